@@ -1,0 +1,482 @@
+"""Addresses: text that names a site and the part of it that is meant.
+
+::
+
+    L<layers>.<site>[.<h|n|d><units>][@<positions>]      embed[@…]      logits[@…]
+
+Text is parsed once, at the edge, into an `Address`: a site and one selector per axis. An address
+with stars spans many; `fix` puts numbers in the place of stars, and `regions` turns an address
+without stars into plain indices, given a model's dimensions and a prompt's tokens. No tensor is
+touched here.
+
+>>> address = parse("L*.z.h*@-1")
+>>> address.stars
+('layer', 'head')
+>>> str(address.fix(layer=9, head=6))
+'L9.z.h6@-1'
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from microtome.errors import AddressError, PromptError, listing
+from microtome.prompts import Tokens
+from microtome.sites import LETTERS, POSITIONS, Dimensions, Site, dimension
+from microtome.sites import site as find_site
+
+FORM = "L<layers>.<site>[.<h|n|d><units>][@<positions>], for example L9.z.h6@-1"
+
+
+@dataclass(frozen=True)
+class Everything:
+    """All indices, together."""
+
+    def __str__(self) -> str:
+        return ":"
+
+
+@dataclass(frozen=True)
+class Star:
+    """Each index separately: an axis of the map."""
+
+    def __str__(self) -> str:
+        return "*"
+
+
+@dataclass(frozen=True)
+class Index:
+    """One index; a negative one counts from the end."""
+
+    value: int
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A slice ``start:stop:step``, as Python's, but never clipped."""
+
+    start: int | None
+    stop: int | None
+    step: int | None = None
+
+    def __str__(self) -> str:
+        start, stop = ("" if end is None else str(end) for end in (self.start, self.stop))
+        return f"{start}:{stop}" + ("" if self.step is None else f":{self.step}")
+
+
+@dataclass(frozen=True)
+class Word:
+    """The last token of a word, as it occurs in the prompt."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return json.dumps(self.text, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Role:
+    """A position that the prompt gives a name to; ``last`` is always there."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Group:
+    """A set of indices (for positions also words and roles), all together."""
+
+    members: tuple[Index | Word | Role, ...]
+
+    def __str__(self) -> str:
+        return "{" + ",".join(map(str, self.members)) + "}"
+
+
+Selector = Everything | Star | Index | Span | Word | Role | Group
+
+
+@dataclass(frozen=True)
+class Address:
+    """A site and one selector per axis; ``layers`` is None where the site is in no layer.
+
+    ``str(address)`` is its canonical text, which parses to an equal address.
+    """
+
+    site: Site
+    layers: Selector | None
+    selectors: tuple[Selector, ...]
+
+    def __str__(self) -> str:
+        units, positions = "", []
+        for axis, selector in zip(self.site.axes, self.selectors, strict=True):
+            if axis in POSITIONS:
+                positions.append(str(selector))
+            elif selector != Everything():
+                units += f".{LETTERS[axis]}{selector}"
+        place = "" if set(positions) <= {":"} else "@" + ",".join(positions)
+        layers = "" if self.layers is None else f"L{self.layers}."
+        return f"{layers}{self.site.name}{units}{place}"
+
+    @property
+    def _labelled(self) -> Iterator[tuple[str, Selector]]:
+        if self.layers is not None:
+            yield "layer", self.layers
+        yield from zip(self.site.axes, self.selectors, strict=True)
+
+    @property
+    def stars(self) -> tuple[str, ...]:
+        """The dimensions that this address spans, in order."""
+        return tuple(dimension(axis) for axis, s in self._labelled if s == Star())
+
+    @property
+    def places(self) -> tuple[Selector, ...]:
+        """The selectors of its positions."""
+        return tuple(s for axis, s in self._labelled if axis in POSITIONS)
+
+    def fix(self, **at: int) -> Address:
+        """This address with an index in the place of each star that is named.
+
+        >>> str(parse("L*.k.h*@*").fix(layer=0, pos=3))
+        'L0.k.h*@3'
+        """
+
+        return self._starless({name: Index(index) for name, index in at.items()})
+
+    def together(self) -> Address:
+        """This address with ':' in the place of every star.
+
+        >>> str(parse("L*.z.h*@-1").together())
+        'L:.z@-1'
+        """
+        return self._starless(dict.fromkeys(self.stars, Everything()))
+
+    def _starless(self, instead: Mapping[str, Selector]) -> Address:
+        def chosen(axis: str, selector: Selector) -> Selector:
+            return instead.get(dimension(axis), selector) if selector == Star() else selector
+
+        selectors = tuple(
+            chosen(axis, s) for axis, s in zip(self.site.axes, self.selectors, strict=True)
+        )
+        layers = None if self.layers is None else chosen("layer", self.layers)
+        return replace(self, layers=layers, selectors=selectors)
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where one edit lands: a site of one layer, and the indices along each of its axes.
+
+    The region is the product of its indices: values of shape ``[cell, *shape]``.
+    """
+
+    site: Site
+    layer: int | None
+    indices: tuple[tuple[int, ...], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many indices along each axis of the site."""
+        return tuple(map(len, self.indices))
+
+    @property
+    def size(self) -> int:
+        """How many values."""
+        return math.prod(self.shape)
+
+
+# ---------------------------------------------------------------------------------------- parse
+
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_SELECTOR = re.compile(
+    rf"""(?P<star>\*)
+    | (?P<span>-?\d*:(?:-?\d*)(?::-?\d*)?)
+    | (?P<index>-?\d+)
+    | (?P<group>\{{(?:[^{{}}"]|{_QUOTED})*\}})
+    | (?P<word>{_QUOTED})
+    | (?P<role>[A-Za-z_]\w*)""",
+    re.VERBOSE,
+)
+_MEMBER = re.compile(rf"\s*(?:(?P<index>-?\d+)|(?P<word>{_QUOTED})|(?P<role>[A-Za-z_]\w*))\s*(,|$)")
+
+
+class _Reader:
+    """A cursor over an address, with one way to complain."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+
+    @property
+    def rest(self) -> str:
+        return self.text[self.at :]
+
+    def take(self, pattern: str) -> str | None:
+        found = re.compile(pattern).match(self.text, self.at)
+        if found is None:
+            return None
+        self.at = found.end()
+        return found.group()
+
+    def wrong(self, why: str) -> AddressError:
+        here = f"{self.rest!r}" if self.rest else "its end"
+        return AddressError(f"Cannot read the address {self.text!r}: {why} at {here}. Form: {FORM}")
+
+    def selector(self, what: str) -> Selector:
+        found = _SELECTOR.match(self.text, self.at)
+        if found is None:
+            raise self.wrong(f'expected {what} (an integer, a:b:c, {{1,4}}, ":" or "*")')
+        kind, text = found.lastgroup, found.group()
+        if kind in ("word", "role") and what != "positions":
+            raise self.wrong(f"{what} are numbers, a:b:c, {{1,4}}, : or *; found {text}")
+        selector: Selector
+        match kind:
+            case "star":
+                selector = Star()
+            case "index":
+                selector = Index(int(text))
+            case "span":
+                selector = self._span(text)
+            case "group":
+                selector = self._group(text[1:-1], what)
+            case "word":
+                selector = self._word(text)
+            case _:
+                selector = Role(text)
+        self.at = found.end()
+        return selector
+
+    def _span(self, text: str) -> Selector:
+        ends = [int(end) if end else None for end in text.split(":")]
+        start, stop, step = ends if len(ends) == 3 else (*ends, None)
+        if step is not None and step < 1:
+            raise self.wrong("a slice's step must be 1 or more")
+        step = None if step == 1 else step
+        return Everything() if (start, stop, step) == (None, None, None) else Span(start, stop, step)
+
+    def _word(self, text: str) -> Word:
+        try:
+            word: str = json.loads(text)
+        except json.JSONDecodeError:
+            raise self.wrong("a word in quotes takes JSON's escapes") from None
+        if not word.strip():
+            raise self.wrong("an empty word names no position")
+        return Word(word)
+
+    def _group(self, inner: str, what: str) -> Group:
+        members: list[Index | Word | Role] = []
+        at = 0
+        while at < len(inner):
+            found = _MEMBER.match(inner, at)
+            if found is None:
+                raise self.wrong(f"a set lists integers (for positions also words), not {inner!r}")
+            member: Index | Word | Role
+            if found["index"] is not None:
+                member = Index(int(found["index"]))
+            elif what != "positions":
+                raise self.wrong(f"{what} are numbers")
+            elif found["word"] is not None:
+                member = self._word(found["word"])
+            else:
+                member = Role(found["role"])
+            if member not in members:
+                members.append(member)
+            at = found.end()
+        if not members:
+            raise self.wrong("an empty set selects nothing")
+        return Group(tuple(members))
+
+
+def parse(text: str) -> Address:
+    """The address that a text names.
+
+    Raises:
+        AddressError: the text is not of the form, or its site does not exist or lacks the axis.
+
+    >>> parse("L2.z.h:@\\"pineapple\\"").selectors[0]
+    Word(text='pineapple')
+    >>> str(parse("L5.hidden@{0,-1}"))
+    'L5.resid_post@{0,-1}'
+    """
+    reader = _Reader(text.strip())
+    layers = None
+    if reader.take("L(?=[^A-Za-z_])") is not None:
+        layers = reader.selector("layers")
+        if reader.take(r"\.") is None:
+            raise reader.wrong('expected "." and a site')
+    name = reader.take(r"[A-Za-z_]+")
+    if name is None:
+        raise reader.wrong("expected a site")
+    site = find_site(name)
+    if site.layered and layers is None:
+        raise AddressError(
+            f"{text!r} lacks its layers: write L*.{reader.text} for each layer separately, "
+            f"L:.{reader.text} for all together, or L0.{reader.text} for one."
+        )
+    if layers is not None and not site.layered:
+        raise AddressError(f"{name!r} is in no layer: write {name!r} in the place of {text!r}.")
+
+    chosen: dict[str, Selector] = {}
+    while reader.take(r"\.") is not None:
+        axis = _axis_of_letter(reader, site)
+        if axis in chosen:
+            raise reader.wrong(f"{axis} is selected twice")
+        chosen[axis] = reader.selector("units")
+    if reader.take("@") is not None:
+        places = [axis for axis in site.axes if axis in POSITIONS]
+        for number, axis in enumerate(places):
+            if number and reader.take(",") is None:
+                raise reader.wrong(f"{site.name} takes a pair of positions, query then key")
+            chosen[axis] = reader.selector("positions")
+    if reader.rest:
+        raise reader.wrong("unexpected text")
+    return Address(site, layers, tuple(chosen.get(axis, Everything()) for axis in site.axes))
+
+
+def _axis_of_letter(reader: _Reader, site: Site) -> str:
+    axes = {LETTERS[axis]: axis for axis in site.axes if axis in LETTERS}
+    letter = reader.take("[A-Za-z]")
+    if letter is None or letter not in axes:
+        has = listing(f"{known} ({axis})" for known, axis in axes.items()) or "none"
+        raise reader.wrong(f"{site.name} has no units {letter or ''!r}; it has {has};")
+    return axes[letter]
+
+
+# -------------------------------------------------------------------------------------- resolve
+
+
+def spans(address: Address, dims: Dimensions, tokens: Tokens) -> dict[str, range]:
+    """What each star of an address ranges over, by dimension, in order.
+
+    >>> dims = Dimensions(2, 3, 3, 12, 4, 48, 99)
+    >>> spans(parse("L*.z.h*"), dims, Tokens.of_texts("a", " b"))
+    {'layer': range(0, 2), 'head': range(0, 3)}
+    """
+    return {
+        dimension(axis): range(_size(axis, dims, tokens))
+        for axis, selector in address._labelled
+        if selector == Star()
+    }
+
+
+def regions(address: Address, dims: Dimensions, tokens: Tokens) -> tuple[Region, ...]:
+    """Where an address without stars lands: one region per layer that it selects.
+
+    Raises:
+        AddressError: a part of the address names nothing in the model or in the prompt.
+
+    >>> dims = Dimensions(2, 3, 3, 12, 4, 48, 99)
+    >>> [region] = regions(parse("L-1.z.h2@-1"), dims, Tokens.of_texts("a", " b"))
+    >>> region.layer, region.indices
+    (1, ((1,), (2,), (0, 1, 2, 3)))
+    """
+    if address.stars:
+        raise AddressError(
+            f"{address} has stars, which only a sweep can walk; here, write ':' for all together "
+            "or a number for one."
+        )
+    if address.site.name == "pattern":
+        raise AddressError(
+            f"{address}: the site 'pattern' is not available yet. What a head moves can be edited "
+            "at 'z', 'k' and 'v'."
+        )
+    found = [
+        _indices(axis, selector, address, dims, tokens)
+        for axis, selector in zip(address.site.axes, address.selectors, strict=True)
+    ]
+    if address.layers is None:
+        return (Region(address.site, None, tuple(found)),)
+    layers = _indices("layer", address.layers, address, dims, tokens)
+    return tuple(Region(address.site, layer, tuple(found)) for layer in layers)
+
+
+def counterpart(address: Address, tokens: Tokens, other: Tokens) -> Address:
+    """The address, rewritten so that it names the same places in another prompt.
+
+    In a prompt of the same length a place is the same position; only a role goes where the other
+    prompt has it. In one of another length nothing but roles can be aligned.
+
+    Raises:
+        PromptError: the prompts differ in length and a position is not a role.
+    """
+    atoms = [a for p in address.places for a in (p.members if isinstance(p, Group) else (p,))]
+    if len(tokens) != len(other) and not all(isinstance(atom, Role) for atom in atoms):
+        raise PromptError(
+            f"{address}: the prompts differ in length, {len(tokens)} and {len(other)} tokens, so "
+            "their positions do not match. Address positions by a role that both have (@last, "
+            f"@subject), or make them equally long.\n  {tokens}\n  {other}"
+        )
+
+    def anchored(selector: Selector) -> Selector:
+        match selector:
+            case Word(text):
+                return Index(tokens.find(text))
+            case Group(members):
+                return Group(tuple(anchored(member) for member in members))  # type: ignore[misc]
+            case _:
+                return selector
+
+    return replace(address, selectors=tuple(map(anchored, address.selectors)))
+
+
+def check(address: Address, dims: Dimensions, tokens: Tokens) -> None:
+    """Raise `AddressError` if an address, stars or not, names nothing here."""
+    first = {name: span[0] for name, span in spans(address, dims, tokens).items()}
+    regions(address.fix(**first), dims, tokens)
+
+
+def _size(axis: str, dims: Dimensions, tokens: Tokens) -> int:
+    return len(tokens.ids) if axis in POSITIONS else dims.size(axis)
+
+
+def _indices(
+    axis: str, selector: Selector, address: Address, dims: Dimensions, tokens: Tokens
+) -> tuple[int, ...]:
+    size = _size(axis, dims, tokens)
+    members: list[int]
+    match selector:
+        case Everything():
+            members = list(range(size))
+        case Span(start, stop, step):
+            for end in (start, stop):
+                if end is not None and not -size <= end <= size:
+                    raise _outside(axis, end, size, address, tokens)
+            members = list(range(size)[start:stop:step])
+        case Group(chosen):
+            members = [_one(axis, member, size, address, tokens) for member in chosen]
+        case Index() | Word() | Role():
+            members = [_one(axis, selector, size, address, tokens)]
+        case Star():
+            raise AssertionError("stars are fixed before an address is resolved")
+    if not members:
+        raise AddressError(f"{address}: {selector} selects no {axis} out of {size}.")
+    return tuple(sorted(set(members)))
+
+
+def _one(
+    axis: str, selector: Index | Word | Role, size: int, address: Address, tokens: Tokens
+) -> int:
+    match selector:
+        case Index(value):
+            if not -size <= value < size:
+                raise _outside(axis, value, size, address, tokens)
+            return value % size
+        case Word(text):
+            return tokens.find(text)
+        case Role(name):
+            return tokens.role(name)
+
+
+def _outside(axis: str, value: int, size: int, address: Address, tokens: Tokens) -> AddressError:
+    nearest = size - 1 if value >= 0 else -size
+    where = f"the prompt has {size} tokens: {tokens}" if axis in POSITIONS else f"there are {size}"
+    return AddressError(
+        f"{address}: {axis} {value} does not exist; {where}, counted 0 … {size - 1} "
+        f"(or -{size} … -1). The nearest is {nearest}."
+    )

@@ -1,0 +1,69 @@
+"""Edits: what is done to the addressed values, one operation per file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from microtome.edits.add import Add
+from microtome.edits.apply import Apply
+from microtome.edits.base import Context, Edit, Source
+from microtome.edits.mean import Mean
+from microtome.edits.noise import Noise
+from microtome.edits.patch import Patch
+from microtome.edits.replace import Replace
+from microtome.edits.scale import Scale
+from microtome.edits.shuffle import Shuffle
+from microtome.edits.text import read
+from microtome.edits.zero import Zero
+
+OPERATIONS: Mapping[str, type[Edit]] = MappingProxyType(
+    {
+        operation.name: operation
+        for operation in (Zero, Mean, Scale, Noise, Patch, Replace, Add, Shuffle, Apply)
+    }
+)
+"""Name → operation."""
+
+zero, mean, scale, noise, patch = Zero, Mean, Scale, Noise, Patch
+replace, add, shuffle, apply = Replace, Add, Shuffle, Apply
+
+
+def edit(text: str) -> Edit:
+    """The edit that a text names.
+
+    Raises:
+        EditError: the operation does not exist or its parameters are wrong.
+        AddressError: the address cannot be read.
+
+    >>> edit("scale(0.6) L2.resid_post").factor
+    0.6
+    """
+    return read(text, OPERATIONS)
+
+
+__all__ = [
+    "OPERATIONS",
+    "Add",
+    "Apply",
+    "Context",
+    "Edit",
+    "Mean",
+    "Noise",
+    "Patch",
+    "Replace",
+    "Scale",
+    "Shuffle",
+    "Source",
+    "Zero",
+    "add",
+    "apply",
+    "edit",
+    "mean",
+    "noise",
+    "patch",
+    "replace",
+    "scale",
+    "shuffle",
+    "zero",
+]

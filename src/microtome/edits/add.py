@@ -1,0 +1,58 @@
+"""Steering: a vector added to the activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.addresses import Region
+from microtome.edits.base import Context, Edit
+from microtome.edits.values import Values
+
+
+@dataclass(frozen=True)
+class Add(Edit):
+    """A vector is added to the addressed values, at every addressed position.
+
+    Args:
+        vector: one number; or an array with the shape of one position's addressed features
+            (``[d_model]``, or ``[head, d_head]``), added at each of them; or one with the whole
+            region's shape. A feature axis of length 1 may be left out.
+
+    Source: activation addition, Turner et al. 2023 (arXiv:2308.10248).
+
+    >>> str(Add("L5.resid_post.d{0,1}", [0.5, -1.0]))
+    'add([0.5, -1.0]) L5.resid_post.d{0,1}'
+    """
+
+    name: ClassVar[str] = "add"
+
+    vector: Values
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "vector", Values.of(self.vector))
+
+    def check(self, region: Region) -> None:
+        """The vector must fit the features, or the region."""
+        per_position, squeezed = self._shapes(region.shape, region.site.axes)
+        self.vector.fit(region.shape, self, per_position, squeezed)
+
+    def change(
+        self, values: Float[Tensor, "cell *region"], context: Context
+    ) -> Float[Tensor, "cell *region"]:
+        """The sum."""
+        shape = tuple(values.shape[1:])
+        vector = self.vector.like(values)
+        if self.vector.shape not in ((), shape):
+            at_each = [1 if axis == "pos" else n for n, axis in zip(shape, context.axes, strict=True)]
+            vector = vector.reshape(at_each)
+        return values + vector
+
+    @staticmethod
+    def _shapes(shape: tuple[int, ...], axes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+        per_position = tuple(n for n, axis in zip(shape, axes, strict=True) if axis != "pos")
+        return per_position, tuple(n for n in per_position if n > 1)

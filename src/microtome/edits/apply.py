@@ -1,0 +1,68 @@
+"""A function of the user's own."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.edits.base import Context, Edit
+from microtome.errors import EditError
+
+
+@dataclass(frozen=True)
+class Apply(Edit):
+    """The addressed values become a function of themselves.
+
+    Args:
+        fn: maps a tensor ``[cell, *region]`` to one of the same shape and type, each cell by
+            itself, without changing its argument. A text ``"package.module:name"`` imports it;
+            that is also its text form, so a lambda runs but cannot be parsed back.
+
+    >>> import torch
+    >>> str(Apply("L5.z.h3", torch.sign))
+    'apply("torch:sign") L5.z.h3'
+    """
+
+    name: ClassVar[str] = "apply"
+
+    fn: Callable[[Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.fn, str):
+            object.__setattr__(self, "fn", _imported(self.fn))
+        if not callable(self.fn):
+            raise EditError(f"apply takes a function, or 'package.module:name', not {self.fn!r}.")
+
+    def change(
+        self, values: Float[Tensor, "cell *region"], context: Context
+    ) -> Float[Tensor, "cell *region"]:
+        """What the function makes of a copy of the values."""
+        changed = self.fn(values.clone())
+        if not isinstance(changed, Tensor) or changed.shape != values.shape:
+            found = f"shape {list(changed.shape)}" if isinstance(changed, Tensor) else repr(changed)
+            raise EditError(
+                f"{self}: the function must return a tensor of shape {list(values.shape)}, "
+                f"as it was given; it returned {found}."
+            )
+        return changed.to(values)
+
+    def __str__(self) -> str:
+        module = getattr(self.fn, "__module__", None)
+        name = getattr(self.fn, "__qualname__", type(self.fn).__qualname__)
+        if module is None:  # torch's built-in functions do not say where they live
+            module, name = "torch", getattr(self.fn, "__name__", name)
+        return f'{self.name}("{module}:{name}") {self.address}'
+
+
+def _imported(path: str) -> Callable[[Tensor], Tensor]:
+    try:
+        found: Callable[[Tensor], Tensor] = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise EditError(f"apply cannot import {path!r}: {error}.") from None
+    return found

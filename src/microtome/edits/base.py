@@ -1,0 +1,149 @@
+"""What an edit is: a small frozen object that says how the addressed values change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from abc import ABC, abstractmethod
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from enum import Enum
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.addresses import Address, Region, parse
+from microtome.errors import EditError
+
+
+class Source(Enum):
+    """Whose activations an edit needs besides the values that it changes."""
+
+    NOTHING = "nothing"
+    DONOR = "the prompt's donor"
+    REFERENCE = "a set of reference prompts"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an edit may look at besides the values that it changes.
+
+    Attributes:
+        axes: the names of the values' axes after the first, such as ``("pos", "d_model")``.
+        keys: per cell, a text that names its region and prompt: the root of its random numbers.
+        source: what `Edit.source` asks for, at the same region; ``[cell, *region]`` or None.
+    """
+
+    axes: tuple[str, ...]
+    keys: tuple[str, ...]
+    source: Tensor | None = None
+
+    def generators(self, seed: int) -> list[torch.Generator]:
+        """One random generator per cell.
+
+        Its numbers depend on the seed, the region and the prompt, and on nothing else: a cell of
+        a sweep draws the same numbers as the same edit run alone, on any device.
+        """
+        made = []
+        for key in self.keys:
+            digest = hashlib.sha256(f"{seed}|{key}".encode()).digest()
+            made.append(torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+        return made
+
+
+@dataclass(frozen=True)
+class Edit(ABC):
+    """An operation on an address.
+
+    Subclasses add their parameters as fields and implement `change`. The text form,
+    ``name(parameters) address``, parses to an equal edit.
+    """
+
+    name: ClassVar[str]
+
+    address: Address
+
+    def __post_init__(self) -> None:
+        if isinstance(self.address, str):
+            object.__setattr__(self, "address", parse(self.address))
+
+    @property
+    def source(self) -> Source:
+        """Whose activations this edit needs."""
+        return Source.NOTHING
+
+    @abstractmethod
+    def change(
+        self, values: Float[Tensor, "cell *region"], context: Context
+    ) -> Float[Tensor, "cell *region"]:
+        """New values for the addressed ones.
+
+        Row i of the result depends on row i of the values alone, so any number of cells can be
+        changed together.
+        """
+
+    def check(self, region: Region) -> None:  # noqa: B027  (most edits fit everywhere)
+        """Raise `EditError` if this edit cannot do anything on such a region."""
+
+    @classmethod
+    def parameters(cls) -> tuple[Field[Any], ...]:
+        """The fields besides the address."""
+        return tuple(f for f in fields(cls) if f.name != "address")
+
+    def at(self, **stars: int) -> Self:
+        """This edit with indices in the place of its address's stars."""
+        return replace(self, address=self.address.fix(**stars))
+
+    def __str__(self) -> str:
+        shown = []
+        for f in self.parameters():
+            value = getattr(self, f.name)
+            if f.default is MISSING:
+                shown.append(literal(value))
+            elif value != f.default:
+                shown.append(f"{f.name}={literal(value)}")
+        arguments = f"({', '.join(shown)})" if shown else ""
+        return f"{self.name}{arguments} {self.address}"
+
+
+def literal(value: object) -> str:
+    """A parameter as the text form writes it.
+
+    >>> literal(10.0), literal("add"), literal(True)
+    ('10', '"add"', 'True')
+    """
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value) if not isinstance(value, float) else repr(value)
+
+
+def number(value: object, what: str) -> float:
+    """A parameter that must be a finite number.
+
+    Raises:
+        EditError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise EditError(f"{what} must be a finite number, not {value!r}.")
+    return float(value)
+
+
+def one_of(value: str, options: tuple[str, ...], what: str) -> str:
+    """A parameter that must be one of a few words.
+
+    Raises:
+        EditError: it is not.
+    """
+    if value not in options:
+        choices = " | ".join(map(repr, options))
+        raise EditError(f"{what} must be {choices}, not {value!r}.")
+    return value
+
+
+def features(axes: tuple[str, ...]) -> tuple[int, ...]:
+    """Which axes of ``[cell, *region]`` are not positions."""
+    return tuple(n for n, axis in enumerate(axes, 1) if axis != "pos")

@@ -1,0 +1,52 @@
+"""Shuffled coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.addresses import Region
+from microtome.edits.base import Context, Edit
+from microtome.errors import EditError
+
+
+@dataclass(frozen=True)
+class Shuffle(Edit):
+    """At each addressed position the addressed coordinates change places at random.
+
+    The values at a position stay the same numbers, so their distribution does too; only where
+    each stands is lost. Heads and coordinates addressed together are shuffled together.
+
+    Args:
+        seed: two seeds give independent permutations; so do two regions or two prompts.
+
+    >>> str(Shuffle("L3.resid_post@-1", seed=1))
+    'shuffle(seed=1) L3.resid_post@-1'
+    """
+
+    name: ClassVar[str] = "shuffle"
+
+    seed: int = 0
+
+    def check(self, region: Region) -> None:
+        """One coordinate has no order to lose."""
+        if region.size == region.shape[region.site.axes.index("pos")]:
+            raise EditError(f"{self}: one coordinate at a position cannot be shuffled.")
+
+    def change(
+        self, values: Float[Tensor, "cell *region"], context: Context
+    ) -> Float[Tensor, "cell *region"]:
+        """The same values, elsewhere."""
+        by_position = values.movedim(1 + context.axes.index("pos"), 1)
+        flat = by_position.flatten(2)
+        positions, coordinates = flat.shape[1:]
+        orders = [
+            torch.stack([torch.randperm(coordinates, generator=g) for _ in range(positions)])
+            for g in context.generators(self.seed)
+        ]
+        shuffled = flat.gather(2, torch.stack(orders).to(flat.device))
+        return shuffled.reshape(by_position.shape).movedim(1, 1 + context.axes.index("pos"))

@@ -1,0 +1,75 @@
+"""Exceptions. Each message says what was given, what exists, and what to try."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MicrotomeError(Exception):
+    """Anything that microtome refuses; the command line prints it without a traceback."""
+
+
+class AddressError(MicrotomeError, ValueError):
+    """An address that cannot be read, or that names nothing in the model or the prompt."""
+
+
+class EditError(MicrotomeError, ValueError):
+    """An edit that cannot be read, built, or applied where it is addressed."""
+
+
+class InertEditError(EditError):
+    """An edit that never fired."""
+
+
+class PromptError(MicrotomeError, ValueError):
+    """A prompt that cannot be used: empty, too long, misaligned with its donor…"""
+
+
+class TokenError(PromptError):
+    """A target or contrast that is not one token."""
+
+
+class MetricError(MicrotomeError, ValueError):
+    """A metric that does not exist, or that lacks what it reads (a target, a contrast)."""
+
+
+class LoadError(MicrotomeError, OSError):
+    """A model or tokenizer that cannot be found or loaded."""
+
+
+class ArchitectureError(MicrotomeError, ValueError):
+    """A model whose architecture is not in the table of families."""
+
+
+class ProbeError(MicrotomeError, RuntimeError):
+    """A model that does not compute what its row in the table of families says."""
+
+
+class SweepError(MicrotomeError, ValueError):
+    """A sweep whose parts do not fit together."""
+
+
+class EffectsError(MicrotomeError, ValueError):
+    """A result that cannot be read, saved or drawn as asked."""
+
+
+class StudyError(MicrotomeError, ValueError):
+    """A study that does not exist or cannot run on the model at hand."""
+
+
+def listing(options: Iterable[object]) -> str:
+    """``a, b, c``."""
+    return ", ".join(str(option) for option in options)
+
+
+def did_you_mean(given: str, options: Iterable[str]) -> str:
+    """A sentence with the nearest of the options, or nothing when none is near.
+
+    >>> did_you_mean("resid_pots", ["z", "resid_post", "resid_pre"])
+    " Did you mean 'resid_post'?"
+    >>> did_you_mean("xylophone", ["z", "k"])
+    ''
+    """
+    near = difflib.get_close_matches(given, list(options), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,168 @@
+"""Anatomy: where each site of a Hugging Face architecture is to be found.
+
+`FAMILIES` is a table with a row per architecture. A row says in which module's input or output
+each site lives and which part of that tensor it is. The load-time probe proves a row on the model
+at hand; nothing else in microtome knows module names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from microtome.errors import ArchitectureError, listing
+from microtome.sites import Dimensions, Site
+from microtome.sites import site as find_site
+
+View = Callable[[Tensor, Dimensions], Tensor]
+"""Picks a site's values out of a module's tensor, as a view: writing to it writes to the tensor."""
+
+
+def whole(x: Tensor, dims: Dimensions) -> Tensor:
+    """``[batch, pos, d]``, as it is."""
+    return x
+
+
+def heads(x: Tensor, dims: Dimensions) -> Tensor:
+    """``[batch, pos, n_heads * d_head]`` → ``[batch, pos, head, d_head]``."""
+    return x.unflatten(-1, (dims.n_heads, dims.d_head))
+
+
+def third(number: int) -> View:
+    """One of q, k, v, laid side by side by thirds → ``[batch, pos, head, d_head]``."""
+
+    def view(x: Tensor, dims: Dimensions) -> Tensor:
+        width = dims.n_heads * dims.d_head
+        return heads(x.narrow(-1, number * width, width), dims)
+
+    return view
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a site lives: a module's input or output, and the part of that tensor.
+
+    ``module`` is a path from the root, with ``{layer}`` for the block's number; "" is the root.
+    ``in_place`` marks a tensor that the block goes on using besides the module that it is tapped
+    at (the residual stream in front of a norm): an edit must write into it, not replace it.
+    """
+
+    module: str
+    side: Literal["input", "output"]
+    view: View = whole
+    in_place: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table: how an architecture lays out its sites.
+
+    ``out_proj`` is the module that multiplies ``z`` by W_O.
+    """
+
+    model_type: str
+    dimensions: Callable[[PretrainedConfig], Dimensions]
+    blocks: str
+    out_proj: str
+    taps: Mapping[str, Tap]
+
+
+def _gpt2_dimensions(config: PretrainedConfig) -> Dimensions:
+    return Dimensions(
+        n_layers=config.n_layer,
+        n_heads=config.n_head,
+        n_kv_heads=config.n_head,
+        d_model=config.n_embd,
+        d_head=config.n_embd // config.n_head,
+        d_mlp=config.n_inner or 4 * config.n_embd,
+        d_vocab=config.vocab_size,
+        n_positions=config.n_positions,
+    )
+
+
+GPT2 = Family(
+    model_type="gpt2",
+    dimensions=_gpt2_dimensions,
+    blocks="transformer.h",
+    out_proj="transformer.h.{layer}.attn.c_proj",
+    taps=MappingProxyType(
+        {
+            "embed": Tap("transformer.h.0", "input"),
+            "resid_pre": Tap("transformer.h.{layer}", "input"),
+            "q": Tap("transformer.h.{layer}.attn.c_attn", "output", third(0)),
+            "k": Tap("transformer.h.{layer}.attn.c_attn", "output", third(1)),
+            "v": Tap("transformer.h.{layer}.attn.c_attn", "output", third(2)),
+            "z": Tap("transformer.h.{layer}.attn.c_proj", "input", heads),
+            "attn_out": Tap("transformer.h.{layer}.attn.c_proj", "output"),
+            "resid_mid": Tap("transformer.h.{layer}.ln_2", "input", in_place=True),
+            "mlp_post": Tap("transformer.h.{layer}.mlp.c_proj", "input"),
+            "mlp_out": Tap("transformer.h.{layer}.mlp", "output"),
+            "resid_post": Tap("transformer.h.{layer}", "output"),
+            "logits": Tap("", "output"),
+        }
+    ),
+)
+
+FAMILIES: Mapping[str, Family] = MappingProxyType({row.model_type: row for row in (GPT2,)})
+"""Hugging Face ``config.model_type`` → family."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The family and the dimensions of one model: everything that can be addressed in it."""
+
+    family: Family
+    dims: Dimensions
+
+    @classmethod
+    def of(cls, hf: PreTrainedModel) -> Anatomy:
+        """The anatomy of a model.
+
+        Raises:
+            ArchitectureError: the architecture is not in the table, or it is but without a
+                language-model head.
+        """
+        kind = hf.config.model_type
+        if kind not in FAMILIES:
+            raise ArchitectureError(
+                f"{type(hf).__name__} (model_type {kind!r}) is not in microtome's table of "
+                f"families; there are: {listing(FAMILIES)}. To add it, write a row in "
+                "microtome/model/anatomy.py: the probe checks it when the model is loaded."
+            )
+        if hf.get_output_embeddings() is None:
+            raise ArchitectureError(
+                f"{type(hf).__name__} has no language-model head, so there are no logits to "
+                "measure. Load it with AutoModelForCausalLM."
+            )
+        family = FAMILIES[kind]
+        return cls(family, family.dimensions(hf.config))
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites that the model has, in the order of the forward pass."""
+        return tuple(find_site(name) for name in self.family.taps)
+
+    def tap(self, site: Site, layer: int | None) -> Tap:
+        """Where a site of a layer lives; its module path is whole."""
+        tap = self.family.taps[site.name]
+        return Tap(tap.module.format(layer=layer), tap.side, tap.view, tap.in_place)
+
+    def out_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
+        """The module that multiplies a layer's ``z`` by W_O."""
+        return hf.get_submodule(self.family.out_proj.format(layer=layer))
+
+    def places(self) -> list[tuple[Site, int | None]]:
+        """Every (site, layer) of the model, in the order of the forward pass.
+
+        Sites of no layer come where they are: before the first block, after the last.
+        """
+        inner = [site for site in self.sites if site.layered]
+        first = [(site, None) for site in self.sites if site.name == "embed"]
+        last = [(site, None) for site in self.sites if site.name == "logits"]
+        blocks = [(site, layer) for layer in range(self.dims.n_layers) for site in inner]
+        return [*first, *blocks, *last]

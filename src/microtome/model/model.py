@@ -1,0 +1,133 @@
+"""A loaded model: the untouched Hugging Face module, its tokenizer and its anatomy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from microtome import outcome
+from microtome.edits import Edit
+from microtome.model.anatomy import Anatomy
+from microtome.prompts import Encoded, Prompt, Prompts, encode
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What `load` gives.
+
+    Attributes:
+        hf: the Hugging Face module, unmodified.
+        tokenizer: its tokenizer.
+        anatomy: its family and dimensions.
+        name: what it was loaded as.
+        revision: the hub's commit, where one is known.
+    """
+
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    anatomy: Anatomy
+    name: str
+    revision: str | None = None
+
+    def run(
+        self,
+        prompts: Prompt | str | Iterable[Prompt | str],
+        edits: Iterable[Edit | str] = (),
+        keep: Iterable[str] = (),
+        reference: Iterable[Prompt | str] = (),
+    ) -> outcome.Run:
+        """Run prompts with edits, one full forward pass each, and keep some activations.
+
+        Args:
+            prompts: one or several; each runs by itself, so nothing is padded.
+            edits: applied together, in the order of the forward pass; edits of one tensor apply
+                in the order given. Addresses without stars.
+            keep: addresses of the activations to keep, as they are after the edits.
+            reference: the prompts that `mean(over="prompts")` averages over; by default the
+                prompts themselves.
+
+        Raises:
+            AddressError, EditError, PromptError: something names what is not there.
+
+        >>> import microtome as mt
+        >>> model = mt.load("nano")
+        >>> run = model.run("Berlin is the capital of", edits=[mt.zero("L0.z.h3")], keep=["L0.z"])
+        >>> run["L0.z"].sel(head=3).values.any()
+        np.False_
+        """
+        encoded = self.encode(prompts)
+        others = list(reference)
+        return outcome.run(
+            self.hf,
+            self.anatomy,
+            self.tokenizer,
+            encoded,
+            edits,
+            keep,
+            self.encode(others) if others else encoded,
+        )
+
+    def encode(self, prompts: Prompt | str | Iterable[Prompt | str]) -> tuple[Encoded, ...]:
+        """Prompts in this model's tokens.
+
+        Raises:
+            PromptError: a prompt is too long; a role is not in it.
+            TokenError: a target or contrast is not one token.
+        """
+        limit = self.anatomy.dims.n_positions
+        return tuple(encode(prompt, self.tokenizer, limit) for prompt in Prompts.of(prompts))
+
+    def sites(self) -> pd.DataFrame:
+        """What can be addressed: per site its axes, their sizes and what it is.
+
+        >>> from microtome import load
+        >>> load("nano").sites().loc["z", "axes"]
+        'pos, head, d_head'
+        """
+        rows = [
+            {
+                "site": site.name,
+                "layers": self.anatomy.dims.n_layers if site.layered else None,
+                "axes": ", ".join(site.axes),
+                "sizes": ", ".join(
+                    "pos" if axis == "pos" else str(self.anatomy.dims.size(axis))
+                    for axis in site.axes
+                ),
+                "what it is": site.about,
+            }
+            for site in self.anatomy.sites
+        ]
+        return pd.DataFrame(rows).set_index("site").astype({"layers": "Int64"})
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return self.hf.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.hf.device
+
+    @cached_property
+    def weight_hash(self) -> str:
+        """sha256 over the names, shapes and bytes of all weights, in hexadecimal."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.hf.state_dict().items()):
+            digest.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())
+            raw = weight.detach().contiguous().cpu().flatten().view(torch.uint8)
+            digest.update(raw.numpy().data)
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        dims = self.anatomy.dims
+        return (
+            f"<Model {self.name!r}: {self.anatomy.family.model_type}, {dims.n_layers} layers × "
+            f"{dims.n_heads} heads, d_model {dims.d_model}, {self.dtype}, {self.device}>"
+        )

@@ -1,0 +1,359 @@
+"""Prompts: what the model reads, what it is expected to say, and names for its tokens.
+
+A `Prompt` is text; `encode` turns it into the tokens of one model's tokenizer, as an `Encoded`.
+Everything that can be wrong with a prompt is found there, before a model runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, overload
+
+from transformers import PreTrainedTokenizerBase
+
+from microtome.errors import PromptError, TokenError, did_you_mean, listing
+
+Place = str | int | tuple[str | int, str | int]
+"""A role's place: a word, a position, or a pair of them, in the text and in the donor."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A recipient text, with what belongs to it.
+
+    Args:
+        text: what the model reads.
+        donor: the text whose activations `patch` puts into this one's run.
+        target: the token whose prediction is measured, with its leading space (``" Germany"``).
+        contrast: the token that the target is compared with.
+        roles: names of positions: ``{"subject": "Berlin"}`` makes ``@subject`` the last token of
+            that word. A pair gives the place in the text and in the donor. ``last`` is built in.
+
+    >>> Prompt("Berlin is the capital of", target=" Germany", contrast=" France").target
+    ' Germany'
+    """
+
+    text: str
+    donor: str | None = field(default=None, kw_only=True)
+    target: str | None = field(default=None, kw_only=True)
+    contrast: str | None = field(default=None, kw_only=True)
+    roles: Mapping[str, Place] = field(default_factory=dict, kw_only=True, hash=False)
+
+    def __post_init__(self) -> None:
+        for name in ("text", "donor"):
+            given = getattr(self, name)
+            if given is not None and not given.strip():
+                raise PromptError(f"A prompt's {name} is empty: there is no token to run.")
+        for name in self.roles or ():
+            if not re.fullmatch(r"[A-Za-z_]\w*", name) or name == "last":
+                raise PromptError(
+                    f"{name!r} cannot be the name of a role: use letters, digits and _, "
+                    "and not 'last', which is always the last token."
+                )
+        object.__setattr__(self, "roles", MappingProxyType(dict(self.roles or {})))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields as plain values, those that are set."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            name: dict(value) if name == "roles" else value
+            for name, value in values.items()
+            if value
+        }
+
+
+class Prompts(Sequence[Prompt]):
+    """Several prompts, in order.
+
+    >>> len(Prompts(["Berlin is", Prompt("Paris is", target=" in")]))
+    2
+    """
+
+    def __init__(self, prompts: Iterable[Prompt | str]) -> None:
+        self._prompts = tuple(Prompt(p) if isinstance(p, str) else p for p in prompts)
+        if not self._prompts:
+            raise PromptError("There are no prompts.")
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> Prompts: ...
+    def __getitem__(self, index: int | slice) -> Prompt | Prompts:
+        chosen = self._prompts[index]
+        return chosen if isinstance(chosen, Prompt) else Prompts(chosen)
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __repr__(self) -> str:
+        return f"Prompts({list(self._prompts)!r})"
+
+    @classmethod
+    def of(cls, prompts: Prompt | str | Iterable[Prompt | str]) -> Prompts:
+        """One prompt, a string or several of either, as `Prompts`."""
+        if isinstance(prompts, cls):
+            return prompts
+        return cls([prompts] if isinstance(prompts, Prompt | str) else prompts)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Prompts:
+        """Prompts from a ``.jsonl`` or ``.csv`` file, with a `Prompt`'s fields as keys or columns.
+
+        In a CSV file an empty field counts as not given and ``roles`` holds a JSON object. A
+        value keeps its leading space.
+
+        Raises:
+            PromptError: the file cannot be read, or a line has unknown, missing or wrong fields.
+        """
+        path = Path(path)
+        try:
+            with path.open(encoding="utf-8", newline="") as stream:
+                rows = list(_rows(path, stream))
+        except OSError as error:
+            raise PromptError(f"Cannot read prompts from {path}: {error.strerror}.") from None
+        if not rows:
+            raise PromptError(f"{path} holds no prompts.")
+        return cls(_prompt(row, f"{path}, line {line}") for line, row in rows)
+
+
+def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    if path.suffix == ".csv":
+        for number, row in enumerate(csv.DictReader(lines), 2):
+            if None in row:
+                raise PromptError(f"{path}, line {number}: more values than the header has names.")
+            given = {name: value for name, value in row.items() if value}
+            if "roles" in given:
+                given["roles"] = _json(given["roles"], f"{path}, line {number}")
+            yield number, given
+    elif path.suffix == ".jsonl":
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, _json(line, f"{path}, line {number}")
+    else:
+        raise PromptError(f"{path}: prompts are read from .jsonl or .csv files.")
+
+
+def _json(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PromptError(f"{where}: not JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise PromptError(f"{where}: expected an object with a prompt's fields, found {value!r}.")
+    return value
+
+
+def _prompt(row: Mapping[str, Any], where: str) -> Prompt:
+    known = [f.name for f in fields(Prompt)]
+    for name, value in row.items():
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise PromptError(f"{where}: unknown field {name!r}; known: {listing(known)}.{hint}")
+        if name != "roles" and not isinstance(value, str | None):
+            raise PromptError(f"{where}: {name} must be text, not {value!r}.")
+    if "text" not in row:
+        raise PromptError(f"{where}: the field 'text' is missing.")
+    roles = row.get("roles") or {}
+    places = {n: tuple(place) if isinstance(place, list) else place for n, place in roles.items()}
+    return Prompt(**{**row, "roles": places})
+
+
+# ---------------------------------------------------------------------------------------- encode
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text in one tokenizer's tokens: ids, what each reads as, and where it stands in the text.
+
+    ``offsets`` are character ranges [start, end) of the text; ``positions`` maps roles to places
+    in this text.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    offsets: tuple[tuple[int, int], ...]
+    places: Mapping[str, str | int] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def of_texts(cls, *pieces: str) -> Tokens:
+        """Tokens made by hand, one per text, numbered from 0: for examples and tests."""
+        ends = [len("".join(pieces[: n + 1])) for n in range(len(pieces))]
+        starts = [0, *ends[:-1]]
+        offsets = tuple(zip(starts, ends, strict=True))
+        return cls("".join(pieces), tuple(range(len(pieces))), pieces, offsets)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __str__(self) -> str:
+        return " ".join(f"{n}:{piece!r}" for n, piece in enumerate(self.pieces))
+
+    def find(self, word: str) -> int:
+        """The position of a word's last token.
+
+        Raises:
+            PromptError: the word is not in the text, or is there more than once.
+
+        >>> Tokens.of_texts("Pine", "apple", " pizza").find("Pineapple")
+        1
+        """
+        pattern = re.escape(word)
+        pattern = (r"(?<!\w)" if word[:1].isalnum() else "") + pattern
+        pattern += r"(?!\w)" if word[-1:].isalnum() else ""
+        ends = [match.end() for match in re.finditer(pattern, self.text)]
+        found = [
+            max(n for n, (start, stop) in enumerate(self.offsets) if start < end and stop > start)
+            for end in ends
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise PromptError(
+                f"The word {word!r} is in the prompt {len(found)} times, at positions "
+                f"{listing(found)}: give the position that you mean, or a role."
+            )
+        hint = did_you_mean(word, re.findall(r"\w+", self.text))
+        raise PromptError(f"The word {word!r} is not in the prompt {self.text!r}.{hint}")
+
+    def role(self, name: str) -> int:
+        """The position of a role.
+
+        Raises:
+            PromptError: the prompt has no such role, or its place is not in the text.
+
+        >>> Tokens.of_texts("Berlin", " is").role("last")
+        1
+        """
+        if name == "last":
+            return len(self.ids) - 1
+        if name not in self.places:
+            known = ["last", *self.places]
+            raise PromptError(
+                f"The prompt {self.text!r} has no role {name!r}; roles: {listing(known)}. "
+                f"A word is written in quotes: @{json.dumps(name)}.{did_you_mean(name, known)}"
+            )
+        place = self.places[name]
+        if isinstance(place, str):
+            return self.find(place)
+        if not -len(self.ids) <= place < len(self.ids):
+            raise PromptError(
+                f"Role {name!r} is at position {place}, but {self.text!r} has {len(self)} tokens."
+            )
+        return place % len(self.ids)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt in one model's tokens; ``target`` and ``contrast`` are token ids."""
+
+    prompt: Prompt
+    tokens: Tokens
+    donor: Tokens | None
+    target: int | None
+    contrast: int | None
+
+    @cached_property
+    def label(self) -> str:
+        """How results name this prompt: its text."""
+        return self.prompt.text
+
+
+def encode(
+    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, n_positions: int | None = None
+) -> Encoded:
+    """A prompt in the tokens of one tokenizer.
+
+    Raises:
+        PromptError: the text (or donor) is longer than ``n_positions`` tokens, or a role's place
+            is not in it.
+        TokenError: the target or the contrast is not one token.
+    """
+    own = {name: p[0] if isinstance(p, tuple) else p for name, p in prompt.roles.items()}
+    tokens = _tokens(prompt.text, own, tokenizer, n_positions)
+    for role in prompt.roles:
+        tokens.role(role)
+    return Encoded(
+        prompt=prompt,
+        tokens=tokens,
+        donor=_donor(prompt, tokens, tokenizer, n_positions),
+        target=None if prompt.target is None else token_id(prompt.target, tokenizer),
+        contrast=None if prompt.contrast is None else token_id(prompt.contrast, tokenizer),
+    )
+
+
+def _donor(
+    prompt: Prompt, tokens: Tokens, tokenizer: PreTrainedTokenizerBase, n_positions: int | None
+) -> Tokens | None:
+    """The donor's tokens.
+
+    A role with a pair of places has its own place in the donor. One with a single place keeps its
+    position where the two texts are of one length, and is looked up as a word where they are not.
+    """
+    if prompt.donor is None:
+        return None
+    bare = _tokens(prompt.donor, {}, tokenizer, n_positions)
+    places: dict[str, str | int] = {}
+    for role, place in prompt.roles.items():
+        if isinstance(place, tuple):
+            places[role] = place[1]
+        else:
+            places[role] = tokens.role(role) if len(bare) == len(tokens) else place
+    return replace(bare, places=places)
+
+
+def _tokens(
+    text: str,
+    places: Mapping[str, str | int],
+    tokenizer: PreTrainedTokenizerBase,
+    n_positions: int | None,
+) -> Tokens:
+    if not tokenizer.is_fast:
+        raise PromptError(
+            f"{type(tokenizer).__name__} does not say where its tokens stand in the text; "
+            "load the fast version of this tokenizer (a tokenizer.json)."
+        )
+    coded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    ids = tuple(coded["input_ids"])
+    if not ids:
+        raise PromptError(f"The tokenizer makes no token of {text!r}.")
+    if n_positions is not None and len(ids) > n_positions:
+        raise PromptError(
+            f"The prompt has {len(ids)} tokens and the model takes {n_positions}: {text[:60]!r}…"
+        )
+    offsets = tuple((int(start), int(end)) for start, end in coded["offset_mapping"])
+    return Tokens(text, ids, tuple(piece(i, tokenizer) for i in ids), offsets, places)
+
+
+def piece(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a token id reads as, leading space and all."""
+    return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
+
+def token_id(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of a text that is exactly one token.
+
+    Raises:
+        TokenError: it is none or several; the message shows how it splits, and a near miss.
+    """
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) == 1:
+        return int(ids[0])
+    split = listing(repr(piece(i, tokenizer)) for i in ids) or "nothing"
+    other = text.lstrip() if text[:1] == " " else " " + text
+    near = tokenizer(other, add_special_tokens=False)["input_ids"]
+    hint = ""
+    if len(near) == 1:
+        space = "with a leading space" if other[:1] == " " else "without the leading space"
+        hint = f" Did you mean {other!r} {space}?"
+    raise TokenError(
+        f"{text!r} is not one token: it splits into {len(ids)} ({split}), and a prediction is "
+        f"measured on a single token.{hint}"
+    )

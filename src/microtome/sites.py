@@ -1,0 +1,125 @@
+"""Sites: the named tensors inside a transformer's forward pass, and their named axes.
+
+A site is where an edit can be made. Its axes keep their names from here to the figure. Batch (or
+cell) is always the first axis of the tensor itself and is not listed.
+
+| letter in an address | axes it selects |
+|---|---|
+| ``h`` | ``head``, ``kv_head`` |
+| ``n`` | ``neuron`` |
+| ``d`` | ``d_model``, ``d_head`` |
+| ``@`` | ``pos`` (``q_pos``, ``k_pos`` on ``pattern``) |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from microtome.errors import AddressError, did_you_mean, listing
+
+LETTERS: Mapping[str, str] = MappingProxyType(
+    {"head": "h", "kv_head": "h", "neuron": "n", "d_model": "d", "d_head": "d"}
+)
+"""Axis → the letter that selects along it."""
+
+POSITIONS = ("pos", "q_pos", "k_pos")
+"""Axes that count tokens."""
+
+
+def dimension(axis: str) -> str:
+    """The name that a star on this axis gives to a dimension of the result.
+
+    >>> dimension("d_head"), dimension("kv_head")
+    ('d', 'kv_head')
+    """
+    return "d" if axis in ("d_model", "d_head") else axis
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named tensor inside the forward pass.
+
+    ``axes`` are the tensor's axes after the batch; ``layered`` says whether every block has one.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    about: str
+    layered: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+# In the order in which a forward pass reaches them.
+_TABLE = (
+    Site("embed", ("pos", "d_model"), "what enters block 0", layered=False),
+    Site("resid_pre", ("pos", "d_model"), "input of a block"),
+    Site("q", ("pos", "head", "d_head"), "queries, before any rotary embedding"),
+    Site("k", ("pos", "kv_head", "d_head"), "keys, before any rotary embedding"),
+    Site("v", ("pos", "kv_head", "d_head"), "values"),
+    Site("pattern", ("head", "q_pos", "k_pos"), "attention weights after the softmax"),
+    Site("z", ("pos", "head", "d_head"), "each head's output, before W_O mixes the heads"),
+    Site("attn_out", ("pos", "d_model"), "what attention adds to the residual stream"),
+    Site("resid_mid", ("pos", "d_model"), "residual between attention and MLP"),
+    Site("mlp_post", ("pos", "neuron"), "neuron activations, the input of the down projection"),
+    Site("mlp_out", ("pos", "d_model"), "what the MLP adds to the residual stream"),
+    Site("resid_post", ("pos", "d_model"), "output of a block (alias: hidden)"),
+    Site("logits", ("pos", "vocab"), "the model's output", layered=False),
+)
+SITES: Mapping[str, Site] = MappingProxyType({site.name: site for site in _TABLE})
+"""Name → site, in the order of the forward pass."""
+
+ALIASES: Mapping[str, str] = MappingProxyType({"hidden": "resid_post"})
+
+
+def site(name: str) -> Site:
+    """The site of this name or alias.
+
+    Raises:
+        AddressError: no site has this name.
+
+    >>> site("hidden").name
+    'resid_post'
+    """
+    try:
+        return SITES[ALIASES.get(name, name)]
+    except KeyError:
+        hint = did_you_mean(name, [*SITES, *ALIASES])
+        raise AddressError(f"No site is called {name!r}. Sites: {listing(SITES)}.{hint}") from None
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """How large a model is along every axis: all that addresses need to know of it.
+
+    ``d_head`` is per head, ``d_mlp`` the number of neurons of one block, ``n_positions`` the
+    longest prompt that the model takes (None: no limit of its own).
+    """
+
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_model: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    n_positions: int | None = None
+
+    def size(self, axis: str) -> int:
+        """The number of indices along an axis other than positions.
+
+        >>> Dimensions(12, 12, 12, 768, 64, 3072, 50257).size("neuron")
+        3072
+        """
+        return {
+            "layer": self.n_layers,
+            "head": self.n_heads,
+            "kv_head": self.n_kv_heads,
+            "d_model": self.d_model,
+            "d_head": self.d_head,
+            "neuron": self.d_mlp,
+            "vocab": self.d_vocab,
+        }[axis]
