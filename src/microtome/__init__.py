@@ -1,4 +1,5 @@
 """microtome: which part of a transformer causes this prediction?"""
+
 from microtome.edits import (
     Edit,
     add,
@@ -12,5 +13,7 @@ from microtome.edits import (
     shuffle,
     zero,
 )
+from microtome.effects import Effects, open_effects
 from microtome.model.load import load
 from microtome.prompts import Prompt, Prompts
+from microtome.sweep import sweep

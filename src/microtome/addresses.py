@@ -128,13 +128,16 @@ class Address:
 
     @property
     def _labelled(self) -> Iterator[tuple[str, Selector]]:
+        """Axes with their selectors, in the order of the text: layers, units, positions."""
         if self.layers is not None:
             yield "layer", self.layers
-        yield from zip(self.site.axes, self.selectors, strict=True)
+        inner = list(zip(self.site.axes, self.selectors, strict=True))
+        yield from (pair for pair in inner if pair[0] not in POSITIONS)
+        yield from (pair for pair in inner if pair[0] in POSITIONS)
 
     @property
     def stars(self) -> tuple[str, ...]:
-        """The dimensions that this address spans, in order."""
+        """The dimensions that this address spans: layers, units, positions."""
         return tuple(dimension(axis) for axis, s in self._labelled if s == Star())
 
     @property
@@ -258,7 +261,9 @@ class _Reader:
         if step is not None and step < 1:
             raise self.wrong("a slice's step must be 1 or more")
         step = None if step == 1 else step
-        return Everything() if (start, stop, step) == (None, None, None) else Span(start, stop, step)
+        return (
+            Everything() if (start, stop, step) == (None, None, None) else Span(start, stop, step)
+        )
 
     def _word(self, text: str) -> Word:
         try:

@@ -69,9 +69,7 @@ class Application:
     def _act(self, view: Tensor) -> None:
         where = index(self.region, view.device)
         before = view[where]
-        after = self.edit.change(
-            before, Context(self.region.site.axes, self.keys, self.source)
-        )
+        after = self.edit.change(before, Context(self.region.site.axes, self.keys, self.source))
         if after.shape != before.shape or after.dtype != before.dtype:
             raise EditError(
                 f"{self.edit} turned values of shape {list(before.shape)}, {before.dtype}, into "

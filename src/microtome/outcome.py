@@ -90,7 +90,9 @@ class Run:
             raise PromptError(f"There is no prompt {prompt}; there are {len(self.encoded)}.")
         length = len(self.encoded[prompt].tokens)
         if not -length <= position < length:
-            raise PromptError(f"Position {position} does not exist: the prompt has {length} tokens.")
+            raise PromptError(
+                f"Position {position} does not exist: the prompt has {length} tokens."
+            )
         at = position % length
         after, before = self.logits[prompt, at], self.clean_logits[prompt, at]
         ids = after.topk(min(k, len(after))).indices
@@ -182,7 +184,9 @@ def _labelled(
         full[(number, *map(slice, array.shape))] = array
 
     labelled = xr.DataArray(full, dims=("prompt", "layer", *axes), name=str(address))
-    labelled = labelled.assign_coords(prompt=[one.label for one in encoded])
+    labelled = labelled.assign_coords(
+        prompt=range(len(encoded)), text=("prompt", [one.prompt.text for one in encoded])
+    )
     for number, axis in enumerate(axes):
         chosen = {layers[0].indices[number] for layers in found}
         if len(chosen) == 1:  # else positions that differ from prompt to prompt

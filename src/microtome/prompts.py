@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
@@ -259,11 +258,6 @@ class Encoded:
     donor: Tokens | None
     target: int | None
     contrast: int | None
-
-    @cached_property
-    def label(self) -> str:
-        """How results name this prompt: its text."""
-        return self.prompt.text
 
 
 def encode(

@@ -143,9 +143,7 @@ def index(region: Region, device: torch.device) -> tuple[slice | Tensor, ...]:
 
 def reader(region: Region, keep: Callable[[Tensor], None]) -> Visit:
     """A visit that hands a copy of a region's values ``[batch, *region]`` to ``keep``."""
-    return Visit(
-        (region.site, region.layer), lambda view: keep(view[index(region, view.device)])
-    )
+    return Visit((region.site, region.layer), lambda view: keep(view[index(region, view.device)]))
 
 
 def record(

@@ -42,13 +42,15 @@ class Add(Edit):
         self.vector.fit(region.shape, self, per_position, squeezed)
 
     def change(
-        self, values: Float[Tensor, "cell *region"], context: Context
-    ) -> Float[Tensor, "cell *region"]:
+        self, values: Float[Tensor, cell * region], context: Context
+    ) -> Float[Tensor, cell * region]:
         """The sum."""
         shape = tuple(values.shape[1:])
         vector = self.vector.like(values)
         if self.vector.shape not in ((), shape):
-            at_each = [1 if axis == "pos" else n for n, axis in zip(shape, context.axes, strict=True)]
+            at_each = [
+                1 if axis == "pos" else n for n, axis in zip(shape, context.axes, strict=True)
+            ]
             vector = vector.reshape(at_each)
         return values + vector
 

@@ -44,15 +44,11 @@ def form(operation: type[Edit]) -> str:
     'scale(factor) address'
     """
     parameters = list(inspect.signature(operation).parameters.values())[1:]
-    shown = [
-        p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters
-    ]
+    shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
     return f"{operation.name}{'(' + ', '.join(shown) + ')' if shown else ''} address"
 
 
-def _split(
-    text: str, name: str, operation: type[Edit]
-) -> tuple[list[Any], dict[str, Any], str]:
+def _split(text: str, name: str, operation: type[Edit]) -> tuple[list[Any], dict[str, Any], str]:
     if not text[len(name) :].startswith("("):
         return [], {}, text[len(name) :].strip()
     for at, letter in enumerate(text):

@@ -49,7 +49,7 @@ class Values:
         """Its shape; () for one number."""
         return self.array.shape
 
-    def like(self, x: Tensor) -> Float[Tensor, "..."]:
+    def like(self, x: Tensor) -> Float[Tensor, ...]:
         """These values as a tensor of x's type, on its device."""
         return torch.from_numpy(self.array.copy()).to(device=x.device, dtype=x.dtype)
 

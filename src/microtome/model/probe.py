@@ -51,7 +51,9 @@ def _activations(
     try:
         forward(hf, anatomy, ids, [keeper(place) for place in anatomy.places()])
     except (MicrotomeError, AttributeError, RuntimeError) as error:
-        raise ProbeError(f"{type(hf).__name__} cannot be tapped as its family says: {error}") from error
+        raise ProbeError(
+            f"{type(hf).__name__} cannot be tapped as its family says: {error}"
+        ) from error
     return seen
 
 
@@ -59,9 +61,7 @@ def _check_shapes(anatomy: Anatomy, seen: dict[tuple[str, int | None], Tensor]) 
     for site, layer in anatomy.places():
         sizes = [TOKENS if axis == "pos" else anatomy.dims.size(axis) for axis in site.axes]
         found = list(seen[site.name, layer].shape)
-        _expect(
-            found == [1, *sizes], f"{_name(site, layer)} has shape {found}, not {[1, *sizes]}"
-        )
+        _expect(found == [1, *sizes], f"{_name(site, layer)} has shape {found}, not {[1, *sizes]}")
 
 
 def _check_sums(
@@ -82,7 +82,10 @@ def _check_sums(
         )
         if layer:
             before = seen["resid_post", layer - 1]
-            _expect(torch.equal(before, at["resid_pre"]), f"L{layer - 1}.resid_post is not resid_pre of L{layer}")
+            _expect(
+                torch.equal(before, at["resid_pre"]),
+                f"L{layer - 1}.resid_post is not resid_pre of L{layer}",
+            )
 
 
 def _check_live(

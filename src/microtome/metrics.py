@@ -1,0 +1,226 @@
+"""Metrics: numbers read off the logits of a cell.
+
+A metric is asked for by name, with the token that it is about and the position where it is read:
+``prob`` (the target's, after the last token), ``prob(contrast)``, ``loss@3``,
+``logit_diff@subject``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.addresses import Address, parse, regions
+from microtome.errors import AddressError, MetricError, did_you_mean, listing
+from microtome.prompts import Encoded
+from microtome.sites import Dimensions
+
+Logits = Float[Tensor, "cell vocab"]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What a metric is computed from, at one position.
+
+    ``token`` is the id that the metric is about; ``target`` and ``contrast`` are the prompt's.
+    """
+
+    logits: Logits
+    clean: Logits
+    token: int | None
+    target: int | None
+    contrast: int | None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number read off logits.
+
+    Attributes:
+        about: what it is, in words.
+        unit: its unit.
+        range: its least and greatest value.
+        direction: what a larger value means.
+        reads: what a prompt must have for it: ``"token"``, ``"contrast"``.
+        compute: ``Readout`` of some cells → one value per cell.
+        whole: its values are whole numbers.
+    """
+
+    name: str
+    about: str
+    unit: str
+    range: tuple[float, float]
+    direction: str
+    reads: tuple[str, ...]
+    compute: Callable[[Readout], Float[Tensor, " cell"]]
+    whole: bool = False
+
+
+_INF = float("inf")
+
+
+def _logit(r: Readout) -> Tensor:
+    return r.logits[:, r.token]
+
+
+def _logit_diff(r: Readout) -> Tensor:
+    return r.logits[:, r.target] - r.logits[:, r.contrast]
+
+
+def _prob(r: Readout) -> Tensor:
+    return r.logits.softmax(-1)[:, r.token]
+
+
+def _logprob(r: Readout) -> Tensor:
+    return r.logits.log_softmax(-1)[:, r.token]
+
+
+def _loss(r: Readout) -> Tensor:
+    return -_logprob(r)
+
+
+def _rank(r: Readout) -> Tensor:
+    return (r.logits > r.logits[:, r.token, None]).sum(-1) + 1
+
+
+def _top1(r: Readout) -> Tensor:
+    return r.logits.argmax(-1)
+
+
+def _kl(r: Readout) -> Tensor:
+    clean, edited = r.clean.log_softmax(-1), r.logits.log_softmax(-1)
+    return (clean.exp() * (clean - edited)).sum(-1).clamp(min=0)  # below 0 is rounding
+
+
+def _logit_corr(r: Readout) -> Tensor:
+    edited = r.logits - r.logits.mean(-1, keepdim=True)
+    clean = r.clean - r.clean.mean(-1, keepdim=True)
+    return (edited * clean).sum(-1) / (edited.norm(dim=-1) * clean.norm(dim=-1))
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        m.name: m
+        for m in (
+            Metric("logit", "the token's logit", "logit", (-_INF, _INF),
+                   "more is likelier", ("token",), _logit),
+            Metric("logit_diff", "logit of the target − logit of the contrast", "logit",
+                   (-_INF, _INF), "above 0 the target wins", ("token", "contrast"), _logit_diff),
+            Metric("prob", "the token's probability", "probability", (0, 1),
+                   "more is likelier", ("token",), _prob),
+            Metric("logprob", "the token's log probability", "nat", (-_INF, 0),
+                   "more is likelier", ("token",), _logprob),
+            Metric("loss", "−log probability of the token", "nat", (0, _INF),
+                   "more is less likely", ("token",), _loss),
+            Metric("rank", "1 + the number of tokens with a larger logit", "rank", (1, _INF),
+                   "1 is the top prediction", ("token",), _rank, whole=True),
+            Metric("top1", "id of the most probable token", "token id", (0, _INF),
+                   "none", (), _top1, whole=True),
+            Metric("kl", "KL divergence of the edited prediction from the clean one", "nat",
+                   (0, _INF), "0 is no change", (), _kl),
+            Metric("logit_corr", "correlation of edited and clean logits over the vocabulary", "r",
+                   (-1, 1), "1 is no change but of scale and shift", (), _logit_corr),
+        )
+    }
+)  # fmt: skip
+"""Name → metric."""
+
+TOKENS = ("target", "contrast")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A metric as asked for: of which of a prompt's tokens, and after which position.
+
+    ``str(reading)`` is its canonical text and the variable's name in a result.
+    """
+
+    metric: Metric
+    of: str = "target"
+    at: Address = parse("logits@-1")
+
+    def __str__(self) -> str:
+        of = "" if self.of == "target" else f"({self.of})"
+        place = str(self.at.places[0])
+        return f"{self.metric.name}{of}" + ("" if place in ("-1", "last") else f"@{place}")
+
+    def position(self, encoded: Encoded, dims: Dimensions) -> int:
+        """The one position of a prompt where this is read.
+
+        Raises:
+            AddressError: it is none or several.
+        """
+        [region] = regions(self.at, dims, encoded.tokens)
+        if len(region.indices[0]) != 1:
+            raise AddressError(f"{self}: a metric is read at one position, not at several.")
+        return region.indices[0][0]
+
+    def check(self, encoded: Encoded, dims: Dimensions) -> None:
+        """Raise unless the prompt has what this reads."""
+        self.position(encoded, dims)
+        for needed in self.metric.reads:
+            field = self.of if needed == "token" else needed
+            if getattr(encoded, field) is None:
+                raise MetricError(
+                    f"The metric {self} needs a {field}, and the prompt "
+                    f'{encoded.prompt.text!r} has none: give Prompt(…, {field}=" …").'
+                )
+
+    def measure(
+        self,
+        logits: Float[Tensor, "cell pos vocab"],
+        clean: Float[Tensor, "1 pos vocab"],
+        encoded: Encoded,
+        dims: Dimensions,
+    ) -> Float[Tensor, " cell"]:
+        """Its value in each cell of one prompt, computed in float64."""
+        position = self.position(encoded, dims)
+        return self.metric.compute(
+            Readout(
+                logits=logits[:, position].double(),
+                clean=clean[:, position].double(),
+                token=getattr(encoded, self.of),
+                target=encoded.target,
+                contrast=encoded.contrast,
+            )
+        ).double()
+
+
+def readings(metrics: str | Iterable[str]) -> tuple[Reading, ...]:
+    """The readings that texts such as ``"prob(contrast)@3"`` ask for.
+
+    Raises:
+        MetricError: a metric does not exist, or none or the same twice is given.
+
+    >>> [str(r) for r in readings(["prob", "prob(contrast)", "loss@last"])]
+    ['prob', 'prob(contrast)', 'loss']
+    """
+    found = tuple(map(_reading, [metrics] if isinstance(metrics, str) else metrics))
+    if not found:
+        raise MetricError(f"No metric is given. Metrics: {listing(METRICS)}.")
+    names = [str(reading) for reading in found]
+    if len(set(names)) < len(names):
+        raise MetricError(f"A metric is given twice: {listing(names)}.")
+    return found
+
+
+def _reading(text: str) -> Reading:
+    found = re.fullmatch(r"\s*(\w+)(?:\((\w+)\))?(?:@(.+))?\s*", text)
+    if found is None:
+        raise MetricError(f"Cannot read the metric {text!r}. Form: name[(contrast)][@position].")
+    name, of, place = found.groups()
+    if name not in METRICS:
+        hint = did_you_mean(name, METRICS)
+        raise MetricError(f"No metric is called {name!r}. Metrics: {listing(METRICS)}.{hint}")
+    metric = METRICS[name]
+    if of is not None and (of not in TOKENS or metric.reads != ("token",)):
+        raise MetricError(
+            f"{text!r}: in parentheses stands 'target' or 'contrast', for the metrics of one "
+            "token (logit, prob, logprob, loss, rank)."
+        )
+    return Reading(metric, of or "target", parse(f"logits@{(place or '-1').strip()}"))
