@@ -1,5 +1,6 @@
 """microtome: which part of a transformer causes this prediction?"""
 
+from microtome import studies
 from microtome.edits import (
     Edit,
     add,
@@ -14,6 +15,35 @@ from microtome.edits import (
     zero,
 )
 from microtome.effects import Effects, open_effects
+from microtome.errors import MicrotomeError
 from microtome.model.load import load
+from microtome.model.model import Model
+from microtome.outcome import Run
 from microtome.prompts import Prompt, Prompts
 from microtome.sweep import sweep
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Edit",
+    "Effects",
+    "MicrotomeError",
+    "Model",
+    "Prompt",
+    "Prompts",
+    "Run",
+    "add",
+    "apply",
+    "edit",
+    "load",
+    "mean",
+    "noise",
+    "open_effects",
+    "patch",
+    "replace",
+    "scale",
+    "shuffle",
+    "studies",
+    "sweep",
+    "zero",
+]

@@ -23,6 +23,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from microtome.errors import AddressError, PromptError, listing
 from microtome.prompts import Tokens
@@ -447,7 +448,7 @@ def _indices(
     members: list[int]
     match selector:
         case Everything():
-            members = list(range(size))
+            return _all(size)
         case Span(start, stop, step):
             for end in (start, stop):
                 if end is not None and not -size <= end <= size:
@@ -462,6 +463,11 @@ def _indices(
     if not members:
         raise AddressError(f"{address}: {selector} selects no {axis} out of {size}.")
     return tuple(sorted(set(members)))
+
+
+@lru_cache
+def _all(size: int) -> tuple[int, ...]:
+    return tuple(range(size))
 
 
 def _one(

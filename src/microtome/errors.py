@@ -50,6 +50,10 @@ class SweepError(MicrotomeError, ValueError):
     """A sweep whose parts do not fit together."""
 
 
+class VerificationError(MicrotomeError, ArithmeticError):
+    """The walk and the reference path disagree on a cell."""
+
+
 class EffectsError(MicrotomeError, ValueError):
     """A result that cannot be read, saved or drawn as asked."""
 

@@ -1,17 +1,17 @@
 """Edits inside a pass: where they land, what they need, and the receipt of what they did.
 
-`Application` is the one piece of code that changes activations; the reference path runs it on a
-batch of one cell.
+`Application` is the one piece of code that changes activations. The reference path runs it on a
+batch of one cell, the walk on batches of many.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -46,30 +46,40 @@ class Receipt:
 
 @dataclass
 class Application:
-    """One edit in one layer of one pass: values in, values out, and what changed per cell.
+    """One edit in one layer of one pass, in some of its rows: the code that changes activations.
+
+    Every cell has a region of its own, all of one site, layer and shape. The reference path has
+    one cell in a batch of one; the walk has many.
 
     Attributes:
+        edit: the operation; its address is not looked at.
+        regions: per cell, where it lands.
         keys: per cell, a text that names its region and prompt (`key`).
         source: what `Edit.source` asks for, ``[cell, *region]``.
-        changed: per cell, how many values the edit changed; empty until it fired.
+        rows: per cell, its row in the batch.
+        start: the position at which the batch begins.
+        changed: per cell, how many values the edit changed; None until it fired.
         squares: per cell, the squared L2 norm of the change.
     """
 
     edit: Edit
-    region: Region
+    regions: Sequence[Region]
     keys: tuple[str, ...]
     source: Tensor | None = None
-    changed: list[int] = field(default_factory=list)
-    squares: list[float] = field(default_factory=list)
+    rows: Sequence[int] = (0,)
+    start: int = 0
+    changed: Int[Tensor, " cell"] | None = None
+    squares: Float[Tensor, " cell"] | None = None
 
     def visit(self) -> Visit:
         """The visit that makes the edit."""
-        return Visit((self.region.site, self.region.layer), self._act, writes=True)
+        return Visit((self.regions[0].site, self.regions[0].layer), self._act, writes=True)
 
     def _act(self, view: Tensor) -> None:
-        where = index(self.region, view.device)
+        where = index(self.regions, view.device, self.rows, self.start)
         before = view[where]
-        after = self.edit.change(before, Context(self.region.site.axes, self.keys, self.source))
+        axes = self.regions[0].site.axes
+        after = self.edit.change(before, Context(axes, self.keys, self.source))
         if after.shape != before.shape or after.dtype != before.dtype:
             raise EditError(
                 f"{self.edit} turned values of shape {list(before.shape)}, {before.dtype}, into "
@@ -77,8 +87,8 @@ class Application:
             )
         view[where] = after
         each = tuple(range(1, before.ndim))
-        self.changed += (after != before).sum(dim=each).tolist()
-        self.squares += (after.double() - before.double()).square().sum(dim=each).tolist()
+        self.changed = (after != before).sum(dim=each)
+        self.squares = (after.double() - before.double()).square().sum(dim=each)
 
 
 def key(region: Region, tokens: Tokens) -> str:
@@ -109,33 +119,32 @@ class Sources:
         self._donor: tuple[Tokens, Mapping[Place, Tensor]] | None = None
         self._references: list[Mapping[Place, Tensor]] | None = None
 
-    def of(self, edit: Edit, encoded: Encoded) -> list[Tensor | None]:
-        """What an edit of one prompt needs, ``[1, *region]`` for each layer that it edits.
+    def of(self, edits: Sequence[Edit], layer: int | None, encoded: Encoded) -> Tensor | None:
+        """What some edits of one prompt need in one layer, ``[cell, *region]``: one edit a cell.
+
+        The edits are alike but for their addresses, whose regions have one shape.
 
         Raises:
             PromptError: there is no donor, or its positions do not match the prompt's.
             EditError: there are too few reference prompts.
         """
-        match edit.source:
+        match edits[0].source:
             case Source.NOTHING:
-                return [None] * len(regions(edit.address, self._anatomy.dims, encoded.tokens))
+                return None
             case Source.DONOR:
-                donor = donor_of(edit, encoded)
+                donor = donor_of(edits[0], encoded)
                 if self._donor is None or self._donor[0] != donor:
                     trace = record(self._hf, self._anatomy, donor, self._wanted)
                     self._donor = (donor, trace)
-                return list(self._values(edit, encoded.tokens, *self._donor))
+                return self._values(edits, layer, encoded.tokens, *self._donor)
             case Source.REFERENCE:
-                layers = zip(
-                    *(
-                        self._values(edit, encoded.tokens, tokens, trace)
-                        for tokens, trace in zip(
-                            self._reference, self._reference_traces(edit), strict=True
-                        )
-                    ),
-                    strict=True,
-                )
-                return [torch.cat(values).mean(dim=0, keepdim=True) for values in layers]
+                traces = self._reference_traces(edits[0])
+                return torch.stack(
+                    [
+                        self._values(edits, layer, encoded.tokens, tokens, trace)
+                        for tokens, trace in zip(self._reference, traces, strict=True)
+                    ]
+                ).mean(dim=0)
 
     def _reference_traces(self, edit: Edit) -> list[Mapping[Place, Tensor]]:
         if len(self._reference) < 2:
@@ -150,10 +159,22 @@ class Sources:
         return self._references
 
     def _values(
-        self, edit: Edit, tokens: Tokens, other: Tokens, trace: Mapping[Place, Tensor]
-    ) -> list[Tensor]:
-        there = regions(counterpart(edit.address, tokens, other), self._anatomy.dims, other)
-        return [trace[r.site, r.layer][index(r, self._hf.device)] for r in there]
+        self,
+        edits: Sequence[Edit],
+        layer: int | None,
+        tokens: Tokens,
+        other: Tokens,
+        trace: Mapping[Place, Tensor],
+    ) -> Tensor:
+        there = [
+            region
+            for edit in edits
+            for region in regions(
+                counterpart(edit.address, tokens, other), self._anatomy.dims, other
+            )
+            if region.layer == layer
+        ]
+        return trace[there[0].site, layer][index(there, self._hf.device)]
 
 
 def donor_of(edit: Edit, encoded: Encoded) -> Tokens:
@@ -180,28 +201,38 @@ def intervene(
     prompt: int = 0,
 ) -> tuple[Float[Tensor, "1 pos vocab"], list[Receipt]]:
     """One full forward pass of one prompt with these edits: its logits, and a receipt per edit."""
-    applied: list[list[Application]] = []
-    for edit in edits:
-        found = regions(edit.address, anatomy.dims, encoded.tokens)
-        for region in found:
-            edit.check(region)
-        applied.append(
-            [
-                Application(edit, region, (key(region, encoded.tokens),), source)
-                for region, source in zip(found, sources.of(edit, encoded), strict=True)
-            ]
-        )
+    applied = [_applications(anatomy, encoded, edit, sources) for edit in edits]
     visits = [application.visit() for group in applied for application in group]
     logits = forward(hf, anatomy, ids_of(encoded.tokens, hf), [*visits, *readers])
-    receipts = [
-        Receipt(
-            edit=str(edit),
-            prompt=prompt,
-            layers=tuple(a.region.layer for a in group if a.region.layer is not None),
-            selected=sum(a.region.size for a in group),
-            changed=sum(sum(a.changed) for a in group),
-            norm=math.sqrt(sum(sum(a.squares) for a in group)),
-        )
-        for edit, group in zip(edits, applied, strict=True)
-    ]
+    receipts = [_receipt(edit, group, prompt) for edit, group in zip(edits, applied, strict=True)]
     return logits, receipts
+
+
+def _applications(
+    anatomy: Anatomy, encoded: Encoded, edit: Edit, sources: Sources
+) -> list[Application]:
+    found = regions(edit.address, anatomy.dims, encoded.tokens)
+    for region in found:
+        edit.check(region)
+    return [
+        Application(
+            edit,
+            [region],
+            (key(region, encoded.tokens),),
+            sources.of([edit], region.layer, encoded),
+        )
+        for region in found
+    ]
+
+
+def _receipt(edit: Edit, group: Sequence[Application], prompt: int) -> Receipt:
+    fired = [a for a in group if a.changed is not None and a.squares is not None]
+    layers = (application.regions[0].layer for application in fired)
+    return Receipt(
+        edit=str(edit),
+        prompt=prompt,
+        layers=tuple(layer for layer in layers if layer is not None),
+        selected=sum(application.regions[0].size for application in fired),
+        changed=sum(int(a.changed) for a in fired if a.changed is not None),
+        norm=math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None)),
+    )

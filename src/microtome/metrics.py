@@ -47,8 +47,8 @@ class Metric:
         range: its least and greatest value.
         direction: what a larger value means.
         reads: what a prompt must have for it: ``"token"``, ``"contrast"``.
+        columns: it needs the logits of the prompt's own tokens only, not the whole vocabulary.
         compute: ``Readout`` of some cells → one value per cell.
-        whole: its values are whole numbers.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Metric:
     direction: str
     reads: tuple[str, ...]
     compute: Callable[[Readout], Float[Tensor, " cell"]]
-    whole: bool = False
+    columns: bool = False
 
 
 _INF = float("inf")
@@ -69,7 +69,8 @@ def _logit(r: Readout) -> Tensor:
 
 
 def _logit_diff(r: Readout) -> Tensor:
-    return r.logits[:, r.target] - r.logits[:, r.contrast]
+    difference: Tensor = r.logits[:, r.target] - r.logits[:, r.contrast]
+    return difference
 
 
 def _prob(r: Readout) -> Tensor:
@@ -94,13 +95,15 @@ def _top1(r: Readout) -> Tensor:
 
 def _kl(r: Readout) -> Tensor:
     clean, edited = r.clean.log_softmax(-1), r.logits.log_softmax(-1)
-    return (clean.exp() * (clean - edited)).sum(-1).clamp(min=0)  # below 0 is rounding
+    divergence: Tensor = (clean.exp() * (clean - edited)).sum(-1)
+    return divergence.clamp(min=0)  # below 0 is rounding
 
 
 def _logit_corr(r: Readout) -> Tensor:
     edited = r.logits - r.logits.mean(-1, keepdim=True)
     clean = r.clean - r.clean.mean(-1, keepdim=True)
-    return (edited * clean).sum(-1) / (edited.norm(dim=-1) * clean.norm(dim=-1))
+    correlation: Tensor = (edited * clean).sum(-1) / (edited.norm(dim=-1) * clean.norm(dim=-1))
+    return correlation
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
@@ -108,9 +111,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         m.name: m
         for m in (
             Metric("logit", "the token's logit", "logit", (-_INF, _INF),
-                   "more is likelier", ("token",), _logit),
+                   "more is likelier", ("token",), _logit, columns=True),
             Metric("logit_diff", "logit of the target − logit of the contrast", "logit",
-                   (-_INF, _INF), "above 0 the target wins", ("token", "contrast"), _logit_diff),
+                   (-_INF, _INF), "above 0 the target wins", ("token", "contrast"), _logit_diff,
+                   columns=True),
             Metric("prob", "the token's probability", "probability", (0, 1),
                    "more is likelier", ("token",), _prob),
             Metric("logprob", "the token's log probability", "nat", (-_INF, 0),
@@ -118,9 +122,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("loss", "−log probability of the token", "nat", (0, _INF),
                    "more is less likely", ("token",), _loss),
             Metric("rank", "1 + the number of tokens with a larger logit", "rank", (1, _INF),
-                   "1 is the top prediction", ("token",), _rank, whole=True),
+                   "1 is the top prediction", ("token",), _rank),
             Metric("top1", "id of the most probable token", "token id", (0, _INF),
-                   "none", (), _top1, whole=True),
+                   "none", (), _top1),
             Metric("kl", "KL divergence of the edited prediction from the clean one", "nat",
                    (0, _INF), "0 is no change", (), _kl),
             Metric("logit_corr", "correlation of edited and clean logits over the vocabulary", "r",
@@ -141,8 +145,8 @@ class Reading:
     """
 
     metric: Metric
-    of: str = "target"
-    at: Address = parse("logits@-1")
+    of: str
+    at: Address
 
     def __str__(self) -> str:
         of = "" if self.of == "target" else f"({self.of})"
@@ -173,17 +177,15 @@ class Reading:
 
     def measure(
         self,
-        logits: Float[Tensor, "cell pos vocab"],
-        clean: Float[Tensor, "1 pos vocab"],
+        logits: Float[Tensor, "cell vocab"],
+        clean: Float[Tensor, "1 vocab"],
         encoded: Encoded,
-        dims: Dimensions,
     ) -> Float[Tensor, " cell"]:
-        """Its value in each cell of one prompt, computed in float64."""
-        position = self.position(encoded, dims)
+        """Its value in each cell, from the logits at its position, computed in float64."""
         return self.metric.compute(
             Readout(
-                logits=logits[:, position].double(),
-                clean=clean[:, position].double(),
+                logits=logits.double(),
+                clean=clean.double(),
                 token=getattr(encoded, self.of),
                 target=encoded.target,
                 contrast=encoded.contrast,

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.addresses import Address, Index, parse, regions
-from microtome.edits import Edit, edit
+from microtome.edits import Edit
 from microtome.errors import AddressError, PromptError, did_you_mean, listing
 from microtome.interventions import Receipt, Sources, intervene
 from microtome.model.anatomy import Anatomy
@@ -113,12 +113,11 @@ def run(
     anatomy: Anatomy,
     tokenizer: PreTrainedTokenizerBase,
     encoded: tuple[Encoded, ...],
-    edits: Iterable[Edit | str],
+    edits: Sequence[Edit],
     keep: Iterable[str],
     reference: tuple[Encoded, ...],
 ) -> Run:
     """One full forward pass per prompt; see `Model.run`."""
-    edits = [edit(e) if isinstance(e, str) else e for e in edits]
     addresses = [parse(address) for address in keep]
     sources = Sources(
         hf,
@@ -181,7 +180,8 @@ def _labelled(
     longest = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays), strict=True))
     full = np.full((len(arrays), *longest), np.nan, dtype=arrays[0].dtype)
     for number, array in enumerate(arrays):
-        full[(number, *map(slice, array.shape))] = array
+        where: tuple[int | slice, ...] = (number, *(slice(size) for size in array.shape))
+        full[where] = array
 
     labelled = xr.DataArray(full, dims=("prompt", "layer", *axes), name=str(address))
     labelled = labelled.assign_coords(

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ from microtome.addresses import Region
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.model.anatomy import Anatomy, Tap
 from microtome.prompts import Tokens
-from microtome.sites import Site
+from microtome.sites import POSITIONS, Site
+from microtome.sites import site as find_site
 
 Place = tuple[Site, int | None]
 """A site of a layer (None where the site is in no layer)."""
@@ -63,7 +65,7 @@ def hooked(
 
     made: Counter[Visit] = Counter()
 
-    def see(full: Tensor, stops: Sequence[tuple[Tap, Visit]]) -> Tensor:
+    def see(stops: Sequence[tuple[Tap, Visit]], full: Tensor) -> Tensor:
         writes = any(visit.writes for _, visit in stops)
         in_place = any(tap.in_place for tap, _ in stops)
         full = full.clone() if writes and not in_place else full
@@ -76,7 +78,7 @@ def hooked(
     try:
         for (path, side), stops in points.items():
             module = hf.get_submodule(path)
-            handles.append(_install(module, side, lambda x, stops=stops: see(x, stops)))
+            handles.append(_install(module, side, partial(see, stops)))
         yield made
     finally:
         for handle in handles:
@@ -115,13 +117,36 @@ def forward(
         MicrotomeError: the model is in training mode, where dropout makes passes differ.
         InertEditError: a visit was not made exactly once.
     """
+    with quiet(hf), visited(hf, anatomy, visits):
+        logits: Tensor = hf(input_ids=ids, use_cache=False).logits
+    return logits
+
+
+@contextmanager
+def quiet(hf: PreTrainedModel) -> Iterator[None]:
+    """Within this block nothing is recorded for gradients.
+
+    Raises:
+        MicrotomeError: the model is in training mode.
+    """
     if hf.training:
         raise MicrotomeError(
             "The model is in training mode, where dropout makes every pass different: "
             "call model.hf.eval() first."
         )
-    with torch.no_grad(), hooked(hf, anatomy, visits) as made:
-        logits: Tensor = hf(input_ids=ids, use_cache=False).logits
+    with torch.no_grad():
+        yield
+
+
+@contextmanager
+def visited(hf: PreTrainedModel, anatomy: Anatomy, visits: Sequence[Visit]) -> Iterator[None]:
+    """`hooked`, with proof at its end that each visit was made once.
+
+    Raises:
+        InertEditError: one was not.
+    """
+    with hooked(hf, anatomy, visits) as made:
+        yield
     for visit in visits:
         if made[visit] != 1:
             site, layer = visit.place
@@ -129,21 +154,35 @@ def forward(
                 f"The hook at {site} of layer {layer} fired {made[visit]} times in one pass, "
                 "instead of once: this model does not run that part as its family does."
             )
-    return logits
 
 
 # --------------------------------------------------------------------------------------- reading
 
 
-def index(region: Region, device: torch.device) -> tuple[slice | Tensor, ...]:
-    """The indices of a region's values in a view ``[batch, *axes]``."""
-    columns = [torch.tensor(indices, device=device) for indices in region.indices]
-    return (slice(None), *torch.meshgrid(*columns, indexing="ij"))
+def index(
+    regions: Sequence[Region], device: torch.device, rows: Sequence[int] = (0,), start: int = 0
+) -> tuple[Tensor, ...]:
+    """The indices of regions of one site and shape in a view ``[batch, *axes]``.
+
+    ``view[index(…)]`` is ``[cell, *region]``: region i of row ``rows[i]``; one row, or one region,
+    serves for all. ``start`` is the position at which the view begins.
+    """
+    site = regions[0].site
+    rank = len(site.axes)
+    parts = [torch.tensor(rows, device=device).view(-1, *[1] * rank)]
+    for number, axis in enumerate(site.axes):
+        chosen = [region.indices[number] for region in regions]
+        alike = all(indices == chosen[0] for indices in chosen)
+        column = torch.tensor(chosen[:1] if alike else chosen, device=device)
+        shape = [len(column)] + [1] * rank
+        shape[1 + number] = column.shape[1]
+        parts.append(column.view(shape) - (start if axis in POSITIONS else 0))
+    return tuple(parts)
 
 
 def reader(region: Region, keep: Callable[[Tensor], None]) -> Visit:
-    """A visit that hands a copy of a region's values ``[batch, *region]`` to ``keep``."""
-    return Visit((region.site, region.layer), lambda view: keep(view[index(region, view.device)]))
+    """A visit that hands a copy of a region's values ``[1, *region]`` to ``keep``."""
+    return Visit((region.site, region.layer), lambda view: keep(view[index([region], view.device)]))
 
 
 def record(
@@ -162,3 +201,39 @@ def record(
 def ids_of(tokens: Tokens, hf: PreTrainedModel) -> Int[Tensor, "1 pos"]:
     """A text's token ids as a batch of one, on the model's device."""
     return torch.tensor([tokens.ids], device=hf.device)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One clean pass, as much of it as is needed to go on from its middle.
+
+    Attributes:
+        logits: ``[1, pos, vocab]``.
+        inputs: what entered each block, ``[1, pos, d_model]``.
+        keys, values: of each block, ``[1, kv_head, pos, d_head]``, as attention saw them.
+    """
+
+    logits: Float[Tensor, "1 pos vocab"]
+    inputs: tuple[Float[Tensor, "1 pos d_model"], ...]
+    keys: tuple[Float[Tensor, "1 kv_head pos d_head"], ...]
+    values: tuple[Float[Tensor, "1 kv_head pos d_head"], ...]
+
+
+def trace(hf: PreTrainedModel, anatomy: Anatomy, tokens: Tokens) -> Trace:
+    """One clean pass of a text, recorded."""
+    inputs: dict[int, Tensor] = {}
+
+    def keeper(layer: int) -> Visit:
+        place = (find_site("resid_pre"), layer)
+        return Visit(place, lambda view: inputs.__setitem__(layer, view.clone()))
+
+    layers = range(anatomy.dims.n_layers)
+    with quiet(hf), visited(hf, anatomy, [keeper(layer) for layer in layers]):
+        output = hf(input_ids=ids_of(tokens, hf), use_cache=True)
+    cache = output.past_key_values.layers
+    return Trace(
+        logits=output.logits,
+        inputs=tuple(inputs[layer] for layer in layers),
+        keys=tuple(cache[layer].keys for layer in layers),
+        values=tuple(cache[layer].values for layer in layers),
+    )

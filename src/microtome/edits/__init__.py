@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from microtome.edits.add import Add
@@ -42,6 +42,16 @@ def edit(text: str) -> Edit:
     return read(text, OPERATIONS)
 
 
+def as_edits(given: Edit | str | Iterable[Edit | str]) -> list[Edit]:
+    """One edit or several, as objects or as text, as a list of edits.
+
+    >>> [str(e) for e in as_edits("zero L0.z.h1")]
+    ['zero L0.z.h1']
+    """
+    several = [given] if isinstance(given, Edit | str) else given
+    return [edit(e) if isinstance(e, str) else e for e in several]
+
+
 __all__ = [
     "OPERATIONS",
     "Add",
@@ -58,6 +68,7 @@ __all__ = [
     "Zero",
     "add",
     "apply",
+    "as_edits",
     "edit",
     "mean",
     "noise",

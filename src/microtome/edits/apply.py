@@ -34,10 +34,16 @@ class Apply(Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.fn, str):
-            object.__setattr__(self, "fn", _imported(self.fn))
+        given: object = self.fn
+        if isinstance(given, str):
+            object.__setattr__(self, "fn", _imported(given))
         if not callable(self.fn):
             raise EditError(f"apply takes a function, or 'package.module:name', not {self.fn!r}.")
+
+    @property
+    def rowwise(self) -> bool:
+        """Nobody knows what the function looks at."""
+        return False
 
     def change(
         self, values: Float[Tensor, cell * region], context: Context

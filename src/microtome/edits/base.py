@@ -74,6 +74,14 @@ class Edit(ABC):
         """Whose activations this edit needs."""
         return Source.NOTHING
 
+    @property
+    def rowwise(self) -> bool:
+        """Whether row i of a change is known to depend on row i alone.
+
+        It always should; of a user's function nobody knows, so it runs one cell at a time.
+        """
+        return True
+
     @abstractmethod
     def change(
         self, values: Float[Tensor, cell * region], context: Context

@@ -1,0 +1,1 @@
+"""Models: how they are loaded, where their sites are, and the proof of it."""

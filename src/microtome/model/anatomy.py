@@ -30,7 +30,7 @@ def whole(x: Tensor, dims: Dimensions) -> Tensor:
 
 def heads(x: Tensor, dims: Dimensions) -> Tensor:
     """``[batch, pos, n_heads * d_head]`` → ``[batch, pos, head, d_head]``."""
-    return x.unflatten(-1, (dims.n_heads, dims.d_head))
+    return x.view(*x.shape[:-1], dims.n_heads, dims.d_head)
 
 
 def third(number: int) -> View:
@@ -62,13 +62,15 @@ class Tap:
 class Family:
     """One row of the table: how an architecture lays out its sites.
 
-    ``out_proj`` is the module that multiplies ``z`` by W_O.
+    ``blocks`` is the list of blocks, ``out_proj`` the module that multiplies ``z`` by W_O,
+    ``final_norm`` what stands between the last block and the unembedding.
     """
 
     model_type: str
     dimensions: Callable[[PretrainedConfig], Dimensions]
     blocks: str
     out_proj: str
+    final_norm: str
     taps: Mapping[str, Tap]
 
 
@@ -90,6 +92,7 @@ GPT2 = Family(
     dimensions=_gpt2_dimensions,
     blocks="transformer.h",
     out_proj="transformer.h.{layer}.attn.c_proj",
+    final_norm="transformer.ln_f",
     taps=MappingProxyType(
         {
             "embed": Tap("transformer.h.0", "input"),
@@ -154,7 +157,22 @@ class Anatomy:
 
     def out_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """The module that multiplies a layer's ``z`` by W_O."""
-        return hf.get_submodule(self.family.out_proj.format(layer=layer))
+        module: nn.Module = hf.get_submodule(self.family.out_proj.format(layer=layer))
+        return module
+
+    def final_norm(self, hf: PreTrainedModel) -> nn.Module:
+        """The norm between the last block and the unembedding."""
+        module: nn.Module = hf.get_submodule(self.family.final_norm)
+        return module
+
+    def resume(self, hf: PreTrainedModel, layer: int, x: Tensor) -> Tensor:
+        """One block's output ``[batch, pos, d_model]`` from its input, run by itself.
+
+        Position and causality must be in the input and the attention function already.
+        """
+        output = hf.get_submodule(f"{self.family.blocks}.{layer}")(x)
+        result: Tensor = output[0] if isinstance(output, tuple) else output
+        return result
 
     def places(self) -> list[tuple[Site, int | None]]:
         """Every (site, layer) of the model, in the order of the forward pass.

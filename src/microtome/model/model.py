@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome import outcome
-from microtome.edits import Edit
+from microtome.edits import Edit, as_edits
 from microtome.model.anatomy import Anatomy
 from microtome.prompts import Encoded, Prompt, Prompts, encode
 
@@ -38,7 +38,7 @@ class Model:
     def run(
         self,
         prompts: Prompt | str | Iterable[Prompt | str],
-        edits: Iterable[Edit | str] = (),
+        edits: Edit | str | Iterable[Edit | str] = (),
         keep: Iterable[str] = (),
         reference: Iterable[Prompt | str] = (),
     ) -> outcome.Run:
@@ -68,7 +68,7 @@ class Model:
             self.anatomy,
             self.tokenizer,
             encoded,
-            edits,
+            as_edits(edits),
             keep,
             self.encode(others) if others else encoded,
         )
@@ -108,12 +108,14 @@ class Model:
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights."""
-        return self.hf.dtype
+        dtype: torch.dtype = self.hf.dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.hf.device
+        device: torch.device = self.hf.device
+        return device
 
     @cached_property
     def weight_hash(self) -> str:

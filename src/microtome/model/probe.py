@@ -8,6 +8,8 @@ it changes the logits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -35,6 +37,7 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
         bare = hf(input_ids=ids).logits
     _expect(torch.equal(bare, seen["logits", None]), "a pass without edits is not the bare model's")
     _check_sums(hf, anatomy, seen)
+    _check_end(hf, anatomy, seen)
     for site in anatomy.sites:
         _check_live(hf, anatomy, ids, site, bare)
 
@@ -88,6 +91,17 @@ def _check_sums(
             )
 
 
+def _check_end(
+    hf: PreTrainedModel, anatomy: Anatomy, seen: dict[tuple[str, int | None], Tensor]
+) -> None:
+    last = seen["resid_post", anatomy.dims.n_layers - 1]
+    with torch.no_grad():
+        logits = hf.get_output_embeddings()(anatomy.final_norm(hf)(last))
+    _expect_close(
+        logits, seen["logits", None], "the unembedding of the normed last resid_post is not logits"
+    )
+
+
 def _check_live(
     hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, site: Site, bare: Tensor
 ) -> None:
@@ -105,7 +119,9 @@ def _check_live(
         _check_middle(hf, anatomy, ids, push)
 
 
-def _check_middle(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, push: object) -> None:
+def _check_middle(
+    hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, push: Callable[[Tensor], None]
+) -> None:
     """An edit of resid_mid must reach the residual stream, not the MLP alone."""
     by_name = {site.name: site for site in anatomy.sites}
     seen: dict[str, Tensor] = {}
@@ -113,7 +129,7 @@ def _check_middle(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, push: obje
     def keeper(name: str) -> Visit:
         return Visit((by_name[name], 0), lambda view: seen.__setitem__(name, view.clone()))
 
-    edit = Visit((by_name["resid_mid"], 0), push, True)  # type: ignore[arg-type]
+    edit = Visit((by_name["resid_mid"], 0), push, True)
     names = ("resid_mid", "mlp_out", "resid_post")
     forward(hf, anatomy, ids, [edit, *map(keeper, names)])
     _expect_close(
@@ -133,7 +149,7 @@ def _expect_close(found: Tensor, wanted: Tensor, complaint: str) -> None:
 def _expect(holds: bool, complaint: str) -> None:
     if not holds:
         raise ProbeError(
-            f"The model is not what its family's row in microtome/model/anatomy.py says: {complaint}."
+            f"The model is not what its row in microtome/model/anatomy.py says: {complaint}."
         )
 
 

@@ -1,10 +1,12 @@
-"""The sweep, step by step: encode, check, plan, measure, label."""
+"""The sweep, step by step: encode, check, plan, measure, verify, label."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +24,26 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from microtome import provenance
-from microtome.edits import Edit
-from microtome.edits import edit as parse_edit
+from microtome import provenance, run
+from microtome.edits import Edit, as_edits
 from microtome.effects import CLEAN, Effects
+from microtome.interventions import Sources
 from microtome.metrics import Reading, readings
 from microtome.model.model import Model
 from microtome.prompts import Encoded, Prompt, piece
 from microtome.sites import POSITIONS
-from microtome.sweep.engine import Choice, choose
-from microtome.sweep.plan import Plan, make_plan
-from microtome.sweep.reference import Measured, measure
-
-Edits = Edit | str | Iterable[Edit | str]
+from microtome.sweep import reference
+from microtome.sweep.engine import Walk
+from microtome.sweep.measured import Array, Index, Measured
+from microtome.sweep.plan import DEFAULT_MEMORY, Plan, make_plan
+from microtome.sweep.verify import choose
+from microtome.sweep.verify import verify as check
 
 
 def sweep(
     model: Model,
     prompts: Prompt | str | Iterable[Prompt | str],
-    edit: Edits,
+    edit: Edit | str | Iterable[Edit | str],
     *,
     metrics: str | Iterable[str],
     over: Mapping[str, Sequence[Any]] | None = None,
@@ -62,10 +65,10 @@ def sweep(
         metrics: names such as ``"prob"``, ``"logit_diff"``, ``"prob(contrast)"``, ``"loss@3"``.
         over: values for parameters of the edit, such as ``{"factor": [0.1, 0.6, 10.0]}``; each
             becomes a dimension.
-        engine: ``"auto"``, ``"reference"``, or ``"walk"`` (not available yet).
-        verify: how many cells of a faster engine to recompute on the reference path. On the
-            reference path itself there is nothing to hold against, and the result says so.
-        memory: budget of the one-pass walk in bytes (not available yet).
+        engine: ``"walk"``, one pass through the layers for all cells; ``"reference"``, one full
+            forward pass per cell; ``"auto"``, the walk wherever it can go.
+        verify: how many of the walk's cells to recompute on the reference path.
+        memory: bytes for the walk's batches besides the model; 2 GiB unless given.
         seed: of the choice of the cells to verify. Edits carry their own seeds.
         out: a zarr directory to save the result in.
         progress: show a bar on standard error, where that is a terminal.
@@ -77,6 +80,7 @@ def sweep(
 
     Raises:
         SweepError, AddressError, EditError, PromptError, MetricError: found before anything runs.
+        VerificationError: a recomputed cell differs by more than rounding.
 
     >>> import microtome as mt
     >>> prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
@@ -84,7 +88,6 @@ def sweep(
     >>> effects.dims
     ('prompt', 'layer', 'head')
     """
-    choice = choose(engine, memory)
     asked = readings(metrics)
     encoded = model.encode(prompts)
     others = list(reference)
@@ -93,17 +96,23 @@ def sweep(
     for one in encoded:
         for reading in asked:
             reading.check(one, model.anatomy.dims)
-    plan = plan_of(model, encoded, edits, over, references)
+    budget = DEFAULT_MEMORY if memory is None else memory
+    plan = plan_of(model, encoded, edits, over, references, engine, budget)
+    chosen = choose(plan, verify, seed)
+    sources = sources_of(model, plan, encoded, references)
     with ticker(len(plan.cells), progress) as tick:
-        measured = measure(model.hf, model.anatomy, plan, encoded, asked, references, tick)
-    data = label(model, plan, encoded, measured)
+        began = time.perf_counter()
+        measured = measure(model, plan, encoded, asked, sources, tick, budget, chosen)
+        seconds = time.perf_counter() - began
+    verified = check(model, plan, encoded, measured, sources, chosen)
     record = {
         "model": provenance.of_model(model),
         **provenance.of_machine(),
         "seed": seed,
-        "engine": {"name": choice.engine, "why": choice.why},
-        "verification": verification(choice, verify),
-        "plan": {"cells": len(plan.cells), "passes": plan.cost.passes, "flops": plan.cost.flops},
+        "engine": {"name": plan.choice.engine, "why": plan.choice.why, "notes": measured.notes},
+        "verification": verified.as_dict(),
+        "predicted": {"cells": len(plan.cells), **asdict(plan.cost)},
+        "actual": {"seconds": round(seconds, 3), **measured.work},
         "spec": {
             "edits": [str(e) for e in edits],
             "over": {name: list(values) for name, values in (over or {}).items()},
@@ -112,16 +121,11 @@ def sweep(
             "reference": [one.prompt.as_dict() for one in references] if others else [],
         },
     }
+    data = label(model, plan, encoded, measured)
     effects = Effects(data.assign_attrs(provenance=json.dumps(record, ensure_ascii=False)))
     if out is not None:
         effects.save(out)
     return effects
-
-
-def as_edits(edit: Edits) -> list[Edit]:
-    """One edit or several, as objects or as text."""
-    given = [edit] if isinstance(edit, Edit | str) else list(edit)
-    return [parse_edit(e) if isinstance(e, str) else e for e in given]
 
 
 def plan_of(
@@ -130,18 +134,46 @@ def plan_of(
     edits: Sequence[Edit],
     over: Mapping[str, Sequence[Any]] | None = None,
     reference: Sequence[Encoded] = (),
+    engine: str = "auto",
+    memory: int = DEFAULT_MEMORY,
 ) -> Plan:
     """The plan of a sweep on a model, nothing run."""
-    return make_plan(
-        model.anatomy.dims, encoded, edits, over, reference, bytes_per_value=model.dtype.itemsize
-    )
+    dims, itemsize = model.anatomy.dims, model.dtype.itemsize
+    return make_plan(dims, encoded, edits, over, reference, engine, memory, itemsize)
 
 
-def verification(choice: Choice, verify: int) -> dict[str, Any]:
-    """What was recomputed on the reference path."""
-    assert choice.engine == "reference", "a faster engine must be verified"
-    why = "every cell was computed on the reference path itself"
-    return {"asked": verify, "cells": 0, "largest_difference": None, "why": why}
+def sources_of(
+    model: Model, plan: Plan, encoded: Sequence[Encoded], references: Sequence[Encoded]
+) -> Sources:
+    """The donors' and reference prompts' activations that the cells of a plan need."""
+    needs = ((edit, encoded[cell.prompt]) for cell in plan.cells for edit in cell.edits)
+    return Sources(model.hf, model.anatomy, needs, [one.tokens for one in references])
+
+
+def measure(
+    model: Model,
+    plan: Plan,
+    encoded: Sequence[Encoded],
+    asked: Sequence[Reading],
+    sources: Sources,
+    tick: Callable[[int], None],
+    memory: int = DEFAULT_MEMORY,
+    witnesses: frozenset[Index] = frozenset(),
+) -> Measured:
+    """Compute the cells of a plan, prompt by prompt, on the engine that it chose."""
+    measured = Measured.empty(plan, asked)
+    for prompt, one in enumerate(encoded):
+        trace = run.trace(model.hf, model.anatomy, one.tokens)
+        for reading in asked:
+            clean = trace.logits[:, reading.position(one, model.anatomy.dims)]
+            measured.clean[reading][prompt] = float(reading.measure(clean, clean, one)[0])
+        cells = plan.of_prompt(prompt)
+        if plan.choice.engine == "walk":
+            walk = Walk(model, one, trace, sources, measured, tick, witnesses)
+            walk.measure(cells, memory)
+        else:
+            reference.measure(model, cells, one, trace.logits, sources, measured, tick)
+    return measured
 
 
 # ----------------------------------------------------------------------------------------- label
@@ -160,9 +192,8 @@ def label(model: Model, plan: Plan, encoded: Sequence[Encoded], measured: Measur
         if reading.metric.name == "top1":
             data[f"{reading}_token"] = (dims, _token_texts(values, model))
             data[f"{CLEAN}{reading}_token"] = ("prompt", _token_texts(clean, model))
-            values, clean = (np.nan_to_num(x, nan=-1).astype(np.int64) for x in (values, clean))
-        data[str(reading)] = (dims, values, attributes)
-        data[f"{CLEAN}{reading}"] = ("prompt", clean, attributes)
+        data[str(reading)] = (dims, _numbers(values, reading), attributes)
+        data[f"{CLEAN}{reading}"] = ("prompt", _numbers(clean, reading), attributes)
     data["values_changed"] = (dims, measured.changed, {"unit": "values"})
     data["change_norm"] = (dims, measured.norm, {"unit": "L2 norm of the activations' change"})
     return data
@@ -171,6 +202,13 @@ def label(model: Model, plan: Plan, encoded: Sequence[Encoded], measured: Measur
 def _attributes(reading: Reading) -> dict[str, Any]:
     metric = reading.metric
     return {"about": metric.about, "unit": metric.unit, "direction": metric.direction}
+
+
+def _numbers(values: Array, reading: Reading) -> np.ndarray[Any, Any]:
+    """Token ids as integers, -1 where there is none; anything else as it is."""
+    if reading.metric.unit != "token id":
+        return values
+    return np.nan_to_num(values, nan=-1).astype(np.int64)
 
 
 def _texts(texts: Sequence[str]) -> np.ndarray[Any, Any]:
@@ -202,8 +240,8 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def ticker(cells: int, show: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar on standard error; yields what advances it by one cell."""
+def ticker(cells: int, show: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; yields what advances it."""
     console = Console(stderr=True)
     columns = (
         TextColumn("sweep"),
@@ -213,8 +251,8 @@ def ticker(cells: int, show: bool) -> Iterator[Callable[[], None]]:
         TimeRemainingColumn(),
     )
     if not show or not console.is_terminal:
-        yield lambda: None
+        yield lambda cells: None
         return
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("sweep", total=cells)
-        yield lambda: bar.advance(task)
+        yield lambda cells: bar.advance(task, cells)

@@ -1,0 +1,1 @@
+"""How the data files shipped inside the package are made."""

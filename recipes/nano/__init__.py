@@ -1,0 +1,1 @@
+"""The recipe of `nano`, the embedded model: words → corpus → tokenizer → training → card."""

@@ -1,0 +1,257 @@
+"""The command line: parse, call, write. What it does is what the Python functions do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import transformers
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from microtome import Prompt, Prompts, load, studies, sweep
+from microtome.edits import Source, as_edits
+from microtome.errors import MicrotomeError
+from microtome.metrics import METRICS
+from microtome.prompts import Encoded
+from microtome.report import document_of_sweep, summary_of_sweep, write_folder
+from microtome.sweep.sweep import plan_of
+
+app = typer.Typer(
+    help="Which part of a transformer causes this prediction?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+study_app = typer.Typer(help="Published experiments, claim by claim.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
+
+out = Console()
+err = Console(stderr=True)
+
+ModelName = Annotated[
+    str, typer.Argument(help="nano (embedded), a hub id such as gpt2, or a local directory.")
+]
+PromptText = Annotated[list[str], typer.Option("--prompt", "-p", help="What the model reads.")]
+EditTexts = Annotated[
+    list[str],
+    typer.Option("--edit", "-e", help="Such as 'zero L5.z.h3'; given twice, both apply together."),
+]
+Target = Annotated[str | None, typer.Option(help="Token to be predicted, space and all.")]
+Contrast = Annotated[str | None, typer.Option(help="Token to compare the target with.")]
+Donor = Annotated[str | None, typer.Option(help="Text whose activations 'patch' takes.")]
+PromptFile = Annotated[
+    Path | None, typer.Option("--prompts", help="A .jsonl or .csv file of prompts.")
+]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"[cyan]{escape(x)}[/cyan]" for x in lines)
+
+
+@app.command(
+    epilog=examples(
+        "microtome run nano -p 'Berlin is the capital of' -e 'zero L:.mlp_out@-1'",
+        "microtome run gpt2 -p 'Berlin is the capital of' -e 'scale(0.6) L2.resid_post'",
+    )
+)
+def run(
+    model: ModelName,
+    prompt: PromptText,
+    edit: EditTexts = [],  # noqa: B006  (typer reads the default, nothing changes it)
+    donor: Donor = None,
+    top: Annotated[int, typer.Option(min=1, help="How many tokens to show.")] = 10,
+) -> None:
+    """The most probable next tokens, with edits and without, and a receipt for every edit."""
+    loaded = load(model)
+    given = [Prompt(text, donor=donor) for text in prompt]
+    result = loaded.run(given, edits=edit)
+    for number, one in enumerate(result.encoded):
+        out.print(f"\n[bold]Prompt[/bold]  {escape(str(one.tokens))}")
+        _print(result.top(top, prompt=number))
+    if result.receipts:
+        out.print("\n[bold]Receipts[/bold]")
+        _print(pd.DataFrame([vars(receipt) for receipt in result.receipts]))
+
+
+@app.command(
+    "sweep",
+    epilog=examples(
+        "microtome sweep nano -p 'Berlin is the capital of' --target ' Germany' "
+        "-e 'zero L*.z.h*' -m prob -o out",
+        "microtome sweep gpt2 --prompts prompts.jsonl -e 'patch L*.z.h*@-1' -m logit_diff -o out",
+    ),
+)
+def sweep_command(
+    model: ModelName,
+    edit: EditTexts,
+    output: Annotated[Path, typer.Option("-o", "--out", help="Folder for map and report.")],
+    prompt: PromptText = [],  # noqa: B006
+    metric: Annotated[
+        list[str], typer.Option("-m", "--metric", help=f"One of {', '.join(METRICS)}.")
+    ] = ["prob"],  # noqa: B006
+    target: Target = None,
+    contrast: Contrast = None,
+    donor: Donor = None,
+    prompts: PromptFile = None,
+    engine: Annotated[str, typer.Option(help="auto, walk or reference.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the choice of cells to verify.")] = 0,
+) -> None:
+    """Every cell that the stars of an address span: a map, figures and a report."""
+    given = _prompts(prompt, prompts, target, contrast, donor)
+    loaded = load(model)
+    effects = sweep(loaded, given, edit, metrics=metric, engine=engine, seed=seed)
+    document = document_of_sweep(effects, loaded.run(given))
+    folder = write_folder(output, effects, document, summary_of_sweep(effects))
+    out.print(repr(effects), highlight=False, markup=False)
+    first = next((m for m in effects.metrics if METRICS[_name(m)].unit != "token id"), None)
+    if first is not None:
+        out.print(f"\n[bold]Strongest effects on {escape(first)}[/bold]")
+        _print(effects.top(10, first).drop(columns="text"))
+    out.print(f"\nReport: {folder / 'report.html'}", soft_wrap=True, markup=False)
+
+
+@app.command(
+    epilog=examples("microtome plan nano -p 'Berlin is the capital of' -e 'zero L*.z.h*@*'")
+)
+def plan(
+    model: ModelName,
+    edit: EditTexts,
+    prompt: PromptText = [],  # noqa: B006
+    target: Target = None,
+    contrast: Contrast = None,
+    donor: Donor = None,
+    prompts: PromptFile = None,
+) -> None:
+    """Tokens with their positions, cells, cost and memory of a sweep; nothing is run."""
+    loaded = load(model)
+    encoded = loaded.encode(_prompts(prompt, prompts, target, contrast, donor))
+    edits = as_edits(edit)
+    made = plan_of(loaded, encoded, edits, reference=encoded)
+    patched = any(e.source is Source.DONOR for e in edits)
+    for one in encoded:
+        _print_tokens(one, patched)
+    axes = " × ".join(f"{axis.name} {len(axis.values)}" for axis in made.axes)
+    rows = {
+        "edits": "; ".join(map(str, edits)),
+        "axes": axes,
+        "cells": f"{len(made.cells):,}",
+        "operations": f"{made.cost.flops / 1e9:,.1f} GFLOP, those of {made.cost.passes:,.1f} "
+        f"forward passes (cell by cell: {made.cost.reference_passes:,} passes)",
+        "memory besides the weights": f"about {made.cost.bytes / 2**20:,.1f} MiB",
+        "engine": f"{made.choice.engine}: {made.choice.why}",
+    }
+    table = Table(show_header=False, box=None)
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/bold]", escape(value))
+    out.print(table)
+
+
+@app.command(epilog=examples("microtome sites nano"))
+def sites(model: ModelName) -> None:
+    """What can be addressed in a model, with sizes."""
+    loaded = load(model)
+    out.print(repr(loaded), highlight=False, markup=False)
+    _print(loaded.sites().reset_index())
+
+
+@study_app.command("list")
+def study_list() -> None:
+    """The studies, with their questions."""
+    table = Table("study", "question", "published on", "cells there")
+    for study in studies.STUDIES.values():
+        table.add_row(study.name, study.question, study.published_on, study.cells)
+    out.print(table)
+
+
+@study_app.command(
+    "run", epilog=examples("microtome study run head-ablation --model nano -o out/head-ablation")
+)
+def study_run(
+    name: Annotated[str, typer.Argument(help="See 'microtome study list'.")],
+    model: Annotated[
+        str | None, typer.Option(help="nano, a hub id or a directory; default: as published.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder; results/NAME unless given.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Another text.")] = None,
+    target: Target = None,
+    contrast: Contrast = None,
+    donor: Donor = None,
+) -> None:
+    """Run a published experiment: sweeps, figures, claims with their measured values, a report."""
+    study = studies.find(name)
+    given = {"text": prompt, "target": target, "contrast": contrast, "donor": donor}
+    changed = {field: value for field, value in given.items() if value is not None}
+    own = Prompt(**{**study.prompt.as_dict(), **changed}) if changed else None
+    folder = output or Path("results") / study.name
+    result = studies.run(study.name, model=model, out=folder, prompt=own)
+    table = Table("claim", "measured", "verdict", title=study.title)
+    for finding in result.findings:
+        table.add_row(*map(escape, (finding.claim, finding.measured, finding.verdict)))
+    out.print(table)
+    out.print(f"\nReport: {folder / 'report.html'}", soft_wrap=True, markup=False)
+
+
+def main() -> None:
+    """Run the command line; exit with 2 and one readable message for bad input."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        app()
+    except MicrotomeError as error:
+        err.print(f"[bold red]microtome:[/bold red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(2)
+
+
+# --------------------------------------------------------------------------------------- helpers
+
+
+def _prompts(
+    texts: list[str],
+    file: Path | None,
+    target: str | None,
+    contrast: str | None,
+    donor: str | None,
+) -> Prompts:
+    if bool(texts) == (file is not None):
+        raise MicrotomeError("Give the prompt with -p TEXT, or several with --prompts FILE.")
+    if file is None:
+        made = (Prompt(text, donor=donor, target=target, contrast=contrast) for text in texts)
+        return Prompts(made)
+    if donor is not None or target is not None or contrast is not None:
+        raise MicrotomeError(
+            "With --prompts, target, contrast and donor stand in the file, one for each prompt."
+        )
+    return Prompts.read(file)
+
+
+def _name(metric: str) -> str:
+    return metric.split("@")[0].split("(")[0]
+
+
+def _print_tokens(encoded: Encoded, patched: bool) -> None:
+    out.print(f"[bold]prompt[/bold]  {escape(str(encoded.tokens))}")
+    if patched and encoded.donor is not None:
+        out.print(f"[bold]donor[/bold]   {escape(str(encoded.donor))}")
+
+
+def _print(frame: pd.DataFrame) -> None:
+    table = Table(*map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(escape(_shown(value)) for value in row))
+    out.print(table)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

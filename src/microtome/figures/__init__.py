@@ -1,0 +1,76 @@
+"""Figures: Effects → plotly, one kind per file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from microtome.effects import Effects
+from microtome.errors import EffectsError
+from microtome.figures import style
+from microtome.figures.curve import curve
+from microtome.figures.heatmap import heatmap
+from microtome.figures.histogram import histogram
+from microtome.figures.matrix import matrix
+from microtome.figures.png import write_png
+from microtome.figures.points import points
+from microtome.figures.scatter import scatter
+from microtome.figures.series import series
+from microtome.figures.view import squeezed, view
+
+
+def effect_map(effects: Effects, metric: str, **at: Any) -> go.Figure:
+    """The map of the effects on a metric: a heatmap over two dimensions, a curve over one.
+
+    Args:
+        effects: the result of a sweep.
+        metric: one that was measured and has a difference.
+        **at: a coordinate for each dimension that is not to be drawn, such as ``pos=-1``.
+            Several prompts are averaged, unless ``prompt=`` picks one.
+
+    Raises:
+        EffectsError: there is no such metric or coordinate, or not one or two dimensions are
+            left.
+    """
+    part = squeezed(view(effects, metric, at), 2)
+    if not part.dims:
+        raise EffectsError(
+            "A map needs a dimension, and none is left: star more of the address, pick fewer "
+            f"coordinates, or read the number itself with effects.delta({metric!r})."
+        )
+    if len(part.dims) == 1:
+        return curve(effects, metric, **at)
+    part.expect(2, "figure")
+    return heatmap(effects, metric, **at)
+
+
+def save(figure: go.Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
+    """Write ``name.html`` and ``name.png`` to a folder.
+
+    The page needs no network: ``plotly.min.js`` is put beside it, once per folder.
+
+    Returns:
+        The two paths.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    page, picture = folder / f"{name}.html", folder / f"{name}.png"
+    figure.write_html(page, include_plotlyjs="directory", config=dict(style.CONFIG))
+    write_png(figure, picture)
+    return page, picture
+
+
+__all__ = [
+    "curve",
+    "effect_map",
+    "heatmap",
+    "histogram",
+    "matrix",
+    "points",
+    "save",
+    "scatter",
+    "series",
+    "write_png",
+]

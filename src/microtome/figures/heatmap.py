@@ -1,0 +1,59 @@
+"""The map of effects over two dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from microtome.effects import Effects
+from microtome.figures.matrix import colored, grid
+from microtome.figures.view import squeezed, view
+
+
+def heatmap(effects: Effects, metric: str, *, title: str | None = None, **at: Any) -> go.Figure:
+    """The effects on a metric over two dimensions, such as layer × head.
+
+    The first dimension runs down, with layer 0 at the top; red is an effect above zero. A cell
+    that does not exist is a gap.
+
+    Args:
+        effects: the result of a sweep.
+        metric: one that was measured and has a difference.
+        title: in the place of one that names the edits and the metric.
+        **at: a coordinate for each other dimension. Several prompts are averaged, unless
+            ``prompt=`` picks one.
+
+    Raises:
+        EffectsError: there is no such metric or coordinate, or not two dimensions are left.
+    """
+    part = squeezed(view(effects, metric, at), 2)
+    part.expect(2, "heatmap")
+    down, right = part.axes
+    mean = part.mean
+    made = grid(down, right, title or part.title, part.note)
+    trace = colored(mean["effect"].values, f"effect, {part.unit}", diverging=True)
+    trace.customdata = np.stack([mean["clean"].values, mean["edited"].values], axis=-1)
+    trace.x, trace.y = (list(range(len(axis.values))) for axis in (right, down))
+    where = [f"{down.name} %{{y}}", f"{right.name} %{{x}}"]
+    if not (_plain(down.tokens, down.counted) and _plain(right.tokens, right.counted)):
+        trace.text = [
+            [f"{down.name} {row}<br>{right.name} {column}" for column in right.labels]
+            for row in down.labels
+        ]
+        where = ["%{text}"]
+    trace.hovertemplate = "<br>".join(
+        [
+            *where,
+            "clean %{customdata[0]:.4g}",
+            "edited %{customdata[1]:.4g}",
+            "effect %{z:+.4g}<extra></extra>",
+        ]
+    )
+    return made.add_trace(trace)
+
+
+def _plain(tokens: tuple[str, ...] | None, counted: bool) -> bool:
+    """Whether an axis' own numbers say it all, so that no text per cell is needed."""
+    return tokens is None and counted

@@ -1,0 +1,131 @@
+"""Colours and the look that all figures share. Applied to each figure; plotly is left as it is.
+
+A figure is made light; a dark page swaps the template and the colour scales (see `SCALES`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import plotly.graph_objects as go
+
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+COLORS = ("#3b6fb6", "#d1495b", "#2a9d78", "#e08e28", "#8a63b8", "#3f9fb0", "#b8577f", "#7d7d7d")
+"""Of named series, in order; legible on light and dark."""
+
+ABSENT = "#a9adb3"
+"""Of cells that do not exist."""
+QUIET = "#8b9097"
+"""Of reference lines: zero, clean, identity."""
+
+CONFIG: Mapping[str, object] = MappingProxyType(
+    {
+        "displaylogo": False,
+        "responsive": True,
+        # Uploads the data to plotly's service; pages of ours reach no network.
+        "modeBarButtonsToRemove": ["sendChartToCloud"],
+    }
+)
+"""How a figure behaves in a page."""
+
+SCALES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        # ColorBrewer's RdBu, blue first so that red is positive.
+        "diverging": {
+            "light": ("#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7",
+                      "#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f"),
+            "dark": ("#9ccbe8", "#5fa8d8", "#3c82bd", "#2b5c8a", "#233b54", "#1d2126",
+                     "#54292b", "#8b3434", "#c24a44", "#e57b68", "#fbb4a0"),
+        },
+        "sequential": {
+            "light": ("#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6",
+                      "#2171b5", "#08519c", "#08306b"),
+            "dark": ("#1d2126", "#20344a", "#244a6e", "#2b6193", "#3c7fb8", "#5f9fd0",
+                     "#8abfe3", "#b5d9f0", "#e0f0fb"),
+        },
+        "layers": {
+            "light": ("#414487", "#2a788e", "#22a884", "#7ad151"),
+            "dark": ("#7a7fd6", "#3aa0b8", "#2fc79b", "#a5e36b"),
+        },
+    }
+)  # fmt: skip
+"""Kind of a colour scale → its colours, evenly spaced, on light and on dark. A trace that uses
+one carries the kind in its ``meta``."""
+
+
+def scale(kind: str) -> list[list[float | str]]:
+    """A colour scale as plotly takes it, on light.
+
+    >>> scale("layers")[0]
+    [0.0, '#414487']
+    """
+    colors = SCALES[kind]["light"]
+    return [[n / (len(colors) - 1), color] for n, color in enumerate(colors)]
+
+
+def colorbar(title: str) -> dict[str, object]:
+    """The bar beside a figure that says what its colours mean."""
+    return {
+        "title": {"text": title, "side": "right"},
+        "thickness": 14,
+        "outlinewidth": 0,
+        "exponentformat": "power",
+    }
+
+
+def _template(ink: str, grid: str, page: str) -> go.layout.Template:
+    axis = {
+        "gridcolor": grid,
+        "linecolor": grid,
+        "zeroline": False,
+        "ticks": "outside",
+        "tickcolor": grid,
+        "ticklen": 4,
+        "automargin": True,
+        "exponentformat": "power",
+        "title": {"standoff": 10},
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": 13, "color": ink},
+            "title": {
+                "font": {"size": 16},
+                "subtitle": {"font": {"size": 12, "color": QUIET}},
+                "x": 0,
+                "xref": "paper",
+                "xanchor": "left",
+                "y": 0.97,
+                "yref": "container",
+                "yanchor": "top",
+            },
+            "colorway": list(COLORS),
+            "paper_bgcolor": page,
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "xaxis": axis,
+            "yaxis": axis,
+            "margin": {"l": 64, "r": 24, "t": 92, "b": 60},
+            "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},
+            "hoverlabel": {"font": {"family": FONT}, "align": "left"},
+        }
+    )
+
+
+LIGHT = _template(ink="#24292f", grid="#e3e5e8", page="#ffffff")
+DARK = _template(ink="#d7dbe0", grid="#343a42", page="#16191d")
+
+
+def figure(
+    title: str, note: str, x_title: str, y_title: str, *, height: int = 440, legend: bool = False
+) -> go.Figure:
+    """An empty figure with titles; ``note`` is a quiet line under the title."""
+    made = go.Figure()
+    made.update_layout(
+        template=LIGHT,
+        title={"text": title, "subtitle": {"text": note}},
+        height=height,
+        showlegend=legend,
+        xaxis_title_text=x_title,
+        yaxis_title_text=y_title,
+    )
+    return made

@@ -1,0 +1,185 @@
+"""The part of a result that one figure shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from microtome.effects import Effects
+from microtome.errors import EffectsError, did_you_mean, listing
+from microtome.figures.labels import Axis, escaped, shown, visible
+from microtome.sites import POSITIONS
+
+PROMPT = "prompt"
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The part of a result that one figure shows.
+
+    Attributes:
+        data: ``clean``, ``edited`` and ``effect`` over the dimensions that are left; ``prompt``
+            is one of them only where there are several. A cell that does not exist is NaN in
+            all three.
+        metric: its name.
+        unit: its unit.
+        title: the edits and the metric, in words.
+        fixed: what was picked, in words: ``("pos 3 ·of",)``.
+    """
+
+    data: xr.Dataset
+    metric: str
+    unit: str
+    title: str
+    fixed: tuple[str, ...]
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """What is left to draw; prompts are not counted."""
+        return tuple(str(name) for name in self.data["effect"].dims if name != PROMPT)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The same as axes of a figure."""
+        return tuple(Axis.of(self.data, name) for name in self.dims)
+
+    @property
+    def n_prompts(self) -> int:
+        """How many prompts are shown together."""
+        return int(self.data.sizes.get(PROMPT, 1))
+
+    @property
+    def mean(self) -> xr.Dataset:
+        """``clean``, ``edited`` and ``effect``, averaged over the prompts that have the cell."""
+        return self.data.mean(PROMPT, keep_attrs=True) if PROMPT in self.data.dims else self.data
+
+    @property
+    def note(self) -> str:
+        """What was picked and averaged."""
+        several = f"mean over {self.n_prompts} prompts" if self.n_prompts > 1 else ""
+        return " · ".join(filter(None, (*self.fixed, several)))
+
+    def expect(self, n: int, kind: str) -> None:
+        """Raise `EffectsError` unless n dimensions are left."""
+        if len(self.dims) == n:
+            return
+        sizes = listing(f"{name} ({self.data.sizes[name]})" for name in self.dims) or "none"
+        what = "dimension" if n == 1 else "dimensions"
+        if len(self.dims) > n:
+            picks = listing(f"{name}={self._example(name)}" for name in self.dims[n:])
+            advice = f"Pick a coordinate of the others, for example {kind}(…, {picks})."
+        elif self.fixed:
+            advice = "Pick fewer coordinates."
+        else:
+            advice = "Star more of the address, or read effects.data for the numbers."
+        raise EffectsError(f"A {kind} draws {n} {what}, and those left are: {sizes}. {advice}")
+
+    def _example(self, name: str) -> str:
+        axis = Axis.of(self.data, name)
+        return repr(axis.values[-1]) if name not in POSITIONS else "-1"
+
+
+def view(effects: Effects, metric: str, at: Mapping[str, Any]) -> View:
+    """The part of a result at some coordinates.
+
+    Args:
+        effects: the result.
+        metric: the one that is shown.
+        at: a coordinate for each dimension that is not to be drawn. A negative number counts
+            from the end where coordinates are 0 … n − 1; of positions, from the prompt's end.
+
+    Raises:
+        EffectsError: there is no such metric, dimension or coordinate.
+    """
+    effect = effects.delta(metric)
+    there = effect.notnull()
+    clean = effects.clean(metric).broadcast_like(effect).where(there)
+    data = xr.Dataset({"clean": clean, "edited": effects.data[metric], "effect": effect})
+    known = tuple(map(str, effect.dims))
+    for name in at:
+        if name not in known:
+            raise EffectsError(
+                f"There is no dimension {name!r} to pick from; there are: {listing(known)}."
+                f"{did_you_mean(name, known)}"
+            )
+    fixed = []
+    for name in sorted(at, key=lambda name: name != PROMPT):  # it decides which positions exist
+        axis = Axis.of(data, name)
+        index = _index(data, axis, at[name])
+        fixed.append(_in_words(data, axis, index))
+        data = _without_padding(data.isel({name: index}))
+    if PROMPT in data.dims and data.sizes[PROMPT] == 1:
+        data = data.isel({PROMPT: 0})
+    unit = str(effect.attrs.get("unit", ""))
+    return View(data, metric, unit, _title(effects, metric), tuple(fixed))
+
+
+def squeezed(shown_part: View, n: int) -> View:
+    """The same without its dimensions of length 1, where there are more than n."""
+    data, fixed = shown_part.data, list(shown_part.fixed)
+    for axis in shown_part.axes:
+        if data["effect"].ndim - (PROMPT in data.dims) > n and len(axis.values) == 1:
+            fixed.append(_in_words(data, axis, 0))
+            data = data.isel({axis.name: 0})
+    return View(data, shown_part.metric, shown_part.unit, shown_part.title, tuple(fixed))
+
+
+def _index(data: xr.Dataset, axis: Axis, given: object) -> int:
+    n = len(axis.values)
+    if axis.counted and isinstance(given, int) and not isinstance(given, bool):
+        if axis.name in POSITIONS and given < 0 and _lengths_differ(data, axis.name):
+            raise EffectsError(
+                f"{axis.name}={given} counts from the end, and the prompts are of different "
+                f"lengths: pick a prompt too, or a position from 0 to {n - 1}."
+            )
+        if -n <= given < n:
+            return given % n
+    for index, value in enumerate(axis.values):
+        if value == given and isinstance(value, bool) == isinstance(given, bool):
+            return index
+    have = f"0 … {n - 1}" if axis.counted else listing(axis.values)
+    raise EffectsError(f"{axis.name}={given!r} is not there; {axis.name} has {have}.")
+
+
+def _lengths_differ(data: xr.Dataset, name: str) -> bool:
+    if PROMPT not in data.dims:
+        return False
+    there = data["effect"].notnull()
+    per_prompt = there.any([d for d in there.dims if d not in (PROMPT, name)]).sum(name)
+    return bool((per_prompt != per_prompt[0]).any())
+
+
+def _without_padding(data: xr.Dataset) -> xr.Dataset:
+    """The same without the positions at the end that no prompt left here has."""
+    for name in POSITIONS:
+        if name in data.dims:
+            there = data["effect"].notnull()
+            some = there.any([d for d in there.dims if d != name]).values.nonzero()[0]
+            data = data.isel({name: slice(0, int(some[-1]) + 1 if len(some) else 0)})
+    return data
+
+
+def _in_words(data: xr.Dataset, axis: Axis, index: int) -> str:
+    if axis.name == PROMPT and "text" in data.coords:
+        text = str(data["text"].values[index])
+        return escaped(f"prompt {axis.values[index]}: {visible_line(text)}")
+    token = f" {visible(axis.tokens[index])}" if axis.tokens else ""
+    return escaped(f"{axis.name} {shown(axis.values[index])}{token}")
+
+
+def visible_line(text: str, longest: int = 60) -> str:
+    """A text on one line, cut where it is long.
+
+    >>> visible_line("a\\nb" + "c" * 80)[:6]
+    'a↵bccc'
+    """
+    line = text.replace("\n", "↵")
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def _title(effects: Effects, metric: str) -> str:
+    edits = effects.provenance["spec"]["edits"]
+    return escaped(f"Effect of {listing(edits)} on {metric}")

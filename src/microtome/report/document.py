@@ -1,0 +1,152 @@
+"""What a report says, before it is laid out. All text is plain; it is escaped where it is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from microtome.errors import EffectsError, listing
+
+VERDICTS = ("holds", "does not hold", "not comparable on this model", "not judged")
+ROLES = ("recipient", "donor")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Attributes:
+        name: of its files, in lower-case letters, digits, - and _; unique in a report.
+        figure: the plotly figure.
+        caption: how to read it, in a sentence.
+    """
+
+    name: str
+    figure: go.Figure
+    caption: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
+            raise EffectsError(
+                f"{self.name!r} cannot name a picture's files: use a-z, 0-9, - and _."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table.
+
+    Attributes:
+        title: over it.
+        frame: its rows and columns; the index is left out.
+        caption: how to read it; may be empty.
+    """
+
+    title: str
+    frame: pd.DataFrame
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report, with a heading.
+
+    Attributes:
+        title: the heading.
+        paragraphs: text, before pictures and tables.
+        pictures, tables: in order.
+    """
+
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A published claim, held against what was measured.
+
+    Attributes:
+        claim: what was reported.
+        measured: the measured value, in words.
+        verdict: one of `VERDICTS`.
+        note: when the claim counts as holding, or what stands in the way of a judgement.
+    """
+
+    claim: str
+    measured: str
+    verdict: str
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise EffectsError(
+                f"{self.verdict!r} is no verdict; there are: {listing(map(repr, VERDICTS))}."
+            )
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """Code to copy: ``title`` says what it does."""
+
+    title: str
+    code: str
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """A text, token by token.
+
+    Attributes:
+        role: ``"recipient"`` or ``"donor"``.
+        tokens: the text of each token, in order, white space and all.
+    """
+
+    role: str
+    tokens: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise EffectsError(f"A row of tokens is a recipient or a donor, not {self.role!r}.")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report.
+
+    Attributes:
+        title: of the whole.
+        question: what is asked, in plain words.
+        method: how it is answered; a blank line begins a new paragraph.
+        sections: text, pictures and tables, in order.
+        findings: claims with what was measured; may be none.
+        snippets: code that repeats it.
+        provenance: what is needed to repeat it: names → values, which may be nested.
+        tokens: the prompts as the model reads them.
+    """
+
+    title: str
+    question: str
+    method: str
+    sections: tuple[Section, ...]
+    findings: tuple[Finding, ...] = ()
+    snippets: tuple[Snippet, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    tokens: tuple[TokenRow, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [picture.name for picture in self.pictures]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise EffectsError(f"Two pictures have the same name: {listing(twice)}.")
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures, in order."""
+        return tuple(picture for section in self.sections for picture in section.pictures)

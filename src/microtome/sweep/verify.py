@@ -1,0 +1,111 @@
+"""Verification: a few cells of a walk recomputed on the reference path.
+
+All logits at all positions that a metric reads are compared, not the metrics alone: whatever is
+read off them is then right as well.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from microtome.errors import VerificationError, listing
+from microtome.interventions import Sources, intervene
+from microtome.model.model import Model
+from microtome.prompts import Encoded
+from microtome.sweep.measured import Index, Measured
+from microtome.sweep.plan import Plan
+
+ROUNDING = {torch.float64: 1e-9, torch.float32: 5e-5}
+"""Tolerance of logits, times their standard deviation where that is above 1 (not in float64)."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was recomputed, and how far apart the two paths were.
+
+    Attributes:
+        cells: how many cells were recomputed.
+        largest_difference: of any of their logits; None where none was recomputed.
+        tolerance: what was allowed for the cell that came nearest to its tolerance.
+        why: what this rests on, in words.
+    """
+
+    cells: int
+    largest_difference: float | None
+    tolerance: float | None
+    why: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields as plain values."""
+        return asdict(self)
+
+
+def choose(plan: Plan, verify: int, seed: int) -> frozenset[Index]:
+    """The cells to recompute, at random with a seed; none where no engine is to be doubted."""
+    if plan.choice.engine == "reference":
+        return frozenset()
+    chosen = random.Random(seed).sample(range(len(plan.cells)), min(verify, len(plan.cells)))
+    return frozenset(plan.cells[n].index for n in chosen)
+
+
+def verify(
+    model: Model,
+    plan: Plan,
+    encoded: Sequence[Encoded],
+    measured: Measured,
+    sources: Sources,
+    chosen: frozenset[Index],
+) -> Verification:
+    """Recompute the chosen cells on the reference path and hold them against the walk.
+
+    Raises:
+        VerificationError: a cell is beyond the tolerance.
+    """
+    if plan.choice.engine == "reference":
+        why = "every cell was computed on the reference path itself"
+        return Verification(0, None, None, why)
+    worst, allowed = 0.0, 0.0
+    for cell in (cell for cell in plan.cells if cell.index in chosen):
+        one = encoded[cell.prompt]
+        logits, _ = intervene(model.hf, model.anatomy, one, cell.edits, sources, prompt=cell.prompt)
+        for reading, values in measured.values.items():
+            at = reading.position(one, model.anatomy.dims)
+            wanted = logits[0, at].double()
+            found = measured.witnesses[cell.index, at].double()
+            tolerance = tolerance_of(logits.dtype, float(wanted.std()))
+            # A reading of columns has not seen the witness's logits; its own value is compared.
+            value = float(reading.measure(logits[:, at], logits[:, at], one)[0])
+            gap = abs(value - values[cell.index]) / 2 if reading.metric.columns else 0.0
+            difference = max(float((found - wanted).abs().max()), gap)
+            if not difference <= tolerance:
+                where = {
+                    axis.name: axis.values[n] for axis, n in zip(plan.axes, cell.index, strict=True)
+                }
+                raise VerificationError(
+                    f"The walk and the reference path disagree at {where} "
+                    f"({listing(cell.edits)}): {reading} is {values[cell.index]:.6g} and "
+                    f"{value:.6g}; logits differ by up to {difference:.2g}, tolerance "
+                    f"{tolerance:.2g}. Nothing of this sweep is kept. Use engine='reference', "
+                    "and please report this with the model's name."
+                )
+            if allowed == 0.0 or difference / tolerance > worst / allowed:
+                worst, allowed = difference, tolerance
+    why = "chosen at random; all logits at the positions read were compared"
+    return (
+        Verification(len(chosen), worst, allowed, why)
+        if chosen
+        else Verification(0, None, None, "verify=0: nothing was recomputed")
+    )
+
+
+def tolerance_of(dtype: torch.dtype, spread: float) -> float:
+    """How far logits of a type may differ between two ways of computing them."""
+    if dtype == torch.float64:
+        return ROUNDING[dtype]
+    coarser = torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
+    return ROUNDING[torch.float32] * coarser * max(1.0, spread)

@@ -1,0 +1,129 @@
+"""What every test shares: annotations that are executed, tiny models, a tokenizer made here.
+
+jaxtyping's import hook must be there before microtome is imported for the first time, so it is
+the first thing that happens in this file.
+"""
+
+from __future__ import annotations
+
+import oracles.typechecker  # noqa: F401  (the hook looks its name up in this module)
+from jaxtyping import install_import_hook
+
+with install_import_hook("microtome", "oracles.typechecker.check"):
+    import microtome as mt
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from microtome.model.model import Model
+
+# No deadline: a test never fails because the machine was busy. The same examples each time, so
+# that a red run can be repeated.
+settings.register_profile("microtome", deadline=None, derandomize=True, database=None)
+settings.load_profile("microtome")
+
+SENTENCES = (
+    "Berlin is the capital of Germany, and Berlin is in Germany",
+    "Paris is the capital of France, and Paris is in France",
+    "Rome is the capital of Italy, and Rome is in Italy",
+    "When Mary and John went to the store, John gave a drink to Mary",
+    "When John and Mary went to the store, Mary gave a drink to John",
+    "The cat sat on the mat, and the dog sat on the cat",
+)
+BERLIN = "Berlin is the capital of"  # 5 tokens
+PARIS = "Paris is the capital of"  # 5 tokens
+CAT = "The cat sat"  # 3 tokens
+LAYERS, HEADS, D_MODEL, POSITIONS = 3, 4, 32, 32
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)  # tensors this small only lose by sharing
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE in which every word of the sentences above is one token, space and all."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        min_frequency=1,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+    )
+    made.train_from_iterator(SENTENCES, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>")
+    assert fast.tokenize(BERLIN) == ["Berlin", "Ġis", "Ġthe", "Ġcapital", "Ġof"]
+    assert len(fast.tokenize(PARIS)) == 5
+    assert len(fast.tokenize(CAT)) == 3
+    assert len(fast) < 512
+    return fast
+
+
+@pytest.fixture(scope="session")
+def make_gpt2(tokenizer: PreTrainedTokenizerFast) -> Callable[..., GPT2LMHeadModel]:
+    """A random GPT-2, none of whose weights or biases is zero or one."""
+
+    def make(seed: int = 0, dtype: torch.dtype = torch.float32, **changes) -> GPT2LMHeadModel:
+        sizes = {"n_layer": LAYERS, "n_head": HEADS, "n_embd": D_MODEL, "n_positions": POSITIONS}
+        attention = changes.pop("attn_implementation", "sdpa")
+        config = GPT2Config(
+            vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, **{**sizes, **changes}
+        )
+        config._attn_implementation = attention
+        hf = GPT2LMHeadModel(config)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weight in sorted(hf.named_parameters()):
+                noise = torch.randn(weight.shape, generator=generator)
+                weight.copy_(noise * 0.2 + (1 if ".ln_" in name and "weight" in name else 0))
+        return hf.to(dtype).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(make_gpt2, tokenizer) -> Model:
+    """Three layers, four heads, d_model 32, float32."""
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    return _of_its_size(model, torch.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny64(make_gpt2, tokenizer) -> Model:
+    """The same in float64."""
+    model = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
+    return _of_its_size(model, torch.float64)
+
+
+def _of_its_size(model: Model, dtype: torch.dtype) -> Model:
+    dims = model.anatomy.dims
+    assert (dims.n_layers, dims.n_heads, dims.d_model) == (LAYERS, HEADS, D_MODEL)
+    assert (len(model.hf.transformer.h), model.dtype) == (LAYERS, dtype)
+    assert sum(p.numel() for p in model.hf.parameters()) < 70_000
+    return model
+
+
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """The folder of real weights and tokenizers that lies beside the checkout in CI."""
+    folder = Path(__file__).parents[2] / "shared" / "models"
+    if not folder.is_dir():
+        pytest.skip("the folder of real models, ../shared/models, is not beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer(real_models: Path):
+    """GPT-2's own tokenizer."""
+    if not (real_models / "gpt2-tokenizer").is_dir():
+        pytest.skip("../shared/models/gpt2-tokenizer is not there")
+    return AutoTokenizer.from_pretrained(real_models / "gpt2-tokenizer")

@@ -1,0 +1,124 @@
+"""The load-time probe: a row of the table that is wrong in any place is found out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+import torch
+
+from microtome.errors import ProbeError
+from microtome.model.anatomy import GPT2, Anatomy, Tap, heads, third, whole
+from microtome.model.probe import probe
+
+BLOCK = "transformer.h.{layer}"
+
+
+def anatomy_with(hf, **taps: Tap) -> Anatomy:
+    family = replace(GPT2, taps=MappingProxyType({**GPT2.taps, **taps}))
+    return Anatomy(family, GPT2.dimensions(hf.config))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_healthy_model_passes(make_gpt2, dtype, attention):
+    hf = make_gpt2(dtype=dtype, attn_implementation=attention)
+    probe(hf, Anatomy.of(hf))
+
+
+def test_a_model_as_initialised_passes(make_gpt2):
+    hf = make_gpt2()
+    hf.apply(hf._init_weights)
+    probe(hf, Anatomy.of(hf))
+
+
+def test_the_probe_leaves_the_model_and_the_random_numbers_alone(make_gpt2):
+    hf = make_gpt2()
+    before = {name: weight.clone() for name, weight in hf.state_dict().items()}
+    state = torch.get_rng_state()
+    probe(hf, Anatomy.of(hf))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(weight, before[name]) for name, weight in hf.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in hf.modules())
+
+
+# Each breaks one row of the table in a way that a typing mistake or a changed module would.
+WRONG = {
+    "embed is the norm's input": {"embed": Tap(f"{BLOCK}.ln_1".format(layer=0), "input")},
+    "embed is the next block's": {"embed": Tap("transformer.h.1", "input")},
+    "resid_pre is the norm's input": {"resid_pre": Tap(f"{BLOCK}.ln_1", "input")},
+    "resid_pre is the norm's output": {"resid_pre": Tap(f"{BLOCK}.ln_1", "output")},
+    "resid_pre is the block's output": {"resid_pre": Tap(BLOCK, "output")},
+    "q is k": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", third(1))},
+    "q is v": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", third(2))},
+    "k is q": {"k": Tap(f"{BLOCK}.attn.c_attn", "output", third(0))},
+    "k is v": {"k": Tap(f"{BLOCK}.attn.c_attn", "output", third(2))},
+    "v is q": {"v": Tap(f"{BLOCK}.attn.c_attn", "output", third(0))},
+    "v is k": {"v": Tap(f"{BLOCK}.attn.c_attn", "output", third(1))},
+    "q is whole": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", whole)},
+    "q is the norm's": {"q": Tap(f"{BLOCK}.ln_1", "output", heads)},
+    "z is the projection's output": {"z": Tap(f"{BLOCK}.attn.c_proj", "output", heads)},
+    "z is whole": {"z": Tap(f"{BLOCK}.attn.c_proj", "input", whole)},
+    "attn_out is the projection's input": {"attn_out": Tap(f"{BLOCK}.attn.c_proj", "input")},
+    "attn_out is the MLP's": {"attn_out": Tap(f"{BLOCK}.mlp", "output")},
+    "resid_mid is not in place": {"resid_mid": Tap(f"{BLOCK}.ln_2", "input")},
+    "resid_mid is the norm's output": {"resid_mid": Tap(f"{BLOCK}.ln_2", "output", in_place=True)},
+    "resid_mid is the first norm's": {"resid_mid": Tap(f"{BLOCK}.ln_1", "input", in_place=True)},
+    "mlp_post is before the activation": {"mlp_post": Tap(f"{BLOCK}.mlp.c_fc", "output")},
+    "mlp_post is the projection's output": {"mlp_post": Tap(f"{BLOCK}.mlp.c_proj", "output")},
+    "mlp_out is attention's": {"mlp_out": Tap(f"{BLOCK}.attn.c_proj", "output")},
+    "mlp_out is the MLP's input": {"mlp_out": Tap(f"{BLOCK}.mlp", "input")},
+    "resid_post is the block's input": {"resid_post": Tap(BLOCK, "input")},
+    "resid_post is the MLP's": {"resid_post": Tap(f"{BLOCK}.mlp", "output")},
+    "logits are the final norm's": {"logits": Tap("transformer.ln_f", "output")},
+    "a module that does not exist": {"z": Tap(f"{BLOCK}.self_attn.o_proj", "input", heads)},
+    "a module that never runs": {"mlp_out": Tap(f"{BLOCK}.attn.attn_dropout", "output")},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_tap_is_found_out(make_gpt2, name):
+    hf = make_gpt2()
+    with pytest.raises(ProbeError, match=r"row|family"):
+        probe(hf, anatomy_with(hf, **WRONG[name]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_heads": 2, "n_kv_heads": 2},
+        {"d_head": 4},
+        {"n_layers": 4},
+        {"n_layers": 2},
+        {"d_model": 16},
+        {"d_mlp": 64},
+        {"d_vocab": 64},
+        {"n_heads": 8, "n_kv_heads": 8, "d_head": 4},
+    ],
+    ids=str,
+)
+def test_wrong_dimensions_are_found_out(make_gpt2, changes):
+    hf = make_gpt2()
+    anatomy = Anatomy.of(hf)
+    with pytest.raises(ProbeError):
+        probe(hf, replace(anatomy, dims=replace(anatomy.dims, **changes)))
+
+
+@pytest.mark.parametrize(
+    "path", ["transformer.h.{layer}.mlp.c_proj", "transformer.h.{layer}.attn", "transformer.nowhere"]
+)
+def test_a_wrong_output_projection_is_found_out(make_gpt2, path):
+    hf = make_gpt2()
+    family = replace(GPT2, out_proj=path)
+    with pytest.raises(ProbeError):
+        probe(hf, Anatomy(family, GPT2.dimensions(hf.config)))
+
+
+def test_a_module_of_the_users_that_computes_otherwise_is_found_out(make_gpt2):
+    hf = make_gpt2()
+    block = hf.transformer.h[1]
+    normal = block.forward
+    block.forward = lambda x, *args, **kwargs: normal(x, *args, **kwargs) * 0.5
+    with pytest.raises(ProbeError, match="L1: resid_mid \\+ mlp_out is not resid_post"):
+        probe(hf, Anatomy.of(hf))

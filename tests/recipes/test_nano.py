@@ -1,0 +1,257 @@
+"""The shipped nano against its card, and the recipe against its own promises."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from recipes.nano import corpus, holdout, templates, words
+from recipes.nano.card import markdown, weight_sha256
+from recipes.nano.evaluate import STUDY_QUESTIONS, Measure, evaluate, next_logits
+from recipes.nano.facts import COUNTRIES
+from recipes.nano.tokenizer import END_OF_TEXT, MAX_LENGTH, single_token_words, train_tokenizer
+from recipes.nano.train import Batch, Recipe, Repeats, pack, train
+from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+import microtome
+
+SHIPPED = Path(microtome.__file__).parent / "model" / "nano"
+
+
+@pytest.fixture(scope="module")
+def card() -> dict:
+    return json.loads((SHIPPED / "card.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT2LMHeadModel:
+    return GPT2LMHeadModel.from_pretrained(SHIPPED).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return AutoTokenizer.from_pretrained(SHIPPED)
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return [document.text for document in corpus.documents(seed=0, count=30_000, primer=3_000)]
+
+
+class TestCard:
+    def test_every_number_is_what_the_shipped_weights_give(self, card, model, tokenizer):
+        stated = {m["key"]: Measure(**m) for m in card["measures"]}
+        measured = evaluate(model, tokenizer, card["evaluation_seed"])
+        assert [m.key for m in measured] == list(stated)
+        for measure in measured:
+            said = stated[measure.key]
+            # Rounding differs between machines; a near tie may fall the other way.
+            assert measure.value == pytest.approx(said.value, abs=0.005), measure.key
+            assert replace(measure, value=said.value) == said
+            assert measure.passed, f"{measure.key} = {measure.value} misses {measure.bound}"
+
+    def test_bounds_are_those_promised(self, card):
+        bounds = {m["key"]: m["bound"] for m in card["measures"]}
+        assert bounds["ioi_accuracy"] >= 0.98
+        assert bounds["ioi_logit_diff"] >= 2
+        assert bounds["capitals_accuracy"] >= 0.95
+        assert bounds["induction_accuracy"] >= 0.9
+        assert bounds["study_prompts_accuracy"] == 1
+
+    def test_weights_are_the_ones_the_card_is_about(self, card, model):
+        assert weight_sha256(SHIPPED) == card["weight_sha256"]
+        assert sum(p.numel() for p in model.parameters()) == card["parameters"]
+        assert (SHIPPED / "model.safetensors").stat().st_size == card["weight_bytes"]
+
+    def test_words_and_numbers_of_the_two_cards_agree(self, card):
+        assert (SHIPPED / "CARD.md").read_text() == markdown(card)
+
+    def test_the_directory_fits_into_the_package(self):
+        files = sorted(path.name for path in SHIPPED.iterdir())
+        assert files == [
+            "CARD.md",
+            "card.json",
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ]
+        assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 15_000_000
+
+    def test_shape_is_that_of_a_map_worth_drawing(self, model):
+        assert type(model) is GPT2LMHeadModel
+        assert model.config.n_layer >= 4
+        assert model.config.n_head >= 6
+        config = model.config
+        assert config.resid_pdrop == config.embd_pdrop == config.attn_pdrop == 0
+
+
+class TestTokenizer:
+    @given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+    def test_any_text_comes_back(self, tokenizer, text):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+    @pytest.mark.parametrize("text", ["", " ", "Sam", " Sam", "1732–1745", "naïve café\n\t☕"])
+    def test_spaces_digits_and_other_scripts_come_back(self, tokenizer, text):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+    def test_task_words_are_single_tokens(self, tokenizer):
+        asked = ["curious", "pineapple", "pizza", "butter", "Sam", "Sally", "Germany", "France"]
+        assert set(asked) <= set(single_token_words())
+        assert [w for w in single_token_words() if len(tokenizer.tokenize(f" {w}")) != 1] == []
+
+    def test_no_token_is_added(self, tokenizer):
+        assert tokenizer.tokenize("Sam") == tokenizer.convert_ids_to_tokens(
+            tokenizer("Sam").input_ids
+        )
+        assert tokenizer.bos_token == tokenizer.eos_token == END_OF_TEXT
+
+    def test_year_is_century_and_ending(self, tokenizer):
+        assert tokenizer.tokenize(" 1732 to 17") == ["Ġ17", "32", "Ġto", "Ġ17"]
+
+    def test_swapping_roles_keeps_the_length(self, tokenizer):
+        one, other = (tokenizer.encode(q.prompt) for q in STUDY_QUESTIONS[1:3])
+        assert len(one) == len(other)
+        assert sum(a != b for a, b in zip(one, other, strict=True)) == 1
+
+    def test_vocabulary_too_small_names_the_words(self, texts):
+        with pytest.raises(ValueError, match=r"words are not single tokens .* larger vocab_size"):
+            train_tokenizer(texts[:100], vocab_size=400)
+
+
+class TestModel:
+    @pytest.mark.parametrize("question", STUDY_QUESTIONS, ids=lambda q: q.prompt)
+    def test_study_prompts_are_answered(self, model, tokenizer, question):
+        logits = next_logits(model, tokenizer, [question.prompt])[0]
+        assert tokenizer.decode(logits.argmax()) == question.target
+
+    def test_training_mode_changes_nothing(self, model):
+        ids = torch.arange(1, 20)[None]
+        with torch.no_grad():
+            calm = model(ids).logits
+            try:
+                busy = model.train()(ids).logits
+            finally:
+                model.eval()
+        assert torch.equal(calm, busy)
+
+
+class TestCorpus:
+    def test_same_seed_same_text(self):
+        assert list(corpus.documents(3, 200)) == list(corpus.documents(3, 200))
+        assert list(corpus.documents(3, 200)) != list(corpus.documents(4, 200))
+
+    def test_longer_corpus_begins_like_the_shorter(self):
+        assert list(corpus.documents(0, 100)) == list(corpus.documents(0, 200))[:100]
+
+    def test_primer_comes_first(self):
+        kinds = [d.kind for d in corpus.documents(0, 400, primer=200)]
+        assert set(kinds[:200]) == set(corpus.PRIMER)
+        assert len(set(kinds[200:])) > 6
+
+    def test_no_slot_is_left_open(self, texts):
+        assert [text for text in texts if "{" in text or "}" in text] == []
+
+    def test_held_out_people_never_meet(self, texts):
+        assert holdout.name_pair("Sam", "Sally")
+        assert holdout.name_pair("Sally", "Sam")
+        names = set(words.NAMES)
+        met = [names & set(re.findall(r"\w+", text)) for text in texts]
+        assert any(len(people) == 3 for people in met)
+        assert [people for people in met if holdout.names(people)] == []
+
+    def test_nothing_begins_in_a_held_out_year(self, texts):
+        assert holdout.start_year(1732)
+        found = [re.findall(r"\d{4}", text) for text in texts]
+        began = {int(years[0]) for years in found if years}
+        assert len(began) > 500
+        assert not any(holdout.start_year(year) for year in began)
+
+    def test_held_out_facts_are_not_told(self, texts):
+        everything = "\n".join(texts)
+        phrasings = templates.COUNTRY_FACTS + templates.CAPITAL_FACTS
+        told = {True: 0, False: 0}
+        held_out = 0
+        for template in phrasings:
+            for country in COUNTRIES:
+                secret = holdout.fact(template, country.name)
+                held_out += secret
+                prompt, answer = corpus.ask(template, country)
+                told[secret] += prompt + answer in everything
+        assert told[True] == 0
+        assert held_out > 40
+        assert told[False] > 0.9 * (len(phrasings) * len(COUNTRIES) - held_out)
+
+    def test_about_a_tenth_is_held_out(self):
+        pairs = [holdout.name_pair(a, b) for a, b in combinations(words.NAMES, 2)]
+        assert sum(pairs) / len(pairs) == pytest.approx(holdout.SHARE, abs=0.02)
+
+    def test_filler_names_foods_in_many_sentences(self, texts):
+        for word in ("pineapple", "pizza", "butter"):
+            assert len({text for text in texts if word in text}) > 300
+
+    def test_article_fits_the_word(self, texts):
+        wrong = re.compile(r"\b([Aa] (?!univ)[aeiou]|[Aa]n [^aeiou])")
+        assert [text for text in texts if wrong.search(text)] == []
+
+
+class TestTraining:
+    def test_rows_are_full_and_begin_with_documents(self):
+        batches = list(pack([[n, n, n] for n in range(1, 5000)], separator=0, tokens=512))
+        assert {batch.ids.shape for batch in batches} == {
+            (512 // MAX_LENGTH, MAX_LENGTH),
+            (1024 // MAX_LENGTH, MAX_LENGTH // 2),
+        }
+        for batch in batches:
+            assert (batch.positions[:, 0] == 0).all()
+            assert (batch.ids[:, :3] == batch.ids[:, :1]).all()
+            assert (batch.ids[:, 3] == 0).all()
+
+    def test_document_in_a_row_is_computed_as_if_alone(self, model):
+        lone = [31, 32, 33, 34, 35]
+        batch = next(pack([[5, 6, 7], lone, [8] * 60], separator=0, tokens=MAX_LENGTH // 2))
+        with torch.no_grad():
+            packed = model(
+                batch.ids, position_ids=batch.positions, attention_mask=batch.mask()
+            ).logits[0, 4:9]
+            alone = model(torch.tensor([lone])).logits[0]
+        torch.testing.assert_close(packed, alone, rtol=0, atol=1e-3)
+
+    def test_next_document_need_not_be_foreseen(self):
+        batch = next(pack([[5, 6, 7], [8] * 60], separator=0, tokens=MAX_LENGTH // 2))
+        assert batch.labels[0, :6].tolist() == [-100, 6, 7, 0, -100, 8]
+
+    def test_repeated_rows_hide_their_first_round(self, tokenizer):
+        one = torch.ones(8, 64, dtype=torch.long)
+        ordinary = Batch(one, one, one, one)
+        mixed = Repeats(Recipe(repeat_share=0.25), tokenizer).mix_in(ordinary)
+        assert (mixed.ids[:6] == 1).all()
+        for row, label in zip(mixed.ids[6:], mixed.labels[6:], strict=True):
+            period = int((label == -100).sum()) - 1
+            assert torch.equal(row[period:], row[:-period])
+            assert torch.equal(label[period + 1 :], row[period + 1 :])
+        assert (mixed.positions[6:] == torch.arange(64)).all()
+        assert (one == 1).all()
+
+    def test_random_rows_show_no_held_out_pair(self, tokenizer):
+        repeats = Repeats(Recipe(), tokenizer)
+        met = [
+            {repeats.names[i] for i in repeats._once(60) if i in repeats.names} for _ in range(300)
+        ]
+        assert max(map(len, met)) >= 4
+        assert not any(holdout.names(people) for people in met)
+
+    def test_a_few_steps_lower_the_loss(self):
+        tiny = Recipe(documents=1200, primer=0, n_layer=1, n_head=2, d_model=16, warmup_steps=5)
+        trained = train(tiny, report_every=0)
+        assert sum(p.numel() for p in trained.model.parameters()) < 60_000
+        assert trained.steps == len(trained.losses) >= 8
+        assert trained.losses[-1] < trained.losses[0] - 0.5

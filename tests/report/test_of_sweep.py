@@ -1,0 +1,234 @@
+"""The report of a sweep, its code and its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shlex
+
+import numpy as np
+import pytest
+
+import microtome as mt
+from microtome.errors import EffectsError
+from microtome.report import code, document_of_sweep, render, summary_of_sweep, write_folder
+
+BERLIN = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
+PARIS = mt.Prompt("Paris is the capital of", target=" France", contrast=" Germany")
+METRICS = ["prob", "logit_diff", "top1"]
+
+
+def swept(model, prompts, edit, **more):
+    return mt.sweep(
+        model, prompts, edit, metrics=METRICS, progress=False, engine="reference", **more
+    )
+
+
+@pytest.fixture(scope="module")
+def heads(tiny):
+    return swept(tiny, BERLIN, mt.zero("L*.z.h*@-1"))
+
+
+@pytest.fixture(scope="module")
+def document(tiny, heads):
+    return document_of_sweep(heads, tiny.run(BERLIN))
+
+
+def executed(text: str, model) -> dict[str, object]:
+    names: dict[str, object] = {"hf": model.hf, "tokenizer": model.tokenizer}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(text, "snippet", "exec"), names)
+    return names
+
+
+def test_a_sweep_of_heads_has_one_map_per_metric_with_a_difference(document):
+    assert [p.name for p in document.pictures] == ["prob-layer-head", "logit-diff-layer-head"]
+    assert all("layer and head" in p.caption for p in document.pictures)
+
+
+def test_the_page_shows_prompt_tokens_top_tokens_and_the_engine(document, heads):
+    page = render(document)
+    assert "<li><code>·capital</code><span>3</span></li>" in page
+    assert "The most probable tokens after" in page
+    assert heads.provenance["engine"]["why"] in document.method
+    assert f"{heads.n_cells} cells" in document.method
+
+
+def test_the_strongest_cells_are_those_of_the_result(document, heads):
+    [section] = [s for s in document.sections if s.title == "Effects on prob"]
+    [table] = section.tables
+    np.testing.assert_allclose(table.frame["effect"], heads.top(10, "prob")["effect"])
+
+
+def test_a_map_of_three_dimensions_is_cut_through_its_strongest_cell(tiny):
+    effects = swept(tiny, BERLIN, mt.zero("L*.z.h*@*"))
+    document = document_of_sweep(effects, tiny.run(BERLIN))
+    top = effects.top(1, "prob").iloc[0]
+    pictures = {p.name: p for p in document.pictures if p.name.startswith("prob")}
+    assert list(pictures) == ["prob-layer-head", "prob-layer-pos", "prob-head-pos"]
+    for name, left_out in zip(pictures, ("pos", "head", "layer"), strict=True):
+        assert f"strongest cell, at {left_out} {top[left_out]}." in pictures[name].caption
+        z = pictures[name].figure.data[0].z
+        np.testing.assert_allclose(np.abs(z).max(), abs(top["effect"]))
+
+
+def test_a_parameter_gets_a_curve_beside_the_map_of_places(tiny):
+    effects = swept(tiny, BERLIN, mt.scale("L*.z.h*@-1", 1), over={"factor": [0.1, 0.5, 10.0]})
+    names = [p.name for p in document_of_sweep(effects, tiny.run(BERLIN)).pictures]
+    assert names[:2] == ["prob-layer-head", "prob-factor"]
+
+
+def test_several_prompts_are_averaged_and_the_caption_says_so(tiny):
+    prompts = [BERLIN, PARIS]
+    document = document_of_sweep(swept(tiny, prompts, "zero L*.attn_out"), tiny.run(prompts))
+    assert "Averaged over 2 prompts." in document.pictures[0].caption
+    assert len(document.tokens) == 2
+
+
+def test_donors_are_shown_where_they_are_used(tiny):
+    prompt = mt.Prompt(BERLIN.text, donor=PARIS.text, target=" Germany", contrast=" France")
+    run = tiny.run(prompt)
+    patched = document_of_sweep(swept(tiny, prompt, "patch L*.z.h*@-1"), run)
+    assert [row.role for row in patched.tokens] == ["recipient", "donor"]
+    zeroed = document_of_sweep(swept(tiny, prompt, "zero L*.z.h*@-1"), run)
+    assert [row.role for row in zeroed.tokens] == ["recipient"]
+
+
+def test_a_sweep_without_stars_has_a_table_and_no_map(tiny):
+    effects = swept(tiny, BERLIN, mt.zero("L1.z.h2@-1"))
+    document = document_of_sweep(effects, tiny.run(BERLIN))
+    assert document.pictures == ()
+    names = executed(document.snippets[0].code, tiny)
+    prob = names["run"].logits[0, -1].double().softmax(-1)
+    assert float(prob[tiny.encode(BERLIN)[0].target]) == pytest.approx(
+        float(effects.data["prob"].squeeze())
+    )
+
+
+@pytest.mark.parametrize(
+    ("edit", "over"),
+    [
+        (mt.zero("L*.z.h*@-1"), None),
+        ([mt.scale("L*.attn_out", 0.5), mt.noise('L*.mlp_out@"capital"', std=2.0, seed=3)], None),
+        (mt.add("L*.resid_post@*", 1), {"vector": [0.5, -2.0]}),
+        (mt.mean("L*.z.h*", over="prompts"), None),
+        (mt.patch("L*.resid_pre@subject"), None),
+    ],
+    ids=["zero", "two", "over", "reference", "patch"],
+)
+def test_the_snippet_gives_the_strongest_cell_again(tiny, edit, over):
+    prompts = [
+        mt.Prompt(BERLIN.text, donor=PARIS.text, target=" Germany", contrast=" France",
+                  roles={"subject": ("Berlin", "Paris")}),
+        mt.Prompt(PARIS.text, donor=BERLIN.text, target=" France", contrast=" Germany",
+                  roles={"subject": ("Paris", "Berlin")}),
+    ]  # fmt: skip
+    effects = swept(tiny, prompts, edit, over=over)
+    [strongest] = effects.top(1, "logit_diff").to_dict(orient="records")
+    run = executed(code.rerun(effects, strongest), tiny)["run"]
+    one = tiny.encode(prompts[strongest["prompt"]])[0]
+    logits = run.logits[0, -1].double()
+    found = float(logits[one.target] - logits[one.contrast])
+    assert found == pytest.approx(strongest["edited"], abs=1e-5)
+
+
+def test_the_sweep_can_be_repeated_from_its_own_code(tiny, heads):
+    again = executed(code.again_in_python(heads), tiny)["effects"]
+    np.testing.assert_allclose(again.data["prob"], heads.data["prob"])
+    assert again.provenance["spec"] == heads.provenance["spec"]
+
+
+def named(effects: mt.Effects, name: str) -> mt.Effects:
+    """The same, as if its model had been loaded by name."""
+    record = effects.provenance
+    record["model"]["name"] = name
+    return mt.Effects(effects.data.assign_attrs(provenance=json.dumps(record)))
+
+
+def test_a_named_model_is_loaded_by_its_name_and_type(heads):
+    assert 'mt.load("gpt2", dtype="float32")' in code.again_in_python(named(heads, "gpt2"))
+
+
+def test_the_command_says_the_same_as_the_sweep(heads):
+    words = shlex.split(code.again_in_shell(named(heads, "gpt2")))
+    assert words == [
+        "microtome", "sweep", "gpt2", "-p", "Berlin is the capital of", "--target", " Germany",
+        "--contrast", " France", "-e", "zero L*.z.h*@-1", "-m", "prob", "-m", "logit_diff",
+        "-m", "top1", "--engine", "reference", "--seed", "0", "-o", "out",
+    ]  # fmt: skip
+
+
+def test_a_command_for_several_prompts_writes_them_to_a_file_first(tiny, tmp_path):
+    effects = named(swept(tiny, [BERLIN, PARIS], "zero L*.attn_out"), "gpt2")
+    text = code.again_in_shell(effects)
+    lines = text.splitlines()[1:3]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert list(mt.Prompts.read(tmp_path / "prompts.jsonl")) == [BERLIN, PARIS]
+    assert "--prompts prompts.jsonl" in text
+
+
+def test_a_function_made_on_the_spot_has_no_code_to_show(tiny):
+    effects = swept(tiny, BERLIN, mt.apply("L*.attn_out", lambda x: -x))
+    assert document_of_sweep(effects, tiny.run(BERLIN)).snippets == ()
+
+
+def test_a_folder_holds_results_figures_summary_and_report(tiny, heads, document, tmp_path):
+    out = write_folder(tmp_path / "out", heads, document, summary_of_sweep(heads))
+    assert {path.name for path in out.iterdir()} == {
+        "effects.zarr", "figures", "summary.json", "report.html",
+    }  # fmt: skip
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        "plotly.min.js", "prob-layer-head.html", "prob-layer-head.png",
+        "logit-diff-layer-head.html", "logit-diff-layer-head.png",
+    }  # fmt: skip
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["cells"] == heads.n_cells
+    assert summary["clean"]["prob"] == [float(heads.clean("prob")[0])]
+    assert summary["top_cells"]["prob"][0]["effect"] == heads.top(1, "prob")["effect"][0]
+    np.testing.assert_array_equal(
+        mt.open_effects(out / "effects.zarr").data["prob"], heads.data["prob"]
+    )
+
+
+def test_several_results_lie_side_by_side_and_nan_is_null(heads, document, tmp_path):
+    named_results = {"zero": heads, "mean": heads}
+    out = write_folder(tmp_path, named_results, document, {"p": float("nan"), "n": np.int64(3)})
+    assert {path.name for path in (out / "effects").iterdir()} == {"zero.zarr", "mean.zarr"}
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["p"], summary["n"]) == (None, 3)
+
+
+def test_our_own_folder_is_replaced_and_what_is_not_ours_in_it_is_kept(
+    tiny, heads, document, tmp_path
+):
+    write_folder(tmp_path, {"zero": heads}, document, {})
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    bare = document_of_sweep(swept(tiny, BERLIN, "zero L1.attn_out"), tiny.run(BERLIN))
+    write_folder(tmp_path, heads, bare, {})
+    assert (tmp_path / "notes.txt").is_file()
+    assert not (tmp_path / "effects" / "zero.zarr").exists()
+    assert not (tmp_path / "figures" / "prob-layer-head.png").exists()
+
+
+@pytest.mark.parametrize("summary", [None, "[]", "{}", "no json"])
+def test_a_folder_of_someone_elses_is_left_alone(heads, document, tmp_path, summary):
+    (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
+    if summary is not None:
+        (tmp_path / "summary.json").write_text(summary, encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(EffectsError, match=r"not empty and holds no summary.json of microtome's"):
+        write_folder(tmp_path, heads, document, {})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_summary_cannot_point_outside_its_folder(heads, document, tmp_path):
+    kept = heads.save(tmp_path / "kept.zarr")
+    (tmp_path / "precious.png").write_text("x", encoding="utf-8")
+    out = tmp_path / "out"
+    out.mkdir()
+    lie = {"microtome_folder": 1, "effects": ["../kept.zarr"], "figures": ["../../precious"]}
+    (out / "summary.json").write_text(json.dumps(lie), encoding="utf-8")
+    write_folder(out, heads, document, {})
+    assert kept.is_dir()
+    assert (tmp_path / "precious.png").is_file()
