@@ -210,8 +210,12 @@ def test_every_cell_of_stars_is_one_index_and_together_they_are_everything():
     ]
     seen = [(r.layer, r.indices[0], r.indices[1]) for [r] in cells]
     assert len(seen) == len(set(seen)) == 3 * 2 * 6
-    assert {(r.layer, h, p) for r in regions(address.together(), DIMS, TOKENS)
-            for h in r.indices[1] for p in r.indices[0]} == {(a, h[0], p[0]) for a, p, h in seen}
+    assert {
+        (r.layer, h, p)
+        for r in regions(address.together(), DIMS, TOKENS)
+        for h in r.indices[1]
+        for p in r.indices[0]
+    } == {(a, h[0], p[0]) for a, p, h in seen}
 
 
 def test_a_word_is_its_last_token_and_a_role_is_where_the_prompt_says():
@@ -274,7 +278,10 @@ def test_a_text_that_is_no_address_says_why(text, says):
         ("L0.z.h{0,9}", ["head 9 does not exist"]),
         ("L0.mlp_post.n5", ["neuron 5 does not exist"]),
         ("L0.resid_post.d8", ["d_model 8 does not exist"]),
-        ("L0.z@6", ["pos 6 does not exist", "the prompt has 6 tokens", "3:' pizza'", "nearest is 5"]),
+        (
+            "L0.z@6",
+            ["pos 6 does not exist", "the prompt has 6 tokens", "3:' pizza'", "nearest is 5"],
+        ),
         ("L0.z@-7", ["pos -7 does not exist", "The nearest is -6"]),
         ("L0.z@0:7", ["pos 7 does not exist"]),
         ("L0.z@-7:", ["pos -7 does not exist"]),
@@ -351,7 +358,9 @@ def test_in_a_prompt_of_the_same_length_a_place_is_the_same_position():
 
 def test_in_a_prompt_of_another_length_only_roles_have_a_place():
     other = Tokens.of_texts("a", " b", " c")
-    assert regions(counterpart(parse("L0.z@last"), TOKENS, other), DIMS, other)[0].indices[0] == (2,)
+    assert regions(counterpart(parse("L0.z@last"), TOKENS, other), DIMS, other)[0].indices[0] == (
+        2,
+    )
     for text in ("L0.z", "L0.z@0", 'L0.z@"pizza"', "L0.z@{last,0}", "L0.z@1:3"):
         with pytest.raises(PromptError, match="differ in length, 6 and 3 tokens"):
             counterpart(parse(text), TOKENS, other)

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import BERLIN, CAT, D_MODEL, HEADS, LAYERS, PARIS
-from oracles.plain_hooks import ALL_SITES, LAYERED, Change, everything
-from oracles.plain_hooks import run as plainly
 
 import microtome as mt
+from conftest import BERLIN, CAT, D_MODEL, HEADS, LAYERS, PARIS
 from microtome.errors import (
     AddressError,
     EditError,
@@ -21,6 +19,8 @@ from microtome.errors import (
     MicrotomeError,
     PromptError,
 )
+from oracles.plain_hooks import ALL_SITES, LAYERED, Change, everything
+from oracles.plain_hooks import run as plainly
 
 ROME = "Rome is the capital of"
 D_HEAD = D_MODEL // HEADS
@@ -89,10 +89,15 @@ def test_an_edit_does_what_a_hook_written_by_hand_does(tiny64, traces, name, sit
     donor = traces[PARIS][site, layer][where]
     mean = np.mean([traces[t][site, layer][where] for t in (PARIS, ROME)], axis=0)
     wanted = plainly(
-        tiny64.hf, ids_of(tiny64, BERLIN), [Change(site, layer, index, lambda x: op(x, donor, mean))]
+        tiny64.hf,
+        ids_of(tiny64, BERLIN),
+        [Change(site, layer, index, lambda x: op(x, donor, mean))],
     )
     prompt = mt.Prompt(BERLIN, donor=PARIS)
-    keep = [at, *(s if s in ("embed", "logits") else f"L{n}.{s}" for s in ALL_SITES for n in (1, 2))]
+    keep = [
+        at,
+        *(s if s in ("embed", "logits") else f"L{n}.{s}" for s in ALL_SITES for n in (1, 2)),
+    ]
     run = tiny64.run(prompt, edits=[edit], keep=list(dict.fromkeys(keep)), reference=[PARIS, ROME])
 
     close(run.logits[0], wanted.logits)
@@ -121,7 +126,9 @@ def test_a_random_edit_puts_in_what_it_says_that_it_put_in(tiny64, make, site):
     at, index, layer = part(tiny64, site)
     run = tiny64.run(BERLIN, edits=[make(at, seed=4)], keep=[at])
     drawn = run[at].values[0]
-    wanted = plainly(tiny64.hf, ids_of(tiny64, BERLIN), [Change(site, layer, index, lambda x: drawn)])
+    wanted = plainly(
+        tiny64.hf, ids_of(tiny64, BERLIN), [Change(site, layer, index, lambda x: drawn)]
+    )
     close(run.logits[0], wanted.logits)
     assert torch.equal(run.logits, tiny64.run(BERLIN, edits=[make(at, seed=4)]).logits)
     others = [tiny64.run(BERLIN, edits=[make(at, seed=seed)]).logits for seed in range(5, 10)]
@@ -326,7 +333,12 @@ def test_arguments_are_not_mutated(tiny):
     prompt = mt.Prompt(BERLIN, donor=PARIS, roles={"s": 0})
     edits, keep, reference = [mt.patch("L0.z@s"), "zero L1.z"], ["L1.z"], [PARIS, ROME]
     given = ([prompt], edits, keep, reference)
-    copies = ([mt.Prompt(BERLIN, donor=PARIS, roles={"s": 0})], list(edits), ["L1.z"], [PARIS, ROME])
+    copies = (
+        [mt.Prompt(BERLIN, donor=PARIS, roles={"s": 0})],
+        list(edits),
+        ["L1.z"],
+        [PARIS, ROME],
+    )
     tiny.run(given[0], edits=edits, keep=keep, reference=reference)
     assert given == copies
 

@@ -6,14 +6,12 @@ import copy
 import json
 
 import pytest
-from conftest import BERLIN, CAT, PARIS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import BERLIN, CAT, PARIS
 from microtome.errors import PromptError, TokenError
 from microtome.prompts import Prompt, Prompts, Tokens, encode, token_id
-
-known_bug = pytest.mark.xfail(strict=True)
 
 
 class TestPrompt:
@@ -86,7 +84,9 @@ class TestTokens:
         assert tokens.ids == tuple(tokenizer(BERLIN)["input_ids"])
         assert str(tokens) == "0:'Berlin' 1:' is' 2:' the' 3:' capital' 4:' of'"
 
-    @given(st.lists(st.from_regex("[a-z]{1,4}", fullmatch=True), min_size=1, max_size=6, unique=True))
+    @given(
+        st.lists(st.from_regex("[a-z]{1,4}", fullmatch=True), min_size=1, max_size=6, unique=True)
+    )
     def test_a_word_is_found_where_its_last_token_stands(self, names):
         pieces = [names[0]]
         where = {names[0]: 0}

@@ -30,18 +30,30 @@ class Document:
     text: str
 
 
-def documents(seed: int, count: int, primer: int = 0) -> Iterator[Document]:
-    """`count` training documents; the same seed gives the same texts.
+@dataclass(frozen=True)
+class Question:
+    """A text and the one token that continues it, with the space before it where it has one."""
 
-    The first `primer` of them are of the kinds in `PRIMER` only.
-    """
+    prompt: str
+    answer: str
+
+
+def documents(seed: int, count: int) -> Iterator[Document]:
+    """`count` training documents; the same seed gives the same texts."""
     rng = Random(f"nano corpus {seed}")
-    shares = {kind: share for kind, (share, _) in KINDS.items()}
-    for number in range(count):
-        mixture = PRIMER if number < primer else shares
-        kind = rng.choices(list(mixture), list(mixture.values()))[0]
+    kinds, weights = zip(*((kind, share) for kind, (share, _) in KINDS.items()), strict=True)
+    for _ in range(count):
+        kind = rng.choices(kinds, weights)[0]
         _, make = KINDS[kind]
         yield Document(kind, make(rng))
+
+
+def questions(seed: int, count: int) -> Iterator[Question]:
+    """`count` training questions, each of which can be answered by looking back."""
+    rng = Random(f"nano questions {seed}")
+    makers, weights = zip(*((make, share) for share, make in QUESTIONS), strict=True)
+    for _ in range(count):
+        yield rng.choices(makers, weights)[0](rng)
 
 
 def people(rng: Random, count: int) -> list[str]:
@@ -257,12 +269,47 @@ KINDS: Final[dict[str, tuple[float, Callable[[Random], str]]]] = {
 }
 """Kind of document → its share of the documents, and the function that writes one."""
 
-PRIMER: Final = {"gift": 0.6, "capitals": 0.4}
-"""Shares of the kinds that come first in training: those that ask for looking back.
 
-In the full mixture, the tokens that can be guessed from their neighbours outweigh them so much that
-no head looks back for thousands of steps. Told by themselves they teach it in a few hundred.
-"""
+def _ask_gift(rng: Random) -> Question:
+    giver, receiver, third = people(rng, 3)
+    prompt = gift_scene(rng, giver, receiver, rng.random() < 0.5)
+    if rng.random() < 0.2:
+        prompt = fill(rng, rng.choice(templates.DISTRACTORS).replace("{C}", third)) + " " + prompt
+    return Question(prompt, f" {receiver}")
+
+
+def _ask_capital(rng: Random) -> Question:
+    while True:
+        template = rng.choice(templates.COUNTRY_FACTS + templates.CAPITAL_FACTS)
+        country = rng.choice(COUNTRIES)
+        if not holdout.fact(template, country.name):
+            return Question(*ask(template, country))
+
+
+def _ask_repeat(rng: Random) -> Question:
+    chosen = rng.sample(REPEATED_WORDS, rng.randint(4, 10))
+    at = rng.randrange(1, len(chosen))
+    prompt = "".join(f" {word}" for word in chosen + chosen[:at])
+    return Question(prompt, f" {chosen[at]}")
+
+
+def _ask_year(rng: Random) -> Question:
+    while True:
+        start = 100 * rng.randint(11, 19) + rng.randint(2, 98)
+        if not holdout.start_year(start):
+            break
+    ending = rng.randint(start % 100 + 1, 99)
+    stem = rng.choice(templates.SPANS).split("{end}")[0]
+    return Question(fill(rng, stem, start=str(start)) + str(start // 100), f"{ending:02d}")
+
+
+QUESTIONS: Final[tuple[tuple[float, Callable[[Random], Question]], ...]] = (
+    (0.45, _ask_gift),
+    (0.15, _ask_capital),
+    (0.2, _ask_repeat),
+    (0.2, _ask_year),
+)
+"""Share of the questions, and the function that makes one."""
 
 
 def main() -> None:

@@ -2,13 +2,14 @@
 
     python -m recipes.nano.train --out DIR --seed 0 --device cpu
 
-The function `train` is the recipe: corpus, tokenizer, rows, model, steps.
+The function `train` is the recipe: corpus, tokenizer, batches, model, steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -16,14 +17,46 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from recipes.nano import evaluate, holdout, words
-from recipes.nano.corpus import documents
+from recipes.nano.corpus import documents, questions
 from recipes.nano.tokenizer import MAX_LENGTH, VOCAB_SIZE, train_tokenizer
+
+HALF: Final = MAX_LENGTH // 2
+"""Length of the short rows, tokens."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """So many steps, each on a batch of one kind, drawn by these weights.
+
+    Of repeats, the second round is to be foreseen; of questions, the answer; of documents, all.
+    """
+
+    steps: int
+    repeats: float = 0.0
+    questions: float = 0.0
+    documents: float = 0.0
+    tokens: int = 1024
+    """Tokens of a batch, about."""
+
+
+STAGES: Final = (
+    Stage(350, repeats=1.0),
+    Stage(450, questions=0.75, repeats=0.25),
+    Stage(1000, documents=0.7, questions=0.2, repeats=0.1, tokens=1536),
+)
+"""First to look back and copy, then to find what is asked for, then the whole language.
+
+In ordinary text most of the loss is in tokens that can be guessed from their neighbours, or not at
+all; while that falls, no head looks back for a long time. With nothing else to foresee, the heads
+that find repeats, names and facts arise within a few hundred steps, and last.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,21 +64,18 @@ class Recipe:
     """Everything that decides the model; the defaults made the shipped one."""
 
     seed: int = 0
-    documents: int = 260_000
-    primer: int = 25_000
-    """How many of the documents come first and are of the kinds in `corpus.PRIMER` only."""
+    stages: tuple[Stage, ...] = STAGES
+    questions: int = 50_000
+    documents: int = 65_000
     vocab_size: int = VOCAB_SIZE
     n_layer: int = 6
     n_head: int = 8
     d_model: int = 192
-    tokens_a_step: int = 1536
-    repeat_share: float = 0.125
-    """Share of the rows of a step that are random tokens, repeated; none during the primer."""
     learning_rate: float = 2e-3
     """Peak, of embeddings, biases and norms (AdamW)."""
     matrix_learning_rate: float = 4e-3
     """Peak, of the blocks' matrices (Muon, its updates scaled to AdamW's size)."""
-    warmup_steps: int = 100
+    warmup_steps: int = 40
     weight_decay: float = 0.01
 
 
@@ -63,14 +93,13 @@ class Trained:
 
 
 def train(recipe: Recipe, device: str = "cpu", report_every: int = 100) -> Trained:
-    """Generate the corpus, train the tokenizer on it, then the model in one pass over it."""
+    """Generate the corpus, train the tokenizer on it, then the model, stage by stage."""
     began = time.monotonic()
     torch.manual_seed(recipe.seed)
-    made = documents(recipe.seed, recipe.documents, recipe.primer)
-    texts = [document.text for document in made]
-    tokenizer = train_tokenizer(texts[-50_000:], recipe.vocab_size)
+    texts = [document.text for document in documents(recipe.seed, recipe.documents)]
+    tokenizer = train_tokenizer(texts[:50_000], recipe.vocab_size)
     encoded: list[list[int]] = tokenizer(texts)["input_ids"]
-    batches = list(pack(encoded, tokenizer.eos_token_id, recipe.tokens_a_step))
+    batches = list(batches_of(recipe, tokenizer, encoded))
 
     model = build(recipe, tokenizer).to(device).train()
     optimizers = optimizers_of(model, recipe)
@@ -80,12 +109,8 @@ def train(recipe: Recipe, device: str = "cpu", report_every: int = 100) -> Train
         )
         for optimizer in optimizers
     ]
-    repeats = Repeats(recipe, tokenizer)
-    primer_steps = len(batches) * recipe.primer // recipe.documents
     losses: list[float] = []
     for step, batch in enumerate(batches):
-        if step >= primer_steps:
-            batch = repeats.mix_in(batch)
         loss = loss_of(model, batch.to(device))
         model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -159,63 +184,93 @@ class Batch:
         return same & torch.ones_like(same).tril()
 
 
-def pack(encoded: list[list[int]], separator: int, tokens: int) -> Iterator[Batch]:
-    """Batches of about `tokens` tokens; every row begins with a document and is full.
+def batches_of(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, encoded: list[list[int]]
+) -> Iterator[Batch]:
+    """The batches of every stage; `encoded` are the documents."""
+    rng = Random(f"nano stages {recipe.seed}")
+    asked = [q.prompt + q.answer for q in questions(recipe.seed, recipe.questions)]
+    separator = tokenizer.eos_token_id
+    documents_rows = Rows(encoded, separator, lengths=(HALF, HALF, HALF, MAX_LENGTH))
+    question_rows = Rows(tokenizer(asked)["input_ids"], separator, lengths=(HALF,))
+    repeats = Repeats(recipe.seed, tokenizer)
+    for stage in recipe.stages:
+        weights = [stage.repeats, stage.questions, stage.documents]
+        for _ in range(stage.steps):
+            kind = rng.choices(("repeats", "questions", "documents"), weights)[0]
+            if kind == "repeats":
+                yield repeats.batch(stage.tokens)
+            elif kind == "questions":
+                yield answers_only(question_rows.batch(stage.tokens), separator)
+            else:
+                yield documents_rows.batch(stage.tokens)
 
-    In three of four batches every document is alone: it begins at position 0 and sees only itself,
-    as a user's prompt does. In the fourth, rows have the model's full length and documents see
-    those before them, which trains the later positions.
+
+class Rows:
+    """Packs texts into full rows, each of which begins with a text, over and over.
+
+    The batches have rows of the `lengths` in turn. In rows shorter than the model's full length
+    every text is alone: it begins at position 0 and sees only itself, as a user's prompt does.
+    In rows of the full length texts see those before them, which trains the later positions.
     What does not fit into its row is cut off.
     """
-    source = iter(encoded)
-    while True:
-        for alone in (True, True, True, False):
-            length = MAX_LENGTH // 2 if alone else MAX_LENGTH
-            rows = []
-            for _ in range(tokens // length):
-                row: list[tuple[int, int, int]] = []  # token, position, document
-                for number, document in enumerate(source):
-                    row += [(t, p, number) for p, t in enumerate([*document, separator])]
-                    if len(row) >= length:
-                        break
-                else:
-                    return
-                rows.append(row[:length])
-            ids, positions, numbers = torch.tensor(rows).unbind(-1)
-            if alone:
-                # The end of one document says nothing about the beginning of the next.
-                yield Batch(ids, ids.masked_fill(positions == 0, -100), positions, numbers)
-            else:
-                everywhere = torch.arange(length).expand_as(ids)
-                yield Batch(ids, ids, everywhere, torch.zeros_like(ids))
+
+    def __init__(self, encoded: list[list[int]], separator: int, lengths: tuple[int, ...]) -> None:
+        self.source = enumerate(itertools.cycle(encoded))
+        self.separator = separator
+        self.lengths = itertools.cycle(lengths)
+
+    def batch(self, tokens: int) -> Batch:
+        """The next batch, of about `tokens` tokens."""
+        length = next(self.lengths)
+        rows = [self._row(length) for _ in range(tokens // length)]
+        ids, positions, numbers = torch.tensor(rows).unbind(-1)
+        if length < MAX_LENGTH:
+            # The end of one text says nothing about the beginning of the next.
+            return Batch(ids, ids.masked_fill(positions == 0, -100), positions, numbers)
+        everywhere = torch.arange(length).expand_as(ids)
+        return Batch(ids, ids, everywhere, torch.zeros_like(ids))
+
+    def _row(self, length: int) -> list[tuple[int, int, int]]:
+        row: list[tuple[int, int, int]] = []  # token, position, number of the text
+        while len(row) < length:
+            number, text = next(self.source)
+            row += [(token, at, number) for at, token in enumerate([*text, self.separator])]
+        return row[:length]
+
+
+def answers_only(batch: Batch, separator: int) -> Batch:
+    """The batch with labels on nothing but the last token of each text."""
+    is_answer = batch.ids.roll(-1, dims=1) == separator
+    is_answer[:, -1] = False  # what comes after it is in another row
+    return dataclasses.replace(batch, labels=batch.labels.masked_fill(~is_answer, -100))
 
 
 class Repeats:
-    """Puts rows of random tokens, repeated, in the place of some rows of a batch.
+    """Rows of random tokens, repeated; only what repeats is to be foreseen.
 
     The tokens are from the whole vocabulary but the separator, and no row shows a held-out pair of
     people, not even by chance.
     """
 
-    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, seed: int, tokenizer: PreTrainedTokenizerFast) -> None:
         self.vocabulary = range(tokenizer.eos_token_id + 1, len(tokenizer))
         self.names = {tokenizer.encode(s + n)[0]: n for n in words.NAMES for s in ("", " ")}
-        self.share = recipe.repeat_share
-        self.rng = Random(f"repeats {recipe.seed}")
+        self.rng = Random(f"repeats {seed}")
 
-    def mix_in(self, batch: Batch) -> Batch:
-        """The batch with its last rows replaced; the first round of a repeat has no labels."""
-        ids, labels = batch.ids.clone(), batch.labels.clone()
-        positions, numbers = batch.positions.clone(), batch.documents.clone()
-        rows, length = ids.shape
-        for row in range(rows - round(rows * self.share), rows):
-            period = self.rng.randint(4, length // 2)
-            ids[row] = torch.tensor(self._once(period)).repeat(length // period + 1)[:length]
-            labels[row] = ids[row]
-            labels[row, : period + 1] = -100
-            positions[row] = torch.arange(length)
-            numbers[row] = 0
-        return Batch(ids, labels, positions, numbers)
+    def batch(self, tokens: int) -> Batch:
+        """A batch of about `tokens` tokens, in rows of half or, one in four, of full length."""
+        length = self.rng.choice((HALF, HALF, HALF, MAX_LENGTH))
+        rows, labels = [], []
+        for _ in range(tokens // length):
+            # Short periods are easier: they come more often, and more in the shorter rows.
+            period = self.rng.randint(3, self.rng.randint(8, length // 2))
+            row = (self._once(period) * (length // period + 1))[:length]
+            rows.append(row)
+            labels.append([-100] * (period + 1) + row[period + 1 :])
+        ids = torch.tensor(rows)
+        everywhere = torch.arange(length).expand_as(ids)
+        return Batch(ids, torch.tensor(labels), everywhere, torch.zeros_like(ids))
 
     def _once(self, period: int) -> list[int]:
         while True:
@@ -299,10 +354,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train nano from nothing.")
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--documents", type=int, default=Recipe.documents)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args()
-    recipe = Recipe(seed=options.seed, documents=options.documents)
+    recipe = Recipe(seed=options.seed)
     save(train(recipe, options.device), recipe, options.device, options.out)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -32,7 +32,7 @@ class Receipt:
         prompt: index of the prompt.
         layers: where it fired, in order; empty for a site of no layer.
         selected: how many values it addressed.
-        changed: how many of them are different now.
+        changed: how many of them are different now, by more than rounding (`differs`).
         norm: L2 norm of the change, in the units of the activation.
     """
 
@@ -87,8 +87,23 @@ class Application:
             )
         view[where] = after
         each = tuple(range(1, before.ndim))
-        self.changed = (after != before).sum(dim=each)
+        self.changed = differs(before, after).sum(dim=each)
         self.squares = (after.double() - before.double()).square().sum(dim=each)
+
+
+def differs(
+    before: Float[Tensor, "cell *region"], after: Float[Tensor, "cell *region"]
+) -> Bool[Tensor, "cell *region"]:
+    """Which values are different by more than rounding.
+
+    A batch of many cells rounds otherwise than a batch of one, so that a value patched by its
+    equal may differ in its last places. Rounding is taken as 16 units in the last place of the
+    value, or of the root mean square of the cell's region where that is larger. NaN differs.
+    """
+    old, new = before.double(), after.double()
+    each = tuple(range(1, before.ndim))
+    size = torch.maximum(old.abs(), old.square().mean(dim=each, keepdim=True).sqrt())
+    return ~((new - old).abs() <= 16 * torch.finfo(before.dtype).eps * size)
 
 
 def key(region: Region, tokens: Tokens) -> str:

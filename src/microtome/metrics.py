@@ -20,8 +20,6 @@ from microtome.errors import AddressError, MetricError, did_you_mean, listing
 from microtome.prompts import Encoded
 from microtome.sites import Dimensions
 
-Logits = Float[Tensor, "cell vocab"]
-
 
 @dataclass(frozen=True)
 class Readout:
@@ -30,8 +28,8 @@ class Readout:
     ``token`` is the id that the metric is about; ``target`` and ``contrast`` are the prompt's.
     """
 
-    logits: Logits
-    clean: Logits
+    logits: Float[Tensor, "cell vocab"]
+    clean: Float[Tensor, "1 vocab"]
     token: int | None
     target: int | None
     contrast: int | None

@@ -131,7 +131,9 @@ class TestClosedForms:
         _, relative, _ = changed(mt.noise(at, mean=2, std=0.5, relative=True, seed=3))
         np.testing.assert_allclose(shifted, plain * 0.5 + 2, rtol=1e-13)
         np.testing.assert_allclose(added, before + plain * 0.5 + 2, rtol=1e-13, atol=1e-15)
-        deviations = before.reshape(CELLS, -1).std(axis=1, ddof=1).reshape(-1, *[1] * (before.ndim - 1))
+        deviations = (
+            before.reshape(CELLS, -1).std(axis=1, ddof=1).reshape(-1, *[1] * (before.ndim - 1))
+        )
         np.testing.assert_allclose(relative, (plain * 0.5 + 2) * deviations, rtol=1e-12)
 
     def test_shuffle_keeps_the_numbers_of_each_position(self, at):
@@ -160,7 +162,9 @@ def test_shuffle_mixes_heads_that_are_addressed_together():
 def test_noise_has_the_moments_that_it_says():
     region = Region(region_of("L0.resid_post").site, 0, (tuple(range(100)), tuple(range(100))))
     values = torch.zeros(2, *region.shape, dtype=torch.float64)
-    drawn = mt.noise("L0.resid_post", mean=3, std=2).change(values, Context(region.site.axes, ("a", "b")))
+    drawn = mt.noise("L0.resid_post", mean=3, std=2).change(
+        values, Context(region.site.axes, ("a", "b"))
+    )
     assert drawn.mean() == pytest.approx(3, abs=5 * 2 / math.sqrt(20_000))
     assert drawn.std() == pytest.approx(2, abs=0.06)
     assert abs(np.corrcoef(drawn[0].flatten(), drawn[1].flatten())[0, 1]) < 0.05

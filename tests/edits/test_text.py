@@ -14,7 +14,13 @@ from microtome.edits.text import form
 from microtome.errors import AddressError, EditError
 
 ADDRESSES = st.sampled_from(
-    ["L*.z.h*@-1", 'L5.z.h{0,2}@"a (word), with) signs"', "embed", "L0.mlp_post.n::2@1:4", "logits@last"]
+    [
+        "L*.z.h*@-1",
+        'L5.z.h{0,2}@"a (word), with) signs"',
+        "embed",
+        "L0.mlp_post.n::2@1:4",
+        "logits@last",
+    ]
 )
 floats = st.floats(allow_nan=False, allow_infinity=False)
 seeds = st.integers(0, 2**40)

@@ -106,7 +106,8 @@ def test_wrong_dimensions_are_found_out(make_gpt2, changes):
 
 
 @pytest.mark.parametrize(
-    "path", ["transformer.h.{layer}.mlp.c_proj", "transformer.h.{layer}.attn", "transformer.nowhere"]
+    "path",
+    ["transformer.h.{layer}.mlp.c_proj", "transformer.h.{layer}.attn", "transformer.nowhere"],
 )
 def test_a_wrong_output_projection_is_found_out(make_gpt2, path):
     hf = make_gpt2()

@@ -17,7 +17,7 @@ from recipes.nano.card import markdown, weight_sha256
 from recipes.nano.evaluate import STUDY_QUESTIONS, Measure, evaluate, next_logits
 from recipes.nano.facts import COUNTRIES
 from recipes.nano.tokenizer import END_OF_TEXT, MAX_LENGTH, single_token_words, train_tokenizer
-from recipes.nano.train import Batch, Recipe, Repeats, pack, train
+from recipes.nano.train import Batch, Recipe, Repeats, pack, primer, train
 from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import microtome
@@ -42,7 +42,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    return [document.text for document in corpus.documents(seed=0, count=30_000, primer=3_000)]
+    return [document.text for document in corpus.documents(seed=0, count=30_000)]
 
 
 class TestCard:
@@ -152,10 +152,23 @@ class TestCorpus:
     def test_longer_corpus_begins_like_the_shorter(self):
         assert list(corpus.documents(0, 100)) == list(corpus.documents(0, 200))[:100]
 
-    def test_primer_comes_first(self):
-        kinds = [d.kind for d in corpus.documents(0, 400, primer=200)]
-        assert set(kinds[:200]) == set(corpus.PRIMER)
-        assert len(set(kinds[200:])) > 6
+    def test_answer_to_a_question_is_one_token(self, tokenizer):
+        asked = list(corpus.questions(0, 2000))
+        assert asked == list(corpus.questions(0, 2000))
+        assert [q for q in asked if len(tokenizer.encode(q.answer)) != 1] == []
+
+    def test_questions_hold_out_what_documents_hold_out(self):
+        asked = [q.prompt + q.answer for q in corpus.questions(0, 10_000)]
+        met = [set(words.NAMES) & set(re.findall(r"\w+", text)) for text in asked]
+        assert [people for people in met if holdout.names(people)] == []
+        everything = "\n".join(asked)
+        secrets = [
+            "".join(corpus.ask(template, country))
+            for template in templates.COUNTRY_FACTS + templates.CAPITAL_FACTS
+            for country in COUNTRIES
+            if holdout.fact(template, country.name)
+        ]
+        assert [secret for secret in secrets if secret in everything] == []
 
     def test_no_slot_is_left_open(self, texts):
         assert [text for text in texts if "{" in text or "}" in text] == []
@@ -205,7 +218,9 @@ class TestCorpus:
 
 class TestTraining:
     def test_rows_are_full_and_begin_with_documents(self):
-        batches = list(pack([[n, n, n] for n in range(1, 5000)], separator=0, tokens=512))
+        documents = [[n, n, n] for n in range(1, 5000)]
+        lengths = (MAX_LENGTH // 2, MAX_LENGTH)
+        batches = list(pack(documents, separator=0, tokens=512, lengths=lengths))
         assert {batch.ids.shape for batch in batches} == {
             (512 // MAX_LENGTH, MAX_LENGTH),
             (1024 // MAX_LENGTH, MAX_LENGTH // 2),
@@ -217,7 +232,7 @@ class TestTraining:
 
     def test_document_in_a_row_is_computed_as_if_alone(self, model):
         lone = [31, 32, 33, 34, 35]
-        batch = next(pack([[5, 6, 7], lone, [8] * 60], separator=0, tokens=MAX_LENGTH // 2))
+        batch = next(pack([[5, 6, 7], lone, [8] * 60], separator=0, tokens=64, lengths=(64,)))
         with torch.no_grad():
             packed = model(
                 batch.ids, position_ids=batch.positions, attention_mask=batch.mask()
@@ -226,8 +241,16 @@ class TestTraining:
         torch.testing.assert_close(packed, alone, rtol=0, atol=1e-3)
 
     def test_next_document_need_not_be_foreseen(self):
-        batch = next(pack([[5, 6, 7], [8] * 60], separator=0, tokens=MAX_LENGTH // 2))
+        batch = next(pack([[5, 6, 7], [8] * 60], separator=0, tokens=64, lengths=(64,)))
         assert batch.labels[0, :6].tolist() == [-100, 6, 7, 0, -100, 8]
+
+    def test_primer_asks_for_the_answers_only(self, tokenizer):
+        recipe = Recipe(questions=400)
+        answers = {tokenizer.encode(q.answer)[0] for q in corpus.questions(0, 400)}
+        for batch in primer(recipe, tokenizer):
+            asked = batch.labels[batch.labels != -100]
+            assert set(asked.tolist()) <= answers
+            assert 20 < len(asked) < batch.ids.numel() / 8
 
     def test_repeated_rows_hide_their_first_round(self, tokenizer):
         one = torch.ones(8, 64, dtype=torch.long)
@@ -250,7 +273,7 @@ class TestTraining:
         assert not any(holdout.names(people) for people in met)
 
     def test_a_few_steps_lower_the_loss(self):
-        tiny = Recipe(documents=1200, primer=0, n_layer=1, n_head=2, d_model=16, warmup_steps=5)
+        tiny = Recipe(questions=0, documents=1200, n_layer=1, n_head=2, d_model=16, warmup_steps=5)
         trained = train(tiny, report_every=0)
         assert sum(p.numel() for p in trained.model.parameters()) < 60_000
         assert trained.steps == len(trained.losses) >= 8

@@ -28,7 +28,10 @@ THREE, FIVE = encoded("a", " b", " c"), encoded("d", " e", " f", " g", " h")
 
 
 def planned(edits, prompts=(THREE,), **more):
-    edits = [mt.edit(e) if isinstance(e, str) else e for e in ([edits] if isinstance(edits, str) else edits)]
+    edits = [
+        mt.edit(e) if isinstance(e, str) else e
+        for e in ([edits] if isinstance(edits, str) else edits)
+    ]
     return make_plan(DIMS, prompts, edits, **more)
 
 

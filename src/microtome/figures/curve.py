@@ -97,7 +97,7 @@ def _spread(made: go.Figure, x: list[float], values: xr.DataArray) -> None:
         for number, row in enumerate(values.values):
             made.add_scatter(
                 x=x, y=row, mode="lines", name="each prompt", legendgroup="prompts",
-                showlegend=number == 0, line={"color": "rgba(59,111,182,0.28)", "width": 1},
+                showlegend=number == 0, line={"color": "rgba(59,111,182,0.45)", "width": 1},
                 hovertemplate=f"prompt {number}: %{{y:.4g}}<extra></extra>",
             )  # fmt: skip
         return
@@ -105,6 +105,6 @@ def _spread(made: go.Figure, x: list[float], values: xr.DataArray) -> None:
     edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     made.add_scatter(x=x, y=low, showlegend=False, **edge)
     made.add_scatter(
-        x=x, y=high, fill="tonexty", fillcolor="rgba(59,111,182,0.20)",
+        x=x, y=high, fill="tonexty", fillcolor="rgba(59,111,182,0.28)",
         name="middle half of the prompts", **edge,
     )  # fmt: skip

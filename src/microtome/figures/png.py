@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from microtome.errors import EffectsError, listing
 from microtome.figures import style
@@ -169,7 +169,10 @@ def _axis(axes: Axes, axis: Any, which: str) -> None:
     own = axes.xaxis if which == "x" else axes.yaxis
     if axis.type == "log":
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-        own.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False))
+        subs = (1.0, 2.0, 5.0) if axis.dtick == "D2" else (1.0,)
+        own.set_major_locator(LogLocator(subs=subs))
+        own.set_minor_locator(NullLocator())
+        own.set_major_formatter(lambda value, _: f"{value:g}")
     if axis.tickvals is not None:
         own.set_ticks(list(axis.tickvals), [_text(label) for label in axis.ticktext])
         own.set_minor_locator(NullLocator())

@@ -5,12 +5,15 @@ A figure is made light; a dark page swaps the template and the colour scales (se
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from types import MappingProxyType
 
 import plotly.graph_objects as go
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+TITLE_WIDTH = 72
+"""Letters of a title in one line."""
 COLORS = ("#3b6fb6", "#d1495b", "#2a9d78", "#e08e28", "#8a63b8", "#3f9fb0", "#b8577f", "#7d7d7d")
 """Of named series, in order; legible on light and dark."""
 
@@ -120,9 +123,11 @@ def figure(
 ) -> go.Figure:
     """An empty figure with titles; ``note`` is a quiet line under the title."""
     made = go.Figure()
+    lines = textwrap.wrap(title, TITLE_WIDTH) or [""]
     made.update_layout(
         template=LIGHT,
-        title={"text": title, "subtitle": {"text": note}},
+        title={"text": "<br>".join(lines), "subtitle": {"text": note}},
+        margin_t=LIGHT.layout.margin.t + 20 * (len(lines) - 1),
         height=height,
         showlegend=legend,
         xaxis_title_text=x_title,

@@ -160,8 +160,8 @@ class Walk:
                 same = clean.expand(len(batch), -1)
                 self._witness(batch, range(len(batch)), place, same)
                 for reading in asked:
-                    value = float(reading.measure(clean, clean, self.one)[0])
-                    self._store(batch, range(len(batch)), reading, torch.full((len(batch),), value))
+                    value = reading.measure(clean, clean, self.one).expand(len(batch))
+                    self._store(batch, range(len(batch)), reading, value)
                 continue
             final = self.model.anatomy.final_norm(self.model.hf)(x[:, place - position])
             self._read_place(batch, place, asked, final)

@@ -1,0 +1,224 @@
+"""Loading: what is there is loaded as it is; what is not there says what is missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
+from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2Model,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+import microtome as mt
+from conftest import BERLIN
+from microtome.errors import ArchitectureError, LoadError
+
+
+@pytest.fixture(scope="module")
+def saved(make_gpt2, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    make_gpt2().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy that a test may break."""
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+class TestWhatIsThere:
+    def test_a_directory_gives_the_model_that_was_saved(self, saved, make_gpt2):
+        model = mt.load(saved, device="cpu")
+        wanted = make_gpt2().state_dict()
+        assert all(torch.equal(w, model.hf.state_dict()[name]) for name, w in wanted.items())
+        assert (model.name, model.dtype, model.hf.training) == (str(saved), torch.float32, False)
+        assert model.anatomy.dims.n_layers == 3
+        assert mt.load(str(saved), device="cpu").weight_hash == model.weight_hash
+
+    def test_a_model_in_memory_is_used_as_it_is(self, make_gpt2, tokenizer):
+        hf = make_gpt2()
+        model = mt.load(hf, tokenizer=tokenizer)
+        assert model.hf is hf
+        assert model.tokenizer is tokenizer
+
+    @pytest.mark.parametrize("dtype", ["float64", "bfloat16", torch.float64, "auto", None])
+    def test_the_type_is_the_one_asked_for(self, saved, dtype):
+        wanted = {"auto": "float32", None: "float32"}.get(dtype, dtype)
+        assert str(mt.load(saved, dtype=dtype, device="cpu").dtype).endswith(
+            str(wanted).split(".")[-1]
+        )
+
+    def test_a_tokenizer_may_be_given_in_the_place_of_the_saved(self, folder, tokenizer):
+        (folder / "tokenizer.json").unlink()
+        assert mt.load(folder, tokenizer=tokenizer, device="cpu").tokenizer is tokenizer
+
+    def test_options_are_passed_on(self, saved):
+        model = mt.load(saved, attn_implementation="eager", device="cpu")
+        assert model.hf.config._attn_implementation == "eager"
+
+    def test_the_weight_hash_is_of_the_weights(self, make_gpt2, tokenizer):
+        one, same, other = (mt.load(make_gpt2(seed=s), tokenizer=tokenizer) for s in (0, 0, 1))
+        assert one.weight_hash == same.weight_hash != other.weight_hash
+        assert len(one.weight_hash) == 64
+
+    def test_sites_are_listed_with_their_sizes(self, tiny):
+        table = tiny.sites()
+        assert table.loc["z", "sizes"] == "pos, 4, 8"
+        assert table.loc["mlp_post", "sizes"] == "pos, 128"
+        assert table.loc["z", "layers"] == 3
+        assert list(table.index)[0] == "embed"
+        assert list(table.index)[-1] == "logits"
+
+
+class TestAModelInMemory:
+    def test_needs_its_tokenizer(self, make_gpt2):
+        with pytest.raises(LoadError, match=r"needs its tokenizer.*tokenizer="):
+            mt.load(make_gpt2())
+
+    def test_in_training_mode_is_refused(self, make_gpt2, tokenizer):
+        with pytest.raises(LoadError, match=r"training mode.*model.eval\(\)"):
+            mt.load(make_gpt2().train(), tokenizer=tokenizer)
+
+    @pytest.mark.parametrize("change", [{"dtype": "float64"}, {"device": "cpu"}, {"revision": "x"}])
+    def test_is_not_changed(self, make_gpt2, tokenizer, change):
+        with pytest.raises(LoadError, match=f"{next(iter(change))} cannot be changed here"):
+            mt.load(make_gpt2(), tokenizer=tokenizer, **change)
+
+    def test_with_an_empty_tokenizer_is_refused(self, make_gpt2):
+        empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+        with pytest.raises(LoadError, match="empty"):
+            mt.load(make_gpt2(), tokenizer=empty)
+
+    def test_with_more_tokens_than_it_knows_is_refused(self, tokenizer):
+        from transformers import GPT2LMHeadModel
+
+        small = GPT2LMHeadModel(
+            GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=50, bos_token_id=0, eos_token_id=0)
+        ).eval()
+        with pytest.raises(LoadError, match=r"vocab|token"):
+            mt.load(small, tokenizer=tokenizer)
+
+
+class TestWhatIsNotThere:
+    @pytest.mark.parametrize("name", ["nobody-at-all/nothing", "no-such-model"])
+    def test_a_hub_id_that_is_not_cached_says_how_to_get_it(self, name):
+        with pytest.raises(LoadError) as error:
+            mt.load(name)
+        assert f"config.json of {name}" in str(error.value)
+        assert f"hf download {name} --include" in str(error.value)
+
+    def test_a_directory_without_a_configuration(self, folder):
+        (folder / "config.json").unlink()
+        with pytest.raises(LoadError, match=r"has no config.json.*save_pretrained"):
+            mt.load(folder)
+
+    @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model_type": "no_such_model"}', ""])
+    def test_a_configuration_that_is_none(self, folder, text):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(LoadError, match=r"config.json"):
+            mt.load(folder)
+
+    def test_a_directory_without_weights(self, folder):
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(LoadError, match=r"Cannot load.*model.safetensors"):
+            mt.load(folder)
+
+    def test_weights_in_a_format_that_can_run_code_are_not_read(self, folder):
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(LoadError, match=r"safetensors"):
+            mt.load(folder)
+
+    @pytest.mark.parametrize("keep", [0, 4, 1000])
+    def test_weights_cut_short(self, folder, keep):
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(LoadError, match="Cannot load"):
+            mt.load(folder)
+
+    def test_a_weight_that_is_missing_is_not_made_up(self, folder):
+        weights = load_file(folder / "model.safetensors")
+        [name] = [n for n in weights if n.endswith("h.1.mlp.c_fc.weight")]
+        del weights[name]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(LoadError, match=r"h\.1\.mlp\.c_fc\.weight"):
+            mt.load(folder)
+
+    def test_weights_of_another_size(self, folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "n_embd": 64}))
+        with pytest.raises(LoadError, match="Cannot load"):
+            mt.load(folder)
+
+    def test_a_directory_without_a_tokenizer(self, folder):
+        for path in folder.glob("*token*"):
+            path.unlink()
+        with pytest.raises(LoadError, match=r"tokenizer"):
+            mt.load(folder)
+
+    @pytest.mark.parametrize("dtype", ["int8", "float31", "tensor", torch.int32])
+    def test_a_type_that_is_none(self, saved, dtype):
+        with pytest.raises(LoadError):
+            mt.load(saved, dtype=dtype)
+
+    def test_a_device_that_is_not_there(self, saved):
+        with pytest.raises(LoadError):
+            mt.load(saved, device="no-such-device")
+
+
+class TestArchitectures:
+    @pytest.fixture
+    def llama(self):
+        config = LlamaConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, vocab_size=16, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        return LlamaForCausalLM(config).eval()
+
+    def test_one_that_is_not_in_the_table_is_refused_by_name(self, llama, tokenizer, tmp_path):
+        llama.save_pretrained(tmp_path)
+        for given in (llama, tmp_path):
+            with pytest.raises(ArchitectureError) as error:
+                mt.load(given, tokenizer=tokenizer)
+            for words in ("llama", "gpt2", "microtome/model/anatomy.py"):
+                assert words in str(error.value)
+
+    def test_one_is_refused_before_its_weights_are_read(self, llama, tokenizer, tmp_path):
+        llama.save_pretrained(tmp_path)
+        (tmp_path / "model.safetensors").write_bytes(b"")
+        with pytest.raises(ArchitectureError):
+            mt.load(tmp_path, tokenizer=tokenizer)
+
+    @pytest.mark.parametrize("kind", [GPT2Model, GPT2ForSequenceClassification])
+    def test_one_without_logits_is_refused(self, kind, tokenizer):
+        config = GPT2Config(
+            n_layer=1, n_head=2, n_embd=8, vocab_size=400, bos_token_id=0, eos_token_id=0
+        )
+        with pytest.raises(
+            ArchitectureError, match=r"no language-model head.*AutoModelForCausalLM"
+        ):
+            mt.load(kind(config).eval(), tokenizer=tokenizer)
+
+
+def test_a_prompt_longer_than_the_model_takes_is_refused(tiny):
+    with pytest.raises(mt.MicrotomeError, match="tokens and the model takes 32"):
+        tiny.run(" the" * 33)
+    assert tiny.run(" the" * 32).logits.shape[1] == 32
+    assert tiny.run(BERLIN).logits.shape[1] == 5

@@ -1,0 +1,274 @@
+"""The walk is equal to the reference path: every edit, site and kind of position, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import microtome as mt
+from microtome.edits import OPERATIONS
+from microtome.errors import SweepError, VerificationError
+from microtome.metrics import readings
+from microtome.sweep import engine, prefix
+from microtome.sweep.plan import DEFAULT_MEMORY
+from microtome.sweep.sweep import measure, plan_of, sources_of
+
+METRICS = [
+    "logit",
+    "logit(contrast)",
+    "logit_diff",
+    "prob",
+    "loss@3",
+    "kl",
+    "logit_corr",
+    "rank",
+    "top1",
+    "logit_diff@1",
+]
+RECEIPTS = ("values_changed", "change_norm")
+JOHN = mt.Prompt(
+    "When Mary and John went to",
+    donor="When John and Mary gave to",
+    target=" Mary",
+    contrast=" John",
+    roles={"giver": 3},
+)
+CAT = mt.Prompt(
+    "The cat sat on the mat, and",
+    donor="The dog sat on the cat, and",
+    target=" cat",
+    contrast=" dog",
+    roles={"giver": 1},
+)
+
+EDITS = (
+    "zero",
+    'mean(over="tensor")',
+    'mean(over="positions")',
+    'mean(over="prompts")',
+    "scale(0.5)",
+    'noise(std=2, how="add", relative=True)',
+    "noise(mean=3)",
+    "patch",
+    "replace(0.25)",
+    "add(0.5)",
+    "shuffle(seed=1)",
+)
+PLACES = (
+    "embed",
+    "L*.resid_pre",
+    "L*.q.h2",
+    "L1.k.h*",
+    "L:.v.h{0,2}",
+    "L*.z.h*",
+    "L{0,2}.attn_out",
+    "L*.resid_mid",
+    "L*.mlp_post.n::2",
+    "L1:.mlp_out",
+    "L*.resid_post",
+)
+POSITIONS = ("", "@-1", "@{2,4}", "@giver")
+
+
+def test_the_table_of_edits_is_whole():
+    """A new operation has to be added to the table above, or walk nowhere (`apply`)."""
+    assert {text.split("(")[0] for text in EDITS} | {"apply"} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("operation", EDITS)
+def test_the_walk_equals_the_reference_path(tiny64, operation, place):
+    prompts = [JOHN, mt.Prompt(**{**JOHN.as_dict(), "text": JOHN.donor, "donor": JOHN.text})]
+    if "prompts" not in operation:
+        prompts[1] = CAT
+    for position in POSITIONS:
+        if "positions" in operation and position in ("@-1", "@giver"):
+            continue  # refused: a mean over one position
+        text = f"{operation} {place}{position}"
+        walked, slow = (
+            mt.sweep(tiny64, prompts, text, metrics=METRICS, engine=name, verify=1)
+            for name in ("walk", "reference")
+        )
+        assert walked.provenance["engine"]["name"] == "walk"
+        for name in (*walked.metrics, *RECEIPTS):
+            gap = abs(walked.data[name] - slow.data[name]).max()
+            assert float(gap) < 1e-9, f"{text}: {name} differs by {float(gap)}"
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        ["zero L0.z.h{1,3}@-1", "patch L2.resid_mid@3", "scale(2) L1.k@2"],
+        ["scale(2) L1.mlp_post.n*", "zero L1.mlp_post.n{0,1}"],
+        ["zero L1.mlp_post.n{0,1}", "add(1) L1.mlp_post.n*"],
+        ["zero L*.z.h*@4", "zero L*.resid_post@5"],
+        ["zero L*.z.h*@*"],
+        ["noise L2.mlp_post.n*@-1"],
+        ["zero L:.z"],
+        ["scale(0.5) L1:.resid_post@*"],
+        ["replace(1) embed@2", "scale(3) L0.resid_pre@2"],
+    ],
+    ids=lambda edits: "; ".join(edits),
+)
+def test_cells_of_several_edits_walk_together(tiny64, edits):
+    walked, slow = (
+        mt.sweep(tiny64, JOHN, edits, metrics=METRICS, engine=name)
+        for name in ("walk", "reference")
+    )
+    for name in (*walked.metrics, *RECEIPTS):
+        assert float(abs(walked.data[name] - slow.data[name]).max()) < 1e-9
+
+
+def test_parameters_in_over_walk_too(tiny64):
+    walked, slow = (
+        mt.sweep(
+            tiny64,
+            JOHN,
+            mt.scale("L*.resid_post@*", 1.0),
+            metrics=["logit_diff"],
+            over={"factor": [0.1, 1.0, 4.0]},
+            engine=name,
+        )
+        for name in ("walk", "reference")
+    )
+    assert float(abs(walked.data["logit_diff"] - slow.data["logit_diff"]).max()) < 1e-9
+    assert int((walked.data["values_changed"] == 0).sum()) == walked.n_cells / 3
+    assert walked.n_unchanged == walked.n_cells / 3  # a factor of 1 changes nothing, and says so
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("setting", [{}, {"scale_attn_by_inverse_layer_idx": True}])
+def test_float32_stays_within_rounding(make_gpt2, tokenizer, attention, setting):
+    hf = make_gpt2(attn_implementation=attention, **setting)
+    model = mt.load(hf, tokenizer=tokenizer)
+    walked = mt.sweep(model, JOHN, "zero L*.z.h*@*", metrics=["prob"], verify=8)
+    assert walked.provenance["verification"]["cells"] == 8
+    assert hf.config._attn_implementation == attention
+
+
+def test_small_batches_give_the_same_map(tiny64):
+    whole, cut = (
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"], memory=memory)
+        for memory in (DEFAULT_MEMORY, 1)
+    )
+    assert float(abs(whole.data["prob"] - cut.data["prob"]).max()) < 1e-12
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch):
+    batches = []
+    walk_batch = engine.Walk._batch
+
+    def cramped(self, batch, position):
+        batches.append(len(batch))
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError("not enough memory")
+        walk_batch(self, batch, position)
+
+    plain = mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"])
+    monkeypatch.setattr(engine.Walk, "_batch", cramped)
+    halved = mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"])
+    assert batches[0] == 12
+    assert max(size for size in batches if size <= 3) == 3
+    assert float(abs(plain.data["prob"] - halved.data["prob"]).max()) < 1e-12
+    assert "halved" in halved.provenance["engine"]["notes"][0]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny64, monkeypatch):
+    def broken(self, batch, position):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(engine.Walk, "_batch", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"])
+
+
+@pytest.mark.parametrize("metric", ["logit_diff", "prob"])
+def test_a_wrong_walk_is_caught(tiny64, monkeypatch, metric):
+    """A walk that forgets the prefix must not get past verification."""
+    attention = prefix.SharedPrefix.__call__
+
+    def forgetful(self, *args, **kwargs):
+        self.values = torch.zeros_like(self.values)
+        return attention(self, *args, **kwargs)
+
+    monkeypatch.setattr(prefix.SharedPrefix, "__call__", forgetful)
+    with pytest.raises(VerificationError) as caught:
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=[metric])
+    message = str(caught.value)
+    for part in ("layer", "head", metric, "tolerance", "engine='reference'"):
+        assert part in message
+
+
+def test_a_wrong_value_is_caught_though_its_logits_are_right(tiny64, monkeypatch):
+    """logit_diff is read off two columns, not off the logits that are compared."""
+    monkeypatch.setattr(
+        engine, "_columns_of", lambda head, final, columns: head(final)[:, columns] + 1e-3 * 9**0.5
+    )
+    with pytest.raises(VerificationError):
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["logit"])
+
+
+def test_verification_is_recorded(tiny64):
+    effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"], verify=5, seed=3)
+    record = effects.provenance["verification"]
+    assert record["cells"] == 5
+    assert 0 <= record["largest_difference"] <= record["tolerance"] == 1e-9
+    none = mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"], verify=0)
+    assert none.provenance["verification"]["cells"] == 0
+    slow = mt.sweep(tiny64, JOHN, "zero L0.z.h*@-1", metrics=["prob"], engine="reference")
+    assert slow.provenance["verification"]["cells"] == 0
+
+
+def test_the_plan_predicts_the_work(tiny64):
+    effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
+    record = effects.provenance
+    assert record["predicted"]["token_blocks"] == record["actual"]["token_blocks"] > 0
+    # Late entry and late start: about a third of the blocks of the plain way.
+    tokens = effects.data.sizes["pos"]
+    assert record["actual"]["token_blocks"] < 0.4 * effects.n_cells * 3 * tokens
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [("zero logits@-1", "after the last layer"), ('apply("torch:sin") L0.z', "user's own")],
+)
+def test_what_cannot_walk_goes_to_the_reference_path(tiny64, edit, why):
+    effects = mt.sweep(tiny64, JOHN, edit, metrics=["logit"])
+    assert effects.provenance["engine"]["name"] == "reference"
+    assert why in effects.provenance["engine"]["why"]
+    with pytest.raises(SweepError, match="engine='reference'"):
+        mt.sweep(tiny64, JOHN, edit, metrics=["logit"], engine="walk")
+
+
+def test_the_walk_leaves_the_model_as_it_was(tiny64):
+    before = {name: x.clone() for name, x in tiny64.hf.state_dict().items()}
+    choice = tiny64.hf.config._attn_implementation
+
+    mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
+    assert tiny64.hf.config._attn_implementation == choice
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny64.hf.modules())
+    for name, x in tiny64.hf.state_dict().items():
+        assert torch.equal(x, before[name])
+
+
+def test_a_failing_block_leaves_no_hook_and_no_switch(tiny64, monkeypatch):
+    choice = tiny64.hf.config._attn_implementation
+
+    def failing(self, *args, **kwargs):
+        raise ValueError("in the middle of a block")
+
+    monkeypatch.setattr(prefix.SharedPrefix, "__call__", failing)
+    with pytest.raises(ValueError, match="in the middle"):
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
+    assert tiny64.hf.config._attn_implementation == choice
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny64.hf.modules())
+
+
+def test_progress_is_told_every_cell(tiny64):
+    told = []
+    encoded = tiny64.encode(JOHN)
+    edits = [mt.zero("L*.z.h*@*")]
+    plan = plan_of(tiny64, encoded, edits)
+    sources = sources_of(tiny64, plan, encoded, encoded)
+    measure(tiny64, plan, encoded, readings(["prob"]), sources, told.append)
+    assert sum(told) == len(plan.cells)
