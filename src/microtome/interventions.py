@@ -92,8 +92,8 @@ class Application:
 
 
 def differs(
-    before: Float[Tensor, "cell *region"], after: Float[Tensor, "cell *region"]
-) -> Bool[Tensor, "cell *region"]:
+    before: Float[Tensor, " cell *region"], after: Float[Tensor, " cell *region"]
+) -> Bool[Tensor, " cell *region"]:
     """Which values are different by more than rounding.
 
     A batch of many cells rounds otherwise than a batch of one, so that a value patched by its

@@ -42,8 +42,8 @@ class Add(Edit):
         self.vector.fit(region.shape, self, per_position, squeezed)
 
     def change(
-        self, values: Float[Tensor, cell * region], context: Context
-    ) -> Float[Tensor, cell * region]:
+        self, values: Float[Tensor, " cell *region"], context: Context
+    ) -> Float[Tensor, " cell *region"]:
         """The sum."""
         shape = tuple(values.shape[1:])
         vector = self.vector.like(values)

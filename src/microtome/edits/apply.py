@@ -46,8 +46,8 @@ class Apply(Edit):
         return False
 
     def change(
-        self, values: Float[Tensor, cell * region], context: Context
-    ) -> Float[Tensor, cell * region]:
+        self, values: Float[Tensor, " cell *region"], context: Context
+    ) -> Float[Tensor, " cell *region"]:
         """What the function makes of a copy of the values."""
         changed = self.fn(values.clone())
         if not isinstance(changed, Tensor) or changed.shape != values.shape:

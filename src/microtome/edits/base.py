@@ -84,8 +84,8 @@ class Edit(ABC):
 
     @abstractmethod
     def change(
-        self, values: Float[Tensor, cell * region], context: Context
-    ) -> Float[Tensor, cell * region]:
+        self, values: Float[Tensor, " cell *region"], context: Context
+    ) -> Float[Tensor, " cell *region"]:
         """New values for the addressed ones.
 
         Row i of the result depends on row i of the values alone, so any number of cells can be

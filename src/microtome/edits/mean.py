@@ -53,8 +53,8 @@ class Mean(Edit):
             raise EditError(f"{self}: the mean of a single value is the value itself.")
 
     def change(
-        self, values: Float[Tensor, cell * region], context: Context
-    ) -> Float[Tensor, cell * region]:
+        self, values: Float[Tensor, " cell *region"], context: Context
+    ) -> Float[Tensor, " cell *region"]:
         """The mean, in every place that it stands for."""
         if self.over == "prompts":
             assert context.source is not None, "the runner brings what `source` asks for"

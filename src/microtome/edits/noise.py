@@ -51,8 +51,8 @@ class Noise(Edit):
             raise EditError(f"{self}: a single value has no standard deviation to be relative to.")
 
     def change(
-        self, values: Float[Tensor, cell * region], context: Context
-    ) -> Float[Tensor, cell * region]:
+        self, values: Float[Tensor, " cell *region"], context: Context
+    ) -> Float[Tensor, " cell *region"]:
         """The noise, or values plus noise."""
         drawn = [
             torch.randn(values.shape[1:], generator=generator, dtype=torch.float64)

@@ -30,8 +30,8 @@ class Patch(Edit):
         return Source.DONOR
 
     def change(
-        self, values: Float[Tensor, cell * region], context: Context
-    ) -> Float[Tensor, cell * region]:
+        self, values: Float[Tensor, " cell *region"], context: Context
+    ) -> Float[Tensor, " cell *region"]:
         """The donor's values."""
         assert context.source is not None, "the runner brings what `source` asks for"
         return context.source

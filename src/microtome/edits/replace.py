@@ -37,7 +37,7 @@ class Replace(Edit):
         self.value.fit(region.shape, self)
 
     def change(
-        self, values: Float[Tensor, cell * region], context: Context
-    ) -> Float[Tensor, cell * region]:
+        self, values: Float[Tensor, " cell *region"], context: Context
+    ) -> Float[Tensor, " cell *region"]:
         """The given values, in every cell."""
         return self.value.like(values).expand_as(values)

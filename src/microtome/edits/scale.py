@@ -28,7 +28,7 @@ class Scale(Edit):
         object.__setattr__(self, "factor", number(self.factor, "scale's factor"))
 
     def change(
-        self, values: Float[Tensor, cell * region], context: Context
-    ) -> Float[Tensor, cell * region]:
+        self, values: Float[Tensor, " cell *region"], context: Context
+    ) -> Float[Tensor, " cell *region"]:
         """The product."""
         return values * self.factor

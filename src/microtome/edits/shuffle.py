@@ -38,8 +38,8 @@ class Shuffle(Edit):
             raise EditError(f"{self}: one coordinate at a position cannot be shuffled.")
 
     def change(
-        self, values: Float[Tensor, cell * region], context: Context
-    ) -> Float[Tensor, cell * region]:
+        self, values: Float[Tensor, " cell *region"], context: Context
+    ) -> Float[Tensor, " cell *region"]:
         """The same values, elsewhere."""
         by_position = values.movedim(1 + context.axes.index("pos"), 1)
         flat = by_position.flatten(2)

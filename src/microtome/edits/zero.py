@@ -26,7 +26,7 @@ class Zero(Edit):
     name: ClassVar[str] = "zero"
 
     def change(
-        self, values: Float[Tensor, cell * region], context: Context
-    ) -> Float[Tensor, cell * region]:
+        self, values: Float[Tensor, " cell *region"], context: Context
+    ) -> Float[Tensor, " cell *region"]:
         """Zeros."""
         return torch.zeros_like(values)

@@ -182,21 +182,23 @@ def measure(
 def label(model: Model, plan: Plan, encoded: Sequence[Encoded], measured: Measured) -> xr.Dataset:
     """What was measured, with the names of its dimensions and their coordinates."""
     dims = tuple(axis.name for axis in plan.axes)
-    data = xr.Dataset(coords={axis.name: list(axis.values) for axis in plan.axes})
-    data = data.assign_coords(text=("prompt", _texts([one.prompt.text for one in encoded])))
+    coordinates: dict[str, Any] = {axis.name: list(axis.values) for axis in plan.axes}
+    coordinates["text"] = ("prompt", _texts([one.prompt.text for one in encoded]))
     for name in (name for name in dims if name in POSITIONS):
-        data = data.assign_coords(token=(("prompt", name), _pieces(encoded, data.sizes[name])))
+        coordinates["token"] = (("prompt", name), _pieces(encoded, len(coordinates[name])))
+    variables: dict[str, Any] = {}
     for reading, values in measured.values.items():
         attributes = _attributes(reading)
         clean = measured.clean[reading]
         if reading.metric.name == "top1":
-            data[f"{reading}_token"] = (dims, _token_texts(values, model))
-            data[f"{CLEAN}{reading}_token"] = ("prompt", _token_texts(clean, model))
-        data[str(reading)] = (dims, _numbers(values, reading), attributes)
-        data[f"{CLEAN}{reading}"] = ("prompt", _numbers(clean, reading), attributes)
-    data["values_changed"] = (dims, measured.changed, {"unit": "values"})
-    data["change_norm"] = (dims, measured.norm, {"unit": "L2 norm of the activations' change"})
-    return data
+            variables[f"{reading}_token"] = (dims, _token_texts(values, model))
+            variables[f"{CLEAN}{reading}_token"] = ("prompt", _token_texts(clean, model))
+        variables[str(reading)] = (dims, _numbers(values, reading), attributes)
+        variables[f"{CLEAN}{reading}"] = ("prompt", _numbers(clean, reading), attributes)
+    variables["values_changed"] = (dims, measured.changed, {"unit": "values"})
+    norm_of = {"unit": "L2 norm of the activations' change"}
+    variables["change_norm"] = (dims, measured.norm, norm_of)
+    return xr.Dataset(variables, coordinates)
 
 
 def _attributes(reading: Reading) -> dict[str, Any]:
