@@ -50,16 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 # Bugs that a test has found and that are still there: the beginning of a test's id → the bug. Each
 # is a strict xfail, so that mending one turns the suite red until its line here is taken out.
 KNOWN_BUGS = {
-    "test_patch_of_several_roles_goes_from_each_role_to_itself": "sorted indices mix roles up",
-    "test_two_roles_at_one_place_of_the_donor_both_take_it": "a set of roles collapses in the donor",
     "test_a_part_of_the_model_in_training_mode_is_refused": "only the root's flag is looked at",
-    "test_the_same_place_may_be_asked_for_twice": "keep= given twice stacks its values twice",
-    "test_one_edit_or_one_place_needs_no_list": "keep= as a text is read letter by letter",
-    "test_shapes_in_annotations_are_executed": "Float[Tensor, cell * region] lost its quotes",
-    "test_the_text_of_an_edit_parses_to_the_same_edit": "apply writes torch's private class name",
-    "test_the_text_is_the_one_that_the_design_writes[edit12": "as above",
-    "test_examples_give_what_they_show[microtome.edits.apply]": "as above",
-    "test_numbers_that_are_none_are_an_address_error": "int() raises a bare ValueError",
     "test_it_can_be_copied": "a mappingproxy cannot be copied or pickled",
     "test_a_text_that_is_none_is_refused": "a prompt's text is not checked to be text",
     "test_a_place_that_is_none_is_refused[1.5]": "a role's place is not checked",
@@ -69,20 +60,6 @@ KNOWN_BUGS = {
     "test_values_of_a_wrong_kind_are_a_prompt_error": "types of a row's values are not checked",
     "test_bytes_that_are_not_utf8_are_a_prompt_error": "UnicodeDecodeError is not caught",
     "test_a_wrong_prompt_names_its_line": "errors of Prompt itself lack the line",
-    "test_parameters_that_python_alone_would_stumble_over_are_an_edit_error[scale({": "TypeError",
-    "test_parameters_that_python_alone_would_stumble_over_are_an_edit_error[text1": "RecursionError",
-    "test_parameters_that_python_alone_would_stumble_over_are_an_edit_error[scale(factor": "last wins",
-    "test_parameters_that_python_alone_would_stumble_over_are_an_edit_error[replace(": "text is read",
-    "test_a_seed_is_a_whole_number": "seeds are not checked",
-    "test_a_switch_is_true_or_false": "relative is not checked",
-    "test_an_address_is_a_text_or_an_address": "an edit's address is not checked",
-    "test_equal_values_hash_the_same": "-0.0 and 0.0 are equal with two hashes",
-    "test_numpys_numbers_are_numbers": "numpy's scalars other than float64 are refused",
-    "test_vectors_may_be_given_in_over[vectors0]": "set() of lists",
-    "test_values_in_over_are_checked_before_anything_runs": "only the edit as written is checked",
-    "test_a_mean_over_one_prompt_is_refused_before_anything_runs": "found while running",
-    "test_over_takes_whatever_the_parameter_takes[{'seed'": "int64 is not JSON",
-    "test_over_takes_whatever_the_parameter_takes[{'vector'": "set() of lists",
     "test_with_an_empty_tokenizer_is_refused": "not checked for a model in memory",
     "test_with_more_tokens_than_it_knows_is_refused": "not checked",
     "test_weights_cut_short": "SafetensorError is not caught",
@@ -99,9 +76,6 @@ KNOWN_BUGS = {
     "test_a_wrong_tap_is_found_out[mlp_post is before": "not held against the down projection",
     "test_wrong_dimensions_are_found_out[{'n_heads': 8": "heads are not held against the attention",
     "test_a_wrong_output_projection_is_found_out": "errors of out_proj itself are not caught",
-    "test_a_metric_at_a_word_with_a_slash_is_saved_too": "a slash nests zarr groups",
-    "test_a_store_of_someone_elses[attributes1]": "KeyError: variables",
-    "TestSaveRefusesToOverwrite::test_a_store_of_someone_elses": "any zarr 2 group is overwritten",
 }
 
 

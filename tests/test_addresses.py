@@ -20,7 +20,7 @@ from microtome.addresses import (
     Star,
     Word,
     check,
-    counterpart,
+    counterparts,
     parse,
     regions,
     spans,
@@ -352,15 +352,13 @@ def test_numbers_that_are_none_are_an_address_error(text):
 
 def test_in_a_prompt_of_the_same_length_a_place_is_the_same_position():
     other = Tokens.of_texts("a", " b", " c", " d", " e", " f")
-    moved = counterpart(parse('L0.z@"Pineapple"'), TOKENS, other)
-    assert regions(moved, DIMS, other)[0].indices[0] == (1,)
+    [moved] = counterparts(parse('L0.z@"Pineapple"'), DIMS, TOKENS, other)
+    assert moved.indices[0] == (1,)
 
 
 def test_in_a_prompt_of_another_length_only_roles_have_a_place():
     other = Tokens.of_texts("a", " b", " c")
-    assert regions(counterpart(parse("L0.z@last"), TOKENS, other), DIMS, other)[0].indices[0] == (
-        2,
-    )
+    assert counterparts(parse("L0.z@last"), DIMS, TOKENS, other)[0].indices[0] == (2,)
     for text in ("L0.z", "L0.z@0", 'L0.z@"pizza"', "L0.z@{last,0}", "L0.z@1:3"):
         with pytest.raises(PromptError, match="differ in length, 6 and 3 tokens"):
-            counterpart(parse(text), TOKENS, other)
+            counterparts(parse(text), DIMS, TOKENS, other)

@@ -198,17 +198,20 @@ class Region:
 
 # ---------------------------------------------------------------------------------------- parse
 
+_INT = "-?[0-9]{1,9}"
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _SELECTOR = re.compile(
     rf"""(?P<star>\*)
-    | (?P<span>-?\d*:(?:-?\d*)(?::-?\d*)?)
-    | (?P<index>-?\d+)
+    | (?P<span>(?:{_INT})?:(?:{_INT})?(?::(?:{_INT})?)?)
+    | (?P<index>{_INT})
     | (?P<group>\{{(?:[^{{}}"]|{_QUOTED})*\}})
     | (?P<word>{_QUOTED})
     | (?P<role>[A-Za-z_]\w*)""",
     re.VERBOSE,
 )
-_MEMBER = re.compile(rf"\s*(?:(?P<index>-?\d+)|(?P<word>{_QUOTED})|(?P<role>[A-Za-z_]\w*))\s*(,|$)")
+_MEMBER = re.compile(
+    rf"\s*(?:(?P<index>{_INT})|(?P<word>{_QUOTED})|(?P<role>[A-Za-z_]\w*))\s*(,|$)"
+)
 
 
 class _Reader:
@@ -376,6 +379,7 @@ def regions(address: Address, dims: Dimensions, tokens: Tokens) -> tuple[Region,
 
     Raises:
         AddressError: a part of the address names nothing in the model or in the prompt.
+        PromptError: a word or a role is not in the prompt.
 
     >>> dims = Dimensions(2, 3, 3, 12, 4, 48, 99)
     >>> [region] = regions(parse("L-1.z.h2@-1"), dims, Tokens.of_texts("a", " b"))
@@ -402,14 +406,23 @@ def regions(address: Address, dims: Dimensions, tokens: Tokens) -> tuple[Region,
     return tuple(Region(address.site, layer, tuple(found)) for layer in layers)
 
 
-def counterpart(address: Address, tokens: Tokens, other: Tokens) -> Address:
-    """The address, rewritten so that it names the same places in another prompt.
+def counterparts(
+    address: Address, dims: Dimensions, tokens: Tokens, other: Tokens
+) -> tuple[Region, ...]:
+    """The same places in another prompt: regions whose indices match `regions`' one by one.
 
     In a prompt of the same length a place is the same position; only a role goes where the other
     prompt has it. In one of another length nothing but roles can be aligned.
 
     Raises:
-        PromptError: the prompts differ in length and a position is not a role.
+        PromptError: the prompts differ in length and a position is not a role, or two roles share
+            a place in the one prompt and not in the other.
+
+    >>> dims = Dimensions(1, 1, 1, 8, 8, 8, 9)
+    >>> one = Tokens.of_texts("Sam", " saw", " Sally")
+    >>> [there] = counterparts(parse("L0.resid_pre@{0,-1}"), dims, one, one)
+    >>> there.indices[0]
+    (0, 2)
     """
     atoms = [a for p in address.places for a in (p.members if isinstance(p, Group) else (p,))]
     if len(tokens) != len(other) and not all(isinstance(atom, Role) for atom in atoms):
@@ -418,17 +431,41 @@ def counterpart(address: Address, tokens: Tokens, other: Tokens) -> Address:
             "their positions do not match. Address positions by a role that both have (@last, "
             f"@subject), or make them equally long.\n  {tokens}\n  {other}"
         )
+    return tuple(
+        replace(
+            region,
+            indices=tuple(
+                _counterpart(axis, selector, indices, address, tokens, other)
+                for axis, selector, indices in zip(
+                    region.site.axes, address.selectors, region.indices, strict=True
+                )
+            ),
+        )
+        for region in regions(address, dims, tokens)
+    )
 
-    def anchored(selector: Selector) -> Selector:
-        match selector:
-            case Word(text):
-                return Index(tokens.find(text))
-            case Group(members):
-                return Group(tuple(anchored(member) for member in members))  # type: ignore[misc]
-            case _:
-                return selector
 
-    return replace(address, selectors=tuple(map(anchored, address.selectors)))
+def _counterpart(
+    axis: str,
+    selector: Selector,
+    indices: tuple[int, ...],
+    address: Address,
+    tokens: Tokens,
+    other: Tokens,
+) -> tuple[int, ...]:
+    """Where each of a region's indices stands in the other prompt, in the same order."""
+    if axis not in POSITIONS or not isinstance(selector, Role | Group):
+        return indices
+    there: dict[int, int] = {}
+    for member in selector.members if isinstance(selector, Group) else (selector,):
+        here = _one(axis, member, len(tokens), address, tokens)
+        place = other.role(member.name) if isinstance(member, Role) else here
+        if there.setdefault(here, place) != place:
+            raise PromptError(
+                f"{address}: position {here} has two counterparts, {there[here]} and {place}, in "
+                f"the other prompt.\n  {tokens}\n  {other}"
+            )
+    return tuple(there[index] for index in indices)
 
 
 def check(address: Address, dims: Dimensions, tokens: Tokens) -> None:

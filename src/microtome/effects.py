@@ -129,11 +129,13 @@ class Effects:
             EffectsError: something that is not a saved result is in the way.
         """
         path = Path(path)
-        if path.exists() and not (path / ".zgroup").is_file():
+        if path.exists() and not {"format", "provenance"} <= _attributes_of(path).keys():
             raise EffectsError(f"{path} exists and is not a saved result; it is left alone.")
         # zarr lists variables by name; their order is the user's and is kept beside them.
-        form = {"format": FORMAT, "variables": list(map(str, self.data.data_vars))}
-        self.data.assign_attrs(form).to_zarr(path, mode="w", zarr_format=2)
+        names = list(map(str, self.data.data_vars))
+        data = self.data.rename({name: _file_name(name) for name in names})
+        form = {"format": FORMAT, "variables": names}
+        data.assign_attrs(form).to_zarr(path, mode="w", zarr_format=2)
         return path
 
     def __repr__(self) -> str:
@@ -161,14 +163,29 @@ def open_effects(path: str | Path) -> Effects:
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise EffectsError(f"{path} is no saved result ({error}).") from None
     written = data.attrs.pop("format", None)
-    if not isinstance(written, int):
+    if not isinstance(written, int) or "provenance" not in data.attrs:
         raise EffectsError(f"{path} is a zarr store, but not one that microtome wrote.")
     if written > FORMAT:
         raise EffectsError(
             f"{path} has format {written}, and this microtome reads up to {FORMAT}: "
             "a newer microtome wrote it; upgrade to open it."
         )
-    return Effects(data[data.attrs.pop("variables")])
+    names = data.attrs.pop("variables")
+    return Effects(data.rename({_file_name(name): name for name in names})[names])
+
+
+def _file_name(variable: str) -> str:
+    """A variable's name without the slash, which zarr takes for a folder's."""
+    return variable.replace("%", "%25").replace("/", "%2F")
+
+
+def _attributes_of(path: Path) -> dict[str, Any]:
+    """The attributes of a zarr store; none where it is something else."""
+    try:
+        found = json.loads((path / ".zattrs").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _frame(data: xr.Dataset) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from microtome.addresses import Region, counterpart, regions
+from microtome.addresses import Region, counterparts, regions
 from microtome.edits import Context, Edit, Source
 from microtome.errors import EditError, PromptError
 from microtome.model.anatomy import Anatomy
@@ -140,33 +140,28 @@ class Sources:
         The edits are alike but for their addresses, whose regions have one shape.
 
         Raises:
-            PromptError: there is no donor, or its positions do not match the prompt's.
             EditError: there are too few reference prompts.
+            PromptError: there is no donor, or positions do not match the prompt's.
         """
         match edits[0].source:
             case Source.NOTHING:
                 return None
             case Source.DONOR:
-                donor = donor_of(edits[0], encoded)
+                [donor] = others_of(edits[0], encoded, self._reference)
                 if self._donor is None or self._donor[0] != donor:
                     trace = record(self._hf, self._anatomy, donor, self._wanted)
                     self._donor = (donor, trace)
                 return self._values(edits, layer, encoded.tokens, *self._donor)
             case Source.REFERENCE:
-                traces = self._reference_traces(edits[0])
+                others = others_of(edits[0], encoded, self._reference)
                 return torch.stack(
                     [
                         self._values(edits, layer, encoded.tokens, tokens, trace)
-                        for tokens, trace in zip(self._reference, traces, strict=True)
+                        for tokens, trace in zip(others, self._reference_traces(), strict=True)
                     ]
                 ).mean(dim=0)
 
-    def _reference_traces(self, edit: Edit) -> list[Mapping[Place, Tensor]]:
-        if len(self._reference) < 2:
-            raise EditError(
-                f"{edit} needs at least two reference prompts: the mean over one prompt is the "
-                "value itself. Give more prompts, or reference=[…]."
-            )
+    def _reference_traces(self) -> list[Mapping[Place, Tensor]]:
         if self._references is None:
             self._references = [
                 record(self._hf, self._anatomy, tokens, self._wanted) for tokens in self._reference
@@ -184,26 +179,34 @@ class Sources:
         there = [
             region
             for edit in edits
-            for region in regions(
-                counterpart(edit.address, tokens, other), self._anatomy.dims, other
-            )
+            for region in counterparts(edit.address, self._anatomy.dims, tokens, other)
             if region.layer == layer
         ]
         return trace[there[0].site, layer][index(there, self._hf.device)]
 
 
-def donor_of(edit: Edit, encoded: Encoded) -> Tokens:
-    """The donor that an edit takes activations from.
+def others_of(edit: Edit, encoded: Encoded, reference: Sequence[Tokens]) -> Sequence[Tokens]:
+    """The texts whose activations an edit of a prompt needs.
 
     Raises:
-        PromptError: the prompt has none.
+        PromptError: it needs a donor, and the prompt has none.
+        EditError: it needs reference prompts, and there are fewer than two.
     """
-    if encoded.donor is None:
-        raise PromptError(
-            f"{edit} takes activations from the prompt's donor, and {encoded.prompt.text!r} has "
-            'none: give Prompt(…, donor="…").'
-        )
-    return encoded.donor
+    if edit.source is Source.DONOR:
+        if encoded.donor is None:
+            raise PromptError(
+                f"{edit} takes activations from the prompt's donor, and {encoded.prompt.text!r} "
+                'has none: give Prompt(…, donor="…").'
+            )
+        return [encoded.donor]
+    if edit.source is Source.REFERENCE:
+        if len(reference) < 2:
+            raise EditError(
+                f"{edit} needs at least two reference prompts: the mean over one prompt is the "
+                "value itself. Give more prompts, or reference=[…]."
+            )
+        return reference
+    return []
 
 
 def intervene(

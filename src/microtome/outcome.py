@@ -114,11 +114,12 @@ def run(
     tokenizer: PreTrainedTokenizerBase,
     encoded: tuple[Encoded, ...],
     edits: Sequence[Edit],
-    keep: Iterable[str],
+    keep: str | Iterable[str],
     reference: tuple[Encoded, ...],
 ) -> Run:
     """One full forward pass per prompt; see `Model.run`."""
-    addresses = [parse(address) for address in keep]
+    asked = [keep] if isinstance(keep, str) else keep
+    addresses = list(dict.fromkeys(parse(address) for address in asked))
     sources = Sources(
         hf,
         anatomy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -59,11 +60,13 @@ class Apply(Edit):
         return changed.to(values)
 
     def __str__(self) -> str:
-        module = getattr(self.fn, "__module__", None)
-        name = getattr(self.fn, "__qualname__", type(self.fn).__qualname__)
-        if module is None:  # torch's built-in functions do not say where they live
-            module, name = "torch", getattr(self.fn, "__name__", name)
-        return f'{self.name}("{module}:{name}") {self.address}'
+        module = getattr(self.fn, "__module__", None) or "torch"
+        qualified = getattr(self.fn, "__qualname__", type(self.fn).__qualname__)
+        # torch's built-in functions name a private class as their owner, but stand in the module.
+        for name in (getattr(self.fn, "__name__", qualified), qualified):
+            if getattr(sys.modules.get(module), name, None) is self.fn:
+                return f'{self.name}("{module}:{name}") {self.address}'
+        return f'{self.name}("{module}:{qualified}") {self.address}'
 
 
 def _imported(path: str) -> Callable[[Tensor], Tensor]:

@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from enum import Enum
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import torch
@@ -66,8 +67,11 @@ class Edit(ABC):
     address: Address
 
     def __post_init__(self) -> None:
-        if isinstance(self.address, str):
-            object.__setattr__(self, "address", parse(self.address))
+        given: object = self.address
+        if isinstance(given, str):
+            object.__setattr__(self, "address", parse(given))
+        elif not isinstance(given, Address):
+            raise EditError(f"{self.name} takes an address such as 'L5.z.h3', not {given!r}.")
 
     @property
     def source(self) -> Source:
@@ -135,9 +139,20 @@ def number(value: object, what: str) -> float:
     Raises:
         EditError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise EditError(f"{what} must be a finite number, not {value!r}.")
-    return float(value)
+    return float(value) + 0.0  # -0 becomes 0: they are equal and must read and hash alike
+
+
+def whole(value: object, what: str) -> int:
+    """A parameter that must be a whole number.
+
+    Raises:
+        EditError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise EditError(f"{what} must be a whole number, not {value!r}.")
+    return int(value)
 
 
 def one_of(value: str, options: tuple[str, ...], what: str) -> str:

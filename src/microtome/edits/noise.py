@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.addresses import Region
-from microtome.edits.base import Context, Edit, number, one_of
+from microtome.edits.base import Context, Edit, number, one_of, whole
 from microtome.errors import EditError
 
 
@@ -43,6 +43,10 @@ class Noise(Edit):
         object.__setattr__(self, "std", number(self.std, "noise's std"))
         if self.std < 0:
             raise EditError(f"noise's std must be 0 or more, not {self.std}.")
+        object.__setattr__(self, "seed", whole(self.seed, "noise's seed"))
+        given: object = self.relative
+        if not isinstance(given, bool):
+            raise EditError(f"noise(relative=…) must be True or False, not {given!r}.")
         one_of(self.how, ("replace", "add"), "noise(how=…)")
 
     def check(self, region: Region) -> None:

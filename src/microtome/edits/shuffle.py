@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.addresses import Region
-from microtome.edits.base import Context, Edit
+from microtome.edits.base import Context, Edit, whole
 from microtome.errors import EditError
 
 
@@ -31,6 +31,10 @@ class Shuffle(Edit):
     name: ClassVar[str] = "shuffle"
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "seed", whole(self.seed, "shuffle's seed"))
 
     def check(self, region: Region) -> None:
         """One coordinate has no order to lose."""

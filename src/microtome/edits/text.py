@@ -58,6 +58,8 @@ def _split(text: str, name: str, operation: type[Edit]) -> tuple[list[Any], dict
             call = ast.parse(text[: at + 1], mode="eval").body
         except SyntaxError:  # a parenthesis inside the parameters: try the next one
             continue
+        except (ValueError, RecursionError, MemoryError):  # nothing that a person writes
+            break
         if isinstance(call, ast.Call):
             return (*_arguments(call, text, operation), text[at + 1 :].strip())
     raise EditError(f"Cannot read the parameters in {text!r}. Form: {form(operation)}.")
@@ -69,9 +71,11 @@ def _arguments(
     try:
         positional = [ast.literal_eval(argument) for argument in call.args]
         named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except ValueError:
+        if len(named) < len(call.keywords):
+            raise ValueError("a parameter is given twice")
+    except (ValueError, TypeError, RecursionError, MemoryError):
         raise EditError(
-            f"Parameters are numbers, quoted words and lists; cannot read those of {text!r}. "
-            f"Form: {form(operation)}."
+            "Parameters are numbers, quoted words and lists, each given once; cannot read "
+            f"{text!r}. Form: {form(operation)}."
         ) from None
     return positional, named

@@ -36,9 +36,13 @@ class Values:
         if isinstance(given, Tensor):
             given = given.detach().cpu().to(torch.float64).numpy()
         try:
-            array = np.array(given, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise EditError(f"Expected a number or an array of numbers, not {given!r}.") from None
+            numbers = np.asarray(given)
+        except ValueError:  # rows of different lengths
+            numbers = np.empty(0, dtype=object)
+        if numbers.dtype.kind not in "iuf":
+            raise EditError(f"Expected a finite number or an array of them, not {given!r}.")
+        array = np.array(numbers, dtype=np.float64)
+        array += 0.0  # -0 becomes 0, and hashes as it
         if not np.isfinite(array).all() or not array.size:
             raise EditError("Values must be finite numbers, at least one.")
         array.flags.writeable = False

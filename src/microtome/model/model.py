@@ -39,7 +39,7 @@ class Model:
         self,
         prompts: Prompt | str | Iterable[Prompt | str],
         edits: Edit | str | Iterable[Edit | str] = (),
-        keep: Iterable[str] = (),
+        keep: str | Iterable[str] = (),
         reference: Iterable[Prompt | str] = (),
     ) -> outcome.Run:
         """Run prompts with edits, one full forward pass each, and keep some activations.

@@ -16,10 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from microtome.addresses import Region, counterpart, regions, spans
+import numpy as np
+
+from microtome.addresses import Region, counterparts, regions, spans
 from microtome.edits import Edit, Source
 from microtome.errors import SweepError, did_you_mean, listing
-from microtome.interventions import donor_of
+from microtome.interventions import others_of
 from microtome.prompts import Encoded
 from microtome.sites import Dimensions
 
@@ -150,7 +152,8 @@ def make_plan(
     choice = choose(engine, edits)
     varied = _varied(edits, over or {})
     for one in encoded:
-        _check(edits, dims, one, reference)
+        for _, chosen in _variants(edits, varied):
+            _check(chosen, dims, one, reference)
     ranges = [_ranges(edits, dims, one) for one in encoded]
     stars = [Axis(name, tuple(range(max(len(r[name]) for r in ranges)))) for name in ranges[0]]
     axes = (Axis("prompt", tuple(range(len(encoded)))), *stars, *varied)
@@ -218,9 +221,17 @@ def _varied(edits: Sequence[Edit], over: Mapping[str, Sequence[Any]]) -> tuple[A
             )
         if isinstance(values, str) or not len(values):
             raise SweepError(f"over={{{name!r}: …}} takes a list of values, at least one.")
-        if len(set(values)) < len(values):
-            raise SweepError(f"over={{{name!r}: …}} holds a value twice: {list(values)}.")
+        labels = [coordinate(value) for value in values]
+        if len(set(labels)) < len(labels):
+            raise SweepError(f"over={{{name!r}: …}} holds a value twice: {listing(labels)}.")
     return tuple(Axis(name, tuple(values)) for name, values in over.items())
+
+
+def coordinate(value: Any) -> str | float | int:
+    """How a value of ``over=`` stands on its axis: a number or a word as it is, others as text."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if isinstance(value, str | int | float) else str(value)
 
 
 def _variants(
@@ -260,11 +271,8 @@ def _check(
         first = edit.at(**{name: span[0] for name, span in spans_.items()})
         for region in regions(first.address, dims, one.tokens):
             edit.check(region)
-        others = [donor_of(edit, one)] if edit.source is Source.DONOR else []
-        if edit.source is Source.REFERENCE:
-            others = [other.tokens for other in reference]
-        for other in others:
-            regions(counterpart(first.address, one.tokens, other), dims, other)
+        for other in others_of(edit, one, [r.tokens for r in reference]):
+            counterparts(first.address, dims, one.tokens, other)
 
 
 # ------------------------------------------------------------------------------------------ cost

@@ -35,7 +35,7 @@ from microtome.sites import POSITIONS
 from microtome.sweep import reference
 from microtome.sweep.engine import Walk
 from microtome.sweep.measured import Array, Index, Measured
-from microtome.sweep.plan import DEFAULT_MEMORY, Plan, make_plan
+from microtome.sweep.plan import DEFAULT_MEMORY, Plan, coordinate, make_plan
 from microtome.sweep.verify import choose
 from microtome.sweep.verify import verify as check
 
@@ -115,7 +115,10 @@ def sweep(
         "actual": {"seconds": round(seconds, 3), **measured.work},
         "spec": {
             "edits": [str(e) for e in edits],
-            "over": {name: list(values) for name, values in (over or {}).items()},
+            "over": {
+                name: [coordinate(value) for value in values]
+                for name, values in (over or {}).items()
+            },
             "metrics": [str(reading) for reading in asked],
             "prompts": [one.prompt.as_dict() for one in encoded],
             "reference": [one.prompt.as_dict() for one in references] if others else [],
@@ -182,7 +185,9 @@ def measure(
 def label(model: Model, plan: Plan, encoded: Sequence[Encoded], measured: Measured) -> xr.Dataset:
     """What was measured, with the names of its dimensions and their coordinates."""
     dims = tuple(axis.name for axis in plan.axes)
-    coordinates: dict[str, Any] = {axis.name: list(axis.values) for axis in plan.axes}
+    coordinates: dict[str, Any] = {
+        axis.name: [coordinate(value) for value in axis.values] for axis in plan.axes
+    }
     coordinates["text"] = ("prompt", _texts([one.prompt.text for one in encoded]))
     for name in (name for name in dims if name in POSITIONS):
         coordinates["token"] = (("prompt", name), _pieces(encoded, len(coordinates[name])))
