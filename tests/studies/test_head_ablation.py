@@ -1,0 +1,120 @@
+"""Each claim's measurement, on data where the right verdict is known, both ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from microtome import studies
+from microtome.studies import head_ablation as study
+from microtome.studies.study import Measured
+
+
+def layer_by_head(values) -> xr.DataArray:
+    values = np.asarray(values, dtype=float)
+    layers, heads = values.shape
+    return xr.DataArray(
+        values, {"layer": range(layers), "head": range(heads)}, ("layer", "head")
+    )
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).normal(size=(12, 12))
+
+
+def test_scattered_effects_have_no_region(noise):
+    assert study.measure_scattered(layer_by_head(noise)).holds
+
+
+def test_effects_of_one_layer_are_a_region(noise):
+    noise[7] *= 100
+    measured = study.measure_scattered(layer_by_head(noise))
+    assert not measured.holds
+    assert "layer 7" in measured.text
+
+
+@pytest.mark.parametrize(("size", "holds"), [(0.009, True), (0.011, False)])
+def test_the_contrast_moves_or_not(size, holds):
+    effect = np.zeros((2, 2))
+    effect[1, 0] = -size
+    assert study.measure_contrast(layer_by_head(effect)) == Measured(
+        f"largest change of probability {size:.2g}", holds
+    )
+
+
+class Cells:
+    """As much of an `Effects` as counting tokens needs."""
+
+    def __init__(self, tokens):
+        self.data = {"top1_token": xr.DataArray(np.array(tokens, dtype=object))}
+        self.n_cells = len(tokens)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "holds"),
+    [
+        ([" Germany"] * 143 + [" the"], True),
+        ([" Germany"] * 144, False),
+        ([" Germany"] * 143 + [" a"], False),
+    ],
+)
+def test_top_tokens_are_counted(tokens, holds):
+    measured = study.measure_top1(Cells(tokens))
+    assert measured.holds is holds
+    assert "of 144" in measured.text
+
+
+def test_small_means_without_a_trend(noise):
+    centred = 0.01 * (noise - noise.mean())
+    assert study.measure_means(layer_by_head(centred), spread=1.0).holds
+
+
+@pytest.mark.parametrize("drift", ["trend", "off centre", "large"])
+def test_means_that_drift_are_off_centre_or_large(noise, drift):
+    means = 0.01 * (noise - noise.mean())
+    match drift:
+        case "trend":
+            means += 0.01 * (np.arange(12)[:, None] - 5.5)
+        case "off centre":
+            means += 0.02
+        case "large":
+            means *= 50
+    assert not study.measure_means(layer_by_head(means), spread=1.0).holds
+
+
+def test_methods_that_agree_and_that_do_not(noise):
+    other = np.random.default_rng(1).normal(size=noise.shape)
+    same = study.measure_agreement(layer_by_head(noise), layer_by_head(noise + 0.01 * other))
+    apart = study.measure_agreement(layer_by_head(noise), layer_by_head(other))
+    assert same.holds
+    assert not apart.holds
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "out"
+    return studies.run("head-ablation", model="nano", out=out), out
+
+
+def test_it_leaves_a_whole_folder(result):
+    done, out = result
+    for name in ("report.html", "summary.json", "effects/zero.zarr", "effects/mean.zarr"):
+        assert (out / name).exists()
+    for figure in ("zero-target", "zero-contrast", "mean-target", "head-means"):
+        assert (out / "figures" / f"{figure}.png").stat().st_size > 5_000
+    assert done.effects["zero"].n_cells == done.summary["cells"]
+
+
+def test_claims_about_another_checkpoint_are_not_judged(result):
+    done, _ = result
+    assert {finding.verdict for finding in done.findings} == {"not comparable on this model"}
+    assert all(finding.measured for finding in done.findings)
+
+
+def test_head_means_are_those_of_z(result, nano):
+    means, spread = study.head_means(nano, study.PROMPT)
+    z = nano.run(study.PROMPT, keep=["L2.z.h3"])["L2.z.h3"]
+    assert float(means.sel(layer=2, head=3)) == pytest.approx(float(z.mean()), abs=1e-6)
+    assert spread > 0

@@ -1,0 +1,118 @@
+"""The parts of `ioi-head-token`, each against what is known of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import microtome as mt
+from microtome import studies
+from microtome.errors import PromptError
+from microtome.studies import ioi_head_token as study
+
+SCORE = "logit_diff"
+
+
+def layer_by_head(values) -> xr.DataArray:
+    values = np.asarray(values, dtype=float)
+    layers, heads = values.shape
+    return xr.DataArray(
+        values, {"layer": range(layers), "head": range(heads)}, ("layer", "head")
+    )
+
+
+class Map:
+    """As much of an `Effects` as a map of one prompt is."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values, dtype=float)
+
+    def delta(self, metric):
+        dims = ("layer", "head")[: self.values.ndim]
+        return xr.DataArray(self.values[None], dims=("prompt", *dims))
+
+
+@pytest.mark.parametrize(("single", "holds"), [(2.4, True), (2.6, False)])
+def test_heads_beside_hidden_states(single, holds):
+    measured = study.measure_tiny(Map([[0.1, -single]]), Map([1.0, -10.0]))
+    assert measured.holds is holds
+    assert f"ratio {single / 10:.2g}" in measured.text
+
+
+@pytest.mark.parametrize(("late", "holds"), [(5.0, True), (1.0, False), (0.2, False)])
+def test_larger_in_the_last_third(late, holds):
+    effect = np.random.default_rng(0).normal(size=(9, 8))
+    effect[6:] *= late
+    measured = study.measure_late(layer_by_head(effect))
+    assert measured.holds is holds
+    assert "from layer 6 on" in measured.text
+
+
+@pytest.mark.parametrize(
+    ("values", "holds"),
+    [([[1.0, -0.5]], True), ([[1.0, 0.5]], False), ([[1.0, -0.001]], False)],
+)
+def test_raising_and_lowering(values, holds):
+    assert study.measure_both_ways(layer_by_head(values)).holds is holds
+
+
+@pytest.mark.parametrize(("deviation", "holds"), [(7e-7, True), (9e-7, False)])
+def test_the_equation_is_held_to_rounding(deviation, holds):
+    parts = xr.Dataset(
+        {"deviation": ("layer", [0.0, deviation]), "rounding": ("layer", [1e-7, 1e-7])}
+    )
+    assert study.measure_equation(parts).holds is holds
+
+
+def test_block_parts_are_those_of_the_model(nano):
+    parts = study.block_parts(nano, study.PROMPT)
+    [encoded] = nano.encode(study.PROMPT)
+    with torch.no_grad():
+        hidden = nano.hf(torch.tensor([encoded.tokens.ids]), output_hidden_states=True)
+    for layer, state in enumerate(hidden.hidden_states[:-1]):
+        norm = float(state[0, -1].norm())
+        assert float(parts["x_in"][layer]) == pytest.approx(norm, rel=1e-5)
+    assert study.measure_equation(parts).holds
+
+
+def test_head_shares_add_up_to_attention(tiny64):
+    prompt = mt.Prompt("Berlin is the capital of")
+    shares = study.head_shares(tiny64, prompt)
+    z = tiny64.run(prompt, keep=["L1.z@-1"])["L1.z@-1"].values[0, 0]
+    weight = tiny64.hf.transformer.h[1].attn.c_proj.weight.detach().numpy()
+    for head in range(4):
+        own = z[head] @ weight[8 * head : 8 * (head + 1)]
+        assert float(shares.sel(layer=1, head=head)) == pytest.approx(np.linalg.norm(own))
+
+
+def test_all_heads_together_are_the_last_group(nano):
+    """Patching every head at the last token is one cell that can be written by hand."""
+    heads = mt.sweep(nano, study.PROMPT, "patch L*.z.h*@-1", metrics=SCORE)
+    groups = study.patch_groups(nano, study.PROMPT, heads)
+    dims = nano.anatomy.dims
+    assert groups["k"].tolist()[-1] == dims.n_layers * dims.n_heads
+    whole = mt.sweep(nano, study.PROMPT, "patch L:.z@-1", metrics=SCORE)
+    assert groups["strongest"].iloc[-1] == pytest.approx(float(whole.data[SCORE]), abs=1e-4)
+    strongest = heads.top(1, SCORE).iloc[0]
+    assert groups["strongest"].iloc[0] == pytest.approx(strongest["edited"], abs=1e-4)
+    assert groups["lowering"].iloc[0] == pytest.approx(float(heads.data[SCORE].min()), abs=1e-4)
+
+
+def test_a_donor_of_another_length_is_refused(nano):
+    prompt = mt.Prompt(
+        study.PROMPT.text, donor="Sally gave a gift to", target=" Sally", contrast=" Sam"
+    )
+    with pytest.raises(PromptError, match="must have the same number"):
+        studies.run("ioi-head-token", model=nano, prompt=prompt)
+
+
+def test_the_study_runs_whole(nano, tmp_path):
+    done = studies.run("ioi-head-token", model=nano, out=tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").exists()
+    verdicts = [finding.verdict for finding in done.findings]
+    assert verdicts == ["not comparable on this model"] * 3 + ["holds"]
+    # nano knows the answer, and the donor's hidden state turns it round.
+    assert done.summary["clean_score"] > 2
+    assert float(done.effects["hidden"].data[SCORE].min()) < 0
