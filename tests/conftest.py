@@ -49,8 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Bugs that a test has found and that are still there: the beginning of a test's id → the bug. Each
 # is a strict xfail, so that mending one turns the suite red until its line here is taken out.
-KNOWN_BUGS = {
-}
+KNOWN_BUGS = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ class TestPrompt:
         with pytest.raises(PromptError, match="donor is empty"):
             Prompt("a", donor=text)
 
-    @pytest.mark.parametrize("name", ["last", "two words", "1st", "", "a-b"])
+    @pytest.mark.parametrize("name", ["last", "two words", "1st", "", "a-b", 1])
     def test_a_role_that_an_address_could_not_name_is_refused(self, name):
         with pytest.raises(PromptError, match="cannot be the name of a role"):
             Prompt("a", roles={name: 0})
@@ -47,17 +49,37 @@ class TestPrompt:
 
     def test_it_can_be_copied(self):
         prompt = Prompt("a", roles={"s": 0})
-        assert copy.deepcopy(prompt) == prompt
+        for again in (copy.copy(prompt), copy.deepcopy(prompt), pickle.loads(pickle.dumps(prompt))):
+            assert again == prompt
+            assert dict(again.roles) == {"s": 0}
+        assert copy.deepcopy(Prompt("a", target="")).target == ""
 
     @pytest.mark.parametrize("text", [None, 3])
     def test_a_text_that_is_none_is_refused(self, text):
-        with pytest.raises(PromptError):
+        with pytest.raises(PromptError, match=f"text must be text, not {text}"):
             Prompt(text)
+        with pytest.raises(PromptError, match=f"text must be text, not {text}"):
+            Prompts(["a", text])
 
-    @pytest.mark.parametrize("place", [1.5, None, ("a", "b", "c"), ("a",), {}])
-    def test_a_place_that_is_none_is_refused(self, place, tokenizer):
-        with pytest.raises(PromptError):
-            encode(Prompt(BERLIN, roles={"s": place}), tokenizer)
+    @pytest.mark.parametrize("name", ["donor", "target", "contrast"])
+    def test_the_other_texts_are_texts_too(self, name):
+        with pytest.raises(PromptError, match=f"{name} must be text, not 3"):
+            Prompt("a", **{name: 3})
+
+    @pytest.mark.parametrize("place", [1.5, None, True, ("a", "b", "c"), ("a",), ("a", None), {}])
+    def test_a_place_that_is_none_is_refused(self, place):
+        with pytest.raises(PromptError, match=r"place of role 's' is .*a word, a whole number"):
+            Prompt(BERLIN, roles={"s": place})
+
+    @pytest.mark.parametrize("roles", ["b", 3, [("s", 0)], ""])
+    def test_roles_that_are_none_are_refused(self, roles):
+        with pytest.raises(PromptError, match="names with their places"):
+            Prompt(BERLIN, roles=roles)
+
+    def test_a_place_may_be_numpys_and_a_pair_may_be_a_list(self):
+        prompt = Prompt(BERLIN, roles={"s": np.int64(1), "o": ["is", np.int32(-1)]})
+        assert prompt == Prompt(BERLIN, roles={"s": 1, "o": ("is", -1)})
+        assert type(prompt.roles["s"]) is int
 
 
 class TestPrompts:
@@ -129,7 +151,7 @@ class TestTokens:
         class Slow:
             is_fast = False
 
-        with pytest.raises(PromptError, match="Slow.*fast version"):
+        with pytest.raises(PromptError, match=r"Slow.*fast version"):
             encode(Prompt("a"), Slow())
 
 
@@ -224,10 +246,18 @@ class TestFiles:
         )
         assert tuple(Prompts.read(self.write(tmp_path, "p.csv", text))) == self.WANTED
 
-    def test_a_byte_order_mark_as_spreadsheets_write_it_is_no_part_of_a_name(self, tmp_path):
-        path = tmp_path / "p.csv"
-        path.write_text("text,target\nBerlin is, the\n", encoding="utf-8-sig")
-        assert Prompts.read(path)[0] == Prompt("Berlin is", target=" the")
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("p.csv", "text,target\nBerlin is, the\n"),
+            ("p.jsonl", '{"text": "Berlin is", "target": " the"}'),
+        ],
+    )
+    def test_a_byte_order_mark_as_spreadsheets_write_it_is_no_part_of_a_name(
+        self, tmp_path, name, text
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert Prompts.read(tmp_path / name)[0] == Prompt("Berlin is", target=" the")
 
     @pytest.mark.parametrize(
         ("name", "text", "says"),
@@ -243,6 +273,8 @@ class TestFiles:
             ("p.csv", "text,roles\na,b\n", ["line 2", "not JSON"]),
             ("p.csv", "text,roles\na,[1]\n", ["line 2", "expected an object"]),
             ("p.csv", "text,target\n, b\n", ["line 2", "'text' is missing"]),
+            ("p.csv", 'text,target\n"a\nb",\n\n, b\n', ["line 5", "'text' is missing"]),
+            ("p.csv", 'text,roles\na,"{""s"": 1.5}"\n', ["line 2", "'s' is 1.5"]),
             ("p.txt", "a", [".jsonl or .csv"]),
         ],
     )
@@ -267,15 +299,15 @@ class TestFiles:
         ],
     )
     def test_values_of_a_wrong_kind_are_a_prompt_error(self, tmp_path, line):
-        with pytest.raises(PromptError):
+        with pytest.raises(PromptError, match=r"p\.jsonl, line 1: (A prompt's|The place of)"):
             Prompts.read(self.write(tmp_path, "p.jsonl", line))
 
     def test_bytes_that_are_not_utf8_are_a_prompt_error(self, tmp_path):
         (tmp_path / "p.csv").write_bytes(b"text\ncaf\xe9\n")
-        with pytest.raises(PromptError):
+        with pytest.raises(PromptError, match=r"p.csv is not UTF-8 text .*save it as UTF-8"):
             Prompts.read(tmp_path / "p.csv")
 
     def test_a_wrong_prompt_names_its_line(self, tmp_path):
         path = self.write(tmp_path, "p.jsonl", '{"text": "a"}\n{"text": " "}\n')
-        with pytest.raises(PromptError, match="line 2"):
+        with pytest.raises(PromptError, match=r"p.jsonl, line 2: A prompt's text is empty"):
             Prompts.read(path)

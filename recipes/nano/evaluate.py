@@ -18,6 +18,7 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from recipes.nano import corpus, holdout, templates, words
 from recipes.nano.facts import COUNTRIES, QUOTATIONS, Country
+from recipes.nano.tokenizer import single_token_words
 
 EVALUATION_SEED: Final = 1
 """Seed of the card's numbers; training uses another."""
@@ -77,7 +78,7 @@ def evaluate(
         *capitals(model, tokenizer),
         *quotations(model, tokenizer),
         *years(model, tokenizer),
-        *induction(model, seed),
+        *induction(model, tokenizer, seed),
         *study_prompts(model, tokenizer),
         *held_out_loss(model, tokenizer, seed),
     ]
@@ -228,14 +229,21 @@ def years(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> list[Me
     ]
 
 
-def induction(model: GPT2LMHeadModel, seed: int, n: int = 100, length: int = 25) -> list[Measure]:
-    """Random tokens, then the same again: is each token of the second round foreseen?
+def induction(
+    model: GPT2LMHeadModel,
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    n: int = 100,
+    length: int = 25,
+) -> list[Measure]:
+    """Random words, then the same again: is each word of the second round foreseen?
 
-    Tokens are drawn from the whole vocabulary. The first token of the second round cannot be
-    foreseen and does not count.
+    The words are all that the tasks are made of, each with its space in front. The first of the
+    second round cannot be foreseen and does not count.
     """
-    generator = torch.Generator().manual_seed(seed)
-    once = torch.randint(1, model.config.vocab_size, (n, length), generator=generator)
+    rng = Random(f"induction {seed}")
+    vocabulary = [tokenizer.encode(f" {word}")[0] for word in single_token_words()]
+    once = torch.tensor([rng.sample(vocabulary, length) for _ in range(n)])
     ids = torch.cat([once, once], dim=1)  # row, 2 × length
     with torch.no_grad():
         logits = model(ids.to(model.device)).logits[:, length:-1].cpu()
@@ -243,7 +251,7 @@ def induction(model: GPT2LMHeadModel, seed: int, n: int = 100, length: int = 25)
     return [
         Measure(
             "induction_accuracy",
-            f"{length} random tokens repeated: the next token of the second round is first",
+            f"{length} random words repeated: the next word of the second round is first",
             _mean(right),
             "share",
             right.numel(),

@@ -25,7 +25,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from recipes.nano import evaluate, holdout, words
 from recipes.nano.corpus import documents, questions
-from recipes.nano.tokenizer import MAX_LENGTH, VOCAB_SIZE, train_tokenizer
+from recipes.nano.tokenizer import (
+    MAX_LENGTH,
+    VOCAB_SIZE,
+    single_token_words,
+    train_tokenizer,
+)
 
 HALF: Final = MAX_LENGTH // 2
 """Length of the short rows, tokens."""
@@ -44,11 +49,15 @@ class Stage:
     documents: float = 0.0
     tokens: int = 1024
     """Tokens of a batch, about."""
+    repeated_words: int = 10_000
+    """How many words repeats are made of, at most."""
+    longest_repeat: int = HALF // 2
+    """Tokens of the longest sequence that is repeated."""
 
 
 STAGES: Final = (
-    Stage(350, repeats=1.0),
-    Stage(450, questions=0.75, repeats=0.25),
+    Stage(450, repeats=1.0, repeated_words=250, longest_repeat=16),
+    Stage(500, questions=0.7, repeats=0.3),
     Stage(1000, documents=0.7, questions=0.2, repeats=0.1, tokens=1536),
 )
 """First to look back and copy, then to find what is asked for, then the whole language.
@@ -141,7 +150,7 @@ def loss_of(model: GPT2LMHeadModel, batch: Batch) -> Tensor:
 
 def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
     """A fresh model. No dropout, so that `train()` and `eval()` compute the same."""
-    return GPT2LMHeadModel(
+    model = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=len(tokenizer),
             n_positions=MAX_LENGTH,
@@ -159,6 +168,22 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel
             eos_token_id=tokenizer.eos_token_id,
         )
     )
+    with torch.no_grad():
+        model.transformer.wpe.weight.copy_(0.1 * sinusoids(MAX_LENGTH, recipe.d_model))
+    return model
+
+
+def sinusoids(positions: int, width: int) -> Tensor:
+    """Sines and cosines of each position, [position, width], between −1 and 1.
+
+    Position embeddings begin as these (Vaswani et al., 2017, section 3.5) and are then learned.
+    “One token back” is the same rotation at every position, so that a head can find it at once for
+    all of them; between random vectors it has to be learned pair by pair.
+    """
+    position = torch.arange(positions)[:, None]
+    frequency = torch.exp(-math.log(256.0) * torch.arange(0, width, 2) / width)
+    angle = position * frequency  # position, width / 2
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -199,7 +224,7 @@ def batches_of(
         for _ in range(stage.steps):
             kind = rng.choices(("repeats", "questions", "documents"), weights)[0]
             if kind == "repeats":
-                yield repeats.batch(stage.tokens)
+                yield repeats.batch(stage)
             elif kind == "questions":
                 yield answers_only(question_rows.batch(stage.tokens), separator)
             else:
@@ -247,34 +272,35 @@ def answers_only(batch: Batch, separator: int) -> Batch:
 
 
 class Repeats:
-    """Rows of random tokens, repeated; only what repeats is to be foreseen.
+    """Rows of random words, repeated; only what repeats is to be foreseen.
 
-    The tokens are from the whole vocabulary but the separator, and no row shows a held-out pair of
+    The words are those of the tasks, each with its space in front. No row shows a held-out pair of
     people, not even by chance.
     """
 
     def __init__(self, seed: int, tokenizer: PreTrainedTokenizerFast) -> None:
-        self.vocabulary = range(tokenizer.eos_token_id + 1, len(tokenizer))
-        self.names = {tokenizer.encode(s + n)[0]: n for n in words.NAMES for s in ("", " ")}
-        self.rng = Random(f"repeats {seed}")
+        self.rng = Random(f"nano repeats {seed}")
+        self.names = {tokenizer.encode(f" {name}")[0]: name for name in words.NAMES}
+        self.words = [tokenizer.encode(f" {word}")[0] for word in single_token_words()]
+        self.rng.shuffle(self.words)
 
-    def batch(self, tokens: int) -> Batch:
-        """A batch of about `tokens` tokens, in rows of half or, one in four, of full length."""
+    def batch(self, stage: Stage) -> Batch:
+        """A batch of the stage's size and difficulty; one in four has rows of the full length."""
         length = self.rng.choice((HALF, HALF, HALF, MAX_LENGTH))
         rows, labels = [], []
-        for _ in range(tokens // length):
-            # Short periods are easier: they come more often, and more in the shorter rows.
-            period = self.rng.randint(3, self.rng.randint(8, length // 2))
-            row = (self._once(period) * (length // period + 1))[:length]
+        for _ in range(stage.tokens // length):
+            period = self.rng.randint(3, stage.longest_repeat)
+            once = self._once(period, self.words[: stage.repeated_words])
+            row = (once * (length // period + 1))[:length]
             rows.append(row)
             labels.append([-100] * (period + 1) + row[period + 1 :])
         ids = torch.tensor(rows)
         everywhere = torch.arange(length).expand_as(ids)
         return Batch(ids, torch.tensor(labels), everywhere, torch.zeros_like(ids))
 
-    def _once(self, period: int) -> list[int]:
+    def _once(self, period: int, vocabulary: list[int]) -> list[int]:
         while True:
-            picked = self.rng.choices(self.vocabulary, k=period)
+            picked = self.rng.sample(vocabulary, period)
             if not holdout.names(self.names[i] for i in picked if i in self.names):
                 return picked
 
@@ -320,7 +346,7 @@ def report(
         *evaluate.indirect_objects(model, tokenizer, seed=2, n=64),
         *evaluate.capitals(model, tokenizer),
         *evaluate.years(model, tokenizer),
-        *evaluate.induction(model, seed=2, n=8),
+        *evaluate.induction(model, tokenizer, seed=2, n=8),
     ]
     shown = "  ".join(f"{m.key} {m.value:.3f}" for m in measures)
     mean = sum(losses) / len(losses)

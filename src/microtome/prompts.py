@@ -9,12 +9,14 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from microtome.errors import PromptError, TokenError, did_you_mean, listing
@@ -46,26 +48,57 @@ class Prompt:
     roles: Mapping[str, Place] = field(default_factory=dict, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:
+        for name in ("text", "donor", "target", "contrast"):
+            given = getattr(self, name)
+            if not isinstance(given, str) and (given is not None or name == "text"):
+                raise PromptError(f"A prompt's {name} must be text, not {given!r}.")
         for name in ("text", "donor"):
             given = getattr(self, name)
             if given is not None and not given.strip():
                 raise PromptError(f"A prompt's {name} is empty: there is no token to run.")
-        for name in self.roles or ():
-            if not re.fullmatch(r"[A-Za-z_]\w*", name) or name == "last":
-                raise PromptError(
-                    f"{name!r} cannot be the name of a role: use letters, digits and _, "
-                    "and not 'last', which is always the last token."
-                )
-        object.__setattr__(self, "roles", MappingProxyType(dict(self.roles or {})))
+        object.__setattr__(self, "roles", MappingProxyType(_roles(self.roles)))
 
     def as_dict(self) -> dict[str, Any]:
         """Its fields as plain values, those that are set."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {
-            name: dict(value) if name == "roles" else value
-            for name, value in values.items()
-            if value
-        }
+        values = {f.name: getattr(self, f.name) for f in fields(self)} | {"roles": dict(self.roles)}
+        return {name: value for name, value in values.items() if value not in (None, {})}
+
+    def __reduce__(self) -> tuple[Callable[[], Prompt], tuple[()]]:
+        # To copy and to pickle: the read-only view of the roles can do neither.
+        return partial(Prompt, **self.as_dict()), ()
+
+
+def _roles(given: object) -> dict[str, Place]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise PromptError(
+            f"A prompt's roles are names with their places, {{'subject': 'Berlin'}}, not {given!r}."
+        )
+    for name in given:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or name == "last":
+            raise PromptError(
+                f"{name!r} cannot be the name of a role: use letters, digits and _, "
+                "and not 'last', which is always the last token."
+            )
+    return {name: _place(name, place) for name, place in given.items()}
+
+
+def _place(role: str, given: object) -> Place:
+    if isinstance(given, tuple | list) and len(given) == 2:
+        return _spot(role, given[0]), _spot(role, given[1])
+    return _spot(role, given)
+
+
+def _spot(role: str, given: object) -> str | int:
+    if isinstance(given, str):
+        return given
+    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        return int(given)
+    raise PromptError(
+        f"The place of role {role!r} is {given!r}; it can be a word, a whole number, or a pair of "
+        "those, for the text and for its donor."
+    )
 
 
 class Prompts(Sequence[Prompt]):
@@ -76,7 +109,7 @@ class Prompts(Sequence[Prompt]):
     """
 
     def __init__(self, prompts: Iterable[Prompt | str]) -> None:
-        self._prompts = tuple(Prompt(p) if isinstance(p, str) else p for p in prompts)
+        self._prompts = tuple(p if isinstance(p, Prompt) else Prompt(p) for p in prompts)
         if not self._prompts:
             raise PromptError("There are no prompts.")
 
@@ -113,10 +146,15 @@ class Prompts(Sequence[Prompt]):
         """
         path = Path(path)
         try:
-            with path.open(encoding="utf-8", newline="") as stream:
+            # The -sig is for the byte order mark that spreadsheets put in front.
+            with path.open(encoding="utf-8-sig", newline="") as stream:
                 rows = list(_rows(path, stream))
         except OSError as error:
             raise PromptError(f"Cannot read prompts from {path}: {error.strerror}.") from None
+        except UnicodeDecodeError as error:
+            raise PromptError(f"{path} is not UTF-8 text ({error}): save it as UTF-8.") from None
+        except csv.Error as error:
+            raise PromptError(f"{path} is not CSV ({error}).") from None
         if not rows:
             raise PromptError(f"{path} holds no prompts.")
         return cls(_prompt(row, f"{path}, line {line}") for line, row in rows)
@@ -124,7 +162,9 @@ class Prompts(Sequence[Prompt]):
 
 def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.suffix == ".csv":
-        for number, row in enumerate(csv.DictReader(lines), 2):
+        reader = csv.DictReader(lines)
+        for row in reader:
+            number = reader.line_num  # Not the row's: a field may have several lines.
             if None in row:
                 raise PromptError(f"{path}, line {number}: more values than the header has names.")
             given = {name: value for name, value in row.items() if value}
@@ -151,17 +191,16 @@ def _json(text: str, where: str) -> dict[str, Any]:
 
 def _prompt(row: Mapping[str, Any], where: str) -> Prompt:
     known = [f.name for f in fields(Prompt)]
-    for name, value in row.items():
+    for name in row:
         if name not in known:
             hint = did_you_mean(name, known)
             raise PromptError(f"{where}: unknown field {name!r}; known: {listing(known)}.{hint}")
-        if name != "roles" and not isinstance(value, str | None):
-            raise PromptError(f"{where}: {name} must be text, not {value!r}.")
     if "text" not in row:
         raise PromptError(f"{where}: the field 'text' is missing.")
-    roles = row.get("roles") or {}
-    places = {n: tuple(place) if isinstance(place, list) else place for n, place in roles.items()}
-    return Prompt(**{**row, "roles": places})
+    try:
+        return Prompt(**row)
+    except PromptError as error:
+        raise PromptError(f"{where}: {error}") from None
 
 
 # ---------------------------------------------------------------------------------------- encode

@@ -127,12 +127,12 @@ def quiet(hf: PreTrainedModel) -> Iterator[None]:
     """Within this block nothing is recorded for gradients.
 
     Raises:
-        MicrotomeError: the model is in training mode.
+        MicrotomeError: the model, or a part of it, is in training mode.
     """
-    if hf.training:
+    if any(part.training for part in hf.modules()):
         raise MicrotomeError(
-            "The model is in training mode, where dropout makes every pass different: "
-            "call model.hf.eval() first."
+            "The model, or a part of it, is in training mode, where dropout makes every pass "
+            "different: call model.hf.eval() first."
         )
     with torch.no_grad():
         yield

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import time
 
 import huggingface_hub.constants
 import pytest
@@ -73,6 +75,18 @@ class TestWhatIsThere:
         model = mt.load(saved, attn_implementation="eager", device="cpu")
         assert model.hf.config._attn_implementation == "eager"
 
+    def test_weights_as_gpt2_was_published_are_read(self, folder, make_gpt2):
+        """Without a prefix, with the attention masks, and the tied embedding once."""
+        weights = load_file(folder / "model.safetensors")
+        assert "lm_head.weight" not in weights
+        published = {n.removeprefix("transformer."): w for n, w in weights.items()}
+        published["h.0.attn.bias"] = torch.ones(1, 1, 32, 32).tril()
+        published["h.0.attn.masked_bias"] = torch.tensor(-1e4)
+        save_file(published, folder / "model.safetensors", metadata={"format": "pt"})
+        model = mt.load(folder, device="cpu")
+        wanted = make_gpt2().state_dict()
+        assert all(torch.equal(w, model.hf.state_dict()[name]) for name, w in wanted.items())
+
     def test_the_weight_hash_is_of_the_weights(self, make_gpt2, tokenizer):
         one, same, other = (mt.load(make_gpt2(seed=s), tokenizer=tokenizer) for s in (0, 0, 1))
         assert one.weight_hash == same.weight_hash != other.weight_hash
@@ -83,8 +97,7 @@ class TestWhatIsThere:
         assert table.loc["z", "sizes"] == "pos, 4, 8"
         assert table.loc["mlp_post", "sizes"] == "pos, 128"
         assert table.loc["z", "layers"] == 3
-        assert list(table.index)[0] == "embed"
-        assert list(table.index)[-1] == "logits"
+        assert [table.index[0], table.index[-1]] == ["embed", "logits"]
 
 
 class TestAModelInMemory:
@@ -96,6 +109,12 @@ class TestAModelInMemory:
         with pytest.raises(LoadError, match=r"training mode.*model.eval\(\)"):
             mt.load(make_gpt2().train(), tokenizer=tokenizer)
 
+    def test_with_a_part_in_training_mode_is_refused(self, make_gpt2, tokenizer):
+        hf = make_gpt2()
+        hf.transformer.h[1].attn.resid_dropout.train()
+        with pytest.raises(LoadError, match=r"a part of it, is in training mode.*model.eval\(\)"):
+            mt.load(hf, tokenizer=tokenizer)
+
     @pytest.mark.parametrize("change", [{"dtype": "float64"}, {"device": "cpu"}, {"revision": "x"}])
     def test_is_not_changed(self, make_gpt2, tokenizer, change):
         with pytest.raises(LoadError, match=f"{next(iter(change))} cannot be changed here"):
@@ -103,7 +122,7 @@ class TestAModelInMemory:
 
     def test_with_an_empty_tokenizer_is_refused(self, make_gpt2):
         empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
-        with pytest.raises(LoadError, match="empty"):
+        with pytest.raises(LoadError, match=r"empty.*tokenizer="):
             mt.load(make_gpt2(), tokenizer=empty)
 
     def test_with_more_tokens_than_it_knows_is_refused(self, tokenizer):
@@ -112,7 +131,7 @@ class TestAModelInMemory:
         small = GPT2LMHeadModel(
             GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=50, bos_token_id=0, eos_token_id=0)
         ).eval()
-        with pytest.raises(LoadError, match=r"vocab|token"):
+        with pytest.raises(LoadError, match=rf"{len(tokenizer)} tokens, and .* knows 50"):
             mt.load(small, tokenizer=tokenizer)
 
 
@@ -123,6 +142,21 @@ class TestWhatIsNotThere:
             mt.load(name)
         assert f"config.json of {name}" in str(error.value)
         assert f"hf download {name} --include" in str(error.value)
+
+    def test_a_hub_that_cannot_be_reached_is_asked_once(self, monkeypatch):
+        asked, slept = [], []
+
+        def unknown(host, *_, **__):
+            asked.append(host)
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+        monkeypatch.setattr(time, "sleep", slept.append)
+        with pytest.raises(LoadError, match=r"config.json of nobody-at-all/nothing.*hf download"):
+            mt.load("nobody-at-all/nothing")
+        assert len(asked) == 1
+        assert not slept
 
     def test_a_directory_without_a_configuration(self, folder):
         (folder / "config.json").unlink()
@@ -158,14 +192,23 @@ class TestWhatIsNotThere:
         [name] = [n for n in weights if n.endswith("h.1.mlp.c_fc.weight")]
         del weights[name]
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(LoadError, match=r"h\.1\.mlp\.c_fc\.weight"):
+        with pytest.raises(LoadError, match=r"h\.1\.mlp\.c_fc\.weight is missing"):
             mt.load(folder)
 
-    def test_weights_of_another_size(self, folder):
+    def test_an_output_layer_of_its_own_that_is_missing_is_not_made_up(self, folder):
+        config = json.loads((folder / "config.json").read_text())
+        config["tie_word_embeddings"] = False
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(LoadError, match=r"lm_head\.weight is missing"):
+            mt.load(folder)
+
+    @pytest.mark.parametrize("ignore", [True, False])
+    def test_weights_of_another_size(self, folder, ignore):
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "n_embd": 64}))
-        with pytest.raises(LoadError, match="Cannot load"):
-            mt.load(folder)
+        words = r"Cannot load.*h\.0\.attn\.c_attn\.bias is \[96\], not \[192\].* more\."
+        with pytest.raises(LoadError, match=words):
+            mt.load(folder, ignore_mismatched_sizes=ignore)
 
     def test_a_directory_without_a_tokenizer(self, folder):
         for path in folder.glob("*token*"):
@@ -179,7 +222,7 @@ class TestWhatIsNotThere:
             mt.load(saved, dtype=dtype)
 
     def test_a_device_that_is_not_there(self, saved):
-        with pytest.raises(LoadError):
+        with pytest.raises(LoadError, match=r"no device 'no-such-device' here.*there are: cpu"):
             mt.load(saved, device="no-such-device")
 
 

@@ -9,10 +9,15 @@ import pytest
 import torch
 
 from microtome.errors import ProbeError
-from microtome.model.anatomy import GPT2, Anatomy, Tap, heads, third, whole
+from microtome.model.anatomy import GPT2, Anatomy, Tap, View, heads, third, whole
 from microtome.model.probe import probe
 
 BLOCK = "transformer.h.{layer}"
+
+
+def turned(view: View) -> View:
+    """Heads interleaved: a view of the right shape whose two axes are laid out the other way."""
+    return lambda x, dims: view(x, dims).flatten(-2).unflatten(-1, (dims.d_head, -1)).mT
 
 
 def anatomy_with(hf, **taps: Tap) -> Anatomy:
@@ -58,6 +63,16 @@ WRONG = {
     "v is k": {"v": Tap(f"{BLOCK}.attn.c_attn", "output", third(1))},
     "q is whole": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", whole)},
     "q is the norm's": {"q": Tap(f"{BLOCK}.ln_1", "output", heads)},
+    "k is the norm's": {"k": Tap(f"{BLOCK}.ln_1", "output", heads)},
+    "v is the norm's": {"v": Tap(f"{BLOCK}.ln_1", "output", heads)},
+    "q and k are swapped": {
+        "q": Tap(f"{BLOCK}.attn.c_attn", "output", third(1)),
+        "k": Tap(f"{BLOCK}.attn.c_attn", "output", third(0)),
+    },
+    "q is turned around": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", turned(third(0)))},
+    "k is turned around": {"k": Tap(f"{BLOCK}.attn.c_attn", "output", turned(third(1)))},
+    "v is turned around": {"v": Tap(f"{BLOCK}.attn.c_attn", "output", turned(third(2)))},
+    "z is turned around": {"z": Tap(f"{BLOCK}.attn.c_proj", "input", turned(heads))},
     "z is the projection's output": {"z": Tap(f"{BLOCK}.attn.c_proj", "output", heads)},
     "z is whole": {"z": Tap(f"{BLOCK}.attn.c_proj", "input", whole)},
     "attn_out is the projection's input": {"attn_out": Tap(f"{BLOCK}.attn.c_proj", "input")},
@@ -84,6 +99,15 @@ def test_a_wrong_tap_is_found_out(make_gpt2, name):
         probe(hf, anatomy_with(hf, **WRONG[name]))
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("site", ["q", "k", "v"])
+def test_the_norms_output_is_found_out_in_a_model_of_one_head_too(make_gpt2, site, seed):
+    """There, an edit of it may well move the one head as an edit of the query or key would."""
+    hf = make_gpt2(n_head=1, seed=seed)
+    with pytest.raises(ProbeError, match=r"row|family"):
+        probe(hf, anatomy_with(hf, **{site: Tap(f"{BLOCK}.ln_1", "output", heads)}))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -95,6 +119,7 @@ def test_a_wrong_tap_is_found_out(make_gpt2, name):
         {"d_mlp": 64},
         {"d_vocab": 64},
         {"n_heads": 8, "n_kv_heads": 8, "d_head": 4},
+        {"n_heads": 2, "n_kv_heads": 2, "d_head": 16},
     ],
     ids=str,
 )
@@ -105,15 +130,46 @@ def test_wrong_dimensions_are_found_out(make_gpt2, changes):
         probe(hf, replace(anatomy, dims=replace(anatomy.dims, **changes)))
 
 
+@pytest.mark.parametrize("projection", ["out_proj", "down_proj"])
 @pytest.mark.parametrize(
     "path",
-    ["transformer.h.{layer}.mlp.c_proj", "transformer.h.{layer}.attn", "transformer.nowhere"],
+    ["transformer.h.{layer}.mlp.c_fc", "transformer.h.{layer}.attn", "transformer.nowhere"],
 )
-def test_a_wrong_output_projection_is_found_out(make_gpt2, path):
+def test_a_wrong_projection_is_found_out(make_gpt2, projection, path):
     hf = make_gpt2()
-    family = replace(GPT2, out_proj=path)
-    with pytest.raises(ProbeError):
+    family = replace(GPT2, **{projection: path})
+    with pytest.raises(ProbeError, match=r"row|family"):
         probe(hf, Anatomy(family, GPT2.dimensions(hf.config)))
+
+
+def test_parts_that_do_nothing_are_no_reason_to_refuse(make_gpt2):
+    """A head or an MLP that somebody has pruned by zeroing it: its site is where it should be."""
+    hf = make_gpt2()
+    with torch.no_grad():
+        hf.transformer.h[0].attn.c_attn.weight[:, :8].zero_()
+        hf.transformer.h[0].attn.c_proj.weight[:8].zero_()
+        hf.transformer.h[1].mlp.c_fc.weight.zero_()
+    probe(hf, Anatomy.of(hf))
+
+
+@pytest.mark.parametrize("sizes", [(1, 32), (2, 16), (16, 2), (4, 256)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_heads_of_any_size_pass(make_gpt2, sizes, dtype):
+    n_head, width = sizes[0], sizes[0] * sizes[1]
+    hf = make_gpt2(n_head=n_head, n_embd=width, n_layer=1, dtype=dtype)
+    hf.apply(hf._init_weights)
+    probe(hf, Anatomy.of(hf))
+
+
+def test_it_takes_a_few_passes(make_gpt2):
+    hf = make_gpt2()
+    tokens = []
+    hf.register_forward_pre_hook(
+        lambda _, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    probe(hf, Anatomy.of(hf))
+    assert len(tokens) <= 15
+    assert max(tokens) <= 18
 
 
 def test_a_module_of_the_users_that_computes_otherwise_is_found_out(make_gpt2):

@@ -17,7 +17,16 @@ from recipes.nano.card import markdown, weight_sha256
 from recipes.nano.evaluate import STUDY_QUESTIONS, Measure, evaluate, next_logits
 from recipes.nano.facts import COUNTRIES
 from recipes.nano.tokenizer import END_OF_TEXT, MAX_LENGTH, single_token_words, train_tokenizer
-from recipes.nano.train import Batch, Recipe, Repeats, pack, primer, train
+from recipes.nano.train import (
+    HALF,
+    Recipe,
+    Repeats,
+    Rows,
+    Stage,
+    answers_only,
+    sinusoids,
+    train,
+)
 from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import microtome
@@ -217,22 +226,19 @@ class TestCorpus:
 
 
 class TestTraining:
-    def test_rows_are_full_and_begin_with_documents(self):
-        documents = [[n, n, n] for n in range(1, 5000)]
-        lengths = (MAX_LENGTH // 2, MAX_LENGTH)
-        batches = list(pack(documents, separator=0, tokens=512, lengths=lengths))
-        assert {batch.ids.shape for batch in batches} == {
-            (512 // MAX_LENGTH, MAX_LENGTH),
-            (1024 // MAX_LENGTH, MAX_LENGTH // 2),
-        }
-        for batch in batches:
+    def test_rows_are_full_and_begin_with_texts(self):
+        texts = [[n, n, n] for n in range(1, 5000)]
+        rows = Rows(texts, separator=0, lengths=(HALF, MAX_LENGTH))
+        for length in (HALF, MAX_LENGTH, HALF):
+            batch = rows.batch(512)
+            assert batch.ids.shape == (512 // length, length)
             assert (batch.positions[:, 0] == 0).all()
             assert (batch.ids[:, :3] == batch.ids[:, :1]).all()
             assert (batch.ids[:, 3] == 0).all()
 
-    def test_document_in_a_row_is_computed_as_if_alone(self, model):
+    def test_text_in_a_short_row_is_computed_as_if_alone(self, model):
         lone = [31, 32, 33, 34, 35]
-        batch = next(pack([[5, 6, 7], lone, [8] * 60], separator=0, tokens=64, lengths=(64,)))
+        batch = Rows([[5, 6, 7], lone, [8] * 60], separator=0, lengths=(HALF,)).batch(HALF)
         with torch.no_grad():
             packed = model(
                 batch.ids, position_ids=batch.positions, attention_mask=batch.mask()
@@ -240,41 +246,54 @@ class TestTraining:
             alone = model(torch.tensor([lone])).logits[0]
         torch.testing.assert_close(packed, alone, rtol=0, atol=1e-3)
 
-    def test_next_document_need_not_be_foreseen(self):
-        batch = next(pack([[5, 6, 7], [8] * 60], separator=0, tokens=64, lengths=(64,)))
+    def test_beginning_of_the_next_text_need_not_be_foreseen(self):
+        batch = Rows([[5, 6, 7], [8] * 60], separator=0, lengths=(HALF,)).batch(HALF)
         assert batch.labels[0, :6].tolist() == [-100, 6, 7, 0, -100, 8]
 
-    def test_primer_asks_for_the_answers_only(self, tokenizer):
-        recipe = Recipe(questions=400)
-        answers = {tokenizer.encode(q.answer)[0] for q in corpus.questions(0, 400)}
-        for batch in primer(recipe, tokenizer):
-            asked = batch.labels[batch.labels != -100]
-            assert set(asked.tolist()) <= answers
-            assert 20 < len(asked) < batch.ids.numel() / 8
+    def test_only_answers_to_questions_have_labels(self):
+        batch = Rows([[5, 6, 7], [8, 9], [4] * 60], separator=0, lengths=(HALF,)).batch(HALF)
+        labels = answers_only(batch, separator=0).labels[0]
+        assert labels[labels != -100].tolist() == [7, 9]
 
-    def test_repeated_rows_hide_their_first_round(self, tokenizer):
-        one = torch.ones(8, 64, dtype=torch.long)
-        ordinary = Batch(one, one, one, one)
-        mixed = Repeats(Recipe(repeat_share=0.25), tokenizer).mix_in(ordinary)
-        assert (mixed.ids[:6] == 1).all()
-        for row, label in zip(mixed.ids[6:], mixed.labels[6:], strict=True):
+    def test_repeats_hide_their_first_round(self, tokenizer):
+        stage = Stage(1, repeats=1.0, repeated_words=50)
+        batch = Repeats(0, tokenizer).batch(stage)
+        for row, label in zip(batch.ids, batch.labels, strict=True):
             period = int((label == -100).sum()) - 1
+            assert 3 <= period <= stage.longest_repeat
+            assert len(set(row.tolist())) == period
             assert torch.equal(row[period:], row[:-period])
             assert torch.equal(label[period + 1 :], row[period + 1 :])
-        assert (mixed.positions[6:] == torch.arange(64)).all()
-        assert (one == 1).all()
+        assert len(batch.ids.unique()) <= 50
 
-    def test_random_rows_show_no_held_out_pair(self, tokenizer):
-        repeats = Repeats(Recipe(), tokenizer)
-        met = [
-            {repeats.names[i] for i in repeats._once(60) if i in repeats.names} for _ in range(300)
-        ]
+    def test_repeats_show_no_held_out_pair(self, tokenizer):
+        repeats = Repeats(0, tokenizer)
+        batches = [repeats.batch(Stage(1, repeats=1.0)) for _ in range(20)]
+        rows = [row.tolist() for batch in batches for row in batch.ids]
+        met = [{repeats.names[i] for i in row if i in repeats.names} for row in rows]
         assert max(map(len, met)) >= 4
         assert not any(holdout.names(people) for people in met)
 
+    def test_positions_begin_alike_at_every_shift(self):
+        waves = sinusoids(MAX_LENGTH, 16)
+        likeness = waves @ waves.T
+        for shift in range(1, 10):
+            diagonal = likeness.diagonal(shift)
+            torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
+
     def test_a_few_steps_lower_the_loss(self):
-        tiny = Recipe(questions=0, documents=1200, n_layer=1, n_head=2, d_model=16, warmup_steps=5)
+        stages = (Stage(12, documents=1.0, tokens=2048),)
+        tiny = Recipe(
+            stages=stages,
+            questions=10,
+            documents=2000,
+            n_layer=1,
+            n_head=2,
+            d_model=16,
+            warmup_steps=5,
+            learning_rate=1e-2,
+        )
         trained = train(tiny, report_every=0)
         assert sum(p.numel() for p in trained.model.parameters()) < 60_000
-        assert trained.steps == len(trained.losses) >= 8
+        assert trained.steps == len(trained.losses) == 12
         assert trained.losses[-1] < trained.losses[0] - 0.5

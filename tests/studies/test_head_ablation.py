@@ -14,9 +14,7 @@ from microtome.studies.study import Measured
 def layer_by_head(values) -> xr.DataArray:
     values = np.asarray(values, dtype=float)
     layers, heads = values.shape
-    return xr.DataArray(
-        values, {"layer": range(layers), "head": range(heads)}, ("layer", "head")
-    )
+    return xr.DataArray(values, {"layer": range(layers), "head": range(heads)}, ("layer", "head"))
 
 
 @pytest.fixture

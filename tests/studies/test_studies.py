@@ -52,4 +52,3 @@ def test_verdicts(holds, comparable, anywhere, verdict):
     claim = Claim("text", "rule", anywhere)
     finding = claim.judge(Measured("1.0", holds), comparable)
     assert (finding.verdict, finding.measured, finding.note) == (verdict, "1.0", "rule")
-

@@ -19,7 +19,18 @@ ROME = "Rome is the capital of"
 GERMANY = {"target": " Germany", "contrast": " France"}
 PROMPT = mt.Prompt(BERLIN, donor=PARIS, **GERMANY)
 SHORT = mt.Prompt(CAT, donor="The dog sat", **GERMANY)
-METRICS = ["logit", "logit_diff", "prob", "prob(contrast)", "logprob", "loss", "kl@-2", "rank", "top1", "logit_corr"]  # fmt: skip
+METRICS = [
+    "logit",
+    "logit_diff",
+    "prob",
+    "prob(contrast)",
+    "logprob",
+    "loss",
+    "kl@-2",
+    "rank",
+    "top1",
+    "logit_corr",
+]
 
 engines = pytest.mark.parametrize("engine", ["auto", "reference"])
 

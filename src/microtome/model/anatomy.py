@@ -63,13 +63,15 @@ class Family:
     """One row of the table: how an architecture lays out its sites.
 
     ``blocks`` is the list of blocks, ``out_proj`` the module that multiplies ``z`` by W_O,
-    ``final_norm`` what stands between the last block and the unembedding.
+    ``down_proj`` the one that makes ``mlp_out`` of ``mlp_post``, ``final_norm`` what stands
+    between the last block and the unembedding.
     """
 
     model_type: str
     dimensions: Callable[[PretrainedConfig], Dimensions]
     blocks: str
     out_proj: str
+    down_proj: str
     final_norm: str
     taps: Mapping[str, Tap]
 
@@ -92,6 +94,7 @@ GPT2 = Family(
     dimensions=_gpt2_dimensions,
     blocks="transformer.h",
     out_proj="transformer.h.{layer}.attn.c_proj",
+    down_proj="transformer.h.{layer}.mlp.c_proj",
     final_norm="transformer.ln_f",
     taps=MappingProxyType(
         {
@@ -158,6 +161,11 @@ class Anatomy:
     def out_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """The module that multiplies a layer's ``z`` by W_O."""
         module: nn.Module = hf.get_submodule(self.family.out_proj.format(layer=layer))
+        return module
+
+    def down_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
+        """The module that makes a layer's ``mlp_out`` of its ``mlp_post``."""
+        module: nn.Module = hf.get_submodule(self.family.down_proj.format(layer=layer))
         return module
 
     def final_norm(self, hf: PreTrainedModel) -> nn.Module:

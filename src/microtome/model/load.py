@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -23,6 +26,9 @@ from microtome.model.probe import probe
 
 NANO = "nano"
 """Name of the embedded model."""
+
+_WRONG_FILE = (OSError, ValueError, RuntimeError, SafetensorError)
+"""What Hugging Face raises for files that are missing, cut short or of another kind."""
 
 
 def load(
@@ -61,20 +67,27 @@ def load(
         return _adopt(name_or_path_or_model, tokenizer, changes)
     name = str(name_or_path_or_model)
     where = str(nano_directory()) if name == NANO else name
-    _check_there(where, revision, hf)
-    options = {"revision": revision, "use_safetensors": True, "trust_remote_code": False, **hf}
+    place, kind = _device(device), _dtype(dtype)
+    source = _source(where, revision, hf)
+    _check_there(where, source)
+    options = {
+        "use_safetensors": True,
+        **hf,
+        **source,
+        "dtype": kind,
+        # What does not fit is in the report, and there it has a name.
+        "ignore_mismatched_sizes": True,
+        "output_loading_info": True,
+    }
     try:
-        module = AutoModelForCausalLM.from_pretrained(where, dtype=_dtype(dtype), **options)
+        module, report = AutoModelForCausalLM.from_pretrained(where, **options)
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(
-                where, revision=revision, trust_remote_code=options["trust_remote_code"]
-            )
-    except (OSError, ValueError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(where, **source)
+    except _WRONG_FILE as error:
         raise LoadError(f"Cannot load {name!r}: {_first_line(error)} {_advice(where)}") from error
-    if len(tokenizer) <= 1:
-        raise LoadError(f"The tokenizer of {name!r} is empty: {_advice(where)}")
-    if "device_map" not in options:
-        module = module.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    _check_complete(name, where, report)
+    if "device_map" not in hf:
+        module = module.to(place)
     return _probed(module.eval(), tokenizer, name, _commit(module) or revision)
 
 
@@ -93,10 +106,10 @@ def _adopt(
         )
     if tokenizer is None:
         raise LoadError("A model in memory needs its tokenizer: load(model, tokenizer=…).")
-    if module.training:
+    if any(part.training for part in module.modules()):
         raise LoadError(
-            "The model is in training mode, where dropout makes every pass different: "
-            "call model.eval() first."
+            "The model, or a part of it, is in training mode, where dropout makes every pass "
+            "different: call model.eval() first."
         )
     name = module.config.name_or_path or type(module).__name__
     return _probed(module, tokenizer, name, _commit(module))
@@ -106,23 +119,49 @@ def _probed(
     module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, revision: str | None
 ) -> Model:
     anatomy = Anatomy.of(module)
+    _check_tokenizer(name, tokenizer, anatomy.dims.d_vocab)
     probe(module, anatomy)
     return Model(hf=module, tokenizer=tokenizer, anatomy=anatomy, name=name, revision=revision)
 
 
-def _check_there(where: str, revision: str | None, hf: dict[str, Any]) -> None:
+def _source(where: str, revision: str | None, hf: dict[str, Any]) -> dict[str, Any]:
+    """From where configuration, weights and tokenizer are all read: one answer for the three.
+
+    A hub that does not answer at once is not asked again: Hugging Face's own retries would take
+    half a minute for every file that is not in the cache.
+    """
+    names = ("cache_dir", "force_download", "local_files_only", "subfolder", "token")
+    source = {name: hf[name] for name in names if name in hf}
+    source |= {"revision": revision, "trust_remote_code": bool(hf.get("trust_remote_code"))}
+    if not Path(where).is_dir() and not source.get("local_files_only"):
+        source["local_files_only"] = not _hub_answers(where, revision, hf.get("token"))
+    return source
+
+
+def _hub_answers(where: str, revision: str | None, token: str | bool | None) -> bool:
+    try:
+        get_hf_file_metadata(hf_hub_url(where, "config.json", revision=revision), token=token)
+    except HfHubHTTPError:
+        return True  # If only that there is no such model.
+    # No network, no such name, offline mode, a name that none can have: each has its own error.
+    except Exception:
+        return False
+    return True
+
+
+def _check_there(where: str, source: dict[str, Any]) -> None:
     """Find the configuration, and refuse an unknown architecture before any weights are read."""
     if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
         raise LoadError(f"The directory {where} has no config.json. {_advice(where)}")
-    remote = bool(hf.get("trust_remote_code", False))
     try:
-        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=remote)
+        config = AutoConfig.from_pretrained(where, **source)
     except (OSError, ValueError, json.JSONDecodeError) as error:
         if Path(where).is_dir():
             raise LoadError(f"Cannot read {where}/config.json: {_first_line(error)}") from error
         raise LoadError(
             f"{where!r} is neither a directory here, nor in the Hugging Face cache, nor to be had "
-            f"from the hub now. Wanted first: config.json of {where}. {_advice(where)}"
+            f"from the hub now ({_first_line(error).rstrip('.')}). "
+            f"Wanted first: config.json of {where}. {_advice(where)}"
         ) from error
     if config.model_type not in FAMILIES:
         raise ArchitectureError(
@@ -130,6 +169,50 @@ def _check_there(where: str, revision: str | None, hf: dict[str, Any]) -> None:
             f"families; there are: {listing(FAMILIES)}. To add it, write a row in "
             "microtome/model/anatomy.py: the probe checks it when the model is loaded."
         )
+
+
+def _check_complete(name: str, where: str, report: dict[str, Any]) -> None:
+    """Refuse weights of which some are made up: Hugging Face puts random ones for what is missing.
+
+    Weights that the model does not know are no harm: old checkpoints hold attention masks.
+    """
+    wrong = [f"{key} is missing" for key in sorted(report["missing_keys"])]
+    wrong += [
+        f"{key} is {list(found)}, not {list(wanted)}"
+        for key, found, wanted in sorted(report["mismatched_keys"])
+    ]
+    if wrong:
+        more = f" … and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise LoadError(
+            f"Cannot load {name!r}: its weights are not those of its config.json: "
+            f"{listing(wrong[:5])}{more}. {_advice(where)}"
+        )
+
+
+def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> None:
+    if len(tokenizer) <= 1:
+        raise LoadError(
+            f"The tokenizer of {name!r} is empty: put its files beside the weights, or give one: "
+            "load(…, tokenizer=…)."
+        )
+    if len(tokenizer) > d_vocab:
+        raise LoadError(
+            f"The tokenizer has {len(tokenizer)} tokens, and {name!r} knows {d_vocab}: it is "
+            "another model's, or was given tokens that the model was not. Give the model's own."
+        )
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, proved to be there before any weights are read."""
+    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError) as error:  # The latter from a torch built without it.
+        cards = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        raise LoadError(
+            f"There is no device {str(wanted)!r} here ({_first_line(error)}); there are: "
+            f"{listing(['cpu', *cards])}."
+        ) from error
 
 
 def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:

@@ -1,14 +1,20 @@
 """The load-time probe: proof that a model computes what its family's row says.
 
-On a few random tokens it checks that every site exists and has the shape it should, that
-contributions add up to the residual stream, that ``z · W_O + b`` is ``attn_out``, that a pass with
-hooks but without edits is bit-identical to the bare model, and that each site is live: adding to
-it changes the logits.
+On a few random tokens, in one pass for each line:
+
+- every site is there, with its shape, and hooks without edits change no bit of the output;
+- each site is what the row's other sites make of it: sums of the residual stream, projections,
+  the values that the first position sees, the unembedding;
+- each site is live: an edit of it changes the logits, and all those relations but its own still
+  hold, so the edit went where the model goes on from, and nowhere else;
+- queries, keys and heads are where they should be: one number of one query or key, changed,
+  moves its own head and the positions that see it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,11 +24,16 @@ from microtome.errors import MicrotomeError, ProbeError
 from microtome.model.anatomy import Anatomy
 from microtome.run import Place, Visit, forward
 from microtome.sites import Site
+from microtome.sites import site as find_site
 
 TOKENS = 6
 """Length of the random prompt: enough for attention to have a choice."""
 
+Seen = dict[tuple[str, int | None], Tensor]
+"""What a pass had at each site, by name, of each layer."""
 
+
+@torch.no_grad()
 def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
     """Check a model against its row in the table of families.
 
@@ -31,112 +42,168 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(anatomy.dims.d_vocab, (1, TOKENS), generator=generator).to(hf.device)
-    seen = _activations(hf, anatomy, ids)
-    _check_shapes(anatomy, seen)
-    with torch.no_grad():
-        bare = hf(input_ids=ids).logits
-    _expect(torch.equal(bare, seen["logits", None]), "a pass without edits is not the bare model's")
-    _check_sums(hf, anatomy, seen)
-    _check_end(hf, anatomy, seen)
-    for site in anatomy.sites:
-        _check_live(hf, anatomy, ids, site, bare)
+    try:
+        clean = _activations(hf, anatomy, ids)
+        _check_shapes(anatomy, clean)
+        _check_untouched(hf, ids, clean)
+        _check_relations(hf, anatomy, clean)
+        for site in anatomy.sites:
+            _check_edit(hf, anatomy, ids, site, clean)
+        _check_heads(hf, anatomy, ids)
+    except ProbeError:
+        raise
+    # What a wrong path or a wrong size leads to, in the model's code or in ours.
+    except (MicrotomeError, AttributeError, IndexError, RuntimeError, TypeError) as error:
+        raise ProbeError(
+            f"{type(hf).__name__} cannot be tapped as its family says: {error}"
+        ) from error
 
 
 def _activations(
-    hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor
-) -> dict[tuple[str, int | None], Tensor]:
-    seen: dict[tuple[str, int | None], Tensor] = {}
+    hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, edits: tuple[Visit, ...] = ()
+) -> Seen:
+    seen: Seen = {}
 
     def keeper(place: Place) -> Visit:
         site, layer = place
         return Visit(place, lambda view: seen.__setitem__((site.name, layer), view.clone()))
 
-    try:
-        forward(hf, anatomy, ids, [keeper(place) for place in anatomy.places()])
-    except (MicrotomeError, AttributeError, RuntimeError) as error:
-        raise ProbeError(
-            f"{type(hf).__name__} cannot be tapped as its family says: {error}"
-        ) from error
+    forward(hf, anatomy, ids, [*edits, *map(keeper, anatomy.places())])
     return seen
 
 
-def _check_shapes(anatomy: Anatomy, seen: dict[tuple[str, int | None], Tensor]) -> None:
+def _check_shapes(anatomy: Anatomy, seen: Seen) -> None:
     for site, layer in anatomy.places():
         sizes = [TOKENS if axis == "pos" else anatomy.dims.size(axis) for axis in site.axes]
         found = list(seen[site.name, layer].shape)
         _expect(found == [1, *sizes], f"{_name(site, layer)} has shape {found}, not {[1, *sizes]}")
 
 
-def _check_sums(
-    hf: PreTrainedModel, anatomy: Anatomy, seen: dict[tuple[str, int | None], Tensor]
-) -> None:
-    _expect(torch.equal(seen["embed", None], seen["resid_pre", 0]), "embed is not L0.resid_pre")
-    for layer in range(anatomy.dims.n_layers):
+def _check_untouched(hf: PreTrainedModel, ids: Tensor, seen: Seen) -> None:
+    bare = hf(input_ids=ids).logits
+    _expect(torch.equal(bare, seen["logits", None]), "a pass without edits is not the bare model's")
+
+
+# ------------------------------------------------------------------------------------- relations
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How a site follows from others: ``value`` should be what was ``seen`` there."""
+
+    site: str
+    text: str
+    value: Tensor
+    seen: Tensor
+
+
+def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Relation]:
+    dims = anatomy.dims
+    stream = seen["embed", None]
+    for layer in range(dims.n_layers):
         at = {name: x for (name, where), x in seen.items() if where == layer}
-        with torch.no_grad():
-            projected = anatomy.out_proj(hf, layer)(at["z"].flatten(-2))
-        _expect_close(projected, at["attn_out"], f"L{layer}: z · W_O + b is not attn_out")
-        middle = at["resid_pre"] + at["attn_out"]
-        _expect_close(middle, at["resid_mid"], f"L{layer}: resid_pre + attn_out is not resid_mid")
-        _expect_close(
-            at["resid_mid"] + at["mlp_out"],
-            at["resid_post"],
-            f"L{layer}: resid_mid + mlp_out is not resid_post",
-        )
-        if layer:
-            before = seen["resid_post", layer - 1]
-            _expect(
-                torch.equal(before, at["resid_pre"]),
-                f"L{layer - 1}.resid_post is not resid_pre of L{layer}",
-            )
+        before = "embed" if layer == 0 else f"resid_post of L{layer - 1}"
+        alone = at["v"][:, 0].repeat_interleave(dims.n_heads // dims.n_kv_heads, dim=1)
+        attended = anatomy.out_proj(hf, layer)(at["z"].flatten(-2))
+        projected = anatomy.down_proj(hf, layer)(at["mlp_post"])
+        for name, text, value in (
+            ("resid_pre", before, stream),
+            ("attn_out", "z · W_O + b", attended),
+            ("resid_mid", "resid_pre + attn_out", at["resid_pre"] + at["attn_out"]),
+            ("mlp_out", "the down projection of mlp_post", projected),
+            ("resid_post", "resid_mid + mlp_out", at["resid_mid"] + at["mlp_out"]),
+        ):
+            yield Relation(name, f"L{layer}: {text} is not {name}", value, at[name])
+        # The first position attends to nothing but itself.
+        yield Relation("z", f"L{layer}: v@0 is not z@0", alone, at["z"][:, 0])
+        stream = at["resid_post"]
+    logits = hf.get_output_embeddings()(anatomy.final_norm(hf)(stream))
+    text = "the unembedding of the normed last resid_post is not logits"
+    yield Relation("logits", text, logits, seen["logits", None])
 
 
-def _check_end(
-    hf: PreTrainedModel, anatomy: Anatomy, seen: dict[tuple[str, int | None], Tensor]
+def _check_relations(
+    hf: PreTrainedModel, anatomy: Anatomy, seen: Seen, edited: str | None = None
 ) -> None:
-    last = seen["resid_post", anatomy.dims.n_layers - 1]
-    with torch.no_grad():
-        logits = hf.get_output_embeddings()(anatomy.final_norm(hf)(last))
-    _expect_close(
-        logits, seen["logits", None], "the unembedding of the normed last resid_post is not logits"
-    )
+    """All relations hold, but for those that give the edited site, which the edit overrules."""
+    after = f"after an edit of {edited}, " if edited else ""
+    for relation in _relations(hf, anatomy, seen):
+        if relation.site != edited:
+            _expect_close(relation.value, relation.seen, after + relation.text)
 
 
-def _check_live(
-    hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, site: Site, bare: Tensor
+# ----------------------------------------------------------------------------------------- edits
+
+
+def _check_edit(
+    hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, site: Site, clean: Seen
 ) -> None:
-    """Adding to the site, in every layer, must change the logits; and the sum must still hold."""
-    layers = range(anatomy.dims.n_layers) if site.layered else [None]
+    """Adding to the site, in every layer, changes the logits, by the way of the sites after it."""
 
     def push(view: Tensor) -> None:
         # A ramp, not a constant: adding one number everywhere is what a layer norm takes out.
         ramp = torch.linspace(-1, 1, view[0].numel(), dtype=torch.float64).to(view)
         view += view.std() * ramp.reshape(view[0].shape)
 
-    pushed = forward(hf, anatomy, ids, [Visit((site, layer), push, True) for layer in layers])
-    _expect(not torch.equal(pushed, bare), f"changing {site} does not change the logits")
-    if site.name == "resid_mid":
-        _check_middle(hf, anatomy, ids, push)
+    layers = range(anatomy.dims.n_layers) if site.layered else [None]
+    edits = tuple(Visit((site, layer), push, True) for layer in layers)
+    edited = _activations(hf, anatomy, ids, edits)
+    changed = not torch.equal(edited["logits", None], clean["logits", None])
+    _expect(changed, f"changing {site} does not change the logits")
+    _check_relations(hf, anatomy, edited, site.name)
+    0 and _check_apart(site.name, clean, edited)
 
 
-def _check_middle(
-    hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, push: Callable[[Tensor], None]
-) -> None:
-    """An edit of resid_mid must reach the residual stream, not the MLP alone."""
-    by_name = {site.name: site for site in anatomy.sites}
-    seen: dict[str, Tensor] = {}
+def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
+    """Queries, keys and values are made side by side: an edit of one leaves the others alone."""
+    triple = ("q", "k", "v")
+    for other in triple if site in triple else ():
+        if other != site:
+            text = f"an edit of L0.{site} changes L0.{other}"
+            _expect_close(edited[other, 0], clean[other, 0], text)
 
-    def keeper(name: str) -> Visit:
-        return Visit((by_name[name], 0), lambda view: seen.__setitem__(name, view.clone()))
 
-    edit = Visit((by_name["resid_mid"], 0), push, True)
-    names = ("resid_mid", "mlp_out", "resid_post")
-    forward(hf, anatomy, ids, [edit, *map(keeper, names)])
-    _expect_close(
-        seen["resid_mid"] + seen["mlp_out"],
-        seen["resid_post"],
-        "an edit of L0.resid_mid does not reach the residual stream",
+def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
+    """One number of a query moves one head at one position; one of a key, at all later ones.
+
+    The first block's attention is fed numbers made up, so the proof needs no more of the weights
+    than of the head sizes: queries are 1, keys and values are their position. So each position
+    attends to itself, and each head's z is the position, until a single changed number makes it
+    attend to position 0. Row 0 is as it is, row 1 has another query, row 2 another key.
+    """
+    dims = anatomy.dims
+    positions = torch.arange(TOKENS, device=ids.device).view(1, -1, 1, 1)
+    seen: list[Tensor] = []
+
+    def feed_q(view: Tensor) -> None:
+        view.fill_(1)
+        view[1, 1, 0, -1] = -4 * dims.d_head
+
+    def feed_k(view: Tensor) -> None:
+        view.copy_(positions)
+        view[2, 0, 0, -1] = 10 * dims.d_head
+
+    def feed_v(view: Tensor) -> None:
+        view.copy_(positions)
+
+    feeds = (("q", feed_q), ("k", feed_k), ("v", feed_v))
+    edits = [Visit((find_site(name), 0), feed, True) for name, feed in feeds]
+    keeper = Visit((find_site("z"), 0), lambda view: seen.append(view.clone()))
+    forward(hf, anatomy, ids.expand(3, -1), [*edits, keeper])
+
+    [z] = seen
+    by_query, by_key = (z[1:] - z[0]).abs() > 0.5
+    one, group = torch.zeros_like(by_query), torch.zeros_like(by_key)
+    one[1, 0] = True
+    group[1:, : dims.n_heads // dims.n_kv_heads] = True
+    _expect(torch.equal(by_query, one), "L0.q.h0@1 does not move L0.z.h0@1, all of it and no more")
+    _expect(
+        torch.equal(by_key, group),
+        "L0.k.h0@0 does not move the L0.z of its heads at each later position, and no more",
     )
+
+
+# -------------------------------------------------------------------------------------- complain
 
 
 def _expect_close(found: Tensor, wanted: Tensor, complaint: str) -> None:

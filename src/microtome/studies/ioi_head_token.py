@@ -245,8 +245,8 @@ def _heads_section(heads: Effects) -> Section:
             ),
         ),
         (
-            Table("Heads that raise the score most", ranked[::-1].head(10)),
-            Table("Heads that lower the score most", ranked.head(10)),
+            Table("Heads that raise the score most", ranked[ranked["effect"] > 0][::-1].head(10)),
+            Table("Heads that lower the score most", ranked[ranked["effect"] < 0].head(10)),
         ),
     )
 
@@ -310,7 +310,7 @@ def _groups_section(groups: pd.DataFrame, heads: Effects, hidden: Effects) -> Se
                     },
                     log_x=True,
                 ),
-                "The dotted lines are the clean score and the lowest that a hidden-state patch "
+                "The dashed lines are the clean score and the lowest that a hidden-state patch "
                 "reached. The last point has every head of the model patched at the last token.",
             ),
         ),
