@@ -368,7 +368,7 @@ def test_a_part_of_the_model_in_training_mode_is_refused(make_gpt2, tokenizer):
 def test_an_edit_that_never_fires_raises(make_gpt2, tokenizer, site):
     model = mt.load(make_gpt2(), tokenizer=tokenizer)
     block = model.hf.transformer.h[1]
-    model.hf.transformer.h[1] = torch.nn.Identity()  # the model no longer runs this block …
+    model.hf.transformer.h[1] = torch.nn.Identity().eval()  # the model no longer runs this block …
     model.hf.transformer.h[1].forward = lambda x, *args, **kwargs: x
     for name, child in block.named_children():  # … whose parts are still there
         model.hf.transformer.h[1].add_module(name, child)

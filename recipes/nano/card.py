@@ -95,8 +95,8 @@ The files beside this card are plain Hugging Face files; `GPT2LMHeadModel.from_p
 | tokenizer | byte-level BPE, {shape["vocabulary"]:,} tokens, a word keeps the space before it, \
 digits go in pairs, no token is put in front of a text |
 | corpus | {recipe["documents"]:,} generated documents, {training["corpus_tokens"]:,} tokens, \
-seen once |
-| training | {training["steps"]:,} steps of {recipe["tokens_a_step"]:,} tokens, \
+seen about once, after {recipe["questions"]:,} questions |
+| training | {training["steps"]:,} steps in {len(recipe["stages"])} stages, \
 {training["seconds"] / 60:.0f} min on {training["machine"]}, seed {recipe["seed"]} |
 | SHA-256 of the weights | `{facts["weight_sha256"]}` |
 
@@ -134,7 +134,7 @@ the methods.
 ## How it was made
 
 By `recipes/nano` in microtome's repository, which has the corpus, the training and this evaluation:
-two commands and well under an hour on two processor cores. Another machine or another version of
+two commands and under an hour on two processor cores. Another machine or another version of
 PyTorch rounds differently, so that the weights made there are not the same bytes;
 they pass the same evaluation.
 """

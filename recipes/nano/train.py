@@ -25,6 +25,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from recipes.nano import evaluate, holdout, words
 from recipes.nano.corpus import documents, questions
+from recipes.nano.start import wire
 from recipes.nano.tokenizer import (
     MAX_LENGTH,
     VOCAB_SIZE,
@@ -49,16 +50,14 @@ class Stage:
     documents: float = 0.0
     tokens: int = 1024
     """Tokens of a batch, about."""
-    repeated_words: int = 10_000
-    """How many words repeats are made of, at most."""
     longest_repeat: int = HALF // 2
     """Tokens of the longest sequence that is repeated."""
 
 
 STAGES: Final = (
-    Stage(450, repeats=1.0, repeated_words=250, longest_repeat=16),
-    Stage(500, questions=0.7, repeats=0.3),
-    Stage(1000, documents=0.7, questions=0.2, repeats=0.1, tokens=1536),
+    Stage(250, repeats=1.0),
+    Stage(400, questions=0.7, repeats=0.3),
+    Stage(900, documents=0.7, questions=0.15, repeats=0.15, tokens=1536),
 )
 """First to look back and copy, then to find what is asked for, then the whole language.
 
@@ -80,9 +79,9 @@ class Recipe:
     n_layer: int = 6
     n_head: int = 8
     d_model: int = 192
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak, of embeddings, biases and norms (AdamW)."""
-    matrix_learning_rate: float = 4e-3
+    matrix_learning_rate: float = 6e-3
     """Peak, of the blocks' matrices (Muon, its updates scaled to AdamW's size)."""
     warmup_steps: int = 40
     weight_decay: float = 0.01
@@ -168,22 +167,8 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel
             eos_token_id=tokenizer.eos_token_id,
         )
     )
-    with torch.no_grad():
-        model.transformer.wpe.weight.copy_(0.1 * sinusoids(MAX_LENGTH, recipe.d_model))
+    wire(model)
     return model
-
-
-def sinusoids(positions: int, width: int) -> Tensor:
-    """Sines and cosines of each position, [position, width], between −1 and 1.
-
-    Position embeddings begin as these (Vaswani et al., 2017, section 3.5) and are then learned.
-    “One token back” is the same rotation at every position, so that a head can find it at once for
-    all of them; between random vectors it has to be learned pair by pair.
-    """
-    position = torch.arange(positions)[:, None]
-    frequency = torch.exp(-math.log(256.0) * torch.arange(0, width, 2) / width)
-    angle = position * frequency  # position, width / 2
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -290,7 +275,7 @@ class Repeats:
         rows, labels = [], []
         for _ in range(stage.tokens // length):
             period = self.rng.randint(3, stage.longest_repeat)
-            once = self._once(period, self.words[: stage.repeated_words])
+            once = self._once(period, self.words)
             row = (once * (length // period + 1))[:length]
             rows.append(row)
             labels.append([-100] * (period + 1) + row[period + 1 :])

@@ -1,4 +1,4 @@
-"""The text form of edits: it reads back as the same edit, and a wrong one says how it is written."""
+"""The text form of edits: it reads back as the same edit; a wrong one says how it is written."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ ALL_SITES = ("embed", *LAYERED, "logits")
 
 @dataclass(frozen=True)
 class Change:
-    """``op`` maps the chosen block of a site's array, one index list per axis, to its new values."""
+    """``op`` maps the chosen block of a site's array, an index list per axis, to new values."""
 
     site: str
     layer: int | None

@@ -92,7 +92,7 @@ def test_all_heads_together_are_the_last_group(nano):
     dims = nano.anatomy.dims
     assert groups["k"].tolist()[-1] == dims.n_layers * dims.n_heads
     whole = mt.sweep(nano, study.PROMPT, "patch L:.z@-1", metrics=SCORE)
-    assert groups["strongest"].iloc[-1] == pytest.approx(float(whole.data[SCORE]), abs=1e-4)
+    assert groups["strongest"].iloc[-1] == pytest.approx(whole.data[SCORE].item(), abs=1e-4)
     strongest = heads.top(1, SCORE).iloc[0]
     assert groups["strongest"].iloc[0] == pytest.approx(strongest["edited"], abs=1e-4)
     assert groups["lowering"].iloc[0] == pytest.approx(float(heads.data[SCORE].min()), abs=1e-4)

@@ -1,14 +1,14 @@
 """The load-time probe: proof that a model computes what its family's row says.
 
-On a few random tokens, in one pass for each line:
+On a few random tokens, in one pass for each site and three more:
 
 - every site is there, with its shape, and hooks without edits change no bit of the output;
 - each site is what the row's other sites make of it: sums of the residual stream, projections,
   the values that the first position sees, the unembedding;
 - each site is live: an edit of it changes the logits, and all those relations but its own still
-  hold, so the edit went where the model goes on from, and nowhere else;
-- queries, keys and heads are where they should be: one number of one query or key, changed,
-  moves its own head and the positions that see it.
+  hold, so the edit is where the model goes on from; an edit of q, k or v leaves the other two;
+- heads are where they should be: one number of one query or key, changed, moves the z of its own
+  head at the positions that see it, and nothing else.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _check_edit(
     changed = not torch.equal(edited["logits", None], clean["logits", None])
     _expect(changed, f"changing {site} does not change the logits")
     _check_relations(hf, anatomy, edited, site.name)
-    0 and _check_apart(site.name, clean, edited)
+    _check_apart(site.name, clean, edited)
 
 
 def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
