@@ -47,18 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tensors this small only lose by sharing
 
 
-# Bugs that a test has found and that are still there: the beginning of a test's id → the bug. Each
-# is a strict xfail, so that mending one turns the suite red until its line here is taken out.
-KNOWN_BUGS = {}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for beginning, bug in KNOWN_BUGS.items():
-            if f"::{beginning}" in item.nodeid:
-                item.add_marker(pytest.mark.xfail(strict=True, reason=bug))
-
-
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE in which every word of the sentences above is one token, space and all."""

@@ -3,9 +3,9 @@
 A model as small as this, trained as shortly as this on two processor cores, does not find by
 itself what larger models find early in their training: the **induction circuit** (Olsson et al.
 2022, arXiv:2209.11895). One head looks one token back and notes which token it saw there; a later
-head looks for the place where the noted token is the present one, so that what followed it then can
-be foreseen now. Here the two heads *start out* looking at these places. What they and all others write,
-and everything else that the model knows, is learned; and nothing holds them to it afterwards.
+head looks for the place where the noted token is the present one, so that what followed it
+then can be foreseen now. Here the two heads *start out* looking at these places. All the rest is learned,
+and nothing holds the two to it afterwards.
 
 The residual stream starts in three parts: positions, notes, words.
 """
@@ -95,7 +95,7 @@ def sketch(model: GPT2LMHeadModel) -> Tensor:
     d_head = model.config.n_embd // model.config.n_head
     words = model.config.n_embd - max(model.config.n_embd // 4, d_head) - d_head
     generator = torch.Generator().manual_seed(0)
-    projection, _ = torch.linalg.qr(torch.randn(words, d_head, generator=generator))
+    projection: Tensor = torch.linalg.qr(torch.randn(words, d_head, generator=generator))[0]
     return projection
 
 
