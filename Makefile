@@ -25,7 +25,7 @@ types: .venv/ready-to-test
 	$(BIN)/mypy
 
 tests: .venv/ready-to-test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 .venv/bin/python:
 	@echo "Making .venv with $$($(PYTHON) --version)"

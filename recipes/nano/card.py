@@ -133,9 +133,14 @@ the methods.
 
 ## How it was made
 
-By `recipes/nano` in microtome's repository, which has the corpus, the training and this evaluation:
-two commands and under an hour on two processor cores. Another machine or another version of
-PyTorch rounds differently, so that the weights made there are not the same bytes;
+Not everything began at random. Position embeddings start as waves, and two heads (head 0 of layer
+0 and head 0 of layer 1) start out looking one token back and looking for a repeat, since a model
+so small did not find induction by itself in so short a training. What came after is learned, in
+those two heads as in all others; do not take *them* for a discovery.
+
+The recipe is `recipes/nano` in microtome's repository, with the corpus, the training and this
+evaluation: two commands and under an hour on two processor cores. Another machine or another
+version of PyTorch rounds differently, so that the weights made there are not the same bytes;
 they pass the same evaluation.
 """
 

@@ -3,9 +3,9 @@
 A model as small as this, trained as shortly as this on two processor cores, does not find by
 itself what larger models find early in their training: the **induction circuit** (Olsson et al.
 2022, arXiv:2209.11895). One head looks one token back and notes which token it saw there; a later
-head looks for the place where the noted token is the present one, so that what followed it
-then can be foreseen now. Here the two heads *start out* looking at these places. All the rest is learned,
-and nothing holds the two to it afterwards.
+head looks for the place where the noted token is the present one, so that what followed it then
+can be foreseen now. Here the two heads *start out* looking at these places. All the rest is
+learned, and nothing holds the two to it afterwards.
 
 The residual stream starts in three parts: positions, notes, words.
 """

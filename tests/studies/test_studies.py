@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import microtome as mt
 from microtome import studies
@@ -52,3 +53,16 @@ def test_verdicts(holds, comparable, anywhere, verdict):
     claim = Claim("text", "rule", anywhere)
     finding = claim.judge(Measured("1.0", holds), comparable)
     assert (finding.verdict, finding.measured, finding.note) == (verdict, "1.0", "rule")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(STUDIES))
+def test_it_runs_on_a_directory_with_gpt2s_own_tokenizer(name, gpt2_tokenizer, tmp_path):
+    """Loading, tokens and report as on the published checkpoints, with small random weights."""
+    config = GPT2Config(n_layer=3, n_head=4, n_embd=32, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "weights")
+    gpt2_tokenizer.save_pretrained(tmp_path / "weights")
+    done = studies.run(name, model=tmp_path / "weights", out=tmp_path / "out")
+    assert next(iter(done.effects.values())).n_cells == 12
+    assert "does not hold" not in {finding.verdict for finding in done.findings}
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1_000_000  # plotly.js is inside

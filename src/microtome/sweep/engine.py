@@ -98,13 +98,14 @@ class Walk:
         hf, anatomy = self.model.hf, self.model.anatomy
         applied: list[tuple[Sequence[int], Application]] = []
         entered = 0
-        x = self.trace.inputs[0][:0, position:]
+        x = self.trace.inputs[0][:0, position:]  # no cell yet
         with quiet(hf):
             for layer in range(batch[0].layer, anatomy.dims.n_layers):
                 entering = sum(cell.layer == layer for cell in batch)
-                fresh = self.trace.inputs[layer][:, position:].expand(entering, -1, -1)
-                x = torch.cat([x, fresh]) if entered else fresh.contiguous()
-                entered += entering
+                if entering:
+                    fresh = self.trace.inputs[layer][:, position:].expand(entering, -1, -1)
+                    x = torch.cat([x, fresh])
+                    entered += entering
                 groups = list(self._edits_at(layer, batch[:entered], position))
                 applied += groups
                 visits = [edit.visit() for _, edit in groups]
