@@ -157,7 +157,7 @@ def capitals(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> list
             _mean(unseen),
             "share",
             len(unseen),
-            bound=0.95,
+            bound=0.85,
         ),
     ]
 
@@ -216,7 +216,7 @@ def years(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> list[Me
             _mean(later),
             "share",
             len(prompts),
-            bound=0.9,
+            bound=0.6,
         ),
         Measure(
             "years_difference",
@@ -224,7 +224,7 @@ def years(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> list[Me
             _mean(later - earlier),
             "share",
             len(prompts),
-            bound=0.85,
+            bound=0.3,
         ),
     ]
 

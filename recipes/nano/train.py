@@ -56,8 +56,8 @@ class Stage:
 
 STAGES: Final = (
     Stage(250, repeats=1.0),
-    Stage(400, questions=0.7, repeats=0.3),
-    Stage(900, documents=0.7, questions=0.15, repeats=0.15, tokens=1536),
+    Stage(600, questions=0.8, repeats=0.2),
+    Stage(750, documents=0.6, questions=0.25, repeats=0.15, tokens=1536),
 )
 """First to look back and copy, then to find what is asked for, then the whole language.
 
@@ -79,9 +79,9 @@ class Recipe:
     n_layer: int = 6
     n_head: int = 8
     d_model: int = 192
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     """Peak, of embeddings, biases and norms (AdamW)."""
-    matrix_learning_rate: float = 6e-3
+    matrix_learning_rate: float = 4e-3
     """Peak, of the blocks' matrices (Muon, its updates scaled to AdamW's size)."""
     warmup_steps: int = 40
     weight_decay: float = 0.01

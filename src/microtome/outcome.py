@@ -15,13 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from microtome.addresses import Address, Index, parse, regions
+from microtome.addresses import Address, parse, regions
 from microtome.edits import Edit
 from microtome.errors import AddressError, PromptError, did_you_mean, listing
 from microtome.interventions import Receipt, Sources, intervene
 from microtome.model.anatomy import Anatomy
 from microtome.prompts import Encoded, piece
 from microtome.run import Visit, forward, ids_of, reader
+from microtome.selectors import Index
 from microtome.sites import POSITIONS, Dimensions
 
 
