@@ -96,7 +96,8 @@ The files beside this card are plain Hugging Face files; `GPT2LMHeadModel.from_p
 digits go in pairs, no token is put in front of a text |
 | corpus | {recipe["documents"]:,} generated documents, {training["corpus_tokens"]:,} tokens, \
 seen about once, after {recipe["questions"]:,} questions |
-| training | {training["steps"]:,} steps in {len(recipe["stages"])} stages, \
+| training | {training["steps"]:,} steps in \
+{sum(len(part["stages"]) for part in recipe["rounds"])} stages, \
 {training["seconds"] / 60:.0f} min on {training["machine"]}, seed {recipe["seed"]} |
 | SHA-256 of the weights | `{facts["weight_sha256"]}` |
 

@@ -56,6 +56,12 @@ def questions(seed: int, count: int) -> Iterator[Question]:
         yield rng.choices(makers, weights)[0](rng)
 
 
+def gift_questions(seed: int, count: int) -> Iterator[Question]:
+    """`count` training questions of who gets the gift."""
+    rng = Random(f"nano gifts {seed}")
+    return (_ask_gift(rng) for _ in range(count))
+
+
 def people(rng: Random, count: int) -> list[str]:
     """`count` different names, no two of which are a held-out pair."""
     while holdout.names(chosen := rng.sample(words.NAMES, count)):

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -24,7 +25,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from recipes.nano import evaluate, holdout, words
-from recipes.nano.corpus import documents, questions
+from recipes.nano.corpus import documents, gift_questions, questions
 from recipes.nano.start import wire
 from recipes.nano.tokenizer import (
     MAX_LENGTH,
@@ -41,25 +42,66 @@ HALF: Final = MAX_LENGTH // 2
 class Stage:
     """So many steps, each on a batch of one kind, drawn by these weights.
 
-    Of repeats, the second round is to be foreseen; of questions, the answer; of documents, all.
+    Of repeats, the second round is to be foreseen; of questions and gifts (questions of who gets
+    the gift), the answer; of documents, all.
     """
 
     steps: int
     repeats: float = 0.0
     questions: float = 0.0
     documents: float = 0.0
+    gifts: float = 0.0
     tokens: int = 1024
     """Tokens of a batch, about."""
     longest_repeat: int = HALF // 2
     """Tokens of the longest sequence that is repeated."""
 
 
-STAGES: Final = (
-    Stage(250, repeats=1.0),
-    Stage(600, questions=0.8, repeats=0.2),
-    Stage(750, documents=0.6, questions=0.25, repeats=0.15, tokens=1536),
+@dataclass(frozen=True)
+class Round:
+    """Stages under one rise and fall of the learning rates, with fresh optimizers.
+
+    `learning_rate` is the peak of embeddings, biases and norms (AdamW), `matrix_learning_rate`
+    that of the blocks' matrices (Muon, its updates scaled to AdamW's size).
+    """
+
+    stages: tuple[Stage, ...]
+    learning_rate: float = 2e-3
+    matrix_learning_rate: float = 4e-3
+
+    @property
+    def steps(self) -> int:
+        """Of all its stages."""
+        return sum(stage.steps for stage in self.stages)
+
+
+ROUNDS: Final = (
+    Round(
+        (
+            Stage(250, repeats=1.0),
+            Stage(600, questions=0.8, repeats=0.2),
+            Stage(750, documents=0.6, questions=0.25, repeats=0.15, tokens=1536),
+        )
+    ),
+    Round(
+        (
+            Stage(350, gifts=0.7, repeats=0.15, documents=0.15),
+            Stage(250, documents=0.6, gifts=0.2, questions=0.1, repeats=0.1, tokens=1536),
+        ),
+        learning_rate=1.5e-3,
+        matrix_learning_rate=3e-3,
+    ),
+    Round(
+        (
+            Stage(300, gifts=0.7, documents=0.1, questions=0.1, repeats=0.1),
+            Stage(200, documents=0.5, gifts=0.35, questions=0.05, repeats=0.1, tokens=1536),
+        ),
+        learning_rate=1.5e-3,
+        matrix_learning_rate=3e-3,
+    ),
 )
-"""First to look back and copy, then to find what is asked for, then the whole language.
+"""First to look back and copy, then to find what is asked for, then the whole language; and then
+twice more, with who gets the gift, the hardest question, asked most.
 
 In ordinary text most of the loss is in tokens that can be guessed from their neighbours, or not at
 all; while that falls, no head looks back for a long time. With nothing else to foresee, the heads
@@ -72,17 +114,13 @@ class Recipe:
     """Everything that decides the model; the defaults made the shipped one."""
 
     seed: int = 0
-    stages: tuple[Stage, ...] = STAGES
+    rounds: tuple[Round, ...] = ROUNDS
     questions: int = 50_000
     documents: int = 65_000
     vocab_size: int = VOCAB_SIZE
     n_layer: int = 6
     n_head: int = 8
     d_model: int = 192
-    learning_rate: float = 2e-3
-    """Peak, of embeddings, biases and norms (AdamW)."""
-    matrix_learning_rate: float = 4e-3
-    """Peak, of the blocks' matrices (Muon, its updates scaled to AdamW's size)."""
     warmup_steps: int = 40
     weight_decay: float = 0.01
 
@@ -107,36 +145,43 @@ def train(recipe: Recipe, device: str = "cpu", report_every: int = 100) -> Train
     texts = [document.text for document in documents(recipe.seed, recipe.documents)]
     tokenizer = train_tokenizer(texts[:50_000], recipe.vocab_size)
     encoded: list[list[int]] = tokenizer(texts)["input_ids"]
-    batches = list(batches_of(recipe, tokenizer, encoded))
-
+    batches = batches_of(recipe, tokenizer, encoded)
     model = build(recipe, tokenizer).to(device).train()
-    optimizers = optimizers_of(model, recipe)
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warm_cosine(step, recipe.warmup_steps, len(batches))
-        )
-        for optimizer in optimizers
-    ]
     losses: list[float] = []
-    for step, batch in enumerate(batches):
-        loss = loss_of(model, batch.to(device))
-        model.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-        losses.append(loss.item())
-        if report_every and (step + 1) % report_every == 0:
-            report(model, tokenizer, losses[-report_every:], step + 1, len(batches), began)
+    total = sum(part.steps for part in recipe.rounds)
+    for part in recipe.rounds:
+        optimizers = optimizers_of(model, part, recipe.weight_decay)
+        fall = partial(warm_cosine, warmup=recipe.warmup_steps, total=part.steps)
+        schedules = [torch.optim.lr_scheduler.LambdaLR(each, fall) for each in optimizers]
+        for batch in itertools.islice(batches, part.steps):
+            losses.append(step(model, batch.to(device), optimizers, schedules))
+            if report_every and len(losses) % report_every == 0:
+                report(model, tokenizer, losses[-report_every:], len(losses), total, began)
     return Trained(
         model=model.eval().cpu(),
         tokenizer=tokenizer,
         corpus_tokens=sum(map(len, encoded)),
-        steps=len(batches),
+        steps=total,
         seconds=time.monotonic() - began,
         losses=losses,
     )
+
+
+def step(
+    model: GPT2LMHeadModel,
+    batch: Batch,
+    optimizers: list[torch.optim.Optimizer],
+    schedules: list[torch.optim.lr_scheduler.LambdaLR],
+) -> float:
+    """One step of training; its loss, nats a token."""
+    loss = loss_of(model, batch)
+    model.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer, schedule in zip(optimizers, schedules, strict=True):
+        optimizer.step()
+        schedule.step()
+    return loss.item()
 
 
 def loss_of(model: GPT2LMHeadModel, batch: Batch) -> Tensor:
@@ -203,15 +248,19 @@ def batches_of(
     separator = tokenizer.eos_token_id
     documents_rows = Rows(encoded, separator, lengths=(HALF, HALF, HALF, MAX_LENGTH))
     question_rows = Rows(tokenizer(asked)["input_ids"], separator, lengths=(HALF,))
+    gifts = [q.prompt + q.answer for q in gift_questions(recipe.seed, recipe.questions // 2)]
+    gift_rows = Rows(tokenizer(gifts)["input_ids"], separator, lengths=(HALF,))
     repeats = Repeats(recipe.seed, tokenizer)
-    for stage in recipe.stages:
-        weights = [stage.repeats, stage.questions, stage.documents]
+    for stage in (stage for part in recipe.rounds for stage in part.stages):
+        weights = [stage.repeats, stage.questions, stage.documents, stage.gifts]
         for _ in range(stage.steps):
-            kind = rng.choices(("repeats", "questions", "documents"), weights)[0]
+            kind = rng.choices(("repeats", "questions", "documents", "gifts"), weights)[0]
             if kind == "repeats":
                 yield repeats.batch(stage)
             elif kind == "questions":
                 yield answers_only(question_rows.batch(stage.tokens), separator)
+            elif kind == "gifts":
+                yield answers_only(gift_rows.batch(stage.tokens), separator)
             else:
                 yield documents_rows.batch(stage.tokens)
 
@@ -290,7 +339,9 @@ class Repeats:
                 return picked
 
 
-def optimizers_of(model: GPT2LMHeadModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers_of(
+    model: GPT2LMHeadModel, part: Round, weight_decay: float
+) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for embeddings, biases and norms.
 
     Muon (Jordan et al., 2024) makes each update of a matrix orthogonal. On the capitals alone it
@@ -302,11 +353,11 @@ def optimizers_of(model: GPT2LMHeadModel, recipe: Recipe) -> list[torch.optim.Op
     return [
         torch.optim.Muon(
             matrices,
-            lr=recipe.matrix_learning_rate,
-            weight_decay=recipe.weight_decay,
+            lr=part.matrix_learning_rate,
+            weight_decay=weight_decay,
             adjust_lr_fn="match_rms_adamw",
         ),
-        torch.optim.AdamW(others, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.AdamW(others, lr=part.learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
 

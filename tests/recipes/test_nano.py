@@ -22,6 +22,7 @@ from recipes.nano.train import (
     HALF,
     Recipe,
     Repeats,
+    Round,
     Rows,
     Stage,
     answers_only,
@@ -275,16 +276,15 @@ class TestTraining:
         assert not any(holdout.names(people) for people in met)
 
     def test_a_few_steps_lower_the_loss(self):
-        stages = (Stage(12, documents=1.0, tokens=2048),)
+        learn = Round((Stage(12, documents=1.0, tokens=2048),), learning_rate=1e-2)
         tiny = Recipe(
-            stages=stages,
+            rounds=(learn,),
             questions=10,
             documents=2000,
             n_layer=2,
             n_head=4,
             d_model=32,
             warmup_steps=5,
-            learning_rate=1e-2,
         )
         trained = train(tiny, report_every=0)
         assert sum(p.numel() for p in trained.model.parameters()) < 150_000
