@@ -131,7 +131,7 @@ def test_bad_input_is_one_message_and_exit_code_2(call, arguments, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["--target", "Germany", "-m", "prob"], "Did you mean ' Germany' with a leading space?"),
+        (["--target", "curious", "-m", "prob"], "Did you mean ' curious' with a leading space?"),
         (["--target", " Germany", "-m", "probb"], "Did you mean 'prob'?"),
         (["-m", "prob"], "needs a target"),
         (["--target", " Germany", "-m", "logit_diff"], "needs a contrast"),
