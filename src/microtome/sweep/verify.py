@@ -17,6 +17,7 @@ from microtome.errors import VerificationError, listing
 from microtome.interventions import Sources, intervene
 from microtome.model.model import Model
 from microtome.prompts import Encoded
+from microtome.run import forward, ids_of
 from microtome.sweep.measured import Index, Measured
 from microtome.sweep.plan import Plan
 
@@ -78,16 +79,19 @@ def verify(
             wanted = logits[0, at].double()
             found = measured.witnesses[cell.index, at].double()
             tolerance = tolerance_of(logits.dtype, float(wanted.std()))
-            # A reading of columns has not seen the witness's logits; its own value is compared.
-            value = float(reading.measure(logits[:, at], logits[:, at], one)[0])
-            gap = abs(value - values[cell.index]) / 2 if reading.metric.columns else 0.0
-            difference = max(float((found - wanted).abs().max()), gap)
+            difference = float((found - wanted).abs().max())
+            if reading.metric.columns:
+                # It has not seen the witness's logits, so its own value is compared as well; it
+                # is the difference of two logits at most, and needs no clean ones.
+                value = float(reading.measure(logits[:, at], logits[:, at], one)[0])
+                difference = max(difference, abs(value - values[cell.index]) / 2)
             if not difference <= tolerance:
-                where = {
-                    axis.name: axis.values[n] for axis, n in zip(plan.axes, cell.index, strict=True)
-                }
+                clean = forward(model.hf, model.anatomy, ids_of(one.tokens, model.hf))
+                value = float(reading.measure(logits[:, at], clean[:, at], one)[0])
+                named = zip(plan.axes, cell.index, strict=True)
                 raise VerificationError(
-                    f"The walk and the reference path disagree at {where} "
+                    "The walk and the reference path disagree at "
+                    f"{ {axis.name: axis.values[n] for axis, n in named} } "
                     f"({listing(cell.edits)}): {reading} is {values[cell.index]:.6g} and "
                     f"{value:.6g}; logits differ by up to {difference:.2g}, tolerance "
                     f"{tolerance:.2g}. Nothing of this sweep is kept. Use engine='reference', "
@@ -95,12 +99,10 @@ def verify(
                 )
             if allowed == 0.0 or difference / tolerance > worst / allowed:
                 worst, allowed = difference, tolerance
+    if not chosen:
+        return Verification(0, None, None, "verify=0: nothing was recomputed")
     why = "chosen at random; all logits at the positions read were compared"
-    return (
-        Verification(len(chosen), worst, allowed, why)
-        if chosen
-        else Verification(0, None, None, "verify=0: nothing was recomputed")
-    )
+    return Verification(len(chosen), worst, allowed, why)
 
 
 def tolerance_of(dtype: torch.dtype, spread: float) -> float:
