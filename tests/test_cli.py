@@ -36,7 +36,7 @@ def call(monkeypatch, capsys):
 def test_run_shows_tokens_before_and_after_and_receipts(call):
     code, out, _ = call("run", "nano", "-p", PROMPT, "-e", "zero L0.z.h3", "--top", "3")
     assert code == 0
-    for part in ("0:'When'", "' Sally", "clean_prob", "clean_rank", "Receipts", "zero L0.z.h3"):
+    for part in ("0:'When'", '" Sally"', "clean", "Receipts", "zero L0.z.h3", "changed"):
         assert part in out
 
 

@@ -245,13 +245,26 @@ def _print_tokens(encoded: Encoded, patched: bool) -> None:
 
 
 def _print(frame: pd.DataFrame) -> None:
-    table = Table(*map(str, frame.columns))
-    for row in frame.itertuples(index=False):
-        table.add_row(*(escape(_shown(value)) for value in row))
+    table = Table()
+    columns = [[_shown(value) for value in frame[name]] for name in frame.columns]
+    for name, cells in zip(frame.columns, columns, strict=True):
+        # Headers and prose may take several lines; a token or a number must not be torn apart.
+        table.add_column(
+            str(name).replace("_", "\n", 1),
+            justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left",
+            no_wrap=max(map(len, cells), default=0) <= 24,
+        )
+    for row in zip(*columns, strict=True):
+        table.add_row(*map(escape, row))
     out.print(table)
 
 
 def _shown(value: object) -> str:
+    """A value in a table; a text in quotes where its white space would be lost."""
+    if value is pd.NA:
+        return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+    if isinstance(value, str) and (not value or value != value.strip()):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
