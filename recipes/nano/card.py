@@ -141,8 +141,8 @@ those two heads as in all others; do not take *them* for a discovery.
 
 The recipe is `recipes/nano` in microtome's repository, with the corpus, the training and this
 evaluation: two commands and under an hour on two processor cores. Another machine or another
-version of PyTorch rounds differently, so that the weights made there are not the same bytes;
-they pass the same evaluation.
+version of PyTorch rounds differently, so that the weights made there are not the same bytes; the
+bounds above decide whether they will do.
 """
 
 
