@@ -199,6 +199,23 @@ def test_a_wrong_walk_is_caught(tiny64, monkeypatch, metric):
         assert part in message
 
 
+def test_half_precision_walks_and_a_wrong_walk_is_caught_there_too(
+    make_gpt2, tokenizer, monkeypatch
+):
+    model = mt.load(make_gpt2(dtype=torch.bfloat16), tokenizer=tokenizer)
+    effects = mt.sweep(model, JOHN, "zero L*.z.h*@-1", metrics=["logit_diff"], verify=8)
+    assert effects.provenance["verification"]["cells"] == 8
+    attention = prefix.SharedPrefix.__call__
+
+    def forgetful(self, *args, **kwargs):
+        self.values = torch.zeros_like(self.values)
+        return attention(self, *args, **kwargs)
+
+    monkeypatch.setattr(prefix.SharedPrefix, "__call__", forgetful)
+    with pytest.raises(VerificationError):
+        mt.sweep(model, JOHN, "zero L*.z.h*@-1", metrics=["logit_diff"], verify=8)
+
+
 def test_a_wrong_value_is_caught_though_its_logits_are_right(tiny64, monkeypatch):
     """logit_diff is read off two columns, not off the logits that are compared."""
     monkeypatch.setattr(

@@ -21,8 +21,14 @@ from microtome.run import forward, ids_of
 from microtome.sweep.measured import Index, Measured
 from microtome.sweep.plan import Plan
 
-ROUNDING = {torch.float64: 1e-9, torch.float32: 5e-5}
-"""Tolerance of logits, times their standard deviation where that is above 1 (not in float64)."""
+EXACT = 1e-9
+"""Tolerance of logits in float64."""
+
+ROUNDING = 5e-5
+"""Tolerance of logits in float32, times their standard deviation where that is above 1."""
+
+HALF_UNITS = 64
+"""The same in a half-precision type, in units of its own rounding: 0.5 in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,12 @@ def verify(
 
 
 def tolerance_of(dtype: torch.dtype, spread: float) -> float:
-    """How far logits of a type may differ between two ways of computing them."""
+    """How far logits of a type may differ between two ways of computing them.
+
+    >>> tolerance_of(torch.float64, 3.0), tolerance_of(torch.bfloat16, 1.0)
+    (1e-09, 0.5)
+    """
     if dtype == torch.float64:
-        return ROUNDING[dtype]
-    coarser = torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
-    return ROUNDING[torch.float32] * coarser * max(1.0, spread)
+        return EXACT
+    rounding = ROUNDING if dtype == torch.float32 else HALF_UNITS * torch.finfo(dtype).eps
+    return rounding * max(1.0, spread)
