@@ -20,7 +20,7 @@ from microtome.addresses import (
     Star,
     Word,
     check,
-    counterparts,
+    counterpart,
     parse,
     regions,
     spans,
@@ -352,13 +352,13 @@ def test_numbers_that_are_none_are_an_address_error(text):
 
 def test_in_a_prompt_of_the_same_length_a_place_is_the_same_position():
     other = Tokens.of_texts("a", " b", " c", " d", " e", " f")
-    [moved] = counterparts(parse('L0.z@"Pineapple"'), DIMS, TOKENS, other)
+    moved = counterpart(parse('L0.z@"Pineapple"'), DIMS, TOKENS, other)
     assert moved.indices[0] == (1,)
 
 
 def test_in_a_prompt_of_another_length_only_roles_have_a_place():
     other = Tokens.of_texts("a", " b", " c")
-    assert counterparts(parse("L0.z@last"), DIMS, TOKENS, other)[0].indices[0] == (2,)
+    assert counterpart(parse("L0.z@last"), DIMS, TOKENS, other).indices[0] == (2,)
     for text in ("L0.z", "L0.z@0", 'L0.z@"pizza"', "L0.z@{last,0}", "L0.z@1:3"):
         with pytest.raises(PromptError, match="differ in length, 6 and 3 tokens"):
-            counterparts(parse(text), DIMS, TOKENS, other)
+            counterpart(parse(text), DIMS, TOKENS, other)

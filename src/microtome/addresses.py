@@ -5,9 +5,8 @@
     L<layers>.<site>[.<h|n|d><units>][@<positions>]      embed[@…]      logits[@…]
 
 Text is parsed once, at the edge, into an `Address`: a site and one selector per axis. An address
-with stars spans many; `fix` puts numbers in the place of stars, and `regions` turns an address
-without stars into plain indices, given a model's dimensions and a prompt's tokens. No tensor is
-touched here.
+with stars spans many. `fix` puts numbers in the place of stars; `layout` turns an address into
+plain indices, given a model's dimensions and a prompt's tokens. No tensor is touched here.
 
 >>> address = parse("L*.z.h*@-1")
 >>> address.stars
@@ -19,7 +18,6 @@ touched here.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ from functools import lru_cache
 
 from microtome.errors import AddressError, PromptError, listing
 from microtome.prompts import Tokens
+from microtome.regions import Layout, Region
 from microtome.selectors import Everything, Group, Index, Role, Selector, Span, Star, Word
 from microtome.sites import LETTERS, POSITIONS, Dimensions, Site, dimension
 from microtome.sites import site as find_site
@@ -101,28 +100,6 @@ class Address:
         )
         layers = None if self.layers is None else chosen("layer", self.layers)
         return replace(self, layers=layers, selectors=selectors)
-
-
-@dataclass(frozen=True)
-class Region:
-    """Where one edit lands: a site of one layer, and the indices along each of its axes.
-
-    The region is the product of its indices: values of shape ``[cell, *shape]``.
-    """
-
-    site: Site
-    layer: int | None
-    indices: tuple[tuple[int, ...], ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """How many indices along each axis of the site."""
-        return tuple(map(len, self.indices))
-
-    @property
-    def size(self) -> int:
-        """How many values."""
-        return math.prod(self.shape)
 
 
 # ---------------------------------------------------------------------------------------- parse
@@ -303,12 +280,40 @@ def spans(address: Address, dims: Dimensions, tokens: Tokens) -> dict[str, range
     }
 
 
-def regions(address: Address, dims: Dimensions, tokens: Tokens) -> tuple[Region, ...]:
-    """Where an address without stars lands: one region per layer that it selects.
+def layout(address: Address, dims: Dimensions, tokens: Tokens) -> Layout:
+    """Where an address lands in a prompt; its stars stay open.
 
     Raises:
         AddressError: a part of the address names nothing in the model or in the prompt.
         PromptError: a word or a role is not in the prompt.
+
+    >>> dims = Dimensions(2, 3, 3, 12, 4, 48, 99)
+    >>> found = layout(parse("L*.z.h2@-1"), dims, Tokens.of_texts("a", " b"))
+    >>> found.layers, found.indices
+    ('layer', ((1,), (2,), (0, 1, 2, 3)))
+    """
+    if address.site.name == "pattern":
+        raise AddressError(
+            f"{address}: the site 'pattern' is not available yet. What a head moves can be edited "
+            "at 'z', 'k' and 'v'."
+        )
+
+    def chosen(axis: str, selector: Selector) -> tuple[int, ...] | str:
+        if selector == Star():
+            return dimension(axis)
+        return _indices(axis, selector, address, dims, tokens)
+
+    indices = tuple(map(chosen, address.site.axes, address.selectors))
+    layers = None if address.layers is None else chosen("layer", address.layers)
+    return Layout(address.site, layers, indices)
+
+
+def regions(address: Address, dims: Dimensions, tokens: Tokens) -> tuple[Region, ...]:
+    """Where an address without stars lands: one region per layer that it selects.
+
+    Raises:
+        AddressError: as `layout`; or it has stars.
+        PromptError: as `layout`.
 
     >>> dims = Dimensions(2, 3, 3, 12, 4, 48, 99)
     >>> [region] = regions(parse("L-1.z.h2@-1"), dims, Tokens.of_texts("a", " b"))
@@ -320,25 +325,11 @@ def regions(address: Address, dims: Dimensions, tokens: Tokens) -> tuple[Region,
             f"{address} has stars, which only a sweep can walk; here, write ':' for all together "
             "or a number for one."
         )
-    if address.site.name == "pattern":
-        raise AddressError(
-            f"{address}: the site 'pattern' is not available yet. What a head moves can be edited "
-            "at 'z', 'k' and 'v'."
-        )
-    found = [
-        _indices(axis, selector, address, dims, tokens)
-        for axis, selector in zip(address.site.axes, address.selectors, strict=True)
-    ]
-    if address.layers is None:
-        return (Region(address.site, None, tuple(found)),)
-    layers = _indices("layer", address.layers, address, dims, tokens)
-    return tuple(Region(address.site, layer, tuple(found)) for layer in layers)
+    return layout(address, dims, tokens).regions()
 
 
-def counterparts(
-    address: Address, dims: Dimensions, tokens: Tokens, other: Tokens
-) -> tuple[Region, ...]:
-    """The same places in another prompt: regions whose indices match `regions`' one by one.
+def counterpart(address: Address, dims: Dimensions, tokens: Tokens, other: Tokens) -> Layout:
+    """The same places in another prompt: a layout whose indices match `layout`'s one by one.
 
     In a prompt of the same length a place is the same position; only a role goes where the other
     prompt has it. In one of another length nothing but roles can be aligned.
@@ -349,8 +340,7 @@ def counterparts(
 
     >>> dims = Dimensions(1, 1, 1, 8, 8, 8, 9)
     >>> one = Tokens.of_texts("Sam", " saw", " Sally")
-    >>> [there] = counterparts(parse("L0.resid_pre@{0,-1}"), dims, one, one)
-    >>> there.indices[0]
+    >>> counterpart(parse("L0.resid_pre@{0,-1}"), dims, one, one).indices[0]
     (0, 2)
     """
     atoms = [a for p in address.places for a in (p.members if isinstance(p, Group) else (p,))]
@@ -360,17 +350,17 @@ def counterparts(
             "their positions do not match. Address positions by a role that both have (@last, "
             f"@subject), or make them equally long.\n  {tokens}\n  {other}"
         )
-    return tuple(
-        replace(
-            region,
-            indices=tuple(
-                _counterpart(axis, selector, indices, address, tokens, other)
-                for axis, selector, indices in zip(
-                    region.site.axes, address.selectors, region.indices, strict=True
-                )
-            ),
-        )
-        for region in regions(address, dims, tokens)
+    here = layout(address, dims, tokens)
+    return replace(
+        here,
+        indices=tuple(
+            found
+            if isinstance(found, str)
+            else _counterpart(axis, selector, found, address, tokens, other)
+            for axis, selector, found in zip(
+                address.site.axes, address.selectors, here.indices, strict=True
+            )
+        ),
     )
 
 

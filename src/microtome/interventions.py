@@ -7,20 +7,25 @@ batch of one cell, the walk on batches of many.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from types import MappingProxyType
+from typing import overload
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from microtome.addresses import Region, counterparts, regions
+from microtome.addresses import counterpart, regions
 from microtome.edits import Context, Edit, Source
 from microtome.errors import EditError, PromptError
 from microtome.model.anatomy import Anatomy
 from microtome.prompts import Encoded, Tokens
-from microtome.run import Place, Visit, forward, ids_of, index, record
+from microtome.regions import Column, Layout, Region, Regions
+from microtome.run import Piece, Place, Visit, forward, ids_of, index, record
 
 
 @dataclass(frozen=True)
@@ -53,33 +58,33 @@ class Application:
 
     Attributes:
         edit: the operation; its address is not looked at.
-        regions: per cell, where it lands.
-        keys: per cell, a text that names its region and prompt (`key`).
+        regions: where it lands in each cell.
+        keys: per cell, a text that names its region and prompt.
         source: what `Edit.source` asks for, ``[cell, *region]``.
-        rows: per cell, its row in the batch.
+        rows: per cell, its row in the batch; None for a batch of one.
         start: the position at which the batch begins.
         changed: per cell, how many values the edit changed; None until it fired.
         squares: per cell, the squared L2 norm of the change.
     """
 
     edit: Edit
-    regions: Sequence[Region]
-    keys: tuple[str, ...]
+    regions: Regions
+    keys: Sequence[str]
     source: Tensor | None = None
-    rows: Sequence[int] = (0,)
+    rows: Column | None = None
     start: int = 0
     changed: Int[Tensor, " cell"] | None = None
     squares: Float[Tensor, " cell"] | None = None
 
     def visit(self) -> Visit:
         """The visit that makes the edit."""
-        return Visit((self.regions[0].site, self.regions[0].layer), self._act, writes=True)
+        return Visit((self.regions.site, self.regions.layer), self._act, writes=True)
 
     def _act(self, view: Tensor) -> None:
         where = index(self.regions, view.device, self.rows, self.start)
         before = view[where]
-        axes = self.regions[0].site.axes
-        after = self.edit.change(before, Context(axes, self.keys, self.source))
+        context = Context(self.regions.site.axes, self.keys, self.source)
+        after = self.edit.change(before, context)
         if after.shape != before.shape or after.dtype != before.dtype:
             raise EditError(
                 f"{self.edit} turned values of shape {list(before.shape)}, {before.dtype}, into "
@@ -111,11 +116,42 @@ def key(region: Region, tokens: Tokens) -> str:
     return f"{region.site}|{region.layer}|{region.indices}|{tokens.ids}"
 
 
+@dataclass(frozen=True, eq=False)
+class Keys(Sequence[str]):
+    """A key per cell, made when an edit draws random numbers and asks for it.
+
+    Attributes:
+        regions: where each cell's edit lands.
+        tokens: the prompts that the cells are of.
+        prompt: per cell, which of these; None where there is one prompt.
+    """
+
+    regions: Regions
+    tokens: Sequence[Tokens]
+    prompt: Column | None = None
+
+    def __len__(self) -> int:
+        return self.regions.cells
+
+    @overload
+    def __getitem__(self, cell: int) -> str: ...
+    @overload
+    def __getitem__(self, cell: slice) -> Sequence[str]: ...
+    def __getitem__(self, cell: int | slice) -> str | Sequence[str]:
+        if isinstance(cell, slice):
+            return [self[n] for n in range(*cell.indices(len(self)))]
+        if not 0 <= cell < len(self):
+            raise IndexError(cell)
+        prompt = 0 if self.prompt is None else int(self.prompt[cell])
+        return key(self.regions[cell], self.tokens[prompt])
+
+
 class Sources:
     """Clean activations of donors and reference prompts, for the edits that ask for them.
 
-    A text is run once for all the places that these edits will ask for. Every reference prompt's
-    activations are kept, and the latest donor's.
+    A text is run once for all the places that these edits will ask for, of which the addressed
+    positions are kept: of every reference prompt, and of the donors held (`hold`) or asked for
+    last.
     """
 
     def __init__(
@@ -126,63 +162,116 @@ class Sources:
         reference: Sequence[Tokens] = (),
     ) -> None:
         self._hf, self._anatomy, self._reference = hf, anatomy, tuple(reference)
-        self._wanted: dict[Place, None] = {}
-        for edit, encoded in edits:
-            if edit.source is not Source.NOTHING:
-                found = regions(edit.address, anatomy.dims, encoded.tokens)
-                self._wanted.update({(r.site, r.layer): None for r in found})
-        self._donor: tuple[Tokens, Mapping[Place, Tensor]] | None = None
-        self._references: list[Mapping[Place, Tensor]] | None = None
+        self._wanted: dict[Tokens, dict[Place, tuple[int, int]]] = defaultdict(dict)
+        for edit, one in edits:
+            for other in others_of(edit, one, self._reference):
+                self._want(counterpart(edit.address, anatomy.dims, one.tokens, other), other)
+        self._held: dict[Tokens, Mapping[Place, Tensor]] = {}
+        self._references: dict[Tokens, Mapping[Place, Tensor]] = {}
 
-    def of(self, edits: Sequence[Edit], layer: int | None, encoded: Encoded) -> Tensor | None:
-        """What some edits of one prompt need in one layer, ``[cell, *region]``: one edit a cell.
+    @property
+    def references(self) -> int:
+        """How many reference prompts there are."""
+        return len(self._reference)
 
-        The edits are alike but for their addresses, whose regions have one shape.
+    def _want(self, found: Layout, other: Tokens) -> None:
+        chosen = found.layers
+        layers: Iterable[int | None] = chosen if isinstance(chosen, tuple) else [None]
+        if isinstance(chosen, str):
+            layers = range(self._anatomy.dims.n_layers)
+        axis = found.site.axes.index("pos")
+        indices = found.indices[axis]
+        first, last = (
+            (0, len(other) - 1) if isinstance(indices, str) else (min(indices), max(indices))
+        )
+        wanted = self._wanted[other]
+        for layer in layers:
+            low, high = wanted.get((found.site, layer), (first, last))
+            wanted[found.site, layer] = min(low, first), max(high, last)
+
+    def hold(self, encoded: Iterable[Encoded], at_once: int = 1) -> None:
+        """Record the donors of some prompts, several in a pass, and forget others."""
+        donors = {one.donor: None for one in encoded if one.donor in self._wanted}
+        self._held = {}
+        for _, alike in groupby(sorted(donors, key=len), key=len):
+            texts = list(alike)
+            for first in range(0, len(texts), at_once):
+                some = texts[first : first + at_once]
+                self._held.update(self._recorded(some))
+
+    def _recorded(self, texts: Sequence[Tokens]) -> dict[Tokens, Mapping[Place, Tensor]]:
+        """What is wanted of texts of one length, from one pass."""
+        spans: dict[Place, tuple[int, int]] = {}
+        for tokens in texts:
+            for place, (first, last) in self._wanted[tokens].items():
+                low, high = spans.get(place, (first, last))
+                spans[place] = min(low, first), max(high, last)
+        pieces = [Piece(place, *span) for place, span in spans.items()]
+        kept = record(self._hf, self._anatomy, texts, pieces)
+        return {
+            tokens: {
+                place: kept[place][n : n + 1].narrow(1, first - spans[place][0], last + 1 - first)
+                for place, (first, last) in self._wanted[tokens].items()
+            }
+            for n, tokens in enumerate(texts)
+        }
+
+    def of(
+        self,
+        edit: Edit,
+        layer: int | None,
+        one: Encoded,
+        stars: Mapping[str, Column] = MappingProxyType({}),
+        cells: int = 1,
+    ) -> Tensor | None:
+        """What an edit of a prompt needs in one layer, ``[cell, *region]``.
+
+        Args:
+            edit: its address may have stars.
+            layer: a layer that it edits in all these cells.
+            one: the prompt.
+            stars: what each star is in each cell.
+            cells: how many cells there are.
 
         Raises:
             EditError: there are too few reference prompts.
             PromptError: there is no donor, or positions do not match the prompt's.
         """
-        match edits[0].source:
+        values = [
+            self._values(edit, layer, one, other, stars, cells)
+            for other in others_of(edit, one, self._reference)
+        ]
+        match edit.source:
             case Source.NOTHING:
                 return None
             case Source.DONOR:
-                [donor] = others_of(edits[0], encoded, self._reference)
-                if self._donor is None or self._donor[0] != donor:
-                    trace = record(self._hf, self._anatomy, donor, self._wanted)
-                    self._donor = (donor, trace)
-                return self._values(edits, layer, encoded.tokens, *self._donor)
+                return values[0]
             case Source.REFERENCE:
-                others = others_of(edits[0], encoded, self._reference)
-                return torch.stack(
-                    [
-                        self._values(edits, layer, encoded.tokens, tokens, trace)
-                        for tokens, trace in zip(others, self._reference_traces(), strict=True)
-                    ]
-                ).mean(dim=0)
-
-    def _reference_traces(self) -> list[Mapping[Place, Tensor]]:
-        if self._references is None:
-            self._references = [
-                record(self._hf, self._anatomy, tokens, self._wanted) for tokens in self._reference
-            ]
-        return self._references
+                return torch.stack(values).mean(dim=0)
 
     def _values(
         self,
-        edits: Sequence[Edit],
+        edit: Edit,
         layer: int | None,
-        tokens: Tokens,
+        one: Encoded,
         other: Tokens,
-        trace: Mapping[Place, Tensor],
+        stars: Mapping[str, Column],
+        cells: int,
     ) -> Tensor:
-        there = [
-            region
-            for edit in edits
-            for region in counterparts(edit.address, self._anatomy.dims, tokens, other)
-            if region.layer == layer
-        ]
-        return trace[there[0].site, layer][index(there, self._hf.device)]
+        there = counterpart(edit.address, self._anatomy.dims, one.tokens, other)
+        recorded = self._of_text(other, edit.source)[there.site, layer]
+        start = self._wanted[other][there.site, layer][0]
+        where = index(there.at(layer, stars, cells), self._hf.device, start=start)
+        return recorded[where].expand(cells, *there.shape)
+
+    def _of_text(self, text: Tokens, source: Source) -> Mapping[Place, Tensor]:
+        if source is Source.REFERENCE:
+            if text not in self._references:
+                self._references.update(self._recorded([text]))
+            return self._references[text]
+        if text not in self._held:
+            self._held = self._recorded([text])
+        return self._held[text]
 
 
 def others_of(edit: Edit, encoded: Encoded, reference: Sequence[Tokens]) -> Sequence[Tokens]:
@@ -221,7 +310,7 @@ def intervene(
     """One full forward pass of one prompt with these edits: its logits, and a receipt per edit."""
     applied = [_applications(anatomy, encoded, edit, sources) for edit in edits]
     visits = [application.visit() for group in applied for application in group]
-    logits = forward(hf, anatomy, ids_of(encoded.tokens, hf), [*visits, *readers])
+    logits = forward(hf, anatomy, ids_of([encoded.tokens], hf), [*visits, *readers])
     receipts = [_receipt(edit, group, prompt) for edit, group in zip(edits, applied, strict=True)]
     return logits, receipts
 
@@ -229,28 +318,23 @@ def intervene(
 def _applications(
     anatomy: Anatomy, encoded: Encoded, edit: Edit, sources: Sources
 ) -> list[Application]:
-    found = regions(edit.address, anatomy.dims, encoded.tokens)
-    for region in found:
+    applied = []
+    for region in regions(edit.address, anatomy.dims, encoded.tokens):
         edit.check(region)
-    return [
-        Application(
-            edit,
-            [region],
-            (key(region, encoded.tokens),),
-            sources.of([edit], region.layer, encoded),
-        )
-        for region in found
-    ]
+        where = Regions.of(region)
+        source = sources.of(edit, region.layer, encoded)
+        applied.append(Application(edit, where, Keys(where, [encoded.tokens]), source))
+    return applied
 
 
 def _receipt(edit: Edit, group: Sequence[Application], prompt: int) -> Receipt:
     fired = [a for a in group if a.changed is not None and a.squares is not None]
-    layers = (application.regions[0].layer for application in fired)
+    layers = (application.regions.layer for application in fired)
     return Receipt(
         edit=str(edit),
         prompt=prompt,
         layers=tuple(layer for layer in layers if layer is not None),
-        selected=sum(application.regions[0].size for application in fired),
+        selected=sum(math.prod(application.regions.shape) for application in fired),
         changed=sum(int(a.changed) for a in fired if a.changed is not None),
         norm=math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None)),
     )

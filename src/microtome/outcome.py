@@ -68,7 +68,7 @@ class Run:
         if not self.receipts:
             return self.logits
         return stacked(
-            [forward(self._hf, self._anatomy, ids_of(e.tokens, self._hf)) for e in self.encoded]
+            [forward(self._hf, self._anatomy, ids_of([e.tokens], self._hf)) for e in self.encoded]
         )
 
     def top(self, k: int = 10, prompt: int = 0, position: int = -1) -> pd.DataFrame:

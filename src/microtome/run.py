@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from microtome.addresses import Region
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.model.anatomy import Anatomy, Tap
 from microtome.prompts import Tokens
+from microtome.regions import Column, Region, Regions
 from microtome.sites import POSITIONS, Site
 from microtome.sites import site as find_site
 
@@ -57,9 +58,8 @@ def hooked(
     Visits are made in the order of the forward pass; at one place the writers come first, in the
     order given, and then the readers. Yields how often each visit was made.
     """
-    order = {place: n for n, place in enumerate(anatomy.places())}
     points: dict[tuple[str, str], list[tuple[Tap, Visit]]] = defaultdict(list)
-    for visit in sorted(visits, key=lambda v: (order[v.place], not v.writes)):
+    for visit in sorted(visits, key=lambda v: (anatomy.order(*v.place), not v.writes)):
         tap = anatomy.tap(*visit.place)
         points[tap.module, tap.side].append((tap, visit))
 
@@ -160,80 +160,100 @@ def visited(hf: PreTrainedModel, anatomy: Anatomy, visits: Sequence[Visit]) -> I
 
 
 def index(
-    regions: Sequence[Region], device: torch.device, rows: Sequence[int] = (0,), start: int = 0
+    regions: Regions, device: torch.device, rows: Column | None = None, start: int = 0
 ) -> tuple[Tensor, ...]:
-    """The indices of regions of one site and shape in a view ``[batch, *axes]``.
+    """The indices of regions in a view ``[batch, *axes]``.
 
-    ``view[index(…)]`` is ``[cell, *region]``: region i of row ``rows[i]``; one row, or one region,
-    serves for all. ``start`` is the position at which the view begins.
+    ``view[index(…)]`` is ``[cell, *region]``: region i of row ``rows[i]``; of row 0 where no rows
+    are given. ``start`` is the position at which the view begins.
     """
-    site = regions[0].site
+    site = regions.site
     rank = len(site.axes)
-    parts = [torch.tensor(rows, device=device).view(-1, *[1] * rank)]
-    for number, axis in enumerate(site.axes):
-        chosen = [region.indices[number] for region in regions]
-        alike = all(indices == chosen[0] for indices in chosen)
-        column = torch.tensor(chosen[:1] if alike else chosen, device=device)
+    rows = np.zeros(1, dtype=np.int64) if rows is None else rows
+    parts = [torch.from_numpy(rows).to(device).view(-1, *[1] * rank)]
+    for number, (axis, column) in enumerate(zip(site.axes, regions.columns, strict=True)):
         shape = [len(column)] + [1] * rank
         shape[1 + number] = column.shape[1]
-        parts.append(column.view(shape) - (start if axis in POSITIONS else 0))
+        own = column - start if start and axis in POSITIONS else column
+        parts.append(torch.from_numpy(own).to(device).view(shape))
     return tuple(parts)
 
 
 def reader(region: Region, keep: Callable[[Tensor], None]) -> Visit:
     """A visit that hands a copy of a region's values ``[1, *region]`` to ``keep``."""
-    return Visit((region.site, region.layer), lambda view: keep(view[index([region], view.device)]))
+    where = Regions.of(region)
+    return Visit((region.site, region.layer), lambda view: keep(view[index(where, view.device)]))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A site of a layer from one position to another, both included: what is to be recorded."""
+
+    place: Place
+    first: int
+    last: int
+
+    def of(self, view: Tensor) -> Tensor:
+        """A copy of this piece of a site's values ``[batch, *axes]``."""
+        return view.narrow(1, self.first, self.last + 1 - self.first).clone()
 
 
 def record(
-    hf: PreTrainedModel, anatomy: Anatomy, tokens: Tokens, places: Iterable[Place]
+    hf: PreTrainedModel, anatomy: Anatomy, texts: Sequence[Tokens], pieces: Iterable[Piece]
 ) -> dict[Place, Tensor]:
-    """The clean activations ``[1, *axes]`` of whole sites, from one pass without edits."""
+    """Clean activations ``[text, *axes]``, from one pass of texts of one length without edits."""
     kept: dict[Place, Tensor] = {}
-
-    def keeper(place: Place) -> Visit:
-        return Visit(place, lambda view: kept.__setitem__(place, view.clone()))
-
-    forward(hf, anatomy, ids_of(tokens, hf), [keeper(place) for place in dict.fromkeys(places)])
+    visits = [_keeper(piece, kept) for piece in pieces]
+    with quiet(hf), visited(hf, anatomy, visits):
+        ids = ids_of(texts, hf)
+        if any(visit.place[0].name == "logits" for visit in visits):
+            hf(input_ids=ids, use_cache=False)
+        else:
+            hf.base_model(input_ids=ids, use_cache=False)
     return kept
 
 
-def ids_of(tokens: Tokens, hf: PreTrainedModel) -> Int[Tensor, "1 pos"]:
-    """A text's token ids as a batch of one, on the model's device."""
-    return torch.tensor([tokens.ids], device=hf.device)
+def _keeper(piece: Piece, kept: dict[Place, Tensor]) -> Visit:
+    return Visit(piece.place, lambda view: kept.__setitem__(piece.place, piece.of(view)))
+
+
+def ids_of(texts: Sequence[Tokens], hf: PreTrainedModel) -> Int[Tensor, "text pos"]:
+    """The token ids of texts of one length, on the model's device."""
+    return torch.tensor([tokens.ids for tokens in texts], device=hf.device)
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One clean pass, as much of it as is needed to go on from its middle.
+    """One clean pass of texts of one length, as much of it as is needed to go on from its middle.
 
     Attributes:
-        logits: ``[1, pos, vocab]``.
-        inputs: what entered each block, ``[1, pos, d_model]``.
-        keys, values: of each block, ``[1, kv_head, pos, d_head]``, as attention saw them.
+        final: after the final norm, ``[text, pos, d_model]``: what the unembedding reads.
+        inputs: what entered each block, ``[text, pos, d_model]``, from position ``start`` on.
+        keys, values: of each block, ``[text, kv_head, pos, d_head]``, as attention saw them.
+        start: the first position of the inputs.
     """
 
-    logits: Float[Tensor, "1 pos vocab"]
-    inputs: tuple[Float[Tensor, "1 pos d_model"], ...]
-    keys: tuple[Float[Tensor, "1 kv_head pos d_head"], ...]
-    values: tuple[Float[Tensor, "1 kv_head pos d_head"], ...]
+    final: Float[Tensor, "text pos d_model"]
+    inputs: tuple[Float[Tensor, "text own d_model"], ...]
+    keys: tuple[Float[Tensor, "text kv_head pos d_head"], ...]
+    values: tuple[Float[Tensor, "text kv_head pos d_head"], ...]
+    start: int
 
 
-def trace(hf: PreTrainedModel, anatomy: Anatomy, tokens: Tokens) -> Trace:
-    """One clean pass of a text, recorded."""
-    inputs: dict[int, Tensor] = {}
-
-    def keeper(layer: int) -> Visit:
-        place = (find_site("resid_pre"), layer)
-        return Visit(place, lambda view: inputs.__setitem__(layer, view.clone()))
-
+def trace(hf: PreTrainedModel, anatomy: Anatomy, texts: Sequence[Tokens], start: int = 0) -> Trace:
+    """One clean pass of texts of one length, recorded."""
     layers = range(anatomy.dims.n_layers)
-    with quiet(hf), visited(hf, anatomy, [keeper(layer) for layer in layers]):
-        output = hf(input_ids=ids_of(tokens, hf), use_cache=True)
+    entry = find_site("resid_pre")
+    inputs: dict[Place, Tensor] = {}
+    last = len(texts[0]) - 1
+    visits = [_keeper(Piece((entry, layer), start, last), inputs) for layer in layers]
+    with quiet(hf), visited(hf, anatomy, visits):
+        output = hf.base_model(input_ids=ids_of(texts, hf), use_cache=True)
     cache = output.past_key_values.layers
     return Trace(
-        logits=output.logits,
-        inputs=tuple(inputs[layer] for layer in layers),
+        final=output.last_hidden_state,
+        inputs=tuple(inputs[entry, layer] for layer in layers),
         keys=tuple(cache[layer].keys for layer in layers),
         values=tuple(cache[layer].values for layer in layers),
+        start=start,
     )

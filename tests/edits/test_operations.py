@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import microtome as mt
-from microtome.addresses import Region, parse, regions
+from microtome.addresses import parse, regions
 from microtome.edits import Context, Edit, Source
 from microtome.errors import EditError
 from microtome.interventions import key
 from microtome.prompts import Tokens
+from microtome.regions import Region
 from microtome.sites import Dimensions
 
 DIMS = Dimensions(

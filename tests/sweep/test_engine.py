@@ -9,9 +9,9 @@ import microtome as mt
 from microtome.edits import OPERATIONS
 from microtome.errors import SweepError, VerificationError
 from microtome.metrics import readings
+from microtome.model.anatomy import Anatomy
 from microtome.sweep import engine, prefix
-from microtome.sweep.plan import DEFAULT_MEMORY
-from microtome.sweep.sweep import measure, plan_of, sources_of
+from microtome.sweep.sweep import budget_of, measure, plan_of, sources_of
 
 METRICS = [
     "logit",
@@ -25,6 +25,7 @@ METRICS = [
     "top1",
     "logit_diff@1",
 ]
+LITTLE = 150_000
 RECEIPTS = ("values_changed", "change_norm")
 JOHN = mt.Prompt(
     "When Mary and John went to",
@@ -33,6 +34,7 @@ JOHN = mt.Prompt(
     contrast=" John",
     roles={"giver": 3},
 )
+SWAPPED = mt.Prompt(**{**JOHN.as_dict(), "text": JOHN.donor, "donor": JOHN.text})
 CAT = mt.Prompt(
     "The cat sat on the mat, and",
     donor="The dog sat on the cat, and",
@@ -78,7 +80,7 @@ def test_the_table_of_edits_is_whole():
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("operation", EDITS)
 def test_the_walk_equals_the_reference_path(tiny64, operation, place):
-    prompts = [JOHN, mt.Prompt(**{**JOHN.as_dict(), "text": JOHN.donor, "donor": JOHN.text})]
+    prompts = [JOHN, SWAPPED]
     if "prompts" not in operation:
         prompts[1] = CAT
     for position in POSITIONS:
@@ -149,35 +151,54 @@ def test_float32_stays_within_rounding(make_gpt2, tokenizer, attention, setting)
 def test_small_batches_give_the_same_map(tiny64):
     whole, cut = (
         mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"], memory=memory)
-        for memory in (DEFAULT_MEMORY, 1)
+        for memory in (None, LITTLE)
     )
     assert float(abs(whole.data["prob"] - cut.data["prob"]).max()) < 1e-12
+    assert cut.provenance["predicted"]["bytes"] <= LITTLE < whole.provenance["predicted"]["bytes"]
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch):
-    batches = []
-    walk_batch = engine.Walk._batch
+def test_too_little_memory_for_a_single_cell_is_refused_before_anything_runs(tiny64):
+    with pytest.raises(SweepError, match=r"memory=1,000 bytes are too few: one cell .* needs"):
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"], memory=1000)
 
-    def cramped(self, batch, position):
+
+@pytest.mark.parametrize("prompts", [[JOHN], [JOHN, SWAPPED, JOHN]])
+def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts):
+    batches, told = [], []
+    run = engine.Walk._walk
+
+    def cramped(self, batch, room, told):
         batches.append(len(batch))
         if len(batch) > 3:
+            told.append(0.5)
+            self.tick(0.5)
             raise torch.OutOfMemoryError("not enough memory")
-        walk_batch(self, batch, position)
+        run(self, batch, room, told)
 
-    plain = mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"])
-    monkeypatch.setattr(engine.Walk, "_batch", cramped)
-    halved = mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"])
-    assert batches[0] == 12
+    plain = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
+    monkeypatch.setattr(engine.Walk, "_walk", cramped)
+    halved = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
+    assert batches[0] == 12 * len(prompts)
     assert max(size for size in batches if size <= 3) == 3
     assert float(abs(plain.data["prob"] - halved.data["prob"]).max()) < 1e-12
     assert "halved" in halved.provenance["engine"]["notes"][0]
+    assert advanced(tiny64, prompts, told) == pytest.approx(12 * len(prompts))
+
+
+def advanced(model, prompts, told) -> float:
+    """How far a progress bar gets."""
+    encoded, edits = model.encode(prompts), [mt.edit("zero L*.z.h*@-1")]
+    plan = plan_of(model, encoded, edits)
+    sources = sources_of(model, plan, encoded, encoded)
+    measure(model, plan, encoded, readings(["prob"]), sources, told.append, budget_of(model))
+    return sum(told)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny64, monkeypatch):
-    def broken(self, batch, position):
+    def broken(self, batch, room, told):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(engine.Walk, "_batch", broken)
+    monkeypatch.setattr(engine.Walk, "_walk", broken)
     with pytest.raises(RuntimeError, match="something else"):
         mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"])
 
@@ -218,9 +239,13 @@ def test_half_precision_walks_and_a_wrong_walk_is_caught_there_too(
 
 def test_a_wrong_value_is_caught_though_its_logits_are_right(tiny64, monkeypatch):
     """logit_diff is read off two columns, not off the logits that are compared."""
-    monkeypatch.setattr(
-        engine, "_columns_of", lambda head, final, columns: head(final)[:, columns] + 1e-3 * 9**0.5
-    )
+    unembed = Anatomy.unembed
+
+    def shifted(self, hf, final, columns=None):
+        logits = unembed(self, hf, final, columns)
+        return logits if columns is None else logits + 1e-3 * 9**0.5
+
+    monkeypatch.setattr(Anatomy, "unembed", shifted)
     with pytest.raises(VerificationError):
         mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["logit"])
 
@@ -283,9 +308,5 @@ def test_a_failing_block_leaves_no_hook_and_no_switch(tiny64, monkeypatch):
 
 def test_progress_is_told_every_cell(tiny64):
     told = []
-    encoded = tiny64.encode(JOHN)
-    edits = [mt.zero("L*.z.h*@*")]
-    plan = plan_of(tiny64, encoded, edits)
-    sources = sources_of(tiny64, plan, encoded, encoded)
-    measure(tiny64, plan, encoded, readings(["prob"]), sources, told.append)
-    assert sum(told) == len(plan.cells)
+    assert advanced(tiny64, JOHN, told) == pytest.approx(12)
+    assert len(told) > 1  # not all at once

@@ -8,9 +8,9 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.addresses import Region
 from microtome.edits.base import Context, Edit
 from microtome.edits.values import Values
+from microtome.regions import Region
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from enum import Enum
 from numbers import Integral, Real
@@ -15,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.addresses import Address, Region, parse
+from microtome.addresses import Address, parse
 from microtome.errors import EditError
+from microtome.regions import Region
 
 
 class Source(Enum):
@@ -38,7 +40,7 @@ class Context:
     """
 
     axes: tuple[str, ...]
-    keys: tuple[str, ...]
+    keys: Sequence[str]
     source: Tensor | None = None
 
     def generators(self, seed: int) -> list[torch.Generator]:

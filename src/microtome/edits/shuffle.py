@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.addresses import Region
 from microtome.edits.base import Context, Edit, whole
 from microtome.errors import EditError
+from microtome.regions import Region
 
 
 @dataclass(frozen=True)

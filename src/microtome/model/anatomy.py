@@ -7,7 +7,7 @@ at hand; nothing else in microtome knows module names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -173,6 +173,18 @@ class Anatomy:
         module: nn.Module = hf.get_submodule(self.family.final_norm)
         return module
 
+    def unembed(
+        self, hf: PreTrainedModel, final: Tensor, columns: Sequence[int] | None = None
+    ) -> Tensor:
+        """Logits ``[…, vocab]``, or of a few tokens, of what the final norm gave."""
+        head = hf.get_output_embeddings()
+        if columns is None:
+            logits: Tensor = head(final)
+            return logits
+        weight: Tensor = head.weight[list(columns)]
+        bias = getattr(head, "bias", None)
+        return nn.functional.linear(final, weight, None if bias is None else bias[list(columns)])
+
     def resume(self, hf: PreTrainedModel, layer: int, x: Tensor) -> Tensor:
         """One block's output ``[batch, pos, d_model]`` from its input, run by itself.
 
@@ -182,13 +194,20 @@ class Anatomy:
         result: Tensor = output[0] if isinstance(output, tuple) else output
         return result
 
-    def places(self) -> list[tuple[Site, int | None]]:
-        """Every (site, layer) of the model, in the order of the forward pass.
+    def order(self, site: Site, layer: int | None) -> tuple[int, int]:
+        """Sorts places by when the forward pass gets there.
 
         Sites of no layer come where they are: before the first block, after the last.
         """
-        inner = [site for site in self.sites if site.layered]
-        first = [(site, None) for site in self.sites if site.name == "embed"]
-        last = [(site, None) for site in self.sites if site.name == "logits"]
-        blocks = [(site, layer) for layer in range(self.dims.n_layers) for site in inner]
-        return [*first, *blocks, *last]
+        names = list(self.family.taps)
+        if layer is None:
+            layer = -1 if site.name == "embed" else self.dims.n_layers
+        return layer, names.index(site.name)
+
+    def places(self) -> list[tuple[Site, int | None]]:
+        """Every (site, layer) of the model, in the order of the forward pass."""
+        layers = range(self.dims.n_layers)
+        found: list[tuple[Site, int | None]] = []
+        for site in self.sites:
+            found += [(site, layer) for layer in layers] if site.layered else [(site, None)]
+        return sorted(found, key=lambda place: self.order(*place))

@@ -5,30 +5,33 @@ move along it together; so is a parameter given in ``over=``. A cell is one poin
 edits without stars, for one prompt. Cells that do not exist (a position beyond a shorter prompt)
 are absent.
 
-A plan is the seam between the question and the engines: an engine computes its cells in any order
-that it likes. `sweep.reference` takes them one by one, `sweep.engine` walks them together.
+A map has up to hundreds of thousands of cells, so they are kept as columns (`Cells`), and a `Cell`
+is made when it is asked for. A plan is the seam between the question and the engines: an engine
+computes its cells in any order that it likes. `sweep.reference` takes them one by one,
+`sweep.engine` walks them together.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, overload
 
 import numpy as np
 
-from microtome.addresses import Region, counterparts, regions, spans
-from microtome.edits import Edit, Source
+from microtome.addresses import counterpart, layout, spans
+from microtome.edits import Edit
 from microtome.errors import SweepError, did_you_mean, listing
 from microtome.interventions import others_of
 from microtome.prompts import Encoded
+from microtome.regions import Column, Layout, Region
 from microtome.sites import Dimensions
+from microtome.sweep.cost import Budget, Cost, cost_of
 
 ENGINES = ("auto", "walk", "reference")
-
-DEFAULT_MEMORY = 2 * 2**30
-"""Bytes for the walk's batches besides the model, unless ``memory=`` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +61,67 @@ class Cell:
         """Index of its prompt."""
         return self.index[0]
 
-    @property
-    def layer(self) -> int:
-        """The first layer that it edits."""
-        return min(region.layer or 0 for group in self.places for region in group)
+
+@dataclass(frozen=True, eq=False)
+class Cells(Sequence[Cell]):
+    """Cells as columns.
+
+    Attributes:
+        edits: per variant (a combination of the parameters in ``over=``), the edits with stars.
+        layouts: per prompt and edit, where its address lands.
+        stars: the names of the stars, which are the axes after the first.
+        points: where each cell stands along each axis, ``[cell, axis]``.
+        variant: which variant each cell is of, ``[cell]``.
+    """
+
+    edits: tuple[tuple[Edit, ...], ...]
+    layouts: tuple[tuple[Layout, ...], ...]
+    stars: tuple[str, ...]
+    points: Column
+    variant: Column
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @overload
+    def __getitem__(self, number: int) -> Cell: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Cell]: ...
+    def __getitem__(self, number: int | slice) -> Cell | Sequence[Cell]:
+        if isinstance(number, slice):
+            return [self[n] for n in range(*number.indices(len(self)))]
+        index = tuple(self.points[number].tolist())
+        stars = dict(zip(self.stars, index[1:], strict=False))
+        edits = tuple(edit.at(**stars) for edit in self.edits[self.variant[number]])
+        places = tuple(layout.regions(**stars) for layout in self.layouts[index[0]])
+        return Cell(index, edits, places)
 
     @property
-    def position(self) -> int:
-        """The first position that it edits."""
-        return min(
-            region.indices[region.site.axes.index("pos")][0]
-            for group in self.places
-            for region in group
-        )
+    def prompt(self) -> Column:
+        """The prompt of each cell, ``[cell]``."""
+        return self.points[:, 0]
+
+    def values(self, chosen: Column | slice = slice(None)) -> dict[str, Column]:
+        """What each star is in some cells, by its name."""
+        return {name: self.points[chosen, 1 + n] for n, name in enumerate(self.stars)}
+
+    @cached_property
+    def layer(self) -> Column:
+        """The first layer that each cell edits, ``[cell]``."""
+        return self._first("layer")
+
+    @cached_property
+    def position(self) -> Column:
+        """The first position that each cell edits, ``[cell]``."""
+        return self._first("position")
+
+    def _first(self, what: str) -> Column:
+        found = np.empty(len(self), dtype=np.int64)
+        for prompt, layouts in enumerate(self.layouts):
+            own = np.flatnonzero(self.prompt == prompt)
+            stars = self.values(own)
+            found[own] = np.min([getattr(one, what)(stars, len(own)) for one in layouts], axis=0)
+        return found
 
 
 @dataclass(frozen=True)
@@ -82,31 +133,11 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a sweep takes.
-
-    Attributes:
-        token_blocks: how often some block is run on some token, for the cells.
-        flops: floating-point operations, multiplications and additions: cells, clean runs, donors
-            and reference prompts. Without what metrics need of the vocabulary.
-        passes: full forward passes of the same number of operations.
-        reference_passes: forward passes that the reference path makes for the same map.
-        bytes: memory at any one time besides the weights, roughly.
-    """
-
-    token_blocks: int
-    flops: float
-    passes: float
-    reference_passes: int
-    bytes: float
-
-
-@dataclass(frozen=True)
 class Plan:
     """The cells of a sweep, in order, prompt by prompt; who takes them, and at what cost."""
 
     axes: tuple[Axis, ...]
-    cells: tuple[Cell, ...]
+    cells: Cells
     choice: Choice
     cost: Cost
 
@@ -115,9 +146,9 @@ class Plan:
         """The size of the map along each axis."""
         return tuple(len(axis.values) for axis in self.axes)
 
-    def of_prompt(self, prompt: int) -> Iterator[Cell]:
+    def of_prompt(self, prompt: int) -> list[Cell]:
         """The cells of one prompt."""
-        return (cell for cell in self.cells if cell.prompt == prompt)
+        return [self.cells[n] for n in np.flatnonzero(self.cells.prompt == prompt).tolist()]
 
 
 def make_plan(
@@ -127,8 +158,7 @@ def make_plan(
     over: Mapping[str, Sequence[Any]] | None = None,
     reference: Sequence[Encoded] = (),
     engine: str = "auto",
-    memory: int = DEFAULT_MEMORY,
-    itemsize: int = 4,
+    budget: Budget = Budget(),  # noqa: B008  (frozen)
 ) -> Plan:
     """The plan of a sweep.
 
@@ -139,12 +169,11 @@ def make_plan(
         over: values for parameters of the edits, each an axis of its own name.
         reference: the prompts that a mean over prompts averages over.
         engine: ``"walk"``, ``"reference"``, or ``"auto"``: the walk wherever it can go.
-        memory: bytes for the walk's batches.
-        itemsize: bytes of one of the model's activations.
+        budget: what the walk may use of the machine.
 
     Raises:
         SweepError: there is no edit, ``over`` names what no edit has, or the walk is asked for
-            where it cannot go.
+            where it cannot go, or the budget is too small for it.
         AddressError, EditError, PromptError: an edit does not fit the model or a prompt.
     """
     if not edits:
@@ -152,13 +181,14 @@ def make_plan(
     choice = choose(engine, edits)
     varied = _varied(edits, over or {})
     for one in encoded:
-        for _, chosen in _variants(edits, varied):
+        for chosen in _variants(edits, varied):
             _check(chosen, dims, one, reference)
     ranges = [_ranges(edits, dims, one) for one in encoded]
     stars = [Axis(name, tuple(range(max(len(r[name]) for r in ranges)))) for name in ranges[0]]
     axes = (Axis("prompt", tuple(range(len(encoded)))), *stars, *varied)
-    cells = tuple(_cells(dims, encoded, edits, ranges, varied))
-    cost = _cost(dims, encoded, edits, cells, reference, choice, memory, itemsize)
+    cells = _cells(dims, encoded, edits, ranges, varied)
+    walks = choice.engine == "walk"
+    cost = cost_of(dims, encoded, reference, cells, walks, budget)
     return Plan(axes, cells, choice, cost)
 
 
@@ -197,17 +227,26 @@ def _cells(
     edits: Sequence[Edit],
     ranges: Sequence[Mapping[str, range]],
     varied: Sequence[Axis],
-) -> Iterator[Cell]:
-    variants = _variants(edits, varied)
-    for prompt, (one, spans_) in enumerate(zip(encoded, ranges, strict=True)):
-        for where in itertools.product(*spans_.values()):
-            fixed = dict(zip(spans_, where, strict=True))
-            addresses = [edit.address.fix(**fixed) for edit in edits]
-            places = tuple(regions(address, dims, one.tokens) for address in addresses)
-            for which, chosen in variants:
-                placed = zip(chosen, addresses, strict=True)
-                own = tuple(replace(edit, address=address) for edit, address in placed)
-                yield Cell((prompt, *where, *which), own, places)
+) -> Cells:
+    extra = [len(axis.values) for axis in varied]
+    rows = []
+    for prompt, own in enumerate(ranges):
+        shape = [len(span) for span in own.values()] + extra
+        inner = np.indices(shape).reshape(len(shape), math.prod(shape)).T
+        rows.append(np.insert(inner, 0, prompt, axis=1))
+    points = np.concatenate(rows)
+    variant = np.zeros(len(points), dtype=np.int64)
+    if extra:
+        variant = np.ravel_multi_index(tuple(points[:, -len(extra) :].T), extra)
+    return Cells(
+        edits=tuple(_variants(edits, varied)),
+        layouts=tuple(
+            tuple(layout(edit.address, dims, one.tokens) for edit in edits) for one in encoded
+        ),
+        stars=tuple(ranges[0]),
+        points=points,
+        variant=variant,
+    )
 
 
 def _varied(edits: Sequence[Edit], over: Mapping[str, Sequence[Any]]) -> tuple[Axis, ...]:
@@ -234,15 +273,13 @@ def coordinate(value: Any) -> str | float | int:
     return value if isinstance(value, str | int | float) else str(value)
 
 
-def _variants(
-    edits: Sequence[Edit], varied: Sequence[Axis]
-) -> list[tuple[tuple[int, ...], tuple[Edit, ...]]]:
+def _variants(edits: Sequence[Edit], varied: Sequence[Axis]) -> list[tuple[Edit, ...]]:
     """The edits with every combination of the varied parameters."""
-    made = []
-    for which in itertools.product(*(range(len(axis.values)) for axis in varied)):
-        values = {axis.name: axis.values[n] for axis, n in zip(varied, which, strict=True)}
-        made.append((which, tuple(_with(edit, values) for edit in edits)))
-    return made
+    names = [axis.name for axis in varied]
+    return [
+        tuple(_with(edit, dict(zip(names, values, strict=True))) for edit in edits)
+        for values in itertools.product(*(axis.values for axis in varied))
+    ]
 
 
 def _with(edit: Edit, values: Mapping[str, Any]) -> Edit:
@@ -267,80 +304,8 @@ def _check(
 ) -> None:
     """Find everything that is wrong with the edits of a prompt before anything runs."""
     for edit in edits:
-        spans_ = spans(edit.address, dims, one.tokens)
-        first = edit.at(**{name: span[0] for name, span in spans_.items()})
-        for region in regions(first.address, dims, one.tokens):
+        first = {name: span[0] for name, span in spans(edit.address, dims, one.tokens).items()}
+        for region in layout(edit.address, dims, one.tokens).regions(**first):
             edit.check(region)
         for other in others_of(edit, one, [r.tokens for r in reference]):
-            counterparts(first.address, dims, one.tokens, other)
-
-
-# ------------------------------------------------------------------------------------------ cost
-
-
-def flops_of_block(dims: Dimensions, tokens: int, seen: int) -> float:
-    """Operations of one block on so many tokens, each of which attends to ``seen`` positions.
-
-    The matrix products, with 2 for a multiply-add.
-    """
-    width = dims.n_heads * dims.d_head
-    kv_width = dims.n_kv_heads * dims.d_head
-    weights = dims.d_model * (2 * width + 2 * kv_width + 2 * dims.d_mlp)
-    return 2.0 * tokens * (weights + 2 * seen * width)
-
-
-def flops_of_pass(dims: Dimensions, tokens: int) -> float:
-    """Operations of one full forward pass, the unembedding included."""
-    unembedding = 2.0 * tokens * dims.d_model * dims.d_vocab
-    return dims.n_layers * flops_of_block(dims, tokens, tokens) + unembedding
-
-
-def bytes_of_row(dims: Dimensions, own: int, seen: int, itemsize: int) -> int:
-    """Memory of one cell of a batch inside a block: ``own`` positions that attend to ``seen``.
-
-    Residual stream, queries, keys and values, the MLP's intermediate results (an activation
-    function makes several), and three copies of the attention scores. Generous, so that what is
-    planned fits.
-    """
-    block = own * (12 * dims.d_model + 6 * dims.d_mlp)
-    return itemsize * (block + 3 * dims.n_heads * own * seen)
-
-
-def _cost(
-    dims: Dimensions,
-    encoded: Sequence[Encoded],
-    edits: Sequence[Edit],
-    cells: Sequence[Cell],
-    reference: Sequence[Encoded],
-    choice: Choice,
-    memory: int,
-    itemsize: int,
-) -> Cost:
-    others = [one.tokens for one in encoded]
-    sources = {edit.source for edit in edits}
-    if Source.DONOR in sources:
-        others += [one.donor for one in encoded if one.donor is not None]
-    if Source.REFERENCE in sources:
-        others += [one.tokens for one in reference]
-    lengths = [len(one.tokens) for one in encoded]
-    longest = max(lengths)
-    whole = flops_of_pass(dims, longest)
-    flops = sum(flops_of_pass(dims, len(tokens)) for tokens in others)
-    token_blocks = 0
-    for cell in cells:
-        seen = lengths[cell.prompt]
-        walks = choice.engine == "walk"
-        layers = dims.n_layers - cell.layer if walks else dims.n_layers
-        own = seen - cell.position if walks else seen
-        token_blocks += layers * own
-        flops += layers * flops_of_block(dims, own, seen)
-    clean = itemsize * longest * (dims.d_vocab + 3 * dims.n_layers * dims.d_model)
-    row = bytes_of_row(dims, longest, longest, itemsize)
-    batch = min(memory, row * len(cells)) if choice.engine == "walk" else row
-    return Cost(
-        token_blocks=token_blocks,
-        flops=flops,
-        passes=flops / whole,
-        reference_passes=len(cells) + len(others),
-        bytes=float(clean + batch),
-    )
+            counterpart(edit.address, dims, one.tokens, other)

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from microtome import provenance, run
+from microtome import provenance
 from microtome.edits import Edit, as_edits
 from microtome.effects import CLEAN, Effects
 from microtome.interventions import Sources
@@ -33,9 +33,10 @@ from microtome.model.model import Model
 from microtome.prompts import Encoded, Prompt, piece
 from microtome.sites import POSITIONS
 from microtome.sweep import reference
-from microtome.sweep.engine import Walk
-from microtome.sweep.measured import Array, Index, Measured
-from microtome.sweep.plan import DEFAULT_MEMORY, Plan, coordinate, make_plan
+from microtome.sweep.cost import DEFAULT_MEMORY, TILES, Budget
+from microtome.sweep.engine import walk
+from microtome.sweep.measured import Array, Measured
+from microtome.sweep.plan import Plan, coordinate, make_plan
 from microtome.sweep.verify import choose
 from microtome.sweep.verify import verify as check
 
@@ -96,7 +97,7 @@ def sweep(
     for one in encoded:
         for reading in asked:
             reading.check(one, model.anatomy.dims)
-    budget = DEFAULT_MEMORY if memory is None else memory
+    budget = budget_of(model, memory)
     plan = plan_of(model, encoded, edits, over, references, engine, budget)
     chosen = choose(plan, verify, seed)
     sources = sources_of(model, plan, encoded, references)
@@ -131,6 +132,13 @@ def sweep(
     return effects
 
 
+def budget_of(model: Model, memory: int | None = None) -> Budget:
+    """What a sweep on this model may use."""
+    kind = model.hf.device.type
+    tile = TILES.get(kind, TILES["cuda"])
+    return Budget(DEFAULT_MEMORY if memory is None else memory, tile, model.dtype.itemsize)
+
+
 def plan_of(
     model: Model,
     encoded: Sequence[Encoded],
@@ -138,18 +146,18 @@ def plan_of(
     over: Mapping[str, Sequence[Any]] | None = None,
     reference: Sequence[Encoded] = (),
     engine: str = "auto",
-    memory: int = DEFAULT_MEMORY,
+    budget: Budget | None = None,
 ) -> Plan:
     """The plan of a sweep on a model, nothing run."""
-    dims, itemsize = model.anatomy.dims, model.dtype.itemsize
-    return make_plan(dims, encoded, edits, over, reference, engine, memory, itemsize)
+    budget = budget or budget_of(model)
+    return make_plan(model.anatomy.dims, encoded, edits, over, reference, engine, budget)
 
 
 def sources_of(
     model: Model, plan: Plan, encoded: Sequence[Encoded], references: Sequence[Encoded]
 ) -> Sources:
     """The donors' and reference prompts' activations that the cells of a plan need."""
-    needs = ((edit, encoded[cell.prompt]) for cell in plan.cells for edit in cell.edits)
+    needs = ((edit, one) for edits in plan.cells.edits for edit in edits for one in encoded)
     return Sources(model.hf, model.anatomy, needs, [one.tokens for one in references])
 
 
@@ -159,23 +167,18 @@ def measure(
     encoded: Sequence[Encoded],
     asked: Sequence[Reading],
     sources: Sources,
-    tick: Callable[[int], None],
-    memory: int = DEFAULT_MEMORY,
-    witnesses: frozenset[Index] = frozenset(),
+    tick: Callable[[float], None],
+    budget: Budget,
+    witnesses: frozenset[int] = frozenset(),
 ) -> Measured:
-    """Compute the cells of a plan, prompt by prompt, on the engine that it chose."""
+    """Compute the cells of a plan on the engine that it chose."""
     measured = Measured.empty(plan, asked)
-    for prompt, one in enumerate(encoded):
-        trace = run.trace(model.hf, model.anatomy, one.tokens)
-        for reading in asked:
-            clean = trace.logits[:, reading.position(one, model.anatomy.dims)]
-            measured.clean[reading][prompt] = float(reading.measure(clean, clean, one)[0])
-        cells = plan.of_prompt(prompt)
-        if plan.choice.engine == "walk":
-            walk = Walk(model, one, trace, sources, measured, tick, witnesses)
-            walk.measure(cells, memory)
-        else:
-            reference.measure(model, cells, one, trace.logits, sources, measured, tick)
+    if plan.choice.engine == "walk":
+        walk(model, plan, encoded, sources, measured, tick, budget, witnesses)
+    else:
+        for prompt, one in enumerate(encoded):
+            cells = plan.of_prompt(prompt)
+            reference.measure(model, cells, prompt, one, sources, measured, tick)
     return measured
 
 
@@ -247,7 +250,7 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def ticker(cells: int, show: bool) -> Iterator[Callable[[int], None]]:
+def ticker(cells: int, show: bool) -> Iterator[Callable[[float], None]]:
     """A progress bar on standard error; yields what advances it."""
     console = Console(stderr=True)
     columns = (

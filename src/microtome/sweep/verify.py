@@ -18,7 +18,7 @@ from microtome.interventions import Sources, intervene
 from microtome.model.model import Model
 from microtome.prompts import Encoded
 from microtome.run import forward, ids_of
-from microtome.sweep.measured import Index, Measured
+from microtome.sweep.measured import Measured
 from microtome.sweep.plan import Plan
 
 EXACT = 1e-9
@@ -52,12 +52,12 @@ class Verification:
         return asdict(self)
 
 
-def choose(plan: Plan, verify: int, seed: int) -> frozenset[Index]:
-    """The cells to recompute, at random with a seed; none where no engine is to be doubted."""
+def choose(plan: Plan, verify: int, seed: int) -> frozenset[int]:
+    """The numbers of the cells to recompute, at random with a seed; none on the reference path."""
     if plan.choice.engine == "reference":
         return frozenset()
-    chosen = random.Random(seed).sample(range(len(plan.cells)), min(verify, len(plan.cells)))
-    return frozenset(plan.cells[n].index for n in chosen)
+    some = min(verify, len(plan.cells))
+    return frozenset(random.Random(seed).sample(range(len(plan.cells)), some))
 
 
 def verify(
@@ -66,7 +66,7 @@ def verify(
     encoded: Sequence[Encoded],
     measured: Measured,
     sources: Sources,
-    chosen: frozenset[Index],
+    chosen: frozenset[int],
 ) -> Verification:
     """Recompute the chosen cells on the reference path and hold them against the walk.
 
@@ -77,13 +77,14 @@ def verify(
         why = "every cell was computed on the reference path itself"
         return Verification(0, None, None, why)
     worst, allowed = 0.0, 0.0
-    for cell in (cell for cell in plan.cells if cell.index in chosen):
+    for number in sorted(chosen):
+        cell = plan.cells[number]
         one = encoded[cell.prompt]
         logits, _ = intervene(model.hf, model.anatomy, one, cell.edits, sources, prompt=cell.prompt)
         for reading, values in measured.values.items():
             at = reading.position(one, model.anatomy.dims)
             wanted = logits[0, at].double()
-            found = measured.witnesses[cell.index, at].double()
+            found = measured.witnesses[number, at].double()
             tolerance = tolerance_of(logits.dtype, float(wanted.std()))
             difference = float((found - wanted).abs().max())
             if reading.metric.columns:
@@ -92,7 +93,7 @@ def verify(
                 value = float(reading.measure(logits[:, at], logits[:, at], one)[0])
                 difference = max(difference, abs(value - values[cell.index]) / 2)
             if not difference <= tolerance:
-                clean = forward(model.hf, model.anatomy, ids_of(one.tokens, model.hf))
+                clean = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf))
                 value = float(reading.measure(logits[:, at], clean[:, at], one)[0])
                 named = zip(plan.axes, cell.index, strict=True)
                 raise VerificationError(

@@ -1,0 +1,135 @@
+"""Which cells walk together: batches of cells, and tiles of a batch. Pure.
+
+A batch is a rectangle, prompts × cells: prompts of one length whose cells start at the same
+position and enter at the same layers. So one matrix product serves all cells of a prompt and, over
+the prompts, all of a batch. A tile is a part of a batch that a block is run on at a time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+import numpy as np
+
+from microtome.prompts import Encoded
+from microtome.regions import Column
+from microtome.sites import Dimensions
+from microtome.sweep.cost import Budget, Room, held_for, room_for
+from microtome.sweep.plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Cells that walk together.
+
+    Attributes:
+        prompts: the plan's prompts, one per row.
+        cells: numbers of the plan's cells, ``[prompt, cell]``, in the order in which they enter.
+        layers: where they enter, ``[cell]``, the same for every prompt.
+        position: where they start.
+    """
+
+    prompts: tuple[int, ...]
+    cells: Column
+    layers: Column
+    position: int
+
+    def __len__(self) -> int:
+        return int(self.cells.size)
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Two batches of half the cells: of half the prompts, if there are several."""
+        if len(self.prompts) > 1:
+            half = len(self.prompts) // 2
+            return (
+                Batch(self.prompts[:half], self.cells[:half], self.layers, self.position),
+                Batch(self.prompts[half:], self.cells[half:], self.layers, self.position),
+            )
+        half = self.cells.shape[1] // 2
+        return self._columns(slice(None, half)), self._columns(slice(half, None))
+
+    def _columns(self, chosen: slice) -> Batch:
+        return Batch(self.prompts, self.cells[:, chosen], self.layers[chosen], self.position)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of a batch: some of its prompts, and some of their cells."""
+
+    prompts: slice
+    cells: slice
+
+
+def tiles(prompts: int, cells: int, size: int) -> Iterator[Tile]:
+    """A rectangle cut into tiles of about so many cells, of nearly equal size."""
+    if cells >= size:
+        for prompt in range(prompts):
+            for part in _parts(cells, size):
+                yield Tile(slice(prompt, prompt + 1), part)
+    else:
+        for part in _parts(prompts, size // cells):
+            yield Tile(part, slice(0, cells))
+
+
+def _parts(total: int, size: int) -> Iterator[slice]:
+    pieces = -(-total // size)
+    ends = [total * n // pieces for n in range(pieces + 1)]
+    for first, last in pairwise(ends):
+        yield slice(first, last)
+
+
+@dataclass(frozen=True)
+class Company:
+    """Prompts of one length whose clean runs are traced together.
+
+    Attributes:
+        prompts: their numbers in the plan.
+        start: the first position that any of their cells edits.
+        held: bytes of what is recorded of them.
+    """
+
+    prompts: tuple[int, ...]
+    start: int
+    held: int
+
+
+def companies(
+    plan: Plan, encoded: Sequence[Encoded], dims: Dimensions, references: int, budget: Budget
+) -> Iterator[Company]:
+    """The prompts of a plan, as many of one length together as the budget allows."""
+    by_length = sorted(range(len(encoded)), key=lambda n: len(encoded[n].tokens))
+    for length, group in groupby(by_length, key=lambda n: len(encoded[n].tokens)):
+        prompts = list(group)
+        own = plan.cells.position[np.isin(plan.cells.prompt, prompts)]
+        start = int(own.min())
+        held = held_for(dims, plan.cells, prompts[0], length, start, references, budget)
+        for part in _parts(len(prompts), held.prompts):
+            yield Company(tuple(prompts[part]), start, held.bytes)
+
+
+def batches(
+    plan: Plan, company: Company, length: int, dims: Dimensions, budget: Budget
+) -> Iterator[tuple[Batch, Room]]:
+    """The cells of some prompts, in batches that fit into the memory."""
+    alike: dict[tuple[int, bytes], list[tuple[int, Column]]] = defaultdict(list)
+    for prompt in company.prompts:
+        own = np.flatnonzero(plan.cells.prompt == prompt)
+        positions = plan.cells.position[own]
+        for position in np.unique(positions).tolist():
+            chosen = own[positions == position]
+            entering = plan.cells.layer[chosen]
+            order = np.argsort(entering, kind="stable")
+            alike[position, entering[order].tobytes()].append((prompt, chosen[order]))
+    for (position, _), rows in alike.items():
+        room = room_for(dims, length - position, length, company.held, budget)
+        prompts, cells = zip(*rows, strict=True)
+        whole = Batch(prompts, np.stack(cells), plan.cells.layer[cells[0]], position)
+        for tile in tiles(len(prompts), len(cells[0]), room.batch):
+            part = whole.cells[tile.prompts, tile.cells]
+            yield (
+                Batch(prompts[tile.prompts], part, whole.layers[tile.cells], position),
+                room,
+            )

@@ -1,0 +1,277 @@
+"""What a sweep costs: operations and bytes, from the shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from microtome.edits import Source
+from microtome.errors import SweepError
+from microtome.prompts import Encoded
+from microtome.regions import Column, Layout
+from microtome.sites import Dimensions
+
+if TYPE_CHECKING:
+    from microtome.sweep.plan import Cells
+
+DEFAULT_MEMORY = 2 * 2**30
+"""Bytes for a sweep besides the model, unless ``memory=`` says otherwise."""
+
+
+TILES = {"cpu": 512, "cuda": 16384}
+"""Device → tokens that a block is run on at a time.
+
+On a CPU more do not make matrix products any faster, and what a block computes in between no longer
+fits into the caches. An accelerator wants many.
+"""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a sweep may use of the machine.
+
+    Attributes:
+        memory: bytes besides the model.
+        tile: tokens that a block is run on at a time.
+        itemsize: bytes of one activation.
+    """
+
+    memory: int = DEFAULT_MEMORY
+    tile: int = TILES["cpu"]
+    itemsize: int = 4
+
+
+@dataclass(frozen=True)
+class Room:
+    """How the memory of a walk is spent on cells that start at one position.
+
+    Attributes:
+        held: bytes of what is recorded of the clean runs.
+        cell: bytes that each cell of a batch takes between blocks.
+        row: bytes that each cell of a tile takes inside a block.
+        tile: cells in a tile.
+        batch: cells in a batch.
+        logits: rows of the whole vocabulary that are held at a time.
+    """
+
+    held: int
+    cell: int
+    row: int
+    tile: int
+    batch: int
+    logits: int
+
+    def used(self, cells: int) -> int:
+        """Bytes, with so many cells to walk."""
+        batch = min(self.batch, cells)
+        return self.held + batch * self.cell + min(self.tile, batch) * self.row
+
+
+def room_for(dims: Dimensions, own: int, seen: int, held: int, budget: Budget) -> Room:
+    """How a budget is spent on cells of ``own`` positions that attend to ``seen``.
+
+    Raises:
+        SweepError: not even one cell fits.
+    """
+    row, cell = bytes_of_row(dims, own, seen, budget.itemsize), own * dims.d_model * budget.itemsize
+    vocabulary = dims.d_vocab * (budget.itemsize + 5 * 8)  # metrics compute in float64
+    free = budget.memory - held
+    least = held + max(row + cell, vocabulary)
+    if least > budget.memory:
+        raise SweepError(
+            f"memory={budget.memory:,} bytes are too few: one cell at a time needs {least:,}, of "
+            f"which {held:,} for the clean runs of prompts of {seen} tokens."
+        )
+    tile = max(1, min(budget.tile // own, free // 2 // row))
+    return Room(
+        held=held,
+        cell=cell,
+        row=row,
+        tile=tile,
+        batch=max(1, (free - tile * row) // cell),
+        logits=max(1, free // 2 // vocabulary),
+    )
+
+
+def flops_of_block(dims: Dimensions, tokens: int, seen: int) -> float:
+    """Operations of one block on so many tokens, each of which attends to ``seen`` positions.
+
+    The matrix products, with 2 for a multiply-add.
+    """
+    width = dims.n_heads * dims.d_head
+    kv_width = dims.n_kv_heads * dims.d_head
+    weights = dims.d_model * (2 * width + 2 * kv_width + 2 * dims.d_mlp)
+    return 2.0 * tokens * (weights + 2 * seen * width)
+
+
+def flops_of_pass(dims: Dimensions, tokens: int) -> float:
+    """Operations of one full forward pass, the unembedding included."""
+    unembedding = 2.0 * tokens * dims.d_model * dims.d_vocab
+    return flops_of_blocks(dims, tokens) + unembedding
+
+
+def flops_of_blocks(dims: Dimensions, tokens: int) -> float:
+    """Operations of one forward pass without the unembedding."""
+    return dims.n_layers * flops_of_block(dims, tokens, tokens)
+
+
+def bytes_of_row(dims: Dimensions, own: int, seen: int, itemsize: int) -> int:
+    """Memory of one cell of a tile inside a block: ``own`` positions that attend to ``seen``.
+
+    Residual stream, queries, keys and values, the MLP's intermediate results (an activation
+    function makes several), three copies of the attention scores, and an edit's values in float64
+    for its receipt. Generous, so that what is planned fits.
+    """
+    block = own * (12 * dims.d_model + 6 * dims.d_mlp)
+    receipt = 5 * 8 * own * max(dims.d_model, dims.d_mlp)
+    return itemsize * (block + 3 * dims.n_heads * own * seen) + receipt
+
+
+def bytes_of_trace(dims: Dimensions, length: int, start: int, itemsize: int) -> int:
+    """What is recorded of one prompt's clean run: keys, values, each block's input from a start."""
+    keys_and_values = 2 * dims.n_layers * dims.n_kv_heads * dims.d_head * length
+    inputs = dims.n_layers * dims.d_model * (length - start)
+    return itemsize * (keys_and_values + inputs + dims.d_model * length)
+
+
+def bytes_of_source(layout: Layout, dims: Dimensions, length: int, itemsize: int) -> int:
+    """What is recorded of one donor or reference prompt for an edit."""
+    values = 1
+    for axis, chosen in zip(layout.site.axes, layout.indices, strict=True):
+        if axis != "pos":
+            values *= dims.size(axis)
+        elif isinstance(chosen, str):
+            values *= length
+        else:
+            values *= max(chosen) - min(chosen) + 1
+    layers = len(layout.layers) if isinstance(layout.layers, tuple) else dims.n_layers
+    return itemsize * values * (1 if layout.layers is None else layers)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a sweep takes.
+
+    Attributes:
+        token_blocks: how often some block is run on some token, for the cells.
+        flops: floating-point operations, multiplications and additions: cells, clean runs, donors
+            and reference prompts. Without what metrics need of the vocabulary.
+        passes: full forward passes of the same number of operations.
+        reference_passes: forward passes that the reference path makes for the same map.
+        bytes: memory at any one time besides the weights, roughly.
+    """
+
+    token_blocks: int
+    flops: float
+    passes: float
+    reference_passes: int
+    bytes: float
+
+
+def cost_of(
+    dims: Dimensions,
+    encoded: Sequence[Encoded],
+    reference: Sequence[Encoded],
+    cells: Cells,
+    walks: bool,
+    budget: Budget,
+) -> Cost:
+    """What the cells of a plan take, on the walk or on the reference path.
+
+    Raises:
+        SweepError: the budget is too small.
+    """
+    seen = np.array([len(one.tokens) for one in encoded])[cells.prompt]
+    layers: Column = dims.n_layers - cells.layer if walks else np.full(len(cells), dims.n_layers)
+    own = seen - cells.position if walks else seen
+    others = [one.tokens for one in encoded]
+    sources = {edit.source for variant in cells.edits for edit in variant}
+    if Source.DONOR in sources:
+        others += [one.donor for one in encoded if one.donor is not None]
+    if Source.REFERENCE in sources:
+        others += [one.tokens for one in reference]
+    each = [flops_of_block(dims, 1, length) for length in range(int(seen.max()) + 1)]
+    run_clean = flops_of_blocks if walks else flops_of_pass
+    flops = float((layers * own * np.array(each)[seen]).sum())
+    if not walks:
+        flops += 2.0 * dims.d_model * dims.d_vocab * float(own.sum())
+    flops += sum(run_clean(dims, len(tokens)) for tokens in others)
+    longest = int(seen.max())
+    return Cost(
+        token_blocks=int((layers * own).sum()),
+        flops=flops,
+        passes=flops / flops_of_pass(dims, longest),
+        reference_passes=len(cells) + len(others),
+        bytes=float(
+            _bytes_of_walk(dims, encoded, reference, cells, budget)
+            if walks
+            else _bytes_of_reference(dims, longest, budget)
+        ),
+    )
+
+
+def _bytes_of_reference(dims: Dimensions, longest: int, budget: Budget) -> int:
+    logits = 2 * longest * dims.d_vocab * budget.itemsize
+    return logits + bytes_of_row(dims, longest, longest, budget.itemsize)
+
+
+def _bytes_of_walk(
+    dims: Dimensions,
+    encoded: Sequence[Encoded],
+    reference: Sequence[Encoded],
+    cells: Cells,
+    budget: Budget,
+) -> int:
+    most = 0
+    lengths = np.array([len(one.tokens) for one in encoded])
+    for length in np.unique(lengths).tolist():
+        prompts = np.flatnonzero(lengths == length)
+        positions = cells.position[np.isin(cells.prompt, prompts)]
+        first = int(positions.min())
+        held = held_for(dims, cells, int(prompts[0]), length, first, len(reference), budget).bytes
+        for start, count in zip(*np.unique(positions, return_counts=True), strict=True):
+            room = room_for(dims, length - int(start), length, held, budget)
+            most = max(most, room.used(int(count)))
+    return most
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is recorded while some prompts of one length are walked.
+
+    Attributes:
+        prompts: how many at a time.
+        bytes: of their clean runs, and of the donors' and reference prompts' activations.
+    """
+
+    prompts: int
+    bytes: int
+
+
+def held_for(
+    dims: Dimensions,
+    cells: Cells,
+    prompt: int,
+    length: int,
+    start: int,
+    references: int,
+    budget: Budget,
+) -> Held:
+    """How many prompts like this one to walk together, from a first edited position on.
+
+    As many as fill a tile, if they take no more than a quarter of the memory.
+    """
+    each = bytes_of_trace(dims, length, start, budget.itemsize)
+    fixed = 0
+    for edit, layout in zip(cells.edits[0], cells.layouts[prompt], strict=True):
+        own = bytes_of_source(layout, dims, length, budget.itemsize)
+        if edit.source is Source.DONOR:
+            each += own
+        elif edit.source is Source.REFERENCE:
+            fixed += references * own
+    fit = min(budget.tile // length, len(cells.layouts), budget.memory // 4 // each)
+    prompts = max(1, fit)
+    return Held(prompts, fixed + prompts * each)
