@@ -119,7 +119,7 @@ def test_a_reading_has_a_name_and_a_position(tiny, text, name, position):
     [
         ([], ["No metric is given", "logit_diff"]),
         ("porb", ["No metric is called 'porb'", "Did you mean 'prob'?"]),
-        ("", ["Cannot read the metric ''"]),
+        ("", ["No metric is called ''", "logit_diff"]),
         ("prob(contrast", ["Cannot read the metric"]),
         ("prob@", ["Cannot read the metric"]),
         ("prob(other)", ["'target' or 'contrast'"]),

@@ -17,7 +17,8 @@ from rich.table import Table
 from microtome import Prompt, Prompts, load, studies, sweep
 from microtome.edits import Source, as_edits
 from microtome.errors import MicrotomeError
-from microtome.metrics import METRICS
+from microtome.metrics import METRICS, about
+from microtome.probes import INSIDE
 from microtome.prompts import Encoded
 from microtome.report import document_of_sweep, summary_of_sweep, write_folder
 from microtome.sweep.sweep import plan_of
@@ -38,6 +39,10 @@ err = Console(stderr=True)
 ModelName = Annotated[
     str, typer.Argument(help="nano (embedded), a hub id such as gpt2, or a local directory.")
 ]
+METRIC_HELP = (
+    f"One of {', '.join(METRICS)}; or inside the model {', '.join(INSIDE)}, such as "
+    "'std(L*.resid_post)'."
+)
 PromptText = Annotated[list[str], typer.Option("--prompt", "-p", help="What the model reads.")]
 EditTexts = Annotated[
     list[str],
@@ -94,9 +99,7 @@ def sweep_command(
     edit: EditTexts,
     output: Annotated[Path, typer.Option("-o", "--out", help="Folder for map and report.")],
     prompt: PromptText = [],  # noqa: B006
-    metric: Annotated[
-        list[str], typer.Option("-m", "--metric", help=f"One of {', '.join(METRICS)}.")
-    ] = ["prob"],  # noqa: B006
+    metric: Annotated[list[str], typer.Option("-m", "--metric", help=METRIC_HELP)] = ["prob"],  # noqa: B006
     target: Target = None,
     contrast: Contrast = None,
     donor: Donor = None,
@@ -111,7 +114,7 @@ def sweep_command(
     document = document_of_sweep(effects, loaded.run(given))
     folder = write_folder(output, effects, document, summary_of_sweep(effects))
     out.print(repr(effects), highlight=False, markup=False)
-    first = next((m for m in effects.metrics if METRICS[_name(m)].unit != "token id"), None)
+    first = next((m for m in effects.metrics if about(m).unit != "token id"), None)
     if first is not None:
         out.print(f"\n[bold]Strongest effects on {escape(first)}[/bold]")
         _print(effects.top(10, first).drop(columns="text"))
@@ -232,10 +235,6 @@ def _prompts(
             "With --prompts, target, contrast and donor stand in the file, one for each prompt."
         )
     return Prompts.read(file)
-
-
-def _name(metric: str) -> str:
-    return metric.split("@")[0].split("(")[0]
 
 
 def _print_tokens(encoded: Encoded, patched: bool) -> None:

@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from microtome.errors import EffectsError, did_you_mean, listing
-from microtome.metrics import METRICS
+from microtome.metrics import about
+from microtome.probes import PREFIX
 
 FORMAT = 1
 """Version of the saved form; a file with a larger one was written by a newer microtome."""
@@ -27,10 +28,11 @@ class Effects:
 
     Attributes:
         data: for each metric a variable over ``prompt``, the stars and the ``over=`` parameters,
-            and ``clean_<metric>`` over ``prompt``: the same without edits. With ``top1`` comes
-            ``top1_token``, its text. ``values_changed`` and ``change_norm`` are the receipts of
-            every cell: how many values its edits changed, and the L2 norm of that. A cell that
-            does not exist is NaN (-1 and "" for ``top1``).
+            and ``clean_<metric>`` over ``prompt``: the same without edits. Metrics inside the
+            model have dimensions of their own after these, ``at_layer`` and so on. With ``top1``
+            comes ``top1_token``, its text. ``values_changed`` and ``change_norm`` are the
+            receipts of every cell: how many values its edits changed, and the L2 norm of that. A
+            cell that does not exist is NaN (-1 and "" for ``top1``).
     """
 
     data: xr.Dataset
@@ -80,7 +82,7 @@ class Effects:
         Raises:
             EffectsError: the metric was not measured, or is a token id and has no difference.
         """
-        if METRICS[self._known(metric).split("@")[0].split("(")[0]].unit == "token id":
+        if about(self._known(metric)).unit == "token id":
             raise EffectsError(
                 f"{metric!r} is a token id, which cannot be subtracted: compare "
                 f"effects.data[{metric!r}] with effects.clean({metric!r}) instead."
@@ -104,8 +106,14 @@ class Effects:
         return frame.loc[order].head(n).reset_index(drop=True)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A row per cell that exists: coordinates, every metric with its clean value, receipts."""
-        return _frame(self.data).dropna(subset=["values_changed"]).reset_index(drop=True)
+        """A row per cell that exists: coordinates, every metric with its clean value, receipts.
+
+        Without the metrics inside the model, which have many values in a cell: for these take
+        ``effects.data[metric].to_dataframe()``.
+        """
+        inner = [name for name in map(str, self.data.dims) if name.startswith(PREFIX)]
+        data = self.data.drop_dims(inner)
+        return _frame(data).dropna(subset=["values_changed"]).reset_index(drop=True)
 
     def figure(self, metric: str | None = None, **at: Any) -> go.Figure:
         """The map of the effects on a metric: a heatmap over two dimensions, a curve over one.
@@ -189,6 +197,7 @@ def _attributes_of(path: Path) -> dict[str, Any]:
 
 
 def _frame(data: xr.Dataset) -> pd.DataFrame:
-    frame = data.to_dataframe().reset_index()
-    first = [name for name in map(str, data.dims) if name in frame]
+    dims = max((x.dims for x in data.values()), key=len)
+    frame = data.to_dataframe(dim_order=list(dims)).reset_index()
+    first = [name for name in map(str, dims) if name in frame]
     return frame[[*first, *(c for c in frame.columns if c not in first)]]

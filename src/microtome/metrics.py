@@ -1,4 +1,4 @@
-"""Metrics: numbers read off the logits of a cell.
+"""Metrics: numbers read off the logits of a cell; those inside the model are in `probes`.
 
 A metric is asked for by name, with the token that it is about and the position where it is read:
 ``prob`` (the target's, after the last token), ``prob(contrast)``, ``loss@3``,
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from microtome.addresses import Address, parse, regions
 from microtome.errors import AddressError, MetricError, did_you_mean, listing
+from microtome.probes import INSIDE, Inside, Probe, probe
 from microtome.prompts import Encoded
 from microtome.sites import Dimensions
 
@@ -191,8 +192,8 @@ class Reading:
         ).double()
 
 
-def readings(metrics: str | Iterable[str]) -> tuple[Reading, ...]:
-    """The readings that texts such as ``"prob(contrast)@3"`` ask for.
+def readings(metrics: str | Iterable[str]) -> tuple[Reading | Probe, ...]:
+    """What texts such as ``"prob(contrast)@3"`` or ``"std(L*.resid_post)"`` ask for.
 
     Raises:
         MetricError: a metric does not exist, or none or the same twice is given.
@@ -209,14 +210,25 @@ def readings(metrics: str | Iterable[str]) -> tuple[Reading, ...]:
     return found
 
 
-def _reading(text: str) -> Reading:
-    found = re.fullmatch(r"\s*(\w+)(?:\((\w+)\))?(?:@(.+))?\s*", text)
+def about(name: str) -> Metric | Inside:
+    """The metric of a variable of a result, such as ``"prob(contrast)@3"``."""
+    kind = re.split(r"[(@]", name)[0]
+    return METRICS[kind] if kind in METRICS else INSIDE[kind]
+
+
+def _reading(text: str) -> Reading | Probe:
+    inside = probe(text)
+    if inside is not None:
+        return inside
+    name = re.split(r"[(@]", text)[0].strip()
+    if name not in METRICS:
+        hint = did_you_mean(name, [*METRICS, *INSIDE])
+        known = listing([*METRICS, *(f"{inner}(…)" for inner in INSIDE)])
+        raise MetricError(f"No metric is called {name!r}. Metrics: {known}.{hint}")
+    found = re.fullmatch(r"\s*\w+(?:\((\w+)\))?(?:@(.+))?\s*", text)
     if found is None:
         raise MetricError(f"Cannot read the metric {text!r}. Form: name[(contrast)][@position].")
-    name, of, place = found.groups()
-    if name not in METRICS:
-        hint = did_you_mean(name, METRICS)
-        raise MetricError(f"No metric is called {name!r}. Metrics: {listing(METRICS)}.{hint}")
+    of, place = found.groups()
     metric = METRICS[name]
     if of is not None and (of not in TOKENS or metric.reads != ("token",)):
         raise MetricError(

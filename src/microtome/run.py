@@ -10,7 +10,7 @@ bit.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -231,6 +231,7 @@ class Trace:
         inputs: what entered each block, ``[text, pos, d_model]``, from position ``start`` on.
         keys, values: of each block, ``[text, kv_head, pos, d_head]``, as attention saw them.
         start: the first position of the inputs.
+        kept: whole sites that were asked for, ``[text, *axes]``.
     """
 
     final: Float[Tensor, "text pos d_model"]
@@ -238,15 +239,24 @@ class Trace:
     keys: tuple[Float[Tensor, "text kv_head pos d_head"], ...]
     values: tuple[Float[Tensor, "text kv_head pos d_head"], ...]
     start: int
+    kept: Mapping[Place, Tensor]
 
 
-def trace(hf: PreTrainedModel, anatomy: Anatomy, texts: Sequence[Tokens], start: int = 0) -> Trace:
-    """One clean pass of texts of one length, recorded."""
+def trace(
+    hf: PreTrainedModel,
+    anatomy: Anatomy,
+    texts: Sequence[Tokens],
+    start: int = 0,
+    places: Iterable[Place] = (),
+) -> Trace:
+    """One clean pass of texts of one length, recorded; these places of it whole."""
     layers = range(anatomy.dims.n_layers)
     entry = find_site("resid_pre")
-    inputs: dict[Place, Tensor] = {}
     last = len(texts[0]) - 1
+    inputs: dict[Place, Tensor] = {}
+    kept: dict[Place, Tensor] = {}
     visits = [_keeper(Piece((entry, layer), start, last), inputs) for layer in layers]
+    visits += [_keeper(Piece(place, 0, last), kept) for place in dict.fromkeys(places)]
     with quiet(hf), visited(hf, anatomy, visits):
         output = hf.base_model(input_ids=ids_of(texts, hf), use_cache=True)
     cache = output.past_key_values.layers
@@ -256,4 +266,5 @@ def trace(hf: PreTrainedModel, anatomy: Anatomy, texts: Sequence[Tokens], start:
         keys=tuple(cache[layer].keys for layer in layers),
         values=tuple(cache[layer].values for layer in layers),
         start=start,
+        kept=kept,
     )

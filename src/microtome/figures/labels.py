@@ -66,7 +66,8 @@ class Axis:
         """The axis of a dimension of labelled data."""
         size = array.sizes[name]
         values = array[name].values.tolist() if name in array.coords else range(size)
-        return cls(name, tuple(values), _tokens(array, size) if name in POSITIONS else None)
+        beside = "token" if name in POSITIONS else f"{name}_token"
+        return cls(name, tuple(values), _tokens(array, beside, size))
 
     @property
     def counted(self) -> bool:
@@ -102,10 +103,10 @@ class Axis:
         return {"tickmode": "array", "tickvals": at, "ticktext": [self.labels[n] for n in at]}
 
 
-def _tokens(array: xr.DataArray | xr.Dataset, size: int) -> tuple[str, ...] | None:
-    if "token" not in array.coords or array["token"].ndim == 0:
+def _tokens(array: xr.DataArray | xr.Dataset, coordinate: str, size: int) -> tuple[str, ...] | None:
+    if coordinate not in array.coords or array[coordinate].ndim == 0:
         return None
-    texts = array["token"].values
+    texts = array[coordinate].values
     rows: Sequence[Sequence[str]] = texts.tolist() if texts.ndim == 2 else [texts.tolist()]
     if any(len(row) != size for row in rows):
         return None

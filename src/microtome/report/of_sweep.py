@@ -15,7 +15,7 @@ from microtome.errors import EditError, listing
 from microtome.figures import effect_map
 from microtome.figures.labels import Axis, shown, visible
 from microtome.figures.view import view, visible_line
-from microtome.metrics import METRICS, Metric
+from microtome.metrics import about
 from microtome.outcome import Run
 from microtome.report import code
 from microtome.report.document import Document, Picture, Section, Snippet, Table, TokenRow
@@ -72,11 +72,7 @@ def summary_of_sweep(effects: Effects) -> dict[str, Any]:
 
 def with_delta(effects: Effects) -> tuple[str, ...]:
     """The metrics that have an effect: all but token ids."""
-    return tuple(m for m in effects.metrics if _metric(m).unit != "token id")
-
-
-def _metric(name: str) -> Metric:
-    return METRICS[re.split(r"[(@]", name)[0]]
+    return tuple(m for m in effects.metrics if about(m).unit != "token id")
 
 
 # ---------------------------------------------------------------------------------------- method
@@ -135,7 +131,7 @@ def _clean_section(effects: Effects, run: Run) -> Section:
 
 
 def _mean(effects: Effects, metric: str) -> str:
-    unit = _metric(metric).unit
+    unit = about(metric).unit
     return f"{float(effects.clean(metric).mean()):.4g} ({unit})".replace("-", "−")
 
 
@@ -152,16 +148,17 @@ def _readable(top: pd.DataFrame) -> pd.DataFrame:
 
 
 def _map_section(effects: Effects, metric: str) -> Section:
-    about = _metric(metric)
+    known = about(metric)
     top = effects.top(TOP, metric)
     several = effects.data.sizes["prompt"] > 1
-    columns = [*(c for c in effects.dims if several or c != "prompt"), "clean", "edited", "effect"]
+    dims = map(str, effects.delta(metric).dims)
+    columns = [*(c for c in dims if several or c != "prompt"), "clean", "edited", "effect"]
     if "token" in top and not several:
         columns.insert(columns.index("clean"), "token")
         top["token"] = [visible(token) for token in top["token"]]
     return Section(
         f"Effects on {metric}",
-        (f"{metric}: {about.about} ({about.unit}); {about.direction}.",),
+        (f"{metric}: {known.about} ({known.unit}); {known.direction}.",),
         tuple(_pictures(effects, metric)),
         (Table("The strongest cells", top[columns], "By the size of the effect, of all cells."),),
     )
@@ -233,7 +230,7 @@ def _token_sections(effects: Effects) -> Iterator[Section]:
         count = f"{len(changed):,} of {effects.n_cells:,} cells have another one.{more}"
         yield Section(
             f"Changes of {metric}",
-            (f"{metric}: {_metric(metric).about}.",),
+            (f"{metric}: {about(metric).about}.",),
             (),
             (Table("Cells with another token", table, count),),
         )

@@ -14,6 +14,7 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
+from microtome.probes import Probe
 from microtome.prompts import Encoded
 from microtome.regions import Column
 from microtome.sites import Dimensions
@@ -97,7 +98,12 @@ class Company:
 
 
 def companies(
-    plan: Plan, encoded: Sequence[Encoded], dims: Dimensions, references: int, budget: Budget
+    plan: Plan,
+    encoded: Sequence[Encoded],
+    dims: Dimensions,
+    references: int,
+    budget: Budget,
+    probes: Sequence[Probe] = (),
 ) -> Iterator[Company]:
     """The prompts of a plan, as many of one length together as the budget allows."""
     by_length = sorted(range(len(encoded)), key=lambda n: len(encoded[n].tokens))
@@ -105,7 +111,7 @@ def companies(
         prompts = list(group)
         own = plan.cells.position[np.isin(plan.cells.prompt, prompts)]
         start = int(own.min())
-        held = held_for(dims, plan.cells, prompts[0], length, start, references, budget)
+        held = held_for(dims, plan.cells, prompts[0], length, start, references, budget, probes)
         for part in _parts(len(prompts), held.prompts):
             yield Company(tuple(prompts[part]), start, held.bytes)
 

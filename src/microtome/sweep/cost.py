@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import numpy as np
 
 from microtome.edits import Source
 from microtome.errors import SweepError
+from microtome.probes import Probe
 from microtome.prompts import Encoded
 from microtome.regions import Column, Layout
 from microtome.sites import Dimensions
@@ -151,6 +153,13 @@ def bytes_of_source(layout: Layout, dims: Dimensions, length: int, itemsize: int
     return itemsize * values * (1 if layout.layers is None else layers)
 
 
+def bytes_of_probes(dims: Dimensions, probes: Sequence[Probe], length: int, itemsize: int) -> int:
+    """What is recorded of one prompt's clean run for the metrics inside the model."""
+    places = {place for probe in probes for place in probe.places(dims)}
+    units = (math.prod(dims.size(a) for a in site.axes if a != "pos") for site, _ in places)
+    return itemsize * length * sum(units)
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a sweep takes.
@@ -178,6 +187,7 @@ def cost_of(
     cells: Cells,
     walks: bool,
     budget: Budget,
+    probes: Sequence[Probe] = (),
 ) -> Cost:
     """What the cells of a plan take, on the walk or on the reference path.
 
@@ -206,7 +216,7 @@ def cost_of(
         passes=flops / flops_of_pass(dims, longest),
         reference_passes=len(cells) + len(others),
         bytes=float(
-            _bytes_of_walk(dims, encoded, reference, cells, budget)
+            _bytes_of_walk(dims, encoded, reference, cells, budget, probes)
             if walks
             else _bytes_of_reference(dims, longest, budget)
         ),
@@ -224,6 +234,7 @@ def _bytes_of_walk(
     reference: Sequence[Encoded],
     cells: Cells,
     budget: Budget,
+    probes: Sequence[Probe],
 ) -> int:
     most = 0
     lengths = np.array([len(one.tokens) for one in encoded])
@@ -231,7 +242,8 @@ def _bytes_of_walk(
         prompts = np.flatnonzero(lengths == length)
         positions = cells.position[np.isin(cells.prompt, prompts)]
         first = int(positions.min())
-        held = held_for(dims, cells, int(prompts[0]), length, first, len(reference), budget).bytes
+        one, references = int(prompts[0]), len(reference)
+        held = held_for(dims, cells, one, length, first, references, budget, probes).bytes
         for start, count in zip(*np.unique(positions, return_counts=True), strict=True):
             room = room_for(dims, length - int(start), length, held, budget)
             most = max(most, room.used(int(count)))
@@ -259,12 +271,14 @@ def held_for(
     start: int,
     references: int,
     budget: Budget,
+    probes: Sequence[Probe] = (),
 ) -> Held:
     """How many prompts like this one to walk together, from a first edited position on.
 
     As many as fill a tile, if they take no more than a quarter of the memory.
     """
     each = bytes_of_trace(dims, length, start, budget.itemsize)
+    each += bytes_of_probes(dims, probes, length, budget.itemsize)
     fixed = 0
     for edit, layout in zip(cells.edits[0], cells.layouts[prompt], strict=True):
         own = bytes_of_source(layout, dims, length, budget.itemsize)

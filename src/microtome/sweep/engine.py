@@ -39,6 +39,7 @@ from microtome.sweep.measured import Measured
 from microtome.sweep.plan import Plan
 from microtome.sweep.prefix import SharedPrefix, attending_to
 from microtome.sweep.readout import Readout
+from microtome.sweep.watch import Watch
 
 
 def walk(
@@ -52,11 +53,16 @@ def walk(
     witnesses: frozenset[int] = frozenset(),
 ) -> None:
     """Compute every cell of a plan, the prompts of one length together as far as memory allows."""
-    for company in companies(plan, encoded, model.anatomy.dims, sources.references, budget):
+    dims, probes = model.anatomy.dims, list(into.inside)
+    places = [place for probe in probes for place in probe.places(dims)]
+    for company in companies(plan, encoded, dims, sources.references, budget, probes):
         own = [encoded[prompt] for prompt in company.prompts]
-        clean = trace(model.hf, model.anatomy, [one.tokens for one in own], company.start)
+        texts = [one.tokens for one in own]
+        clean = trace(model.hf, model.anatomy, texts, company.start, places)
+        watch = Watch.over(probes, own, dims, clean.kept)
         sources.hold(own, at_once=len(own))
-        Walk(model, plan, encoded, company, clean, sources, into, tick, witnesses).measure(budget)
+        rest = (sources, into, tick, witnesses)
+        Walk(model, plan, encoded, company, clean, watch, *rest).measure(budget)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +73,7 @@ class Walk:
         encoded: all prompts of the plan.
         company: those that are walked now.
         trace: their clean runs.
+        watch: the metrics inside the model, on them.
         into: where results go.
         tick: is told how many cells have arrived; a fraction where they are still on their way.
         witnesses: the cells whose whole logits are kept, for verification.
@@ -77,6 +84,7 @@ class Walk:
     encoded: Sequence[Encoded]
     company: Company
     trace: Trace
+    watch: Watch
     sources: Sources
     into: Measured
     tick: Callable[[float], None]
@@ -88,6 +96,9 @@ class Walk:
         with quiet(self.model.hf):
             for row, prompt in enumerate(self.company.prompts):
                 self._readout(prompt, row).clean()
+                for probe in self.watch.placed:
+                    values = self.watch.without_edits(probe, row)
+                    self.into.store_clean_inside(probe, prompt, values)
             for batch, room in batches(self.plan, self.company, length, dims, budget):
                 self._as_memory_allows(batch, room)
 
@@ -121,15 +132,18 @@ class Walk:
             prompts, cells, length - batch.position, anatomy.dims.d_model
         )
         proofs = torch.zeros(2, prompts, cells, dtype=torch.float64, device=hf.device)
+        seen = self.watch.unedited(rows, cells)
         entered = 0
         for layer in range(int(batch.layers[0]), anatomy.dims.n_layers):
-            here = int(np.searchsorted(batch.layers, layer, side="right"))
-            x[:, entered:here] = self.trace.inputs[layer][rows, None, offset:]
-            entered = here
+            last = int(np.searchsorted(batch.layers, layer, side="right"))
+            x[:, entered:last] = self.trace.inputs[layer][rows, None, offset:]
+            entered = last
             for tile in tiles(prompts, entered, room.tile):
                 own = x[tile.prompts, tile.cells]
                 edits = list(self._edits_at(layer, batch, tile))
                 visits = [edit.visit() for edit in edits]
+                here = {probe: x[tile.prompts, tile.cells] for probe, x in seen.items()}
+                visits += self.watch.visits(layer, rows[tile.prompts], batch.position, here)
                 prefix = self._prefix(layer, rows[tile.prompts], batch.position)
                 with visited(hf, anatomy, visits), attending_to(hf, prefix):
                     out = anatomy.resume(hf, layer, own.flatten(0, 1))
@@ -142,6 +156,8 @@ class Walk:
         for row, prompt in enumerate(batch.prompts):
             readout = self._readout(prompt, rows[row])
             readout.measure(batch.cells[row], batch.position, x[row], room.logits)
+        for probe, values in seen.items():
+            self.into.store_inside(probe, batch.cells.ravel(), values.flatten(0, 1))
         self.into.prove(batch.cells.ravel(), *proofs.flatten(1))
 
     def _prefix(self, layer: int, rows: Sequence[int], before: int) -> SharedPrefix:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.metrics import Reading
+from microtome.probes import Probe
 from microtome.regions import Column
 from microtome.sweep.plan import Cells, Plan
 
@@ -25,6 +26,8 @@ class Measured:
         cells: the plan's.
         values: per reading, of the plan's shape.
         clean: per reading, ``[prompt]``.
+        inside: per probe, of the plan's shape and then the probe's.
+        clean_inside: per probe, ``[prompt, *shape]``.
         changed: how many values each cell's edits changed, of the plan's shape.
         norm: L2 norm of the change, of the plan's shape.
         witnesses: the logits ``[vocab]`` of some cells, by the cell's number and position, for
@@ -36,6 +39,8 @@ class Measured:
     cells: Cells
     values: dict[Reading, Array]
     clean: dict[Reading, Array]
+    inside: dict[Probe, Array]
+    clean_inside: dict[Probe, Array]
     changed: Array
     norm: Array
     witnesses: dict[tuple[int, int], Tensor] = field(default_factory=dict)
@@ -43,8 +48,10 @@ class Measured:
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, plan: Plan, readings: Sequence[Reading]) -> Measured:
-        """Nothing measured yet."""
+    def empty(
+        cls, plan: Plan, readings: Sequence[Reading], probes: Mapping[Probe, tuple[int, ...]]
+    ) -> Measured:
+        """Nothing measured yet; of every probe, how many values it has along its dimensions."""
 
         def absent(*shape: int) -> Array:
             return np.full(shape, np.nan)
@@ -53,6 +60,8 @@ class Measured:
             cells=plan.cells,
             values={reading: absent(*plan.shape) for reading in readings},
             clean={reading: absent(plan.shape[0]) for reading in readings},
+            inside={probe: absent(*plan.shape, *shape) for probe, shape in probes.items()},
+            clean_inside={probe: absent(plan.shape[0], *shape) for probe, shape in probes.items()},
             changed=absent(*plan.shape),
             norm=absent(*plan.shape),
         )
@@ -60,6 +69,18 @@ class Measured:
     def store(self, reading: Reading, cells: Column, values: Float[Tensor, " cell"]) -> None:
         """Keep the values of some cells, by their numbers in the plan."""
         self.values[reading][tuple(self.cells.points[cells].T)] = values.cpu().numpy()
+
+    def store_inside(
+        self, probe: Probe, cells: Column, values: Float[Tensor, " cell *shape"]
+    ) -> None:
+        """Keep what a probe read in some cells."""
+        _put(self.inside[probe], tuple(self.cells.points[cells].T), values)
+
+    def store_clean_inside(
+        self, probe: Probe, prompt: int, values: Float[Tensor, " *shape"]
+    ) -> None:
+        """Keep what a probe read in a prompt's clean run."""
+        _put(self.clean_inside[probe], (np.array([prompt]),), values[None])
 
     def prove(
         self,
@@ -71,3 +92,9 @@ class Measured:
         where = tuple(self.cells.points[cells].T)
         self.changed[where] = changed.cpu().numpy()
         self.norm[where] = squares.sqrt().cpu().numpy()
+
+
+def _put(array: Array, where: tuple[Column, ...], values: Float[Tensor, " cell *shape"]) -> None:
+    """Write values to some rows; a shorter prompt has fewer positions, the rest stays NaN."""
+    inner = tuple(slice(size) for size in values.shape[1:])
+    array[(slice(None),) * len(where) + inner][where] = values.cpu().numpy()

@@ -26,6 +26,7 @@ from microtome.addresses import counterpart, layout, spans
 from microtome.edits import Edit
 from microtome.errors import SweepError, did_you_mean, listing
 from microtome.interventions import others_of
+from microtome.probes import Probe
 from microtome.prompts import Encoded
 from microtome.regions import Column, Layout, Region
 from microtome.sites import Dimensions
@@ -159,6 +160,7 @@ def make_plan(
     reference: Sequence[Encoded] = (),
     engine: str = "auto",
     budget: Budget = Budget(),  # noqa: B008  (frozen)
+    probes: Sequence[Probe] = (),
 ) -> Plan:
     """The plan of a sweep.
 
@@ -170,6 +172,7 @@ def make_plan(
         reference: the prompts that a mean over prompts averages over.
         engine: ``"walk"``, ``"reference"``, or ``"auto"``: the walk wherever it can go.
         budget: what the walk may use of the machine.
+        probes: the metrics inside the model, which take memory.
 
     Raises:
         SweepError: there is no edit, ``over`` names what no edit has, or the walk is asked for
@@ -188,7 +191,7 @@ def make_plan(
     axes = (Axis("prompt", tuple(range(len(encoded)))), *stars, *varied)
     cells = _cells(dims, encoded, edits, ranges, varied)
     walks = choice.engine == "walk"
-    cost = cost_of(dims, encoded, reference, cells, walks, budget)
+    cost = cost_of(dims, encoded, reference, cells, walks, budget, probes)
     return Plan(axes, cells, choice, cost)
 
 

@@ -6,19 +6,25 @@ It is the oracle that the walk is held against, so it stays plain.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from microtome.interventions import Sources, intervene
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.interventions import Receipt, Sources, intervene
 from microtome.model.model import Model
+from microtome.probes import Probe
 from microtome.prompts import Encoded
-from microtome.run import forward, ids_of
+from microtome.run import Piece, forward, ids_of, record
 from microtome.sweep.measured import Measured
 from microtome.sweep.plan import Cell
+from microtome.sweep.watch import Watch
 
 
 def measure(
     model: Model,
-    cells: Iterable[Cell],
+    numbers: Iterable[int],
     prompt: int,
     one: Encoded,
     sources: Sources,
@@ -27,14 +33,18 @@ def measure(
 ) -> None:
     """Run the cells of one prompt, a forward pass each; ``tick`` is told of every cell."""
     clean = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf))
+    watch = watch_of(model, one, list(into.inside))
+    for probe in into.inside:
+        into.store_clean_inside(probe, prompt, watch.without_edits(probe, 0))
     places = {reading: reading.position(one, model.anatomy.dims) for reading in into.values}
     for reading, at in places.items():
         value = reading.measure(clean[:, at], clean[:, at], one)
         into.clean[reading][prompt] = float(value)
-    for cell in cells:
-        logits, receipts = intervene(
-            model.hf, model.anatomy, one, cell.edits, sources, prompt=prompt
-        )
+    for number in numbers:
+        cell = into.cells[number]
+        logits, receipts, inside = run_cell(model, cell, one, sources, watch)
+        for probe, values in inside.items():
+            into.store_inside(probe, np.array([number]), values)
         for reading, at in places.items():
             value = reading.measure(logits[:, at], clean[:, at], one)
             into.values[reading][cell.index] = float(value)
@@ -42,3 +52,28 @@ def measure(
         into.norm[cell.index] = math.hypot(*(receipt.norm for receipt in receipts))
         into.work["token_blocks"] += model.anatomy.dims.n_layers * len(one.tokens)
         tick(1)
+
+
+def watch_of(model: Model, one: Encoded, probes: Sequence[Probe]) -> Watch:
+    """The probes on one prompt."""
+    dims = model.anatomy.dims
+    last = len(one.tokens) - 1
+    pieces = [Piece(place, 0, last) for place in {p for own in probes for p in own.places(dims)}]
+    kept = record(model.hf, model.anatomy, [one.tokens], pieces) if pieces else {}
+    return Watch.over(probes, [one], dims, kept)
+
+
+def run_cell(
+    model: Model, cell: Cell, one: Encoded, sources: Sources, watch: Watch
+) -> tuple[Float[Tensor, "1 pos vocab"], list[Receipt], dict[Probe, Float[Tensor, " 1 *shape"]]]:
+    """One cell: its logits, a receipt per edit, and what the probes read."""
+    inside = watch.unedited([0], 1)
+    visits = [
+        visit
+        for layer in range(model.anatomy.dims.n_layers)
+        for visit in watch.visits(layer, [0], 0, inside)
+    ]
+    logits, receipts = intervene(
+        model.hf, model.anatomy, one, cell.edits, sources, visits, prompt=cell.prompt
+    )
+    return logits, receipts, {probe: values[0] for probe, values in inside.items()}

@@ -30,6 +30,7 @@ from microtome.effects import CLEAN, Effects
 from microtome.interventions import Sources
 from microtome.metrics import Reading, readings
 from microtome.model.model import Model
+from microtome.probes import Probe, dimension_of
 from microtome.prompts import Encoded, Prompt, piece
 from microtome.sites import POSITIONS
 from microtome.sweep import reference
@@ -98,7 +99,8 @@ def sweep(
         for reading in asked:
             reading.check(one, model.anatomy.dims)
     budget = budget_of(model, memory)
-    plan = plan_of(model, encoded, edits, over, references, engine, budget)
+    probes = [probe for probe in asked if isinstance(probe, Probe)]
+    plan = plan_of(model, encoded, edits, over, references, engine, budget, probes)
     chosen = choose(plan, verify, seed)
     sources = sources_of(model, plan, encoded, references)
     with ticker(len(plan.cells), progress) as tick:
@@ -147,10 +149,11 @@ def plan_of(
     reference: Sequence[Encoded] = (),
     engine: str = "auto",
     budget: Budget | None = None,
+    probes: Sequence[Probe] = (),
 ) -> Plan:
     """The plan of a sweep on a model, nothing run."""
-    budget = budget or budget_of(model)
-    return make_plan(model.anatomy.dims, encoded, edits, over, reference, engine, budget)
+    budget, dims = budget or budget_of(model), model.anatomy.dims
+    return make_plan(dims, encoded, edits, over, reference, engine, budget, probes)
 
 
 def sources_of(
@@ -165,21 +168,28 @@ def measure(
     model: Model,
     plan: Plan,
     encoded: Sequence[Encoded],
-    asked: Sequence[Reading],
+    asked: Sequence[Reading | Probe],
     sources: Sources,
     tick: Callable[[float], None],
     budget: Budget,
     witnesses: frozenset[int] = frozenset(),
 ) -> Measured:
     """Compute the cells of a plan on the engine that it chose."""
-    measured = Measured.empty(plan, asked)
+    probes = {probe: _shape(probe, model, encoded) for probe in asked if isinstance(probe, Probe)}
+    measured = Measured.empty(plan, [r for r in asked if isinstance(r, Reading)], probes)
     if plan.choice.engine == "walk":
         walk(model, plan, encoded, sources, measured, tick, budget, witnesses)
     else:
         for prompt, one in enumerate(encoded):
-            cells = plan.of_prompt(prompt)
+            cells = np.flatnonzero(plan.cells.prompt == prompt).tolist()
             reference.measure(model, cells, prompt, one, sources, measured, tick)
     return measured
+
+
+def _shape(probe: Probe, model: Model, encoded: Sequence[Encoded]) -> tuple[int, ...]:
+    """How many values a probe has along its dimensions, on the longest prompt."""
+    shapes = [probe.on(one, model.anatomy.dims).shape for one in encoded]
+    return tuple(max(sizes) for sizes in zip(*shapes, strict=True))
 
 
 # ----------------------------------------------------------------------------------------- label
@@ -203,13 +213,23 @@ def label(model: Model, plan: Plan, encoded: Sequence[Encoded], measured: Measur
             variables[f"{CLEAN}{reading}_token"] = ("prompt", _token_texts(clean, model))
         variables[str(reading)] = (dims, _numbers(values, reading), attributes)
         variables[f"{CLEAN}{reading}"] = ("prompt", _numbers(clean, reading), attributes)
+    for probe, values in measured.inside.items():
+        attributes = _attributes(probe)
+        variables[str(probe)] = ((*dims, *probe.dims), values, attributes)
+        inner = measured.clean_inside[probe]
+        variables[f"{CLEAN}{probe}"] = (("prompt", *probe.dims), inner, attributes)
+        for name, size in zip(probe.dims, inner.shape[1:], strict=True):
+            coordinates[name] = list(range(size))
+            if dimension_of(name) in POSITIONS:
+                pieces = _pieces(encoded, size)
+                coordinates[f"{name}_token"] = (("prompt", name), pieces)
     variables["values_changed"] = (dims, measured.changed, {"unit": "values"})
     norm_of = {"unit": "L2 norm of the activations' change"}
     variables["change_norm"] = (dims, measured.norm, norm_of)
     return xr.Dataset(variables, coordinates)
 
 
-def _attributes(reading: Reading) -> dict[str, Any]:
+def _attributes(reading: Reading | Probe) -> dict[str, Any]:
     metric = reading.metric
     return {"about": metric.about, "unit": metric.unit, "direction": metric.direction}
 

@@ -7,17 +7,21 @@ read off them is then right as well.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from microtome.errors import VerificationError, listing
-from microtome.interventions import Sources, intervene
+from microtome.interventions import Sources
+from microtome.metrics import Reading
 from microtome.model.model import Model
+from microtome.probes import Probe
 from microtome.prompts import Encoded
 from microtome.run import forward, ids_of
+from microtome.sweep import reference
 from microtome.sweep.measured import Measured
 from microtome.sweep.plan import Plan
 
@@ -78,38 +82,89 @@ def verify(
         return Verification(0, None, None, why)
     worst, allowed = 0.0, 0.0
     for number in sorted(chosen):
-        cell = plan.cells[number]
-        one = encoded[cell.prompt]
-        logits, _ = intervene(model.hf, model.anatomy, one, cell.edits, sources, prompt=cell.prompt)
-        for reading, values in measured.values.items():
-            at = reading.position(one, model.anatomy.dims)
-            wanted = logits[0, at].double()
-            found = measured.witnesses[number, at].double()
-            tolerance = tolerance_of(logits.dtype, float(wanted.std()))
-            difference = float((found - wanted).abs().max())
-            if reading.metric.columns:
-                # It has not seen the witness's logits, so its own value is compared as well; it
-                # is the difference of two logits at most, and needs no clean ones.
-                value = float(reading.measure(logits[:, at], logits[:, at], one)[0])
-                difference = max(difference, abs(value - values[cell.index]) / 2)
-            if not difference <= tolerance:
-                clean = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf))
-                value = float(reading.measure(logits[:, at], clean[:, at], one)[0])
-                named = zip(plan.axes, cell.index, strict=True)
-                raise VerificationError(
-                    "The walk and the reference path disagree at "
-                    f"{ {axis.name: axis.values[n] for axis, n in named} } "
-                    f"({listing(cell.edits)}): {reading} is {values[cell.index]:.6g} and "
-                    f"{value:.6g}; logits differ by up to {difference:.2g}, tolerance "
-                    f"{tolerance:.2g}. Nothing of this sweep is kept. Use engine='reference', "
-                    "and please report this with the model's name."
-                )
-            if allowed == 0.0 or difference / tolerance > worst / allowed:
-                worst, allowed = difference, tolerance
+        for gap in _gaps(model, plan, encoded, measured, sources, number):
+            if not gap.difference <= gap.tolerance:
+                raise VerificationError(_complaint(plan, number, gap))
+            if allowed == 0.0 or gap.difference / gap.tolerance > worst / allowed:
+                worst, allowed = gap.difference, gap.tolerance
     if not chosen:
         return Verification(0, None, None, "verify=0: nothing was recomputed")
     why = "chosen at random; all logits at the positions read were compared"
+    if measured.inside:
+        why += ", and all values of the metrics inside the model"
     return Verification(len(chosen), worst, allowed, why)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far apart the two paths are in one metric of one cell.
+
+    Attributes:
+        of: the metric.
+        walk: its value on the walk.
+        reference: its value on the reference path.
+        difference: the largest, of logits or of values.
+        tolerance: what is allowed.
+    """
+
+    of: Reading | Probe
+    walk: float
+    reference: float
+    difference: float
+    tolerance: float
+
+
+def _gaps(
+    model: Model,
+    plan: Plan,
+    encoded: Sequence[Encoded],
+    measured: Measured,
+    sources: Sources,
+    number: int,
+) -> Iterator[Gap]:
+    cell = plan.cells[number]
+    one = encoded[cell.prompt]
+    watch = reference.watch_of(model, one, list(measured.inside))
+    logits, _, inside = reference.run_cell(model, cell, one, sources, watch)
+    clean = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf))
+    for reading, values in measured.values.items():
+        at = reading.position(one, model.anatomy.dims)
+        wanted = logits[0, at].double()
+        found = measured.witnesses[number, at].double()
+        difference = float((found - wanted).abs().max())
+        value = float(reading.measure(logits[:, at], clean[:, at], one)[0])
+        if reading.metric.columns:
+            # It has not seen the witness's logits, so its own value is compared as well; it is
+            # the difference of two logits at most.
+            difference = max(difference, abs(value - values[cell.index]) / 2)
+        tolerance = tolerance_of(logits.dtype, float(wanted.std()))
+        yield Gap(reading, float(values[cell.index]), value, difference, tolerance)
+    for probe, now in inside.items():
+        own = now[0].cpu().numpy()
+        there = measured.inside[probe][cell.index][tuple(map(slice, own.shape))]
+        undefined = np.isnan(there) & np.isnan(own)
+        apart = np.where(undefined, 0, np.abs(there - own))
+        largest = np.unravel_index(int(np.argmax(apart)), apart.shape)  # a NaN comes first
+        scale = watch.size(probe, 0)
+        yield Gap(
+            probe,
+            float(there[largest]),
+            float(own[largest]),
+            float(apart[largest]),
+            tolerance_of(logits.dtype, scale),
+        )
+
+
+def _complaint(plan: Plan, number: int, gap: Gap) -> str:
+    cell = plan.cells[number]
+    named = zip(plan.axes, cell.index, strict=True)
+    return (
+        "The walk and the reference path disagree at "
+        f"{ {axis.name: axis.values[n] for axis, n in named} } "
+        f"({listing(cell.edits)}): {gap.of} is {gap.walk:.6g} and {gap.reference:.6g}; the largest "
+        f"difference is {gap.difference:.2g}, tolerance {gap.tolerance:.2g}. Nothing of this sweep "
+        "is kept. Use engine='reference', and please report this with the model's name."
+    )
 
 
 def tolerance_of(dtype: torch.dtype, spread: float) -> float:
