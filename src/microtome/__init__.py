@@ -1,6 +1,6 @@
 """microtome: which part of a transformer causes this prediction?"""
 
-from microtome import studies
+from microtome import studies, tasks
 from microtome.edits import (
     Edit,
     add,
@@ -45,5 +45,6 @@ __all__ = [
     "shuffle",
     "studies",
     "sweep",
+    "tasks",
     "zero",
 ]
