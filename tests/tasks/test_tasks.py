@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,6 +128,11 @@ class TestIoi:
     def test_every_prompt_has_its_own_pair_of_names(self):
         pairs = {(p.target, p.contrast) for p in mt.tasks.ioi(500)}
         assert len(pairs) == 500
+
+    def test_recipients_are_the_same_whatever_the_donors(self, own):
+        swap, names = (mt.tasks.ioi(20, corrupt=c, tokenizer=own) for c in ("swap", "names"))
+        assert [p.text for p in swap] == [p.text for p in names]
+        assert all(a.donor != b.donor for a, b in zip(swap, names, strict=True))
 
     def test_places_objects_and_templates_vary(self, own):
         texts = [p.text for p in mt.tasks.ioi(64, tokenizer=own)]
@@ -260,6 +266,21 @@ class TestQuotes:
 
 
 class TestMaking:
+    def test_the_page_shows_what_the_tokenizer_gives(self, nano):
+        page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+        shown = [
+            mt.tasks.ioi(1, seed=3),
+            mt.tasks.ioi(1, seed=3, corrupt="names"),
+            mt.tasks.capitals(1, seed=1),
+            mt.tasks.greater_than(1, seed=2),
+            mt.tasks.quotes(1),
+        ]
+        for one in (encode(prompt, nano.tokenizer) for [prompt] in shown):
+            assert "·".join(one.tokens.pieces) in page
+            assert "·".join(one.donor.pieces) in page
+            assert f"`{one.prompt.target}`, `{one.prompt.contrast}`" in page
+            assert ", ".join(f"{r} {one.tokens.role(r)}" for r in one.prompt.roles) in page
+
     def test_a_tokenizer_of_single_digits_and_pieces_is_refused_by_all(self, real_models):
         tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K")
         with pytest.raises(TaskError, match="0 of the 111 names are one token"):

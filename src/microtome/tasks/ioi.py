@@ -53,7 +53,7 @@ ABBA: Final = (
     "{S2} wanted to give a {object} to",
     "While {IO} and {S1} were at the {place}, {S2} decided to give a {object} to",
 )
-"""The indirect object is named first; after the templates of Wang et al., appendix E."""
+"""The indirect object is named first; after the templates of Wang et al."""
 
 BABA: Final = tuple(template.replace("{IO} and {S1}", "{S1} and {IO}", 1) for template in ABBA)
 """The same with the subject named first."""
@@ -135,7 +135,7 @@ def ioi(
     most = people * (people - 1) if people >= minimum else 0
     found = []
     if n <= most:
-        drawn = _candidates(Random(f"ioi {seed}"), whole, templates, corrupt, tokenizer)
+        drawn = _candidates(seed, whole, templates, corrupt, tokenizer)
         found = first_fitting(drawn, n, tokenizer, _names_are_whole)
         most = len(found)
     if len(found) < n:
@@ -164,7 +164,7 @@ def _check(templates: Sequence[str], corrupt: str) -> None:
 
 
 def _candidates(
-    rng: Random,
+    seed: int,
     names: Sequence[str],
     templates: Sequence[str],
     corrupt: str,
@@ -174,6 +174,8 @@ def _candidates(
     places = whole_words(PLACES, tokenizer) or PLACES
     objects = whole_words(OBJECTS, tokenizer) or OBJECTS
     donors, _ = CORRUPTIONS[corrupt]
+    # Each has its own draw, so that recipients are the same whatever the donors are.
+    rng, donor_rng = Random(f"ioi {seed}"), Random(f"ioi donors {seed}")
     pairs = [(io, subject) for io in names for subject in names if io != subject]
     rng.shuffle(pairs)
     for number, (io, subject) in enumerate(pairs):
@@ -182,7 +184,7 @@ def _candidates(
         text = _filled(template, scene, (io, subject, subject))
         yield Prompt(
             text.text,
-            donor=_filled(template, scene, donors(rng, io, subject, names)).text,
+            donor=_filled(template, scene, donors(donor_rng, io, subject, names)).text,
             target=f" {io}",
             contrast=f" {subject}",
             roles={**{role: text.place(role) for role in ("IO", "S1", "S2")}, "end": -1},
