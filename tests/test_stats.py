@@ -379,7 +379,7 @@ class TestMaxStatistic:
         assert found.p.dims == ("layer", "head")
         assert set(found.p.coords) == {"layer", "head"}  # a token of one prompt labels no cell
         assert bool(found.significant().sel(layer=7, head=1))
-        assert "at layer 7, head 1: mean 3" in str(found)
+        assert "the strongest is layer 7, head 1: mean 3" in str(found)
         assert "family-wise over 6 cells (128 sign flips, all there are)" in str(found)
         xr.testing.assert_identical(data, before)
 
@@ -393,6 +393,9 @@ class TestMaxStatistic:
             assert float(found.value[cell]) == pytest.approx(own.mean())
             assert float(found.low[cell]) == pytest.approx(expected.low)
             assert float(found.high[cell]) == pytest.approx(expected.high)
+            # Both order maps alike: Student's t is a function of the statistic and n.
+            z, t = float(found.statistic[cell]), scipy.stats.ttest_1samp(own, 0).statistic
+            assert z * np.sqrt((len(own) - 1) / (len(own) - z**2)) == pytest.approx(abs(t))
         assert found.n.values.tolist() == [9, 8, 8, 9]
 
     def test_an_absent_cell_is_absent_and_counts_for_nothing(self):

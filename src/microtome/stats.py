@@ -464,6 +464,7 @@ class MapTest:
             spread.
         high: upper end.
         p: two-sided, corrected for all cells of the map (family-wise); NaN in absent cells.
+        statistic: abs(Σ x) / √(Σ x²) over prompts, 0 … √n; NaN in absent cells.
         n: prompts in which the cell is not absent.
         prompts: how many there are.
         flips: how many ways of flipping signs the p values rest on, the data as they are included.
@@ -474,6 +475,7 @@ class MapTest:
     low: xr.DataArray
     high: xr.DataArray
     p: xr.DataArray
+    statistic: xr.DataArray
     n: xr.DataArray
     prompts: int
     flips: int
@@ -505,16 +507,16 @@ class MapTest:
         )
 
     def _strongest(self) -> str:
-        """The cell with the smallest p, in words."""
-        at = int(np.nanargmin(self.p.values))
+        """The cell with the largest statistic, in words: several may share the smallest p."""
+        at = int(np.nanargmax(self.statistic.values))
         best = dict(zip(self.p.dims, np.unravel_index(at, self.p.shape), strict=True))
         where = ", ".join(f"{dim} {self.p[dim].values[index]}" for dim, index in best.items())
         value, low, high, p = (
             float(one.isel(best)) for one in (self.value, self.low, self.high, self.p)
         )
         return (
-            f"the smallest p is {p:.2g}, at {where or 'the only cell'}: mean {value:.3g} (95 % "
-            f"interval {low:.3g} … {high:.3g}, uncorrected)"
+            f"the strongest is {where or 'the only cell'}: mean {value:.3g} (95 % interval "
+            f"{low:.3g} … {high:.3g}, uncorrected), p = {p:.2g}"
         )
 
 
@@ -558,10 +560,15 @@ def max_statistic(
             f"A map over prompts is tested with at least 2 prompts in a cell; here are "
             f"{len(sample)}, and {int(n.max(initial=0))} in the fullest cell."
         )
-    p, flips, exact = _sign_flip_p(sample[:, n >= 2], permutations, seed)
+    units = _in_units_of_chance(sample[:, n >= 2])
+    observed = np.abs(units.sum(0))
+    p, flips, exact = _sign_flip_p(units, observed, permutations, seed)
     value, low, high = _cell_intervals(sample)
-    every = np.full(n.size, np.nan)
-    every[n >= 2] = p
+
+    def of_every_cell(tested: Array) -> Array:
+        every = np.full(n.size, np.nan)
+        every[n >= 2] = tested
+        return every
 
     def labelled(values: npt.NDArray[Any], name: str) -> xr.DataArray:
         cell = maps.isel(prompt=0, drop=True)
@@ -571,7 +578,8 @@ def max_statistic(
         value=labelled(value, "mean effect"),
         low=labelled(low, "low"),
         high=labelled(high, "high"),
-        p=labelled(every, "p"),
+        p=labelled(of_every_cell(p), "p"),
+        statistic=labelled(of_every_cell(observed), "statistic"),
         n=labelled(n, "n"),
         prompts=len(sample),
         flips=flips,
@@ -595,13 +603,19 @@ def _maps(effects: xr.DataArray | ArrayLike) -> xr.DataArray:
     return effects.drop_vars(of_prompts).transpose("prompt", ...).astype(float)
 
 
-def _sign_flip_p(sample: Array, permutations: int, seed: int) -> tuple[Array, int, bool]:
-    """Corrected p values of cells ``[prompt, cell]``, from how many flips, and whether all."""
+def _in_units_of_chance(sample: Array) -> Array:
+    """``[prompt, cell]``, scaled so that a randomly flipped sum over prompts has variance 1."""
     filled = np.nan_to_num(sample)  # What is absent adds nothing to a sum.
     scale = np.sqrt((filled**2).sum(0))
     scale[scale == 0] = 1  # No effect in any prompt: the statistic is 0, and p is 1.
-    units = filled / scale
-    observed = np.abs(units.sum(0))
+    units: Array = filled / scale
+    return units
+
+
+def _sign_flip_p(
+    units: Array, observed: Array, permutations: int, seed: int
+) -> tuple[Array, int, bool]:
+    """Corrected p values of cells ``[prompt, cell]``, from how many flips, and whether all."""
     exact = len(units) <= 50 and 2 ** (len(units) - 1) <= permutations
     signs = _all_signs(len(units)) if exact else _drawn_signs(len(units), permutations, seed)
     largest = np.sort(np.concatenate([np.abs(s @ units).max(1) for s in signs]))
