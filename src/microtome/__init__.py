@@ -1,6 +1,6 @@
 """microtome: which part of a transformer causes this prediction?"""
 
-from microtome import studies
+from microtome import stats, studies, tasks
 from microtome.edits import (
     Edit,
     add,
@@ -43,7 +43,9 @@ __all__ = [
     "replace",
     "scale",
     "shuffle",
+    "stats",
     "studies",
     "sweep",
+    "tasks",
     "zero",
 ]

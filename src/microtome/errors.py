@@ -58,6 +58,14 @@ class EffectsError(MicrotomeError, ValueError):
     """A result that cannot be read, saved or drawn as asked."""
 
 
+class TaskError(MicrotomeError, ValueError):
+    """A task that cannot be made: too few words that a tokenizer keeps whole, a wrong variant…"""
+
+
+class StatisticsError(MicrotomeError, ValueError):
+    """Data that a statistic is not defined for: samples that do not pair up, no prompts…"""
+
+
 class StudyError(MicrotomeError, ValueError):
     """A study that does not exist or cannot run on the model at hand."""
 

@@ -1,0 +1,302 @@
+"""Tasks: what every one of them promises, in the embedded model's tokenizer and in GPT-2's."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from recipes.nano import facts
+from recipes.nano import words as nano_words
+from transformers import AutoTokenizer
+
+import microtome as mt
+from microtome.errors import TaskError
+from microtome.prompts import encode, token_id
+from microtome.tasks.ioi import NAMES
+from microtome.tasks.making import Filled, whole_words
+
+TASKS = {
+    "ioi": (mt.tasks.ioi, 64),
+    "ioi, other names": (partial(mt.tasks.ioi, corrupt="names"), 64),
+    "capitals": (mt.tasks.capitals, 64),
+    "greater_than": (mt.tasks.greater_than, 64),
+    "quotes": (mt.tasks.quotes, 16),
+}
+every_task = pytest.mark.parametrize(("task", "n"), TASKS.values(), ids=TASKS)
+
+
+@pytest.fixture(scope="session", params=["nano", "gpt2"])
+def own(request):
+    """The tokenizer at hand: the embedded model's, and GPT-2's where it is."""
+    name = "gpt2_tokenizer" if request.param == "gpt2" else "nano"
+    found = request.getfixturevalue(name)
+    return found if request.param == "gpt2" else found.tokenizer
+
+
+def accuracy(model: mt.Model, prompts: mt.Prompts) -> float:
+    """How often the model itself puts the target's logit above the contrast's."""
+    right = []
+    for one in model.encode(prompts):
+        with torch.no_grad():
+            logits = model.hf(torch.tensor([one.tokens.ids])).logits[0, -1]
+        right.append(bool(logits[one.target] > logits[one.contrast]))
+    return sum(right) / len(right)
+
+
+@every_task
+class TestEveryTask:
+    def test_it_gives_as_many_different_prompts_as_asked(self, task, n, own):
+        prompts = task(n, tokenizer=own)
+        assert isinstance(prompts, mt.Prompts)
+        assert len(prompts) == n
+        assert len({prompt.text for prompt in prompts}) == n
+        assert len(task(tokenizer=own)) == n  # the default
+
+    def test_target_and_contrast_are_one_token_each_and_differ(self, task, n, own):
+        for prompt in task(n, tokenizer=own):
+            assert token_id(prompt.target, own) != token_id(prompt.contrast, own)
+
+    def test_donor_and_recipient_are_equally_long_and_differ(self, task, n, own):
+        for prompt in task(n, tokenizer=own):
+            recipient, donor = own(prompt.text)["input_ids"], own(prompt.donor)["input_ids"]
+            assert len(recipient) == len(donor)
+            assert recipient != donor
+
+    def test_every_role_has_the_same_place_in_both(self, task, n, own):
+        for prompt in task(n, tokenizer=own):
+            one = encode(prompt, own)
+            assert one.tokens.role("end") == len(one.tokens) - 1
+            for role in prompt.roles:
+                assert one.tokens.role(role) == one.donor.role(role)
+
+    def test_the_same_seed_gives_the_same_and_another_seed_others(self, task, n, own):
+        once, again = (task(n, seed=3, tokenizer=own) for _ in range(2))
+        assert list(once) == list(again)
+        assert list(once) != list(task(n, seed=4, tokenizer=own))
+
+    def test_fewer_are_the_first_of_more(self, task, n, own):
+        assert list(task(5, tokenizer=own)) == list(task(n, tokenizer=own))[:5]
+
+    def test_without_a_tokenizer_it_is_the_embedded_models(self, task, n, nano):
+        assert list(task(n)) == list(task(n, tokenizer=nano.tokenizer))
+
+    @pytest.mark.parametrize("wrong", [0, -1, 2.0, True, "4", None])
+    def test_n_is_a_whole_number_of_at_least_one(self, task, n, wrong):
+        # Beartype, which only the tests have, stops some of these before the task can.
+        with pytest.raises(Exception, match=r"n is the number of prompts|violates type hint"):
+            task(wrong)
+
+    def test_a_tokenizer_without_the_words_is_an_error_that_counts_them(self, task, n, tokenizer):
+        with pytest.raises(TaskError, match=rf"(\d of|reads 0) .* n is {n}\. Ask for fewer"):
+            task(n, tokenizer=tokenizer)
+
+    def test_a_sweep_takes_them_as_they_are(self, task, n, nano):
+        effects = mt.sweep(
+            nano, task(2), mt.patch("L*.resid_post@end"), metrics="logit_diff", progress=False
+        )
+        assert effects.delta("logit_diff").shape == (2, 6)
+        # The last hidden state is all that the last prediction is made of.
+        assert abs(effects.delta("logit_diff").isel(layer=-1)).min() > 0
+
+
+class TestIoi:
+    def test_both_orders_take_turns(self, own):
+        orders = []
+        for one in (encode(p, own) for p in mt.tasks.ioi(64, tokenizer=own)):
+            at = {role: one.tokens.role(role) for role in ("IO", "S1", "S2", "end")}
+            assert max(at["IO"], at["S1"]) < at["S2"] < at["end"]
+            orders.append("ABBA" if at["IO"] < at["S1"] else "BABA")
+        assert orders == ["ABBA", "BABA"] * 32
+
+    @pytest.mark.parametrize("corrupt", ["swap", "names"])
+    def test_names_are_one_token_and_stand_at_their_roles(self, own, corrupt):
+        for prompt in mt.tasks.ioi(64, tokenizer=own, corrupt=corrupt):
+            one = encode(prompt, own)
+            at = {role: one.tokens.role(role) for role in ("IO", "S1", "S2")}
+            names = {role: one.tokens.pieces[place] for role, place in at.items()}
+            assert names == {"IO": prompt.target, "S1": prompt.contrast, "S2": prompt.contrast}
+            donor = {role: one.donor.pieces[place] for role, place in at.items()}
+            if corrupt == "swap":
+                assert donor == {**names, "S2": prompt.target}
+            else:
+                assert len({*names.values(), *donor.values()}) == 5
+            rest = set(range(len(one.tokens))) - set(at.values())
+            assert all(one.tokens.ids[n] == one.donor.ids[n] for n in rest)
+
+    def test_every_prompt_has_its_own_pair_of_names(self):
+        pairs = {(p.target, p.contrast) for p in mt.tasks.ioi(500)}
+        assert len(pairs) == 500
+
+    def test_recipients_are_the_same_whatever_the_donors(self, own):
+        swap, names = (mt.tasks.ioi(20, corrupt=c, tokenizer=own) for c in ("swap", "names"))
+        assert [p.text for p in swap] == [p.text for p in names]
+        assert all(a.donor != b.donor for a, b in zip(swap, names, strict=True))
+
+    def test_places_objects_and_templates_vary(self, own):
+        texts = [p.text for p in mt.tasks.ioi(64, tokenizer=own)]
+        assert len({" ".join(text.split()[:1] + text.split()[4:7]) for text in texts}) >= 5
+        assert len({text.split()[-2] for text in texts}) >= 8
+
+    def test_all_of_nanos_names_are_used(self, nano):
+        assert set(nano_words.NAMES) <= set(whole_words(NAMES, nano.tokenizer))
+
+    def test_few_names_are_enough_for_few_prompts(self):
+        names = ["Sam", "Sally", "Xqzt"]
+        found = mt.tasks.ioi(2, names=names)
+        assert {p.target for p in found} == {" Sam", " Sally"}
+        with pytest.raises(TaskError, match=r"2 of the 3 names are one token.*enough for 2 prom"):
+            mt.tasks.ioi(3, names=names)
+        with pytest.raises(TaskError, match=r"enough for 0 prompts .*takes at least 5 names"):
+            mt.tasks.ioi(2, names=names, corrupt="names")
+
+    def test_one_template_gives_prompts_of_one_length(self, own):
+        template = "When {IO} and {S1} went to the {place}, {S2} gave a {object} to"
+        prompts = mt.tasks.ioi(20, templates=[template], tokenizer=own)
+        assert len({len(own(p.text)["input_ids"]) for p in prompts}) == 1
+
+    @pytest.mark.parametrize(
+        ("template", "why"),
+        [
+            ("When {IO} and {S1} met, he gave it to", "has the slots IO, S1; it needs each of"),
+            ("When {IO} and {S1} met, {S2} gave {a} to", "may have object, place"),
+            ("When {IO} and {S1} met {S1}, {S2} gave it to", "once"),
+            ("{S1} met {IO}, and {S2} gave it to", "a name has no space before it"),
+            ("When {IO", "Cannot read the template"),
+        ],
+    )
+    def test_a_template_that_cannot_be_used_is_refused(self, template, why):
+        with pytest.raises(TaskError, match=why):
+            mt.tasks.ioi(2, templates=[template])
+
+    def test_a_corruption_that_does_not_exist_is_refused_with_those_that_do(self):
+        with pytest.raises(TaskError, match=r"'swop'.*: swap, names\. Did you mean 'swap'\?"):
+            mt.tasks.ioi(2, corrupt="swop")
+
+    def test_nano_does_it(self, nano):
+        assert accuracy(nano, mt.tasks.ioi(100)) >= 0.97  # 1.00 when written
+
+
+class TestCapitals:
+    def test_countries_and_capitals_belong_together(self, own):
+        known = {f" {country.name}": country.capital for country in facts.COUNTRIES}
+        for prompt in mt.tasks.capitals(64, tokenizer=own):
+            assert known[prompt.target] in prompt.text
+            assert known[prompt.contrast] in prompt.donor
+            subject = known[prompt.target]
+            assert prompt.roles["subject"] == subject
+            assert prompt.text.replace(subject, known[prompt.contrast]) == prompt.donor
+
+    def test_every_country_comes_before_one_comes_again(self):
+        targets = [prompt.target for prompt in mt.tasks.capitals(98)]
+        assert len(set(targets[:49])) == len(set(targets[49:])) == 49
+
+    def test_a_country_of_several_tokens_is_left_out(self, tokenizer):
+        # Of the test tokenizer's words three are countries, and their capitals are unequal.
+        template = ["I said that {capital} is the capital of"]
+        found = mt.tasks.capitals(2, tokenizer=tokenizer, templates=template)
+        assert {p.target for p in found} <= {" Germany", " France", " Italy"}
+        with pytest.raises(TaskError, match="3 of the 49 countries are one token"):
+            mt.tasks.capitals(4, tokenizer=tokenizer, templates=template)
+
+    def test_too_many_are_an_error_that_says_how_many_there_are(self):
+        assert len(mt.tasks.capitals(245)) == 245
+        with pytest.raises(TaskError, match=r"49 of the 49 .*enough for 245 prompts.*n is 246\."):
+            mt.tasks.capitals(246)
+
+    def test_nano_knows_them(self, nano):
+        assert accuracy(nano, mt.tasks.capitals(100)) >= 0.97  # 1.00 when written
+
+
+class TestGreaterThan:
+    def test_the_target_is_later_and_the_contrast_as_much_earlier(self, own):
+        for prompt in mt.tasks.greater_than(64, tokenizer=own):
+            year, century = prompt.roles["YY"], prompt.text[-2:]
+            yy, target, contrast = int(year[2:]), int(prompt.target), int(prompt.contrast)
+            assert year[:2] == century
+            assert 1 < contrast < yy < target < 100
+            assert target - yy == yy - contrast
+            assert prompt.donor == prompt.text.replace(year, f"{century}01")
+
+    def test_the_years_last_two_digits_are_one_token(self, own):
+        for prompt in mt.tasks.greater_than(64, tokenizer=own):
+            one = encode(prompt, own)
+            at = one.tokens.role("YY")
+            assert one.tokens.pieces[at] == prompt.roles["YY"][2:]
+            assert one.donor.pieces[at] == "01"
+
+    def test_years_that_gpt2_cuts_otherwise_are_left_out(self, gpt2_tokenizer):
+        def cut(year: int) -> bool:
+            return gpt2_tokenizer.tokenize(f" {year}") == [f"Ġ{year // 100}", f"{year % 100:02d}"]
+
+        years = {c * 100 + yy for c in range(11, 18) for yy in range(3, 99)}
+        kept = {year for year in years if cut(year) and cut(year // 100 * 100 + 1)}
+        assert 500 < len(kept) < len(years)
+        prompts = mt.tasks.greater_than(len(kept) * 30, tokenizer=gpt2_tokenizer)
+        assert {int(prompt.roles["YY"]) for prompt in prompts} == kept
+
+    def test_nano_mostly_does_it(self, nano):
+        assert accuracy(nano, mt.tasks.greater_than(100)) >= 0.6  # 0.79 when written, of 200
+
+
+class TestQuotes:
+    def test_they_are_nanos(self):
+        known = {quotation.text.rstrip(".") for quotation in facts.QUOTATIONS}
+        for prompt in mt.tasks.quotes(16):
+            assert prompt.text + prompt.target in known
+            assert prompt.donor + prompt.contrast in known
+
+    def test_ones_own_are_taken_and_checked(self):
+        own = ["The war was cold", "The dog was big"]
+        assert {p.text for p in mt.tasks.quotes(2, quotations=own)} == {
+            "The war was",
+            "The dog was",
+        }
+        with pytest.raises(TaskError, match=r"2 of the 2 quotations .* 2 of them .* n is 3"):
+            mt.tasks.quotes(3, quotations=own)
+        for wrong in ("It ends in a stop.", "word", "a space after "):
+            with pytest.raises(TaskError, match="cannot be asked for its last word"):
+                mt.tasks.quotes(1, quotations=[wrong])
+        with pytest.raises(TaskError, match="not one text"):
+            mt.tasks.quotes(1, quotations="The war was cold")
+
+    def test_nano_knows_them(self, nano):
+        assert accuracy(nano, mt.tasks.quotes(16)) >= 0.9  # 1.00 when written
+
+
+class TestMaking:
+    def test_the_page_shows_what_the_tokenizer_gives(self, nano):
+        page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+        shown = [
+            mt.tasks.ioi(1, seed=3),
+            mt.tasks.ioi(1, seed=3, corrupt="names"),
+            mt.tasks.capitals(1, seed=1),
+            mt.tasks.greater_than(1, seed=2),
+            mt.tasks.quotes(1),
+        ]
+        for one in (encode(prompt, nano.tokenizer) for [prompt] in shown):
+            assert "·".join(one.tokens.pieces) in page
+            assert "·".join(one.donor.pieces) in page
+            assert f"`{one.prompt.target}`, `{one.prompt.contrast}`" in page
+            assert ", ".join(f"{r} {one.tokens.role(r)}" for r in one.prompt.roles) in page
+
+    def test_a_tokenizer_of_single_digits_and_pieces_is_refused_by_all(self, real_models):
+        tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K")
+        with pytest.raises(TaskError, match="0 of the 111 names are one token"):
+            mt.tasks.ioi(tokenizer=tokenizer)
+        with pytest.raises(TaskError, match="Of 672 years this tokenizer reads 0 as two tokens"):
+            mt.tasks.greater_than(tokenizer=tokenizer)
+
+    def test_a_place_is_the_shortest_run_of_words_that_occurs_once(self):
+        filled = Filled.of("So {a} and {b}, {c}", {"a": "Ann", "b": "Ann", "c": "Annie"})
+        assert [filled.place(slot) for slot in "abc"] == ["So Ann", "and Ann", "Annie"]
+
+    def test_a_word_that_the_tokenizer_does_not_know_is_not_whole(self):
+        from tokenizers import Tokenizer, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+
+        made = Tokenizer(models.WordLevel({"[UNK]": 0, "Sam": 1}, unk_token="[UNK]"))
+        made.pre_tokenizer = pre_tokenizers.Whitespace()
+        fast = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]")
+        assert whole_words(["Sam", "Sally", "Sam"], fast) == ("Sam",)
