@@ -18,8 +18,9 @@ from microtome.probes import PREFIX
 FORMAT = 1
 """Version of the saved form; a file with a larger one was written by a newer microtome."""
 
-RECEIPTS = ("values_changed", "change_norm")
+RECEIPTS = ("values_changed", "change_norm", "refined")
 CLEAN = "clean_"
+SCREEN = "screen_clean_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,9 @@ class Effects:
             model have dimensions of their own after these, ``at_layer`` and so on. With ``top1``
             comes ``top1_token``, its text. ``values_changed`` and ``change_norm`` are the
             receipts of every cell: how many values its edits changed, and the L2 norm of that. A
-            cell that does not exist is NaN (-1 and "" for ``top1``).
+            cell that does not exist is NaN (-1 and "" for ``top1``). Where a map was screened,
+            ``refined`` says which cells are in the model's own type; the effects of the others
+            are against ``screen_clean_<metric>``, the clean run in their type.
     """
 
     data: xr.Dataset
@@ -48,7 +51,9 @@ class Effects:
         return tuple(
             name
             for name in map(str, self.data.data_vars)
-            if not name.startswith(CLEAN) and not name.endswith("_token") and name not in RECEIPTS
+            if not name.startswith((CLEAN, SCREEN))
+            and not name.endswith("_token")
+            and name not in RECEIPTS
         )
 
     @property
@@ -76,6 +81,16 @@ class Effects:
         """The metric without edits, per prompt."""
         return self.data[CLEAN + self._known(metric)]
 
+    def baseline(self, metric: str) -> xr.DataArray:
+        """What an effect is measured against: the metric without edits.
+
+        Per prompt; where a map was screened per cell, in the cell's own type.
+        """
+        clean = self.clean(metric)
+        if "refined" not in self.data:
+            return clean
+        return clean.where(self.data["refined"], self.data[SCREEN + metric])
+
     def delta(self, metric: str) -> xr.DataArray:
         """The effect: the metric in each cell − the clean metric.
 
@@ -87,7 +102,8 @@ class Effects:
                 f"{metric!r} is a token id, which cannot be subtracted: compare "
                 f"effects.data[{metric!r}] with effects.clean({metric!r}) instead."
             )
-        delta = self.data[metric] - self.clean(metric)
+        delta = self.data[metric] - self.baseline(metric)
+        delta = delta.transpose(*self.data[metric].dims)
         return delta.rename(metric).assign_attrs(self.data[metric].attrs)
 
     def top(self, n: int = 10, metric: str | None = None) -> pd.DataFrame:
@@ -99,7 +115,7 @@ class Effects:
         metric = metric or self.metrics[0]
         delta = self.delta(metric)
         table = xr.Dataset(
-            {"clean": self.clean(metric), "edited": self.data[metric], "effect": delta}
+            {"clean": self.baseline(metric), "edited": self.data[metric], "effect": delta}
         )
         frame = _frame(table).dropna(subset=["effect"])
         order = frame["effect"].abs().sort_values(ascending=False, kind="stable").index

@@ -96,7 +96,7 @@ def view(effects: Effects, metric: str, at: Mapping[str, Any]) -> View:
     """
     effect = effects.delta(metric)
     there = effect.notnull()
-    clean = effects.clean(metric).broadcast_like(effect).where(there)
+    clean = effects.baseline(metric).broadcast_like(effect).where(there)
     data = xr.Dataset({"clean": clean, "edited": effects.data[metric], "effect": effect})
     known = tuple(map(str, effect.dims))
     for name in at:

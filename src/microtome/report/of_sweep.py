@@ -97,6 +97,20 @@ def _method(effects: Effects) -> Iterator[str]:
     engine = record.get("engine")
     if engine:
         yield f"Engine: {engine['name']} ({engine['why']}). {_verified(record)}"
+    yield from _screened(effects)
+
+
+def _screened(effects: Effects) -> Iterator[str]:
+    screen = effects.provenance.get("screen")
+    if screen:
+        own = effects.provenance["model"]["dtype"]
+        off = [f"{name} {gap:.2g}" for name, gap in screen["largest_difference"].items()]
+        yield (
+            f"Screened: all cells in {screen['dtype']} first, then the {screen['refined']:,} with "
+            f"the largest effects again in the model's own type, {own}; between the two their "
+            f"values differ by at most {listing(off)}. Every effect is against a clean run of its "
+            "own type."
+        )
 
 
 def _verified(record: Mapping[str, Any]) -> str:

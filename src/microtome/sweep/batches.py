@@ -110,7 +110,7 @@ def companies(
     for length, group in groupby(by_length, key=lambda n: len(encoded[n].tokens)):
         prompts = list(group)
         own = plan.cells.position[np.isin(plan.cells.prompt, prompts)]
-        start = int(own.min())
+        start = int(own.min()) if len(own) else length - 1
         held = held_for(dims, plan.cells, prompts[0], length, start, references, budget, probes)
         for part in _parts(len(prompts), held.prompts):
             yield Company(tuple(prompts[part]), start, held.bytes)

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from microtome import provenance
 from microtome.edits import Edit, as_edits
-from microtome.effects import CLEAN, Effects
+from microtome.effects import CLEAN, SCREEN, Effects
 from microtome.interventions import Sources
 from microtome.metrics import Reading, readings
 from microtome.model.model import Model
@@ -34,10 +34,12 @@ from microtome.probes import Probe, dimension_of
 from microtome.prompts import Encoded, Prompt, piece
 from microtome.sites import POSITIONS
 from microtome.sweep import reference
+from microtome.sweep import screen as screening
 from microtome.sweep.cost import DEFAULT_MEMORY, TILES, Budget
 from microtome.sweep.engine import walk
 from microtome.sweep.measured import Array, Measured
 from microtome.sweep.plan import Plan, coordinate, make_plan
+from microtome.sweep.screen import Screening
 from microtome.sweep.verify import choose
 from microtome.sweep.verify import verify as check
 
@@ -52,6 +54,8 @@ def sweep(
     engine: str = "auto",
     verify: int = 4,
     memory: int | None = None,
+    screen: str | None = None,
+    refine: int = 64,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
@@ -71,6 +75,10 @@ def sweep(
             forward pass per cell; ``"auto"``, the walk wherever it can go.
         verify: how many of the walk's cells to recompute on the reference path.
         memory: bytes for the walk's batches besides the model; 2 GiB unless given.
+        screen: ``"bfloat16"``: compute the whole map in this type first, on a copy of the model,
+            then the strongest cells again in the model's own.
+        refine: how many cells to compute again: those with the largest effects on the first
+            metric.
         seed: of the choice of the cells to verify. Edits carry their own seeds.
         out: a zarr directory to save the result in.
         progress: show a bar on standard error, where that is a terminal.
@@ -98,22 +106,36 @@ def sweep(
     for one in encoded:
         for reading in asked:
             reading.check(one, model.anatomy.dims)
-    budget = budget_of(model, memory)
     probes = [probe for probe in asked if isinstance(probe, Probe)]
+    budget = budget_of(model, memory)
     plan = plan_of(model, encoded, edits, over, references, engine, budget, probes)
-    chosen = choose(plan, verify, seed)
-    sources = sources_of(model, plan, encoded, references)
-    with ticker(len(plan.cells), progress) as tick:
+    rough = None if screen is None else screening.coarse(model, screen, asked[0], refine)
+    again = 0 if rough is None else min(refine, len(plan.cells))
+    with ticker(len(plan.cells) + again, progress) as tick:
+
+        def compute(by: Model, cells: Plan, witnesses: frozenset[int] = frozenset()) -> Measured:
+            needs = sources_of(by, cells, encoded, references)
+            own = budget_of(by, memory)
+            return measure(by, cells, encoded, asked, needs, tick, own, witnesses)
+
         began = time.perf_counter()
-        measured = measure(model, plan, encoded, asked, sources, tick, budget, chosen)
+        first = None if rough is None else compute(rough, plan)
+        exact = plan if first is None else screening.strongest(plan, first, asked[0], refine)
+        chosen = choose(exact, verify, seed)
+        measured = compute(model, exact, chosen)
         seconds = time.perf_counter() - began
-    verified = check(model, plan, encoded, measured, sources, chosen)
+    sources = sources_of(model, exact, encoded, references)
+    verified = check(model, exact, encoded, measured, sources, chosen)
+    screened = None
+    if screen is not None and first is not None:
+        measured, screened = screening.merged(screen, plan, exact, first, measured)
     record = {
         "model": provenance.of_model(model),
         **provenance.of_machine(),
         "seed": seed,
         "engine": {"name": plan.choice.engine, "why": plan.choice.why, "notes": measured.notes},
         "verification": verified.as_dict(),
+        "screen": None if screened is None else screened.as_dict(),
         "predicted": {"cells": len(plan.cells), **asdict(plan.cost)},
         "actual": {"seconds": round(seconds, 3), **measured.work},
         "spec": {
@@ -127,7 +149,7 @@ def sweep(
             "reference": [one.prompt.as_dict() for one in references] if others else [],
         },
     }
-    data = label(model, plan, encoded, measured)
+    data = label(model, plan, encoded, measured, screened)
     effects = Effects(data.assign_attrs(provenance=json.dumps(record, ensure_ascii=False)))
     if out is not None:
         effects.save(out)
@@ -195,7 +217,13 @@ def _shape(probe: Probe, model: Model, encoded: Sequence[Encoded]) -> tuple[int,
 # ----------------------------------------------------------------------------------------- label
 
 
-def label(model: Model, plan: Plan, encoded: Sequence[Encoded], measured: Measured) -> xr.Dataset:
+def label(
+    model: Model,
+    plan: Plan,
+    encoded: Sequence[Encoded],
+    measured: Measured,
+    screened: Screening | None = None,
+) -> xr.Dataset:
     """What was measured, with the names of its dimensions and their coordinates."""
     dims = tuple(axis.name for axis in plan.axes)
     coordinates: dict[str, Any] = {
@@ -224,6 +252,13 @@ def label(model: Model, plan: Plan, encoded: Sequence[Encoded], measured: Measur
                 pieces = _pieces(encoded, size)
                 coordinates[f"{name}_token"] = (("prompt", name), pieces)
     variables["values_changed"] = (dims, measured.changed, {"unit": "values"})
+    if screened is not None:
+        variables["refined"] = (dims, screened.refined)
+        for reading, values in screened.clean.items():
+            variables[f"{SCREEN}{reading}"] = ("prompt", values, _attributes(reading))
+        for probe, inner in screened.clean_inside.items():
+            there = ("prompt", *probe.dims)
+            variables[f"{SCREEN}{probe}"] = (there, inner, _attributes(probe))
     norm_of = {"unit": "L2 norm of the activations' change"}
     variables["change_norm"] = (dims, measured.norm, norm_of)
     return xr.Dataset(variables, coordinates)

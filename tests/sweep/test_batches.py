@@ -1,0 +1,87 @@
+"""Which cells walk together: rectangles that cover every cell once and fit into the memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import microtome as mt
+from microtome.edits import as_edits
+from microtome.prompts import Encoded, Tokens
+from microtome.sites import Dimensions
+from microtome.sweep.batches import batches, companies, tiles
+from microtome.sweep.cost import Budget, room_for
+from microtome.sweep.plan import make_plan
+
+DIMS = Dimensions(4, 3, 3, 6, 2, 24, 99)
+
+
+def encoded(n: int, shift: int = 0) -> Encoded:
+    tokens = Tokens.of_texts(*(f" t{k + shift}" for k in range(n)))
+    return Encoded(mt.Prompt("".join(tokens.pieces), donor="x"), tokens, tokens, 0, 1)
+
+
+PROMPTS = (encoded(5), encoded(3), encoded(5, 7), encoded(5, 2))
+
+
+def walked(edit: str, budget: Budget):
+    plan = make_plan(DIMS, PROMPTS, as_edits(edit), budget=budget)
+    found = []
+    for company in companies(plan, PROMPTS, DIMS, 0, budget):
+        length = len(PROMPTS[company.prompts[0]].tokens)
+        assert {len(PROMPTS[n].tokens) for n in company.prompts} == {length}
+        found += [(plan, *pair) for pair in batches(plan, company, length, DIMS, budget)]
+    return found
+
+
+@pytest.mark.parametrize("edit", ["zero L*.z.h*@*", "zero L*.z.h*", "zero L{1,3}.z.h*@-1"])
+@pytest.mark.parametrize("memory", [2**31, 40_000])
+def test_every_cell_walks_once_and_as_its_batch_says(edit, memory):
+    seen = []
+    for plan, batch, room in walked(edit, Budget(memory=memory)):
+        seen += batch.cells.ravel().tolist()
+        for prompt, row in zip(batch.prompts, batch.cells, strict=True):
+            assert (plan.cells.prompt[row] == prompt).all()
+            assert (plan.cells.position[row] == batch.position).all()
+            assert (plan.cells.layer[row] == batch.layers).all()
+        assert (np.diff(batch.layers) >= 0).all()
+        assert batch.cells.shape[1] <= room.batch
+        assert room.used(len(batch)) <= memory
+    assert sorted(seen) == list(range(len(plan.cells)))
+
+
+def test_prompts_of_one_length_walk_together():
+    sizes = [batch.cells.shape for _, batch, _ in walked("zero L*.z.h*@-1", Budget())]
+    assert sorted(sizes) == [(1, 12), (3, 12)]
+
+
+def test_halves_are_the_whole():
+    _, batch, _ = max(walked("zero L*.z.h*@-1", Budget()), key=lambda found: len(found[1]))
+    while len(batch) > 1:
+        one, two = batch.halves()
+        assert len(one) >= 1
+        assert len(two) >= 1
+        assert sorted([*one.cells.ravel(), *two.cells.ravel()]) == sorted(batch.cells.ravel())
+        batch = two
+
+
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 50))
+def test_tiles_cover_a_rectangle_once_and_are_no_larger_than_asked(prompts, cells, size):
+    count = np.zeros((prompts, cells), dtype=int)
+    for tile in tiles(prompts, cells, size):
+        part = count[tile.prompts, tile.cells]
+        part += 1
+        assert 1 <= part.size <= size
+    assert (count == 1).all()
+
+
+def test_room_is_for_what_memory_allows():
+    wide = room_for(DIMS, 5, 5, 0, Budget())
+    tight = room_for(DIMS, 5, 5, 0, Budget(memory=40_000))
+    assert wide.tile == 512 // 5
+    assert tight.tile < wide.tile
+    assert tight.used(10**6) <= 40_000
+    # A prompt longer than a tile still is one.
+    assert room_for(DIMS, 1000, 1000, 0, Budget()).tile == 1
