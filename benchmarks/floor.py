@@ -1,19 +1,19 @@
 """The operations that a map needs at least, counted from the model's sizes alone.
 
-Counted are matrix products, 2 operations for a multiply-add: norms, softmax and activation functions
-are left out. A block of width d costs, on the token at position i (from 0),
+Counted are matrix products, 2 operations for a multiply-add: norms, softmax and activation
+functions are left out. A block of width d costs, on the token at position i (from 0),
 
     24 d² + 4 (i + 1) d
 
-for queries, keys, values, output projection and MLP (12 d² weights), and for the scores and the mixing
-of the i + 1 values that a causal token sees. A cell computes whole blocks, since that is what a
-Hugging Face model is made of, but only those in which something differs from the clean run: from the
-block that holds the edit (for `resid_post`, its output, the next one) to the last, and from the first
-edited position to the last. Then it reads two columns of the unembedding at one position: 4 d.
+for queries, keys, values, output projection and MLP (12 d² weights), and for the scores and the
+mixing of the i + 1 values that a causal token sees. A cell computes whole blocks, since that is
+what a Hugging Face model is made of, but only those in which something differs from the clean run:
+from the block that holds the edit (for `resid_post`, its output, the next one) to the last, and
+from the first edited position to the last. Then it reads two columns of the unembedding at one
+position: 4 d.
 
 On top come one clean run for every prompt, and where cells are patched one donor run. No tool's own
-bookkeeping is in it, and nothing of microtome's is used: the count would be the same if the walk were
-slow.
+bookkeeping is in it, and nothing of microtome's is used: a slow walk would be given the same count.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One row of the table: every tool on one map, in turn, round after round.
 
 microtome is timed on the whole map; the others on a sample of cells, scaled by the rows that they
-send through the model. Plain hooks are the oracle: what a tool answers on its cells is compared with
-what they answer, and microtome's with both samples.
+send through the model. Plain hooks are the oracle: what a tool answers on its cells is compared
+with what they answer, and microtome's answers with both samples.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python -m benchmarks.memory --out memory.json
 
 The peak is the resident set's high-water mark as the operating system keeps it (`ru_maxrss`). One
-process loads the model, and runs the prompt and its donor through it once; another does the same and then
-the sweep. The second may be above the first by the budget of ``memory=``, and the sum by a tenth. Exit status
-1 where one is not.
+process loads the model, and runs the prompt and its donor through it once; another does the same
+and then the sweep. The second may be above the first by the budget of ``memory=``, and the sum by a
+tenth. Exit status 1 where one is not.
 
 With ``--device cuda`` the peak is that of the device's memory (`max_memory_allocated`).
 """

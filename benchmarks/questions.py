@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,8 +94,16 @@ class Map:
     def cells(self, shape: Shape, tokens: int = TOKENS) -> list[Cell]:
         """Its cells, layer by layer; each is asked on all prompts."""
         layers = range(shape.layers) if self.layer == "every" else [shape.layers // 2]
-        units = {"z": range(shape.heads), "mlp_post": range(shape.neurons), "resid_post": [None]}
-        at = {"all": [None], "last": [tokens - 1], "each": range(tokens)}
+        units: dict[str, Sequence[int | None]] = {
+            "z": range(shape.heads),
+            "mlp_post": range(shape.neurons),
+            "resid_post": [None],
+        }
+        at: dict[str, Sequence[int | None]] = {
+            "all": [None],
+            "last": [tokens - 1],
+            "each": range(tokens),
+        }
         return [
             Cell(layer, unit, position)
             for layer in layers
@@ -214,7 +224,9 @@ def sample(question: Question, singles: int, batches: int, stretches: int = 3) -
 
 def _spread(cells: list[Cell], n: int) -> list[Cell]:
     n = min(n, len(cells))
-    return [cells[_middle(k, n, len(cells))] for k in range(n)]
+    chance = random.Random(0)  # a regular step would meet the same heads or positions each time
+    ends = [k * len(cells) // n for k in range(n + 1)]
+    return [cells[chance.randrange(*stretch)] for stretch in itertools.pairwise(ends)]
 
 
 def _middle(part: int, parts: int, length: int) -> int:

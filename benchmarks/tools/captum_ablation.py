@@ -1,13 +1,13 @@
 """captum's `LayerFeatureAblation`: features of a layer replaced by a baseline, in batches.
 
-It fits all maps here: a ``layer_mask`` makes each cell a feature, ``layer_baselines`` are zeros or the
-donor's activations, and the attribution is the clean logit difference minus the ablated one. It
-knows no features to leave alone: what no cell covers becomes one feature more, which is ablated too.
+It fits all maps here: a ``layer_mask`` makes each cell a feature, ``layer_baselines`` are zeros or
+the donor's activations, and the attribution is the clean logit difference minus the ablated one. It
+knows no features to leave alone: what no cell covers becomes one feature more, and is ablated too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,9 @@ class Captum(Tool):
     name = "captum"
     package = "captum"
     how = (
-        "`LayerFeatureAblation`, one `attribute` for each layer with `perturbations_per_eval=16` (1 "
-        "for 64 prompts): a feature of the `layer_mask` for each cell, the donor's activations or "
-        "zeros as `layer_baselines`"
+        "`LayerFeatureAblation`, one `attribute` for each layer with `perturbations_per_eval=16` "
+        "(1 for 64 prompts): a feature of the `layer_mask` for each cell, the donor's activations "
+        "or zeros as `layer_baselines`"
     )
     batched = True
 
@@ -94,7 +94,7 @@ class Captum(Tool):
         mask[mask < 0] = len(cells)
         return mask
 
-    def _logit_diff(self, question: Question):
+    def _logit_diff(self, question: Question) -> Callable[[Tensor], Tensor]:
         prompts = len(question.prompts)
 
         def forward(tokens: Tensor) -> Tensor:

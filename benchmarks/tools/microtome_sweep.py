@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class Microtome:
         self, question: Question, verify: int | None = 0, memory: int | None = None
     ) -> mt.Effects:
         """The map; None is microtome's own default."""
-        options = {} if verify is None else {"verify": verify}
+        options: dict[str, Any] = {} if verify is None else {"verify": verify}
         return mt.sweep(
             self.model,
             question.prompts,

@@ -21,7 +21,7 @@ class NnsightLoop(Tool):
 
     name = "nnsight, a loop"
     package = "nnsight"
-    how = "`TransformersModel`; one `trace` for each cell that assigns to the module's input or output"
+    how = "`TransformersModel`; for each cell a `trace` that assigns to a module's input or output"
 
     def __init__(self, subject: Subject) -> None:
         from nnsight import TransformersModel
@@ -79,7 +79,7 @@ class NnsightInvokes(NnsightLoop):
     """Sixteen cells of a layer as invokes of one trace."""
 
     name = "nnsight, invokes"
-    how = "one `trace` with an `invoke` for each of 16 cells of a layer, which it runs as one batch"
+    how = "one `trace` with an `invoke` for each of 16 cells of a layer, which it runs as a batch"
     batched = True
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.models import Subject
 from benchmarks.questions import Cell, Question
@@ -20,8 +20,8 @@ class PlainHooks(Tool):
     name = "plain hooks"
     package = "transformers"
     how = (
-        "a forward hook that overwrites the cell's values, and one forward pass of the Hugging Face "
-        "model, for each cell"
+        "a forward hook that overwrites the cell's values, and one forward pass of the Hugging "
+        "Face model, for each cell"
     )
 
     def __init__(self, subject: Subject) -> None:
@@ -84,7 +84,7 @@ class PlainHooksBatched(PlainHooks):
             layer = group[0].layer
 
             def overwrite(values: Tensor, group: list[Cell] = group, layer: int = layer) -> Tensor:
-                edited = values.clone().unflatten(0, (len(group), prompts))
+                edited = values.clone().view(len(group), prompts, *values.shape[1:])
                 for row, cell in enumerate(group):
                     at = (
                         slice(None),
@@ -97,13 +97,13 @@ class PlainHooksBatched(PlainHooks):
             with hooked(self.model, question.map.site, layer, overwrite):
                 tokens = question.tokens.repeat(len(group), 1)
                 logits = self.model(tokens, logits_to_keep=1).logits
-            for cell, own in zip(group, logits.unflatten(0, (len(group), prompts)), strict=True):
+            for cell, own in zip(group, logits.split(prompts), strict=True):
                 found[cell] = question.logit_diff(own)
         return torch.stack([found[cell] for cell in cells])
 
 
 @contextmanager
-def hooked(model: nn.Module, site: str, layer: int, change: Any) -> Iterator[None]:
+def hooked(model: Any, site: str, layer: int, change: Any) -> Iterator[None]:
     """A function of the values at a site, in place until the block ends."""
     block = model.transformer.h[layer]
     if site == "resid_post":

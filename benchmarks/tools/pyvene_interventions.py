@@ -1,7 +1,7 @@
 """pyvene, as its tutorials do it: an `IntervenableModel` for each layer, called for each cell.
 
-"Intervening on subcomponents" (heads at a position: the unit ``h.pos``), "Causal tracing" (hidden states: a
-model for each layer, a call for each position), and "pyvene 101" (zeros, single neurons as subspaces).
+From "Intervening on subcomponents" (heads at a position: the unit ``h.pos``), "Causal tracing"
+(hidden states: a call for each position), and "pyvene 101" (zeros; single neurons as subspaces).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Pyvene(Tool):
         return intervenable
 
     def _run(self, intervenable: Any, question: Question, cell: Cell) -> Tensor:
-        """Locations are [intervention, prompt, unit], with a level for the head before those of h.pos."""
+        """Locations are [intervention, prompt, unit]; ``h.pos`` has a level for heads first."""
         prompts = len(question.tokens)
         at = [[cell.position]] * prompts
         unit = [[cell.unit]] * prompts
@@ -85,4 +85,5 @@ class Pyvene(Tool):
             _, output = intervenable(base, None, {"base": where}, subspaces=[unit])
         else:
             _, output = intervenable(base, None, {"base": where})
-        return output.logits
+        logits: Tensor = output.logits
+        return logits

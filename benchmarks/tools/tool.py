@@ -63,7 +63,7 @@ class Tool(ABC):
         """The logit difference of these cells, [cell, prompt]. Timed."""
 
     def passes(self, question: Question, cells: Sequence[Cell]) -> int:
-        """How many rows, per prompt, go through the model for these cells: seconds scale with it."""
+        """Rows, per prompt, that go through the model for these cells: seconds scale with it."""
         return len(cells)
 
 

@@ -1,7 +1,7 @@
-"""TransformerLens, as its documentation does it: `patching` for patches, `run_with_hooks` for zeros.
+"""TransformerLens as its documentation does it: `patching` to patch, `run_with_hooks` to zero.
 
-`TransformerBridge.boot_transformers` is what its documentation names for new work (HookedTransformer
-is gone in version 4). Weights stay as Hugging Face has them: compatibility mode is off.
+`TransformerBridge.boot_transformers` is what its documentation names for new work, and in version 4
+HookedTransformer is gone. Weights stay as Hugging Face has them: compatibility mode is off.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class TransformerLens(Tool):
     name = "TransformerLens"
     package = "transformer-lens"
     how = (
-        "`TransformerBridge.boot_transformers`; patches by `patching.generic_activation_patch` with "
-        "the library's own setters, after one `run_with_cache` of the donor; zeros by "
+        "`TransformerBridge.boot_transformers`; patches by `patching.generic_activation_patch` "
+        "with the library's own setters, after one `run_with_cache` of the donor; zeros by "
         "`run_with_hooks`, as in its ablation demos; several prompts as one batch"
     )
 
@@ -82,7 +82,8 @@ class TransformerLens(Tool):
             index_df=pd.DataFrame(rows),
             reduce="none",
         )
-        return result.values
+        values: Tensor = result.values
+        return values
 
     def _zeroed(self, question: Question, cell: Cell) -> Tensor:
         from transformer_lens.utilities import get_act_name
