@@ -62,7 +62,11 @@ class Timing:
 
 @dataclass
 class Row:
-    """A map on a shape; the JSON has the same fields."""
+    """A map on a shape; the JSON has the same fields.
+
+    ``matrix_rate`` is the median of what was measured before each tool of each round, and
+    ``matrix_rates`` its least and most: far apart, they say that something else was running.
+    """
 
     shape: str
     map: str
@@ -72,6 +76,7 @@ class Row:
     tokens: int
     rounds: int
     matrix_rate: float
+    matrix_rates: tuple[float, float]
     flops: float
     floor_seconds: float
     tolerance: float
@@ -179,6 +184,7 @@ def measure(
         tokens=TOKENS,
         rounds=len(clock[NAME]),
         matrix_rate=rate,
+        matrix_rates=(min(rates), max(rates)),
         flops=flops,
         floor_seconds=flops / rate,
         tolerance=tolerance,

@@ -18,6 +18,9 @@ from benchmarks.tools.microtome_sweep import NAME
 
 Record = Mapping[str, Any]
 
+DRIFT = 0.7
+"""Where the matrix rate falls below this share of its best, something else was running."""
+
 INTRODUCTION = """# Benchmarks
 
 What a causal map costs in microtome, and in the tools that a researcher would otherwise use. This
@@ -54,7 +57,8 @@ difference of two tokens after the last position, for the same cells.
 - **Floor.** The matrix products that the map needs at least (`benchmarks/floor.py` says how they
   are counted: whole blocks from the first edited one and the first edited position on, two columns
   of the unembedding, clean and donor runs), at the rate of the machine's own float32 matrix product
-  with many rows, measured before each tool of each round, as it drifts.
+  with many rows, measured before each tool of each round, as it drifts: median (least–most). Where
+  these are far apart, the row says *busy!*: something else was running, and seconds mean little.
 """
 
 
@@ -216,7 +220,7 @@ def _own(row: Row) -> list[str]:
         _number(seconds(row, NAME), 3),
         "–" if verified is None else _number(verified, 3),
         f"{row['flops'] / 1e9:,.1f}",
-        f"{row['matrix_rate'] / 1e9:,.0f}",
+        _rate(row),
         "–" if over_floor(row) is None else f"{over_floor(row):.2f}",
         f"{row['largest_effect']:.1g}",
         _difference(row["tools"][NAME]),
@@ -247,6 +251,13 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
                     f"- {where}, {name}: differs by {timing['difference']:.1g}, more than "
                     f"{row['tolerance']:.1g}, so it does not count."
                 )
+
+
+def _rate(row: Row) -> str:
+    """Median, least and most; marked where the machine was not left alone."""
+    least, most = row["matrix_rates"]
+    busy = " busy!" if least < DRIFT * most else ""
+    return f"{row['matrix_rate'] / 1e9:,.0f} ({least / 1e9:,.0f}–{most / 1e9:,.0f}){busy}"
 
 
 def _mib(value: float | None) -> str:

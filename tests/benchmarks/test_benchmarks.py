@@ -143,6 +143,12 @@ class TestPage:
         bar = Bar("small", "b", "faster", lambda row: value, 60, least=True)
         assert bar.judge(stored()) == (value, verdict)
 
+    def test_a_row_measured_on_a_busy_machine_says_so(self):
+        found = stored()
+        assert "busy!" not in table.page([found]).split("## A made-up")[1]
+        found["rows"][0]["matrix_rates"] = [50e9, 160e9]
+        assert "| 150 (50–160) busy! |" in table.page([found])
+
     def test_a_bar_for_a_gpu_is_not_judged_by_a_processor(self):
         gpu = next(bar for bar in BARS if bar.device == "cuda")
         assert gpu.judge(stored())[1] == "not measured"
