@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: demo test lint types tests studies clean
+.PHONY: demo test lint types tests studies bench bench-quick clean
 
 demo: .venv/ready
 	$(BIN)/microtome sweep nano -o out/demo -e 'zero L*.z.h*' \
@@ -27,6 +27,27 @@ types: .venv/ready-to-test
 tests: .venv/ready-to-test
 	$(BIN)/pytest -n auto
 
+# The page is written where memory is above its limit too; the target then fails.
+# The other tools' requirements stay out of .venv. Leave the machine alone meanwhile: `bench` takes hours.
+BENCH := .venv-bench/bin/python
+
+bench: .venv-bench/ready
+	$(BENCH) -m benchmarks.run --shape small --shape medium --shape large --out benchmarks/results/cpu.json
+	$(BENCH) -m benchmarks.memory --out benchmarks/results/memory.json; within=$$?; \
+	$(BENCH) -m benchmarks.table benchmarks/results/cpu.json \
+	  --memory benchmarks/results/memory.json -o docs/benchmarks.md && exit $$within
+
+bench-quick: .venv-bench/ready
+	$(BENCH) -m benchmarks.run --shape tiny --rounds 1 --out out/bench-quick/cpu.json
+	$(BENCH) -m benchmarks.memory --quick --out out/bench-quick/memory.json
+	$(BENCH) -m benchmarks.table out/bench-quick/cpu.json --memory out/bench-quick/memory.json -o out/bench-quick/benchmarks.md
+
+.venv-bench/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	@echo "Installing microtome and the tools that it is compared with (some minutes)"
+	$(BENCH) -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[bench]'
+	@touch $@
+
 .venv/bin/python:
 	@echo "Making .venv with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv .venv
@@ -42,4 +63,4 @@ tests: .venv/ready-to-test
 	@touch $@
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv .venv-bench out

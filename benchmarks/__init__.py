@@ -1,0 +1,6 @@
+"""microtome against other tools, and against the machine's own limit.
+
+``python -m benchmarks.run`` measures, ``python -m benchmarks.memory`` measures peak memory, and
+``python -m benchmarks.table`` writes the page. `questions` says what is asked, `tools` holds one
+file for each tool that answers, `floor` counts the operations that nobody can avoid.
+"""

@@ -1,0 +1,277 @@
+"""The page of the benchmarks, made from what was measured.
+
+python -m benchmarks.table bench.json [bench-cuda.json] --memory memory.json -o docs/benchmarks.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bars import BARS, Row, over_floor, ratio, seconds
+from benchmarks.questions import MAPS
+from benchmarks.tools import ORACLE
+from benchmarks.tools.microtome_sweep import NAME
+
+Record = Mapping[str, Any]
+
+DRIFT = 0.7
+"""Where the matrix rate falls below this share of its best, something else was running."""
+
+INTRODUCTION = """# Benchmarks
+
+What a causal map costs in microtome, and in the tools that a researcher would otherwise use. This
+page is made from measurements by `python -m benchmarks.table`; do not edit it.
+
+```
+make bench-quick   # all tools on a tiny model, to see that everything runs: some minutes
+make bench         # the figures below: some hours on two cores, so leave the machine alone
+```
+
+Both install the other tools in an environment of their own, `.venv-bench`. One run by hand:
+`python -m benchmarks.run --shape small --maps b --out bench.json` (`--device cuda` for a GPU).
+
+## How it is measured
+
+Models have GPT-2's published shapes and random weights, since time does not depend on their values,
+in float32. Prompts are 15 random tokens, and donors 15 others. Every tool reports the logit
+difference of two tokens after the last position, for the same cells.
+
+- **One process, in turn.** In each round every tool runs once; the order moves on by one from round
+  to round. Seconds are medians over rounds. Every tool has its own modules over the same weights
+  (TransformerLens loads its own copy), so that none sees another's hooks.
+- **microtome is timed whole**: `mt.sweep(…, metrics="logit_diff", verify=0)` from text to labelled
+  result, with the clean and the donor runs. *Verified* is the same with its default, four cells
+  recomputed on the reference path.
+- **The other tools are timed on a sample and scaled**, since some would take hours. Cells come from
+  three layers spread over the model, by a fixed seed within each; tools that run one cell at a
+  time take some of them, tools that batch take more. Seconds are scaled by the rows that go through
+  model. What a tool records once, such as the donor's activations, is *not* on its clock. A `*`
+  marks seconds that are scaled.
+- **A row counts only if the tools agree.** Everything is compared with the plain hooks, which share
+  no code with microtome. The tolerance is 5e-5 × the logits' standard deviation, at least 5e-5; the
+  largest effect among these cells stands beside it, so that agreement is seen to mean something.
+- **Floor.** The matrix products that the map needs at least (`benchmarks/floor.py` says how they
+  are counted: whole blocks from the first edited one and the first edited position on, two columns
+  of the unembedding, clean and donor runs), at the rate of the machine's own float32 matrix product
+  with many rows, measured before each tool of each round, as it drifts: median (least–most). Where
+  these are far apart, the row says *busy!*: something else was running, and seconds mean little.
+"""
+
+
+def main() -> None:
+    """Read records, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("records", nargs="+", type=Path)
+    parser.add_argument("--memory", action="append", type=Path, default=[])
+    parser.add_argument("-o", "--out", type=Path, default=Path("docs/benchmarks.md"))
+    asked = parser.parse_args()
+    records = [json.loads(path.read_text()) for path in asked.records]
+    memory = [json.loads(path.read_text()) for path in asked.memory]
+    asked.out.write_text(page(records, memory))
+
+
+def page(records: Sequence[Record], memory: Sequence[Record] = ()) -> str:
+    """The whole page."""
+    parts = [INTRODUCTION, *tools(records[0])]
+    for record in records:
+        parts += machine(record)
+    parts += bars(records)
+    for record in memory:
+        parts += memory_of(record)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def tools(record: Record) -> Iterator[str]:
+    """What each tool does for a cell."""
+    yield "\n## The tools\n"
+    own = record["versions"]
+    yield from grid(
+        ["tool", "version", "what it does"],
+        [
+            [NAME, own["microtome"], "`mt.sweep`: the whole map in one call"],
+            *([name, t["version"], t["how"]] for name, t in record["tools"].items()),
+        ],
+    )
+    yield (
+        f"\nAll on Python {own['python']}, torch {own['torch']} and transformers "
+        f"{own['transformers']}.\n"
+    )
+
+
+def machine(record: Record) -> Iterator[str]:
+    """All that was measured on one machine."""
+    where, rows, options = record["machine"], record["rows"], record["options"]
+    threads = f", {where['threads']} threads" if where["device"] == "cpu" else ""
+    yield f"\n## {where['name']}{threads}\n"
+    yield (
+        f"Measured {record['created'][:10]}; up to {options['rounds']} rounds, one where a map "
+        f"takes microtome more than {options['longest']:.0f} s; about {options['singles']} cells "
+        f"for tools that run one at a time and {options['batches']} for those that batch.\n"
+    )
+    yield "### microtome\n"
+    yield from grid(
+        [
+            "shape",
+            "map",
+            "cells",
+            "rounds",
+            "seconds",
+            "verified",
+            "GFLOP at least",
+            "GFLOP/s",
+            "time ÷ floor",
+            "largest effect",
+            "difference",
+            "tolerance",
+        ],
+        [_own(row) for row in rows],
+    )
+    names = list(record["tools"])
+    yield "\n### Seconds for the whole map\n"
+    yield from grid(
+        ["shape", "map", "cells", NAME, *names],
+        [[*_head(row), *(_seconds(row, name) for name in [NAME, *names])] for row in rows],
+    )
+    yield "\n### Times slower than microtome\n"
+    yield from grid(
+        ["shape", "map", *names],
+        [[*_head(row)[:2], *(_number(ratio(row, name), 3) for name in names)] for row in rows],
+    )
+    yield f"\n### Largest difference from {ORACLE}\n"
+    yield from grid(
+        ["shape", "map", "tolerance", NAME, *names],
+        [
+            [
+                *_head(row)[:2],
+                f"{row['tolerance']:.0e}",
+                *(_difference(row["tools"][name]) for name in [NAME, *names]),
+            ]
+            for row in rows
+        ],
+    )
+    notes = list(_notes(rows))
+    if notes:
+        yield "\nAbsent, or not counted:\n"
+        yield from notes
+
+
+def bars(records: Sequence[Record]) -> Iterator[str]:
+    """The limits that the engine was built for, judged from the rows."""
+    yield "\n## Bars\n"
+    lines = []
+    for bar in BARS:
+        verdicts = [bar.judge(record) for record in records]
+        measured = [verdict for verdict in verdicts if verdict[0] is not None]
+        value, verdict = measured[-1] if measured else verdicts[0]
+        sign = "≥" if bar.least else "≤"
+        map_ = f"({bar.map}) {MAPS[bar.map].title}"
+        limit = f"{sign} {bar.limit:g}"
+        lines.append([bar.shape, map_, bar.about, limit, _number(value, 3), verdict])
+    yield from grid(["shape", "map", "what", "bar", "measured", ""], lines)
+
+
+def memory_of(record: Record) -> Iterator[str]:
+    """Peaks and limits."""
+    yield f"\n## Peak memory ({record['device']})\n"
+    yield (
+        "Each line is two processes: one loads the model and runs prompt and donor through it, "
+        "another sweeps as well. The limit is model + budget + 10 %; `python -m benchmarks.memory` "
+        "fails where one is above it.\n"
+    )
+    yield from grid(
+        ["shape", "map", "tokens", "budget", "model alone", "with the sweep", "limit", ""],
+        [
+            [
+                case["shape"],
+                f"({case['map']}) {MAPS[case['map']].title}",
+                f"{case['tokens']:,}",
+                _mib(case["budget_mib"]),
+                _mib(case["model_mib"]),
+                _mib(case["peak_mib"]),
+                _mib(case["limit_mib"]),
+                "within" if case["within"] else case.get("error", "above"),
+            ]
+            for case in record["cases"]
+        ],
+    )
+
+
+def grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table in Markdown."""
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for line in lines:
+        yield "| " + " | ".join(line) + " |"
+
+
+def _head(row: Row) -> list[str]:
+    return [row["shape"], f"({row['map']}) {row['title']}", f"{row['cells']:,}"]
+
+
+def _own(row: Row) -> list[str]:
+    verified = row["verified_seconds"]
+    return [
+        *_head(row),
+        str(row["rounds"]),
+        _number(seconds(row, NAME), 3),
+        "–" if verified is None else _number(verified, 3),
+        f"{row['flops'] / 1e9:,.1f}",
+        _rate(row),
+        "–" if over_floor(row) is None else f"{over_floor(row):.2f}",
+        f"{row['largest_effect']:.1g}",
+        _difference(row["tools"][NAME]),
+        f"{row['tolerance']:.0e}",
+    ]
+
+
+def _seconds(row: Row, name: str) -> str:
+    found = seconds(row, name)
+    scaled = row["tools"].get(name, {}).get("cells") != row["cells"]
+    return "–" if found is None else _number(found, 3) + ("*" if scaled else "")
+
+
+def _difference(timing: Mapping[str, Any]) -> str:
+    if timing["absent"] is not None:
+        return "–"
+    return f"{timing['difference']:.1g}" + ("" if timing["agrees"] else " ✗")
+
+
+def _notes(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        for name, timing in row["tools"].items():
+            where = f"{row['shape']} ({row['map']})"
+            if timing["absent"] is not None:
+                yield f"- {where}, {name}: {timing['absent']}."
+            elif not timing["agrees"]:
+                yield (
+                    f"- {where}, {name}: differs by {timing['difference']:.1g}, more than "
+                    f"{row['tolerance']:.1g}, so it does not count."
+                )
+
+
+def _rate(row: Row) -> str:
+    """Median, least and most; marked where the machine was not left alone."""
+    least, most = row["matrix_rates"]
+    busy = " busy!" if least < DRIFT * most else ""
+    return f"{row['matrix_rate'] / 1e9:,.0f} ({least / 1e9:,.0f}–{most / 1e9:,.0f}){busy}"
+
+
+def _mib(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f} MiB"
+
+
+def _number(value: float | None, digits: int) -> str:
+    """With so many digits that count, and no exponent."""
+    if value is None:
+        return "–"
+    if value >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{float(f'{value:.{digits}g}'):,.10g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The benchmarks' own code, on a tiny model and without the other tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks.bars import BARS, Bar, over_floor, ratio
+from benchmarks.machine import Machine
+from benchmarks.measure import Options, Row, measure, tools_for
+from benchmarks.models import Subject, subject
+from benchmarks.questions import MAPS, SHAPES, USUAL, Cell, Map, Shape, ask, sample
+from benchmarks.tools import ORACLE, PEERS
+from benchmarks.tools.microtome_sweep import NAME, Microtome
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import floor, table
+
+TINY = SHAPES["tiny"]
+HERE = Path(__file__).parent
+HOOKS = [name for name in PEERS if name.startswith("plain hooks")]
+
+
+@pytest.fixture(scope="module")
+def model() -> Subject:
+    made = subject(TINY)
+    assert made.original.num_parameters() < 300_000
+    return made
+
+
+@pytest.fixture(scope="module")
+def ours(model: Subject) -> Microtome:
+    return Microtome(model)
+
+
+def stored() -> dict:
+    return json.loads((HERE / "bench.json").read_text())
+
+
+class TestRows:
+    @pytest.mark.parametrize("key", [*USUAL, "g"])
+    def test_microtome_and_hand_written_hooks_agree_and_edits_have_effects(self, key, model, ours):
+        peers, absent = tools_for(model, HOOKS)
+        map_ = MAPS[key]
+        few = Map(map_.key, map_.title, map_.operation, map_.site, map_.position, map_.layer)
+        options = Options(rounds=1, singles=4, batches=8)
+        row = measure(model, few, ours, peers, absent, Machine("cpu"), options)
+        assert all(row.tools[name].agrees for name in [NAME, *HOOKS])
+        assert row.largest_effect > 10 * row.tolerance
+        assert row.cells == len(map_.cells(TINY))
+        assert row.tools[NAME].cells == row.cells
+        assert row.verified_seconds is not None
+
+    def test_a_tool_that_answers_something_else_does_not_count(self, model, ours, monkeypatch):
+        batched = PEERS["plain hooks, batched"]
+        answer = batched.values
+        monkeypatch.setattr(batched, "values", lambda *a: answer(*a) + 1e-3)
+        row = measured(model, ours)
+        assert not row.tools["plain hooks, batched"].agrees
+        assert ratio(row.as_dict(), "plain hooks, batched") is None
+        assert "does not count" in table.page([record(row)])
+
+    def test_a_tool_that_fails_is_absent_with_the_reason(self, model, ours, monkeypatch):
+        def fail(*_: object) -> None:
+            raise ValueError("no such site")
+
+        monkeypatch.setattr(PEERS["plain hooks, batched"], "values", fail)
+        timing = measured(model, ours).tools["plain hooks, batched"]
+        assert timing.absent == "failed: ValueError: no such site"
+        assert timing.seconds is None
+
+    def test_a_tool_that_is_not_installed_is_absent_with_the_reason(self, model, monkeypatch):
+        monkeypatch.setattr(PEERS["captum"], "package", "no-such-package")
+        _, absent = tools_for(model, ["captum"])
+        assert absent["captum"] == "no-such-package is not installed"
+
+    def test_several_prompts_are_one_row_each(self, model, ours):
+        peers, absent = tools_for(model, HOOKS)
+        options = Options(rounds=1, singles=4, batches=8)
+        row = measure(model, MAPS["f"], ours, peers, absent, Machine("cpu"), options)
+        assert row.cells == 64 * TINY.layers * TINY.heads
+        assert row.tools[NAME].agrees
+        assert "batch already" in (row.tools["plain hooks, batched"].absent or "")
+
+
+class TestSample:
+    def test_singles_are_among_the_batches_and_spread_over_layers(self):
+        question = ask(MAPS["c"], SHAPES["small"])
+        chosen = sample(question, 12, 48)
+        assert set(chosen.singles) <= set(chosen.batches)
+        assert (len(chosen.singles), len(chosen.batches)) == (12, 48)
+        assert sorted({cell.layer for cell in chosen.singles}) == [2, 6, 10]
+        assert len({cell.position for cell in chosen.batches}) > 5
+
+    def test_a_map_smaller_than_the_sample_is_taken_whole(self):
+        question = ask(MAPS["b"], TINY)
+        assert sample(question, 100, 100).singles == question.cells
+
+
+class TestFloor:
+    SMALL = Shape("by hand", layers=2, heads=1, width=2)
+
+    def test_of_a_cell_counted_by_hand(self):
+        # Block 1 alone, tokens 1 and 2 of 3: 24·2² each; they see 2 and 3 positions, 4·2 for each;
+        # then two columns of width 2, 2 operations for each number.
+        assert floor.of_cell(self.SMALL, "z", Cell(1, 0, 1), 3) == 2 * 96 + 8 * (2 + 3) + 8
+
+    def test_a_hidden_state_starts_at_the_next_block(self):
+        assert floor.of_cell(self.SMALL, "resid_post", Cell(1, None, 0), 3) == 8
+
+    def test_of_a_map_counted_by_hand(self):
+        # One head in two layers at the last of 3 tokens: 96 + 8·3 a block, 8 to read.
+        cells = (2 * 120 + 8) + (120 + 8)
+        run = 2 * (3 * 96 + 8 * (1 + 2 + 3))
+        question = ask(MAPS["b"], self.SMALL, tokens=3)
+        assert floor.flops(question) == cells + run + 8 + run
+
+    def test_a_clean_run_is_what_torch_counts(self, model):
+        tokens = ask(MAPS["a"], TINY).tokens
+        with FlopCounterMode(display=False) as counted, torch.no_grad():
+            model.original.transformer(tokens)
+        products = counted.get_flop_counts()["Global"]
+        dense = sum(n for op, n in products.items() if "attention" not in str(op))
+        assert dense == 24 * TINY.width**2 * 15 * TINY.layers
+
+
+class TestPage:
+    def test_the_page_of_a_stored_run(self):
+        page = table.page([stored()], [json.loads((HERE / "memory.json").read_text())])
+        assert "| small | (b) heads patched at the last token | 144 | 0.4 | 14*" in page
+        assert "| TransformerLens | 4.3.0 |" in page
+        assert "| small | (b) heads patched at the last token | times faster than" in page
+        assert "| ≥ 60 | 40 | not reached |" in page
+        assert "- small (b), pyvene: pyvene is not installed." in page
+        assert "| 1,024 | 512 MiB | 3,500 MiB | 5,000 MiB | 4,413 MiB | above |" in page
+
+    @pytest.mark.parametrize(
+        ("value", "verdict"), [(61.0, "reached"), (59.0, "not reached"), (None, "not measured")]
+    )
+    def test_a_bar_is_judged_by_its_limit(self, value, verdict):
+        bar = Bar("small", "b", "faster", lambda row: value, 60, least=True)
+        assert bar.judge(stored()) == (value, verdict)
+
+    def test_a_row_measured_on_a_busy_machine_says_so(self):
+        found = stored()
+        assert "busy!" not in table.page([found]).split("## A made-up")[1]
+        found["rows"][0]["matrix_rates"] = [50e9, 160e9]
+        assert "| 150 (50–160) busy! |" in table.page([found])
+
+    def test_a_bar_for_a_gpu_is_not_judged_by_a_processor(self):
+        gpu = next(bar for bar in BARS if bar.device == "cuda")
+        assert gpu.judge(stored())[1] == "not measured"
+
+    def test_a_row_in_which_microtome_disagrees_has_no_figures(self):
+        found = stored()["rows"][0]
+        found["tools"][NAME]["agrees"] = False
+        assert ratio(found) is None
+        assert over_floor(found) is None
+
+
+def measured(model: Subject, ours: Microtome) -> Row:
+    peers, absent = tools_for(model, HOOKS)
+    options = Options(rounds=1, singles=4, batches=8)
+    return measure(model, MAPS["b"], ours, peers, absent, Machine("cpu"), options)
+
+
+def record(row: Row) -> dict:
+    return {**stored(), "rows": [row.as_dict()]}
+
+
+def test_the_oracle_is_a_tool():
+    assert ORACLE in PEERS
