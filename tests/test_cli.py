@@ -99,7 +99,8 @@ def test_study_run_with_another_prompt(call, tmp_path):
     assert code == 0
     assert "not comparable" in out
     summary = json.loads((tmp_path / "study" / "summary.json").read_text())
-    assert summary["prompt"]["text"] == "Paris is the capital of"
+    assert summary["prompts"][0]["text"] == "Paris is the capital of"
+    assert summary["parameters"]["target"] == " France"
 
 
 BERLIN = ["-p", "Berlin is the capital of"]
