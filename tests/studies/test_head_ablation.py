@@ -63,7 +63,7 @@ def test_top_tokens_are_counted(tokens, holds):
     measured = study.measure_top1(Cells(tokens))
     assert measured.holds is holds
     assert measured.words["n"] == 144
-    assert f"{tokens.count(' Germany')} × “ Germany”" in measured.words["counts"]
+    assert f"{tokens.count(' Germany')} × “·Germany”" in measured.words["counts"]
 
 
 def test_small_means_without_a_trend(noise):

@@ -144,7 +144,7 @@ def _bar(axes: Axes, trace: Trace, previous: Trace | None) -> None:
 
 
 TRACES: Mapping[str, Callable[[Axes, Trace, Trace | None], None]] = MappingProxyType(
-    {"heatmap": _heatmap, "scatter": _scatter, "bar": _bar}
+    {"heatmap": _heatmap, "scatter": _scatter, "scattergl": _scatter, "bar": _bar}
 )
 """Kind of a plotly trace → what draws it, given the trace before it."""
 
@@ -201,8 +201,11 @@ def _marks(axes: Axes, layout: Any) -> None:
             raise EffectsError(f"A {shape.type!r} shape cannot be drawn as PNG; only lines can.")
     for note in layout.annotations:
         places = ["axes fraction" if "domain" in str(r) else "data" for r in (note.xref, note.yref)]
+        # On a logarithmic axis plotly gives the height of a note, but of no line, as its logarithm.
+        log = layout.yaxis.type == "log" and places[1] == "data"
+        at = (note.x, 10**note.y if log else note.y)
         axes.annotate(
-            _text(note.text), (note.x, note.y), xycoords=(places[0], places[1]),
+            _text(note.text), at, xycoords=(places[0], places[1]),
             ha=note.xanchor or "center", va=note.yanchor or "center", fontsize=8,
             color=_color(note.font.color or style.QUIET),
             xytext=(0, 2), textcoords="offset points",

@@ -24,6 +24,7 @@ def series(
     y_error: Mapping[str, ArrayLike] | None = None,
     levels: Mapping[str, float] | None = None,
     log_x: bool = False,
+    log_y: bool = False,
     note: str = "",
 ) -> go.Figure:
     """Several named series, as lines with markers.
@@ -35,7 +36,7 @@ def series(
         y_error: name → half the length of each point's error bar; or ``[2, n]``, the part above
             and the part below.
         levels: name → height of a dashed horizontal line to compare with.
-        log_x: whether x is logarithmic.
+        log_x, log_y: whether an axis is logarithmic.
         note: a quiet line under the title.
 
     Raises:
@@ -63,19 +64,25 @@ def series(
     if errors:
         raise EffectsError(f"There is no series called {next(iter(errors))!r} for its error bars.")
     for name, height in (levels or {}).items():
-        level(made, height, name)
-    if log_x:
-        made.update_xaxes(type="log", dtick="D2")  # ticks at 1, 2, 5, 10, …
+        level(made, height, name, log_y)
+    for log, update in ((log_x, made.update_xaxes), (log_y, made.update_yaxes)):
+        if log:
+            update(type="log", dtick="D2")  # ticks at 1, 2, 5, 10, …
     return made
 
 
-def level(made: go.Figure, height: float, name: str) -> None:
-    """A dashed horizontal line with its name."""
-    made.add_hline(
-        y=height,
-        line={"color": style.QUIET, "width": 1.5, "dash": "dash"},
-        annotation={"text": escaped(name), "font": {"size": 11, "color": style.QUIET}},
-        annotation_position="top right",
+def level(made: go.Figure, height: float, name: str, log: bool = False) -> None:
+    """A dashed horizontal line with its name; ``log`` where the axis is logarithmic."""
+    made.add_hline(y=height, line={"color": style.QUIET, "width": 1.5, "dash": "dash"})
+    made.add_annotation(
+        text=escaped(name),
+        font={"size": 11, "color": style.QUIET},
+        showarrow=False,
+        x=1,
+        xref="x domain",
+        xanchor="right",
+        y=float(np.log10(height)) if log else height,
+        yanchor="bottom",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -55,13 +56,13 @@ def _each(text: str, known: str, words: Mapping[str, str]) -> str:
     return re.sub(pattern, lambda found: words[found[1]] if found[1] else found[0], text)
 
 
-def _labels(texts: object, known: str, words: Mapping[str, str]) -> object:
+def _labels(texts: Any, known: str, words: Mapping[str, str]) -> Any:
     if isinstance(texts, str):
         label = re.fullmatch(LABEL.format(words=known), texts)
         return _each(texts, known, words) if label else texts
-    return [_labels(one, known, words) for one in texts]  # type: ignore[attr-defined]
+    return [_labels(one, known, words) for one in texts]
 
 
-def _colorbars(trace: object) -> list[go.heatmap.ColorBar]:
+def _colorbars(trace: Any) -> list[Any]:
     owners = (trace, getattr(trace, "marker", None))
     return [owner.colorbar for owner in owners if owner is not None and "colorbar" in owner]

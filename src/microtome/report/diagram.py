@@ -73,7 +73,7 @@ def diagram(sites: Sequence[str], texts: Texts) -> Markup:
 def _block(texts: Texts) -> Iterator[str]:
     # The stream, with what is added to it.
     yield _arrow((16, STREAM), (744, STREAM), "stream")
-    yield _text(18, STREAM - 10, texts("diagram.stream"), "quiet", anchor="start")
+    yield _text(238, STREAM + 20, texts("diagram.stream"), "quiet")
     for at in (372, 642):
         yield f'<circle class="plus" cx="{at}" cy="{STREAM}" r="10"/>'
         yield _text(at, STREAM + 5, "+", "sign")
@@ -121,8 +121,8 @@ def _mark(site: str, words: str, first: bool) -> str:
     )
 
 
-def _text(x: int, y: int, words: str, kind: str, anchor: str = "middle") -> str:
-    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{escape(words)}</text>'
+def _text(x: int, y: int, words: str, kind: str) -> str:
+    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="middle">{escape(words)}</text>'
 
 
 def _box(x: int, y: int, width: int, height: int, words: str, raw: bool = False) -> str:

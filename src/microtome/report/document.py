@@ -183,7 +183,7 @@ class Card:
         href: where the report lies, from the index page on.
         thumbnail: a PNG of its key figure; None where there is none.
         caption: of that figure.
-        verdicts: how many of its claims have each verdict.
+        findings: its claims.
         cells: how many cells its sweeps have.
         seconds: how long it took.
         failure: why it did not run; empty where it did.
@@ -194,10 +194,15 @@ class Card:
     href: str = ""
     thumbnail: bytes | None = None
     caption: str = ""
-    verdicts: Mapping[str, int] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
     cells: int = 0
     seconds: float = 0.0
     failure: str = ""
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """How many findings have each verdict."""
+        return verdict_counts(self.findings)
 
     @property
     def picture(self) -> str:

@@ -14,6 +14,7 @@ import xarray as xr
 from scipy import stats as scipy_stats
 
 from microtome import figures
+from microtome.figures.labels import visible
 from microtome.report import Picture, Section
 from microtome.studies.parameters import Parameters
 from microtome.studies.study import Claim, Data, Measured, Study, Sweep
@@ -172,7 +173,8 @@ def _tokens(data: Data[AblationMethods], texts: Texts) -> Section:
         contrast=data.clean("zero-all", "prob(contrast)"),
         names=", ".join(
             dict.fromkeys(
-                f"“{one.prompt.target}” / “{one.prompt.contrast}”" for one in data.encoded
+                f"“{visible(str(one.prompt.target))}” / “{visible(str(one.prompt.contrast))}”"
+                for one in data.encoded
             )
         ),
     )

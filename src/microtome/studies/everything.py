@@ -9,7 +9,7 @@ from typing import Any
 from microtome.errors import MicrotomeError
 from microtome.model.load import load
 from microtome.model.model import Model
-from microtome.report import Card, Index, render_index, verdict_counts
+from microtome.report import Card, Index, render_index
 from microtome.studies.perform import Result, Tell, cells_of, perform, silent
 from microtome.studies.study import Study
 
@@ -66,7 +66,7 @@ def _card(study: Study[Any], result: Result, folder: Path) -> Card:
         href=f"{study.name}/report.html",
         thumbnail=(folder / "figures" / f"{key.name}.png").read_bytes(),
         caption=key.caption,
-        verdicts=verdict_counts(result.findings),
+        findings=result.findings,
         cells=cells_of(result.data),
         seconds=result.seconds,
     )

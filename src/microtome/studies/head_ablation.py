@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from microtome import figures, stats
 from microtome.effects import Effects
+from microtome.figures.labels import visible
 from microtome.model.model import Model
 from microtome.prompts import Prompt
 from microtome.report import Picture, Section
@@ -85,7 +86,7 @@ def top1_counts(effects: Effects) -> pd.Series[int]:
 def measure_top1(effects: Effects) -> Measured:
     """The tokens on top of the cells, counted."""
     counts = top1_counts(effects).to_dict()
-    shown = ", ".join(f"{count} × “{token}”" for token, count in counts.items())
+    shown = ", ".join(f"{count} × “{visible(str(token))}”" for token, count in counts.items())
     return Measured(
         counts == {" Germany": 143, " the": 1},
         max(counts.values()) / effects.n_cells,
@@ -167,7 +168,7 @@ def _maps(data: Data[HeadAblation], texts: Texts) -> Section:
         tuple(drawn(method, who) for method in METHODS for who in WHO),
         target=data.clean("zero", "prob"),
         contrast=data.clean("zero", "prob(contrast)"),
-        top=", ".join(f"“{token}”" for token in dict.fromkeys(tops)),
+        top=", ".join(f"“{visible(token)}”" for token in dict.fromkeys(tops)),
     )
 
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from scipy import optimize, special
 
 from microtome import edits, figures
@@ -23,7 +23,7 @@ from microtome.figures.labels import visible
 from microtome.figures.view import visible_line
 from microtome.model.model import Model
 from microtome.prompts import Prompt, piece
-from microtome.report import Section, Table
+from microtome.report import Picture, Section, Table
 from microtome.studies.parameters import Layer, Parameters
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import (
@@ -40,6 +40,8 @@ from microtome.texts import Texts
 
 METRICS = ("loss", "rank", "logit_corr")
 TOP = 10
+ROUNDING = 1e-4
+"""A change of loss no larger than this, in nats, is none."""
 TEMPERATURES = (1e-3, 1e3)
 """Between which the best temperature is looked for."""
 
@@ -58,7 +60,7 @@ class HiddenScaling(Parameters):
     target: str | None = " curious"
     layer: Layer = 2
     factor: float = 0.6
-    also: dict[Layer, float] = {}
+    also: dict[Layer, float] = Field(default_factory=dict)
     factors: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 
     @property
@@ -170,8 +172,11 @@ def measure_early(loss: xr.DataArray, rank: xr.DataArray) -> Measured:
 
 
 def measure_most(loss: xr.DataArray) -> Measured:
-    """In how many layers scaling lowers the loss: changes ``[layer]``."""
-    lower = int((loss < 0).sum())
+    """In how many layers scaling lowers the loss: changes ``[layer]``.
+
+    The final norm undoes the scaling of the last layer, up to rounding, which is not counted.
+    """
+    lower = int((loss < -ROUNDING).sum())
     share = share_of(lower, loss.size)
     return Measured(share.value > 0.5, share.value, {"lower": lower, "share": share})
 
@@ -262,7 +267,7 @@ def _logits(data: Data[HiddenScaling], texts: Texts) -> Section:
         r=correlation_of(clean, edited).value,
         **{f"{m}_clean": one.clean("cell", m) for m in ("loss", "rank")},
         **{f"{m}_edited": float(one.edited("cell", m)) for m in ("loss", "rank")},
-        target=one.encoded[0].prompt.target,
+        target=visible(str(one.encoded[0].prompt.target)),
     )
 
 
@@ -293,31 +298,30 @@ def _tops(data: Data[HiddenScaling], texts: Texts) -> tuple[Table, ...]:
 
 
 def _layers(data: Data[HiddenScaling], texts: Texts) -> Section:
-    def drawn(metric: str, log: bool = False) -> Any:
+    def drawn(metric: str) -> Picture:
         each = data.each("layers", metric)
         layers = each["layer"].values
         mean, error = over_prompts(each)
-        edited, clean = texts("layers.edited"), texts("layers.clean")
-        lines = {edited: (layers, mean)}
-        if metric != "logit_corr":
-            lines[clean] = (layers, np.full(len(layers), data.clean("layers", metric)))
-
-        def make(title: str) -> go.Figure:
-            figure = figures.series(
-                lines,
+        levels = {texts("layers.clean"): data.clean("layers", metric)}
+        return picture(
+            texts,
+            f"layers.{metric}-by-layer",
+            lambda title: figures.series(
+                {texts("layers.edited"): (layers, mean)},
                 x_title=texts("layers.x"),
                 y_title=texts(f"layers.{metric}"),
                 title=title,
-                y_error=None if error is None else {edited: error},
-            )
-            return figure.update_yaxes(type="log") if log else figure
-
-        return picture(texts, f"layers.{metric}-by-layer", make, factor=data.parameters.factor)
+                y_error=None if error is None else {texts("layers.edited"): error},
+                levels={} if metric == "logit_corr" else levels,
+                log_y=metric == "rank",
+            ),
+            factor=data.parameters.factor,
+        )
 
     return section(
         texts,
         "layers",
-        (drawn("loss"), drawn("rank", log=True), drawn("logit_corr")),
+        tuple(map(drawn, ("loss", "rank", "logit_corr"))),
         factor=data.parameters.factor,
     )
 
@@ -344,7 +348,7 @@ def _temperature(data: Data[HiddenScaling], texts: Texts) -> Section:
     fits = data.observed["fits"]
     layers = fits["layer"].values
 
-    def drawn(name: str, variables: tuple[str, ...], levels: dict[str, float]) -> Any:
+    def drawn(name: str, variables: tuple[str, ...], levels: dict[str, float]) -> Picture:
         means = {texts(f"temperature.{v}"): over_prompts(fits[v]) for v in variables}
         errors = {label: error for label, (_, error) in means.items() if error is not None}
         return picture(

@@ -106,7 +106,13 @@ def given_in(config: str | Path | None, given: Mapping[str, Any]) -> dict[str, A
     fields = read_config(config) if config is not None else {}
     for name, value in given.items():
         if isinstance(value, Prompt) and name == "prompt":
-            whole = {"text": None, "target": None, "contrast": None, "donor": None, "roles": {}}
+            whole: dict[str, Any] = {
+                "text": None,
+                "target": None,
+                "contrast": None,
+                "donor": None,
+                "roles": {},
+            }
             whole |= value.as_dict()
             fields |= {"prompt": whole.pop("text"), **whole}
         else:
@@ -131,9 +137,9 @@ def collect(study: Study[Any], model: Model, parameters: Parameters, tell: Tell)
     for one in encoded:
         study.check(one)
     effects = {}
-    for name, one in study.sweeps(parameters).items():
+    for name, asked in study.sweeps(parameters).items():
         tell(f"{study.name}: sweep {name}")
-        effects[name] = sweep(model, prompts, one.edits, metrics=one.metrics, over=one.over)
+        effects[name] = sweep(model, prompts, asked.edits, metrics=asked.metrics, over=asked.over)
     seen = []
     for number, prompt in enumerate(prompts):
         tell(f"{study.name}: prompt {number + 1} of {len(prompts)}, what no sweep measures")
@@ -153,9 +159,9 @@ def _together(seen: Iterable[Mapping[str, Labelled]]) -> dict[str, Labelled]:
     along = xr.DataArray(range(len(several)), dims=PROMPT, name=PROMPT)
     together: dict[str, Labelled] = {}
     for name in several[0]:
-        each = [one[name] for one in several]
+        each: list[Any] = [one[name] for one in several]
         try:
-            together[name] = xr.concat(each, along, join="exact")  # type: ignore[type-var]
+            together[name] = xr.concat(each, along, join="exact")
         except ValueError as error:
             raise StudyError(f"The prompts cannot be laid side by side: {error}") from error
     return together

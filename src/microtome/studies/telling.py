@@ -49,12 +49,13 @@ def picture(texts: Texts, key: str, draw: Callable[[str], go.Figure], **values: 
 def table(texts: Texts, key: str, frame: pd.DataFrame, **values: Any) -> Table:
     """A table: ``<key>.title`` over it, ``<key>.caption`` under it, if there is one.
 
-    Columns that have a text under ``columns`` are headed by it; tokens show their white space.
+    Columns that have a text under ``columns`` are headed by it. In columns called ``token`` or
+    ``…_token`` white space is shown.
     """
     caption = texts(f"{key}.caption", **values) if f"{key}.caption" in texts else ""
     shown = frame.copy()
     for name in shown.columns:
-        if str(name).endswith("token"):
+        if name == "token" or str(name).endswith("_token"):
             shown[name] = [visible(token) for token in shown[name]]
     heads = {n: texts(f"columns.{n}") for n in shown.columns if f"columns.{n}" in texts}
     return Table(texts(f"{key}.title", **values), shown.rename(columns=heads), caption)
@@ -98,24 +99,30 @@ def mean_of(values: Any) -> Estimate:
     sample = sample[np.isfinite(sample)]
     if sample.size == 0:
         return Estimate(np.nan, np.nan, np.nan, np.nan, 0)
-    if sample.size < 2 or np.ptp(sample) == 0:
+    if sample.size < 2 or _alike(sample):
         return Estimate(float(sample.mean()), np.nan, np.nan, np.nan, sample.size)
     return stats.mean(sample)
 
 
 def trend_of(x: Any, y: Any) -> Estimate:
     """The slope with its interval; without one where there are fewer than three points."""
-    if len(np.asarray(x)) < 3 or np.ptp(np.asarray(y, dtype=float)) == 0:
-        return Estimate(np.nan, np.nan, np.nan, np.nan, len(np.asarray(x)))
-    return stats.trend(x, y)
+    xs, ys = (np.asarray(a, dtype=float).ravel() for a in (x, y))
+    if xs.size < 3 or _alike(xs) or _alike(ys):
+        return Estimate(np.nan, np.nan, np.nan, np.nan, xs.size)
+    return stats.trend(xs, ys)
 
 
 def correlation_of(x: Any, y: Any) -> Estimate:
     """Pearson's r; NaN where one side is constant or there are too few."""
     xs, ys = (np.asarray(a, dtype=float).ravel() for a in (x, y))
-    if xs.size < 4 or np.ptp(xs) == 0 or np.ptp(ys) == 0:
+    if xs.size < 4 or _alike(xs) or _alike(ys):
         return Estimate(np.nan, np.nan, np.nan, np.nan, xs.size)
     return stats.correlation(xs, ys)
+
+
+def _alike(values: np.ndarray[Any, Any]) -> bool:
+    """Whether values differ by rounding at most, so that nothing can be said of their spread."""
+    return bool(np.ptp(values) <= 1e-10 * np.abs(values).max())
 
 
 def share_of(k: int, n: int) -> Estimate:
