@@ -206,9 +206,10 @@ def _marks(axes: Axes, layout: Any) -> None:
         at = (note.x, 10**note.y if log else note.y)
         axes.annotate(
             _text(note.text), at, xycoords=(places[0], places[1]),
-            ha=note.xanchor or "center", va=note.yanchor or "center", fontsize=8,
+            ha=note.xanchor or "center", va=(note.yanchor or "middle").replace("middle", "center"),
+            fontsize=8,
             color=_color(note.font.color or style.QUIET),
-            xytext=(0, 2), textcoords="offset points",
+            xytext=((note.xshift or 0) * POINT, 0), textcoords="offset points",
         )  # fmt: skip
 
 
