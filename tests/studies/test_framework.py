@@ -56,6 +56,15 @@ def test_wrong_parameters_are_named(given, words):
         Own.of("own", given)
 
 
+@pytest.mark.parametrize("kind", [list, tuple, mt.Prompts])
+def test_prompts_may_be_texts_fields_or_prompts(kind):
+    given = ["a", mt.Prompt("b", target=" c")]
+    assert [p.text for p in Own.of("own", {"prompts": kind(given)}).as_prompts()] == ["a", "b"]
+    fields = [{"text": "a", "roles": {"first": 0}}, {"text": "b"}]
+    [first, _] = Own.of("own", {"prompts": fields}).as_prompts()
+    assert first.roles == {"first": 0}
+
+
 def test_numbers_of_numpy_are_numbers():
     assert Own.of("own", {"layer": np.int64(2)}).layer == 2
 
@@ -159,7 +168,7 @@ def test_the_python_of_a_report_repeats_it(nano, tmp_path, monkeypatch):
 def test_the_command_of_a_report_has_an_option_or_a_set_for_each(changed):
     text = again.in_shell("hidden-scaling", {"model": "my model", "target": "-x", **changed})
     assert text.startswith("microtome study run hidden-scaling --model 'my model' --target=-x ")
-    assert "--set 'also={\"3\": 0.9}'" in text
+    assert "--set layer=1 --set factor=0.5 --set 'also={3: 0.9}'" in text
     assert text.endswith("-o results/hidden-scaling")
 
 

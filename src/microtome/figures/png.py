@@ -169,8 +169,7 @@ def _axis(axes: Axes, axis: Any, which: str) -> None:
     own = axes.xaxis if which == "x" else axes.yaxis
     if axis.type == "log":
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-        subs = (1.0, 2.0, 5.0) if axis.dtick == "D2" else (1.0,)
-        own.set_major_locator(LogLocator(subs=subs))
+        own.set_major_locator(LogLocator())
         own.set_minor_locator(NullLocator())
         own.set_major_formatter(lambda value, _: f"{value:g}")
     if axis.tickvals is not None:

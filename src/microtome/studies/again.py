@@ -51,8 +51,14 @@ def in_shell(study: str, given: dict[str, Any]) -> str:
             # An option in one word where its value looks like one.
             words += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
         else:
-            words += ["--set", f"{name}={json.dumps(value, ensure_ascii=False)}"]
+            words += ["--set", f"{name}={_in_one_line(value)}"]
     return " ".join(map(shlex.quote, [*words, "-o", f"results/{study}"]))
+
+
+def _in_one_line(value: Any) -> str:
+    """A value as YAML reads it; in a list, so that no document marker stands after it."""
+    flow = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=10**6)
+    return flow.strip()[1:-1]
 
 
 def in_yaml(study: str, given: dict[str, Any]) -> str:

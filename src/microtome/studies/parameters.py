@@ -51,7 +51,7 @@ class Adapted(NamedTuple):
 
 def _prompts(given: Any) -> Any:
     """A path as it is; prompts, or mappings of their fields, as a tuple of prompts."""
-    if given is None or isinstance(given, str | Path | tuple):
+    if given is None or isinstance(given, str | Path):
         return given
     if isinstance(given, Iterable) and not isinstance(given, Mapping):
         return tuple(_prompt(one) for one in given)
