@@ -309,6 +309,12 @@ def test_all_studies_and_an_index(nano, tmp_path):
     assert told[0] == "[1/2] ioi-levels"
 
 
+def test_an_index_of_failures_is_written_too(tiny, tmp_path):
+    done = studies.run_all([STUDIES["ioi-levels"]], tiny, tmp_path / "new" / "out")
+    assert isinstance(done["ioi-levels"], mt.MicrotomeError)
+    assert (tmp_path / "new" / "out" / "index.html").exists()
+
+
 def test_one_study_that_cannot_run_does_not_stop_the_others(tiny, tmp_path):
     """The tiny tokenizer has no ' Sally'."""
     chosen = [STUDIES["ioi-levels"], STUDIES["head-ablation"]]

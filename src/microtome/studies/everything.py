@@ -53,6 +53,7 @@ def run_all(
         else:
             done[study.name] = result
             cards.append(_card(study, result, folder))
+    Path(out).mkdir(parents=True, exist_ok=True)  # which no study has done if none could run
     page = render_index(Index(loaded.name, tuple(cards), lang))
     (Path(out) / INDEX).write_text(page, encoding="utf-8")
     return done
