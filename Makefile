@@ -12,8 +12,7 @@ demo: .venv/ready
 	  --target ' Sally' --contrast ' Sam'
 
 studies: .venv/ready
-	$(BIN)/microtome study run head-ablation --model nano -o out/head-ablation
-	$(BIN)/microtome study run ioi-head-token --model nano -o out/ioi-head-token
+	$(BIN)/microtome study run --all --model nano -o out/studies
 
 test: lint types tests
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from microtome import cli
+from microtome import cli, studies
 
 PROMPT = "When Sam and Sally went to the park, Sam gave a gift to"
 DONOR = "When Sam and Sally went to the park, Sally gave a gift to"
@@ -87,8 +87,55 @@ def test_sites_lists_what_can_be_addressed(call):
 def test_study_list(call):
     code, out, _ = call("study", "list")
     assert code == 0
-    assert "head-ablation" in out
-    assert "ioi-head-token" in out
+    for part in ("hidden-scaling", "ablation-methods", "head-ablation", "ioi-levels"):
+        assert part in out
+    for part in ("gpt2-large", "756", "GFLOP", "forward passes"):
+        assert part in out
+
+
+def test_study_show(call):
+    code, out, _ = call("study", "show", "hidden-scaling", "--lang", "vi")
+    assert code == 0
+    for part in ("Co giãn trạng thái ẩn", "factors", "'gpt2-medium'", "Đúng nếu"):
+        assert part in out
+
+
+def test_study_run_with_its_own_parameters_is_as_in_python(call, tmp_path, nano):
+    given = {"layer": 1, "also": {3: 0.9}, "factors": [0.5, 1.0, 2.0]}
+    sets = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+    out = ["-o", str(tmp_path / "out")]
+    code, _, err = call("study", "run", "hidden-scaling", "--model", "nano", *sets, *out)
+    assert code == 0
+    assert "hidden-scaling: sweep factors" in err
+    done = studies.run("hidden-scaling", nano, **given)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["edited"] == done.summary["edited"]
+    assert summary["findings"][0]["measured"] == done.findings[0].measured
+
+
+def test_study_run_from_a_file_in_vietnamese(call, tmp_path):
+    rows = [{"text": PROMPT, "donor": DONOR, "target": " Sally", "contrast": " Sam"}] * 2
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "study.yaml").write_text(
+        f"study: ioi-levels\nmodel: nano\nprompts: {tmp_path / 'prompts.jsonl'}\n"
+    )
+    out = tmp_path / "out"
+    config = ["--config", str(tmp_path / "study.yaml"), "--lang", "vi", "-o", str(out)]
+    code, shown, _ = call("study", "run", *config)
+    assert code == 0
+    assert "không so sánh được" in shown
+    assert "Theo từng prompt" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_study_run_all(call, tmp_path, monkeypatch):
+    chosen = {name: studies.STUDIES[name] for name in ("ioi-levels",)}
+    monkeypatch.setattr(studies, "STUDIES", chosen)
+    out = tmp_path / "results"
+    code, shown, err = call("study", "run", "--all", "--model", "nano", "-o", str(out))
+    assert code == 0
+    assert "[1/1] ioi-levels" in err
+    assert str(out / "index.html") in shown.replace("\n", "")
+    assert (out / "ioi-levels" / "report.html").exists()
 
 
 def test_study_run_with_another_prompt(call, tmp_path):
@@ -99,7 +146,8 @@ def test_study_run_with_another_prompt(call, tmp_path):
     assert code == 0
     assert "not comparable" in out
     summary = json.loads((tmp_path / "study" / "summary.json").read_text())
-    assert summary["prompt"]["text"] == "Paris is the capital of"
+    assert summary["prompts"][0]["text"] == "Paris is the capital of"
+    assert summary["parameters"]["target"] == " France"
 
 
 BERLIN = ["-p", "Berlin is the capital of"]
@@ -118,6 +166,15 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["run", "./nowhere", *BERLIN], "config.json"),
         (["plan", "nano", "-e", "zero L0.z"], "--prompts FILE"),
         (["study", "run", "head-ablatoin"], "Did you mean 'head-ablation'?"),
+        (["study", "run"], "Name a study: hidden-scaling"),
+        (["study", "run", "--all"], "give --model"),
+        (["study", "run", "--all", "--model", "nano", "-p", "x"], "only --lang and -o"),
+        (["study", "run", "hidden-scaling", "--set", "layr=1"], "Did you mean 'layer'?"),
+        (["study", "run", "hidden-scaling", "--set", "layer"], "NAME=VALUE"),
+        (["study", "run", "hidden-scaling", "--set", "also={"], "the value is not YAML"),
+        (["study", "run", "hidden-scaling", "--model", "nano", "--set", "layer=6"], "0 … 5"),
+        (["study", "run", "hidden-scaling", "--lang", "fr"], "'en' or 'vi'"),
+        (["study", "run", "--config", "nowhere.yaml"], "Cannot read nowhere.yaml"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
@@ -158,7 +215,7 @@ def test_a_foreign_folder_is_left_alone(call, tmp_path):
 
 
 def test_help_shows_examples(call):
-    for command in (["run"], ["sweep"], ["plan"], ["sites"], ["study", "run"]):
+    for command in (["run"], ["sweep"], ["plan"], ["sites"], ["study", "run"], ["study", "show"]):
         code, out, _ = call(*command, "--help")
         assert code == 0
         assert "Examples" in out

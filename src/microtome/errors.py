@@ -70,6 +70,10 @@ class StudyError(MicrotomeError, ValueError):
     """A study that does not exist or cannot run on the model at hand."""
 
 
+class TextError(MicrotomeError, LookupError):
+    """A text that no catalogue has, or that cannot be filled in."""
+
+
 def listing(options: Iterable[object]) -> str:
     """``a, b, c``."""
     return ", ".join(str(option) for option in options)

@@ -30,6 +30,12 @@ ALL = {
         {"a": XY}, **TITLES, y_error={"a": [0.1, 0.2, 0.3]}, levels={"clean": 2.0}
     ),
     "points": lambda: figures.points(*XY, "abc", **TITLES, identity=True, color=[1, 2, 3]),
+    "many points": lambda: figures.points(
+        np.arange(6000.0), np.arange(6000.0) % 70, ["a"] * 6000, **TITLES, identity=True
+    ),
+    "logarithmic": lambda: figures.series(
+        {"a": ([0, 1, 2], [1, 30, 200])}, **TITLES, levels={"clean": 20.0}, log_y=True
+    ),
     "matrix": lambda: figures.matrix(ARRAY, title="t", unit="share"),
 }
 
@@ -60,7 +66,7 @@ def test_pictures_leave_matplotlib_as_it_is(tmp_path):
 
 
 def test_a_trace_of_another_kind_is_refused_by_name(tmp_path):
-    with pytest.raises(EffectsError, match=r"'pie' trace.*heatmap, scatter, bar"):
+    with pytest.raises(EffectsError, match=r"'pie' trace.*heatmap, scatter, scattergl, bar"):
         figures.write_png(go.Figure(go.Pie(values=[1])), tmp_path / "picture.png")
 
 

@@ -89,3 +89,32 @@ def test_drawing_leaves_plotly_as_it_is():
     before = pio.templates.default, list(pio.templates)
     figures.matrix(xr.DataArray(np.eye(2), dims=("a", "b")), title="", unit="")
     assert (pio.templates.default, list(pio.templates)) == before
+
+
+def test_a_logarithmic_axis_counts_in_1_2_5():
+    made = figures.series({"a": ([1, 7, 48], [3, 2, 1])}, **TITLES, log_x=True)
+    assert list(made.layout.xaxis.ticktext) == ["1", "2", "5", "10", "20"]
+
+
+@pytest.mark.parametrize(
+    ("y", "kind"), [([1, 5, 9], None), ([1, 30, 200], "log"), ([0, 30, 200], None)]
+)
+def test_y_is_logarithmic_where_values_span_a_decade(y, kind):
+    made = figures.series({"a": ([0, 1, 2], y)}, **TITLES, log_y=True)
+    assert made.layout.yaxis.type == kind
+
+
+def test_a_level_on_a_logarithmic_axis_stands_at_its_line():
+    made = figures.series(
+        {"a": ([0, 1], [1, 200])}, **TITLES, levels={"clean run": 20.0}, log_y=True
+    )
+    [line], [note] = made.layout.shapes, made.layout.annotations
+    assert line.y0 == line.y1 == 20.0
+    assert 10**note.y == pytest.approx(20.0)
+    assert note.xanchor == "left", "beside the figure, where it covers nothing"
+
+
+def test_many_points_are_drawn_small():
+    made = figures.points(range(6000), range(6000), ["a"] * 6000, **TITLES)
+    assert made.data[0].type == "scattergl"
+    assert made.data[0].marker.size < 7

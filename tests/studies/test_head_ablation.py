@@ -8,7 +8,8 @@ import xarray as xr
 
 from microtome import studies
 from microtome.studies import head_ablation as study
-from microtome.studies.study import Measured
+
+PROMPT = study.STUDY.published.as_prompt()
 
 
 def layer_by_head(values) -> xr.DataArray:
@@ -30,16 +31,16 @@ def test_effects_of_one_layer_are_a_region(noise):
     noise[7] *= 100
     measured = study.measure_scattered(layer_by_head(noise))
     assert not measured.holds
-    assert "layer 7" in measured.text
+    assert measured.words["layer"] == 7
 
 
 @pytest.mark.parametrize(("size", "holds"), [(0.009, True), (0.011, False)])
 def test_the_contrast_moves_or_not(size, holds):
     effect = np.zeros((2, 2))
     effect[1, 0] = -size
-    assert study.measure_contrast(layer_by_head(effect)) == Measured(
-        f"largest change of probability {size:.2g}", holds
-    )
+    measured = study.measure_contrast(layer_by_head(effect))
+    assert measured.holds is holds
+    assert measured.words["largest"] == size
 
 
 class Cells:
@@ -61,7 +62,8 @@ class Cells:
 def test_top_tokens_are_counted(tokens, holds):
     measured = study.measure_top1(Cells(tokens))
     assert measured.holds is holds
-    assert "of 144" in measured.text
+    assert measured.words["n"] == 144
+    assert f"{tokens.count(' Germany')} × “·Germany”" in measured.words["counts"]
 
 
 def test_small_means_without_a_trend(noise):
@@ -102,7 +104,7 @@ def test_it_leaves_a_whole_folder(result):
         assert (out / name).exists()
     for figure in ("zero-target", "zero-contrast", "mean-target", "head-means"):
         assert (out / "figures" / f"{figure}.png").stat().st_size > 5_000
-    assert done.effects["zero"].n_cells == done.summary["cells"]
+    assert sum(effects.n_cells for effects in done.effects.values()) == done.summary["cells"]
 
 
 def test_claims_about_another_checkpoint_are_not_judged(result):
@@ -112,7 +114,7 @@ def test_claims_about_another_checkpoint_are_not_judged(result):
 
 
 def test_head_means_are_those_of_z(result, nano):
-    means, spread = study.head_means(nano, study.PROMPT)
-    z = nano.run(study.PROMPT, keep=["L2.z.h3"])["L2.z.h3"]
+    means, spread = study.head_means(nano, PROMPT)
+    z = nano.run(PROMPT, keep=["L2.z.h3"])["L2.z.h3"]
     assert float(means.sel(layer=2, head=3)) == pytest.approx(float(z.mean()), abs=1e-6)
     assert spread > 0

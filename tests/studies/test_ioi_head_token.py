@@ -13,6 +13,7 @@ from microtome.errors import PromptError
 from microtome.studies import ioi_head_token as study
 
 SCORE = "logit_diff"
+PROMPT = study.STUDY.published.as_prompt()
 
 
 def layer_by_head(values) -> xr.DataArray:
@@ -21,22 +22,12 @@ def layer_by_head(values) -> xr.DataArray:
     return xr.DataArray(values, {"layer": range(layers), "head": range(heads)}, ("layer", "head"))
 
 
-class Map:
-    """As much of an `Effects` as a map of one prompt is."""
-
-    def __init__(self, values):
-        self.values = np.asarray(values, dtype=float)
-
-    def delta(self, metric):
-        dims = ("layer", "head")[: self.values.ndim]
-        return xr.DataArray(self.values[None], dims=("prompt", *dims))
-
-
 @pytest.mark.parametrize(("single", "holds"), [(2.4, True), (2.6, False)])
 def test_heads_beside_hidden_states(single, holds):
-    measured = study.measure_tiny(Map([[0.1, -single]]), Map([1.0, -10.0]))
+    hidden = xr.DataArray([1.0, -10.0], dims="layer")
+    measured = study.measure_tiny(layer_by_head([[0.1, -single]]), hidden)
     assert measured.holds is holds
-    assert f"ratio {single / 10:.2g}" in measured.text
+    assert measured.value == measured.words["ratio"] == single / 10
 
 
 @pytest.mark.parametrize(("late", "holds"), [(5.0, True), (1.0, False), (0.2, False)])
@@ -45,7 +36,8 @@ def test_larger_in_the_last_third(late, holds):
     effect[6:] *= late
     measured = study.measure_late(layer_by_head(effect))
     assert measured.holds is holds
-    assert "from layer 6 on" in measured.text
+    assert measured.words["start"] == 6
+    assert (measured.words["n_late"], measured.words["n_early"]) == (24, 48)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +57,8 @@ def test_the_equation_is_held_to_rounding(deviation, holds):
 
 
 def test_block_parts_are_those_of_the_model(nano):
-    parts = study.block_parts(nano, study.PROMPT)
-    [encoded] = nano.encode(study.PROMPT)
+    parts = study.block_parts(nano, PROMPT)
+    [encoded] = nano.encode(PROMPT)
     with torch.no_grad():
         hidden = nano.hf(torch.tensor([encoded.tokens.ids]), output_hidden_states=True)
     for layer, state in enumerate(hidden.hidden_states[:-1]):
@@ -87,21 +79,23 @@ def test_head_shares_add_up_to_attention(tiny64):
 
 def test_all_heads_together_are_the_last_group(nano):
     """Patching every head at the last token is one cell that can be written by hand."""
-    heads = mt.sweep(nano, study.PROMPT, "patch L*.z.h*@-1", metrics=SCORE)
-    groups = study.patch_groups(nano, study.PROMPT, heads)
+    heads = mt.sweep(nano, PROMPT, "patch L*.z.h*@-1", metrics=SCORE)
+    groups = study.patch_groups(nano, PROMPT, heads)
     dims = nano.anatomy.dims
-    assert groups["k"].tolist()[-1] == dims.n_layers * dims.n_heads
-    whole = mt.sweep(nano, study.PROMPT, "patch L:.z@-1", metrics=SCORE)
-    assert groups["strongest"].iloc[-1] == pytest.approx(whole.data[SCORE].item(), abs=1e-4)
+    assert groups["k"].values[-1] == dims.n_layers * dims.n_heads
+    whole = mt.sweep(nano, PROMPT, "patch L:.z@-1", metrics=SCORE)
+    assert groups.sel(order="strongest").values[-1] == pytest.approx(
+        whole.data[SCORE].item(), abs=1e-4
+    )
     strongest = heads.top(1, SCORE).iloc[0]
-    assert groups["strongest"].iloc[0] == pytest.approx(strongest["edited"], abs=1e-4)
-    assert groups["lowering"].iloc[0] == pytest.approx(float(heads.data[SCORE].min()), abs=1e-4)
+    assert groups.sel(order="strongest").values[0] == pytest.approx(strongest["edited"], abs=1e-4)
+    assert groups.sel(order="lowering").values[0] == pytest.approx(
+        float(heads.data[SCORE].min()), abs=1e-4
+    )
 
 
 def test_a_donor_of_another_length_is_refused(nano):
-    prompt = mt.Prompt(
-        study.PROMPT.text, donor="Sally gave a gift to", target=" Sally", contrast=" Sam"
-    )
+    prompt = mt.Prompt(PROMPT.text, donor="Sally gave a gift to", target=" Sally", contrast=" Sam")
     with pytest.raises(PromptError, match="must have the same number"):
         studies.run("ioi-head-token", model=nano, prompt=prompt)
 

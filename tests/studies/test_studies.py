@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
-import microtome as mt
 from microtome import studies
 from microtome.errors import StudyError
 from microtome.studies import STUDIES
+from microtome.studies.findings import judge
 from microtome.studies.study import Claim, Measured
+from microtome.texts import Texts, catalogue
 
 
 def test_an_unknown_study_is_named_with_the_nearest():
-    with pytest.raises(StudyError, match=r"head-ablation, ioi-head-token.*mean 'head-ablation'"):
+    with pytest.raises(StudyError, match=r"head-ablation, ioi-levels.*mean 'head-ablation'"):
         studies.run("head-ablatoin")
 
 
@@ -23,20 +24,37 @@ class Loaded:
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=list(STUDIES))
-def test_claims_are_judged_on_the_published_checkpoint_and_prompt_alone(study, tmp_path):
-    published = study.published_on
-    assert study.comparable(Loaded(published), study.prompt)
-    assert study.comparable(Loaded(f"openai-community/{published}"), study.prompt)
-    assert not study.comparable(Loaded("nano"), study.prompt)
-    other = mt.Prompt("Paris is the capital of", target=" France")
-    assert not study.comparable(Loaded(published), other)
+def test_claims_are_judged_on_the_published_checkpoint_and_parameters_alone(study):
+    published = study.published
+    for name in (published.model, *study.also_on):
+        assert study.comparable(Loaded(name), published)
+        assert study.comparable(Loaded(f"openai-community/{name}"), published)
+        assert study.comparable(Loaded(name), study.parameters(lang="vi"))
+    assert not study.comparable(Loaded("nano"), published)
+    for change in ({"prompt": "Paris is the capital of"}, {"prompts": ["Berlin is"]}):
+        assert not study.comparable(Loaded(published.model), study.parameters(**change))
 
 
 def test_a_directory_named_like_the_checkpoint_is_not_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2").mkdir()
     study = STUDIES["head-ablation"]
-    assert not study.comparable(Loaded("gpt2"), study.prompt)
+    assert not study.comparable(Loaded("gpt2"), study.published)
+
+
+TEXTS = Texts(
+    "en",
+    {
+        f"claims.c.{part}": {"en": text, "vi": text}
+        for part, text in {
+            "text": "text",
+            "rule": "rule",
+            "measured": "{x:.1f}",
+            "value": "x",
+        }.items()
+    }
+    | catalogue("microtome.studies.texts", "common.yaml"),
+)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +68,19 @@ def test_a_directory_named_like_the_checkpoint_is_not_it(tmp_path, monkeypatch):
     ],
 )
 def test_verdicts(holds, comparable, anywhere, verdict):
-    claim = Claim("text", "rule", anywhere)
-    finding = claim.judge(Measured("1.0", holds), comparable)
+    claim = Claim("c", lambda data: Measured(holds, 1.0, {"x": 1.0}), anywhere)
+    measured = {"c": [claim.measure(None)]}
+    [finding] = judge([claim], measured, comparable, TEXTS)
     assert (finding.verdict, finding.measured, finding.note) == (verdict, "1.0", "rule")
+
+
+@pytest.mark.parametrize(("last", "verdict"), [(True, "holds"), (False, "does not hold")])
+def test_over_several_prompts_a_claim_holds_if_it_does_on_each(last, verdict):
+    claim = Claim("c", lambda data: None)
+    measured = {"c": [Measured(True, 1.0), Measured(True, 2.0), Measured(last, 3.0)]}
+    [finding] = judge([claim], measured, True, TEXTS)
+    assert finding.verdict == verdict
+    assert f"holds on {2 + last} of 3 prompts; x: 2 (95 % interval" in finding.measured
 
 
 @pytest.mark.slow
@@ -63,6 +91,7 @@ def test_it_runs_on_a_directory_with_gpt2s_own_tokenizer(name, gpt2_tokenizer, t
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "weights")
     gpt2_tokenizer.save_pretrained(tmp_path / "weights")
     done = studies.run(name, model=tmp_path / "weights", out=tmp_path / "out")
-    assert next(iter(done.effects.values())).n_cells == 12
+    dims = done.data.model.anatomy.dims
+    assert (dims.n_layers, dims.n_heads) == (3, 4)
     assert "does not hold" not in {finding.verdict for finding in done.findings}
     assert (tmp_path / "out" / "report.html").stat().st_size > 1_000_000  # plotly.js is inside

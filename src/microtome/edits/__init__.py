@@ -12,7 +12,7 @@ from microtome.edits.mean import Mean
 from microtome.edits.noise import Noise
 from microtome.edits.patch import Patch
 from microtome.edits.replace import Replace
-from microtome.edits.scale import Scale
+from microtome.edits.scale import Scale, scale
 from microtome.edits.shuffle import Shuffle
 from microtome.edits.text import read
 from microtome.edits.zero import Zero
@@ -25,7 +25,7 @@ OPERATIONS: Mapping[str, type[Edit]] = MappingProxyType(
 )
 """Name → operation."""
 
-zero, mean, scale, noise, patch = Zero, Mean, Scale, Noise, Patch
+zero, mean, noise, patch = Zero, Mean, Noise, Patch
 replace, add, shuffle, apply = Replace, Add, Shuffle, Apply
 
 

@@ -144,7 +144,7 @@ def _bar(axes: Axes, trace: Trace, previous: Trace | None) -> None:
 
 
 TRACES: Mapping[str, Callable[[Axes, Trace, Trace | None], None]] = MappingProxyType(
-    {"heatmap": _heatmap, "scatter": _scatter, "bar": _bar}
+    {"heatmap": _heatmap, "scatter": _scatter, "scattergl": _scatter, "bar": _bar}
 )
 """Kind of a plotly trace → what draws it, given the trace before it."""
 
@@ -169,8 +169,7 @@ def _axis(axes: Axes, axis: Any, which: str) -> None:
     own = axes.xaxis if which == "x" else axes.yaxis
     if axis.type == "log":
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-        subs = (1.0, 2.0, 5.0) if axis.dtick == "D2" else (1.0,)
-        own.set_major_locator(LogLocator(subs=subs))
+        own.set_major_locator(LogLocator())
         own.set_minor_locator(NullLocator())
         own.set_major_formatter(lambda value, _: f"{value:g}")
     if axis.tickvals is not None:
@@ -201,11 +200,15 @@ def _marks(axes: Axes, layout: Any) -> None:
             raise EffectsError(f"A {shape.type!r} shape cannot be drawn as PNG; only lines can.")
     for note in layout.annotations:
         places = ["axes fraction" if "domain" in str(r) else "data" for r in (note.xref, note.yref)]
+        # On a logarithmic axis plotly gives the height of a note, but of no line, as its logarithm.
+        log = layout.yaxis.type == "log" and places[1] == "data"
+        at = (note.x, 10**note.y if log else note.y)
         axes.annotate(
-            _text(note.text), (note.x, note.y), xycoords=(places[0], places[1]),
-            ha=note.xanchor or "center", va=note.yanchor or "center", fontsize=8,
+            _text(note.text), at, xycoords=(places[0], places[1]),
+            ha=note.xanchor or "center", va=(note.yanchor or "middle").replace("middle", "center"),
+            fontsize=8,
             color=_color(note.font.color or style.QUIET),
-            xytext=(0, 2), textcoords="offset points",
+            xytext=((note.xshift or 0) * POINT, 0), textcoords="offset points",
         )  # fmt: skip
 
 

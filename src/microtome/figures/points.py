@@ -13,6 +13,9 @@ from microtome.figures import style
 from microtome.figures.labels import escaped
 from microtome.figures.series import XY
 
+MANY = 5_000
+"""More points than this are drawn small and pale, so that it shows where they are dense."""
+
 
 def points(
     x: ArrayLike,
@@ -71,14 +74,20 @@ def _dots(
     x_title: str,
     y_title: str,
 ) -> go.Scatter:
-    marker: dict[str, object] = {"size": 7, "opacity": 0.8, "color": style.COLORS[0]}
+    many = len(labels) > MANY
+    marker: dict[str, object] = {
+        "size": 4 if many else 7,
+        "opacity": 0.35 if many else 0.8,
+        "color": style.COLORS[0],
+    }
     if color is not None:
         marker |= {
             "color": color,
             "colorscale": style.scale("layers"),
             "colorbar": style.colorbar(color_title),
         }
-    return go.Scatter(
+    # A browser draws tens of thousands of points on its graphics card, but not one by one.
+    return (go.Scattergl if many else go.Scatter)(
         x=x,
         y=y,
         mode="markers",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,7 +129,10 @@ class Document:
         findings: claims with what was measured; may be none.
         snippets: code that repeats it.
         provenance: what is needed to repeat it: names → values, which may be nested.
-        tokens: the prompts as the model reads them.
+        tokens: the prompts as the model reads them; of many, the first few.
+        n_prompts: how many there are in all.
+        sites: where in a block the edits sit, for the drawing beside the method; may be none.
+        lang: the language of its texts, which that of its headings follows.
     """
 
     title: str
@@ -139,6 +143,9 @@ class Document:
     snippets: tuple[Snippet, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     tokens: tuple[TokenRow, ...] = ()
+    n_prompts: int = 1
+    sites: tuple[str, ...] = ()
+    lang: str = "en"
 
     def __post_init__(self) -> None:
         names = [picture.name for picture in self.pictures]
@@ -150,3 +157,64 @@ class Document:
     def pictures(self) -> tuple[Picture, ...]:
         """All pictures, in order."""
         return tuple(picture for section in self.sections for picture in section.pictures)
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """How many findings have each verdict, those that occur, in the order of `VERDICTS`."""
+        return verdict_counts(self.findings)
+
+
+def verdict_counts(findings: Iterable[Finding]) -> dict[str, int]:
+    """How many findings have each verdict, those that occur, in the order of `VERDICTS`.
+
+    >>> verdict_counts([Finding("a", "1", "holds"), Finding("b", "2", "holds")])
+    {'holds': 2}
+    """
+    found = [finding.verdict for finding in findings]
+    return {verdict: found.count(verdict) for verdict in VERDICTS if verdict in found}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A report on the page that leads to several.
+
+    Attributes:
+        title, question: of the report.
+        href: where the report lies, from the index page on.
+        thumbnail: a PNG of its key figure; None where there is none.
+        caption: of that figure.
+        findings: its claims.
+        cells: how many cells its sweeps have.
+        seconds: how long it took.
+        failure: why it did not run; empty where it did.
+    """
+
+    title: str
+    question: str
+    href: str = ""
+    thumbnail: bytes | None = None
+    caption: str = ""
+    findings: tuple[Finding, ...] = ()
+    cells: int = 0
+    seconds: float = 0.0
+    failure: str = ""
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """How many findings have each verdict."""
+        return verdict_counts(self.findings)
+
+    @property
+    def picture(self) -> str:
+        """The thumbnail as an address that holds the picture itself."""
+        assert self.thumbnail is not None, "asked for only where there is one"
+        return "data:image/png;base64," + base64.b64encode(self.thumbnail).decode()
+
+
+@dataclass(frozen=True)
+class Index:
+    """The page that leads to several reports on one model."""
+
+    model: str
+    cards: tuple[Card, ...]
+    lang: str = "en"

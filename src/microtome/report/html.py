@@ -16,7 +16,9 @@ from plotly.offline import get_plotlyjs
 
 from microtome.figures import style
 from microtome.figures.labels import visible
-from microtome.report.document import Document, Table
+from microtome.report.diagram import diagram
+from microtome.report.document import Document, Index, Table
+from microtome.texts import Texts, catalogue
 
 MARKS: Mapping[str, str] = {
     "holds": "good",
@@ -32,29 +34,54 @@ def render(document: Document) -> str:
 
     Plotly's code is in the page once, and figures follow the reader's light or dark scheme.
     """
-    return _template().render(
-        document=document,
-        paragraphs=[p.strip() for p in document.method.split("\n\n") if p.strip()],
-        plotlyjs=Markup(get_plotlyjs()) if document.pictures else "",
-        themes=_json({"light": style.LIGHT, "dark": style.DARK}),
-        config=_json(dict(style.CONFIG)),
-        scales=_json({kind: _scales(kind) for kind in style.SCALES}),
-        marks=MARKS,
-        provenance=list(_flat(document.provenance)),
+    say = texts_of(document.lang)
+    return (
+        environment()
+        .get_template("template.html.jinja")
+        .render(
+            document=document,
+            paragraphs=[p.strip() for p in document.method.split("\n\n") if p.strip()],
+            plotlyjs=Markup(get_plotlyjs()) if document.pictures else "",
+            themes=_json({"light": style.LIGHT, "dark": style.DARK}),
+            config=_json(dict(style.CONFIG)),
+            scales=_json({kind: _scales(kind) for kind in style.SCALES}),
+            marks=MARKS,
+            provenance=list(_flat(document.provenance)),
+            say=say,
+            copy=_json(say("copy")),
+            copied=_json(say("copied")),
+            drawing=diagram(document.sites, say) if document.sites else "",
+            shown_prompts=sum(row.role == "recipient" for row in document.tokens),
+        )
     )
 
 
+def render_index(index: Index) -> str:
+    """The page that leads to several reports, self-contained but for those."""
+    return (
+        environment()
+        .get_template("index.html.jinja")
+        .render(index=index, say=texts_of(index.lang), marks=MARKS)
+    )
+
+
+def texts_of(lang: str) -> Texts:
+    """What reports say by themselves, in one language."""
+    return Texts(lang, catalogue("microtome.report", "texts.yaml"))
+
+
 @cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Where the templates are, and what they can do."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("microtome.report", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"visible": visible, "figure": _figure, "cells": _cells}
-    return environment.get_template("template.html.jinja")
+    made.filters |= {"visible": visible, "figure": _figure, "cells": _cells}
+    return made
 
 
 def _figure(figure: Any) -> Markup:

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from microtome import provenance
-from microtome.effects import Effects
 from microtome.errors import StudyError, did_you_mean, listing
-from microtome.model.load import load
 from microtome.model.model import Model
-from microtome.prompts import Prompt
-from microtome.report import Document, Finding, Snippet, TokenRow, write_folder
-from microtome.studies import head_ablation, ioi_head_token
-from microtome.studies.study import Performance, Study
-
-STUDIES: Mapping[str, Study] = MappingProxyType(
-    {study.name: study for study in (head_ablation.STUDY, ioi_head_token.STUDY)}
+from microtome.studies import (
+    ablation_methods,
+    head_ablation,
+    hidden_scaling,
+    ioi_head_token,
+    ioi_levels,
 )
-"""Name → study."""
+from microtome.studies.cost import Predicted, predict
+from microtome.studies.everything import run_all
+from microtome.studies.parameters import read_config
+from microtome.studies.perform import Result, Tell, given_in, perform, silent
+from microtome.studies.study import Study
+
+STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
+    {
+        module.STUDY.name: module.STUDY
+        for module in (hidden_scaling, ablation_methods, head_ablation, ioi_levels, ioi_head_token)
+    }
+)
+"""Name → study, from the sledgehammer to the scalpel."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a study gives: its sweeps by name, its findings, its report and the numbers kept."""
-
-    study: Study
-    effects: Mapping[str, Effects]
-    findings: tuple[Finding, ...]
-    document: Document
-    summary: Mapping[str, Any]
-
-
-def find(name: str) -> Study:
+def find(name: str) -> Study[Any]:
     """The study of this name.
 
     Raises:
@@ -49,85 +44,53 @@ def find(name: str) -> Study:
 
 
 def run(
-    name: str,
+    name: str | None = None,
     model: str | Path | Model | None = None,
     out: str | Path | None = None,
-    prompt: Prompt | None = None,
+    *,
+    config: str | Path | None = None,
+    tell: Tell = silent,
+    **parameters: Any,
 ) -> Result:
     """Run a study.
 
     Args:
-        name: see `STUDIES`.
+        name: see `STUDIES`; may stand in the file instead, as ``study``.
         model: a loaded model or what `load` takes; by default the published checkpoint.
         out: a folder for effects, figures, ``summary.json`` and ``report.html``.
-        prompt: in the place of the published one; claims are then measured, not judged.
+        config: a YAML file with the same fields as ``parameters``, which go before it.
+        tell: takes a line whenever a step begins.
+        **parameters: in the place of the published ones: ``prompt`` (a text, or a `Prompt` with
+            all that belongs to it), ``target``, ``contrast``, ``donor``, ``roles``; ``prompts`` (a
+            ``.jsonl`` or ``.csv`` file, or prompts); ``lang`` (``"en"`` or ``"vi"``); and the
+            study's own, such as ``layer``. With other parameters than published, claims are
+            measured and not judged.
 
     Raises:
-        StudyError: there is no such study.
-        PromptError, TokenError, MetricError: the prompt does not fit this model or study.
+        StudyError: there is no such study or parameter, or a value does not fit.
+        PromptError, TokenError, MetricError: a prompt does not fit this model or study.
+
+    >>> run("head-ablation", model="nano").findings[1].verdict
+    'not comparable on this model'
     """
-    study = find(name)
-    loaded = model if isinstance(model, Model) else load(model or study.published_on)
-    prompt = prompt or study.prompt
-    done = study.perform(loaded, prompt)
-    comparable = study.comparable(loaded, prompt)
-    findings = tuple(claim.judge(measured, comparable) for claim, measured in done.measured)
-    document = _document(study, loaded, prompt, done, findings)
-    summary = {
-        "study": study.name,
-        "model": provenance.of_model(loaded),
-        "prompt": prompt.as_dict(),
-        **done.numbers,
-        **provenance.of_machine(),
-    }
-    if out is not None:
-        write_folder(Path(out), done.effects, document, summary)
-    return Result(study, done.effects, findings, document, summary)
+    study = find(named(name, config))
+    given = given_in(config, parameters)
+    given.pop("study", None)
+    return perform(study, given, model, out, tell)
 
 
-def _document(
-    study: Study, model: Model, prompt: Prompt, done: Performance, findings: tuple[Finding, ...]
-) -> Document:
-    [encoded] = model.encode(prompt)
-    tokens = [TokenRow("recipient", encoded.tokens.pieces)]
-    if encoded.donor is not None:
-        tokens.append(TokenRow("donor", encoded.donor.pieces))
-    return Document(
-        title=study.title,
-        question=study.question,
-        method=study.method,
-        sections=done.sections,
-        findings=findings,
-        snippets=_snippets(study, model, prompt),
-        provenance={
-            "study": study.name,
-            "prompt": prompt.as_dict(),
-            "model": provenance.of_model(model),
-            "engine": next(iter(done.effects.values())).provenance["engine"],
-            "cells": sum(effects.n_cells for effects in done.effects.values()),
-            **provenance.of_machine(),
-        },
-        tokens=tuple(tokens),
-    )
+def named(name: str | None, config: str | Path | None) -> str:
+    """The study that is meant, by its name or by the field ``study`` of a file.
+
+    Raises:
+        StudyError: neither names one, or they name different ones.
+    """
+    in_file = None if config is None else read_config(config).get("study")
+    if name is None and in_file is None:
+        raise StudyError(f"Name a study: {listing(STUDIES)}.")
+    if name is not None and in_file not in (None, name):
+        raise StudyError(f"{config} is for {in_file!r}, and {name!r} was asked for.")
+    return name or str(in_file)
 
 
-def _snippets(study: Study, model: Model, prompt: Prompt) -> tuple[Snippet, ...]:
-    """How to run this again, from Python and from a shell."""
-    own = {} if prompt == study.prompt else prompt.as_dict()
-    arguments = "".join(f", {name}={value!r}" for name, value in own.items() if name != "text")
-    given = f", prompt=mt.Prompt({own['text']!r}{arguments})" if own else ""
-    options = {"text": "prompt"}
-    shell = "".join(
-        f" --{options.get(name, name)} {shlex.quote(value)}"
-        for name, value in own.items()
-        if isinstance(value, str)
-    )
-    python = f"import microtome as mt\n\nmt.studies.run({study.name!r}, model={model.name!r}"
-    return (
-        Snippet("In Python", f'{python}{given}, out="results/{study.name}")'),
-        Snippet(
-            "In a shell",
-            f"microtome study run {study.name} --model {shlex.quote(model.name)}"
-            f" -o results/{study.name}{shell}",
-        ),
-    )
+__all__ = ["STUDIES", "Predicted", "Result", "Study", "find", "named", "predict", "run", "run_all"]

@@ -7,6 +7,9 @@ probabilities of the target and of a contrast token, and the most probable token
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -14,77 +17,41 @@ from numpy.typing import NDArray
 
 from microtome import figures, stats
 from microtome.effects import Effects
+from microtome.figures.labels import visible
 from microtome.model.model import Model
 from microtome.prompts import Prompt
-from microtome.report import Picture, Section, Table
-from microtome.studies.study import Claim, Measured, Performance, Study
-from microtome.sweep import sweep
+from microtome.report import Picture, Section
+from microtome.studies.parameters import Parameters
+from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
+from microtome.studies.telling import head_names, picture, section, table
+from microtome.texts import Texts
 
-PROMPT = Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
 METRICS = ("prob", "prob(contrast)", "top1")
 ADDRESS = "L*.z.h*"
-
-SCATTERED = Claim(
-    "The target's changes are scattered over the heads, with no clear region.",
-    "Holds if layers do not differ in the size of their effects (Kruskal–Wallis, p ≥ 0.05).",
-)
-CONTRAST = Claim(
-    "The contrast token's probability hardly moves, whichever head is silenced.",
-    "Holds if no cell moves it by 0.01 or more.",
-)
-TOP1 = Claim(
-    "143 of 144 cells still predict “ Germany”, and one predicts “ the”.",
-    "Holds if the zero-ablated cells give exactly these counts.",
-)
-MEANS = Claim(
-    "The heads' mean activations are small, centred on 0, without a trend over depth.",
-    "Holds if the interval of their mean and that of their slope over layers both cover 0, and "
-    "the median |mean| is at most a tenth of the activations' standard deviation.",
-)
-AGREE = Claim(
-    "Zero and mean ablation agree.",
-    "Holds if the effects on the target correlate with r ≥ 0.95.",
-)
+METHODS = ("zero", "mean")
+WHO = {"target": "prob", "contrast": "prob(contrast)"}
 
 
-def perform(model: Model, prompt: Prompt) -> Performance:
-    """Sweep twice, look at the heads' means, and measure every claim."""
-    zeroed = sweep(model, prompt, f"zero {ADDRESS}", metrics=METRICS)
-    averaged = sweep(model, prompt, f"mean {ADDRESS}", metrics=METRICS)
+class HeadAblation(Parameters):
+    """As published."""
+
+    model: str = "gpt2"
+    prompt: str = "Berlin is the capital of"
+    target: str | None = " Germany"
+    contrast: str | None = " France"
+
+
+def sweeps(parameters: HeadAblation) -> dict[str, Sweep]:
+    """Every head, by zero and by its mean."""
+    return {method: Sweep((f"{method} {ADDRESS}",), METRICS) for method in METHODS}
+
+
+def observe(
+    model: Model, prompt: Prompt, parameters: HeadAblation, effects: Mapping[str, Effects]
+) -> dict[str, Labelled]:
+    """What mean ablation puts in, and how widely activations spread."""
     means, spread = head_means(model, prompt)
-    return Performance(
-        effects={"zero": zeroed, "mean": averaged},
-        sections=(
-            _maps_section(zeroed, averaged),
-            _tops_section(zeroed, averaged),
-            _means_section(means),
-            _agreement_section(zeroed, averaged),
-        ),
-        measured=(
-            (SCATTERED, measure_scattered(_map(zeroed, "prob"))),
-            (CONTRAST, measure_contrast(_map(zeroed, "prob(contrast)"))),
-            (TOP1, measure_top1(zeroed)),
-            (MEANS, measure_means(means, spread)),
-            (AGREE, measure_agreement(_map(zeroed, "prob"), _map(averaged, "prob"))),
-        ),
-        numbers={
-            "cells": zeroed.n_cells,
-            "clean_prob_target": float(zeroed.clean("prob")[0]),
-            "clean_prob_contrast": float(zeroed.clean("prob(contrast)")[0]),
-            "clean_top1": str(zeroed.data["clean_top1_token"].values[0]),
-            "top1_counts": {
-                "zero": top1_counts(zeroed).to_dict(),
-                "mean": top1_counts(averaged).to_dict(),
-            },
-            "largest_effect": {
-                "zero": float(abs(_map(zeroed, "prob")).max()),
-                "mean": float(abs(_map(averaged, "prob")).max()),
-            },
-        },
-    )
-
-
-# --------------------------------------------------------------------------------- measurements
+    return {"means": means, "spread": xr.DataArray(spread)}
 
 
 def head_means(model: Model, prompt: Prompt) -> tuple[xr.DataArray, float]:
@@ -94,22 +61,21 @@ def head_means(model: Model, prompt: Prompt) -> tuple[xr.DataArray, float]:
     return means, float(z.std())
 
 
+# --------------------------------------------------------------------------------- measurements
+
+
 def measure_scattered(effect: xr.DataArray) -> Measured:
     """Whether the layers of an effect ``[layer, head]`` differ in size."""
     size = np.abs(effect.transpose("layer", "head").values)
     p = stats.groups_differ(size)
-    largest = effect.layer.values[size.max(axis=1).argmax()]
-    return Measured(
-        f"layers' |effects| compared: p = {p:.2g} (n = {size.size}); the largest is in layer "
-        f"{largest}",
-        p >= 0.05,
-    )
+    largest = int(effect.layer.values[size.max(axis=1).argmax()])
+    return Measured(p >= 0.05, p, {"p": p, "n": size.size, "layer": largest})
 
 
 def measure_contrast(effect: xr.DataArray) -> Measured:
     """The largest change of the contrast's probability."""
     largest = float(np.abs(effect).max())
-    return Measured(f"largest change of probability {largest:.2g}", largest < 0.01)
+    return Measured(largest < 0.01, largest, {"largest": largest})
 
 
 def top1_counts(effects: Effects) -> pd.Series[int]:
@@ -120,8 +86,12 @@ def top1_counts(effects: Effects) -> pd.Series[int]:
 def measure_top1(effects: Effects) -> Measured:
     """The tokens on top of the cells, counted."""
     counts = top1_counts(effects).to_dict()
-    shown = ", ".join(f"{count} × “{token}”" for token, count in counts.items())
-    return Measured(f"{shown}, of {effects.n_cells}", counts == {" Germany": 143, " the": 1})
+    shown = ", ".join(f"{count} × “{visible(str(token))}”" for token, count in counts.items())
+    return Measured(
+        counts == {" Germany": 143, " the": 1},
+        max(counts.values()) / effects.n_cells,
+        {"counts": shown, "n": effects.n_cells},
+    )
 
 
 def measure_means(means: xr.DataArray, spread: float) -> Measured:
@@ -131,9 +101,9 @@ def measure_means(means: xr.DataArray, spread: float) -> Measured:
     centre = stats.mean(means.values)
     share = float(abs(means).median()) / spread
     return Measured(
-        f"mean of means {centre}; slope per layer {slope}; median |mean| {share:.2g} × the "
-        "activations' standard deviation",
         slope.covers_zero and centre.covers_zero and share <= 0.1,
+        share,
+        {"centre": centre, "slope": slope, "share": share},
     )
 
 
@@ -141,39 +111,64 @@ def measure_agreement(zero: xr.DataArray, mean: xr.DataArray) -> Measured:
     """Zero against mean: correlation and largest difference."""
     r = stats.correlation(zero.values, mean.values)
     largest = float(np.abs(zero - mean).max())
-    return Measured(f"r = {r}; largest difference of probability {largest:.2g}", r.value >= 0.95)
+    return Measured(r.value >= 0.95, r.value, {"r": r, "largest": largest})
 
 
-def _map(effects: Effects, metric: str) -> xr.DataArray:
-    return effects.delta(metric).isel(prompt=0, drop=True)
+CLAIMS: tuple[Claim[HeadAblation], ...] = (
+    Claim("scattered", lambda data: measure_scattered(data.effect("zero", "prob"))),
+    Claim("contrast", lambda data: measure_contrast(data.effect("zero", "prob(contrast)"))),
+    Claim("top1", lambda data: measure_top1(data.effects["zero"])),
+    Claim("means", lambda data: measure_means(data.array("means"), float(data.array("spread")))),
+    Claim(
+        "agree",
+        lambda data: measure_agreement(data.effect("zero", "prob"), data.effect("mean", "prob")),
+    ),
+)
+
+
+def numbers(data: Data[HeadAblation]) -> dict[str, Any]:
+    """Clean probabilities, top tokens and the largest effects."""
+    zeroed = data.effects["zero"]
+    return {
+        "clean_prob_target": data.clean("zero", "prob"),
+        "clean_prob_contrast": data.clean("zero", "prob(contrast)"),
+        "clean_top1": str(zeroed.data["clean_top1_token"].values[0]),
+        "top1_counts": {method: top1_counts(data.effects[method]).to_dict() for method in METHODS},
+        "largest_effect": {
+            method: float(abs(data.effect(method, "prob")).max()) for method in METHODS
+        },
+    }
 
 
 # ------------------------------------------------------------------------------------- sections
 
 
-def _maps_section(zeroed: Effects, averaged: Effects) -> Section:
-    pictures = [
-        Picture(
-            f"{method}-{who}",
-            figures.heatmap(effects, metric, title=f"{method}: change of P({who})"),
-            f"Each square is one head replaced by {with_what}, at every position. Red raises "
-            f"the probability of the {who}, blue lowers it; white is no change.",
+def sections(data: Data[HeadAblation], texts: Texts) -> tuple[Section, ...]:
+    """Maps, changed answers, the means, and zero against mean."""
+    return (
+        _maps(data, texts),
+        _tops(data, texts),
+        _means(data, texts),
+        _agreement(data, texts),
+    )
+
+
+def _maps(data: Data[HeadAblation], texts: Texts) -> Section:
+    def drawn(method: str, who: str) -> Picture:
+        return picture(
+            texts,
+            f"maps.{method}-{who}",
+            lambda title: figures.heatmap(data.effects[method], WHO[who], title=title),
         )
-        for method, with_what, effects in (
-            ("zero", "zero", zeroed),
-            ("mean", "its own mean", averaged),
-        )
-        for who, metric in (("target", "prob"), ("contrast", "prob(contrast)"))
-    ]
-    return Section(
-        "What silencing a head does",
-        (
-            f"Without edits the target has probability {float(zeroed.clean('prob')[0]):.3f}, the "
-            f"contrast {float(zeroed.clean('prob(contrast)')[0]):.3g}, and the most probable "
-            f"token is “{zeroed.data['clean_top1_token'].values[0]}”. The maps show the "
-            "probability in each cell minus that without edits. Each map has its own scale.",
-        ),
-        tuple(pictures),
+
+    tops = data.effects["zero"].data["clean_top1_token"].values
+    return section(
+        texts,
+        "maps",
+        tuple(drawn(method, who) for method in METHODS for who in WHO),
+        target=data.clean("zero", "prob"),
+        contrast=data.clean("zero", "prob(contrast)"),
+        top=", ".join(f"“{visible(token)}”" for token in dict.fromkeys(tops)),
     )
 
 
@@ -181,52 +176,39 @@ def changed_tops(effects: Effects) -> pd.DataFrame:
     """The cells whose most probable token is another than the clean run's."""
     frame = effects.to_dataframe()
     changed = frame[frame["top1"] != frame["clean_top1"]]
-    columns = ["layer", "head", "clean_top1_token", "top1_token", "prob"]
-    return changed[columns].rename(
-        columns={"clean_top1_token": "clean", "top1_token": "edited", "prob": "P(target)"}
-    )
+    names = {"clean_top1_token": "clean_token", "top1_token": "edited_token"}
+    several = ["prompt"] if effects.data.sizes["prompt"] > 1 else []
+    columns = [*several, "layer", "head", "clean_top1_token", "top1_token", "prob"]
+    return changed[columns].rename(columns=names)
 
 
-def _tops_section(zeroed: Effects, averaged: Effects) -> Section:
-    tables = [
-        Table(
-            f"{method}: cells with another top token",
-            changed,
-            f"{len(changed)} of {effects.n_cells} cells predict another token than the clean run.",
-        )
-        for method, effects in (("Zero", zeroed), ("Mean", averaged))
-        for changed in (changed_tops(effects),)
-    ]
-    return Section(
-        "Which cells change the answer",
-        ("A fact that hangs on one head would be lost when that head is silenced.",),
-        (),
-        tuple(tables),
-    )
+def _tops(data: Data[HeadAblation], texts: Texts) -> Section:
+    def listed(method: str) -> Any:
+        effects = data.effects[method]
+        changed = changed_tops(effects)
+        n = effects.n_cells
+        return table(texts, f"tops.{method}", changed, changed=len(changed), n=n)
+
+    return section(texts, "tops", tables=tuple(map(listed, METHODS)))
 
 
-def _means_section(means: xr.DataArray) -> Section:
+def _means(data: Data[HeadAblation], texts: Texts) -> Section:
+    means = data.array("means")
     layers = means.layer.broadcast_like(means).values.ravel()
-    names = [f"layer {la}, head {h}" for la in means.layer.values for h in means["head"].values]
-    picture = Picture(
-        "head-means",
-        figures.points(
+    drawn = picture(
+        texts,
+        "means.head-means",
+        lambda title: figures.points(
             layers,
             means.values.ravel(),
-            names,
-            title="Mean activation of every head, by layer",
-            x_title="layer",
-            y_title="mean activation",
-            lines={"trend": _trend_line(layers, means.values.ravel())},
+            head_names(texts, means),
+            title=title,
+            x_title=texts("means.x"),
+            y_title=texts("means.y"),
+            lines={texts("means.line"): _trend_line(layers, means.values.ravel())},
         ),
-        "Each point is one head: the mean of its output before W_O over all tokens and "
-        "coordinates. A sloping line would mean that means drift with depth.",
     )
-    return Section(
-        "What mean ablation puts in",
-        ("Mean ablation replaces a head's output by these numbers, one for each head.",),
-        (picture,),
-    )
+    return section(texts, "means", (drawn,))
 
 
 def _trend_line(
@@ -238,43 +220,38 @@ def _trend_line(
     return ends, y.mean() + slope * (ends - x.mean())
 
 
-def _agreement_section(zeroed: Effects, averaged: Effects) -> Section:
-    zero, mean = _map(zeroed, "prob"), _map(averaged, "prob")
-    names = [f"layer {la}, head {h}" for la in zero.layer.values for h in zero["head"].values]
-    picture = Picture(
-        "zero-against-mean",
-        figures.points(
+def _agreement(data: Data[HeadAblation], texts: Texts) -> Section:
+    zero, mean = data.effect("zero", "prob"), data.effect("mean", "prob")
+    against = picture(
+        texts,
+        "agreement.zero-against-mean",
+        lambda title: figures.points(
             zero.values.ravel(),
             mean.values.ravel(),
-            names,
-            title="Effect on P(target): zero against mean",
-            x_title="zero: change of probability",
-            y_title="mean: change of probability",
+            head_names(texts, zero),
+            title=title,
+            x_title=texts("agreement.x"),
+            y_title=texts("agreement.y"),
             identity=True,
         ),
-        "Each point is one head. On the dashed line both methods have the same effect.",
     )
-    spread = Picture(
-        "by-layer",
-        figures.scatter(zeroed, "prob", title="zero: change of P(target), heads in layer order"),
-        "The same effects as in the first map, head after head. Points far from the line at 0 "
-        "are the heads that matter for this prediction.",
+    spread = picture(
+        texts,
+        "agreement.by-layer",
+        lambda title: figures.scatter(data.effects["zero"], "prob", title=title),
     )
-    return Section("Zero against mean", (), (picture, spread))
+    return section(texts, "agreement", (against, spread))
 
 
 STUDY = Study(
     name="head-ablation",
-    title="Head ablation: does one attention head hold the fact?",
-    question="Is there an attention head without which the model no longer knows the capital?",
-    method=(
-        "Every head of every layer is silenced alone, at all positions, where its output enters "
-        "the output projection (site z, before W_O mixes the heads). It is replaced once by "
-        "zero, and once by the mean of its own activations on this prompt. Each time the "
-        "probabilities of the target and of a contrast token are measured."
-    ),
-    published_on="gpt2",
-    cells="2 × 144",
-    prompt=PROMPT,
-    perform=perform,
+    parameters=HeadAblation,
+    tokens="Ber|lin| is| the| capital| of",
+    sites=("z",),
+    key_figure="zero-target",
+    sweeps=sweeps,
+    observe=observe,
+    claims=CLAIMS,
+    sections=sections,
+    numbers=numbers,
 )

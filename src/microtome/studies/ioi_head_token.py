@@ -7,7 +7,8 @@ states, then the k strongest heads together. The score is the difference of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,77 +19,50 @@ from microtome import figures, stats
 from microtome.effects import Effects
 from microtome.errors import PromptError
 from microtome.model.model import Model
-from microtome.prompts import Prompt
-from microtome.report import Picture, Section, Table
-from microtome.studies.study import Claim, Measured, Performance, Study
+from microtome.prompts import Encoded, Prompt
+from microtome.report import Section
+from microtome.studies.parameters import Parameters
+from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
+from microtome.studies.telling import picture, section, table
 from microtome.sweep import sweep
+from microtome.texts import Texts
 
-PROMPT = Prompt(
-    "When Sam and Sally went to the park, Sam gave a gift to",
-    donor="When Sam and Sally went to the park, Sally gave a gift to",
-    target=" Sally",
-    contrast=" Sam",
-)
 SCORE = "logit_diff"
 
-TINY = Claim(
-    "Single-head effects are tiny beside the patch of a whole hidden state.",
-    "Holds if the largest single-head effect is at most a quarter of the largest hidden-state one.",
-)
-LATE = Claim(
-    "Single-head effects are larger in the last third of the layers.",
-    "Holds if |effects| there are larger than before (Mann–Whitney, one-sided p < 0.05).",
-)
-BOTH_WAYS = Claim(
-    "Some heads raise the score and others lower it.",
-    "Holds if at least one head does each by more than 1 % of the largest single-head effect.",
-)
-EQUATION = Claim(
-    "A block's output is its input plus what attention and MLP add: x_out = x_in + ΔAttn + ΔMLP.",
-    "Holds if the largest deviation is rounding: at most 8 units in the last place of the largest "
-    "value.",
-    anywhere=True,
-)
+
+class IoiHeadToken(Parameters):
+    """As published."""
+
+    model: str = "gpt2-large"
+    prompt: str = "When Sam and Sally went to the park, Sam gave a gift to"
+    donor: str | None = "When Sam and Sally went to the park, Sally gave a gift to"
+    target: str | None = " Sally"
+    contrast: str | None = " Sam"
 
 
-def perform(model: Model, prompt: Prompt) -> Performance:
-    """Sweep heads and hidden states, patch groups, take the block apart, measure every claim."""
-    check_lengths(model, prompt)
-    heads = sweep(model, prompt, "patch L*.z.h*@-1", metrics=(SCORE, "top1"))
-    hidden = sweep(model, prompt, "patch L*.resid_post@-1", metrics=(SCORE, "top1"))
-    groups = patch_groups(model, prompt, heads)
-    parts = block_parts(model, prompt)
-    shares = head_shares(model, prompt)
-    return Performance(
-        effects={"heads": heads, "hidden": hidden},
-        sections=(
-            _heads_section(heads),
-            _hidden_section(heads, hidden),
-            _groups_section(groups, heads, hidden),
-            _block_section(parts, shares),
-        ),
-        measured=(
-            (TINY, measure_tiny(heads, hidden)),
-            (LATE, measure_late(_map(heads))),
-            (BOTH_WAYS, measure_both_ways(_map(heads))),
-            (EQUATION, measure_equation(parts)),
-        ),
-        numbers={
-            "cells": heads.n_cells,
-            "clean_score": float(heads.clean(SCORE)[0]),
-            "largest_head_effect": float(abs(_map(heads)).max()),
-            "largest_hidden_effect": float(abs(_map(hidden)).max()),
-            "scores_of_groups": groups.to_dict(orient="list"),
-            "largest_deviation": float(parts["deviation"].max()),
-        },
-    )
+def sweeps(parameters: IoiHeadToken) -> dict[str, Sweep]:
+    """Every head, and every hidden state, at the last token."""
+    return {
+        "heads": Sweep(("patch L*.z.h*@-1",), (SCORE, "top1")),
+        "hidden": Sweep(("patch L*.resid_post@-1",), (SCORE, "top1")),
+    }
 
 
-def check_lengths(model: Model, prompt: Prompt) -> None:
+def observe(
+    model: Model, prompt: Prompt, parameters: IoiHeadToken, effects: Mapping[str, Effects]
+) -> dict[str, Labelled]:
+    """Groups of heads patched together, the block taken apart, and each head's share."""
+    return {
+        "groups": patch_groups(model, prompt, effects["heads"]),
+        "parts": block_parts(model, prompt),
+        "shares": head_shares(model, prompt),
+    }
+
+
+def check_donor(encoded: Encoded) -> None:
     """Raise `PromptError` unless recipient and donor match token by token in length."""
-    [encoded] = model.encode(prompt)
     if encoded.donor is None:
-        raise PromptError("ioi-head-token patches from a donor: give one, with the names swapped.")
+        raise PromptError("This study patches from a donor: give one, with the names swapped.")
     if len(encoded.tokens) != len(encoded.donor):
         raise PromptError(
             f"Recipient and donor have {len(encoded.tokens)} and {len(encoded.donor)} tokens in "
@@ -99,21 +73,21 @@ def check_lengths(model: Model, prompt: Prompt) -> None:
 # ------------------------------------------------------------------------------------ the groups
 
 
-def patch_groups(model: Model, prompt: Prompt, heads: Effects) -> pd.DataFrame:
-    """Scores with the k strongest heads patched together, for k = 1, 2, 4, …, all.
+def patch_groups(model: Model, prompt: Prompt, heads: Effects) -> xr.DataArray:
+    """Scores with the k strongest heads patched together, ``[order, k]``, k = 1, 2, 4, …, all.
 
-    ``k``; ``strongest``: the heads with the largest effects either way; ``lowering``: those that
-    lower the score most, first.
+    In the order ``strongest`` come the heads with the largest effects either way; in
+    ``lowering``, those that lower the score most.
     """
-    effect = _map(heads).stack(cell=("layer", "head"))
+    effect = heads.delta(SCORE).isel(prompt=0, drop=True).stack(cell=("layer", "head"))
     orders = {"strongest": -np.abs(effect.values), "lowering": effect.values}
     places = list(effect["cell"].values)
     sizes = [2**n for n in range(len(places).bit_length()) if 2**n < len(places)] + [len(places)]
-    table: dict[str, list[float]] = {"k": [float(k) for k in sizes]}
-    for name, order in orders.items():
+    scores = []
+    for order in orders.values():
         ranked = [places[n] for n in np.argsort(order, kind="stable")]
-        table[name] = [_score_of_group(model, prompt, ranked[:k]) for k in sizes]
-    return pd.DataFrame(table).astype({"k": int})
+        scores.append([_score_of_group(model, prompt, ranked[:k]) for k in sizes])
+    return xr.DataArray(scores, {"order": list(orders), "k": sizes}, ("order", "k"))
 
 
 def _score_of_group(model: Model, prompt: Prompt, group: Sequence[tuple[int, int]]) -> float:
@@ -170,15 +144,11 @@ def head_shares(model: Model, prompt: Prompt) -> xr.DataArray:
 # --------------------------------------------------------------------------------- measurements
 
 
-def measure_tiny(heads: Effects, hidden: Effects) -> Measured:
+def measure_tiny(heads: xr.DataArray, hidden: xr.DataArray) -> Measured:
     """The largest single-head effect as a share of the largest hidden-state one."""
-    single, whole = (float(abs(_map(effects)).max()) for effects in (heads, hidden))
-    ratio = single / whole
-    return Measured(
-        f"largest single-head effect {single:.3g}, largest hidden-state effect {whole:.3g}: "
-        f"ratio {ratio:.2g}",
-        ratio <= 0.25,
-    )
+    single, whole = (float(abs(effect).max()) for effect in (heads, hidden))
+    ratio = single / whole if whole else np.inf
+    return Measured(ratio <= 0.25, ratio, {"single": single, "whole": whole, "ratio": ratio})
 
 
 def measure_late(effect: xr.DataArray) -> Measured:
@@ -187,11 +157,9 @@ def measure_late(effect: xr.DataArray) -> Measured:
     start = len(size) - -(-len(size) // 3)
     late, early = size[start:], size[:start]
     p = stats.larger(late, early)
-    return Measured(
-        f"mean |effect| {late.mean():.3g} from layer {start} on, {early.mean():.3g} before; "
-        f"p = {p:.2g} (n = {late.size} and {early.size})",
-        p < 0.05,
-    )
+    words = {"late": late.mean(), "early": early.mean(), "start": start, "p": p}
+    counts = {"n_late": late.size, "n_early": early.size}
+    return Measured(p < 0.05, late.mean() / early.mean(), words | counts)
 
 
 def measure_both_ways(effect: xr.DataArray) -> Measured:
@@ -199,8 +167,9 @@ def measure_both_ways(effect: xr.DataArray) -> Measured:
     threshold = 0.01 * float(abs(effect).max())
     raising, lowering = int((effect > threshold).sum()), int((effect < -threshold).sum())
     return Measured(
-        f"{raising} heads raise it and {lowering} lower it by more than {threshold:.2g}",
         raising > 0 and lowering > 0,
+        raising / max(raising + lowering, 1),
+        {"raising": raising, "lowering": lowering, "threshold": threshold},
     )
 
 
@@ -208,160 +177,156 @@ def measure_equation(parts: xr.Dataset) -> Measured:
     """The largest deviation of the block's addition, in units in the last place."""
     units = float((parts["deviation"] / parts["rounding"]).max())
     return Measured(
-        f"largest deviation {float(parts['deviation'].max()):.2g}: {units:.2g} units in the last "
-        "place",
-        units <= 8,
+        units <= 8, units, {"deviation": float(parts["deviation"].max()), "units": units}
     )
 
 
-def _map(effects: Effects) -> xr.DataArray:
-    return effects.delta(SCORE).isel(prompt=0, drop=True)
+CLAIMS: tuple[Claim[IoiHeadToken], ...] = (
+    Claim(
+        "tiny", lambda data: measure_tiny(data.effect("heads", SCORE), data.effect("hidden", SCORE))
+    ),
+    Claim("late", lambda data: measure_late(data.effect("heads", SCORE))),
+    Claim("both_ways", lambda data: measure_both_ways(data.effect("heads", SCORE))),
+    Claim("equation", lambda data: measure_equation(data.dataset("parts")), anywhere=True),
+)
+
+
+def numbers(data: Data[IoiHeadToken]) -> dict[str, Any]:
+    """The clean score, the largest effects, the groups' scores and the block's deviation."""
+    groups = data.array("groups")
+    return {
+        "clean_score": data.clean("heads", SCORE),
+        "largest_head_effect": float(abs(data.effect("heads", SCORE)).max()),
+        "largest_hidden_effect": float(abs(data.effect("hidden", SCORE)).max()),
+        "scores_of_groups": {
+            "k": groups["k"].values,
+            **{str(order): groups.sel(order=order).values for order in groups["order"].values},
+        },
+        "largest_deviation": float(data.dataset("parts")["deviation"].max()),
+    }
 
 
 # ------------------------------------------------------------------------------------- sections
 
 
-def _heads_section(heads: Effects) -> Section:
-    table = heads.top(heads.n_cells, SCORE)[["layer", "head", "clean", "edited", "effect"]]
-    ranked = table.sort_values("effect", kind="stable")
-    return Section(
-        "One head, one token",
-        (
-            f"Without edits the score is {float(heads.clean(SCORE)[0]):.3g} logits. In each cell "
-            "one head's output at the last token comes from the donor's run; everything else is "
-            "the recipient's own.",
-        ),
-        (
-            Picture(
-                "heads-map",
-                figures.heatmap(heads, SCORE, title="Effect of one head on the score"),
-                "Each square is one head patched at the last token. Red moves the score towards "
-                "the recipient's answer, blue towards the donor's.",
-            ),
-            Picture(
-                "heads-in-order",
-                figures.scatter(heads, SCORE, title="Effect of one head, in layer order"),
-                "The same effects, head after head, from the first layer to the last.",
-            ),
-        ),
-        (
-            Table("Heads that raise the score most", ranked[ranked["effect"] > 0][::-1].head(10)),
-            Table("Heads that lower the score most", ranked[ranked["effect"] < 0].head(10)),
-        ),
+def sections(data: Data[IoiHeadToken], texts: Texts) -> tuple[Section, ...]:
+    """The heads, the hidden states, groups of heads, and the block taken apart."""
+    return (
+        _heads(data, texts),
+        _hidden(data, texts),
+        _groups(data, texts),
+        _block(data, texts),
     )
 
 
-def _hidden_section(heads: Effects, hidden: Effects) -> Section:
-    edited = hidden.data[SCORE].isel(prompt=0)
-    strongest = _map(heads)
+def _heads(data: Data[IoiHeadToken], texts: Texts) -> Section:
+    heads = data.effects["heads"]
+    frame = data.effect("heads", SCORE).to_dataframe("effect").reset_index()
+    frame["edited"] = data.edited("heads", SCORE).values.ravel()
+    ranked = frame[["layer", "head", "edited", "effect"]].sort_values("effect", kind="stable")
+    raising, lowering = ranked[ranked["effect"] > 0][::-1], ranked[ranked["effect"] < 0]
+    return section(
+        texts,
+        "heads",
+        (
+            picture(
+                texts, "heads.heads-map", lambda title: figures.heatmap(heads, SCORE, title=title)
+            ),
+            picture(
+                texts,
+                "heads.heads-in-order",
+                lambda title: figures.scatter(heads, SCORE, title=title),
+            ),
+        ),
+        (
+            table(texts, "heads.raising", raising.head(10)),
+            table(texts, "heads.lowering", lowering.head(10)),
+        ),
+        clean=data.clean("heads", SCORE),
+    )
+
+
+def _hidden(data: Data[IoiHeadToken], texts: Texts) -> Section:
+    clean = data.clean("heads", SCORE)
+    strongest = data.effect("heads", SCORE)
     strongest = strongest.isel(head=abs(strongest).argmax("head"))
-    layers = hidden.data["layer"].values
-    return Section(
-        "A whole hidden state, for scale",
-        (
-            "The same patch on the whole hidden state after a layer replaces everything that the "
-            "model knows at the last token at that depth.",
-        ),
-        (
-            Picture(
-                "hidden-scores",
-                figures.series(
-                    {
-                        "hidden state patched": (layers, edited.values),
-                        "strongest head of the layer patched": (
-                            layers,
-                            (strongest + float(heads.clean(SCORE)[0])).values,
-                        ),
-                    },
-                    x_title="layer",
-                    y_title="score (logits)",
-                    title="Score after patching the last token",
-                    levels={"clean": float(hidden.clean(SCORE)[0]), "no preference": 0.0},
-                ),
-                "Where the curve of the hidden state crosses 0, the answer flips to the donor's.",
-            ),
+    edited = data.edited("hidden", SCORE)
+    layers = edited["layer"].values
+    lines = {
+        texts("hidden.whole"): (layers, edited.values),
+        texts("hidden.strongest"): (layers, (strongest + clean).values),
+    }
+    drawn = picture(
+        texts,
+        "hidden.hidden-scores",
+        lambda title: figures.series(
+            lines,
+            x_title=texts("hidden.x"),
+            y_title=texts("hidden.y"),
+            title=title,
+            levels={texts("hidden.clean"): clean, texts("hidden.even"): 0.0},
         ),
     )
+    return section(texts, "hidden", (drawn,))
 
 
-def _groups_section(groups: pd.DataFrame, heads: Effects, hidden: Effects) -> Section:
-    lowest = float(hidden.data[SCORE].min())
-    ks = groups["k"].to_numpy()
-    return Section(
-        "How many heads does it take?",
-        (
-            "The heads are ranked by their effect alone, and the first k are patched together, "
-            "at the last token.",
+def _groups(data: Data[IoiHeadToken], texts: Texts) -> Section:
+    groups = data.array("groups")
+    ks = groups["k"].values
+    orders = {str(order): groups.sel(order=order).values for order in groups["order"].values}
+    levels = {
+        texts("hidden.clean"): data.clean("heads", SCORE),
+        texts("groups.lowest"): float(data.edited("hidden", SCORE).min()),
+    }
+    drawn = picture(
+        texts,
+        "groups.groups",
+        lambda title: figures.series(
+            {texts(f"groups.{order}"): (ks, scores) for order, scores in orders.items()},
+            x_title=texts("groups.x"),
+            y_title=texts("hidden.y"),
+            title=title,
+            levels=levels,
+            log_x=True,
         ),
-        (
-            Picture(
-                "groups",
-                figures.series(
-                    {
-                        "largest effects first, either way": (ks, groups["strongest"].to_numpy()),
-                        "lowering the score first": (ks, groups["lowering"].to_numpy()),
-                    },
-                    x_title="heads patched together",
-                    y_title="score (logits)",
-                    title="Score with the k strongest heads patched",
-                    levels={
-                        "clean": float(heads.clean(SCORE)[0]),
-                        "hidden state, lowest": lowest,
-                    },
-                    log_x=True,
-                ),
-                "The dashed lines are the clean score and the lowest that a hidden-state patch "
-                "reached. The last point has every head of the model patched at the last token.",
-            ),
-        ),
-        (Table("Scores by the number of heads", groups),),
     )
+    frame = pd.DataFrame({"k": ks, **orders})
+    return section(texts, "groups", (drawn,), (table(texts, "groups.table", frame),))
 
 
-def _block_section(parts: xr.Dataset, shares: xr.DataArray) -> Section:
+def _block(data: Data[IoiHeadToken], texts: Texts) -> Section:
+    parts = data.dataset("parts")
     layers = parts["layer"].values
-    names = {"x_in": "input", "attn": "attention adds", "mlp": "MLP adds", "x_out": "output"}
-    lines = {label: (layers, parts[part].values) for part, label in names.items()}
-    return Section(
-        "What a block adds at the last token",
-        (
-            "x_out = x_in + ΔAttn + ΔMLP, in the clean run. The largest deviation over all layers "
-            f"is {float(parts['deviation'].max()):.2g}.",
-        ),
-        (
-            Picture(
-                "block-norms",
-                figures.series(
-                    lines, x_title="layer", y_title="L2 norm", title="The parts of each block"
-                ),
-                "The length of each part at the last token. Lengths do not add up, since the "
-                "parts point in different directions; the vectors do.",
-            ),
-            Picture(
-                "head-shares",
-                figures.matrix(
-                    shares, title="Norm of each head's share", unit="L2 norm", diverging=False
-                ),
-                "How long a vector each head writes into the residual stream at the last token. "
-                "A long vector need not matter for the score: compare the first map.",
-            ),
+    lines = {
+        texts(f"block.{part}"): (layers, parts[part].values)
+        for part in ("x_in", "attn", "mlp", "x_out")
+    }
+    norms = picture(
+        texts,
+        "block.block-norms",
+        lambda title: figures.series(
+            lines, x_title=texts("block.x"), y_title=texts("block.y"), title=title
         ),
     )
+    shares = picture(
+        texts,
+        "block.head-shares",
+        lambda title: figures.matrix(data.array("shares"), title=title, unit=texts("block.y")),
+    )
+    return section(texts, "block", (norms, shares), deviation=float(parts["deviation"].max()))
 
 
 STUDY = Study(
     name="ioi-head-token",
-    title="Indirect object: one head, one token",
-    question="Which attention heads, at the last token alone, carry who gets the gift?",
-    method=(
-        "The model reads a sentence in which one of two people gives something to the other, and "
-        "a donor sentence with the roles swapped. One head's output (site z, before W_O) at the "
-        "last token is taken from the donor's run, for every head of every layer. The score is "
-        "the logit of the right name minus that of the other, beside the same patch on the whole "
-        "hidden state."
-    ),
-    published_on="gpt2-large",
-    cells="720",
-    prompt=PROMPT,
-    perform=perform,
+    parameters=IoiHeadToken,
+    tokens="When| Sam| and| Sally| went| to| the| park|,| Sam| gave| a| gift| to",
+    donor_tokens="When| Sam| and| Sally| went| to| the| park|,| Sally| gave| a| gift| to",
+    sites=("z",),
+    key_figure="heads-map",
+    sweeps=sweeps,
+    observe=observe,
+    check=check_donor,
+    claims=CLAIMS,
+    sections=sections,
+    numbers=numbers,
 )

@@ -1,97 +1,212 @@
-"""What a study is: a published experiment with its claims, each measured and judged."""
+"""What a study is: a published experiment with its claims, each measured and judged.
+
+A study says what is swept (`Study.sweeps`), what is looked at besides (`Study.observe`), how each
+claim is measured on the data (`Claim.measure`), and what its report shows (`Study.sections`). Its
+texts stand in ``texts/<name>.yaml``. Running, judging, many prompts, languages and files are the
+framework's work.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
 
+import xarray as xr
+
+from microtome.edits import Edit
 from microtome.effects import Effects
 from microtome.model.model import Model
-from microtome.prompts import Prompt
-from microtome.report import Finding, Section
+from microtome.prompts import Encoded, Prompt
+from microtome.report import Section
+from microtome.studies.parameters import Parameters
+from microtome.texts import Texts, catalogue
 
-
-class Measured(NamedTuple):
-    """A claim held against data: the measured value in words, and whether the claim holds."""
-
-    text: str
-    holds: bool
+P = TypeVar("P", bound=Parameters)
+Labelled = xr.DataArray | xr.Dataset
+PROMPT = "prompt"
 
 
 @dataclass(frozen=True)
-class Claim:
+class Measured:
+    """A claim held against the data of one prompt.
+
+    Attributes:
+        holds: whether the claim does, by its rule.
+        value: the number that decides, or the nearest to it; compared from prompt to prompt.
+        words: what the text ``claims.<name>.measured`` is filled with: numbers, `Estimate`\\ s,
+            and texts without a language (token texts, ``"3 … 5"``).
+        wording: another text under ``claims.<name>`` than ``measured``, where there is nothing to
+            fill in.
+    """
+
+    holds: bool
+    value: float
+    words: Mapping[str, Any] = field(default_factory=dict)
+    wording: str = "measured"
+
+
+@dataclass(frozen=True)
+class Claim(Generic[P]):
     """What the published experiment reports.
 
     Attributes:
-        text: the claim.
-        rule: when it counts as holding, in words.
+        name: its key: ``claims.<name>`` has ``text`` (the claim), ``rule`` (when it counts as
+            holding), ``measured`` and ``value`` (what the deciding number is).
+        measure: the data of one prompt → what was measured.
         anywhere: it can be judged on any model and prompt. A claim that is not is judged only
             where it was made; elsewhere its measured value is shown without a verdict.
     """
 
-    text: str
-    rule: str
+    name: str
+    measure: Callable[[Data[P]], Measured]
     anywhere: bool = False
 
-    def judge(self, measured: Measured, comparable: bool) -> Finding:
-        """The claim with what was measured, and the verdict if there can be one."""
-        verdict = "not comparable on this model"
-        if comparable or self.anywhere:
-            verdict = "holds" if measured.holds else "does not hold"
-        return Finding(self.text, measured.text, verdict, self.rule)
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep of a study, as `microtome.sweep` takes it."""
+
+    edits: tuple[Edit | str, ...]
+    metrics: tuple[str, ...]
+    over: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Performance:
-    """What a study did on one model.
+class Data(Generic[P]):
+    """What a study has measured, on one prompt or several.
 
     Attributes:
+        model: the model.
+        parameters: what the study was told.
+        encoded: the prompts, in the model's tokens.
         effects: its sweeps, by name.
-        sections: text, figures and tables of the report, in order.
-        measured: every claim with what was measured, in the order of the claims.
-        numbers: what the summary keeps.
+        observed: what it looked at besides, by name; ``prompt`` is the first dimension.
     """
 
+    model: Model
+    parameters: P
+    encoded: tuple[Encoded, ...]
     effects: Mapping[str, Effects]
-    sections: tuple[Section, ...]
-    measured: tuple[tuple[Claim, Measured], ...]
-    numbers: Mapping[str, Any]
+    observed: Mapping[str, Labelled]
+
+    def of(self, prompt: int) -> Data[P]:
+        """The same for one prompt alone."""
+        at = {PROMPT: [prompt]}
+        return replace(
+            self,
+            encoded=(self.encoded[prompt],),
+            effects={name: Effects(e.data.isel(at)) for name, e in self.effects.items()},
+            observed={name: array.isel(at) for name, array in self.observed.items()},
+        )
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one prompt."""
+        return len(self.encoded) > 1
+
+    def effect(self, sweep: str, metric: str) -> xr.DataArray:
+        """The effects of a sweep on a metric, averaged over the prompts."""
+        return self.effects[sweep].delta(metric).mean(PROMPT, keep_attrs=True)
+
+    def edited(self, sweep: str, metric: str) -> xr.DataArray:
+        """A metric in the cells of a sweep, averaged over the prompts."""
+        return self.effects[sweep].data[metric].mean(PROMPT, keep_attrs=True)
+
+    def clean(self, sweep: str, metric: str) -> float:
+        """A metric without edits, averaged over the prompts."""
+        return float(self.effects[sweep].clean(metric).mean())
+
+    def array(self, name: str) -> xr.DataArray:
+        """What was observed under a name, averaged over the prompts."""
+        found = self.observed[name]
+        assert isinstance(found, xr.DataArray), f"{name} is a dataset"
+        return found.mean(PROMPT, keep_attrs=True)
+
+    def dataset(self, name: str) -> xr.Dataset:
+        """The same where several variables were observed together."""
+        found = self.observed[name]
+        assert isinstance(found, xr.Dataset), f"{name} is an array"
+        return found.mean(PROMPT, keep_attrs=True)
+
+    def each(self, sweep: str, metric: str) -> xr.DataArray:
+        """A metric in the cells of a sweep, prompt by prompt."""
+        return self.effects[sweep].data[metric]
+
+
+Observe = Callable[[Model, Prompt, Any, Mapping[str, Effects]], Mapping[str, Labelled]]
+
+
+def observe_nothing(
+    model: Model, prompt: Prompt, parameters: Any, effects: Mapping[str, Effects]
+) -> Mapping[str, Labelled]:
+    """For a study whose sweeps say it all."""
+    return {}
+
+
+def accept(encoded: Encoded) -> None:
+    """For a study that takes any prompt that its sweeps take."""
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Generic[P]):
     """A published experiment as one command.
 
     Attributes:
-        name: how the command line calls it.
-        title: of its report.
-        question: what it asks, in plain words.
-        method: how, in a few sentences.
-        published_on: the checkpoint of the published experiment, its default model.
-        cells: how many cells it has there, in words.
-        prompt: as published.
-        perform: runs it on a model with a prompt.
+        name: how the command line calls it; its texts are ``texts/<name>.yaml``.
+        parameters: what it can be told, with the published values as defaults.
+        tokens: the published prompt in GPT-2's tokens, with ``|`` between them: what its cost is
+            predicted from.
+        donor_tokens: likewise of the donor; empty where there is none.
+        sites: where in a block its edits sit, for the drawing.
+        key_figure: the picture that stands for it on the index page.
+        sweeps: its parameters → its sweeps by name. Pure: nothing is run.
+        observe: looks at what no sweep measures, for one prompt: model, prompt, parameters, and
+            that prompt's effects → arrays by name, without the dimension ``prompt``.
+        claims: what was published, in order.
+        sections: the data and the texts → text, figures and tables of the report.
+        numbers: the data → what the summary keeps besides.
+        check: raises `PromptError` for a prompt that it cannot take.
+        also_on: other checkpoints that it was published on.
     """
 
     name: str
-    title: str
-    question: str
-    method: str
-    published_on: str
-    cells: str
-    prompt: Prompt
-    perform: Callable[[Model, Prompt], Performance]
+    parameters: type[P]
+    tokens: str
+    sites: tuple[str, ...]
+    key_figure: str
+    sweeps: Callable[[P], Mapping[str, Sweep]]
+    claims: tuple[Claim[P], ...]
+    sections: Callable[[Data[P], Texts], tuple[Section, ...]]
+    numbers: Callable[[Data[P]], Mapping[str, Any]]
+    observe: Observe = observe_nothing
+    check: Callable[[Encoded], None] = accept
+    donor_tokens: str = ""
+    also_on: tuple[str, ...] = ()
 
-    def comparable(self, model: Model, prompt: Prompt) -> bool:
-        """Whether this is the published checkpoint and prompt, so that claims can be judged.
+    @property
+    def published(self) -> P:
+        """The parameters as published."""
+        return self.parameters()  # type: ignore[call-arg]  # every study has its defaults
 
-        A local directory has the hub id's name at most by coincidence, so it does not count.
+    def texts(self, lang: str) -> Texts:
+        """Its texts in one language, and those that all studies share."""
+        package = "microtome.studies.texts"
+        own, common = catalogue(package, f"{self.name}.yaml"), catalogue(package, "common.yaml")
+        return Texts(lang, MappingProxyType({**common, **own}))
+
+    def comparable(self, model: Model, parameters: P) -> bool:
+        """Whether this is a published checkpoint with the published parameters.
+
+        Claims can be judged there. A local directory has the hub id's name at most by
+        coincidence, so it does not count.
         """
-        published = {self.published_on, f"openai-community/{self.published_on}"}
+        names = (self.published.model, *self.also_on)
+        published = {full for name in names for full in (name, f"openai-community/{name}")}
         return (
             model.name in published
             and not Path(model.name).is_dir()
-            and prompt.as_dict() == self.prompt.as_dict()
+            and not parameters.differences()
         )

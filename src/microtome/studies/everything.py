@@ -1,0 +1,78 @@
+"""All studies on one model, and the page that leads to their reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from microtome.errors import MicrotomeError
+from microtome.model.load import load
+from microtome.model.model import Model
+from microtome.report import Card, Index, render_index
+from microtome.studies.perform import Result, Tell, cells_of, perform, silent
+from microtome.studies.study import Study
+
+INDEX = "index.html"
+
+
+def run_all(
+    studies: Iterable[Study[Any]],
+    model: str | Path | Model,
+    out: str | Path,
+    lang: str = "en",
+    tell: Tell = silent,
+) -> Mapping[str, Result | MicrotomeError]:
+    """Run studies with their published parameters, each to its own folder, and write the index.
+
+    A study that cannot run on this model does not stop the others; its card says why.
+
+    Args:
+        studies: which.
+        model: a loaded model or what `load` takes.
+        out: the folder; a study's report is ``<out>/<name>/report.html``.
+        lang: of the reports and the index.
+        tell: takes a line whenever a step begins.
+
+    Returns:
+        Name → the result, or why there is none.
+    """
+    loaded = model if isinstance(model, Model) else load(model)
+    chosen = list(studies)
+    done: dict[str, Result | MicrotomeError] = {}
+    cards = []
+    for number, study in enumerate(chosen, 1):
+        tell(f"[{number}/{len(chosen)}] {study.name}")
+        folder = Path(out) / study.name
+        try:
+            result = perform(study, {"lang": lang}, loaded, folder, tell)
+        except MicrotomeError as error:
+            done[study.name] = error
+            tell(f"{study.name} did not run: {error}")
+            cards.append(_failed(study, lang, error))
+        else:
+            done[study.name] = result
+            cards.append(_card(study, result, folder))
+    Path(out).mkdir(parents=True, exist_ok=True)  # which no study has done if none could run
+    page = render_index(Index(loaded.name, tuple(cards), lang))
+    (Path(out) / INDEX).write_text(page, encoding="utf-8")
+    return done
+
+
+def _card(study: Study[Any], result: Result, folder: Path) -> Card:
+    [key] = [one for one in result.document.pictures if one.name == study.key_figure]
+    return Card(
+        title=result.document.title,
+        question=result.document.question,
+        href=f"{study.name}/report.html",
+        thumbnail=(folder / "figures" / f"{key.name}.png").read_bytes(),
+        caption=key.caption,
+        findings=result.findings,
+        cells=cells_of(result.data),
+        seconds=result.seconds,
+    )
+
+
+def _failed(study: Study[Any], lang: str, error: MicrotomeError) -> Card:
+    texts = study.texts(lang)
+    return Card(title=texts("title"), question=texts("question"), failure=str(error))

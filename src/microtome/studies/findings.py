@@ -1,0 +1,118 @@
+"""Claims judged, on one prompt or on many."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from microtome.figures.view import visible_line
+from microtome.report import Finding, Section
+from microtome.stats import Estimate
+from microtome.studies import telling
+from microtome.studies.study import Claim, Data, Measured
+from microtome.texts import Texts
+
+Table = Mapping[str, Sequence[Measured]]
+"""Claim's name → what was measured on each prompt."""
+
+
+def measure(claims: Sequence[Claim[Any]], data: Data[Any]) -> Table:
+    """Every claim on every prompt."""
+    each = [data.of(n) for n in range(len(data.encoded))]
+    return {claim.name: [claim.measure(one) for one in each] for claim in claims}
+
+
+def judge(
+    claims: Sequence[Claim[Any]], measured: Table, comparable: bool, texts: Texts
+) -> tuple[Finding, ...]:
+    """Every claim with what was measured, and the verdict where there can be one.
+
+    Over several prompts a claim holds if it does on each.
+    """
+    findings = []
+    for claim in claims:
+        found, key = measured[claim.name], f"claims.{claim.name}"
+        verdict = "not comparable on this model"
+        if comparable or claim.anywhere:
+            verdict = "holds" if all(one.holds for one in found) else "does not hold"
+        findings.append(
+            Finding(texts(f"{key}.text"), _shown(key, found, texts), verdict, texts(f"{key}.rule"))
+        )
+    return tuple(findings)
+
+
+def _shown(key: str, found: Sequence[Measured], texts: Texts) -> str:
+    if len(found) == 1:
+        return texts(f"{key}.{found[0].wording}", **found[0].words)
+    return texts(
+        "over_prompts.measured",
+        holds=sum(one.holds for one in found),
+        n=len(found),
+        value=texts(f"{key}.value"),
+        mean=telling.mean_of([one.value for one in found]),
+    )
+
+
+def by_prompt(
+    claims: Sequence[Claim[Any]], measured: Table, data: Data[Any], texts: Texts
+) -> Section:
+    """What each claim's number is on each prompt, and over them."""
+    labels = [texts(f"claims.{claim.name}.value") for claim in claims]
+    rows = [
+        {
+            texts("columns.prompt"): visible_line(one.prompt.text),
+            **{
+                label: float(measured[claim.name][n].value)
+                for label, claim in zip(labels, claims, strict=True)
+            },
+        }
+        for n, one in enumerate(data.encoded)
+    ]
+    means = []
+    for label, claim in zip(labels, claims, strict=True):
+        found = measured[claim.name]
+        mean = telling.mean_of([one.value for one in found])
+        means.append(
+            {
+                "value": label,
+                "mean": mean.value,
+                "low": mean.low,
+                "high": mean.high,
+                "n": mean.n,
+                "holds_on": sum(one.holds for one in found),
+            }
+        )
+    return telling.section(
+        texts,
+        "over_prompts",
+        tables=(
+            telling.table(texts, "over_prompts.means", pd.DataFrame(means)),
+            telling.table(texts, "over_prompts.each", pd.DataFrame(rows)),
+        ),
+        n=len(data.encoded),
+    )
+
+
+def numbers(measured: Table) -> dict[str, Any]:
+    """What the summary keeps of each claim: per prompt, whether it holds, and its numbers."""
+    return {
+        name: [
+            {
+                "holds": bool(one.holds),
+                "value": float(one.value),
+                **{word: _number(value) for word, value in one.words.items()},
+            }
+            for one in found
+        ]
+        for name, found in measured.items()
+    }
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, Estimate):
+        return dataclasses.asdict(value)
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,225 @@
+"""A study, step by step: read the parameters, load, fit, sweep, observe, measure, judge, tell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from microtome import provenance
+from microtome.effects import Effects
+from microtome.errors import StudyError
+from microtome.model.load import load
+from microtome.model.model import Model
+from microtome.prompts import Prompt
+from microtome.report import Document, Finding, TokenRow, write_folder
+from microtome.studies import again, findings
+from microtome.studies.checkpoints import CHECKPOINTS
+from microtome.studies.parameters import Adapted, Parameters, read_config
+from microtome.studies.study import PROMPT, Data, Labelled, Study
+from microtome.sweep import sweep
+from microtome.texts import Texts
+
+SHOWN_PROMPTS = 3
+"""How many prompts are shown token by token."""
+
+Tell = Callable[[str], None]
+"""Takes a line about how far a study is."""
+
+
+def silent(line: str) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study gives.
+
+    Attributes:
+        study: the study.
+        data: its sweeps and what it looked at besides.
+        findings: its claims with what was measured, and verdicts.
+        document: its report.
+        summary: the numbers kept.
+        seconds: how long it took, without loading the model and writing files.
+    """
+
+    study: Study[Any]
+    data: Data[Any]
+    findings: tuple[Finding, ...]
+    document: Document
+    summary: Mapping[str, Any]
+    seconds: float
+
+    @property
+    def effects(self) -> Mapping[str, Effects]:
+        """Its sweeps, by name."""
+        return self.data.effects
+
+
+def perform(
+    study: Study[Any],
+    given: Mapping[str, Any],
+    model: str | Path | Model | None = None,
+    out: str | Path | None = None,
+    tell: Tell = silent,
+) -> Result:
+    """Run a study; see `microtome.studies.run`."""
+    asked = study.parameters.of(study.name, _given(given, model))
+    loaded = model if isinstance(model, Model) else load(asked.model)
+    published = CHECKPOINTS[study.published.model]
+    parameters, adapted = asked.fit(study.name, loaded.name, loaded.anatomy.dims, published)
+    texts = study.texts(parameters.lang)
+    began = time.perf_counter()
+    data = collect(study, loaded, parameters, tell)
+    measured = findings.measure(study.claims, data)
+    comparable = study.comparable(loaded, parameters)
+    judged = findings.judge(study.claims, measured, comparable, texts)
+    document = _document(study, data, judged, measured, adapted, texts)
+    seconds = time.perf_counter() - began
+    summary = {
+        "study": study.name,
+        "model": provenance.of_model(loaded),
+        "parameters": parameters.plain(),
+        "prompts": [one.prompt.as_dict() for one in data.encoded],
+        "cells": cells_of(data),
+        "seconds": round(seconds, 3),
+        **study.numbers(data),
+        "claims": findings.numbers(measured),
+        **provenance.of_machine(),
+    }
+    if out is not None:
+        tell(f"{study.name}: figures and report")
+        write_folder(Path(out), data.effects, document, summary)
+    return Result(study, data, judged, document, summary, seconds)
+
+
+def given_in(config: str | Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a YAML file, with these in their place; ``study`` is left in.
+
+    A `Prompt` given as ``prompt`` replaces the published one with all that belongs to it.
+    """
+    fields = read_config(config) if config is not None else {}
+    for name, value in given.items():
+        if isinstance(value, Prompt) and name == "prompt":
+            whole: dict[str, Any] = {
+                "text": None,
+                "target": None,
+                "contrast": None,
+                "donor": None,
+                "roles": {},
+            }
+            whole |= value.as_dict()
+            fields |= {"prompt": whole.pop("text"), **whole}
+        else:
+            fields[name] = value
+    return fields
+
+
+def _given(given: Mapping[str, Any], model: str | Path | Model | None) -> dict[str, Any]:
+    if model is None:
+        return dict(given)
+    return {**given, "model": model.name if isinstance(model, Model) else str(model)}
+
+
+def collect(study: Study[Any], model: Model, parameters: Parameters, tell: Tell) -> Data[Any]:
+    """Run a study's sweeps and look at what no sweep measures.
+
+    Raises:
+        StudyError, PromptError, MetricError: a prompt does not fit the model or the study.
+    """
+    prompts = parameters.as_prompts()
+    encoded = model.encode(prompts)
+    for one in encoded:
+        study.check(one)
+    effects = {}
+    for name, asked in study.sweeps(parameters).items():
+        tell(f"{study.name}: sweep {name}")
+        effects[name] = sweep(model, prompts, asked.edits, metrics=asked.metrics, over=asked.over)
+    seen = []
+    for number, prompt in enumerate(prompts):
+        tell(f"{study.name}: prompt {number + 1} of {len(prompts)}, what no sweep measures")
+        own = {n: Effects(e.data.isel({PROMPT: [number]})) for n, e in effects.items()}
+        seen.append(study.observe(model, prompt, parameters, own))
+    return Data(model, parameters, encoded, effects, _together(seen))
+
+
+def cells_of(data: Data[Any]) -> int:
+    """How many cells a study's sweeps have."""
+    return sum(effects.n_cells for effects in data.effects.values())
+
+
+def _together(seen: Iterable[Mapping[str, Labelled]]) -> dict[str, Labelled]:
+    """What was observed on each prompt, along ``prompt``."""
+    several = list(seen)
+    along = xr.DataArray(range(len(several)), dims=PROMPT, name=PROMPT)
+    together: dict[str, Labelled] = {}
+    for name in several[0]:
+        each: list[Any] = [one[name] for one in several]
+        try:
+            together[name] = xr.concat(each, along, join="exact")
+        except ValueError as error:
+            raise StudyError(f"The prompts cannot be laid side by side: {error}") from error
+    return together
+
+
+# ---------------------------------------------------------------------------------- the document
+
+
+def _document(
+    study: Study[Any],
+    data: Data[Any],
+    judged: tuple[Finding, ...],
+    measured: findings.Table,
+    adapted: tuple[Adapted, ...],
+    texts: Texts,
+) -> Document:
+    n = len(data.encoded)
+    method = [texts("method"), *(_adapted(one, texts) for one in adapted)]
+    if data.several:
+        method.append(texts("averaged", n=n))
+    sections = study.sections(data, texts)
+    if data.several:
+        sections = (*sections, findings.by_prompt(study.claims, measured, data, texts))
+    return Document(
+        title=texts("title"),
+        question=texts("question"),
+        method="\n\n".join(method),
+        sections=sections,
+        findings=judged,
+        snippets=again.snippets(study.name, data.parameters, texts),
+        provenance={
+            "study": study.name,
+            "parameters": data.parameters.plain(),
+            "model": provenance.of_model(data.model),
+            "engines": {name: one.provenance["engine"] for name, one in data.effects.items()},
+            "cells": cells_of(data),
+            **provenance.of_machine(),
+        },
+        tokens=tuple(_token_rows(data)),
+        n_prompts=n,
+        sites=study.sites,
+        lang=texts.lang,
+    )
+
+
+def _adapted(one: Adapted, texts: Texts) -> str:
+    return texts(
+        "adapted",
+        name=one.name,
+        published=one.published,
+        last=one.of - 1,
+        here=one.here,
+        last_here=one.of_here - 1,
+    )
+
+
+def _token_rows(data: Data[Any]) -> Iterable[TokenRow]:
+    for one in data.encoded[:SHOWN_PROMPTS]:
+        yield TokenRow("recipient", one.tokens.pieces)
+        if one.donor is not None:
+            yield TokenRow("donor", one.donor.pieces)

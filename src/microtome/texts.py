@@ -1,0 +1,135 @@
+"""Texts in several languages, side by side in one YAML file.
+
+A file nests names; a leaf holds the same text in every language, with places to fill in::
+
+    heads:
+      title:
+        en: Effect of one head in {layers} layers
+        vi: Tác động của từng đầu chú ý trong {layers} tầng
+"""
+
+from __future__ import annotations
+
+import string
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import yaml
+
+from microtome.errors import TextError, did_you_mean, listing
+from microtome.stats import Estimate
+
+LANGUAGES: Mapping[str, str] = {"en": "English", "vi": "Tiếng Việt"}
+"""Code → name of each language that every text is written in; the first is the default."""
+
+Entries = Mapping[str, Mapping[str, str]]
+"""Dotted key → language → text."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts in one language, by dotted key.
+
+    Attributes:
+        lang: the language's code.
+        entries: every text in every language.
+        used: how often each key was asked for.
+
+    >>> texts = Texts("vi", {"n": {"en": "{n} heads", "vi": "{n} đầu chú ý"}})
+    >>> texts("n", n=3)
+    '3 đầu chú ý'
+    """
+
+    lang: str
+    entries: Entries
+    used: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.lang not in LANGUAGES:
+            raise TextError(
+                f"There is no language {self.lang!r}; there are: {listing(LANGUAGES)}."
+                f"{did_you_mean(self.lang, LANGUAGES)}"
+            )
+
+    def __call__(self, key: str, /, **values: Any) -> str:
+        """The text of a key with its places filled in.
+
+        A minus is written as one (−), and an `Estimate` with its interval and n.
+
+        Raises:
+            TextError: there is no such key, or a place has no value.
+        """
+        if key not in self.entries:
+            raise TextError(f"There is no text {key!r}.{did_you_mean(key, self.entries)}")
+        self.used[key] += 1
+        shown = {
+            name: self.estimate(value) if isinstance(value, Estimate) else value
+            for name, value in values.items()
+        }
+        try:
+            return _FILLER.vformat(self.entries[key][self.lang], (), shown)
+        except (KeyError, ValueError, TypeError) as error:
+            raise TextError(f"The text {key!r} cannot be filled with {shown}: {error}.") from error
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.entries
+
+    def estimate(self, one: Estimate) -> str:
+        """An estimate with its interval and n, or why it has none."""
+        if np.isnan(one.low) or np.isnan(one.high):
+            return self("estimate.alone", value=one.value, n=one.n)
+        return self("estimate.interval", value=one.value, low=one.low, high=one.high, n=one.n)
+
+
+def places(text: str) -> Counter[str]:
+    """The places of a text that are filled in, with their formats.
+
+    >>> sorted(places("{n} of {p:.2g}"))
+    ['n', 'p:.2g']
+    """
+    found = string.Formatter().parse(text)
+    return Counter(
+        name + (f":{form}" if form else "") for _, name, form, _ in found if name is not None
+    )
+
+
+@cache
+def catalogue(package: str, name: str) -> Entries:
+    """The texts of a YAML file that lies in a package.
+
+    Raises:
+        TextError: a text lacks a language, or its languages have different places.
+    """
+    where = files(package).joinpath(name)
+    entries = dict(_leaves(yaml.safe_load(where.read_text(encoding="utf-8"))))
+    for key, leaf in entries.items():
+        if set(leaf) != set(LANGUAGES) or not all(isinstance(t, str) for t in leaf.values()):
+            raise TextError(f"{name}: {key} needs one text in each of {listing(LANGUAGES)}.")
+        if len({frozenset(places(text).items()) for text in leaf.values()}) > 1:
+            raise TextError(f"{name}: {key} has not the same places in all languages.")
+    return entries
+
+
+def _leaves(node: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, dict[str, str]]]:
+    for name, below in node.items():
+        if not isinstance(below, Mapping):
+            raise TextError(f"{under}{name} is not under a language.")
+        if LANGUAGES.keys() & below.keys():
+            yield f"{under}{name}", dict(below)
+        else:
+            yield from _leaves(below, f"{under}{name}.")
+
+
+class _Filler(string.Formatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        text = format(value, format_spec)
+        return text.replace("-", "−") if isinstance(value, Real) else text
+
+
+_FILLER = _Filler()

@@ -1,0 +1,124 @@
+"""What the studies say: every text in both languages, none missing, none left over."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+
+from microtome import studies
+from microtome.report import VERDICTS, texts_of
+from microtome.studies import STUDIES
+from microtome.studies.study import Study
+from microtome.texts import LANGUAGES, Texts, catalogue, places
+
+PACKAGE = "microtome.studies.texts"
+CATALOGUES = [(PACKAGE, name) for name in ("common.yaml", *(f"{s}.yaml" for s in STUDIES))]
+CATALOGUES.append(("microtome.report", "texts.yaml"))
+VIETNAMESE = re.compile(
+    r"[ăâđêôơưàáạảãèéẹẻẽìíịỉĩòóọỏõùúụủũỳýỵỷỹấầẩẫậếềểễệốồổỗộớờởỡợứừửữựắằẳẵặ]", re.I
+)
+PROMPTS = {
+    "ioi": [
+        {
+            "text": f"When {a} and {b} went to the park, {a} gave a gift to",
+            "donor": f"When {a} and {b} went to the park, {b} gave a gift to",
+            "target": f" {b}",
+            "contrast": f" {a}",
+        }
+        for a, b in (("Sam", "Sally"), ("Sally", "Sam"), ("Sam", "Mary"))
+    ],
+    "facts": [
+        {"text": f"{city} is the capital of", "target": land, "contrast": " Spain"}
+        for city, land in (("Berlin", " Germany"), ("Paris", " France"), ("Rome", " Italy"))
+    ],
+}
+
+
+def prompts_of(name: str) -> list[dict[str, str]]:
+    return PROMPTS["ioi" if name.startswith("ioi") else "facts"]
+
+
+def test_there_is_a_file_for_each_study_and_no_other():
+    found = {path.name for path in files(PACKAGE).iterdir() if path.name.endswith(".yaml")}
+    assert found == {"common.yaml", *(f"{name}.yaml" for name in STUDIES)}
+
+
+@pytest.mark.parametrize(("package", "name"), CATALOGUES, ids=[name for _, name in CATALOGUES])
+def test_every_key_is_in_both_languages_with_the_same_places(package, name):
+    for key, leaf in catalogue(package, name).items():
+        assert set(leaf) == set(LANGUAGES), key
+        assert all(text.strip() for text in leaf.values()), key
+        assert places(leaf["en"]) == places(leaf["vi"]), key
+        assert not VIETNAMESE.search(leaf["en"]), key
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_long_texts_are_translated(name):
+    for key, leaf in catalogue(PACKAGE, f"{name}.yaml").items():
+        if len(leaf["en"].split()) >= 5:
+            assert VIETNAMESE.search(leaf["vi"]), key
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_every_verdict_has_its_words(lang, verdict):
+    assert texts_of(lang)(f"verdicts.{verdict}")
+
+
+@pytest.fixture(scope="module")
+def used(nano):
+    """Every text that a study asks for, on one prompt and on three, in both languages."""
+
+    def asked(name: str) -> set[str]:
+        found: set[str] = set()
+        original = Study.texts
+
+        def watched(self: Study, lang: str) -> Texts:
+            texts = original(self, lang)
+            texts.used.update(found)
+            spied.append(texts)
+            return texts
+
+        spied: list[Texts] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Study, "texts", watched)
+            studies.run(name, model=nano)
+            studies.run(name, model=nano, lang="vi", prompts=prompts_of(name))
+        return {key for texts in spied for key in texts.used}
+
+    return asked
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_no_text_is_left_over(name, used):
+    """What is not asked for in a run is a claim's other wording or a parameter's description."""
+    own = set(catalogue(PACKAGE, f"{name}.yaml"))
+    spare = {key for key in own - used(name) if not key.startswith("parameters.")}
+    claims = {f"claims.{claim.name}" for claim in STUDIES[name].claims}
+    assert all(key.rpartition(".")[0] in claims for key in spare), spare
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_parameter_and_claim_has_its_texts(name):
+    study = STUDIES[name]
+    texts = study.texts("en")
+    for parameter in study.parameters.model_fields:
+        assert f"parameters.{parameter}" in texts
+    for claim in study.claims:
+        for part in ("text", "rule", "measured", "value"):
+            assert f"claims.{claim.name}.{part}" in texts
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_vietnamese_report_is_vietnamese(name, nano, tmp_path):
+    done = studies.run(name, model=nano, out=tmp_path / "out", lang="vi")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert '<html lang="vi">' in page
+    assert "Các khẳng định" in page
+    for said in (done.document.title, *(s.title for s in done.document.sections)):
+        assert VIETNAMESE.search(said), said
+    for one in done.document.pictures:
+        titles = (one.figure.layout.xaxis.title.text, one.figure.layout.yaxis.title.text)
+        assert not {"layer", "head", "cells", "factor"} & set(titles), one.name
