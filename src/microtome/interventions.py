@@ -189,25 +189,41 @@ class Sources:
             low, high = wanted.get((found.site, layer), (first, last))
             wanted[found.site, layer] = min(low, first), max(high, last)
 
-    def hold(self, encoded: Iterable[Encoded], at_once: int = 1) -> None:
-        """Record the donors of some prompts, several in a pass, and forget others."""
-        donors = {one.donor: None for one in encoded if one.donor in self._wanted}
-        self._held = {}
-        for _, alike in groupby(sorted(donors, key=len), key=len):
-            texts = list(alike)
-            for first in range(0, len(texts), at_once):
-                some = texts[first : first + at_once]
-                self._held.update(self._recorded(some))
+    def donors(self, encoded: Iterable[Encoded]) -> list[Tokens]:
+        """The donors of some prompts that an edit asks for, each once."""
+        return list({one.donor: None for one in encoded if one.donor in self._wanted})
 
-    def _recorded(self, texts: Sequence[Tokens]) -> dict[Tokens, Mapping[Place, Tensor]]:
-        """What is wanted of texts of one length, from one pass."""
+    def hold(self, texts: Sequence[Tokens], at_once: int) -> None:
+        """Record donors, several of one length in a pass, and forget others."""
+        self._held = {}
+        for _, alike in groupby(sorted(texts, key=len), key=len):
+            same = list(alike)
+            for first in range(0, len(same), at_once):
+                some = same[first : first + at_once]
+                kept = record(self._hf, self._anatomy, some, self.pieces(some))
+                self._held.update(self._split(some, kept))
+
+    def hold_recorded(self, texts: Sequence[Tokens], kept: Mapping[Place, Tensor]) -> None:
+        """Keep what was recorded of donors (`pieces`) beside other texts; forget others."""
+        self._held = self._split(texts, kept)
+
+    def pieces(self, texts: Sequence[Tokens]) -> list[Piece]:
+        """What is wanted of any of some texts."""
+        return [Piece(place, *span) for place, span in self._spans(texts).items()]
+
+    def _spans(self, texts: Sequence[Tokens]) -> dict[Place, tuple[int, int]]:
         spans: dict[Place, tuple[int, int]] = {}
         for tokens in texts:
             for place, (first, last) in self._wanted[tokens].items():
                 low, high = spans.get(place, (first, last))
                 spans[place] = min(low, first), max(high, last)
-        pieces = [Piece(place, *span) for place, span in spans.items()]
-        kept = record(self._hf, self._anatomy, texts, pieces)
+        return spans
+
+    def _split(
+        self, texts: Sequence[Tokens], kept: Mapping[Place, Tensor]
+    ) -> dict[Tokens, Mapping[Place, Tensor]]:
+        """What was recorded of some texts together, text by text."""
+        spans = self._spans(texts)
         return {
             tokens: {
                 place: kept[place][n : n + 1].narrow(1, first - spans[place][0], last + 1 - first)
@@ -215,6 +231,9 @@ class Sources:
             }
             for n, tokens in enumerate(texts)
         }
+
+    def _alone(self, text: Tokens) -> dict[Tokens, Mapping[Place, Tensor]]:
+        return self._split([text], record(self._hf, self._anatomy, [text], self.pieces([text])))
 
     def of(
         self,
@@ -267,10 +286,10 @@ class Sources:
     def _of_text(self, text: Tokens, source: Source) -> Mapping[Place, Tensor]:
         if source is Source.REFERENCE:
             if text not in self._references:
-                self._references.update(self._recorded([text]))
+                self._references.update(self._alone(text))
             return self._references[text]
         if text not in self._held:
-            self._held = self._recorded([text])
+            self._held = self._alone(text)
         return self._held[text]
 
 

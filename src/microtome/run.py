@@ -156,6 +156,32 @@ def visited(hf: PreTrainedModel, anatomy: Anatomy, visits: Sequence[Visit]) -> I
             )
 
 
+@contextmanager
+def only_at(module: nn.Module, positions: Sequence[int]) -> Iterator[None]:
+    """Within this block, a module that takes each position by itself runs at these alone.
+
+    Its output ``[batch, pos, …]`` is zero at the others, where nobody may read it.
+    """
+    length = 0
+
+    def cut(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal length
+        length = args[0].shape[1]
+        return args[0][:, list(positions)], *args[1:]
+
+    def spread(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        full = output.new_zeros(output.shape[0], length, *output.shape[2:])
+        full[:, list(positions)] = output
+        return full
+
+    handles = [module.register_forward_pre_hook(cut), module.register_forward_hook(spread)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 # --------------------------------------------------------------------------------------- reading
 
 
@@ -213,8 +239,8 @@ def record(
     return kept
 
 
-def _keeper(piece: Piece, kept: dict[Place, Tensor]) -> Visit:
-    return Visit(piece.place, lambda view: kept.__setitem__(piece.place, piece.of(view)))
+def _keeper(piece: Piece, kept: dict[Place, Tensor], rows: slice = slice(None)) -> Visit:
+    return Visit(piece.place, lambda view: kept.__setitem__(piece.place, piece.of(view[rows])))
 
 
 def ids_of(texts: Sequence[Tokens], hf: PreTrainedModel) -> Int[Tensor, "text pos"]:
@@ -232,6 +258,7 @@ class Trace:
         keys, values: of each block, ``[text, kv_head, pos, d_head]``, as attention saw them.
         start: the first position of the inputs.
         kept: whole sites that were asked for, ``[text, *axes]``.
+        beside: what was asked for of the riders, ``[rider, *axes]``.
     """
 
     final: Float[Tensor, "text pos d_model"]
@@ -240,6 +267,7 @@ class Trace:
     values: tuple[Float[Tensor, "text kv_head pos d_head"], ...]
     start: int
     kept: Mapping[Place, Tensor]
+    beside: Mapping[Place, Tensor]
 
 
 def trace(
@@ -248,23 +276,33 @@ def trace(
     texts: Sequence[Tokens],
     start: int = 0,
     places: Iterable[Place] = (),
+    riders: Sequence[Tokens] = (),
+    pieces: Iterable[Piece] = (),
 ) -> Trace:
-    """One clean pass of texts of one length, recorded; these places of it whole."""
+    """One clean pass of texts of one length, recorded; these places of it whole.
+
+    Riders are texts of the same length that go along, so that weights are read once for all; of
+    them only these pieces are recorded.
+    """
     layers = range(anatomy.dims.n_layers)
     entry = find_site("resid_pre")
     last = len(texts[0]) - 1
     inputs: dict[Place, Tensor] = {}
     kept: dict[Place, Tensor] = {}
-    visits = [_keeper(Piece((entry, layer), start, last), inputs) for layer in layers]
-    visits += [_keeper(Piece(place, 0, last), kept) for place in dict.fromkeys(places)]
+    beside: dict[Place, Tensor] = {}
+    own, others = slice(len(texts)), slice(len(texts), None)
+    visits = [_keeper(Piece((entry, layer), start, last), inputs, own) for layer in layers]
+    visits += [_keeper(Piece(place, 0, last), kept, own) for place in dict.fromkeys(places)]
+    visits += [_keeper(piece, beside, others) for piece in pieces]
     with quiet(hf), visited(hf, anatomy, visits):
-        output = hf.base_model(input_ids=ids_of(texts, hf), use_cache=True)
+        output = hf.base_model(input_ids=ids_of([*texts, *riders], hf), use_cache=True)
     cache = output.past_key_values.layers
     return Trace(
-        final=output.last_hidden_state,
+        final=output.last_hidden_state[own],
         inputs=tuple(inputs[entry, layer] for layer in layers),
-        keys=tuple(cache[layer].keys for layer in layers),
-        values=tuple(cache[layer].values for layer in layers),
+        keys=tuple(cache[layer].keys[own] for layer in layers),
+        values=tuple(cache[layer].values[own] for layer in layers),
         start=start,
         kept=kept,
+        beside=beside,
     )

@@ -168,6 +168,12 @@ class Anatomy:
         module: nn.Module = hf.get_submodule(self.family.down_proj.format(layer=layer))
         return module
 
+    def mlp(self, hf: PreTrainedModel, layer: int) -> nn.Module:
+        """The module around a layer's down projection."""
+        path = self.family.down_proj.format(layer=layer)
+        module: nn.Module = hf.get_submodule(path.rpartition(".")[0])
+        return module
+
     def final_norm(self, hf: PreTrainedModel) -> nn.Module:
         """The norm between the last block and the unembedding."""
         module: nn.Module = hf.get_submodule(self.family.final_norm)

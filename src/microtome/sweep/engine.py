@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +31,9 @@ from torch import Tensor
 
 from microtome.interventions import Application, Keys, Sources
 from microtome.model.model import Model
-from microtome.prompts import Encoded
+from microtome.prompts import Encoded, Tokens
 from microtome.regions import Column, Layout, Regions
-from microtome.run import Trace, quiet, trace, visited
+from microtome.run import Trace, Visit, only_at, quiet, trace, visited
 from microtome.sweep.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.sweep.cost import Budget, Room
 from microtome.sweep.measured import Measured
@@ -40,6 +41,9 @@ from microtome.sweep.plan import Plan
 from microtome.sweep.prefix import SharedPrefix, attending_to
 from microtome.sweep.readout import Readout
 from microtome.sweep.watch import Watch
+
+AFTER_ATTENTION = ("mlp_post", "mlp_out", "resid_post")
+"""Sites of a block at and after its MLP."""
 
 
 def walk(
@@ -58,11 +62,27 @@ def walk(
     for company in companies(plan, encoded, dims, sources.references, budget, probes):
         own = [encoded[prompt] for prompt in company.prompts]
         texts = [one.tokens for one in own]
-        clean = trace(model.hf, model.anatomy, texts, company.start, places)
+        donors = sources.donors(own)
+        riders = donors if _ride(donors, texts, budget) else []
+        pieces = sources.pieces(riders)
+        clean = trace(model.hf, model.anatomy, texts, company.start, places, riders, pieces)
+        if riders:
+            sources.hold_recorded(riders, clean.beside)
+        else:
+            sources.hold(donors, at_once=len(own))
         watch = Watch.over(probes, own, dims, clean.kept)
-        sources.hold(own, at_once=len(own))
         rest = (sources, into, tick, witnesses)
         Walk(model, plan, encoded, company, clean, watch, *rest).measure(budget)
+
+
+def _ride(donors: Sequence[Tokens], texts: Sequence[Tokens], budget: Budget) -> bool:
+    """Whether the donors of some prompts go through the model with them.
+
+    Few tokens read all weights as slowly as many do.
+    """
+    length = len(texts[0])
+    fits = length * (len(donors) + len(texts)) <= budget.tile
+    return bool(donors) and fits and all(len(donor) == length for donor in donors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +165,8 @@ class Walk:
                 here = {probe: x[tile.prompts, tile.cells] for probe, x in seen.items()}
                 visits += self.watch.visits(layer, rows[tile.prompts], batch.position, here)
                 prefix = self._prefix(layer, rows[tile.prompts], batch.position)
-                with visited(hf, anatomy, visits), attending_to(hf, prefix):
+                finish = self._finish(layer, batch, visits)
+                with visited(hf, anatomy, visits), attending_to(hf, prefix), finish:
                     out = anatomy.resume(hf, layer, own.flatten(0, 1))
                 x[tile.prompts, tile.cells] = out.view_as(own)
                 proof = proofs[:, tile.prompts, tile.cells]
@@ -159,6 +180,25 @@ class Walk:
         for probe, values in seen.items():
             self.into.store_inside(probe, batch.cells.ravel(), values.flatten(0, 1))
         self.into.prove(batch.cells.ravel(), *proofs.flatten(1))
+
+    def _finish(
+        self, layer: int, batch: Batch, visits: Sequence[Visit]
+    ) -> AbstractContextManager[None]:
+        """The last block's MLP runs only at the positions that a metric reads.
+
+        Attention needs all of them, but after it nothing looks at the others any more, unless
+        something is edited or measured there.
+        """
+        model = self.model
+        if layer < model.anatomy.dims.n_layers - 1:
+            return nullcontext()
+        if any(visit.place[0].name in AFTER_ATTENTION for visit in visits):
+            return nullcontext()
+        rows = map(self.company.prompts.index, batch.prompts)
+        pairs = zip(batch.prompts, rows, strict=True)
+        read = {place for pair in pairs for place in self._readout(*pair).places}
+        own = sorted(place - batch.position for place in read if place >= batch.position)
+        return only_at(model.anatomy.mlp(model.hf, layer), own)
 
     def _prefix(self, layer: int, rows: Sequence[int], before: int) -> SharedPrefix:
         keys, values = self.trace.keys[layer], self.trace.values[layer]
