@@ -297,6 +297,9 @@ def layout(address: Address, dims: Dimensions, tokens: Tokens) -> Layout:
             f"{address}: the site 'pattern' is not available yet. What a head moves can be edited "
             "at 'z', 'k' and 'v'."
         )
+    for lacking, why in dims.lacks:
+        if address.site.name == lacking:
+            raise AddressError(f"{address}: this model has no site {lacking!r}: {why}.")
 
     def chosen(axis: str, selector: Selector) -> tuple[int, ...] | str:
         if selector == Star():

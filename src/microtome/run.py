@@ -20,10 +20,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from microtome.errors import InertEditError, MicrotomeError
-from microtome.model.anatomy import Anatomy, Tap
+from microtome.model.anatomy import Anatomy
+from microtome.model.call import Call
+from microtome.model.families.family import Tap
 from microtome.prompts import Tokens
 from microtome.regions import Column, Region, Regions
 from microtome.sites import POSITIONS, Site
@@ -64,18 +66,30 @@ def hooked(
         points[tap.module, tap.side].append((tap, visit))
 
     made: Counter[Visit] = Counter()
+    rows: list[torch.Size] = []  # batch and positions, noted where a block goes on without them
 
     def see(stops: Sequence[tuple[Tap, Visit]], full: Tensor) -> Tensor:
         writes = any(visit.writes for _, visit in stops)
         in_place = any(tap.in_place for tap, _ in stops)
         full = full.clone() if writes and not in_place else full
         for tap, visit in stops:
-            visit.act(tap.view(full, anatomy.dims))
+            whole = full.unflatten(0, rows[-1]) if tap.flat else full
+            view = tap.view(whole, anatomy.dims)
+            visit.act(view)
+            if visit.writes and tap.put is not None:
+                tap.put(whole, view, anatomy.dims)
             made[visit] += 1
+        return full
+
+    def note(full: Tensor) -> Tensor:
+        rows[:] = [full.shape[:2]]
         return full
 
     handles = []
     try:
+        if any(tap.flat for stops in points.values() for tap, _ in stops):
+            for layer in range(anatomy.dims.n_layers):
+                handles.append(_install(anatomy.block(hf, layer), "input", note))
         for (path, side), stops in points.items():
             module = hf.get_submodule(path)
             handles.append(_install(module, side, partial(see, stops)))
@@ -167,7 +181,7 @@ def only_at(module: nn.Module, positions: Sequence[int]) -> Iterator[None]:
     def cut(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         nonlocal length
         length = args[0].shape[1]
-        return args[0][:, list(positions)], *args[1:]
+        return tuple(x[:, list(positions)] for x in args)
 
     def spread(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         full = output.new_zeros(output.shape[0], length, *output.shape[2:])
@@ -256,6 +270,7 @@ class Trace:
         final: after the final norm, ``[text, pos, d_model]``: what the unembedding reads.
         inputs: what entered each block, ``[text, pos, d_model]``, from position ``start`` on.
         keys, values: of each block, ``[text, kv_head, pos, d_head]``, as attention saw them.
+        calls: with what else each block was called.
         start: the first position of the inputs.
         kept: whole sites that were asked for, ``[text, *axes]``.
         beside: what was asked for of the riders, ``[rider, *axes]``.
@@ -265,6 +280,7 @@ class Trace:
     inputs: tuple[Float[Tensor, "text own d_model"], ...]
     keys: tuple[Float[Tensor, "text kv_head pos d_head"], ...]
     values: tuple[Float[Tensor, "text kv_head pos d_head"], ...]
+    calls: tuple[Call, ...]
     start: int
     kept: Mapping[Place, Tensor]
     beside: Mapping[Place, Tensor]
@@ -294,15 +310,39 @@ def trace(
     visits = [_keeper(Piece((entry, layer), start, last), inputs, own) for layer in layers]
     visits += [_keeper(Piece(place, 0, last), kept, own) for place in dict.fromkeys(places)]
     visits += [_keeper(piece, beside, others) for piece in pieces]
-    with quiet(hf), visited(hf, anatomy, visits):
-        output = hf.base_model(input_ids=ids_of([*texts, *riders], hf), use_cache=True)
-    cache = output.past_key_values.layers
+    # Without a configuration it keeps all of them, in layers with a sliding window as well.
+    cache = DynamicCache()
+    with quiet(hf), visited(hf, anatomy, visits), _calls(hf, anatomy) as calls:
+        output = hf.base_model(
+            input_ids=ids_of([*texts, *riders], hf), past_key_values=cache, use_cache=True
+        )
     return Trace(
         final=output.last_hidden_state[own],
         inputs=tuple(inputs[entry, layer] for layer in layers),
-        keys=tuple(cache[layer].keys[own] for layer in layers),
-        values=tuple(cache[layer].values[own] for layer in layers),
+        keys=tuple(cache.layers[layer].keys[own] for layer in layers),
+        values=tuple(cache.layers[layer].values[own] for layer in layers),
+        calls=tuple(calls[layer] for layer in layers),
         start=start,
         kept=kept,
         beside=beside,
     )
+
+
+@contextmanager
+def _calls(hf: PreTrainedModel, anatomy: Anatomy) -> Iterator[dict[int, Call]]:
+    """Within this block, with what each block is called is written down."""
+    made: dict[int, Call] = {}
+
+    def write_down(layer: int, block: nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
+        made[layer] = Call.of(block, args, kwargs)
+
+    handles = []
+    try:
+        for layer in range(anatomy.dims.n_layers):
+            block = anatomy.block(hf, layer)
+            hook = partial(write_down, layer)
+            handles.append(block.register_forward_pre_hook(hook, with_kwargs=True))
+        yield made
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -93,10 +93,13 @@ def site(name: str) -> Site:
 
 @dataclass(frozen=True)
 class Dimensions:
-    """How large a model is along every axis: all that addresses need to know of it.
+    """How large a model is along every axis: all that addresses and plans need to know of it.
 
-    ``d_head`` is per head, ``d_mlp`` the number of neurons of one block, ``n_positions`` the
-    longest prompt that the model takes (None: no limit of its own).
+    ``d_head`` is per head, ``d_mlp`` the number of neurons of one block (of one expert, in a
+    mixture of experts, where a token takes ``experts`` of them), ``mlp_matrices`` how many each of
+    them has, ``n_positions`` the longest prompt that the model takes (None: no limit of its own).
+    ``copies_prefix`` says that the walk has to copy keys and values for every cell, ``lacks`` which
+    sites the model does not have, each with the reason.
     """
 
     n_layers: int
@@ -107,6 +110,10 @@ class Dimensions:
     d_mlp: int
     d_vocab: int
     n_positions: int | None = None
+    mlp_matrices: int = 2
+    experts: int = 1
+    copies_prefix: bool = False
+    lacks: tuple[tuple[str, str], ...] = ()
 
     def size(self, axis: str) -> int:
         """The number of indices along an axis other than positions.

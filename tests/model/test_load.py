@@ -16,9 +16,9 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2Model,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
 )
 
 import microtome as mt
@@ -228,23 +228,23 @@ class TestWhatIsNotThere:
 
 class TestArchitectures:
     @pytest.fixture
-    def llama(self):
-        config = LlamaConfig(
+    def unknown(self):
+        config = Starcoder2Config(
             hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
             num_key_value_heads=1, vocab_size=16, bos_token_id=0, eos_token_id=0,
         )  # fmt: skip
-        return LlamaForCausalLM(config).eval()
+        return Starcoder2ForCausalLM(config).eval()
 
-    def test_one_that_is_not_in_the_table_is_refused_by_name(self, llama, tokenizer, tmp_path):
-        llama.save_pretrained(tmp_path)
-        for given in (llama, tmp_path):
+    def test_one_that_is_not_in_the_table_is_refused_by_name(self, unknown, tokenizer, tmp_path):
+        unknown.save_pretrained(tmp_path)
+        for given in (unknown, tmp_path):
             with pytest.raises(ArchitectureError) as error:
                 mt.load(given, tokenizer=tokenizer)
-            for words in ("llama", "gpt2", "microtome/model/anatomy.py"):
+            for words in ("starcoder2", "gpt2", "microtome/model/families"):
                 assert words in str(error.value)
 
-    def test_one_is_refused_before_its_weights_are_read(self, llama, tokenizer, tmp_path):
-        llama.save_pretrained(tmp_path)
+    def test_one_is_refused_before_its_weights_are_read(self, unknown, tokenizer, tmp_path):
+        unknown.save_pretrained(tmp_path)
         (tmp_path / "model.safetensors").write_bytes(b"")
         with pytest.raises(ArchitectureError):
             mt.load(tmp_path, tokenizer=tokenizer)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import MappingProxyType
 
 import pytest
 import torch
 
 from microtome.errors import ProbeError
-from microtome.model.anatomy import GPT2, Anatomy, Tap, View, heads, third, whole
+from microtome.model.anatomy import Anatomy
+from microtome.model.families.family import Tap, View, heads, stacked, whole
+from microtome.model.families.gpt2 import GPT2
 from microtome.model.probe import probe
 
 BLOCK = "transformer.h.{layer}"
@@ -21,8 +22,7 @@ def turned(view: View) -> View:
 
 
 def anatomy_with(hf, **taps: Tap) -> Anatomy:
-    family = replace(GPT2, taps=MappingProxyType({**GPT2.taps, **taps}))
-    return Anatomy(family, GPT2.dimensions(hf.config))
+    return Anatomy.by(GPT2.tapped(**taps), hf.config)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -55,23 +55,23 @@ WRONG = {
     "resid_pre is the norm's input": {"resid_pre": Tap(f"{BLOCK}.ln_1", "input")},
     "resid_pre is the norm's output": {"resid_pre": Tap(f"{BLOCK}.ln_1", "output")},
     "resid_pre is the block's output": {"resid_pre": Tap(BLOCK, "output")},
-    "q is k": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", third(1))},
-    "q is v": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", third(2))},
-    "k is q": {"k": Tap(f"{BLOCK}.attn.c_attn", "output", third(0))},
-    "k is v": {"k": Tap(f"{BLOCK}.attn.c_attn", "output", third(2))},
-    "v is q": {"v": Tap(f"{BLOCK}.attn.c_attn", "output", third(0))},
-    "v is k": {"v": Tap(f"{BLOCK}.attn.c_attn", "output", third(1))},
+    "q is k": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", stacked("k"))},
+    "q is v": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", stacked("v"))},
+    "k is q": {"k": Tap(f"{BLOCK}.attn.c_attn", "output", stacked("q"))},
+    "k is v": {"k": Tap(f"{BLOCK}.attn.c_attn", "output", stacked("v"))},
+    "v is q": {"v": Tap(f"{BLOCK}.attn.c_attn", "output", stacked("q"))},
+    "v is k": {"v": Tap(f"{BLOCK}.attn.c_attn", "output", stacked("k"))},
     "q is whole": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", whole)},
     "q is the norm's": {"q": Tap(f"{BLOCK}.ln_1", "output", heads)},
     "k is the norm's": {"k": Tap(f"{BLOCK}.ln_1", "output", heads)},
     "v is the norm's": {"v": Tap(f"{BLOCK}.ln_1", "output", heads)},
     "q and k are swapped": {
-        "q": Tap(f"{BLOCK}.attn.c_attn", "output", third(1)),
-        "k": Tap(f"{BLOCK}.attn.c_attn", "output", third(0)),
+        "q": Tap(f"{BLOCK}.attn.c_attn", "output", stacked("k")),
+        "k": Tap(f"{BLOCK}.attn.c_attn", "output", stacked("q")),
     },
-    "q is turned around": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", turned(third(0)))},
-    "k is turned around": {"k": Tap(f"{BLOCK}.attn.c_attn", "output", turned(third(1)))},
-    "v is turned around": {"v": Tap(f"{BLOCK}.attn.c_attn", "output", turned(third(2)))},
+    "q is turned around": {"q": Tap(f"{BLOCK}.attn.c_attn", "output", turned(stacked("q")))},
+    "k is turned around": {"k": Tap(f"{BLOCK}.attn.c_attn", "output", turned(stacked("k")))},
+    "v is turned around": {"v": Tap(f"{BLOCK}.attn.c_attn", "output", turned(stacked("v")))},
     "z is turned around": {"z": Tap(f"{BLOCK}.attn.c_proj", "input", turned(heads))},
     "z is the projection's output": {"z": Tap(f"{BLOCK}.attn.c_proj", "output", heads)},
     "z is whole": {"z": Tap(f"{BLOCK}.attn.c_proj", "input", whole)},
@@ -139,7 +139,7 @@ def test_a_wrong_projection_is_found_out(make_gpt2, projection, path):
     hf = make_gpt2()
     family = replace(GPT2, **{projection: path})
     with pytest.raises(ProbeError, match=r"row|family"):
-        probe(hf, Anatomy(family, GPT2.dimensions(hf.config)))
+        probe(hf, Anatomy.by(family, hf.config))
 
 
 def test_parts_that_do_nothing_are_no_reason_to_refuse(make_gpt2):

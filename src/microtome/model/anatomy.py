@@ -1,121 +1,19 @@
-"""Anatomy: where each site of a Hugging Face architecture is to be found.
-
-`FAMILIES` is a table with a row per architecture. A row says in which module's input or output
-each site lives and which part of that tensor it is. The load-time probe proves a row on the model
-at hand; nothing else in microtome knows module names.
-"""
+"""Anatomy: where each site of one model is to be found, and how its parts are run by themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from microtome.errors import ArchitectureError, listing
+from microtome.model.families import FAMILIES
+from microtome.model.families.family import Family, Tap
 from microtome.sites import Dimensions, Site
 from microtome.sites import site as find_site
-
-View = Callable[[Tensor, Dimensions], Tensor]
-"""Picks a site's values out of a module's tensor, as a view: writing to it writes to the tensor."""
-
-
-def whole(x: Tensor, dims: Dimensions) -> Tensor:
-    """``[batch, pos, d]``, as it is."""
-    return x
-
-
-def heads(x: Tensor, dims: Dimensions) -> Tensor:
-    """``[batch, pos, n_heads * d_head]`` → ``[batch, pos, head, d_head]``."""
-    return x.view(*x.shape[:-1], dims.n_heads, dims.d_head)
-
-
-def third(number: int) -> View:
-    """One of q, k, v, laid side by side by thirds → ``[batch, pos, head, d_head]``."""
-
-    def view(x: Tensor, dims: Dimensions) -> Tensor:
-        width = dims.n_heads * dims.d_head
-        return heads(x.narrow(-1, number * width, width), dims)
-
-    return view
-
-
-@dataclass(frozen=True)
-class Tap:
-    """Where a site lives: a module's input or output, and the part of that tensor.
-
-    ``module`` is a path from the root, with ``{layer}`` for the block's number; "" is the root.
-    ``in_place`` marks a tensor that the block goes on using besides the module that it is tapped
-    at (the residual stream in front of a norm): an edit must write into it, not replace it.
-    """
-
-    module: str
-    side: Literal["input", "output"]
-    view: View = whole
-    in_place: bool = False
-
-
-@dataclass(frozen=True)
-class Family:
-    """One row of the table: how an architecture lays out its sites.
-
-    ``blocks`` is the list of blocks, ``out_proj`` the module that multiplies ``z`` by W_O,
-    ``down_proj`` the one that makes ``mlp_out`` of ``mlp_post``, ``final_norm`` what stands
-    between the last block and the unembedding.
-    """
-
-    model_type: str
-    dimensions: Callable[[PretrainedConfig], Dimensions]
-    blocks: str
-    out_proj: str
-    down_proj: str
-    final_norm: str
-    taps: Mapping[str, Tap]
-
-
-def _gpt2_dimensions(config: PretrainedConfig) -> Dimensions:
-    return Dimensions(
-        n_layers=config.n_layer,
-        n_heads=config.n_head,
-        n_kv_heads=config.n_head,
-        d_model=config.n_embd,
-        d_head=config.n_embd // config.n_head,
-        d_mlp=config.n_inner or 4 * config.n_embd,
-        d_vocab=config.vocab_size,
-        n_positions=config.n_positions,
-    )
-
-
-GPT2 = Family(
-    model_type="gpt2",
-    dimensions=_gpt2_dimensions,
-    blocks="transformer.h",
-    out_proj="transformer.h.{layer}.attn.c_proj",
-    down_proj="transformer.h.{layer}.mlp.c_proj",
-    final_norm="transformer.ln_f",
-    taps=MappingProxyType(
-        {
-            "embed": Tap("transformer.h.0", "input"),
-            "resid_pre": Tap("transformer.h.{layer}", "input"),
-            "q": Tap("transformer.h.{layer}.attn.c_attn", "output", third(0)),
-            "k": Tap("transformer.h.{layer}.attn.c_attn", "output", third(1)),
-            "v": Tap("transformer.h.{layer}.attn.c_attn", "output", third(2)),
-            "z": Tap("transformer.h.{layer}.attn.c_proj", "input", heads),
-            "attn_out": Tap("transformer.h.{layer}.attn.c_proj", "output"),
-            "resid_mid": Tap("transformer.h.{layer}.ln_2", "input", in_place=True),
-            "mlp_post": Tap("transformer.h.{layer}.mlp.c_proj", "input"),
-            "mlp_out": Tap("transformer.h.{layer}.mlp", "output"),
-            "resid_post": Tap("transformer.h.{layer}", "output"),
-            "logits": Tap("", "output"),
-        }
-    ),
-)
-
-FAMILIES: Mapping[str, Family] = MappingProxyType({row.model_type: row for row in (GPT2,)})
-"""Hugging Face ``config.model_type`` → family."""
 
 
 @dataclass(frozen=True)
@@ -133,20 +31,23 @@ class Anatomy:
             ArchitectureError: the architecture is not in the table, or it is but without a
                 language-model head.
         """
-        kind = hf.config.model_type
-        if kind not in FAMILIES:
-            raise ArchitectureError(
-                f"{type(hf).__name__} (model_type {kind!r}) is not in microtome's table of "
-                f"families; there are: {listing(FAMILIES)}. To add it, write a row in "
-                "microtome/model/anatomy.py: the probe checks it when the model is loaded."
-            )
+        family = family_of(hf.config, f"{type(hf).__name__} is")
         if hf.get_output_embeddings() is None:
             raise ArchitectureError(
                 f"{type(hf).__name__} has no language-model head, so there are no logits to "
                 "measure. Load it with AutoModelForCausalLM."
             )
-        family = FAMILIES[kind]
-        return cls(family, family.dimensions(hf.config))
+        return cls.by(family, hf.config)
+
+    @classmethod
+    def by(cls, family: Family, config: PretrainedConfig) -> Anatomy:
+        """The anatomy of a model of this configuration, by a row of the table.
+
+        Raises:
+            ArchitectureError: the configuration asks for blocks of a shape that the row is not of.
+        """
+        fitted = family.fits(family, config)
+        return cls(fitted, replace(fitted.dimensions(config), lacks=fitted.lacks))
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -156,22 +57,43 @@ class Anatomy:
     def tap(self, site: Site, layer: int | None) -> Tap:
         """Where a site of a layer lives; its module path is whole."""
         tap = self.family.taps[site.name]
-        return Tap(tap.module.format(layer=layer), tap.side, tap.view, tap.in_place)
+        return replace(tap, module=tap.module.format(layer=layer))
+
+    def block(self, hf: PreTrainedModel, layer: int) -> nn.Module:
+        """A layer's block."""
+        module: nn.Module = hf.get_submodule(f"{self.family.blocks}.{layer}")
+        return module
+
+    def attention_adds(self, hf: PreTrainedModel, layer: int, z: Tensor) -> Tensor:
+        """``attn_out`` of some ``z`` ``[…, pos, head, d_head]``: W_O, and a norm where there is one."""
+        added = self.out_proj(hf, layer)(z.flatten(-2))
+        return self._added(hf, layer, added, self.family.attn_norm, "attn_out")
+
+    def mlp_adds(self, hf: PreTrainedModel, layer: int, neurons: Tensor) -> Tensor:
+        """``mlp_out`` of some ``mlp_post``: the down projection, and a norm where there is one."""
+        assert self.family.down_proj is not None, "a mixture of experts has no neurons of its own"
+        added = hf.get_submodule(self.family.down_proj.format(layer=layer))(neurons)
+        return self._added(hf, layer, added, self.family.mlp_norm, "mlp_out")
+
+    def _added(
+        self, hf: PreTrainedModel, layer: int, added: Tensor, norm: str | None, site: str
+    ) -> Tensor:
+        if norm is not None:
+            added = hf.get_submodule(norm.format(layer=layer))(added)
+        return self.family.taps[site].view(added, self.dims)
 
     def out_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """The module that multiplies a layer's ``z`` by W_O."""
         module: nn.Module = hf.get_submodule(self.family.out_proj.format(layer=layer))
         return module
 
-    def down_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
-        """The module that makes a layer's ``mlp_out`` of its ``mlp_post``."""
-        module: nn.Module = hf.get_submodule(self.family.down_proj.format(layer=layer))
-        return module
-
-    def mlp(self, hf: PreTrainedModel, layer: int) -> nn.Module:
-        """The module around a layer's down projection."""
-        path = self.family.down_proj.format(layer=layer)
-        module: nn.Module = hf.get_submodule(path.rpartition(".")[0])
+    def mlp(self, hf: PreTrainedModel, layer: int) -> nn.Module | None:
+        """The module of a layer that is the whole MLP; None where the block has no such one."""
+        block = self.family.blocks + ".{layer}"
+        path = (self.family.down_proj or "").rpartition(".")[0]
+        if path in ("", block):
+            return None
+        module: nn.Module = hf.get_submodule(path.format(layer=layer))
         return module
 
     def final_norm(self, hf: PreTrainedModel) -> nn.Module:
@@ -185,18 +107,20 @@ class Anatomy:
         """Logits ``[…, vocab]``, or of a few tokens, of what the final norm gave."""
         head = hf.get_output_embeddings()
         if columns is None:
-            logits: Tensor = head(final)
-            return logits
+            return self.family.logits(head(final), hf.config)
         weight: Tensor = head.weight[list(columns)]
         bias = getattr(head, "bias", None)
-        return nn.functional.linear(final, weight, None if bias is None else bias[list(columns)])
+        bias = None if bias is None else bias[list(columns)]
+        return self.family.logits(nn.functional.linear(final, weight, bias), hf.config)
 
-    def resume(self, hf: PreTrainedModel, layer: int, x: Tensor) -> Tensor:
+    def resume(
+        self, hf: PreTrainedModel, layer: int, x: Tensor, arguments: Mapping[str, Any]
+    ) -> Tensor:
         """One block's output ``[batch, pos, d_model]`` from its input, run by itself.
 
-        Position and causality must be in the input and the attention function already.
+        What came before must be in the arguments, or known to the attention function already.
         """
-        output = hf.get_submodule(f"{self.family.blocks}.{layer}")(x)
+        output = self.block(hf, layer)(x, **arguments)
         result: Tensor = output[0] if isinstance(output, tuple) else output
         return result
 
@@ -217,3 +141,19 @@ class Anatomy:
         for site in self.sites:
             found += [(site, layer) for layer in layers] if site.layered else [(site, None)]
         return sorted(found, key=lambda place: self.order(*place))
+
+
+def family_of(config: PretrainedConfig, what: str) -> Family:
+    """The row of a configuration's architecture; ``what`` begins the sentence that refuses it.
+
+    Raises:
+        ArchitectureError: it is not in the table.
+    """
+    kind = config.model_type
+    if kind not in FAMILIES:
+        raise ArchitectureError(
+            f"{what} a {kind!r} model, which is not in microtome's table of families; there are: "
+            f"{listing(FAMILIES)}. To add it, write a row in microtome/model/families: the probe "
+            "checks it when the model is loaded."
+        )
+    return FAMILIES[kind]

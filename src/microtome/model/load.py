@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from microtome.errors import ArchitectureError, LoadError, listing
-from microtome.model.anatomy import FAMILIES, Anatomy
+from microtome.errors import LoadError, listing
+from microtome.model.anatomy import Anatomy, family_of
 from microtome.model.model import Model
 from microtome.model.probe import probe
 
@@ -163,12 +163,8 @@ def _check_there(where: str, source: dict[str, Any]) -> None:
             f"from the hub now ({_first_line(error).rstrip('.')}). "
             f"Wanted first: config.json of {where}. {_advice(where)}"
         ) from error
-    if config.model_type not in FAMILIES:
-        raise ArchitectureError(
-            f"{where} holds a {config.model_type!r} model, which is not in microtome's table of "
-            f"families; there are: {listing(FAMILIES)}. To add it, write a row in "
-            "microtome/model/anatomy.py: the probe checks it when the model is loaded."
-        )
+    row = family_of(config, f"{where} holds")
+    row.fits(row, config)
 
 
 def _check_complete(name: str, where: str, report: dict[str, Any]) -> None:

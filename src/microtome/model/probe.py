@@ -7,8 +7,8 @@ On a few random tokens, in one pass for each site and three more:
   the values that the first position sees, the unembedding;
 - each site is live: an edit of it changes the logits, and all those relations but its own still
   hold, so the edit is where the model goes on from; an edit of q, k or v leaves the other two;
-- heads are where they should be: one number of one query or key, changed, moves the z of its own
-  head at the positions that see it, and nothing else.
+- heads are where they should be: half of one query or key, changed, moves the z of its own heads,
+  whole, at the positions that see it, and nothing else.
 """
 
 from __future__ import annotations
@@ -104,20 +104,25 @@ def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Re
         at = {name: x for (name, where), x in seen.items() if where == layer}
         before = "embed" if layer == 0 else f"resid_post of L{layer - 1}"
         alone = at["v"][:, 0].repeat_interleave(dims.n_heads // dims.n_kv_heads, dim=1)
-        attended = anatomy.out_proj(hf, layer)(at["z"].flatten(-2))
-        projected = anatomy.down_proj(hf, layer)(at["mlp_post"])
-        for name, text, value in (
+        attended = anatomy.attention_adds(hf, layer, at["z"])
+        found = [
             ("resid_pre", before, stream),
-            ("attn_out", "z · W_O + b", attended),
-            ("resid_mid", "resid_pre + attn_out", at["resid_pre"] + at["attn_out"]),
-            ("mlp_out", "the down projection of mlp_post", projected),
-            ("resid_post", "resid_mid + mlp_out", at["resid_mid"] + at["mlp_out"]),
-        ):
+            ("attn_out", "what z · W_O + b adds", attended),
+        ]
+        middle, text = at["resid_pre"] + at["attn_out"], "resid_pre + attn_out"
+        if "resid_mid" in at:
+            found.append(("resid_mid", text, middle))
+            middle, text = at["resid_mid"], "resid_mid"
+        if "mlp_post" in at:
+            projected = anatomy.mlp_adds(hf, layer, at["mlp_post"])
+            found.append(("mlp_out", "what the down projection of mlp_post adds", projected))
+        found.append(("resid_post", f"{text} + mlp_out", middle + at["mlp_out"]))
+        for name, text, value in found:
             yield Relation(name, f"L{layer}: {text} is not {name}", value, at[name])
         # The first position attends to nothing but itself.
         yield Relation("z", f"L{layer}: v@0 is not z@0", alone, at["z"][:, 0])
         stream = at["resid_post"]
-    logits = hf.get_output_embeddings()(anatomy.final_norm(hf)(stream))
+    logits = anatomy.unembed(hf, anatomy.final_norm(hf)(stream))
     text = "the unembedding of the normed last resid_post is not logits"
     yield Relation("logits", text, logits, seen["logits", None])
 
@@ -164,24 +169,29 @@ def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
 
 
 def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
-    """One number of a query moves one head at one position; one of a key, at all later ones.
+    """Part of a query moves one head at one position; of a key, the heads of its group later on.
 
-    The first block's attention is fed numbers made up, so the proof needs no more of the weights
-    than of the head sizes: queries are 1, keys and values are their position. So each position
-    attends to itself, and each head's z is the position, until a single changed number makes it
-    attend to position 0. Row 0 is as it is, row 1 has another query, row 2 another key.
+    The first block's attention is fed numbers made up: all queries and the key of position 0 are
+    one vector, other keys are zero, values are their position. So each position attends to position
+    0 above all, until half of a query's numbers, or of that key's, change their sign. Row 0 is as
+    it is, row 1 has another query, row 2 another key. A change of sign is seen through norms of
+    queries and keys too, and leaves other heads alone there; half a head tells a head from two.
     """
     dims = anatomy.dims
     positions = torch.arange(TOKENS, device=ids.device).view(1, -1, 1, 1)
+    signs = torch.ones(dims.d_head, device=ids.device)
+    signs[1::2] = -1  # their mean is zero: a norm takes means out
+    half = (dims.d_head + 1) // 2
     seen: list[Tensor] = []
 
     def feed_q(view: Tensor) -> None:
-        view.fill_(1)
-        view[1, 1, 0, -1] = -4 * dims.d_head
+        view.copy_(signs)
+        view[1, 1, 0, :half] *= -1
 
     def feed_k(view: Tensor) -> None:
-        view.copy_(positions)
-        view[2, 0, 0, -1] = 10 * dims.d_head
+        view.zero_()
+        view[:, 0] = signs.to(view)
+        view[2, 0, 0, :half] *= -1
 
     def feed_v(view: Tensor) -> None:
         view.copy_(positions)
@@ -192,15 +202,15 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     forward(hf, anatomy, ids.expand(3, -1), [*edits, keeper])
 
     [z] = seen
-    by_query, by_key = (z[1:] - z[0]).abs() > 0.5
-    one, group = torch.zeros_like(by_query), torch.zeros_like(by_key)
+    moved = (z[1:] - z[0]).abs() > 2 * TOKENS * torch.finfo(z.dtype).eps
+    one = torch.zeros_like(moved[0])
     one[1, 0] = True
+    _expect(torch.equal(moved[0], one), "L0.q.h0@1 does not move L0.z.h0@1, and no more")
+    group = torch.zeros_like(moved[1])
     group[1:, : dims.n_heads // dims.n_kv_heads] = True
-    _expect(torch.equal(by_query, one), "L0.q.h0@1 does not move L0.z.h0@1, all of it and no more")
-    _expect(
-        torch.equal(by_key, group),
-        "L0.k.h0@0 does not move the L0.z of its heads at each later position, and no more",
-    )
+    text = "L0.k.h0@0 does not move the L0.z of its heads at each later position, and no more"
+    # In a sliding window of two positions, the next one sees it, and those after do not.
+    _expect(bool((moved[1] <= group).all() and (moved[1] >= group)[:2].all()), text)
 
 
 # -------------------------------------------------------------------------------------- complain
@@ -216,7 +226,7 @@ def _expect_close(found: Tensor, wanted: Tensor, complaint: str) -> None:
 def _expect(holds: bool, complaint: str) -> None:
     if not holds:
         raise ProbeError(
-            f"The model is not what its row in microtome/model/anatomy.py says: {complaint}."
+            f"The model is not what its row in microtome/model/families says: {complaint}."
         )
 
 

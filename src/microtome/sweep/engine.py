@@ -38,7 +38,7 @@ from microtome.sweep.batches import Batch, Company, Tile, batches, companies, ti
 from microtome.sweep.cost import Budget, Room
 from microtome.sweep.measured import Measured
 from microtome.sweep.plan import Plan
-from microtome.sweep.prefix import SharedPrefix, attending_to
+from microtome.sweep.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.sweep.readout import Readout
 from microtome.sweep.watch import Watch
 
@@ -164,10 +164,9 @@ class Walk:
                 visits = [edit.visit() for edit in edits]
                 here = {probe: x[tile.prompts, tile.cells] for probe, x in seen.items()}
                 visits += self.watch.visits(layer, rows[tile.prompts], batch.position, here)
-                prefix = self._prefix(layer, rows[tile.prompts], batch.position)
-                finish = self._finish(layer, batch, visits)
-                with visited(hf, anatomy, visits), attending_to(hf, prefix), finish:
-                    out = anatomy.resume(hf, layer, own.flatten(0, 1))
+                own_prompts = rows[tile.prompts]
+                with visited(hf, anatomy, visits), self._finish(layer, batch, visits):
+                    out = self._block(layer, own.flatten(0, 1), own_prompts, batch.position)
                 x[tile.prompts, tile.cells] = out.view_as(own)
                 proof = proofs[:, tile.prompts, tile.cells]
                 proof += _proof(edits, own.shape[0] * own.shape[1], hf.device).view_as(proof)
@@ -190,7 +189,8 @@ class Walk:
         something is edited or measured there.
         """
         model = self.model
-        if layer < model.anatomy.dims.n_layers - 1:
+        mlp = model.anatomy.mlp(model.hf, layer)
+        if mlp is None or layer < model.anatomy.dims.n_layers - 1:
             return nullcontext()
         if any(visit.place[0].name in AFTER_ATTENTION for visit in visits):
             return nullcontext()
@@ -198,13 +198,25 @@ class Walk:
         pairs = zip(batch.prompts, rows, strict=True)
         read = {place for pair in pairs for place in self._readout(*pair).places}
         own = sorted(place - batch.position for place in read if place >= batch.position)
-        return only_at(model.anatomy.mlp(model.hf, layer), own)
+        return only_at(mlp, own)
 
-    def _prefix(self, layer: int, rows: Sequence[int], before: int) -> SharedPrefix:
+    def _block(
+        self, layer: int, x: Float[Tensor, "row own d_model"], prompts: Sequence[int], position: int
+    ) -> Float[Tensor, "row own d_model"]:
+        """One block on a tile that begins at a position."""
+        hf, anatomy = self.model.hf, self.model.anatomy
         keys, values = self.trace.keys[layer], self.trace.values[layer]
-        if len(rows) < len(keys):
-            keys, values = keys[rows], values[rows]
-        return SharedPrefix(keys[:, :, :before], values[:, :, :before])
+        if len(prompts) < len(keys):
+            keys, values = keys[prompts], values[prompts]
+        before = keys[:, :, :position], values[:, :, :position]
+        call, looks_up = self.trace.calls[layer], anatomy.family.looks_up
+        arguments = call.resumed(position, len(x), plain=looks_up)
+        if not looks_up:
+            assert call.cache is not None, "a decoder's block takes a cache"
+            arguments[call.cache] = PrefixCache(*before)
+            return anatomy.resume(hf, layer, x, arguments)
+        with attending_to(hf, SharedPrefix(*before, upcast=anatomy.family.upcast)):
+            return anatomy.resume(hf, layer, x, arguments)
 
     def _progress(self, batch: Batch, layer: int, entered: int) -> float:
         """How many cells' worth of work one layer was."""

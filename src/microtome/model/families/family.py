@@ -1,0 +1,296 @@
+"""What a row of the table is made of: taps, views, and the family itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from microtome.errors import ArchitectureError
+from microtome.sites import Dimensions
+
+View = Callable[[Tensor, Dimensions], Tensor]
+"""Picks a site's values out of a module's tensor, as a view: writing to it writes to the tensor."""
+
+Put = Callable[[Tensor, Tensor, Dimensions], None]
+"""Writes a site's values into a module's tensor, where no view can."""
+
+
+def whole(x: Tensor, dims: Dimensions) -> Tensor:
+    """``[batch, pos, d]``, as it is."""
+    return x
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a site lives: a module's input or output, and the part of that tensor.
+
+    ``module`` is a path from the root, with ``{layer}`` for the block's number; "" is the root.
+    ``in_place`` marks a tensor that the block goes on using besides the module that it is tapped
+    at (the residual stream in front of a norm): an edit must write into it, not replace it.
+    ``flat`` marks a tensor of which the block has made one axis of batch and positions. ``put`` is
+    needed where ``view`` gives a copy.
+    """
+
+    module: str
+    side: Literal["input", "output"]
+    view: View = whole
+    in_place: bool = False
+    flat: bool = False
+    put: Put | None = None
+
+
+# ----------------------------------------------------------------------------------------- views
+
+
+def heads(x: Tensor, dims: Dimensions) -> Tensor:
+    """``[batch, pos, n_heads * d_head]`` → ``[batch, pos, head, d_head]``."""
+    return x.unflatten(-1, (dims.n_heads, dims.d_head))
+
+
+def kv_heads(x: Tensor, dims: Dimensions) -> Tensor:
+    """``[batch, pos, n_kv_heads * d_head]`` → ``[batch, pos, kv_head, d_head]``."""
+    return x.unflatten(-1, (dims.n_kv_heads, dims.d_head))
+
+
+def stacked(part: Literal["q", "k", "v"]) -> View:
+    """One of q, k, v, laid side by side, each whole: ``[q of all heads, k of all, v of all]``."""
+
+    def view(x: Tensor, dims: Dimensions) -> Tensor:
+        queries, keys = dims.n_heads * dims.d_head, dims.n_kv_heads * dims.d_head
+        match part:
+            case "q":
+                return heads(x.narrow(-1, 0, queries), dims)
+            case "k":
+                return kv_heads(x.narrow(-1, queries, keys), dims)
+            case "v":
+                return kv_heads(x.narrow(-1, queries + keys, keys), dims)
+
+    return view
+
+
+def interleaved(part: Literal["q", "k", "v"]) -> View:
+    """One of q, k, v, laid side by side head by head: ``[q k v of head 0, q k v of head 1, …]``."""
+
+    def view(x: Tensor, dims: Dimensions) -> Tensor:
+        return x.unflatten(-1, (dims.n_heads, 3, dims.d_head))[..., "qkv".index(part), :]
+
+    return view
+
+
+def grouped(part: Literal["q", "k", "v"]) -> View:
+    """One of q, k, v, laid side by side group by group: the group's queries, its key, its value."""
+
+    def view(x: Tensor, dims: Dimensions) -> Tensor:
+        groups = _groups(x, dims)
+        match part:
+            case "q":
+                return groups[..., :-2, :].flatten(-3, -2)
+            case "k":
+                return groups[..., -2, :]
+            case "v":
+                return groups[..., -1, :]
+
+    return view
+
+
+def put_grouped(x: Tensor, values: Tensor, dims: Dimensions) -> None:
+    """Queries ``[batch, pos, head, d_head]`` back to their groups."""
+    queries = _groups(x, dims)[..., :-2, :]
+    queries.copy_(values.unflatten(-2, queries.shape[-3:-1]))
+
+
+def _groups(x: Tensor, dims: Dimensions) -> Tensor:
+    return x.unflatten(-1, (dims.n_kv_heads, dims.n_heads // dims.n_kv_heads + 2, dims.d_head))
+
+
+def times(factor: float) -> View:
+    """What a module gives, as the block adds it: times a number."""
+    return lambda x, dims: x * factor
+
+
+def put_times(factor: float) -> Put:
+    """The inverse of `times`; values that were left alone keep every bit."""
+
+    def put(x: Tensor, values: Tensor, dims: Dimensions) -> None:
+        changed = values != x * factor
+        x[changed] = values[changed] / factor
+
+    return put
+
+
+# ---------------------------------------------------------------------------------------- family
+
+
+def sizes(config: PretrainedConfig) -> Dimensions:
+    """The dimensions of a model, by the names that most configurations give them."""
+    d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Dimensions(
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        n_kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        d_model=config.hidden_size,
+        d_head=d_head,
+        d_mlp=config.intermediate_size,
+        d_vocab=config.vocab_size,
+    )
+
+
+def gated(config: PretrainedConfig) -> Dimensions:
+    """The same, of a model whose neurons are products of two projections: three matrices."""
+    return replace(sizes(config), mlp_matrices=3)
+
+
+def unscaled(logits: Tensor, config: PretrainedConfig) -> Tensor:
+    """Logits as the unembedding gives them."""
+    return logits
+
+
+def soft_capped(logits: Tensor, config: PretrainedConfig) -> Tensor:
+    """Logits pressed into a range by a tanh, where the configuration asks for it."""
+    cap: float | None = config.final_logit_softcapping
+    return logits if cap is None else (logits / cap).tanh() * cap
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table: how an architecture lays out its sites.
+
+    Attributes:
+        model_type: Hugging Face's name.
+        dimensions: the sizes of a model, from its configuration.
+        blocks: the list of blocks.
+        out_proj: the module that multiplies ``z`` by W_O.
+        down_proj: the one that makes ``mlp_out`` of ``mlp_post``; None where there is no such one.
+        final_norm: what stands between the last block and the unembedding.
+        taps: where each site lives, in the order of the forward pass.
+        attn_norm, mlp_norm: a norm between a projection and the residual stream.
+        logits: what is done to the unembedding's output.
+        lacks: sites that it does not have, each with the reason.
+        fits: changes of the row that a configuration asks for, or its refusal.
+        looks_up: its attention is looked up by name, in transformers' `AttentionInterface`.
+        upcast: its attention without a fused kernel takes the softmax in float32.
+        inner: what its code computes in float32 whatever the model's type.
+    """
+
+    model_type: str
+    dimensions: Callable[[PretrainedConfig], Dimensions]
+    blocks: str
+    out_proj: str
+    down_proj: str | None
+    final_norm: str
+    taps: Mapping[str, Tap]
+    attn_norm: str | None = None
+    mlp_norm: str | None = None
+    logits: Callable[[Tensor, PretrainedConfig], Tensor] = unscaled
+    lacks: tuple[tuple[str, str], ...] = ()
+    fits: Callable[[Family, PretrainedConfig], Family] = lambda family, config: family
+    looks_up: bool = True
+    upcast: bool = True
+    inner: Literal["", "norms", "attention"] = ""
+
+    def tapped(self, **taps: Tap) -> Family:
+        """This row with some sites tapped elsewhere."""
+        return replace(self, taps=MappingProxyType({**self.taps, **taps}))
+
+
+PARALLEL = "attention and MLP read the same input, so there is no residual stream between them"
+EXPERTS = (
+    "the MLP is a mixture of experts, of which each token takes a few, so that a neuron is not one "
+    "place for all tokens; 'mlp_out' is what they add together"
+)
+
+
+def family(
+    model_type: str,
+    *,
+    blocks: str,
+    qkv: Mapping[str, Tap],
+    out_proj: str,
+    mlp: str,
+    down_proj: str | None,
+    middle: str | None,
+    final_norm: str,
+    dimensions: Callable[[PretrainedConfig], Dimensions] = sizes,
+    attn_norm: str | None = None,
+    mlp_norm: str | None = None,
+    **rest: Any,
+) -> Family:
+    """A row, from the names of the modules in a block.
+
+    Args:
+        model_type: Hugging Face's name.
+        blocks: path of the list of blocks.
+        qkv: the taps of q, k and v (`split`, `fused`).
+        out_proj: what multiplies ``z`` by W_O.
+        mlp: what gives the MLP's output.
+        down_proj: what reads the neurons; None in a mixture of experts.
+        middle: what reads the residual stream between attention and MLP; None in a parallel block.
+        final_norm: path of the last norm.
+        dimensions: how large a model is, from its configuration.
+        attn_norm, mlp_norm: norms of what is added to the residual stream.
+        **rest: other fields of `Family`.
+    """
+    block = f"{blocks}.{{layer}}"
+
+    def inside(name: str) -> str:
+        return f"{block}.{name}"
+
+    taps = {
+        "embed": Tap(f"{blocks}.0", "input"),
+        "resid_pre": Tap(block, "input"),
+        **{site: replace(tap, module=inside(tap.module)) for site, tap in qkv.items()},
+        "z": Tap(inside(out_proj), "input", heads),
+        "attn_out": Tap(inside(attn_norm or out_proj), "output"),
+    }
+    lacks = []
+    if middle is None:
+        lacks.append(("resid_mid", PARALLEL))
+    else:
+        taps["resid_mid"] = Tap(inside(middle), "input", in_place=True)
+    if down_proj is None:
+        lacks.append(("mlp_post", EXPERTS))
+    else:
+        taps["mlp_post"] = Tap(inside(down_proj), "input")
+    taps["mlp_out"] = Tap(inside(mlp_norm or mlp), "output")
+    taps["resid_post"] = Tap(block, "output")
+    taps["logits"] = Tap("", "output")
+    return Family(
+        model_type=model_type,
+        dimensions=dimensions,
+        blocks=blocks,
+        out_proj=inside(out_proj),
+        down_proj=None if down_proj is None else inside(down_proj),
+        final_norm=final_norm,
+        taps=MappingProxyType(taps),
+        attn_norm=None if attn_norm is None else inside(attn_norm),
+        mlp_norm=None if mlp_norm is None else inside(mlp_norm),
+        lacks=tuple(lacks),
+        **rest,
+    )
+
+
+def split(q: str, k: str, v: str) -> Mapping[str, Tap]:
+    """Queries, keys and values from three projections."""
+    return {
+        "q": Tap(q, "output", heads),
+        "k": Tap(k, "output", kv_heads),
+        "v": Tap(v, "output", kv_heads),
+    }
+
+
+def fused(module: str, view: Callable[[Any], View]) -> Mapping[str, Tap]:
+    """Queries, keys and values from one projection, in some order."""
+    return {part: Tap(module, "output", view(part)) for part in ("q", "k", "v")}
+
+
+def refuse(config: PretrainedConfig, setting: str, why: str) -> ArchitectureError:
+    """The error for a configuration whose blocks have another shape than its family's row."""
+    return ArchitectureError(
+        f"This {config.model_type!r} model has {setting}={getattr(config, setting)!r}: {why}. "
+        "microtome does not know its sites."
+    )

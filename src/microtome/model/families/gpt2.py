@@ -1,0 +1,153 @@
+"""GPT-2, and those that came soon after: norms, then attention; norms, then an MLP of two matrices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from transformers import PretrainedConfig
+
+from microtome.model.families.family import (
+    Family,
+    family,
+    fused,
+    interleaved,
+    refuse,
+    split,
+    stacked,
+)
+from microtome.sites import Dimensions
+
+
+def _gpt2_sizes(config: PretrainedConfig) -> Dimensions:
+    return Dimensions(
+        n_layers=config.n_layer,
+        n_heads=config.n_head,
+        n_kv_heads=config.n_head,
+        d_model=config.n_embd,
+        d_head=config.n_embd // config.n_head,
+        d_mlp=config.n_inner or 4 * config.n_embd,
+        d_vocab=config.vocab_size,
+        n_positions=config.n_positions,
+    )
+
+
+GPT2 = family(
+    "gpt2",
+    dimensions=_gpt2_sizes,
+    blocks="transformer.h",
+    qkv=fused("attn.c_attn", stacked),
+    out_proj="attn.c_proj",
+    middle="ln_2",
+    mlp="mlp",
+    down_proj="mlp.c_proj",
+    final_norm="transformer.ln_f",
+    upcast=False,
+)
+
+
+def _gpt_neo_sizes(config: PretrainedConfig) -> Dimensions:
+    return Dimensions(
+        n_layers=config.num_layers,
+        n_heads=config.num_heads,
+        n_kv_heads=config.num_heads,
+        d_model=config.hidden_size,
+        d_head=config.hidden_size // config.num_heads,
+        d_mlp=config.intermediate_size or 4 * config.hidden_size,
+        d_vocab=config.vocab_size,
+        n_positions=config.max_position_embeddings,
+        copies_prefix=True,
+    )
+
+
+GPT_NEO = family(
+    "gpt_neo",
+    dimensions=_gpt_neo_sizes,
+    blocks="transformer.h",
+    qkv=split("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"),
+    out_proj="attn.attention.out_proj",
+    middle="ln_2",
+    mlp="mlp",
+    down_proj="mlp.c_proj",
+    final_norm="transformer.ln_f",
+    looks_up=False,
+    inner="attention",
+)
+
+
+def _opt_sizes(config: PretrainedConfig) -> Dimensions:
+    return Dimensions(
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        n_kv_heads=config.num_attention_heads,
+        d_model=config.hidden_size,
+        d_head=config.hidden_size // config.num_attention_heads,
+        d_mlp=config.ffn_dim,
+        d_vocab=config.vocab_size,
+        n_positions=config.max_position_embeddings,
+    )
+
+
+def _opt_fits(row: Family, config: PretrainedConfig) -> Family:
+    if not config.do_layer_norm_before:
+        why = "its norms stand in the residual stream itself (OPT 350M alone is made so)"
+        raise refuse(config, "do_layer_norm_before", why)
+    if config.word_embed_proj_dim != config.hidden_size:
+        raise refuse(config, "word_embed_proj_dim", "a projection follows the final norm")
+    if config._remove_final_layer_norm:
+        raise refuse(config, "_remove_final_layer_norm", "it has no final norm")
+    return row
+
+
+# From here on the block has batch and positions as one axis.
+OPT = family(
+    "opt",
+    dimensions=_opt_sizes,
+    blocks="model.decoder.layers",
+    qkv=split("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    out_proj="self_attn.out_proj",
+    middle="final_layer_norm",
+    mlp="fc2",
+    down_proj="fc2",
+    final_norm="model.decoder.final_layer_norm",
+    fits=_opt_fits,
+)
+OPT = OPT.tapped(
+    **{name: replace(OPT.taps[name], flat=True) for name in ("resid_mid", "mlp_post", "mlp_out")}
+)
+
+
+def _bloom_sizes(config: PretrainedConfig) -> Dimensions:
+    return Dimensions(
+        n_layers=config.n_layer,
+        n_heads=config.n_head,
+        n_kv_heads=config.n_head,
+        d_model=config.hidden_size,
+        d_head=config.hidden_size // config.n_head,
+        d_mlp=4 * config.hidden_size,
+        d_vocab=config.vocab_size,
+        copies_prefix=True,
+    )
+
+
+def _bloom_fits(row: Family, config: PretrainedConfig) -> Family:
+    if config.apply_residual_connection_post_layernorm:
+        why = "the residual stream starts again from each norm"
+        raise refuse(config, "apply_residual_connection_post_layernorm", why)
+    return row
+
+
+# Attention and MLP add the residual stream themselves, so what they add is their projections'.
+BLOOM = family(
+    "bloom",
+    dimensions=_bloom_sizes,
+    blocks="transformer.h",
+    qkv=fused("self_attention.query_key_value", interleaved),
+    out_proj="self_attention.dense",
+    middle="post_attention_layernorm",
+    mlp="mlp.dense_4h_to_h",
+    down_proj="mlp.dense_4h_to_h",
+    final_norm="transformer.ln_f",
+    fits=_bloom_fits,
+    looks_up=False,
+    inner="attention",
+)

@@ -1,0 +1,155 @@
+"""Blocks whose attention and MLP read the same input, or do so where the configuration says it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+
+from transformers import PretrainedConfig
+
+from microtome.model.families.family import (
+    Family,
+    Tap,
+    family,
+    fused,
+    gated,
+    grouped,
+    interleaved,
+    put_grouped,
+    split,
+)
+from microtome.sites import Dimensions
+
+
+def sequential(row: Family, middle: str) -> Family:
+    """A parallel row as a sequential one: a module reads the residual stream in between."""
+    taps: dict[str, Tap] = {}
+    for name, tap in row.taps.items():
+        taps[name] = tap
+        if name == "attn_out":
+            module = f"{row.blocks}.{{layer}}.{middle}"
+            taps["resid_mid"] = Tap(module, "input", in_place=True)
+    lacks = tuple(pair for pair in row.lacks if pair[0] != "resid_mid")
+    return replace(row, taps=MappingProxyType(taps), lacks=lacks)
+
+
+def _by_parallel_residual(row: Family, config: PretrainedConfig) -> Family:
+    parallel: bool = config.use_parallel_residual
+    return row if parallel else sequential(row, "post_attention_layernorm")
+
+
+GPT_NEOX = family(
+    "gpt_neox",
+    blocks="gpt_neox.layers",
+    qkv=fused("attention.query_key_value", interleaved),
+    out_proj="attention.dense",
+    middle=None,
+    mlp="mlp",
+    down_proj="mlp.dense_4h_to_h",
+    final_norm="gpt_neox.final_layer_norm",
+    fits=_by_parallel_residual,
+)
+STABLELM = family(
+    "stablelm",
+    dimensions=gated,
+    blocks="model.layers",
+    qkv=split("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    out_proj="self_attn.o_proj",
+    middle=None,
+    mlp="mlp",
+    down_proj="mlp.down_proj",
+    final_norm="model.norm",
+    fits=_by_parallel_residual,
+)
+PHI = family(
+    "phi",
+    blocks="model.layers",
+    qkv=split("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    out_proj="self_attn.dense",
+    middle=None,
+    mlp="mlp",
+    down_proj="mlp.fc2",
+    final_norm="model.final_layernorm",
+)
+COHERE = family(
+    "cohere",
+    dimensions=gated,
+    blocks="model.layers",
+    qkv=split("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    out_proj="self_attn.o_proj",
+    middle=None,
+    mlp="mlp",
+    down_proj="mlp.down_proj",
+    final_norm="model.norm",
+    logits=lambda logits, config: logits * config.logit_scale,
+    inner="norms",
+)
+
+
+def _gptj_sizes(config: PretrainedConfig) -> Dimensions:
+    return Dimensions(
+        n_layers=config.n_layer,
+        n_heads=config.n_head,
+        n_kv_heads=config.n_head,
+        d_model=config.n_embd,
+        d_head=config.n_embd // config.n_head,
+        d_mlp=config.n_inner or 4 * config.n_embd,
+        d_vocab=config.vocab_size,
+        n_positions=config.n_positions,
+        copies_prefix=True,
+    )
+
+
+GPTJ = family(
+    "gptj",
+    dimensions=_gptj_sizes,
+    blocks="transformer.h",
+    qkv=split("attn.q_proj", "attn.k_proj", "attn.v_proj"),
+    out_proj="attn.out_proj",
+    middle=None,
+    mlp="mlp",
+    down_proj="mlp.fc_out",
+    final_norm="transformer.ln_f",
+    looks_up=False,
+    inner="attention",
+)
+
+
+def _falcon_sizes(config: PretrainedConfig) -> Dimensions:
+    if config.new_decoder_architecture:
+        n_kv_heads = config.num_kv_heads
+    else:
+        n_kv_heads = 1 if config.multi_query else config.num_attention_heads
+    return Dimensions(
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        n_kv_heads=n_kv_heads,
+        d_model=config.hidden_size,
+        d_head=config.hidden_size // config.num_attention_heads,
+        d_mlp=config.ffn_hidden_size,
+        d_vocab=config.vocab_size,
+        copies_prefix=True,
+    )
+
+
+def _falcon_fits(row: Family, config: PretrainedConfig) -> Family:
+    if config.new_decoder_architecture or config.parallel_attn:
+        return row
+    return sequential(row, "post_attention_layernorm")
+
+
+# One order for all three of its layouts: all queries in one group, or one head in each.
+_FALCON_QKV = fused("self_attention.query_key_value", grouped)
+FALCON = family(
+    "falcon",
+    dimensions=_falcon_sizes,
+    blocks="transformer.h",
+    qkv={**_FALCON_QKV, "q": replace(_FALCON_QKV["q"], put=put_grouped)},
+    out_proj="self_attention.dense",
+    middle=None,
+    mlp="mlp",
+    down_proj="mlp.dense_4h_to_h",
+    final_norm="transformer.ln_f",
+    fits=_falcon_fits,
+    looks_up=False,
+)
