@@ -196,6 +196,32 @@ def only_at(module: nn.Module, positions: Sequence[int]) -> Iterator[None]:
             handle.remove()
 
 
+@contextmanager
+def once_for_alike(
+    attention: nn.Module, out_proj: nn.Module, prompts: int, apart: int, alike: int
+) -> Iterator[None]:
+    """Within this block, attention runs once for rows that are alike, up to its output projection.
+
+    A batch has ``apart + alike`` rows for each prompt, of which the last ones are equal.
+    """
+
+    def fewer(x: Tensor) -> Tensor:
+        rows = x.view(prompts, apart + alike, *x.shape[1:])
+        return rows[:, : apart + 1].flatten(0, 1).contiguous()
+
+    def more(x: Tensor) -> Tensor:
+        rows = x.view(prompts, apart + 1, *x.shape[1:])
+        last = rows[:, apart:].expand(-1, alike, *x.shape[1:])
+        return torch.cat([rows[:, :apart], last], dim=1).flatten(0, 1).contiguous()
+
+    handles = [_install(attention, "input", fewer), _install(out_proj, "input", more)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 # --------------------------------------------------------------------------------------- reading
 
 

@@ -87,13 +87,20 @@ class Anatomy:
         module: nn.Module = hf.get_submodule(self.family.out_proj.format(layer=layer))
         return module
 
+    def attention(self, hf: PreTrainedModel, layer: int) -> nn.Module | None:
+        """The module of a layer that is its attention; None where the block has no such one."""
+        return self._around(hf, layer, self.family.out_proj)
+
     def mlp(self, hf: PreTrainedModel, layer: int) -> nn.Module | None:
         """The module of a layer that is the whole MLP; None where the block has no such one."""
-        block = self.family.blocks + ".{layer}"
-        path = (self.family.down_proj or "").rpartition(".")[0]
-        if path in ("", block):
+        return self._around(hf, layer, self.family.down_proj or "")
+
+    def _around(self, hf: PreTrainedModel, layer: int, path: str) -> nn.Module | None:
+        """The module around another, unless that is the block itself."""
+        around = path.rpartition(".")[0]
+        if around in ("", self.family.blocks + ".{layer}"):
             return None
-        module: nn.Module = hf.get_submodule(path.format(layer=layer))
+        module: nn.Module = hf.get_submodule(around.format(layer=layer))
         return module
 
     def final_norm(self, hf: PreTrainedModel) -> nn.Module:

@@ -33,7 +33,8 @@ from microtome.interventions import Application, Keys, Sources
 from microtome.model.model import Model
 from microtome.prompts import Encoded, Tokens
 from microtome.regions import Column, Layout, Regions
-from microtome.run import Trace, Visit, only_at, quiet, trace, visited
+from microtome.run import Trace, Visit, once_for_alike, only_at, quiet, trace, visited
+from microtome.sites import site as find_site
 from microtome.sweep.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.sweep.cost import Budget, Room
 from microtome.sweep.measured import Measured
@@ -41,6 +42,9 @@ from microtome.sweep.plan import Plan
 from microtome.sweep.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.sweep.readout import Readout
 from microtome.sweep.watch import Watch
+
+BEFORE_ATTENTION = ("embed", "resid_pre", "q", "k", "v", "pattern")
+"""Sites of a block up to its attention."""
 
 AFTER_ATTENTION = ("mlp_post", "mlp_out", "resid_post")
 """Sites of a block at and after its MLP."""
@@ -155,9 +159,8 @@ class Walk:
         seen = self.watch.unedited(rows, cells)
         entered = 0
         for layer in range(int(batch.layers[0]), anatomy.dims.n_layers):
-            last = int(np.searchsorted(batch.layers, layer, side="right"))
-            x[:, entered:last] = self.trace.inputs[layer][rows, None, offset:]
-            entered = last
+            before, entered = entered, int(np.searchsorted(batch.layers, layer, side="right"))
+            x[:, before:entered] = self.trace.inputs[layer][rows, None, offset:]
             for tile in tiles(prompts, entered, room.tile):
                 own = x[tile.prompts, tile.cells]
                 edits = list(self._edits_at(layer, batch, tile))
@@ -165,7 +168,8 @@ class Walk:
                 here = {probe: x[tile.prompts, tile.cells] for probe, x in seen.items()}
                 visits += self.watch.visits(layer, rows[tile.prompts], batch.position, here)
                 own_prompts = rows[tile.prompts]
-                with visited(hf, anatomy, visits), self._finish(layer, batch, visits):
+                short = self._begin(layer, tile, before, visits), self._finish(layer, batch, visits)
+                with short[0], visited(hf, anatomy, visits), short[1]:
                     out = self._block(layer, own.flatten(0, 1), own_prompts, batch.position)
                 x[tile.prompts, tile.cells] = out.view_as(own)
                 proof = proofs[:, tile.prompts, tile.cells]
@@ -179,6 +183,26 @@ class Walk:
         for probe, values in seen.items():
             self.into.store_inside(probe, batch.cells.ravel(), values.flatten(0, 1))
         self.into.prove(batch.cells.ravel(), *proofs.flatten(1))
+
+    def _begin(
+        self, layer: int, tile: Tile, before: int, visits: Sequence[Visit]
+    ) -> AbstractContextManager[None]:
+        """The cells that enter here share one clean attention, up to where they are edited.
+
+        Unless it is its input that is edited, or something is looked at on the way.
+        """
+        hf, anatomy = self.model.hf, self.model.anatomy
+        attention = anatomy.attention(hf, layer)
+        apart = min(max(before - tile.cells.start, 0), tile.cells.stop - tile.cells.start)
+        alike = tile.cells.stop - tile.cells.start - apart
+        if attention is None or alike < 2 or not anatomy.family.looks_up:
+            return nullcontext()
+        if anatomy.tap(find_site("z"), layer).flat or "alibi" in self.trace.calls[layer].arguments:
+            return nullcontext()
+        if any(visit.place[0].name in BEFORE_ATTENTION for visit in visits):
+            return nullcontext()
+        prompts = tile.prompts.stop - tile.prompts.start
+        return once_for_alike(attention, anatomy.out_proj(hf, layer), prompts, apart, alike)
 
     def _finish(
         self, layer: int, batch: Batch, visits: Sequence[Visit]
