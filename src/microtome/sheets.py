@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -36,21 +36,22 @@ _WORDS: tuple[tuple[str, str, list[str]], ...] = (
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
+    pass
 
 
 class _Dumper(yaml.SafeDumper):
     """Puts in quotes what either version of YAML would read as something else than text."""
-
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {
-        letter: list(known) for letter, known in yaml.SafeDumper.yaml_implicit_resolvers.items()
-    }
 
     def ignore_aliases(self, data: Any) -> bool:
         """Anchors are not read, so none are written."""
         return True
 
 
+# Each its own: PyYAML's are shared by all loaders and dumpers. The loader forgets what it knew.
+_Loader.yaml_implicit_resolvers = {}
+_Dumper.yaml_implicit_resolvers = {
+    letter: list(known) for letter, known in yaml.SafeDumper.yaml_implicit_resolvers.items()
+}
 for _kind, _pattern, _letters in _WORDS:
     for _side in (_Loader, _Dumper):
         _side.add_implicit_resolver(
@@ -103,7 +104,9 @@ class Sheet:
         except OSError as error:
             raise ExperimentError(f"Cannot read {path}: {error.strerror}.") from None
         except UnicodeDecodeError as error:
-            raise ExperimentError(f"{path} is not UTF-8 text ({error}): save it as UTF-8.") from None
+            raise ExperimentError(
+                f"{path} is not UTF-8 text ({error}): save it as UTF-8."
+            ) from None
         return cls.of(text, str(path))
 
     @classmethod
@@ -163,7 +166,7 @@ def dump(fields: Mapping[str, Any]) -> str:
 def _refuse_anchors(loader: _Loader, text: str, name: str) -> None:
     for event in yaml.parse(text, _Loader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else "?"
             raise ExperimentError(
                 f"{name}, line {line}: anchors and aliases (& and *) are not read. Write the "
                 "value out; a text that begins with one of these signs goes in quotes."
