@@ -64,7 +64,14 @@ def _list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=short)
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # In any other style a line break reads back as a space, or as another kind of line break.
+    breaks = set("\n\r\x85\u2028\u2029") & set(text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if breaks else None)
+
+
 _Dumper.add_representer(list, _list)
+_Dumper.add_representer(str, _text)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from microtome.edits import Edit, as_edits, edit
 from microtome.effects import Effects
 from microtome.errors import EditError, ExperimentError
 from microtome.experiment import sources
-from microtome.experiment.form import Form, Root, at, bytes_of, text_of, whole_of
+from microtome.experiment.form import Form, Root, at, bytes_of, path_of, text_of, whole_of
 from microtome.experiment.sources import Source
 from microtome.metrics import readings
 from microtome.model.load import load
@@ -155,7 +155,7 @@ class Experiment(Root):
     verify: Annotated[int, PlainValidator(lambda given: whole_of(given, least=0))] = 4
     memory: Annotated[int, PlainValidator(bytes_of)] | None = None
     seed: Annotated[int, PlainValidator(whole_of)] = 0
-    out: Annotated[Path, PlainValidator(lambda path: Path(text_of(str(path))))] | None = None
+    out: Annotated[Path, PlainValidator(path_of)] | None = None
 
     @classmethod
     def read(cls, path: str | Path, **instead: Any) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -97,7 +98,9 @@ def _line(one: ErrorDetails, steps: Steps, sheet: Sheet | None) -> str:
         text = WORDS[one["type"]].format(input=one["input"])
     else:
         text = str(context.get("error", one["msg"]))
-    place = sheet.place(steps) if sheet else spelled(steps)
+    # A field that was given in the place of the file's own stands nowhere in it.
+    from_file = sheet is not None and (not steps or steps[:1] in sheet.lines)
+    place = sheet.place(steps) if sheet and from_file else spelled(steps)
     end = "" if text.endswith((".", "?")) else "."
     return f"{place or 'The experiment'}: {text}{end}"
 
@@ -112,6 +115,11 @@ def text_of(given: Any) -> str:
     if not given.strip():
         raise ValueError("the text is empty")
     return given
+
+
+def path_of(given: Any) -> Path:
+    """A path, or the text of one."""
+    return given if isinstance(given, Path) else Path(text_of(given))
 
 
 def whole_of(given: Any, least: int | None = None) -> int:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import BeforeValidator, Discriminator, PlainValidator, Tag, create_model
 
 from microtome.errors import did_you_mean, listing
-from microtome.experiment.form import Form, at, text_of
+from microtome.experiment.form import Form, at, path_of
 from microtome.model.model import Model
 from microtome.prompts import Prompt, Prompts, prompt_of
 from microtome.tasks import TASKS
@@ -89,7 +89,7 @@ class FromTask(Form):
 class FromFile(Form):
     """Prompts in a file; its path is whole, so the experiment means the same from anywhere."""
 
-    file: Annotated[Path, PlainValidator(lambda path: Path(text_of(str(path))).absolute())]
+    file: Annotated[Path, PlainValidator(lambda given: path_of(given).absolute())]
 
     def make(self, model: Model) -> Prompts:
         """The prompts, as they are in the file now."""
