@@ -19,6 +19,7 @@ from microtome.edits import Source
 from microtome.errors import MicrotomeError
 from microtome.experiment.options import asked, checkpoint, values_of
 from microtome.metrics import METRICS, about
+from microtome.model.raw import ABOUT, returned, table_of
 from microtome.probes import INSIDE
 from microtome.prompts import Encoded
 
@@ -229,12 +230,22 @@ def plan(
     out.print(table)
 
 
-@app.command(epilog=examples("microtome sites nano"))
-def sites(model: ModelName) -> None:
+@app.command(epilog=examples("microtome sites nano", "microtome sites nano --raw"))
+def sites(
+    model: ModelName,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="What its modules return instead: tensors or tuples.")
+    ] = False,
+) -> None:
     """What can be addressed in a model, with sizes."""
     loaded = load(model)
     out.print(repr(loaded), highlight=False, markup=False)
-    _print(loaded.sites().reset_index())
+    if raw:
+        out.print(f"transformers {transformers.__version__}", highlight=False)
+        _print(table_of(returned(loaded)))
+        out.print(ABOUT, highlight=False, markup=False)
+    else:
+        _print(loaded.sites().reset_index())
 
 
 @study_app.command("list")
