@@ -169,6 +169,8 @@ BAD = [
     ({"extra": "over: 5"}, "line 5, over: expected parameters with their values"),
     ({"extra": "over:\n  factor: 3"}, "line 6, over.factor: expected a list of values"),
     ({"extra": "over: {factor: []}"}, "line 5, over.factor: expected a list of values"),
+    ({"extra": "over: {factor: [1, {a: 2}]}"}, "over.factor: expected numbers, words or lists of"),
+    ({"extra": "over: {factor: [1, null]}"}, "over.factor: expected numbers, words or lists of"),
     ({"extra": "engine: wlak"}, "line 5, engine: engine='wlak' does not exist; there are: auto,"),
     ({"extra": "verify: -1"}, "line 5, verify: expected a whole number of at least 0, not -1."),
     ({"extra": "verify: true"}, "line 5, verify: expected a whole number, not True."),

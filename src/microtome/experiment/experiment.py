@@ -98,6 +98,9 @@ def _over(given: Any) -> dict[str, list[Any]]:
         if isinstance(values, str | Mapping) or not hasattr(values, "__iter__") or not len(values):
             raise at(name, f"expected a list of values, at least one, not {values!r}.")
         found[str(name)] = [plain(value) for value in values]
+        for value, own in zip(values, found[str(name)], strict=True):
+            if isinstance(own, str) and not isinstance(value, str):
+                raise at(name, f"expected numbers, words or lists of numbers, not {value!r}.")
     return found
 
 
