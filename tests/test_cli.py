@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import microtome as mt
 from microtome import cli, studies
 
 PROMPT = "When Sam and Sally went to the park, Sam gave a gift to"
 DONOR = "When Sam and Sally went to the park, Sally gave a gift to"
+BERLIN_PROMPT = mt.Prompt("Berlin is the capital of", target=" Germany")
 
 
 @pytest.fixture
@@ -66,6 +68,115 @@ def test_sweep_takes_a_file_of_prompts(call, tmp_path):
     code, shown, _ = call("sweep", "nano", *asked, "-o", str(tmp_path / "map"))
     assert code == 0
     assert "prompt: 2" in shown
+
+
+SHEET = f"""\
+model: nano
+prompts: {{text: "{PROMPT}", donor: "{DONOR}", target: " Sally", contrast: " Sam"}}
+edits: [patch L*.z.h*@-1]
+metrics: [logit_diff]
+"""
+
+
+@pytest.fixture
+def sheet(tmp_path):
+    file = tmp_path / "experiment.yaml"
+    file.write_text(SHEET, encoding="utf-8")
+    return file
+
+
+def test_sweep_takes_a_file_of_the_experiment(call, sheet, tmp_path):
+    out = tmp_path / "map"
+    code, shown, _ = call("sweep", "--config", str(sheet), "-o", str(out))
+    assert code == 0
+    assert str(out / "report.html") in shown.replace("\n", "")
+    asked = ["-p", PROMPT, "--target", " Sally", "--contrast", " Sam", "--donor", DONOR]
+    more = ["-e", "patch L*.z.h*@-1", "-m", "logit_diff", "-o", str(tmp_path / "again")]
+    call("sweep", "nano", *asked, *more)
+    found, wanted = (mt.open_effects(tmp_path / one / "effects.zarr") for one in ("map", "again"))
+    assert found.data.drop_attrs(deep=False).identical(wanted.data.drop_attrs(deep=False))
+
+
+def test_options_go_before_the_fields_of_the_file(call, sheet, tmp_path):
+    out = tmp_path / "map"
+    code, _, _ = call(
+        *["sweep", "--config", str(sheet), "-p", "Berlin is the capital of", "-m", "kl"],
+        *["-e", "scale(1) L*.attn_out", "--over", "factor=0.5,2", "--verify", "1", "-o", str(out)],
+        *["--memory", "500MB", "--seed", "3"],
+    )
+    assert code == 0
+    effects = mt.open_effects(out / "effects.zarr")
+    assert effects.metrics == ("kl",)
+    assert dict(effects.data.sizes) == {"prompt": 1, "layer": 6, "factor": 2}
+    record = effects.provenance
+    assert record["spec"]["prompts"] == [{"text": "Berlin is the capital of"}]
+    assert (record["memory"], record["verify"], record["seed"]) == (500_000_000, 1, 3)
+    assert record["verification"]["cells"] == 1
+
+
+def test_the_options_say_what_python_says(call, tmp_path):
+    others = [BERLIN_PROMPT, mt.Prompt("Paris is the capital of", target=" France")]
+    rows = [json.dumps(prompt.as_dict()) for prompt in others]
+    (tmp_path / "others.jsonl").write_text("\n".join(rows))
+    edit = 'mean(over="prompts") L*.attn_out'
+    code, _, _ = call(
+        *["sweep", "nano", "-p", BERLIN_PROMPT.text, "--target", " Germany", "-e", edit],
+        *["--reference", str(tmp_path / "others.jsonl"), "-o", str(tmp_path / "map")],
+        *["--dtype", "float64", "--engine", "reference"],
+    )
+    assert code == 0
+    wanted = mt.sweep(
+        mt.load("nano", dtype="float64"), BERLIN_PROMPT, edit, metrics="prob", reference=others,
+        engine="reference", progress=False,
+    )  # fmt: skip
+    found = mt.open_effects(tmp_path / "map" / "effects.zarr")
+    assert found.data.drop_attrs(deep=False).identical(wanted.data.drop_attrs(deep=False))
+
+
+def test_plan_of_a_file_counts_what_it_varies(call, sheet):
+    sheet.write_text(SHEET.replace("patch", "scale(1)") + "over: {factor: [1, 2, 3]}")
+    code, out, _ = call("plan", "--config", str(sheet))
+    assert code == 0
+    assert "factor 3" in out
+    assert "cells" in out
+    assert "144" in out
+
+
+def test_sites_raw_shows_what_blocks_return(call):
+    code, out, _ = call("sites", "nano", "--raw")
+    assert code == 0
+    for part in ("transformer.h.0.attn", "hidden states [1, 5, 192]", "eager", "[1, 8, 5, 5]"):
+        assert part in out
+    assert 'attn_implementation="eager"' in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "words"),
+    [
+        ("metrics: [prob]", ["-o", "x"], "line 5: 'metrics' is given twice; first on line 4."),
+        ("sed: 1", ["-o", "x"], "line 5, sed: there is no such field"),
+        ("sed: 1", ["-o", "x"], "Did you mean 'seed'?"),
+        ("", [], "-o DIR"),
+        ("", ["-o", "x", "-m", "prbo"], "metrics[0]: No metric is called 'prbo'"),
+        ("", ["-o", "x", "--target", " Sam"], "Give the prompt with -p TEXT"),
+        ("", ["-o", "x", "--dtype", "float64"], "--dtype needs the model's name beside it"),
+        ("", ["-o", "x", "--over", "factor"], "--over takes NAME=VALUE,VALUE"),
+        ("", ["-o", "x", "--over", "fctor=1", "-e", "scale(1) L0.z"], "Did you mean 'factor'?"),
+        ("", ["-o", "x", "--over", "a=1", "--over", "a=2"], "--over a=… is given twice"),
+        ("", ["-o", "x", "--memory", "2G"], "such as 2GiB"),
+        ("", ["-o", "x", "--memory", "10kB"], "bytes are too few"),
+        ("", ["-o", "x", "--verify", "-1"], "at least 0"),
+        ("", ["-o", "x", "--reference", "nowhere.csv"], "Cannot read prompts from nowhere.csv"),
+    ],
+)
+def test_bad_experiments(call, sheet, tmp_path, monkeypatch, changes, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    sheet.write_text(SHEET + changes, encoding="utf-8")
+    code, _, err = call("sweep", "--config", str(sheet), *arguments)
+    assert code == 2
+    assert words in " ".join(err.split())
+    assert "Traceback" not in err
+    assert not (tmp_path / "x").exists()
 
 
 def test_plan_runs_nothing_and_says_what_it_would_take(call):
@@ -165,6 +276,10 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["run", "nano", "-p", " "], "empty"),
         (["run", "./nowhere", *BERLIN], "config.json"),
         (["plan", "nano", "-e", "zero L0.z"], "--prompts FILE"),
+        (["sweep", "-o", "out", *BERLIN], "Give a model and an edit"),
+        (["sweep", "nano", "-o", "out", *BERLIN], "Give a model and an edit"),
+        (["sweep", "nano", *BERLIN, "-e", "zero L0.z", "-m", "kl"], "-o DIR"),
+        (["plan", "--config", "nowhere.yaml"], "Cannot read nowhere.yaml"),
         (["study", "run", "head-ablatoin"], "Did you mean 'head-ablation'?"),
         (["study", "run"], "Name a study: hidden-scaling"),
         (["study", "run", "--all"], "give --model"),

@@ -16,6 +16,7 @@ from microtome.edits import (
 )
 from microtome.effects import Effects, open_effects
 from microtome.errors import MicrotomeError
+from microtome.experiment import Experiment
 from microtome.model.load import load
 from microtome.model.model import Model
 from microtome.outcome import Run
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Edit",
     "Effects",
+    "Experiment",
     "MicrotomeError",
     "Model",
     "Prompt",

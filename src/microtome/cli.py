@@ -15,14 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from microtome import Prompt, Prompts, load, studies, sweep
-from microtome.edits import Source, as_edits
+from microtome import Prompt, Prompts, load, studies
+from microtome.edits import Source
 from microtome.errors import MicrotomeError
+from microtome.experiment.options import asked, checkpoint, values_of
 from microtome.metrics import METRICS, about
+from microtome.model.raw import ABOUT, returned, table_of
 from microtome.probes import INSIDE
 from microtome.prompts import Encoded
-from microtome.report import document_of_sweep, summary_of_sweep, texts_of, write_folder
-from microtome.sweep.sweep import plan_of
+from microtome.report import texts_of
 
 app = typer.Typer(
     help="Which part of a transformer causes this prediction?",
@@ -49,6 +50,28 @@ EditTexts = Annotated[
     list[str],
     typer.Option("--edit", "-e", help="Such as 'zero L5.z.h3'; given twice, both apply together."),
 ]
+OptionalModel = Annotated[
+    str | None,
+    typer.Argument(help="nano (embedded), a hub id such as gpt2, or a local directory."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="A YAML file with the same fields; an option goes before its field."),
+]
+Over = Annotated[
+    list[str],
+    typer.Option(help="Values for a parameter of the edits: factor=0.1,0.6,10 makes an axis."),
+]
+ReferenceFile = Annotated[
+    Path | None,
+    typer.Option(help='A .jsonl or .csv file of prompts that mean(over="prompts") averages.'),
+]
+Memory = Annotated[str | None, typer.Option(help="For the walk's batches: 2GiB, 500MB, bytes.")]
+Dtype = Annotated[str | None, typer.Option(help="Of the weights: float32, float64, bfloat16.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
+Device = Annotated[str | None, typer.Option(help="Where to put the weights: cpu, cuda:0.")]
+Attention = Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager.")]
+Engine = Annotated[str | None, typer.Option(help="auto, walk or reference.")]
 Target = Annotated[str | None, typer.Option(help="Token to be predicted, space and all.")]
 Contrast = Annotated[str | None, typer.Option(help="Token to compare the target with.")]
 Donor = Annotated[str | None, typer.Option(help="Text whose activations 'patch' takes.")]
@@ -93,52 +116,103 @@ def run(
         "microtome sweep nano -p 'Berlin is the capital of' --target ' Germany' "
         "-e 'zero L*.z.h*' -m prob -o out",
         "microtome sweep gpt2 --prompts prompts.jsonl -e 'patch L*.z.h*@-1' -m logit_diff -o out",
+        "microtome sweep nano -p 'Berlin is the capital of' --target ' Germany' "
+        "-e 'scale(1) L*.resid_post' --over factor=0.1,0.6,10 -o out",
+        "microtome sweep --config experiment.yaml -o out",
     ),
 )
 def sweep_command(
-    model: ModelName,
-    edit: EditTexts,
-    output: Annotated[Path, typer.Option("-o", "--out", help="Folder for map and report.")],
+    model: OptionalModel = None,
+    edit: EditTexts = [],  # noqa: B006
+    output: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for map and report.")
+    ] = None,
     prompt: PromptText = [],  # noqa: B006
-    metric: Annotated[list[str], typer.Option("-m", "--metric", help=METRIC_HELP)] = ["prob"],  # noqa: B006
+    metric: Annotated[
+        list[str], typer.Option("-m", "--metric", help=f"{METRIC_HELP} prob unless given.")
+    ] = [],  # noqa: B006
     target: Target = None,
     contrast: Contrast = None,
     donor: Donor = None,
     prompts: PromptFile = None,
-    engine: Annotated[str, typer.Option(help="auto, walk or reference.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of the choice of cells to verify.")] = 0,
+    over: Over = [],  # noqa: B006
+    reference: ReferenceFile = None,
+    engine: Engine = None,
+    verify: Annotated[
+        int | None, typer.Option(help="How many cells to recompute; 4 unless given.")
+    ] = None,
+    memory: Memory = None,
+    seed: Annotated[int | None, typer.Option(help="Of the choice of cells to verify.")] = None,
+    dtype: Dtype = None,
+    revision: Revision = None,
+    device: Device = None,
+    attention: Attention = None,
+    config: Config = None,
 ) -> None:
     """Every cell that the stars of an address span: a map, figures and a report."""
-    given = _prompts(prompt, prompts, target, contrast, donor)
-    loaded = load(model)
-    effects = sweep(loaded, given, edit, metrics=metric, engine=engine, seed=seed)
-    document = document_of_sweep(effects, loaded.run(given))
-    folder = write_folder(output, effects, document, summary_of_sweep(effects))
+    experiment = asked(
+        config,
+        {
+            "model": checkpoint(model, dtype, revision, device, attention),
+            "prompts": _given_prompts(config, prompt, prompts, target, contrast, donor),
+            "edits": edit,
+            "metrics": metric or (None if config else ["prob"]),
+            "over": values_of(over),
+            "reference": Prompts.read(reference) if reference else None,
+            "engine": engine,
+            "verify": verify,
+            "memory": memory,
+            "seed": seed,
+            "out": output,
+        },
+    )
+    if experiment.out is None:
+        raise MicrotomeError("Say where map and report go: -o DIR.")
+    effects = experiment.run()
     out.print(repr(effects), highlight=False, markup=False)
     first = next((m for m in effects.metrics if about(m).unit != "token id"), None)
     if first is not None:
         out.print(f"\n[bold]Strongest effects on {escape(first)}[/bold]")
         _print(effects.top(10, first).drop(columns="text"))
-    out.print(f"\nReport: {folder / 'report.html'}", soft_wrap=True, markup=False)
+    out.print(f"\nReport: {experiment.out / 'report.html'}", soft_wrap=True, markup=False)
 
 
 @app.command(
-    epilog=examples("microtome plan nano -p 'Berlin is the capital of' -e 'zero L*.z.h*@*'")
+    epilog=examples(
+        "microtome plan nano -p 'Berlin is the capital of' -e 'zero L*.z.h*@*'",
+        "microtome plan --config experiment.yaml",
+    )
 )
 def plan(
-    model: ModelName,
-    edit: EditTexts,
+    model: OptionalModel = None,
+    edit: EditTexts = [],  # noqa: B006
     prompt: PromptText = [],  # noqa: B006
     target: Target = None,
     contrast: Contrast = None,
     donor: Donor = None,
     prompts: PromptFile = None,
+    over: Over = [],  # noqa: B006
+    memory: Memory = None,
+    engine: Engine = None,
+    config: Config = None,
 ) -> None:
     """Tokens with their positions, cells, cost and memory of a sweep; nothing is run."""
-    loaded = load(model)
-    encoded = loaded.encode(_prompts(prompt, prompts, target, contrast, donor))
-    edits = as_edits(edit)
-    made = plan_of(loaded, encoded, edits, reference=encoded)
+    experiment = asked(
+        config,
+        {
+            "model": model,
+            "prompts": _given_prompts(config, prompt, prompts, target, contrast, donor),
+            "edits": edit,
+            "metrics": None if config else ["prob"],
+            "over": values_of(over),
+            "memory": memory,
+            "engine": engine,
+        },
+    )
+    loaded = experiment.load()
+    encoded = loaded.encode(experiment.prompts_for(loaded))
+    edits = experiment.edits
+    made = experiment.plan(loaded)
     patched = any(e.source is Source.DONOR for e in edits)
     for one in encoded:
         _print_tokens(one, patched)
@@ -158,12 +232,22 @@ def plan(
     out.print(table)
 
 
-@app.command(epilog=examples("microtome sites nano"))
-def sites(model: ModelName) -> None:
+@app.command(epilog=examples("microtome sites nano", "microtome sites nano --raw"))
+def sites(
+    model: ModelName,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="What its modules return instead: tensors or tuples.")
+    ] = False,
+) -> None:
     """What can be addressed in a model, with sizes."""
     loaded = load(model)
     out.print(repr(loaded), highlight=False, markup=False)
-    _print(loaded.sites().reset_index())
+    if raw:
+        out.print(f"transformers {transformers.__version__}", highlight=False)
+        _print(table_of(returned(loaded)))
+        out.print(ABOUT, highlight=False, markup=False)
+    else:
+        _print(loaded.sites().reset_index())
 
 
 Language = Annotated[str, typer.Option("--lang", help="en or vi.")]
@@ -332,6 +416,20 @@ def _prompts(
             "With --prompts, target, contrast and donor stand in the file, one for each prompt."
         )
     return Prompts.read(file)
+
+
+def _given_prompts(
+    config: Path | None,
+    texts: list[str],
+    file: Path | None,
+    target: str | None,
+    contrast: str | None,
+    donor: str | None,
+) -> Prompts | None:
+    """The prompts of the options; None where a file of the experiment names its own."""
+    if config is not None and not any((texts, file, target, contrast, donor)):
+        return None
+    return _prompts(texts, file, target, contrast, donor)
 
 
 def _print_tokens(encoded: Encoded, patched: bool) -> None:

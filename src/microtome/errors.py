@@ -50,6 +50,13 @@ class SweepError(MicrotomeError, ValueError):
     """A sweep whose parts do not fit together."""
 
 
+class ExperimentError(MicrotomeError):
+    """An experiment, from a file or from fields, that cannot be read or does not say enough.
+
+    It is no ValueError: pydantic would catch that, and this has to come through it as it is.
+    """
+
+
 class VerificationError(MicrotomeError, ArithmeticError):
     """The walk and the reference path disagree on a cell."""
 

@@ -190,17 +190,29 @@ def _json(text: str, where: str) -> dict[str, Any]:
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> Prompt:
+    try:
+        return prompt_of(row)
+    except PromptError as error:
+        raise PromptError(f"{where}: {error}") from None
+
+
+def prompt_of(row: Mapping[str, Any]) -> Prompt:
+    """The prompt that a row of fields describes.
+
+    Raises:
+        PromptError: a field is unknown, missing or wrong.
+
+    >>> prompt_of({"text": "Berlin is", "target": " in"}).target
+    ' in'
+    """
     known = [f.name for f in fields(Prompt)]
     for name in row:
         if name not in known:
-            hint = did_you_mean(name, known)
-            raise PromptError(f"{where}: unknown field {name!r}; known: {listing(known)}.{hint}")
+            hint = did_you_mean(str(name), known)
+            raise PromptError(f"unknown field {name!r}; known: {listing(known)}.{hint}")
     if "text" not in row:
-        raise PromptError(f"{where}: the field 'text' is missing.")
-    try:
-        return Prompt(**row)
-    except PromptError as error:
-        raise PromptError(f"{where}: {error}") from None
+        raise PromptError("the field 'text' is missing.")
+    return Prompt(**row)
 
 
 # ---------------------------------------------------------------------------------------- encode

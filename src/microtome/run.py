@@ -119,6 +119,25 @@ def _install(
     return module.register_forward_hook(on_output)
 
 
+@contextmanager
+def outputs_of(hf: PreTrainedModel, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Within this block, what these modules return, as it is, by their paths."""
+    seen: dict[str, Any] = {}
+
+    def keep(path: str, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        seen[path] = output
+
+    handles = []
+    try:
+        for path in paths:
+            module = hf.get_submodule(path)
+            handles.append(module.register_forward_hook(partial(keep, path)))
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def forward(
     hf: PreTrainedModel,
     anatomy: Anatomy,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shlex
+import sys
 
 import numpy as np
 import pytest
 
 import microtome as mt
+from microtome import cli
 from microtome.errors import EffectsError
 from microtome.report import code, document_of_sweep, render, summary_of_sweep, write_folder
 
@@ -153,9 +156,9 @@ def test_a_named_model_is_loaded_by_its_name_and_type(heads):
 def test_the_command_says_the_same_as_the_sweep(heads):
     words = shlex.split(code.again_in_shell(named(heads, "gpt2")))
     assert words == [
-        "microtome", "sweep", "gpt2", "-p", "Berlin is the capital of", "--target", " Germany",
-        "--contrast", " France", "-e", "zero L*.z.h*@-1", "-m", "prob", "-m", "logit_diff",
-        "-m", "top1", "--engine", "reference", "--seed", "0", "-o", "out",
+        "microtome", "sweep", "gpt2", "--dtype", "float32", "-p", "Berlin is the capital of",
+        "--target", " Germany", "--contrast", " France", "-e", "zero L*.z.h*@-1", "-m", "prob",
+        "-m", "logit_diff", "-m", "top1", "--engine", "reference", "--seed", "0", "-o", "out",
     ]  # fmt: skip
 
 
@@ -166,6 +169,107 @@ def test_a_command_for_several_prompts_writes_them_to_a_file_first(tiny, tmp_pat
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert list(mt.Prompts.read(tmp_path / "prompts.jsonl")) == [BERLIN, PARIS]
     assert "--prompts prompts.jsonl" in text
+
+
+PATCHED = mt.Prompt(
+    "Berlin is the capital of", donor="Paris is the capital of", target=" Germany",
+    contrast=" France", roles={"subject": ("Berlin", 0), "end": -1},
+)  # fmt: skip
+ROME = mt.Prompt("Rome is the capital of", target=" Italy", contrast=" France")
+SWEEPS = {
+    "one": (BERLIN, "zero L*.z.h*@-1", {}),
+    "roles": (PATCHED, "patch L*.z.h*@subject", {"seed": 3, "verify": 2}),
+    "numbers": (BERLIN, "scale(1) L*.attn_out", {"over": {"factor": [1e-3, 0.1, 10]}}),
+    "words": (
+        ROME,
+        "noise(std=2) L1.z.h{0,2}@-1",
+        {"over": {"how": ["add", "replace"], "relative": [True, False]}, "memory": 4_000_000},
+    ),
+    "arrays": (
+        BERLIN,
+        "add(0) L*.resid_post.d{0,1}@-1",
+        {"over": {"vector": [np.array([0.1, 1 / 3]), [1, -2]]}},
+    ),
+    "references": (
+        [BERLIN, ROME],
+        ['mean(over="prompts") L*.attn_out', "scale(0.5) L1.mlp_out@-1"],
+        {"reference": [PARIS, ROME]},
+    ),
+}
+
+
+def same(one: mt.Effects, other: mt.Effects) -> bool:
+    """Whether two results have the same names, coordinates and numbers, bit for bit."""
+    return one.data.drop_attrs(deep=False).identical(other.data.drop_attrs(deep=False))
+
+
+@pytest.mark.parametrize("kind", SWEEPS)
+def test_python_command_and_file_give_the_same_result_bit_for_bit(
+    nano, kind, tmp_path, monkeypatch
+):
+    """Each form of a report is executed as it stands there."""
+    prompts, edit, more = SWEEPS[kind]
+    effects = mt.sweep(nano, prompts, edit, metrics=METRICS, progress=False, **more)
+    report = document_of_sweep(effects, nano.run(prompts))
+    python, shell, sheet = (snippet.code for snippet in report.snippets[1:])
+    monkeypatch.chdir(tmp_path)
+
+    assert same(executed(python, nano)["effects"], effects)
+
+    (tmp_path / "experiment.yaml").write_text(sheet, encoding="utf-8")
+    assert same(mt.Experiment.read("experiment.yaml").run(progress=False), effects)
+
+    for file, lines in re.findall(r"cat > (\S+) <<'END'\n(.*?)\nEND\n", shell, flags=re.DOTALL):
+        (tmp_path / file).write_text(lines, encoding="utf-8")
+    [command] = re.findall(r"^microtome .*$", shell, flags=re.MULTILINE)
+    commanded(command, monkeypatch)
+    assert same(mt.open_effects("out/effects.zarr"), effects)
+
+
+def test_the_file_says_how_it_is_run(nano, tmp_path, monkeypatch):
+    effects = mt.sweep(nano, BERLIN, "zero L*.attn_out", metrics="prob", progress=False)
+    sheet = code.again_in_yaml(effects)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiment.yaml").write_text(sheet, encoding="utf-8")
+    commanded(sheet.splitlines()[0].removeprefix("# "), monkeypatch)
+    assert same(mt.open_effects("out/effects.zarr"), effects)
+
+
+def commanded(line: str, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", shlex.split(line))
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        cli.main()
+
+
+def test_the_strongest_cell_of_a_map_over_arrays_runs_by_itself(nano):
+    """Arrays are coordinates as texts; the code has their numbers."""
+    prompts, edit, more = SWEEPS["arrays"]
+    effects = mt.sweep(nano, prompts, edit, metrics="logit_diff", progress=False, **more)
+    [strongest] = effects.top(1, "logit_diff").to_dict(orient="records")
+    run = executed(code.rerun(effects, strongest), nano)["run"]
+    one = nano.encode(prompts)[0]
+    logits = run.logits[0, -1].double()
+    found = float(logits[one.target] - logits[one.contrast])
+    assert found == pytest.approx(strongest["edited"], abs=1e-5)
+
+
+def test_how_a_model_was_loaded_is_in_every_form(heads):
+    effects = named(heads, "gpt2")
+    record = effects.provenance
+    record["model"] |= {"revision": "abc", "attention": "eager", "dtype": "float64"}
+    effects = mt.Effects(effects.data.assign_attrs(provenance=json.dumps(record)))
+    assert (
+        'mt.load("gpt2", dtype="float64", revision="abc", attn_implementation="eager")'
+        in code.again_in_python(effects)
+    )
+    assert "gpt2 --dtype float64 --revision abc --attention eager" in code.again_in_shell(effects)
+    model = mt.Experiment.from_yaml(code.again_in_yaml(effects)).model
+    assert (model.dtype, model.revision, model.attention) == ("float64", "abc", "eager")
+
+
+def test_a_model_in_memory_has_python_alone(heads):
+    assert code.again_in_shell(heads) is None
+    assert code.again_in_yaml(heads) is None
 
 
 def test_a_function_made_on_the_spot_has_no_code_to_show(tiny):

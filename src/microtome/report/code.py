@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 from microtome.edits import Edit, Source, edit
 from microtome.edits.values import Values
 from microtome.effects import Effects
+from microtome.sheets import dump
 
 TAB = "    "
 WIDTH = 88
@@ -54,7 +56,11 @@ def cell_edits(effects: Effects, cell: Mapping[str, Any]) -> list[Edit]:
         EditError: one has no text that parses back.
     """
     spec = effects.provenance["spec"]
-    varied = {name: cell[name] for name in spec["over"]}
+    # On its axis an array stands as a text; the record has its numbers.
+    varied = {
+        name: values[list(effects.data[name].values).index(cell[name])]
+        for name, values in spec["over"].items()
+    }
     stars = {name: int(cell[name]) for name in effects.dims if name not in ("prompt", *varied)}
     return [_with(edit(text), varied).at(**stars) for text in spec["edits"]]
 
@@ -73,7 +79,7 @@ def again_in_python(effects: Effects) -> str:
         *([f"over={spec['over']!r}"] if spec["over"] else []),
         *([f"reference={_prompts(spec['reference'])}"] if spec["reference"] else []),
         *([f"engine={_quoted(record['engine']['name'])}"] if "engine" in record else []),
-        f"seed={record['seed']}",
+        *(f"{name}={value}" for name, value in _settings(record).items()),
     ]
     return "\n".join(
         [
@@ -93,43 +99,110 @@ def again_in_shell(effects: Effects) -> str | None:
     """A command that repeats the sweep; None where the command line cannot say it."""
     record = effects.provenance
     spec = record["spec"]
-    if spec["over"] or spec["reference"] or _in_memory(record):
+    if _in_memory(record):
         return None
     prompts = spec["prompts"]
     before, given = "", ""
     if len(prompts) == 1 and "roles" not in prompts[0]:
-        flags = {"text": "-p", "target": "--target", "contrast": "--contrast", "donor": "--donor"}
+        flags = {
+            "text": "--prompt" if prompts[0]["text"].startswith("-") else "-p",
+            **{name: f"--{name}" for name in ("target", "contrast", "donor")},
+        }
         given = " ".join(_flag(flags[name], value) for name, value in prompts[0].items())
     else:
-        lines = "\n".join(json.dumps(prompt, ensure_ascii=False) for prompt in prompts)
-        before = f"cat > prompts.jsonl <<'END'\n{lines}\nEND\n"
-        given = "--prompts prompts.jsonl"
-    edits = " ".join(f"-e {shlex.quote(text)}" for text in spec["edits"])
-    metrics = " ".join(f"-m {shlex.quote(name)}" for name in spec["metrics"])
-    model = shlex.quote(record["model"]["name"])
-    engine = f" --engine {record['engine']['name']}" if "engine" in record else ""
-    options = f"{metrics}{engine} --seed {record['seed']}"
-    return f"{before}microtome sweep {model} {given} {edits} {options} -o out"
+        before, given = _file("prompts.jsonl", prompts), "--prompts prompts.jsonl"
+    if spec["reference"]:
+        before += _file("reference.jsonl", spec["reference"])
+        given += " --reference reference.jsonl"
+    loaded = _loaded(record)
+    words = [
+        before + "microtome sweep",
+        shlex.quote(loaded.pop("name")),
+        *(_flag(f"--{name}", value) for name, value in loaded.items()),
+        given,
+        *(f"-e {shlex.quote(text)}" for text in spec["edits"]),
+        *(_flag("--over", _values(name, values)) for name, values in spec["over"].items()),
+        *(f"-m {shlex.quote(name)}" for name in spec["metrics"]),
+        *([f"--engine {record['engine']['name']}"] if "engine" in record else []),
+        *(f"--{name}={value}" if value < 0 else f"--{name} {value}"
+          for name, value in _settings(record).items()),
+        "-o out",
+    ]  # fmt: skip
+    return " ".join(words)
+
+
+def again_in_yaml(effects: Effects) -> str | None:
+    """A file for ``microtome sweep --config``; None where the model has no name.
+
+    Raises:
+        EditError: an edit has no text that parses back.
+    """
+    record = effects.provenance
+    spec = record["spec"]
+    if _in_memory(record):
+        return None
+    fields = {
+        "model": _loaded(record),
+        "prompts": spec["prompts"],
+        "edits": [str(edit(text)) for text in spec["edits"]],
+        "metrics": spec["metrics"],
+        **{name: spec[name] for name in ("over", "reference") if spec[name]},
+        **({"engine": record["engine"]["name"]} if "engine" in record else {}),
+        **_settings(record),
+    }
+    return "# microtome sweep --config experiment.yaml -o out\n" + dump(fields).rstrip("\n")
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, int]:
+    """The seed, and what else was set and might move a number."""
+    found = {"seed": record["seed"]}
+    if record.get("verify", 4) != 4:
+        found["verify"] = record["verify"]
+    if record.get("memory") is not None:
+        found["memory"] = record["memory"]
+    return found
+
+
+def _file(name: str, prompts: Sequence[Mapping[str, Any]]) -> str:
+    """Shell that writes prompts to a file."""
+    lines = "\n".join(json.dumps(prompt, ensure_ascii=False) for prompt in prompts)
+    return f"cat > {name} <<'END'\n{lines}\nEND\n"
+
+
+def _values(name: str, values: Sequence[Any]) -> str:
+    """``factor=0.1,10``; words go without quotes where nothing else could be made of them."""
+    bare = [isinstance(value, str) and re.fullmatch(r"[a-z]\w*", value) for value in values]
+    shown = values if all(bare) else map(repr, values)
+    return f"{name}={','.join(map(str, shown))}"
 
 
 def _flag(flag: str, value: str) -> str:
     """An option with its value, in one word where the value looks like an option."""
-    joint = "=" if value.startswith("-") and flag.startswith("--") else " "
+    joint = "=" if value.startswith("-") else " "
     return f"{flag}{joint}{shlex.quote(value)}"
 
 
 def _opening(record: Mapping[str, Any]) -> list[str]:
-    model = record["model"]
     if _in_memory(record):
         load = "mt.load(hf, tokenizer=tokenizer)  # hf: the model that was in memory"
     else:
-        given = [_quoted(model["name"]), f"dtype={_quoted(model['dtype'])}"]
-        if model.get("revision"):
-            given.append(f"revision={_quoted(model['revision'])}")
-        if model.get("attention") not in (None, "None", "sdpa"):
-            given.append(f"attn_implementation={_quoted(model['attention'])}")
-        load = f"mt.load({', '.join(given)})"
+        given = _loaded(record)
+        if "attention" in given:
+            given["attn_implementation"] = given.pop("attention")
+        named = (f"{name}={_quoted(value)}" for name, value in given.items())
+        load = f"mt.load({', '.join(named).removeprefix('name=')})"
     return ["import microtome as mt", "", f"model = {load}"]
+
+
+def _loaded(record: Mapping[str, Any]) -> dict[str, str]:
+    """The model's name and how it was loaded."""
+    model = record["model"]
+    found = {"name": model["name"], "dtype": model["dtype"]}
+    if model.get("revision"):
+        found["revision"] = model["revision"]
+    if model.get("attention") not in (None, "None", "sdpa"):
+        found["attention"] = model["attention"]
+    return found
 
 
 def _in_memory(record: Mapping[str, Any]) -> bool:

@@ -266,5 +266,8 @@ def _snippets(effects: Effects) -> Iterator[Snippet]:
         command = code.again_in_shell(effects)
         if command is not None:
             yield Snippet("The sweep on the command line", command)
+        sheet = code.again_in_yaml(effects)
+        if sheet is not None:
+            yield Snippet("The sweep as a file, experiment.yaml", sheet)
     except EditError:
         return  # an edit with a function made on the spot, which no text can bring back

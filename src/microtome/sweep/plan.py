@@ -24,7 +24,8 @@ import numpy as np
 
 from microtome.addresses import counterpart, layout, spans
 from microtome.edits import Edit
-from microtome.errors import SweepError, did_you_mean, listing
+from microtome.edits.values import Values
+from microtome.errors import EditError, SweepError, did_you_mean, listing
 from microtome.interventions import others_of
 from microtome.probes import Probe
 from microtome.prompts import Encoded
@@ -271,9 +272,24 @@ def _varied(edits: Sequence[Edit], over: Mapping[str, Sequence[Any]]) -> tuple[A
 
 def coordinate(value: Any) -> str | float | int:
     """How a value of ``over=`` stands on its axis: a number or a word as it is, others as text."""
+    own = plain(value)
+    return own if isinstance(own, str | int | float) else str(own)
+
+
+def plain(value: Any) -> Any:
+    """A value of ``over=`` as JSON has it: a number, a word, or lists of numbers for an array.
+
+    >>> plain(np.float64(0.5)), plain((1, 2))
+    (0.5, [1.0, 2.0])
+    """
     if isinstance(value, np.generic):
         value = value.item()
-    return value if isinstance(value, str | int | float) else str(value)
+    if isinstance(value, str | int | float):
+        return value
+    try:
+        return Values.of(value).array.tolist()
+    except EditError:
+        return str(value)
 
 
 def _variants(edits: Sequence[Edit], varied: Sequence[Axis]) -> list[tuple[Edit, ...]]:

@@ -38,7 +38,7 @@ from microtome.sweep import screen as screening
 from microtome.sweep.cost import DEFAULT_MEMORY, TILES, Budget
 from microtome.sweep.engine import walk
 from microtome.sweep.measured import Array, Measured
-from microtome.sweep.plan import Plan, coordinate, make_plan
+from microtome.sweep.plan import Plan, coordinate, make_plan, plain
 from microtome.sweep.screen import Screening
 from microtome.sweep.verify import choose
 from microtome.sweep.verify import verify as check
@@ -133,6 +133,8 @@ def sweep(
         "model": provenance.of_model(model),
         **provenance.of_machine(),
         "seed": seed,
+        "verify": verify,
+        "memory": memory,
         "engine": {"name": plan.choice.engine, "why": plan.choice.why, "notes": measured.notes},
         "verification": verified.as_dict(),
         "screen": None if screened is None else screened.as_dict(),
@@ -141,8 +143,7 @@ def sweep(
         "spec": {
             "edits": [str(e) for e in edits],
             "over": {
-                name: [coordinate(value) for value in values]
-                for name, values in (over or {}).items()
+                name: [plain(value) for value in values] for name, values in (over or {}).items()
             },
             "metrics": [str(reading) for reading in asked],
             "prompts": [one.prompt.as_dict() for one in encoded],

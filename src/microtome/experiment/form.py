@@ -1,0 +1,159 @@
+"""Fields that are checked by pydantic, and its complaints in the words of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from microtome.edits.base import number
+from microtome.errors import ExperimentError, did_you_mean, listing
+from microtome.sheets import Sheet, Steps, spelled
+
+AT = "at_a_field"
+"""Kind of an error that a check of several fields finds in one of them."""
+WORDS: Mapping[str, str] = {
+    "int_type": "expected a whole number, not {input!r}",
+    "string_type": "expected text, not {input!r}; in YAML, put it in quotes",
+    "sequence_str": "expected a list, not {input!r}",
+}
+"""pydantic's kinds of error → what is said; others are said in its own words."""
+
+
+class Form(BaseModel):
+    """Named fields and no others."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known(cls, given: Any) -> Any:
+        known = list(cls.model_fields)
+        if isinstance(given, cls):
+            return given
+        if not isinstance(given, Mapping):
+            raise ValueError(f"expected fields ({listing(known)}), not {given!r}")
+        for name in given:
+            if name not in known:
+                text = f"there is no such field; there are: {listing(known)}."
+                hint = did_you_mean(str(name), known)
+                raise at(name, text + hint)
+        return given
+
+
+def at(field: object, text: str) -> PydanticCustomError:
+    """The error that something is wrong with one of the fields that are checked together."""
+    return PydanticCustomError(AT, "{text}", {"text": text, "field": str(field)})
+
+
+class Root(Form):
+    """A form whose complaints are `ExperimentError`s, with lines where its fields are a file's."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_words(
+        cls, given: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        try:
+            return handler(given)
+        except ValidationError as error:
+            sheet: Sheet | None = info.context
+            complaints = [_line(one, steps, sheet) for one, steps in _flat(error)]
+            raise ExperimentError("\n".join(dict.fromkeys(complaints))) from None
+
+
+def _flat(error: ValidationError, before: Steps = ()) -> Iterator[tuple[ErrorDetails, Steps]]:
+    """Every single error and the way to it; those of a form in a form among them."""
+    for one in error.errors(include_url=False):
+        # pydantic puts the kind of a field of several kinds into the way; ours are in < >.
+        steps = before + tuple(step for step in one["loc"] if not str(step).startswith("<"))
+        cause = one.get("ctx", {}).get("error")
+        if isinstance(cause, ValidationError):
+            yield from _flat(cause, steps)
+        else:
+            yield one, steps
+
+
+def _line(one: ErrorDetails, steps: Steps, sheet: Sheet | None) -> str:
+    context = one.get("ctx", {})
+    if one["type"] == AT:
+        steps = (*steps, str(context["field"]))
+    if one["type"] == "missing":
+        text = f"the field {steps[-1]!r} is missing"
+        steps = steps[:-1]
+    elif one["type"] in WORDS:
+        text = WORDS[one["type"]].format(input=one["input"])
+    else:
+        text = str(context.get("error", one["msg"]))
+    # A field that was given in the place of the file's own stands nowhere in it.
+    from_file = sheet is not None and (not steps or steps[:1] in sheet.lines)
+    place = sheet.place(steps) if sheet and from_file else spelled(steps)
+    end = "" if text.endswith((".", "?")) else "."
+    return f"{place or 'The experiment'}: {text}{end}"
+
+
+# ------------------------------------------------------------------------------- kinds of values
+
+
+def text_of(given: Any) -> str:
+    """A text; a number or a truth value in its place is a YAML word without its quotes."""
+    if not isinstance(given, str):
+        raise ValueError(f"expected text, not {given!r}; in YAML, put it in quotes")
+    if not given.strip():
+        raise ValueError("the text is empty")
+    return given
+
+
+def path_of(given: Any) -> Path:
+    """A path, or the text of one."""
+    return given if isinstance(given, Path) else Path(text_of(given))
+
+
+def whole_of(given: Any, least: int | None = None) -> int:
+    """A whole number, of at least this."""
+    given = given.item() if isinstance(given, np.generic) else given
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise ValueError(f"expected a whole number, not {given!r}")
+    if least is not None and given < least:
+        raise ValueError(f"expected a whole number of at least {least}, not {given}")
+    return given
+
+
+UNITS: Mapping[str, int] = {
+    "B": 1,
+    **{unit: 1000**n for n, unit in enumerate(("kB", "MB", "GB", "TB"), 1)},
+    **{unit: 1024**n for n, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), 1)},
+}
+
+
+def bytes_of(given: Any) -> int:
+    """A number of bytes, from a number or a text with its unit.
+
+    >>> bytes_of("2GiB"), bytes_of("1.5 MB"), bytes_of(4096)
+    (2147483648, 1500000, 4096)
+    """
+    if isinstance(given, str):
+        digits = given.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+        unit = given[len(digits) :].strip()
+        named = {name.lower(): size for name, size in UNITS.items()} | {"": 1}
+        try:
+            given = int(number(float(digits), "memory") * named[unit.lower()])
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"expected bytes, such as 2GiB, 500MB or 1000000, not {given!r}; "
+                f"units: {listing(UNITS)}"
+            ) from None
+    return whole_of(given, least=1)
