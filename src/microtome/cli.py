@@ -142,6 +142,13 @@ def sweep_command(
         int | None, typer.Option(help="How many cells to recompute; 4 unless given.")
     ] = None,
     memory: Memory = None,
+    screen: Annotated[
+        str | None,
+        typer.Option(help="bfloat16: the whole map in this type, then the strongest cells again."),
+    ] = None,
+    refine: Annotated[
+        int | None, typer.Option(help="How many cells a screen computes again; 64 unless given.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the choice of cells to verify.")] = None,
     dtype: Dtype = None,
     revision: Revision = None,
@@ -162,6 +169,8 @@ def sweep_command(
             "engine": engine,
             "verify": verify,
             "memory": memory,
+            "screen": screen,
+            "refine": refine,
             "seed": seed,
             "out": output,
         },

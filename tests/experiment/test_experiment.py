@@ -55,7 +55,7 @@ def with_lines(**changes: str) -> str:
         {"reference": {"task": {"name": "capitals", "n": 2}}},
         {"engine": "walk", "verify": 0, "memory": "1.5GiB", "seed": -3, "out": "out/a b"},
     ],
-    ids=str,
+    ids=lambda fields: ", ".join(fields),
 )
 def test_an_experiment_reads_back_equal(fields, tmp_path):
     experiment = mt.Experiment(**{**LEAST, **fields})

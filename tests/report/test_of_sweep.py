@@ -190,6 +190,11 @@ SWEEPS = {
         "add(0) L*.resid_post.d{0,1}@-1",
         {"over": {"vector": [np.array([0.1, 1 / 3]), [1, -2]]}},
     ),
+    "screened": (
+        [BERLIN, ROME],
+        "zero L*.z.h*@*",
+        {"screen": "bfloat16", "refine": 5},
+    ),
     "references": (
         [BERLIN, ROME],
         ['mean(over="prompts") L*.attn_out', "scale(0.5) L1.mlp_out@-1"],

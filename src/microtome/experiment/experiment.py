@@ -24,6 +24,7 @@ from microtome.report.of_sweep import MOST_PROMPTS
 from microtome.sheets import Sheet, dump
 from microtome.sweep import sweep
 from microtome.sweep.plan import Plan, choose, plain
+from microtome.sweep.screen import dtype_of
 from microtome.sweep.sweep import budget_of, plan_of
 
 Text = Annotated[str, PlainValidator(text_of)]
@@ -110,6 +111,12 @@ def _engine(given: Any) -> str:
     return name
 
 
+def _screen(given: Any) -> str:
+    name = text_of(given)
+    dtype_of(name)
+    return name
+
+
 class Experiment(Root):
     """Everything that a sweep is told, checked: the Python, command line and YAML forms are one.
 
@@ -123,6 +130,7 @@ class Experiment(Root):
         reference: the prompts that ``mean(over="prompts")`` averages over, given as prompts are.
         engine, verify, seed: as `sweep` takes them.
         memory: bytes for the walk's batches, or a text such as ``2GiB``.
+        screen, refine: as `sweep` takes them.
         out: a folder for report, figures and numbers, as ``-o`` on the command line.
 
     Raises:
@@ -157,6 +165,8 @@ class Experiment(Root):
     engine: Annotated[str, PlainValidator(_engine)] = "auto"
     verify: Annotated[int, PlainValidator(lambda given: whole_of(given, least=0))] = 4
     memory: Annotated[int, PlainValidator(bytes_of)] | None = None
+    screen: Annotated[str, PlainValidator(_screen)] | None = None
+    refine: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 64
     seed: Annotated[int, PlainValidator(whole_of)] = 0
     out: Annotated[Path, PlainValidator(path_of)] | None = None
 
@@ -253,6 +263,8 @@ class Experiment(Root):
             engine=self.engine,
             verify=self.verify,
             memory=self.memory,
+            screen=self.screen,
+            refine=self.refine,
             seed=self.seed,
             progress=progress,
             reference=self.reference_for(model),

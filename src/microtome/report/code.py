@@ -79,7 +79,7 @@ def again_in_python(effects: Effects) -> str:
         *([f"over={spec['over']!r}"] if spec["over"] else []),
         *([f"reference={_prompts(spec['reference'])}"] if spec["reference"] else []),
         *([f"engine={_quoted(record['engine']['name'])}"] if "engine" in record else []),
-        *(f"{name}={value}" for name, value in _settings(record).items()),
+        *(f"{name}={_argument(value)}" for name, value in _settings(record).items()),
     ]
     return "\n".join(
         [
@@ -124,8 +124,7 @@ def again_in_shell(effects: Effects) -> str | None:
         *(_flag("--over", _values(name, values)) for name, values in spec["over"].items()),
         *(f"-m {shlex.quote(name)}" for name in spec["metrics"]),
         *([f"--engine {record['engine']['name']}"] if "engine" in record else []),
-        *(f"--{name}={value}" if value < 0 else f"--{name} {value}"
-          for name, value in _settings(record).items()),
+        *(_flag(f"--{name}", str(value)) for name, value in _settings(record).items()),
         "-o out",
     ]  # fmt: skip
     return " ".join(words)
@@ -153,13 +152,20 @@ def again_in_yaml(effects: Effects) -> str | None:
     return "# microtome sweep --config experiment.yaml -o out\n" + dump(fields).rstrip("\n")
 
 
-def _settings(record: Mapping[str, Any]) -> dict[str, int]:
+def _argument(value: int | str) -> str:
+    return _quoted(value) if isinstance(value, str) else str(value)
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, int | str]:
     """The seed, and what else was set and might move a number."""
-    found = {"seed": record["seed"]}
+    found: dict[str, int | str] = {"seed": record["seed"]}
     if record.get("verify", 4) != 4:
         found["verify"] = record["verify"]
     if record.get("memory") is not None:
         found["memory"] = record["memory"]
+    if record.get("screen"):
+        found["screen"] = record["screen"]["dtype"]
+        found["refine"] = record["screen"]["refined"]
     return found
 
 

@@ -64,15 +64,25 @@ def coarse(model: Model, dtype: str, first: Reading | Probe, refine: int) -> Mod
         raise SweepError(f"refine={refine}: at least one cell has to be computed again.")
     if isinstance(first, Reading) and first.metric.unit == "token id":
         raise MetricError(f"screen= ranks cells by the first metric, and {first} is a token id.")
-    if dtype not in DTYPES:
-        hint = did_you_mean(dtype, DTYPES)
-        raise SweepError(f"screen={dtype!r} does not exist; there are: {listing(DTYPES)}.{hint}")
-    if torch.finfo(DTYPES[dtype]).eps <= torch.finfo(model.dtype).eps:
+    kind = dtype_of(dtype)
+    if torch.finfo(kind).eps <= torch.finfo(model.dtype).eps:
         raise SweepError(
             f"screen={dtype!r} is not coarser than the model, which is in {model.dtype}: leave "
             "screen= out, or load the model in a finer type."
         )
-    return replace(model, hf=copy.deepcopy(model.hf).to(DTYPES[dtype]))
+    return replace(model, hf=copy.deepcopy(model.hf).to(kind))
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The type of a name.
+
+    Raises:
+        SweepError: there is none.
+    """
+    if name not in DTYPES:
+        hint = did_you_mean(name, DTYPES)
+        raise SweepError(f"screen={name!r} does not exist; there are: {listing(DTYPES)}.{hint}")
+    return DTYPES[name]
 
 
 def strongest(plan: Plan, measured: Measured, first: Reading | Probe, refine: int) -> Plan:
