@@ -5,12 +5,16 @@ functions are left out. A block of width d costs, on the token at position i (fr
 
     24 d² + 4 (i + 1) d
 
-for queries, keys, values, output projection and MLP (12 d² weights), and for the scores and the
-mixing of the i + 1 values that a causal token sees. A cell computes whole blocks, since that is
-what a Hugging Face model is made of, but only those in which something differs from the clean run:
-from the block that holds the edit (for `resid_post`, its output, the next one) to the last, and
-from the first edited position to the last. Then it reads two columns of the unembedding at one
-position: 4 d.
+for queries, keys and values (6 d²), output projection (2 d²) and MLP (16 d²), and for the scores
+and the mixing of the i + 1 values that a causal token sees. A cell computes what differs from the
+clean run and is looked at, matrix product by matrix product:
+
+- from the block that holds the edit to the last, and from the first edited position to the last;
+- of the block that holds the edit only what comes after it: for `z` the output projection and the
+  MLP, for `mlp_post` the MLP's second half, for `resid_post` nothing;
+- of the last block's MLP only the last position.
+
+Then it reads two columns of the unembedding at that position: 4 d.
 
 On top come one clean run for every prompt, and where cells are patched one donor run. No tool's own
 bookkeeping is in it, and nothing of microtome's is used: a slow walk would be given the same count.
@@ -33,8 +37,17 @@ def flops(question: Question) -> float:
 
 def of_cell(shape: Shape, site: str, cell: Cell, tokens: int) -> float:
     """Of one cell on one prompt."""
+    d, position = shape.width, cell.position or 0
+    n, seen = tokens - position, sum(range(position + 1, tokens + 1))
+    attention, out, mlp = 6.0 * d * d * n + 4.0 * d * seen, 2.0 * d * d * n, 16.0 * d * d * n
+    skipped = {"z": attention, "mlp_post": attention + out + mlp / 2}.get(site, 0.0)
     first = cell.layer + 1 if site == "resid_post" else cell.layer
-    return blocks(shape, first, cell.position or 0, tokens) + readout(shape)
+    if first == shape.layers:  # the last hidden state itself
+        return readout(shape)
+    unread = mlp * (n - 1) / n
+    if site == "mlp_post" and first == shape.layers - 1:
+        unread /= 2
+    return blocks(shape, first, position, tokens) - skipped - unread + readout(shape)
 
 
 def blocks(shape: Shape, layer: int, position: int, tokens: int) -> float:

@@ -103,16 +103,26 @@ class TestFloor:
     SMALL = Shape("by hand", layers=2, heads=1, width=2)
 
     def test_of_a_cell_counted_by_hand(self):
-        # Block 1 alone, tokens 1 and 2 of 3: 24·2² each; they see 2 and 3 positions, 4·2 for each;
-        # then two columns of width 2, 2 operations for each number.
-        assert floor.of_cell(self.SMALL, "z", Cell(1, 0, 1), 3) == 2 * 96 + 8 * (2 + 3) + 8
+        # Block 0 of 2, tokens 1 and 2 of 3: output projection and MLP, 18·2² each. Block 1: 8·2²
+        # for attention's products, each sees 2 and 3 positions, 4·2 for each; the MLP, 16·2², of
+        # the last token alone. Then two columns of width 2, 2 operations for each number.
+        cell = Cell(0, 0, 1)
+        wanted = 2 * 72 + (2 * 32 + 8 * (2 + 3) + 64) + 8
+        assert floor.of_cell(self.SMALL, "z", cell, 3) == wanted
+
+    def test_of_the_last_block_only_what_is_read_counts(self):
+        # The output projection of both tokens, the MLP of the last.
+        assert floor.of_cell(self.SMALL, "z", Cell(1, 0, 1), 3) == 2 * 8 + 64 + 8
+        # The MLP's second half, 8·2², of the last token.
+        assert floor.of_cell(self.SMALL, "mlp_post", Cell(1, 0, 0), 3) == 32 + 8
 
     def test_a_hidden_state_starts_at_the_next_block(self):
         assert floor.of_cell(self.SMALL, "resid_post", Cell(1, None, 0), 3) == 8
 
     def test_of_a_map_counted_by_hand(self):
-        # One head in two layers at the last of 3 tokens: 96 + 8·3 a block, 8 to read.
-        cells = (2 * 120 + 8) + (120 + 8)
+        # One head in two layers at the last of 3 tokens: 72 in its own block, 96 + 8·3 in the
+        # next, 8 to read.
+        cells = (72 + 120 + 8) + (72 + 8)
         run = 2 * (3 * 96 + 8 * (1 + 2 + 3))
         question = ask(MAPS["b"], self.SMALL, tokens=3)
         assert floor.flops(question) == cells + run + 8 + run
