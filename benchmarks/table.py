@@ -49,14 +49,15 @@ difference of two tokens after the last position, for the same cells.
 - **The other tools are timed on a sample and scaled**, since some would take hours. Cells come from
   three layers spread over the model, by a fixed seed within each; tools that run one cell at a
   time take some of them, tools that batch take more. Seconds are scaled by the rows that go through
-  model. What a tool records once, such as the donor's activations, is *not* on its clock. A `*`
+  the model. What a tool records once, such as the donor's activations, is *not* on its clock. A `*`
   marks seconds that are scaled.
 - **A row counts only if the tools agree.** Everything is compared with the plain hooks, which share
   no code with microtome. The tolerance is 5e-5 × the logits' standard deviation, at least 5e-5; the
   largest effect among these cells stands beside it, so that agreement is seen to mean something.
 - **Floor.** The matrix products that the map needs at least (`benchmarks/floor.py` says how they
-  are counted: whole blocks from the first edited one and the first edited position on, two columns
-  of the unembedding, clean and donor runs), at the rate of the machine's own float32 matrix product
+  are counted: what comes after the edit in its own block, whole blocks from there and from the first
+  edited position on, in the last one what is read, two columns of the unembedding, clean and donor
+  runs), at the rate of the machine's own float32 matrix product
   with many rows, measured before each tool of each round, as it drifts: median (least–most). Where
   these are far apart, the row says *busy!*: something else was running, and seconds mean little.
 """
