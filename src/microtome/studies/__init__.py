@@ -15,6 +15,7 @@ from microtome.studies import (
     hidden_scaling,
     ioi_head_token,
     ioi_levels,
+    replace_activations,
 )
 from microtome.studies.cost import Predicted, predict
 from microtome.studies.everything import run_all
@@ -25,7 +26,14 @@ from microtome.studies.study import Study
 STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
     {
         module.STUDY.name: module.STUDY
-        for module in (hidden_scaling, ablation_methods, head_ablation, ioi_levels, ioi_head_token)
+        for module in (
+            hidden_scaling,
+            replace_activations,
+            ablation_methods,
+            head_ablation,
+            ioi_levels,
+            ioi_head_token,
+        )
     }
 )
 """Name → study, from the sledgehammer to the scalpel."""
