@@ -294,6 +294,8 @@ def test_cells_as_published():
     assert cells["ablation-methods"] == 4 * 144
     assert cells["hidden-scaling"] == 1 + 24 + 24 * 11
     assert cells["replace-activations"] == 4
+    assert cells["cosine-ripple"] == 24 * 16
+    assert cells["pineapple-pizza"] == 720
 
 
 # ---------------------------------------------------------------------------------- all at once

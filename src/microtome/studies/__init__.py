@@ -11,10 +11,12 @@ from microtome.errors import StudyError, did_you_mean, listing
 from microtome.model.model import Model
 from microtome.studies import (
     ablation_methods,
+    cosine_ripple,
     head_ablation,
     hidden_scaling,
     ioi_head_token,
     ioi_levels,
+    pineapple_pizza,
     replace_activations,
 )
 from microtome.studies.cost import Predicted, predict
@@ -31,8 +33,10 @@ STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
             replace_activations,
             ablation_methods,
             head_ablation,
+            cosine_ripple,
             ioi_levels,
             ioi_head_token,
+            pineapple_pizza,
         )
     }
 )

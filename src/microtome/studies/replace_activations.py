@@ -144,8 +144,8 @@ def fused_difference(model: Model, prompt: Prompt, parameters: ReplaceActivation
     [encoded] = model.encode(prompt)
     path = model.anatomy.tap(site("k"), parameters.keys_layer).module
     fused = module_output(model.hf, encoded.tokens, path)[0].float().cpu().numpy()
-    keys = model.run(prompt, keep=[parameters.keys])[parameters.keys].isel(prompt=0)
-    keys = keys.transpose("pos", "kv_head", "d_head").values[:, 0]
+    kept = model.run(prompt, keep=[parameters.keys])[parameters.keys].isel(prompt=0)
+    keys = kept.transpose("pos", "kv_head", "d_head").values[:, 0]
     return xr.DataArray(float(np.abs(fused[:, columns] - keys).max()))
 
 
@@ -160,8 +160,7 @@ def projections(model: Model, prompt: Prompt, parameters: ReplaceActivations) ->
     for row, address in zip(rows, addresses.values(), strict=True):
         square = run[address].astype(float).isel(prompt=0) ** 2
         [heads] = {"head", "kv_head"} & set(map(str, square.dims))
-        rms = np.sqrt(square.mean(["pos", "d_head"])).values
-        row[: square.sizes[heads]] = rms
+        row[: square.sizes[heads]] = (square.mean(["pos", "d_head"]) ** 0.5).values
     return xr.DataArray(rows, {"part": list("QKV"), "head": range(rows.shape[1])})
 
 
@@ -178,7 +177,7 @@ def neurons(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.
     return xr.Dataset({name: ("neuron", values) for name, values in found.items()})
 
 
-# ---------------------------------------------------------------- exercises 3 and 4: the hidden state
+# ------------------------------------------------------------- exercises 3 and 4: the hidden state
 
 
 def spread_after_norm(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.DataArray:
