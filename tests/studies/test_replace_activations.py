@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 import torch
 
 from microtome import studies
 from microtome.errors import PromptError, StudyError
 from microtome.model.anatomy import Tap, heads, third
+from microtome.run import module_output
 from microtome.sites import Dimensions
 from microtome.studies import replace_activations as study
 from microtome.studies.checkpoints import CHECKPOINTS
+from microtome.studies.final_norm import with_norm
 from microtome.studies.replace_activations import ReplaceActivations, fused_columns
 
 # --------------------------------------------------------------------------------- measurements
@@ -91,6 +94,22 @@ def test_a_projection_laid_out_head_by_head():
     taps = [Tap("query_key_value", "output", of_each_head(n)) for n in range(3)]
     columns = fused_columns(Laid(taps, Dimensions(1, 4, 4, 32, 8, 64, 9)), 0, 2)
     np.testing.assert_array_equal(columns, 2 * 24 + 8 + np.arange(8))
+
+
+def test_reading_a_module_whole_leaves_no_hook(nano):
+    tokens = nano.encode("Berlin is the capital of")[0].tokens
+    path = "transformer.h.3.attn.c_attn"
+    found = module_output(nano.hf, tokens, path)
+    assert found.shape == (1, 5, 3 * nano.anatomy.dims.d_model)
+    assert not nano.hf.get_submodule(path)._forward_hooks
+
+
+def test_a_point_behind_the_final_norm_is_named_however_many_layers_there_are():
+    for n in (1, 6, 24, 36, 48):
+        axis = with_norm(go.Figure(), n, "norm").layout.xaxis
+        assert (axis.tickvals[-1], axis.ticktext[-1]) == (n, "norm")
+        assert len(axis.tickvals) == len(axis.ticktext) <= 26
+        assert list(axis.ticktext[:-1]) == [str(at) for at in axis.tickvals[:-1]]
 
 
 def test_no_fused_projection_has_no_columns(monkeypatch, nano):

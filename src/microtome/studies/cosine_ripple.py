@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
@@ -26,6 +25,7 @@ from microtome.model.model import Model
 from microtome.prompts import Encoded, Prompt
 from microtome.report import Picture, Section
 from microtome.stats import Estimate
+from microtome.studies.final_norm import after_norm, with_norm
 from microtome.studies.parameters import Head, Layer, Parameters
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import mean_of, picture, section, table
@@ -66,16 +66,10 @@ def check_length(encoded: Encoded) -> None:
 def observe(
     model: Model, prompt: Prompt, parameters: CosineRipple, effects: Mapping[str, Effects]
 ) -> dict[str, Labelled]:
-    """The mean similarity of the pairs behind the final norm, without edits.
-
-    Hugging Face's last hidden state is this one; `resid_post` of the last layer is before the norm.
-    """
-    last = f"L{model.anatomy.dims.n_layers - 1}.resid_post"
-    hidden = torch.from_numpy(model.run(prompt, keep=[last])[last].isel(prompt=0).values)
-    with torch.no_grad():
-        normed = model.anatomy.final_norm(model.hf)(hidden.to(model.device, model.dtype)).double()
-    unit = normed / normed.norm(dim=-1, keepdim=True)
-    cosines = (unit @ unit.T).cpu().numpy()
+    """The mean similarity of the pairs behind the final norm, without edits."""
+    hidden = after_norm(model, prompt)
+    unit = hidden / hidden.norm(dim=-1, keepdim=True)
+    cosines = (unit @ unit.T).numpy()
     return {"final": xr.DataArray(cosines[np.triu_indices(len(cosines), 1)].mean())}
 
 
@@ -284,7 +278,7 @@ def _clean(data: Data[CosineRipple], texts: Texts) -> Section:
             title=title,
             y_error={name: quartiles},
         )
-        return _with_norm(made, n, texts("clean.norm"))
+        return with_norm(made, n, texts("clean.norm"))
 
     matrices = {"tokens-first": 0, "tokens-last": n - 1}
     return section(
@@ -298,14 +292,6 @@ def _clean(data: Data[CosineRipple], texts: Texts) -> Section:
         n=pairs.sizes["pair"],
         prompt=prompt,
     )
-
-
-def _with_norm(made: go.Figure, n: int, name: str) -> go.Figure:
-    """A figure over n layers whose last point is behind the final norm."""
-    step = -(-n // 24)
-    ticks = [*range(0, n - (step > 1), step), n]
-    labels = [*map(str, ticks[:-1]), name]
-    return made.update_xaxes(tickmode="array", tickvals=ticks, ticktext=labels)
 
 
 def _tokens(one: Data[CosineRipple], texts: Texts, key: str, layer: int) -> Picture:

@@ -36,6 +36,9 @@ PAIRS: Mapping[str, str] = {
 }
 """The first word of each pair, and the metric."""
 
+SHOWN_WORDS = 3
+"""How many words are named where prompts have different ones."""
+
 
 class PineapplePizza(Parameters):
     """As published."""
@@ -212,6 +215,7 @@ def _clean(data: Data[PineapplePizza], texts: Texts, names: Mapping[str, str]) -
         texts,
         "clean",
         (drawn,),
+        prompt=visible_line(one.prompt.text),
         topping=_word(one, "topping"),
         other=_word(one, "other"),
         dish=_word(one, "dish"),
@@ -259,7 +263,9 @@ def _cells(data: Data[PineapplePizza], texts: Texts, names: Mapping[str, str]) -
         )
 
     drawn = tuple(draw(pair) for draw in (range_of, map_of) for pair in PAIRS)
-    return section(texts, "cells", drawn, n=n, word=_word(data.encoded[0], "topping"))
+    words = list(dict.fromkeys(f"“{_word(one, 'topping')}”" for one in data.encoded))
+    shown = [*words[:SHOWN_WORDS], *(["…"] if len(words) > SHOWN_WORDS else [])]
+    return section(texts, "cells", drawn, n=n, words=", ".join(shown))
 
 
 def _tests(data: Data[PineapplePizza], texts: Texts, names: Mapping[str, str]) -> Section:

@@ -29,6 +29,7 @@ from microtome.prompts import Encoded, Prompt
 from microtome.report import Picture, Section, Table
 from microtome.run import module_output
 from microtome.sites import site
+from microtome.studies.final_norm import after_norm, with_norm
 from microtome.studies.parameters import Head, Layer, Parameters
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import over_prompts, picture, section, table, trend_of
@@ -181,19 +182,10 @@ def neurons(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.
 
 
 def spread_after_norm(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.DataArray:
-    """Standard deviation behind the final norm, ``[run]``: ``clean`` and the exercises.
-
-    Hugging Face's last hidden state is this one; `resid_post` of the last layer is before the norm.
-    """
-    last = f"L{model.anatomy.dims.n_layers - 1}.resid_post"
-    norm = model.anatomy.final_norm(model.hf)
-    found = {}
-    for name, edits in {"clean": [], **parameters.edits}.items():
-        hidden = model.run(prompt, edits=edits, keep=[last])[last].isel(prompt=0).values
-        with torch.no_grad():
-            normed = norm(torch.from_numpy(hidden).to(model.device, model.dtype))
-        found[name] = float(normed.double().std(correction=0))
-    return xr.DataArray(list(found.values()), {"run": list(found)}, "run")
+    """Standard deviation behind the final norm, ``[run]``: ``clean`` and the exercises."""
+    runs = {"clean": [], **{name: [edit] for name, edit in parameters.edits.items()}}
+    found = [float(after_norm(model, prompt, edits).std(correction=0)) for edits in runs.values()]
+    return xr.DataArray(found, {"run": list(runs)}, "run")
 
 
 # --------------------------------------------------------------------------------- measurements
@@ -387,10 +379,7 @@ def _scaled(data: Data[ReplaceActivations], texts: Texts) -> Section:
             title=title,
             log_y=True,
         )
-        step = -(-n // 24)
-        ticks = [*range(0, n - (step > 1), step), n]
-        labels = [*map(str, ticks[:-1]), texts("scaled.norm")]
-        return made.update_xaxes(tickmode="array", tickvals=ticks, ticktext=labels)
+        return with_norm(made, n, texts("scaled.norm"))
 
     rows = []
     at = parameters.layer
