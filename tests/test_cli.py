@@ -198,7 +198,7 @@ def test_sites_lists_what_can_be_addressed(call):
 def test_study_list(call):
     code, out, _ = call("study", "list")
     assert code == 0
-    for part in ("hidden-scaling", "ablation-methods", "head-ablation", "ioi-levels"):
+    for part in studies.STUDIES:
         assert part in out
     for part in ("gpt2-large", "756", "GFLOP", "forward passes"):
         assert part in out

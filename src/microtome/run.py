@@ -298,6 +298,23 @@ def record(
     return kept
 
 
+def module_output(hf: PreTrainedModel, tokens: Tokens, path: str) -> Float[Tensor, "1 pos d"]:
+    """What a module gives in a clean pass of one text: the tensor whole that sites are parts of."""
+    kept: list[Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        kept.append(output.clone())
+
+    handle = hf.get_submodule(path).register_forward_hook(keep)
+    try:
+        with quiet(hf):
+            hf.base_model(input_ids=ids_of([tokens], hf), use_cache=False)
+    finally:
+        handle.remove()
+    [output] = kept
+    return output
+
+
 def _keeper(piece: Piece, kept: dict[Place, Tensor], rows: slice = slice(None)) -> Visit:
     return Visit(piece.place, lambda view: kept.__setitem__(piece.place, piece.of(view[rows])))
 

@@ -23,6 +23,13 @@ def test_histograms_share_their_bins_and_count_every_finite_value():
     assert figure.layout.barmode == "overlay"
 
 
+def test_a_histogram_says_what_it_counts():
+    for given, counted in (({}, "cells"), ({"counted": "neurons"}, "neurons")):
+        figure = figures.histogram({"a": [1.0, 2.0]}, unit="nat", title="", **given)
+        assert figure.layout.yaxis.title.text == counted
+        assert counted in figure.data[0].hovertemplate
+
+
 def test_a_histogram_of_nothing_is_refused():
     with pytest.raises(EffectsError, match="needs values"):
         figures.histogram({"zero": [np.nan]}, unit="nat", title="")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ CATALOGUES.append(("microtome.report", "texts.yaml"))
 VIETNAMESE = re.compile(
     r"[ăâđêôơưàáạảãèéẹẻẽìíịỉĩòóọỏõùúụủũỳýỵỷỹấầẩẫậếềểễệốồổỗộớờởỡợứừửữựắằẳẵặ]", re.I
 )
-PROMPTS = {
+PROMPTS: dict[str, list[dict[str, Any]]] = {
     "ioi": [
         {
             "text": f"When {a} and {b} went to the park, {a} gave a gift to",
@@ -33,10 +34,28 @@ PROMPTS = {
         {"text": f"{city} is the capital of", "target": land, "contrast": " Spain"}
         for city, land in (("Berlin", " Germany"), ("Paris", " France"), ("Rome", " Italy"))
     ],
+    "pizza": [
+        {
+            "text": f"Peanut {other} and {topping} taste great on {dish}",
+            "roles": {"topping": topping, "other": other, "dish": dish},
+        }
+        for topping, other, dish in (
+            ("pineapple", "butter", "pizza"),
+            ("butter", "pineapple", "pizza"),
+            ("cheese", "butter", "bread"),
+        )
+    ],
 }
 
+OF_OTHER_MODELS = {
+    "replace-activations": {"keys.interleaved", "keys.not-fused.title", "keys.not-fused.caption"},
+}
+"""What is said where a model's projection is laid out otherwise than GPT-2's."""
 
-def prompts_of(name: str) -> list[dict[str, str]]:
+
+def prompts_of(name: str) -> list[dict[str, Any]]:
+    if name == "pineapple-pizza":
+        return PROMPTS["pizza"]
     return PROMPTS["ioi" if name.startswith("ioi") else "facts"]
 
 
@@ -96,6 +115,7 @@ def test_no_text_is_left_over(name, used):
     """What is not asked for in a run is a claim's other wording or a parameter's description."""
     own = set(catalogue(PACKAGE, f"{name}.yaml"))
     spare = {key for key in own - used(name) if not key.startswith("parameters.")}
+    spare -= OF_OTHER_MODELS.get(name, set())
     claims = {f"claims.{claim.name}" for claim in STUDIES[name].claims}
     assert all(key.rpartition(".")[0] in claims for key in spare), spare
 

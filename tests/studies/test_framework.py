@@ -268,6 +268,9 @@ def test_the_published_tokens_are_gpt2s_own(study, gpt2_tokenizer):
 def test_the_predicted_cost_is_that_of_the_plan(study, nano, monkeypatch):
     """On nano, whose weights are here: the prediction from dimensions equals the real plan."""
     [encoded] = nano.encode(study.published.as_prompt())
+    dims = nano.anatomy.dims
+    fitted, _ = study.published.fit(study.name, "nano", dims, CHECKPOINTS[study.published.model])
+    monkeypatch.setattr(type(study), "published", fitted)
     monkeypatch.setattr(cost, "CHECKPOINTS", {study.published.model: nano.anatomy.dims})
     monkeypatch.setattr(
         cost,
@@ -290,6 +293,9 @@ def test_cells_as_published():
     assert cells["ioi-levels"] == 2 * 12
     assert cells["ablation-methods"] == 4 * 144
     assert cells["hidden-scaling"] == 1 + 24 + 24 * 11
+    assert cells["replace-activations"] == 4
+    assert cells["cosine-ripple"] == 24 * 16
+    assert cells["pineapple-pizza"] == 720
 
 
 # ---------------------------------------------------------------------------------- all at once

@@ -156,7 +156,7 @@ def test_several_layers_are_scaled_in_one_run(result, nano):
 
 def test_a_factor_of_one_is_no_edit(result):
     done, _ = result
-    assert float(abs(done.data.effect("factors", "loss").sel(factor=1.0)).max()) < 1e-5
+    assert float(abs(done.data.effect("factors", "loss").sel(factor=1.0)).max()) < study.ROUNDING
 
 
 def test_the_temperature_of_a_layer_is_that_of_its_run(result, nano):

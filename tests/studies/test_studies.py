@@ -14,7 +14,7 @@ from microtome.texts import Texts, catalogue
 
 
 def test_an_unknown_study_is_named_with_the_nearest():
-    with pytest.raises(StudyError, match=r"head-ablation, ioi-levels.*mean 'head-ablation'"):
+    with pytest.raises(StudyError, match=r"head-ablation, cosine-ripple.*mean 'head-ablation'"):
         studies.run("head-ablatoin")
 
 

@@ -14,7 +14,13 @@ from microtome.figures.labels import escaped
 
 
 def histogram(
-    named: Mapping[str, ArrayLike], *, unit: str, title: str, bins: int = 40, note: str = ""
+    named: Mapping[str, ArrayLike],
+    *,
+    unit: str,
+    title: str,
+    bins: int = 40,
+    note: str = "",
+    counted: str = "cells",
 ) -> go.Figure:
     """Distributions laid over each other, in shared bins.
 
@@ -25,6 +31,7 @@ def histogram(
         title: over the figure.
         bins: how many, over the range of all values together.
         note: a quiet line under the title.
+        counted: what the values are, in the plural.
 
     Raises:
         EffectsError: there is no value.
@@ -34,7 +41,7 @@ def histogram(
         raise EffectsError("A histogram needs values; none of those given is a finite number.")
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins)
     width = edges[1] - edges[0]
-    made = style.figure(title, note, unit, "cells", legend=len(values) > 1)
+    made = style.figure(title, note, unit, counted, legend=len(values) > 1)
     made.update_layout(barmode="overlay", bargap=0)
     for number, (name, given) in enumerate(values.items()):
         made.add_bar(
@@ -43,8 +50,8 @@ def histogram(
             width=width,
             name=escaped(name),
             customdata=np.stack([edges[:-1], edges[1:]], -1),
-            hovertemplate="%{customdata[0]:.4g} … %{customdata[1]:.4g}<br>%{y} cells"
-            f"<extra>{escaped(name)}</extra>",
+            hovertemplate="%{customdata[0]:.4g} … %{customdata[1]:.4g}<br>%{y} "
+            f"{counted}<extra>{escaped(name)}</extra>",
             opacity=0.6 if len(values) > 1 else 0.9,
             marker={"color": style.COLORS[number % len(style.COLORS)], "line": {"width": 0}},
         )

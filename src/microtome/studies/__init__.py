@@ -11,10 +11,13 @@ from microtome.errors import StudyError, did_you_mean, listing
 from microtome.model.model import Model
 from microtome.studies import (
     ablation_methods,
+    cosine_ripple,
     head_ablation,
     hidden_scaling,
     ioi_head_token,
     ioi_levels,
+    pineapple_pizza,
+    replace_activations,
 )
 from microtome.studies.cost import Predicted, predict
 from microtome.studies.everything import run_all
@@ -25,7 +28,16 @@ from microtome.studies.study import Study
 STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
     {
         module.STUDY.name: module.STUDY
-        for module in (hidden_scaling, ablation_methods, head_ablation, ioi_levels, ioi_head_token)
+        for module in (
+            hidden_scaling,
+            replace_activations,
+            ablation_methods,
+            head_ablation,
+            cosine_ripple,
+            ioi_levels,
+            ioi_head_token,
+            pineapple_pizza,
+        )
     }
 )
 """Name → study, from the sledgehammer to the scalpel."""
