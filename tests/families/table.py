@@ -18,7 +18,7 @@ import microtome as mt
 from oracles import families as by_hand
 from oracles.families import FAMILIES, ByHand, Change
 
-WORDS = "the cat sat on a mat and dog ran to park Mary John gave drink".split()
+TEXT = "the cat sat on a mat and dog ran to park Mary John gave drink"
 ONE = mt.Prompt("the cat sat on a mat and the", donor="the dog sat on a mat to the", target="cat")
 TWO = mt.Prompt(
     "Mary gave a drink to John and the", donor="John ran to the park to John and", target="dog"
@@ -26,26 +26,30 @@ TWO = mt.Prompt(
 SITES = FAMILIES["gpt2"].sites
 TOP = """# Families, site by site
 
-Written by `python tests/families/table.py` with transformers {version}, torch {torch}; a tiny random
-model each, float64, prompts of 8 tokens (longer than the sliding windows). A cell is the largest
-difference found, of three:
+Written by `python tests/families/table.py` with transformers {version}, torch {torch}; a tiny
+random model each, float64, prompts of 8 tokens (longer than the sliding windows). A cell is the
+largest difference found, of three:
 
 - **read**: the site's values in every layer, against hand-written hooks;
-- **edit**: all logits after scaling the site by −1.5 in the middle layer, against hand-written hooks;
+- **edit**: all logits after scaling the site by −1.5 in the middle layer, against hand-written
+  hooks;
 - **walk**: the Kullback–Leibler divergence of the output in every cell of three maps (each layer
-  zeroed; each layer scaled at two positions; each layer patched at the last token), on the walk against
-  the reference path.
+  zeroed; each layer scaled at two positions; each layer patched at the last token), on the walk
+  against the reference path.
 
-– : the family has no such site. Attention and MLP read the same input in a parallel block, which has
-no `resid_mid`; a mixture of experts has no `mlp_post`. The walk does not take edits of `logits`, which
-come after the last layer; they go to the reference path. GPT-J, GPT-Neo and BLOOM compute attention
-in float32, and many norms are computed in float32: verification allows 1e-6 there.
+– : the family has no such site. Attention and MLP read the same input in a parallel block, which
+has no `resid_mid`; a mixture of experts has no `mlp_post`. The walk does not take edits of
+`logits`, which come after the last layer; they go to the reference path. GPT-J, GPT-Neo and BLOOM
+compute attention in float32, and many norms are computed in float32: verification allows 1e-6
+there.
 
 """
 
 
 def main() -> None:
-    words = Tokenizer(models.WordLevel({w: n for n, w in enumerate(["?", *WORDS])}, unk_token="?"))
+    words = Tokenizer(
+        models.WordLevel({w: n for n, w in enumerate(["?", *TEXT.split()])}, unk_token="?")
+    )
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
     rows = {"read": [], "edit": [], "walk": []}
