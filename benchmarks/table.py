@@ -55,7 +55,7 @@ difference of two tokens after the last position, for the same cells.
   no code with microtome. The tolerance is 5e-5 × the logits' standard deviation, at least 5e-5; the
   largest effect among these cells stands beside it, so that agreement is seen to mean something.
 - **Floor.** The matrix products that the map needs at least (`benchmarks/floor.py` says how they
-  are counted: what comes after the edit in its own block, whole blocks from there and from the first
+  are counted: what comes after the edit in its own block, whole blocks from there, from the first
   edited position on, in the last one what is read, two columns of the unembedding, clean and donor
   runs), at the rate of the machine's own float32 matrix product
   with many rows, measured before each tool of each round, as it drifts: median (least–most). Where

@@ -73,7 +73,7 @@ def hooked(
         in_place = any(tap.in_place for tap, _ in stops)
         full = full.clone() if writes and not in_place else full
         for tap, visit in stops:
-            whole = full.unflatten(0, rows[-1]) if tap.flat else full
+            whole = full.view(*rows[-1], -1) if tap.flat else full
             view = tap.view(whole, anatomy.dims)
             visit.act(view)
             if visit.writes and tap.put is not None:
@@ -88,8 +88,8 @@ def hooked(
     handles = []
     try:
         if any(tap.flat for stops in points.values() for tap, _ in stops):
-            for layer in range(anatomy.dims.n_layers):
-                handles.append(_install(anatomy.block(hf, layer), "input", note))
+            blocks = (anatomy.block(hf, layer) for layer in range(anatomy.dims.n_layers))
+            handles += [_install(block, "input", note) for block in blocks]
         for (path, side), stops in points.items():
             module = hf.get_submodule(path)
             handles.append(_install(module, side, partial(see, stops)))

@@ -169,7 +169,7 @@ def test_it_takes_a_few_passes(make_gpt2):
     )
     probe(hf, Anatomy.of(hf))
     assert len(tokens) <= 15
-    assert max(tokens) <= 18
+    assert max(tokens) <= 30
 
 
 def test_a_module_of_the_users_that_computes_otherwise_is_found_out(make_gpt2):

@@ -65,7 +65,7 @@ class Anatomy:
         return module
 
     def attention_adds(self, hf: PreTrainedModel, layer: int, z: Tensor) -> Tensor:
-        """``attn_out`` of some ``z`` ``[…, pos, head, d_head]``: W_O, and a norm where there is one."""
+        """``attn_out`` of some ``z`` ``[…, head, d_head]``: W_O, and a norm where there is one."""
         added = self.out_proj(hf, layer)(z.flatten(-2))
         return self._added(hf, layer, added, self.family.attn_norm, "attn_out")
 

@@ -1,4 +1,4 @@
-"""Calls: with what a block was called in a clean run, and how it is called again from its middle."""
+"""Calls: with what a block was called in a clean run, and how to call it again from its middle."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def _one(name: str, value: Any, prompts: int, block: str) -> Any:
             return value
         case _:
             raise MicrotomeError(
-                f"{block} is called with {name} of shape {list(value.shape)}, and the walk does not "
-                "know how to cut it. Use engine='reference'."
+                f"{block} is called with {name} of shape {list(value.shape)}, and the walk does "
+                "not know how to cut it. Use engine='reference'."
             )
 
 

@@ -43,6 +43,8 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(anatomy.dims.d_vocab, (1, TOKENS), generator=generator).to(hf.device)
     try:
+        blocks = len(list(hf.get_submodule(anatomy.family.blocks).children()))
+        _expect(blocks == anatomy.dims.n_layers, f"there are {blocks} blocks")
         clean = _activations(hf, anatomy, ids)
         _check_shapes(anatomy, clean)
         _check_untouched(hf, ids, clean)
@@ -103,7 +105,8 @@ def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Re
     for layer in range(dims.n_layers):
         at = {name: x for (name, where), x in seen.items() if where == layer}
         before = "embed" if layer == 0 else f"resid_post of L{layer - 1}"
-        alone = at["v"][:, 0].repeat_interleave(dims.n_heads // dims.n_kv_heads, dim=1)
+        mixed = anatomy.family.values(at["v"][:, 0], hf.config)
+        alone = mixed.repeat_interleave(dims.n_heads // dims.n_kv_heads, dim=1)
         attended = anatomy.attention_adds(hf, layer, at["z"])
         found = [
             ("resid_pre", before, stream),
@@ -174,24 +177,29 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     The first block's attention is fed numbers made up: all queries and the key of position 0 are
     one vector, other keys are zero, values are their position. So each position attends to position
     0 above all, until half of a query's numbers, or of that key's, change their sign. Row 0 is as
-    it is, row 1 has another query, row 2 another key. A change of sign is seen through norms of
-    queries and keys too, and leaves other heads alone there; half a head tells a head from two.
+    it is, rows 1 and 3 have another query, rows 2 and 4 another key. A change of sign is seen
+    through norms of queries and keys too, and leaves other heads alone there; half a head tells a
+    head from two.
     """
     dims = anatomy.dims
     positions = torch.arange(TOKENS, device=ids.device).view(1, -1, 1, 1)
     signs = torch.ones(dims.d_head, device=ids.device)
     signs[1::2] = -1  # their mean is zero: a norm takes means out
-    half = (dims.d_head + 1) // 2
+    half = dims.d_head // 2
+    halves = (slice(None, half), slice(half, None)) if half else (slice(None),)
+    rows = 1 + 2 * len(halves)
     seen: list[Tensor] = []
 
     def feed_q(view: Tensor) -> None:
         view.copy_(signs)
-        view[1, 1, 0, :half] *= -1
+        for row, numbers in zip(range(1, rows, 2), halves, strict=True):
+            view[row, 1, 0, numbers] *= -1
 
     def feed_k(view: Tensor) -> None:
         view.zero_()
         view[:, 0] = signs.to(view)
-        view[2, 0, 0, :half] *= -1
+        for row, numbers in zip(range(2, rows, 2), halves, strict=True):
+            view[row, 0, 0, numbers] *= -1
 
     def feed_v(view: Tensor) -> None:
         view.copy_(positions)
@@ -199,18 +207,23 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     feeds = (("q", feed_q), ("k", feed_k), ("v", feed_v))
     edits = [Visit((find_site(name), 0), feed, True) for name, feed in feeds]
     keeper = Visit((find_site("z"), 0), lambda view: seen.append(view.clone()))
-    forward(hf, anatomy, ids.expand(3, -1), [*edits, keeper])
+    forward(hf, anatomy, ids.expand(rows, -1), [*edits, keeper])
 
     [z] = seen
-    moved = (z[1:] - z[0]).abs() > 2 * TOKENS * torch.finfo(z.dtype).eps
-    one = torch.zeros_like(moved[0])
+    moved = (z - z[0]).abs() > 2 * TOKENS * torch.finfo(z.dtype).eps
+    one, group = torch.zeros_like(moved[0]), torch.zeros_like(moved[0])
     one[1, 0] = True
-    _expect(torch.equal(moved[0], one), "L0.q.h0@1 does not move L0.z.h0@1, and no more")
-    group = torch.zeros_like(moved[1])
     group[1:, : dims.n_heads // dims.n_kv_heads] = True
-    text = "L0.k.h0@0 does not move the L0.z of its heads at each later position, and no more"
-    # In a sliding window of two positions, the next one sees it, and those after do not.
-    _expect(bool((moved[1] <= group).all() and (moved[1] >= group)[:2].all()), text)
+    for by_query in moved[1::2]:
+        text = "half of L0.q.h0@1 does not move L0.z.h0@1, all of it and no more"
+        _expect(torch.equal(by_query, one), text)
+    for by_key in moved[2::2]:
+        # In a sliding window of two positions, the next one sees it, and those after do not.
+        found = bool((by_key <= group).all() and (by_key >= group)[:2].all())
+        text = (
+            "half of L0.k.h0@0 does not move the z of its heads at the next positions, and no more"
+        )
+        _expect(found, text)
 
 
 # -------------------------------------------------------------------------------------- complain

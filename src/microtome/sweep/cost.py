@@ -105,7 +105,8 @@ def flops_of_block(dims: Dimensions, tokens: int, seen: int) -> float:
     """
     width = dims.n_heads * dims.d_head
     kv_width = dims.n_kv_heads * dims.d_head
-    weights = dims.d_model * (2 * width + 2 * kv_width + 2 * dims.d_mlp)
+    mlp = dims.experts * dims.mlp_matrices * dims.d_mlp
+    weights = dims.d_model * (2 * width + 2 * kv_width + mlp)
     return 2.0 * tokens * (weights + 2 * seen * width)
 
 
@@ -125,9 +126,12 @@ def bytes_of_row(dims: Dimensions, own: int, seen: int, itemsize: int) -> int:
 
     Residual stream, queries, keys and values, the MLP's intermediate results (an activation
     function makes several), three copies of the attention scores, and an edit's values in float64
-    for its receipt. Generous, so that what is planned fits.
+    for its receipt; keys and values from the first position on, twice, where the family's attention
+    takes them copied for each cell. Generous, so that what is planned fits.
     """
-    block = own * (12 * dims.d_model + 6 * dims.d_mlp)
+    block = own * (12 * dims.d_model + 6 * dims.experts * dims.d_mlp)
+    if dims.copies_prefix:
+        block += 4 * seen * dims.n_heads * dims.d_head
     receipt = 5 * 8 * own * max(dims.d_model, dims.d_mlp)
     return itemsize * (block + 3 * dims.n_heads * own * seen) + receipt
 

@@ -95,7 +95,8 @@ class SharedPrefix:
         scores = query.new_empty(prompts, kv_heads, cells, group, own, before + own)
         shared = torch.matmul(query.flatten(2, 3), self.keys.transpose(2, 3))
         scores[..., :before] = shared.view(prompts, kv_heads, cells, group, own, before)
-        scores[..., before:] = _own_scores(query, key).unflatten(3, (group, own))
+        own_scores = _own_scores(query, key)
+        scores[..., before:] = own_scores.view(prompts, kv_heads, cells, group, own, own)
         if softcap is not None:
             scores = (scores / softcap).tanh_().mul_(softcap)
         _mask(scores, attention_mask)
@@ -103,7 +104,7 @@ class SharedPrefix:
         from_prefix = torch.matmul(weights[..., :before].flatten(2, 3), self.values)
         from_own = _own_values(weights[..., before:], value)
         mixed = from_prefix.view(from_own.shape) + from_own
-        mixed = mixed.unflatten(3, (group, own)).permute(0, 2, 4, 1, 3, 5)
+        mixed = mixed.view(prompts, kv_heads, cells, group, own, width).permute(0, 2, 4, 1, 3, 5)
         return mixed.reshape(prompts * cells, own, kv_heads * group, width), None
 
     @staticmethod
@@ -179,7 +180,7 @@ def attending_to(hf: PreTrainedModel, prefix: SharedPrefix) -> Iterator[None]:
         )
 
 
-class PrefixCache(DynamicCache):
+class PrefixCache(DynamicCache):  # type: ignore[misc]
     """A cache of one layer that holds what came before, for every prompt once.
 
     It answers with keys and values of each cell, the prefix in front; nothing is kept.

@@ -49,12 +49,12 @@ class Tap:
 
 def heads(x: Tensor, dims: Dimensions) -> Tensor:
     """``[batch, pos, n_heads * d_head]`` → ``[batch, pos, head, d_head]``."""
-    return x.unflatten(-1, (dims.n_heads, dims.d_head))
+    return x.view(*x.shape[:-1], dims.n_heads, dims.d_head)
 
 
 def kv_heads(x: Tensor, dims: Dimensions) -> Tensor:
     """``[batch, pos, n_kv_heads * d_head]`` → ``[batch, pos, kv_head, d_head]``."""
-    return x.unflatten(-1, (dims.n_kv_heads, dims.d_head))
+    return x.view(*x.shape[:-1], dims.n_kv_heads, dims.d_head)
 
 
 def stacked(part: Literal["q", "k", "v"]) -> View:
@@ -77,7 +77,8 @@ def interleaved(part: Literal["q", "k", "v"]) -> View:
     """One of q, k, v, laid side by side head by head: ``[q k v of head 0, q k v of head 1, …]``."""
 
     def view(x: Tensor, dims: Dimensions) -> Tensor:
-        return x.unflatten(-1, (dims.n_heads, 3, dims.d_head))[..., "qkv".index(part), :]
+        each = x.view(*x.shape[:-1], dims.n_heads, 3, dims.d_head)
+        return each[..., "qkv".index(part), :]
 
     return view
 
@@ -101,11 +102,12 @@ def grouped(part: Literal["q", "k", "v"]) -> View:
 def put_grouped(x: Tensor, values: Tensor, dims: Dimensions) -> None:
     """Queries ``[batch, pos, head, d_head]`` back to their groups."""
     queries = _groups(x, dims)[..., :-2, :]
-    queries.copy_(values.unflatten(-2, queries.shape[-3:-1]))
+    queries.copy_(values.reshape(queries.shape))
 
 
 def _groups(x: Tensor, dims: Dimensions) -> Tensor:
-    return x.unflatten(-1, (dims.n_kv_heads, dims.n_heads // dims.n_kv_heads + 2, dims.d_head))
+    group = dims.n_heads // dims.n_kv_heads
+    return x.view(*x.shape[:-1], dims.n_kv_heads, group + 2, dims.d_head)
 
 
 def times(factor: float) -> View:
@@ -145,9 +147,15 @@ def gated(config: PretrainedConfig) -> Dimensions:
     return replace(sizes(config), mlp_matrices=3)
 
 
-def unscaled(logits: Tensor, config: PretrainedConfig) -> Tensor:
-    """Logits as the unembedding gives them."""
-    return logits
+def unchanged(x: Tensor, config: PretrainedConfig) -> Tensor:
+    """Values as they are."""
+    return x
+
+
+def clipped(x: Tensor, config: PretrainedConfig) -> Tensor:
+    """Values cut off at a bound, where the configuration asks for it."""
+    bound: float | None = config.clip_qkv
+    return x if bound is None else x.clamp(-bound, bound)
 
 
 def soft_capped(logits: Tensor, config: PretrainedConfig) -> Tensor:
@@ -170,6 +178,7 @@ class Family:
         taps: where each site lives, in the order of the forward pass.
         attn_norm, mlp_norm: a norm between a projection and the residual stream.
         logits: what is done to the unembedding's output.
+        values: what is done to ``v`` before attention mixes it.
         lacks: sites that it does not have, each with the reason.
         fits: changes of the row that a configuration asks for, or its refusal.
         looks_up: its attention is looked up by name, in transformers' `AttentionInterface`.
@@ -186,7 +195,8 @@ class Family:
     taps: Mapping[str, Tap]
     attn_norm: str | None = None
     mlp_norm: str | None = None
-    logits: Callable[[Tensor, PretrainedConfig], Tensor] = unscaled
+    logits: Callable[[Tensor, PretrainedConfig], Tensor] = unchanged
+    values: Callable[[Tensor, PretrainedConfig], Tensor] = unchanged
     lacks: tuple[tuple[str, str], ...] = ()
     fits: Callable[[Family, PretrainedConfig], Family] = lambda family, config: family
     looks_up: bool = True

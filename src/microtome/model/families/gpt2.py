@@ -1,4 +1,4 @@
-"""GPT-2, and those that came soon after: norms, then attention; norms, then an MLP of two matrices."""
+"""GPT-2 and those that came soon after: a norm, attention, a norm, an MLP of two matrices."""
 
 from __future__ import annotations
 

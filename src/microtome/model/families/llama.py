@@ -10,6 +10,7 @@ from transformers import PretrainedConfig
 from microtome.model.families.family import (
     Family,
     Tap,
+    clipped,
     family,
     fused,
     gated,
@@ -38,7 +39,7 @@ LLAMA = _kind("llama")
 MISTRAL = _kind("mistral")
 QWEN2 = _kind("qwen2")
 QWEN3 = _kind("qwen3")
-OLMO = _kind("olmo")
+OLMO = _kind("olmo", values=clipped)
 GEMMA = _kind("gemma")
 PHI3 = _kind("phi3", qkv=fused("self_attn.qkv_proj", stacked))
 

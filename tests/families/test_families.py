@@ -1,0 +1,206 @@
+"""Every family: its sites are what hand-written hooks say, and the walk is the reference path."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import microtome as mt
+from microtome.errors import AddressError, ArchitectureError, SweepError
+from oracles import families as by_hand
+from oracles.families import FAMILIES, HEADS, LAYERS, Change
+
+CAT = mt.Prompt(
+    "The cat sat on the mat, and",
+    donor="The dog sat on the cat, and",
+    target=" cat",
+    contrast=" dog",
+)
+MARY = mt.Prompt(
+    "When Mary and John went to the store",
+    donor="When John and Mary gave to the store",
+    target=" Mary",
+    contrast=" John",
+)
+LENGTH = 8  # longer than the sliding windows of the models that have one
+EXACT = 1e-11
+"""Two ways of writing the same hooks, in float64."""
+
+UNITS = {"q": "h", "k": "h", "v": "h", "z": "h", "mlp_post": "n"}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(name, tokenizer):
+    return mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def hand(name):
+    return FAMILIES[name]
+
+
+def ids_of(model, prompt):
+    tokens = model.encode(prompt)[0].tokens
+    assert len(tokens) == LENGTH
+    return tokens.ids
+
+
+def test_it_is_of_its_size(model, name, hand):
+    dims = model.anatomy.dims
+    assert model.anatomy.family.model_type == name.split(",")[0] == model.hf.config.model_type
+    assert (dims.n_layers, dims.n_heads, dims.n_kv_heads) == (LAYERS, HEADS, hand.kv_heads)
+    assert (dims.n_heads, dims.n_kv_heads, dims.d_head) == by_hand.dimensions(model.hf, hand)
+    assert model.dtype == torch.float64
+
+
+def test_every_site_reads_as_by_hand(model, hand):
+    addresses = [s if s in ("embed", "logits") else f"L*.{s}" for s in hand.sites]
+    assert {site.name for site in model.anatomy.sites} == set(hand.sites)
+    found = model.run(CAT, keep=addresses)
+    wanted = by_hand.run(model.hf, hand, ids_of(model, CAT))
+    assert float((found.logits[0] - wanted.logits).abs().max()) <= EXACT
+    for (site, layer), values in wanted.seen.items():
+        own = found[site if layer is None else f"L*.{site}"].isel(prompt=0)
+        own = own if layer is None else own.sel(layer=layer)
+        assert own.shape == values.shape, (site, layer)
+        assert np.abs(own.values - values).max() <= EXACT, (site, layer)
+
+
+OPERATIONS = {
+    "zero": lambda x: 0 * x,
+    "scale(-1.5)": lambda x: -1.5 * x,
+    "replace(0.75)": lambda x: 0 * x + 0.75,
+}
+
+
+@pytest.mark.parametrize("positions", [list(range(LENGTH)), [LENGTH - 1], [1, 3]], ids=str)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_site_is_edited_as_by_hand(model, hand, operation, positions):
+    ids = ids_of(model, MARY)
+    clean = by_hand.run(model.hf, hand, ids)
+    for site in hand.sites:
+        layer = None if site in ("embed", "logits") else 1
+        shape = clean.seen[site, layer].shape
+        units = [0, shape[1] - 1] if site in UNITS else list(range(shape[1]))
+        index = [positions, units, *(list(range(n)) for n in shape[2:])]
+        chosen = f".{UNITS[site]}{{0,{shape[1] - 1}}}" if site in UNITS else ""
+        where = ",".join(map(str, positions))
+        text = f"{operation} {'' if layer is None else 'L1.'}{site}{chosen}@{{{where}}}"
+        change = Change(site, layer, index, OPERATIONS[operation])
+        wanted = by_hand.run(model.hf, hand, ids, [change])
+        found = model.run(MARY, edits=[text])
+        assert float((found.logits[0] - wanted.logits).abs().max()) <= EXACT, text
+        assert float((wanted.logits - clean.logits).abs().max()) > 1e-6, text
+        [receipt] = found.receipts
+        assert receipt.changed > 0
+
+
+CHANGES = ("zero {}", "patch {}@-1", "scale(0.5) {}@{{2,5}}")
+
+
+@pytest.mark.parametrize("number", range(len(CHANGES)))
+def test_the_walk_equals_the_reference_path(model, hand, number):
+    """Each site with two of the changes, by turns."""
+    for turn, site in enumerate(hand.sites[:-1]):
+        if turn % len(CHANGES) != number:
+            place = site if site == "embed" else f"L*.{site}"
+            unit = ".h1" if site == "q" or (site in ("k", "v", "z") and hand.kv_heads > 1) else ""
+            same_on_both_paths(model, hand, CHANGES[number].format(place + unit), [CAT, MARY])
+
+
+def test_maps_over_heads_and_positions_walk_too(model, hand):
+    effects = same_on_both_paths(model, hand, "patch L1.k.h*@*", [MARY])
+    assert effects.data.sizes["kv_head"] == hand.kv_heads
+
+
+def same_on_both_paths(model, hand, text, prompts):
+    walked, slow = (
+        mt.sweep(model, prompts, text, metrics=["logit_diff", "kl"], engine=engine, verify=0)
+        for engine in ("walk", "reference")
+    )
+    assert walked.provenance["engine"]["name"] == "walk"
+    for metric in (*walked.metrics, "values_changed", "change_norm"):
+        gap = float(abs(walked.data[metric] - slow.data[metric]).max())
+        size = max(1.0, float(abs(slow.data[metric]).max()))
+        assert gap <= hand.rounding * size, f"{text}: {metric} differs by {gap}"
+    return walked
+
+
+def test_small_batches_walk_too(model, hand):
+    """Tiles of some of the cells, of one prompt or several."""
+    whole, cut = (
+        mt.sweep(model, [CAT, MARY], "zero L*.z.h*@*", metrics=["kl"], memory=memory, verify=0)
+        for memory in (None, 700_000)
+    )
+    assert float(abs(whole.data["kl"] - cut.data["kl"]).max()) <= hand.rounding
+
+
+@pytest.mark.parametrize(
+    ("dtype", "attention"),
+    [(torch.float64, "eager"), (torch.float32, None), (torch.bfloat16, None)],
+    ids=str,
+)
+def test_other_types_and_attentions_walk_within_their_rounding(name, tokenizer, dtype, attention):
+    if dtype == torch.bfloat16 and FAMILIES[name].neurons is None:
+        return  # where rounding is this coarse, it chooses other experts
+    hf = by_hand.make(name, len(tokenizer), dtype, attention)
+    model = mt.load(hf, tokenizer=tokenizer)
+    choice = hf.config._attn_implementation
+    effects = mt.sweep(model, [CAT, MARY], "zero L*.k@*", metrics=["logit_diff"], verify=4)
+    record = effects.provenance["verification"]
+    assert record["cells"] == 4
+    if dtype == torch.float64:
+        assert record["largest_difference"] <= FAMILIES[name].rounding
+    assert hf.config._attn_implementation == choice
+
+
+def test_a_patch_from_itself_changes_no_bit(model, hand):
+    mirror = mt.Prompt(CAT.text, donor=CAT.text)
+    clean = model.run(mirror).logits
+    for site in hand.sites:
+        place = site if site in ("embed", "logits") else f"L:.{site}"
+        assert torch.equal(model.run(mirror, edits=[f"patch {place}"]).logits, clean), site
+
+
+def test_what_it_lacks_is_refused_with_the_reason(model, hand):
+    wanted = {"resid_mid": "read the same input", "mlp_post": "mixture of experts"}
+    for site, why in wanted.items():
+        if site not in hand.sites:
+            with pytest.raises(AddressError, match=f"no site '{site}'.*{why}"):
+                model.run(CAT, edits=[f"zero L0.{site}"])
+            with pytest.raises(AddressError, match=why):
+                mt.sweep(model, CAT, f"zero L*.{site}", metrics=["kl"])
+
+
+REFUSED = {
+    "opt": {"do_layer_norm_before": False},
+    "bloom": {"apply_residual_connection_post_layernorm": True},
+}
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_configuration_of_another_shape_is_refused(family, tokenizer):
+    hf = by_hand.make(family, len(tokenizer))
+    for setting, value in REFUSED[family].items():
+        setattr(hf.config, setting, value)
+        with pytest.raises(ArchitectureError, match=f"{setting}={value}"):
+            mt.load(hf, tokenizer=tokenizer)
+
+
+def test_attention_that_is_asked_for_something_unknown_is_not_walked(tokenizer, monkeypatch):
+    hf = by_hand.make("llama", len(tokenizer))
+    model = mt.load(hf, tokenizer=tokenizer)
+    for block in hf.model.layers:
+        attention = block.self_attn
+        normal = attention.forward
+        monkeypatch.setattr(
+            attention, "forward", lambda *a, normal=normal, **k: normal(*a, **k, sinks=1)
+        )
+    with pytest.raises(SweepError, match=r"with sinks.*engine='reference'"):
+        mt.sweep(model, CAT, "zero L*.z.h*", metrics=["kl"])

@@ -1,0 +1,130 @@
+"""Every row of the table, wrong in one field after the other: the probe finds it and names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from transformers import PreTrainedModel
+
+from microtome.errors import ProbeError
+from microtome.model.anatomy import Anatomy
+from microtome.model.families import FAMILIES
+from microtome.model.families.family import Tap, View
+from microtome.model.probe import probe
+from oracles import families as by_hand
+
+HEADED = ("q", "k", "v", "z")
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A row with one mistake in it, and the words one of which must be in the complaint."""
+
+    what: str
+    anatomy: Anatomy
+    words: tuple[str, ...]
+
+
+def turned(view: View) -> View:
+    """Heads interleaved: a view of the right shape whose two axes are laid out the other way."""
+    return lambda x, dims: view(x, dims).flatten(-2).unflatten(-1, (dims.d_head, -1)).mT
+
+
+def mistakes(right: Anatomy) -> Iterator[Wrong]:
+    yield from wrong_taps(right)
+    yield from wrong_modules(right)
+    yield from wrong_sizes(right)
+
+
+def wrong_taps(right: Anatomy) -> Iterator[Wrong]:
+    def tapped(what: str, site: str, tap: Tap) -> Wrong:
+        # Queries and keys are tried against each other, so either is to be looked at.
+        words = ("q", "k") if site in ("q", "k") else (site,)
+        return Wrong(what, replace(right, family=right.family.tapped(**{site: tap})), words)
+
+    for site, tap in right.family.taps.items():
+        for other, its in right.family.taps.items():
+            layer = 0 if site in ("embed", "logits") else "{layer}"
+            its = replace(its, module=its.module.format(layer=layer))
+            # Of another rank, it is found out by its shape alone.
+            if its != tap and (site in HEADED) == (other in HEADED):
+                yield tapped(f"{site} as {other}", site, its)
+        whole_heads = right.dims.n_kv_heads if site in ("k", "v") else right.dims.n_heads
+        if site in HEADED and whole_heads > 1:
+            yield tapped(f"{site} turned", site, replace(tap, view=turned(tap.view), put=None))
+        if tap.in_place:
+            yield tapped(f"{site} not in place", site, replace(tap, in_place=False))
+        if tap.flat:
+            yield tapped(f"{site} not flat", site, replace(tap, flat=False))
+        if tap.put is not None and 1 < right.dims.n_kv_heads < right.dims.n_heads:
+            yield tapped(f"{site} not put back", site, replace(tap, put=None))
+
+
+def wrong_modules(right: Anatomy) -> Iterator[Wrong]:
+    def other(words: str, **changes: Any) -> Wrong:
+        family = replace(right.family, **changes)
+        return Wrong(f"{changes}", replace(right, family=family), (words,))
+
+    row = right.family
+    for name in ("blocks", "out_proj", "down_proj", "final_norm", "attn_norm", "mlp_norm"):
+        if getattr(row, name) is not None:
+            yield other("nowhere", **{name: "nowhere"})
+    if row.attn_norm is not None:
+        yield other("adds is not attn_out", attn_norm=None)
+        yield other("adds is not mlp_out", mlp_norm=None)
+    yield other("is not logits", logits=lambda x, config: x * 1.01)
+    yield other("v@0 is not z@0", values=lambda x, config: x * 1.01)
+
+
+def wrong_sizes(right: Anatomy) -> Iterator[Wrong]:
+    dims = right.dims
+    half, twice = dims.d_head // 2, dims.d_head * 2
+    fewer = max(1, dims.n_kv_heads // 2)
+    changes: list[dict[str, int]] = [
+        {"n_layers": dims.n_layers - 1},
+        {"n_layers": dims.n_layers + 1},
+        {"n_heads": 2},
+        {"n_heads": 8},
+        {"n_heads": 8, "d_head": half},
+        {"n_heads": 2, "d_head": twice},
+        {"n_heads": 8, "n_kv_heads": 2 * dims.n_kv_heads, "d_head": half},
+        {"n_heads": 2, "n_kv_heads": fewer, "d_head": twice},
+        {"n_kv_heads": 2 * dims.n_kv_heads},
+        {"d_head": half},
+        {"d_model": dims.d_model // 2},
+        {"d_vocab": dims.d_vocab // 2},
+    ]
+    if right.family.down_proj is not None:
+        changes.append({"d_mlp": dims.d_mlp // 2})
+    for change in changes:
+        yield Wrong(str(change), replace(right, dims=replace(dims, **change)), ("",))
+
+
+def complaint(hf: PreTrainedModel, anatomy: Anatomy) -> str | None:
+    try:
+        probe(hf, anatomy)
+    except ProbeError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", by_hand.FAMILIES)
+def test_every_mistake_in_a_row_is_found_and_named(name, tokenizer):
+    hf = by_hand.make(name, len(tokenizer))
+    right = Anatomy.of(hf)
+    probe(hf, right)
+    tried = 0
+    for wrong in mistakes(right):
+        message = complaint(hf, wrong.anatomy)
+        assert message is not None, f"{wrong.what} is not found out"
+        assert any(word in message for word in wrong.words), f"{wrong.what}: {message}"
+        tried += 1
+    assert tried > 70
+
+
+def test_every_row_is_tried():
+    """A family that is added to the table is added to the oracle as well."""
+    assert {name.split(",")[0] for name in by_hand.FAMILIES} == set(FAMILIES)
