@@ -8,6 +8,7 @@ import torch
 
 import microtome as mt
 from microtome.errors import AddressError, ArchitectureError, SweepError
+from microtome.sweep.cost import flops_of_block
 from oracles import families as by_hand
 from oracles.families import FAMILIES, HEADS, LAYERS, Change
 
@@ -57,6 +58,14 @@ def test_it_is_of_its_size(model, name, hand):
     assert (dims.n_layers, dims.n_heads, dims.n_kv_heads) == (LAYERS, HEADS, hand.kv_heads)
     assert (dims.n_heads, dims.n_kv_heads, dims.d_head) == by_hand.dimensions(model.hf, hand)
     assert model.dtype == torch.float64
+
+
+def test_its_operations_are_those_of_its_matrices(model, hand):
+    if hand.neurons is not None:  # of experts, a token takes only some
+        block = model.hf.get_submodule(hand.blocks)[1]
+        weights = sum(weight.numel() for weight in block.parameters() if weight.ndim == 2)
+        norms = sum(w.numel() for n, w in block.named_parameters() if "norm" in n and w.ndim == 2)
+        assert flops_of_block(model.anatomy.dims, 1, 0) == 2 * (weights - norms)
 
 
 def test_every_site_reads_as_by_hand(model, hand):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import torch
 from transformers import PreTrainedModel
 
 from microtome.errors import ProbeError
@@ -128,3 +129,15 @@ def test_every_mistake_in_a_row_is_found_and_named(name, tokenizer):
 def test_every_row_is_tried():
     """A family that is added to the table is added to the oracle as well."""
     assert {name.split(",")[0] for name in by_hand.FAMILIES} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma3_text", "olmo2"])
+@pytest.mark.parametrize("gain", [0.5, 8.0])
+def test_norms_of_queries_and_keys_may_have_any_size(name, gain, tokenizer):
+    """Large ones make attention choose one position, whatever half of a query says."""
+    hf = by_hand.make(name, len(tokenizer), torch.bfloat16)
+    with torch.no_grad():
+        for path, weight in hf.named_parameters():
+            if "q_norm" in path or "k_norm" in path:
+                weight.mul_(gain)
+    probe(hf, Anatomy.of(hf))
