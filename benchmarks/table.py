@@ -179,9 +179,10 @@ def memory_of(record: Record) -> Iterator[str]:
     """Peaks and limits."""
     yield f"\n## Peak memory ({record['device']})\n"
     yield (
-        "Each line is two processes: one loads the model and runs prompt and donor through it, "
-        "another sweeps as well. The limit is model + budget + 10 %; `python -m benchmarks.memory` "
-        "fails where one is above it.\n"
+        "Each line is two processes: one loads the model, runs prompt and donor through it and "
+        "tells what it holds then; another sweeps as well and tells the most that it held while it "
+        "did. The limit is model + budget + 10 %; `python -m benchmarks.memory` fails where one is "
+        "above it.\n"
     )
     yield from grid(
         ["shape", "map", "tokens", "budget", "model alone", "with the sweep", "limit", ""],
