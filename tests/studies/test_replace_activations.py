@@ -9,7 +9,7 @@ import torch
 
 from microtome import studies
 from microtome.errors import PromptError, StudyError
-from microtome.model.anatomy import Tap, heads, third
+from microtome.model.families.family import Tap, heads, stacked
 from microtome.run import module_output
 from microtome.sites import Dimensions
 from microtome.studies import replace_activations as study
@@ -78,7 +78,7 @@ class Laid:
 
 def test_the_published_columns():
     """GPT-2 Small, head index 2: 128 … 191 in K, behind the 768 columns of Q."""
-    taps = [Tap("c_attn", "output", third(n)) for n in range(3)]
+    taps = [Tap("c_attn", "output", stacked(part)) for part in ("q", "k", "v")]
     columns = fused_columns(Laid(taps, CHECKPOINTS["gpt2"]), 3, 2)
     np.testing.assert_array_equal(columns, 768 + np.arange(128, 192))
 
