@@ -18,6 +18,12 @@ WEIGHTS = Element("Tensor", "attention weights", ("batch", "head", "query", "key
 NONE = Element("NoneType")
 
 
+@pytest.fixture
+def tiny(make_gpt2, tokenizer):
+    """One of its own: transformers leaves hooks on a model that was asked for attentions."""
+    return mt.load(make_gpt2(), tokenizer=tokenizer)
+
+
 def found(model) -> dict[tuple[str, bool, str], tuple[str, tuple[Element, ...]]]:
     return {
         (one.attention, one.output_attentions, one.module): (one.form, one.elements)
