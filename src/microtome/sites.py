@@ -98,8 +98,9 @@ class Dimensions:
     ``d_head`` is per head, ``d_mlp`` the number of neurons of one block (of one expert, in a
     mixture of experts, where a token takes ``experts`` of them), ``mlp_matrices`` how many each of
     them has, ``n_positions`` the longest prompt that the model takes (None: no limit of its own).
-    ``copies_prefix`` says that the walk has to copy keys and values for every cell, ``lacks`` which
-    sites the model does not have, each with the reason.
+    ``causal`` says that no position sees a later one (not so in an encoder), ``copies_prefix`` that
+    the walk has to copy keys and values for every cell, ``lacks`` which sites the model does not
+    have, each with the reason.
     """
 
     n_layers: int
@@ -112,6 +113,7 @@ class Dimensions:
     n_positions: int | None = None
     mlp_matrices: int = 2
     experts: int = 1
+    causal: bool = True
     copies_prefix: bool = False
     lacks: tuple[tuple[str, str], ...] = ()
 
