@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -215,13 +215,18 @@ def only_at(module: nn.Module, positions: Sequence[int]) -> Iterator[None]:
             handle.remove()
 
 
+End = tuple[nn.Module, Literal["input", "output"]]
+"""Where a stretch of a block ends: before or after a module."""
+
+
 @contextmanager
 def once_for_alike(
-    attention: nn.Module, out_proj: nn.Module, prompts: int, apart: int, alike: int
+    begin: nn.Module, end: End, prompts: int, apart: int, alike: int
 ) -> Iterator[None]:
-    """Within this block, attention runs once for rows that are alike, up to its output projection.
+    """Within this block, what lies between two modules runs once for rows that are alike.
 
-    A batch has ``apart + alike`` rows for each prompt, of which the last ones are equal.
+    From the input of one module on; a batch has ``apart + alike`` rows for each prompt there, of
+    which the last ones are equal.
     """
 
     def fewer(x: Tensor) -> Tensor:
@@ -233,7 +238,7 @@ def once_for_alike(
         last = rows[:, apart:].expand(-1, alike, *x.shape[1:])
         return torch.cat([rows[:, :apart], last], dim=1).flatten(0, 1).contiguous()
 
-    handles = [_install(attention, "input", fewer), _install(out_proj, "input", more)]
+    handles = [_install(begin, "input", fewer), _install(*end, more)]
     try:
         yield
     finally:
@@ -330,7 +335,8 @@ class Trace:
 
     Attributes:
         final: after the final norm, ``[text, pos, d_model]``: what the unembedding reads.
-        inputs: what entered each block, ``[text, pos, d_model]``, from position ``start`` on.
+        inputs: what entered each block, and last what left the last one, ``[text, pos, d_model]``,
+            from position ``start`` on.
         keys, values: of each block, ``[text, kv_head, pos, d_head]``, as attention saw them.
         calls: with what else each block was called.
         start: the first position of the inputs.
@@ -363,13 +369,14 @@ def trace(
     them only these pieces are recorded.
     """
     layers = range(anatomy.dims.n_layers)
-    entry = find_site("resid_pre")
+    stream = [(find_site("resid_pre"), layer) for layer in layers]
+    stream += [(find_site("resid_post"), layers[-1])]
     last = len(texts[0]) - 1
     inputs: dict[Place, Tensor] = {}
     kept: dict[Place, Tensor] = {}
     beside: dict[Place, Tensor] = {}
     own, others = slice(len(texts)), slice(len(texts), None)
-    visits = [_keeper(Piece((entry, layer), start, last), inputs, own) for layer in layers]
+    visits = [_keeper(Piece(place, start, last), inputs, own) for place in stream]
     visits += [_keeper(Piece(place, 0, last), kept, own) for place in dict.fromkeys(places)]
     visits += [_keeper(piece, beside, others) for piece in pieces]
     # Without a configuration it keeps all of them, in layers with a sliding window as well.
@@ -380,7 +387,7 @@ def trace(
         )
     return Trace(
         final=output.last_hidden_state[own],
-        inputs=tuple(inputs[entry, layer] for layer in layers),
+        inputs=tuple(inputs[place] for place in stream),
         keys=tuple(cache.layers[layer].keys[own] for layer in layers),
         values=tuple(cache.layers[layer].values[own] for layer in layers),
         calls=tuple(calls[layer] for layer in layers),

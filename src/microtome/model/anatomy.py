@@ -71,8 +71,7 @@ class Anatomy:
 
     def mlp_adds(self, hf: PreTrainedModel, layer: int, neurons: Tensor) -> Tensor:
         """``mlp_out`` of some ``mlp_post``: the down projection, and a norm where there is one."""
-        assert self.family.down_proj is not None, "a mixture of experts has no neurons of its own"
-        added = hf.get_submodule(self.family.down_proj.format(layer=layer))(neurons)
+        added = self.down_proj(hf, layer)(neurons)
         return self._added(hf, layer, added, self.family.mlp_norm, "mlp_out")
 
     def _added(
@@ -85,6 +84,12 @@ class Anatomy:
     def out_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """The module that multiplies a layer's ``z`` by W_O."""
         module: nn.Module = hf.get_submodule(self.family.out_proj.format(layer=layer))
+        return module
+
+    def down_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
+        """The module that multiplies a layer's neurons by W_out."""
+        assert self.family.down_proj is not None, "a mixture of experts has no neurons of its own"
+        module: nn.Module = hf.get_submodule(self.family.down_proj.format(layer=layer))
         return module
 
     def attention(self, hf: PreTrainedModel, layer: int) -> nn.Module | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -67,10 +68,13 @@ class Readout:
         """
         norm = self.model.anatomy.final_norm(self.model.hf)
         for place, asked in self.places.items():
-            if place < position:  # before anything was edited: the clean run, exactly
-                self._unreached(cells, place, asked)
-            else:
-                self._read(cells, place, asked, norm(x[:, place - position]), rows)
+            reached = self.into.cells.position[cells] <= place
+            if not reached.all():  # before anything was edited: the clean run, exactly
+                self._unreached(cells[~reached], place, asked)
+            if reached.any():
+                own = x[:, place - position]
+                own = own if reached.all() else own[np.flatnonzero(reached)]
+                self._read(cells[reached], place, asked, norm(own), rows)
 
     def _unreached(self, cells: Column, place: int, asked: Sequence[Reading]) -> None:
         for number in self._witnesses_of(cells):
