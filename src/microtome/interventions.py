@@ -163,9 +163,12 @@ class Sources:
     ) -> None:
         self._hf, self._anatomy, self._reference = hf, anatomy, tuple(reference)
         self._wanted: dict[Tokens, dict[Place, tuple[int, int]]] = defaultdict(dict)
+        self._averaged: set[Tokens] = set()
         for edit, one in edits:
             for other in others_of(edit, one, self._reference):
                 self._want(counterpart(edit.address, anatomy.dims, one.tokens, other), other)
+                if edit.source is Source.REFERENCE:
+                    self._averaged.add(other)
         self._held: dict[Tokens, Mapping[Place, Tensor]] = {}
         self._references: dict[Tokens, Mapping[Place, Tensor]] = {}
 
@@ -192,6 +195,11 @@ class Sources:
     def donors(self, encoded: Iterable[Encoded]) -> list[Tokens]:
         """The donors of some prompts that an edit asks for, each once."""
         return list({one.donor: None for one in encoded if one.donor in self._wanted})
+
+    def hold_references(self) -> None:
+        """Record the reference prompts that an edit asks for, which are otherwise when it does."""
+        for text in self._averaged - self._references.keys():
+            self._references.update(self._alone(text))
 
     def hold(self, texts: Sequence[Tokens], at_once: int) -> None:
         """Record donors, several of one length in a pass, and forget others."""

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from microtome.devices import numbers, onto
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.model.anatomy import Anatomy
 from microtome.model.call import Call
@@ -200,12 +201,11 @@ def only_at(module: nn.Module, positions: Sequence[int]) -> Iterator[None]:
     def cut(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         nonlocal length
         length = args[0].shape[1]
-        return tuple(x[:, list(positions)] for x in args)
+        return tuple(x.index_select(1, numbers(x.device, positions)) for x in args)
 
     def spread(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         full = output.new_zeros(output.shape[0], length, *output.shape[2:])
-        full[:, list(positions)] = output
-        return full
+        return full.index_copy_(1, numbers(full.device, positions), output)
 
     handles = [module.register_forward_pre_hook(cut), module.register_forward_hook(spread)]
     try:
@@ -260,12 +260,12 @@ def index(
     site = regions.site
     rank = len(site.axes)
     rows = np.zeros(1, dtype=np.int64) if rows is None else rows
-    parts = [torch.from_numpy(rows).to(device).view(-1, *[1] * rank)]
+    parts = [onto(device, rows).view(-1, *[1] * rank)]
     for number, (axis, column) in enumerate(zip(site.axes, regions.columns, strict=True)):
         shape = [len(column)] + [1] * rank
         shape[1 + number] = column.shape[1]
         own = column - start if start and axis in POSITIONS else column
-        parts.append(torch.from_numpy(own).to(device).view(shape))
+        parts.append(onto(device, own).view(shape))
     return tuple(parts)
 
 
@@ -326,7 +326,7 @@ def _keeper(piece: Piece, kept: dict[Place, Tensor], rows: slice = slice(None)) 
 
 def ids_of(texts: Sequence[Tokens], hf: PreTrainedModel) -> Int[Tensor, "text pos"]:
     """The token ids of texts of one length, on the model's device."""
-    return torch.tensor([tokens.ids for tokens in texts], device=hf.device)
+    return onto(hf.device, np.array([tokens.ids for tokens in texts], dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -385,6 +385,8 @@ def trace(
         output = hf.base_model(
             input_ids=ids_of([*texts, *riders], hf), past_key_values=cache, use_cache=True
         )
+    for call in calls.values():
+        call.is_plainly_causal  # noqa: B018  (looked up now: later it would be waited for)
     return Trace(
         final=output.last_hidden_state[own],
         inputs=tuple(inputs[place] for place in stream),

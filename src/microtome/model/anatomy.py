@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from microtome.devices import numbers
 from microtome.errors import ArchitectureError, listing
 from microtome.model.families import FAMILIES
 from microtome.model.families.family import Family, Tap
@@ -120,9 +121,10 @@ class Anatomy:
         head = hf.get_output_embeddings()
         if columns is None:
             return self.family.logits(head(final), hf.config)
-        weight: Tensor = head.weight[list(columns)]
+        own = numbers(final.device, columns)
+        weight: Tensor = head.weight[own]
         bias = getattr(head, "bias", None)
-        bias = None if bias is None else bias[list(columns)]
+        bias = None if bias is None else bias[own]
         return self.family.logits(nn.functional.linear(final, weight, bias), hf.config)
 
     def resume(

@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.devices import numbers, onto
 from microtome.interventions import Application, Keys, Sources
 from microtome.model.model import Model
 from microtome.probes import Probe
@@ -67,6 +68,7 @@ def walk(
     """Compute every cell of a plan, the prompts of one length together as far as memory allows."""
     dims, probes = model.anatomy.dims, list(into.inside)
     places = [place for probe in probes for place in probe.places(dims)]
+    sources.hold_references()
     for company in companies(plan, encoded, dims, sources.references, budget, probes):
         own = [encoded[prompt] for prompt in company.prompts]
         texts = [one.tokens for one in own]
@@ -127,6 +129,7 @@ class Walk:
                 for probe in self.watch.placed:
                     values = self.watch.without_edits(probe, row)
                     self.into.store_clean_inside(probe, prompt, values)
+            self.into.settle()
             for batch, room in batches(self.plan, self.company, length, dims, budget):
                 self._as_memory_allows(batch, room)
 
@@ -145,6 +148,7 @@ class Walk:
         else:
             return
         # Outside of the handler, so that the failed batch's tensors are gone by now.
+        self.into.arriving.clear()
         self.tick(-sum(told))
         self.into.notes.append(f"out of memory: a batch of {len(batch)} cells was halved")
         for half in batch.halves():
@@ -172,6 +176,7 @@ class Walk:
         for probe, values in front.seen.items():
             self.into.store_inside(probe, batch.cells.ravel(), values.flatten(0, 1))
         self.into.prove(batch.cells.ravel(), *front.proofs.flatten(1))
+        self.into.settle()
 
     def _front(self, batch: Batch) -> _Front:
         """A batch that nothing was done to yet."""
@@ -191,7 +196,8 @@ class Walk:
         """Let cells in at a block; whether they differ already, by an edit of what enters it."""
         offset = front.batch.position - self.trace.start
         own = front.x[tile.prompts, tile.cells]
-        clean = self.trace.inputs[layer][front.rows[tile.prompts], None, offset:]
+        rows = numbers(own.device, front.rows[tile.prompts])
+        clean = self.trace.inputs[layer][rows, None, offset:]
         edits = list(self._edits_at(layer - 1, front.batch, tile))
         if not edits:
             own[:] = clean
@@ -287,7 +293,8 @@ class Walk:
         hf, anatomy = self.model.hf, self.model.anatomy
         keys, values = self.trace.keys[layer], self.trace.values[layer]
         if len(prompts) < len(keys):
-            keys, values = keys[prompts], values[prompts]
+            rows = numbers(x.device, prompts)
+            keys, values = keys[rows], values[rows]
         before = keys[:, :, :position], values[:, :, :position]
         call, looks_up = self.trace.calls[layer], anatomy.family.looks_up
         arguments = call.resumed(position, len(x), plain=looks_up)
@@ -391,7 +398,7 @@ class _Front:
             assert edit.squares is not None, "visits are proved"
             assert edit.rows is not None, "a batch has rows"
             own = torch.stack([edit.changed.double(), edit.squares])
-            proof.index_add_(1, torch.from_numpy(edit.rows).to(proof.device), own)
+            proof.index_add_(1, onto(proof.device, edit.rows), own)
         proofs += proof.view_as(proofs)
 
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.devices import onto
 from microtome.metrics import Reading
 from microtome.model.model import Model
 from microtome.prompts import Encoded
@@ -52,8 +53,7 @@ class Readout:
         """The metrics without edits."""
         for place, asked in self.places.items():
             for reading in asked:
-                value = self._unedited(place, reading)
-                self.into.clean[reading][self.prompt] = float(value)
+                self.into.store_clean(reading, self.prompt, self._unedited(place, reading))
 
     def measure(
         self,
@@ -73,7 +73,7 @@ class Readout:
                 self._unreached(cells[~reached], place, asked)
             if reached.any():
                 own = x[:, place - position]
-                own = own if reached.all() else own[np.flatnonzero(reached)]
+                own = own if reached.all() else own[onto(x.device, np.flatnonzero(reached))]
                 self._read(cells[reached], place, asked, norm(own), rows)
 
     def _unreached(self, cells: Column, place: int, asked: Sequence[Reading]) -> None:

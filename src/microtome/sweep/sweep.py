@@ -207,6 +207,7 @@ def measure(
         for prompt, one in enumerate(encoded):
             cells = np.flatnonzero(plan.cells.prompt == prompt).tolist()
             reference.measure(model, cells, prompt, one, sources, measured, tick)
+    measured.settle()
     return measured
 
 
