@@ -1,6 +1,6 @@
 """The page of the benchmarks, made from what was measured.
 
-python -m benchmarks.table small.json [large.json …] --memory memory.json -o docs/benchmarks.md
+python -m benchmarks.table small-a.json small-b.json … --memory memory.json -o docs/benchmarks.md
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ page is made from measurements by `python -m benchmarks.table`; do not edit it.
 
 ```
 make bench-quick   # all tools on a tiny model, to see that everything runs: some minutes
-make bench         # the figures below: some hours on two cores, so leave the machine alone
+make bench         # the figures below, map by map: some hours on two cores, left alone meanwhile
 ```
 
 Both install the other tools in an environment of their own, `.venv-bench`. One run by hand:
@@ -113,7 +113,7 @@ def machine(name: str, records: Sequence[Record]) -> Iterator[str]:
     rows = _rows(records)
     names = list(dict.fromkeys(name for record in records for name in record["tools"]))
     yield f"\n## {name}\n"
-    yield from map(_options, records)
+    yield from _options(records)
     yield "\n### microtome\n"
     yield from grid(
         [
@@ -174,18 +174,25 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     return [found[place] for place in sorted(found, key=lambda at: (at[0], [*SHAPES].index(at[1])))]
 
 
-def _options(record: Record) -> str:
-    """How a record was measured, in a line."""
-    options = record["options"]
-    of_shape: dict[str, list[str]] = {}
-    for row in record["rows"]:
-        of_shape.setdefault(row["shape"], []).append(row["map"])
-    what = "; ".join(f"{shape} ({', '.join(maps)})" for shape, maps in of_shape.items())
-    return (
-        f"- {what}: measured {record['created'][:10]}, up to {options['rounds']} rounds, one where "
-        f"microtome takes more than {options['longest']:.0f} s; about {options['singles']} cells "
-        f"for tools that run one at a time and {options['batches']} for those that batch."
-    )
+def _options(records: Sequence[Record]) -> Iterator[str]:
+    """How they were measured: a line for all that were measured in the same way."""
+    alike: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        options = record["options"]
+        how = (
+            f"{record['created'][:10]}, up to {options['rounds']} rounds, one where microtome "
+            f"takes more than {options['longest']:.0f} s; about {options['singles']} cells for "
+            f"tools that run one at a time and {options['batches']} for those that batch"
+        )
+        of_shape = alike.setdefault(how, {})
+        for row in record["rows"]:
+            of_shape.setdefault(row["shape"], []).append(row["map"])
+    for how, of_shape in alike.items():
+        what = "; ".join(
+            f"{shape} {', '.join(f'({key})' for key in sorted(set(of_shape[shape])))}"
+            for shape in sorted(of_shape, key=[*SHAPES].index)
+        )
+        yield f"- {what}: measured {how}."
 
 
 def bars(records: Sequence[Record]) -> Iterator[str]:
