@@ -247,7 +247,7 @@ def parse(text: str) -> Address:
         places = [axis for axis in site.axes if axis in POSITIONS]
         for number, axis in enumerate(places):
             if number and reader.take(",") is None:
-                raise reader.wrong(f"{site.name} takes a pair of positions, query then key")
+                break  # of attention weights, a query alone means all its keys
             chosen[axis] = reader.selector("positions")
     if reader.rest:
         raise reader.wrong("unexpected text")
@@ -292,11 +292,6 @@ def layout(address: Address, dims: Dimensions, tokens: Tokens) -> Layout:
     >>> found.layers, found.indices
     ('layer', ((1,), (2,), (0, 1, 2, 3)))
     """
-    if address.site.name == "pattern":
-        raise AddressError(
-            f"{address}: the site 'pattern' is not available yet. What a head moves can be edited "
-            "at 'z', 'k' and 'v'."
-        )
     for lacking, why in dims.lacks:
         if address.site.name == lacking:
             raise AddressError(f"{address}: this model has no site {lacking!r}: {why}.")

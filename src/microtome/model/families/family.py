@@ -27,7 +27,7 @@ def whole(x: Tensor, dims: Dimensions) -> Tensor:
 
 @dataclass(frozen=True)
 class Tap:
-    """Where a site lives: a module's input or output, and the part of that tensor.
+    """Where a site lives: a module's input, output or attention weights, and the part of that.
 
     ``module`` is a path from the root, with ``{layer}`` for the block's number; "" is the root.
     ``in_place`` marks a tensor that the block goes on using besides the module that it is tapped
@@ -37,7 +37,7 @@ class Tap:
     """
 
     module: str
-    side: Literal["input", "output"]
+    side: Literal["input", "output", "weights"]
     view: View = whole
     in_place: bool = False
     flat: bool = False
@@ -226,6 +226,7 @@ def family(
     middle: str | None,
     final_norm: str,
     dimensions: Callable[[PretrainedConfig], Dimensions] = sizes,
+    weights: str | None = None,
     attn_norm: str | None = None,
     mlp_norm: str | None = None,
     **rest: Any,
@@ -242,6 +243,8 @@ def family(
         middle: what reads the residual stream between attention and MLP; None in a parallel block.
         final_norm: path of the last norm.
         dimensions: how large a model is, from its configuration.
+        weights: what gives the attention weights, where there is such a module (a dropout);
+            else the module around ``out_proj`` shows its own.
         attn_norm, mlp_norm: norms of what is added to the residual stream.
         **rest: other fields of `Family`.
     """
@@ -250,10 +253,15 @@ def family(
     def inside(name: str) -> str:
         return f"{block}.{name}"
 
+    if weights is None:
+        pattern = Tap(inside(out_proj.rpartition(".")[0]), "weights", in_place=True)
+    else:
+        pattern = Tap(inside(weights), "output", in_place=True)
     taps = {
         "embed": Tap(f"{blocks}.0", "input"),
         "resid_pre": Tap(block, "input"),
         **{site: replace(tap, module=inside(tap.module)) for site, tap in qkv.items()},
+        "pattern": pattern,
         "z": Tap(inside(out_proj), "input", heads),
         "attn_out": Tap(inside(attn_norm or out_proj), "output"),
     }
