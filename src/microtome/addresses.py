@@ -303,7 +303,13 @@ def layout(address: Address, dims: Dimensions, tokens: Tokens) -> Layout:
 
     indices = tuple(map(chosen, address.site.axes, address.selectors))
     layers = None if address.layers is None else chosen("layer", address.layers)
-    return Layout(address.site, layers, indices)
+    found = Layout(address.site, layers, indices)
+    if dims.causal and found.is_ahead:
+        raise AddressError(
+            f"{address}: no token attends to a later one in this model, so these weights do not "
+            f"exist. Positions are the query's, then the key's: {tokens}"
+        )
+    return found
 
 
 def regions(address: Address, dims: Dimensions, tokens: Tokens) -> tuple[Region, ...]:

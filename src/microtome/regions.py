@@ -126,6 +126,13 @@ class Layout:
         """The shape of every region."""
         return tuple(1 if isinstance(chosen, str) else len(chosen) for chosen in self.indices)
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it is attention weights of queries for later keys, and nothing else."""
+        named = dict(zip(self.site.axes, self.indices, strict=True))
+        queries, keys = named.get("q_pos"), named.get("k_pos")
+        return isinstance(queries, tuple) and isinstance(keys, tuple) and max(queries) < min(keys)
+
     def regions(self, **stars: int) -> tuple[Region, ...]:
         """One region per layer, with numbers in the place of the stars."""
         indices = tuple(
