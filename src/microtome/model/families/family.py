@@ -254,9 +254,9 @@ def family(
         return f"{block}.{name}"
 
     if weights is None:
-        pattern = Tap(inside(out_proj.rpartition(".")[0]), "weights", in_place=True)
+        pattern = Tap(inside(out_proj.rpartition(".")[0]), "weights")
     else:
-        pattern = Tap(inside(weights), "output", in_place=True)
+        pattern = Tap(inside(weights), "output")
     taps = {
         "embed": Tap(f"{blocks}.0", "input"),
         "resid_pre": Tap(block, "input"),
