@@ -395,7 +395,9 @@ def _tokens(
             f"{type(tokenizer).__name__} does not say where its tokens stand in the text; "
             "load the fast version of this tokenizer (a tokenizer.json)."
         )
-    coded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    # A tokenizer may have been saved with padding or truncation switched on.
+    plain = {"padding": False, "truncation": False, "verbose": False}
+    coded = tokenizer(text, return_offsets_mapping=True, **plain)
     ids = tuple(coded["input_ids"])
     if not ids:
         raise PromptError(f"The tokenizer makes no token of {text!r}.")
