@@ -26,7 +26,7 @@ from microtome.attention import in_the_open
 from microtome.branches import Branches, Heads, by_head
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.model.anatomy import Anatomy
-from microtome.model.call import Call
+from microtome.model.call import Call, cache_name
 from microtome.model.families.family import Tap
 from microtome.prompts import Tokens
 from microtome.regions import Column, Region, Regions
@@ -408,9 +408,8 @@ def trace(
     # Without a configuration it keeps all of them, in layers with a sliding window as well.
     cache = DynamicCache()
     with quiet(hf), visited(hf, anatomy, visits), _calls(hf, anatomy) as calls:
-        output = hf.base_model(
-            input_ids=ids_of([*texts, *riders], hf), past_key_values=cache, use_cache=True
-        )
+        ids, taken = ids_of([*texts, *riders], hf), {cache_name(hf.base_model): cache}
+        output = hf.base_model(input_ids=ids, use_cache=True, **taken)
     return Trace(
         final=output.last_hidden_state[own],
         inputs=tuple(inputs[entry, layer] for layer in layers),

@@ -234,7 +234,7 @@ class Walk:
             keys, values = keys[prompts], values[prompts]
         before = keys[:, :, :position], values[:, :, :position]
         call, looks_up = self.trace.calls[layer], anatomy.family.looks_up
-        arguments = call.resumed(position, len(x), plain=looks_up)
+        arguments = call.resumed(position, x, plain=looks_up)
         if not looks_up:
             assert call.cache is not None, "a decoder's block takes a cache"
             arguments[call.cache] = PrefixCache(*before)
