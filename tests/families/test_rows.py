@@ -70,9 +70,20 @@ def wrong_modules(right: Anatomy) -> Iterator[Wrong]:
         return Wrong(f"{changes}", replace(right, family=family), (words,))
 
     row = right.family
-    for name in ("blocks", "out_proj", "down_proj", "final_norm", "attn_norm", "mlp_norm"):
+    paths = ("blocks", "out_proj", "down_proj", "attn_norm", "mlp_norm", "mid_norm", "post_norm")
+    for name in paths:
         if getattr(row, name) is not None:
             yield other("nowhere", **{name: "nowhere"})
+    for number, step in enumerate(row.final):
+        before, after = row.final[:number], row.final[number + 1 :]
+        yield other("is not logits", final=before + after)
+        if isinstance(step, str):
+            yield other("nowhere", final=(*before, "nowhere", *after))
+    if row.mid_norm is not None:
+        yield other("attn_out is not resid_mid", mid_norm=None)
+        yield other("mlp_out is not resid_post", post_norm=None)
+        yield other("attn_out is not resid_mid", mid_norm=row.post_norm)
+        yield other("mlp_out is not resid_post", post_norm=row.mid_norm)
     if row.attn_norm is not None:
         yield other("adds is not attn_out", attn_norm=None)
         yield other("adds is not mlp_out", mlp_norm=None)
@@ -97,6 +108,7 @@ def wrong_sizes(right: Anatomy) -> Iterator[Wrong]:
         {"d_head": half},
         {"d_model": dims.d_model // 2},
         {"d_vocab": dims.d_vocab // 2},
+        {"causal": not dims.causal},
     ]
     if right.family.down_proj is not None:
         changes.append({"d_mlp": dims.d_mlp // 2})

@@ -52,6 +52,7 @@ class ByHand:
         attn_out, mlp_out: module whose output is added to the residual stream.
         neurons: module, and whether they are its input or its output; None where there are none.
         rest: a block's output, from the residual stream before the MLP; None if parallel.
+        middle: that stream, from the sum of what enters the block and what attention adds.
         kv_heads: how many key heads.
         adds_residual: what ``attn_out`` and ``mlp_out`` give has the residual stream in it already.
         factor: what is given is multiplied by this when it is added.
@@ -69,6 +70,7 @@ class ByHand:
     mlp_out: str
     neurons: tuple[str, str] | None
     rest: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] | None
+    middle: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] = lambda block, x: x
     kv_heads: int = 4
     adds_residual: bool = False
     factor: float = 1.0
@@ -167,6 +169,18 @@ def _llama(model: str, config: Mapping[str, Any], **changes: Any) -> ByHand:
     return ByHand(model, config, **{**given, **changes})
 
 
+_BERT = {
+    "q": ("attention.self.query", plain),
+    "k": ("attention.self.key", plain),
+    "v": ("attention.self.value", plain),
+    "z": "attention.output.dense",
+    "attn_out": "attention.output.dropout",
+    "mlp_out": "output.dropout",
+    "neurons": ("intermediate", "output"),
+    "rest": lambda block, x: block.output(block.intermediate(x), x),
+    "middle": lambda block, x: block.attention.output.LayerNorm(x),
+}
+_ENCODER = {**_PLAIN, "intermediate_size": 40, "max_position_embeddings": 64}
 _NEOX = {
     "blocks": "gpt_neox.layers",
     "q": ("attention.query_key_value", every_third(0)),
@@ -385,7 +399,48 @@ FAMILIES: Mapping[str, ByHand] = {
         rest=_llama_rest,
         **_FALCON,
     ),
+    "bert": ByHand("BertForMaskedLM", _ENCODER, blocks="bert.encoder.layer", **_BERT),
+    "roberta": ByHand("RobertaForMaskedLM", _ENCODER, blocks="roberta.encoder.layer", **_BERT),
+    "distilbert": ByHand(
+        "DistilBertForMaskedLM",
+        {"dim": D_MODEL, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": 40},
+        blocks="distilbert.transformer.layer",
+        q=("attention.q_lin", plain),
+        k=("attention.k_lin", plain),
+        v=("attention.v_lin", plain),
+        z="attention.out_lin",
+        attn_out="attention",
+        mlp_out="ffn.dropout",
+        neurons=("ffn.activation", "output"),
+        rest=lambda block, x: block.output_layer_norm(block.ffn(x) + x),
+        middle=lambda block, x: block.sa_layer_norm(x),
+    ),
+    "modernbert": ByHand(
+        "ModernBertForMaskedLM",
+        {
+            **_ENCODER,
+            "cls_token_id": 0,
+            "sep_token_id": 0,
+            "local_attention": 4,
+            "global_attn_every_n_layers": 3,
+            "mlp_bias": True,
+            "norm_bias": True,
+        },
+        blocks="model.layers",
+        q=("attn.Wqkv", plain),
+        k=("attn.Wqkv", after_queries),
+        v=("attn.Wqkv", after_keys),
+        z="attn.Wo",
+        attn_out="attn",
+        mlp_out="mlp",
+        neurons=("mlp.drop", "output"),
+        rest=lambda block, x: x + block.mlp(block.mlp_norm(x)),
+        rounding=1e-6,
+    ),
 }
+"""Family, and a variant where it has several → its model and its sites."""
+
+ENCODERS = ("bert", "roberta", "distilbert", "modernbert")
 
 
 def make(
@@ -406,7 +461,7 @@ def make(
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for path, weight in sorted(hf.named_parameters()):
-            norm = path.endswith("weight") and ("norm" in path or ".ln_" in path)
+            norm = path.endswith("weight") and ("norm" in path.lower() or ".ln_" in path)
             noise = torch.randn(weight.shape, generator=generator)
             weight.copy_(noise * 0.25 + float(norm))
     assert sum(weight.numel() for weight in hf.parameters()) < 120_000
@@ -481,7 +536,7 @@ def run(
             if hand.rest is not None:
                 start = torch.from_numpy(found.seen["resid_pre", layer])[None]
                 middle = start + torch.from_numpy(found.seen["attn_out", layer])[None]
-                middle = at("resid_mid", layer, middle)
+                middle = at("resid_mid", layer, hand.middle(module, middle))
                 # With the residual stream changed, the MLP runs again; its own hooks fire again.
                 given = hand.rest(module, middle)
             given = at("resid_post", layer, given)

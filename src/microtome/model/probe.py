@@ -9,6 +9,8 @@ On a few random tokens, in one pass for each site and three more:
   hold, so the edit is where the model goes on from; an edit of q, k or v leaves the other two;
 - heads are where they should be: half of one query or key, changed, moves the z of its own heads,
   whole, at the positions that see it, and nothing else.
+
+In an encoder all positions see each other, so a prompt of one token shows what z is made of.
 """
 
 from __future__ import annotations
@@ -51,11 +53,13 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
         _check_relations(hf, anatomy, clean)
         for site in anatomy.sites:
             _check_edit(hf, anatomy, ids, site, clean)
+        if not anatomy.dims.causal:
+            _check_alone(hf, anatomy, ids[:, :1])
         _check_heads(hf, anatomy, ids)
     except ProbeError:
         raise
     # What a wrong path or a wrong size leads to, in the model's code or in ours.
-    except (MicrotomeError, AttributeError, IndexError, RuntimeError, TypeError) as error:
+    except (MicrotomeError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         raise ProbeError(
             f"{type(hf).__name__} cannot be tapped as its family says: {error}"
         ) from error
@@ -105,29 +109,37 @@ def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Re
     for layer in range(dims.n_layers):
         at = {name: x for (name, where), x in seen.items() if where == layer}
         before = "embed" if layer == 0 else f"resid_post of L{layer - 1}"
-        mixed = anatomy.family.values(at["v"][:, 0], hf.config)
-        alone = mixed.repeat_interleave(dims.n_heads // dims.n_kv_heads, dim=1)
         attended = anatomy.attention_adds(hf, layer, at["z"])
         found = [
             ("resid_pre", before, stream),
             ("attn_out", "what z · W_O + b adds", attended),
         ]
         middle, text = at["resid_pre"] + at["attn_out"], "resid_pre + attn_out"
+        middle = anatomy.middle(hf, layer, middle)
         if "resid_mid" in at:
             found.append(("resid_mid", text, middle))
             middle, text = at["resid_mid"], "resid_mid"
         if "mlp_post" in at:
             projected = anatomy.mlp_adds(hf, layer, at["mlp_post"])
             found.append(("mlp_out", "what the down projection of mlp_post adds", projected))
-        found.append(("resid_post", f"{text} + mlp_out", middle + at["mlp_out"]))
+        after = anatomy.after(hf, layer, middle + at["mlp_out"])
+        found.append(("resid_post", f"{text} + mlp_out", after))
         for name, text, value in found:
             yield Relation(name, f"L{layer}: {text} is not {name}", value, at[name])
-        # The first position attends to nothing but itself.
-        yield Relation("z", f"L{layer}: v@0 is not z@0", alone, at["z"][:, 0])
+        if dims.causal:
+            yield _alone(hf, anatomy, layer, seen)
         stream = at["resid_post"]
-    logits = anatomy.unembed(hf, anatomy.final_norm(hf)(stream))
+    logits = anatomy.unembed(hf, anatomy.final(hf, stream))
     text = "the unembedding of the normed last resid_post is not logits"
     yield Relation("logits", text, logits, seen["logits", None])
+
+
+def _alone(hf: PreTrainedModel, anatomy: Anatomy, layer: int, seen: Seen) -> Relation:
+    """A first position that attends to nothing but itself: its z is its value."""
+    dims = anatomy.dims
+    mixed = anatomy.family.values(seen["v", layer][:, 0], hf.config)
+    alone = mixed.repeat_interleave(dims.n_heads // dims.n_kv_heads, dim=1)
+    return Relation("z", f"L{layer}: v@0 is not z@0", alone, seen["z", layer][:, 0])
 
 
 def _check_relations(
@@ -148,18 +160,30 @@ def _check_edit(
 ) -> None:
     """Adding to the site, in every layer, changes the logits, by the way of the sites after it."""
 
+    edited = _activations(hf, anatomy, ids, _pushes(anatomy, site))
+    changed = not torch.equal(edited["logits", None], clean["logits", None])
+    _expect(changed, f"changing {site} does not change the logits")
+    _check_relations(hf, anatomy, edited, site.name)
+    _check_apart(site.name, clean, edited)
+
+
+def _pushes(anatomy: Anatomy, site: Site) -> tuple[Visit, ...]:
     def push(view: Tensor) -> None:
         # A ramp, not a constant: adding one number everywhere is what a layer norm takes out.
         ramp = torch.linspace(-1, 1, view[0].numel(), dtype=torch.float64).to(view)
         view += view.std() * ramp.reshape(view[0].shape)
 
     layers = range(anatomy.dims.n_layers) if site.layered else [None]
-    edits = tuple(Visit((site, layer), push, True) for layer in layers)
-    edited = _activations(hf, anatomy, ids, edits)
-    changed = not torch.equal(edited["logits", None], clean["logits", None])
-    _expect(changed, f"changing {site} does not change the logits")
-    _check_relations(hf, anatomy, edited, site.name)
-    _check_apart(site.name, clean, edited)
+    return tuple(Visit((site, layer), push, True) for layer in layers)
+
+
+def _check_alone(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
+    """A token by itself attends to itself: its z is its value, and follows an edit of it."""
+    for edits in ((), _pushes(anatomy, find_site("v"))):
+        seen = _activations(hf, anatomy, ids, edits)
+        for layer in range(anatomy.dims.n_layers):
+            relation = _alone(hf, anatomy, layer, seen)
+            _expect_close(relation.value, relation.seen, relation.text)
 
 
 def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
@@ -172,7 +196,7 @@ def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
 
 
 def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
-    """Part of a query moves one head at one position; of a key, the heads of its group later on.
+    """Part of a query moves one head at one position; of a key, its group's where it is seen.
 
     The first block's attention is fed numbers made up: all queries and the key of position 0 are
     one vector, other keys are zero, values are their position. So each position attends to position
@@ -213,7 +237,8 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     moved = (z - z[0]).abs() > 2 * TOKENS * torch.finfo(z.dtype).eps
     one, group = torch.zeros_like(moved[0]), torch.zeros_like(moved[0])
     one[1, 0] = True
-    group[1:, : dims.n_heads // dims.n_kv_heads] = True
+    # Position 0 itself has a choice only where it sees those after it.
+    group[int(dims.causal) :, : dims.n_heads // dims.n_kv_heads] = True
     queries, keys = moved[1::2], moved[2::2]
     # The scores of the two halves are each other's negative, so at least one of them turns away.
     _expect(

@@ -35,6 +35,13 @@ from microtome.sweep.cost import Budget, Cost, cost_of
 
 ENGINES = ("auto", "walk", "reference")
 
+WALK = "one pass through the layers for all cells of a prompt"
+WHOLE = (
+    "in an encoder every position sees the edited one, so no position before it stays as it was, "
+    "and a cell takes all positions with it from the first layer that it edits"
+)
+"""What the walk does where it cannot reuse the keys and values before an edit, and why."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -74,6 +81,7 @@ class Cells(Sequence[Cell]):
         stars: the names of the stars, which are the axes after the first.
         points: where each cell stands along each axis, ``[cell, axis]``.
         variant: which variant each cell is of, ``[cell]``.
+        causal: no position sees a later one.
     """
 
     edits: tuple[tuple[Edit, ...], ...]
@@ -81,6 +89,7 @@ class Cells(Sequence[Cell]):
     stars: tuple[str, ...]
     points: Column
     variant: Column
+    causal: bool = True
 
     def __len__(self) -> int:
         return len(self.points)
@@ -114,8 +123,11 @@ class Cells(Sequence[Cell]):
 
     @cached_property
     def position(self) -> Column:
-        """The first position that each cell edits, ``[cell]``."""
-        return self._first("position")
+        """The first position that is not the clean run's, ``[cell]``: the first one edited.
+
+        In an encoder it is 0, as every position sees the edited one.
+        """
+        return self._first("position") if self.causal else np.zeros(len(self), dtype=np.int64)
 
     def _first(self, what: str) -> Column:
         found = np.empty(len(self), dtype=np.int64)
@@ -182,7 +194,7 @@ def make_plan(
     """
     if not edits:
         raise SweepError("A sweep needs an edit, such as zero('L*.z.h*').")
-    choice = choose(engine, edits)
+    choice = choose(engine, edits, dims.causal)
     varied = _varied(edits, over or {})
     for one in encoded:
         for chosen in _variants(edits, varied):
@@ -196,8 +208,8 @@ def make_plan(
     return Plan(axes, cells, choice, cost)
 
 
-def choose(engine: str, edits: Sequence[Edit]) -> Choice:
-    """The engine for these edits.
+def choose(engine: str, edits: Sequence[Edit], causal: bool = True) -> Choice:
+    """The engine for these edits, in a decoder or in an encoder.
 
     Raises:
         SweepError: the engine does not exist, or it is the walk and cannot take them.
@@ -213,7 +225,7 @@ def choose(engine: str, edits: Sequence[Edit]) -> Choice:
             raise SweepError(f"The walk cannot take '{edit}': {why}. Use engine='reference'.")
         if why is not None:
             return Choice("reference", f"one full forward pass per cell, since {why}")
-    return Choice("walk", "one pass through the layers for all cells of a prompt")
+    return Choice("walk", WALK if causal else f"{WALK}; {WHOLE}")
 
 
 def unwalkable(edit: Edit) -> str | None:
@@ -250,6 +262,7 @@ def _cells(
         stars=tuple(ranges[0]),
         points=points,
         variant=variant,
+        causal=dims.causal,
     )
 
 
