@@ -89,6 +89,8 @@ def examples(*lines: str) -> str:
     epilog=examples(
         "microtome run nano -p 'Berlin is the capital of' -e 'zero L:.mlp_out@-1'",
         "microtome run gpt2 -p 'Berlin is the capital of' -e 'scale(0.6) L2.resid_post'",
+        "microtome run bert-base-uncased -p 'Berlin is the [MASK] of Germany' "
+        "-e 'zero L5.z.h3@mask'",
     )
 )
 def run(
@@ -98,13 +100,16 @@ def run(
     donor: Donor = None,
     top: Annotated[int, typer.Option(min=1, help="How many tokens to show.")] = 10,
 ) -> None:
-    """The most probable next tokens, with edits and without, and a receipt for every edit."""
+    """The most probable next tokens, or those at the mask, with edits and without; receipts."""
     loaded = load(model)
     given = [Prompt(text, donor=donor) for text in prompt]
     result = loaded.run(given, edits=edit)
     for number, one in enumerate(result.encoded):
         out.print(f"\n[bold]Prompt[/bold]  {escape(str(one.tokens))}")
-        _print(result.top(top, prompt=number))
+        for place in one.tokens.predicted:
+            if one.tokens.masks:
+                out.print(f"[bold]For[/bold] {escape(one.tokens.mask)} at position {place}")
+            _print(result.top(top, prompt=number, position=place))
     if result.receipts:
         out.print("\n[bold]Receipts[/bold]")
         _print(pd.DataFrame([vars(receipt) for receipt in result.receipts]))

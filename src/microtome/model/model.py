@@ -80,8 +80,9 @@ class Model:
             PromptError: a prompt is too long; a role is not in it.
             TokenError: a target or contrast is not one token.
         """
-        limit = self.anatomy.dims.n_positions
-        return tuple(encode(prompt, self.tokenizer, limit) for prompt in Prompts.of(prompts))
+        limit, masked = self.anatomy.dims.n_positions, not self.anatomy.dims.causal
+        given = Prompts.of(prompts)
+        return tuple(encode(prompt, self.tokenizer, limit, masked) for prompt in given)
 
     def sites(self) -> pd.DataFrame:
         """What can be addressed: per site its axes, their sizes and what it is.
