@@ -17,7 +17,7 @@ from rich.table import Table
 
 from microtome import Prompt, Prompts, load, studies
 from microtome.edits import Source
-from microtome.errors import MicrotomeError
+from microtome.errors import MicrotomeError, OtherModelError
 from microtome.experiment.options import asked, checkpoint, values_of
 from microtome.metrics import METRICS, about
 from microtome.model.raw import ABOUT, returned, table_of
@@ -377,7 +377,8 @@ def _study_all(
     folder = output or Path("results")
     done = studies.run_all(studies.STUDIES.values(), model, folder, lang, _tell)
     out.print(f"\nIndex: {folder / 'index.html'}", soft_wrap=True, markup=False)
-    if any(isinstance(result, MicrotomeError) for result in done.values()):
+    failed = [result for result in done.values() if isinstance(result, MicrotomeError)]
+    if not all(isinstance(error, OtherModelError) for error in failed):
         sys.exit(2)
 
 
