@@ -38,6 +38,7 @@ from transformers import (
 )
 
 from microtome.model.model import Model
+from microtome.studies import Study
 
 # No deadline: a test never fails because the machine was busy. The same examples each time, so
 # that a red run can be repeated.
@@ -194,6 +195,12 @@ def gpt2_tokenizer(real_models: Path):
     if not (real_models / "gpt2-tokenizer").is_dir():
         pytest.skip("../shared/models/gpt2-tokenizer is not there")
     return AutoTokenizer.from_pretrained(real_models / "gpt2-tokenizer")
+
+
+@pytest.fixture(scope="session")
+def model_of(nano, bert64) -> Callable[[Study], Model]:
+    """A small model of the kind that a study is for."""
+    return lambda study: bert64 if study.masked else nano
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ from microtome.report import Picture, Section, Table
 from microtome.stats import Estimate
 from microtome.studies.parameters import Parameters
 from microtome.studies.study import PROMPT, Claim, Data, Labelled, Measured, Study, Sweep
-from microtome.studies.telling import mean_of, over_prompts, picture, section, table
+from microtome.studies.telling import mean_of, over_prompts, picture, section, share_of, table
 from microtome.texts import Texts
 
 METRICS = ("logprob", "loss", "prob", "rank", "top1")
@@ -292,7 +292,7 @@ def _by_layer(data: Data[NoisyBert], texts: Texts, metric: str) -> Picture:
 
 def _lines(values: Mapping[str, xr.DataArray], texts: Texts, **options: Any) -> go.Figure:
     """A line per exercise over the layers, with the intervals over the seeds."""
-    means = {texts(f"exercises.{n}"): over_prompts(x, "seed") for n, x in values.items()}
+    means = {texts(f"exercises.{n}"): _over_seeds(x) for n, x in values.items()}
     layers = next(iter(values.values()))["layer"].values
     return figures.series(
         {name: (layers, mean) for name, (mean, _) in means.items()},
@@ -300,6 +300,20 @@ def _lines(values: Mapping[str, xr.DataArray], texts: Texts, **options: Any) -> 
         y_error={name: error for name, (_, error) in means.items() if error is not None},
         **options,
     )
+
+
+def _over_seeds(values: xr.DataArray) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Means over the seeds of ``[layer, seed]``, and the error bars of a 95 % interval.
+
+    Where every value is 0 or 1, Wilson's: a share does not leave that range.
+    """
+    rows = values.transpose("layer", "seed").values
+    if not np.isin(rows, (0, 1)).all():
+        return over_prompts(values, "seed")
+    shares = [share_of(int(row.sum()), row.size) for row in rows]
+    above = [share.high - share.value for share in shares]
+    below = [share.value - share.low for share in shares]
+    return rows.mean(axis=1), np.array([above, below])
 
 
 def _layer_frame(data: Data[NoisyBert]) -> pd.DataFrame:
