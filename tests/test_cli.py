@@ -272,7 +272,7 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["run", "nano", *BERLIN, "-e", "zero L0.resid_pots"], "Did you mean 'resid_post'?"),
         (["run", "nano", *BERLIN, "-e", "zreo L0.z"], "Did you mean 'zero'?"),
         (["run", "nano", *BERLIN, "-e", "zero L*.z"], "which only a sweep can walk"),
-        (["run", "nano", *BERLIN, "-e", "zero L0.pattern"], "not available yet"),
+        (["run", "nano", *BERLIN, "-e", "zero L0.pattern@0,1"], "attends to a later one"),
         (["run", "nano", *BERLIN, "-e", 'zero L0.z@"Paris"'], "'Paris' is not in the prompt"),
         (["run", "nano", "-p", " "], "empty"),
         (["run", "./nowhere", *BERLIN], "config.json"),

@@ -26,6 +26,7 @@ from microtome.model.anatomy import Anatomy
 from microtome.prompts import Encoded, Tokens
 from microtome.regions import Column, Layout, Region, Regions
 from microtome.run import Piece, Place, Visit, forward, ids_of, index, record
+from microtome.sites import owner
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,14 @@ class Application:
         return Visit((self.regions.site, self.regions.layer), self._act, writes=True)
 
     def _act(self, view: Tensor) -> None:
-        where = index(self.regions, view.device, self.rows, self.start)
+        regions, chosen = self.regions, None
+        if self.edit.widens is not None:
+            axis = regions.site.axes.index(self.edit.widens)
+            chosen = torch.from_numpy(regions.columns[axis]).to(view.device)
+            regions = regions.widened(self.edit.widens, view.shape[1 + axis])
+        where = index(regions, view.device, self.rows, self.start)
         before = view[where]
-        context = Context(self.regions.site.axes, self.keys, self.source)
+        context = Context(regions.site.axes, self.keys, self.source, chosen)
         after = self.edit.change(before, context)
         if after.shape != before.shape or after.dtype != before.dtype:
             raise EditError(
@@ -179,8 +185,7 @@ class Sources:
         layers: Iterable[int | None] = chosen if isinstance(chosen, tuple) else [None]
         if isinstance(chosen, str):
             layers = range(self._anatomy.dims.n_layers)
-        axis = found.site.axes.index("pos")
-        indices = found.indices[axis]
+        indices = found.indices[owner(found.site.axes)]
         first, last = (
             (0, len(other) - 1) if isinstance(indices, str) else (min(indices), max(indices))
         )
@@ -226,7 +231,9 @@ class Sources:
         spans = self._spans(texts)
         return {
             tokens: {
-                place: kept[place][n : n + 1].narrow(1, first - spans[place][0], last + 1 - first)
+                place: kept[place][n : n + 1].narrow(
+                    1 + owner(place[0].axes), first - spans[place][0], last + 1 - first
+                )
                 for place, (first, last) in self._wanted[tokens].items()
             }
             for n, tokens in enumerate(texts)
@@ -339,15 +346,26 @@ def _applications(
 ) -> list[Application]:
     applied = []
     for region in regions(edit.address, anatomy.dims, encoded.tokens):
-        edit.check(region)
+        edit.check(region, anatomy.dims.causal)
         where = Regions.of(region)
         source = sources.of(edit, region.layer, encoded)
         applied.append(Application(edit, where, Keys(where, [encoded.tokens]), source))
     return applied
 
 
+def no_number(where: str) -> str:
+    """The complaint about an edit whose result is infinite or NaN."""
+    return (
+        f"{where}: the values after the edit are not all finite numbers. A knockout of all that a "
+        "token attends to leaves nothing to share out; a large factor, or a function, may overflow."
+    )
+
+
 def _receipt(edit: Edit, group: Sequence[Application], prompt: int) -> Receipt:
     fired = [a for a in group if a.changed is not None and a.squares is not None]
+    norm = math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None))
+    if not math.isfinite(norm):
+        raise EditError(no_number(str(edit)))
     layers = (application.regions.layer for application in fired)
     return Receipt(
         edit=str(edit),
@@ -355,5 +373,5 @@ def _receipt(edit: Edit, group: Sequence[Application], prompt: int) -> Receipt:
         layers=tuple(layer for layer in layers if layer is not None),
         selected=sum(math.prod(application.regions.shape) for application in fired),
         changed=sum(int(a.changed) for a in fired if a.changed is not None),
-        norm=math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None)),
+        norm=norm,
     )

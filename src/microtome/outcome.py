@@ -203,7 +203,8 @@ def _labelled(
             for row, (one, layers) in enumerate(zip(encoded, found, strict=True)):
                 names = [one.tokens.pieces[position] for position in layers[0].indices[number]]
                 pieces[row, : len(names)] = names
-            labelled = labelled.assign_coords(token=(("prompt", axis), pieces))
+            beside = "token" if axis == "pos" else f"{axis}_token"
+            labelled = labelled.assign_coords({beside: (("prompt", axis), pieces)})
     if address.layers is None:
         return labelled.isel(layer=0)
     labelled = labelled.assign_coords(layer=[region.layer for region in found[0]])

@@ -4,14 +4,14 @@ A pass is a list of visits. Each says at which site of which layer it wants to b
 that site's values as a view ``[batch, *axes]``: a reader copies what it keeps, a writer changes
 the view. Hooks exist inside a ``with`` block only. The module's weights, its own buffers and the
 user's hooks are never touched; a pass without writers is the Hugging Face module's own, bit for
-bit.
+bit. (But for layers whose attention weights are looked at: see `microtome.attention`.)
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,13 +22,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from microtome.attention import in_the_open
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.model.anatomy import Anatomy
 from microtome.model.call import Call
 from microtome.model.families.family import Tap
 from microtome.prompts import Tokens
 from microtome.regions import Column, Region, Regions
-from microtome.sites import POSITIONS, Site
+from microtome.sites import OWNERS, Site, owner
 from microtome.sites import site as find_site
 
 Place = tuple[Site, int | None]
@@ -85,18 +86,19 @@ def hooked(
         rows[:] = [full.shape[:2]]
         return full
 
-    handles = []
-    try:
+    with ExitStack() as installed:
         if any(tap.flat for stops in points.values() for tap, _ in stops):
             blocks = (anatomy.block(hf, layer) for layer in range(anatomy.dims.n_layers))
-            handles += [_install(block, "input", note) for block in blocks]
+            for block in blocks:
+                installed.callback(_install(block, "input", note).remove)
         for (path, side), stops in points.items():
-            module = hf.get_submodule(path)
-            handles.append(_install(module, side, partial(see, stops)))
+            module, look = hf.get_submodule(path), partial(see, stops)
+            if side == "weights":
+                looks_up, upcast = anatomy.family.looks_up, anatomy.family.upcast
+                installed.enter_context(in_the_open(module, look, looks_up, upcast))
+            else:
+                installed.callback(_install(module, side, look).remove)
         yield made
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _install(
@@ -259,7 +261,7 @@ def index(
     for number, (axis, column) in enumerate(zip(site.axes, regions.columns, strict=True)):
         shape = [len(column)] + [1] * rank
         shape[1 + number] = column.shape[1]
-        own = column - start if start and axis in POSITIONS else column
+        own = column - start if start and axis in OWNERS else column
         parts.append(torch.from_numpy(own).to(device).view(shape))
     return tuple(parts)
 
@@ -280,7 +282,8 @@ class Piece:
 
     def of(self, view: Tensor) -> Tensor:
         """A copy of this piece of a site's values ``[batch, *axes]``."""
-        return view.narrow(1, self.first, self.last + 1 - self.first).clone()
+        axis = 1 + owner(self.place[0].axes)
+        return view.narrow(axis, self.first, self.last + 1 - self.first).clone()
 
 
 def record(

@@ -13,7 +13,7 @@ cell) is always the first axis of the tensor itself and is not listed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -27,6 +27,9 @@ LETTERS: Mapping[str, str] = MappingProxyType(
 POSITIONS = ("pos", "q_pos", "k_pos")
 """Axes that count tokens."""
 
+OWNERS = ("pos", "q_pos")
+"""Of these, the one that says which token a value belongs to: a weight is its query's."""
+
 
 def dimension(axis: str) -> str:
     """The name that a star on this axis gives to a dimension of the result.
@@ -35,6 +38,15 @@ def dimension(axis: str) -> str:
     ('d', 'kv_head')
     """
     return "d" if axis in ("d_model", "d_head") else axis
+
+
+def owner(axes: Sequence[str]) -> int:
+    """Which of a site's axes says to which token a value belongs.
+
+    >>> owner(("pos", "d_model")), owner(("head", "q_pos", "k_pos"))
+    (0, 1)
+    """
+    return next(number for number, axis in enumerate(axes) if axis in OWNERS)
 
 
 @dataclass(frozen=True)

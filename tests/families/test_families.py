@@ -70,7 +70,7 @@ def test_its_operations_are_those_of_its_matrices(model, hand):
 
 def test_every_site_reads_as_by_hand(model, hand):
     addresses = [s if s in ("embed", "logits") else f"L*.{s}" for s in hand.sites]
-    assert {site.name for site in model.anatomy.sites} == set(hand.sites)
+    assert {site.name for site in model.anatomy.sites} == {*hand.sites, "pattern"}
     found = model.run(CAT, keep=addresses)
     wanted = by_hand.run(model.hf, hand, ids_of(model, CAT))
     assert float((found.logits[0] - wanted.logits).abs().max()) <= EXACT

@@ -88,7 +88,7 @@ def wrong_modules(right: Anatomy) -> Iterator[Wrong]:
         yield other("adds is not attn_out", attn_norm=None)
         yield other("adds is not mlp_out", mlp_norm=None)
     yield other("is not logits", logits=lambda x, config: x * 1.01)
-    yield other("v@0 is not z@0", values=lambda x, config: x * 1.01)
+    yield other("pattern · v is not z", values=lambda x, config: x * 1.01)
 
 
 def wrong_sizes(right: Anatomy) -> Iterator[Wrong]:

@@ -4,7 +4,8 @@ Nothing of microtome is used: module names are written out again here, with the 
 in a projection counted by a formula. Sites are tapped elsewhere than in the package where a module
 allows it: neurons at the activation function, what attention adds at the attention module or as a
 difference, the residual stream between attention and MLP not at all: the rest of the block is
-computed again from it.
+computed again from it. Attention weights are what `softmax` gives inside a layer's attention, in a
+model with ``attention="eager"``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -52,6 +54,7 @@ class ByHand:
         attn_out, mlp_out: module whose output is added to the residual stream.
         neurons: module, and whether they are its input or its output; None where there are none.
         rest: a block's output, from the residual stream before the MLP; None if parallel.
+        attention: the module that computes attention weights, if it is not the one around ``z``.
         middle: that stream, from the sum of what enters the block and what attention adds.
         kv_heads: how many key heads.
         adds_residual: what ``attn_out`` and ``mlp_out`` give has the residual stream in it already.
@@ -71,6 +74,7 @@ class ByHand:
     neurons: tuple[str, str] | None
     rest: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] | None
     middle: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] = lambda block, x: x
+    attention: str = ""
     kv_heads: int = 4
     adds_residual: bool = False
     factor: float = 1.0
@@ -179,6 +183,7 @@ _BERT = {
     "neurons": ("intermediate", "output"),
     "rest": lambda block, x: block.output(block.intermediate(x), x),
     "middle": lambda block, x: block.attention.output.LayerNorm(x),
+    "attention": "attention.self",
 }
 _ENCODER = {**_PLAIN, "intermediate_size": 40, "max_position_embeddings": 64}
 _NEOX = {
@@ -544,9 +549,27 @@ def run(
 
         return hook
 
+    softmax, attending = torch.nn.functional.softmax, []
+
+    def weights(*args, **kwargs):
+        given = softmax(*args, **kwargs)
+        if not attending:
+            return given
+        array = given[0].to(hf.dtype).numpy().copy()
+        for change in changes:
+            if (change.site, change.layer) == ("pattern", attending[-1]):
+                where = np.ix_(*change.index)
+                array[where] = change.op(array[where])
+        found.seen["pattern", attending[-1]] = array
+        return torch.from_numpy(array)[None]
+
     handles = []
     try:
         for n, module in enumerate(hf.get_submodule(hand.blocks)):
+            part = module.get_submodule(hand.attention or hand.z.rpartition(".")[0])
+            begin, end = (lambda *_, n=n: attending.append(n)), (lambda *_: attending.clear())
+            handles.append(part.register_forward_pre_hook(begin))
+            handles.append(part.register_forward_hook(end))
             handles.append(module.register_forward_pre_hook(before(n, "resid_pre")))
             fused: dict[str, dict[str, Columns]] = {}
             for site in ("q", "k", "v"):
@@ -568,7 +591,7 @@ def run(
                 else:
                     handles.append(part.register_forward_hook(after(n, "mlp_post")))
             handles.append(module.register_forward_hook(block(n)))
-        with torch.no_grad():
+        with torch.no_grad(), mock.patch.object(torch.nn.functional, "softmax", weights):
             found.logits = at("logits", None, hf(torch.tensor([list(ids)])).logits)[0]
     finally:
         for handle in handles:

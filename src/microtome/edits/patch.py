@@ -29,6 +29,11 @@ class Patch(Edit):
         """The donor's activations."""
         return Source.DONOR
 
+    @property
+    def keeps_zeros(self) -> bool:
+        """Where the recipient has zeros by its shape, the donor has them too."""
+        return True
+
     def change(
         self, values: Float[Tensor, " cell *region"], context: Context
     ) -> Float[Tensor, " cell *region"]:

@@ -15,6 +15,7 @@ from microtome import outcome
 from microtome.edits import Edit, as_edits
 from microtome.model.anatomy import Anatomy
 from microtome.prompts import Encoded, Prompt, Prompts, encode
+from microtome.sites import POSITIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ class Model:
                 "layers": self.anatomy.dims.n_layers if site.layered else None,
                 "axes": ", ".join(site.axes),
                 "sizes": ", ".join(
-                    "pos" if axis == "pos" else str(self.anatomy.dims.size(axis))
+                    axis if axis in POSITIONS else str(self.anatomy.dims.size(axis))
                     for axis in site.axes
                 ),
                 "what it is": site.about,

@@ -14,7 +14,7 @@ from microtome.errors import SweepError
 from microtome.probes import Probe
 from microtome.prompts import Encoded
 from microtome.regions import Column, Layout
-from microtome.sites import Dimensions
+from microtome.sites import POSITIONS, Dimensions
 
 if TYPE_CHECKING:
     from microtome.sweep.plan import Cells
@@ -148,7 +148,9 @@ def bytes_of_source(layout: Layout, dims: Dimensions, length: int, itemsize: int
     """What is recorded of one donor or reference prompt for an edit."""
     values = 1
     for axis, chosen in zip(layout.site.axes, layout.indices, strict=True):
-        if axis != "pos":
+        if axis == "k_pos":
+            values *= length
+        elif axis not in POSITIONS:
             values *= dims.size(axis)
         elif isinstance(chosen, str):
             values *= length

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.errors import EditError, listing
+from microtome.interventions import no_number
 from microtome.metrics import Reading
 from microtome.probes import Probe
 from microtome.regions import Column
@@ -88,10 +90,18 @@ class Measured:
         changed: Float[Tensor, " cell"],
         squares: Float[Tensor, " cell"],
     ) -> None:
-        """Keep the receipts of some cells: values changed, and the change's squared norm."""
+        """Keep the receipts of some cells: values changed, and the change's squared norm.
+
+        Raises:
+            EditError: an edit gave what is not a finite number.
+        """
         where = tuple(self.cells.points[cells].T)
+        norms = squares.sqrt().cpu().numpy()
+        if not np.isfinite(norms).all():
+            number = int(cells[np.flatnonzero(~np.isfinite(norms))[0]])
+            raise EditError(no_number(listing(self.cells[number].edits)))
         self.changed[where] = changed.cpu().numpy()
-        self.norm[where] = squares.sqrt().cpu().numpy()
+        self.norm[where] = norms
 
 
 def _put(array: Array, where: tuple[Column, ...], values: Float[Tensor, " cell *shape"]) -> None:

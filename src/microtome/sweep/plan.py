@@ -249,8 +249,11 @@ def _cells(
     for prompt, own in enumerate(ranges):
         shape = [len(span) for span in own.values()] + extra
         inner = np.indices(shape).reshape(len(shape), math.prod(shape)).T
+        inner = inner[_exist(dims, encoded[prompt], edits, inner, own)]
         rows.append(np.insert(inner, 0, prompt, axis=1))
     points = np.concatenate(rows)
+    if not len(points):
+        raise SweepError(f"The edits {listing(edits)} have no cell that exists in these prompts.")
     variant = np.zeros(len(points), dtype=np.int64)
     if extra:
         variant = np.ravel_multi_index(tuple(points[:, -len(extra) :].T), extra)
@@ -264,6 +267,19 @@ def _cells(
         variant=variant,
         causal=dims.causal,
     )
+
+
+def _exist(
+    dims: Dimensions, one: Encoded, edits: Sequence[Edit], inner: Column, stars: Iterable[str]
+) -> Column:
+    """Which points of a prompt's map there are: attention to later tokens is none."""
+    values = {name: inner[:, n] for n, name in enumerate(stars)}
+    found = np.ones(len(inner), dtype=bool)
+    for edit in edits:
+        where = layout(edit.address, dims, one.tokens)
+        if dims.causal and "k_pos" in where.site.axes:
+            found &= where.attended(values, len(inner), some_left=edit.widens == "k_pos")
+    return found
 
 
 def _varied(edits: Sequence[Edit], over: Mapping[str, Sequence[Any]]) -> tuple[Axis, ...]:
@@ -336,8 +352,12 @@ def _check(
 ) -> None:
     """Find everything that is wrong with the edits of a prompt before anything runs."""
     for edit in edits:
-        first = {name: span[0] for name, span in spans(edit.address, dims, one.tokens).items()}
+        # The last query attends to every key.
+        first = {
+            name: span[-1] if name == "q_pos" else span[0]
+            for name, span in spans(edit.address, dims, one.tokens).items()
+        }
         for region in layout(edit.address, dims, one.tokens).regions(**first):
-            edit.check(region)
+            edit.check(region, dims.causal)
         for other in others_of(edit, one, [r.tokens for r in reference]):
             counterpart(edit.address, dims, one.tokens, other)

@@ -232,7 +232,8 @@ def label(
     }
     coordinates["text"] = ("prompt", _texts([one.prompt.text for one in encoded]))
     for name in (name for name in dims if name in POSITIONS):
-        coordinates["token"] = (("prompt", name), _pieces(encoded, len(coordinates[name])))
+        beside = (("prompt", name), _pieces(encoded, len(coordinates[name])))
+        coordinates["token" if name == "pos" else f"{name}_token"] = beside
     variables: dict[str, Any] = {}
     for reading, values in measured.values.items():
         attributes = _attributes(reading)

@@ -56,6 +56,7 @@ _bert = partial(
     mid_norm="attention.output.LayerNorm",
     post_norm="output.LayerNorm",
     causal=False,
+    upcast=False,
     fits=_fits,
 )
 BERT = _bert("bert", blocks="bert.encoder.layer", final=("cls.predictions.transform",))
@@ -101,6 +102,7 @@ DISTILBERT = family(
     post_norm="output_layer_norm",
     final=("vocab_transform", "activation", "vocab_layer_norm"),
     causal=False,
+    upcast=False,
     fits=_whole_mlp,
 )
 

@@ -30,7 +30,7 @@ def whole(x: Tensor, dims: Dimensions) -> Tensor:
 
 @dataclass(frozen=True)
 class Tap:
-    """Where a site lives: a module's input or output, and the part of that tensor.
+    """Where a site lives: a module's input, output or attention weights, and the part of that.
 
     ``module`` is a path from the root, with ``{layer}`` for the block's number; "" is the root.
     ``in_place`` marks a tensor that the block goes on using besides the module that it is tapped
@@ -40,7 +40,7 @@ class Tap:
     """
 
     module: str
-    side: Literal["input", "output"]
+    side: Literal["input", "output", "weights"]
     view: View = whole
     in_place: bool = False
     flat: bool = False
@@ -243,6 +243,7 @@ def family(
     final: tuple[Step, ...],
     dimensions: Callable[[PretrainedConfig], Dimensions] = sizes,
     attention: str | None = None,
+    weights: str | None = None,
     attn_norm: str | None = None,
     mlp_norm: str | None = None,
     mid_norm: str | None = None,
@@ -263,6 +264,8 @@ def family(
         final: what is done between the last block and the unembedding: whole paths, functions.
         dimensions: how large a model is, from its configuration.
         attention: the module that is attention, where it is not the one around ``out_proj``.
+        weights: what gives the attention weights, where there is such a module (a dropout);
+            else attention shows its own.
         attn_norm, mlp_norm: norms of what is added to the residual stream.
         mid_norm, post_norm: norms of the residual stream after an addition.
         **rest: other fields of `Family`.
@@ -275,10 +278,16 @@ def family(
     def perhaps(name: str | None) -> str | None:
         return None if name is None else inside(name)
 
+    around = inside(attention or out_proj.rpartition(".")[0])
+    if weights is None:
+        pattern = Tap(around, "weights", in_place=True)
+    else:
+        pattern = Tap(inside(weights), "output", in_place=True)
     taps = {
         "embed": Tap(f"{blocks}.0", "input"),
         "resid_pre": Tap(block, "input"),
         **{site: replace(tap, module=inside(tap.module)) for site, tap in qkv.items()},
+        "pattern": pattern,
         "z": Tap(inside(out_proj), "input", heads),
         "attn_out": Tap(inside(attn_norm or out_proj), "output"),
     }
@@ -300,7 +309,7 @@ def family(
         model_type=model_type,
         dimensions=dimensions,
         blocks=blocks,
-        attention=inside(attention or out_proj.rpartition(".")[0]),
+        attention=around,
         out_proj=inside(out_proj),
         down_proj=perhaps(down_proj),
         final=final,

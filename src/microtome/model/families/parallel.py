@@ -106,6 +106,7 @@ GPTJ = family(
     blocks="transformer.h",
     qkv=split("attn.q_proj", "attn.k_proj", "attn.v_proj"),
     out_proj="attn.out_proj",
+    weights="attn.attn_dropout",
     middle=None,
     mlp="mlp",
     down_proj="mlp.fc_out",
