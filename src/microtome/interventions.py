@@ -14,6 +14,7 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import overload
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -26,7 +27,7 @@ from microtome.model.anatomy import Anatomy
 from microtome.prompts import Encoded, Tokens
 from microtome.regions import Column, Layout, Region, Regions
 from microtome.run import Piece, Place, Visit, forward, ids_of, index, record
-from microtome.sites import owner
+from microtome.sites import OF_HEADS, owner
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,12 @@ class Application:
 
     def visit(self) -> Visit:
         """The visit that makes the edit."""
-        return Visit((self.regions.site, self.regions.layer), self._act, writes=True)
+        site, rows = self.regions.site, self.rows
+        heads = None
+        if site.name in OF_HEADS:
+            rows = np.zeros(1, dtype=np.int64) if rows is None else rows
+            heads = rows, self.regions.columns[site.axes.index("head")]
+        return Visit((site, self.regions.layer), self._act, writes=True, heads=heads)
 
     def _act(self, view: Tensor) -> None:
         regions, chosen = self.regions, None

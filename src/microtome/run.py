@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,14 +23,18 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from microtome.attention import in_the_open
+from microtome.branches import Branches, Heads, by_head
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.model.anatomy import Anatomy
 from microtome.model.call import Call
 from microtome.model.families.family import Tap
 from microtome.prompts import Tokens
 from microtome.regions import Column, Region, Regions
-from microtome.sites import OWNERS, Site, owner
+from microtome.sites import OF_HEADS, OWNERS, Dimensions, Site, owner
 from microtome.sites import site as find_site
+
+BRANCHED = ("q", "k", "k_head", "v", "v_head", "pattern")
+"""Sites where a row of attention may have branches beside it."""
 
 Place = tuple[Site, int | None]
 """A site of a layer (None where the site is in no layer)."""
@@ -41,12 +45,14 @@ class Visit:
     """Something to do at one site of one layer, once, when the pass gets there.
 
     ``act`` receives the site's values as a view ``[batch, *axes]``; only where ``writes`` is true
-    may it change them.
+    may it change them. ``heads`` says which heads of which rows a writer changes, where that is not
+    all (`Branches` need to know).
     """
 
     place: Place
     act: Callable[[Tensor], None]
     writes: bool = False
+    heads: Heads | None = field(default=None, compare=False)
 
 
 # ----------------------------------------------------------------------------------- the hooks
@@ -61,25 +67,33 @@ def hooked(
     Visits are made in the order of the forward pass; at one place the writers come first, in the
     order given, and then the readers. Yields how often each visit was made.
     """
-    points: dict[tuple[str, str], list[tuple[Tap, Visit]]] = defaultdict(list)
-    for visit in sorted(visits, key=lambda v: (anatomy.order(*v.place), not v.writes)):
-        tap = anatomy.tap(*visit.place)
-        points[tap.module, tap.side].append((tap, visit))
+    dims = anatomy.dims
+    visits = sorted(visits, key=lambda v: (anatomy.order(*v.place), not v.writes))
+    branches = _branches(visits, dims)
+    points: dict[tuple[str, str, int | None], list[tuple[Tap, Visit]]] = defaultdict(list)
+    for visit in visits:
+        site, layer = visit.place
+        tap = anatomy.tap(site, layer)
+        branched = layer if site.name in BRANCHED and layer in branches else None
+        points[tap.module, tap.side, branched].append((tap, visit))
 
     made: Counter[Visit] = Counter()
     rows: list[torch.Size] = []  # batch and positions, noted where a block goes on without them
 
-    def see(stops: Sequence[tuple[Tap, Visit]], full: Tensor) -> Tensor:
+    def see(stops: Sequence[tuple[Tap, Visit]], branch: Branches | None, full: Tensor) -> Tensor:
         writes = any(visit.writes for _, visit in stops)
         in_place = any(tap.in_place for tap, _ in stops)
         full = full.clone() if writes and not in_place else full
         for tap, visit in stops:
-            whole = full.view(*rows[-1], -1) if tap.flat else full
-            view = tap.view(whole, anatomy.dims)
-            visit.act(view)
-            if visit.writes and tap.put is not None:
-                tap.put(whole, view, anatomy.dims)
             made[visit] += 1
+            if branch is not None:
+                branch.visit(tap, visit.place[0].name, visit.act, full)
+                continue
+            whole = full.view(*rows[-1], -1) if tap.flat else full
+            view = tap.view(whole, dims)
+            visit.act(by_head(view, dims) if visit.place[0].name in OF_HEADS else view)
+            if visit.writes and tap.put is not None:
+                tap.put(whole, view, dims)
         return full
 
     def note(full: Tensor) -> Tensor:
@@ -91,14 +105,30 @@ def hooked(
             blocks = (anatomy.block(hf, layer) for layer in range(anatomy.dims.n_layers))
             for block in blocks:
                 installed.callback(_install(block, "input", note).remove)
-        for (path, side), stops in points.items():
-            module, look = hf.get_submodule(path), partial(see, stops)
+        for layer, branch in branches.items():
+            attention = anatomy.attention(hf, layer)
+            assert attention is not None, "heads that share keys are in a module of attention"
+            installed.callback(_install(attention, "input", branch.fork).remove)
+            installed.callback(_install(anatomy.out_proj(hf, layer), "input", branch.join).remove)
+        for (path, side, branched), stops in points.items():
+            own = None if branched is None else branches[branched]
+            module, look = hf.get_submodule(path), partial(see, stops, own)
             if side == "weights":
                 looks_up, upcast = anatomy.family.looks_up, anatomy.family.upcast
                 installed.enter_context(in_the_open(module, look, looks_up, upcast))
             else:
                 installed.callback(_install(module, side, look).remove)
         yield made
+
+
+def _branches(visits: Iterable[Visit], dims: Dimensions) -> dict[int, Branches]:
+    """The layers in which what single heads see is changed, with the branches that this takes."""
+    edited: dict[int, list[Heads | None]] = defaultdict(list)
+    for visit in visits:
+        site, layer = visit.place
+        if visit.writes and site.name in OF_HEADS and layer is not None:
+            edited[layer].append(visit.heads)
+    return {layer: Branches(dims, heads) for layer, heads in edited.items()}
 
 
 def _install(

@@ -71,7 +71,9 @@ _TABLE = (
     Site("resid_pre", ("pos", "d_model"), "input of a block"),
     Site("q", ("pos", "head", "d_head"), "queries, before any rotary embedding"),
     Site("k", ("pos", "kv_head", "d_head"), "keys, before any rotary embedding"),
+    Site("k_head", ("pos", "head", "d_head"), "keys as each query head by itself sees them"),
     Site("v", ("pos", "kv_head", "d_head"), "values"),
+    Site("v_head", ("pos", "head", "d_head"), "values as each query head by itself sees them"),
     Site("pattern", ("head", "q_pos", "k_pos"), "attention weights after the softmax"),
     Site("z", ("pos", "head", "d_head"), "each head's output, before W_O mixes the heads"),
     Site("attn_out", ("pos", "d_model"), "what attention adds to the residual stream"),
@@ -83,6 +85,9 @@ _TABLE = (
 )
 SITES: Mapping[str, Site] = MappingProxyType({site.name: site for site in _TABLE})
 """Name → site, in the order of the forward pass."""
+
+OF_HEADS: Mapping[str, str] = MappingProxyType({"k_head": "k", "v_head": "v"})
+"""What one head sees of what its group shares → the site of the group."""
 
 ALIASES: Mapping[str, str] = MappingProxyType({"hidden": "resid_post"})
 

@@ -12,8 +12,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from microtome.errors import ArchitectureError, listing
 from microtome.model.families import FAMILIES
 from microtome.model.families.family import Family, Tap
-from microtome.sites import Dimensions, Site
-from microtome.sites import site as find_site
+from microtome.sites import OF_HEADS, SITES, Dimensions, Site
+
+UNSHARED = "no two heads share one, so that '{}' is the same"
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,21 @@ class Anatomy:
         """
         fitted = family.fits(family, config)
         dims = replace(fitted.dimensions(config), causal=fitted.causal, lacks=fitted.lacks)
+        if dims.n_kv_heads == dims.n_heads:
+            own = tuple((site, UNSHARED.format(of)) for site, of in OF_HEADS.items())
+            dims = replace(dims, lacks=(*dims.lacks, *own))
         return cls(fitted, dims)
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """The sites that the model has, in the order of the forward pass."""
-        return tuple(find_site(name) for name in self.family.taps)
+        lacking = {name for name, _ in self.dims.lacks}
+        has = {*self.family.taps, *OF_HEADS} - lacking
+        return tuple(site for name, site in SITES.items() if name in has)
 
     def tap(self, site: Site, layer: int | None) -> Tap:
         """Where a site of a layer lives; its module path is whole."""
-        tap = self.family.taps[site.name]
+        tap = self.family.taps[OF_HEADS.get(site.name, site.name)]
         return replace(tap, module=tap.module.format(layer=layer))
 
     def block(self, hf: PreTrainedModel, layer: int) -> nn.Module:
@@ -149,7 +155,7 @@ class Anatomy:
 
         Sites of no layer come where they are: before the first block, after the last.
         """
-        names = list(self.family.taps)
+        names = list(SITES)
         if layer is None:
             layer = -1 if site.name == "embed" else self.dims.n_layers
         return layer, names.index(site.name)

@@ -121,8 +121,8 @@ def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Re
     for layer in range(dims.n_layers):
         at = {name: x for (name, where), x in seen.items() if where == layer}
         before = "embed" if layer == 0 else f"resid_post of L{layer - 1}"
-        values = anatomy.family.values(at["v"], hf.config)
-        values = values.repeat_interleave(dims.n_heads // dims.n_kv_heads, dim=2)
+        values = anatomy.family.values(at.get("v_head", at["v"]), hf.config)
+        values = values.repeat_interleave(dims.n_heads // values.shape[2], dim=2)
         mixed = torch.einsum("bhqk,bkhd->bqhd", at["pattern"], values)
         attended = anatomy.attention_adds(hf, layer, at["z"])
         found = [

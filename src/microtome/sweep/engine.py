@@ -47,7 +47,7 @@ from microtome.sweep.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.sweep.readout import Readout
 from microtome.sweep.watch import Watch
 
-BEFORE_ATTENTION = ("embed", "resid_pre", "q", "k", "v", "pattern")
+BEFORE_ATTENTION = ("embed", "resid_pre", "q", "k", "k_head", "v", "v_head", "pattern")
 """Sites of a block up to its attention."""
 
 AFTER_ATTENTION = ("mlp_post", "mlp_out", "resid_post")
