@@ -254,12 +254,13 @@ def test_study_run_from_a_file_in_vietnamese(call, tmp_path):
 
 
 def test_study_run_all(call, tmp_path, monkeypatch):
-    chosen = {name: studies.STUDIES[name] for name in ("ioi-levels",)}
+    chosen = {name: studies.STUDIES[name] for name in ("ioi-levels", "noisy-bert")}
     monkeypatch.setattr(studies, "STUDIES", chosen)
     out = tmp_path / "results"
     code, shown, err = call("study", "run", "--all", "--model", "nano", "-o", str(out))
     assert code == 0
-    assert "[1/1] ioi-levels" in err
+    assert "[1/2] ioi-levels" in err
+    assert "noisy-bert is skipped: noisy-bert needs a masked-language model" in err
     assert str(out / "index.html") in shown.replace("\n", "")
     assert (out / "ioi-levels" / "report.html").exists()
 

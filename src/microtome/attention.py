@@ -30,6 +30,7 @@ IN_THE_OPEN = OURS + "in_the_open"
 IGNORED = frozenset(
     {"cache_position", "dropout", "output_attentions", "position_ids", "position_embeddings"}
     | {"use_cache", "is_causal", "output_hidden_states", "return_dict", "output_router_logits"}
+    | {"deterministic"}
 )
 """What models hand on to attention functions, and makes no difference to attention."""
 

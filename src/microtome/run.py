@@ -362,9 +362,10 @@ class Trace:
     """One clean pass of texts of one length, as much of it as is needed to go on from its middle.
 
     Attributes:
-        final: after the final norm, ``[text, pos, d_model]``: what the unembedding reads.
+        final: what the unembedding reads, ``[text, pos, d_model]``: mostly, after the final norm.
         inputs: what entered each block, ``[text, pos, d_model]``, from position ``start`` on.
-        keys, values: of each block, ``[text, kv_head, pos, d_head]``, as attention saw them.
+        keys, values: of each block, ``[text, kv_head, pos, d_head]``, as attention saw them; none
+            in an encoder, where no position stays as it was.
         calls: with what else each block was called.
         start: the first position of the inputs.
         kept: whole sites that were asked for, ``[text, *axes]``.
@@ -405,16 +406,20 @@ def trace(
     visits = [_keeper(Piece((entry, layer), start, last), inputs, own) for layer in layers]
     visits += [_keeper(Piece(place, 0, last), kept, own) for place in dict.fromkeys(places)]
     visits += [_keeper(piece, beside, others) for piece in pieces]
+    end = find_site("resid_post"), layers[-1]
+    ended: dict[Place, Tensor] = {}
+    visits.append(_keeper(Piece(end, 0, last), ended, own))
     # Without a configuration it keeps all of them, in layers with a sliding window as well.
     cache = DynamicCache()
+    keeping = {cache_name(hf.base_model): cache, "use_cache": True} if anatomy.dims.causal else {}
     with quiet(hf), visited(hf, anatomy, visits), _calls(hf, anatomy) as calls:
-        ids, taken = ids_of([*texts, *riders], hf), {cache_name(hf.base_model): cache}
-        output = hf.base_model(input_ids=ids, use_cache=True, **taken)
+        hf.base_model(input_ids=ids_of([*texts, *riders], hf), **keeping)
+        final = anatomy.final(hf, ended[end])
     return Trace(
-        final=output.last_hidden_state[own],
+        final=final,
         inputs=tuple(inputs[entry, layer] for layer in layers),
-        keys=tuple(cache.layers[layer].keys[own] for layer in layers),
-        values=tuple(cache.layers[layer].values[own] for layer in layers),
+        keys=tuple(layer.keys[own] for layer in cache.layers),
+        values=tuple(layer.values[own] for layer in cache.layers),
         calls=tuple(calls[layer] for layer in layers),
         start=start,
         kept=kept,

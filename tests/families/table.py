@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 import microtome as mt
 from oracles import families as by_hand
-from oracles.families import FAMILIES, ByHand, Change
+from oracles.families import ENCODERS, FAMILIES, ByHand, Change
 
 TEXT = "the cat sat on a mat and dog ran to park Mary John gave drink"
 ONE = mt.Prompt("the cat sat on a mat and the", donor="the dog sat on a mat to the", target="cat")
@@ -40,8 +40,26 @@ largest difference found, of three:
 – : the family has no such site. Attention and MLP read the same input in a parallel block, which
 has no `resid_mid`; a mixture of experts has no `mlp_post`. The walk does not take edits of
 `logits`, which come after the last layer; they go to the reference path. GPT-J, GPT-Neo and BLOOM
-compute attention in float32, and many norms are computed in float32: verification allows 1e-6
-there.
+compute attention in float32, ModernBERT turns queries and keys in float32, and many norms are
+computed in float32: verification allows 1e-6 there.
+
+## Encoders
+
+The last rows, {encoders}, are encoders with a masked-language head
+([how their prompts are read](terminology.md#masked-language-models)). Sites mean what they mean
+elsewhere:
+
+- BERT, RoBERTa and DistilBERT are *post-norm*: the residual stream itself is normed after every
+  sum. `attn_out` and `mlp_out` are what the sub-layer adds, **before** add & LayerNorm;
+  `resid_mid` is LN(`resid_pre` + `attn_out`) and `resid_post` is LN(`resid_mid` + `mlp_out`). So
+  what a head adds is scaled by a norm at every later layer, and the last `resid_post` is what
+  Hugging Face calls the last hidden state.
+- `embed` is behind the norm of the embeddings: what enters block 0.
+- Between the last block and the unembedding stands the head's own transformation (dense,
+  activation, norm; in ModernBERT behind the final norm). It belongs to no site.
+- `[CLS]` and `[SEP]` are tokens like others, with positions of their own.
+- Every position sees all others (in ModernBERT's local layers, those in a window to both sides), so
+  an edit changes positions before it as well: [what the walk does instead](engine.md#encoders).
 
 """
 
@@ -61,7 +79,11 @@ def main() -> None:
             rows[kind].append(f"| {name} | {' | '.join(cells)} |")
         print(name, flush=True)
     head = f"| family | {' | '.join(SITES)} |\n|---{'|---' * len(SITES)}|\n"
-    text = TOP.format(version=transformers.__version__, torch=torch.__version__.partition("+")[0])
+    text = TOP.format(
+        version=transformers.__version__,
+        torch=torch.__version__.partition("+")[0],
+        encoders=", ".join(ENCODERS),
+    )
     for kind, lines in rows.items():
         text += f"## {kind.capitalize()}\n\n{head}" + "\n".join(lines) + "\n\n"
     folder = Path(__file__).parents[2] / "docs"

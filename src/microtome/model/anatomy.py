@@ -36,7 +36,7 @@ class Anatomy:
         if hf.get_output_embeddings() is None:
             raise ArchitectureError(
                 f"{type(hf).__name__} has no language-model head, so there are no logits to "
-                "measure. Load it with AutoModelForCausalLM."
+                f"measure. Load it with {family.auto.__name__}."
             )
         return cls.by(family, hf.config)
 
@@ -48,7 +48,7 @@ class Anatomy:
             ArchitectureError: the configuration asks for blocks of a shape that the row is not of.
         """
         fitted = family.fits(family, config)
-        dims = replace(fitted.dimensions(config), lacks=fitted.lacks)
+        dims = replace(fitted.dimensions(config), causal=fitted.causal, lacks=fitted.lacks)
         if dims.n_kv_heads == dims.n_heads:
             own = tuple((site, UNSHARED.format(of)) for site, of in OF_HEADS.items())
             dims = replace(dims, lacks=(*dims.lacks, *own))
@@ -85,40 +85,52 @@ class Anatomy:
     def _added(
         self, hf: PreTrainedModel, layer: int, added: Tensor, norm: str | None, site: str
     ) -> Tensor:
-        if norm is not None:
-            added = hf.get_submodule(norm.format(layer=layer))(added)
-        return self.family.taps[site].view(added, self.dims)
+        return self.family.taps[site].view(self._through(hf, layer, norm, added), self.dims)
+
+    def middle(self, hf: PreTrainedModel, layer: int, total: Tensor) -> Tensor:
+        """``resid_mid`` of ``resid_pre + attn_out``: their sum, or a norm of it."""
+        return self._through(hf, layer, self.family.mid_norm, total)
+
+    def after(self, hf: PreTrainedModel, layer: int, total: Tensor) -> Tensor:
+        """``resid_post`` of the residual stream before the MLP and ``mlp_out``, likewise."""
+        return self._through(hf, layer, self.family.post_norm, total)
+
+    @staticmethod
+    def _through(hf: PreTrainedModel, layer: int, norm: str | None, x: Tensor) -> Tensor:
+        if norm is None:
+            return x
+        normed: Tensor = hf.get_submodule(norm.format(layer=layer))(x)
+        return normed
 
     def out_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """The module that multiplies a layer's ``z`` by W_O."""
         module: nn.Module = hf.get_submodule(self.family.out_proj.format(layer=layer))
         return module
 
-    def attention(self, hf: PreTrainedModel, layer: int) -> nn.Module | None:
-        """The module of a layer that is its attention; None where the block has no such one."""
-        return self._around(hf, layer, self.family.out_proj)
+    def attention(self, hf: PreTrainedModel, layer: int) -> nn.Module:
+        """The module of a layer that is its attention."""
+        module: nn.Module = hf.get_submodule(self.family.attention.format(layer=layer))
+        return module
 
     def mlp(self, hf: PreTrainedModel, layer: int) -> nn.Module | None:
         """The module of a layer that is the whole MLP; None where the block has no such one."""
-        return self._around(hf, layer, self.family.down_proj or "")
-
-    def _around(self, hf: PreTrainedModel, layer: int, path: str) -> nn.Module | None:
-        """The module around another, unless that is the block itself."""
-        around = path.rpartition(".")[0]
+        around = (self.family.down_proj or "").rpartition(".")[0]
         if around in ("", self.family.blocks + ".{layer}"):
             return None
         module: nn.Module = hf.get_submodule(around.format(layer=layer))
         return module
 
-    def final_norm(self, hf: PreTrainedModel) -> nn.Module:
-        """The norm between the last block and the unembedding."""
-        module: nn.Module = hf.get_submodule(self.family.final_norm)
-        return module
+    def final(self, hf: PreTrainedModel, x: Tensor) -> Tensor:
+        """What the unembedding reads, of the last block's output ``[…, d_model]``."""
+        for step in self.family.final:
+            act = hf.get_submodule(step) if isinstance(step, str) else step
+            x = act(x)
+        return x
 
     def unembed(
         self, hf: PreTrainedModel, final: Tensor, columns: Sequence[int] | None = None
     ) -> Tensor:
-        """Logits ``[…, vocab]``, or of a few tokens, of what the final norm gave."""
+        """Logits ``[…, vocab]``, or of a few tokens, of what `final` gave."""
         head = hf.get_output_embeddings()
         if columns is None:
             return self.family.logits(head(final), hf.config)

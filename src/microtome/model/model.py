@@ -86,10 +86,11 @@ class Model:
             PromptError: a prompt is too long; a role is not in it.
             TokenError: a target or contrast is not one token.
         """
-        limit = self.anatomy.dims.n_positions
-        encoded = tuple(encode(prompt, self.tokenizer, limit) for prompt in Prompts.of(prompts))
+        limit, masked = self.anatomy.dims.n_positions, not self.anatomy.dims.causal
+        given = Prompts.of(prompts)
+        encoded = tuple(encode(prompt, self.tokenizer, limit, masked) for prompt in given)
         closed = next((one.tokens for one in encoded if one.tokens.added[-1]), None)
-        if closed is not None and self.anatomy.dims.causal:
+        if closed is not None and not masked:
             warnings.warn(_closing(closed), PromptWarning, stacklevel=2)
         return encoded
 

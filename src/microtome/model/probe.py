@@ -56,7 +56,7 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
     except ProbeError:
         raise
     # What a wrong path or a wrong size leads to, in the model's code or in ours.
-    except (MicrotomeError, AttributeError, IndexError, RuntimeError, TypeError) as error:
+    except (MicrotomeError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         raise ProbeError(
             f"{type(hf).__name__} cannot be tapped as its family says: {error}"
         ) from error
@@ -130,18 +130,20 @@ def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Re
             ("attn_out", "what z · W_O + b adds", attended),
         ]
         middle, text = at["resid_pre"] + at["attn_out"], "resid_pre + attn_out"
+        middle = anatomy.middle(hf, layer, middle)
         if "resid_mid" in at:
             found.append(("resid_mid", text, middle))
             middle, text = at["resid_mid"], "resid_mid"
         if "mlp_post" in at:
             projected = anatomy.mlp_adds(hf, layer, at["mlp_post"])
             found.append(("mlp_out", "what the down projection of mlp_post adds", projected))
-        found.append(("resid_post", f"{text} + mlp_out", middle + at["mlp_out"]))
+        after = anatomy.after(hf, layer, middle + at["mlp_out"])
+        found.append(("resid_post", f"{text} + mlp_out", after))
         for name, text, value in found:
             yield Relation(name, f"L{layer}: {text} is not {name}", value, at[name])
         yield Relation("z", f"L{layer}: pattern · v is not z", mixed, at["z"])
         stream = at["resid_post"]
-    logits = anatomy.unembed(hf, anatomy.final_norm(hf)(stream))
+    logits = anatomy.unembed(hf, anatomy.final(hf, stream))
     text = "the unembedding of the normed last resid_post is not logits"
     yield Relation("logits", text, logits, seen["logits", None])
 
@@ -164,18 +166,21 @@ def _check_edit(
 ) -> None:
     """Adding to the site, in every layer, changes the logits, by the way of the sites after it."""
 
+    edited = _activations(hf, anatomy, ids, _pushes(anatomy, site))
+    changed = not torch.equal(edited["logits", None], clean["logits", None])
+    _expect(changed, f"changing {site} does not change the logits")
+    _check_relations(hf, anatomy, edited, site.name)
+    _check_apart(site.name, clean, edited)
+
+
+def _pushes(anatomy: Anatomy, site: Site) -> tuple[Visit, ...]:
     def push(view: Tensor) -> None:
         # A ramp, not a constant: adding one number everywhere is what a layer norm takes out.
         ramp = torch.linspace(-1, 1, view[0].numel(), dtype=torch.float64).to(view)
         view += view.std() * ramp.reshape(view[0].shape)
 
     layers = range(anatomy.dims.n_layers) if site.layered else [None]
-    edits = tuple(Visit((site, layer), push, True) for layer in layers)
-    edited = _activations(hf, anatomy, ids, edits)
-    changed = not torch.equal(edited["logits", None], clean["logits", None])
-    _expect(changed, f"changing {site} does not change the logits")
-    _check_relations(hf, anatomy, edited, site.name)
-    _check_apart(site.name, clean, edited)
+    return tuple(Visit((site, layer), push, True) for layer in layers)
 
 
 def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
@@ -188,7 +193,7 @@ def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
 
 
 def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
-    """Part of a query moves one head at one position; of a key, the heads of its group later on.
+    """Part of a query moves one head at one position; of a key, its group's where it is seen.
 
     The first block's attention is fed numbers made up: all queries and the key of position 0 are
     one vector, other keys are zero, values are their position. So each position attends to position
@@ -229,7 +234,8 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     moved = (z - z[0]).abs() > 2 * TOKENS * torch.finfo(z.dtype).eps
     one, group = torch.zeros_like(moved[0]), torch.zeros_like(moved[0])
     one[1, 0] = True
-    group[1:, : dims.n_heads // dims.n_kv_heads] = True
+    # Position 0 itself has a choice only where it sees those after it.
+    group[int(dims.causal) :, : dims.n_heads // dims.n_kv_heads] = True
     queries, keys = moved[1::2], moved[2::2]
     # The scores of the two halves are each other's negative, so at least one of them turns away.
     _expect(

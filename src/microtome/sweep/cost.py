@@ -137,8 +137,9 @@ def bytes_of_row(dims: Dimensions, own: int, seen: int, itemsize: int) -> int:
 
 
 def bytes_of_trace(dims: Dimensions, length: int, start: int, itemsize: int) -> int:
-    """What is recorded of one prompt's clean run: keys, values, each block's input from a start."""
-    keys_and_values = 2 * dims.n_layers * dims.n_kv_heads * dims.d_head * length
+    """What is recorded of one prompt's clean run: each block's input from a start on, and keys and
+    values unless it is an encoder's."""
+    keys_and_values = 2 * dims.n_layers * dims.n_kv_heads * dims.d_head * length * dims.causal
     inputs = dims.n_layers * dims.d_model * (length - start)
     return itemsize * (keys_and_values + inputs + dims.d_model * length)
 

@@ -13,6 +13,10 @@ growing batch:
 - At the end the final norm and the unembedding run only at the positions that a metric reads, and
   for the tokens that it needs (`sweep.readout`).
 
+In an encoder every position sees all others, so none of them stays as it was: a cell starts at
+position 0, and the block's own attention, whatever it is, runs on whole rows. It enters late all
+the same.
+
 So each block's weights are read once per batch and no work is done before a cell differs from the
 clean run. What cannot be done this way goes to the reference path (`plan.unwalkable`).
 """
@@ -195,7 +199,7 @@ class Walk:
         attention = anatomy.attention(hf, layer)
         apart = min(max(before - tile.cells.start, 0), tile.cells.stop - tile.cells.start)
         alike = tile.cells.stop - tile.cells.start - apart
-        if attention is None or alike < 2 or not anatomy.family.looks_up:
+        if alike < 2 or not anatomy.family.looks_up:
             return nullcontext()
         if anatomy.tap(find_site("z"), layer).flat or "alibi" in self.trace.calls[layer].arguments:
             return nullcontext()
@@ -229,6 +233,8 @@ class Walk:
     ) -> Float[Tensor, "row own d_model"]:
         """One block on a tile that begins at a position."""
         hf, anatomy = self.model.hf, self.model.anatomy
+        if not anatomy.dims.causal:
+            return anatomy.resume(hf, layer, x, self.trace.calls[layer].again(len(x)))
         keys, values = self.trace.keys[layer], self.trace.values[layer]
         if len(prompts) < len(keys):
             keys, values = keys[prompts], values[prompts]

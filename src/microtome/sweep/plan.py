@@ -36,6 +36,13 @@ from microtome.sweep.cost import Budget, Cost, cost_of
 
 ENGINES = ("auto", "walk", "reference")
 
+WALK = "one pass through the layers for all cells of a prompt"
+WHOLE = (
+    "in an encoder every position sees the edited one, so no position before it stays as it was, "
+    "and a cell takes all positions with it from the first layer that it edits"
+)
+"""What the walk does where it cannot reuse the keys and values before an edit, and why."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -75,6 +82,7 @@ class Cells(Sequence[Cell]):
         stars: the names of the stars, which are the axes after the first.
         points: where each cell stands along each axis, ``[cell, axis]``.
         variant: which variant each cell is of, ``[cell]``.
+        causal: no position sees a later one.
     """
 
     edits: tuple[tuple[Edit, ...], ...]
@@ -82,6 +90,7 @@ class Cells(Sequence[Cell]):
     stars: tuple[str, ...]
     points: Column
     variant: Column
+    causal: bool = True
 
     def __len__(self) -> int:
         return len(self.points)
@@ -115,8 +124,11 @@ class Cells(Sequence[Cell]):
 
     @cached_property
     def position(self) -> Column:
-        """The first position that each cell edits, ``[cell]``."""
-        return self._first("position")
+        """The first position that is not the clean run's, ``[cell]``: the first one edited.
+
+        In an encoder it is 0, as every position sees the edited one.
+        """
+        return self._first("position") if self.causal else np.zeros(len(self), dtype=np.int64)
 
     def _first(self, what: str) -> Column:
         found = np.empty(len(self), dtype=np.int64)
@@ -188,7 +200,7 @@ def make_plan(
     """
     if not edits:
         raise SweepError("A sweep needs an edit, such as zero('L*.z.h*').")
-    choice = choose(engine, edits)
+    choice = choose(engine, edits, dims.causal)
     varied = _varied(edits, over or {})
     for one in encoded:
         for chosen in _variants(edits, varied):
@@ -199,8 +211,9 @@ def make_plan(
     cells = _cells(dims, encoded, reference, edits, ranges, varied)
     if not len(cells):
         raise SweepError(
-            f"No cell of {listing(edits)} exists: none of the addressed positions has a "
-            "counterpart in the donor. 'microtome plan' shows the alignment token by token."
+            f"No cell of {listing(edits)} exists: tokens do not attend to later ones, and positions "
+            "without a counterpart in the donor cannot be patched. 'microtome plan' shows what is "
+            "aligned with what, token by token."
         )
     walks = choice.engine == "walk"
     cost = cost_of(dims, encoded, reference, cells, walks, budget, probes)
@@ -208,8 +221,8 @@ def make_plan(
     return Plan(axes, cells, choice, cost, absent=every - len(cells))
 
 
-def choose(engine: str, edits: Sequence[Edit]) -> Choice:
-    """The engine for these edits.
+def choose(engine: str, edits: Sequence[Edit], causal: bool = True) -> Choice:
+    """The engine for these edits, in a decoder or in an encoder.
 
     Raises:
         SweepError: the engine does not exist, or it is the walk and cannot take them.
@@ -225,7 +238,7 @@ def choose(engine: str, edits: Sequence[Edit]) -> Choice:
             raise SweepError(f"The walk cannot take '{edit}': {why}. Use engine='reference'.")
         if why is not None:
             return Choice("reference", f"one full forward pass per cell, since {why}")
-    return Choice("walk", "one pass through the layers for all cells of a prompt")
+    return Choice("walk", WALK if causal else f"{WALK}; {WHOLE}")
 
 
 def unwalkable(edit: Edit) -> str | None:
@@ -261,6 +274,7 @@ def _cells(
         stars=tuple(ranges[0]),
         points=together,
         variant=_variant_of(together, extra),
+        causal=dims.causal,
     )
 
 

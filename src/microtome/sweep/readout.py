@@ -1,7 +1,7 @@
 """The end of a walk: what the metrics of one prompt's cells read, and no more.
 
-The final norm and the unembedding run only at the positions that a metric reads; for metrics of the
-prompt's own tokens only for these, else over the vocabulary in slices.
+What comes after the last block, the unembedding included, runs only at the positions that a metric
+reads; for metrics of the prompt's own tokens only for these, else over the vocabulary in slices.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Readout:
 
     Attributes:
         prompt: its number in the plan.
-        final: its clean run after the final norm.
+        final: what the unembedding reads of its clean run.
         witnesses: the cells whose whole logits are kept, for verification.
     """
 
@@ -65,12 +65,13 @@ class Readout:
 
         So many rows of the vocabulary are held at a time.
         """
-        norm = self.model.anatomy.final_norm(self.model.hf)
+        model = self.model
         for place, asked in self.places.items():
             if place < position:  # before anything was edited: the clean run, exactly
                 self._unreached(cells, place, asked)
             else:
-                self._read(cells, place, asked, norm(x[:, place - position]), rows)
+                final = model.anatomy.final(model.hf, x[:, place - position])
+                self._read(cells, place, asked, final, rows)
 
     def _unreached(self, cells: Column, place: int, asked: Sequence[Reading]) -> None:
         for number in self._witnesses_of(cells):

@@ -40,7 +40,7 @@ GPT2 = family(
     middle="ln_2",
     mlp="mlp",
     down_proj="mlp.c_proj",
-    final_norm="transformer.ln_f",
+    final=("transformer.ln_f",),
     upcast=False,
 )
 
@@ -69,7 +69,7 @@ GPT_NEO = family(
     middle="ln_2",
     mlp="mlp",
     down_proj="mlp.c_proj",
-    final_norm="transformer.ln_f",
+    final=("transformer.ln_f",),
     looks_up=False,
     inner="attention",
 )
@@ -109,7 +109,7 @@ OPT = family(
     middle="final_layer_norm",
     mlp="fc2",
     down_proj="fc2",
-    final_norm="model.decoder.final_layer_norm",
+    final=("model.decoder.final_layer_norm",),
     fits=_opt_fits,
 )
 OPT = OPT.tapped(
@@ -148,7 +148,7 @@ BLOOM = family(
     middle="post_attention_layernorm",
     mlp="mlp.dense_4h_to_h",
     down_proj="mlp.dense_4h_to_h",
-    final_norm="transformer.ln_f",
+    final=("transformer.ln_f",),
     fits=_bloom_fits,
     looks_up=False,
     inner="attention",
