@@ -211,7 +211,7 @@ def make_plan(
     cells = _cells(dims, encoded, reference, edits, ranges, varied)
     if not len(cells):
         raise SweepError(
-            f"No cell of {listing(edits)} exists: tokens do not attend to later ones, and positions "
+            f"No cell of {listing(edits)} exists: no token attends to a later one, and a position "
             "without a counterpart in the donor cannot be patched. 'microtome plan' shows what is "
             "aligned with what, token by token."
         )
