@@ -118,9 +118,9 @@ class Cells(Sequence[Cell]):
         return {name: self.points[chosen, 1 + n] for n, name in enumerate(self.stars)}
 
     @cached_property
-    def layer(self) -> Column:
-        """The first layer that each cell edits, ``[cell]``."""
-        return self._first("layer")
+    def entry(self) -> Column:
+        """The first block that each cell has to run, ``[cell]``; one past the last: none."""
+        return self._first("entry")
 
     @cached_property
     def position(self) -> Column:
