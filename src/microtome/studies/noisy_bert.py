@@ -41,6 +41,8 @@ FITTING = 0.01
 without edits."""
 TOP = 5
 RESAMPLES = 2000
+SHOWN = 6
+"""Standard deviations up to which activations are drawn; a few lie far beyond."""
 STATES = "L*.resid_post@mask"
 
 Seeds = Annotated[tuple[int, ...], Field(min_length=2)]
@@ -381,7 +383,10 @@ def _activations(data: Data[NoisyBert], texts: Texts) -> Section:
     real = ((states - states.mean(axis=1, keepdims=True)) / spread).ravel()
     ranks = (np.arange(real.size) + 0.5) / real.size
     gaussian = scipy_stats.norm.ppf(ranks)
-    shown = {texts("activations.gaussian"): gaussian, texts("activations.real"): real}
+    shown = {
+        texts("activations.gaussian"): gaussian[np.abs(gaussian) <= SHOWN],
+        texts("activations.real"): real[np.abs(real) <= SHOWN],
+    }
     histogram = picture(
         texts,
         "activations.activations",
@@ -389,11 +394,12 @@ def _activations(data: Data[NoisyBert], texts: Texts) -> Section:
             shown,
             unit=texts("activations.unit"),
             title=title,
-            bins=int(np.clip(8 * np.ptp(real), 40, 400)),
+            bins=60,
             counted=texts("activations.counted"),
-        ).update_xaxes(range=[-6, 6]),
+        ),
         n=real.size,
-        beyond=int((np.abs(real) > 6).sum()),
+        shown=SHOWN,
+        beyond=int((np.abs(real) > SHOWN).sum()),
         largest=float(np.abs(real).max()),
     )
     by_layer = picture(
