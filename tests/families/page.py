@@ -85,11 +85,14 @@ def _number(gap: float | None) -> str:
 
 def cells_of(text: str) -> dict[tuple[str, str, str], str]:
     """What a page says, by kind, family and site."""
-    said, kind = {}, ""
+    said, kind, sites = {}, "", []
     for line in text.splitlines():
         if line.startswith("## "):
             kind = line[3:].lower()
-        elif kind in KINDS and line.startswith("| ") and not line.startswith("| family"):
+        elif kind in KINDS and line.startswith("| "):
             name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-            said |= {(kind, name, s): c for s, c in zip(SITES, cells, strict=True)}
+            if name == "family":
+                sites = cells
+            else:
+                said |= {(kind, name, s): c for s, c in zip(sites, cells, strict=True)}
     return said
