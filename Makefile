@@ -28,7 +28,7 @@ tests: .venv/ready-to-test
 
 # docs/families.md, from what the tests of families measure.
 families: .venv/ready-to-test
-	$(BIN)/pytest -n auto tests/families --families-page docs/families.md
+	$(BIN)/pytest -n auto tests/families --families-page=docs/families.md
 
 # The page is written where memory is above its limit too; the target then fails.
 # The other tools' requirements stay out of .venv. Leave the machine alone meanwhile: `bench` takes hours.
