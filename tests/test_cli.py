@@ -179,10 +179,25 @@ def test_bad_experiments(call, sheet, tmp_path, monkeypatch, changes, arguments,
     assert not (tmp_path / "x").exists()
 
 
+def test_plan_shows_an_alignment_token_by_token(call):
+    texts = ["-p", "The cat sat", "--donor", "The old cat sat"]
+    code, out, _ = call("plan", "nano", *texts, "-e", 'patch(align="words") L*.resid_post@*')
+    assert code == 0
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "aligned by words (prompt = donor)" in lines
+    for part in ("0:'The' = 0:'The'", "1:' cat' = 2:' cat'", "· 1:' old'"):
+        assert part in lines
+    assert not any("do not exist" in line for line in lines)
+    _, out, _ = call("plan", "nano", *texts, "-e", 'patch(align="roles") L*.resid_post@*')
+    assert "1:' cat' · nothing" in " ".join(out.split())
+    assert "(12 more do not exist: their position has no counterpart" in " ".join(out.split())
+
+
 def test_plan_runs_nothing_and_says_what_it_would_take(call):
     code, out, _ = call("plan", "nano", "-p", PROMPT, "-e", "zero L*.z.h*@*")
     assert code == 0
-    for part in ("0:'When'", "cells", "GFLOP", "MiB", "walk: one pass through the layers"):
+    for part in ("0:'When'", "padding", "none: every prompt is run by itself", "cells", "GFLOP",
+                 "MiB", "walk: one pass through the layers"):  # fmt: skip
         assert part in out
     code, out, _ = call("plan", "nano", "-p", PROMPT, "-e", 'apply("torch:sin") L0.z')
     assert "reference: one full forward pass per cell, since it is a function" in out
@@ -239,12 +254,13 @@ def test_study_run_from_a_file_in_vietnamese(call, tmp_path):
 
 
 def test_study_run_all(call, tmp_path, monkeypatch):
-    chosen = {name: studies.STUDIES[name] for name in ("ioi-levels",)}
+    chosen = {name: studies.STUDIES[name] for name in ("ioi-levels", "noisy-bert")}
     monkeypatch.setattr(studies, "STUDIES", chosen)
     out = tmp_path / "results"
     code, shown, err = call("study", "run", "--all", "--model", "nano", "-o", str(out))
     assert code == 0
-    assert "[1/1] ioi-levels" in err
+    assert "[1/2] ioi-levels" in err
+    assert "noisy-bert is skipped: noisy-bert needs a masked-language model" in err
     assert str(out / "index.html") in shown.replace("\n", "")
     assert (out / "ioi-levels" / "report.html").exists()
 
@@ -271,7 +287,7 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["run", "nano", *BERLIN, "-e", "zero L0.resid_pots"], "Did you mean 'resid_post'?"),
         (["run", "nano", *BERLIN, "-e", "zreo L0.z"], "Did you mean 'zero'?"),
         (["run", "nano", *BERLIN, "-e", "zero L*.z"], "which only a sweep can walk"),
-        (["run", "nano", *BERLIN, "-e", "zero L0.pattern"], "not available yet"),
+        (["run", "nano", *BERLIN, "-e", "zero L0.pattern@0,1"], "attends to a later one"),
         (["run", "nano", *BERLIN, "-e", 'zero L0.z@"Paris"'], "'Paris' is not in the prompt"),
         (["run", "nano", "-p", " "], "empty"),
         (["run", "./nowhere", *BERLIN], "config.json"),

@@ -14,18 +14,21 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import overload
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from microtome.addresses import counterpart, regions
+from microtome.addresses import aligned_stars, counterpart, regions
+from microtome.devices import onto
 from microtome.edits import Context, Edit, Source
 from microtome.errors import EditError, PromptError
 from microtome.model.anatomy import Anatomy
 from microtome.prompts import Encoded, Tokens
 from microtome.regions import Column, Layout, Region, Regions
 from microtome.run import Piece, Place, Visit, forward, ids_of, index, record
+from microtome.sites import OF_HEADS, owner
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,22 @@ class Application:
 
     def visit(self) -> Visit:
         """The visit that makes the edit."""
-        return Visit((self.regions.site, self.regions.layer), self._act, writes=True)
+        site, rows = self.regions.site, self.rows
+        heads = None
+        if site.name in OF_HEADS:
+            rows = np.zeros(1, dtype=np.int64) if rows is None else rows
+            heads = rows, self.regions.columns[site.axes.index("head")]
+        return Visit((site, self.regions.layer), self._act, writes=True, heads=heads)
 
     def _act(self, view: Tensor) -> None:
-        where = index(self.regions, view.device, self.rows, self.start)
+        regions, chosen = self.regions, None
+        if self.edit.widens is not None:
+            axis = regions.site.axes.index(self.edit.widens)
+            chosen = onto(view.device, regions.columns[axis])
+            regions = regions.widened(self.edit.widens, view.shape[1 + axis])
+        where = index(regions, view.device, self.rows, self.start)
         before = view[where]
-        context = Context(self.regions.site.axes, self.keys, self.source)
+        context = Context(regions.site.axes, self.keys, self.source, chosen)
         after = self.edit.change(before, context)
         if after.shape != before.shape or after.dtype != before.dtype:
             raise EditError(
@@ -166,7 +179,7 @@ class Sources:
         self._averaged: set[Tokens] = set()
         for edit, one in edits:
             for other in others_of(edit, one, self._reference):
-                self._want(counterpart(edit.address, anatomy.dims, one.tokens, other), other)
+                self._want(self._there(edit, one, other), other)
                 if edit.source is Source.REFERENCE:
                     self._averaged.add(other)
         self._held: dict[Tokens, Mapping[Place, Tensor]] = {}
@@ -177,13 +190,17 @@ class Sources:
         """How many reference prompts there are."""
         return len(self._reference)
 
+    def _there(self, edit: Edit, one: Encoded, other: Tokens) -> Layout:
+        """Where an edit of a prompt finds what it needs in another text."""
+        dims = self._anatomy.dims
+        return counterpart(edit.address, dims, one.tokens, other, edit.alignment)
+
     def _want(self, found: Layout, other: Tokens) -> None:
         chosen = found.layers
         layers: Iterable[int | None] = chosen if isinstance(chosen, tuple) else [None]
         if isinstance(chosen, str):
             layers = range(self._anatomy.dims.n_layers)
-        axis = found.site.axes.index("pos")
-        indices = found.indices[axis]
+        indices = found.indices[owner(found.site.axes)]
         first, last = (
             (0, len(other) - 1) if isinstance(indices, str) else (min(indices), max(indices))
         )
@@ -234,7 +251,9 @@ class Sources:
         spans = self._spans(texts)
         return {
             tokens: {
-                place: kept[place][n : n + 1].narrow(1, first - spans[place][0], last + 1 - first)
+                place: kept[place][n : n + 1].narrow(
+                    1 + owner(place[0].axes), first - spans[place][0], last + 1 - first
+                )
                 for place, (first, last) in self._wanted[tokens].items()
             }
             for n, tokens in enumerate(texts)
@@ -285,7 +304,9 @@ class Sources:
         stars: Mapping[str, Column],
         cells: int,
     ) -> Tensor:
-        there = counterpart(edit.address, self._anatomy.dims, one.tokens, other)
+        there = self._there(edit, one, other)
+        moved = aligned_stars(edit.address, one.tokens, other, edit.alignment)
+        stars = {**stars, **{star: column[stars[star]] for star, column in moved.items()}}
         recorded = self._of_text(other, edit.source)[there.site, layer]
         start = self._wanted[other][there.site, layer][0]
         where = index(there.at(layer, stars, cells), self._hf.device, start=start)
@@ -347,15 +368,26 @@ def _applications(
 ) -> list[Application]:
     applied = []
     for region in regions(edit.address, anatomy.dims, encoded.tokens):
-        edit.check(region)
+        edit.check(region, anatomy.dims.causal)
         where = Regions.of(region)
         source = sources.of(edit, region.layer, encoded)
         applied.append(Application(edit, where, Keys(where, [encoded.tokens]), source))
     return applied
 
 
+def no_number(where: str) -> str:
+    """The complaint about an edit whose result is infinite or NaN."""
+    return (
+        f"{where}: the values after the edit are not all finite numbers. A knockout of all that a "
+        "token attends to leaves nothing to share out; a large factor, or a function, may overflow."
+    )
+
+
 def _receipt(edit: Edit, group: Sequence[Application], prompt: int) -> Receipt:
     fired = [a for a in group if a.changed is not None and a.squares is not None]
+    norm = math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None))
+    if not math.isfinite(norm):
+        raise EditError(no_number(str(edit)))
     layers = (application.regions.layer for application in fired)
     return Receipt(
         edit=str(edit),
@@ -363,5 +395,5 @@ def _receipt(edit: Edit, group: Sequence[Application], prompt: int) -> Receipt:
         layers=tuple(layer for layer in layers if layer is not None),
         selected=sum(math.prod(application.regions.shape) for application in fired),
         changed=sum(int(a.changed) for a in fired if a.changed is not None),
-        norm=math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None)),
+        norm=norm,
     )

@@ -168,7 +168,7 @@ def test_it_takes_a_few_passes(make_gpt2):
         lambda _, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     probe(hf, Anatomy.of(hf))
-    assert len(tokens) <= 15
+    assert len(tokens) <= 17
     assert max(tokens) <= 30
 
 
@@ -176,6 +176,11 @@ def test_a_module_of_the_users_that_computes_otherwise_is_found_out(make_gpt2):
     hf = make_gpt2()
     block = hf.transformer.h[1]
     normal = block.forward
-    block.forward = lambda x, *args, **kwargs: normal(x, *args, **kwargs) * 0.5
+
+    def halved(x, *args, **kwargs):
+        output = normal(x, *args, **kwargs)
+        return (output[0] * 0.5, *output[1:]) if isinstance(output, tuple) else output * 0.5
+
+    block.forward = halved
     with pytest.raises(ProbeError, match="L1: resid_mid \\+ mlp_out is not resid_post"):
         probe(hf, Anatomy.of(hf))

@@ -50,8 +50,9 @@ class Noise(Edit):
             raise EditError(f"noise(relative=…) must be True or False, not {given!r}.")
         one_of(self.how, ("replace", "add"), "noise(how=…)")
 
-    def check(self, region: Region) -> None:
+    def check(self, region: Region, causal: bool = True) -> None:
         """Relative noise needs values with a spread."""
+        super().check(region, causal)
         if self.relative and region.size == 1:
             raise EditError(f"{self}: a single value has no standard deviation to be relative to.")
 

@@ -13,6 +13,7 @@ from microtome.devices import onto
 from microtome.edits.base import Context, Edit, whole
 from microtome.errors import EditError
 from microtome.regions import Region
+from microtome.sites import owner
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,18 @@ class Shuffle(Edit):
         super().__post_init__()
         object.__setattr__(self, "seed", whole(self.seed, "shuffle's seed"))
 
-    def check(self, region: Region) -> None:
+    def check(self, region: Region, causal: bool = True) -> None:
         """One coordinate has no order to lose."""
-        if region.size == region.shape[region.site.axes.index("pos")]:
+        super().check(region, causal)
+        if region.size == region.shape[owner(region.site.axes)]:
             raise EditError(f"{self}: one coordinate at a position cannot be shuffled.")
 
     def change(
         self, values: Float[Tensor, " cell *region"], context: Context
     ) -> Float[Tensor, " cell *region"]:
         """The same values, elsewhere."""
-        by_position = values.movedim(1 + context.axes.index("pos"), 1)
+        axis = 1 + owner(context.axes)
+        by_position = values.movedim(axis, 1)
         flat = by_position.flatten(2)
         positions, coordinates = flat.shape[1:]
         orders = [
@@ -54,4 +57,4 @@ class Shuffle(Edit):
             for g in context.generators(self.seed)
         ]
         shuffled = flat.gather(2, onto(flat.device, torch.stack(orders)))
-        return shuffled.reshape(by_position.shape).movedim(1, 1 + context.axes.index("pos"))
+        return shuffled.reshape(by_position.shape).movedim(1, axis)

@@ -15,7 +15,7 @@ from microtome.errors import SweepError
 from microtome.probes import Probe
 from microtome.prompts import Encoded
 from microtome.regions import Column, Layout
-from microtome.sites import Dimensions
+from microtome.sites import POSITIONS, Dimensions
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -149,8 +149,9 @@ def bytes_of_row(dims: Dimensions, own: int, seen: int, itemsize: int) -> int:
 
 
 def bytes_of_trace(dims: Dimensions, length: int, start: int, itemsize: int) -> int:
-    """What is recorded of one prompt's clean run: keys, values, the stream between blocks."""
-    keys_and_values = 2 * dims.n_layers * dims.n_kv_heads * dims.d_head * length
+    """What is recorded of one prompt's clean run: the stream between blocks from a start on, and
+    keys and values unless it is an encoder's."""
+    keys_and_values = 2 * dims.n_layers * dims.n_kv_heads * dims.d_head * length * dims.causal
     inputs = (dims.n_layers + 1) * dims.d_model * (length - start)
     return itemsize * (keys_and_values + inputs + dims.d_model * length)
 
@@ -159,7 +160,9 @@ def bytes_of_source(layout: Layout, dims: Dimensions, length: int, itemsize: int
     """What is recorded of one donor or reference prompt for an edit."""
     values = 1
     for axis, chosen in zip(layout.site.axes, layout.indices, strict=True):
-        if axis != "pos":
+        if axis == "k_pos":
+            values *= length
+        elif axis not in POSITIONS:
             values *= dims.size(axis)
         elif isinstance(chosen, str):
             values *= length
@@ -260,6 +263,8 @@ def _bytes_of_walk(
     for length in np.unique(lengths).tolist():
         prompts = np.flatnonzero(lengths == length)
         positions = starts[np.isin(cells.prompt, prompts)]
+        if not len(positions):
+            continue
         first = int(positions.min())
         one, references = int(prompts[0]), len(reference)
         held = held_for(dims, cells, one, length, first, references, budget, probes).bytes

@@ -13,6 +13,10 @@ growing batch:
 - At the end the final norm and the unembedding run only at the positions that a metric reads, and
   for the tokens that it needs (`sweep.readout`).
 
+In an encoder every position sees all others, so none of them stays as it was: a cell starts at
+position 0, and the block's own attention, whatever it is, runs on whole rows. It enters late all
+the same.
+
 So each block's weights are read once per batch and no work is done before a cell differs from the
 clean run. What cannot be done this way goes to the reference path (`plan.unwalkable`).
 """
@@ -45,7 +49,7 @@ from microtome.sweep.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.sweep.readout import Readout
 from microtome.sweep.watch import Watch
 
-BEFORE_ATTENTION = ("embed", "resid_pre", "q", "k", "v", "pattern")
+BEFORE_ATTENTION = ("embed", "resid_pre", "q", "k", "k_head", "v", "v_head", "pattern")
 """Sites of a block up to its attention."""
 
 ATTENTION = ("z", "attn_out")
@@ -148,7 +152,7 @@ class Walk:
         else:
             return
         # Outside of the handler, so that the failed batch's tensors are gone by now.
-        self.into.arriving.clear()
+        self.into.forget()
         self.tick(-sum(told))
         self.into.notes.append(f"out of memory: a batch of {len(batch)} cells was halved")
         for half in batch.halves():
@@ -291,13 +295,15 @@ class Walk:
     ) -> Float[Tensor, "row own d_model"]:
         """One block on a tile that begins at a position."""
         hf, anatomy = self.model.hf, self.model.anatomy
+        if not anatomy.dims.causal:
+            return anatomy.resume(hf, layer, x, self.trace.calls[layer].again(len(x)))
         keys, values = self.trace.keys[layer], self.trace.values[layer]
         if len(prompts) < len(keys):
             rows = numbers(x.device, prompts)
             keys, values = keys[rows], values[rows]
         before = keys[:, :, :position], values[:, :, :position]
         call, looks_up = self.trace.calls[layer], anatomy.family.looks_up
-        arguments = call.resumed(position, len(x), plain=looks_up)
+        arguments = call.resumed(position, x, plain=looks_up)
         if not looks_up:
             assert call.cache is not None, "a decoder's block takes a cache"
             arguments[call.cache] = PrefixCache(*before)

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.errors import EditError, listing
+from microtome.interventions import no_number
 from microtome.metrics import Reading
 from microtome.probes import Probe
 from microtome.regions import Column
@@ -37,6 +39,7 @@ class Measured:
         witnesses: the logits ``[vocab]`` of some cells, by the cell's number and position, for
             verification.
         arriving: values that are still on the device, with where they go.
+        proved: cells whose receipts are among them.
         work: how often some block was run on some token, counted (``token_blocks``).
         notes: what a reader of the result should know of how it came about.
     """
@@ -50,6 +53,7 @@ class Measured:
     norm: Array
     witnesses: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     arriving: list[Arrival] = field(default_factory=list)
+    proved: list[Column] = field(default_factory=list)
     work: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
@@ -101,9 +105,14 @@ class Measured:
         """Keep the receipts of some cells: values changed, and the change's squared norm."""
         self._put(self.changed, self._where(cells), changed)
         self._put(self.norm, self._where(cells), squares.sqrt())
+        self.proved.append(cells)
 
     def settle(self) -> None:
-        """Let what was kept arrive, in one copy: the only time that the device is waited for."""
+        """Let what was kept arrive, in one copy: the only time that the device is waited for.
+
+        Raises:
+            EditError: an edit gave what is not a finite number.
+        """
         if not self.arriving:
             return
         whole = torch.cat([values.double().flatten() for *_, values in self.arriving]).cpu().numpy()
@@ -111,6 +120,16 @@ class Measured:
         for (array, where, values), own in zip(self.arriving, np.split(whole, ends), strict=False):
             array[where] = own.reshape(values.shape)
         self.arriving.clear()
+        while self.proved:
+            cells = self.proved.pop()
+            wrong = np.flatnonzero(~np.isfinite(self.norm[self._where(cells)]))
+            if len(wrong):
+                raise EditError(no_number(listing(self.cells[int(cells[wrong[0]])].edits)))
+
+    def forget(self) -> None:
+        """Let nothing arrive of what was kept since."""
+        self.arriving.clear()
+        self.proved.clear()
 
     def _where(self, cells: Column) -> tuple[Column, ...]:
         return tuple(self.cells.points[cells].T)

@@ -3,7 +3,7 @@
 Pure: no tensor is touched. A star of the addresses is an axis, and edits that star the same thing
 move along it together; so is a parameter given in ``over=``. A cell is one point of the product:
 edits without stars, for one prompt. Cells that do not exist (a position beyond a shorter prompt)
-are absent.
+are absent; so are those at a position that has no counterpart in an aligned donor.
 
 A map has up to hundreds of thousands of cells, so they are kept as columns (`Cells`), and a `Cell`
 is made when it is asked for. A plan is the seam between the question and the engines: an engine
@@ -22,7 +22,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from microtome.addresses import counterpart, layout, spans
+from microtome.addresses import aligned_stars, counterpart, layout, spans
+from microtome.alignment import ABSENT
 from microtome.edits import Edit
 from microtome.edits.values import Values
 from microtome.errors import EditError, SweepError, did_you_mean, listing
@@ -34,6 +35,13 @@ from microtome.sites import Dimensions
 from microtome.sweep.cost import Budget, Cost, cost_of
 
 ENGINES = ("auto", "walk", "reference")
+
+WALK = "one pass through the layers for all cells of a prompt"
+WHOLE = (
+    "in an encoder every position sees the edited one, so no position before it stays as it was, "
+    "and a cell takes all positions with it from the first layer that it edits"
+)
+"""What the walk does where it cannot reuse the keys and values before an edit, and why."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Cells(Sequence[Cell]):
         stars: the names of the stars, which are the axes after the first.
         points: where each cell stands along each axis, ``[cell, axis]``.
         variant: which variant each cell is of, ``[cell]``.
+        causal: no position sees a later one.
     """
 
     edits: tuple[tuple[Edit, ...], ...]
@@ -81,6 +90,7 @@ class Cells(Sequence[Cell]):
     stars: tuple[str, ...]
     points: Column
     variant: Column
+    causal: bool = True
 
     def __len__(self) -> int:
         return len(self.points)
@@ -114,8 +124,11 @@ class Cells(Sequence[Cell]):
 
     @cached_property
     def position(self) -> Column:
-        """The first position that each cell edits, ``[cell]``."""
-        return self._first("position")
+        """The first position that is not the clean run's, ``[cell]``: the first one edited.
+
+        In an encoder it is 0, as every position sees the edited one.
+        """
+        return self._first("position") if self.causal else np.zeros(len(self), dtype=np.int64)
 
     def _first(self, what: str) -> Column:
         found = np.empty(len(self), dtype=np.int64)
@@ -136,12 +149,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a sweep, in order, prompt by prompt; who takes them, and at what cost."""
+    """The cells of a sweep, in order, prompt by prompt; who takes them, and at what cost.
+
+    ``absent`` counts the cells that do not exist because their position has no counterpart in the
+    donor.
+    """
 
     axes: tuple[Axis, ...]
     cells: Cells
     choice: Choice
     cost: Cost
+    absent: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -182,7 +200,7 @@ def make_plan(
     """
     if not edits:
         raise SweepError("A sweep needs an edit, such as zero('L*.z.h*').")
-    choice = choose(engine, edits)
+    choice = choose(engine, edits, dims.causal)
     varied = _varied(edits, over or {})
     for one in encoded:
         for chosen in _variants(edits, varied):
@@ -190,14 +208,21 @@ def make_plan(
     ranges = [_ranges(edits, dims, one) for one in encoded]
     stars = [Axis(name, tuple(range(max(len(r[name]) for r in ranges)))) for name in ranges[0]]
     axes = (Axis("prompt", tuple(range(len(encoded)))), *stars, *varied)
-    cells = _cells(dims, encoded, edits, ranges, varied)
+    cells = _cells(dims, encoded, reference, edits, ranges, varied)
+    if not len(cells):
+        raise SweepError(
+            f"No cell of {listing(edits)} exists: no token attends to a later one, and a position "
+            "without a counterpart in the donor cannot be patched. 'microtome plan' shows what is "
+            "aligned with what, token by token."
+        )
     walks = choice.engine == "walk"
     cost = cost_of(dims, encoded, reference, cells, walks, budget, probes)
-    return Plan(axes, cells, choice, cost)
+    every = sum(math.prod(map(len, own.values())) for own in ranges) * len(cells.edits)
+    return Plan(axes, cells, choice, cost, absent=every - len(cells))
 
 
-def choose(engine: str, edits: Sequence[Edit]) -> Choice:
-    """The engine for these edits.
+def choose(engine: str, edits: Sequence[Edit], causal: bool = True) -> Choice:
+    """The engine for these edits, in a decoder or in an encoder.
 
     Raises:
         SweepError: the engine does not exist, or it is the walk and cannot take them.
@@ -213,7 +238,7 @@ def choose(engine: str, edits: Sequence[Edit]) -> Choice:
             raise SweepError(f"The walk cannot take '{edit}': {why}. Use engine='reference'.")
         if why is not None:
             return Choice("reference", f"one full forward pass per cell, since {why}")
-    return Choice("walk", "one pass through the layers for all cells of a prompt")
+    return Choice("walk", WALK if causal else f"{WALK}; {WHOLE}")
 
 
 def unwalkable(edit: Edit) -> str | None:
@@ -228,29 +253,65 @@ def unwalkable(edit: Edit) -> str | None:
 def _cells(
     dims: Dimensions,
     encoded: Sequence[Encoded],
+    reference: Sequence[Encoded],
     edits: Sequence[Edit],
     ranges: Sequence[Mapping[str, range]],
     varied: Sequence[Axis],
 ) -> Cells:
-    extra = [len(axis.values) for axis in varied]
-    rows = []
-    for prompt, own in enumerate(ranges):
+    variants, extra = _variants(edits, varied), [len(axis.values) for axis in varied]
+    points = []
+    for prompt, (one, own) in enumerate(zip(encoded, ranges, strict=True)):
         shape = [len(span) for span in own.values()] + extra
         inner = np.indices(shape).reshape(len(shape), math.prod(shape)).T
-        rows.append(np.insert(inner, 0, prompt, axis=1))
-    points = np.concatenate(rows)
-    variant = np.zeros(len(points), dtype=np.int64)
-    if extra:
-        variant = np.ravel_multi_index(tuple(points[:, -len(extra) :].T), extra)
+        there = _there(dims, variants, _variant_of(inner, extra), one, reference, inner, list(own))
+        points.append(np.insert(inner[there], 0, prompt, axis=1))
+    together = np.concatenate(points)
     return Cells(
-        edits=tuple(_variants(edits, varied)),
+        edits=tuple(variants),
         layouts=tuple(
             tuple(layout(edit.address, dims, one.tokens) for edit in edits) for one in encoded
         ),
         stars=tuple(ranges[0]),
-        points=points,
-        variant=variant,
+        points=together,
+        variant=_variant_of(together, extra),
+        causal=dims.causal,
     )
+
+
+def _variant_of(points: Column, extra: Sequence[int]) -> Column:
+    """The variant of each point: its parameters are the last axes."""
+    if not extra:
+        return np.zeros(len(points), dtype=np.int64)
+    found: Column = np.ravel_multi_index(tuple(points[:, -len(extra) :].T), tuple(extra))
+    return found
+
+
+def _there(
+    dims: Dimensions,
+    variants: Sequence[Sequence[Edit]],
+    variant: Column,
+    one: Encoded,
+    reference: Sequence[Encoded],
+    points: Column,
+    stars: Sequence[str],
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which points of a prompt exist.
+
+    Their positions have counterparts wherever one is needed, and no token attends to a later one.
+    """
+    there = np.ones(len(points), dtype=bool)
+    values = {name: points[:, n] for n, name in enumerate(stars)}
+    for number, edits in enumerate(variants):
+        for edit in edits:
+            where = layout(edit.address, dims, one.tokens)
+            if dims.causal and "k_pos" in where.site.axes:
+                there &= where.attended(values, len(points), some_left=edit.widens == "k_pos")
+            for other in others_of(edit, one, [r.tokens for r in reference]):
+                moved = aligned_stars(edit.address, one.tokens, other, edit.alignment)
+                for star, column in moved.items():
+                    found = column[points[:, stars.index(star)]] != ABSENT
+                    there &= found | (variant != number)
+    return there
 
 
 def _varied(edits: Sequence[Edit], over: Mapping[str, Sequence[Any]]) -> tuple[Axis, ...]:
@@ -323,8 +384,12 @@ def _check(
 ) -> None:
     """Find everything that is wrong with the edits of a prompt before anything runs."""
     for edit in edits:
-        first = {name: span[0] for name, span in spans(edit.address, dims, one.tokens).items()}
+        # The last query attends to every key.
+        first = {
+            name: span[-1] if name == "q_pos" else span[0]
+            for name, span in spans(edit.address, dims, one.tokens).items()
+        }
         for region in layout(edit.address, dims, one.tokens).regions(**first):
-            edit.check(region)
+            edit.check(region, dims.causal)
         for other in others_of(edit, one, [r.tokens for r in reference]):
-            counterpart(edit.address, dims, one.tokens, other)
+            counterpart(edit.address, dims, one.tokens, other, edit.alignment)

@@ -1,7 +1,7 @@
 """The end of a walk: what the metrics of one prompt's cells read, and no more.
 
-The final norm and the unembedding run only at the positions that a metric reads; for metrics of the
-prompt's own tokens only for these, else over the vocabulary in slices.
+What comes after the last block, the unembedding included, runs only at the positions that a metric
+reads; for metrics of the prompt's own tokens only for these, else over the vocabulary in slices.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Readout:
 
     Attributes:
         prompt: its number in the plan.
-        final: its clean run after the final norm.
+        final: what the unembedding reads of its clean run.
         witnesses: the cells whose whole logits are kept, for verification.
     """
 
@@ -66,7 +66,7 @@ class Readout:
 
         So many rows of the vocabulary are held at a time.
         """
-        norm = self.model.anatomy.final_norm(self.model.hf)
+        model = self.model
         for place, asked in self.places.items():
             reached = self.into.cells.position[cells] <= place
             if not reached.all():  # before anything was edited: the clean run, exactly
@@ -74,7 +74,8 @@ class Readout:
             if reached.any():
                 own = x[:, place - position]
                 own = own if reached.all() else own[onto(x.device, np.flatnonzero(reached))]
-                self._read(cells[reached], place, asked, norm(own), rows)
+                final = model.anatomy.final(model.hf, own)
+                self._read(cells[reached], place, asked, final, rows)
 
     def _unreached(self, cells: Column, place: int, asked: Sequence[Reading]) -> None:
         for number in self._witnesses_of(cells):

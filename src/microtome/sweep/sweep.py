@@ -138,7 +138,7 @@ def sweep(
         "engine": {"name": plan.choice.engine, "why": plan.choice.why, "notes": measured.notes},
         "verification": verified.as_dict(),
         "screen": None if screened is None else screened.as_dict(),
-        "predicted": {"cells": len(plan.cells), **asdict(plan.cost)},
+        "predicted": {"cells": len(plan.cells), "absent": plan.absent, **asdict(plan.cost)},
         "actual": {"seconds": round(seconds, 3), **measured.work},
         "spec": {
             "edits": [str(e) for e in edits],
@@ -234,7 +234,8 @@ def label(
     }
     coordinates["text"] = ("prompt", _texts([one.prompt.text for one in encoded]))
     for name in (name for name in dims if name in POSITIONS):
-        coordinates["token"] = (("prompt", name), _pieces(encoded, len(coordinates[name])))
+        beside = (("prompt", name), _pieces(encoded, len(coordinates[name])))
+        coordinates["token" if name == "pos" else f"{name}_token"] = beside
     variables: dict[str, Any] = {}
     for reading, values in measured.values.items():
         attributes = _attributes(reading)

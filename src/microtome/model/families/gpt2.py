@@ -40,7 +40,7 @@ GPT2 = family(
     middle="ln_2",
     mlp="mlp",
     down_proj="mlp.c_proj",
-    final_norm="transformer.ln_f",
+    final=("transformer.ln_f",),
     upcast=False,
 )
 
@@ -65,10 +65,11 @@ GPT_NEO = family(
     blocks="transformer.h",
     qkv=split("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"),
     out_proj="attn.attention.out_proj",
+    weights="attn.attention.attn_dropout",
     middle="ln_2",
     mlp="mlp",
     down_proj="mlp.c_proj",
-    final_norm="transformer.ln_f",
+    final=("transformer.ln_f",),
     looks_up=False,
     inner="attention",
 )
@@ -108,7 +109,7 @@ OPT = family(
     middle="final_layer_norm",
     mlp="fc2",
     down_proj="fc2",
-    final_norm="model.decoder.final_layer_norm",
+    final=("model.decoder.final_layer_norm",),
     fits=_opt_fits,
 )
 OPT = OPT.tapped(
@@ -143,10 +144,11 @@ BLOOM = family(
     blocks="transformer.h",
     qkv=fused("self_attention.query_key_value", interleaved),
     out_proj="self_attention.dense",
+    weights="self_attention.attention_dropout",
     middle="post_attention_layernorm",
     mlp="mlp.dense_4h_to_h",
     down_proj="mlp.dense_4h_to_h",
-    final_norm="transformer.ln_f",
+    final=("transformer.ln_f",),
     fits=_bloom_fits,
     looks_up=False,
     inner="attention",
