@@ -179,10 +179,25 @@ def test_bad_experiments(call, sheet, tmp_path, monkeypatch, changes, arguments,
     assert not (tmp_path / "x").exists()
 
 
+def test_plan_shows_an_alignment_token_by_token(call):
+    texts = ["-p", "The cat sat", "--donor", "The old cat sat"]
+    code, out, _ = call("plan", "nano", *texts, "-e", 'patch(align="words") L*.resid_post@*')
+    assert code == 0
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "aligned by words (prompt = donor)" in lines
+    for part in ("0:'The' = 0:'The'", "1:' cat' = 2:' cat'", "· 1:' old'"):
+        assert part in lines
+    assert not any("do not exist" in line for line in lines)
+    _, out, _ = call("plan", "nano", *texts, "-e", 'patch(align="roles") L*.resid_post@*')
+    assert "1:' cat' · nothing" in " ".join(out.split())
+    assert "(12 more do not exist: their position has no counterpart" in " ".join(out.split())
+
+
 def test_plan_runs_nothing_and_says_what_it_would_take(call):
     code, out, _ = call("plan", "nano", "-p", PROMPT, "-e", "zero L*.z.h*@*")
     assert code == 0
-    for part in ("0:'When'", "cells", "GFLOP", "MiB", "walk: one pass through the layers"):
+    for part in ("0:'When'", "padding", "none: every prompt is run by itself", "cells", "GFLOP",
+                 "MiB", "walk: one pass through the layers"):  # fmt: skip
         assert part in out
     code, out, _ = call("plan", "nano", "-p", PROMPT, "-e", 'apply("torch:sin") L0.z')
     assert "reference: one full forward pass per cell, since it is a function" in out

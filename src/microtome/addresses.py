@@ -23,9 +23,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from microtome.alignment import SAME, aligned
 from microtome.errors import AddressError, PromptError, listing
 from microtome.prompts import Tokens
-from microtome.regions import Layout, Region
+from microtome.regions import Column, Layout, Region
 from microtome.selectors import Everything, Group, Index, Role, Selector, Span, Star, Word
 from microtome.sites import LETTERS, POSITIONS, Dimensions, Site, dimension
 from microtome.sites import site as find_site
@@ -332,40 +333,74 @@ def regions(address: Address, dims: Dimensions, tokens: Tokens) -> tuple[Region,
     return layout(address, dims, tokens).regions()
 
 
-def counterpart(address: Address, dims: Dimensions, tokens: Tokens, other: Tokens) -> Layout:
+def counterpart(
+    address: Address, dims: Dimensions, tokens: Tokens, other: Tokens, align: str = SAME
+) -> Layout:
     """The same places in another prompt: a layout whose indices match `layout`'s one by one.
 
     In a prompt of the same length a place is the same position; only a role goes where the other
-    prompt has it. In one of another length nothing but roles can be aligned.
+    prompt has it. In one of another length nothing but roles can be aligned, unless the prompts are
+    aligned as a whole (`ALIGNMENTS`). Stars stay open.
 
     Raises:
         PromptError: the prompts differ in length and a position is not a role, or two roles share
-            a place in the one prompt and not in the other.
+            a place in the one prompt and not in the other; or they are aligned, and a position has
+            no counterpart.
 
     >>> dims = Dimensions(1, 1, 1, 8, 8, 8, 9)
     >>> one = Tokens.of_texts("Sam", " saw", " Sally")
     >>> counterpart(parse("L0.resid_pre@{0,-1}"), dims, one, one).indices[0]
     (0, 2)
+    >>> two = Tokens.of_texts("Then", " Sam", " saw", " Sally")
+    >>> counterpart(parse("L0.resid_pre@{0,-1}"), dims, one, two, align="words").indices[0]
+    (1, 3)
     """
+    if align == SAME:
+        _check_alike(address, tokens, other)
+    here = layout(address, dims, tokens)
+
+    def there(axis: str, selector: Selector, found: tuple[int, ...] | str) -> tuple[int, ...] | str:
+        if isinstance(found, str) or axis not in POSITIONS:
+            return found
+        if align != SAME:
+            return aligned(align, tokens, other).of(found, address)
+        return _counterpart(axis, selector, found, address, tokens, other)
+
+    parts = zip(address.site.axes, address.selectors, here.indices, strict=True)
+    return replace(here, indices=tuple(there(*part) for part in parts))
+
+
+def aligned_stars(
+    address: Address, tokens: Tokens, other: Tokens, align: str
+) -> Mapping[str, Column]:
+    """Per star on a position, the counterparts of each (`ABSENT` where there is none).
+
+    Nothing where positions are the same in both prompts.
+
+    Raises:
+        PromptError: the prompts cannot be aligned.
+
+    >>> one, two = Tokens.of_texts("Sam", " saw"), Tokens.of_texts("Then", " Sam", " ran")
+    >>> aligned_stars(parse("L0.z.h*@*"), one, two, "words")
+    {'pos': array([ 1, -1])}
+    """
+    stars = [star for star in address.stars if star in POSITIONS]
+    if align == SAME or not stars:
+        return {}
+    return dict.fromkeys(stars, aligned(align, tokens, other).column)
+
+
+def _check_alike(address: Address, tokens: Tokens, other: Tokens) -> None:
+    """Prompts that are not aligned are of one length, or addressed by roles alone."""
     atoms = [a for p in address.places for a in (p.members if isinstance(p, Group) else (p,))]
     if len(tokens) != len(other) and not all(isinstance(atom, Role) for atom in atoms):
         raise PromptError(
             f"{address}: the prompts differ in length, {len(tokens)} and {len(other)} tokens, so "
             "their positions do not match. Address positions by a role that both have (@last, "
-            f"@subject), or make them equally long.\n  {tokens}\n  {other}"
+            '@subject); let the edit align the prompts, patch(align="roles") or '
+            'patch(align="words"); or make them equally long.\n'
+            f"  {tokens}\n  {other}"
         )
-    here = layout(address, dims, tokens)
-    return replace(
-        here,
-        indices=tuple(
-            found
-            if isinstance(found, str)
-            else _counterpart(axis, selector, found, address, tokens, other)
-            for axis, selector, found in zip(
-                address.site.axes, address.selectors, here.indices, strict=True
-            )
-        ),
-    )
 
 
 def _counterpart(
@@ -377,7 +412,7 @@ def _counterpart(
     other: Tokens,
 ) -> tuple[int, ...]:
     """Where each of a region's indices stands in the other prompt, in the same order."""
-    if axis not in POSITIONS or not isinstance(selector, Role | Group):
+    if not isinstance(selector, Role | Group):
         return indices
     there: dict[int, int] = {}
     for member in selector.members if isinstance(selector, Group) else (selector,):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,14 +17,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from microtome import Prompt, Prompts, load, studies
+from microtome.alignment import SAME, aligned
 from microtome.edits import Source
-from microtome.errors import MicrotomeError, OtherModelError
+from microtome.errors import MicrotomeError, OtherModelError, listing
 from microtome.experiment.options import asked, checkpoint, values_of
 from microtome.metrics import METRICS, about
 from microtome.model.raw import ABOUT, returned, table_of
 from microtome.probes import INSIDE
 from microtome.prompts import Encoded
 from microtome.report import texts_of
+from microtome.sweep.plan import Plan
 
 app = typer.Typer(
     help="Which part of a transformer causes this prediction?",
@@ -227,14 +230,15 @@ def plan(
     encoded = loaded.encode(experiment.prompts_for(loaded))
     edits = experiment.edits
     made = experiment.plan(loaded)
-    patched = any(e.source is Source.DONOR for e in edits)
+    ways = {e.alignment for es in made.cells.edits for e in es if e.source is Source.DONOR}
     for one in encoded:
-        _print_tokens(one, patched)
+        _print_tokens(one, sorted(ways))
     axes = " × ".join(f"{axis.name} {len(axis.values)}" for axis in made.axes)
     rows = {
         "edits": "; ".join(map(str, edits)),
         "axes": axes,
-        "cells": f"{len(made.cells):,}",
+        "padding": "none: every prompt is run by itself, its positions counted from 0",
+        "cells": f"{len(made.cells):,}{_absent(made)}",
         "operations": f"{made.cost.flops / 1e9:,.1f} GFLOP, those of {made.cost.passes:,.1f} "
         f"forward passes (cell by cell: {made.cost.reference_passes:,} passes)",
         "memory besides the weights": f"about {made.cost.bytes / 2**20:,.1f} MiB",
@@ -447,10 +451,25 @@ def _given_prompts(
     return _prompts(texts, file, target, contrast, donor)
 
 
-def _print_tokens(encoded: Encoded, patched: bool) -> None:
+def _print_tokens(encoded: Encoded, alignments: Sequence[str]) -> None:
+    """The prompt's tokens, and its donor's where one is used: below, or aligned token by token."""
     out.print(f"[bold]prompt[/bold]  {escape(str(encoded.tokens))}")
-    if patched and encoded.donor is not None:
+    added = [n for n, own in enumerate(encoded.tokens.added) if own]
+    if added:
+        out.print(f"        added by the tokenizer: {listing(added)}", highlight=False)
+    if alignments and encoded.donor is not None:
         out.print(f"[bold]donor[/bold]   {escape(str(encoded.donor))}")
+        for by in alignments:
+            if by != SAME:
+                out.print(f"[bold]aligned by {by}[/bold]  (prompt = donor)")
+                shown = str(aligned(by, encoded.tokens, encoded.donor))
+                out.print(shown, markup=False, highlight=False, soft_wrap=True)
+
+
+def _absent(plan: Plan) -> str:
+    if not plan.absent:
+        return ""
+    return f" ({plan.absent:,} more do not exist: their position has no counterpart in the donor)"
 
 
 def _print(frame: pd.DataFrame) -> None:

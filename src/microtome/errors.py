@@ -85,6 +85,10 @@ class TextError(MicrotomeError, LookupError):
     """A text that no catalogue has, or that cannot be filled in."""
 
 
+class PromptWarning(UserWarning):
+    """A prompt that can be used, and may not be what was meant."""
+
+
 def listing(options: Iterable[object]) -> str:
     """``a, b, c``."""
     return ", ".join(str(option) for option in options)

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from microtome.addresses import counterpart, regions
+from microtome.addresses import aligned_stars, counterpart, regions
 from microtome.edits import Context, Edit, Source
 from microtome.errors import EditError, PromptError
 from microtome.model.anatomy import Anatomy
@@ -177,7 +177,7 @@ class Sources:
         self._wanted: dict[Tokens, dict[Place, tuple[int, int]]] = defaultdict(dict)
         for edit, one in edits:
             for other in others_of(edit, one, self._reference):
-                self._want(counterpart(edit.address, anatomy.dims, one.tokens, other), other)
+                self._want(self._there(edit, one, other), other)
         self._held: dict[Tokens, Mapping[Place, Tensor]] = {}
         self._references: dict[Tokens, Mapping[Place, Tensor]] = {}
 
@@ -185,6 +185,11 @@ class Sources:
     def references(self) -> int:
         """How many reference prompts there are."""
         return len(self._reference)
+
+    def _there(self, edit: Edit, one: Encoded, other: Tokens) -> Layout:
+        """Where an edit of a prompt finds what it needs in another text."""
+        dims = self._anatomy.dims
+        return counterpart(edit.address, dims, one.tokens, other, edit.alignment)
 
     def _want(self, found: Layout, other: Tokens) -> None:
         chosen = found.layers
@@ -290,7 +295,9 @@ class Sources:
         stars: Mapping[str, Column],
         cells: int,
     ) -> Tensor:
-        there = counterpart(edit.address, self._anatomy.dims, one.tokens, other)
+        there = self._there(edit, one, other)
+        moved = aligned_stars(edit.address, one.tokens, other, edit.alignment)
+        stars = {**stars, **{star: column[stars[star]] for star, column in moved.items()}}
         recorded = self._of_text(other, edit.source)[there.site, layer]
         start = self._wanted[other][there.site, layer][0]
         where = index(there.at(layer, stars, cells), self._hf.device, start=start)

@@ -257,6 +257,15 @@ class Tokens:
     def __str__(self) -> str:
         return " ".join(f"{n}:{piece!r}" for n, piece in enumerate(self.pieces))
 
+    @property
+    def added(self) -> tuple[bool, ...]:
+        """Which tokens the tokenizer added: they stand for no part of the text.
+
+        >>> Tokens("a", (1, 5), ("<s>", "a"), ((0, 0), (0, 1))).added
+        (True, False)
+        """
+        return tuple(start == stop for start, stop in self.offsets)
+
     def find(self, word: str) -> int:
         """The position of a word's last token.
 
@@ -266,23 +275,44 @@ class Tokens:
         >>> Tokens.of_texts("Pine", "apple", " pizza").find("Pineapple")
         1
         """
+        return self._tokens_of(word)[-1]
+
+    def _tokens_of(self, word: str) -> range:
+        """The positions of a word's tokens."""
         pattern = re.escape(word)
         pattern = (r"(?<!\w)" if word[:1].isalnum() else "") + pattern
         pattern += r"(?!\w)" if word[-1:].isalnum() else ""
-        ends = [match.end() for match in re.finditer(pattern, self.text)]
-        found = [
-            max(n for n, (start, stop) in enumerate(self.offsets) if start < end and stop > start)
-            for end in ends
-        ]
+        found = [self._between(*match.span()) for match in re.finditer(pattern, self.text)]
         if len(found) == 1:
             return found[0]
         if found:
             raise PromptError(
                 f"The word {word!r} is in the prompt {len(found)} times, at positions "
-                f"{listing(found)}: give the position that you mean, or a role."
+                f"{listing(place[-1] for place in found)}: give the position that you mean, or a "
+                "role."
             )
         hint = did_you_mean(word, re.findall(r"\w+", self.text))
         raise PromptError(f"The word {word!r} is not in the prompt {self.text!r}.{hint}")
+
+    def _between(self, first: int, end: int) -> range:
+        """The positions of the tokens that stand for a stretch of the text."""
+        own = [(n, *span) for n, span in enumerate(self.offsets) if not self.added[n]]
+        last = max(n for n, start, _ in own if start < end)
+        return range(min(n for n, _, stop in own if stop > first or n == last), last + 1)
+
+    def extent(self, name: str) -> range:
+        """The positions of a role's tokens: of its word, or the one that it is given as.
+
+        Raises:
+            PromptError: as `role`.
+
+        >>> tokens = Tokens.of_texts("Pine", "apple", " pizza")
+        >>> replace(tokens, places={"subject": "Pineapple"}).extent("subject")
+        range(0, 2)
+        """
+        last = self.role(name)
+        place = self.places.get(name)
+        return self._tokens_of(place) if isinstance(place, str) else range(last, last + 1)
 
     def role(self, name: str) -> int:
         """The position of a role.
@@ -426,7 +456,9 @@ def _tokens(
             f"{type(tokenizer).__name__} does not say where its tokens stand in the text; "
             "load the fast version of this tokenizer (a tokenizer.json)."
         )
-    coded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    # A tokenizer may have been saved with padding or truncation switched on.
+    plain = {"padding": False, "truncation": False, "verbose": False}
+    coded = tokenizer(text, return_offsets_mapping=True, **plain)
     ids = tuple(coded["input_ids"])
     if not ids:
         raise PromptError(f"The tokenizer makes no token of {text!r}.")

@@ -26,7 +26,7 @@ from microtome.attention import in_the_open
 from microtome.branches import Branches, Heads, by_head
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.model.anatomy import Anatomy
-from microtome.model.call import Call
+from microtome.model.call import Call, cache_name
 from microtome.model.families.family import Tap
 from microtome.prompts import Tokens
 from microtome.regions import Column, Region, Regions
@@ -411,7 +411,9 @@ def trace(
     visits.append(_keeper(Piece(end, 0, last), ended, own))
     # Without a configuration it keeps all of them, in layers with a sliding window as well.
     cache = DynamicCache()
-    keeping = {"past_key_values": cache, "use_cache": True} if anatomy.dims.causal else {}
+    keeping: dict[str, Any] = {}
+    if anatomy.dims.causal:
+        keeping = {cache_name(hf.base_model): cache, "use_cache": True}
     with quiet(hf), visited(hf, anatomy, visits), _calls(hf, anatomy) as calls:
         hf.base_model(input_ids=ids_of([*texts, *riders], hf), **keeping)
         final = anatomy.final(hf, ended[end])

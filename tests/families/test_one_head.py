@@ -110,7 +110,7 @@ def test_a_star_is_every_query_head(model):
 
 
 def test_a_model_whose_heads_share_nothing_has_no_such_site(tiny):
-    with pytest.raises(AddressError, match="no site 'v_head': no two heads share one.*'v'"):
+    with pytest.raises(AddressError, match=r"no site 'v_head': no two heads share one.*'v'"):
         tiny.run(CAT, edits=["zero L0.v_head.h0"])
     assert "k_head" not in tiny.sites().index
 

@@ -176,6 +176,11 @@ def test_a_module_of_the_users_that_computes_otherwise_is_found_out(make_gpt2):
     hf = make_gpt2()
     block = hf.transformer.h[1]
     normal = block.forward
-    block.forward = lambda x, *args, **kwargs: normal(x, *args, **kwargs) * 0.5
+
+    def halved(x, *args, **kwargs):
+        output = normal(x, *args, **kwargs)
+        return (output[0] * 0.5, *output[1:]) if isinstance(output, tuple) else output * 0.5
+
+    block.forward = halved
     with pytest.raises(ProbeError, match="L1: resid_mid \\+ mlp_out is not resid_post"):
         probe(hf, Anatomy.of(hf))

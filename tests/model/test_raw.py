@@ -58,7 +58,9 @@ def test_attention_weights_are_there_on_eager_alone(tiny):
     raw = found(tiny)
     assert raw["sdpa", True, "attention"] == ("tuple", (HIDDEN, NONE))
     assert raw["eager", True, "attention"] == ("tuple", (HIDDEN, WEIGHTS))
-    assert raw["sdpa", True, "model"] == ("tuple", ())
+    form, elements = raw["sdpa", True, "model"]
+    assert form == "tuple"
+    assert set(elements) <= {NONE}  # Nothing, or None for each layer in transformers 5.0.
     assert raw["eager", True, "model"] == ("tuple", (WEIGHTS,) * 3)
     assert raw["eager", False, "model"] == ("NoneType", (NONE,))
 
@@ -79,7 +81,8 @@ def test_the_model_is_left_as_it_was(tiny):
 def test_the_table_says_it_in_words(tiny):
     frame = table_of(returned(tiny))
     said = frame.set_index(["attention", "output_attentions", "module"])["returns"]
-    assert said["sdpa", "False", "transformer.h.0"] == "tensor: hidden states [1, 5, 32]"
+    whole = "hidden states [1, 5, 32]"
+    assert said["sdpa", "False", "transformer.h.0"] in (f"tensor: {whole}", f"tuple ({whole})")
     assert said["sdpa", "True", "transformer.h.0.attn"] == "tuple (hidden states [1, 5, 32], None)"
     assert said["eager", "True", "model(…).attentions"] == (
         "tuple (3 × (attention weights [1, 4, 5, 5]))"
@@ -105,6 +108,9 @@ def tuples64(make_gpt2, tokenizer):
         return lambda *args, **more: (forward(*args, **more), None)
 
     hf = make_gpt2(dtype=torch.float64)
+    model = mt.load(hf, tokenizer=tokenizer)
+    if found(model)["sdpa", False, "block"][0] == "tuple":  # transformers 5.0
+        return model
     for block in hf.transformer.h:
         block.forward = giving_tuples(block.forward)
     hf.transformer.h = TakingTheFirst(list(hf.transformer.h)).eval()
@@ -114,7 +120,7 @@ def tuples64(make_gpt2, tokenizer):
 def test_the_blocks_do_return_tuples(tuples64):
     form, elements = found(tuples64)["sdpa", False, "block"]
     assert form == "tuple"
-    assert elements == (HIDDEN, NONE)
+    assert elements[0] == HIDDEN
 
 
 @pytest.mark.parametrize("engine", ["walk", "reference"])

@@ -93,7 +93,9 @@ def run(hf: GPT2LMHeadModel, ids: Sequence[int], changes: Sequence[Change] = ())
             added = torch.from_numpy(found.seen["attn_out", layer])[None]
             middle = at("resid_mid", layer, added + before)
             # With the residual changed, the MLP runs again; its own hooks fire again.
-            return at("resid_post", layer, middle + module.mlp(module.ln_2(middle)))
+            after = at("resid_post", layer, middle + module.mlp(module.ln_2(middle)))
+            # Transformers 5.0 returns a tuple here, later ones the tensor.
+            return (after, *output[1:]) if isinstance(output, tuple) else after
 
         return hook
 

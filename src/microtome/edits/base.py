@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.addresses import Address, parse
+from microtome.alignment import SAME
 from microtome.errors import EditError
 from microtome.regions import Region
 
@@ -84,6 +85,11 @@ class Edit(ABC):
     def source(self) -> Source:
         """Whose activations this edit needs."""
         return Source.NOTHING
+
+    @property
+    def alignment(self) -> str:
+        """How positions are found in the texts that `source` names, one of `ALIGNMENTS`."""
+        return SAME
 
     @property
     def rowwise(self) -> bool:

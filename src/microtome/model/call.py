@@ -48,15 +48,25 @@ class Call:
         }
         return cls(kept, caches[0] if caches else None)
 
-    def resumed(self, position: int, rows: int, plain: bool) -> dict[str, Any]:
-        """The arguments for going on from a position, in so many rows.
+    def resumed(self, position: int, x: Tensor, plain: bool) -> dict[str, Any]:
+        """The arguments for going on from a position, with a hidden state ``[row, own, d_model]``.
 
-        ``plain`` leaves out a mask that says no more than that the model is causal.
+        ``plain`` leaves out a mask that says no more than that the model is causal. Otherwise such
+        a mask is written out: where a block is given none, it takes its own first position for the
+        first of all.
         """
-        found = {name: _from(name, x, position, rows) for name, x in self.arguments.items()}
+        found = self.whole(len(x), position)
         if plain and self.is_plainly_causal:
             found["attention_mask"] = None
+        elif found.get("attention_mask") is None:
+            own = x.shape[1]
+            seen = torch.ones(own, position + own, dtype=torch.bool, device=x.device)
+            found["attention_mask"] = seen.tril(position)[None, None]
         return found
+
+    def whole(self, rows: int, position: int = 0) -> dict[str, Any]:
+        """The arguments as they were, cut to a position, in so many rows."""
+        return {name: _from(name, x, position, rows) for name, x in self.arguments.items()}
 
     @cached_property
     def is_plainly_causal(self) -> bool:
@@ -66,6 +76,12 @@ class Call:
             return True
         seen = mask if mask.dtype == torch.bool else mask == 0
         return bool((seen == torch.ones_like(seen).tril()).all())
+
+
+def cache_name(base: nn.Module) -> str:
+    """What a model calls the cache that it is given: ``cache`` from transformers 5.24 on."""
+    names = inspect.signature(type(base).forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def _one(name: str, value: Any, prompts: int, block: str) -> Any:

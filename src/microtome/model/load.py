@@ -155,7 +155,8 @@ def _check_there(where: str, source: dict[str, Any]) -> Family:
         raise LoadError(f"The directory {where} has no config.json. {_advice(where)}")
     try:
         config = AutoConfig.from_pretrained(where, **source)
-    except (OSError, ValueError, json.JSONDecodeError) as error:
+    # The last is what some versions make of JSON that is no object.
+    except (OSError, ValueError, json.JSONDecodeError, TypeError) as error:
         if Path(where).is_dir():
             raise LoadError(f"Cannot read {where}/config.json: {_first_line(error)}") from error
         raise LoadError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome import outcome
 from microtome.edits import Edit, as_edits
+from microtome.errors import PromptWarning
 from microtome.model.anatomy import Anatomy
-from microtome.prompts import Encoded, Prompt, Prompts, encode
+from microtome.prompts import Encoded, Prompt, Prompts, Tokens, encode
 from microtome.sites import POSITIONS
 
 
@@ -75,7 +77,10 @@ class Model:
         )
 
     def encode(self, prompts: Prompt | str | Iterable[Prompt | str]) -> tuple[Encoded, ...]:
-        """Prompts in this model's tokens.
+        """Prompts in this model's tokens: those of the text and what the tokenizer adds, unpadded.
+
+        Warns with `PromptWarning` where the tokenizer closes texts with a token of its own and the
+        model is causal: `@last` is that token then, and what is predicted comes after it.
 
         Raises:
             PromptError: a prompt is too long; a role is not in it.
@@ -83,7 +88,11 @@ class Model:
         """
         limit, masked = self.anatomy.dims.n_positions, not self.anatomy.dims.causal
         given = Prompts.of(prompts)
-        return tuple(encode(prompt, self.tokenizer, limit, masked) for prompt in given)
+        encoded = tuple(encode(prompt, self.tokenizer, limit, masked) for prompt in given)
+        closed = next((one.tokens for one in encoded if one.tokens.added[-1]), None)
+        if closed is not None and self.anatomy.dims.causal:
+            warnings.warn(_closing(closed), PromptWarning, stacklevel=2)
+        return encoded
 
     def sites(self) -> pd.DataFrame:
         """What can be addressed: per site its axes, their sizes and what it is.
@@ -135,3 +144,13 @@ class Model:
             f"<Model {self.name!r}: {self.anatomy.family.model_type}, {dims.n_layers} layers × "
             f"{dims.n_heads} heads, d_model {dims.d_model}, {self.dtype}, {self.device}>"
         )
+
+
+def _closing(tokens: Tokens) -> str:
+    end = -1 - next(n for n, added in enumerate(reversed(tokens.added)) if not added)
+    return (
+        f"The tokenizer puts {tokens.pieces[-1]!r} after every text, so the last position, where "
+        "metrics are read, is that token, and not the end of the text. Load the tokenizer without "
+        "it, AutoTokenizer.from_pretrained(…, add_eos_token=False), and give it to "
+        f"load(…, tokenizer=…); or read metrics at the text's own end, such as prob@{end}."
+    )

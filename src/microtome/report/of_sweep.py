@@ -98,7 +98,17 @@ def _method(effects: Effects) -> Iterator[str]:
     engine = record.get("engine")
     if engine:
         yield f"Engine: {engine['name']} ({engine['why']}). {_verified(record)}"
+    yield from _absent(effects)
     yield from _screened(effects)
+
+
+def _absent(effects: Effects) -> Iterator[str]:
+    absent = (effects.provenance.get("predicted") or {}).get("absent")
+    if absent:
+        yield (
+            f"{absent:,} cells do not exist, since their position has no counterpart in the donor: "
+            "they are blank on the maps."
+        )
 
 
 def _screened(effects: Effects) -> Iterator[str]:

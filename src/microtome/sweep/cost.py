@@ -248,6 +248,8 @@ def _bytes_of_walk(
     for length in np.unique(lengths).tolist():
         prompts = np.flatnonzero(lengths == length)
         positions = cells.position[np.isin(cells.prompt, prompts)]
+        if not len(positions):
+            continue
         first = int(positions.min())
         one, references = int(prompts[0]), len(reference)
         held = held_for(dims, cells, one, length, first, references, budget, probes).bytes

@@ -234,14 +234,13 @@ class Walk:
         """One block on a tile that begins at a position."""
         hf, anatomy = self.model.hf, self.model.anatomy
         if not anatomy.dims.causal:
-            arguments = self.trace.calls[layer].resumed(0, len(x), plain=False)
-            return anatomy.resume(hf, layer, x, arguments)
+            return anatomy.resume(hf, layer, x, self.trace.calls[layer].whole(len(x)))
         keys, values = self.trace.keys[layer], self.trace.values[layer]
         if len(prompts) < len(keys):
             keys, values = keys[prompts], values[prompts]
         before = keys[:, :, :position], values[:, :, :position]
         call, looks_up = self.trace.calls[layer], anatomy.family.looks_up
-        arguments = call.resumed(position, len(x), plain=looks_up)
+        arguments = call.resumed(position, x, plain=looks_up)
         if not looks_up:
             assert call.cache is not None, "a decoder's block takes a cache"
             arguments[call.cache] = PrefixCache(*before)

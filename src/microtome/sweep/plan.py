@@ -3,7 +3,7 @@
 Pure: no tensor is touched. A star of the addresses is an axis, and edits that star the same thing
 move along it together; so is a parameter given in ``over=``. A cell is one point of the product:
 edits without stars, for one prompt. Cells that do not exist (a position beyond a shorter prompt)
-are absent.
+are absent; so are those at a position that has no counterpart in an aligned donor.
 
 A map has up to hundreds of thousands of cells, so they are kept as columns (`Cells`), and a `Cell`
 is made when it is asked for. A plan is the seam between the question and the engines: an engine
@@ -22,7 +22,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from microtome.addresses import counterpart, layout, spans
+from microtome.addresses import aligned_stars, counterpart, layout, spans
+from microtome.alignment import ABSENT
 from microtome.edits import Edit
 from microtome.edits.values import Values
 from microtome.errors import EditError, SweepError, did_you_mean, listing
@@ -148,12 +149,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a sweep, in order, prompt by prompt; who takes them, and at what cost."""
+    """The cells of a sweep, in order, prompt by prompt; who takes them, and at what cost.
+
+    ``absent`` counts the cells that do not exist because their position has no counterpart in the
+    donor.
+    """
 
     axes: tuple[Axis, ...]
     cells: Cells
     choice: Choice
     cost: Cost
+    absent: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -202,10 +208,16 @@ def make_plan(
     ranges = [_ranges(edits, dims, one) for one in encoded]
     stars = [Axis(name, tuple(range(max(len(r[name]) for r in ranges)))) for name in ranges[0]]
     axes = (Axis("prompt", tuple(range(len(encoded)))), *stars, *varied)
-    cells = _cells(dims, encoded, edits, ranges, varied)
+    cells = _cells(dims, encoded, reference, edits, ranges, varied)
+    if not len(cells):
+        raise SweepError(
+            f"No cell of {listing(edits)} exists: none of the addressed positions has a "
+            "counterpart in the donor. 'microtome plan' shows the alignment token by token."
+        )
     walks = choice.engine == "walk"
     cost = cost_of(dims, encoded, reference, cells, walks, budget, probes)
-    return Plan(axes, cells, choice, cost)
+    every = sum(math.prod(map(len, own.values())) for own in ranges) * len(cells.edits)
+    return Plan(axes, cells, choice, cost, absent=every - len(cells))
 
 
 def choose(engine: str, edits: Sequence[Edit], causal: bool = True) -> Choice:
@@ -240,46 +252,65 @@ def unwalkable(edit: Edit) -> str | None:
 def _cells(
     dims: Dimensions,
     encoded: Sequence[Encoded],
+    reference: Sequence[Encoded],
     edits: Sequence[Edit],
     ranges: Sequence[Mapping[str, range]],
     varied: Sequence[Axis],
 ) -> Cells:
-    extra = [len(axis.values) for axis in varied]
-    rows = []
-    for prompt, own in enumerate(ranges):
+    variants, extra = _variants(edits, varied), [len(axis.values) for axis in varied]
+    points = []
+    for prompt, (one, own) in enumerate(zip(encoded, ranges, strict=True)):
         shape = [len(span) for span in own.values()] + extra
         inner = np.indices(shape).reshape(len(shape), math.prod(shape)).T
-        inner = inner[_exist(dims, encoded[prompt], edits, inner, own)]
-        rows.append(np.insert(inner, 0, prompt, axis=1))
-    points = np.concatenate(rows)
-    if not len(points):
-        raise SweepError(f"The edits {listing(edits)} have no cell that exists in these prompts.")
-    variant = np.zeros(len(points), dtype=np.int64)
-    if extra:
-        variant = np.ravel_multi_index(tuple(points[:, -len(extra) :].T), extra)
+        there = _there(dims, variants, _variant_of(inner, extra), one, reference, inner, list(own))
+        points.append(np.insert(inner[there], 0, prompt, axis=1))
+    together = np.concatenate(points)
     return Cells(
-        edits=tuple(_variants(edits, varied)),
+        edits=tuple(variants),
         layouts=tuple(
             tuple(layout(edit.address, dims, one.tokens) for edit in edits) for one in encoded
         ),
         stars=tuple(ranges[0]),
-        points=points,
-        variant=variant,
+        points=together,
+        variant=_variant_of(together, extra),
         causal=dims.causal,
     )
 
 
-def _exist(
-    dims: Dimensions, one: Encoded, edits: Sequence[Edit], inner: Column, stars: Iterable[str]
-) -> Column:
-    """Which points of a prompt's map there are: attention to later tokens is none."""
-    values = {name: inner[:, n] for n, name in enumerate(stars)}
-    found = np.ones(len(inner), dtype=bool)
-    for edit in edits:
-        where = layout(edit.address, dims, one.tokens)
-        if dims.causal and "k_pos" in where.site.axes:
-            found &= where.attended(values, len(inner), some_left=edit.widens == "k_pos")
+def _variant_of(points: Column, extra: Sequence[int]) -> Column:
+    """The variant of each point: its parameters are the last axes."""
+    if not extra:
+        return np.zeros(len(points), dtype=np.int64)
+    found: Column = np.ravel_multi_index(tuple(points[:, -len(extra) :].T), tuple(extra))
     return found
+
+
+def _there(
+    dims: Dimensions,
+    variants: Sequence[Sequence[Edit]],
+    variant: Column,
+    one: Encoded,
+    reference: Sequence[Encoded],
+    points: Column,
+    stars: Sequence[str],
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which points of a prompt exist.
+
+    Their positions have counterparts wherever one is needed, and no token attends to a later one.
+    """
+    there = np.ones(len(points), dtype=bool)
+    values = {name: points[:, n] for n, name in enumerate(stars)}
+    for number, edits in enumerate(variants):
+        for edit in edits:
+            where = layout(edit.address, dims, one.tokens)
+            if dims.causal and "k_pos" in where.site.axes:
+                there &= where.attended(values, len(points), some_left=edit.widens == "k_pos")
+            for other in others_of(edit, one, [r.tokens for r in reference]):
+                moved = aligned_stars(edit.address, one.tokens, other, edit.alignment)
+                for star, column in moved.items():
+                    found = column[points[:, stars.index(star)]] != ABSENT
+                    there &= found | (variant != number)
+    return there
 
 
 def _varied(edits: Sequence[Edit], over: Mapping[str, Sequence[Any]]) -> tuple[Axis, ...]:
@@ -360,4 +391,4 @@ def _check(
         for region in layout(edit.address, dims, one.tokens).regions(**first):
             edit.check(region, dims.causal)
         for other in others_of(edit, one, [r.tokens for r in reference]):
-            counterpart(edit.address, dims, one.tokens, other)
+            counterpart(edit.address, dims, one.tokens, other, edit.alignment)

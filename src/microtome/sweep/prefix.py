@@ -31,8 +31,11 @@ class SharedPrefix:
 
     There may be none. The cells of a batch are as many for each prompt, prompt by prompt. With
     ``upcast`` the softmax is taken in float32, if the model chose attention without a fused kernel
-    for itself: its own function does so, whatever its type.
+    for itself: its own function does so, whatever its type. Without ``softcaps`` scores are not
+    capped, whatever the model asks for: transformers' function for fused kernels does not either.
     """
+
+    softcaps = True
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class SharedPrefix:
         """
         self._check(others, module)
         self.calls += 1
+        softcap = softcap if self.softcaps else None
         prompts, kv_heads, before, width = self.keys.shape
         cells, own = query.shape[0] // prompts, query.shape[2]
         group = query.shape[1] // kv_heads
@@ -163,6 +167,7 @@ def attending_to(hf: PreTrainedModel, prefix: SharedPrefix) -> Iterator[None]:
     """
     own_choice = hf.config._attn_implementation
     prefix.upcast = prefix.upcast and own_choice == "eager"
+    prefix.softcaps = own_choice != "sdpa"
     AttentionInterface.register(NAME, prefix)
     hf.config._attn_implementation = NAME
     try:

@@ -279,10 +279,7 @@ def family(
         return None if name is None else inside(name)
 
     around = inside(attention or out_proj.rpartition(".")[0])
-    if weights is None:
-        pattern = Tap(around, "weights", in_place=True)
-    else:
-        pattern = Tap(inside(weights), "output", in_place=True)
+    pattern = Tap(around, "weights") if weights is None else Tap(inside(weights), "output")
     taps = {
         "embed": Tap(f"{blocks}.0", "input"),
         "resid_pre": Tap(block, "input"),
