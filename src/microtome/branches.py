@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from microtome.devices import onto
 from microtome.model.families.family import Tap
 from microtome.regions import Column
 from microtome.sites import OF_HEADS, Dimensions
@@ -54,7 +55,7 @@ class Branches:
         slots = max(map(len, chosen))
         # A row with fewer has branches that nothing is edited in.
         table = [[*own, *[0] * (slots - len(own))] for own in chosen]
-        self.heads = torch.tensor(table, dtype=torch.long).to(x.device, non_blocking=True)
+        self.heads = onto(x.device, torch.tensor(table, dtype=torch.long))
         return x.repeat_interleave(1 + slots, dim=0)
 
     def join(self, z: Float[Tensor, "all pos width"]) -> Float[Tensor, "row pos width"]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from microtome.addresses import aligned_stars, counterpart, regions
+from microtome.devices import onto
 from microtome.edits import Context, Edit, Source
 from microtome.errors import EditError, PromptError
 from microtome.model.anatomy import Anatomy
@@ -91,7 +92,7 @@ class Application:
         regions, chosen = self.regions, None
         if self.edit.widens is not None:
             axis = regions.site.axes.index(self.edit.widens)
-            chosen = torch.from_numpy(regions.columns[axis]).to(view.device)
+            chosen = onto(view.device, regions.columns[axis])
             regions = regions.widened(self.edit.widens, view.shape[1 + axis])
         where = index(regions, view.device, self.rows, self.start)
         before = view[where]
@@ -175,9 +176,12 @@ class Sources:
     ) -> None:
         self._hf, self._anatomy, self._reference = hf, anatomy, tuple(reference)
         self._wanted: dict[Tokens, dict[Place, tuple[int, int]]] = defaultdict(dict)
+        self._averaged: set[Tokens] = set()
         for edit, one in edits:
             for other in others_of(edit, one, self._reference):
                 self._want(self._there(edit, one, other), other)
+                if edit.source is Source.REFERENCE:
+                    self._averaged.add(other)
         self._held: dict[Tokens, Mapping[Place, Tensor]] = {}
         self._references: dict[Tokens, Mapping[Place, Tensor]] = {}
 
@@ -208,6 +212,11 @@ class Sources:
     def donors(self, encoded: Iterable[Encoded]) -> list[Tokens]:
         """The donors of some prompts that an edit asks for, each once."""
         return list({one.donor: None for one in encoded if one.donor in self._wanted})
+
+    def hold_references(self) -> None:
+        """Record the reference prompts that an edit asks for, which are otherwise when it does."""
+        for text in self._averaged - self._references.keys():
+            self._references.update(self._alone(text))
 
     def hold(self, texts: Sequence[Tokens], at_once: int) -> None:
         """Record donors, several of one length in a pass, and forget others."""

@@ -176,6 +176,10 @@ class Layout:
             return stars[self.layers]
         return np.full(cells, min(self.layers or (0,)))
 
+    def entry(self, stars: Mapping[str, Column], cells: int) -> Column:
+        """The first block that each cell has to run: what leaves a block enters the next one."""
+        return self.layer(stars, cells) + (self.site.name == "resid_post")
+
     def position(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first position whose values depend on each cell's edit."""
         chosen = self.indices[owner(self.site.axes)]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from microtome.attention import in_the_open
 from microtome.branches import Branches, Heads, by_head
+from microtome.devices import numbers, onto
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.model.anatomy import Anatomy
 from microtome.model.call import Call, cache_name
@@ -232,12 +233,11 @@ def only_at(module: nn.Module, positions: Sequence[int]) -> Iterator[None]:
     def cut(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         nonlocal length
         length = args[0].shape[1]
-        return tuple(x[:, list(positions)] for x in args)
+        return tuple(x.index_select(1, numbers(x.device, positions)) for x in args)
 
     def spread(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         full = output.new_zeros(output.shape[0], length, *output.shape[2:])
-        full[:, list(positions)] = output
-        return full
+        return full.index_copy_(1, numbers(full.device, positions), output)
 
     handles = [module.register_forward_pre_hook(cut), module.register_forward_hook(spread)]
     try:
@@ -247,13 +247,18 @@ def only_at(module: nn.Module, positions: Sequence[int]) -> Iterator[None]:
             handle.remove()
 
 
+End = tuple[nn.Module, Literal["input", "output"]]
+"""Where a stretch of a block ends: before or after a module."""
+
+
 @contextmanager
 def once_for_alike(
-    attention: nn.Module, out_proj: nn.Module, prompts: int, apart: int, alike: int
+    begin: nn.Module, end: End, prompts: int, apart: int, alike: int
 ) -> Iterator[None]:
-    """Within this block, attention runs once for rows that are alike, up to its output projection.
+    """Within this block, what lies between two modules runs once for rows that are alike.
 
-    A batch has ``apart + alike`` rows for each prompt, of which the last ones are equal.
+    From the input of one module on; a batch has ``apart + alike`` rows for each prompt there, of
+    which the last ones are equal.
     """
 
     def fewer(x: Tensor) -> Tensor:
@@ -265,7 +270,7 @@ def once_for_alike(
         last = rows[:, apart:].expand(-1, alike, *x.shape[1:])
         return torch.cat([rows[:, :apart], last], dim=1).flatten(0, 1).contiguous()
 
-    handles = [_install(attention, "input", fewer), _install(out_proj, "input", more)]
+    handles = [_install(begin, "input", fewer), _install(*end, more)]
     try:
         yield
     finally:
@@ -287,12 +292,12 @@ def index(
     site = regions.site
     rank = len(site.axes)
     rows = np.zeros(1, dtype=np.int64) if rows is None else rows
-    parts = [torch.from_numpy(rows).to(device).view(-1, *[1] * rank)]
+    parts = [onto(device, rows).view(-1, *[1] * rank)]
     for number, (axis, column) in enumerate(zip(site.axes, regions.columns, strict=True)):
         shape = [len(column)] + [1] * rank
         shape[1 + number] = column.shape[1]
         own = column - start if start and axis in OWNERS else column
-        parts.append(torch.from_numpy(own).to(device).view(shape))
+        parts.append(onto(device, own).view(shape))
     return tuple(parts)
 
 
@@ -354,7 +359,7 @@ def _keeper(piece: Piece, kept: dict[Place, Tensor], rows: slice = slice(None)) 
 
 def ids_of(texts: Sequence[Tokens], hf: PreTrainedModel) -> Int[Tensor, "text pos"]:
     """The token ids of texts of one length, on the model's device."""
-    return torch.tensor([tokens.ids for tokens in texts], device=hf.device)
+    return onto(hf.device, np.array([tokens.ids for tokens in texts], dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -363,7 +368,8 @@ class Trace:
 
     Attributes:
         final: what the unembedding reads, ``[text, pos, d_model]``: mostly, after the final norm.
-        inputs: what entered each block, ``[text, pos, d_model]``, from position ``start`` on.
+        inputs: what entered each block, and last what left the last one, ``[text, pos, d_model]``,
+            from position ``start`` on.
         keys, values: of each block, ``[text, kv_head, pos, d_head]``, as attention saw them; none
             in an encoder, where no position stays as it was.
         calls: with what else each block was called.
@@ -397,13 +403,14 @@ def trace(
     them only these pieces are recorded.
     """
     layers = range(anatomy.dims.n_layers)
-    entry = find_site("resid_pre")
+    stream = [(find_site("resid_pre"), layer) for layer in layers]
+    stream += [(find_site("resid_post"), layers[-1])]
     last = len(texts[0]) - 1
     inputs: dict[Place, Tensor] = {}
     kept: dict[Place, Tensor] = {}
     beside: dict[Place, Tensor] = {}
     own, others = slice(len(texts)), slice(len(texts), None)
-    visits = [_keeper(Piece((entry, layer), start, last), inputs, own) for layer in layers]
+    visits = [_keeper(Piece(place, start, last), inputs, own) for place in stream]
     visits += [_keeper(Piece(place, 0, last), kept, own) for place in dict.fromkeys(places)]
     visits += [_keeper(piece, beside, others) for piece in pieces]
     end = find_site("resid_post"), layers[-1]
@@ -411,15 +418,15 @@ def trace(
     visits.append(_keeper(Piece(end, 0, last), ended, own))
     # Without a configuration it keeps all of them, in layers with a sliding window as well.
     cache = DynamicCache()
-    keeping: dict[str, Any] = {}
-    if anatomy.dims.causal:
-        keeping = {cache_name(hf.base_model): cache, "use_cache": True}
+    keeping = {cache_name(hf.base_model): cache, "use_cache": True} if anatomy.dims.causal else {}
     with quiet(hf), visited(hf, anatomy, visits), _calls(hf, anatomy) as calls:
         hf.base_model(input_ids=ids_of([*texts, *riders], hf), **keeping)
         final = anatomy.final(hf, ended[end])
+    for call in calls.values():
+        call.is_plainly_causal  # noqa: B018  (looked up now: later it would be waited for)
     return Trace(
         final=final,
-        inputs=tuple(inputs[entry, layer] for layer in layers),
+        inputs=tuple(inputs[place] for place in stream),
         keys=tuple(layer.keys[own] for layer in cache.layers),
         values=tuple(layer.values[own] for layer in cache.layers),
         calls=tuple(calls[layer] for layer in layers),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import microtome as mt
+from families.both import on_both_paths
 from microtome import attention
 from oracles import families as by_hand
 from oracles.families import FAMILIES, HEADS, LAYERS, Change
@@ -49,7 +50,7 @@ def ids_of(model):
     return tokens.ids
 
 
-def test_they_read_as_by_hand(eager, hand, name):
+def test_they_read_as_by_hand(gap, eager, hand, name):
     found = eager.run(CAT, keep=["L*.pattern"])
     wanted = by_hand.run(eager.hf, hand, ids_of(eager))
     values = found["L*.pattern"].isel(prompt=0)
@@ -57,7 +58,7 @@ def test_they_read_as_by_hand(eager, hand, name):
     assert values.shape == (LAYERS, HEADS, LENGTH, LENGTH)
     for layer in range(LAYERS):
         seen = wanted.seen["pattern", layer]
-        assert np.abs(values.sel(layer=layer).values - seen).max() <= EXACT
+        assert gap("read", "pattern", np.abs(values.sel(layer=layer).values - seen).max()) <= EXACT
         assert bool(np.triu(seen, 1).any()) is (name in by_hand.ENCODERS)
         assert np.abs(seen.sum(-1) - 1).max() < 1e-6  # some take their softmax in float32
     assert float((found.logits[0] - wanted.logits).abs().max()) <= EXACT
@@ -81,13 +82,13 @@ EDITS = {
 
 
 @pytest.mark.parametrize("text", EDITS)
-def test_they_are_edited_as_by_hand(eager, hand, text):
+def test_they_are_edited_as_by_hand(gap, eager, hand, text):
     index, op = EDITS[text]
     clean = by_hand.run(eager.hf, hand, ids_of(eager))
     change = Change("pattern", 1, [list(axis) for axis in index], op)
     wanted = by_hand.run(eager.hf, hand, ids_of(eager), [change])
     found = eager.run(CAT, edits=[text])
-    assert float((found.logits[0] - wanted.logits).abs().max()) <= EXACT
+    assert gap("edit", "pattern", (found.logits[0] - wanted.logits).abs().max()) <= EXACT
     assert float((wanted.logits - clean.logits).abs().max()) > 1e-6
 
 
@@ -100,15 +101,9 @@ def test_they_are_edited_as_by_hand(eager, hand, text):
         "knockout L*.pattern.h*@-1,{5,6}",
     ],
 )
-def test_the_walk_equals_the_reference_path(fused, hand, text):
-    walked, slow = (
-        mt.sweep(fused, CAT, text, metrics=["logit_diff", "kl"], engine=engine, verify=0)
-        for engine in ("walk", "reference")
-    )
-    assert walked.provenance["engine"]["name"] == "walk"
-    for metric in (*walked.metrics, "values_changed", "change_norm"):
-        gap = float(abs(walked.data[metric] - slow.data[metric]).max())
-        assert gap <= hand.rounding * max(1.0, float(abs(slow.data[metric]).max())), metric
+def test_the_walk_equals_the_reference_path(gap, fused, hand, text):
+    _, apart = on_both_paths(fused, hand, text, [CAT])
+    gap("walk", "pattern", apart)
 
 
 def test_showing_them_changes_nothing_but_rounding(fused):

@@ -292,9 +292,9 @@ def test_the_plan_predicts_the_work(tiny64):
     effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
     record = effects.provenance
     assert record["predicted"]["token_blocks"] == record["actual"]["token_blocks"] > 0
-    # Late entry and late start: about a third of the blocks of the plain way.
+    # Late entry and late start: half of the plain way, a third were neighbours not to share starts.
     tokens = effects.data.sizes["pos"]
-    assert record["actual"]["token_blocks"] < 0.4 * effects.n_cells * 3 * tokens
+    assert record["actual"]["token_blocks"] <= 0.5 * effects.n_cells * 3 * tokens
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.devices import onto
 from microtome.edits.base import Context, Edit, whole
 from microtome.errors import EditError
 from microtome.regions import Region
@@ -55,5 +56,5 @@ class Shuffle(Edit):
             torch.stack([torch.randperm(coordinates, generator=g) for _ in range(positions)])
             for g in context.generators(self.seed)
         ]
-        shuffled = flat.gather(2, torch.stack(orders).to(flat.device))
+        shuffled = flat.gather(2, onto(flat.device, torch.stack(orders)))
         return shuffled.reshape(by_position.shape).movedim(1, axis)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from microtome.devices import numbers
 from microtome.errors import ArchitectureError, listing
 from microtome.model.families import FAMILIES
 from microtome.model.families.family import Family, Tap
@@ -78,8 +79,7 @@ class Anatomy:
 
     def mlp_adds(self, hf: PreTrainedModel, layer: int, neurons: Tensor) -> Tensor:
         """``mlp_out`` of some ``mlp_post``: the down projection, and a norm where there is one."""
-        assert self.family.down_proj is not None, "a mixture of experts has no neurons of its own"
-        added = hf.get_submodule(self.family.down_proj.format(layer=layer))(neurons)
+        added = self.down_proj(hf, layer)(neurons)
         return self._added(hf, layer, added, self.family.mlp_norm, "mlp_out")
 
     def _added(
@@ -112,6 +112,12 @@ class Anatomy:
         module: nn.Module = hf.get_submodule(self.family.attention.format(layer=layer))
         return module
 
+    def down_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
+        """The module that multiplies a layer's neurons by W_out."""
+        assert self.family.down_proj is not None, "a mixture of experts has no neurons of its own"
+        module: nn.Module = hf.get_submodule(self.family.down_proj.format(layer=layer))
+        return module
+
     def mlp(self, hf: PreTrainedModel, layer: int) -> nn.Module | None:
         """The module of a layer that is the whole MLP; None where the block has no such one."""
         around = (self.family.down_proj or "").rpartition(".")[0]
@@ -134,9 +140,10 @@ class Anatomy:
         head = hf.get_output_embeddings()
         if columns is None:
             return self.family.logits(head(final), hf.config)
-        weight: Tensor = head.weight[list(columns)]
+        own = numbers(final.device, columns)
+        weight: Tensor = head.weight[own]
         bias = getattr(head, "bias", None)
-        bias = None if bias is None else bias[list(columns)]
+        bias = None if bias is None else bias[own]
         return self.family.logits(nn.functional.linear(final, weight, bias), hf.config)
 
     def resume(

@@ -90,7 +90,7 @@ class Model:
         given = Prompts.of(prompts)
         encoded = tuple(encode(prompt, self.tokenizer, limit, masked) for prompt in given)
         closed = next((one.tokens for one in encoded if one.tokens.added[-1]), None)
-        if closed is not None and self.anatomy.dims.causal:
+        if closed is not None and not masked:
             warnings.warn(_closing(closed), PromptWarning, stacklevel=2)
         return encoded
 

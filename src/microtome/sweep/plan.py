@@ -118,9 +118,9 @@ class Cells(Sequence[Cell]):
         return {name: self.points[chosen, 1 + n] for n, name in enumerate(self.stars)}
 
     @cached_property
-    def layer(self) -> Column:
-        """The first layer that each cell edits, ``[cell]``."""
-        return self._first("layer")
+    def entry(self) -> Column:
+        """The first block that each cell has to run, ``[cell]``; one past the last: none."""
+        return self._first("entry")
 
     @cached_property
     def position(self) -> Column:
@@ -211,8 +211,9 @@ def make_plan(
     cells = _cells(dims, encoded, reference, edits, ranges, varied)
     if not len(cells):
         raise SweepError(
-            f"No cell of {listing(edits)} exists: none of the addressed positions has a "
-            "counterpart in the donor. 'microtome plan' shows the alignment token by token."
+            f"No cell of {listing(edits)} exists: no token attends to a later one, and a position "
+            "without a counterpart in the donor cannot be patched. 'microtome plan' shows what is "
+            "aligned with what, token by token."
         )
     walks = choice.engine == "walk"
     cost = cost_of(dims, encoded, reference, cells, walks, budget, probes)

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.devices import onto
 from microtome.metrics import Reading
 from microtome.model.model import Model
 from microtome.prompts import Encoded
@@ -51,8 +53,7 @@ class Readout:
         """The metrics without edits."""
         for place, asked in self.places.items():
             for reading in asked:
-                value = self._unedited(place, reading)
-                self.into.clean[reading][self.prompt] = float(value)
+                self.into.store_clean(reading, self.prompt, self._unedited(place, reading))
 
     def measure(
         self,
@@ -67,11 +68,14 @@ class Readout:
         """
         model = self.model
         for place, asked in self.places.items():
-            if place < position:  # before anything was edited: the clean run, exactly
-                self._unreached(cells, place, asked)
-            else:
-                final = model.anatomy.final(model.hf, x[:, place - position])
-                self._read(cells, place, asked, final, rows)
+            reached = self.into.cells.position[cells] <= place
+            if not reached.all():  # before anything was edited: the clean run, exactly
+                self._unreached(cells[~reached], place, asked)
+            if reached.any():
+                own = x[:, place - position]
+                own = own if reached.all() else own[onto(x.device, np.flatnonzero(reached))]
+                final = model.anatomy.final(model.hf, own)
+                self._read(cells[reached], place, asked, final, rows)
 
     def _unreached(self, cells: Column, place: int, asked: Sequence[Reading]) -> None:
         for number in self._witnesses_of(cells):

@@ -122,8 +122,7 @@ def put_times(factor: float) -> Put:
     """The inverse of `times`; values that were left alone keep every bit."""
 
     def put(x: Tensor, values: Tensor, dims: Dimensions) -> None:
-        changed = values != x * factor
-        x[changed] = values[changed] / factor
+        x.copy_((values / factor).where(values != x * factor, x))
 
     return put
 
