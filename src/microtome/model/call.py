@@ -55,7 +55,7 @@ class Call:
         a mask is written out: where a block is given none, it takes its own first position for the
         first of all.
         """
-        found = {name: _from(name, y, position, len(x)) for name, y in self.arguments.items()}
+        found = self.whole(len(x), position)
         if plain and self.is_plainly_causal:
             found["attention_mask"] = None
         elif found.get("attention_mask") is None:
