@@ -64,9 +64,9 @@ class Call:
             found["attention_mask"] = seen.tril(position)[None, None]
         return found
 
-    def again(self, rows: int) -> dict[str, Any]:
-        """The arguments for whole texts, in so many rows."""
-        return {name: _from(name, y, 0, rows) for name, y in self.arguments.items()}
+    def whole(self, rows: int, position: int = 0) -> dict[str, Any]:
+        """The arguments as they were, from a position on, in so many rows."""
+        return {name: _from(name, y, position, rows) for name, y in self.arguments.items()}
 
     @cached_property
     def is_plainly_causal(self) -> bool:
