@@ -26,6 +26,7 @@ from microtome.errors import InertEditError, MicrotomeError
 from microtome.model.anatomy import Anatomy
 from microtome.model.call import Call, cache_name
 from microtome.model.families.family import Tap
+from microtome.model.placed import device_of
 from microtome.prompts import Tokens
 from microtome.regions import Column, Region, Regions
 from microtome.sites import POSITIONS, Site
@@ -321,7 +322,7 @@ def _keeper(piece: Piece, kept: dict[Place, Tensor], rows: slice = slice(None)) 
 
 def ids_of(texts: Sequence[Tokens], hf: PreTrainedModel) -> Int[Tensor, "text pos"]:
     """The token ids of texts of one length, on the model's device."""
-    return torch.tensor([tokens.ids for tokens in texts], device=hf.device)
+    return torch.tensor([tokens.ids for tokens in texts], device=device_of(hf))
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from microtome.errors import ArchitectureError, listing
 from microtome.model.families import FAMILIES
 from microtome.model.families.family import Family, Tap
+from microtome.model.placed import is_plain
 from microtome.sites import Dimensions, Site
 from microtome.sites import site as find_site
+
+HEAD_ROWS = 64
+"""How many rows go through an unembedding at a time whose weights cannot be read by themselves."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,9 @@ class Anatomy:
         head = hf.get_output_embeddings()
         if columns is None:
             return self.family.logits(head(final), hf.config)
+        if not is_plain(head):
+            parts = (head(part)[..., list(columns)] for part in torch.split(final, HEAD_ROWS))
+            return self.family.logits(torch.cat([*parts]), hf.config)
         weight: Tensor = head.weight[list(columns)]
         bias = getattr(head, "bias", None)
         bias = None if bias is None else bias[list(columns)]

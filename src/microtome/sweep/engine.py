@@ -155,7 +155,7 @@ class Walk:
         x = self.trace.final.new_empty(
             prompts, cells, length - batch.position, anatomy.dims.d_model
         )
-        proofs = torch.zeros(2, prompts, cells, dtype=torch.float64, device=hf.device)
+        proofs = torch.zeros(2, prompts, cells, dtype=torch.float64, device=x.device)
         seen = self.watch.unedited(rows, cells)
         entered = 0
         for layer in range(int(batch.layers[0]), anatomy.dims.n_layers):
@@ -173,7 +173,7 @@ class Walk:
                     out = self._block(layer, own.flatten(0, 1), own_prompts, batch.position)
                 x[tile.prompts, tile.cells] = out.view_as(own)
                 proof = proofs[:, tile.prompts, tile.cells]
-                proof += _proof(edits, own.shape[0] * own.shape[1], hf.device).view_as(proof)
+                proof += _proof(edits, own.shape[0] * own.shape[1], x.device).view_as(proof)
             self.into.work["token_blocks"] += prompts * entered * x.shape[2]
             told.append(self._progress(batch, layer, entered))
             self.tick(told[-1])
@@ -328,7 +328,7 @@ def _proof(edits: Sequence[Application], rows: int, device: torch.device) -> Flo
     for edit in edits:
         assert edit.changed is not None, "visits are proved"
         assert edit.squares is not None, "visits are proved"
-        own = torch.stack([edit.changed.double(), edit.squares])
+        own = torch.stack([edit.changed.double(), edit.squares]).to(device)
         proof.index_add_(1, torch.from_numpy(edit.rows).to(device), own)
     return proof
 

@@ -159,7 +159,7 @@ def sweep(
 
 def budget_of(model: Model, memory: int | None = None) -> Budget:
     """What a sweep on this model may use."""
-    kind = model.hf.device.type
+    kind = model.device.type
     tile = TILES.get(kind, TILES["cuda"])
     return Budget(DEFAULT_MEMORY if memory is None else memory, tile, model.dtype.itemsize)
 
