@@ -403,7 +403,7 @@ class _Front:
             assert edit.changed is not None, "visits are proved"
             assert edit.squares is not None, "visits are proved"
             assert edit.rows is not None, "a batch has rows"
-            own = torch.stack([edit.changed.double(), edit.squares])
+            own = torch.stack([edit.changed.double(), edit.squares]).to(proof.device)
             proof.index_add_(1, onto(proof.device, edit.rows), own)
         proofs += proof.view_as(proofs)
 
