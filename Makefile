@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: demo test lint types tests studies bench bench-quick clean
+.PHONY: demo test lint types tests families studies bench bench-quick clean
 
 demo: .venv/ready
 	$(BIN)/microtome sweep nano -o out/demo -e 'zero L*.z.h*' \
@@ -25,6 +25,10 @@ types: .venv/ready-to-test
 
 tests: .venv/ready-to-test
 	$(BIN)/pytest -n auto
+
+# docs/families.md, from what the tests of families measure.
+families: .venv/ready-to-test
+	$(BIN)/pytest -n auto tests/families --families-page=docs/families.md
 
 # The page is written where memory is above its limit too; the target then fails.
 # The other tools' requirements stay out of .venv. Leave the machine alone meanwhile: `bench` takes hours.

@@ -19,10 +19,26 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
 from microtome.model.model import Model
+from microtome.studies import Study
 
 # No deadline: a test never fails because the machine was busy. The same examples each time, so
 # that a red run can be repeated.
@@ -41,6 +57,10 @@ BERLIN = "Berlin is the capital of"  # 5 tokens
 PARIS = "Paris is the capital of"  # 5 tokens
 CAT = "The cat sat"  # 3 tokens
 LAYERS, HEADS, D_MODEL, POSITIONS = 3, 4, 32, 32
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--families-page", metavar="FILE", help="write what families measured here")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -114,6 +134,57 @@ def _of_its_size(model: Model, dtype: torch.dtype) -> Model:
 
 
 @pytest.fixture(scope="session")
+def wordpiece() -> PreTrainedTokenizerFast:
+    """An uncased WordPiece with [CLS], [SEP] and [MASK], in which a plural is two tokens."""
+    words = "pay no attention to that man behind the curtain in front of a dog sat on mat ##s ."
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: number for number, word in enumerate([*special, *words.split()])}
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    ends = [("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, **dict(zip(names, special, strict=True)))
+    assert len(fast) == 24
+    return fast
+
+
+@pytest.fixture(scope="session")
+def make_bert(wordpiece: PreTrainedTokenizerFast) -> Callable[..., BertForMaskedLM]:
+    """A random BERT, none of whose weights or biases is zero or one."""
+
+    def make(seed: int = 0, dtype: torch.dtype = torch.float32, **changes) -> BertForMaskedLM:
+        sizes = {
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": HEADS,
+            "hidden_size": D_MODEL,
+            "intermediate_size": 40,
+            "max_position_embeddings": POSITIONS,
+        }
+        hf = BertForMaskedLM(BertConfig(vocab_size=len(wordpiece), **{**sizes, **changes}))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weight in sorted(hf.named_parameters()):
+                noise = torch.randn(weight.shape, generator=generator)
+                norm = "LayerNorm.weight" in name
+                weight.copy_(noise * 0.3 + float(norm))
+        assert sum(weight.numel() for weight in hf.parameters()) < 40_000
+        return hf.to(dtype).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bert64(make_bert, wordpiece) -> Model:
+    """Three layers, four heads, d_model 32, float64."""
+    return mt.load(make_bert(dtype=torch.float64), tokenizer=wordpiece)
+
+
+@pytest.fixture(scope="session")
 def real_models() -> Path:
     """The folder of real weights and tokenizers that lies beside the checkout in CI."""
     folder = Path(__file__).parents[2] / "shared" / "models"
@@ -128,6 +199,12 @@ def gpt2_tokenizer(real_models: Path):
     if not (real_models / "gpt2-tokenizer").is_dir():
         pytest.skip("../shared/models/gpt2-tokenizer is not there")
     return AutoTokenizer.from_pretrained(real_models / "gpt2-tokenizer")
+
+
+@pytest.fixture(scope="session")
+def model_of(nano, bert64) -> Callable[[Study], Model]:
+    """A small model of the kind that a study is for."""
+    return lambda study: bert64 if study.masked else nano
 
 
 @pytest.fixture(scope="session")

@@ -254,12 +254,13 @@ def test_study_run_from_a_file_in_vietnamese(call, tmp_path):
 
 
 def test_study_run_all(call, tmp_path, monkeypatch):
-    chosen = {name: studies.STUDIES[name] for name in ("ioi-levels",)}
+    chosen = {name: studies.STUDIES[name] for name in ("ioi-levels", "noisy-bert")}
     monkeypatch.setattr(studies, "STUDIES", chosen)
     out = tmp_path / "results"
     code, shown, err = call("study", "run", "--all", "--model", "nano", "-o", str(out))
     assert code == 0
-    assert "[1/1] ioi-levels" in err
+    assert "[1/2] ioi-levels" in err
+    assert "noisy-bert is skipped: noisy-bert needs a masked-language model" in err
     assert str(out / "index.html") in shown.replace("\n", "")
     assert (out / "ioi-levels" / "report.html").exists()
 
@@ -286,7 +287,7 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["run", "nano", *BERLIN, "-e", "zero L0.resid_pots"], "Did you mean 'resid_post'?"),
         (["run", "nano", *BERLIN, "-e", "zreo L0.z"], "Did you mean 'zero'?"),
         (["run", "nano", *BERLIN, "-e", "zero L*.z"], "which only a sweep can walk"),
-        (["run", "nano", *BERLIN, "-e", "zero L0.pattern"], "not available yet"),
+        (["run", "nano", *BERLIN, "-e", "zero L0.pattern@0,1"], "attends to a later one"),
         (["run", "nano", *BERLIN, "-e", 'zero L0.z@"Paris"'], "'Paris' is not in the prompt"),
         (["run", "nano", "-p", " "], "empty"),
         (["run", "./nowhere", *BERLIN], "config.json"),

@@ -96,8 +96,8 @@ def test_equal_logits_share_the_better_rank(case):
     ("text", "name", "position"),
     [
         ("prob", "prob", 4),
-        (" prob@-1 ", "prob", 4),
-        ("prob@last", "prob", 4),
+        (" prob@-1 ", "prob@last", 4),
+        ("prob@last", "prob@last", 4),
         ("loss@3", "loss@3", 3),
         ("loss@-2", "loss@-2", 3),
         ("logit_diff@subject", "logit_diff@subject", 0),
@@ -125,7 +125,7 @@ def test_a_reading_has_a_name_and_a_position(tiny, text, name, position):
         ("prob(other)", ["'target' or 'contrast'"]),
         ("kl(contrast)", ["'target' or 'contrast'"]),
         ("logit_diff(contrast)", ["'target' or 'contrast'"]),
-        (["prob", "kl", "prob@-1"], ["given twice"]),
+        (["prob@last", "kl", "prob@-1"], ["given twice"]),
     ],
 )
 def test_a_metric_that_does_not_exist_says_what_does(text, says):

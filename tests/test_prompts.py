@@ -24,7 +24,7 @@ class TestPrompt:
         with pytest.raises(PromptError, match="donor is empty"):
             Prompt("a", donor=text)
 
-    @pytest.mark.parametrize("name", ["last", "two words", "1st", "", "a-b", 1])
+    @pytest.mark.parametrize("name", ["last", "mask", "two words", "1st", "", "a-b", 1])
     def test_a_role_that_an_address_could_not_name_is_refused(self, name):
         with pytest.raises(PromptError, match="cannot be the name of a role"):
             Prompt("a", roles={name: 0})

@@ -248,7 +248,7 @@ def parse(text: str) -> Address:
         places = [axis for axis in site.axes if axis in POSITIONS]
         for number, axis in enumerate(places):
             if number and reader.take(",") is None:
-                raise reader.wrong(f"{site.name} takes a pair of positions, query then key")
+                break  # of attention weights, a query alone means all its keys
             chosen[axis] = reader.selector("positions")
     if reader.rest:
         raise reader.wrong("unexpected text")
@@ -293,11 +293,6 @@ def layout(address: Address, dims: Dimensions, tokens: Tokens) -> Layout:
     >>> found.layers, found.indices
     ('layer', ((1,), (2,), (0, 1, 2, 3)))
     """
-    if address.site.name == "pattern":
-        raise AddressError(
-            f"{address}: the site 'pattern' is not available yet. What a head moves can be edited "
-            "at 'z', 'k' and 'v'."
-        )
     for lacking, why in dims.lacks:
         if address.site.name == lacking:
             raise AddressError(f"{address}: this model has no site {lacking!r}: {why}.")
@@ -309,7 +304,13 @@ def layout(address: Address, dims: Dimensions, tokens: Tokens) -> Layout:
 
     indices = tuple(map(chosen, address.site.axes, address.selectors))
     layers = None if address.layers is None else chosen("layer", address.layers)
-    return Layout(address.site, layers, indices)
+    found = Layout(address.site, layers, indices)
+    if dims.causal and found.is_ahead:
+        raise AddressError(
+            f"{address}: no token attends to a later one in this model, so these weights do not "
+            f"exist. Positions are the query's, then the key's: {tokens}"
+        )
+    return found
 
 
 def regions(address: Address, dims: Dimensions, tokens: Tokens) -> tuple[Region, ...]:

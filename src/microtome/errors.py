@@ -77,6 +77,10 @@ class StudyError(MicrotomeError, ValueError):
     """A study that does not exist or cannot run on the model at hand."""
 
 
+class OtherModelError(StudyError):
+    """A study that is for models of another kind: nothing is wrong with either."""
+
+
 class TextError(MicrotomeError, LookupError):
     """A text that no catalogue has, or that cannot be filled in."""
 

@@ -14,18 +14,21 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import overload
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from microtome.addresses import aligned_stars, counterpart, regions
+from microtome.devices import onto
 from microtome.edits import Context, Edit, Source
 from microtome.errors import EditError, PromptError
 from microtome.model.anatomy import Anatomy
 from microtome.prompts import Encoded, Tokens
 from microtome.regions import Column, Layout, Region, Regions
 from microtome.run import Piece, Place, Visit, forward, ids_of, index, record
+from microtome.sites import OF_HEADS, owner
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,22 @@ class Application:
 
     def visit(self) -> Visit:
         """The visit that makes the edit."""
-        return Visit((self.regions.site, self.regions.layer), self._act, writes=True)
+        site, rows = self.regions.site, self.rows
+        heads = None
+        if site.name in OF_HEADS:
+            rows = np.zeros(1, dtype=np.int64) if rows is None else rows
+            heads = rows, self.regions.columns[site.axes.index("head")]
+        return Visit((site, self.regions.layer), self._act, writes=True, heads=heads)
 
     def _act(self, view: Tensor) -> None:
-        where = index(self.regions, view.device, self.rows, self.start)
+        regions, chosen = self.regions, None
+        if self.edit.widens is not None:
+            axis = regions.site.axes.index(self.edit.widens)
+            chosen = onto(view.device, regions.columns[axis])
+            regions = regions.widened(self.edit.widens, view.shape[1 + axis])
+        where = index(regions, view.device, self.rows, self.start)
         before = view[where]
-        context = Context(self.regions.site.axes, self.keys, self.source)
+        context = Context(regions.site.axes, self.keys, self.source, chosen)
         after = self.edit.change(before, context)
         if after.shape != before.shape or after.dtype != before.dtype:
             raise EditError(
@@ -163,9 +176,12 @@ class Sources:
     ) -> None:
         self._hf, self._anatomy, self._reference = hf, anatomy, tuple(reference)
         self._wanted: dict[Tokens, dict[Place, tuple[int, int]]] = defaultdict(dict)
+        self._averaged: set[Tokens] = set()
         for edit, one in edits:
             for other in others_of(edit, one, self._reference):
                 self._want(self._there(edit, one, other), other)
+                if edit.source is Source.REFERENCE:
+                    self._averaged.add(other)
         self._held: dict[Tokens, Mapping[Place, Tensor]] = {}
         self._references: dict[Tokens, Mapping[Place, Tensor]] = {}
 
@@ -184,8 +200,7 @@ class Sources:
         layers: Iterable[int | None] = chosen if isinstance(chosen, tuple) else [None]
         if isinstance(chosen, str):
             layers = range(self._anatomy.dims.n_layers)
-        axis = found.site.axes.index("pos")
-        indices = found.indices[axis]
+        indices = found.indices[owner(found.site.axes)]
         first, last = (
             (0, len(other) - 1) if isinstance(indices, str) else (min(indices), max(indices))
         )
@@ -197,6 +212,11 @@ class Sources:
     def donors(self, encoded: Iterable[Encoded]) -> list[Tokens]:
         """The donors of some prompts that an edit asks for, each once."""
         return list({one.donor: None for one in encoded if one.donor in self._wanted})
+
+    def hold_references(self) -> None:
+        """Record the reference prompts that an edit asks for, which are otherwise when it does."""
+        for text in self._averaged - self._references.keys():
+            self._references.update(self._alone(text))
 
     def hold(self, texts: Sequence[Tokens], at_once: int) -> None:
         """Record donors, several of one length in a pass, and forget others."""
@@ -231,7 +251,9 @@ class Sources:
         spans = self._spans(texts)
         return {
             tokens: {
-                place: kept[place][n : n + 1].narrow(1, first - spans[place][0], last + 1 - first)
+                place: kept[place][n : n + 1].narrow(
+                    1 + owner(place[0].axes), first - spans[place][0], last + 1 - first
+                )
                 for place, (first, last) in self._wanted[tokens].items()
             }
             for n, tokens in enumerate(texts)
@@ -346,15 +368,26 @@ def _applications(
 ) -> list[Application]:
     applied = []
     for region in regions(edit.address, anatomy.dims, encoded.tokens):
-        edit.check(region)
+        edit.check(region, anatomy.dims.causal)
         where = Regions.of(region)
         source = sources.of(edit, region.layer, encoded)
         applied.append(Application(edit, where, Keys(where, [encoded.tokens]), source))
     return applied
 
 
+def no_number(where: str) -> str:
+    """The complaint about an edit whose result is infinite or NaN."""
+    return (
+        f"{where}: the values after the edit are not all finite numbers. A knockout of all that a "
+        "token attends to leaves nothing to share out; a large factor, or a function, may overflow."
+    )
+
+
 def _receipt(edit: Edit, group: Sequence[Application], prompt: int) -> Receipt:
     fired = [a for a in group if a.changed is not None and a.squares is not None]
+    norm = math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None))
+    if not math.isfinite(norm):
+        raise EditError(no_number(str(edit)))
     layers = (application.regions.layer for application in fired)
     return Receipt(
         edit=str(edit),
@@ -362,5 +395,5 @@ def _receipt(edit: Edit, group: Sequence[Application], prompt: int) -> Receipt:
         layers=tuple(layer for layer in layers if layer is not None),
         selected=sum(math.prod(application.regions.shape) for application in fired),
         changed=sum(int(a.changed) for a in fired if a.changed is not None),
-        norm=math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None)),
+        norm=norm,
     )

@@ -1,8 +1,8 @@
 """Metrics: numbers read off the logits of a cell; those inside the model are in `probes`.
 
 A metric is asked for by name, with the token that it is about and the position where it is read:
-``prob`` (the target's, after the last token), ``prob(contrast)``, ``loss@3``,
-``logit_diff@subject``.
+``prob`` (the target's, after the last token, or at the mask of a masked-language model's prompt),
+``prob(contrast)``, ``loss@3``, ``logit_diff@subject``.
 """
 
 from __future__ import annotations
@@ -140,24 +140,28 @@ TOKENS = ("target", "contrast")
 class Reading:
     """A metric as asked for: of which of a prompt's tokens, and after which position.
 
-    ``str(reading)`` is its canonical text and the variable's name in a result.
+    ``str(reading)`` is its canonical text and the variable's name in a result. ``at`` is None where
+    no position was given: then it is the prompt's own (`Tokens.reading`).
     """
 
     metric: Metric
     of: str
-    at: Address
+    at: Address | None
 
     def __str__(self) -> str:
         of = "" if self.of == "target" else f"({self.of})"
-        place = str(self.at.places[0])
-        return f"{self.metric.name}{of}" + ("" if place in ("-1", "last") else f"@{place}")
+        place = "" if self.at is None else f"@{self.at.places[0]}"
+        return f"{self.metric.name}{of}" + ("@last" if place == "@-1" else place)
 
     def position(self, encoded: Encoded, dims: Dimensions) -> int:
         """The one position of a prompt where this is read.
 
         Raises:
             AddressError: it is none or several.
+            PromptError: none was given, and the prompt has several masks.
         """
+        if self.at is None:
+            return encoded.tokens.reading
         [region] = regions(self.at, dims, encoded.tokens)
         if len(region.indices[0]) != 1:
             raise AddressError(f"{self}: a metric is read at one position, not at several.")
@@ -198,8 +202,8 @@ def readings(metrics: str | Iterable[str]) -> tuple[Reading | Probe, ...]:
     Raises:
         MetricError: a metric does not exist, or none or the same twice is given.
 
-    >>> [str(r) for r in readings(["prob", "prob(contrast)", "loss@last"])]
-    ['prob', 'prob(contrast)', 'loss']
+    >>> [str(r) for r in readings(["prob", "prob(contrast)", "loss@-1"])]
+    ['prob', 'prob(contrast)', 'loss@last']
     """
     found = tuple(map(_reading, [metrics] if isinstance(metrics, str) else metrics))
     if not found:
@@ -235,4 +239,5 @@ def _reading(text: str) -> Reading | Probe:
             f"{text!r}: in parentheses stands 'target' or 'contrast', for the metrics of one "
             "token (logit, prob, logprob, loss, rank)."
         )
-    return Reading(metric, of or "target", parse(f"logits@{(place or '-1').strip()}"))
+    at = None if place is None else parse(f"logits@{place.strip()}")
+    return Reading(metric, of or "target", at)

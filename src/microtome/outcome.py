@@ -71,13 +71,14 @@ class Run:
             [forward(self._hf, self._anatomy, ids_of([e.tokens], self._hf)) for e in self.encoded]
         )
 
-    def top(self, k: int = 10, prompt: int = 0, position: int = -1) -> pd.DataFrame:
-        """The k most probable next tokens, with edits and without.
+    def top(self, k: int = 10, prompt: int = 0, position: int | None = None) -> pd.DataFrame:
+        """The k most probable tokens that come next, or that fill the mask, with edits and without.
 
         Args:
             k: how many.
             prompt: index of the prompt.
-            position: after which token of that prompt; negative counts from its end.
+            position: after which token of that prompt (at which, in a masked-language model);
+                negative counts from its end. The last or the mask unless given.
 
         Returns:
             A row per token, the most probable first: ``token``, ``id``, ``logit``, ``prob``
@@ -85,11 +86,15 @@ class Run:
             ``clean_logit``, ``clean_prob``, ``clean_rank``.
 
         Raises:
-            PromptError: there is no such prompt or position.
+            PromptError: there is no such prompt or position; or no position is given, and the
+                prompt has several masks.
         """
         if not -len(self.encoded) <= prompt < len(self.encoded):
             raise PromptError(f"There is no prompt {prompt}; there are {len(self.encoded)}.")
-        length = len(self.encoded[prompt].tokens)
+        tokens = self.encoded[prompt].tokens
+        length = len(tokens)
+        if position is None:
+            position = tokens.reading
         if not -length <= position < length:
             raise PromptError(
                 f"Position {position} does not exist: the prompt has {length} tokens."
@@ -198,7 +203,8 @@ def _labelled(
             for row, (one, layers) in enumerate(zip(encoded, found, strict=True)):
                 names = [one.tokens.pieces[position] for position in layers[0].indices[number]]
                 pieces[row, : len(names)] = names
-            labelled = labelled.assign_coords(token=(("prompt", axis), pieces))
+            beside = "token" if axis == "pos" else f"{axis}_token"
+            labelled = labelled.assign_coords({beside: (("prompt", axis), pieces)})
     if address.layers is None:
         return labelled.isel(layer=0)
     labelled = labelled.assign_coords(layer=[region.layer for region in found[0]])

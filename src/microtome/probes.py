@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from microtome.addresses import Address, check, layout, parse, spans
+from microtome.devices import numbers
 from microtome.errors import AddressError, MetricError
 from microtome.prompts import Encoded
 from microtome.regions import Layout
@@ -231,9 +231,9 @@ class Placed:
             if axis in POSITIONS:
                 wanted = self._positions(found)
                 indices = [self.positions.index(position) for position in wanted]
-                values = values.index_select(number, torch.tensor(indices, device=values.device))
+                values = values.index_select(number, numbers(values.device, indices))
             elif not isinstance(chosen, str):
-                values = values.index_select(number, torch.tensor(chosen, device=values.device))
+                values = values.index_select(number, numbers(values.device, chosen))
             if isinstance(chosen, str):
                 starred.append((axis in POSITIONS, number))
         order = [number for _, number in sorted(starred)]

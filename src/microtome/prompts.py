@@ -21,6 +21,12 @@ from transformers import PreTrainedTokenizerBase
 
 from microtome.errors import PromptError, TokenError, did_you_mean, listing
 
+BUILT_IN = ("last", "mask")
+"""Roles that prompts have by themselves."""
+
+MASKS = ("[MASK]", "<mask>")
+"""How the tokenizers of masked-language models write their mask."""
+
 Place = str | int | tuple[str | int, str | int]
 """A role's place: a word, a position, or a pair of them, in the text and in the donor."""
 
@@ -32,10 +38,12 @@ class Prompt:
     Args:
         text: what the model reads.
         donor: the text whose activations `patch` puts into this one's run.
-        target: the token whose prediction is measured, with its leading space (``" Germany"``).
+        target: the token whose prediction is measured, with its leading space (``" Germany"``);
+            at a mask, which has its space in front of it, the space may be left out.
         contrast: the token that the target is compared with.
         roles: names of positions: ``{"subject": "Berlin"}`` makes ``@subject`` the last token of
-            that word. A pair gives the place in the text and in the donor. ``last`` is built in.
+            that word. A pair gives the place in the text and in the donor. ``last`` is built in,
+            and ``mask`` in a masked-language model.
 
     >>> Prompt("Berlin is the capital of", target=" Germany", contrast=" France").target
     ' Germany'
@@ -76,10 +84,10 @@ def _roles(given: object) -> dict[str, Place]:
             f"A prompt's roles are names with their places, {{'subject': 'Berlin'}}, not {given!r}."
         )
     for name in given:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or name == "last":
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or name in BUILT_IN:
             raise PromptError(
                 f"{name!r} cannot be the name of a role: use letters, digits and _, "
-                "and not 'last', which is always the last token."
+                "and not 'last' or 'mask', which are always the last token and the mask."
             )
     return {name: _place(name, place) for name, place in given.items()}
 
@@ -222,8 +230,9 @@ def prompt_of(row: Mapping[str, Any]) -> Prompt:
 class Tokens:
     """A text in one tokenizer's tokens: ids, what each reads as, and where it stands in the text.
 
-    ``offsets`` are character ranges [start, end) of the text; ``positions`` maps roles to places
-    in this text.
+    ``offsets`` are character ranges [start, end) of the text; ``places`` maps roles to places in
+    this text. ``mask`` is how a masked-language model's tokenizer writes its mask (empty for other
+    models), ``masks`` are the positions of masks.
     """
 
     text: str
@@ -231,6 +240,8 @@ class Tokens:
     pieces: tuple[str, ...]
     offsets: tuple[tuple[int, int], ...]
     places: Mapping[str, str | int] = field(default_factory=dict, hash=False)
+    mask: str = ""
+    masks: tuple[int, ...] = ()
 
     @classmethod
     def of_texts(cls, *pieces: str) -> Tokens:
@@ -314,8 +325,10 @@ class Tokens:
         """
         if name == "last":
             return len(self.ids) - 1
+        if name == "mask":
+            return self._masked()
         if name not in self.places:
-            known = ["last", *self.places]
+            known = [*(BUILT_IN if self.mask else ("last",)), *self.places]
             raise PromptError(
                 f"The prompt {self.text!r} has no role {name!r}; roles: {listing(known)}. "
                 f"A word is written in quotes: @{json.dumps(name)}.{did_you_mean(name, known)}"
@@ -328,6 +341,39 @@ class Tokens:
                 f"Role {name!r} is at position {place}, but {self.text!r} has {len(self)} tokens."
             )
         return place % len(self.ids)
+
+    @property
+    def predicted(self) -> tuple[int, ...]:
+        """The positions whose predictions are worth a look: the masks, or the last token."""
+        return self.masks or (len(self.ids) - 1,)
+
+    @property
+    def reading(self) -> int:
+        """The position whose prediction is measured: the mask's, in a prompt that has one, or the
+        last.
+
+        Raises:
+            PromptError: there are several masks.
+        """
+        return self._masked() if self.masks else len(self.ids) - 1
+
+    def _masked(self) -> int:
+        if len(self.masks) == 1:
+            return self.masks[0]
+        if self.masks:
+            raise PromptError(
+                f"The prompt {self.text!r} has {len(self.masks)} masks, at positions "
+                f"{listing(self.masks)}, and only where there is one is it clear which is meant: "
+                f"give the position, @{self.masks[0]}."
+            )
+        if self.mask:
+            raise PromptError(
+                f"The prompt {self.text!r} has no mask: write {self.mask} in the place of a word."
+            )
+        raise PromptError(
+            f"The prompt {self.text!r} has no mask, as this model predicts the next token: only "
+            "a masked-language model has the role 'mask'."
+        )
 
 
 @dataclass(frozen=True)
@@ -342,26 +388,40 @@ class Encoded:
 
 
 def encode(
-    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, n_positions: int | None = None
+    prompt: Prompt,
+    tokenizer: PreTrainedTokenizerBase,
+    n_positions: int | None = None,
+    masked: bool = False,
 ) -> Encoded:
-    """A prompt in the tokens of one tokenizer.
+    """A prompt in the tokens of one tokenizer, for a masked-language model where ``masked``.
 
     Raises:
-        PromptError: the text (or donor) is longer than ``n_positions`` tokens, or a role's place
-            is not in it.
+        PromptError: the text (or donor) is longer than ``n_positions`` tokens, a role's place is
+            not in it, or it has another tokenizer's mask.
         TokenError: the target or the contrast is not one token.
     """
     own = {name: p[0] if isinstance(p, tuple) else p for name, p in prompt.roles.items()}
-    tokens = _tokens(prompt.text, own, tokenizer, n_positions)
+    mask = str(tokenizer.mask_token or "") if masked else ""
+    tokens = _tokens(prompt.text, own, tokenizer, n_positions, mask)
     for role in prompt.roles:
         tokens.role(role)
     return Encoded(
         prompt=prompt,
         tokens=tokens,
         donor=_donor(prompt, tokens, tokenizer, n_positions),
-        target=None if prompt.target is None else token_id(prompt.target, tokenizer),
-        contrast=None if prompt.contrast is None else token_id(prompt.contrast, tokenizer),
+        target=None if prompt.target is None else _answer(prompt.target, tokens, tokenizer),
+        contrast=None if prompt.contrast is None else _answer(prompt.contrast, tokens, tokenizer),
     )
+
+
+def _answer(text: str, tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of a target; at a mask that stands behind a space, of the token with that space."""
+    before = tokens.text.partition(tokens.mask)[0] if tokens.masks else ""
+    if before[-1:].isspace() and not text[:1].isspace():
+        spaced = tokenizer(" " + text, add_special_tokens=False)["input_ids"]
+        if len(spaced) == 1 and spaced[0] != tokenizer.unk_token_id:
+            return int(spaced[0])
+    return token_id(text, tokenizer)
 
 
 def _donor(
@@ -374,7 +434,7 @@ def _donor(
     """
     if prompt.donor is None:
         return None
-    bare = _tokens(prompt.donor, {}, tokenizer, n_positions)
+    bare = _tokens(prompt.donor, {}, tokenizer, n_positions, tokens.mask)
     places: dict[str, str | int] = {}
     for role, place in prompt.roles.items():
         if isinstance(place, tuple):
@@ -389,6 +449,7 @@ def _tokens(
     places: Mapping[str, str | int],
     tokenizer: PreTrainedTokenizerBase,
     n_positions: int | None,
+    mask: str = "",
 ) -> Tokens:
     if not tokenizer.is_fast:
         raise PromptError(
@@ -406,7 +467,14 @@ def _tokens(
             f"The prompt has {len(ids)} tokens and the model takes {n_positions}: {text[:60]!r}…"
         )
     offsets = tuple((int(start), int(end)) for start, end in coded["offset_mapping"])
-    return Tokens(text, ids, tuple(piece(i, tokenizer) for i in ids), offsets, places)
+    masks = tuple(n for n, i in enumerate(ids) if mask and i == tokenizer.mask_token_id)
+    other = next((name for name in MASKS if mask and not masks and name in text), None)
+    if other is not None:
+        raise PromptError(
+            f"The prompt {text!r} has {other}, and this model's mask is {mask}: write that."
+        )
+    pieces = tuple(piece(i, tokenizer) for i in ids)
+    return Tokens(text, ids, pieces, offsets, places, mask, masks)
 
 
 def piece(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -418,9 +486,15 @@ def token_id(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
     """The id of a text that is exactly one token.
 
     Raises:
-        TokenError: it is none or several; the message shows how it splits, and a near miss.
+        TokenError: it is none or several, and the message shows how it splits, and a near miss; or
+            it is not in the vocabulary at all.
     """
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if ids == [tokenizer.unk_token_id] and text.strip() != tokenizer.unk_token:
+        raise TokenError(
+            f"{text!r} is not in the vocabulary: the tokenizer reads it as {tokenizer.unk_token}, "
+            "like every word that it does not know."
+        )
     if len(ids) == 1:
         return int(ids[0])
     split = listing(repr(piece(i, tokenizer)) for i in ids) or "nothing"

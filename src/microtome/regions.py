@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from microtome.sites import POSITIONS, Site
+from microtome.sites import Site, owner
 
 Column = np.ndarray[Any, np.dtype[np.int64]]
 """Whole numbers, one row per cell."""
@@ -41,6 +41,12 @@ class Region:
     def size(self) -> int:
         """How many values."""
         return math.prod(self.shape)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it has attention weights of a query for a later key."""
+        named = dict(zip(self.site.axes, self.indices, strict=True))
+        return "k_pos" in named and max(named["k_pos"]) > min(named["q_pos"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +95,13 @@ class Regions:
         """The shape of every one of them."""
         return tuple(column.shape[1] for column in self.columns)
 
+    def widened(self, axis: str, size: int) -> Regions:
+        """The same with all indices along an axis."""
+        number = self.site.axes.index(axis)
+        columns = list(self.columns)
+        columns[number] = np.arange(size)[None]
+        return replace(self, columns=tuple(columns))
+
     def __getitem__(self, cell: int) -> Region:
         """The region of one cell."""
         rows = (column[0 if len(column) == 1 else cell] for column in self.columns)
@@ -113,6 +126,13 @@ class Layout:
         """The shape of every region."""
         return tuple(1 if isinstance(chosen, str) else len(chosen) for chosen in self.indices)
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it is attention weights of queries for later keys, and nothing else."""
+        named = dict(zip(self.site.axes, self.indices, strict=True))
+        queries, keys = named.get("q_pos"), named.get("k_pos")
+        return isinstance(queries, tuple) and isinstance(keys, tuple) and max(queries) < min(keys)
+
     def regions(self, **stars: int) -> tuple[Region, ...]:
         """One region per layer, with numbers in the place of the stars."""
         indices = tuple(
@@ -136,14 +156,31 @@ class Layout:
         )
         return Regions(self.site, layer, cells, columns)
 
+    def attended(self, stars: Mapping[str, Column], cells: int, some_left: bool) -> Column:
+        """Which of some cells address attention weights that a causal model has, ``[cell]``.
+
+        A token does not attend to later ones. With ``some_left`` every query of a cell also has to
+        keep a key that is not addressed.
+        """
+        named = dict(zip(self.site.axes, self.at(None, stars, cells).columns, strict=True))
+        queries, keys = named["q_pos"][:, :, None], named["k_pos"][:, None, :]
+        addressed = (keys <= queries).sum(axis=2)
+        exists = (addressed > 0).any(axis=1)
+        if some_left:
+            exists &= (addressed <= queries[:, :, 0]).all(axis=1)
+        return np.broadcast_to(exists, cells)
+
     def layer(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first layer that each cell edits; 0 where the site is in none."""
         if isinstance(self.layers, str):
             return stars[self.layers]
         return np.full(cells, min(self.layers or (0,)))
 
+    def entry(self, stars: Mapping[str, Column], cells: int) -> Column:
+        """The first block that each cell has to run: what leaves a block enters the next one."""
+        return self.layer(stars, cells) + (self.site.name == "resid_post")
+
     def position(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first position whose values depend on each cell's edit."""
-        named = dict(zip(self.site.axes, self.indices, strict=True))
-        chosen = next(named[axis] for axis in POSITIONS if axis in named)
+        chosen = self.indices[owner(self.site.axes)]
         return stars[chosen] if isinstance(chosen, str) else np.full(cells, min(chosen))

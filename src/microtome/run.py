@@ -4,17 +4,17 @@ A pass is a list of visits. Each says at which site of which layer it wants to b
 that site's values as a view ``[batch, *axes]``: a reader copies what it keeps, a writer changes
 the view. Hooks exist inside a ``with`` block only. The module's weights, its own buffers and the
 user's hooks are never touched; a pass without writers is the Hugging Face module's own, bit for
-bit.
+bit. (But for layers whose attention weights are looked at: see `microtome.attention`.)
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from microtome.attention import in_the_open
+from microtome.branches import Branches, Heads, by_head
+from microtome.devices import numbers, onto
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.model.anatomy import Anatomy
 from microtome.model.call import Call, cache_name
@@ -29,8 +32,11 @@ from microtome.model.families.family import Tap
 from microtome.model.placed import device_of
 from microtome.prompts import Tokens
 from microtome.regions import Column, Region, Regions
-from microtome.sites import POSITIONS, Site
+from microtome.sites import OF_HEADS, OWNERS, Dimensions, Site, owner
 from microtome.sites import site as find_site
+
+BRANCHED = ("q", "k", "k_head", "v", "v_head", "pattern")
+"""Sites where a row of attention may have branches beside it."""
 
 Place = tuple[Site, int | None]
 """A site of a layer (None where the site is in no layer)."""
@@ -41,12 +47,14 @@ class Visit:
     """Something to do at one site of one layer, once, when the pass gets there.
 
     ``act`` receives the site's values as a view ``[batch, *axes]``; only where ``writes`` is true
-    may it change them.
+    may it change them. ``heads`` says which heads of which rows a writer changes, where that is not
+    all (`Branches` need to know).
     """
 
     place: Place
     act: Callable[[Tensor], None]
     writes: bool = False
+    heads: Heads | None = field(default=None, compare=False)
 
 
 # ----------------------------------------------------------------------------------- the hooks
@@ -61,43 +69,68 @@ def hooked(
     Visits are made in the order of the forward pass; at one place the writers come first, in the
     order given, and then the readers. Yields how often each visit was made.
     """
-    points: dict[tuple[str, str], list[tuple[Tap, Visit]]] = defaultdict(list)
-    for visit in sorted(visits, key=lambda v: (anatomy.order(*v.place), not v.writes)):
-        tap = anatomy.tap(*visit.place)
-        points[tap.module, tap.side].append((tap, visit))
+    dims = anatomy.dims
+    visits = sorted(visits, key=lambda v: (anatomy.order(*v.place), not v.writes))
+    branches = _branches(visits, dims)
+    points: dict[tuple[str, str, int | None], list[tuple[Tap, Visit]]] = defaultdict(list)
+    for visit in visits:
+        site, layer = visit.place
+        tap = anatomy.tap(site, layer)
+        branched = layer if site.name in BRANCHED and layer in branches else None
+        points[tap.module, tap.side, branched].append((tap, visit))
 
     made: Counter[Visit] = Counter()
     rows: list[torch.Size] = []  # batch and positions, noted where a block goes on without them
 
-    def see(stops: Sequence[tuple[Tap, Visit]], full: Tensor) -> Tensor:
+    def see(stops: Sequence[tuple[Tap, Visit]], branch: Branches | None, full: Tensor) -> Tensor:
         writes = any(visit.writes for _, visit in stops)
         in_place = any(tap.in_place for tap, _ in stops)
         full = full.clone() if writes and not in_place else full
         for tap, visit in stops:
-            whole = full.view(*rows[-1], -1) if tap.flat else full
-            view = tap.view(whole, anatomy.dims)
-            visit.act(view)
-            if visit.writes and tap.put is not None:
-                tap.put(whole, view, anatomy.dims)
             made[visit] += 1
+            if branch is not None:
+                branch.visit(tap, visit.place[0].name, visit.act, full)
+                continue
+            whole = full.view(*rows[-1], -1) if tap.flat else full
+            view = tap.view(whole, dims)
+            visit.act(by_head(view, dims) if visit.place[0].name in OF_HEADS else view)
+            if visit.writes and tap.put is not None:
+                tap.put(whole, view, dims)
         return full
 
     def note(full: Tensor) -> Tensor:
         rows[:] = [full.shape[:2]]
         return full
 
-    handles = []
-    try:
+    with ExitStack() as installed:
         if any(tap.flat for stops in points.values() for tap, _ in stops):
             blocks = (anatomy.block(hf, layer) for layer in range(anatomy.dims.n_layers))
-            handles += [_install(block, "input", note) for block in blocks]
-        for (path, side), stops in points.items():
-            module = hf.get_submodule(path)
-            handles.append(_install(module, side, partial(see, stops)))
+            for block in blocks:
+                installed.callback(_install(block, "input", note).remove)
+        for layer, branch in branches.items():
+            attention = anatomy.attention(hf, layer)
+            assert attention is not None, "heads that share keys are in a module of attention"
+            installed.callback(_install(attention, "input", branch.fork).remove)
+            installed.callback(_install(anatomy.out_proj(hf, layer), "input", branch.join).remove)
+        for (path, side, branched), stops in points.items():
+            own = None if branched is None else branches[branched]
+            module, look = hf.get_submodule(path), partial(see, stops, own)
+            if side == "weights":
+                looks_up, upcast = anatomy.family.looks_up, anatomy.family.upcast
+                installed.enter_context(in_the_open(module, look, looks_up, upcast))
+            else:
+                installed.callback(_install(module, side, look).remove)
         yield made
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def _branches(visits: Iterable[Visit], dims: Dimensions) -> dict[int, Branches]:
+    """The layers in which what single heads see is changed, with the branches that this takes."""
+    edited: dict[int, list[Heads | None]] = defaultdict(list)
+    for visit in visits:
+        site, layer = visit.place
+        if visit.writes and site.name in OF_HEADS and layer is not None:
+            edited[layer].append(visit.heads)
+    return {layer: Branches(dims, heads) for layer, heads in edited.items()}
 
 
 def _install(
@@ -201,12 +234,11 @@ def only_at(module: nn.Module, positions: Sequence[int]) -> Iterator[None]:
     def cut(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         nonlocal length
         length = args[0].shape[1]
-        return tuple(x[:, list(positions)] for x in args)
+        return tuple(x.index_select(1, numbers(x.device, positions)) for x in args)
 
     def spread(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         full = output.new_zeros(output.shape[0], length, *output.shape[2:])
-        full[:, list(positions)] = output
-        return full
+        return full.index_copy_(1, numbers(full.device, positions), output)
 
     handles = [module.register_forward_pre_hook(cut), module.register_forward_hook(spread)]
     try:
@@ -216,13 +248,18 @@ def only_at(module: nn.Module, positions: Sequence[int]) -> Iterator[None]:
             handle.remove()
 
 
+End = tuple[nn.Module, Literal["input", "output"]]
+"""Where a stretch of a block ends: before or after a module."""
+
+
 @contextmanager
 def once_for_alike(
-    attention: nn.Module, out_proj: nn.Module, prompts: int, apart: int, alike: int
+    begin: nn.Module, end: End, prompts: int, apart: int, alike: int
 ) -> Iterator[None]:
-    """Within this block, attention runs once for rows that are alike, up to its output projection.
+    """Within this block, what lies between two modules runs once for rows that are alike.
 
-    A batch has ``apart + alike`` rows for each prompt, of which the last ones are equal.
+    From the input of one module on; a batch has ``apart + alike`` rows for each prompt there, of
+    which the last ones are equal.
     """
 
     def fewer(x: Tensor) -> Tensor:
@@ -234,7 +271,7 @@ def once_for_alike(
         last = rows[:, apart:].expand(-1, alike, *x.shape[1:])
         return torch.cat([rows[:, :apart], last], dim=1).flatten(0, 1).contiguous()
 
-    handles = [_install(attention, "input", fewer), _install(out_proj, "input", more)]
+    handles = [_install(begin, "input", fewer), _install(*end, more)]
     try:
         yield
     finally:
@@ -256,12 +293,12 @@ def index(
     site = regions.site
     rank = len(site.axes)
     rows = np.zeros(1, dtype=np.int64) if rows is None else rows
-    parts = [torch.from_numpy(rows).to(device).view(-1, *[1] * rank)]
+    parts = [onto(device, rows).view(-1, *[1] * rank)]
     for number, (axis, column) in enumerate(zip(site.axes, regions.columns, strict=True)):
         shape = [len(column)] + [1] * rank
         shape[1 + number] = column.shape[1]
-        own = column - start if start and axis in POSITIONS else column
-        parts.append(torch.from_numpy(own).to(device).view(shape))
+        own = column - start if start and axis in OWNERS else column
+        parts.append(onto(device, own).view(shape))
     return tuple(parts)
 
 
@@ -281,7 +318,8 @@ class Piece:
 
     def of(self, view: Tensor) -> Tensor:
         """A copy of this piece of a site's values ``[batch, *axes]``."""
-        return view.narrow(1, self.first, self.last + 1 - self.first).clone()
+        axis = 1 + owner(self.place[0].axes)
+        return view.narrow(axis, self.first, self.last + 1 - self.first).clone()
 
 
 def record(
@@ -322,7 +360,7 @@ def _keeper(piece: Piece, kept: dict[Place, Tensor], rows: slice = slice(None)) 
 
 def ids_of(texts: Sequence[Tokens], hf: PreTrainedModel) -> Int[Tensor, "text pos"]:
     """The token ids of texts of one length, on the model's device."""
-    return torch.tensor([tokens.ids for tokens in texts], device=device_of(hf))
+    return onto(device_of(hf), np.array([tokens.ids for tokens in texts], dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -330,9 +368,11 @@ class Trace:
     """One clean pass of texts of one length, as much of it as is needed to go on from its middle.
 
     Attributes:
-        final: after the final norm, ``[text, pos, d_model]``: what the unembedding reads.
-        inputs: what entered each block, ``[text, pos, d_model]``, from position ``start`` on.
-        keys, values: of each block, ``[text, kv_head, pos, d_head]``, as attention saw them.
+        final: what the unembedding reads, ``[text, pos, d_model]``: mostly, after the final norm.
+        inputs: what entered each block, and last what left the last one, ``[text, pos, d_model]``,
+            from position ``start`` on.
+        keys, values: of each block, ``[text, kv_head, pos, d_head]``, as attention saw them; none
+            in an encoder, where no position stays as it was.
         calls: with what else each block was called.
         start: the first position of the inputs.
         kept: whole sites that were asked for, ``[text, *axes]``.
@@ -364,25 +404,32 @@ def trace(
     them only these pieces are recorded.
     """
     layers = range(anatomy.dims.n_layers)
-    entry = find_site("resid_pre")
+    stream = [(find_site("resid_pre"), layer) for layer in layers]
+    stream += [(find_site("resid_post"), layers[-1])]
     last = len(texts[0]) - 1
     inputs: dict[Place, Tensor] = {}
     kept: dict[Place, Tensor] = {}
     beside: dict[Place, Tensor] = {}
     own, others = slice(len(texts)), slice(len(texts), None)
-    visits = [_keeper(Piece((entry, layer), start, last), inputs, own) for layer in layers]
+    visits = [_keeper(Piece(place, start, last), inputs, own) for place in stream]
     visits += [_keeper(Piece(place, 0, last), kept, own) for place in dict.fromkeys(places)]
     visits += [_keeper(piece, beside, others) for piece in pieces]
+    end = find_site("resid_post"), layers[-1]
+    ended: dict[Place, Tensor] = {}
+    visits.append(_keeper(Piece(end, 0, last), ended, own))
     # Without a configuration it keeps all of them, in layers with a sliding window as well.
     cache = DynamicCache()
+    keeping = {cache_name(hf.base_model): cache, "use_cache": True} if anatomy.dims.causal else {}
     with quiet(hf), visited(hf, anatomy, visits), _calls(hf, anatomy) as calls:
-        ids, taken = ids_of([*texts, *riders], hf), {cache_name(hf.base_model): cache}
-        output = hf.base_model(input_ids=ids, use_cache=True, **taken)
+        hf.base_model(input_ids=ids_of([*texts, *riders], hf), **keeping)
+        final = anatomy.final(hf, ended[end])
+    for call in calls.values():
+        call.is_plainly_causal  # noqa: B018  (looked up now: later it would be waited for)
     return Trace(
-        final=output.last_hidden_state[own],
-        inputs=tuple(inputs[entry, layer] for layer in layers),
-        keys=tuple(cache.layers[layer].keys[own] for layer in layers),
-        values=tuple(cache.layers[layer].values[own] for layer in layers),
+        final=final,
+        inputs=tuple(inputs[place] for place in stream),
+        keys=tuple(layer.keys[own] for layer in cache.layers),
+        values=tuple(layer.values[own] for layer in cache.layers),
         calls=tuple(calls[layer] for layer in layers),
         start=start,
         kept=kept,

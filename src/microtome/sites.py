@@ -13,7 +13,7 @@ cell) is always the first axis of the tensor itself and is not listed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -27,6 +27,9 @@ LETTERS: Mapping[str, str] = MappingProxyType(
 POSITIONS = ("pos", "q_pos", "k_pos")
 """Axes that count tokens."""
 
+OWNERS = ("pos", "q_pos")
+"""Of these, the one that says which token a value belongs to: a weight is its query's."""
+
 
 def dimension(axis: str) -> str:
     """The name that a star on this axis gives to a dimension of the result.
@@ -35,6 +38,15 @@ def dimension(axis: str) -> str:
     ('d', 'kv_head')
     """
     return "d" if axis in ("d_model", "d_head") else axis
+
+
+def owner(axes: Sequence[str]) -> int:
+    """Which of a site's axes says to which token a value belongs.
+
+    >>> owner(("pos", "d_model")), owner(("head", "q_pos", "k_pos"))
+    (0, 1)
+    """
+    return next(number for number, axis in enumerate(axes) if axis in OWNERS)
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,9 @@ _TABLE = (
     Site("resid_pre", ("pos", "d_model"), "input of a block"),
     Site("q", ("pos", "head", "d_head"), "queries, before any rotary embedding"),
     Site("k", ("pos", "kv_head", "d_head"), "keys, before any rotary embedding"),
+    Site("k_head", ("pos", "head", "d_head"), "keys as each query head by itself sees them"),
     Site("v", ("pos", "kv_head", "d_head"), "values"),
+    Site("v_head", ("pos", "head", "d_head"), "values as each query head by itself sees them"),
     Site("pattern", ("head", "q_pos", "k_pos"), "attention weights after the softmax"),
     Site("z", ("pos", "head", "d_head"), "each head's output, before W_O mixes the heads"),
     Site("attn_out", ("pos", "d_model"), "what attention adds to the residual stream"),
@@ -71,6 +85,9 @@ _TABLE = (
 )
 SITES: Mapping[str, Site] = MappingProxyType({site.name: site for site in _TABLE})
 """Name → site, in the order of the forward pass."""
+
+OF_HEADS: Mapping[str, str] = MappingProxyType({"k_head": "k", "v_head": "v"})
+"""What one head sees of what its group shares → the site of the group."""
 
 ALIASES: Mapping[str, str] = MappingProxyType({"hidden": "resid_post"})
 

@@ -36,6 +36,7 @@ def arrays(elements) -> st.SearchStrategy:
 edits = st.one_of(
     st.builds(mt.zero, ADDRESSES),
     st.builds(mt.patch, ADDRESSES),
+    st.builds(mt.knockout, ADDRESSES),
     st.builds(mt.mean, ADDRESSES, over=st.sampled_from(["tensor", "positions", "prompts"])),
     st.builds(mt.scale, ADDRESSES, floats | st.integers(-9, 9)),
     st.builds(
@@ -63,7 +64,7 @@ def test_the_text_of_an_edit_parses_to_the_same_edit(edit):
 
 def test_every_operation_is_covered_by_the_property_above():
     assert set(OPERATIONS) == {
-        "zero", "mean", "scale", "noise", "patch", "replace", "add", "shuffle", "apply"
+        "zero", "mean", "scale", "noise", "patch", "replace", "add", "shuffle", "knockout", "apply"
     }  # fmt: skip
 
 
@@ -78,6 +79,7 @@ def test_every_operation_is_covered_by_the_property_above():
         (mt.noise("L0.z", how="add", seed=3), 'noise(how="add", seed=3) L0.z'),
         (mt.noise("L0.z", relative=True), "noise(relative=True) L0.z"),
         (mt.patch("L*.z.h*@-1"), "patch L*.z.h*@-1"),
+        (mt.knockout('L5.pattern.h3@-1,"Sam"'), 'knockout L5.pattern.h3@-1,"Sam"'),
         (mt.replace("L0.z", [1, 2.5]), "replace([1.0, 2.5]) L0.z"),
         (mt.add("L0.z", np.float32(0.5)), "add(0.5) L0.z"),
         (mt.add("L0.z", torch.tensor([1.0, -1.0])), "add([1.0, -1.0]) L0.z"),

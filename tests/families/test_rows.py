@@ -56,7 +56,7 @@ def wrong_taps(right: Anatomy) -> Iterator[Wrong]:
         whole_heads = right.dims.n_kv_heads if site in ("k", "v") else right.dims.n_heads
         if site in HEADED and whole_heads > 1:
             yield tapped(f"{site} turned", site, replace(tap, view=turned(tap.view), put=None))
-        if tap.in_place:
+        if tap.in_place and site != "pattern":  # what looks at weights gives them back: a copy does
             yield tapped(f"{site} not in place", site, replace(tap, in_place=False))
         if tap.flat:
             yield tapped(f"{site} not flat", site, replace(tap, flat=False))
@@ -70,14 +70,25 @@ def wrong_modules(right: Anatomy) -> Iterator[Wrong]:
         return Wrong(f"{changes}", replace(right, family=family), (words,))
 
     row = right.family
-    for name in ("blocks", "out_proj", "down_proj", "final_norm", "attn_norm", "mlp_norm"):
+    paths = ("blocks", "out_proj", "down_proj", "attn_norm", "mlp_norm", "mid_norm", "post_norm")
+    for name in paths:
         if getattr(row, name) is not None:
             yield other("nowhere", **{name: "nowhere"})
+    for number, step in enumerate(row.final):
+        before, after = row.final[:number], row.final[number + 1 :]
+        yield other("is not logits", final=before + after)
+        if isinstance(step, str):
+            yield other("nowhere", final=(*before, "nowhere", *after))
+    if row.mid_norm is not None:
+        yield other("attn_out is not resid_mid", mid_norm=None)
+        yield other("mlp_out is not resid_post", post_norm=None)
+        yield other("attn_out is not resid_mid", mid_norm=row.post_norm)
+        yield other("mlp_out is not resid_post", post_norm=row.mid_norm)
     if row.attn_norm is not None:
         yield other("adds is not attn_out", attn_norm=None)
         yield other("adds is not mlp_out", mlp_norm=None)
     yield other("is not logits", logits=lambda x, config: x * 1.01)
-    yield other("v@0 is not z@0", values=lambda x, config: x * 1.01)
+    yield other("pattern · v is not z", values=lambda x, config: x * 1.01)
 
 
 def wrong_sizes(right: Anatomy) -> Iterator[Wrong]:
@@ -97,6 +108,7 @@ def wrong_sizes(right: Anatomy) -> Iterator[Wrong]:
         {"d_head": half},
         {"d_model": dims.d_model // 2},
         {"d_vocab": dims.d_vocab // 2},
+        {"causal": not dims.causal},
     ]
     if right.family.down_proj is not None:
         changes.append({"d_mlp": dims.d_mlp // 2})

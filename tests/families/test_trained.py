@@ -19,6 +19,7 @@ MAPS = {
     "L*.z.h*": ("z", 8, 1),
     "L*.k.h*": ("k", 4, 1),
     "L*.v.h*": ("v", 4, 1),
+    "L*.pattern.h*": ("pattern", 8, 1),
     "L*.mlp_post.n*@-1": ("mlp_post", 172, 17),
     "L*.resid_post@*": ("resid_post", None, 3),
 }
@@ -29,7 +30,8 @@ def stories(real_models):
     folder = real_models / "stories260K"
     if not folder.is_dir():
         pytest.skip("../shared/models/stories260K is not there")
-    return mt.load(folder, dtype="float64", device="cpu")
+    # Its attention written out, so that the oracle can get at the weights.
+    return mt.load(folder, dtype="float64", device="cpu", attn_implementation="eager")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,8 @@ def test_maps_agree_with_hand_written_hooks(stories, prompt, address):
         if units is None:
             positions, chosen = [unit], list(range(values.shape[1]))
         index = [positions, chosen, *(list(range(n)) for n in values.shape[2:])]
+        if site == "pattern":
+            index = [[unit], *(list(range(n)) for n in values.shape[1:])]
         change = Change(site, layer, index, lambda x: 0 * x)
         logits = by_hand.run(stories.hf, hand, one.tokens.ids, [change], SHAPE).logits[-1]
         wanted = float(logits[one.target] - logits[one.contrast])

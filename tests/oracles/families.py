@@ -4,7 +4,8 @@ Nothing of microtome is used: module names are written out again here, with the 
 in a projection counted by a formula. Sites are tapped elsewhere than in the package where a module
 allows it: neurons at the activation function, what attention adds at the attention module or as a
 difference, the residual stream between attention and MLP not at all: the rest of the block is
-computed again from it.
+computed again from it. Attention weights are what `softmax` gives inside a layer's attention, in a
+model with ``attention="eager"``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -52,6 +54,8 @@ class ByHand:
         attn_out, mlp_out: module whose output is added to the residual stream.
         neurons: module, and whether they are its input or its output; None where there are none.
         rest: a block's output, from the residual stream before the MLP; None if parallel.
+        attention: the module that computes attention weights, if it is not the one around ``z``.
+        middle: that stream, from the sum of what enters the block and what attention adds.
         kv_heads: how many key heads.
         adds_residual: what ``attn_out`` and ``mlp_out`` give has the residual stream in it already.
         factor: what is given is multiplied by this when it is added.
@@ -69,6 +73,8 @@ class ByHand:
     mlp_out: str
     neurons: tuple[str, str] | None
     rest: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] | None
+    middle: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] = lambda block, x: x
+    attention: str = ""
     kv_heads: int = 4
     adds_residual: bool = False
     factor: float = 1.0
@@ -167,6 +173,19 @@ def _llama(model: str, config: Mapping[str, Any], **changes: Any) -> ByHand:
     return ByHand(model, config, **{**given, **changes})
 
 
+_BERT = {
+    "q": ("attention.self.query", plain),
+    "k": ("attention.self.key", plain),
+    "v": ("attention.self.value", plain),
+    "z": "attention.output.dense",
+    "attn_out": "attention.output.dropout",
+    "mlp_out": "output.dropout",
+    "neurons": ("intermediate", "output"),
+    "rest": lambda block, x: block.output(block.intermediate(x), x),
+    "middle": lambda block, x: block.attention.output.LayerNorm(x),
+    "attention": "attention.self",
+}
+_ENCODER = {**_PLAIN, "intermediate_size": 40, "max_position_embeddings": 64}
 _NEOX = {
     "blocks": "gpt_neox.layers",
     "q": ("attention.query_key_value", every_third(0)),
@@ -385,7 +404,48 @@ FAMILIES: Mapping[str, ByHand] = {
         rest=_llama_rest,
         **_FALCON,
     ),
+    "bert": ByHand("BertForMaskedLM", _ENCODER, blocks="bert.encoder.layer", **_BERT),
+    "roberta": ByHand("RobertaForMaskedLM", _ENCODER, blocks="roberta.encoder.layer", **_BERT),
+    "distilbert": ByHand(
+        "DistilBertForMaskedLM",
+        {"dim": D_MODEL, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": 40},
+        blocks="distilbert.transformer.layer",
+        q=("attention.q_lin", plain),
+        k=("attention.k_lin", plain),
+        v=("attention.v_lin", plain),
+        z="attention.out_lin",
+        attn_out="attention",
+        mlp_out="ffn.dropout",
+        neurons=("ffn.activation", "output"),
+        rest=lambda block, x: block.output_layer_norm(block.ffn(x) + x),
+        middle=lambda block, x: block.sa_layer_norm(x),
+    ),
+    "modernbert": ByHand(
+        "ModernBertForMaskedLM",
+        {
+            **_ENCODER,
+            "cls_token_id": 0,
+            "sep_token_id": 0,
+            "local_attention": 4,
+            "global_attn_every_n_layers": 3,
+            "mlp_bias": True,
+            "norm_bias": True,
+        },
+        blocks="model.layers",
+        q=("attn.Wqkv", plain),
+        k=("attn.Wqkv", after_queries),
+        v=("attn.Wqkv", after_keys),
+        z="attn.Wo",
+        attn_out="attn",
+        mlp_out="mlp",
+        neurons=("mlp.drop", "output"),
+        rest=lambda block, x: x + block.mlp(block.mlp_norm(x)),
+        rounding=1e-6,
+    ),
 }
+"""Family, and a variant where it has several → its model and its sites."""
+
+ENCODERS = ("bert", "roberta", "distilbert", "modernbert")
 
 
 def make(
@@ -406,7 +466,7 @@ def make(
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for path, weight in sorted(hf.named_parameters()):
-            norm = path.endswith("weight") and ("norm" in path or ".ln_" in path)
+            norm = path.endswith("weight") and ("norm" in path.lower() or ".ln_" in path)
             noise = torch.randn(weight.shape, generator=generator)
             weight.copy_(noise * 0.25 + float(norm))
     assert sum(weight.numel() for weight in hf.parameters()) < 120_000
@@ -481,7 +541,7 @@ def run(
             if hand.rest is not None:
                 start = torch.from_numpy(found.seen["resid_pre", layer])[None]
                 middle = start + torch.from_numpy(found.seen["attn_out", layer])[None]
-                middle = at("resid_mid", layer, middle)
+                middle = at("resid_mid", layer, hand.middle(module, middle))
                 # With the residual stream changed, the MLP runs again; its own hooks fire again.
                 given = hand.rest(module, middle)
             given = at("resid_post", layer, given)
@@ -489,9 +549,27 @@ def run(
 
         return hook
 
+    softmax, attending = torch.nn.functional.softmax, []
+
+    def weights(*args, **kwargs):
+        given = softmax(*args, **kwargs)
+        if not attending:
+            return given
+        array = given[0].to(hf.dtype).numpy().copy()
+        for change in changes:
+            if (change.site, change.layer) == ("pattern", attending[-1]):
+                where = np.ix_(*change.index)
+                array[where] = change.op(array[where])
+        found.seen["pattern", attending[-1]] = array
+        return torch.from_numpy(array)[None]
+
     handles = []
     try:
         for n, module in enumerate(hf.get_submodule(hand.blocks)):
+            part = module.get_submodule(hand.attention or hand.z.rpartition(".")[0])
+            begin, end = (lambda *_, n=n: attending.append(n)), (lambda *_: attending.clear())
+            handles.append(part.register_forward_pre_hook(begin))
+            handles.append(part.register_forward_hook(end))
             handles.append(module.register_forward_pre_hook(before(n, "resid_pre")))
             fused: dict[str, dict[str, Columns]] = {}
             for site in ("q", "k", "v"):
@@ -513,7 +591,7 @@ def run(
                 else:
                     handles.append(part.register_forward_hook(after(n, "mlp_post")))
             handles.append(module.register_forward_hook(block(n)))
-        with torch.no_grad():
+        with torch.no_grad(), mock.patch.object(torch.nn.functional, "softmax", weights):
             found.logits = at("logits", None, hf(torch.tensor([list(ids)])).logits)[0]
     finally:
         for handle in handles:

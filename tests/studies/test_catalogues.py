@@ -34,6 +34,14 @@ PROMPTS: dict[str, list[dict[str, Any]]] = {
         {"text": f"{city} is the capital of", "target": land, "contrast": " Spain"}
         for city, land in (("Berlin", " Germany"), ("Paris", " France"), ("Rome", " Italy"))
     ],
+    "masks": [
+        {"text": f"That dog sat [MASK] {place}", "target": target}
+        for place, target in (
+            ("the mat", "on"),
+            ("the curtain", "behind"),
+            ("front of a man", "in"),
+        )
+    ],
     "pizza": [
         {
             "text": f"Peanut {other} and {topping} taste great on {dish}",
@@ -54,6 +62,8 @@ OF_OTHER_MODELS = {
 
 
 def prompts_of(name: str) -> list[dict[str, Any]]:
+    if name == "noisy-bert":
+        return PROMPTS["masks"]
     if name == "pineapple-pizza":
         return PROMPTS["pizza"]
     return PROMPTS["ioi" if name.startswith("ioi") else "facts"]
@@ -87,7 +97,7 @@ def test_every_verdict_has_its_words(lang, verdict):
 
 
 @pytest.fixture(scope="module")
-def used(nano):
+def used(model_of):
     """Every text that a study asks for, on one prompt and on three, in both languages."""
 
     def asked(name: str) -> set[str]:
@@ -103,8 +113,9 @@ def used(nano):
         spied: list[Texts] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Study, "texts", watched)
-            studies.run(name, model=nano)
-            studies.run(name, model=nano, lang="vi", prompts=prompts_of(name))
+            model = model_of(STUDIES[name])
+            studies.run(name, model=model)
+            studies.run(name, model=model, lang="vi", prompts=prompts_of(name))
         return {key for texts in spied for key in texts.used}
 
     return asked
@@ -132,8 +143,9 @@ def test_every_parameter_and_claim_has_its_texts(name):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_vietnamese_report_is_vietnamese(name, nano, tmp_path):
-    done = studies.run(name, model=nano, out=tmp_path / "out", lang="vi")
+def test_the_vietnamese_report_is_vietnamese(name, model_of, tmp_path):
+    model = model_of(STUDIES[name])
+    done = studies.run(name, model=model, out=tmp_path / "out", lang="vi")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert '<html lang="vi">' in page
     assert "Các khẳng định" in page

@@ -13,7 +13,7 @@ from pydantic import Field
 import microtome as mt
 from microtome import studies
 from microtome.edits import as_edits
-from microtome.errors import MetricError, StudyError
+from microtome.errors import MetricError, OtherModelError, StudyError
 from microtome.sites import Dimensions
 from microtome.studies import STUDIES, again, cost
 from microtome.studies.checkpoints import CHECKPOINTS
@@ -255,23 +255,27 @@ def test_many_prompts_are_told_one_by_one_with_means_and_intervals(several):
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=list(STUDIES))
-def test_the_published_tokens_are_gpt2s_own(study, gpt2_tokenizer):
+def test_the_published_tokens_are_the_checkpoints_own(study, gpt2_tokenizer, wordpiece):
+    """BERT's tokenizer is not here; one with these words makes the same of them."""
     published = study.published.as_prompt()
+    tokenizer = wordpiece if study.masked else gpt2_tokenizer
     for text, tokens in ((published.text, study.tokens), (published.donor, study.donor_tokens)):
-        pieces = [gpt2_tokenizer.decode([i]) for i in gpt2_tokenizer(text or "")["input_ids"]]
-        assert "|".join(pieces) == tokens
+        ids = tokenizer(text)["input_ids"] if text else []
+        assert "|".join(tokenizer.decode([i]) for i in ids) == tokens
     for word in (published.target, published.contrast):
-        assert word is None or len(gpt2_tokenizer(word)["input_ids"]) == 1
+        ids = tokenizer(word or "", add_special_tokens=False)["input_ids"]
+        assert word is None or len(ids) == 1
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=list(STUDIES))
-def test_the_predicted_cost_is_that_of_the_plan(study, nano, monkeypatch):
-    """On nano, whose weights are here: the prediction from dimensions equals the real plan."""
-    [encoded] = nano.encode(study.published.as_prompt())
-    dims = nano.anatomy.dims
-    fitted, _ = study.published.fit(study.name, "nano", dims, CHECKPOINTS[study.published.model])
+def test_the_predicted_cost_is_that_of_the_plan(study, model_of, monkeypatch):
+    """On a model whose weights are here: the prediction from dimensions equals the real plan."""
+    model = model_of(study)
+    [encoded] = model.encode(study.published.as_prompt())
+    dims = model.anatomy.dims
+    fitted, _ = study.published.fit(study.name, "here", dims, CHECKPOINTS[study.published.model])
     monkeypatch.setattr(type(study), "published", fitted)
-    monkeypatch.setattr(cost, "CHECKPOINTS", {study.published.model: nano.anatomy.dims})
+    monkeypatch.setattr(cost, "CHECKPOINTS", {study.published.model: dims})
     monkeypatch.setattr(
         cost,
         "_tokens",
@@ -279,7 +283,7 @@ def test_the_predicted_cost_is_that_of_the_plan(study, nano, monkeypatch):
     )
     predicted = studies.predict(study)
     plans = [
-        plan_of(nano, [encoded], as_edits(sweep.edits), sweep.over, [encoded])
+        plan_of(model, [encoded], as_edits(sweep.edits), sweep.over, [encoded])
         for sweep in study.sweeps(study.published).values()
     ]
     assert predicted.cells == sum(len(plan.cells) for plan in plans)
@@ -296,6 +300,7 @@ def test_cells_as_published():
     assert cells["replace-activations"] == 4
     assert cells["cosine-ripple"] == 24 * 16
     assert cells["pineapple-pizza"] == 720
+    assert cells["noisy-bert"] == 2 * 24 * 10
 
 
 # ---------------------------------------------------------------------------------- all at once
@@ -313,6 +318,28 @@ def test_all_studies_and_an_index(nano, tmp_path):
         assert (tmp_path / "out" / name / "report.html").exists()
     assert page.count("data:image/png;base64,") == 2
     assert told[0] == "[1/2] ioi-levels"
+
+
+def test_a_study_for_models_of_another_kind_is_skipped_and_the_index_says_so(nano, tmp_path):
+    told: list[str] = []
+    chosen = [STUDIES["noisy-bert"], STUDIES["head-ablation"]]
+    done = studies.run_all(chosen, nano, tmp_path / "out", tell=told.append)
+    assert isinstance(done["noisy-bert"], OtherModelError)
+    assert isinstance(done["head-ablation"], studies.Result)
+    why = "noisy-bert needs a masked-language model, and nano predicts the next token"
+    assert any(line.startswith(f"noisy-bert is skipped: {why}") for line in told)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert why in page
+    assert "Skipped: for models of another kind" in page
+    assert "Did not run" not in page
+
+
+@pytest.mark.parametrize(
+    "study", [s for s in STUDIES.values() if not s.masked], ids=lambda s: s.name
+)
+def test_a_study_of_the_next_token_refuses_a_masked_language_model(study, bert64):
+    with pytest.raises(OtherModelError, match=f"{study.name} asks for the next token"):
+        studies.run(study.name, bert64)
 
 
 def test_an_index_of_failures_is_written_too(tiny, tmp_path):

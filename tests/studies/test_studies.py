@@ -28,7 +28,8 @@ def test_claims_are_judged_on_the_published_checkpoint_and_parameters_alone(stud
     published = study.published
     for name in (published.model, *study.also_on):
         assert study.comparable(Loaded(name), published)
-        assert study.comparable(Loaded(f"openai-community/{name}"), published)
+        owner = "google-bert" if study.masked else "openai-community"
+        assert study.comparable(Loaded(f"{owner}/{name}"), published)
         assert study.comparable(Loaded(name), study.parameters(lang="vi"))
     assert not study.comparable(Loaded("nano"), published)
     for change in ({"prompt": "Paris is the capital of"}, {"prompts": ["Berlin is"]}):
@@ -84,7 +85,7 @@ def test_over_several_prompts_a_claim_holds_if_it_does_on_each(last, verdict):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(STUDIES))
+@pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if not study.masked])
 def test_it_runs_on_a_directory_with_gpt2s_own_tokenizer(name, gpt2_tokenizer, tmp_path):
     """Loading, tokens and report as on the published checkpoints, with small random weights."""
     config = GPT2Config(n_layer=3, n_head=4, n_embd=32, n_positions=64)

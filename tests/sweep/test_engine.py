@@ -7,7 +7,7 @@ import torch
 
 import microtome as mt
 from microtome.edits import OPERATIONS
-from microtome.errors import SweepError, VerificationError
+from microtome.errors import EditError, SweepError, VerificationError
 from microtome.metrics import readings
 from microtome.model.anatomy import Anatomy
 from microtome.sweep import engine, prefix
@@ -70,11 +70,13 @@ PLACES = (
     "L*.resid_post",
 )
 POSITIONS = ("", "@-1", "@{2,4}", "@giver")
+OF_WEIGHTS = (*EDITS, "knockout")
 
 
 def test_the_table_of_edits_is_whole():
     """A new operation has to be added to the table above, or walk nowhere (`apply`)."""
-    assert {text.split("(")[0] for text in EDITS} | {"apply"} == set(OPERATIONS)
+    tried = {text.split("(")[0] for text in (*EDITS, *OF_WEIGHTS)}
+    assert tried | {"apply"} == set(OPERATIONS)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -87,14 +89,38 @@ def test_the_walk_equals_the_reference_path(tiny64, operation, place):
         if "positions" in operation and position in ("@-1", "@giver"):
             continue  # refused: a mean over one position
         text = f"{operation} {place}{position}"
-        walked, slow = (
-            mt.sweep(tiny64, prompts, text, metrics=METRICS, engine=name, verify=1)
-            for name in ("walk", "reference")
-        )
-        assert walked.provenance["engine"]["name"] == "walk"
-        for name in (*walked.metrics, *RECEIPTS):
-            gap = abs(walked.data[name] - slow.data[name]).max()
-            assert float(gap) < 1e-9, f"{text}: {name} differs by {float(gap)}"
+        same_on_both_paths(tiny64, prompts, text)
+
+
+@pytest.mark.parametrize("place", [".h*@-1,:", ".h1@3:,:3", "@{3,-1},{0,giver}", ".h2@*,*"])
+@pytest.mark.parametrize("operation", OF_WEIGHTS)
+def test_attention_weights_walk_too(tiny64, operation, place):
+    text = f"{operation} L*.pattern{place}"
+    if refused(operation, place):
+        with pytest.raises(EditError):
+            mt.sweep(tiny64, JOHN, text, metrics=["kl"])
+        return
+    same_on_both_paths(tiny64, [JOHN, SWAPPED], text)
+
+
+def refused(operation: str, place: str) -> bool:
+    """A mean over one query, or of one weight; all that a token attends to, knocked out."""
+    if place == ".h2@*,*":
+        return operation.startswith(('mean(over="t', 'mean(over="po', "shuffle", "noise(std"))
+    if place == ".h*@-1,:":
+        return "positions" in operation or operation == "knockout"
+    return False
+
+
+def same_on_both_paths(model, prompts, edits):
+    walked, slow = (
+        mt.sweep(model, prompts, edits, metrics=METRICS, engine=name, verify=1)
+        for name in ("walk", "reference")
+    )
+    assert walked.provenance["engine"]["name"] == "walk"
+    for name in (*walked.metrics, *RECEIPTS):
+        gap = abs(walked.data[name] - slow.data[name]).max()
+        assert float(gap) < 1e-9, f"{edits}: {name} differs by {float(gap)}"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +135,7 @@ def test_the_walk_equals_the_reference_path(tiny64, operation, place):
         ["zero L:.z"],
         ["scale(0.5) L1:.resid_post@*"],
         ["replace(1) embed@2", "scale(3) L0.resid_pre@2"],
+        ["zero L1.pattern.h0@-1,0", "scale(2) L1.v.h0@1", "knockout L2.pattern.h*@4,{1,2}"],
     ],
     ids=lambda edits: "; ".join(edits),
 )
@@ -265,9 +292,9 @@ def test_the_plan_predicts_the_work(tiny64):
     effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
     record = effects.provenance
     assert record["predicted"]["token_blocks"] == record["actual"]["token_blocks"] > 0
-    # Late entry and late start: about a third of the blocks of the plain way.
+    # Late entry and late start: half of the plain way, a third were neighbours not to share starts.
     tokens = effects.data.sizes["pos"]
-    assert record["actual"]["token_blocks"] < 0.4 * effects.n_cells * 3 * tokens
+    assert record["actual"]["token_blocks"] <= 0.5 * effects.n_cells * 3 * tokens
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,19 @@ def test_no_tensor_is_touched(monkeypatch):
     assert plan.cost.flops > 0
 
 
+def test_attention_to_later_tokens_is_no_cell():
+    plan = planned("zero L*.pattern.h*@*,*", (encoded("a", " b", " c"),))
+    pairs = {tuple(cell.index[3:]) for cell in plan.cells}
+    assert pairs == {(q, k) for q in range(3) for k in range(q + 1)}
+    assert plan.shape[3:] == (3, 3)
+
+
+def test_a_knockout_that_would_leave_a_token_nothing_is_no_cell():
+    plan = planned("knockout L0.pattern.h0@*,*", (encoded("a", " b", " c"),))
+    assert (0, 0) not in {tuple(cell.index[1:]) for cell in plan.cells}
+    assert len(plan.cells) == 5
+
+
 def test_a_larger_question_costs_more():
     small, large = planned("zero L*.z"), planned("zero L*.z.h*")
     assert (small.cost.flops, small.cost.passes) < (large.cost.flops, large.cost.passes)
@@ -127,7 +140,15 @@ def test_a_larger_question_costs_more():
         ("scale(2) L0.z", {"over": {"factor": ["a"]}}, EditError, "finite number"),
         ("zero L2.z", {}, AddressError, "layer 2 does not exist"),
         ("zero L*.z@3", {}, AddressError, "pos 3 does not exist"),
-        ("zero L*.pattern.h*", {}, AddressError, "not available yet"),
+        ("zero L*.pattern.h*@0,1", {}, AddressError, "no token attends to a later one"),
+        ("add(1) L*.pattern.h*@0", {}, EditError, "takes in attention to later tokens"),
+        (
+            "knockout L*.pattern.h*@{0,1},0",
+            {},
+            EditError,
+            "the token at position 0 attends to is left",
+        ),
+        ("knockout L*.z.h*", {}, EditError, "of attention weights"),
         ("patch L*.z", {}, PromptError, "donor"),
         ("mean(over='positions') L*.z@*", {}, EditError, "mean over one position"),
     ],

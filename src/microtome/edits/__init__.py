@@ -8,6 +8,7 @@ from types import MappingProxyType
 from microtome.edits.add import Add
 from microtome.edits.apply import Apply
 from microtome.edits.base import Context, Edit, Source
+from microtome.edits.knockout import Knockout
 from microtome.edits.mean import Mean
 from microtome.edits.noise import Noise
 from microtome.edits.patch import Patch
@@ -20,13 +21,13 @@ from microtome.edits.zero import Zero
 OPERATIONS: Mapping[str, type[Edit]] = MappingProxyType(
     {
         operation.name: operation
-        for operation in (Zero, Mean, Scale, Noise, Patch, Replace, Add, Shuffle, Apply)
+        for operation in (Zero, Mean, Scale, Noise, Patch, Replace, Add, Shuffle, Knockout, Apply)
     }
 )
 """Name → operation."""
 
 zero, mean, noise, patch = Zero, Mean, Noise, Patch
-replace, add, shuffle, apply = Replace, Add, Shuffle, Apply
+replace, add, shuffle, knockout, apply = Replace, Add, Shuffle, Knockout, Apply
 
 
 def edit(text: str) -> Edit:
@@ -58,6 +59,7 @@ __all__ = [
     "Apply",
     "Context",
     "Edit",
+    "Knockout",
     "Mean",
     "Noise",
     "Patch",
@@ -70,6 +72,7 @@ __all__ = [
     "apply",
     "as_edits",
     "edit",
+    "knockout",
     "mean",
     "noise",
     "patch",

@@ -11,6 +11,7 @@ from torch import Tensor
 from microtome.edits.base import Context, Edit
 from microtome.edits.values import Values
 from microtome.regions import Region
+from microtome.sites import OWNERS
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Add(Edit):
         super().__post_init__()
         object.__setattr__(self, "vector", Values.of(self.vector))
 
-    def check(self, region: Region) -> None:
+    def check(self, region: Region, causal: bool = True) -> None:
         """The vector must fit the features, or the region."""
+        super().check(region, causal)
         per_position, squeezed = self._shapes(region.shape, region.site.axes)
         self.vector.fit(region.shape, self, per_position, squeezed)
 
@@ -49,12 +51,12 @@ class Add(Edit):
         vector = self.vector.like(values)
         if self.vector.shape not in ((), shape):
             at_each = [
-                1 if axis == "pos" else n for n, axis in zip(shape, context.axes, strict=True)
+                1 if axis in OWNERS else n for n, axis in zip(shape, context.axes, strict=True)
             ]
             vector = vector.reshape(at_each)
         return values + vector
 
     @staticmethod
     def _shapes(shape: tuple[int, ...], axes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-        per_position = tuple(n for n, axis in zip(shape, axes, strict=True) if axis != "pos")
+        per_position = tuple(n for n, axis in zip(shape, axes, strict=True) if axis not in OWNERS)
         return per_position, tuple(n for n in per_position if n > 1)

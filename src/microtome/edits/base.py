@@ -38,11 +38,13 @@ class Context:
         axes: the names of the values' axes after the first, such as ``("pos", "d_model")``.
         keys: per cell, a text that names its region and prompt: the root of its random numbers.
         source: what `Edit.source` asks for, at the same region; ``[cell, *region]`` or None.
+        chosen: per cell, the addressed indices along the axis that `Edit.widens`, ``[cell, n]``.
     """
 
     axes: tuple[str, ...]
     keys: Sequence[str]
     source: Tensor | None = None
+    chosen: Tensor | None = None
 
     def generators(self, seed: int) -> list[torch.Generator]:
         """One random generator per cell.
@@ -66,6 +68,9 @@ class Edit(ABC):
     """
 
     name: ClassVar[str]
+
+    widens: ClassVar[str | None] = None
+    """An axis along which `change` is given all values, not the addressed ones alone."""
 
     address: Address
 
@@ -94,6 +99,15 @@ class Edit(ABC):
         """
         return True
 
+    @property
+    def keeps_zeros(self) -> bool:
+        """Whether 0 stays 0.
+
+        Attention to later tokens does not exist in a causal model. An address may take it in (a
+        head's whole pattern) where the edit leaves its zeros alone.
+        """
+        return False
+
     @abstractmethod
     def change(
         self, values: Float[Tensor, " cell *region"], context: Context
@@ -104,8 +118,16 @@ class Edit(ABC):
         changed together.
         """
 
-    def check(self, region: Region) -> None:  # noqa: B027  (most edits fit everywhere)
-        """Raise `EditError` if this edit cannot do anything on such a region."""
+    def check(self, region: Region, causal: bool = True) -> None:
+        """Raise `EditError` if this edit cannot be made on such a region.
+
+        ``causal`` says that the model's tokens do not attend to later ones.
+        """
+        if causal and region.looks_ahead and not self.keeps_zeros:
+            raise EditError(
+                f"{self} takes in attention to later tokens, which does not exist in this model. "
+                "Address keys that come before the query, as in L5.pattern.h3@-1,:."
+            )
 
     @classmethod
     def parameters(cls) -> tuple[Field[Any], ...]:
@@ -173,8 +195,3 @@ def one_of(value: str, options: tuple[str, ...], what: str) -> str:
         choices = " | ".join(map(repr, options))
         raise EditError(f"{what} must be {choices}, not {value!r}.")
     return value
-
-
-def features(axes: tuple[str, ...]) -> tuple[int, ...]:
-    """Which axes of ``[cell, *region]`` are not positions."""
-    return tuple(n for n, axis in enumerate(axes, 1) if axis != "pos")

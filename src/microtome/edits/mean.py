@@ -11,6 +11,7 @@ from torch import Tensor
 from microtome.edits.base import Context, Edit, Source, one_of
 from microtome.errors import EditError
 from microtome.regions import Region
+from microtome.sites import owner
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,15 @@ class Mean(Edit):
         """The reference prompts where the mean is over prompts."""
         return Source.REFERENCE if self.over == "prompts" else Source.NOTHING
 
-    def check(self, region: Region) -> None:
+    @property
+    def keeps_zeros(self) -> bool:
+        """Over prompts: where this one has zeros by its shape, the others have them too."""
+        return self.over == "prompts"
+
+    def check(self, region: Region, causal: bool = True) -> None:
         """A mean of one value would change nothing."""
-        positions = region.shape[region.site.axes.index("pos")]
+        super().check(region, causal)
+        positions = region.shape[owner(region.site.axes)]
         if self.over == "positions" and positions == 1:
             raise EditError(
                 f"{self}: the mean over one position is the value itself. Address several "
@@ -61,5 +68,5 @@ class Mean(Edit):
             return context.source
         axes = tuple(range(1, values.ndim))
         if self.over == "positions":
-            axes = (1 + context.axes.index("pos"),)
+            axes = (1 + owner(context.axes),)
         return values.mean(dim=axes, keepdim=True).expand_as(values)

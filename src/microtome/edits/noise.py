@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.devices import onto
 from microtome.edits.base import Context, Edit, number, one_of, whole
 from microtome.errors import EditError
 from microtome.regions import Region
@@ -49,8 +50,9 @@ class Noise(Edit):
             raise EditError(f"noise(relative=…) must be True or False, not {given!r}.")
         one_of(self.how, ("replace", "add"), "noise(how=…)")
 
-    def check(self, region: Region) -> None:
+    def check(self, region: Region, causal: bool = True) -> None:
         """Relative noise needs values with a spread."""
+        super().check(region, causal)
         if self.relative and region.size == 1:
             raise EditError(f"{self}: a single value has no standard deviation to be relative to.")
 
@@ -62,7 +64,7 @@ class Noise(Edit):
             torch.randn(values.shape[1:], generator=generator, dtype=torch.float64)
             for generator in context.generators(self.seed)
         ]
-        noise = torch.stack(drawn).to(values) * self.std + self.mean
+        noise = onto(values.device, torch.stack(drawn)).to(values.dtype) * self.std + self.mean
         if self.relative:
             noise = noise * values.std(dim=tuple(range(1, values.ndim)), keepdim=True)
         return noise if self.how == "replace" else values + noise

@@ -46,6 +46,11 @@ class Patch(Edit):
         return Source.DONOR
 
     @property
+    def keeps_zeros(self) -> bool:
+        """Where the recipient has zeros by its shape, the donor has them too."""
+        return True
+
+    @property
     def alignment(self) -> str:
         """As asked."""
         return self.align

@@ -32,8 +32,9 @@ class Replace(Edit):
         super().__post_init__()
         object.__setattr__(self, "value", Values.of(self.value))
 
-    def check(self, region: Region) -> None:
+    def check(self, region: Region, causal: bool = True) -> None:
         """An array must have the region's shape."""
+        super().check(region, causal)
         self.value.fit(region.shape, self)
 
     def change(

@@ -30,6 +30,11 @@ class Scale(Edit):
         super().__post_init__()
         object.__setattr__(self, "factor", number(self.factor, "scale's factor"))
 
+    @property
+    def keeps_zeros(self) -> bool:
+        """A multiple of 0 is 0."""
+        return True
+
     def change(
         self, values: Float[Tensor, " cell *region"], context: Context
     ) -> Float[Tensor, " cell *region"]:

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.devices import onto
 from microtome.edits.base import Context, Edit, whole
 from microtome.errors import EditError
 from microtome.regions import Region
+from microtome.sites import owner
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,23 @@ class Shuffle(Edit):
         super().__post_init__()
         object.__setattr__(self, "seed", whole(self.seed, "shuffle's seed"))
 
-    def check(self, region: Region) -> None:
+    def check(self, region: Region, causal: bool = True) -> None:
         """One coordinate has no order to lose."""
-        if region.size == region.shape[region.site.axes.index("pos")]:
+        super().check(region, causal)
+        if region.size == region.shape[owner(region.site.axes)]:
             raise EditError(f"{self}: one coordinate at a position cannot be shuffled.")
 
     def change(
         self, values: Float[Tensor, " cell *region"], context: Context
     ) -> Float[Tensor, " cell *region"]:
         """The same values, elsewhere."""
-        by_position = values.movedim(1 + context.axes.index("pos"), 1)
+        axis = 1 + owner(context.axes)
+        by_position = values.movedim(axis, 1)
         flat = by_position.flatten(2)
         positions, coordinates = flat.shape[1:]
         orders = [
             torch.stack([torch.randperm(coordinates, generator=g) for _ in range(positions)])
             for g in context.generators(self.seed)
         ]
-        shuffled = flat.gather(2, torch.stack(orders).to(flat.device))
-        return shuffled.reshape(by_position.shape).movedim(1, 1 + context.axes.index("pos"))
+        shuffled = flat.gather(2, onto(flat.device, torch.stack(orders)))
+        return shuffled.reshape(by_position.shape).movedim(1, axis)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from microtome.devices import onto
 from microtome.errors import EditError
 
 
@@ -55,7 +56,7 @@ class Values:
 
     def like(self, x: Tensor) -> Float[Tensor, ...]:
         """These values as a tensor of x's type, on its device."""
-        return torch.from_numpy(self.array.copy()).to(device=x.device, dtype=x.dtype)
+        return onto(x.device, self.array.copy()).to(x.dtype)
 
     def fit(self, shape: tuple[int, ...], edit: object, *also: tuple[int, ...]) -> None:
         """Raise `EditError` unless this is one number or has one of the given shapes."""

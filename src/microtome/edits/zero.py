@@ -25,6 +25,11 @@ class Zero(Edit):
 
     name: ClassVar[str] = "zero"
 
+    @property
+    def keeps_zeros(self) -> bool:
+        """It makes nothing else."""
+        return True
+
     def change(
         self, values: Float[Tensor, " cell *region"], context: Context
     ) -> Float[Tensor, " cell *region"]:

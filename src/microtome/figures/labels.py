@@ -10,8 +10,6 @@ from typing import Any
 
 import xarray as xr
 
-from microtome.sites import POSITIONS
-
 MOST_TICKS = 24
 MOST_TOKENS = 64
 DECADES = 100.0
@@ -66,7 +64,7 @@ class Axis:
         """The axis of a dimension of labelled data."""
         size = array.sizes[name]
         values = array[name].values.tolist() if name in array.coords else range(size)
-        beside = "token" if name in POSITIONS else f"{name}_token"
+        beside = "token" if name == "pos" else f"{name}_token"
         return cls(name, tuple(values), _tokens(array, beside, size))
 
     @property

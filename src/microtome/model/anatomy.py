@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from microtome.devices import numbers
 from microtome.errors import ArchitectureError, listing
 from microtome.model.families import FAMILIES
 from microtome.model.families.family import Family, Tap
 from microtome.model.placed import is_plain
-from microtome.sites import Dimensions, Site
-from microtome.sites import site as find_site
+from microtome.sites import OF_HEADS, SITES, Dimensions, Site
+
+UNSHARED = "no two heads share one, so that '{}' is the same"
 
 HEAD_ROWS = 64
 """How many rows go through an unembedding at a time whose weights cannot be read by themselves."""
@@ -40,7 +42,7 @@ class Anatomy:
         if hf.get_output_embeddings() is None:
             raise ArchitectureError(
                 f"{type(hf).__name__} has no language-model head, so there are no logits to "
-                "measure. Load it with AutoModelForCausalLM."
+                f"measure. Load it with {family.auto.__name__}."
             )
         return cls.by(family, hf.config)
 
@@ -52,16 +54,22 @@ class Anatomy:
             ArchitectureError: the configuration asks for blocks of a shape that the row is not of.
         """
         fitted = family.fits(family, config)
-        return cls(fitted, replace(fitted.dimensions(config), lacks=fitted.lacks))
+        dims = replace(fitted.dimensions(config), causal=fitted.causal, lacks=fitted.lacks)
+        if dims.n_kv_heads == dims.n_heads:
+            own = tuple((site, UNSHARED.format(of)) for site, of in OF_HEADS.items())
+            dims = replace(dims, lacks=(*dims.lacks, *own))
+        return cls(fitted, dims)
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """The sites that the model has, in the order of the forward pass."""
-        return tuple(find_site(name) for name in self.family.taps)
+        lacking = {name for name, _ in self.dims.lacks}
+        has = {*self.family.taps, *OF_HEADS} - lacking
+        return tuple(site for name, site in SITES.items() if name in has)
 
     def tap(self, site: Site, layer: int | None) -> Tap:
         """Where a site of a layer lives; its module path is whole."""
-        tap = self.family.taps[site.name]
+        tap = self.family.taps[OF_HEADS.get(site.name, site.name)]
         return replace(tap, module=tap.module.format(layer=layer))
 
     def block(self, hf: PreTrainedModel, layer: int) -> nn.Module:
@@ -76,56 +84,74 @@ class Anatomy:
 
     def mlp_adds(self, hf: PreTrainedModel, layer: int, neurons: Tensor) -> Tensor:
         """``mlp_out`` of some ``mlp_post``: the down projection, and a norm where there is one."""
-        assert self.family.down_proj is not None, "a mixture of experts has no neurons of its own"
-        added = hf.get_submodule(self.family.down_proj.format(layer=layer))(neurons)
+        added = self.down_proj(hf, layer)(neurons)
         return self._added(hf, layer, added, self.family.mlp_norm, "mlp_out")
 
     def _added(
         self, hf: PreTrainedModel, layer: int, added: Tensor, norm: str | None, site: str
     ) -> Tensor:
-        if norm is not None:
-            added = hf.get_submodule(norm.format(layer=layer))(added)
-        return self.family.taps[site].view(added, self.dims)
+        return self.family.taps[site].view(self._through(hf, layer, norm, added), self.dims)
+
+    def middle(self, hf: PreTrainedModel, layer: int, total: Tensor) -> Tensor:
+        """``resid_mid`` of ``resid_pre + attn_out``: their sum, or a norm of it."""
+        return self._through(hf, layer, self.family.mid_norm, total)
+
+    def after(self, hf: PreTrainedModel, layer: int, total: Tensor) -> Tensor:
+        """``resid_post`` of the residual stream before the MLP and ``mlp_out``, likewise."""
+        return self._through(hf, layer, self.family.post_norm, total)
+
+    @staticmethod
+    def _through(hf: PreTrainedModel, layer: int, norm: str | None, x: Tensor) -> Tensor:
+        if norm is None:
+            return x
+        normed: Tensor = hf.get_submodule(norm.format(layer=layer))(x)
+        return normed
 
     def out_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """The module that multiplies a layer's ``z`` by W_O."""
         module: nn.Module = hf.get_submodule(self.family.out_proj.format(layer=layer))
         return module
 
-    def attention(self, hf: PreTrainedModel, layer: int) -> nn.Module | None:
-        """The module of a layer that is its attention; None where the block has no such one."""
-        return self._around(hf, layer, self.family.out_proj)
+    def attention(self, hf: PreTrainedModel, layer: int) -> nn.Module:
+        """The module of a layer that is its attention."""
+        module: nn.Module = hf.get_submodule(self.family.attention.format(layer=layer))
+        return module
+
+    def down_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
+        """The module that multiplies a layer's neurons by W_out."""
+        assert self.family.down_proj is not None, "a mixture of experts has no neurons of its own"
+        module: nn.Module = hf.get_submodule(self.family.down_proj.format(layer=layer))
+        return module
 
     def mlp(self, hf: PreTrainedModel, layer: int) -> nn.Module | None:
         """The module of a layer that is the whole MLP; None where the block has no such one."""
-        return self._around(hf, layer, self.family.down_proj or "")
-
-    def _around(self, hf: PreTrainedModel, layer: int, path: str) -> nn.Module | None:
-        """The module around another, unless that is the block itself."""
-        around = path.rpartition(".")[0]
+        around = (self.family.down_proj or "").rpartition(".")[0]
         if around in ("", self.family.blocks + ".{layer}"):
             return None
         module: nn.Module = hf.get_submodule(around.format(layer=layer))
         return module
 
-    def final_norm(self, hf: PreTrainedModel) -> nn.Module:
-        """The norm between the last block and the unembedding."""
-        module: nn.Module = hf.get_submodule(self.family.final_norm)
-        return module
+    def final(self, hf: PreTrainedModel, x: Tensor) -> Tensor:
+        """What the unembedding reads, of the last block's output ``[…, d_model]``."""
+        for step in self.family.final:
+            act = hf.get_submodule(step) if isinstance(step, str) else step
+            x = act(x)
+        return x
 
     def unembed(
         self, hf: PreTrainedModel, final: Tensor, columns: Sequence[int] | None = None
     ) -> Tensor:
-        """Logits ``[…, vocab]``, or of a few tokens, of what the final norm gave."""
+        """Logits ``[…, vocab]``, or of a few tokens, of what `final` gave."""
         head = hf.get_output_embeddings()
         if columns is None:
             return self.family.logits(head(final), hf.config)
+        own = numbers(final.device, columns)
         if not is_plain(head):
-            parts = (head(part)[..., list(columns)] for part in torch.split(final, HEAD_ROWS))
+            parts = (head(part)[..., own] for part in torch.split(final, HEAD_ROWS))
             return self.family.logits(torch.cat([*parts]), hf.config)
-        weight: Tensor = head.weight[list(columns)]
+        weight: Tensor = head.weight[own]
         bias = getattr(head, "bias", None)
-        bias = None if bias is None else bias[list(columns)]
+        bias = None if bias is None else bias[own]
         return self.family.logits(nn.functional.linear(final, weight, bias), hf.config)
 
     def resume(
@@ -144,7 +170,7 @@ class Anatomy:
 
         Sites of no layer come where they are: before the first block, after the last.
         """
-        names = list(self.family.taps)
+        names = list(SITES)
         if layer is None:
             layer = -1 if site.name == "embed" else self.dims.n_layers
         return layer, names.index(site.name)

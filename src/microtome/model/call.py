@@ -64,6 +64,10 @@ class Call:
             found["attention_mask"] = seen.tril(position)[None, None]
         return found
 
+    def again(self, rows: int) -> dict[str, Any]:
+        """The arguments for whole texts, in so many rows."""
+        return {name: _from(name, y, 0, rows) for name, y in self.arguments.items()}
+
     @cached_property
     def is_plainly_causal(self) -> bool:
         """Whether every position sees itself and all before: there is no mask, or a triangle."""

@@ -13,7 +13,6 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,6 +20,7 @@ from transformers import (
 
 from microtome.errors import LoadError, listing
 from microtome.model.anatomy import Anatomy, family_of
+from microtome.model.families.family import Family
 from microtome.model.model import Model
 from microtome.model.probe import probe
 
@@ -76,7 +76,7 @@ def load(
         )
     place, kind = _device(device), _dtype(dtype)
     source = _source(where, revision, hf)
-    _check_there(where, source)
+    row = _check_there(where, source)
     options = {
         "use_safetensors": True,
         **hf,
@@ -87,7 +87,7 @@ def load(
         "output_loading_info": True,
     }
     try:
-        module, report = AutoModelForCausalLM.from_pretrained(where, **options)
+        module, report = row.auto.from_pretrained(where, **options)
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(where, **source)
     except _WRONG_FILE as error:
@@ -156,7 +156,7 @@ def _hub_answers(where: str, revision: str | None, token: str | bool | None) -> 
     return True
 
 
-def _check_there(where: str, source: dict[str, Any]) -> None:
+def _check_there(where: str, source: dict[str, Any]) -> Family:
     """Find the configuration, and refuse an unknown architecture before any weights are read."""
     if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
         raise LoadError(f"The directory {where} has no config.json. {_advice(where)}")
@@ -172,7 +172,7 @@ def _check_there(where: str, source: dict[str, Any]) -> None:
             f"Wanted first: config.json of {where}. {_advice(where)}"
         ) from error
     row = family_of(config, f"{where} holds")
-    row.fits(row, config)
+    return row.fits(row, config)
 
 
 def _check_complete(name: str, where: str, report: dict[str, Any]) -> None:

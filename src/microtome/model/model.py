@@ -18,6 +18,7 @@ from microtome.errors import PromptWarning
 from microtome.model.anatomy import Anatomy
 from microtome.model.placed import device_of, weights
 from microtome.prompts import Encoded, Prompt, Prompts, Tokens, encode
+from microtome.sites import POSITIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +87,11 @@ class Model:
             PromptError: a prompt is too long; a role is not in it.
             TokenError: a target or contrast is not one token.
         """
-        limit = self.anatomy.dims.n_positions
-        encoded = tuple(encode(prompt, self.tokenizer, limit) for prompt in Prompts.of(prompts))
+        limit, masked = self.anatomy.dims.n_positions, not self.anatomy.dims.causal
+        given = Prompts.of(prompts)
+        encoded = tuple(encode(prompt, self.tokenizer, limit, masked) for prompt in given)
         closed = next((one.tokens for one in encoded if one.tokens.added[-1]), None)
-        if closed is not None and self.anatomy.dims.causal:
+        if closed is not None and not masked:
             warnings.warn(_closing(closed), PromptWarning, stacklevel=2)
         return encoded
 
@@ -106,7 +108,7 @@ class Model:
                 "layers": self.anatomy.dims.n_layers if site.layered else None,
                 "axes": ", ".join(site.axes),
                 "sizes": ", ".join(
-                    "pos" if axis == "pos" else str(self.anatomy.dims.size(axis))
+                    axis if axis in POSITIONS else str(self.anatomy.dims.size(axis))
                     for axis in site.axes
                 ),
                 "what it is": site.about,

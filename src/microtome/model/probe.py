@@ -1,10 +1,11 @@
 """The load-time probe: proof that a model computes what its family's row says.
 
-On a few random tokens, in one pass for each site and three more:
+On a few random tokens, in one pass for each site and four more:
 
-- every site is there, with its shape, and hooks without edits change no bit of the output;
+- every site is there, with its shape, and hooks without edits change no bit of the output; showing
+  attention weights changes it by rounding;
 - each site is what the row's other sites make of it: sums of the residual stream, projections,
-  the values that the first position sees, the unembedding;
+  values mixed by attention weights that sum to 1, the unembedding;
 - each site is live: an edit of it changes the logits, and all those relations but its own still
   hold, so the edit is where the model goes on from; an edit of q, k or v leaves the other two;
 - heads are where they should be: half of one query or key, changed, moves the z of its own heads,
@@ -13,7 +14,7 @@ On a few random tokens, in one pass for each site and three more:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ from microtome.errors import MicrotomeError, ProbeError
 from microtome.model.anatomy import Anatomy
 from microtome.model.placed import device_of
 from microtome.run import Place, Visit, forward
-from microtome.sites import Site
+from microtome.sites import POSITIONS, Site
 from microtome.sites import site as find_site
 
 TOKENS = 6
@@ -48,7 +49,7 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
         _expect(blocks == anatomy.dims.n_layers, f"there are {blocks} blocks")
         clean = _activations(hf, anatomy, ids)
         _check_shapes(anatomy, clean)
-        _check_untouched(hf, ids, clean)
+        _check_untouched(hf, anatomy, ids, clean)
         _check_relations(hf, anatomy, clean)
         for site in anatomy.sites:
             _check_edit(hf, anatomy, ids, site, clean)
@@ -56,14 +57,18 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
     except ProbeError:
         raise
     # What a wrong path or a wrong size leads to, in the model's code or in ours.
-    except (MicrotomeError, AttributeError, IndexError, RuntimeError, TypeError) as error:
+    except (MicrotomeError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         raise ProbeError(
             f"{type(hf).__name__} cannot be tapped as its family says: {error}"
         ) from error
 
 
 def _activations(
-    hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, edits: tuple[Visit, ...] = ()
+    hf: PreTrainedModel,
+    anatomy: Anatomy,
+    ids: Tensor,
+    edits: Sequence[Visit] = (),
+    places: Sequence[Place] = (),
 ) -> Seen:
     seen: Seen = {}
 
@@ -73,20 +78,31 @@ def _activations(
             place, lambda view: seen.__setitem__((site.name, layer), view.clone().to(ids.device))
         )
 
-    forward(hf, anatomy, ids, [*edits, *map(keeper, anatomy.places())])
+    forward(hf, anatomy, ids, [*edits, *map(keeper, places or anatomy.places())])
     return seen
 
 
 def _check_shapes(anatomy: Anatomy, seen: Seen) -> None:
     for site, layer in anatomy.places():
-        sizes = [TOKENS if axis == "pos" else anatomy.dims.size(axis) for axis in site.axes]
+        sizes = [TOKENS if axis in POSITIONS else anatomy.dims.size(axis) for axis in site.axes]
         found = list(seen[site.name, layer].shape)
         _expect(found == [1, *sizes], f"{_name(site, layer)} has shape {found}, not {[1, *sizes]}")
 
 
-def _check_untouched(hf: PreTrainedModel, ids: Tensor, seen: Seen) -> None:
-    bare = hf(input_ids=ids).logits
-    _expect(torch.equal(bare, seen["logits", None]), "a pass without edits is not the bare model's")
+def _check_untouched(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, seen: Seen) -> None:
+    bare: Tensor = hf(input_ids=ids).logits
+    places = [place for place in anatomy.places() if place[0].name != "pattern"]
+    hooked = _activations(hf, anatomy, ids, places=places)["logits", None]
+    _expect(torch.equal(bare, hooked), "a pass without edits is not the bare model's")
+    _expect_close(seen["logits", None], bare, "showing attention weights changes the logits")
+    for layer in range(anatomy.dims.n_layers):
+        weights = seen["pattern", layer]
+        # Many a model takes its softmax in float32, whatever its type.
+        sums = weights.sum(-1, dtype=min(weights.dtype, torch.float32, key=lambda t: t.itemsize))
+        complaint = f"L{layer}: weights of pattern do not sum to 1"
+        _expect_close(sums, torch.ones_like(sums), complaint)
+        ahead = weights.triu(1).any() if anatomy.dims.causal else False
+        _expect(not ahead, f"L{layer}: pattern has attention to later tokens")
 
 
 # ------------------------------------------------------------------------------------- relations
@@ -108,27 +124,29 @@ def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Re
     for layer in range(dims.n_layers):
         at = {name: x for (name, where), x in seen.items() if where == layer}
         before = "embed" if layer == 0 else f"resid_post of L{layer - 1}"
-        mixed = anatomy.family.values(at["v"][:, 0], hf.config)
-        alone = mixed.repeat_interleave(dims.n_heads // dims.n_kv_heads, dim=1)
+        values = anatomy.family.values(at.get("v_head", at["v"]), hf.config)
+        values = values.repeat_interleave(dims.n_heads // values.shape[2], dim=2)
+        mixed = torch.einsum("bhqk,bkhd->bqhd", at["pattern"], values)
         attended = anatomy.attention_adds(hf, layer, at["z"])
         found = [
             ("resid_pre", before, stream),
             ("attn_out", "what z · W_O + b adds", attended),
         ]
         middle, text = at["resid_pre"] + at["attn_out"], "resid_pre + attn_out"
+        middle = anatomy.middle(hf, layer, middle)
         if "resid_mid" in at:
             found.append(("resid_mid", text, middle))
             middle, text = at["resid_mid"], "resid_mid"
         if "mlp_post" in at:
             projected = anatomy.mlp_adds(hf, layer, at["mlp_post"])
             found.append(("mlp_out", "what the down projection of mlp_post adds", projected))
-        found.append(("resid_post", f"{text} + mlp_out", middle + at["mlp_out"]))
+        after = anatomy.after(hf, layer, middle + at["mlp_out"])
+        found.append(("resid_post", f"{text} + mlp_out", after))
         for name, text, value in found:
             yield Relation(name, f"L{layer}: {text} is not {name}", value, at[name])
-        # The first position attends to nothing but itself.
-        yield Relation("z", f"L{layer}: v@0 is not z@0", alone, at["z"][:, 0])
+        yield Relation("z", f"L{layer}: pattern · v is not z", mixed, at["z"])
         stream = at["resid_post"]
-    logits = anatomy.unembed(hf, anatomy.final_norm(hf)(stream))
+    logits = anatomy.unembed(hf, anatomy.final(hf, stream))
     text = "the unembedding of the normed last resid_post is not logits"
     yield Relation("logits", text, logits, seen["logits", None])
 
@@ -151,18 +169,21 @@ def _check_edit(
 ) -> None:
     """Adding to the site, in every layer, changes the logits, by the way of the sites after it."""
 
+    edited = _activations(hf, anatomy, ids, _pushes(anatomy, site))
+    changed = not torch.equal(edited["logits", None], clean["logits", None])
+    _expect(changed, f"changing {site} does not change the logits")
+    _check_relations(hf, anatomy, edited, site.name)
+    _check_apart(site.name, clean, edited)
+
+
+def _pushes(anatomy: Anatomy, site: Site) -> tuple[Visit, ...]:
     def push(view: Tensor) -> None:
         # A ramp, not a constant: adding one number everywhere is what a layer norm takes out.
         ramp = torch.linspace(-1, 1, view[0].numel(), dtype=torch.float64).to(view)
         view += view.std() * ramp.reshape(view[0].shape)
 
     layers = range(anatomy.dims.n_layers) if site.layered else [None]
-    edits = tuple(Visit((site, layer), push, True) for layer in layers)
-    edited = _activations(hf, anatomy, ids, edits)
-    changed = not torch.equal(edited["logits", None], clean["logits", None])
-    _expect(changed, f"changing {site} does not change the logits")
-    _check_relations(hf, anatomy, edited, site.name)
-    _check_apart(site.name, clean, edited)
+    return tuple(Visit((site, layer), push, True) for layer in layers)
 
 
 def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
@@ -175,7 +196,7 @@ def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
 
 
 def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
-    """Part of a query moves one head at one position; of a key, the heads of its group later on.
+    """Part of a query moves one head at one position; of a key, its group's where it is seen.
 
     The first block's attention is fed numbers made up: all queries and the key of position 0 are
     one vector, other keys are zero, values are their position. So each position attends to position
@@ -216,7 +237,8 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     moved = (z - z[0]).abs() > 2 * TOKENS * torch.finfo(z.dtype).eps
     one, group = torch.zeros_like(moved[0]), torch.zeros_like(moved[0])
     one[1, 0] = True
-    group[1:, : dims.n_heads // dims.n_kv_heads] = True
+    # Position 0 itself has a choice only where it sees those after it.
+    group[int(dims.causal) :, : dims.n_heads // dims.n_kv_heads] = True
     queries, keys = moved[1::2], moved[2::2]
     # The scores of the two halves are each other's negative, so at least one of them turns away.
     _expect(

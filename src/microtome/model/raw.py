@@ -126,7 +126,7 @@ def _pass(model: Model, text: str, attention: str, weights: bool) -> Iterator[Re
     family, ids = model.anatomy.family, ids_of([model.encode(text)[0].tokens], model.hf)
     paths = {
         "block": f"{family.blocks}.0",
-        "attention": family.out_proj.format(layer=0).rpartition(".")[0],
+        "attention": family.attention.format(layer=0),
     }
     with outputs_of(model.hf, paths.values()) as outputs:
         whole = model.hf(input_ids=ids, use_cache=False, output_attentions=weights)

@@ -187,6 +187,7 @@ class Card:
         cells: how many cells its sweeps have.
         seconds: how long it took.
         failure: why it did not run; empty where it did.
+        skipped: it is for models of another kind, so that nothing failed.
     """
 
     title: str
@@ -198,6 +199,7 @@ class Card:
     cells: int = 0
     seconds: float = 0.0
     failure: str = ""
+    skipped: bool = False
 
     @property
     def verdicts(self) -> dict[str, int]:

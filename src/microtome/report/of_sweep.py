@@ -17,6 +17,7 @@ from microtome.figures.labels import Axis, shown, visible
 from microtome.figures.view import view, visible_line
 from microtome.metrics import about
 from microtome.outcome import Run
+from microtome.prompts import Tokens
 from microtome.report import code
 from microtome.report.document import Document, Picture, Section, Snippet, Table, TokenRow
 
@@ -143,11 +144,12 @@ def _token_rows(effects: Effects, run: Run) -> Iterator[TokenRow]:
 
 def _clean_section(effects: Effects, run: Run) -> Section:
     tables = tuple(
-        Table(_after(one.tokens.text), _readable(run.top(TOP, prompt=number)))
+        Table(_after(one.tokens, place), _readable(run.top(TOP, prompt=number, position=place)))
         for number, one in enumerate(run.encoded[:MOST_PROMPTS])
+        for place in one.tokens.predicted
     )
-    total = effects.data.sizes["prompt"]
-    more = f" The first {len(tables)} of {total} prompts are shown." if total > len(tables) else ""
+    total, some = effects.data.sizes["prompt"], len(run.encoded[:MOST_PROMPTS])
+    more = f" The first {some} of {total} prompts are shown." if total > some else ""
     clean = "; ".join(f"{m} {_mean(effects, m)}" for m in with_delta(effects))
     averaged = " (mean over the prompts)" if total > 1 else ""
     text = f"The metrics without edits{averaged}: {clean}." if clean else ""
@@ -159,8 +161,10 @@ def _mean(effects: Effects, metric: str) -> str:
     return f"{float(effects.clean(metric).mean()):.4g} ({unit})".replace("-", "−")
 
 
-def _after(text: str) -> str:
-    return f"The most probable tokens after “{visible_line(text)}”"
+def _after(tokens: Tokens, place: int) -> str:
+    which = f" at position {place}" if len(tokens.masks) > 1 else ""
+    where = f"for {tokens.mask}{which} in" if tokens.masks else "after"
+    return f"The most probable tokens {where} “{visible_line(tokens.text)}”"
 
 
 def _readable(top: pd.DataFrame) -> pd.DataFrame:

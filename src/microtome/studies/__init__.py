@@ -16,6 +16,7 @@ from microtome.studies import (
     hidden_scaling,
     ioi_head_token,
     ioi_levels,
+    noisy_bert,
     pineapple_pizza,
     replace_activations,
 )
@@ -37,6 +38,7 @@ STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
             ioi_levels,
             ioi_head_token,
             pineapple_pizza,
+            noisy_bert,
         )
     }
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from microtome.sites import Dimensions
@@ -22,12 +23,18 @@ def _gpt2(layers: int, heads: int) -> Dimensions:
     )
 
 
+def _bert(layers: int, heads: int) -> Dimensions:
+    """BERT's family, the uncased vocabulary."""
+    return replace(_gpt2(layers, heads), d_vocab=30522, n_positions=512, causal=False)
+
+
 CHECKPOINTS: Mapping[str, Dimensions] = MappingProxyType(
     {
         "gpt2": _gpt2(12, 12),
         "gpt2-medium": _gpt2(24, 16),
         "gpt2-large": _gpt2(36, 20),
         "gpt2-xl": _gpt2(48, 25),
+        "bert-large-uncased": _bert(24, 16),
     }
 )
 """Hub id → dimensions."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from microtome.edits import as_edits
-from microtome.prompts import Encoded, Tokens
+from microtome.prompts import MASKS, Encoded, Tokens
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.study import Study
 from microtome.sweep.plan import Plan, make_plan
@@ -55,4 +55,6 @@ def plans_of(study: Study[Any]) -> dict[str, Plan]:
 
 
 def _tokens(text: str) -> Tokens:
-    return Tokens.of_texts(*text.split("|"))
+    found = Tokens.of_texts(*text.split("|"))
+    masks = tuple(n for n, piece in enumerate(found.pieces) if piece == MASKS[0])
+    return replace(found, mask=MASKS[0] if masks else "", masks=masks)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from microtome.errors import MicrotomeError
+from microtome.errors import MicrotomeError, OtherModelError
 from microtome.model.load import load
 from microtome.model.model import Model
 from microtome.report import Card, Index, render_index
@@ -25,7 +25,8 @@ def run_all(
 ) -> Mapping[str, Result | MicrotomeError]:
     """Run studies with their published parameters, each to its own folder, and write the index.
 
-    A study that cannot run on this model does not stop the others; its card says why.
+    A study that cannot run on this model does not stop the others; its card says why. One that is
+    for models of another kind is skipped.
 
     Args:
         studies: which.
@@ -48,7 +49,8 @@ def run_all(
             result = perform(study, {"lang": lang}, loaded, folder, tell)
         except MicrotomeError as error:
             done[study.name] = error
-            tell(f"{study.name} did not run: {error}")
+            skipped = isinstance(error, OtherModelError)
+            tell(f"{study.name} {'is skipped' if skipped else 'did not run'}: {error}")
             cards.append(_failed(study, lang, error))
         else:
             done[study.name] = result
@@ -75,4 +77,9 @@ def _card(study: Study[Any], result: Result, folder: Path) -> Card:
 
 def _failed(study: Study[Any], lang: str, error: MicrotomeError) -> Card:
     texts = study.texts(lang)
-    return Card(title=texts("title"), question=texts("question"), failure=str(error))
+    return Card(
+        title=texts("title"),
+        question=texts("question"),
+        failure=str(error),
+        skipped=isinstance(error, OtherModelError),
+    )

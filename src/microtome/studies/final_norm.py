@@ -25,8 +25,8 @@ def after_norm(
     last = f"L{model.anatomy.dims.n_layers - 1}.resid_post"
     kept = model.run(prompt, edits=edits, keep=[last])[last].isel(prompt=0).values
     with torch.no_grad():
-        norm = model.anatomy.final_norm(model.hf)
-        normed: Tensor = norm(torch.from_numpy(kept).to(model.device, model.dtype))
+        last_state = torch.from_numpy(kept).to(model.device, model.dtype)
+        normed: Tensor = model.anatomy.final(model.hf, last_state)
     return normed.double().cpu()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import xarray as xr
 
 from microtome import provenance
 from microtome.effects import Effects
-from microtome.errors import StudyError
+from microtome.errors import OtherModelError, StudyError
 from microtome.model.load import load
 from microtome.model.model import Model
-from microtome.prompts import Prompt
+from microtome.prompts import MASKS, Prompt, Prompts
 from microtome.report import Document, Finding, TokenRow, write_folder
 from microtome.studies import again, findings
 from microtome.studies.checkpoints import CHECKPOINTS
@@ -71,6 +71,7 @@ def perform(
     """Run a study; see `microtome.studies.run`."""
     asked = study.parameters.of(study.name, _given(given, model))
     loaded = model if isinstance(model, Model) else load(asked.model)
+    check_kind(study, loaded)
     published = CHECKPOINTS[study.published.model]
     parameters, adapted = asked.fit(study.name, loaded.name, loaded.anatomy.dims, published)
     texts = study.texts(parameters.lang)
@@ -96,6 +97,33 @@ def perform(
         tell(f"{study.name}: figures and report")
         write_folder(Path(out), data.effects, document, summary)
     return Result(study, data, judged, document, summary, seconds)
+
+
+def check_kind(study: Study[Any], model: Model) -> None:
+    """Raise `OtherModelError` unless the model predicts what the study asks about."""
+    if study.masked and model.anatomy.dims.causal:
+        raise OtherModelError(
+            f"{study.name} needs a masked-language model, and {model.name} predicts the next "
+            "token: give a BERT, RoBERTa, DistilBERT or ModernBERT, such as bert-base-uncased."
+        )
+    if not study.masked and not model.anatomy.dims.causal:
+        raise OtherModelError(
+            f"{study.name} asks for the next token, and {model.name} is a masked-language model, "
+            "which fills in a word: give a model such as gpt2."
+        )
+
+
+def prompts_for(study: Study[Any], model: Model, parameters: Parameters) -> Prompts:
+    """The prompts to run, with the mask of the model at hand where the study is about one."""
+    prompts, mask = parameters.as_prompts(), model.tokenizer.mask_token
+    if not study.masked or mask is None:
+        return prompts
+    return Prompts(_with_mask(prompt, str(mask)) for prompt in prompts)
+
+
+def _with_mask(prompt: Prompt, mask: str) -> Prompt:
+    donor = None if prompt.donor is None else prompt.donor.replace(MASKS[0], mask)
+    return replace(prompt, text=prompt.text.replace(MASKS[0], mask), donor=donor)
 
 
 def given_in(config: str | Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +160,7 @@ def collect(study: Study[Any], model: Model, parameters: Parameters, tell: Tell)
     Raises:
         StudyError, PromptError, MetricError: a prompt does not fit the model or the study.
     """
-    prompts = parameters.as_prompts()
+    prompts = prompts_for(study, model, parameters)
     encoded = model.encode(prompts)
     for one in encoded:
         study.check(one)

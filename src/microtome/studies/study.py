@@ -170,6 +170,8 @@ class Study(Generic[P]):
         numbers: the data → what the summary keeps besides.
         check: raises `PromptError` for a prompt that it cannot take.
         also_on: other checkpoints that it was published on.
+        masked: it is for masked-language models, and ``[MASK]`` in its prompts is the mask of the
+            model at hand; else it is for models that predict the next token.
     """
 
     name: str
@@ -185,6 +187,7 @@ class Study(Generic[P]):
     check: Callable[[Encoded], None] = accept
     donor_tokens: str = ""
     also_on: tuple[str, ...] = ()
+    masked: bool = False
 
     @property
     def published(self) -> P:
@@ -204,7 +207,8 @@ class Study(Generic[P]):
         coincidence, so it does not count.
         """
         names = (self.published.model, *self.also_on)
-        published = {full for name in names for full in (name, f"openai-community/{name}")}
+        owner = "google-bert" if self.masked else "openai-community"
+        published = {full for name in names for full in (name, f"{owner}/{name}")}
         return (
             model.name in published
             and not Path(model.name).is_dir()

@@ -76,17 +76,21 @@ def head_names(texts: Texts, array: xr.DataArray) -> list[str]:
     ]
 
 
-def over_prompts(values: xr.DataArray) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+def over_prompts(
+    values: xr.DataArray, along: str = "prompt"
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
     """Means over prompts of ``[prompt, x]``, and half of each 95 % t interval if there are several.
+
+    Or over another dimension, such as seeds.
 
     What `figures.series` takes as y and as its error.
     """
-    ordered = values.transpose("prompt", ...)
-    n = ordered.sizes["prompt"]
-    mean = ordered.mean("prompt").values
+    ordered = values.transpose(along, ...)
+    n = ordered.sizes[along]
+    mean = ordered.mean(along).values
     if n < 2:
         return mean, None
-    error = ordered.std("prompt", ddof=1).values / np.sqrt(n)
+    error = ordered.std(along, ddof=1).values / np.sqrt(n)
     return mean, error * float(scipy_stats.t.ppf(0.975, n - 1))
 
 

@@ -1,8 +1,9 @@
 """Which cells walk together: batches of cells, and tiles of a batch. Pure.
 
 A batch is a rectangle, prompts × cells: prompts of one length whose cells start at the same
-position and enter at the same layers. So one matrix product serves all cells of a prompt and, over
-the prompts, all of a batch. A tile is a part of a batch that a block is run on at a time.
+position (`sweep.cost.starts_of`) and enter at the same layers. So one matrix product serves all
+cells of a prompt and, over the prompts, all of a batch. A tile is a part of a batch that a block is
+run on at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from microtome.probes import Probe
 from microtome.prompts import Encoded
 from microtome.regions import Column
 from microtome.sites import Dimensions
-from microtome.sweep.cost import Budget, Room, held_for, room_for
+from microtome.sweep.cost import Budget, Room, held_for, room_for, starts_of
 from microtome.sweep.plan import Plan
 
 
@@ -29,8 +30,8 @@ class Batch:
     Attributes:
         prompts: the plan's prompts, one per row.
         cells: numbers of the plan's cells, ``[prompt, cell]``, in the order in which they enter.
-        layers: where they enter, ``[cell]``, the same for every prompt.
-        position: where they start.
+        layers: the block that each enters, ``[cell]``, the same for every prompt.
+        position: where they start: no later than any of them edits.
     """
 
     prompts: tuple[int, ...]
@@ -64,15 +65,16 @@ class Tile:
     cells: slice
 
 
-def tiles(prompts: int, cells: int, size: int) -> Iterator[Tile]:
+def tiles(prompts: int, cells: range, size: int) -> Iterator[Tile]:
     """A rectangle cut into tiles of about so many cells, of nearly equal size."""
-    if cells >= size:
+    if len(cells) >= size:
         for prompt in range(prompts):
-            for part in _parts(cells, size):
-                yield Tile(slice(prompt, prompt + 1), part)
-    else:
-        for part in _parts(prompts, size // cells):
-            yield Tile(part, slice(0, cells))
+            for part in _parts(len(cells), size):
+                own = cells[part]
+                yield Tile(slice(prompt, prompt + 1), slice(own.start, own.stop))
+    elif cells:
+        for part in _parts(prompts, size // len(cells)):
+            yield Tile(part, slice(cells.start, cells.stop))
 
 
 def _parts(total: int, size: int) -> Iterator[slice]:
@@ -88,11 +90,13 @@ class Company:
 
     Attributes:
         prompts: their numbers in the plan.
-        start: the first position that any of their cells edits.
+        starts: where each of the plan's cells starts, ``[cell]``.
+        start: where the first of their own does.
         held: bytes of what is recorded of them.
     """
 
     prompts: tuple[int, ...]
+    starts: Column
     start: int
     held: int
 
@@ -106,14 +110,15 @@ def companies(
     probes: Sequence[Probe] = (),
 ) -> Iterator[Company]:
     """The prompts of a plan, as many of one length together as the budget allows."""
+    starts = starts_of(plan.cells, [len(one.tokens) for one in encoded], dims, budget)
     by_length = sorted(range(len(encoded)), key=lambda n: len(encoded[n].tokens))
     for length, group in groupby(by_length, key=lambda n: len(encoded[n].tokens)):
         prompts = list(group)
-        own = plan.cells.position[np.isin(plan.cells.prompt, prompts)]
+        own = starts[np.isin(plan.cells.prompt, prompts)]
         start = int(own.min()) if len(own) else length - 1
         held = held_for(dims, plan.cells, prompts[0], length, start, references, budget, probes)
         for part in _parts(len(prompts), held.prompts):
-            yield Company(tuple(prompts[part]), start, held.bytes)
+            yield Company(tuple(prompts[part]), starts, start, held.bytes)
 
 
 def batches(
@@ -123,17 +128,17 @@ def batches(
     alike: dict[tuple[int, bytes], list[tuple[int, Column]]] = defaultdict(list)
     for prompt in company.prompts:
         own = np.flatnonzero(plan.cells.prompt == prompt)
-        positions = plan.cells.position[own]
+        positions = company.starts[own]
         for position in np.unique(positions).tolist():
             chosen = own[positions == position]
-            entering = plan.cells.layer[chosen]
+            entering = plan.cells.entry[chosen]
             order = np.argsort(entering, kind="stable")
             alike[position, entering[order].tobytes()].append((prompt, chosen[order]))
     for (position, _), rows in alike.items():
         room = room_for(dims, length - position, length, company.held, budget)
         prompts, cells = zip(*rows, strict=True)
-        whole = Batch(prompts, np.stack(cells), plan.cells.layer[cells[0]], position)
-        for tile in tiles(len(prompts), len(cells[0]), room.batch):
+        whole = Batch(prompts, np.stack(cells), plan.cells.entry[cells[0]], position)
+        for tile in tiles(len(prompts), range(len(cells[0])), room.batch):
             part = whole.cells[tile.prompts, tile.cells]
             yield (
                 Batch(prompts[tile.prompts], part, whole.layers[tile.cells], position),

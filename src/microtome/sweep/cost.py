@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from microtome.errors import SweepError
 from microtome.probes import Probe
 from microtome.prompts import Encoded
 from microtome.regions import Column, Layout
-from microtome.sites import Dimensions
+from microtome.sites import POSITIONS, Dimensions
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 if TYPE_CHECKING:
     from microtome.sweep.plan import Cells
@@ -30,6 +33,13 @@ On a CPU more do not make matrix products any faster, and what a block computes 
 fits into the caches. An accelerator wants many.
 """
 
+READING = {"cpu": 32, "cuda": 1024}
+"""Device → tokens that a block could be run on in the time that reading its weights takes.
+
+A product of n rows takes as long as n + 32 do at the full rate: measured on two CPU cores, at
+widths from 768 to 1280. On an accelerator it is a guess: most of it is the block's own launch.
+"""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -39,11 +49,13 @@ class Budget:
         memory: bytes besides the model.
         tile: tokens that a block is run on at a time.
         itemsize: bytes of one activation.
+        reading: what a block costs besides its tokens, in tokens.
     """
 
     memory: int = DEFAULT_MEMORY
     tile: int = TILES["cpu"]
     itemsize: int = 4
+    reading: int = READING["cpu"]
 
 
 @dataclass(frozen=True)
@@ -137,9 +149,10 @@ def bytes_of_row(dims: Dimensions, own: int, seen: int, itemsize: int) -> int:
 
 
 def bytes_of_trace(dims: Dimensions, length: int, start: int, itemsize: int) -> int:
-    """What is recorded of one prompt's clean run: keys, values, each block's input from a start."""
-    keys_and_values = 2 * dims.n_layers * dims.n_kv_heads * dims.d_head * length
-    inputs = dims.n_layers * dims.d_model * (length - start)
+    """What is recorded of one prompt's clean run: the stream between blocks from a start on, and
+    keys and values unless it is an encoder's."""
+    keys_and_values = 2 * dims.n_layers * dims.n_kv_heads * dims.d_head * length * dims.causal
+    inputs = (dims.n_layers + 1) * dims.d_model * (length - start)
     return itemsize * (keys_and_values + inputs + dims.d_model * length)
 
 
@@ -147,7 +160,9 @@ def bytes_of_source(layout: Layout, dims: Dimensions, length: int, itemsize: int
     """What is recorded of one donor or reference prompt for an edit."""
     values = 1
     for axis, chosen in zip(layout.site.axes, layout.indices, strict=True):
-        if axis != "pos":
+        if axis == "k_pos":
+            values *= length
+        elif axis not in POSITIONS:
             values *= dims.size(axis)
         elif isinstance(chosen, str):
             values *= length
@@ -198,9 +213,11 @@ def cost_of(
     Raises:
         SweepError: the budget is too small.
     """
-    seen = np.array([len(one.tokens) for one in encoded])[cells.prompt]
-    layers: Column = dims.n_layers - cells.layer if walks else np.full(len(cells), dims.n_layers)
-    own = seen - cells.position if walks else seen
+    lengths = [len(one.tokens) for one in encoded]
+    seen = np.array(lengths)[cells.prompt]
+    layers: Column = dims.n_layers - cells.entry if walks else np.full(len(cells), dims.n_layers)
+    starts = starts_of(cells, lengths, dims, budget)
+    own = seen - starts if walks else seen
     others = [one.tokens for one in encoded]
     sources = {edit.source for variant in cells.edits for edit in variant}
     if Source.DONOR in sources:
@@ -220,7 +237,7 @@ def cost_of(
         passes=flops / flops_of_pass(dims, longest),
         reference_passes=len(cells) + len(others),
         bytes=float(
-            _bytes_of_walk(dims, encoded, reference, cells, budget, probes)
+            _bytes_of_walk(dims, encoded, reference, cells, starts, budget, probes)
             if walks
             else _bytes_of_reference(dims, longest, budget)
         ),
@@ -237,6 +254,7 @@ def _bytes_of_walk(
     encoded: Sequence[Encoded],
     reference: Sequence[Encoded],
     cells: Cells,
+    starts: Column,
     budget: Budget,
     probes: Sequence[Probe],
 ) -> int:
@@ -244,7 +262,7 @@ def _bytes_of_walk(
     lengths = np.array([len(one.tokens) for one in encoded])
     for length in np.unique(lengths).tolist():
         prompts = np.flatnonzero(lengths == length)
-        positions = cells.position[np.isin(cells.prompt, prompts)]
+        positions = starts[np.isin(cells.prompt, prompts)]
         if not len(positions):
             continue
         first = int(positions.min())
@@ -254,6 +272,61 @@ def _bytes_of_walk(
             room = room_for(dims, length - int(start), length, held, budget)
             most = max(most, room.used(int(count)))
     return most
+
+
+def starts_of(cells: Cells, lengths: Sequence[int], dims: Dimensions, budget: Budget) -> Column:
+    """Where each cell starts in the walk, ``[cell]``.
+
+    At the first position that it edits; or earlier, with cells that start there, where one batch is
+    cheaper than two. Between the two it is the clean run, computed once more.
+    """
+    starts = cells.position.copy()
+    alike: dict[tuple[int, bytes], list[Column]] = defaultdict(list)
+    for prompt, length in enumerate(lengths):
+        own = np.flatnonzero(cells.prompt == prompt)
+        alike[length, np.stack([cells.position[own], cells.entry[own]]).tobytes()].append(own)
+    for (length, _), prompts in alike.items():
+        positions, which = np.unique(cells.position[prompts[0]], return_inverse=True)
+        blocks = dims.n_layers - cells.entry[prompts[0]]
+        work = len(prompts) * np.bincount(which, blocks).astype(np.float64)
+        depth = np.zeros(len(positions))
+        np.maximum.at(depth, which, blocks)
+        shared = shared_starts(positions, work, depth, length, budget.reading)
+        for own in prompts:
+            starts[own] = shared[which]
+    return starts
+
+
+def shared_starts(
+    positions: Column, work: Array, depth: Array, length: int, reading: int
+) -> Column:
+    """The cheapest way to let neighbouring starts walk together: where each of them starts then.
+
+    A batch costs its cells' blocks × the tokens from its start to the end, and once for every block
+    that it runs, the reading of weights.
+
+    Args:
+        positions: the starts, in order.
+        work: blocks that the cells of each have to run, all together.
+        depth: blocks that the first of them to enter has to run.
+        length: of the prompt.
+        reading: see `Budget`.
+    """
+    until = np.concatenate([[0.0], np.cumsum(work)])
+    best = np.zeros(len(positions) + 1)  # of the first n starts
+    first = np.zeros(len(positions), dtype=np.int64)  # of the last batch of the first n + 1
+    for last in range(len(positions)):
+        deepest = np.maximum.accumulate(depth[last::-1])[::-1]
+        tokens = (length - positions[: last + 1]) * (until[last + 1] - until[: last + 1])
+        costs = best[: last + 1] + tokens + reading * deepest
+        first[last] = int(np.argmin(costs))
+        best[last + 1] = costs[first[last]]
+    shared, end = np.empty_like(positions), len(positions)
+    while end:
+        begin = first[end - 1]
+        shared[begin:end] = positions[begin]
+        end = begin
+    return shared
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ growing batch:
 - At the end the final norm and the unembedding run only at the positions that a metric reads, and
   for the tokens that it needs (`sweep.readout`).
 
+In an encoder every position sees all others, so none of them stays as it was: a cell starts at
+position 0, and the block's own attention, whatever it is, runs on whole rows. It enters late all
+the same.
+
 So each block's weights are read once per batch and no work is done before a cell differs from the
 clean run. What cannot be done this way goes to the reference path (`plan.unwalkable`).
 """
@@ -20,8 +24,8 @@ clean run. What cannot be done this way goes to the reference path (`plan.unwalk
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,11 +33,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.devices import numbers, onto
 from microtome.interventions import Application, Keys, Sources
 from microtome.model.model import Model
+from microtome.probes import Probe
 from microtome.prompts import Encoded, Tokens
 from microtome.regions import Column, Layout, Regions
-from microtome.run import Trace, Visit, once_for_alike, only_at, quiet, trace, visited
+from microtome.run import End, Trace, Visit, once_for_alike, only_at, quiet, trace, visited
 from microtome.sites import site as find_site
 from microtome.sweep.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.sweep.cost import Budget, Room
@@ -43,8 +49,11 @@ from microtome.sweep.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.sweep.readout import Readout
 from microtome.sweep.watch import Watch
 
-BEFORE_ATTENTION = ("embed", "resid_pre", "q", "k", "v", "pattern")
+BEFORE_ATTENTION = ("embed", "resid_pre", "q", "k", "k_head", "v", "v_head", "pattern")
 """Sites of a block up to its attention."""
+
+ATTENTION = ("z", "attn_out")
+"""Sites at the end of its attention."""
 
 AFTER_ATTENTION = ("mlp_post", "mlp_out", "resid_post")
 """Sites of a block at and after its MLP."""
@@ -63,6 +72,7 @@ def walk(
     """Compute every cell of a plan, the prompts of one length together as far as memory allows."""
     dims, probes = model.anatomy.dims, list(into.inside)
     places = [place for probe in probes for place in probe.places(dims)]
+    sources.hold_references()
     for company in companies(plan, encoded, dims, sources.references, budget, probes):
         own = [encoded[prompt] for prompt in company.prompts]
         texts = [one.tokens for one in own]
@@ -123,6 +133,7 @@ class Walk:
                 for probe in self.watch.placed:
                     values = self.watch.without_edits(probe, row)
                     self.into.store_clean_inside(probe, prompt, values)
+            self.into.settle()
             for batch, room in batches(self.plan, self.company, length, dims, budget):
                 self._as_memory_allows(batch, room)
 
@@ -141,68 +152,123 @@ class Walk:
         else:
             return
         # Outside of the handler, so that the failed batch's tensors are gone by now.
+        self.into.forget()
         self.tick(-sum(told))
         self.into.notes.append(f"out of memory: a batch of {len(batch)} cells was halved")
         for half in batch.halves():
             self._as_memory_allows(half, room)
 
     def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
-        hf, anatomy = self.model.hf, self.model.anatomy
-        prompts, cells = batch.cells.shape
-        rows = [self.company.prompts.index(prompt) for prompt in batch.prompts]
-        offset = batch.position - self.trace.start
-        length = self.trace.final.shape[1]
-        x = self.trace.final.new_empty(
-            prompts, cells, length - batch.position, anatomy.dims.d_model
-        )
-        proofs = torch.zeros(2, prompts, cells, dtype=torch.float64, device=x.device)
-        seen = self.watch.unedited(rows, cells)
+        n_layers, prompts = self.model.anatomy.dims.n_layers, len(batch.prompts)
+        front = self._front(batch)
         entered = 0
-        for layer in range(int(batch.layers[0]), anatomy.dims.n_layers):
+        for layer in range(int(batch.layers[0]), n_layers + 1):
             before, entered = entered, int(np.searchsorted(batch.layers, layer, side="right"))
-            x[:, before:entered] = self.trace.inputs[layer][rows, None, offset:]
-            for tile in tiles(prompts, entered, room.tile):
-                own = x[tile.prompts, tile.cells]
-                edits = list(self._edits_at(layer, batch, tile))
-                visits = [edit.visit() for edit in edits]
-                here = {probe: x[tile.prompts, tile.cells] for probe, x in seen.items()}
-                visits += self.watch.visits(layer, rows[tile.prompts], batch.position, here)
-                own_prompts = rows[tile.prompts]
-                short = self._begin(layer, tile, before, visits), self._finish(layer, batch, visits)
-                with short[0], visited(hf, anatomy, visits), short[1]:
-                    out = self._block(layer, own.flatten(0, 1), own_prompts, batch.position)
-                x[tile.prompts, tile.cells] = out.view_as(own)
-                proof = proofs[:, tile.prompts, tile.cells]
-                proof += _proof(edits, own.shape[0] * own.shape[1], x.device).view_as(proof)
-            self.into.work["token_blocks"] += prompts * entered * x.shape[2]
+            alike = before
+            for tile in tiles(prompts, range(before, entered), room.tile):
+                if self._enter(layer, front, tile):
+                    alike = entered
+            if layer < n_layers:
+                for tile in tiles(prompts, range(entered), room.tile):
+                    self._run(layer, front, tile, alike)
+                self.into.work["token_blocks"] += prompts * entered * front.x.shape[2]
             told.append(self._progress(batch, layer, entered))
             self.tick(told[-1])
         for row, prompt in enumerate(batch.prompts):
-            readout = self._readout(prompt, rows[row])
-            readout.measure(batch.cells[row], batch.position, x[row], room.logits)
-        for probe, values in seen.items():
+            readout = self._readout(prompt, front.rows[row])
+            readout.measure(batch.cells[row], batch.position, front.x[row], room.logits)
+        for probe, values in front.seen.items():
             self.into.store_inside(probe, batch.cells.ravel(), values.flatten(0, 1))
-        self.into.prove(batch.cells.ravel(), *proofs.flatten(1))
+        self.into.prove(batch.cells.ravel(), *front.proofs.flatten(1))
+        self.into.settle()
 
-    def _begin(
-        self, layer: int, tile: Tile, before: int, visits: Sequence[Visit]
-    ) -> AbstractContextManager[None]:
-        """The cells that enter here share one clean attention, up to where they are edited.
+    def _front(self, batch: Batch) -> _Front:
+        """A batch that nothing was done to yet."""
+        prompts, cells = batch.cells.shape
+        final = self.trace.final
+        own = final.shape[1] - batch.position
+        rows = [self.company.prompts.index(prompt) for prompt in batch.prompts]
+        return _Front(
+            batch=batch,
+            rows=rows,
+            x=final.new_empty(prompts, cells, own, final.shape[2]),
+            proofs=torch.zeros(2, prompts, cells, dtype=torch.float64, device=final.device),
+            seen=self.watch.unedited(rows, cells),
+        )
 
-        Unless it is its input that is edited, or something is looked at on the way.
+    def _enter(self, layer: int, front: _Front, tile: Tile) -> bool:
+        """Let cells in at a block; whether they differ already, by an edit of what enters it."""
+        offset = front.batch.position - self.trace.start
+        own = front.x[tile.prompts, tile.cells]
+        rows = numbers(own.device, front.rows[tile.prompts])
+        clean = self.trace.inputs[layer][rows, None, offset:]
+        edits = list(self._edits_at(layer - 1, front.batch, tile))
+        if not edits:
+            own[:] = clean
+            return False
+        entering = clean.repeat(1, own.shape[1], 1, 1)
+        for visit in self._visits(layer - 1, front, tile, edits):
+            if visit.place[0].name == "resid_post":
+                visit.act(entering.flatten(0, 1))
+        own[:] = entering
+        front.prove(tile, edits)
+        return True
+
+    def _run(self, layer: int, front: _Front, tile: Tile, alike: int) -> None:
+        """Run a block on a tile; from a cell on they are alike."""
+        own = front.x[tile.prompts, tile.cells]
+        edits = list(self._edits_at(layer, front.batch, tile))
+        visits = self._visits(layer, front, tile, edits)
+        with ExitStack() as stack:
+            for once in self._once(layer, tile, alike, visits):
+                stack.enter_context(once)
+            stack.enter_context(visited(self.model.hf, self.model.anatomy, visits))
+            stack.enter_context(self._finish(layer, front.batch, visits))
+            rows = front.rows[tile.prompts]
+            out = self._block(layer, own.flatten(0, 1), rows, front.batch.position)
+        own[:] = out.view_as(own)
+        front.prove(tile, edits)
+
+    def _visits(
+        self, layer: int, front: _Front, tile: Tile, edits: Sequence[Application]
+    ) -> list[Visit]:
+        """What is done to a tile in a layer, and then measured."""
+        here = {probe: seen[tile.prompts, tile.cells] for probe, seen in front.seen.items()}
+        rows = front.rows[tile.prompts]
+        measured = self.watch.visits(layer, rows, front.batch.position, here)
+        return [*(edit.visit() for edit in edits), *measured]
+
+    def _once(
+        self, layer: int, tile: Tile, alike: int, visits: Sequence[Visit]
+    ) -> Iterator[AbstractContextManager[None]]:
+        """Cells that enter here are one, up to where they are edited or something is looked at.
+
+        Their attention is, unless that is at its input; and the first half of their MLP, if it is
+        the neurons or later.
         """
         hf, anatomy = self.model.hf, self.model.anatomy
-        attention = anatomy.attention(hf, layer)
-        apart = min(max(before - tile.cells.start, 0), tile.cells.stop - tile.cells.start)
-        alike = tile.cells.stop - tile.cells.start - apart
-        if attention is None or alike < 2 or not anatomy.family.looks_up:
-            return nullcontext()
-        if anatomy.tap(find_site("z"), layer).flat or "alibi" in self.trace.calls[layer].arguments:
-            return nullcontext()
-        if any(visit.place[0].name in BEFORE_ATTENTION for visit in visits):
-            return nullcontext()
+        names = {visit.place[0].name for visit in visits}
         prompts = tile.prompts.stop - tile.prompts.start
-        return once_for_alike(attention, anatomy.out_proj(hf, layer), prompts, apart, alike)
+        apart = min(max(alike - tile.cells.start, 0), tile.cells.stop - tile.cells.start)
+        same = tile.cells.stop - tile.cells.start - apart
+        if same < 2 or names.intersection(BEFORE_ATTENTION):
+            return
+        attention, mlp = anatomy.attention(hf, layer), anatomy.mlp(hf, layer)
+        looks_up = anatomy.family.looks_up and "alibi" not in self.trace.calls[layer].arguments
+        if attention is not None and looks_up and not self._is_flat("z", layer):
+            end: End = (attention, "output")
+            if names.intersection(ATTENTION):
+                end = (anatomy.out_proj(hf, layer), "input")
+            yield once_for_alike(attention, end, prompts, apart, same)
+        if (
+            mlp is not None
+            and names <= set(AFTER_ATTENTION)
+            and not self._is_flat("mlp_post", layer)
+        ):
+            yield once_for_alike(mlp, (anatomy.down_proj(hf, layer), "input"), prompts, apart, same)
+
+    def _is_flat(self, name: str, layer: int) -> bool:
+        return self.model.anatomy.tap(find_site(name), layer).flat
 
     def _finish(
         self, layer: int, batch: Batch, visits: Sequence[Visit]
@@ -229,9 +295,12 @@ class Walk:
     ) -> Float[Tensor, "row own d_model"]:
         """One block on a tile that begins at a position."""
         hf, anatomy = self.model.hf, self.model.anatomy
+        if not anatomy.dims.causal:
+            return anatomy.resume(hf, layer, x, self.trace.calls[layer].again(len(x)))
         keys, values = self.trace.keys[layer], self.trace.values[layer]
         if len(prompts) < len(keys):
-            keys, values = keys[prompts], values[prompts]
+            rows = numbers(keys.device, prompts)
+            keys, values = keys[rows], values[rows]
         before = keys[:, :, :position], values[:, :, :position]
         call, looks_up = self.trace.calls[layer], anatomy.family.looks_up
         arguments = call.resumed(position, x, plain=looks_up)
@@ -243,9 +312,9 @@ class Walk:
             return anatomy.resume(hf, layer, x, arguments)
 
     def _progress(self, batch: Batch, layer: int, entered: int) -> float:
-        """How many cells' worth of work one layer was."""
-        blocks = self.model.anatomy.dims.n_layers - batch.layers[:entered]
-        return float((1 / blocks).sum()) * len(batch.prompts)
+        """How many cells' worth of work one layer was; the end counts as one."""
+        steps = self.model.anatomy.dims.n_layers + 1 - batch.layers[:entered]
+        return float((1 / steps).sum()) * len(batch.prompts)
 
     # --------------------------------------------------------------------------------- the edits
 
@@ -310,6 +379,36 @@ class Walk:
 
 
 @dataclass(frozen=True, eq=False)
+class _Front:
+    """A batch on its way, as far as it has come.
+
+    Attributes:
+        rows: of the batch's prompts among the clean runs.
+        x: the residual stream, ``[prompt, cell, pos, d_model]``.
+        proofs: per cell, how many values were changed, and the squared norm of the change.
+        seen: what the metrics inside the model have read.
+    """
+
+    batch: Batch
+    rows: Sequence[int]
+    x: Float[Tensor, "prompt cell own d_model"]
+    proofs: Float[Tensor, "2 prompt cell"]
+    seen: Mapping[Probe, Tensor]
+
+    def prove(self, tile: Tile, edits: Sequence[Application]) -> None:
+        """Add up what edits did in a tile."""
+        proofs = self.proofs[:, tile.prompts, tile.cells]
+        proof = torch.zeros_like(proofs).flatten(1)
+        for edit in edits:
+            assert edit.changed is not None, "visits are proved"
+            assert edit.squares is not None, "visits are proved"
+            assert edit.rows is not None, "a batch has rows"
+            own = torch.stack([edit.changed.double(), edit.squares]).to(proof.device)
+            proof.index_add_(1, onto(proof.device, edit.rows), own)
+        proofs += proof.view_as(proofs)
+
+
+@dataclass(frozen=True, eq=False)
 class _Strip:
     """Cells of one prompt in a tile that one edit changes.
 
@@ -320,17 +419,6 @@ class _Strip:
     rows: Column
     cells: Column
     layout: Layout
-
-
-def _proof(edits: Sequence[Application], rows: int, device: torch.device) -> Float[Tensor, "2 row"]:
-    """Per row of a tile: how many values were changed, and the squared norm of the change."""
-    proof = torch.zeros(2, rows, dtype=torch.float64, device=device)
-    for edit in edits:
-        assert edit.changed is not None, "visits are proved"
-        assert edit.squares is not None, "visits are proved"
-        own = torch.stack([edit.changed.double(), edit.squares]).to(device)
-        proof.index_add_(1, torch.from_numpy(edit.rows).to(device), own)
-    return proof
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

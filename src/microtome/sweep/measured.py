@@ -7,15 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.errors import EditError, listing
+from microtome.interventions import no_number
 from microtome.metrics import Reading
 from microtome.probes import Probe
 from microtome.regions import Column
 from microtome.sweep.plan import Cells, Plan
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+Arrival = tuple[Array, tuple[Column | slice, ...], Tensor]
+"""A part of an array, and the values that go there."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Measured:
         norm: L2 norm of the change, of the plan's shape.
         witnesses: the logits ``[vocab]`` of some cells, by the cell's number and position, for
             verification.
+        arriving: values that are still on the device, with where they go.
+        proved: cells whose receipts are among them.
         work: how often some block was run on some token, counted (``token_blocks``).
         notes: what a reader of the result should know of how it came about.
     """
@@ -44,6 +52,8 @@ class Measured:
     changed: Array
     norm: Array
     witnesses: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    arriving: list[Arrival] = field(default_factory=list)
+    proved: list[Column] = field(default_factory=list)
     work: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
@@ -68,19 +78,23 @@ class Measured:
 
     def store(self, reading: Reading, cells: Column, values: Float[Tensor, " cell"]) -> None:
         """Keep the values of some cells, by their numbers in the plan."""
-        self.values[reading][tuple(self.cells.points[cells].T)] = values.cpu().numpy()
+        self._put(self.values[reading], self._where(cells), values)
+
+    def store_clean(self, reading: Reading, prompt: int, value: Float[Tensor, "1"]) -> None:
+        """Keep the value without edits of a prompt."""
+        self._put(self.clean[reading], (np.array([prompt]),), value)
 
     def store_inside(
         self, probe: Probe, cells: Column, values: Float[Tensor, " cell *shape"]
     ) -> None:
         """Keep what a probe read in some cells."""
-        _put(self.inside[probe], tuple(self.cells.points[cells].T), values)
+        self._put(self.inside[probe], self._where(cells), values)
 
     def store_clean_inside(
         self, probe: Probe, prompt: int, values: Float[Tensor, " *shape"]
     ) -> None:
         """Keep what a probe read in a prompt's clean run."""
-        _put(self.clean_inside[probe], (np.array([prompt]),), values[None])
+        self._put(self.clean_inside[probe], (np.array([prompt]),), values[None])
 
     def prove(
         self,
@@ -89,12 +103,40 @@ class Measured:
         squares: Float[Tensor, " cell"],
     ) -> None:
         """Keep the receipts of some cells: values changed, and the change's squared norm."""
-        where = tuple(self.cells.points[cells].T)
-        self.changed[where] = changed.cpu().numpy()
-        self.norm[where] = squares.sqrt().cpu().numpy()
+        self._put(self.changed, self._where(cells), changed)
+        self._put(self.norm, self._where(cells), squares.sqrt())
+        self.proved.append(cells)
 
+    def settle(self) -> None:
+        """Let what was kept arrive, in one copy: the only time that the device is waited for.
 
-def _put(array: Array, where: tuple[Column, ...], values: Float[Tensor, " cell *shape"]) -> None:
-    """Write values to some rows; a shorter prompt has fewer positions, the rest stays NaN."""
-    inner = tuple(slice(size) for size in values.shape[1:])
-    array[(slice(None),) * len(where) + inner][where] = values.cpu().numpy()
+        Raises:
+            EditError: an edit gave what is not a finite number.
+        """
+        if not self.arriving:
+            return
+        whole = torch.cat([values.double().flatten() for *_, values in self.arriving]).cpu().numpy()
+        ends = np.cumsum([values.numel() for *_, values in self.arriving])
+        for (array, where, values), own in zip(self.arriving, np.split(whole, ends), strict=False):
+            array[where] = own.reshape(values.shape)
+        self.arriving.clear()
+        while self.proved:
+            cells = self.proved.pop()
+            wrong = np.flatnonzero(~np.isfinite(self.norm[self._where(cells)]))
+            if len(wrong):
+                raise EditError(no_number(listing(self.cells[int(cells[wrong[0]])].edits)))
+
+    def forget(self) -> None:
+        """Let nothing arrive of what was kept since."""
+        self.arriving.clear()
+        self.proved.clear()
+
+    def _where(self, cells: Column) -> tuple[Column, ...]:
+        return tuple(self.cells.points[cells].T)
+
+    def _put(
+        self, array: Array, where: tuple[Column, ...], values: Float[Tensor, " cell *shape"]
+    ) -> None:
+        """Values for some rows; a shorter prompt has fewer positions, the rest stays NaN."""
+        inner = (slice(size) for size in values.shape[1:])
+        self.arriving.append((array[(slice(None),) * len(where) + tuple(inner)], where, values))

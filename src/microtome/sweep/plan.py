@@ -36,6 +36,13 @@ from microtome.sweep.cost import Budget, Cost, cost_of
 
 ENGINES = ("auto", "walk", "reference")
 
+WALK = "one pass through the layers for all cells of a prompt"
+WHOLE = (
+    "in an encoder every position sees the edited one, so no position before it stays as it was, "
+    "and a cell takes all positions with it from the first layer that it edits"
+)
+"""What the walk does where it cannot reuse the keys and values before an edit, and why."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -75,6 +82,7 @@ class Cells(Sequence[Cell]):
         stars: the names of the stars, which are the axes after the first.
         points: where each cell stands along each axis, ``[cell, axis]``.
         variant: which variant each cell is of, ``[cell]``.
+        causal: no position sees a later one.
     """
 
     edits: tuple[tuple[Edit, ...], ...]
@@ -82,6 +90,7 @@ class Cells(Sequence[Cell]):
     stars: tuple[str, ...]
     points: Column
     variant: Column
+    causal: bool = True
 
     def __len__(self) -> int:
         return len(self.points)
@@ -109,14 +118,17 @@ class Cells(Sequence[Cell]):
         return {name: self.points[chosen, 1 + n] for n, name in enumerate(self.stars)}
 
     @cached_property
-    def layer(self) -> Column:
-        """The first layer that each cell edits, ``[cell]``."""
-        return self._first("layer")
+    def entry(self) -> Column:
+        """The first block that each cell has to run, ``[cell]``; one past the last: none."""
+        return self._first("entry")
 
     @cached_property
     def position(self) -> Column:
-        """The first position that each cell edits, ``[cell]``."""
-        return self._first("position")
+        """The first position that is not the clean run's, ``[cell]``: the first one edited.
+
+        In an encoder it is 0, as every position sees the edited one.
+        """
+        return self._first("position") if self.causal else np.zeros(len(self), dtype=np.int64)
 
     def _first(self, what: str) -> Column:
         found = np.empty(len(self), dtype=np.int64)
@@ -188,7 +200,7 @@ def make_plan(
     """
     if not edits:
         raise SweepError("A sweep needs an edit, such as zero('L*.z.h*').")
-    choice = choose(engine, edits)
+    choice = choose(engine, edits, dims.causal)
     varied = _varied(edits, over or {})
     for one in encoded:
         for chosen in _variants(edits, varied):
@@ -199,8 +211,9 @@ def make_plan(
     cells = _cells(dims, encoded, reference, edits, ranges, varied)
     if not len(cells):
         raise SweepError(
-            f"No cell of {listing(edits)} exists: none of the addressed positions has a "
-            "counterpart in the donor. 'microtome plan' shows the alignment token by token."
+            f"No cell of {listing(edits)} exists: no token attends to a later one, and a position "
+            "without a counterpart in the donor cannot be patched. 'microtome plan' shows what is "
+            "aligned with what, token by token."
         )
     walks = choice.engine == "walk"
     cost = cost_of(dims, encoded, reference, cells, walks, budget, probes)
@@ -208,8 +221,8 @@ def make_plan(
     return Plan(axes, cells, choice, cost, absent=every - len(cells))
 
 
-def choose(engine: str, edits: Sequence[Edit]) -> Choice:
-    """The engine for these edits.
+def choose(engine: str, edits: Sequence[Edit], causal: bool = True) -> Choice:
+    """The engine for these edits, in a decoder or in an encoder.
 
     Raises:
         SweepError: the engine does not exist, or it is the walk and cannot take them.
@@ -225,7 +238,7 @@ def choose(engine: str, edits: Sequence[Edit]) -> Choice:
             raise SweepError(f"The walk cannot take '{edit}': {why}. Use engine='reference'.")
         if why is not None:
             return Choice("reference", f"one full forward pass per cell, since {why}")
-    return Choice("walk", "one pass through the layers for all cells of a prompt")
+    return Choice("walk", WALK if causal else f"{WALK}; {WHOLE}")
 
 
 def unwalkable(edit: Edit) -> str | None:
@@ -250,7 +263,7 @@ def _cells(
     for prompt, (one, own) in enumerate(zip(encoded, ranges, strict=True)):
         shape = [len(span) for span in own.values()] + extra
         inner = np.indices(shape).reshape(len(shape), math.prod(shape)).T
-        there = _there(variants, _variant_of(inner, extra), one, reference, inner, list(own))
+        there = _there(dims, variants, _variant_of(inner, extra), one, reference, inner, list(own))
         points.append(np.insert(inner[there], 0, prompt, axis=1))
     together = np.concatenate(points)
     return Cells(
@@ -261,6 +274,7 @@ def _cells(
         stars=tuple(ranges[0]),
         points=together,
         variant=_variant_of(together, extra),
+        causal=dims.causal,
     )
 
 
@@ -273,6 +287,7 @@ def _variant_of(points: Column, extra: Sequence[int]) -> Column:
 
 
 def _there(
+    dims: Dimensions,
     variants: Sequence[Sequence[Edit]],
     variant: Column,
     one: Encoded,
@@ -280,10 +295,17 @@ def _there(
     points: Column,
     stars: Sequence[str],
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which points of a prompt exist: their positions have counterparts wherever one is needed."""
+    """Which points of a prompt exist.
+
+    Their positions have counterparts wherever one is needed, and no token attends to a later one.
+    """
     there = np.ones(len(points), dtype=bool)
+    values = {name: points[:, n] for n, name in enumerate(stars)}
     for number, edits in enumerate(variants):
         for edit in edits:
+            where = layout(edit.address, dims, one.tokens)
+            if dims.causal and "k_pos" in where.site.axes:
+                there &= where.attended(values, len(points), some_left=edit.widens == "k_pos")
             for other in others_of(edit, one, [r.tokens for r in reference]):
                 moved = aligned_stars(edit.address, one.tokens, other, edit.alignment)
                 for star, column in moved.items():
@@ -362,8 +384,12 @@ def _check(
 ) -> None:
     """Find everything that is wrong with the edits of a prompt before anything runs."""
     for edit in edits:
-        first = {name: span[0] for name, span in spans(edit.address, dims, one.tokens).items()}
+        # The last query attends to every key.
+        first = {
+            name: span[-1] if name == "q_pos" else span[0]
+            for name, span in spans(edit.address, dims, one.tokens).items()
+        }
         for region in layout(edit.address, dims, one.tokens).regions(**first):
-            edit.check(region)
+            edit.check(region, dims.causal)
         for other in others_of(edit, one, [r.tokens for r in reference]):
             counterpart(edit.address, dims, one.tokens, other, edit.alignment)

@@ -16,19 +16,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
+from microtome.attention import IGNORED, OURS, watcher, window
 from microtome.errors import SweepError
 
-NAME = "microtome_shared_prefix"
-
-IGNORED = frozenset(
-    {"cache_position", "dropout", "output_attentions", "position_ids", "position_embeddings"}
-    | {"use_cache", "is_causal", "output_hidden_states", "return_dict", "output_router_logits"}
-)
-"""What models hand on to attention functions, and makes no difference to attention."""
+NAME = OURS + "shared_prefix"
 
 
 class SharedPrefix:
@@ -75,9 +70,10 @@ class SharedPrefix:
         group = query.shape[1] // kv_heads
         scaling = width**-0.5 if scaling is None else scaling
         if attention_mask is None and sliding_window is not None and sliding_window < before + own:
-            attention_mask = _window(own, before + own, sliding_window, query.device)
+            attention_mask = window(own, before + own, sliding_window, query.device)
         upcast = self.upcast and query.dtype == torch.float64
-        if before == 0 and softcap is None and not upcast:
+        see = watcher(module)
+        if before == 0 and softcap is None and not upcast and see is None:
             mixed = nn.functional.scaled_dot_product_attention(
                 query,
                 key,
@@ -104,7 +100,13 @@ class SharedPrefix:
         if softcap is not None:
             scores = (scores / softcap).tanh_().mul_(softcap)
         _mask(scores, attention_mask)
-        weights = _softmax(scores, upcast).flatten(3, 4)
+        weights = _softmax(scores, upcast)
+        if see is not None:
+            by_cell = weights.transpose(1, 2)
+            shape = by_cell.shape
+            shown = see(by_cell.reshape(prompts * cells, kv_heads * group, own, before + own))
+            weights = shown.view(shape).transpose(1, 2)
+        weights = weights.flatten(3, 4)
         from_prefix = torch.matmul(weights[..., :before].flatten(2, 3), self.values)
         from_own = _own_values(weights[..., before:], value)
         mixed = from_prefix.view(from_own.shape) + from_own
@@ -119,12 +121,6 @@ class SharedPrefix:
                     f"{type(module).__name__} calls its attention with {name}, which the walk does "
                     "not know. Use engine='reference'."
                 )
-
-
-def _window(own: int, seen: int, width: int, device: torch.device) -> Bool[Tensor, "own seen"]:
-    """Which positions each of the last ones sees: itself and so many less one before."""
-    whole = torch.ones(own, seen, dtype=torch.bool, device=device)
-    return whole.tril(seen - own).triu(seen - own - width + 1)
 
 
 def _mask(scores: Float[Tensor, "*cells own seen"], mask: Tensor | None) -> None:

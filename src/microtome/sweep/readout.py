@@ -1,7 +1,7 @@
 """The end of a walk: what the metrics of one prompt's cells read, and no more.
 
-The final norm and the unembedding run only at the positions that a metric reads; for metrics of the
-prompt's own tokens only for these, else over the vocabulary in slices.
+What comes after the last block, the unembedding included, runs only at the positions that a metric
+reads; for metrics of the prompt's own tokens only for these, else over the vocabulary in slices.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.devices import onto
 from microtome.metrics import Reading
 from microtome.model.model import Model
 from microtome.prompts import Encoded
@@ -28,7 +30,7 @@ class Readout:
 
     Attributes:
         prompt: its number in the plan.
-        final: its clean run after the final norm.
+        final: what the unembedding reads of its clean run.
         witnesses: the cells whose whole logits are kept, for verification.
     """
 
@@ -51,8 +53,7 @@ class Readout:
         """The metrics without edits."""
         for place, asked in self.places.items():
             for reading in asked:
-                value = self._unedited(place, reading)
-                self.into.clean[reading][self.prompt] = float(value)
+                self.into.store_clean(reading, self.prompt, self._unedited(place, reading))
 
     def measure(
         self,
@@ -65,12 +66,16 @@ class Readout:
 
         So many rows of the vocabulary are held at a time.
         """
-        norm = self.model.anatomy.final_norm(self.model.hf)
+        model = self.model
         for place, asked in self.places.items():
-            if place < position:  # before anything was edited: the clean run, exactly
-                self._unreached(cells, place, asked)
-            else:
-                self._read(cells, place, asked, norm(x[:, place - position]), rows)
+            reached = self.into.cells.position[cells] <= place
+            if not reached.all():  # before anything was edited: the clean run, exactly
+                self._unreached(cells[~reached], place, asked)
+            if reached.any():
+                own = x[:, place - position]
+                own = own if reached.all() else own[onto(x.device, np.flatnonzero(reached))]
+                final = model.anatomy.final(model.hf, own)
+                self._read(cells[reached], place, asked, final, rows)
 
     def _unreached(self, cells: Column, place: int, asked: Sequence[Reading]) -> None:
         for number in self._witnesses_of(cells):

@@ -35,7 +35,7 @@ from microtome.prompts import Encoded, Prompt, piece
 from microtome.sites import POSITIONS
 from microtome.sweep import reference
 from microtome.sweep import screen as screening
-from microtome.sweep.cost import DEFAULT_MEMORY, TILES, Budget
+from microtome.sweep.cost import DEFAULT_MEMORY, READING, TILES, Budget
 from microtome.sweep.engine import walk
 from microtome.sweep.measured import Array, Measured
 from microtome.sweep.plan import Plan, coordinate, make_plan, plain
@@ -160,8 +160,9 @@ def sweep(
 def budget_of(model: Model, memory: int | None = None) -> Budget:
     """What a sweep on this model may use."""
     kind = model.device.type
-    tile = TILES.get(kind, TILES["cuda"])
-    return Budget(DEFAULT_MEMORY if memory is None else memory, tile, model.dtype.itemsize)
+    kind = kind if kind in TILES else "cuda"
+    memory = DEFAULT_MEMORY if memory is None else memory
+    return Budget(memory, TILES[kind], model.dtype.itemsize, READING[kind])
 
 
 def plan_of(
@@ -206,6 +207,7 @@ def measure(
         for prompt, one in enumerate(encoded):
             cells = np.flatnonzero(plan.cells.prompt == prompt).tolist()
             reference.measure(model, cells, prompt, one, sources, measured, tick)
+    measured.settle()
     return measured
 
 
@@ -232,7 +234,8 @@ def label(
     }
     coordinates["text"] = ("prompt", _texts([one.prompt.text for one in encoded]))
     for name in (name for name in dims if name in POSITIONS):
-        coordinates["token"] = (("prompt", name), _pieces(encoded, len(coordinates[name])))
+        beside = (("prompt", name), _pieces(encoded, len(coordinates[name])))
+        coordinates["token" if name == "pos" else f"{name}_token"] = beside
     variables: dict[str, Any] = {}
     for reading, values in measured.values.items():
         attributes = _attributes(reading)

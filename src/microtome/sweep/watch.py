@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.devices import numbers
 from microtome.probes import Placed, Probe
 from microtome.prompts import Encoded
 from microtome.run import Place, Visit
@@ -128,4 +129,4 @@ def _whole(
 
 
 def _at(x: Tensor, positions: Sequence[int]) -> Tensor:
-    return x.index_select(1, torch.tensor(positions, device=x.device, dtype=torch.long))
+    return x.index_select(1, numbers(x.device, positions))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from microtome.model.families import gpt2, llama, parallel
+from microtome.model.families import encoders, gpt2, llama, parallel
 from microtome.model.families.family import Family
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -39,6 +39,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             parallel.STABLELM,
             parallel.FALCON,
             parallel.COHERE,
+            encoders.BERT,
+            encoders.ROBERTA,
+            encoders.DISTILBERT,
+            encoders.MODERNBERT,
         )
     }
 )

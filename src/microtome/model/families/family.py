@@ -8,13 +8,16 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import Tensor
-from transformers import PretrainedConfig
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedConfig
 
 from microtome.errors import ArchitectureError
 from microtome.sites import Dimensions
 
 View = Callable[[Tensor, Dimensions], Tensor]
 """Picks a site's values out of a module's tensor, as a view: writing to it writes to the tensor."""
+
+Step = str | Callable[[Tensor], Tensor]
+"""Something done to values on their way: a module, by its path, or a function."""
 
 Put = Callable[[Tensor, Tensor, Dimensions], None]
 """Writes a site's values into a module's tensor, where no view can."""
@@ -27,7 +30,7 @@ def whole(x: Tensor, dims: Dimensions) -> Tensor:
 
 @dataclass(frozen=True)
 class Tap:
-    """Where a site lives: a module's input or output, and the part of that tensor.
+    """Where a site lives: a module's input, output or attention weights, and the part of that.
 
     ``module`` is a path from the root, with ``{layer}`` for the block's number; "" is the root.
     ``in_place`` marks a tensor that the block goes on using besides the module that it is tapped
@@ -37,7 +40,7 @@ class Tap:
     """
 
     module: str
-    side: Literal["input", "output"]
+    side: Literal["input", "output", "weights"]
     view: View = whole
     in_place: bool = False
     flat: bool = False
@@ -119,8 +122,7 @@ def put_times(factor: float) -> Put:
     """The inverse of `times`; values that were left alone keep every bit."""
 
     def put(x: Tensor, values: Tensor, dims: Dimensions) -> None:
-        changed = values != x * factor
-        x[changed] = values[changed] / factor
+        x.copy_((values / factor).where(values != x * factor, x))
 
     return put
 
@@ -172,11 +174,15 @@ class Family:
         model_type: Hugging Face's name.
         dimensions: the sizes of a model, from its configuration.
         blocks: the list of blocks.
+        attention: the module that is a block's attention, up to ``z`` at least.
         out_proj: the module that multiplies ``z`` by W_O.
         down_proj: the one that makes ``mlp_out`` of ``mlp_post``; None where there is no such one.
-        final_norm: what stands between the last block and the unembedding.
+        final: what is done between the last block and the unembedding, one after the other.
         taps: where each site lives, in the order of the forward pass.
         attn_norm, mlp_norm: a norm between a projection and the residual stream.
+        mid_norm, post_norm: a norm of the residual stream itself, after attention's addition and
+            after the MLP's.
+        causal: no position sees a later one.
         logits: what is done to the unembedding's output.
         values: what is done to ``v`` before attention mixes it.
         lacks: sites that it does not have, each with the reason.
@@ -189,12 +195,16 @@ class Family:
     model_type: str
     dimensions: Callable[[PretrainedConfig], Dimensions]
     blocks: str
+    attention: str
     out_proj: str
     down_proj: str | None
-    final_norm: str
+    final: tuple[Step, ...]
     taps: Mapping[str, Tap]
     attn_norm: str | None = None
     mlp_norm: str | None = None
+    mid_norm: str | None = None
+    post_norm: str | None = None
+    causal: bool = True
     logits: Callable[[Tensor, PretrainedConfig], Tensor] = unchanged
     values: Callable[[Tensor, PretrainedConfig], Tensor] = unchanged
     lacks: tuple[tuple[str, str], ...] = ()
@@ -202,6 +212,11 @@ class Family:
     looks_up: bool = True
     upcast: bool = True
     inner: Literal["", "norms", "attention"] = ""
+
+    @property
+    def auto(self) -> Any:
+        """The class of transformers that loads it with its language-model head."""
+        return AutoModelForCausalLM if self.causal else AutoModelForMaskedLM
 
     def tapped(self, **taps: Tap) -> Family:
         """This row with some sites tapped elsewhere."""
@@ -224,10 +239,14 @@ def family(
     mlp: str,
     down_proj: str | None,
     middle: str | None,
-    final_norm: str,
+    final: tuple[Step, ...],
     dimensions: Callable[[PretrainedConfig], Dimensions] = sizes,
+    attention: str | None = None,
+    weights: str | None = None,
     attn_norm: str | None = None,
     mlp_norm: str | None = None,
+    mid_norm: str | None = None,
+    post_norm: str | None = None,
     **rest: Any,
 ) -> Family:
     """A row, from the names of the modules in a block.
@@ -239,10 +258,15 @@ def family(
         out_proj: what multiplies ``z`` by W_O.
         mlp: what gives the MLP's output.
         down_proj: what reads the neurons; None in a mixture of experts.
-        middle: what reads the residual stream between attention and MLP; None in a parallel block.
-        final_norm: path of the last norm.
+        middle: what reads the residual stream between attention and MLP; None in a parallel block,
+            and where a norm gives it.
+        final: what is done between the last block and the unembedding: whole paths, functions.
         dimensions: how large a model is, from its configuration.
+        attention: the module that is attention, where it is not the one around ``out_proj``.
+        weights: what gives the attention weights, where there is such a module (a dropout);
+            else attention shows its own.
         attn_norm, mlp_norm: norms of what is added to the residual stream.
+        mid_norm, post_norm: norms of the residual stream after an addition.
         **rest: other fields of `Family`.
     """
     block = f"{blocks}.{{layer}}"
@@ -250,15 +274,23 @@ def family(
     def inside(name: str) -> str:
         return f"{block}.{name}"
 
+    def perhaps(name: str | None) -> str | None:
+        return None if name is None else inside(name)
+
+    around = inside(attention or out_proj.rpartition(".")[0])
+    pattern = Tap(around, "weights") if weights is None else Tap(inside(weights), "output")
     taps = {
         "embed": Tap(f"{blocks}.0", "input"),
         "resid_pre": Tap(block, "input"),
         **{site: replace(tap, module=inside(tap.module)) for site, tap in qkv.items()},
+        "pattern": pattern,
         "z": Tap(inside(out_proj), "input", heads),
         "attn_out": Tap(inside(attn_norm or out_proj), "output"),
     }
     lacks = []
-    if middle is None:
+    if mid_norm is not None:
+        taps["resid_mid"] = Tap(inside(mid_norm), "output")
+    elif middle is None:
         lacks.append(("resid_mid", PARALLEL))
     else:
         taps["resid_mid"] = Tap(inside(middle), "input", in_place=True)
@@ -273,12 +305,15 @@ def family(
         model_type=model_type,
         dimensions=dimensions,
         blocks=blocks,
+        attention=around,
         out_proj=inside(out_proj),
-        down_proj=None if down_proj is None else inside(down_proj),
-        final_norm=final_norm,
+        down_proj=perhaps(down_proj),
+        final=final,
         taps=MappingProxyType(taps),
-        attn_norm=None if attn_norm is None else inside(attn_norm),
-        mlp_norm=None if mlp_norm is None else inside(mlp_norm),
+        attn_norm=perhaps(attn_norm),
+        mlp_norm=perhaps(mlp_norm),
+        mid_norm=perhaps(mid_norm),
+        post_norm=perhaps(post_norm),
         lacks=tuple(lacks),
         **rest,
     )

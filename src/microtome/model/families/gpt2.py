@@ -32,9 +32,9 @@ def _gpt2_sizes(config: PretrainedConfig) -> Dimensions:
 
 
 def _gpt2_fits(row: Family, config: PretrainedConfig) -> Family:
-    """Scores that are scaled otherwise are scaled by its own attention function, up to 5.3 at least.
+    """Up to transformers 5.3 at least, its own attention function alone knows of other scales.
 
-    So that function is called, as for families whose attention is not looked up.
+    So it is called, as in families whose attention is not looked up.
     """
     if config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx:
         return row
@@ -55,7 +55,7 @@ GPT2 = family(
     middle="ln_2",
     mlp="mlp",
     down_proj="mlp.c_proj",
-    final_norm="transformer.ln_f",
+    final=("transformer.ln_f",),
     upcast=False,
 )
 
@@ -80,10 +80,11 @@ GPT_NEO = family(
     blocks="transformer.h",
     qkv=split("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"),
     out_proj="attn.attention.out_proj",
+    weights="attn.attention.attn_dropout",
     middle="ln_2",
     mlp="mlp",
     down_proj="mlp.c_proj",
-    final_norm="transformer.ln_f",
+    final=("transformer.ln_f",),
     looks_up=False,
     inner="attention",
 )
@@ -123,7 +124,7 @@ OPT = family(
     middle="final_layer_norm",
     mlp="fc2",
     down_proj="fc2",
-    final_norm="model.decoder.final_layer_norm",
+    final=("model.decoder.final_layer_norm",),
     fits=_opt_fits,
 )
 OPT = OPT.tapped(
@@ -158,10 +159,11 @@ BLOOM = family(
     blocks="transformer.h",
     qkv=fused("self_attention.query_key_value", interleaved),
     out_proj="self_attention.dense",
+    weights="self_attention.attention_dropout",
     middle="post_attention_layernorm",
     mlp="mlp.dense_4h_to_h",
     down_proj="mlp.dense_4h_to_h",
-    final_norm="transformer.ln_f",
+    final=("transformer.ln_f",),
     fits=_bloom_fits,
     looks_up=False,
     inner="attention",

@@ -31,7 +31,7 @@ _kind = partial(
     middle="post_attention_layernorm",
     mlp="mlp",
     down_proj="mlp.down_proj",
-    final_norm="model.norm",
+    final=("model.norm",),
     inner="norms",
 )
 

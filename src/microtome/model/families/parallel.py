@@ -46,7 +46,7 @@ GPT_NEOX = family(
     middle=None,
     mlp="mlp",
     down_proj="mlp.dense_4h_to_h",
-    final_norm="gpt_neox.final_layer_norm",
+    final=("gpt_neox.final_layer_norm",),
     fits=_by_parallel_residual,
 )
 STABLELM = family(
@@ -58,7 +58,7 @@ STABLELM = family(
     middle=None,
     mlp="mlp",
     down_proj="mlp.down_proj",
-    final_norm="model.norm",
+    final=("model.norm",),
     fits=_by_parallel_residual,
 )
 PHI = family(
@@ -69,7 +69,7 @@ PHI = family(
     middle=None,
     mlp="mlp",
     down_proj="mlp.fc2",
-    final_norm="model.final_layernorm",
+    final=("model.final_layernorm",),
 )
 COHERE = family(
     "cohere",
@@ -80,7 +80,7 @@ COHERE = family(
     middle=None,
     mlp="mlp",
     down_proj="mlp.down_proj",
-    final_norm="model.norm",
+    final=("model.norm",),
     logits=lambda logits, config: logits * config.logit_scale,
     inner="norms",
 )
@@ -106,10 +106,11 @@ GPTJ = family(
     blocks="transformer.h",
     qkv=split("attn.q_proj", "attn.k_proj", "attn.v_proj"),
     out_proj="attn.out_proj",
+    weights="attn.attn_dropout",
     middle=None,
     mlp="mlp",
     down_proj="mlp.fc_out",
-    final_norm="transformer.ln_f",
+    final=("transformer.ln_f",),
     looks_up=False,
     inner="attention",
 )
@@ -149,7 +150,7 @@ FALCON = family(
     middle=None,
     mlp="mlp",
     down_proj="mlp.dense_4h_to_h",
-    final_norm="transformer.ln_f",
+    final=("transformer.ln_f",),
     fits=_falcon_fits,
     looks_up=False,
 )

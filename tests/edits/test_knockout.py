@@ -1,0 +1,76 @@
+"""Attention knockout: what is left sums to one, as if the scores had been −∞."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+import microtome as mt
+from microtome.edits import Context
+from microtome.errors import EditError
+
+CAT = "The cat sat on the mat, and"  # 8 tokens
+
+
+def test_what_is_left_is_the_softmax_without_the_rest():
+    scores = torch.randn(3, 2, 4, 5, dtype=torch.float64)  # cell, head, query, key
+    chosen = torch.tensor([[1, 3], [0, 4], [2, 3]])
+    context = Context(("head", "q_pos", "k_pos"), ("", "", ""), chosen=chosen)
+    after = mt.knockout("L0.pattern").change(scores.softmax(-1), context)
+    for cell, keys in enumerate(chosen):
+        without = scores[cell].index_fill(-1, keys, float("-inf")).softmax(-1)
+        np.testing.assert_allclose(after[cell], without, atol=1e-14)
+
+
+def test_the_receipt_counts_whole_rows(tiny64):
+    run = tiny64.run(CAT, edits=["knockout L1.pattern.h2@-1,{0,1}"], keep=["L1.pattern.h2@-1"])
+    [receipt] = run.receipts
+    row = run["L1.pattern.h2@-1"].values.squeeze()
+    assert row[:2].tolist() == [0, 0]
+    assert row.sum() == pytest.approx(1, abs=1e-14)
+    assert (receipt.selected, receipt.changed) == (2, 8)
+
+
+def test_zero_leaves_the_other_weights_as_they_are(tiny64):
+    address = "L1.pattern.h2@-1"
+    clean = tiny64.run(CAT, keep=[address])[address].values.squeeze()
+    zeroed = tiny64.run(CAT, edits=["zero L1.pattern.h2@-1,{0,1}"], keep=[address])
+    np.testing.assert_array_equal(zeroed[address].values.squeeze(), [0, 0, *clean[2:]])
+
+
+def test_a_whole_pattern_cannot_be_knocked_out(tiny):
+    with pytest.raises(EditError, match=r"position 0 attends to is left.*'zero'"):
+        tiny.run(CAT, edits=["knockout L1.pattern.h2"])
+
+
+@pytest.mark.parametrize("engine", ["walk", "reference"])
+def test_a_window_of_which_nothing_is_left_is_an_error_and_no_gap_in_the_map(tokenizer, engine):
+    """Before it runs, nobody knows how far a layer looks."""
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=3,
+    )
+    model = mt.load(MistralForCausalLM(config).eval(), tokenizer=tokenizer)
+    with pytest.raises(EditError, match="not all finite numbers"):
+        mt.sweep(model, CAT, "knockout L*.pattern.h*@-1,{5,6,7}", metrics=["kl"], engine=engine)
+
+
+def test_the_overflow_of_any_edit_is_an_error(tokenizer):
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    model = mt.load(LlamaForCausalLM(config).eval(), tokenizer=tokenizer)
+    for engine in ("walk", "reference"):
+        with pytest.raises(EditError, match="not all finite numbers"):
+            mt.sweep(model, CAT, "scale(1e300) L*.z.h*", metrics=["kl"], engine=engine)

@@ -1,0 +1,125 @@
+"""Keys and values as one query head sees them: edited for it alone, where others share them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import microtome as mt
+from families.both import on_both_paths
+from microtome.errors import AddressError
+from oracles import families as by_hand
+from oracles.families import FAMILIES, HEADS, LAYERS, Change
+
+CAT = mt.Prompt(
+    "The cat sat on the mat, and",
+    donor="The dog sat on the cat, and",
+    target=" cat",
+    contrast=" dog",
+)
+GROUPED = [name for name, hand in FAMILIES.items() if hand.kv_heads < HEADS]
+EXACT = 1e-11
+
+
+@pytest.fixture(scope="module", params=GROUPED)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def hand(name):
+    return FAMILIES[name]
+
+
+@pytest.fixture(scope="module")
+def model(name, tokenizer):
+    return mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+
+
+def of_one_head(hf, hand, ids, site, head, op):
+    """The group's key or value edited in a run of its own, from which one head's z is taken."""
+    shared = by_hand.run(hf, hand, ids)
+    kv_head = head // (HEADS // hand.kv_heads)
+    shape = shared.seen[site, 1].shape
+    index = [[2, 5], [kv_head], list(range(shape[2]))]
+    apart = by_hand.run(hf, hand, ids, [Change(site, 1, index, op)])
+    z = shared.seen["z", 1].copy()
+    z[:, head] = apart.seen["z", 1][:, head]
+    everything = [list(range(n)) for n in z.shape]
+    return by_hand.run(hf, hand, ids, [Change("z", 1, everything, lambda _: z)])
+
+
+@pytest.mark.parametrize("site", ["k", "v"])
+@pytest.mark.parametrize("head", [1, 2])
+def test_an_edit_is_seen_by_that_head_and_no_other(gap, model, hand, site, head):
+    ids = model.encode(CAT)[0].tokens.ids
+    for text, op in (("zero", lambda x: 0 * x), ("add(0.5)", lambda x: x + 0.5)):
+        wanted = of_one_head(model.hf, hand, ids, site, head, op)
+        edit = f"{text} L1.{site}_head.h{head}@{{2,5}}"
+        found = model.run(CAT, edits=[edit], keep=[f"L1.{site}", "L1.z", f"L1.{site}_head"])
+        own = f"{site}_head"
+        assert gap("edit", own, (found.logits[0] - wanted.logits).abs().max()) <= EXACT
+        assert np.abs(found["L1.z"].values[0] - wanted.seen["z", 1]).max() <= EXACT
+        clean = wanted.seen[site, 1]
+        assert np.abs(found[f"L1.{site}"].values[0] - clean).max() <= EXACT
+        group = HEADS // hand.kv_heads
+        seen = clean.repeat(group, axis=1)
+        seen[[2, 5], head] = op(seen[[2, 5], head])
+        assert gap("read", own, np.abs(found[f"L1.{own}"].values[0] - seen).max()) <= EXACT
+        [receipt] = found.receipts
+        assert receipt.selected == 2 * model.anatomy.dims.d_head
+
+
+@pytest.mark.parametrize("site", ["k", "v"])
+def test_an_edit_for_all_heads_of_a_group_is_an_edit_of_what_they_share(model, name, hand, site):
+    if (name, site) == ("olmo2", "k"):
+        return  # its norm goes over all keys together, so that other groups see a shared edit too
+    group = HEADS // hand.kv_heads
+    heads = ",".join(str(head) for head in range(group))
+    shared = model.run(CAT, edits=[f"scale(-2) L1.{site}.h0"]).logits
+    each = model.run(CAT, edits=[f"scale(-2) L1.{site}_head.h{{{heads}}}"]).logits
+    assert float((shared - each).abs().max()) <= EXACT
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        ["zero L*.k_head.h*"],
+        ["patch L*.v_head.h*@-1"],
+        ["scale(0.5) L*.k_head.h*@*"],
+        ["zero L:.v_head.h{0,3}"],
+        ["scale(2) L1.k.h0@3", "zero L1.k_head.h*@2", "add(1) L1.v.h0", "zero L1.v_head.h*@5"],
+        ["zero L1.v_head.h1", "scale(0.5) L*.pattern.h*@-1"],
+        ["zero L1.k_head.h1", "scale(2) L1.q.h2@4"],
+    ],
+    ids=lambda edits: "; ".join(edits),
+)
+def test_the_walk_equals_the_reference_path(gap, model, hand, edits):
+    _, apart = on_both_paths(model, hand, edits, [CAT])
+    for edit in edits:
+        site = mt.edit(edit).address.site.name
+        if site.endswith("_head"):
+            gap("walk", site, apart)
+
+
+def test_a_star_is_every_query_head(model):
+    effects = mt.sweep(model, CAT, "zero L*.k_head.h*@2", metrics=["kl"])
+    assert dict(effects.data.sizes) == {"prompt": 1, "layer": LAYERS, "head": HEADS}
+
+
+def test_a_model_whose_heads_share_nothing_has_no_such_site(tiny):
+    with pytest.raises(AddressError, match=r"no site 'v_head': no two heads share one.*'v'"):
+        tiny.run(CAT, edits=["zero L0.v_head.h0"])
+    assert "k_head" not in tiny.sites().index
+
+
+def test_rows_of_a_batch_have_branches_of_their_own(tokenizer):
+    """Cells of several heads, and cells with none at all, in one tile of the walk."""
+    model = mt.load(by_hand.make("llama", len(tokenizer)), tokenizer=tokenizer)
+    whole, cut = (
+        mt.sweep(model, [CAT, CAT], "zero L*.k_head.h*@*", metrics=["kl"], memory=memory, verify=0)
+        for memory in (None, 700_000)
+    )
+    assert float(abs(whole.data["kl"] - cut.data["kl"]).max()) <= 1e-12
+    assert torch.tensor(whole.data["values_changed"].values).min() > 0

@@ -1,0 +1,128 @@
+"""Every family's attention weights: read, edited and walked as by hand; the switch is rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import microtome as mt
+from families.both import on_both_paths
+from microtome import attention
+from oracles import families as by_hand
+from oracles.families import FAMILIES, HEADS, LAYERS, Change
+
+CAT = mt.Prompt(
+    "The cat sat on the mat, and",
+    donor="The dog sat on the cat, and",
+    target=" cat",
+    contrast=" dog",
+)
+LENGTH = 8
+EXACT = 1e-11
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def hand(name):
+    return FAMILIES[name]
+
+
+@pytest.fixture(scope="module")
+def eager(name, tokenizer):
+    """Attention written out: there the oracle can get at its softmax."""
+    return mt.load(by_hand.make(name, len(tokenizer), attention="eager"), tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def fused(name, tokenizer):
+    """As the family comes: with a fused kernel where it has one."""
+    return mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+
+
+def ids_of(model):
+    tokens = model.encode(CAT)[0].tokens
+    assert len(tokens) == LENGTH
+    return tokens.ids
+
+
+def test_they_read_as_by_hand(gap, eager, hand, name):
+    found = eager.run(CAT, keep=["L*.pattern"])
+    wanted = by_hand.run(eager.hf, hand, ids_of(eager))
+    values = found["L*.pattern"].isel(prompt=0)
+    assert values.dims == ("layer", "head", "q_pos", "k_pos")
+    assert values.shape == (LAYERS, HEADS, LENGTH, LENGTH)
+    for layer in range(LAYERS):
+        seen = wanted.seen["pattern", layer]
+        assert gap("read", "pattern", np.abs(values.sel(layer=layer).values - seen).max()) <= EXACT
+        assert bool(np.triu(seen, 1).any()) is (name in by_hand.ENCODERS)
+        assert np.abs(seen.sum(-1) - 1).max() < 1e-6  # some take their softmax in float32
+    assert float((found.logits[0] - wanted.logits).abs().max()) <= EXACT
+
+
+def without(keys):
+    def op(rows):
+        rows = rows.copy()
+        rows[..., keys] = 0
+        return rows / rows.sum(-1, keepdims=True)
+
+    return op
+
+
+EDITS = {
+    "zero L1.pattern.h{0,3}": ([[0, 3], range(8), range(8)], lambda w: 0 * w),
+    "scale(0.5) L1.pattern.h2@{3,-1},{0,2}": ([[2], [3, 7], [0, 2]], lambda w: 0.5 * w),
+    "replace(0.25) L1.pattern@-1": ([range(HEADS), [7], range(8)], lambda w: 0 * w + 0.25),
+    "knockout L1.pattern.h1@{6,7},{5,6}": ([[1], [6, 7], range(8)], without([5, 6])),
+}
+
+
+@pytest.mark.parametrize("text", EDITS)
+def test_they_are_edited_as_by_hand(gap, eager, hand, text):
+    index, op = EDITS[text]
+    clean = by_hand.run(eager.hf, hand, ids_of(eager))
+    change = Change("pattern", 1, [list(axis) for axis in index], op)
+    wanted = by_hand.run(eager.hf, hand, ids_of(eager), [change])
+    found = eager.run(CAT, edits=[text])
+    assert gap("edit", "pattern", (found.logits[0] - wanted.logits).abs().max()) <= EXACT
+    assert float((wanted.logits - clean.logits).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "zero L*.pattern.h*@-1",
+        "patch L*.pattern.h1@{2,5}",
+        "scale(0.5) L1.pattern.h2@*,*",
+        "knockout L*.pattern.h*@-1,{5,6}",
+    ],
+)
+def test_the_walk_equals_the_reference_path(gap, fused, hand, text):
+    _, apart = on_both_paths(fused, hand, text, [CAT])
+    gap("walk", "pattern", apart)
+
+
+def test_showing_them_changes_nothing_but_rounding(fused):
+    clean = fused.run(CAT).logits
+    shown = fused.run(CAT, keep=["L1.pattern"]).logits
+    size = float(clean.abs().max())
+    assert float((clean - shown).abs().max()) <= 64 * torch.finfo(clean.dtype).eps * size
+
+
+def test_only_layers_that_are_looked_at_are_switched(fused, monkeypatch):
+    if not fused.anatomy.family.looks_up:
+        return  # there nothing is switched: the module's own softmax is looked at
+    modules = []
+    own = attention._attention
+    monkeypatch.setattr(
+        attention, "_attention", lambda m, *a, **k: modules.append(m) or own(m, *a, **k)
+    )
+    choice = fused.hf.config._attn_implementation
+    fused.run(CAT, keep=["L1.pattern"])
+    assert modules == [fused.anatomy.attention(fused.hf, 1)]
+    assert fused.hf.config._attn_implementation == choice
+    assert not attention._watched
