@@ -21,6 +21,9 @@ from benchmarks.questions import TOKENS, Cell, Map, Question, Sample, ask, sampl
 from benchmarks.tools import ORACLE, PEERS, Absent, Tool
 from benchmarks.tools.microtome_sweep import NAME, Microtome
 
+UNASKED = "not asked for"
+"""Why a tool is absent that the command line left out."""
+
 CLOSE = 5e-5
 """Largest difference that is rounding, × the logits' standard deviation where that is above 1."""
 
@@ -97,7 +100,7 @@ def tools_for(
     absent: dict[str, str] = {}
     for name, kind in PEERS.items():
         if name not in wanted and name != ORACLE:
-            absent[name] = "not asked for"
+            absent[name] = UNASKED
             continue
         try:
             kind.version()

@@ -1,6 +1,6 @@
 """The page of the benchmarks, made from what was measured.
 
-python -m benchmarks.table bench.json [bench-cuda.json] --memory memory.json -o docs/benchmarks.md
+python -m benchmarks.table small-a.json small-b.json … --memory memory.json -o docs/benchmarks.md
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bars import BARS, Row, over_floor, ratio, seconds
-from benchmarks.questions import MAPS
+from benchmarks.measure import UNASKED
+from benchmarks.questions import MAPS, SHAPES
 from benchmarks.tools import ORACLE
 from benchmarks.tools.microtome_sweep import NAME
 
@@ -28,7 +29,7 @@ page is made from measurements by `python -m benchmarks.table`; do not edit it.
 
 ```
 make bench-quick   # all tools on a tiny model, to see that everything runs: some minutes
-make bench         # the figures below: some hours on two cores, so leave the machine alone
+make bench         # the figures below, map by map: some hours on two cores, left alone meanwhile
 ```
 
 Both install the other tools in an environment of their own, `.venv-bench`. One run by hand:
@@ -49,8 +50,8 @@ difference of two tokens after the last position, for the same cells.
 - **The other tools are timed on a sample and scaled**, since some would take hours. Cells come from
   three layers spread over the model, by a fixed seed within each; tools that run one cell at a
   time take some of them, tools that batch take more. Seconds are scaled by the rows that go through
-  the model. What a tool records once, such as the donor's activations, is *not* on its clock. A `*`
-  marks seconds that are scaled.
+  the model. What a tool records once, such as the donor's activations, is *not* on its clock.
+  `14.2* (50 ×)` reads: 14.2 seconds for the whole map, scaled; 50 times as long as microtome.
 - **A row counts only if the tools agree.** Everything is compared with the plain hooks, which share
   no code with microtome. The tolerance is 5e-5 × the logits' standard deviation, at least 5e-5; the
   largest effect among these cells stands beside it, so that agreement is seen to mean something.
@@ -77,24 +78,28 @@ def main() -> None:
 
 def page(records: Sequence[Record], memory: Sequence[Record] = ()) -> str:
     """The whole page."""
-    parts = [INTRODUCTION, *tools(records[0])]
+    parts = [INTRODUCTION, *tools(records)]
+    machines: dict[str, list[Record]] = {}
     for record in records:
-        parts += machine(record)
+        machines.setdefault(_machine(record), []).append(record)
+    for name, own in machines.items():
+        parts += machine(name, own)
     parts += bars(records)
     for record in memory:
         parts += memory_of(record)
     return "\n".join(parts).rstrip() + "\n"
 
 
-def tools(record: Record) -> Iterator[str]:
+def tools(records: Sequence[Record]) -> Iterator[str]:
     """What each tool does for a cell."""
     yield "\n## The tools\n"
-    own = record["versions"]
+    own = records[0]["versions"]
+    others = {name: tool for record in records for name, tool in record["tools"].items()}
     yield from grid(
         ["tool", "version", "what it does"],
         [
             [NAME, own["microtome"], "`mt.sweep`: the whole map in one call"],
-            *([name, t["version"], t["how"]] for name, t in record["tools"].items()),
+            *([name, t["version"], t["how"]] for name, t in others.items()),
         ],
     )
     yield (
@@ -103,21 +108,17 @@ def tools(record: Record) -> Iterator[str]:
     )
 
 
-def machine(record: Record) -> Iterator[str]:
-    """All that was measured on one machine."""
-    where, rows, options = record["machine"], record["rows"], record["options"]
-    threads = f", {where['threads']} threads" if where["device"] == "cpu" else ""
-    yield f"\n## {where['name']}{threads}\n"
-    yield (
-        f"Measured {record['created'][:10]}; up to {options['rounds']} rounds, one where a map "
-        f"takes microtome more than {options['longest']:.0f} s; about {options['singles']} cells "
-        f"for tools that run one at a time and {options['batches']} for those that batch.\n"
-    )
-    yield "### microtome\n"
+def machine(name: str, records: Sequence[Record]) -> Iterator[str]:
+    """All that was measured on one machine: a table for each question, a line for each shape."""
+    rows = _rows(records)
+    names = list(dict.fromkeys(name for record in records for name in record["tools"]))
+    yield f"\n## {name}\n"
+    yield from _options(records)
+    yield "\n### microtome\n"
     yield from grid(
         [
-            "shape",
             "map",
+            "shape",
             "cells",
             "rounds",
             "seconds",
@@ -125,31 +126,31 @@ def machine(record: Record) -> Iterator[str]:
             "GFLOP at least",
             "GFLOP/s",
             "time ÷ floor",
-            "largest effect",
-            "difference",
-            "tolerance",
         ],
         [_own(row) for row in rows],
     )
-    names = list(record["tools"])
-    yield "\n### Seconds for the whole map\n"
-    yield from grid(
-        ["shape", "map", "cells", NAME, *names],
-        [[*_head(row), *(_seconds(row, name) for name in [NAME, *names])] for row in rows],
-    )
-    yield "\n### Times slower than microtome\n"
-    yield from grid(
-        ["shape", "map", *names],
-        [[*_head(row)[:2], *(_number(ratio(row, name), 3) for name in names)] for row in rows],
-    )
+    for key in dict.fromkeys(row["map"] for row in rows):
+        own = [row for row in rows if row["map"] == key]
+        here = [name for name in names if any(seconds(row, name) is not None for row in own)]
+        yield f"\n### {_title(own[0])}\n"
+        yield from grid(
+            ["shape", "cells", NAME, *here],
+            [
+                [row["shape"], f"{row['cells']:,}", _number(seconds(row, NAME), 3)]
+                + [_against(row, name) for name in here]
+                for row in own
+            ],
+        )
     yield f"\n### Largest difference from {ORACLE}\n"
     yield from grid(
-        ["shape", "map", "tolerance", NAME, *names],
+        ["map", "shape", "largest effect", "tolerance", NAME, *names],
         [
             [
-                *_head(row)[:2],
+                _title(row),
+                row["shape"],
+                f"{row['largest_effect']:.1g}",
                 f"{row['tolerance']:.0e}",
-                *(_difference(row["tools"][name]) for name in [NAME, *names]),
+                *(_difference(row["tools"].get(name)) for name in [NAME, *names]),
             ]
             for row in rows
         ],
@@ -158,6 +159,39 @@ def machine(record: Record) -> Iterator[str]:
     if notes:
         yield "\nAbsent, or not counted:\n"
         yield from notes
+
+
+def _machine(record: Record) -> str:
+    where = record["machine"]
+    threads = f", {where['threads']} threads" if where["device"] == "cpu" else ""
+    return f"{where['name']}{threads}"
+
+
+def _rows(records: Sequence[Record]) -> list[Row]:
+    """Question by question, small shapes first; what was measured again counts as of last."""
+    found = {(row["map"], row["shape"]): row for record in records for row in record["rows"]}
+    return [found[place] for place in sorted(found, key=lambda at: (at[0], [*SHAPES].index(at[1])))]
+
+
+def _options(records: Sequence[Record]) -> Iterator[str]:
+    """How they were measured: a line for all that were measured in the same way."""
+    alike: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        options = record["options"]
+        how = (
+            f"{record['created'][:10]}, up to {options['rounds']} rounds, one where microtome "
+            f"takes more than {options['longest']:.0f} s; about {options['singles']} cells for "
+            f"tools that run one at a time and {options['batches']} for those that batch"
+        )
+        of_shape = alike.setdefault(how, {})
+        for row in record["rows"]:
+            of_shape.setdefault(row["shape"], []).append(row["map"])
+    for how, of_shape in alike.items():
+        what = "; ".join(
+            f"{shape} {', '.join(f'({key})' for key in sorted(set(of_shape[shape])))}"
+            for shape in sorted(of_shape, key=[*SHAPES].index)
+        )
+        yield f"- {what}: measured {how}."
 
 
 def bars(records: Sequence[Record]) -> Iterator[str]:
@@ -210,49 +244,59 @@ def grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "| " + " | ".join(line) + " |"
 
 
-def _head(row: Row) -> list[str]:
-    return [row["shape"], f"({row['map']}) {row['title']}", f"{row['cells']:,}"]
+def _title(row: Row) -> str:
+    return f"({row['map']}) {row['title']}"
 
 
 def _own(row: Row) -> list[str]:
     verified = row["verified_seconds"]
     return [
-        *_head(row),
+        _title(row),
+        row["shape"],
+        f"{row['cells']:,}",
         str(row["rounds"]),
         _number(seconds(row, NAME), 3),
         "–" if verified is None else _number(verified, 3),
         f"{row['flops'] / 1e9:,.1f}",
         _rate(row),
         "–" if over_floor(row) is None else f"{over_floor(row):.2f}",
-        f"{row['largest_effect']:.1g}",
-        _difference(row["tools"][NAME]),
-        f"{row['tolerance']:.0e}",
     ]
 
 
-def _seconds(row: Row, name: str) -> str:
-    found = seconds(row, name)
-    scaled = row["tools"].get(name, {}).get("cells") != row["cells"]
-    return "–" if found is None else _number(found, 3) + ("*" if scaled else "")
+def _against(row: Row, name: str) -> str:
+    """Seconds, with a star where they are scaled, and times slower."""
+    found, slower = seconds(row, name), ratio(row, name)
+    if found is None:
+        return "–"
+    scaled = row["tools"][name]["cells"] != row["cells"]
+    times = "" if slower is None else f" ({_number(slower, 3)} ×)"
+    return f"{_number(found, 3)}{'*' if scaled else ''}{times}"
 
 
-def _difference(timing: Mapping[str, Any]) -> str:
-    if timing["absent"] is not None:
+def _difference(timing: Mapping[str, Any] | None) -> str:
+    if timing is None or timing["absent"] is not None:
         return "–"
     return f"{timing['difference']:.1g}" + ("" if timing["agrees"] else " ✗")
 
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
+    """A line for each reason; one for all that nobody asked for."""
+    absent: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for name, timing in row["tools"].items():
-            where = f"{row['shape']} ({row['map']})"
-            if timing["absent"] is not None:
-                yield f"- {where}, {name}: {timing['absent']}."
+            where = f"({row['map']}) {row['shape']}"
+            if timing["absent"] == UNASKED:
+                absent.setdefault(("", UNASKED), []).append(where)
+            elif timing["absent"] is not None:
+                absent.setdefault((name, timing["absent"]), []).append(where)
             elif not timing["agrees"]:
                 yield (
-                    f"- {where}, {name}: differs by {timing['difference']:.1g}, more than "
+                    f"- {name}, {where}: differs by {timing['difference']:.1g}, more than "
                     f"{row['tolerance']:.1g}, so it does not count."
                 )
+    for (name, why), places in absent.items():
+        who = f"{name}: {why}" if name else "Tools left out to save time"
+        yield f"- {who}: {', '.join(dict.fromkeys(places))}."
 
 
 def _rate(row: Row) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
+from functools import cache
 from typing import Any
 
 from microtome.model.model import Model
@@ -27,8 +28,13 @@ def of_model(model: Model) -> dict[str, Any]:
 
 def of_machine() -> dict[str, Any]:
     """Versions of what computed, and when."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {"python": platform.python_version(), **_versions()},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Looked up once: it takes milliseconds, and they stay."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}

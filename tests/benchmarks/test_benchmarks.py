@@ -139,12 +139,36 @@ class TestFloor:
 class TestPage:
     def test_the_page_of_a_stored_run(self):
         page = table.page([stored()], [json.loads((HERE / "memory.json").read_text())])
-        assert "| small | (b) heads patched at the last token | 144 | 0.4 | 14*" in page
+        assert "### (b) heads patched at the last token\n" in page
+        assert "| small | 144 | 0.4 | 14* (35 ×) |" in page
         assert "| TransformerLens | 4.3.0 |" in page
         assert "| small | (b) heads patched at the last token | times faster than" in page
         assert "| ≥ 60 | 40 | not reached |" in page
-        assert "- small (b), pyvene: pyvene is not installed." in page
+        assert "- pyvene: pyvene is not installed: (b) small." in page
         assert "| 1,024 | 512 MiB | 3,500 MiB | 5,000 MiB | 4,413 MiB | above |" in page
+
+    def test_a_question_has_one_table_with_all_shapes(self):
+        small, large = stored(), stored()
+        large["rows"][0]["shape"] = "large"
+        page = table.page([large, small])
+        lines = page.split("### (b) heads patched at the last token\n")[1].splitlines()
+        assert [line.split(" | ")[0] for line in lines[5:7]] == ["| small", "| large"]
+        assert page.count("## A made-up machine") == 1
+
+    def test_tools_that_nobody_asked_for_are_one_line(self):
+        found = stored()
+        for name in ("pyvene", "captum", "TransformerLens"):
+            found["rows"][0]["tools"][name]["absent"] = "not asked for"
+        page = table.page([found])
+        assert "- Tools left out to save time: (b) small." in page
+        assert "pyvene:" not in page
+
+    def test_what_was_measured_again_counts_as_of_last(self):
+        again = stored()
+        again["rows"][0]["tools"][NAME]["seconds"] = 0.2
+        page = table.page([stored(), again])
+        assert "| small | 144 | 0.2 | 14* (70 ×) |" in page
+        assert "| 0.4 |" not in page
 
     @pytest.mark.parametrize(
         ("value", "verdict"), [(61.0, "reached"), (59.0, "not reached"), (None, "not measured")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from microtome.edits import as_edits
 from microtome.prompts import Encoded, Tokens
 from microtome.sites import Dimensions
 from microtome.sweep.batches import batches, companies, tiles
-from microtome.sweep.cost import Budget, room_for
+from microtome.sweep.cost import Budget, room_for, shared_starts, starts_of
 from microtome.sweep.plan import make_plan
 
 DIMS = Dimensions(4, 3, 3, 6, 2, 24, 99)
@@ -55,6 +57,44 @@ def test_every_cell_walks_once_and_as_its_batch_says(edit, memory):
 def test_prompts_of_one_length_walk_together():
     sizes = [batch.cells.shape for _, batch, _ in walked("zero L*.z.h*@-1", Budget())]
     assert sorted(sizes) == [(1, 12), (3, 12)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5)), min_size=1, max_size=7),
+    st.integers(0, 30),
+)
+def test_starts_are_shared_in_the_cheapest_way(each, reading):
+    """Held against every way to cut them into runs of neighbours."""
+    length, positions = len(each) + 2, np.arange(len(each))
+    work, depth = (np.array(column, dtype=float) for column in zip(*each, strict=True))
+
+    def cost(starts):
+        batches = [depth[starts == start].max() for start in np.unique(starts)]
+        return ((length - starts) * work).sum() + reading * sum(batches)
+
+    ways = itertools.product([True, False], repeat=len(each) - 1)
+    cheapest = min(
+        cost(np.maximum.accumulate(np.where([True, *way], positions, 0))) for way in ways
+    )
+    found = shared_starts(positions, work, depth, length, reading)
+    assert (found <= positions).all()
+    assert cost(found) == cheapest
+
+
+def test_few_cells_share_starts_and_many_do_not():
+    lengths = [len(one.tokens) for one in PROMPTS]
+    for edit, shared in (("patch L*.resid_post@*", True), ("zero L*.mlp_post.n*@*", False)):
+        plan = make_plan(DIMS, PROMPTS, as_edits(edit))
+        starts = starts_of(plan.cells, lengths, DIMS, Budget(reading=8))
+        assert (starts <= plan.cells.position).all()
+        assert (starts < plan.cells.position).any() == shared
+
+
+def test_a_cell_that_edits_what_leaves_a_block_enters_the_next():
+    plan = make_plan(DIMS, PROMPTS, as_edits("zero L*.resid_post@-1"))
+    assert sorted(set(plan.cells.entry.tolist())) == [1, 2, 3, 4]
+    both = make_plan(DIMS, PROMPTS, as_edits(["zero L*.z.h0", "zero L*.resid_post"]))
+    assert sorted(set(both.cells.entry.tolist())) == [0, 1, 2, 3]
 
 
 def test_halves_are_the_whole():

@@ -297,6 +297,40 @@ def test_the_plan_predicts_the_work(tiny64):
     assert record["actual"]["token_blocks"] <= 0.5 * effects.n_cells * 3 * tokens
 
 
+def test_before_its_own_first_position_a_cell_is_the_clean_run_to_the_bit(tiny64):
+    """Though it may walk with cells that start earlier."""
+    effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["logit_diff@2", "prob@2"])
+    record = effects.provenance["actual"]["token_blocks"]
+    assert record > effects.n_cells // 6 * 2 * (1 + 2 + 3 + 4 + 5 + 6)  # starts are shared
+    for name in ("logit_diff@2", "prob@2"):
+        later = effects.delta(name).sel(pos=slice(3, None))
+        assert float(abs(later).max()) == 0
+
+
+@pytest.mark.parametrize("engine", ["walk", "reference"])
+def test_what_leaves_the_last_block_is_edited_without_running_it(tiny64, monkeypatch, engine):
+    ran = []
+    block = tiny64.anatomy.block(tiny64.hf, 2)
+    handle = block.register_forward_pre_hook(lambda _, x: ran.append(len(x[0])))
+    try:
+        mt.sweep(
+            tiny64, JOHN, "scale(2) L2.resid_post@*", metrics=["prob"], engine=engine, verify=0
+        )
+    finally:
+        handle.remove()
+    assert len(ran) == (1 if engine == "walk" else 7)  # the clean run; and each cell
+
+
+def test_metrics_see_what_leaves_a_block_that_did_not_run(tiny64):
+    metrics = ["norm(L*.resid_post)", "cosine(L*.resid_post@*, 1)", "norm(L*.resid_mid)"]
+    walked, slow = (
+        mt.sweep(tiny64, [JOHN, CAT], "scale(3) L*.resid_post@*", metrics=metrics, engine=name)
+        for name in ("walk", "reference")
+    )
+    for name in walked.metrics:
+        assert float(abs(walked.data[name] - slow.data[name]).max()) < 1e-9
+
+
 @pytest.mark.parametrize(
     ("edit", "why"),
     [("zero logits@-1", "after the last layer"), ('apply("torch:sin") L0.z', "user's own")],

@@ -296,7 +296,7 @@ class Walk:
         """One block on a tile that begins at a position."""
         hf, anatomy = self.model.hf, self.model.anatomy
         if not anatomy.dims.causal:
-            return anatomy.resume(hf, layer, x, self.trace.calls[layer].again(len(x)))
+            return anatomy.resume(hf, layer, x, self.trace.calls[layer].whole(len(x)))
         keys, values = self.trace.keys[layer], self.trace.values[layer]
         if len(prompts) < len(keys):
             rows = numbers(keys.device, prompts)

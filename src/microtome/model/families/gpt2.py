@@ -32,9 +32,9 @@ def _gpt2_sizes(config: PretrainedConfig) -> Dimensions:
 
 
 def _gpt2_fits(row: Family, config: PretrainedConfig) -> Family:
-    """Up to transformers 5.3 at least, its own attention function alone knows of other scales.
+    """Scores that are scaled otherwise are scaled by its own attention function, up to 5.3.
 
-    So it is called, as in families whose attention is not looked up.
+    So that function is called, as for families whose attention is not looked up.
     """
     if config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx:
         return row
