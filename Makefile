@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: demo test lint types tests families studies bench bench-quick clean
+.PHONY: demo test test-oldest test-newest lint types tests families studies bench bench-quick clean
 
 demo: .venv/ready
 	$(BIN)/microtome sweep nano -o out/demo -e 'zero L*.z.h*' \
@@ -58,6 +58,29 @@ bench-quick: .venv-bench/ready
 	$(BENCH) -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[bench]'
 	@touch $@
 
+# The versions of transformers that are supported, each with its own requirements; the others are as
+# pinned. `make test-newest NEWEST=5.25.0` tries one that came out since.
+OLDEST := 5.0.0
+NEWEST := 5.24.0
+
+test-oldest: .venv-oldest/ready-$(OLDEST)
+	.venv-oldest/bin/pytest -n auto
+
+test-newest: .venv-newest/ready-$(NEWEST)
+	.venv-newest/bin/pytest -n auto
+
+.venv-oldest/ready-$(OLDEST): VERSION := $(OLDEST)
+.venv-newest/ready-$(NEWEST): VERSION := $(NEWEST)
+
+.venv-oldest/ready-% .venv-newest/ready-%: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	sed -E '/^(tokenizers|huggingface_hub)==/d; s/^transformers==.*/transformers==$(VERSION)/' \
+	  constraints.txt > $(@D)/constraints.txt
+	@echo "Installing microtome with transformers $(VERSION) (some minutes)"
+	$(@D)/bin/python -m pip install --disable-pip-version-check --progress-bar off \
+	  -c $(@D)/constraints.txt -e '.[dev]'
+	@touch $@
+
 .venv/bin/python:
 	@echo "Making .venv with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv .venv
@@ -73,4 +96,4 @@ bench-quick: .venv-bench/ready
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-bench out
+	rm -rf .venv .venv-bench .venv-oldest .venv-newest out

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+import microtome as mt
 from conftest import BERLIN, CAT, PARIS
-from microtome.errors import PromptError, TokenError
+from microtome.errors import PromptError, PromptWarning, TokenError
 from microtome.prompts import Prompt, Prompts, Tokens, encode, token_id
 
 
@@ -311,3 +314,55 @@ class TestFiles:
         path = self.write(tmp_path, "p.jsonl", '{"text": "a"}\n{"text": " "}\n')
         with pytest.raises(PromptError, match=r"p.jsonl, line 2: A prompt's text is empty"):
             Prompts.read(path)
+
+
+# ------------------------------------------------------------------ tokenizers of all habits
+
+TEXT = "the cat sat on a mat"
+
+
+def wordy(template=None, side=None):
+    """A tokenizer of words, which adds tokens by a template, and was saved with padding on."""
+    words = {word: n for n, word in enumerate(["?", "<s>", "</s>", "<pad>", *TEXT.split()])}
+    made = Tokenizer(models.WordLevel(words, unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if template is not None:
+        special = [("<s>", 1), ("</s>", 2)]
+        made.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    if side is not None:
+        made.enable_padding(direction=side, pad_id=3, pad_token="<pad>", length=12)
+        made.enable_truncation(4)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        unk_token="?",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        padding_side=side or "right",
+    )
+
+
+@pytest.mark.parametrize("side", [None, "left", "right"])
+@pytest.mark.parametrize("template", [None, "<s> $A", "$A </s>", "<s> $A </s>"])
+def test_tokens_are_those_of_the_text_whatever_the_tokenizer_pads(tmp_path, side, template):
+    wordy(template, side).save_pretrained(tmp_path)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
+    own = [4, 5, 6, 7, 8, 9]
+    first = [1] if template is not None and template.startswith("<s>") else []
+    last = [2] if template is not None and template.endswith("</s>") else []
+    for tokenizer in (wordy(template, side), saved):
+        one = encode(Prompt(TEXT, target="mat", roles={"who": "cat"}), tokenizer)
+        assert list(one.tokens.ids) == [*first, *own, *last]
+        assert one.tokens.added == (*[True] * len(first), *[False] * 6, *[True] * len(last))
+        assert one.tokens.find("the") == len(first)
+        assert one.tokens.role("who") == len(first) + 1
+        assert one.tokens.role("last") == len(one.tokens) - 1
+        assert one.target == 9
+
+
+def test_a_tokenizer_that_closes_texts_is_warned_of(make_gpt2):
+    hf = make_gpt2()
+    model = mt.load(hf, tokenizer=wordy("<s> $A </s>"))
+    with pytest.warns(PromptWarning, match=r"'</s>' after every text.*add_eos_token.*prob@-2"):
+        model.encode(TEXT)
+    mt.load(hf, tokenizer=wordy("<s> $A")).encode(TEXT)  # which is no reason

@@ -37,8 +37,12 @@ IGNORED = frozenset(
 See = Callable[[Tensor], Tensor]
 """Gets a module's attention weights ``[batch, head, query, key]``; gives those to go on with."""
 
-_watched: dict[nn.Module, tuple[See, bool]] = {}
-"""Attention module → who looks at its weights now, and whether its softmax is in float32."""
+_watched: dict[nn.Module, tuple[See, bool, bool]] = {}
+"""Attention module → who looks at its weights now, and how its own function computes them.
+
+That is, whether its softmax is in float32, and whether it caps scores: one for fused kernels does
+not, whatever the module asks for.
+"""
 
 
 def watcher(module: nn.Module) -> See | None:
@@ -65,7 +69,8 @@ def in_the_open(module: nn.Module, see: See, looks_up: bool, upcast: bool) -> It
 
     def switch(*_: Any) -> None:
         own_choice.append(config._attn_implementation)
-        _watched[module] = see, upcast and own_choice[-1] == "eager"
+        own = own_choice[-1]
+        _watched[module] = see, upcast and own == "eager", own != "sdpa"
         if not own_choice[-1].startswith(OURS):
             config._attn_implementation = IN_THE_OPEN
 
@@ -98,14 +103,14 @@ def _attention(
 ) -> tuple[Float[Tensor, "batch query head d_head"], None]:
     """What transformers calls in the place of the model's own choice."""
     refuse_unknown(others, module)
-    see, upcast = _watched[module]
+    see, upcast, softcaps = _watched[module]
     causal = others.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     length = key.shape[2]
     if attention_mask is None and causal and sliding_window is not None and sliding_window < length:
         attention_mask = window(query.shape[2], length, sliding_window, query.device)
     scores = _scores(query, key, scaling)
-    if softcap is not None:
+    if softcap is not None and softcaps:
         scores = (scores / softcap).tanh() * softcap
     weights = _softmax(_masked(scores, attention_mask, causal), upcast)
     return _mixed(see(weights), value).transpose(1, 2), None

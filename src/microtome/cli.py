@@ -22,6 +22,7 @@ from microtome.edits import Source
 from microtome.errors import MicrotomeError, OtherModelError, listing
 from microtome.experiment.options import asked, checkpoint, values_of
 from microtome.metrics import METRICS, about
+from microtome.model.describe import described
 from microtome.model.raw import ABOUT, returned, table_of
 from microtome.probes import INSIDE
 from microtome.prompts import Encoded
@@ -257,7 +258,7 @@ def sites(
         bool, typer.Option("--raw", help="What its modules return instead: tensors or tuples.")
     ] = False,
 ) -> None:
-    """What can be addressed in a model, with sizes."""
+    """A model's anatomy, and what can be addressed in it, with sizes and modules."""
     loaded = load(model)
     out.print(repr(loaded), highlight=False, markup=False)
     if raw:
@@ -265,6 +266,10 @@ def sites(
         _print(table_of(returned(loaded)))
         out.print(ABOUT, highlight=False, markup=False)
     else:
+        table = Table(show_header=False, box=None)
+        for name, value in described(loaded.anatomy, loaded.hf.config).items():
+            table.add_row(f"[bold]{name}[/bold]", escape(value))
+        out.print(table)
         _print(loaded.sites().reset_index())
 
 

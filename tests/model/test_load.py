@@ -97,6 +97,8 @@ class TestWhatIsThere:
         assert table.loc["z", "sizes"] == "pos, 4, 8"
         assert table.loc["mlp_post", "sizes"] == "pos, 128"
         assert table.loc["z", "layers"] == 3
+        assert table.loc["z", "module"] == "input of transformer.h.*.attn.c_proj"
+        assert table.loc["logits", "module"] == "output of the model"
         assert [table.index[0], table.index[-1]] == ["embed", "logits"]
 
 

@@ -16,6 +16,7 @@ from microtome import outcome
 from microtome.edits import Edit, as_edits
 from microtome.errors import PromptWarning
 from microtome.model.anatomy import Anatomy
+from microtome.model.families.family import Tap
 from microtome.model.placed import device_of, weights
 from microtome.prompts import Encoded, Prompt, Prompts, Tokens, encode
 from microtome.sites import POSITIONS
@@ -96,7 +97,7 @@ class Model:
         return encoded
 
     def sites(self) -> pd.DataFrame:
-        """What can be addressed: per site its axes, their sizes and what it is.
+        """What can be addressed: per site its axes, their sizes, its module and what it is.
 
         >>> from microtome import load
         >>> load("nano").sites().loc["z", "axes"]
@@ -111,6 +112,7 @@ class Model:
                     axis if axis in POSITIONS else str(self.anatomy.dims.size(axis))
                     for axis in site.axes
                 ),
+                "module": _module(self.anatomy.family.taps[site.name]),
                 "what it is": site.about,
             }
             for site in self.anatomy.sites
@@ -148,6 +150,11 @@ class Model:
             f"<Model {self.name!r}: {self.anatomy.family.model_type}, {dims.n_layers} layers × "
             f"{dims.n_heads} heads, d_model {dims.d_model}, {self.dtype}, {self.device}>"
         )
+
+
+def _module(tap: Tap) -> str:
+    path = tap.module.replace("{layer}", "*") or "the model"
+    return f"{tap.side} of {path}"
 
 
 def _closing(tokens: Tokens) -> str:

@@ -299,7 +299,7 @@ class Walk:
             return anatomy.resume(hf, layer, x, self.trace.calls[layer].whole(len(x)))
         keys, values = self.trace.keys[layer], self.trace.values[layer]
         if len(prompts) < len(keys):
-            rows = numbers(x.device, prompts)
+            rows = numbers(keys.device, prompts)
             keys, values = keys[rows], values[rows]
         before = keys[:, :, :position], values[:, :, :position]
         call, looks_up = self.trace.calls[layer], anatomy.family.looks_up
