@@ -59,8 +59,7 @@ CAT = "The cat sat"  # 3 tokens
 LAYERS, HEADS, D_MODEL, POSITIONS = 3, 4, 32, 32
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--families-page", metavar="FILE", help="write what families measured here")
+pytest_plugins = ("families.measuring",)
 
 
 def pytest_configure(config: pytest.Config) -> None:

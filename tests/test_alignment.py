@@ -234,7 +234,7 @@ def test_prompts_of_all_lengths_each_with_its_own_alignment(tiny64):
         alone = mt.sweep(tiny64, prompt, edit, metrics=["kl"], engine="reference").data["kl"]
         own = effects.data["kl"].isel(prompt=number, pos=slice(alone.sizes["pos"]))
         np.testing.assert_allclose(own, alone.isel(prompt=0), atol=1e-12)
-    with pytest.raises(SweepError, match=r"none of the addressed positions has a counterpart"):
+    with pytest.raises(SweepError, match=r"without a counterpart in the donor cannot be patched"):
         mt.sweep(tiny64, prompts[2], edit, metrics=["kl"])
 
 

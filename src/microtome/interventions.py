@@ -309,7 +309,7 @@ class Sources:
         stars = {**stars, **{star: column[stars[star]] for star, column in moved.items()}}
         recorded = self._of_text(other, edit.source)[there.site, layer]
         start = self._wanted[other][there.site, layer][0]
-        where = index(there.at(layer, stars, cells), self._hf.device, start=start)
+        where = index(there.at(layer, stars, cells), recorded.device, start=start)
         return recorded[where].expand(cells, *there.shape)
 
     def _of_text(self, text: Tokens, source: Source) -> Mapping[Place, Tensor]:

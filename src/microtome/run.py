@@ -29,6 +29,7 @@ from microtome.errors import InertEditError, MicrotomeError
 from microtome.model.anatomy import Anatomy
 from microtome.model.call import Call, cache_name
 from microtome.model.families.family import Tap
+from microtome.model.placed import device_of
 from microtome.prompts import Tokens
 from microtome.regions import Column, Region, Regions
 from microtome.sites import OF_HEADS, OWNERS, Dimensions, Site, owner
@@ -359,7 +360,7 @@ def _keeper(piece: Piece, kept: dict[Place, Tensor], rows: slice = slice(None)) 
 
 def ids_of(texts: Sequence[Tokens], hf: PreTrainedModel) -> Int[Tensor, "text pos"]:
     """The token ids of texts of one length, on the model's device."""
-    return onto(hf.device, np.array([tokens.ids for tokens in texts], dtype=np.int64))
+    return onto(device_of(hf), np.array([tokens.ids for tokens in texts], dtype=np.int64))
 
 
 @dataclass(frozen=True)

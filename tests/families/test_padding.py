@@ -43,7 +43,7 @@ def padded(hf, hand, texts, side, at=()):
     for row, (start, own) in enumerate(zip(starts, texts, strict=True)):
         ids[row, start : start + len(own)] = torch.tensor(own)
         mask[row, start : start + len(own)] = 1
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0) + hand.first_position
     heads = by_hand.dimensions(hf, hand)
     columns = torch.from_numpy(by_hand.plain(*heads)[1])
 

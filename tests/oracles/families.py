@@ -59,6 +59,7 @@ class ByHand:
         kv_heads: how many key heads.
         adds_residual: what ``attn_out`` and ``mlp_out`` give has the residual stream in it already.
         factor: what is given is multiplied by this when it is added.
+        first_position: the number of a text's first position.
         rounding: how exact a float64 model of this family is.
     """
 
@@ -78,6 +79,7 @@ class ByHand:
     kv_heads: int = 4
     adds_residual: bool = False
     factor: float = 1.0
+    first_position: int = 0
     rounding: float = 1e-9
 
     @property
@@ -405,7 +407,13 @@ FAMILIES: Mapping[str, ByHand] = {
         **_FALCON,
     ),
     "bert": ByHand("BertForMaskedLM", _ENCODER, blocks="bert.encoder.layer", **_BERT),
-    "roberta": ByHand("RobertaForMaskedLM", _ENCODER, blocks="roberta.encoder.layer", **_BERT),
+    "roberta": ByHand(
+        "RobertaForMaskedLM",
+        _ENCODER,
+        blocks="roberta.encoder.layer",
+        first_position=1,  # the one after the padding token's id
+        **_BERT,
+    ),
     "distilbert": ByHand(
         "DistilBertForMaskedLM",
         {"dim": D_MODEL, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": 40},

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -13,9 +14,13 @@ from microtome.devices import numbers
 from microtome.errors import ArchitectureError, listing
 from microtome.model.families import FAMILIES
 from microtome.model.families.family import Family, Tap
+from microtome.model.placed import is_plain
 from microtome.sites import OF_HEADS, SITES, Dimensions, Site
 
 UNSHARED = "no two heads share one, so that '{}' is the same"
+
+HEAD_ROWS = 64
+"""How many rows go through an unembedding at a time whose weights cannot be read by themselves."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,9 @@ class Anatomy:
         if columns is None:
             return self.family.logits(head(final), hf.config)
         own = numbers(final.device, columns)
+        if not is_plain(head):
+            parts = (head(part)[..., own] for part in torch.split(final, HEAD_ROWS))
+            return self.family.logits(torch.cat([*parts]), hf.config)
         weight: Tensor = head.weight[own]
         bias = getattr(head, "bias", None)
         bias = None if bias is None else bias[own]

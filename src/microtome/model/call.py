@@ -55,7 +55,7 @@ class Call:
         a mask is written out: where a block is given none, it takes its own first position for the
         first of all.
         """
-        found = {name: _from(name, y, position, len(x)) for name, y in self.arguments.items()}
+        found = self.whole(len(x), position)
         if plain and self.is_plainly_causal:
             found["attention_mask"] = None
         elif found.get("attention_mask") is None:
@@ -64,9 +64,9 @@ class Call:
             found["attention_mask"] = seen.tril(position)[None, None]
         return found
 
-    def again(self, rows: int) -> dict[str, Any]:
-        """The arguments for whole texts, in so many rows."""
-        return {name: _from(name, y, 0, rows) for name, y in self.arguments.items()}
+    def whole(self, rows: int, position: int = 0) -> dict[str, Any]:
+        """The arguments as they were, from a position on, in so many rows."""
+        return {name: _from(name, y, position, rows) for name, y in self.arguments.items()}
 
     @cached_property
     def is_plainly_causal(self) -> bool:

@@ -27,8 +27,11 @@ from microtome.model.probe import probe
 NANO = "nano"
 """Name of the embedded model."""
 
-_WRONG_FILE = (OSError, ValueError, RuntimeError, SafetensorError)
-"""What Hugging Face raises for files that are missing, cut short or of another kind."""
+_WRONG_FILE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
+"""What Hugging Face raises for files that are missing, cut short or of another kind.
+
+And for packages that it would need to spread a model, or to unpack its weights.
+"""
 
 
 def load(
@@ -67,6 +70,10 @@ def load(
         return _adopt(name_or_path_or_model, tokenizer, changes)
     name = str(name_or_path_or_model)
     where = str(nano_directory()) if name == NANO else name
+    if device is not None and "device_map" in hf:
+        raise LoadError(
+            "device= puts all weights in one place and device_map= spreads them: give one."
+        )
     place, kind = _device(device), _dtype(dtype)
     source = _source(where, revision, hf)
     row = _check_there(where, source)
@@ -86,7 +93,7 @@ def load(
     except _WRONG_FILE as error:
         raise LoadError(f"Cannot load {name!r}: {_first_line(error)} {_advice(where)}") from error
     _check_complete(name, where, report)
-    if "device_map" not in hf:
+    if "device_map" not in hf and getattr(module, "quantization_method", None) is None:
         module = module.to(place)
     return _probed(module.eval(), tokenizer, name, _commit(module) or revision)
 

@@ -16,6 +16,7 @@ from microtome import outcome
 from microtome.edits import Edit, as_edits
 from microtome.errors import PromptWarning
 from microtome.model.anatomy import Anatomy
+from microtome.model.placed import device_of, weights
 from microtome.prompts import Encoded, Prompt, Prompts, Tokens, encode
 from microtome.sites import POSITIONS
 
@@ -124,17 +125,20 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = self.hf.device
-        return device
+        """Where the model takes its tokens, which is where its weights are unless it is spread."""
+        return device_of(self.hf)
 
     @cached_property
     def weight_hash(self) -> str:
-        """sha256 over the names, shapes and bytes of all weights, in hexadecimal."""
+        """sha256 over the names, shapes and bytes of all weights, in hexadecimal.
+
+        Wherever they are: the same for a model on one device and one that is spread or offloaded.
+        Of packed (quantised) weights, what is packed.
+        """
         digest = hashlib.sha256()
-        for name, weight in sorted(self.hf.state_dict().items()):
+        for name, weight in weights(self.hf):
             digest.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())
-            raw = weight.detach().contiguous().cpu().flatten().view(torch.uint8)
+            raw = weight.contiguous().cpu().flatten().view(torch.uint8)
             digest.update(raw.numpy().data)
         return digest.hexdigest()
 

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from microtome.errors import MicrotomeError, ProbeError
 from microtome.model.anatomy import Anatomy
+from microtome.model.placed import device_of
 from microtome.run import Place, Visit, forward
 from microtome.sites import POSITIONS, Site
 from microtome.sites import site as find_site
@@ -42,7 +43,7 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
         ProbeError: it differs; the message names the site, the layer and what was found.
     """
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(anatomy.dims.d_vocab, (1, TOKENS), generator=generator).to(hf.device)
+    ids = torch.randint(anatomy.dims.d_vocab, (1, TOKENS), generator=generator).to(device_of(hf))
     try:
         blocks = len(list(hf.get_submodule(anatomy.family.blocks).children()))
         _expect(blocks == anatomy.dims.n_layers, f"there are {blocks} blocks")
@@ -73,7 +74,9 @@ def _activations(
 
     def keeper(place: Place) -> Visit:
         site, layer = place
-        return Visit(place, lambda view: seen.__setitem__((site.name, layer), view.clone()))
+        return Visit(
+            place, lambda view: seen.__setitem__((site.name, layer), view.clone().to(ids.device))
+        )
 
     forward(hf, anatomy, ids, [*edits, *map(keeper, places or anatomy.places())])
     return seen
@@ -253,6 +256,7 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
 
 
 def _expect_close(found: Tensor, wanted: Tensor, complaint: str) -> None:
+    wanted = wanted.to(found.device)
     rounding = 64 * torch.finfo(found.dtype).eps
     scale = max(1.0, float(wanted.abs().max()))
     difference = float((found - wanted).abs().max())

@@ -131,7 +131,7 @@ def head_shares(model: Model, prompt: Prompt) -> xr.DataArray:
     z = model.run(prompt, keep=["L*.z@-1"])["L*.z@-1"].isel(prompt=0, pos=0)
     norms = np.zeros((anatomy.dims.n_layers, anatomy.dims.n_heads))
     for layer in range(anatomy.dims.n_layers):
-        own = torch.from_numpy(z.isel(layer=layer).values).to(hf.device, model.dtype)
+        own = torch.from_numpy(z.isel(layer=layer).values).to(model.device, model.dtype)
         alone = torch.diag_embed(own.T).permute(1, 2, 0).flatten(1)  # head, head × d_head
         with torch.no_grad():
             project = anatomy.out_proj(hf, layer)

@@ -296,7 +296,7 @@ class Walk:
         """One block on a tile that begins at a position."""
         hf, anatomy = self.model.hf, self.model.anatomy
         if not anatomy.dims.causal:
-            return anatomy.resume(hf, layer, x, self.trace.calls[layer].again(len(x)))
+            return anatomy.resume(hf, layer, x, self.trace.calls[layer].whole(len(x)))
         keys, values = self.trace.keys[layer], self.trace.values[layer]
         if len(prompts) < len(keys):
             rows = numbers(x.device, prompts)
@@ -403,7 +403,7 @@ class _Front:
             assert edit.changed is not None, "visits are proved"
             assert edit.squares is not None, "visits are proved"
             assert edit.rows is not None, "a batch has rows"
-            own = torch.stack([edit.changed.double(), edit.squares])
+            own = torch.stack([edit.changed.double(), edit.squares]).to(proof.device)
             proof.index_add_(1, onto(proof.device, edit.rows), own)
         proofs += proof.view_as(proofs)
 

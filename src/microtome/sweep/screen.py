@@ -17,6 +17,7 @@ import torch
 from microtome.errors import MetricError, SweepError, did_you_mean, listing
 from microtome.metrics import Reading
 from microtome.model.model import Model
+from microtome.model.placed import why_no_copy
 from microtome.probes import Probe
 from microtome.sweep.measured import Array, Measured
 from microtome.sweep.plan import Plan
@@ -69,6 +70,12 @@ def coarse(model: Model, dtype: str, first: Reading | Probe, refine: int) -> Mod
         raise SweepError(
             f"screen={dtype!r} is not coarser than the model, which is in {model.dtype}: leave "
             "screen= out, or load the model in a finer type."
+        )
+    why = why_no_copy(model.hf)
+    if why is not None:
+        raise SweepError(
+            f"screen={dtype!r} runs a copy of the model in a coarser type, and this one cannot be "
+            f"copied: {why}. Leave screen= out."
         )
     return replace(model, hf=copy.deepcopy(model.hf).to(kind))
 

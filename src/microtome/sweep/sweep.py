@@ -159,7 +159,7 @@ def sweep(
 
 def budget_of(model: Model, memory: int | None = None) -> Budget:
     """What a sweep on this model may use."""
-    kind = model.hf.device.type
+    kind = model.device.type
     kind = kind if kind in TILES else "cuda"
     memory = DEFAULT_MEMORY if memory is None else memory
     return Budget(memory, TILES[kind], model.dtype.itemsize, READING[kind])

@@ -31,8 +31,23 @@ def _gpt2_sizes(config: PretrainedConfig) -> Dimensions:
     )
 
 
+def _gpt2_fits(row: Family, config: PretrainedConfig) -> Family:
+    """Scores that are scaled otherwise are scaled by its own attention function, up to 5.3.
+
+    So that function is called, as for families whose attention is not looked up.
+    """
+    if config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx:
+        return row
+    return replace(
+        row,
+        looks_up=False,
+        dimensions=lambda config: replace(_gpt2_sizes(config), copies_prefix=True),
+    )
+
+
 GPT2 = family(
     "gpt2",
+    fits=_gpt2_fits,
     dimensions=_gpt2_sizes,
     blocks="transformer.h",
     qkv=fused("attn.c_attn", stacked),

@@ -1,4 +1,4 @@
-"""What the tests of families measure goes to a page of the docs, where it is asked for."""
+"""A plugin: what the tests of families measure goes to a page, where it is asked for."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ def gap(record_property, name) -> Callable[[str, str, float], float]:
         return float(difference)
 
     return note
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--families-page", metavar="FILE", help="write what families measured here")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -1,0 +1,68 @@
+"""Where a model's weights are: on one device, on several, offloaded, or packed.
+
+Accelerate spreads a model (``device_map=…``): a module's weights may be on another device, or on
+none until the module runs (they are "meta" then, and its hook fetches them). A quantised checkpoint
+keeps packed weights. Either way a module computes what it should when it is called, so that is how
+microtome uses one; its weights are read directly only where they are plain. All that knows of this
+is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+def device_of(hf: PreTrainedModel) -> torch.device:
+    """Where a model takes its tokens: its device; of a spread one, the first that computes."""
+    spread = getattr(hf, "hf_device_map", None)
+    if not spread:
+        device: torch.device = hf.device
+        return device
+    computing = [place for place in spread.values() if str(place) not in ("cpu", "disk")]
+    return torch.device(computing[0] if computing else "cpu")
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a linear layer's weight is a matrix that lies where the layer computes."""
+    if type(module) is not nn.Linear or hasattr(module, "_hf_hook"):
+        return False
+    return type(module.weight) is nn.Parameter and not module.weight.is_meta
+
+
+def why_no_copy(hf: PreTrainedModel) -> str | None:
+    """Why a model cannot be copied into another type; None where it can."""
+    if getattr(hf, "quantization_method", None) is not None:
+        return "its weights are packed (quantised), which no cast unpacks"
+    if any(hasattr(module, "_hf_hook") for module in hf.modules()):
+        return "its weights are spread over devices or offloaded (device_map=), by hooks of its own"
+    return None
+
+
+def weights(hf: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """All weights by name, in its order; offloaded ones fetched, packed ones as they are packed."""
+    for name, weight in sorted(hf.state_dict().items()):
+        path, _, own = name.rpartition(".")
+        fetched = _fetched(hf.get_submodule(path), own) if weight.is_meta else weight
+        yield from _parts(name, fetched.detach())
+
+
+def _fetched(module: nn.Module, own: str) -> Tensor:
+    # Nobody else leaves meta tensors behind.
+    from accelerate.utils import align_module_device  # type: ignore[import-not-found,unused-ignore]
+
+    with align_module_device(module, "cpu"):
+        weight: Tensor = getattr(module, own).clone()
+    return weight
+
+
+def _parts(name: str, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """A tensor, or the plain ones that a packed one is made of."""
+    if not hasattr(weight, "__tensor_flatten__"):
+        yield name, weight
+        return
+    for part in weight.__tensor_flatten__()[0]:
+        yield from _parts(f"{name}.{part}", getattr(weight, part))

@@ -1,0 +1,171 @@
+"""Models spread over devices, offloaded, in bfloat16 or packed: the same maps, or a refusal."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import microtome as mt
+from microtome.errors import LoadError, SweepError
+from microtome.model.placed import device_of, is_plain
+from oracles import families as by_hand
+
+PROMPT = mt.Prompt(
+    "Berlin is the capital of", donor="Paris is the capital of", target=" Germany", contrast=" in"
+)
+FAMILIES = ("gpt2", "llama", "llama, tied")
+EDIT = "patch L*.z.h*@*"
+METRICS = ["logit_diff", "kl"]
+OUTSIDE = {
+    "gpt2": ("transformer.wte", "transformer.wpe", "transformer.ln_f", "lm_head"),
+    "llama": ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def checkpoint(request, tokenizer, tmp_path_factory):
+    """A directory of a tiny model, and the model's family."""
+    folder = tmp_path_factory.mktemp("model")
+    by_hand.make(request.param, len(tokenizer), torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return request.param, folder
+
+
+def swept(model):
+    return mt.sweep(model, PROMPT, EDIT, metrics=METRICS)
+
+
+def spread(name, kind):
+    blocks, outside = by_hand.FAMILIES[name].blocks, OUTSIDE[name.split(",")[0]]
+    on_cpu = dict.fromkeys([*outside, *(f"{blocks}.{n}" for n in range(3))], "cpu")
+    match kind:
+        case "blocks":
+            return {**on_cpu, f"{blocks}.1": "disk", f"{blocks}.2": "disk"}
+        case "head":  # tied ones lie together
+            return {**on_cpu, outside[0]: "disk", "lm_head": "disk"}
+        case "all":
+            return {"": "disk"}
+        case _:
+            return "auto"
+
+
+@pytest.mark.parametrize("kind", ["blocks", "head", "all", "auto"])
+def test_offloaded_weights_give_the_same_map(checkpoint, kind, tmp_path):
+    pytest.importorskip("accelerate", reason="a device map needs accelerate")
+    name, folder = checkpoint
+    whole = mt.load(folder, device="cpu")
+    # So little that it does not fit, where the map is left to accelerate.
+    more = {"max_memory": {"cpu": 60_000}} if kind == "auto" else {}
+    placed = mt.load(folder, device_map=spread(name, kind), offload_folder=tmp_path, **more)
+    assert any(weight.is_meta for weight in placed.hf.parameters())
+    assert placed.device == torch.device("cpu")
+    assert placed.weight_hash == whole.weight_hash
+    assert torch.equal(placed.run(PROMPT).logits, whole.run(PROMPT).logits)
+    found, wanted = swept(placed), swept(whole)
+    for metric in METRICS:
+        np.testing.assert_allclose(found.data[metric], wanted.data[metric], atol=5e-6)
+    hooked = placed.run(PROMPT, edits=["scale(-2) L1.resid_mid@2", "zero L2.k.h1"])
+    plain = whole.run(PROMPT, edits=["scale(-2) L1.resid_mid@2", "zero L2.k.h1"])
+    assert torch.equal(hooked.logits, plain.logits)
+    with pytest.raises(SweepError, match=r"cannot be copied: its weights are spread"):
+        mt.sweep(placed, PROMPT, EDIT, metrics=METRICS, screen="bfloat16")
+
+
+def test_a_checkpoint_in_bfloat16_is_used_as_it_is(checkpoint, tmp_path):
+    _, folder = checkpoint
+    AutoModelForCausalLM.from_pretrained(folder).to(torch.bfloat16).save_pretrained(tmp_path)
+    mt.load(folder).tokenizer.save_pretrained(tmp_path)
+    model = mt.load(tmp_path, device="cpu")
+    assert model.dtype == torch.bfloat16
+    assert swept(model).provenance["verification"]["cells"] == 4
+
+
+def test_device_and_device_map_are_not_both_given(checkpoint):
+    with pytest.raises(LoadError, match=r"device_map= spreads them: give one"):
+        mt.load(checkpoint[1], device="cpu", device_map="auto")
+
+
+def test_a_model_takes_its_tokens_where_it_computes_first(make_gpt2):
+    """Which no machine with one device shows."""
+    hf = make_gpt2()
+    assert device_of(hf) == torch.device("cpu")
+    hf.hf_device_map = {"a": "cpu", "b": "disk"}
+    assert device_of(hf) == torch.device("cpu")
+    hf.hf_device_map = {"a": "cpu", "b": "cuda:1", "c": "cuda:0", "d": "disk"}
+    assert device_of(hf) == torch.device("cuda:1")
+
+
+def test_a_head_that_is_more_than_a_matrix_is_called(tiny64):
+    """A packed or offloaded head cannot be cut to columns: it runs whole, and is cut after."""
+
+    class Packed(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * 1.0
+
+    head, final = tiny64.hf.lm_head, torch.randn(200, 32, dtype=torch.float64)
+    assert is_plain(head)
+    packed = Packed(*head.weight.T.shape, bias=False, dtype=torch.float64)
+    packed.weight = head.weight
+    assert not is_plain(packed)
+    wanted = tiny64.anatomy.unembed(tiny64.hf, final, [3, 1])
+    tiny64.hf.lm_head = packed
+    try:
+        found = tiny64.anatomy.unembed(tiny64.hf, final, [3, 1])
+    finally:
+        tiny64.hf.lm_head = head
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-12)
+
+
+# ---------------------------------------------------------------------------------------- packed
+
+
+def packed_8(package):
+    if package == "torchao":
+        from torchao.quantization import Int8WeightOnlyConfig
+        from transformers import TorchAoConfig
+
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_8bit=True)
+
+
+def packed_4(package):
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore")  # those packages' own
+@pytest.mark.parametrize(
+    ("package", "make"),
+    [("bitsandbytes", packed_8), ("bitsandbytes", packed_4), ("torchao", packed_8)],
+    ids=["bitsandbytes-8", "bitsandbytes-4", "torchao-8"],
+)
+def test_packed_weights_are_edited_in_the_type_that_they_compute_in(
+    package, make, tokenizer, tmp_path
+):
+    pytest.importorskip("accelerate", reason="packed weights need accelerate")
+    pytest.importorskip(package, reason="packed weights need their package")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    by_hand.make("llama", len(tokenizer), torch.float32).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    options = {"quantization_config": make(package), "dtype": "float32"}
+    model = mt.load(tmp_path, **options)
+    layer = model.hf.model.layers[0].self_attn.q_proj
+    assert not is_plain(layer)
+    ids = torch.tensor([model.encode(PROMPT)[0].tokens.ids])
+    with torch.no_grad():
+        bare = model.hf(ids).logits
+    assert torch.equal(model.run(PROMPT).logits, bare)
+    assert bare.dtype == torch.float32
+    effects = mt.sweep(model, PROMPT, EDIT, metrics=METRICS, verify=8)
+    assert effects.provenance["engine"]["name"] == "walk"
+    assert effects.provenance["verification"]["cells"] == 8
+    assert model.weight_hash != mt.load(tmp_path).weight_hash
+    with pytest.raises(SweepError, match=r"its weights are packed"):
+        mt.sweep(model, PROMPT, EDIT, metrics=METRICS, screen="bfloat16")
