@@ -152,7 +152,7 @@ class TestPage:
         large["rows"][0]["shape"] = "large"
         page = table.page([large, small])
         lines = page.split("### (b) heads patched at the last token\n")[1].splitlines()
-        assert [line.split(" | ")[0] for line in lines[5:7]] == ["| small", "| large"]
+        assert [line.split(" | ")[0] for line in lines[3:5]] == ["| small", "| large"]
         assert page.count("## A made-up machine") == 1
 
     def test_tools_that_nobody_asked_for_are_one_line(self):
