@@ -211,3 +211,13 @@ def test_the_published_mask_is_that_of_the_model(make_bert, wordpiece):
     hf.resize_token_embeddings(len(other))
     done = studies.run("noisy-bert", mt.load(hf.eval(), tokenizer=other), seeds=SEEDS)
     assert done.data.encoded[0].tokens.text == "Pay no attention to that man <mask> the curtain"
+
+
+def test_ranks_that_are_all_first_have_no_interval_and_shares_have_wilsons():
+    """Ten seeds of rank 1 are no share of ten yeses, though the numbers are the same."""
+    ones = xr.DataArray(np.ones((3, 10)), dims=("layer", "seed"))
+    mean, error = study.over_seeds(ones)
+    assert (mean.tolist(), error.tolist()) == ([1] * 3, [0] * 3)
+    mean, (above, below) = study.shares_over_seeds(ones)
+    assert (mean.tolist(), above.tolist()) == ([1] * 3, [0] * 3)
+    np.testing.assert_allclose(below, 1 - 0.7225, atol=1e-4)  # Wilson's for 10 of 10

@@ -9,7 +9,7 @@ numbers themselves: are they Gaussian?
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -292,9 +292,34 @@ def _by_layer(data: Data[NoisyBert], texts: Texts, metric: str) -> Picture:
     )
 
 
-def _lines(values: Mapping[str, xr.DataArray], texts: Texts, **options: Any) -> go.Figure:
+Means = tuple[NDArray[Any], NDArray[Any] | None]
+"""Values by layer, and their error bars."""
+
+
+def over_seeds(values: xr.DataArray) -> Means:
+    """Means over the seeds of ``[layer, seed]``, and the error bars of 95 % t intervals."""
+    return over_prompts(values, "seed")
+
+
+def shares_over_seeds(values: xr.DataArray) -> Means:
+    """The same of shares: Wilson's intervals, which do not leave 0 … 1, where each is yes or no."""
+    rows = values.transpose("layer", "seed").values
+    if not np.isin(rows, (0, 1)).all():  # averaged over several prompts
+        return over_seeds(values)
+    shares = [share_of(int(row.sum()), row.size) for row in rows]
+    above = [share.high - share.value for share in shares]
+    below = [share.value - share.low for share in shares]
+    return rows.mean(axis=1), np.array([above, below])
+
+
+Averaged = Callable[[xr.DataArray], Means]
+
+
+def _lines(
+    values: Mapping[str, xr.DataArray], texts: Texts, over: Averaged = over_seeds, **options: Any
+) -> go.Figure:
     """A line per exercise over the layers, with the intervals over the seeds."""
-    means = {texts(f"exercises.{n}"): _over_seeds(x) for n, x in values.items()}
+    means = {texts(f"exercises.{n}"): over(x) for n, x in values.items()}
     layers = next(iter(values.values()))["layer"].values
     return figures.series(
         {name: (layers, mean) for name, (mean, _) in means.items()},
@@ -302,20 +327,6 @@ def _lines(values: Mapping[str, xr.DataArray], texts: Texts, **options: Any) -> 
         y_error={name: error for name, (_, error) in means.items() if error is not None},
         **options,
     )
-
-
-def _over_seeds(values: xr.DataArray) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Means over the seeds of ``[layer, seed]``, and the error bars of a 95 % interval.
-
-    Where every value is 0 or 1, Wilson's: a share does not leave that range.
-    """
-    rows = values.transpose("layer", "seed").values
-    if not np.isin(rows, (0, 1)).all():
-        return over_prompts(values, "seed")
-    shares = [share_of(int(row.sum()), row.size) for row in rows]
-    above = [share.high - share.value for share in shares]
-    below = [share.value - share.low for share in shares]
-    return rows.mean(axis=1), np.array([above, below])
 
 
 def _layer_frame(data: Data[NoisyBert]) -> pd.DataFrame:
@@ -336,7 +347,12 @@ def _tops(data: Data[NoisyBert], texts: Texts) -> Section:
             texts,
             f"tops.{name}",
             lambda title: _lines(
-                values, texts, title=title, y_title=texts("tops.share"), levels=levels
+                values,
+                texts,
+                shares_over_seeds,
+                title=title,
+                y_title=texts("tops.share"),
+                levels=levels,
             ),
             n=len(data.parameters.seeds),
             percent=FITTING,
