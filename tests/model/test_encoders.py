@@ -233,7 +233,7 @@ def test_metrics_inside_the_model_walk_too(bert64):
 
 
 def test_the_plan_says_what_the_walk_does_instead(bert64, tiny):
-    edit = mt.zero("L*.resid_post@-1")
+    edit = mt.zero("L*.z.h1@-1")
     plan = make_plan(bert64.anatomy.dims, bert64.encode(CURTAIN), [edit])
     assert plan.choice.engine == "walk"
     assert "in an encoder every position sees the edited one" in plan.choice.why
