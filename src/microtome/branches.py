@@ -46,7 +46,7 @@ class Branches:
 
     def fork(self, x: Float[Tensor, "row pos d"]) -> Float[Tensor, "all pos d"]:
         """What enters attention: every row and its branches."""
-        chosen: list[dict[int, None]] = [{} for _ in x]  # in order, each once
+        chosen: list[dict[int, None]] = [{} for _ in range(len(x))]  # in order, each once
         everything = np.arange(len(x)), np.arange(self.dims.n_heads)[None]
         for rows, heads in (given or everything for given in self.edited):
             several = np.broadcast_to(heads, (len(rows), heads.shape[1]))
