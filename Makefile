@@ -59,12 +59,13 @@ bench-quick: .venv-bench/ready
 	@touch $@
 
 # The versions of transformers that are supported, each with its own requirements; the others are as
-# pinned. `make test-newest NEWEST=5.25.0` tries one that came out since.
+# pinned. In 5.0.0 a warning of newer torch is let pass: ModernBERT's code compiles a function on import.
+# `make test-newest NEWEST=5.25.0` tries one that came out since.
 OLDEST := 5.0.0
 NEWEST := 5.24.0
 
 test-oldest: .venv-oldest/ready-$(OLDEST)
-	.venv-oldest/bin/pytest -n auto
+	.venv-oldest/bin/pytest -n auto -W 'ignore:.torch.jit.script_method:DeprecationWarning'
 
 test-newest: .venv-newest/ready-$(NEWEST)
 	.venv-newest/bin/pytest -n auto

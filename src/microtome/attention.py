@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -37,11 +37,14 @@ IGNORED = frozenset(
 See = Callable[[Tensor], Tensor]
 """Gets a module's attention weights ``[batch, head, query, key]``; gives those to go on with."""
 
-_watched: dict[nn.Module, tuple[See, bool, bool]] = {}
+Upcast = Literal["", "scores", "softmax"]
+"""What an attention function computes in float32, whatever the model's type."""
+
+_watched: dict[nn.Module, tuple[See, Upcast, bool]] = {}
 """Attention module → who looks at its weights now, and how its own function computes them.
 
-That is, whether its softmax is in float32, and whether it caps scores: one for fused kernels does
-not, whatever the module asks for.
+That is, what is in float32, and whether it caps scores: one for fused kernels does not, whatever the
+module asks for.
 """
 
 
@@ -51,14 +54,14 @@ def watcher(module: nn.Module) -> See | None:
 
 
 @contextmanager
-def in_the_open(module: nn.Module, see: See, looks_up: bool, upcast: bool) -> Iterator[None]:
+def in_the_open(module: nn.Module, see: See, looks_up: bool, upcast: Upcast) -> Iterator[None]:
     """Within this block an attention module shows its weights.
 
     Args:
         module: of one layer.
         see: what gets them.
         looks_up: whether it looks its attention up by name.
-        upcast: whether its own function without a fused kernel takes the softmax in float32.
+        upcast: what its own function without a fused kernel computes in float32.
     """
     if not looks_up:
         with _catching(module, see):
@@ -70,7 +73,7 @@ def in_the_open(module: nn.Module, see: See, looks_up: bool, upcast: bool) -> It
     def switch(*_: Any) -> None:
         own_choice.append(config._attn_implementation)
         own = own_choice[-1]
-        _watched[module] = see, upcast and own == "eager", own != "sdpa"
+        _watched[module] = see, upcast if own == "eager" else "", own != "sdpa"
         if not own_choice[-1].startswith(OURS):
             config._attn_implementation = IN_THE_OPEN
 
@@ -109,10 +112,15 @@ def _attention(
     length = key.shape[2]
     if attention_mask is None and causal and sliding_window is not None and sliding_window < length:
         attention_mask = window(query.shape[2], length, sliding_window, query.device)
-    scores = _scores(query, key, scaling)
+    if upcast == "scores":
+        scores = _scores(query.float(), key.float(), scaling)
+        scores = scores.to(torch.promote_types(scores.dtype, query.dtype))
+    else:
+        scores = _scores(query, key, scaling)
     if softcap is not None and softcaps:
         scores = (scores / softcap).tanh() * softcap
-    weights = _softmax(_masked(scores, attention_mask, causal), upcast)
+    weights = _softmax(_masked(scores, attention_mask, causal), upcast == "softmax")
+    weights = weights.to(value.dtype)
     return _mixed(see(weights), value).transpose(1, 2), None
 
 
@@ -152,6 +160,7 @@ def _masked(scores: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         if not causal or own == 1:
             return scores
         mask = torch.ones(own, seen, dtype=torch.bool, device=scores.device).tril(seen - own)
+    mask = mask[..., : scores.shape[-1]]  # in transformers 5.0, StableLM's has a column too many
     if mask.dtype == torch.bool:
         return scores.masked_fill(~mask, float("-inf"))
     return scores + mask

@@ -308,7 +308,8 @@ class Walk:
             assert call.cache is not None, "a decoder's block takes a cache"
             arguments[call.cache] = PrefixCache(*before)
             return anatomy.resume(hf, layer, x, arguments)
-        with attending_to(hf, SharedPrefix(*before, upcast=anatomy.family.upcast)):
+        upcast = anatomy.family.upcast == "softmax"
+        with attending_to(hf, SharedPrefix(*before, upcast)):
             return anatomy.resume(hf, layer, x, arguments)
 
     def _progress(self, batch: Batch, layer: int, entered: int) -> float:

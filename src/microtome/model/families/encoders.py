@@ -56,7 +56,7 @@ _bert = partial(
     mid_norm="attention.output.LayerNorm",
     post_norm="output.LayerNorm",
     causal=False,
-    upcast=False,
+    upcast="",
     fits=_fits,
 )
 BERT = _bert("bert", blocks="bert.encoder.layer", final=("cls.predictions.transform",))
@@ -102,7 +102,7 @@ DISTILBERT = family(
     post_norm="output_layer_norm",
     final=("vocab_transform", "activation", "vocab_layer_norm"),
     causal=False,
-    upcast=False,
+    upcast="",
     fits=_whole_mlp,
 )
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedConfig
 
+from microtome.attention import Upcast
 from microtome.errors import ArchitectureError
 from microtome.sites import Dimensions
 
@@ -188,7 +191,7 @@ class Family:
         lacks: sites that it does not have, each with the reason.
         fits: changes of the row that a configuration asks for, or its refusal.
         looks_up: its attention is looked up by name, in transformers' `AttentionInterface`.
-        upcast: its attention without a fused kernel takes the softmax in float32.
+        upcast: what its attention without a fused kernel computes in float32.
         inner: what its code computes in float32 whatever the model's type.
     """
 
@@ -210,7 +213,7 @@ class Family:
     lacks: tuple[tuple[str, str], ...] = ()
     fits: Callable[[Family, PretrainedConfig], Family] = lambda family, config: family
     looks_up: bool = True
-    upcast: bool = True
+    upcast: Upcast = "softmax"
     inner: Literal["", "norms", "attention"] = ""
 
     @property
@@ -331,6 +334,11 @@ def split(q: str, k: str, v: str) -> Mapping[str, Tap]:
 def fused(module: str, view: Callable[[Any], View]) -> Mapping[str, Tap]:
     """Queries, keys and values from one projection, in some order."""
     return {part: Tap(module, "output", view(part)) for part in ("q", "k", "v")}
+
+
+def since(release: str) -> bool:
+    """Whether transformers is of this release or a later one."""
+    return Version(transformers.__version__).release >= Version(release).release
 
 
 def refuse(config: PretrainedConfig, setting: str, why: str) -> ArchitectureError:

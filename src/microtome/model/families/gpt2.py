@@ -56,7 +56,7 @@ GPT2 = family(
     mlp="mlp",
     down_proj="mlp.c_proj",
     final=("transformer.ln_f",),
-    upcast=False,
+    upcast="",
 )
 
 

@@ -16,6 +16,7 @@ from microtome.model.families.family import (
     grouped,
     interleaved,
     put_grouped,
+    since,
     split,
 )
 from microtome.sites import Dimensions
@@ -96,7 +97,18 @@ def _gptj_sizes(config: PretrainedConfig) -> Dimensions:
         d_mlp=config.n_inner or 4 * config.n_embd,
         d_vocab=config.vocab_size,
         n_positions=config.n_positions,
-        copies_prefix=True,
+    )
+
+
+def _gptj_fits(row: Family, config: PretrainedConfig) -> Family:
+    """It looks its attention up from 5.24 on; before, its dropout gives the weights."""
+    if since("5.24"):
+        return row
+    weights = Tap(f"{row.attention}.attn_dropout", "output")
+    return replace(
+        row.tapped(pattern=weights),
+        looks_up=False,
+        dimensions=lambda config: replace(_gptj_sizes(config), copies_prefix=True),
     )
 
 
@@ -106,12 +118,12 @@ GPTJ = family(
     blocks="transformer.h",
     qkv=split("attn.q_proj", "attn.k_proj", "attn.v_proj"),
     out_proj="attn.out_proj",
-    weights="attn.attn_dropout",
     middle=None,
     mlp="mlp",
     down_proj="mlp.fc_out",
     final=("transformer.ln_f",),
-    looks_up=False,
+    fits=_gptj_fits,
+    upcast="scores",
     inner="attention",
 )
 
