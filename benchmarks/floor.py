@@ -6,7 +6,8 @@ functions are left out. A block of width d costs, on the token at position i (fr
     24 d² + 4 (i + 1) d
 
 for queries, keys and values (6 d²), output projection (2 d²) and MLP (16 d²), and for the scores
-and the mixing of the i + 1 values that a causal token sees. A cell computes what differs from the
+and the mixing of the i + 1 values that a causal token sees; where heads share keys, or an MLP is
+gated or of another size, as much as its matrices are. A cell computes what differs from the
 clean run and is looked at, matrix product by matrix product:
 
 - from the block that holds the edit to the last, and from the first edited position to the last;
@@ -37,24 +38,33 @@ def flops(question: Question) -> float:
 
 def of_cell(shape: Shape, site: str, cell: Cell, tokens: int) -> float:
     """Of one cell on one prompt."""
-    d, position = shape.width, cell.position or 0
-    n, seen = tokens - position, sum(range(position + 1, tokens + 1))
-    attention, out, mlp = 6.0 * d * d * n + 4.0 * d * seen, 2.0 * d * d * n, 16.0 * d * d * n
-    skipped = {"z": attention, "mlp_post": attention + out + mlp / 2}.get(site, 0.0)
+    position = cell.position or 0
+    n = tokens - position
+    attention, out, mlp = parts(shape, position, tokens)
+    half = 2.0 * shape.width * shape.neurons * n  # what reads the neurons
+    skipped = {"z": attention, "mlp_post": attention + out + mlp - half}.get(site, 0.0)
     first = cell.layer + 1 if site == "resid_post" else cell.layer
     if first == shape.layers:  # the last hidden state itself
         return readout(shape)
     unread = mlp * (n - 1) / n
     if site == "mlp_post" and first == shape.layers - 1:
-        unread /= 2
+        unread = half * (n - 1) / n
     return blocks(shape, first, position, tokens) - skipped - unread + readout(shape)
 
 
 def blocks(shape: Shape, layer: int, position: int, tokens: int) -> float:
     """From a layer to the last, from a position to the last."""
+    return (shape.layers - layer) * sum(parts(shape, position, tokens))
+
+
+def parts(shape: Shape, position: int, tokens: int) -> tuple[float, float, float]:
+    """Of a block, from a position to the last: attention, its output projection, the MLP."""
     d, n = shape.width, tokens - position
     seen = sum(range(position + 1, tokens + 1))
-    return (shape.layers - layer) * (24.0 * d * d * n + 4.0 * d * seen)
+    keys = shape.d_head * (shape.kv_heads or shape.heads)
+    matrices = 3 if shape.family == "llama" else 2
+    attention = 2.0 * d * (d + 2 * keys) * n + 4.0 * d * seen
+    return attention, 2.0 * d * d * n, 2.0 * matrices * d * shape.neurons * n
 
 
 def readout(shape: Shape) -> float:

@@ -18,18 +18,29 @@ TOKENS = 15
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a GPT-2."""
+    """The sizes of a model.
+
+    Attributes:
+        kv_heads: as many as heads, unless given.
+        mlp: neurons of one layer; four times the width, unless given.
+        family: whose code it runs. Llama's MLP is gated: three matrices instead of two.
+        trained: its weights are read from a directory of its name instead of drawn at random.
+    """
 
     name: str
     layers: int
     heads: int
     width: int
     vocabulary: int = 50257
+    kv_heads: int | None = None
+    mlp: int | None = None
+    family: Literal["gpt2", "llama"] = "gpt2"
+    trained: bool = False
 
     @property
     def neurons(self) -> int:
         """Of one layer."""
-        return 4 * self.width
+        return self.mlp or 4 * self.width
 
     @property
     def d_head(self) -> int:
@@ -44,6 +55,7 @@ SHAPES = {
         Shape("small", 12, 12, 768),
         Shape("medium", 24, 16, 1024),
         Shape("large", 36, 20, 1280),
+        Shape("stories260K", 5, 8, 64, 512, kv_heads=4, mlp=172, family="llama", trained=True),
     )
 }
 

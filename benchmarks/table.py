@@ -38,8 +38,9 @@ Both install the other tools in an environment of their own, `.venv-bench`. One 
 ## How it is measured
 
 Models have GPT-2's published shapes and random weights, since time does not depend on their values,
-in float32. Prompts are 15 random tokens, and donors 15 others. Every tool reports the logit
-difference of two tokens after the last position, for the same cells.
+in float32. *stories260K* is a trained Llama with grouped key heads, so small that a forward pass is
+mostly overhead, every tool's own. Prompts are 15 random tokens, and donors 15 others. Every tool
+reports the logit difference of two tokens after the last position, for the same cells.
 
 - **One process, in turn.** In each round every tool runs once; the order moves on by one from round
   to round. Seconds are medians over rounds. Every tool has its own modules over the same weights

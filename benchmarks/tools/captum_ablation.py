@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.models import Subject
+from benchmarks.models import Subject, block_of, reader_of
 from benchmarks.questions import Cell, Question
 from benchmarks.tools.plain_hooks import hooked
 from benchmarks.tools.tool import BATCH, Tool
@@ -50,7 +50,7 @@ class Captum(Tool):
                 return values
 
             if question.map.operation == "patch":
-                with hooked(self.model, question.map.site, layer, keep):
+                with hooked(self.model, question, layer, keep):
                     self.model(question.donors)
 
     @torch.no_grad()
@@ -59,17 +59,16 @@ class Captum(Tool):
         found: dict[Cell, Tensor] = {}
         for layer in dict.fromkeys(cell.layer for cell in cells):
             own = [cell for cell in cells if cell.layer == layer]
-            block = self.model.transformer.h[layer]
-            module: nn.Module = {
-                "z": block.attn.c_proj,
-                "mlp_post": block.mlp.c_proj,
-                "resid_post": block,
-            }[question.map.site]
+            site, shape = question.map.site, question.shape
+            if site == "resid_post":
+                module = block_of(self.model, shape, layer)
+            else:
+                module = reader_of(self.model, shape, site, layer)
             attributed = self.ablation(self._logit_diff(question), module).attribute(
                 question.tokens,
                 layer_baselines=self.donors.get(layer),
                 layer_mask=self._mask(question, own),
-                attribute_to_layer_input=question.map.site != "resid_post",
+                attribute_to_layer_input=site != "resid_post",
                 perturbations_per_eval=max(1, BATCH // len(question.prompts)),
             )
             for cell in own:
@@ -87,10 +86,11 @@ class Captum(Tool):
         return total
 
     def _mask(self, question: Question, cells: Sequence[Cell]) -> Tensor:
-        width = question.shape.width * (4 if question.map.site == "mlp_post" else 1)
+        shape = question.shape
+        width = shape.neurons if question.map.site == "mlp_post" else shape.width
         mask = torch.full((1, question.tokens.shape[1], width), -1, device=question.tokens.device)
         for feature, cell in enumerate(cells):
-            mask[:, cell.positions, question.map.columns(question.shape, cell)] = feature
+            mask[:, cell.positions, question.map.columns(shape, cell)] = feature
         mask[mask < 0] = len(cells)
         return mask
 

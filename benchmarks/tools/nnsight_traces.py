@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.models import Subject
+from benchmarks.models import Subject, block_of, reader_of
 from benchmarks.questions import Cell, Question
 from benchmarks.tools.tool import Tool, chunks
 
@@ -42,13 +42,10 @@ class NnsightLoop(Tool):
         with model.trace(question.donors):
             kept = nnsight.save({})
             for layer in layers:
-                block = model.transformer.h[layer]
-                if site == "z":
-                    kept[layer] = block.attn.c_proj.input.clone()
-                elif site == "mlp_post":
-                    kept[layer] = block.mlp.c_proj.input.clone()
+                if site == "resid_post":
+                    kept[layer] = block_of(model, question.shape, layer).output.clone()
                 else:
-                    kept[layer] = block.output.clone()
+                    kept[layer] = reader_of(model, question.shape, site, layer).input.clone()
         self.donors = dict(kept)
 
     @torch.no_grad()
@@ -57,13 +54,14 @@ class NnsightLoop(Tool):
         found = []
         for cell in cells:
             new, at = self._edit(question, cell)
-            block = self.model.transformer.h[cell.layer]
-            if question.map.site == "resid_post":
+            site, shape = question.map.site, question.shape
+            if site == "resid_post":
+                block = block_of(self.model, shape, cell.layer)
                 with self.model.trace(question.tokens):
                     block.output[at] = new
                     logits = self.model.output.logits.save()
             else:
-                module = block.attn.c_proj if question.map.site == "z" else block.mlp.c_proj
+                module = reader_of(self.model, shape, site, cell.layer)
                 with self.model.trace(question.tokens):
                     module.input[at] = new
                     logits = self.model.output.logits.save()
@@ -95,10 +93,11 @@ class NnsightInvokes(NnsightLoop):
 
         found: dict[Cell, Tensor] = {}
         for group in chunks(question, cells):
-            block = self.model.transformer.h[group[0].layer]
+            site, shape, layer = question.map.site, question.shape, group[0].layer
             edits = [self._edit(question, cell) for cell in group]
             tokens, model = question.tokens, self.model
-            if question.map.site == "resid_post":
+            if site == "resid_post":
+                block = block_of(model, shape, layer)
                 with model.trace() as tracer:
                     logits = nnsight.save([])
                     for new, at in edits:
@@ -106,7 +105,7 @@ class NnsightInvokes(NnsightLoop):
                             block.output[at] = new
                             logits.append(model.output.logits)
             else:
-                module = block.attn.c_proj if question.map.site == "z" else block.mlp.c_proj
+                module = reader_of(model, shape, site, layer)
                 with model.trace() as tracer:
                     logits = nnsight.save([])
                     for new, at in edits:

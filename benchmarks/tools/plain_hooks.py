@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.models import Subject
+from benchmarks.models import Subject, block_of, reader_of
 from benchmarks.questions import Cell, Question
 from benchmarks.tools.tool import Tool, chunks
 
@@ -39,7 +39,7 @@ class PlainHooks(Tool):
                 return values
 
             if question.map.operation == "patch":
-                with hooked(self.model, question.map.site, layer, keep):
+                with hooked(self.model, question, layer, keep):
                     self.model(question.donors)
 
     @torch.no_grad()
@@ -54,7 +54,7 @@ class PlainHooks(Tool):
                 edited[at] = self.donors[cell.layer][at] if self.donors else 0.0
                 return edited
 
-            with hooked(self.model, question.map.site, cell.layer, overwrite):
+            with hooked(self.model, question, cell.layer, overwrite):
                 found.append(question.logit_diff(self.model(question.tokens).logits))
         return torch.stack(found)
 
@@ -94,7 +94,7 @@ class PlainHooksBatched(PlainHooks):
                     edited[row][at] = self.donors[layer][at] if self.donors else 0.0
                 return edited.flatten(0, 1)
 
-            with hooked(self.model, question.map.site, layer, overwrite):
+            with hooked(self.model, question, layer, overwrite):
                 tokens = question.tokens.repeat(len(group), 1)
                 logits = self.model(tokens, logits_to_keep=1).logits
             for cell, own in zip(group, logits.split(prompts), strict=True):
@@ -103,13 +103,14 @@ class PlainHooksBatched(PlainHooks):
 
 
 @contextmanager
-def hooked(model: Any, site: str, layer: int, change: Any) -> Iterator[None]:
-    """A function of the values at a site, in place until the block ends."""
-    block = model.transformer.h[layer]
+def hooked(model: Any, question: Question, layer: int, change: Any) -> Iterator[None]:
+    """A function of the values at a question's site, in place until the block ends."""
+    site, shape = question.map.site, question.shape
     if site == "resid_post":
+        block = block_of(model, shape, layer)
         handle = block.register_forward_hook(lambda _, inputs, output: change(output))
     else:
-        module = block.attn.c_proj if site == "z" else block.mlp.c_proj
+        module = reader_of(model, shape, site, layer)
         handle = module.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]),))
     try:
         yield

@@ -43,8 +43,8 @@ Upcast = Literal["", "scores", "softmax"]
 _watched: dict[nn.Module, tuple[See, Upcast, bool]] = {}
 """Attention module → who looks at its weights now, and how its own function computes them.
 
-That is, what is in float32, and whether it caps scores: one for fused kernels does not, whatever the
-module asks for.
+That is, what is in float32, and whether it caps scores: one for fused kernels does not, whatever
+the module asks for.
 """
 
 
@@ -160,7 +160,6 @@ def _masked(scores: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         if not causal or own == 1:
             return scores
         mask = torch.ones(own, seen, dtype=torch.bool, device=scores.device).tril(seen - own)
-    mask = mask[..., : scores.shape[-1]]  # in transformers 5.0, StableLM's has a column too many
     if mask.dtype == torch.bool:
         return scores.masked_fill(~mask, float("-inf"))
     return scores + mask

@@ -10,7 +10,7 @@ import torch
 from benchmarks.bars import BARS, Bar, over_floor, ratio
 from benchmarks.machine import Machine
 from benchmarks.measure import Options, Row, measure, tools_for
-from benchmarks.models import Subject, subject
+from benchmarks.models import TRAINED, Subject, subject
 from benchmarks.questions import MAPS, SHAPES, USUAL, Cell, Map, Shape, ask, sample
 from benchmarks.tools import ORACLE, PEERS
 from benchmarks.tools.microtome_sweep import NAME, Microtome
@@ -28,6 +28,13 @@ def model() -> Subject:
     made = subject(TINY)
     assert made.original.num_parameters() < 300_000
     return made
+
+
+@pytest.fixture(scope="module")
+def llama() -> Subject:
+    if not (TRAINED / "stories260K").is_dir():
+        pytest.skip("../shared/models/stories260K is not there")
+    return subject(SHAPES["stories260K"])
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +59,16 @@ class TestRows:
         assert row.cells == len(map_.cells(TINY))
         assert row.tools[NAME].cells == row.cells
         assert row.verified_seconds is not None
+
+    @pytest.mark.parametrize("key", USUAL)
+    def test_they_agree_on_a_trained_llama(self, key, llama):
+        peers, absent = tools_for(llama, HOOKS)
+        options = Options(rounds=1, singles=4, batches=8)
+        row = measure(llama, MAPS[key], Microtome(llama), peers, absent, Machine("cpu"), options)
+        timed = [name for name in [NAME, *HOOKS] if row.tools[name].absent is None]
+        assert len(timed) == (2 if key == "f" else 3)
+        assert all(row.tools[name].agrees for name in timed)
+        assert row.largest_effect > 10 * row.tolerance
 
     def test_a_tool_that_answers_something_else_does_not_count(self, model, ours, monkeypatch):
         batched = PEERS["plain hooks, batched"]
@@ -131,9 +148,14 @@ class TestFloor:
         tokens = ask(MAPS["a"], TINY).tokens
         with FlopCounterMode(display=False) as counted, torch.no_grad():
             model.original.transformer(tokens)
-        products = counted.get_flop_counts()["Global"]
-        dense = sum(n for op, n in products.items() if "attention" not in str(op))
-        assert dense == 24 * TINY.width**2 * 15 * TINY.layers
+        assert dense(counted) == 24 * TINY.width**2 * 15 * TINY.layers
+
+    def test_so_is_a_llama_s_with_fewer_keys_and_a_gated_mlp(self, llama):
+        tokens = ask(MAPS["a"], llama.shape).tokens
+        with FlopCounterMode(display=False) as counted, torch.no_grad():
+            llama.original.model(tokens)
+        attended = 4 * llama.shape.width * sum(range(1, 16)) * llama.shape.layers
+        assert dense(counted) == floor.blocks(llama.shape, 0, 0, 15) - attended
 
 
 class TestPage:
@@ -192,6 +214,12 @@ class TestPage:
         found["tools"][NAME]["agrees"] = False
         assert ratio(found) is None
         assert over_floor(found) is None
+
+
+def dense(counted: FlopCounterMode) -> int:
+    """Operations of the products with weights."""
+    products = counted.get_flop_counts()["Global"]
+    return sum(n for op, n in products.items() if "attention" not in str(op))
 
 
 def measured(model: Subject, ours: Microtome) -> Row:
