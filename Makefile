@@ -60,15 +60,17 @@ bench-quick: .venv-bench/ready
 	@touch $@
 
 # The versions of transformers that are supported, each with its own requirements; the others are as
-# pinned. `make test-newest NEWEST=5.25.0` tries one that came out since.
+# pinned. `make test-newest NEWEST=5.25.0` tries one that came out since. The benchmarks stay with the
+# pinned one, as the other tools do. The oldest calls what newer tokenizers warn of.
 OLDEST := 5.2.0
 NEWEST := 5.24.0
 
 test-oldest: .venv-oldest/ready-$(OLDEST)
-	.venv-oldest/bin/pytest -n auto
+	.venv-oldest/bin/pytest -n auto --ignore=tests/benchmarks \
+	  -W 'ignore:Deprecated in 0.9.0:DeprecationWarning'
 
 test-newest: .venv-newest/ready-$(NEWEST)
-	.venv-newest/bin/pytest -n auto
+	.venv-newest/bin/pytest -n auto --ignore=tests/benchmarks
 
 .venv-oldest/ready-$(OLDEST): VERSION := $(OLDEST)
 .venv-newest/ready-$(NEWEST): VERSION := $(NEWEST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -374,3 +375,13 @@ def test_in_a_prompt_of_another_length_only_roles_have_a_place():
     for text in ("L0.z", "L0.z@0", 'L0.z@"pizza"', "L0.z@{last,0}", "L0.z@1:3"):
         with pytest.raises(PromptError, match="differ in length, 6 and 3 tokens"):
             counterpart(parse(text), DIMS, TOKENS, other)
+
+
+def test_a_weight_of_a_later_token_is_not_taken_for_one_that_exists():
+    here = replace(TOKENS, places={"a": 0, "b": 2})
+    other = replace(TOKENS, places={"a": 2, "b": 0})
+    for text in ("L0.pattern.h0@{a,b},{a,b}", "L0.pattern.h0@b,a"):
+        with pytest.raises(PromptError, match="no token attends to a later one"):
+            counterpart(parse(text), DIMS, here, other)
+    counterpart(parse("L0.pattern.h0@b,a"), DIMS, here, here)
+    counterpart(parse("L0.pattern.h0@b,a"), replace(DIMS, causal=False), here, other)

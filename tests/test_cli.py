@@ -190,7 +190,29 @@ def test_plan_shows_an_alignment_token_by_token(call):
     assert not any("do not exist" in line for line in lines)
     _, out, _ = call("plan", "nano", *texts, "-e", 'patch(align="roles") L*.resid_post@*')
     assert "1:' cat' · nothing" in " ".join(out.split())
-    assert "(12 more do not exist: their position has no counterpart" in " ".join(out.split())
+    assert "(12 more do not exist: a position has no counterpart" in " ".join(out.split())
+
+
+def test_plan_says_why_some_cells_do_not_exist(call):
+    _, out, _ = call("plan", "nano", "-p", "Berlin is the capital of", "-e", "zero L0.pattern@*,*")
+    assert "(10 more do not exist: no token attends to a later one)" in " ".join(out.split())
+
+
+def test_plan_takes_what_a_sweep_does(call, tmp_path):
+    others = tmp_path / "others.jsonl"
+    texts = ["Berlin is the capital of", "Paris is the capital of"]
+    others.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    means = ["-e", 'mean(over="prompts") L*.z.h*', "--reference", str(others)]
+    code, out, err = call("plan", "nano", "-p", PROMPT, *means, "--dtype", "float64")
+    assert (code, err) == (0, "")
+    assert 'mean(over="prompts") L*.z.h*' in " ".join(out.split())
+
+    def memory(*metrics):
+        _, out, _ = call("plan", "nano", "-p", PROMPT, "-e", "zero L*.z.h*@*", *metrics)
+        [line] = [line for line in out.splitlines() if "MiB" in line]
+        return float(line.split()[-2])
+
+    assert memory("-m", "norm(L*.mlp_post@*)") > memory("-m", "prob")
 
 
 def test_plan_runs_nothing_and_says_what_it_would_take(call):

@@ -166,6 +166,7 @@ def test_their_text_is_canonical_and_reads_back(text, canonical):
         ("nrm(L0.z)", MetricError, "Did you mean 'norm'"),
         ("norm(embed)", MetricError, "activations of layers"),
         ("std(logits@-1)", MetricError, "activations of layers"),
+        ("norm(L0.pattern.h0@-1,0)", MetricError, "an attention weight is one of two tokens"),
         ("norm(L:.z)", MetricError, r"write a star, L\*"),
         ("norm(L7.z)", AddressError, "layer 7 does not exist"),
         ("cosine(L0.z@1)", MetricError, "between two positions"),

@@ -367,7 +367,27 @@ def counterpart(
         return _counterpart(axis, selector, found, address, tokens, other)
 
     parts = zip(address.site.axes, address.selectors, here.indices, strict=True)
-    return replace(here, indices=tuple(there(*part) for part in parts))
+    moved = replace(here, indices=tuple(there(*part) for part in parts))
+    if dims.causal and "k_pos" in address.site.axes:
+        _check_order(address, here, moved)
+    return moved
+
+
+def _check_order(address: Address, here: Layout, there: Layout) -> None:
+    """A weight of a later token stays one: else it would come to be where none can be, or go."""
+    axes = [address.site.axes.index(axis) for axis in ("q_pos", "k_pos")]
+    (queries, keys), (their_queries, their_keys) = (
+        [found if isinstance(found := side.indices[axis], tuple) else () for axis in axes]
+        for side in (here, there)
+    )
+    for query, other in zip(queries, their_queries, strict=True):
+        for key, its in zip(keys, their_keys, strict=True):
+            if (key > query) != (its > other):
+                raise PromptError(
+                    f"{address}: the weight of token {query} for token {key} is in the donor that "
+                    f"of token {other} for token {its}, and no token attends to a later one. "
+                    "Address positions that stand in the same order in both."
+                )
 
 
 def aligned_stars(

@@ -90,6 +90,8 @@ def in_the_open(module: nn.Module, see: See, looks_up: bool, upcast: Upcast) -> 
     finally:
         for handle in handles:
             handle.remove()
+        if own_choice:  # torch calls no hook after a KeyboardInterrupt
+            switch_back()
         _watched.pop(module, None)
 
 
@@ -110,8 +112,8 @@ def _attention(
     causal = others.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     length = key.shape[2]
-    if attention_mask is None and causal and sliding_window is not None and sliding_window < length:
-        attention_mask = window(query.shape[2], length, sliding_window, query.device)
+    if attention_mask is None and sliding_window is not None and sliding_window < length:
+        attention_mask = window(query.shape[2], length, sliding_window, query.device, causal)
     if upcast == "scores":
         scores = _scores(query.float(), key.float(), scaling)
         scores = scores.to(torch.promote_types(scores.dtype, query.dtype))
@@ -134,10 +136,19 @@ def refuse_unknown(others: dict[str, Any], module: nn.Module) -> None:
             )
 
 
-def window(own: int, seen: int, width: int, device: torch.device) -> Bool[Tensor, "own seen"]:
-    """Which positions each of the last ones sees: itself and so many less one before."""
+def window(
+    own: int, seen: int, width: int, device: torch.device, causal: bool = True
+) -> Bool[Tensor, "own seen"]:
+    """Which positions each of the last ones sees: itself and so many less one before, or around.
+
+    >>> window(2, 4, 2, torch.device("cpu")).int().tolist()
+    [[0, 1, 1, 0], [0, 0, 1, 1]]
+    >>> window(3, 3, 2, torch.device("cpu"), causal=False).int().tolist()
+    [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
+    """
     whole = torch.ones(own, seen, dtype=torch.bool, device=device)
-    return whole.tril(seen - own).triu(seen - own - width + 1)
+    itself = seen - own
+    return whole.triu(itself - width + 1).tril(itself if causal else itself + width - 1)
 
 
 def _scores(query: Tensor, key: Tensor, scaling: float | None) -> Tensor:

@@ -66,6 +66,9 @@ Over = Annotated[
     list[str],
     typer.Option(help="Values for a parameter of the edits: factor=0.1,0.6,10 makes an axis."),
 ]
+Metrics = Annotated[
+    list[str], typer.Option("-m", "--metric", help=f"{METRIC_HELP} prob unless given.")
+]
 ReferenceFile = Annotated[
     Path | None,
     typer.Option(help='A .jsonl or .csv file of prompts that mean(over="prompts") averages.'),
@@ -137,9 +140,7 @@ def sweep_command(
         Path | None, typer.Option("-o", "--out", help="Folder for map and report.")
     ] = None,
     prompt: PromptText = [],  # noqa: B006
-    metric: Annotated[
-        list[str], typer.Option("-m", "--metric", help=f"{METRIC_HELP} prob unless given.")
-    ] = [],  # noqa: B006
+    metric: Metrics = [],  # noqa: B006
     target: Target = None,
     contrast: Contrast = None,
     donor: Donor = None,
@@ -192,6 +193,8 @@ def sweep_command(
     if first is not None:
         out.print(f"\n[bold]Strongest effects on {escape(first)}[/bold]")
         _print(effects.top(10, first).drop(columns="text"))
+    if effects.n_unchanged:
+        out.print(f"\nIn {effects.n_unchanged:,} cells nothing changed: an effect of 0 says nothing.")
     out.print(f"\nReport: {experiment.out / 'report.html'}", soft_wrap=True, markup=False)
 
 
@@ -209,20 +212,27 @@ def plan(
     contrast: Contrast = None,
     donor: Donor = None,
     prompts: PromptFile = None,
+    metric: Metrics = [],  # noqa: B006
     over: Over = [],  # noqa: B006
+    reference: ReferenceFile = None,
     memory: Memory = None,
     engine: Engine = None,
+    dtype: Dtype = None,
+    revision: Revision = None,
+    device: Device = None,
+    attention: Attention = None,
     config: Config = None,
 ) -> None:
-    """Tokens with their positions, cells, cost and memory of a sweep; nothing is run."""
+    """Tokens with their positions, cells, cost and memory of a sweep; nothing of it is run."""
     experiment = asked(
         config,
         {
-            "model": model,
+            "model": checkpoint(model, dtype, revision, device, attention),
             "prompts": _given_prompts(config, prompt, prompts, target, contrast, donor),
             "edits": edit,
-            "metrics": None if config else ["prob"],
+            "metrics": metric or (None if config else ["prob"]),
             "over": values_of(over),
+            "reference": Prompts.read(reference) if reference else None,
             "memory": memory,
             "engine": engine,
         },
@@ -474,7 +484,7 @@ def _print_tokens(encoded: Encoded, alignments: Sequence[str]) -> None:
 def _absent(plan: Plan) -> str:
     if not plan.absent:
         return ""
-    return f" ({plan.absent:,} more do not exist: their position has no counterpart in the donor)"
+    return f" ({plan.absent:,} more do not exist: {plan.why_absent})"
 
 
 def _print(frame: pd.DataFrame) -> None:

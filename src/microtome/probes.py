@@ -276,6 +276,12 @@ def probe(text: str) -> Probe | None:
 
 
 def _inside(text: str, address: Address) -> Address:
+    if address.site.name == "pattern":
+        raise MetricError(
+            f"{text!r}: metrics read what a token has at a site, and an attention weight is one of "
+            "two tokens. Keep the weights and compute with them: "
+            "model.run(…, keep=['L5.pattern'])['L5.pattern']."
+        )
     if address.layers is None or "pos" not in address.site.axes:
         raise MetricError(f"{text!r} reads activations of layers, such as L*.resid_post@-1.")
     return address

@@ -170,6 +170,12 @@ class Layout:
             exists &= (addressed <= queries[:, :, 0]).all(axis=1)
         return np.broadcast_to(exists, cells)
 
+    def looks_ahead(self, stars: Mapping[str, Column], cells: int) -> Column:
+        """Which of some cells address a weight of a query for a later key, ``[cell]``."""
+        named = dict(zip(self.site.axes, self.at(None, stars, cells).columns, strict=True))
+        ahead = named["k_pos"].max(axis=1) > named["q_pos"].min(axis=1)
+        return np.broadcast_to(ahead, cells)
+
     def layer(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first layer that each cell edits; 0 where the site is in none."""
         if isinstance(self.layers, str):

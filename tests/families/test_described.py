@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import microtome as mt
 from microtome.model.anatomy import Anatomy
 from microtome.model.describe import described
 from microtome.run import Visit, forward
@@ -29,6 +30,19 @@ def test_every_family_is_described_as_it_computes(name):
     assert said["mlp"].startswith(EXPERTS.get(name, f"{anatomy.dims.d_mlp} neurons"))
     assert ("before attention" in said["norms"]) == normed_before(hf, anatomy, hand)
     assert ("what attention and MLP add" in said["norms"]) == hand.attn_out.endswith("norm")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_site_is_listed_with_its_module(name, tokenizer):
+    model = mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+    frame = model.sites()
+    assert list(frame.index) == [one.name for one in model.anatomy.sites]
+    for module in frame["module"].drop("logits"):
+        path = module.split(" of ", 1)[1].replace("*", "1")
+        assert model.hf.get_submodule(path) is not None
+    if "k_head" in frame.index:
+        assert frame.loc["k_head", "module"] == frame.loc["k", "module"]
+        assert frame.loc["k_head", "sizes"] != frame.loc["k", "sizes"]
 
 
 def normed_before(hf, anatomy, hand) -> bool:

@@ -114,6 +114,15 @@ def test_every_site_is_edited_as_by_hand(model, hand, gap, operation, positions)
         assert receipt.changed > 0
 
 
+OTHERS = (
+    'mean(over="tensor")',
+    'mean(over="positions")',
+    "noise(std=2, seed=1)",
+    'noise(how="add", relative=True)',
+    "add(0.5)",
+    "replace(0.25)",
+    "shuffle(seed=1)",
+)
 CHANGES = ("zero {}", "patch {}@-1", "scale(0.5) {}@{{2,5}}")
 
 
@@ -127,6 +136,12 @@ def test_the_walk_equals_the_reference_path(model, hand, gap, number):
             text = CHANGES[number].format(place + unit)
             _, apart = on_both_paths(model, hand, text, [CAT, MARY])
             gap("walk", site, apart)
+
+
+def test_every_other_edit_walks_too(model, hand):
+    for turn, operation in enumerate(OTHERS):
+        site = ("z.h1", "resid_post", "mlp_out", "attn_out")[turn % 4]
+        on_both_paths(model, hand, f"{operation} L*.{site}@{{1,3}}", [MARY])
 
 
 def test_maps_over_heads_and_positions_walk_too(model, hand):
@@ -150,7 +165,7 @@ def test_small_batches_walk_too(model, hand):
 )
 def test_other_types_and_attentions_walk_within_their_rounding(name, tokenizer, dtype, attention):
     if dtype == torch.bfloat16 and FAMILIES[name].neurons is None:
-        return  # where rounding is this coarse, it chooses other experts
+        pytest.skip("where rounding is this coarse, it chooses other experts")
     hf = by_hand.make(name, len(tokenizer), dtype, attention)
     model = mt.load(hf, tokenizer=tokenizer)
     choice = hf.config._attn_implementation

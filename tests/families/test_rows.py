@@ -75,6 +75,8 @@ def wrong_modules(right: Anatomy) -> Iterator[Wrong]:
     for name in paths:
         if getattr(row, name) is not None:
             yield other("nowhere", **{name: "nowhere"})
+    for elsewhere in ("nowhere", row.blocks + ".{layer}.mlp"):
+        yield other("is not what q, k and v are made in", attention=elsewhere)
     for number, step in enumerate(row.final):
         before, after = row.final[:number], row.final[number + 1 :]
         yield other("is not logits", final=before + after)

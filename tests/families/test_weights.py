@@ -9,6 +9,7 @@ import torch
 import microtome as mt
 from families.both import on_both_paths
 from microtome import attention
+from microtome.errors import EditError
 from oracles import families as by_hand
 from oracles.families import FAMILIES, HEADS, LAYERS, Change
 
@@ -115,7 +116,7 @@ def test_showing_them_changes_nothing_but_rounding(fused):
 
 def test_only_layers_that_are_looked_at_are_switched(fused, monkeypatch):
     if not fused.anatomy.family.looks_up:
-        return  # there nothing is switched: the module's own softmax is looked at
+        pytest.skip("nothing is switched there: the module's own softmax is looked at")
     modules = []
     own = attention._attention
     monkeypatch.setattr(
@@ -126,3 +127,40 @@ def test_only_layers_that_are_looked_at_are_switched(fused, monkeypatch):
     assert modules == [fused.anatomy.attention(fused.hf, 1)]
     assert fused.hf.config._attn_implementation == choice
     assert not attention._watched
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["mean L*.pattern.h2@*", "replace(0.5) L0.pattern.h0@*,{0,3}", "add(1) L0.pattern.h0@{1,4},*"],
+)
+@pytest.mark.parametrize("engine", ["walk", "reference"])
+def test_no_cell_of_a_map_makes_attention_to_later_tokens(tiny64, text, engine):
+    with pytest.raises(EditError, match="attention to later tokens"):
+        mt.sweep(tiny64, CAT, text, metrics=["prob"], engine=engine, verify=0)
+
+
+def test_a_map_of_single_weights_leaves_out_what_does_not_exist(tiny64):
+    effects = mt.sweep(tiny64, CAT, "replace(0.5) L0.pattern.h0@*,*", metrics=["prob"], verify=None)
+    assert effects.n_cells == LENGTH * (LENGTH + 1) // 2
+    assert effects.provenance["predicted"]["why_absent"] == "no token attends to a later one"
+
+
+def test_a_knockout_of_all_that_a_token_attends_to_is_left_out_and_says_so(tiny64):
+    effects = mt.sweep(tiny64, CAT, "knockout L0.pattern.h0@*,0", metrics=["prob"])
+    assert effects.n_cells == LENGTH - 1
+    assert "leave each token a key" in effects.provenance["predicted"]["why_absent"]
+
+
+def test_an_interrupt_in_the_middle_of_a_layer_leaves_no_switch(tiny64, monkeypatch):
+    choice, clean = tiny64.hf.config._attn_implementation, tiny64.run(CAT).logits
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attention, "_mixed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny64.run(CAT, keep=["L0.pattern", "L1.pattern"])
+    monkeypatch.undo()
+    assert tiny64.hf.config._attn_implementation == choice
+    assert not attention._watched
+    assert torch.equal(tiny64.run(CAT).logits, clean)

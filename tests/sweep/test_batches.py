@@ -123,5 +123,7 @@ def test_room_is_for_what_memory_allows():
     assert wide.tile == 512 // 5
     assert tight.tile < wide.tile
     assert tight.used(10**6) <= 40_000
+    # What one head alone sees takes attention once more for each of them.
+    assert room_for(DIMS, 5, 5, 0, Budget(), branches=3).row > wide.row
     # A prompt longer than a tile still is one.
     assert room_for(DIMS, 1000, 1000, 0, Budget()).tile == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import microtome as mt
 from microtome.edits import OPERATIONS
@@ -189,8 +190,16 @@ def test_too_little_memory_for_a_single_cell_is_refused_before_anything_runs(tin
         mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"], memory=1000)
 
 
+def of_the_allocator() -> RuntimeError:
+    """What torch raises where the host's memory does not suffice."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    return caught.value
+
+
 @pytest.mark.parametrize("prompts", [[JOHN], [JOHN, SWAPPED, JOHN]])
-def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts):
+@pytest.mark.parametrize("lack", [of_the_allocator, lambda: torch.OutOfMemoryError("CUDA")])
+def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts, lack):
     batches, told = [], []
     run = engine.Walk._walk
 
@@ -199,7 +208,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts
         if len(batch) > 3:
             told.append(0.5)
             self.tick(0.5)
-            raise torch.OutOfMemoryError("not enough memory")
+            raise lack()
         run(self, batch, room, told)
 
     plain = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
@@ -365,6 +374,14 @@ def test_a_failing_block_leaves_no_hook_and_no_switch(tiny64, monkeypatch):
         mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
     assert tiny64.hf.config._attn_implementation == choice
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny64.hf.modules())
+
+
+def test_the_last_prefix_does_not_stay_in_memory(tiny64):
+    mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
+    left = ALL_ATTENTION_FUNCTIONS[prefix.NAME]
+    assert not isinstance(left, prefix.SharedPrefix)
+    with pytest.raises(SweepError, match="there is none now"):
+        left(tiny64.hf)
 
 
 def test_progress_is_told_every_cell(tiny64):

@@ -8,7 +8,10 @@ import torch
 
 import microtome as mt
 from microtome.errors import MetricError, SweepError
+from microtome.metrics import readings
 from microtome.report.of_sweep import document_of_sweep
+from microtome.sweep.screen import coarse
+from oracles import families as by_hand
 
 JOHN = mt.Prompt("When Mary and John went to", target=" Mary", contrast=" John")
 CAT = mt.Prompt("The cat sat on the mat, and", target=" cat", contrast=" dog")
@@ -71,6 +74,33 @@ def test_it_comes_back_from_a_file_and_its_report_says_so(tiny, screened, tmp_pa
     assert again.data.identical(screened.data)
     document = document_of_sweep(screened, tiny.run([JOHN, CAT]))
     assert "Screened: all cells in bfloat16 first, then the 20" in document.method
+
+
+def test_a_prompt_that_is_shorter_is_not_taken_for_a_strong_one(tiny):
+    """Positions that it does not have are no effects, and no overflow."""
+    metric = "distance(L1.resid_post@*)"
+    effects = mt.sweep(
+        tiny, [JOHN, CAT], "zero L*.z.h*@*", metrics=[metric], screen="bfloat16", refine=20
+    )
+    whole = mt.sweep(tiny, [JOHN, CAT], "zero L*.z.h*@*", metrics=[metric])
+    largest = whole.data[metric].max("at_pos").transpose(*effects.data["refined"].dims)
+    refined = effects.data["refined"]
+    assert float(largest.where(refined).min()) > 0.9 * float(largest.where(~refined).max())
+    assert bool(refined.isel(prompt=1).any())
+
+
+def test_the_coarse_model_is_the_one_that_is_loaded_in_its_type(tokenizer, tmp_path):
+    hf = by_hand.make("llama", len(tokenizer), torch.float32)
+    hf.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    rough = coarse(mt.load(tmp_path), "bfloat16", readings(["prob"])[0], 1)
+    loaded = mt.load(tmp_path, dtype="bfloat16")
+    assert rough.dtype == loaded.dtype == torch.bfloat16
+    for name, own in rough.hf.named_buffers():
+        other = loaded.hf.get_buffer(name)
+        assert own.dtype == other.dtype
+        assert torch.equal(own, other), name
+    assert torch.equal(rough.run(CAT).logits, loaded.run(CAT).logits)
 
 
 def test_the_model_stays_as_it_is(tiny, screened):

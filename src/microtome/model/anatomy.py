@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +67,8 @@ class Anatomy:
         has = {*self.family.taps, *OF_HEADS} - lacking
         return tuple(site for name, site in SITES.items() if name in has)
 
-    def tap(self, site: Site, layer: int | None) -> Tap:
-        """Where a site of a layer lives; its module path is whole."""
+    def tap(self, site: Site, layer: int | Literal["*"] | None) -> Tap:
+        """Where a site of a layer lives, or of all layers; its module path is whole."""
         tap = self.family.taps[OF_HEADS.get(site.name, site.name)]
         return replace(tap, module=tap.module.format(layer=layer))
 

@@ -112,7 +112,7 @@ class Model:
                     axis if axis in POSITIONS else str(self.anatomy.dims.size(axis))
                     for axis in site.axes
                 ),
-                "module": _module(self.anatomy.family.taps[site.name]),
+                "module": _module(self.anatomy.tap(site, "*")),
                 "what it is": site.about,
             }
             for site in self.anatomy.sites
@@ -153,8 +153,7 @@ class Model:
 
 
 def _module(tap: Tap) -> str:
-    path = tap.module.replace("{layer}", "*") or "the model"
-    return f"{tap.side} of {path}"
+    return f"{tap.side} of {tap.module or 'the model'}"
 
 
 def _closing(tokens: Tokens) -> str:

@@ -47,6 +47,7 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
     try:
         blocks = len(list(hf.get_submodule(anatomy.family.blocks).children()))
         _expect(blocks == anatomy.dims.n_layers, f"there are {blocks} blocks")
+        _check_attention(anatomy)
         clean = _activations(hf, anatomy, ids)
         _check_shapes(anatomy, clean)
         _check_untouched(hf, anatomy, ids, clean)
@@ -87,6 +88,13 @@ def _check_shapes(anatomy: Anatomy, seen: Seen) -> None:
         sizes = [TOKENS if axis in POSITIONS else anatomy.dims.size(axis) for axis in site.axes]
         found = list(seen[site.name, layer].shape)
         _expect(found == [1, *sizes], f"{_name(site, layer)} has shape {found}, not {[1, *sizes]}")
+
+
+def _check_attention(anatomy: Anatomy) -> None:
+    inside = [anatomy.family.taps[site].module for site in ("q", "k", "v")]
+    around = anatomy.family.attention
+    holds = all(path.startswith(f"{around}.") for path in inside)
+    _expect(holds, f"{around} is not what q, k and v are made in: {inside[0]}")
 
 
 def _check_untouched(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, seen: Seen) -> None:

@@ -108,8 +108,8 @@ def returned(model: Model, text: str = "Berlin is the capital of") -> tuple[Retu
 
     >>> from microtome import load
     >>> block, attention, *_ = returned(load("nano"), "Berlin is")
-    >>> print(block)
-    tensor: hidden states [1, 2, 192]
+    >>> print(block.elements[0])
+    hidden states [1, 2, 192]
     >>> print(attention)
     tuple (hidden states [1, 2, 192], None)
     """

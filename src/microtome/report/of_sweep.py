@@ -103,11 +103,11 @@ def _method(effects: Effects) -> Iterator[str]:
 
 
 def _absent(effects: Effects) -> Iterator[str]:
-    absent = (effects.provenance.get("predicted") or {}).get("absent")
-    if absent:
+    predicted = effects.provenance.get("predicted") or {}
+    if predicted.get("absent"):
         yield (
-            f"{absent:,} cells do not exist, since their position has no counterpart in the donor: "
-            "they are blank on the maps."
+            f"{predicted['absent']:,} more places on the maps are blank, since their cells do not "
+            f"exist: {predicted['why_absent']}."
         )
 
 

@@ -19,7 +19,7 @@ from microtome.probes import Probe
 from microtome.prompts import Encoded
 from microtome.regions import Column
 from microtome.sites import Dimensions
-from microtome.sweep.cost import Budget, Room, held_for, room_for, starts_of
+from microtome.sweep.cost import Budget, Room, branches_of, held_for, room_for, starts_of
 from microtome.sweep.plan import Plan
 
 
@@ -135,7 +135,8 @@ def batches(
             order = np.argsort(entering, kind="stable")
             alike[position, entering[order].tobytes()].append((prompt, chosen[order]))
     for (position, _), rows in alike.items():
-        room = room_for(dims, length - position, length, company.held, budget)
+        own, branches = length - position, branches_of(plan.cells)
+        room = room_for(dims, own, length, company.held, budget, branches)
         prompts, cells = zip(*rows, strict=True)
         whole = Batch(prompts, np.stack(cells), plan.cells.entry[cells[0]], position)
         for tile in tiles(len(prompts), range(len(cells[0])), room.batch):

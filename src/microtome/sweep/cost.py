@@ -15,7 +15,7 @@ from microtome.errors import SweepError
 from microtome.probes import Probe
 from microtome.prompts import Encoded
 from microtome.regions import Column, Layout
-from microtome.sites import POSITIONS, Dimensions
+from microtome.sites import OF_HEADS, POSITIONS, Dimensions
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -84,13 +84,16 @@ class Room:
         return self.held + batch * self.cell + min(self.tile, batch) * self.row
 
 
-def room_for(dims: Dimensions, own: int, seen: int, held: int, budget: Budget) -> Room:
+def room_for(
+    dims: Dimensions, own: int, seen: int, held: int, budget: Budget, branches: int = 0
+) -> Room:
     """How a budget is spent on cells of ``own`` positions that attend to ``seen``.
 
     Raises:
         SweepError: not even one cell fits.
     """
-    row, cell = bytes_of_row(dims, own, seen, budget.itemsize), own * dims.d_model * budget.itemsize
+    row = bytes_of_row(dims, own, seen, budget.itemsize, branches)
+    cell = own * dims.d_model * budget.itemsize
     vocabulary = dims.d_vocab * (budget.itemsize + 5 * 8)  # metrics compute in float64
     free = budget.memory - held
     least = held + max(row + cell, vocabulary)
@@ -133,19 +136,28 @@ def flops_of_blocks(dims: Dimensions, tokens: int) -> float:
     return dims.n_layers * flops_of_block(dims, tokens, tokens)
 
 
-def bytes_of_row(dims: Dimensions, own: int, seen: int, itemsize: int) -> int:
+def bytes_of_row(dims: Dimensions, own: int, seen: int, itemsize: int, branches: int = 0) -> int:
     """Memory of one cell of a tile inside a block: ``own`` positions that attend to ``seen``.
 
     Residual stream, queries, keys and values, the MLP's intermediate results (an activation
     function makes several), three copies of the attention scores, and an edit's values in float64
     for its receipt; keys and values from the first position on, twice, where the family's attention
-    takes them copied for each cell. Generous, so that what is planned fits.
+    takes them copied for each cell. Attention once more for each branch. Generous, so that what is
+    planned fits.
     """
     block = own * (12 * dims.d_model + 6 * dims.experts * dims.d_mlp)
     if dims.copies_prefix:
         block += 4 * seen * dims.n_heads * dims.d_head
     receipt = 5 * 8 * own * max(dims.d_model, dims.d_mlp)
-    return itemsize * (block + 3 * dims.n_heads * own * seen) + receipt
+    scores = 3 * dims.n_heads * own * seen
+    return itemsize * (block + scores + branches * (6 * own * dims.d_model + scores)) + receipt
+
+
+def branches_of(cells: Cells) -> int:
+    """How many rows more a cell takes in attention: one for each head whose own view it edits."""
+    own = [layout for layout in cells.layouts[0] if layout.site.name in OF_HEADS]
+    heads = [layout.indices[layout.site.axes.index("head")] for layout in own]
+    return sum(1 if isinstance(chosen, str) else len(chosen) for chosen in heads)
 
 
 def bytes_of_trace(dims: Dimensions, length: int, start: int, itemsize: int) -> int:
@@ -239,14 +251,14 @@ def cost_of(
         bytes=float(
             _bytes_of_walk(dims, encoded, reference, cells, starts, budget, probes)
             if walks
-            else _bytes_of_reference(dims, longest, budget)
+            else _bytes_of_reference(dims, longest, budget, branches_of(cells))
         ),
     )
 
 
-def _bytes_of_reference(dims: Dimensions, longest: int, budget: Budget) -> int:
+def _bytes_of_reference(dims: Dimensions, longest: int, budget: Budget, branches: int) -> int:
     logits = 2 * longest * dims.d_vocab * budget.itemsize
-    return logits + bytes_of_row(dims, longest, longest, budget.itemsize)
+    return logits + bytes_of_row(dims, longest, longest, budget.itemsize, branches)
 
 
 def _bytes_of_walk(
@@ -269,7 +281,8 @@ def _bytes_of_walk(
         one, references = int(prompts[0]), len(reference)
         held = held_for(dims, cells, one, length, first, references, budget, probes).bytes
         for start, count in zip(*np.unique(positions, return_counts=True), strict=True):
-            room = room_for(dims, length - int(start), length, held, budget)
+            own = length - int(start)
+            room = room_for(dims, own, length, held, budget, branches_of(cells))
             most = max(most, room.used(int(count)))
     return most
 
@@ -358,13 +371,20 @@ def held_for(
     """
     each = bytes_of_trace(dims, length, start, budget.itemsize)
     each += bytes_of_probes(dims, probes, length, budget.itemsize)
-    fixed = 0
-    for edit, layout in zip(cells.edits[0], cells.layouts[prompt], strict=True):
-        own = bytes_of_source(layout, dims, length, budget.itemsize)
-        if edit.source is Source.DONOR:
-            each += own
-        elif edit.source is Source.REFERENCE:
-            fixed += references * own
+
+    def recorded(source: Source) -> int:
+        """For one donor or reference prompt, by the variant that needs most."""
+        return max(
+            sum(
+                bytes_of_source(layout, dims, length, budget.itemsize)
+                for edit, layout in zip(edits, cells.layouts[prompt], strict=True)
+                if edit.source is source
+            )
+            for edits in cells.edits
+        )
+
+    each += recorded(Source.DONOR)
+    fixed = references * recorded(Source.REFERENCE)
     fit = min(budget.tile // length, len(cells.layouts), budget.memory // 4 // each)
     prompts = max(1, fit)
     return Held(prompts, fixed + prompts * each)

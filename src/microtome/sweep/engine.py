@@ -200,8 +200,9 @@ class Walk:
         """Let cells in at a block; whether they differ already, by an edit of what enters it."""
         offset = front.batch.position - self.trace.start
         own = front.x[tile.prompts, tile.cells]
-        rows = numbers(own.device, front.rows[tile.prompts])
-        clean = self.trace.inputs[layer][rows, None, offset:]
+        inputs = self.trace.inputs[layer]
+        rows = numbers(inputs.device, front.rows[tile.prompts])
+        clean = inputs[rows, None, offset:]
         edits = list(self._edits_at(layer - 1, front.batch, tile))
         if not edits:
             own[:] = clean
@@ -423,4 +424,6 @@ class _Strip:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    """Of a device; or of the host, which says so in one of these ways."""
+    told = ("can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in told)

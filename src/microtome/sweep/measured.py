@@ -115,7 +115,9 @@ class Measured:
         """
         if not self.arriving:
             return
-        whole = torch.cat([values.double().flatten() for *_, values in self.arriving]).cpu().numpy()
+        first = self.arriving[0][-1].device
+        flat = [values.double().flatten().to(first) for *_, values in self.arriving]
+        whole = torch.cat(flat).cpu().numpy()
         ends = np.cumsum([values.numel() for *_, values in self.arriving])
         for (array, where, values), own in zip(self.arriving, np.split(whole, ends), strict=False):
             array[where] = own.reshape(values.shape)

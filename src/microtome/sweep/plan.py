@@ -23,7 +23,7 @@ from typing import Any, overload
 import numpy as np
 
 from microtome.addresses import aligned_stars, counterpart, layout, spans
-from microtome.alignment import ABSENT
+from microtome.alignment import ABSENT, SAME
 from microtome.edits import Edit
 from microtome.edits.values import Values
 from microtome.errors import EditError, SweepError, did_you_mean, listing
@@ -151,8 +151,8 @@ class Choice:
 class Plan:
     """The cells of a sweep, in order, prompt by prompt; who takes them, and at what cost.
 
-    ``absent`` counts the cells that do not exist because their position has no counterpart in the
-    donor.
+    ``absent`` counts the cells that do not exist, and ``why_absent`` says for what reasons some do
+    not.
     """
 
     axes: tuple[Axis, ...]
@@ -160,6 +160,7 @@ class Plan:
     choice: Choice
     cost: Cost
     absent: int = 0
+    why_absent: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -218,7 +219,19 @@ def make_plan(
     walks = choice.engine == "walk"
     cost = cost_of(dims, encoded, reference, cells, walks, budget, probes)
     every = sum(math.prod(map(len, own.values())) for own in ranges) * len(cells.edits)
-    return Plan(axes, cells, choice, cost, absent=every - len(cells))
+    absent = every - len(cells)
+    return Plan(axes, cells, choice, cost, absent, _why_absent(edits, dims) if absent else "")
+
+
+def _why_absent(edits: Sequence[Edit], dims: Dimensions) -> str:
+    """Why some of the points that the stars of these edits span are no cells."""
+    weights = [edit for edit in edits if "k_pos" in edit.address.site.axes]
+    reasons = {
+        "no token attends to a later one": dims.causal and bool(weights),
+        "a knockout has to leave each token a key": any(edit.widens for edit in weights),
+        "a position has no counterpart in the donor": any(e.alignment != SAME for e in edits),
+    }
+    return "; or ".join(reason for reason, holds in reasons.items() if holds)
 
 
 def choose(engine: str, edits: Sequence[Edit], causal: bool = True) -> Choice:
@@ -306,12 +319,21 @@ def _there(
             where = layout(edit.address, dims, one.tokens)
             if dims.causal and "k_pos" in where.site.axes:
                 there &= where.attended(values, len(points), some_left=edit.widens == "k_pos")
+                if not edit.keeps_zeros:
+                    _refuse_ahead(edit, where, values, there)
             for other in others_of(edit, one, [r.tokens for r in reference]):
                 moved = aligned_stars(edit.address, one.tokens, other, edit.alignment)
                 for star, column in moved.items():
                     found = column[points[:, stars.index(star)]] != ABSENT
                     there &= found | (variant != number)
     return there
+
+
+def _refuse_ahead(edit: Edit, where: Layout, stars: Mapping[str, Column], there: Column) -> None:
+    """Raise if a cell that exists takes in, among others, attention to later tokens."""
+    for cell in np.flatnonzero(there & where.looks_ahead(stars, len(there)))[:1]:
+        for region in where.regions(**{name: int(own[cell]) for name, own in stars.items()}):
+            edit.check(region)
 
 
 def _varied(edits: Sequence[Edit], over: Mapping[str, Sequence[Any]]) -> tuple[Axis, ...]:

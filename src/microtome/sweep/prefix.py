@@ -174,11 +174,16 @@ def attending_to(hf: PreTrainedModel, prefix: SharedPrefix) -> Iterator[None]:
         yield
     finally:
         hf.config._attn_implementation = own_choice
+        AttentionInterface.register(NAME, _nowhere)  # else the last prefix would stay in memory
     if prefix.calls != 1:
         raise SweepError(
             f"A block of {type(hf).__name__} looked its attention up {prefix.calls} times instead "
             "of once, so the walk cannot give it what came before. Use engine='reference'."
         )
+
+
+def _nowhere(module: nn.Module, *_: Any, **__: Any) -> None:
+    raise SweepError(f"{type(module).__name__} attends to a prefix, and there is none now.")
 
 
 class PrefixCache(DynamicCache):  # type: ignore[misc]

@@ -77,7 +77,11 @@ def coarse(model: Model, dtype: str, first: Reading | Probe, refine: int) -> Mod
             f"screen={dtype!r} runs a copy of the model in a coarser type, and this one cannot be "
             f"copied: {why}. Leave screen= out."
         )
-    return replace(model, hf=copy.deepcopy(model.hf).to(kind))
+    coarser = copy.deepcopy(model.hf)
+    # Not so buffers, which a model that is loaded in this type has as they are: rotary frequencies.
+    for weights in coarser.parameters():
+        weights.data = weights.data.to(kind)
+    return replace(model, hf=coarser)
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -112,7 +116,9 @@ def _effects(measured: Measured, first: Reading | Probe) -> Array:
     values, clean = measured.inside[first], measured.clean_inside[first]
     inner = clean.ndim - 1
     between = [1] * (values.ndim - clean.ndim)
-    change = np.abs(values - clean.reshape(len(clean), *between, *clean.shape[1:]))
+    clean = clean.reshape(len(clean), *between, *clean.shape[1:])
+    # A shorter prompt has not all positions, and a cosine with nothing is undefined: no effect.
+    change = np.where(np.isnan(clean), 0.0, np.abs(values - clean))
     largest: Array = change.reshape(*change.shape[: change.ndim - inner], -1).max(axis=-1)
     return largest
 

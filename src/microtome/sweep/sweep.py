@@ -138,7 +138,12 @@ def sweep(
         "engine": {"name": plan.choice.engine, "why": plan.choice.why, "notes": measured.notes},
         "verification": verified.as_dict(),
         "screen": None if screened is None else screened.as_dict(),
-        "predicted": {"cells": len(plan.cells), "absent": plan.absent, **asdict(plan.cost)},
+        "predicted": {
+            "cells": len(plan.cells),
+            "absent": plan.absent,
+            "why_absent": plan.why_absent,
+            **asdict(plan.cost),
+        },
         "actual": {"seconds": round(seconds, 3), **measured.work},
         "spec": {
             "edits": [str(e) for e in edits],

@@ -133,7 +133,7 @@ def _gaps(
     for reading, values in measured.values.items():
         at = reading.position(one, model.anatomy.dims)
         wanted = logits[0, at].double()
-        found = measured.witnesses[number, at].double()
+        found = measured.witnesses[number, at].double().to(wanted.device)
         difference = float((found - wanted).abs().max())
         value = float(reading.measure(logits[:, at], clean[:, at], one)[0])
         if reading.metric.columns:
