@@ -23,6 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+
+from microtome import provenance
+
 MIB = 2**20
 
 
@@ -61,7 +65,7 @@ def main() -> None:
         print(describe(found[-1]), flush=True)
         if asked.out is not None:
             asked.out.parent.mkdir(parents=True, exist_ok=True)
-            record = {"device": asked.device, "cases": found}
+            record = {"device": asked.device, **provenance.of_machine(), "cases": found}
             asked.out.write_text(json.dumps(record, indent=1) + "\n")
     sys.exit(0 if all(case["within"] for case in found) else 1)
 
@@ -99,7 +103,6 @@ def describe(found: dict[str, Any]) -> str:
 
 def peak(case: dict[str, Any], device: str, sweeps: bool) -> dict[str, Any]:
     """In a process of its own: load, run once, sweep if asked, and read the high-water mark."""
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
     import torch
 
     from benchmarks.machine import Machine

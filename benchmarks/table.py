@@ -217,7 +217,7 @@ def memory_of(record: Record) -> Iterator[str]:
         "Each line is two processes: one loads the model, runs prompt and donor through it and "
         "tells what it holds then; another sweeps as well and tells the most that it held while it "
         "did. The limit is model + budget + 10 %; `python -m benchmarks.memory` fails where one is "
-        "above it.\n"
+        f"above it. Measured {record['created'][:10]}.\n"
     )
     yield from grid(
         ["shape", "map", "tokens", "budget", "model alone", "with the sweep", "limit", ""],

@@ -203,7 +203,7 @@ def test_plan_takes_what_a_sweep_does(call, tmp_path):
     texts = ["Berlin is the capital of", "Paris is the capital of"]
     others.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     means = ["-e", 'mean(over="prompts") L*.z.h*', "--reference", str(others)]
-    code, out, err = call("plan", "nano", "-p", PROMPT, *means, "--dtype", "float64")
+    code, out, err = call("plan", "nano", "-p", texts[0], *means, "--dtype", "float64")
     assert (code, err) == (0, "")
     assert 'mean(over="prompts") L*.z.h*' in " ".join(out.split())
 

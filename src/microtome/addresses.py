@@ -23,6 +23,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
+
 from microtome.alignment import SAME, aligned
 from microtome.errors import AddressError, PromptError, listing
 from microtome.prompts import Tokens
@@ -368,26 +370,25 @@ def counterpart(
 
     parts = zip(address.site.axes, address.selectors, here.indices, strict=True)
     moved = replace(here, indices=tuple(there(*part) for part in parts))
-    if dims.causal and "k_pos" in address.site.axes:
+    if dims.causal and "k_pos" in address.site.axes and moved != here:
         _check_order(address, here, moved)
     return moved
 
 
 def _check_order(address: Address, here: Layout, there: Layout) -> None:
     """A weight of a later token stays one: else it would come to be where none can be, or go."""
-    axes = [address.site.axes.index(axis) for axis in ("q_pos", "k_pos")]
-    (queries, keys), (their_queries, their_keys) = (
-        [found if isinstance(found := side.indices[axis], tuple) else () for axis in axes]
-        for side in (here, there)
-    )
-    for query, other in zip(queries, their_queries, strict=True):
-        for key, its in zip(keys, their_keys, strict=True):
-            if (key > query) != (its > other):
-                raise PromptError(
-                    f"{address}: the weight of token {query} for token {key} is in the donor that "
-                    f"of token {other} for token {its}, and no token attends to a later one. "
-                    "Address positions that stand in the same order in both."
-                )
+    number = {axis: n for n, axis in enumerate(address.site.axes)}
+    sides = [[side.indices[number[axis]] for axis in ("q_pos", "k_pos")] for side in (here, there)]
+    if any(isinstance(found, str) for side in sides for found in side):
+        return  # single weights, of which those for later tokens are no cells
+    ahead = [np.less.outer(queries, keys) for queries, keys in sides]
+    for query, key in np.argwhere(ahead[0] != ahead[1])[:1].tolist():
+        (queries, keys), (others, their) = sides
+        raise PromptError(
+            f"{address}: the weight of token {queries[query]} for token {keys[key]} is in the "
+            f"donor that of token {others[query]} for token {their[key]}, and no token attends to "
+            "a later one. Address positions that stand in the same order in both."
+        )
 
 
 def aligned_stars(

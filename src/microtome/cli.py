@@ -194,7 +194,9 @@ def sweep_command(
         out.print(f"\n[bold]Strongest effects on {escape(first)}[/bold]")
         _print(effects.top(10, first).drop(columns="text"))
     if effects.n_unchanged:
-        out.print(f"\nIn {effects.n_unchanged:,} cells nothing changed: an effect of 0 says nothing.")
+        out.print(
+            f"\nIn {effects.n_unchanged:,} cells nothing changed: an effect of 0 says nothing."
+        )
     out.print(f"\nReport: {experiment.out / 'report.html'}", soft_wrap=True, markup=False)
 
 

@@ -140,7 +140,7 @@ def test_no_cell_of_a_map_makes_attention_to_later_tokens(tiny64, text, engine):
 
 
 def test_a_map_of_single_weights_leaves_out_what_does_not_exist(tiny64):
-    effects = mt.sweep(tiny64, CAT, "replace(0.5) L0.pattern.h0@*,*", metrics=["prob"], verify=None)
+    effects = mt.sweep(tiny64, CAT, "replace(0.5) L0.pattern.h0@*,*", metrics=["prob"])
     assert effects.n_cells == LENGTH * (LENGTH + 1) // 2
     assert effects.provenance["predicted"]["why_absent"] == "no token attends to a later one"
 

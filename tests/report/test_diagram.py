@@ -50,6 +50,16 @@ def test_it_says_in_words_what_it_shows(lang):
     assert texts_of(lang)("diagram.edited") in "".join(svg.itertext())
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_in_a_parallel_block_the_mlp_reads_what_attention_reads(lang):
+    texts = texts_of(lang)
+    both = [str(diagram(["z"], texts, parallel)) for parallel in (False, True)]
+    start = [f'points="{x},' in drawing.split("<svg")[1] for x in (456,) for drawing in both]
+    assert start == [True, False]
+    words = [ET.fromstring(drawing).get("aria-label") for drawing in both]
+    assert words[0] != words[1]
+
+
 def test_colors_come_from_the_page():
     assert "#" not in diagram(["z"], texts_of("en"))
 

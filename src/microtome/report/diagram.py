@@ -44,8 +44,13 @@ LABEL_BELOW = ("resid_pre", "resid_mid", "resid_post")
 LABEL_BESIDE = ("attn_out", "mlp_out")
 
 
-def diagram(sites: Sequence[str], texts: Texts) -> Markup:
+def diagram(sites: Sequence[str], texts: Texts, parallel: bool = False) -> Markup:
     """A block with these sites marked, as an SVG element.
+
+    Args:
+        sites: of an edit.
+        texts: in the language of the page.
+        parallel: attention and MLP read the same input, instead of one after the other.
 
     Raises:
         EffectsError: a site has no place in a block.
@@ -60,19 +65,20 @@ def diagram(sites: Sequence[str], texts: Texts) -> Markup:
                 f"{site!r} has no place in the drawing of a block; those that have: "
                 f"{listing(PLACES)}.{did_you_mean(site, PLACES)}"
             )
-    title, about = texts("diagram.title"), texts("diagram.about", sites=listing(sites))
+    kind = "parallel" if parallel else "sequential"
+    title, about = texts("diagram.title"), texts(f"diagram.{kind}", sites=listing(sites))
     parts = [
         f'<svg class="diagram" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(f"{title}. {about}")}">',
         f"<title>{escape(title)}</title><desc>{escape(about)}</desc>",
-        *_block(texts),
+        *_block(texts, parallel),
         *(_mark(site, texts("diagram.edited"), first=n == 0) for n, site in enumerate(sites)),
         "</svg>",
     ]
     return Markup("".join(parts))
 
 
-def _block(texts: Texts) -> Iterator[str]:
+def _block(texts: Texts, parallel: bool) -> Iterator[str]:
     # The stream, with what is added to it.
     yield _arrow((16, STREAM), (744, STREAM), "stream")
     yield _text(238, STREAM + 20, texts("diagram.stream"), "quiet")
@@ -93,7 +99,10 @@ def _block(texts: Texts) -> Iterator[str]:
     # The MLP likewise.
     yield _frame(480, 34, 136, 122)
     yield _text(548, 26, "MLP", "quiet")
-    yield _path([(456, STREAM), (456, BRANCH), (488, BRANCH)])
+    if parallel:
+        yield _path([(104, BRANCH), (104, 8), (456, 8), (456, BRANCH), (488, BRANCH)])
+    else:
+        yield _path([(456, STREAM), (456, BRANCH), (488, BRANCH)])
     yield _box(490, BRANCH - 14, 46, 28, "W<tspan dy='4' font-size='9'>in</tspan>", raw=True)
     yield _path([(536, BRANCH), (566, BRANCH)])
     yield _box(568, BRANCH - 14, 42, 28, "W<tspan dy='4' font-size='9'>out</tspan>", raw=True)

@@ -132,6 +132,7 @@ class Document:
         tokens: the prompts as the model reads them; of many, the first few.
         n_prompts: how many there are in all.
         sites: where in a block the edits sit, for the drawing beside the method; may be none.
+        parallel: attention and MLP of such a block read the same input.
         lang: the language of its texts, which that of its headings follows.
     """
 
@@ -145,6 +146,7 @@ class Document:
     tokens: tuple[TokenRow, ...] = ()
     n_prompts: int = 1
     sites: tuple[str, ...] = ()
+    parallel: bool = False
     lang: str = "en"
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ def render(document: Document) -> str:
             say=say,
             copy=_json(say("copy")),
             copied=_json(say("copied")),
-            drawing=diagram(document.sites, say) if document.sites else "",
+            drawing=(diagram(document.sites, say, document.parallel) if document.sites else ""),
             shown_prompts=sum(row.role == "recipient" for row in document.tokens),
         )
     )

@@ -231,6 +231,7 @@ def _document(
         tokens=tuple(_token_rows(data)),
         n_prompts=n,
         sites=study.sites,
+        parallel="resid_mid" not in data.model.anatomy.family.taps,
         lang=texts.lang,
     )
 

@@ -135,8 +135,8 @@ def batches(
             order = np.argsort(entering, kind="stable")
             alike[position, entering[order].tobytes()].append((prompt, chosen[order]))
     for (position, _), rows in alike.items():
-        own, branches = length - position, branches_of(plan.cells)
-        room = room_for(dims, own, length, company.held, budget, branches)
+        branches = branches_of(plan.cells)
+        room = room_for(dims, length - position, length, company.held, budget, branches)
         prompts, cells = zip(*rows, strict=True)
         whole = Batch(prompts, np.stack(cells), plan.cells.entry[cells[0]], position)
         for tile in tiles(len(prompts), range(len(cells[0])), room.batch):
