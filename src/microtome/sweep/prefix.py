@@ -32,7 +32,7 @@ class SharedPrefix:
     There may be none. The cells of a batch are as many for each prompt, prompt by prompt. With
     ``upcast`` the softmax is taken in float32, if the model chose attention without a fused kernel
     for itself: its own function does so, whatever its type. Without ``softcaps`` scores are not
-    capped, whatever the model asks for: transformers' function for fused kernels does not either.
+    capped, whatever the model asks for: a fused kernel, if it chose that, knows no caps.
     """
 
     softcaps = True
