@@ -189,6 +189,15 @@ def test_values_in_over_are_checked_before_anything_runs(edit, over):
         planned(edit, over=over)
 
 
+def test_memory_is_planned_for_the_variant_that_needs_most():
+    others = [encoded("w", " x", " y")] * 50
+    sizes = [
+        planned("mean L*.z.h*@-1", over={"over": kinds}, reference=others).cost.bytes
+        for kinds in (["tensor"], ["tensor", "prompts"], ["prompts", "tensor"])
+    ]
+    assert sizes[0] < sizes[1] == sizes[2]
+
+
 def test_a_mean_over_one_prompt_is_refused_before_anything_runs():
     with pytest.raises(EditError, match="at least two reference prompts"):
         planned("mean(over='prompts') L0.z", reference=(THREE,))
