@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -196,6 +197,16 @@ def test_memory_is_planned_for_the_variant_that_needs_most():
         for kinds in (["tensor"], ["tensor", "prompts"], ["prompts", "tensor"])
     ]
     assert sizes[0] < sizes[1] == sizes[2]
+
+
+def test_memory_is_planned_for_every_head_whose_own_key_is_edited():
+    """Each takes a row of attention of its own."""
+    grouped = replace(DIMS, n_heads=4, n_kv_heads=2)
+    one, all_four = (
+        make_plan(grouped, (THREE,), [mt.edit(text)]).cost.bytes
+        for text in ("zero L0.k_head.h1@0", "zero L0.k_head@0")
+    )
+    assert one < all_four
 
 
 def test_a_mean_over_one_prompt_is_refused_before_anything_runs():
