@@ -25,7 +25,7 @@ from typing import Any
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
-from microtome import provenance
+from microtome.results import provenance
 
 MIB = 2**20
 

@@ -21,7 +21,7 @@ from benchmarks.models import subject
 from benchmarks.questions import MAPS, SHAPES, USUAL
 from benchmarks.tools import PEERS, Absent
 from benchmarks.tools.microtome_sweep import NAME, Microtome
-from microtome import provenance
+from microtome.results import provenance
 
 
 def main() -> None:

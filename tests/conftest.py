@@ -37,8 +37,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from microtome.model.model import Model
 from microtome.studies import Study
+from microtome.verbs.model import Model
 
 # No deadline: a test never fails because the machine was busy. The same examples each time, so
 # that a red run can be repeated.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from microtome.effects import Effects
+from microtome.results.effects import Effects
 
 CLEAN = 0.5
 UNITS = {"prob": "probability", "logit_diff": "logit", "top1": "token id"}

@@ -15,14 +15,15 @@ from microtome.edits import (
     shuffle,
     zero,
 )
-from microtome.effects import Effects, open_effects
 from microtome.errors import MicrotomeError
-from microtome.experiment import Experiment
-from microtome.model.load import load
-from microtome.model.model import Model
-from microtome.outcome import Run
-from microtome.prompts import Prompt, Prompts
-from microtome.sweep import sweep
+from microtome.frontends.experiment import Experiment
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Prompts
+from microtome.results.effects import Effects, open_effects
+from microtome.verbs.load import load
+from microtome.verbs.model import Model
+from microtome.verbs.run import Run
+from microtome.verbs.sweep import sweep
 
 __version__ = "0.1.0"
 

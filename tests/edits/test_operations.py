@@ -9,13 +9,14 @@ import pytest
 import torch
 
 import microtome as mt
-from microtome.addresses import parse, regions
 from microtome.edits import Context, Edit, Source
+from microtome.edits.application import key
 from microtome.errors import EditError
-from microtome.interventions import key
-from microtome.prompts import Tokens
-from microtome.regions import Region
-from microtome.sites import Dimensions
+from microtome.language.addresses import parse
+from microtome.language.regions import Region
+from microtome.language.sites import Dimensions
+from microtome.prompts.resolve import regions
+from microtome.prompts.tokens import Tokens
 
 DIMS = Dimensions(
     n_layers=2, n_heads=4, n_kv_heads=2, d_model=8, d_head=2, d_mlp=5, d_vocab=6, n_positions=16

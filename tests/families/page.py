@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from microtome.sites import SITES
+from microtome.language.sites import SITES
 from oracles.families import ENCODERS, FAMILIES
 
 KINDS = ("read", "edit", "walk")

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import microtome as mt
+from microtome.language.sites import site
 from microtome.model.anatomy import Anatomy
 from microtome.model.describe import described
-from microtome.run import Visit, forward
-from microtome.sites import site
+from microtome.passes.hooks import Visit, forward
 from oracles import families as by_hand
 from oracles.families import FAMILIES
 

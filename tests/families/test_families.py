@@ -9,7 +9,7 @@ import torch
 import microtome as mt
 from families.both import on_both_paths
 from microtome.errors import AddressError, ArchitectureError, SweepError
-from microtome.sweep.cost import flops_of_block
+from microtome.plan.cost import flops_of_block
 from oracles import families as by_hand
 from oracles.families import FAMILIES, HEADS, LAYERS, Change
 

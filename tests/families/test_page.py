@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from families.page import PAGE, cells_of, text_of
+from microtome.language.sites import SITES
 from microtome.model.anatomy import Anatomy
-from microtome.sites import SITES
 from oracles import families as by_hand
 
 SAID = cells_of(PAGE.read_text(encoding="utf-8"))

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 import microtome as mt
 from conftest import LAYERS
-from microtome.cli import app
 from microtome.errors import ArchitectureError, ProbeError, PromptError, TokenError
+from microtome.frontends.cli import app
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Tap
-from microtome.model.probe import probe
-from microtome.sweep.plan import make_plan
+from microtome.passes.probe import probe
+from microtome.plan.plan import make_plan
 from oracles import families as by_hand
 
 CURTAIN = mt.Prompt(

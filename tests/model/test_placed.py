@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
 from microtome.errors import LoadError, SweepError
-from microtome.model.placed import device_of, is_plain, why_no_copy
+from microtome.model.placement import device_of, is_plain, why_no_copy
 from oracles import families as by_hand
 
 PROMPT = mt.Prompt(

@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from microtome.errors import EffectsError
+from microtome.language.sites import SITES
 from microtome.report.diagram import HEIGHT, PLACES, WIDTH, diagram
 from microtome.report.html import texts_of
-from microtome.sites import SITES
 from microtome.texts import LANGUAGES
 
 SVG = ET.Element

@@ -11,16 +11,7 @@ import pytest
 
 from microtome import figures
 from microtome.errors import EffectsError
-from microtome.report import (
-    Document,
-    Finding,
-    Picture,
-    Section,
-    Snippet,
-    Table,
-    TokenRow,
-    render,
-)
+from microtome.report import Document, Finding, Picture, Section, Snippet, Table, TokenRow, render
 
 EVIL = '</script><script>alert("1")</script><b>&'
 FIGURE = figures.series({EVIL: ([0, 1], [1.0, 2.0])}, x_title="x", y_title="y", title=EVIL)

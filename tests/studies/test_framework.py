@@ -14,11 +14,11 @@ import microtome as mt
 from microtome import studies
 from microtome.edits import as_edits
 from microtome.errors import MetricError, OtherModelError, StudyError
-from microtome.sites import Dimensions
+from microtome.language.sites import Dimensions
 from microtome.studies import STUDIES, again, cost
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.parameters import Head, Layer, Parameters, read_config
-from microtome.sweep.sweep import plan_of
+from microtome.verbs.sweep import plan_of
 
 IOI = "When Sam and Sally went to the park, Sam gave a gift to"
 

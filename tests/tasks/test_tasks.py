@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 import microtome as mt
 from microtome.errors import TaskError
-from microtome.prompts import encode, token_id
+from microtome.prompts.encoding import encode, token_id
 from microtome.tasks.ioi import NAMES
 from microtome.tasks.making import Filled, whole_words
 

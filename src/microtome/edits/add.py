@@ -10,8 +10,8 @@ from torch import Tensor
 
 from microtome.edits.base import Context, Edit
 from microtome.edits.values import Values
-from microtome.regions import Region
-from microtome.sites import OWNERS
+from microtome.language.regions import Region
+from microtome.language.sites import OWNERS
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.addresses import Address, parse
-from microtome.alignment import SAME
 from microtome.errors import EditError
-from microtome.regions import Region
+from microtome.language.addresses import Address, parse
+from microtome.language.regions import Region
+from microtome.prompts.alignment import SAME
 
 
 class Source(Enum):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from microtome.edits.base import Context, Edit, Source, one_of
 from microtome.errors import EditError
-from microtome.regions import Region
-from microtome.sites import owner
+from microtome.language.regions import Region
+from microtome.language.sites import owner
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.devices import onto
 from microtome.edits.base import Context, Edit, number, one_of, whole
 from microtome.errors import EditError
-from microtome.regions import Region
+from microtome.language.regions import Region
+from microtome.model.devices import onto
 
 
 @dataclass(frozen=True)

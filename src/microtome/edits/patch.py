@@ -8,8 +8,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.alignment import ALIGNMENTS, SAME
 from microtome.edits.base import Context, Edit, Source, one_of
+from microtome.prompts.alignment import ALIGNMENTS, SAME
 
 
 @dataclass(frozen=True)

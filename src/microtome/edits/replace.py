@@ -10,7 +10,7 @@ from torch import Tensor
 
 from microtome.edits.base import Context, Edit
 from microtome.edits.values import Values
-from microtome.regions import Region
+from microtome.language.regions import Region
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import ClassVar, overload
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.addresses import Address
 from microtome.edits.base import Context, Edit, number, whole
 from microtome.errors import EditError
+from microtome.language.addresses import Address
 
 
 @dataclass(frozen=True)

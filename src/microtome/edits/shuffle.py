@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.devices import onto
 from microtome.edits.base import Context, Edit, whole
 from microtome.errors import EditError
-from microtome.regions import Region
-from microtome.sites import owner
+from microtome.language.regions import Region
+from microtome.language.sites import owner
+from microtome.model.devices import onto
 
 
 @dataclass(frozen=True)

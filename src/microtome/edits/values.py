@@ -11,8 +11,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from microtome.devices import onto
 from microtome.errors import EditError
+from microtome.model.devices import onto
 
 
 @dataclass(frozen=True, eq=False)

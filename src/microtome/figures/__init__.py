@@ -7,12 +7,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from microtome.effects import Effects
 from microtome.errors import EffectsError
 from microtome.figures import style
 from microtome.figures.curve import curve
 from microtome.figures.heatmap import heatmap
 from microtome.figures.histogram import histogram
+from microtome.figures.mapped import Mapped
 from microtome.figures.matrix import matrix
 from microtome.figures.png import write_png
 from microtome.figures.points import points
@@ -21,7 +21,7 @@ from microtome.figures.series import series
 from microtome.figures.view import squeezed, view
 
 
-def effect_map(effects: Effects, metric: str, **at: Any) -> go.Figure:
+def effect_map(effects: Mapped, metric: str, **at: Any) -> go.Figure:
     """The map of the effects on a metric: a heatmap over two dimensions, a curve over one.
 
     Args:

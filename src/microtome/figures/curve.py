@@ -8,10 +8,10 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from microtome.effects import Effects
 from microtome.errors import EffectsError
 from microtome.figures import style
 from microtome.figures.labels import MOST_TICKS, Axis
+from microtome.figures.mapped import Mapped
 from microtome.figures.view import PROMPT, View, squeezed, view
 
 SHOWN = ("effect", "edited")
@@ -20,7 +20,7 @@ MOST_LINES = 20
 
 
 def curve(
-    effects: Effects, metric: str, *, show: str = "effect", title: str | None = None, **at: Any
+    effects: Mapped, metric: str, *, show: str = "effect", title: str | None = None, **at: Any
 ) -> go.Figure:
     """The effects on a metric over one dimension: layers, positions, a parameter in ``over=``.
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from microtome.effects import Effects
+from microtome.figures.mapped import Mapped
 from microtome.figures.matrix import colored, grid
 from microtome.figures.view import squeezed, view
 
 
-def heatmap(effects: Effects, metric: str, *, title: str | None = None, **at: Any) -> go.Figure:
+def heatmap(effects: Mapped, metric: str, *, title: str | None = None, **at: Any) -> go.Figure:
     """The effects on a metric over two dimensions, such as layer × head.
 
     The first dimension runs down, with layer 0 at the top; red is an effect above zero. A cell

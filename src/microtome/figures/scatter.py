@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from microtome.effects import Effects
 from microtome.figures import style
+from microtome.figures.mapped import Mapped
 from microtome.figures.view import squeezed, view
 
 SPREAD = 0.7
 """How much of a layer's width its points take."""
 
 
-def scatter(effects: Effects, metric: str, *, title: str | None = None, **at: Any) -> go.Figure:
+def scatter(effects: Mapped, metric: str, *, title: str | None = None, **at: Any) -> go.Figure:
     """The effect of every cell of two dimensions, such as every head in the order of layers.
 
     The first dimension is the x axis; the points of one layer stand side by side in the order of

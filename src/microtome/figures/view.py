@@ -8,10 +8,10 @@ from typing import Any
 
 import xarray as xr
 
-from microtome.effects import Effects
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures.labels import Axis, escaped, shown, visible
-from microtome.sites import POSITIONS
+from microtome.figures.mapped import Mapped
+from microtome.language.sites import POSITIONS
 
 PROMPT = "prompt"
 
@@ -82,7 +82,7 @@ class View:
         return repr(axis.values[-1]) if name not in POSITIONS else "-1"
 
 
-def view(effects: Effects, metric: str, at: Mapping[str, Any]) -> View:
+def view(effects: Mapped, metric: str, at: Mapping[str, Any]) -> View:
     """The part of a result at some coordinates.
 
     Args:
@@ -180,6 +180,6 @@ def visible_line(text: str, longest: int = 60) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def _title(effects: Effects, metric: str) -> str:
+def _title(effects: Mapped, metric: str) -> str:
     edits = effects.provenance["spec"]["edits"]
     return escaped(f"Effect of {listing(edits)} on {metric}")

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from microtome.devices import numbers
 from microtome.errors import ArchitectureError, listing
+from microtome.language.sites import OF_HEADS, SITES, Dimensions, Site
+from microtome.model.devices import numbers
 from microtome.model.families import FAMILIES
 from microtome.model.families.family import Family, Tap
-from microtome.model.placed import is_plain
-from microtome.sites import OF_HEADS, SITES, Dimensions, Site
+from microtome.model.placement import is_plain
 
 UNSHARED = "no two heads share one, so that '{}' is the same"
 

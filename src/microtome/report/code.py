@@ -12,7 +12,7 @@ from typing import Any
 
 from microtome.edits import Edit, Source, edit
 from microtome.edits.values import Values
-from microtome.effects import Effects
+from microtome.results.effects import Effects
 from microtome.sheets import dump
 
 TAB = "    "

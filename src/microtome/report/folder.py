@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from microtome import figures
-from microtome.effects import Effects
 from microtome.errors import EffectsError
 from microtome.report.document import Document
 from microtome.report.html import render
+from microtome.results.effects import Effects
 
 SUMMARY = "summary.json"
 MARK = "microtome_folder"

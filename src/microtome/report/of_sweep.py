@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from microtome.effects import Effects
 from microtome.errors import EditError, listing
 from microtome.figures import effect_map
 from microtome.figures.labels import Axis, shown, visible
 from microtome.figures.view import view, visible_line
-from microtome.metrics import about
-from microtome.outcome import Run
-from microtome.prompts import Tokens
+from microtome.prompts.tokens import Tokens
+from microtome.readings.registry import about
 from microtome.report import code
 from microtome.report.document import Document, Picture, Section, Snippet, Table, TokenRow
+from microtome.results.effects import Effects
+from microtome.verbs.run import Run
 
 MOST_PROMPTS = 3
 """How many prompts are shown token by token, with what the model predicts after them."""

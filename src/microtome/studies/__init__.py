@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 from microtome.errors import StudyError, did_you_mean, listing
-from microtome.model.model import Model
 from microtome.studies import (
     ablation_methods,
     cosine_ripple,
@@ -25,6 +24,7 @@ from microtome.studies.everything import run_all
 from microtome.studies.parameters import read_config
 from microtome.studies.perform import Result, Tell, given_in, perform, silent
 from microtome.studies.study import Study
+from microtome.verbs.model import Model
 
 STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
     {

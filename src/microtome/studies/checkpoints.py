@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from microtome.sites import Dimensions
+from microtome.language.sites import Dimensions
 
 
 def _gpt2(layers: int, heads: int) -> Dimensions:

@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
 from microtome import figures, stats
-from microtome.effects import Effects
 from microtome.errors import PromptError
 from microtome.figures.view import visible_line
-from microtome.model.model import Model
-from microtome.prompts import Encoded, Prompt
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section
+from microtome.results.effects import Effects
 from microtome.stats import Estimate
 from microtome.studies.final_norm import after_norm, with_norm
 from microtome.studies.parameters import Head, Layer, Parameters
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import mean_of, picture, section, table
 from microtome.texts import Texts
+from microtome.verbs.model import Model
 
 PAIRS = "cosine(L*.resid_post@*, *)"
 FEWEST = 3

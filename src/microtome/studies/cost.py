@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from microtome.edits import as_edits
-from microtome.prompts import MASKS, Encoded, Tokens
+from microtome.plan.plan import Plan, make_plan
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.tokens import MASKS, Tokens
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.study import Study
-from microtome.sweep.plan import Plan, make_plan
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, OtherModelError
-from microtome.model.load import load
-from microtome.model.model import Model
 from microtome.report import Card, Index, render_index
 from microtome.studies.perform import Result, Tell, cells_of, perform, silent
 from microtome.studies.study import Study
+from microtome.verbs.load import load
+from microtome.verbs.model import Model
 
 INDEX = "index.html"
 

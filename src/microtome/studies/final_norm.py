@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.edits import Edit
-from microtome.model.model import Model
-from microtome.prompts import Prompt
+from microtome.prompts.prompt import Prompt
+from microtome.verbs.model import Model
 
 
 def after_norm(

@@ -16,15 +16,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from microtome import figures, stats
-from microtome.effects import Effects
 from microtome.figures.labels import visible
-from microtome.model.model import Model
-from microtome.prompts import Prompt
+from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section
+from microtome.results.effects import Effects
 from microtome.studies.parameters import Parameters
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import head_names, picture, section, table
 from microtome.texts import Texts
+from microtome.verbs.model import Model
 
 METRICS = ("prob", "prob(contrast)", "top1")
 ADDRESS = "L*.z.h*"

@@ -18,12 +18,12 @@ from pydantic import Field
 from scipy import optimize, special
 
 from microtome import edits, figures
-from microtome.effects import Effects
 from microtome.figures.labels import visible
 from microtome.figures.view import visible_line
-from microtome.model.model import Model
-from microtome.prompts import Prompt, piece
+from microtome.prompts.encoding import piece
+from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section, Table
+from microtome.results.effects import Effects
 from microtome.studies.parameters import Layer, Parameters
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import (
@@ -37,6 +37,7 @@ from microtome.studies.telling import (
     trend_of,
 )
 from microtome.texts import Texts
+from microtome.verbs.model import Model
 
 METRICS = ("loss", "rank", "logit_corr")
 TOP = 10

@@ -16,16 +16,17 @@ import torch
 import xarray as xr
 
 from microtome import figures, stats
-from microtome.effects import Effects
 from microtome.errors import PromptError
-from microtome.model.model import Model
-from microtome.prompts import Encoded, Prompt
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompt import Prompt
 from microtome.report import Section
+from microtome.results.effects import Effects
 from microtome.studies.parameters import Parameters
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import picture, section, table
-from microtome.sweep import sweep
 from microtome.texts import Texts
+from microtome.verbs.model import Model
+from microtome.verbs.sweep import sweep
 
 SCORE = "logit_diff"
 

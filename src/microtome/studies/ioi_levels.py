@@ -13,7 +13,7 @@ import xarray as xr
 
 from microtome import figures
 from microtome.errors import PromptError
-from microtome.prompts import Encoded
+from microtome.prompts.encoding import Encoded
 from microtome.report import Picture, Section
 from microtome.studies.parameters import Parameters
 from microtome.studies.study import Claim, Data, Measured, Study, Sweep

@@ -22,17 +22,18 @@ from scipy import stats as scipy_stats
 from transformers import PreTrainedTokenizerBase
 
 from microtome import figures, stats
-from microtome.effects import Effects
 from microtome.figures.labels import visible
 from microtome.figures.view import visible_line
-from microtome.model.model import Model
-from microtome.prompts import Encoded, Prompt, piece
+from microtome.prompts.encoding import Encoded, piece
+from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section, Table
+from microtome.results.effects import Effects
 from microtome.stats import Estimate
 from microtome.studies.parameters import Parameters
 from microtome.studies.study import PROMPT, Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import mean_of, over_prompts, picture, section, share_of, table
 from microtome.texts import Texts
+from microtome.verbs.model import Model
 
 METRICS = ("logprob", "loss", "prob", "rank", "top1")
 EXERCISES = ("shuffle", "noise")

@@ -16,8 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from microtome.errors import PromptError, StudyError, did_you_mean, listing
-from microtome.prompts import Prompt, Prompts
-from microtome.sites import Dimensions
+from microtome.language.sites import Dimensions
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Prompts
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,21 @@ from typing import Any
 
 import xarray as xr
 
-from microtome import provenance
-from microtome.effects import Effects
 from microtome.errors import OtherModelError, StudyError
-from microtome.model.load import load
-from microtome.model.model import Model
-from microtome.prompts import MASKS, Prompt, Prompts
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Prompts
+from microtome.prompts.tokens import MASKS
 from microtome.report import Document, Finding, TokenRow, write_folder
+from microtome.results import provenance
+from microtome.results.effects import Effects
 from microtome.studies import again, findings
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.parameters import Adapted, Parameters, read_config
 from microtome.studies.study import PROMPT, Data, Labelled, Study
-from microtome.sweep import sweep
 from microtome.texts import Texts
+from microtome.verbs.load import load
+from microtome.verbs.model import Model
+from microtome.verbs.sweep import sweep
 
 SHOWN_PROMPTS = 3
 """How many prompts are shown token by token."""

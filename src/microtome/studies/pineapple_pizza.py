@@ -19,7 +19,7 @@ from scipy import stats as scipy_stats
 from microtome import figures, stats
 from microtome.errors import PromptError, listing
 from microtome.figures.view import visible_line
-from microtome.prompts import Encoded
+from microtome.prompts.encoding import Encoded
 from microtome.report import Picture, Section
 from microtome.stats import MapTest
 from microtome.studies.parameters import Parameters

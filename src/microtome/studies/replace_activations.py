@@ -19,21 +19,22 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from microtome import figures
-from microtome.effects import Effects
 from microtome.errors import PromptError
 from microtome.figures.labels import visible
 from microtome.figures.view import visible_line
+from microtome.language.sites import site
 from microtome.model.anatomy import Anatomy
-from microtome.model.model import Model
-from microtome.prompts import Encoded, Prompt
+from microtome.passes.trace import module_output
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section, Table
-from microtome.run import module_output
-from microtome.sites import site
+from microtome.results.effects import Effects
 from microtome.studies.final_norm import after_norm, with_norm
 from microtome.studies.parameters import Head, Layer, Parameters
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import over_prompts, picture, section, table, trend_of
 from microtome.texts import Texts
+from microtome.verbs.model import Model
 
 SPREAD = "std(L*.resid_post)"
 REST = "std(L*.resid_post@1:)"

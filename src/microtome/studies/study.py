@@ -17,12 +17,13 @@ from typing import Any, Generic, TypeVar
 import xarray as xr
 
 from microtome.edits import Edit
-from microtome.effects import Effects
-from microtome.model.model import Model
-from microtome.prompts import Encoded, Prompt
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompt import Prompt
 from microtome.report import Section
+from microtome.results.effects import Effects
 from microtome.studies.parameters import Parameters
 from microtome.texts import Texts, catalogue
+from microtome.verbs.model import Model
 
 P = TypeVar("P", bound=Parameters)
 Labelled = xr.DataArray | xr.Dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from microtome.prompts import Prompts
+from microtome.prompts.prompts import Prompts
 from microtome.tasks.capitals import capitals
 from microtome.tasks.greater_than import greater_than
 from microtome.tasks.ioi import ioi

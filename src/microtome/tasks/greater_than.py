@@ -9,7 +9,9 @@ from typing import Final
 from transformers import PreTrainedTokenizerBase
 
 from microtome.errors import TaskError
-from microtome.prompts import Encoded, Prompt, Prompts
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Prompts
 from microtome.tasks.making import Filled, at_hand, check_n, first_fitting, words
 
 NOUNS: Final = words("""

@@ -11,7 +11,9 @@ from typing import Final
 from transformers import PreTrainedTokenizerBase
 
 from microtome.errors import TaskError, did_you_mean, listing
-from microtome.prompts import Encoded, Prompt, Prompts
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Prompts
 from microtome.tasks.making import (
     Filled,
     at_hand,

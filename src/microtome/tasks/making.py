@@ -16,8 +16,9 @@ from string import Formatter
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from microtome.errors import TaskError, TokenError, listing
-from microtome.model.load import nano_directory
-from microtome.prompts import Encoded, Prompt, encode, piece
+from microtome.model.files import nano_directory
+from microtome.prompts.encoding import Encoded, encode, piece
+from microtome.prompts.prompt import Prompt
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from typing import Final
 from transformers import PreTrainedTokenizerBase
 
 from microtome.errors import TaskError
-from microtome.prompts import Prompt, Prompts
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Prompts
 from microtome.tasks.making import at_hand, check_n, first_fitting, whole_words
 
 QUOTATIONS: Final = (

@@ -14,6 +14,7 @@ from functools import partial
 from transformers import PretrainedConfig
 from transformers.activations import gelu
 
+from microtome.language.sites import Dimensions
 from microtome.model.families.family import (
     Family,
     family,
@@ -24,7 +25,6 @@ from microtome.model.families.family import (
     split,
     stacked,
 )
-from microtome.sites import Dimensions
 
 
 def _fits(row: Family, config: PretrainedConfig) -> Family:

@@ -12,9 +12,8 @@ from packaging.version import Version
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedConfig
 
-from microtome.attention import Upcast
 from microtome.errors import ArchitectureError
-from microtome.sites import Dimensions
+from microtome.language.sites import Dimensions
 
 View = Callable[[Tensor, Dimensions], Tensor]
 """Picks a site's values out of a module's tensor, as a view: writing to it writes to the tensor."""
@@ -24,6 +23,9 @@ Step = str | Callable[[Tensor], Tensor]
 
 Put = Callable[[Tensor, Tensor, Dimensions], None]
 """Writes a site's values into a module's tensor, where no view can."""
+
+Upcast = Literal["", "scores", "softmax"]
+"""What an attention function computes in float32, whatever the model's type."""
 
 
 def whole(x: Tensor, dims: Dimensions) -> Tensor:

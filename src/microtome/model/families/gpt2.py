@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from transformers import PretrainedConfig
 
+from microtome.language.sites import Dimensions
 from microtome.model.families.family import (
     Family,
     family,
@@ -15,7 +16,6 @@ from microtome.model.families.family import (
     split,
     stacked,
 )
-from microtome.sites import Dimensions
 
 
 def _gpt2_sizes(config: PretrainedConfig) -> Dimensions:

@@ -7,6 +7,7 @@ from functools import partial
 
 from transformers import PretrainedConfig
 
+from microtome.language.sites import Dimensions
 from microtome.model.families.family import (
     Family,
     Tap,
@@ -20,7 +21,6 @@ from microtome.model.families.family import (
     stacked,
     times,
 )
-from microtome.sites import Dimensions
 
 _kind = partial(
     family,

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from transformers import PretrainedConfig
 
+from microtome.language.sites import Dimensions
 from microtome.model.families.family import (
     Family,
     Tap,
@@ -19,7 +20,6 @@ from microtome.model.families.family import (
     since,
     split,
 )
-from microtome.sites import Dimensions
 
 
 def sequential(row: Family, middle: str) -> Family:

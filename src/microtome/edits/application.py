@@ -1,0 +1,212 @@
+"""Edits inside a pass: where they land, what they need, and the receipt of what they did.
+
+`Application` is the one piece of code that changes activations. The reference path runs it on a
+batch of one cell, the walk on batches of many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from microtome.edits import Context, Edit
+from microtome.edits.sources import Sources
+from microtome.errors import EditError
+from microtome.language.regions import Column, Region, Regions
+from microtome.language.sites import OF_HEADS
+from microtome.model.anatomy import Anatomy
+from microtome.model.devices import onto
+from microtome.passes.hooks import Visit, forward
+from microtome.passes.trace import ids_of, index
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.resolve import regions
+from microtome.prompts.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Proof of what one edit did to one prompt's run.
+
+    Attributes:
+        edit: its text.
+        prompt: index of the prompt.
+        layers: where it fired, in order; empty for a site of no layer.
+        selected: how many values it addressed.
+        changed: how many of them are different now, by more than rounding (`differs`).
+        norm: L2 norm of the change, in the units of the activation.
+    """
+
+    edit: str
+    prompt: int
+    layers: tuple[int, ...]
+    selected: int
+    changed: int
+    norm: float
+
+
+@dataclass
+class Application:
+    """One edit in one layer of one pass, in some of its rows: the code that changes activations.
+
+    Every cell has a region of its own, all of one site, layer and shape. The reference path has
+    one cell in a batch of one; the walk has many.
+
+    Attributes:
+        edit: the operation; its address is not looked at.
+        regions: where it lands in each cell.
+        keys: per cell, a text that names its region and prompt.
+        source: what `Edit.source` asks for, ``[cell, *region]``.
+        rows: per cell, its row in the batch; None for a batch of one.
+        start: the position at which the batch begins.
+        changed: per cell, how many values the edit changed; None until it fired.
+        squares: per cell, the squared L2 norm of the change.
+    """
+
+    edit: Edit
+    regions: Regions
+    keys: Sequence[str]
+    source: Tensor | None = None
+    rows: Column | None = None
+    start: int = 0
+    changed: Int[Tensor, " cell"] | None = None
+    squares: Float[Tensor, " cell"] | None = None
+
+    def visit(self) -> Visit:
+        """The visit that makes the edit."""
+        site, rows = self.regions.site, self.rows
+        heads = None
+        if site.name in OF_HEADS:
+            rows = np.zeros(1, dtype=np.int64) if rows is None else rows
+            heads = rows, self.regions.columns[site.axes.index("head")]
+        return Visit((site, self.regions.layer), self._act, writes=True, heads=heads)
+
+    def _act(self, view: Tensor) -> None:
+        regions, chosen = self.regions, None
+        if self.edit.widens is not None:
+            axis = regions.site.axes.index(self.edit.widens)
+            chosen = onto(view.device, regions.columns[axis])
+            regions = regions.widened(self.edit.widens, view.shape[1 + axis])
+        where = index(regions, view.device, self.rows, self.start)
+        before = view[where]
+        context = Context(regions.site.axes, self.keys, self.source, chosen)
+        after = self.edit.change(before, context)
+        if after.shape != before.shape or after.dtype != before.dtype:
+            raise EditError(
+                f"{self.edit} turned values of shape {list(before.shape)}, {before.dtype}, into "
+                f"{list(after.shape)}, {after.dtype}."
+            )
+        view[where] = after
+        each = tuple(range(1, before.ndim))
+        self.changed = differs(before, after).sum(dim=each)
+        self.squares = (after.double() - before.double()).square().sum(dim=each)
+
+
+def differs(
+    before: Float[Tensor, " cell *region"], after: Float[Tensor, " cell *region"]
+) -> Bool[Tensor, " cell *region"]:
+    """Which values are different by more than rounding.
+
+    A batch of many cells rounds otherwise than a batch of one, so that a value patched by its
+    equal may differ in its last places. Rounding is taken as 16 units in the last place of the
+    value, or of the root mean square of the cell's region where that is larger. NaN differs.
+    """
+    old, new = before.double(), after.double()
+    each = tuple(range(1, before.ndim))
+    size = torch.maximum(old.abs(), old.square().mean(dim=each, keepdim=True).sqrt())
+    return ~((new - old).abs() <= 16 * torch.finfo(before.dtype).eps * size)
+
+
+def key(region: Region, tokens: Tokens) -> str:
+    """A text that names a region of a prompt's run: the root of its random numbers."""
+    return f"{region.site}|{region.layer}|{region.indices}|{tokens.ids}"
+
+
+@dataclass(frozen=True, eq=False)
+class Keys(Sequence[str]):
+    """A key per cell, made when an edit draws random numbers and asks for it.
+
+    Attributes:
+        regions: where each cell's edit lands.
+        tokens: the prompts that the cells are of.
+        prompt: per cell, which of these; None where there is one prompt.
+    """
+
+    regions: Regions
+    tokens: Sequence[Tokens]
+    prompt: Column | None = None
+
+    def __len__(self) -> int:
+        return self.regions.cells
+
+    @overload
+    def __getitem__(self, cell: int) -> str: ...
+    @overload
+    def __getitem__(self, cell: slice) -> Sequence[str]: ...
+    def __getitem__(self, cell: int | slice) -> str | Sequence[str]:
+        if isinstance(cell, slice):
+            return [self[n] for n in range(*cell.indices(len(self)))]
+        if not 0 <= cell < len(self):
+            raise IndexError(cell)
+        prompt = 0 if self.prompt is None else int(self.prompt[cell])
+        return key(self.regions[cell], self.tokens[prompt])
+
+
+def intervene(
+    hf: PreTrainedModel,
+    anatomy: Anatomy,
+    encoded: Encoded,
+    edits: Sequence[Edit],
+    sources: Sources,
+    readers: Sequence[Visit] = (),
+    prompt: int = 0,
+) -> tuple[Float[Tensor, "1 pos vocab"], list[Receipt]]:
+    """One full forward pass of one prompt with these edits: its logits, and a receipt per edit."""
+    applied = [_applications(anatomy, encoded, edit, sources) for edit in edits]
+    visits = [application.visit() for group in applied for application in group]
+    logits = forward(hf, anatomy, ids_of([encoded.tokens], hf), [*visits, *readers])
+    receipts = [_receipt(edit, group, prompt) for edit, group in zip(edits, applied, strict=True)]
+    return logits, receipts
+
+
+def _applications(
+    anatomy: Anatomy, encoded: Encoded, edit: Edit, sources: Sources
+) -> list[Application]:
+    applied = []
+    for region in regions(edit.address, anatomy.dims, encoded.tokens):
+        edit.check(region, anatomy.dims.causal)
+        where = Regions.of(region)
+        source = sources.of(edit, region.layer, encoded)
+        applied.append(Application(edit, where, Keys(where, [encoded.tokens]), source))
+    return applied
+
+
+def no_number(where: str) -> str:
+    """The complaint about an edit whose result is infinite or NaN."""
+    return (
+        f"{where}: the values after the edit are not all finite numbers. A knockout of all that a "
+        "token attends to leaves nothing to share out; a large factor, or a function, may overflow."
+    )
+
+
+def _receipt(edit: Edit, group: Sequence[Application], prompt: int) -> Receipt:
+    fired = [a for a in group if a.changed is not None and a.squares is not None]
+    norm = math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None))
+    if not math.isfinite(norm):
+        raise EditError(no_number(str(edit)))
+    layers = (application.regions.layer for application in fired)
+    return Receipt(
+        edit=str(edit),
+        prompt=prompt,
+        layers=tuple(layer for layer in layers if layer is not None),
+        selected=sum(math.prod(application.regions.shape) for application in fired),
+        changed=sum(int(a.changed) for a in fired if a.changed is not None),
+        norm=norm,
+    )

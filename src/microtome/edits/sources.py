@@ -1,0 +1,210 @@
+"""Where edits get values from: clean activations of donors and reference prompts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from microtome.edits import Edit, Source
+from microtome.errors import EditError, PromptError
+from microtome.language.regions import Column, Layout
+from microtome.language.sites import owner
+from microtome.model.anatomy import Anatomy
+from microtome.passes.hooks import Place
+from microtome.passes.trace import Piece, index, record
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.resolve import aligned_stars, counterpart
+from microtome.prompts.tokens import Tokens
+
+
+class Sources:
+    """Clean activations of donors and reference prompts, for the edits that ask for them.
+
+    A text is run once for all the places that these edits will ask for, of which the addressed
+    positions are kept: of every reference prompt, and of the donors held (`hold`) or asked for
+    last.
+    """
+
+    def __init__(
+        self,
+        hf: PreTrainedModel,
+        anatomy: Anatomy,
+        edits: Iterable[tuple[Edit, Encoded]],
+        reference: Sequence[Tokens] = (),
+    ) -> None:
+        self._hf, self._anatomy, self._reference = hf, anatomy, tuple(reference)
+        self._wanted: dict[Tokens, dict[Place, tuple[int, int]]] = defaultdict(dict)
+        self._averaged: set[Tokens] = set()
+        for edit, one in edits:
+            for other in others_of(edit, one, self._reference):
+                self._want(self._there(edit, one, other), other)
+                if edit.source is Source.REFERENCE:
+                    self._averaged.add(other)
+        self._held: dict[Tokens, Mapping[Place, Tensor]] = {}
+        self._references: dict[Tokens, Mapping[Place, Tensor]] = {}
+
+    @property
+    def references(self) -> int:
+        """How many reference prompts there are."""
+        return len(self._reference)
+
+    def _there(self, edit: Edit, one: Encoded, other: Tokens) -> Layout:
+        """Where an edit of a prompt finds what it needs in another text."""
+        dims = self._anatomy.dims
+        return counterpart(edit.address, dims, one.tokens, other, edit.alignment)
+
+    def _want(self, found: Layout, other: Tokens) -> None:
+        chosen = found.layers
+        layers: Iterable[int | None] = chosen if isinstance(chosen, tuple) else [None]
+        if isinstance(chosen, str):
+            layers = range(self._anatomy.dims.n_layers)
+        indices = found.indices[owner(found.site.axes)]
+        first, last = (
+            (0, len(other) - 1) if isinstance(indices, str) else (min(indices), max(indices))
+        )
+        wanted = self._wanted[other]
+        for layer in layers:
+            low, high = wanted.get((found.site, layer), (first, last))
+            wanted[found.site, layer] = min(low, first), max(high, last)
+
+    def donors(self, encoded: Iterable[Encoded]) -> list[Tokens]:
+        """The donors of some prompts that an edit asks for, each once."""
+        return list({one.donor: None for one in encoded if one.donor in self._wanted})
+
+    def hold_references(self) -> None:
+        """Record the reference prompts that an edit asks for, which are otherwise when it does."""
+        for text in self._averaged - self._references.keys():
+            self._references.update(self._alone(text))
+
+    def hold(self, texts: Sequence[Tokens], at_once: int) -> None:
+        """Record donors, several of one length in a pass, and forget others."""
+        self._held = {}
+        for _, alike in groupby(sorted(texts, key=len), key=len):
+            same = list(alike)
+            for first in range(0, len(same), at_once):
+                some = same[first : first + at_once]
+                kept = record(self._hf, self._anatomy, some, self.pieces(some))
+                self._held.update(self._split(some, kept))
+
+    def hold_recorded(self, texts: Sequence[Tokens], kept: Mapping[Place, Tensor]) -> None:
+        """Keep what was recorded of donors (`pieces`) beside other texts; forget others."""
+        self._held = self._split(texts, kept)
+
+    def pieces(self, texts: Sequence[Tokens]) -> list[Piece]:
+        """What is wanted of any of some texts."""
+        return [Piece(place, *span) for place, span in self._spans(texts).items()]
+
+    def _spans(self, texts: Sequence[Tokens]) -> dict[Place, tuple[int, int]]:
+        spans: dict[Place, tuple[int, int]] = {}
+        for tokens in texts:
+            for place, (first, last) in self._wanted[tokens].items():
+                low, high = spans.get(place, (first, last))
+                spans[place] = min(low, first), max(high, last)
+        return spans
+
+    def _split(
+        self, texts: Sequence[Tokens], kept: Mapping[Place, Tensor]
+    ) -> dict[Tokens, Mapping[Place, Tensor]]:
+        """What was recorded of some texts together, text by text."""
+        spans = self._spans(texts)
+        return {
+            tokens: {
+                place: kept[place][n : n + 1].narrow(
+                    1 + owner(place[0].axes), first - spans[place][0], last + 1 - first
+                )
+                for place, (first, last) in self._wanted[tokens].items()
+            }
+            for n, tokens in enumerate(texts)
+        }
+
+    def _alone(self, text: Tokens) -> dict[Tokens, Mapping[Place, Tensor]]:
+        return self._split([text], record(self._hf, self._anatomy, [text], self.pieces([text])))
+
+    def of(
+        self,
+        edit: Edit,
+        layer: int | None,
+        one: Encoded,
+        stars: Mapping[str, Column] = MappingProxyType({}),
+        cells: int = 1,
+    ) -> Tensor | None:
+        """What an edit of a prompt needs in one layer, ``[cell, *region]``.
+
+        Args:
+            edit: its address may have stars.
+            layer: a layer that it edits in all these cells.
+            one: the prompt.
+            stars: what each star is in each cell.
+            cells: how many cells there are.
+
+        Raises:
+            EditError: there are too few reference prompts.
+            PromptError: there is no donor, or positions do not match the prompt's.
+        """
+        values = [
+            self._values(edit, layer, one, other, stars, cells)
+            for other in others_of(edit, one, self._reference)
+        ]
+        match edit.source:
+            case Source.NOTHING:
+                return None
+            case Source.DONOR:
+                return values[0]
+            case Source.REFERENCE:
+                return torch.stack(values).mean(dim=0)
+
+    def _values(
+        self,
+        edit: Edit,
+        layer: int | None,
+        one: Encoded,
+        other: Tokens,
+        stars: Mapping[str, Column],
+        cells: int,
+    ) -> Tensor:
+        there = self._there(edit, one, other)
+        moved = aligned_stars(edit.address, one.tokens, other, edit.alignment)
+        stars = {**stars, **{star: column[stars[star]] for star, column in moved.items()}}
+        recorded = self._of_text(other, edit.source)[there.site, layer]
+        start = self._wanted[other][there.site, layer][0]
+        where = index(there.at(layer, stars, cells), recorded.device, start=start)
+        return recorded[where].expand(cells, *there.shape)
+
+    def _of_text(self, text: Tokens, source: Source) -> Mapping[Place, Tensor]:
+        if source is Source.REFERENCE:
+            if text not in self._references:
+                self._references.update(self._alone(text))
+            return self._references[text]
+        if text not in self._held:
+            self._held = self._alone(text)
+        return self._held[text]
+
+
+def others_of(edit: Edit, encoded: Encoded, reference: Sequence[Tokens]) -> Sequence[Tokens]:
+    """The texts whose activations an edit of a prompt needs.
+
+    Raises:
+        PromptError: it needs a donor, and the prompt has none.
+        EditError: it needs reference prompts, and there are fewer than two.
+    """
+    if edit.source is Source.DONOR:
+        if encoded.donor is None:
+            raise PromptError(
+                f"{edit} takes activations from the prompt's donor, and {encoded.prompt.text!r} "
+                'has none: give Prompt(…, donor="…").'
+            )
+        return [encoded.donor]
+    if edit.source is Source.REFERENCE:
+        if len(reference) < 2:
+            raise EditError(
+                f"{edit} needs at least two reference prompts: the mean over one prompt is the "
+                "value itself. Give more prompts, or reference=[…]."
+            )
+        return reference
+    return []

@@ -1,0 +1,1 @@
+"""Executors: what runs the cells of a plan, and what proves them."""

@@ -1,0 +1,151 @@
+"""Screening: the whole map in a coarse type first, then its strongest cells again, exactly.
+
+Half-precision matrix products are several times as fast, and most cells of a large map do nothing.
+The result says which cells are which, how far the coarse values of the strong ones were off, and
+every effect is a difference of two values of one precision.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from microtome.engines.measured import Array, Measured
+from microtome.errors import MetricError, SweepError, did_you_mean, listing
+from microtome.model.loaded import Loaded
+from microtome.model.placement import why_no_copy
+from microtome.plan.plan import Plan
+from microtome.readings.inside import Gauge
+from microtome.readings.output import Reading
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, eq=False)
+class Screening:
+    """What a screened sweep did.
+
+    Attributes:
+        dtype: the coarse type.
+        refined: which cells were computed again, of the plan's shape.
+        clean: per reading, the clean values of the coarse runs, ``[prompt]``.
+        clean_inside: the same of the metrics inside the model.
+        off: per reading and gauge, the largest difference between the two values of a refined
+            cell.
+    """
+
+    dtype: str
+    refined: np.ndarray[Any, np.dtype[np.bool_]]
+    clean: dict[Reading, Array]
+    clean_inside: dict[Gauge, Array]
+    off: dict[Reading | Gauge, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the provenance keeps."""
+        return {
+            "dtype": self.dtype,
+            "refined": int(self.refined.sum()),
+            "largest_difference": {str(of): value for of, value in self.off.items()},
+        }
+
+
+def coarse(model: Loaded, dtype: str, first: Reading | Gauge, refine: int) -> Loaded:
+    """A copy of a model in another type, beside it in memory.
+
+    Raises:
+        SweepError: the type does not exist, or is not coarser than the model's; or nothing is to
+            be refined.
+        MetricError: the first metric has no effects to rank cells by.
+    """
+    if refine < 1:
+        raise SweepError(f"refine={refine}: at least one cell has to be computed again.")
+    if isinstance(first, Reading) and first.metric.unit == "token id":
+        raise MetricError(f"screen= ranks cells by the first metric, and {first} is a token id.")
+    kind = dtype_of(dtype)
+    if torch.finfo(kind).eps <= torch.finfo(model.dtype).eps:
+        raise SweepError(
+            f"screen={dtype!r} is not coarser than the model, which is in {model.dtype}: leave "
+            "screen= out, or load the model in a finer type."
+        )
+    why = why_no_copy(model.hf)
+    if why is not None:
+        raise SweepError(
+            f"screen={dtype!r} runs a copy of the model in a coarser type, and this one cannot be "
+            f"copied: {why}. Leave screen= out."
+        )
+    coarser = copy.deepcopy(model.hf)
+    # Not so buffers, which a model that is loaded in this type has as they are: rotary frequencies.
+    for weights in coarser.parameters():
+        weights.data = weights.data.to(kind)
+    return replace(model, hf=coarser)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The type of a name.
+
+    Raises:
+        SweepError: there is none.
+    """
+    if name not in DTYPES:
+        hint = did_you_mean(name, DTYPES)
+        raise SweepError(f"screen={name!r} does not exist; there are: {listing(DTYPES)}.{hint}")
+    return DTYPES[name]
+
+
+def strongest(plan: Plan, measured: Measured, first: Reading | Gauge, refine: int) -> Plan:
+    """A plan of the cells with the largest effects on the first metric."""
+    values = _effects(measured, first)
+    own = np.abs(values[tuple(plan.cells.points.T)])
+    own = np.where(np.isnan(own), np.inf, own)  # what overflowed has to be looked at again
+    numbers = np.sort(np.argsort(-own, kind="stable")[:refine])
+    cells = replace(
+        plan.cells, points=plan.cells.points[numbers], variant=plan.cells.variant[numbers]
+    )
+    return replace(plan, cells=cells)
+
+
+def _effects(measured: Measured, first: Reading | Gauge) -> Array:
+    """The effects on a metric, of the plan's shape; of a gauge's values the largest."""
+    if isinstance(first, Reading):
+        values, clean = measured.values[first], measured.clean[first]
+        return values - clean.reshape(-1, *[1] * (values.ndim - 1))
+    values, clean = measured.inside[first], measured.clean_inside[first]
+    inner = clean.ndim - 1
+    between = [1] * (values.ndim - clean.ndim)
+    clean = clean.reshape(len(clean), *between, *clean.shape[1:])
+    # A shorter prompt has not all positions, and a cosine with nothing is undefined: no effect.
+    change = np.where(np.isnan(clean), 0.0, np.abs(values - clean))
+    largest: Array = change.reshape(*change.shape[: change.ndim - inner], -1).max(axis=-1)
+    return largest
+
+
+def merged(
+    dtype: str, plan: Plan, exact: Plan, rough: Measured, fine: Measured
+) -> tuple[Measured, Screening]:
+    """The fine values where there are some, else the rough ones."""
+    refined = np.zeros(plan.shape, dtype=bool)
+    refined[tuple(exact.cells.points.T)] = True
+    off: dict[Reading | Gauge, float] = {}
+
+    def both(of: Reading | Gauge | None, coarse_: Array, exact: Array) -> Array:
+        mask = refined.reshape(*refined.shape, *[1] * (exact.ndim - refined.ndim))
+        mask = np.broadcast_to(mask, exact.shape)
+        if of is not None:
+            gap = np.abs(exact - coarse_)[mask]
+            off[of] = float(np.nanmax(gap)) if np.isfinite(gap).any() else 0.0
+        return np.where(mask, exact, coarse_)
+
+    measured = replace(
+        fine,
+        values={r: both(r, rough.values[r], exact) for r, exact in fine.values.items()},
+        inside={p: both(p, rough.inside[p], exact) for p, exact in fine.inside.items()},
+        changed=both(None, rough.changed, fine.changed),
+        norm=both(None, rough.norm, fine.norm),
+        work=fine.work + rough.work,
+        notes=rough.notes + fine.notes,
+    )
+    return measured, Screening(dtype, refined, rough.clean, rough.clean_inside, off)

@@ -1,0 +1,432 @@
+"""The one-pass walk: every cell of a map in one pass through the layers, exactly.
+
+The clean runs of some prompts of one length are traced. Then the layers are walked once, with a
+growing batch:
+
+- A cell **enters late**: at the first layer that it edits, with that block's clean input. Before
+  that layer it is the clean run.
+- A cell **starts late**: only positions from the first one that it edits are in the batch. Earlier
+  positions cannot change in a causal model, so their keys and values come from the trace, shared
+  by all cells of a prompt (`sweep.prefix`).
+- At every layer the model's own block runs once on every tile of the batch, with the ordinary hooks
+  making the ordinary edits on the rows that they belong to.
+- At the end the final norm and the unembedding run only at the positions that a metric reads, and
+  for the tokens that it needs (`sweep.ending`).
+
+In an encoder every position sees all others, so none of them stays as it was: a cell starts at
+position 0, and the block's own attention, whatever it is, runs on whole rows. It enters late all
+the same.
+
+So each block's weights are read once per batch and no work is done before a cell differs from the
+clean run. What cannot be done this way goes to the reference path (`plan.unwalkable`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.edits.application import Application, Keys
+from microtome.edits.sources import Sources
+from microtome.engines.measured import Measured
+from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
+from microtome.engines.walk.ending import Ending
+from microtome.language.regions import Column, Layout, Regions
+from microtome.language.sites import site as find_site
+from microtome.model.devices import numbers, onto
+from microtome.model.loaded import Loaded
+from microtome.passes.hooks import End, Visit, once_for_alike, only_at, quiet, visited
+from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
+from microtome.passes.trace import Trace, trace
+from microtome.plan.cost import Budget, Room
+from microtome.plan.plan import Plan
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.tokens import Tokens
+from microtome.readings.inside import Gauge
+from microtome.readings.watch import Watch
+
+BEFORE_ATTENTION = ("embed", "resid_pre", "q", "k", "k_head", "v", "v_head", "pattern")
+"""Sites of a block up to its attention."""
+
+ATTENTION = ("z", "attn_out")
+"""Sites at the end of its attention."""
+
+AFTER_ATTENTION = ("mlp_post", "mlp_out", "resid_post")
+"""Sites of a block at and after its MLP."""
+
+
+def walk(
+    model: Loaded,
+    plan: Plan,
+    encoded: Sequence[Encoded],
+    sources: Sources,
+    into: Measured,
+    tick: Callable[[float], None],
+    budget: Budget,
+    witnesses: frozenset[int] = frozenset(),
+) -> None:
+    """Compute every cell of a plan, the prompts of one length together as far as memory allows."""
+    dims, gauges = model.anatomy.dims, list(into.inside)
+    places = [place for gauge in gauges for place in gauge.places(dims)]
+    sources.hold_references()
+    for company in companies(plan, encoded, dims, sources.references, budget, gauges):
+        own = [encoded[prompt] for prompt in company.prompts]
+        texts = [one.tokens for one in own]
+        donors = sources.donors(own)
+        riders = donors if _ride(donors, texts, budget) else []
+        pieces = sources.pieces(riders)
+        clean = trace(model.hf, model.anatomy, texts, company.start, places, riders, pieces)
+        if riders:
+            sources.hold_recorded(riders, clean.beside)
+        else:
+            sources.hold(donors, at_once=len(own))
+        watch = Watch.over(gauges, own, dims, clean.kept)
+        rest = (sources, into, tick, witnesses)
+        Walk(model, plan, encoded, company, clean, watch, *rest).measure(budget)
+
+
+def _ride(donors: Sequence[Tokens], texts: Sequence[Tokens], budget: Budget) -> bool:
+    """Whether the donors of some prompts go through the model with them.
+
+    Few tokens read all weights as slowly as many do.
+    """
+    length = len(texts[0])
+    fits = length * (len(donors) + len(texts)) <= budget.tile
+    return bool(donors) and fits and all(len(donor) == length for donor in donors)
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """The walk of some prompts of one length.
+
+    Attributes:
+        encoded: all prompts of the plan.
+        company: those that are walked now.
+        trace: their clean runs.
+        watch: the metrics inside the model, on them.
+        into: where results go.
+        tick: is told how many cells have arrived; a fraction where they are still on their way.
+        witnesses: the cells whose whole logits are kept, for verification.
+    """
+
+    model: Loaded
+    plan: Plan
+    encoded: Sequence[Encoded]
+    company: Company
+    trace: Trace
+    watch: Watch
+    sources: Sources
+    into: Measured
+    tick: Callable[[float], None]
+    witnesses: frozenset[int] = frozenset()
+
+    def measure(self, budget: Budget) -> None:
+        """Walk every cell of these prompts."""
+        length, dims = self.trace.final.shape[1], self.model.anatomy.dims
+        with quiet(self.model.hf):
+            for row, prompt in enumerate(self.company.prompts):
+                self._ending(prompt, row).clean()
+                for gauge in self.watch.fitted:
+                    values = self.watch.without_edits(gauge, row)
+                    self.into.store_clean_inside(gauge, prompt, values)
+            self.into.settle()
+            for batch, room in batches(self.plan, self.company, length, dims, budget):
+                self._as_memory_allows(batch, room)
+
+    def _ending(self, prompt: int, row: int) -> Ending:
+        one, final = self.encoded[prompt], self.trace.final[row]
+        return Ending(self.model, one, prompt, final, self.into, self.witnesses)
+
+    def _as_memory_allows(self, batch: Batch, room: Room) -> None:
+        """Walk a batch; where memory runs out, walk its halves."""
+        told: list[float] = []
+        try:
+            self._walk(batch, room, told)
+        except RuntimeError as error:
+            if len(batch) == 1 or not _is_out_of_memory(error):
+                raise
+        else:
+            return
+        # Outside of the handler, so that the failed batch's tensors are gone by now.
+        self.into.forget()
+        self.tick(-sum(told))
+        self.into.notes.append(f"out of memory: a batch of {len(batch)} cells was halved")
+        for half in batch.halves():
+            self._as_memory_allows(half, room)
+
+    def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
+        n_layers, prompts = self.model.anatomy.dims.n_layers, len(batch.prompts)
+        front = self._front(batch)
+        entered = 0
+        for layer in range(int(batch.layers[0]), n_layers + 1):
+            before, entered = entered, int(np.searchsorted(batch.layers, layer, side="right"))
+            alike = before
+            for tile in tiles(prompts, range(before, entered), room.tile):
+                if self._enter(layer, front, tile):
+                    alike = entered
+            if layer < n_layers:
+                for tile in tiles(prompts, range(entered), room.tile):
+                    self._run(layer, front, tile, alike)
+                self.into.work["token_blocks"] += prompts * entered * front.x.shape[2]
+            told.append(self._progress(batch, layer, entered))
+            self.tick(told[-1])
+        for row, prompt in enumerate(batch.prompts):
+            ending = self._ending(prompt, front.rows[row])
+            ending.measure(batch.cells[row], batch.position, front.x[row], room.logits)
+        for gauge, values in front.seen.items():
+            self.into.store_inside(gauge, batch.cells.ravel(), values.flatten(0, 1))
+        self.into.prove(batch.cells.ravel(), *front.proofs.flatten(1))
+        self.into.settle()
+
+    def _front(self, batch: Batch) -> _Front:
+        """A batch that nothing was done to yet."""
+        prompts, cells = batch.cells.shape
+        final = self.trace.final
+        own = final.shape[1] - batch.position
+        rows = [self.company.prompts.index(prompt) for prompt in batch.prompts]
+        return _Front(
+            batch=batch,
+            rows=rows,
+            x=final.new_empty(prompts, cells, own, final.shape[2]),
+            proofs=torch.zeros(2, prompts, cells, dtype=torch.float64, device=final.device),
+            seen=self.watch.unedited(rows, cells),
+        )
+
+    def _enter(self, layer: int, front: _Front, tile: Tile) -> bool:
+        """Let cells in at a block; whether they differ already, by an edit of what enters it."""
+        offset = front.batch.position - self.trace.start
+        own = front.x[tile.prompts, tile.cells]
+        inputs = self.trace.inputs[layer]
+        rows = numbers(inputs.device, front.rows[tile.prompts])
+        clean = inputs[rows, None, offset:]
+        edits = list(self._edits_at(layer - 1, front.batch, tile))
+        if not edits:
+            own[:] = clean
+            return False
+        entering = clean.repeat(1, own.shape[1], 1, 1)
+        for visit in self._visits(layer - 1, front, tile, edits):
+            if visit.place[0].name == "resid_post":
+                visit.act(entering.flatten(0, 1))
+        own[:] = entering
+        front.prove(tile, edits)
+        return True
+
+    def _run(self, layer: int, front: _Front, tile: Tile, alike: int) -> None:
+        """Run a block on a tile; from a cell on they are alike."""
+        own = front.x[tile.prompts, tile.cells]
+        edits = list(self._edits_at(layer, front.batch, tile))
+        visits = self._visits(layer, front, tile, edits)
+        with ExitStack() as stack:
+            for once in self._once(layer, tile, alike, visits):
+                stack.enter_context(once)
+            stack.enter_context(visited(self.model.hf, self.model.anatomy, visits))
+            stack.enter_context(self._finish(layer, front.batch, visits))
+            rows = front.rows[tile.prompts]
+            out = self._block(layer, own.flatten(0, 1), rows, front.batch.position)
+        own[:] = out.view_as(own)
+        front.prove(tile, edits)
+
+    def _visits(
+        self, layer: int, front: _Front, tile: Tile, edits: Sequence[Application]
+    ) -> list[Visit]:
+        """What is done to a tile in a layer, and then measured."""
+        here = {gauge: seen[tile.prompts, tile.cells] for gauge, seen in front.seen.items()}
+        rows = front.rows[tile.prompts]
+        measured = self.watch.visits(layer, rows, front.batch.position, here)
+        return [*(edit.visit() for edit in edits), *measured]
+
+    def _once(
+        self, layer: int, tile: Tile, alike: int, visits: Sequence[Visit]
+    ) -> Iterator[AbstractContextManager[None]]:
+        """Cells that enter here are one, up to where they are edited or something is looked at.
+
+        Their attention is, unless that is at its input; and the first half of their MLP, if it is
+        the neurons or later.
+        """
+        hf, anatomy = self.model.hf, self.model.anatomy
+        names = {visit.place[0].name for visit in visits}
+        prompts = tile.prompts.stop - tile.prompts.start
+        apart = min(max(alike - tile.cells.start, 0), tile.cells.stop - tile.cells.start)
+        same = tile.cells.stop - tile.cells.start - apart
+        if same < 2 or names.intersection(BEFORE_ATTENTION):
+            return
+        attention, mlp = anatomy.attention(hf, layer), anatomy.mlp(hf, layer)
+        looks_up = anatomy.family.looks_up and "alibi" not in self.trace.calls[layer].arguments
+        if attention is not None and looks_up and not self._is_flat("z", layer):
+            end: End = (attention, "output")
+            if names.intersection(ATTENTION):
+                end = (anatomy.out_proj(hf, layer), "input")
+            yield once_for_alike(attention, end, prompts, apart, same)
+        if (
+            mlp is not None
+            and names <= set(AFTER_ATTENTION)
+            and not self._is_flat("mlp_post", layer)
+        ):
+            yield once_for_alike(mlp, (anatomy.down_proj(hf, layer), "input"), prompts, apart, same)
+
+    def _is_flat(self, name: str, layer: int) -> bool:
+        return self.model.anatomy.tap(find_site(name), layer).flat
+
+    def _finish(
+        self, layer: int, batch: Batch, visits: Sequence[Visit]
+    ) -> AbstractContextManager[None]:
+        """The last block's MLP runs only at the positions that a metric reads.
+
+        Attention needs all of them, but after it nothing looks at the others any more, unless
+        something is edited or measured there.
+        """
+        model = self.model
+        mlp = model.anatomy.mlp(model.hf, layer)
+        if mlp is None or layer < model.anatomy.dims.n_layers - 1:
+            return nullcontext()
+        if any(visit.place[0].name in AFTER_ATTENTION for visit in visits):
+            return nullcontext()
+        rows = map(self.company.prompts.index, batch.prompts)
+        pairs = zip(batch.prompts, rows, strict=True)
+        read = {place for pair in pairs for place in self._ending(*pair).places}
+        own = sorted(place - batch.position for place in read if place >= batch.position)
+        return only_at(mlp, own)
+
+    def _block(
+        self, layer: int, x: Float[Tensor, "row own d_model"], prompts: Sequence[int], position: int
+    ) -> Float[Tensor, "row own d_model"]:
+        """One block on a tile that begins at a position."""
+        hf, anatomy = self.model.hf, self.model.anatomy
+        if not anatomy.dims.causal:
+            return anatomy.resume(hf, layer, x, self.trace.calls[layer].whole(len(x)))
+        keys, values = self.trace.keys[layer], self.trace.values[layer]
+        if len(prompts) < len(keys):
+            rows = numbers(keys.device, prompts)
+            keys, values = keys[rows], values[rows]
+        before = keys[:, :, :position], values[:, :, :position]
+        call, looks_up = self.trace.calls[layer], anatomy.family.looks_up
+        arguments = call.resumed(position, x, plain=looks_up)
+        if not looks_up:
+            assert call.cache is not None, "a decoder's block takes a cache"
+            arguments[call.cache] = PrefixCache(*before)
+            return anatomy.resume(hf, layer, x, arguments)
+        upcast = anatomy.family.upcast == "softmax"
+        with attending_to(hf, SharedPrefix(*before, upcast)):
+            return anatomy.resume(hf, layer, x, arguments)
+
+    def _progress(self, batch: Batch, layer: int, entered: int) -> float:
+        """How many cells' worth of work one layer was; the end counts as one."""
+        steps = self.model.anatomy.dims.n_layers + 1 - batch.layers[:entered]
+        return float((1 / steps).sum()) * len(batch.prompts)
+
+    # --------------------------------------------------------------------------------- the edits
+
+    def _edits_at(self, layer: int, batch: Batch, tile: Tile) -> Iterator[Application]:
+        """The edits of a layer in a tile; those that do the same to one shape go together."""
+        found: dict[tuple[int, int, tuple[int, ...]], list[_Strip]] = defaultdict(list)
+        for row, prompt in enumerate(batch.prompts[tile.prompts]):
+            numbers = batch.cells[tile.prompts][row, tile.cells]
+            for number, layout in enumerate(self.plan.cells.layouts[prompt]):
+                for variant, chosen in self._variants(numbers, layout, layer):
+                    strip = _Strip(prompt, row * len(numbers) + chosen, numbers[chosen], layout)
+                    found[number, variant, layout.shape].append(strip)
+        # In the order of the edits of a cell, which decides where two meet at one tensor.
+        for number, variant, shape in sorted(found):
+            yield self._together(
+                layer, number, variant, found[number, variant, shape], batch.position
+            )
+
+    def _variants(
+        self, numbers: Column, layout: Layout, layer: int
+    ) -> Iterator[tuple[int, Column]]:
+        """Which of some cells an edit changes in a layer, by the variant that they are of."""
+        cells = self.plan.cells
+        chosen = np.arange(len(numbers))
+        if isinstance(layout.layers, str):
+            axis = 1 + cells.stars.index(layout.layers)
+            chosen = np.flatnonzero(cells.points[numbers, axis] == layer)
+        elif layer not in (layout.layers or (0,)):
+            return
+        if len(cells.edits) == 1:
+            if len(chosen):
+                yield 0, chosen
+            return
+        variants = cells.variant[numbers[chosen]]
+        for variant in np.unique(variants).tolist():
+            yield variant, chosen[variants == variant]
+
+    def _together(
+        self, layer: int, number: int, variant: int, strips: Sequence[_Strip], position: int
+    ) -> Application:
+        cells = self.plan.cells
+        edit = cells.edits[variant][number]
+        regions, sources = [], []
+        for strip in strips:
+            place = None if strip.layout.layers is None else layer
+            stars = cells.values(strip.cells)
+            regions.append(strip.layout.at(place, stars, len(strip.cells)))
+            one = self.encoded[strip.prompt]
+            source = self.sources.of(edit, place, one, stars, len(strip.cells))
+            sources += [] if source is None else [source]
+        own = Regions.together(regions)
+        sizes = [len(strip.cells) for strip in strips]
+        tokens = [self.encoded[strip.prompt].tokens for strip in strips]
+        return Application(
+            edit=edit,
+            regions=own,
+            keys=Keys(own, tokens, np.repeat(np.arange(len(strips)), sizes)),
+            source=torch.cat(sources) if sources else None,
+            rows=np.concatenate([strip.rows for strip in strips]),
+            start=position,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Front:
+    """A batch on its way, as far as it has come.
+
+    Attributes:
+        rows: of the batch's prompts among the clean runs.
+        x: the residual stream, ``[prompt, cell, pos, d_model]``.
+        proofs: per cell, how many values were changed, and the squared norm of the change.
+        seen: what the metrics inside the model have read.
+    """
+
+    batch: Batch
+    rows: Sequence[int]
+    x: Float[Tensor, "prompt cell own d_model"]
+    proofs: Float[Tensor, "2 prompt cell"]
+    seen: Mapping[Gauge, Tensor]
+
+    def prove(self, tile: Tile, edits: Sequence[Application]) -> None:
+        """Add up what edits did in a tile."""
+        proofs = self.proofs[:, tile.prompts, tile.cells]
+        proof = torch.zeros_like(proofs).flatten(1)
+        for edit in edits:
+            assert edit.changed is not None, "visits are proved"
+            assert edit.squares is not None, "visits are proved"
+            assert edit.rows is not None, "a batch has rows"
+            own = torch.stack([edit.changed.double(), edit.squares]).to(proof.device)
+            proof.index_add_(1, onto(proof.device, edit.rows), own)
+        proofs += proof.view_as(proofs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Strip:
+    """Cells of one prompt in a tile that one edit changes.
+
+    ``rows`` are theirs in the tile, ``cells`` their numbers in the plan.
+    """
+
+    prompt: int
+    rows: Column
+    cells: Column
+    layout: Layout
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Of a device; or of the host, which says so in one of these ways."""
+    told = ("can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in told)

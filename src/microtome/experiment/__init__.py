@@ -1,5 +1,0 @@
-"""Experiments as files: everything that a sweep is told, in YAML or as fields, checked."""
-
-from microtome.experiment.experiment import Experiment
-
-__all__ = ["Experiment"]

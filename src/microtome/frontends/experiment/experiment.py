@@ -1,0 +1,293 @@
+"""An experiment: everything that a sweep is told, as one object and as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+
+from microtome.edits import Edit, as_edits, edit
+from microtome.engines.screen import dtype_of
+from microtome.errors import EditError, ExperimentError
+from microtome.frontends.experiment import sources
+from microtome.frontends.experiment.form import Form, Root, at, bytes_of, path_of, text_of, whole_of
+from microtome.frontends.experiment.sources import Source
+from microtome.plan.plan import Plan, choose, plain
+from microtome.prompts.prompts import Prompts
+from microtome.readings.inside import Gauge
+from microtome.readings.registry import readings
+from microtome.report import document_of_sweep, summary_of_sweep, write_folder
+from microtome.report.of_sweep import MOST_PROMPTS
+from microtome.results.effects import Effects
+from microtome.sheets import Sheet, dump
+from microtome.verbs.load import load
+from microtome.verbs.model import Model
+from microtome.verbs.sweep import budget_of, plan_of, sweep
+
+Text = Annotated[str, PlainValidator(text_of)]
+
+
+class Checkpoint(Form):
+    """A model by its name, and how it is loaded; see `load`.
+
+    Attributes:
+        name: ``nano``, a hub id, or a directory.
+        revision: branch, tag or commit of a hub id.
+        dtype: the type of the weights; the checkpoint's own by default.
+        device: where to put them.
+        attention: the attention implementation, such as ``eager``.
+    """
+
+    name: Text
+    revision: Text | None = None
+    dtype: Text | None = None
+    device: Text | None = None
+    attention: Text | None = None
+
+    def load(self) -> Model:
+        """The model."""
+        more = {} if self.attention is None else {"attn_implementation": self.attention}
+        return load(self.name, revision=self.revision, dtype=self.dtype, device=self.device, **more)
+
+    def plain(self) -> str | dict[str, str]:
+        """In YAML's own types."""
+        fields = {name: value for name, value in self if value is not None}
+        return self.name if len(fields) == 1 else fields
+
+
+def _by_name(given: Any) -> Any:
+    return {"name": str(given)} if isinstance(given, str | Path) else given
+
+
+def _edit(given: Any) -> Edit:
+    if not isinstance(given, Edit | str):
+        raise ValueError(
+            f"expected an edit such as 'zero L5.z.h3', not {given!r}; in YAML, put a text that "
+            "ends in a colon in quotes"
+        )
+    return as_edits(given)[0]
+
+
+def _metric(given: Any) -> str:
+    return str(readings(text_of(given))[0])
+
+
+def _several(given: Any) -> Any:
+    """One thing as a tuple of one, a list as a tuple."""
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    found = tuple(given) if several else (given,)
+    if not found:
+        raise ValueError("give at least one")
+    return found
+
+
+def _once(metrics: tuple[str, ...]) -> tuple[str, ...]:
+    readings(metrics)
+    return metrics
+
+
+def _over(given: Any) -> dict[str, list[Any]]:
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"expected parameters with their values, {{factor: [0.1, 10]}}, not {given!r}"
+        )
+    found = {}
+    for name, values in given.items():
+        if isinstance(values, str | Mapping) or not hasattr(values, "__iter__") or not len(values):
+            raise at(name, f"expected a list of values, at least one, not {values!r}.")
+        found[str(name)] = [plain(value) for value in values]
+        for value, own in zip(values, found[str(name)], strict=True):
+            if isinstance(own, str) and not isinstance(value, str):
+                raise at(name, f"expected numbers, words or lists of numbers, not {value!r}.")
+    return found
+
+
+def _engine(given: Any) -> str:
+    name = text_of(given)
+    choose(name, [])
+    return name
+
+
+def _screen(given: Any) -> str:
+    name = text_of(given)
+    dtype_of(name)
+    return name
+
+
+class Experiment(Root):
+    """Everything that a sweep is told, checked: the Python, command line and YAML forms are one.
+
+    Attributes:
+        model: a name, or a `Checkpoint`'s fields (name, revision, dtype, device, attention).
+        prompts: prompts, or their texts or fields; ``{file: prompts.jsonl}``; or ``{task: {name:
+            ioi, n: 64, seed: 0}}``, made in the words of the model's tokenizer.
+        edits: one or several, which make one cell together.
+        metrics: one or several.
+        over: values for parameters of the edits.
+        reference: the prompts that ``mean(over="prompts")`` averages over, given as prompts are.
+        engine, verify, seed: as `sweep` takes them.
+        memory: bytes for the walk's batches, or a text such as ``2GiB``.
+        screen, refine: as `sweep` takes them.
+        out: a folder for report, figures and numbers, as ``-o`` on the command line.
+
+    Raises:
+        ExperimentError: a field is missing, unknown or wrong; the message names each that is.
+
+    >>> experiment = Experiment(
+    ...     model="nano",
+    ...     prompts={"task": {"name": "capitals", "n": 2}},
+    ...     edits="zero L*.z.h*@-1",
+    ...     metrics="prob",
+    ... )
+    >>> experiment.run().dims
+    ('prompt', 'layer', 'head')
+    >>> Experiment.from_yaml(experiment.to_yaml()) == experiment
+    True
+    """
+
+    if TYPE_CHECKING:
+        # The fields are wider than what they become: texts for edits, names for models.
+        def __init__(self, **fields: Any) -> None: ...
+
+    model: Annotated[Checkpoint, BeforeValidator(_by_name)]
+    prompts: Source
+    edits: Annotated[tuple[Annotated[Edit, PlainValidator(_edit)], ...], BeforeValidator(_several)]
+    metrics: Annotated[
+        tuple[Annotated[str, PlainValidator(_metric)], ...],
+        BeforeValidator(_several),
+        AfterValidator(_once),
+    ]
+    over: Annotated[dict[str, list[Any]], PlainValidator(_over)] = Field(default={})
+    reference: Source | None = None
+    engine: Annotated[str, PlainValidator(_engine)] = "auto"
+    verify: Annotated[int, PlainValidator(lambda given: whole_of(given, least=0))] = 4
+    memory: Annotated[int, PlainValidator(bytes_of)] | None = None
+    screen: Annotated[str, PlainValidator(_screen)] | None = None
+    refine: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 64
+    seed: Annotated[int, PlainValidator(whole_of)] = 0
+    out: Annotated[Path, PlainValidator(path_of)] | None = None
+
+    @classmethod
+    def read(cls, path: str | Path, **instead: Any) -> Self:
+        """The experiment that a YAML file describes.
+
+        Args:
+            path: the file. A file of prompts that it names is looked up beside it; ``out`` is
+                where one runs.
+            **instead: fields in the place of the file's own, each as a whole.
+
+        Raises:
+            ExperimentError: it cannot be read, or a field is missing, unknown or wrong; the
+                message says in which line.
+        """
+        return cls._of(Sheet.read(path), Path(path).parent, instead)
+
+    @classmethod
+    def from_yaml(cls, text: str, **instead: Any) -> Self:
+        """The experiment that a YAML text describes; files are looked up where one runs."""
+        return cls._of(Sheet.of(text), Path(), instead)
+
+    @classmethod
+    def _of(cls, sheet: Sheet, folder: Path, instead: Mapping[str, Any]) -> Self:
+        fields = {name: _anchored(value, folder) for name, value in sheet.fields.items()}
+        lines = {way: line for way, line in sheet.lines.items() if way[0] not in instead}
+        known = Sheet(sheet.name, sheet.fields, lines)
+        return cls.model_validate({**fields, **instead}, context=known)
+
+    def to_yaml(self) -> str:
+        """The experiment as YAML, which reads back equal; fields at their defaults are left out.
+
+        Raises:
+            ExperimentError: an edit has no text that reads back (a function made on the spot).
+        """
+        return dump(self.plain())
+
+    def plain(self) -> dict[str, Any]:
+        """The fields that are not at their defaults, in YAML's own types."""
+        fields: dict[str, Any] = {
+            **dict(self),
+            "model": self.model.plain(),
+            "prompts": sources.plain(self.prompts),
+            "edits": [_written(one) for one in self.edits],
+            "metrics": list(self.metrics),
+            "reference": None if self.reference is None else sources.plain(self.reference),
+            "out": None if self.out is None else str(self.out),
+        }
+        known = type(self).model_fields
+        return {name: value for name, value in fields.items() if value != known[name].default}
+
+    def load(self) -> Model:
+        """The model."""
+        return self.model.load()
+
+    def prompts_for(self, model: Model) -> Prompts:
+        """The prompts, written out."""
+        return sources.make(self.prompts, model)
+
+    def reference_for(self, model: Model) -> tuple[Any, ...]:
+        """The reference prompts, written out; none where the prompts are their own reference."""
+        return () if self.reference is None else tuple(sources.make(self.reference, model))
+
+    def plan(self, model: Model | None = None) -> Plan:
+        """The plan of the sweep, nothing run."""
+        model = model or self.load()
+        encoded = model.encode(self.prompts_for(model))
+        others = self.reference_for(model)
+        references = model.encode(others) if others else encoded
+        budget = budget_of(model, self.memory)
+        gauges = [one for one in readings(self.metrics) if isinstance(one, Gauge)]
+        rest = (references, self.engine, budget, gauges)
+        return plan_of(model, encoded, self.edits, self.over, *rest)
+
+    def run(self, model: Model | None = None, *, progress: bool = True) -> Effects:
+        """Run the sweep; where ``out`` is given, leave its folder.
+
+        Args:
+            model: one that is loaded already, in the place of the experiment's.
+            progress: show a bar on standard error, where that is a terminal.
+
+        Raises:
+            MicrotomeError: as `load` and `sweep` do.
+        """
+        model = model or self.load()
+        prompts = self.prompts_for(model)
+        effects = sweep(
+            model,
+            prompts,
+            self.edits,
+            metrics=self.metrics,
+            over=self.over,
+            engine=self.engine,
+            verify=self.verify,
+            memory=self.memory,
+            screen=self.screen,
+            refine=self.refine,
+            seed=self.seed,
+            progress=progress,
+            reference=self.reference_for(model),
+        )
+        if self.out is not None:
+            document = document_of_sweep(effects, model.run(prompts[:MOST_PROMPTS]))
+            write_folder(self.out, effects, document, summary_of_sweep(effects))
+        return effects
+
+
+def _anchored(value: Any, folder: Path) -> Any:
+    """A source of prompts with its file beside the experiment's."""
+    if isinstance(value, Mapping) and isinstance(value.get("file"), str):
+        return {**value, "file": str(folder / value["file"])}
+    return value
+
+
+def _written(one: Edit) -> str:
+    try:
+        if edit(str(one)) == one:
+            return str(one)
+    except EditError:
+        pass
+    raise ExperimentError(
+        f"The edit '{one}' has a function made on the spot, which no text can bring back: put it "
+        'in a module and name it, apply("package.module:function").'
+    )

@@ -1,0 +1,81 @@
+"""The command line's options as the fields of an experiment."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from microtome.errors import ExperimentError
+from microtome.frontends.experiment.experiment import Experiment
+
+
+def asked(config: Path | None, options: Mapping[str, Any]) -> Experiment:
+    """The experiment of a file and of options, which go before the file's fields.
+
+    Args:
+        config: the file, where there is one.
+        options: fields; what is None or empty was not given.
+
+    Raises:
+        ExperimentError: the experiment is not whole, or a field of it is wrong.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, [], {})}
+    if config is not None:
+        return Experiment.read(config, **given)
+    if "model" not in given or "edits" not in given:
+        raise ExperimentError(
+            "Give a model and an edit, nano -e 'zero L*.z.h*', or a file with --config."
+        )
+    return Experiment(**given)
+
+
+def checkpoint(name: str | None, *how: str | None) -> dict[str, Any] | None:
+    """The field ``model``, from a name and, in this order, dtype, revision, device, attention.
+
+    Raises:
+        ExperimentError: it is said how to load the model, but not which.
+    """
+    names = ("dtype", "revision", "device", "attention")
+    given = {field: value for field, value in zip(names, how, strict=True) if value is not None}
+    if name is None and given:
+        raise ExperimentError(
+            f"--{next(iter(given))} needs the model's name beside it: a file's field 'model' is "
+            "replaced as a whole."
+        )
+    return None if name is None else {"name": name, **given}
+
+
+def values_of(over: Iterable[str]) -> dict[str, list[Any]]:
+    """The values of ``--over NAME=VALUE,VALUE``, by name: numbers, lists of them, and words.
+
+    Raises:
+        ExperimentError: a text is not of that form, or a name is given twice.
+
+    >>> values_of(["factor=0.1,0.6,10", "how=add,replace"])
+    {'factor': [0.1, 0.6, 10], 'how': ['add', 'replace']}
+    """
+    found: dict[str, list[Any]] = {}
+    for text in over:
+        name, equals, values = text.partition("=")
+        if not equals or not name.isidentifier() or not values.strip():
+            raise ExperimentError(f"--over takes NAME=VALUE,VALUE,…, not {text!r}.")
+        if name in found:
+            raise ExperimentError(f"--over {name}=… is given twice: put all its values in one.")
+        found[name] = _values(values)
+    return found
+
+
+def _values(text: str) -> list[Any]:
+    try:
+        return list(ast.literal_eval(f"[{text}]"))
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return [_value(part.strip()) for part in text.split(",")]
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return text

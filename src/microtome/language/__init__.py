@@ -1,0 +1,1 @@
+"""Names and indices: sites, selectors, addresses, regions. No torch."""

@@ -1,0 +1,192 @@
+"""Regions: where edits land, as plain indices.
+
+A `Region` is one place in one run: a site of a layer, and indices along each of its axes. A map
+has very many, all alike but for a few numbers, so they are also kept as columns: `Regions` holds
+one per cell as arrays, and a `Layout` says how the stars of an address turn into them. No tensor
+is touched here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from microtome.language.sites import Site, owner
+
+Column = np.ndarray[Any, np.dtype[np.int64]]
+"""Whole numbers, one row per cell."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where one edit lands: a site of one layer, and the indices along each of its axes.
+
+    The region is the product of its indices: values of shape ``[cell, *shape]``.
+    """
+
+    site: Site
+    layer: int | None
+    indices: tuple[tuple[int, ...], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many indices along each axis of the site."""
+        return tuple(map(len, self.indices))
+
+    @property
+    def size(self) -> int:
+        """How many values."""
+        return math.prod(self.shape)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it has attention weights of a query for a later key."""
+        named = dict(zip(self.site.axes, self.indices, strict=True))
+        return "k_pos" in named and max(named["k_pos"]) > min(named["q_pos"])
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Regions of one site, layer and shape, one per cell.
+
+    Attributes:
+        cells: how many.
+        columns: per axis of the site, the indices ``[cell, n]``; ``[1, n]`` where all cells have
+            the same.
+    """
+
+    site: Site
+    layer: int | None
+    cells: int
+    columns: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, region: Region) -> Regions:
+        """One region, as columns."""
+        columns = tuple(np.array([indices], dtype=np.int64) for indices in region.indices)
+        return cls(region.site, region.layer, 1, columns)
+
+    @classmethod
+    def together(cls, parts: Sequence[Regions]) -> Regions:
+        """Some regions of one site, layer and shape, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+        columns = []
+        for number, column in enumerate(first.columns):
+            own = [part.columns[number] for part in parts]
+            if all(len(c) == 1 and np.array_equal(c, column) for c in own):
+                columns.append(column)
+            else:
+                whole = [
+                    np.broadcast_to(c, (part.cells, c.shape[1]))
+                    for c, part in zip(own, parts, strict=True)
+                ]
+                columns.append(np.concatenate(whole))
+        cells = sum(part.cells for part in parts)
+        return cls(first.site, first.layer, cells, tuple(columns))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of every one of them."""
+        return tuple(column.shape[1] for column in self.columns)
+
+    def widened(self, axis: str, size: int) -> Regions:
+        """The same with all indices along an axis."""
+        number = self.site.axes.index(axis)
+        columns = list(self.columns)
+        columns[number] = np.arange(size)[None]
+        return replace(self, columns=tuple(columns))
+
+    def __getitem__(self, cell: int) -> Region:
+        """The region of one cell."""
+        rows = (column[0 if len(column) == 1 else cell] for column in self.columns)
+        return Region(self.site, self.layer, tuple(tuple(row.tolist()) for row in rows))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where an address lands in one prompt, as a function of its stars.
+
+    Attributes:
+        layers: the layers that it selects, or the name of a star; None where the site is in none.
+        indices: per axis of the site, the indices that it selects, or the name of a star.
+    """
+
+    site: Site
+    layers: tuple[int, ...] | str | None
+    indices: tuple[tuple[int, ...] | str, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of every region."""
+        return tuple(1 if isinstance(chosen, str) else len(chosen) for chosen in self.indices)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it is attention weights of queries for later keys, and nothing else."""
+        named = dict(zip(self.site.axes, self.indices, strict=True))
+        queries, keys = named.get("q_pos"), named.get("k_pos")
+        return isinstance(queries, tuple) and isinstance(keys, tuple) and max(queries) < min(keys)
+
+    def regions(self, **stars: int) -> tuple[Region, ...]:
+        """One region per layer, with numbers in the place of the stars."""
+        indices = tuple(
+            (stars[chosen],) if isinstance(chosen, str) else chosen for chosen in self.indices
+        )
+        layers: tuple[int | None, ...]
+        match self.layers:
+            case None:
+                layers = (None,)
+            case str(star):
+                layers = (stars[star],)
+            case chosen:
+                layers = chosen
+        return tuple(Region(self.site, layer, indices) for layer in layers)
+
+    def at(self, layer: int | None, stars: Mapping[str, Column], cells: int) -> Regions:
+        """The regions of some cells in one layer that all of them select."""
+        columns = tuple(
+            stars[chosen][:, None] if isinstance(chosen, str) else np.array([chosen])
+            for chosen in self.indices
+        )
+        return Regions(self.site, layer, cells, columns)
+
+    def attended(self, stars: Mapping[str, Column], cells: int, some_left: bool) -> Column:
+        """Which of some cells address attention weights that a causal model has, ``[cell]``.
+
+        A token does not attend to later ones. With ``some_left`` every query of a cell also has to
+        keep a key that is not addressed.
+        """
+        named = dict(zip(self.site.axes, self.at(None, stars, cells).columns, strict=True))
+        queries, keys = named["q_pos"][:, :, None], named["k_pos"][:, None, :]
+        addressed = (keys <= queries).sum(axis=2)
+        exists = (addressed > 0).any(axis=1)
+        if some_left:
+            exists &= (addressed <= queries[:, :, 0]).all(axis=1)
+        return np.broadcast_to(exists, cells)
+
+    def looks_ahead(self, stars: Mapping[str, Column], cells: int) -> Column:
+        """Which of some cells address a weight of a query for a later key, ``[cell]``."""
+        named = dict(zip(self.site.axes, self.at(None, stars, cells).columns, strict=True))
+        ahead = named["k_pos"].max(axis=1) > named["q_pos"].min(axis=1)
+        return np.broadcast_to(ahead, cells)
+
+    def layer(self, stars: Mapping[str, Column], cells: int) -> Column:
+        """The first layer that each cell edits; 0 where the site is in none."""
+        if isinstance(self.layers, str):
+            return stars[self.layers]
+        return np.full(cells, min(self.layers or (0,)))
+
+    def entry(self, stars: Mapping[str, Column], cells: int) -> Column:
+        """The first block that each cell has to run: what leaves a block enters the next one."""
+        return self.layer(stars, cells) + (self.site.name == "resid_post")
+
+    def position(self, stars: Mapping[str, Column], cells: int) -> Column:
+        """The first position whose values depend on each cell's edit."""
+        chosen = self.indices[owner(self.site.axes)]
+        return stars[chosen] if isinstance(chosen, str) else np.full(cells, min(chosen))

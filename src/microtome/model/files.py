@@ -1,0 +1,199 @@
+"""Weights and tokenizers from files: the embedded model, a local directory, a hub id."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from microtome.errors import LoadError, listing
+from microtome.model.anatomy import Anatomy, family_of
+from microtome.model.families.family import Family
+from microtome.model.loaded import Loaded
+
+NANO = "nano"
+"""Name of the embedded model."""
+
+_WRONG_FILE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
+"""What Hugging Face raises for files that are missing, cut short or of another kind.
+
+And for packages that it would need to spread a model, or to unpack its weights.
+"""
+
+
+def read(
+    name: str,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    revision: str | None,
+    **hf: Any,
+) -> Loaded:
+    """What lies under a name, not proved yet; see `microtome.load`."""
+    where = str(nano_directory()) if name == NANO else name
+    if device is not None and "device_map" in hf:
+        raise LoadError(
+            "device= puts all weights in one place and device_map= spreads them: give one."
+        )
+    place, kind = _device(device), _dtype(dtype)
+    source = _source(where, revision, hf)
+    row = _check_there(where, source)
+    options = {
+        "use_safetensors": True,
+        **hf,
+        **source,
+        "dtype": kind,
+        # What does not fit is in the report, and there it has a name.
+        "ignore_mismatched_sizes": True,
+        "output_loading_info": True,
+    }
+    try:
+        module, report = row.auto.from_pretrained(where, **options)
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(where, **source)
+    except _WRONG_FILE as error:
+        raise LoadError(f"Cannot load {name!r}: {_first_line(error)} {_advice(where)}") from error
+    _check_complete(name, where, report)
+    if "device_map" not in hf and getattr(module, "quantization_method", None) is None:
+        module = module.to(place)
+    module.eval()
+    anatomy = Anatomy.of(module)
+    check_tokenizer(name, tokenizer, anatomy.dims.d_vocab)
+    return Loaded(module, tokenizer, anatomy, name, commit(module) or revision)
+
+
+def nano_directory() -> Path:
+    """Where the embedded model lies."""
+    return Path(str(files("microtome.model") / NANO))
+
+
+def _source(where: str, revision: str | None, hf: dict[str, Any]) -> dict[str, Any]:
+    """From where configuration, weights and tokenizer are all read: one answer for the three.
+
+    A hub that does not answer at once is not asked again: Hugging Face's own retries would take
+    half a minute for every file that is not in the cache.
+    """
+    names = ("cache_dir", "force_download", "local_files_only", "subfolder", "token")
+    source = {name: hf[name] for name in names if name in hf}
+    source |= {"revision": revision, "trust_remote_code": bool(hf.get("trust_remote_code"))}
+    if not Path(where).is_dir() and not source.get("local_files_only"):
+        source["local_files_only"] = not _hub_answers(where, revision, hf.get("token"))
+    return source
+
+
+def _hub_answers(where: str, revision: str | None, token: str | bool | None) -> bool:
+    try:
+        get_hf_file_metadata(hf_hub_url(where, "config.json", revision=revision), token=token)
+    except HfHubHTTPError:
+        return True  # If only that there is no such model.
+    # No network, no such name, offline mode, a name that none can have: each has its own error.
+    except Exception:
+        return False
+    return True
+
+
+def _check_there(where: str, source: dict[str, Any]) -> Family:
+    """Find the configuration, and refuse an unknown architecture before any weights are read."""
+    if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
+        raise LoadError(f"The directory {where} has no config.json. {_advice(where)}")
+    try:
+        config = AutoConfig.from_pretrained(where, **source)
+    # The last is what some versions make of JSON that is no object.
+    except (OSError, ValueError, json.JSONDecodeError, TypeError) as error:
+        if Path(where).is_dir():
+            raise LoadError(f"Cannot read {where}/config.json: {_first_line(error)}") from error
+        raise LoadError(
+            f"{where!r} is neither a directory here, nor in the Hugging Face cache, nor to be had "
+            f"from the hub now ({_first_line(error).rstrip('.')}). "
+            f"Wanted first: config.json of {where}. {_advice(where)}"
+        ) from error
+    row = family_of(config, f"{where} holds")
+    return row.fits(row, config)
+
+
+def _check_complete(name: str, where: str, report: dict[str, Any]) -> None:
+    """Refuse weights of which some are made up: Hugging Face puts random ones for what is missing.
+
+    Weights that the model does not know are no harm: old checkpoints hold attention masks.
+    """
+    wrong = [f"{key} is missing" for key in sorted(report["missing_keys"])]
+    wrong += [
+        f"{key} is {list(found)}, not {list(wanted)}"
+        for key, found, wanted in sorted(report["mismatched_keys"])
+    ]
+    if wrong:
+        more = f" … and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise LoadError(
+            f"Cannot load {name!r}: its weights are not those of its config.json: "
+            f"{listing(wrong[:5])}{more}. {_advice(where)}"
+        )
+
+
+def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> None:
+    """Raise `LoadError` unless a tokenizer can be a model's."""
+    if len(tokenizer) <= 1:
+        raise LoadError(
+            f"The tokenizer of {name!r} is empty: put its files beside the weights, or give one: "
+            "load(…, tokenizer=…)."
+        )
+    if len(tokenizer) > d_vocab:
+        raise LoadError(
+            f"The tokenizer has {len(tokenizer)} tokens, and {name!r} knows {d_vocab}: it is "
+            "another model's, or was given tokens that the model was not. Give the model's own."
+        )
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, proved to be there before any weights are read."""
+    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError) as error:  # The latter from a torch built without it.
+        cards = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        raise LoadError(
+            f"There is no device {str(wanted)!r} here ({_first_line(error)}); there are: "
+            f"{listing(['cpu', *cards])}."
+        ) from error
+
+
+def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
+    if isinstance(dtype, str) and dtype != "auto":
+        found = getattr(torch, dtype, None)
+        if not isinstance(found, torch.dtype) or not found.is_floating_point:
+            raise LoadError(f"{dtype!r} is no floating-point type; try 'float32' or 'bfloat16'.")
+        return found
+    return dtype or "auto"
+
+
+def _advice(where: str) -> str:
+    if Path(where).is_dir():
+        return (
+            "A model's directory holds config.json, model.safetensors and the tokenizer's files, "
+            "as save_pretrained writes them (weights in other formats are not read)."
+        )
+    return (
+        "On a machine with a network, download it once with:  "
+        f"hf download {where} --include '*.json' '*.safetensors' '*.txt'"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def commit(module: PreTrainedModel) -> str | None:
+    """The hub's commit that a model is of, where one is known."""
+    return getattr(module.config, "_commit_hash", None)

@@ -1,0 +1,1 @@
+"""Passes through a model: hooks, attention functions, traces. The only place that touches one."""

@@ -1,0 +1,234 @@
+"""Attention weights in the open: a layer's softmax, to be read and edited on its way.
+
+Fused attention never has the weights in memory, so a layer whose site ``pattern`` is visited, and
+no other, computes its attention in the open, by the same formula: scores, soft-cap, mask, softmax,
+mixing. Where the family looks its attention up by name (transformers' `AttentionInterface`), the
+name is another one while that layer's module runs. Where it does not, the module's own calls of
+``softmax`` and ``scaled_dot_product_attention`` are caught. The rest of the model stays as it is.
+What this switch alone changes is rounding: the load-time probe holds it to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from transformers import AttentionInterface
+
+from microtome.errors import MicrotomeError
+from microtome.model.families.family import Upcast
+
+OURS = "microtome_"
+"""How the names of our own attention functions begin: they all show their weights."""
+
+IN_THE_OPEN = OURS + "in_the_open"
+
+IGNORED = frozenset(
+    {"cache_position", "dropout", "output_attentions", "position_ids", "position_embeddings"}
+    | {"use_cache", "is_causal", "output_hidden_states", "return_dict", "output_router_logits"}
+    | {"deterministic"}
+)
+"""What models hand on to attention functions, and makes no difference to attention."""
+
+See = Callable[[Tensor], Tensor]
+"""Gets a module's attention weights ``[batch, head, query, key]``; gives those to go on with."""
+
+_watched: dict[nn.Module, tuple[See, Upcast, bool]] = {}
+"""Attention module → who looks at its weights now, and how its own function computes them.
+
+That is, what is in float32, and whether it caps scores: one for fused kernels does not, whatever
+the module asks for.
+"""
+
+
+def watcher(module: nn.Module) -> See | None:
+    """Who looks at the attention weights of a module now."""
+    return _watched[module][0] if module in _watched else None
+
+
+@contextmanager
+def in_the_open(module: nn.Module, see: See, looks_up: bool, upcast: Upcast) -> Iterator[None]:
+    """Within this block an attention module shows its weights.
+
+    Args:
+        module: of one layer.
+        see: what gets them.
+        looks_up: whether it looks its attention up by name.
+        upcast: what its own function without a fused kernel computes in float32.
+    """
+    if not looks_up:
+        with _catching(module, see):
+            yield
+        return
+    config: Any = module.config
+    own_choice: list[str] = []
+
+    def switch(*_: Any) -> None:
+        own_choice.append(config._attn_implementation)
+        own = own_choice[-1]
+        _watched[module] = see, upcast if own == "eager" else "", own != "sdpa"
+        if not own_choice[-1].startswith(OURS):
+            config._attn_implementation = IN_THE_OPEN
+
+    def switch_back(*_: Any) -> None:
+        config._attn_implementation = own_choice.pop()
+
+    AttentionInterface.register(IN_THE_OPEN, _attention)
+    handles = [
+        module.register_forward_pre_hook(switch),
+        module.register_forward_hook(switch_back, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        if own_choice:  # torch calls no hook after a KeyboardInterrupt
+            switch_back()
+        _watched.pop(module, None)
+
+
+def _attention(
+    module: nn.Module,
+    query: Float[Tensor, "batch head query d_head"],
+    key: Float[Tensor, "batch kv_head key d_head"],
+    value: Float[Tensor, "batch kv_head key d_head"],
+    attention_mask: Tensor | None = None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[Float[Tensor, "batch query head d_head"], None]:
+    """What transformers calls in the place of the model's own choice."""
+    refuse_unknown(others, module)
+    see, upcast, softcaps = _watched[module]
+    causal = others.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    length = key.shape[2]
+    if attention_mask is None and sliding_window is not None and sliding_window < length:
+        attention_mask = window(query.shape[2], length, sliding_window, query.device, causal)
+    if upcast == "scores":
+        scores = _scores(query.float(), key.float(), scaling)
+        scores = scores.to(torch.promote_types(scores.dtype, query.dtype))
+    else:
+        scores = _scores(query, key, scaling)
+    if softcap is not None and softcaps:
+        scores = (scores / softcap).tanh() * softcap
+    weights = _softmax(_masked(scores, attention_mask, causal), upcast == "softmax")
+    weights = weights.to(value.dtype)
+    return _mixed(see(weights), value).transpose(1, 2), None
+
+
+def refuse_unknown(others: dict[str, Any], module: nn.Module) -> None:
+    """Raise if a model asks its attention for what ours does not do."""
+    for name, given in others.items():
+        if name not in IGNORED and given is not None and given is not False:
+            raise MicrotomeError(
+                f"{type(module).__name__} calls its attention with {name}, which microtome's own "
+                "attention does not know: it cannot show its weights."
+            )
+
+
+def window(
+    own: int, seen: int, width: int, device: torch.device, causal: bool = True
+) -> Bool[Tensor, "own seen"]:
+    """Which positions each of the last ones sees: itself and so many less one before, or around.
+
+    >>> window(2, 4, 2, torch.device("cpu")).int().tolist()
+    [[0, 1, 1, 0], [0, 0, 1, 1]]
+    >>> window(3, 3, 2, torch.device("cpu"), causal=False).int().tolist()
+    [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
+    """
+    whole = torch.ones(own, seen, dtype=torch.bool, device=device)
+    itself = seen - own
+    return whole.triu(itself - width + 1).tril(itself if causal else itself + width - 1)
+
+
+def _scores(query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return query @ _for_each_head(key, query).mT * scaling
+
+
+def _mixed(weights: Tensor, value: Tensor) -> Float[Tensor, "batch head query d_head"]:
+    return weights @ _for_each_head(value, weights)
+
+
+def _for_each_head(x: Tensor, of: Tensor) -> Tensor:
+    """Keys or values of groups, once for each head of theirs."""
+    return x.repeat_interleave(of.shape[1] // x.shape[1], dim=1)
+
+
+def _masked(scores: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    if mask is None:
+        own, seen = scores.shape[-2:]
+        if not causal or own == 1:
+            return scores
+        mask = torch.ones(own, seen, dtype=torch.bool, device=scores.device).tril(seen - own)
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, float("-inf"))
+    return scores + mask
+
+
+def _softmax(scores: Tensor, upcast: bool) -> Tensor:
+    """In float32 at least, as fused kernels do; exactly so where the model's own code does."""
+    inner = scores.dtype if scores.dtype == torch.float64 and not upcast else torch.float32
+    return scores.softmax(-1, dtype=inner).to(scores.dtype)
+
+
+# ------------------------------------------------------------- attention that is not looked up
+
+
+@contextmanager
+def _catching(module: nn.Module, see: See) -> Iterator[None]:
+    """Within this block, ``see`` gets what a module's own code computes as attention weights."""
+    with ExitStack() as catching:
+
+        def catch(*_: Any) -> None:
+            catching.enter_context(_Catch(see))
+
+        handles = [
+            module.register_forward_pre_hook(catch),
+            module.register_forward_hook(lambda *_: catching.close(), always_call=True),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class _Catch(TorchFunctionMode):
+    """Shows the result of ``softmax``, and makes one where attention is fused."""
+
+    def __init__(self, see: See) -> None:
+        super().__init__()
+        self.see = see
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.softmax:
+            return self.see(func(*args, **kwargs))
+        if func is nn.functional.scaled_dot_product_attention:
+            return self._fused(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _fused(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        scores = _masked(_scores(query, key, scale), attn_mask, is_causal)
+        return _mixed(self.see(_softmax(scores, upcast=False)), value)

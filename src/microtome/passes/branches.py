@@ -1,0 +1,137 @@
+"""Keys and values for one query head alone, where several heads share them.
+
+Under grouped-query attention a key belongs to all the heads of its group, and an edit of the site
+``k`` moves all of them. The sites ``k_head`` and ``v_head`` are the same keys and values as each
+query head by itself sees them. An edit of one is made in a **branch**: a copy of the row, which
+goes through the layer's own attention beside it. Before W_O mixes the heads, the edited head's
+output is taken from the branch and all others' from the row, and the branch ends. So rotary
+embeddings, norms and caches are the model's own, in every family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from microtome.language.regions import Column
+from microtome.language.sites import OF_HEADS, Dimensions
+from microtome.model.devices import onto
+from microtome.model.families.family import Tap
+
+Heads = tuple[Column, Column]
+"""Rows ``[n]`` of a batch, and which heads are edited in each, ``[n, heads]``."""
+
+
+@dataclass(eq=False)
+class Branches:
+    """The branches of one layer in one pass.
+
+    A batch of rows becomes one of ``1 + slots`` rows for each, one after the other: the row itself
+    and its branches, each for one head.
+
+    Attributes:
+        dims: the model's.
+        edited: which heads are edited in which rows; None: all in all.
+        heads: per row and branch, whose it is, ``[row, slot]``; known when the batch is.
+    """
+
+    dims: Dimensions
+    edited: Sequence[Heads | None]
+    heads: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.long))
+
+    def fork(self, x: Float[Tensor, "row pos d"]) -> Float[Tensor, "all pos d"]:
+        """What enters attention: every row and its branches."""
+        chosen: list[dict[int, None]] = [{} for _ in range(len(x))]  # in order, each once
+        everything = np.arange(len(x)), np.arange(self.dims.n_heads)[None]
+        for rows, heads in (given or everything for given in self.edited):
+            several = np.broadcast_to(heads, (len(rows), heads.shape[1]))
+            for row, own in zip(rows.tolist(), several.tolist(), strict=True):
+                chosen[row].update(dict.fromkeys(own))
+        slots = max(map(len, chosen))
+        # A row with fewer has branches that nothing is edited in.
+        table = [[*own, *[0] * (slots - len(own))] for own in chosen]
+        self.heads = onto(x.device, torch.tensor(table, dtype=torch.long))
+        return x.repeat_interleave(1 + slots, dim=0)
+
+    def join(self, z: Float[Tensor, "all pos width"]) -> Float[Tensor, "row pos width"]:
+        """What the output projection reads: each branch's own head, and the row's others."""
+        rows = self._by_row(z.view(*z.shape[:2], self.dims.n_heads, -1))
+        joined = rows[:, 0].clone()
+        for slot, heads in enumerate(self.heads.T, start=1):
+            where = _along(2, heads, joined)
+            joined.scatter_(2, where, rows[:, slot].gather(2, where))
+        return joined.flatten(2)
+
+    def visit(self, tap: Tap, site: str, act: Callable[[Tensor], None], full: Tensor) -> None:
+        """Let a site's values be looked at and changed, as if there were no branches.
+
+        A change of what all heads share is made in the branches too; of what one head sees, in its
+        branch alone.
+        """
+        rows = self._by_row(full)
+        if site in OF_HEADS:
+            seen = self._seen_by_heads(rows, tap)
+            act(seen)
+            self._give(rows, tap, seen)
+            return
+        view = self._weights(rows) if site == "pattern" else tap.view(rows[:, 0], self.dims)
+        act(view)
+        for slot in range(rows.shape[1]):
+            own = rows[:, slot]
+            if tap.put is not None:
+                tap.put(own, view, self.dims)
+            else:
+                tap.view(own, self.dims).copy_(view)
+
+    def _by_row(self, full: Tensor) -> Float[Tensor, "row branch ..."]:
+        return full.view(len(self.heads), -1, *full.shape[1:])
+
+    def _seen_by_heads(
+        self, rows: Float[Tensor, "row branch pos d"], tap: Tap
+    ) -> Float[Tensor, "row pos head d_head"]:
+        seen = by_head(tap.view(rows[:, 0], self.dims), self.dims)
+        for slot, heads in enumerate(self.heads.T, start=1):
+            own = by_head(tap.view(rows[:, slot], self.dims), self.dims)
+            where = _along(2, heads, own)
+            seen.scatter_(2, where, own.gather(2, where))
+        return seen
+
+    def _give(
+        self,
+        rows: Float[Tensor, "row branch pos d"],
+        tap: Tap,
+        seen: Float[Tensor, "row pos head d_head"],
+    ) -> None:
+        group = self.dims.n_heads // self.dims.n_kv_heads
+        for slot, heads in enumerate(self.heads.T, start=1):
+            where = _along(2, heads, seen)
+            tap.view(rows[:, slot], self.dims).scatter_(2, where // group, seen.gather(2, where))
+
+    def _weights(
+        self, rows: Float[Tensor, "row branch head query key"]
+    ) -> Float[Tensor, "row head query key"]:
+        """Each head's attention weights, from where it is edited."""
+        joined = rows[:, 0].clone()
+        for slot, heads in enumerate(self.heads.T, start=1):
+            where = _along(1, heads, joined)
+            joined.scatter_(1, where, rows[:, slot].gather(1, where))
+        return joined
+
+
+def _along(axis: int, heads: Int[Tensor, " row"], of: Tensor) -> Tensor:
+    """One index per row along an axis, to gather and scatter with."""
+    shape = list(of.shape)
+    shape[axis] = 1
+    return heads.view(-1, *[1] * (of.ndim - 1)).expand(shape)
+
+
+def by_head(
+    values: Float[Tensor, "row pos kv_head d_head"], dims: Dimensions
+) -> Float[Tensor, "row pos head d_head"]:
+    """Keys or values, once for each head of their group."""
+    return values.repeat_interleave(dims.n_heads // dims.n_kv_heads, dim=2)

@@ -1,0 +1,276 @@
+"""One hooked forward pass: the reference path, and the only place that owns hooks.
+
+A pass is a list of visits. Each says at which site of which layer it wants to be called, and gets
+that site's values as a view ``[batch, *axes]``: a reader copies what it keeps, a writer changes
+the view. Hooks exist inside a ``with`` block only. The module's weights, its own buffers and the
+user's hooks are never touched; a pass without writers is the Hugging Face module's own, bit for
+bit. (But for layers whose attention weights are looked at: see `microtome.attention`.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from microtome.errors import InertEditError, MicrotomeError
+from microtome.language.sites import OF_HEADS, Dimensions, Site
+from microtome.model.anatomy import Anatomy
+from microtome.model.devices import numbers
+from microtome.model.families.family import Tap
+from microtome.passes.attention import in_the_open
+from microtome.passes.branches import Branches, Heads, by_head
+
+BRANCHED = ("q", "k", "k_head", "v", "v_head", "pattern")
+"""Sites where a row of attention may have branches beside it."""
+
+Place = tuple[Site, int | None]
+"""A site of a layer (None where the site is in no layer)."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Something to do at one site of one layer, once, when the pass gets there.
+
+    ``act`` receives the site's values as a view ``[batch, *axes]``; only where ``writes`` is true
+    may it change them. ``heads`` says which heads of which rows a writer changes, where that is not
+    all (`Branches` need to know).
+    """
+
+    place: Place
+    act: Callable[[Tensor], None]
+    writes: bool = False
+    heads: Heads | None = field(default=None, compare=False)
+
+
+# ----------------------------------------------------------------------------------- the hooks
+
+
+@contextmanager
+def hooked(
+    hf: PreTrainedModel, anatomy: Anatomy, visits: Iterable[Visit]
+) -> Iterator[Counter[Visit]]:
+    """Within this block, a forward pass of the model makes these visits.
+
+    Visits are made in the order of the forward pass; at one place the writers come first, in the
+    order given, and then the readers. Yields how often each visit was made.
+    """
+    dims = anatomy.dims
+    visits = sorted(visits, key=lambda v: (anatomy.order(*v.place), not v.writes))
+    branches = _branches(visits, dims)
+    points: dict[tuple[str, str, int | None], list[tuple[Tap, Visit]]] = defaultdict(list)
+    for visit in visits:
+        site, layer = visit.place
+        tap = anatomy.tap(site, layer)
+        branched = layer if site.name in BRANCHED and layer in branches else None
+        points[tap.module, tap.side, branched].append((tap, visit))
+
+    made: Counter[Visit] = Counter()
+    rows: list[torch.Size] = []  # batch and positions, noted where a block goes on without them
+
+    def see(stops: Sequence[tuple[Tap, Visit]], branch: Branches | None, full: Tensor) -> Tensor:
+        writes = any(visit.writes for _, visit in stops)
+        in_place = any(tap.in_place for tap, _ in stops)
+        full = full.clone() if writes and not in_place else full
+        for tap, visit in stops:
+            made[visit] += 1
+            if branch is not None:
+                branch.visit(tap, visit.place[0].name, visit.act, full)
+                continue
+            whole = full.view(*rows[-1], -1) if tap.flat else full
+            view = tap.view(whole, dims)
+            visit.act(by_head(view, dims) if visit.place[0].name in OF_HEADS else view)
+            if visit.writes and tap.put is not None:
+                tap.put(whole, view, dims)
+        return full
+
+    def note(full: Tensor) -> Tensor:
+        rows[:] = [full.shape[:2]]
+        return full
+
+    with ExitStack() as installed:
+        if any(tap.flat for stops in points.values() for tap, _ in stops):
+            blocks = (anatomy.block(hf, layer) for layer in range(anatomy.dims.n_layers))
+            for block in blocks:
+                installed.callback(_install(block, "input", note).remove)
+        for layer, branch in branches.items():
+            attention = anatomy.attention(hf, layer)
+            assert attention is not None, "heads that share keys are in a module of attention"
+            installed.callback(_install(attention, "input", branch.fork).remove)
+            installed.callback(_install(anatomy.out_proj(hf, layer), "input", branch.join).remove)
+        for (path, side, branched), stops in points.items():
+            own = None if branched is None else branches[branched]
+            module, look = hf.get_submodule(path), partial(see, stops, own)
+            if side == "weights":
+                looks_up, upcast = anatomy.family.looks_up, anatomy.family.upcast
+                installed.enter_context(in_the_open(module, look, looks_up, upcast))
+            else:
+                installed.callback(_install(module, side, look).remove)
+        yield made
+
+
+def _branches(visits: Iterable[Visit], dims: Dimensions) -> dict[int, Branches]:
+    """The layers in which what single heads see is changed, with the branches that this takes."""
+    edited: dict[int, list[Heads | None]] = defaultdict(list)
+    for visit in visits:
+        site, layer = visit.place
+        if visit.writes and site.name in OF_HEADS and layer is not None:
+            edited[layer].append(visit.heads)
+    return {layer: Branches(dims, heads) for layer, heads in edited.items()}
+
+
+def _install(
+    module: nn.Module, side: str, see: Callable[[Tensor], Tensor]
+) -> torch.utils.hooks.RemovableHandle:
+    def on_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (see(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": see(kwargs["hidden_states"])}
+
+    def on_output(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return see(output)
+        if isinstance(output, tuple):
+            return (see(output[0]), *output[1:])
+        return type(output)(**{**output, "logits": see(output["logits"])})
+
+    if side == "input":
+        return module.register_forward_pre_hook(on_input, with_kwargs=True)
+    return module.register_forward_hook(on_output)
+
+
+@contextmanager
+def outputs_of(hf: PreTrainedModel, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Within this block, what these modules return, as it is, by their paths."""
+    seen: dict[str, Any] = {}
+
+    def keep(path: str, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        seen[path] = output
+
+    handles = []
+    try:
+        for path in paths:
+            module = hf.get_submodule(path)
+            handles.append(module.register_forward_hook(partial(keep, path)))
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def forward(
+    hf: PreTrainedModel,
+    anatomy: Anatomy,
+    ids: Int[Tensor, "batch pos"],
+    visits: Sequence[Visit] = (),
+) -> Float[Tensor, "batch pos vocab"]:
+    """The logits of one pass of the unmodified module, with these visits made on its way.
+
+    Raises:
+        MicrotomeError: the model is in training mode, where dropout makes passes differ.
+        InertEditError: a visit was not made exactly once.
+    """
+    with quiet(hf), visited(hf, anatomy, visits):
+        logits: Tensor = hf(input_ids=ids, use_cache=False).logits
+    return logits
+
+
+@contextmanager
+def quiet(hf: PreTrainedModel) -> Iterator[None]:
+    """Within this block nothing is recorded for gradients.
+
+    Raises:
+        MicrotomeError: the model, or a part of it, is in training mode.
+    """
+    if any(part.training for part in hf.modules()):
+        raise MicrotomeError(
+            "The model, or a part of it, is in training mode, where dropout makes every pass "
+            "different: call model.hf.eval() first."
+        )
+    with torch.no_grad():
+        yield
+
+
+@contextmanager
+def visited(hf: PreTrainedModel, anatomy: Anatomy, visits: Sequence[Visit]) -> Iterator[None]:
+    """`hooked`, with proof at its end that each visit was made once.
+
+    Raises:
+        InertEditError: one was not.
+    """
+    with hooked(hf, anatomy, visits) as made:
+        yield
+    for visit in visits:
+        if made[visit] != 1:
+            site, layer = visit.place
+            raise InertEditError(
+                f"The hook at {site} of layer {layer} fired {made[visit]} times in one pass, "
+                "instead of once: this model does not run that part as its family does."
+            )
+
+
+@contextmanager
+def only_at(module: nn.Module, positions: Sequence[int]) -> Iterator[None]:
+    """Within this block, a module that takes each position by itself runs at these alone.
+
+    Its output ``[batch, pos, …]`` is zero at the others, where nobody may read it.
+    """
+    length = 0
+
+    def cut(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal length
+        length = args[0].shape[1]
+        return tuple(x.index_select(1, numbers(x.device, positions)) for x in args)
+
+    def spread(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        full = output.new_zeros(output.shape[0], length, *output.shape[2:])
+        return full.index_copy_(1, numbers(full.device, positions), output)
+
+    handles = [module.register_forward_pre_hook(cut), module.register_forward_hook(spread)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+End = tuple[nn.Module, Literal["input", "output"]]
+"""Where a stretch of a block ends: before or after a module."""
+
+
+@contextmanager
+def once_for_alike(
+    begin: nn.Module, end: End, prompts: int, apart: int, alike: int
+) -> Iterator[None]:
+    """Within this block, what lies between two modules runs once for rows that are alike.
+
+    From the input of one module on; a batch has ``apart + alike`` rows for each prompt there, of
+    which the last ones are equal.
+    """
+
+    def fewer(x: Tensor) -> Tensor:
+        rows = x.view(prompts, apart + alike, *x.shape[1:])
+        return rows[:, : apart + 1].flatten(0, 1).contiguous()
+
+    def more(x: Tensor) -> Tensor:
+        rows = x.view(prompts, apart + 1, *x.shape[1:])
+        last = rows[:, apart:].expand(-1, alike, *x.shape[1:])
+        return torch.cat([rows[:, :apart], last], dim=1).flatten(0, 1).contiguous()
+
+    handles = [_install(begin, "input", fewer), _install(*end, more)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+# --------------------------------------------------------------------------------------- reading

@@ -1,0 +1,215 @@
+"""Attention of many cells to one shared prefix.
+
+All cells of a prompt in a batch start at the same position, so what comes before is one set of
+keys and values, the clean run's. It is not copied for every cell: the queries of all cells meet it
+in one matrix product, and their own keys in another; one softmax goes over both. Where several
+query heads share a key head, they are further rows of the same products.
+
+Transformers looks attention functions up by name, so the module itself stays as it is. Families
+whose attention is not looked up get the prefix as a cache (`PrefixCache`), copied for every cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+
+from microtome.errors import SweepError
+from microtome.passes.attention import IGNORED, OURS, watcher, window
+
+NAME = OURS + "shared_prefix"
+
+
+class SharedPrefix:
+    """An attention function that knows the keys and values before a block's own positions.
+
+    There may be none. The cells of a batch are as many for each prompt, prompt by prompt. With
+    ``upcast`` the softmax is taken in float32, if the model chose attention without a fused kernel
+    for itself: its own function does so, whatever its type. Without ``softcaps`` scores are not
+    capped, whatever the model asks for: a fused kernel, if it chose that, knows no caps.
+    """
+
+    softcaps = True
+
+    def __init__(
+        self,
+        keys: Float[Tensor, "prompt kv_head prefix d_head"],
+        values: Float[Tensor, "prompt kv_head prefix d_head"],
+        upcast: bool = False,
+    ) -> None:
+        self.keys, self.values, self.upcast = keys, values, upcast
+        self.calls = 0
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Float[Tensor, "cell head own d_head"],
+        key: Float[Tensor, "cell kv_head own d_head"],
+        value: Float[Tensor, "cell kv_head own d_head"],
+        attention_mask: Tensor | None = None,
+        scaling: float | None = None,
+        softcap: float | None = None,
+        sliding_window: int | None = None,
+        **others: Any,
+    ) -> tuple[Float[Tensor, "cell own head d_head"], None]:
+        """Causal attention over the prefix and a cell's own positions.
+
+        The mask has a row for each own position, and a column for each position from the first on.
+        """
+        self._check(others, module)
+        self.calls += 1
+        softcap = softcap if self.softcaps else None
+        prompts, kv_heads, before, width = self.keys.shape
+        cells, own = query.shape[0] // prompts, query.shape[2]
+        group = query.shape[1] // kv_heads
+        scaling = width**-0.5 if scaling is None else scaling
+        if attention_mask is None and sliding_window is not None and sliding_window < before + own:
+            attention_mask = window(own, before + own, sliding_window, query.device)
+        upcast = self.upcast and query.dtype == torch.float64
+        see = watcher(module)
+        if before == 0 and softcap is None and not upcast and see is None:
+            mixed = nn.functional.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=attention_mask,
+                is_causal=attention_mask is None,
+                scale=scaling,
+                enable_gqa=group > 1,
+            )
+            return mixed.transpose(1, 2), None
+
+        def by_prompt(x: Tensor) -> Float[Tensor, "prompt kv_head cell own d_head"]:
+            return x.view(prompts, cells, *x.shape[1:]).transpose(1, 2)
+
+        # The heads of a group are rows of their own, as if the cell had so many more positions.
+        query = (query * scaling).reshape(prompts, cells, kv_heads, group * own, width)
+        query = query.transpose(1, 2)
+        key, value = by_prompt(key), by_prompt(value)
+        scores = query.new_empty(prompts, kv_heads, cells, group, own, before + own)
+        shared = torch.matmul(query.flatten(2, 3), self.keys.transpose(2, 3))
+        scores[..., :before] = shared.view(prompts, kv_heads, cells, group, own, before)
+        own_scores = _own_scores(query, key)
+        scores[..., before:] = own_scores.view(prompts, kv_heads, cells, group, own, own)
+        if softcap is not None:
+            scores = (scores / softcap).tanh_().mul_(softcap)
+        _mask(scores, attention_mask)
+        weights = _softmax(scores, upcast)
+        if see is not None:
+            by_cell = weights.transpose(1, 2)
+            shape = by_cell.shape
+            shown = see(by_cell.reshape(prompts * cells, kv_heads * group, own, before + own))
+            weights = shown.view(shape).transpose(1, 2)
+        weights = weights.flatten(3, 4)
+        from_prefix = torch.matmul(weights[..., :before].flatten(2, 3), self.values)
+        from_own = _own_values(weights[..., before:], value)
+        mixed = from_prefix.view(from_own.shape) + from_own
+        mixed = mixed.view(prompts, kv_heads, cells, group, own, width).permute(0, 2, 4, 1, 3, 5)
+        return mixed.reshape(prompts * cells, own, kv_heads * group, width), None
+
+    @staticmethod
+    def _check(others: dict[str, Any], module: nn.Module) -> None:
+        for name, value in others.items():
+            if name not in IGNORED and value is not None and value is not False:
+                raise SweepError(
+                    f"{type(module).__name__} calls its attention with {name}, which the walk does "
+                    "not know. Use engine='reference'."
+                )
+
+
+def _mask(scores: Float[Tensor, "*cells own seen"], mask: Tensor | None) -> None:
+    """Take out what a position does not see: by a mask, or all that comes later."""
+    own, seen = scores.shape[-2:]
+    if mask is None:
+        if own > 1:
+            later = torch.ones(own, own, dtype=torch.bool, device=scores.device).triu(1)
+            scores[..., seen - own :].masked_fill_(later, float("-inf"))
+        return
+    mask = mask.view(own, seen)  # the same for every row and head
+    if mask.dtype == torch.bool:
+        scores.masked_fill_(~mask, float("-inf"))
+    else:
+        scores += mask
+
+
+def _softmax(scores: Float[Tensor, "*cells seen"], upcast: bool) -> Float[Tensor, "*cells seen"]:
+    if upcast:
+        return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
+    return scores.softmax(-1)
+
+
+def _own_scores(
+    query: Float[Tensor, "*cells rows d_head"], key: Float[Tensor, "*cells own d_head"]
+) -> Float[Tensor, "*cells rows own"]:
+    if key.shape[-2] == 1:  # a product per cell and head would be slower than its single number
+        return (query * key).sum(-1, keepdim=True)
+    return query @ key.transpose(-1, -2)
+
+
+def _own_values(
+    weights: Float[Tensor, "*cells rows own"], value: Float[Tensor, "*cells own d_head"]
+) -> Float[Tensor, "*cells rows d_head"]:
+    return weights * value if value.shape[-2] == 1 else weights @ value
+
+
+@contextmanager
+def attending_to(hf: PreTrainedModel, prefix: SharedPrefix) -> Iterator[None]:
+    """Within this block the model's attention goes through this prefix: one block's, not more.
+
+    Raises:
+        SweepError: it did not.
+    """
+    own_choice = hf.config._attn_implementation
+    prefix.upcast = prefix.upcast and own_choice == "eager"
+    prefix.softcaps = own_choice != "sdpa"
+    AttentionInterface.register(NAME, prefix)
+    hf.config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        hf.config._attn_implementation = own_choice
+        AttentionInterface.register(NAME, _nowhere)  # else the last prefix would stay in memory
+    if prefix.calls != 1:
+        raise SweepError(
+            f"A block of {type(hf).__name__} looked its attention up {prefix.calls} times instead "
+            "of once, so the walk cannot give it what came before. Use engine='reference'."
+        )
+
+
+def _nowhere(module: nn.Module, *_: Any, **__: Any) -> None:
+    raise SweepError(f"{type(module).__name__} attends to a prefix, and there is none now.")
+
+
+class PrefixCache(DynamicCache):  # type: ignore[misc]
+    """A cache of one layer that holds what came before, for every prompt once.
+
+    It answers with keys and values of each cell, the prefix in front; nothing is kept.
+    """
+
+    def __init__(
+        self,
+        keys: Float[Tensor, "prompt kv_head prefix d_head"],
+        values: Float[Tensor, "prompt kv_head prefix d_head"],
+    ) -> None:
+        super().__init__()
+        self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of the cells, with the prefix in front."""
+        return _behind(self.keys, key_states), _behind(self.values, value_states)
+
+
+def _behind(
+    prefix: Float[Tensor, "prompt kv_head prefix d_head"],
+    own: Float[Tensor, "cell kv_head own d_head"],
+) -> Float[Tensor, "cell kv_head seen d_head"]:
+    each = prefix.repeat_interleave(len(own) // len(prefix), dim=0)
+    return torch.cat([each, own], dim=2)

@@ -1,0 +1,1 @@
+"""Prompts: texts, tokens, roles, alignment, tasks; where addresses land in them."""

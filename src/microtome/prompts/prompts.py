@@ -1,0 +1,127 @@
+"""Several prompts, in order; and from files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, overload
+
+from microtome.errors import PromptError, did_you_mean, listing
+from microtome.prompts.prompt import Prompt
+
+
+class Prompts(Sequence[Prompt]):
+    """Several prompts, in order.
+
+    >>> len(Prompts(["Berlin is", Prompt("Paris is", target=" in")]))
+    2
+    """
+
+    def __init__(self, prompts: Iterable[Prompt | str]) -> None:
+        self._prompts = tuple(p if isinstance(p, Prompt) else Prompt(p) for p in prompts)
+        if not self._prompts:
+            raise PromptError("There are no prompts.")
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> Prompts: ...
+    def __getitem__(self, index: int | slice) -> Prompt | Prompts:
+        chosen = self._prompts[index]
+        return chosen if isinstance(chosen, Prompt) else Prompts(chosen)
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __repr__(self) -> str:
+        return f"Prompts({list(self._prompts)!r})"
+
+    @classmethod
+    def of(cls, prompts: Prompt | str | Iterable[Prompt | str]) -> Prompts:
+        """One prompt, a string or several of either, as `Prompts`."""
+        if isinstance(prompts, cls):
+            return prompts
+        return cls([prompts] if isinstance(prompts, Prompt | str) else prompts)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Prompts:
+        """Prompts from a ``.jsonl`` or ``.csv`` file, with a `Prompt`'s fields as keys or columns.
+
+        In a CSV file an empty field counts as not given and ``roles`` holds a JSON object. A
+        value keeps its leading space.
+
+        Raises:
+            PromptError: the file cannot be read, or a line has unknown, missing or wrong fields.
+        """
+        path = Path(path)
+        try:
+            # The -sig is for the byte order mark that spreadsheets put in front.
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                rows = list(_rows(path, stream))
+        except OSError as error:
+            raise PromptError(f"Cannot read prompts from {path}: {error.strerror}.") from None
+        except UnicodeDecodeError as error:
+            raise PromptError(f"{path} is not UTF-8 text ({error}): save it as UTF-8.") from None
+        except csv.Error as error:
+            raise PromptError(f"{path} is not CSV ({error}).") from None
+        if not rows:
+            raise PromptError(f"{path} holds no prompts.")
+        return cls(_prompt(row, f"{path}, line {line}") for line, row in rows)
+
+
+def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    if path.suffix == ".csv":
+        reader = csv.DictReader(lines)
+        for row in reader:
+            number = reader.line_num  # Not the row's: a field may have several lines.
+            if None in row:
+                raise PromptError(f"{path}, line {number}: more values than the header has names.")
+            given = {name: value for name, value in row.items() if value}
+            if "roles" in given:
+                given["roles"] = _json(given["roles"], f"{path}, line {number}")
+            yield number, given
+    elif path.suffix == ".jsonl":
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, _json(line, f"{path}, line {number}")
+    else:
+        raise PromptError(f"{path}: prompts are read from .jsonl or .csv files.")
+
+
+def _json(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PromptError(f"{where}: not JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise PromptError(f"{where}: expected an object with a prompt's fields, found {value!r}.")
+    return value
+
+
+def _prompt(row: Mapping[str, Any], where: str) -> Prompt:
+    try:
+        return prompt_of(row)
+    except PromptError as error:
+        raise PromptError(f"{where}: {error}") from None
+
+
+def prompt_of(row: Mapping[str, Any]) -> Prompt:
+    """The prompt that a row of fields describes.
+
+    Raises:
+        PromptError: a field is unknown, missing or wrong.
+
+    >>> prompt_of({"text": "Berlin is", "target": " in"}).target
+    ' in'
+    """
+    known = [f.name for f in fields(Prompt)]
+    for name in row:
+        if name not in known:
+            hint = did_you_mean(str(name), known)
+            raise PromptError(f"unknown field {name!r}; known: {listing(known)}.{hint}")
+    if "text" not in row:
+        raise PromptError("the field 'text' is missing.")
+    return Prompt(**row)

@@ -1,0 +1,164 @@
+"""A text in one tokenizer's tokens, with its words, roles and masks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from microtome.errors import PromptError, did_you_mean, listing
+from microtome.prompts.prompt import BUILT_IN
+
+MASKS = ("[MASK]", "<mask>")
+"""How the tokenizers of masked-language models write their mask."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text in one tokenizer's tokens: ids, what each reads as, and where it stands in the text.
+
+    ``offsets`` are character ranges [start, end) of the text; ``places`` maps roles to places in
+    this text. ``mask`` is how a masked-language model's tokenizer writes its mask (empty for other
+    models), ``masks`` are the positions of masks.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    offsets: tuple[tuple[int, int], ...]
+    places: Mapping[str, str | int] = field(default_factory=dict, hash=False)
+    mask: str = ""
+    masks: tuple[int, ...] = ()
+
+    @classmethod
+    def of_texts(cls, *pieces: str) -> Tokens:
+        """Tokens made by hand, one per text, numbered from 0: for examples and tests."""
+        ends = [len("".join(pieces[: n + 1])) for n in range(len(pieces))]
+        starts = [0, *ends[:-1]]
+        offsets = tuple(zip(starts, ends, strict=True))
+        return cls("".join(pieces), tuple(range(len(pieces))), pieces, offsets)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __str__(self) -> str:
+        return " ".join(f"{n}:{piece!r}" for n, piece in enumerate(self.pieces))
+
+    @property
+    def added(self) -> tuple[bool, ...]:
+        """Which tokens the tokenizer added: they stand for no part of the text.
+
+        >>> Tokens("a", (1, 5), ("<s>", "a"), ((0, 0), (0, 1))).added
+        (True, False)
+        """
+        return tuple(start == stop for start, stop in self.offsets)
+
+    def find(self, word: str) -> int:
+        """The position of a word's last token.
+
+        Raises:
+            PromptError: the word is not in the text, or is there more than once.
+
+        >>> Tokens.of_texts("Pine", "apple", " pizza").find("Pineapple")
+        1
+        """
+        return self._tokens_of(word)[-1]
+
+    def _tokens_of(self, word: str) -> range:
+        """The positions of a word's tokens."""
+        pattern = re.escape(word)
+        pattern = (r"(?<!\w)" if word[:1].isalnum() else "") + pattern
+        pattern += r"(?!\w)" if word[-1:].isalnum() else ""
+        found = [self._between(*match.span()) for match in re.finditer(pattern, self.text)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise PromptError(
+                f"The word {word!r} is in the prompt {len(found)} times, at positions "
+                f"{listing(place[-1] for place in found)}: give the position that you mean, or a "
+                "role."
+            )
+        hint = did_you_mean(word, re.findall(r"\w+", self.text))
+        raise PromptError(f"The word {word!r} is not in the prompt {self.text!r}.{hint}")
+
+    def _between(self, first: int, end: int) -> range:
+        """The positions of the tokens that stand for a stretch of the text."""
+        own = [(n, *span) for n, span in enumerate(self.offsets) if not self.added[n]]
+        last = max(n for n, start, _ in own if start < end)
+        return range(min(n for n, _, stop in own if stop > first or n == last), last + 1)
+
+    def extent(self, name: str) -> range:
+        """The positions of a role's tokens: of its word, or the one that it is given as.
+
+        Raises:
+            PromptError: as `role`.
+
+        >>> tokens = Tokens.of_texts("Pine", "apple", " pizza")
+        >>> replace(tokens, places={"subject": "Pineapple"}).extent("subject")
+        range(0, 2)
+        """
+        last = self.role(name)
+        place = self.places.get(name)
+        return self._tokens_of(place) if isinstance(place, str) else range(last, last + 1)
+
+    def role(self, name: str) -> int:
+        """The position of a role.
+
+        Raises:
+            PromptError: the prompt has no such role, or its place is not in the text.
+
+        >>> Tokens.of_texts("Berlin", " is").role("last")
+        1
+        """
+        if name == "last":
+            return len(self.ids) - 1
+        if name == "mask":
+            return self._masked()
+        if name not in self.places:
+            known = [*(BUILT_IN if self.mask else ("last",)), *self.places]
+            raise PromptError(
+                f"The prompt {self.text!r} has no role {name!r}; roles: {listing(known)}. "
+                f"A word is written in quotes: @{json.dumps(name)}.{did_you_mean(name, known)}"
+            )
+        place = self.places[name]
+        if isinstance(place, str):
+            return self.find(place)
+        if not -len(self.ids) <= place < len(self.ids):
+            raise PromptError(
+                f"Role {name!r} is at position {place}, but {self.text!r} has {len(self)} tokens."
+            )
+        return place % len(self.ids)
+
+    @property
+    def predicted(self) -> tuple[int, ...]:
+        """The positions whose predictions are worth a look: the masks, or the last token."""
+        return self.masks or (len(self.ids) - 1,)
+
+    @property
+    def reading(self) -> int:
+        """The position whose prediction is measured: the mask's, in a prompt that has one, or the
+        last.
+
+        Raises:
+            PromptError: there are several masks.
+        """
+        return self._masked() if self.masks else len(self.ids) - 1
+
+    def _masked(self) -> int:
+        if len(self.masks) == 1:
+            return self.masks[0]
+        if self.masks:
+            raise PromptError(
+                f"The prompt {self.text!r} has {len(self.masks)} masks, at positions "
+                f"{listing(self.masks)}, and only where there is one is it clear which is meant: "
+                f"give the position, @{self.masks[0]}."
+            )
+        if self.mask:
+            raise PromptError(
+                f"The prompt {self.text!r} has no mask: write {self.mask} in the place of a word."
+            )
+        raise PromptError(
+            f"The prompt {self.text!r} has no mask, as this model predicts the next token: only "
+            "a masked-language model has the role 'mask'."
+        )

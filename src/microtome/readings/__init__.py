@@ -1,0 +1,1 @@
+"""Metrics: numbers read off the output, and inside the model."""

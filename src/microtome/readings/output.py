@@ -1,0 +1,195 @@
+"""Metrics: numbers read off the logits of a cell; those inside the model are in `gauges`.
+
+A metric is asked for by name, with the token that it is about and the position where it is read:
+``prob`` (the target's, after the last token, or at the mask of a masked-language model's prompt),
+``prob(contrast)``, ``loss@3``, ``logit_diff@subject``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.errors import AddressError, MetricError
+from microtome.language.addresses import Address
+from microtome.language.sites import Dimensions
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.resolve import regions
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a metric is computed from, at one position.
+
+    ``token`` is the id that the metric is about; ``target`` and ``contrast`` are the prompt's.
+    """
+
+    logits: Float[Tensor, "cell vocab"]
+    clean: Float[Tensor, "1 vocab"]
+    token: int | None
+    target: int | None
+    contrast: int | None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number read off logits.
+
+    Attributes:
+        about: what it is, in words.
+        unit: its unit.
+        range: its least and greatest value.
+        direction: what a larger value means.
+        reads: what a prompt must have for it: ``"token"``, ``"contrast"``.
+        columns: it needs the logits of the prompt's own tokens only, not the whole vocabulary.
+        compute: ``Prediction`` of some cells → one value per cell.
+    """
+
+    name: str
+    about: str
+    unit: str
+    range: tuple[float, float]
+    direction: str
+    reads: tuple[str, ...]
+    compute: Callable[[Prediction], Float[Tensor, " cell"]]
+    columns: bool = False
+
+
+_INF = float("inf")
+
+
+def _logit(r: Prediction) -> Tensor:
+    return r.logits[:, r.token]
+
+
+def _logit_diff(r: Prediction) -> Tensor:
+    difference: Tensor = r.logits[:, r.target] - r.logits[:, r.contrast]
+    return difference
+
+
+def _prob(r: Prediction) -> Tensor:
+    return r.logits.softmax(-1)[:, r.token]
+
+
+def _logprob(r: Prediction) -> Tensor:
+    return r.logits.log_softmax(-1)[:, r.token]
+
+
+def _loss(r: Prediction) -> Tensor:
+    return -_logprob(r)
+
+
+def _rank(r: Prediction) -> Tensor:
+    return (r.logits > r.logits[:, r.token, None]).sum(-1) + 1
+
+
+def _top1(r: Prediction) -> Tensor:
+    return r.logits.argmax(-1)
+
+
+def _kl(r: Prediction) -> Tensor:
+    clean, edited = r.clean.log_softmax(-1), r.logits.log_softmax(-1)
+    divergence: Tensor = (clean.exp() * (clean - edited)).sum(-1)
+    return divergence.clamp(min=0)  # below 0 is rounding
+
+
+def _logit_corr(r: Prediction) -> Tensor:
+    edited = r.logits - r.logits.mean(-1, keepdim=True)
+    clean = r.clean - r.clean.mean(-1, keepdim=True)
+    correlation: Tensor = (edited * clean).sum(-1) / (edited.norm(dim=-1) * clean.norm(dim=-1))
+    return correlation
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        m.name: m
+        for m in (
+            Metric("logit", "the token's logit", "logit", (-_INF, _INF),
+                   "more is likelier", ("token",), _logit, columns=True),
+            Metric("logit_diff", "logit of the target − logit of the contrast", "logit",
+                   (-_INF, _INF), "above 0 the target wins", ("token", "contrast"), _logit_diff,
+                   columns=True),
+            Metric("prob", "the token's probability", "probability", (0, 1),
+                   "more is likelier", ("token",), _prob),
+            Metric("logprob", "the token's log probability", "nat", (-_INF, 0),
+                   "more is likelier", ("token",), _logprob),
+            Metric("loss", "−log probability of the token", "nat", (0, _INF),
+                   "more is less likely", ("token",), _loss),
+            Metric("rank", "1 + the number of tokens with a larger logit", "rank", (1, _INF),
+                   "1 is the top prediction", ("token",), _rank),
+            Metric("top1", "id of the most probable token", "token id", (0, _INF),
+                   "none", (), _top1),
+            Metric("kl", "KL divergence of the edited prediction from the clean one", "nat",
+                   (0, _INF), "0 is no change", (), _kl),
+            Metric("logit_corr", "correlation of edited and clean logits over the vocabulary", "r",
+                   (-1, 1), "1 is no change but of scale and shift", (), _logit_corr),
+        )
+    }
+)  # fmt: skip
+"""Name → metric."""
+
+TOKENS = ("target", "contrast")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A metric as asked for: of which of a prompt's tokens, and after which position.
+
+    ``str(reading)`` is its canonical text and the variable's name in a result. ``at`` is None where
+    no position was given: then it is the prompt's own (`Tokens.reading`).
+    """
+
+    metric: Metric
+    of: str
+    at: Address | None
+
+    def __str__(self) -> str:
+        of = "" if self.of == "target" else f"({self.of})"
+        place = "" if self.at is None else f"@{self.at.places[0]}"
+        return f"{self.metric.name}{of}" + ("@last" if place == "@-1" else place)
+
+    def position(self, encoded: Encoded, dims: Dimensions) -> int:
+        """The one position of a prompt where this is read.
+
+        Raises:
+            AddressError: it is none or several.
+            PromptError: none was given, and the prompt has several masks.
+        """
+        if self.at is None:
+            return encoded.tokens.reading
+        [region] = regions(self.at, dims, encoded.tokens)
+        if len(region.indices[0]) != 1:
+            raise AddressError(f"{self}: a metric is read at one position, not at several.")
+        return region.indices[0][0]
+
+    def check(self, encoded: Encoded, dims: Dimensions) -> None:
+        """Raise unless the prompt has what this reads."""
+        self.position(encoded, dims)
+        for needed in self.metric.reads:
+            field = self.of if needed == "token" else needed
+            if getattr(encoded, field) is None:
+                raise MetricError(
+                    f"The metric {self} needs a {field}, and the prompt "
+                    f'{encoded.prompt.text!r} has none: give Prompt(…, {field}=" …").'
+                )
+
+    def measure(
+        self,
+        logits: Float[Tensor, "cell vocab"],
+        clean: Float[Tensor, "1 vocab"],
+        encoded: Encoded,
+    ) -> Float[Tensor, " cell"]:
+        """Its value in each cell, from the logits at its position, computed in float64."""
+        return self.metric.compute(
+            Prediction(
+                logits=logits.double(),
+                clean=clean.double(),
+                token=getattr(encoded, self.of),
+                target=encoded.target,
+                contrast=encoded.contrast,
+            )
+        ).double()

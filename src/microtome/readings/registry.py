@@ -1,0 +1,58 @@
+"""The registry of metrics: what a text such as ``prob(contrast)@3`` asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from microtome.errors import MetricError, did_you_mean, listing
+from microtome.language.addresses import parse
+from microtome.readings.inside import INSIDE, Gauge, Inside, gauge
+from microtome.readings.output import METRICS, TOKENS, Metric, Reading
+
+
+def readings(metrics: str | Iterable[str]) -> tuple[Reading | Gauge, ...]:
+    """What texts such as ``"prob(contrast)@3"`` or ``"std(L*.resid_post)"`` ask for.
+
+    Raises:
+        MetricError: a metric does not exist, or none or the same twice is given.
+
+    >>> [str(r) for r in readings(["prob", "prob(contrast)", "loss@-1"])]
+    ['prob', 'prob(contrast)', 'loss@last']
+    """
+    found = tuple(map(_reading, [metrics] if isinstance(metrics, str) else metrics))
+    if not found:
+        raise MetricError(f"No metric is given. Metrics: {listing(METRICS)}.")
+    names = [str(reading) for reading in found]
+    if len(set(names)) < len(names):
+        raise MetricError(f"A metric is given twice: {listing(names)}.")
+    return found
+
+
+def about(name: str) -> Metric | Inside:
+    """The metric of a variable of a result, such as ``"prob(contrast)@3"``."""
+    kind = re.split(r"[(@]", name)[0]
+    return METRICS[kind] if kind in METRICS else INSIDE[kind]
+
+
+def _reading(text: str) -> Reading | Gauge:
+    inside = gauge(text)
+    if inside is not None:
+        return inside
+    name = re.split(r"[(@]", text)[0].strip()
+    if name not in METRICS:
+        hint = did_you_mean(name, [*METRICS, *INSIDE])
+        known = listing([*METRICS, *(f"{inner}(…)" for inner in INSIDE)])
+        raise MetricError(f"No metric is called {name!r}. Metrics: {known}.{hint}")
+    found = re.fullmatch(r"\s*\w+(?:\((\w+)\))?(?:@(.+))?\s*", text)
+    if found is None:
+        raise MetricError(f"Cannot read the metric {text!r}. Form: name[(contrast)][@position].")
+    of, place = found.groups()
+    metric = METRICS[name]
+    if of is not None and (of not in TOKENS or metric.reads != ("token",)):
+        raise MetricError(
+            f"{text!r}: in parentheses stands 'target' or 'contrast', for the metrics of one "
+            "token (logit, prob, logprob, loss, rank)."
+        )
+    at = None if place is None else parse(f"logits@{place.strip()}")
+    return Reading(metric, of or "target", at)

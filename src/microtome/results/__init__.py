@@ -1,0 +1,1 @@
+"""Effects, where they are kept, and what is needed to repeat them."""

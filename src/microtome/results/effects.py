@@ -1,0 +1,218 @@
+"""Effects: what a sweep measured, with named dimensions, real coordinates and provenance."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from microtome.errors import EffectsError, did_you_mean, listing
+from microtome.figures import effect_map
+from microtome.readings.inside import PREFIX
+from microtome.readings.registry import about
+
+FORMAT = 1
+"""Version of the saved form; a file with a larger one was written by a newer microtome."""
+
+RECEIPTS = ("values_changed", "change_norm", "refined")
+CLEAN = "clean_"
+SCREEN = "screen_clean_"
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """The labelled result of a sweep.
+
+    Attributes:
+        data: for each metric a variable over ``prompt``, the stars and the ``over=`` parameters,
+            and ``clean_<metric>`` over ``prompt``: the same without edits. Metrics inside the
+            model have dimensions of their own after these, ``at_layer`` and so on. With ``top1``
+            comes ``top1_token``, its text. ``values_changed`` and ``change_norm`` are the
+            receipts of every cell: how many values its edits changed, and the L2 norm of that. A
+            cell that does not exist is NaN (-1 and "" for ``top1``). Where a map was screened,
+            ``refined`` says which cells are in the model's own type; the effects of the others
+            are against ``screen_clean_<metric>``, the clean run in their type.
+    """
+
+    data: xr.Dataset
+
+    def __post_init__(self) -> None:
+        for metric in self.metrics:
+            if CLEAN + metric not in self.data:
+                raise EffectsError(f"The data has {metric!r} but not its clean value.")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics measured."""
+        return tuple(
+            name
+            for name in map(str, self.data.data_vars)
+            if not name.startswith((CLEAN, SCREEN))
+            and not name.endswith("_token")
+            and name not in RECEIPTS
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What is needed to repeat this: model, versions, seed, and the question itself."""
+        found: dict[str, Any] = json.loads(self.data.attrs["provenance"])
+        return found
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The dimensions of the map, ``prompt`` first."""
+        return tuple(map(str, self.data["values_changed"].dims))
+
+    @property
+    def n_cells(self) -> int:
+        """How many cells there are; those that do not exist are not counted."""
+        return int(self.data["values_changed"].notnull().sum())
+
+    @property
+    def n_unchanged(self) -> int:
+        """How many cells there are whose edits left every value as it was."""
+        return int((self.data["values_changed"] == 0).sum())
+
+    def clean(self, metric: str) -> xr.DataArray:
+        """The metric without edits, per prompt."""
+        return self.data[CLEAN + self._known(metric)]
+
+    def baseline(self, metric: str) -> xr.DataArray:
+        """What an effect is measured against: the metric without edits.
+
+        Per prompt; where a map was screened per cell, in the cell's own type.
+        """
+        clean = self.clean(metric)
+        if "refined" not in self.data:
+            return clean
+        return clean.where(self.data["refined"], self.data[SCREEN + metric])
+
+    def delta(self, metric: str) -> xr.DataArray:
+        """The effect: the metric in each cell − the clean metric.
+
+        Raises:
+            EffectsError: the metric was not measured, or is a token id and has no difference.
+        """
+        if about(self._known(metric)).unit == "token id":
+            raise EffectsError(
+                f"{metric!r} is a token id, which cannot be subtracted: compare "
+                f"effects.data[{metric!r}] with effects.clean({metric!r}) instead."
+            )
+        delta = self.data[metric] - self.baseline(metric)
+        delta = delta.transpose(*self.data[metric].dims)
+        return delta.rename(metric).assign_attrs(self.data[metric].attrs)
+
+    def top(self, n: int = 10, metric: str | None = None) -> pd.DataFrame:
+        """The n cells with the largest effects, by absolute value, the largest first.
+
+        Returns:
+            A row per cell: its coordinates, ``clean``, ``edited`` and ``effect``.
+        """
+        metric = metric or self.metrics[0]
+        delta = self.delta(metric)
+        table = xr.Dataset(
+            {"clean": self.baseline(metric), "edited": self.data[metric], "effect": delta}
+        )
+        frame = _frame(table).dropna(subset=["effect"])
+        order = frame["effect"].abs().sort_values(ascending=False, kind="stable").index
+        return frame.loc[order].head(n).reset_index(drop=True)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row per cell that exists: coordinates, every metric with its clean value, receipts.
+
+        Without the metrics inside the model, which have many values in a cell: for these take
+        ``effects.data[metric].to_dataframe()``.
+        """
+        inner = [name for name in map(str, self.data.dims) if name.startswith(PREFIX)]
+        data = self.data.drop_dims(inner)
+        return _frame(data).dropna(subset=["values_changed"]).reset_index(drop=True)
+
+    def figure(self, metric: str | None = None, **at: Any) -> go.Figure:
+        """The map of the effects on a metric: a heatmap over two dimensions, a curve over one.
+
+        Args:
+            metric: the first one measured, unless given.
+            **at: coordinates of the dimensions that are not to be drawn, such as ``pos=3``.
+                Several prompts are averaged unless ``prompt=`` picks one.
+
+        Raises:
+            EffectsError: more than two dimensions are left.
+        """
+        return effect_map(self, metric or self.metrics[0], **at)
+
+    def save(self, path: str | Path) -> Path:
+        """Write to a zarr directory (the usual name ends in ``.zarr``), in the place of any there.
+
+        Raises:
+            EffectsError: something that is not a saved result is in the way.
+        """
+        path = Path(path)
+        if path.exists() and not {"format", "provenance"} <= _attributes_of(path).keys():
+            raise EffectsError(f"{path} exists and is not a saved result; it is left alone.")
+        # zarr lists variables by name; their order is the user's and is kept beside them.
+        names = list(map(str, self.data.data_vars))
+        data = self.data.rename({name: _file_name(name) for name in names})
+        form = {"format": FORMAT, "variables": names}
+        data.assign_attrs(form).to_zarr(path, mode="w", zarr_format=2)
+        return path
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {size}" for name, size in self.data.sizes.items())
+        return f"<Effects of {self.n_cells} cells ({sizes}) on {listing(self.metrics)}>"
+
+    def _known(self, metric: str) -> str:
+        if metric not in self.metrics:
+            hint = did_you_mean(metric, self.metrics)
+            raise EffectsError(
+                f"{metric!r} was not measured; there are: {listing(self.metrics)}.{hint}"
+            )
+        return metric
+
+
+def open_effects(path: str | Path) -> Effects:
+    """A result that `Effects.save` wrote.
+
+    Raises:
+        EffectsError: there is none, or a newer microtome wrote it.
+    """
+    path = Path(path)
+    try:
+        data = xr.open_zarr(path, zarr_format=2).load()
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise EffectsError(f"{path} is no saved result ({error}).") from None
+    written = data.attrs.pop("format", None)
+    if not isinstance(written, int) or "provenance" not in data.attrs:
+        raise EffectsError(f"{path} is a zarr store, but not one that microtome wrote.")
+    if written > FORMAT:
+        raise EffectsError(
+            f"{path} has format {written}, and this microtome reads up to {FORMAT}: "
+            "a newer microtome wrote it; upgrade to open it."
+        )
+    names = data.attrs.pop("variables")
+    return Effects(data.rename({_file_name(name): name for name in names})[names])
+
+
+def _file_name(variable: str) -> str:
+    """A variable's name without the slash, which zarr takes for a folder's."""
+    return variable.replace("%", "%25").replace("/", "%2F")
+
+
+def _attributes_of(path: Path) -> dict[str, Any]:
+    """The attributes of a zarr store; none where it is something else."""
+    try:
+        found = json.loads((path / ".zattrs").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _frame(data: xr.Dataset) -> pd.DataFrame:
+    dims = max((x.dims for x in data.values()), key=len)
+    frame = data.to_dataframe(dim_order=list(dims)).reset_index()
+    first = [name for name in map(str, dims) if name in frame]
+    return frame[[*first, *(c for c in frame.columns if c not in first)]]

@@ -1,0 +1,54 @@
+"""A model as its users have it: what was loaded, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from microtome.edits import Edit, as_edits
+from microtome.model.loaded import Loaded
+from microtome.prompts.prompt import Prompt
+from microtome.verbs import run as outcome
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Model(Loaded):
+    """What `load` gives; see `Loaded` for what it holds."""
+
+    def run(
+        self,
+        prompts: Prompt | str | Iterable[Prompt | str],
+        edits: Edit | str | Iterable[Edit | str] = (),
+        keep: str | Iterable[str] = (),
+        reference: Iterable[Prompt | str] = (),
+    ) -> outcome.Run:
+        """Run prompts with edits, one full forward pass each, and keep some activations.
+
+        Args:
+            prompts: one or several; each runs by itself, so nothing is padded.
+            edits: applied together, in the order of the forward pass; edits of one tensor apply
+                in the order given. Addresses without stars.
+            keep: addresses of the activations to keep, as they are after the edits.
+            reference: the prompts that `mean(over="prompts")` averages over; by default the
+                prompts themselves.
+
+        Raises:
+            AddressError, EditError, PromptError: something names what is not there.
+
+        >>> import microtome as mt
+        >>> model = mt.load("nano")
+        >>> run = model.run("Berlin is the capital of", edits=[mt.zero("L0.z.h3")], keep=["L0.z"])
+        >>> run["L0.z"].sel(head=3).values.any()
+        np.False_
+        """
+        encoded = self.encode(prompts)
+        others = list(reference)
+        return outcome.run(
+            self.hf,
+            self.anatomy,
+            self.tokenizer,
+            encoded,
+            as_edits(edits),
+            keep,
+            self.encode(others) if others else encoded,
+        )

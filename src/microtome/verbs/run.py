@@ -1,0 +1,219 @@
+"""What `Model.run` gives: logits, receipts, the activations that were asked for, top tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from microtome.edits import Edit
+from microtome.edits.application import Receipt, intervene
+from microtome.edits.sources import Sources
+from microtome.errors import AddressError, PromptError, did_you_mean, listing
+from microtome.language.addresses import Address, parse
+from microtome.language.selectors import Index
+from microtome.language.sites import POSITIONS, Dimensions
+from microtome.model.anatomy import Anatomy
+from microtome.passes.hooks import Visit, forward
+from microtome.passes.trace import ids_of, reader
+from microtome.prompts.encoding import Encoded, piece
+from microtome.prompts.resolve import regions
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One or several prompts, run with edits.
+
+    Attributes:
+        logits: ``[prompt, pos, vocab]``; NaN where a shorter prompt has no such position.
+        receipts: one per edit and prompt, prompt by prompt.
+    """
+
+    logits: Float[Tensor, "prompt pos vocab"]
+    receipts: tuple[Receipt, ...]
+    encoded: tuple[Encoded, ...]
+    _kept: Mapping[str, xr.DataArray]
+    _hf: PreTrainedModel
+    _anatomy: Anatomy
+    _tokenizer: PreTrainedTokenizerBase
+
+    def __getitem__(self, address: str) -> xr.DataArray:
+        """The activations kept under an address: ``[prompt, (layer,) *axes]`` with coordinates.
+
+        Raises:
+            AddressError: the address was not in ``keep``.
+        """
+        canonical = str(parse(address))
+        if canonical not in self._kept:
+            kept = listing(self._kept) or "nothing"
+            hint = did_you_mean(canonical, self._kept)
+            raise AddressError(f"{canonical} was not kept; keep= had {kept}.{hint}")
+        return self._kept[canonical]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Run of {len(self.encoded)} prompts; logits {list(self.logits.shape)}; "
+            f"{len(self.receipts)} receipts; kept: {listing(self._kept) or 'nothing'}>"
+        )
+
+    @cached_property
+    def clean_logits(self) -> Float[Tensor, "prompt pos vocab"]:
+        """The logits of the same prompts without edits; run when first asked for."""
+        if not self.receipts:
+            return self.logits
+        return stacked(
+            [forward(self._hf, self._anatomy, ids_of([e.tokens], self._hf)) for e in self.encoded]
+        )
+
+    def top(self, k: int = 10, prompt: int = 0, position: int | None = None) -> pd.DataFrame:
+        """The k most probable tokens that come next, or that fill the mask, with edits and without.
+
+        Args:
+            k: how many.
+            prompt: index of the prompt.
+            position: after which token of that prompt (at which, in a masked-language model);
+                negative counts from its end. The last or the mask unless given.
+
+        Returns:
+            A row per token, the most probable first: ``token``, ``id``, ``logit``, ``prob``
+            (0 to 1), ``rank`` (1 is the top), and the same before the edits as
+            ``clean_logit``, ``clean_prob``, ``clean_rank``.
+
+        Raises:
+            PromptError: there is no such prompt or position; or no position is given, and the
+                prompt has several masks.
+        """
+        if not -len(self.encoded) <= prompt < len(self.encoded):
+            raise PromptError(f"There is no prompt {prompt}; there are {len(self.encoded)}.")
+        tokens = self.encoded[prompt].tokens
+        length = len(tokens)
+        if position is None:
+            position = tokens.reading
+        if not -length <= position < length:
+            raise PromptError(
+                f"Position {position} does not exist: the prompt has {length} tokens."
+            )
+        at = position % length
+        after, before = self.logits[prompt, at], self.clean_logits[prompt, at]
+        ids = after.topk(min(k, len(after))).indices
+        columns: dict[str, object] = {
+            "token": [piece(int(i), self._tokenizer) for i in ids],
+            "id": ids.tolist(),
+        }
+        for prefix, row in (("", after), ("clean_", before)):
+            row = row.double()
+            columns[prefix + "logit"] = row[ids].tolist()
+            columns[prefix + "prob"] = row.softmax(-1)[ids].tolist()
+            columns[prefix + "rank"] = [int((row > row[i]).sum()) + 1 for i in ids]
+        return pd.DataFrame(columns)
+
+
+def run(
+    hf: PreTrainedModel,
+    anatomy: Anatomy,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: tuple[Encoded, ...],
+    edits: Sequence[Edit],
+    keep: str | Iterable[str],
+    reference: tuple[Encoded, ...],
+) -> Run:
+    """One full forward pass per prompt; see `Model.run`."""
+    asked = [keep] if isinstance(keep, str) else keep
+    addresses = list(dict.fromkeys(parse(address) for address in asked))
+    sources = Sources(
+        hf,
+        anatomy,
+        [(e, one) for e in edits for one in encoded],
+        [one.tokens for one in reference],
+    )
+    logits, receipts = [], []
+    kept: list[dict[str, list[Tensor]]] = []
+    for number, one in enumerate(encoded):
+        kept.append({str(address): [] for address in addresses})
+        readers = [
+            visit
+            for address in addresses
+            for visit in _readers(address, anatomy, one, kept[-1][str(address)])
+        ]
+        edited, proof = intervene(hf, anatomy, one, edits, sources, readers, prompt=number)
+        logits.append(edited)
+        receipts += proof
+    labelled = {
+        str(address): _labelled(address, anatomy.dims, encoded, [k[str(address)] for k in kept])
+        for address in addresses
+    }
+    return Run(stacked(logits), tuple(receipts), encoded, labelled, hf, anatomy, tokenizer)
+
+
+def stacked(rows: Sequence[Float[Tensor, "1 _ vocab"]]) -> Float[Tensor, "prompt pos vocab"]:
+    """Logits of prompts of different lengths as one tensor, NaN where there is no position."""
+    longest = max(row.shape[1] for row in rows)
+    if all(row.shape[1] == longest for row in rows):
+        return torch.cat(list(rows))
+    full = rows[0].new_full((len(rows), longest, rows[0].shape[2]), float("nan"))
+    for number, row in enumerate(rows):
+        full[number, : row.shape[1]] = row[0]
+    return full
+
+
+# -------------------------------------------------------------------------------- what was kept
+
+
+def _readers(
+    address: Address, anatomy: Anatomy, encoded: Encoded, into: list[Tensor]
+) -> list[Visit]:
+    return [
+        reader(region, into.append)
+        for region in regions(address.together(), anatomy.dims, encoded.tokens)
+    ]
+
+
+def _labelled(
+    address: Address,
+    dims: Dimensions,
+    encoded: Sequence[Encoded],
+    values: Sequence[Sequence[Tensor]],
+) -> xr.DataArray:
+    """Kept values, per prompt and layer ``[1, *region]``, as one array with named axes."""
+    axes = address.site.axes
+    found = [regions(address.together(), dims, one.tokens) for one in encoded]
+    arrays = [_numpy(torch.cat(list(layers))) for layers in values]
+    longest = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays), strict=True))
+    full = np.full((len(arrays), *longest), np.nan, dtype=arrays[0].dtype)
+    for number, array in enumerate(arrays):
+        where: tuple[int | slice, ...] = (number, *(slice(size) for size in array.shape))
+        full[where] = array
+
+    labelled = xr.DataArray(full, dims=("prompt", "layer", *axes), name=str(address))
+    labelled = labelled.assign_coords(
+        prompt=range(len(encoded)), text=("prompt", [one.prompt.text for one in encoded])
+    )
+    for number, axis in enumerate(axes):
+        chosen = {layers[0].indices[number] for layers in found}
+        if len(chosen) == 1:  # else positions that differ from prompt to prompt
+            labelled = labelled.assign_coords({axis: list(chosen.pop())})
+        if axis in POSITIONS:
+            pieces = np.full((len(arrays), longest[1 + number]), "", dtype=object)
+            for row, (one, layers) in enumerate(zip(encoded, found, strict=True)):
+                names = [one.tokens.pieces[position] for position in layers[0].indices[number]]
+                pieces[row, : len(names)] = names
+            beside = "token" if axis == "pos" else f"{axis}_token"
+            labelled = labelled.assign_coords({beside: (("prompt", axis), pieces)})
+    if address.layers is None:
+        return labelled.isel(layer=0)
+    labelled = labelled.assign_coords(layer=[region.layer for region in found[0]])
+    return labelled.isel(layer=0) if isinstance(address.layers, Index) else labelled
+
+
+def _numpy(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.floating[Any]]]:
+    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    return x.cpu().numpy()

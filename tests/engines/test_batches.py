@@ -1,0 +1,130 @@
+"""Which cells walk together: rectangles that cover every cell once and fit into the memory."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import microtome as mt
+from microtome.edits import as_edits
+from microtome.engines.walk.batches import batches, companies, tiles
+from microtome.language.sites import Dimensions
+from microtome.plan.cost import Budget, room_for, shared_starts, starts_of
+from microtome.plan.plan import make_plan
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.tokens import Tokens
+
+DIMS = Dimensions(4, 3, 3, 6, 2, 24, 99)
+
+
+def encoded(n: int, shift: int = 0) -> Encoded:
+    tokens = Tokens.of_texts(*(f" t{k + shift}" for k in range(n)))
+    return Encoded(mt.Prompt("".join(tokens.pieces), donor="x"), tokens, tokens, 0, 1)
+
+
+PROMPTS = (encoded(5), encoded(3), encoded(5, 7), encoded(5, 2))
+
+
+def walked(edit: str, budget: Budget):
+    plan = make_plan(DIMS, PROMPTS, as_edits(edit), budget=budget)
+    found = []
+    for company in companies(plan, PROMPTS, DIMS, 0, budget):
+        length = len(PROMPTS[company.prompts[0]].tokens)
+        assert {len(PROMPTS[n].tokens) for n in company.prompts} == {length}
+        found += [(plan, *pair) for pair in batches(plan, company, length, DIMS, budget)]
+    return found
+
+
+@pytest.mark.parametrize("edit", ["zero L*.z.h*@*", "zero L*.z.h*", "zero L{1,3}.z.h*@-1"])
+@pytest.mark.parametrize("memory", [2**31, 40_000])
+def test_every_cell_walks_once_and_as_its_batch_says(edit, memory):
+    seen = []
+    for plan, batch, room in walked(edit, Budget(memory=memory)):
+        seen += batch.cells.ravel().tolist()
+        for prompt, row in zip(batch.prompts, batch.cells, strict=True):
+            assert (plan.cells.prompt[row] == prompt).all()
+            assert (plan.cells.position[row] >= batch.position).all()
+            assert (plan.cells.entry[row] == batch.layers).all()
+        assert (np.diff(batch.layers) >= 0).all()
+        assert batch.cells.shape[1] <= room.batch
+        assert room.used(len(batch)) <= memory
+    assert sorted(seen) == list(range(len(plan.cells)))
+
+
+def test_prompts_of_one_length_walk_together():
+    sizes = [batch.cells.shape for _, batch, _ in walked("zero L*.z.h*@-1", Budget())]
+    assert sorted(sizes) == [(1, 12), (3, 12)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5)), min_size=1, max_size=7),
+    st.integers(0, 30),
+)
+def test_starts_are_shared_in_the_cheapest_way(each, reading):
+    """Held against every way to cut them into runs of neighbours."""
+    length, positions = len(each) + 2, np.arange(len(each))
+    work, depth = (np.array(column, dtype=float) for column in zip(*each, strict=True))
+
+    def cost(starts):
+        batches = [depth[starts == start].max() for start in np.unique(starts)]
+        return ((length - starts) * work).sum() + reading * sum(batches)
+
+    ways = itertools.product([True, False], repeat=len(each) - 1)
+    cheapest = min(
+        cost(np.maximum.accumulate(np.where([True, *way], positions, 0))) for way in ways
+    )
+    found = shared_starts(positions, work, depth, length, reading)
+    assert (found <= positions).all()
+    assert cost(found) == cheapest
+
+
+def test_few_cells_share_starts_and_many_do_not():
+    lengths = [len(one.tokens) for one in PROMPTS]
+    for edit, shared in (("patch L*.resid_post@*", True), ("zero L*.mlp_post.n*@*", False)):
+        plan = make_plan(DIMS, PROMPTS, as_edits(edit))
+        starts = starts_of(plan.cells, lengths, DIMS, Budget(reading=8))
+        assert (starts <= plan.cells.position).all()
+        assert (starts < plan.cells.position).any() == shared
+
+
+def test_a_cell_that_edits_what_leaves_a_block_enters_the_next():
+    plan = make_plan(DIMS, PROMPTS, as_edits("zero L*.resid_post@-1"))
+    assert sorted(set(plan.cells.entry.tolist())) == [1, 2, 3, 4]
+    both = make_plan(DIMS, PROMPTS, as_edits(["zero L*.z.h0", "zero L*.resid_post"]))
+    assert sorted(set(both.cells.entry.tolist())) == [0, 1, 2, 3]
+
+
+def test_halves_are_the_whole():
+    _, batch, _ = max(walked("zero L*.z.h*@-1", Budget()), key=lambda found: len(found[1]))
+    while len(batch) > 1:
+        one, two = batch.halves()
+        assert len(one) >= 1
+        assert len(two) >= 1
+        assert sorted([*one.cells.ravel(), *two.cells.ravel()]) == sorted(batch.cells.ravel())
+        batch = two
+
+
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 50))
+def test_tiles_cover_a_rectangle_once_and_are_no_larger_than_asked(prompts, cells, size):
+    count = np.zeros((prompts, cells), dtype=int)
+    for tile in tiles(prompts, range(cells), size):
+        part = count[tile.prompts, tile.cells]
+        part += 1
+        assert 1 <= part.size <= size
+    assert (count == 1).all()
+
+
+def test_room_is_for_what_memory_allows():
+    wide = room_for(DIMS, 5, 5, 0, Budget())
+    tight = room_for(DIMS, 5, 5, 0, Budget(memory=40_000))
+    assert wide.tile == 512 // 5
+    assert tight.tile < wide.tile
+    assert tight.used(10**6) <= 40_000
+    # What one head alone sees takes attention once more for each of them.
+    assert room_for(DIMS, 5, 5, 0, Budget(), branches=3).row > wide.row
+    # A prompt longer than a tile still is one.
+    assert room_for(DIMS, 1000, 1000, 0, Budget()).tile == 1

@@ -1,0 +1,389 @@
+"""The walk is equal to the reference path: every edit, site and kind of position, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+import microtome as mt
+from microtome.edits import OPERATIONS
+from microtome.errors import EditError, SweepError, VerificationError
+from microtome.model.anatomy import Anatomy
+from microtome.readings.registry import readings
+from microtome.verbs.sweep import budget_of, engine, measure, plan_of, prefix, sources_of
+
+METRICS = [
+    "logit",
+    "logit(contrast)",
+    "logit_diff",
+    "prob",
+    "loss@3",
+    "kl",
+    "logit_corr",
+    "rank",
+    "top1",
+    "logit_diff@1",
+]
+LITTLE = 150_000
+RECEIPTS = ("values_changed", "change_norm")
+JOHN = mt.Prompt(
+    "When Mary and John went to",
+    donor="When John and Mary gave to",
+    target=" Mary",
+    contrast=" John",
+    roles={"giver": 3},
+)
+SWAPPED = mt.Prompt(**{**JOHN.as_dict(), "text": JOHN.donor, "donor": JOHN.text})
+CAT = mt.Prompt(
+    "The cat sat on the mat, and",
+    donor="The dog sat on the cat, and",
+    target=" cat",
+    contrast=" dog",
+    roles={"giver": 1},
+)
+
+EDITS = (
+    "zero",
+    'mean(over="tensor")',
+    'mean(over="positions")',
+    'mean(over="prompts")',
+    "scale(0.5)",
+    'noise(std=2, how="add", relative=True)',
+    "noise(mean=3)",
+    "patch",
+    "replace(0.25)",
+    "add(0.5)",
+    "shuffle(seed=1)",
+)
+PLACES = (
+    "embed",
+    "L*.resid_pre",
+    "L*.q.h2",
+    "L1.k.h*",
+    "L:.v.h{0,2}",
+    "L*.z.h*",
+    "L{0,2}.attn_out",
+    "L*.resid_mid",
+    "L*.mlp_post.n::2",
+    "L1:.mlp_out",
+    "L*.resid_post",
+)
+POSITIONS = ("", "@-1", "@{2,4}", "@giver")
+OF_WEIGHTS = (*EDITS, "knockout")
+
+
+def test_the_table_of_edits_is_whole():
+    """A new operation has to be added to the table above, or walk nowhere (`apply`)."""
+    tried = {text.split("(")[0] for text in (*EDITS, *OF_WEIGHTS)}
+    assert tried | {"apply"} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("operation", EDITS)
+def test_the_walk_equals_the_reference_path(tiny64, operation, place):
+    prompts = [JOHN, SWAPPED]
+    if "prompts" not in operation:
+        prompts[1] = CAT
+    for position in POSITIONS:
+        if "positions" in operation and position in ("@-1", "@giver"):
+            continue  # refused: a mean over one position
+        text = f"{operation} {place}{position}"
+        same_on_both_paths(tiny64, prompts, text)
+
+
+@pytest.mark.parametrize("place", [".h*@-1,:", ".h1@3:,:3", "@{3,-1},{0,giver}", ".h2@*,*"])
+@pytest.mark.parametrize("operation", OF_WEIGHTS)
+def test_attention_weights_walk_too(tiny64, operation, place):
+    text = f"{operation} L*.pattern{place}"
+    if refused(operation, place):
+        with pytest.raises(EditError):
+            mt.sweep(tiny64, JOHN, text, metrics=["kl"])
+        return
+    same_on_both_paths(tiny64, [JOHN, SWAPPED], text)
+
+
+def refused(operation: str, place: str) -> bool:
+    """A mean over one query, or of one weight; all that a token attends to, knocked out."""
+    if place == ".h2@*,*":
+        return operation.startswith(('mean(over="t', 'mean(over="po', "shuffle", "noise(std"))
+    if place == ".h*@-1,:":
+        return "positions" in operation or operation == "knockout"
+    return False
+
+
+def same_on_both_paths(model, prompts, edits):
+    walked, slow = (
+        mt.sweep(model, prompts, edits, metrics=METRICS, engine=name, verify=1)
+        for name in ("walk", "reference")
+    )
+    assert walked.provenance["engine"]["name"] == "walk"
+    for name in (*walked.metrics, *RECEIPTS):
+        gap = abs(walked.data[name] - slow.data[name]).max()
+        assert float(gap) < 1e-9, f"{edits}: {name} differs by {float(gap)}"
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        ["zero L0.z.h{1,3}@-1", "patch L2.resid_mid@3", "scale(2) L1.k@2"],
+        ["scale(2) L1.mlp_post.n*", "zero L1.mlp_post.n{0,1}"],
+        ["zero L1.mlp_post.n{0,1}", "add(1) L1.mlp_post.n*"],
+        ["zero L*.z.h*@4", "zero L*.resid_post@5"],
+        ["zero L*.z.h*@*"],
+        ["noise L2.mlp_post.n*@-1"],
+        ["zero L:.z"],
+        ["scale(0.5) L1:.resid_post@*"],
+        ["replace(1) embed@2", "scale(3) L0.resid_pre@2"],
+        ["zero L1.pattern.h0@-1,0", "scale(2) L1.v.h0@1", "knockout L2.pattern.h*@4,{1,2}"],
+    ],
+    ids=lambda edits: "; ".join(edits),
+)
+def test_cells_of_several_edits_walk_together(tiny64, edits):
+    walked, slow = (
+        mt.sweep(tiny64, JOHN, edits, metrics=METRICS, engine=name)
+        for name in ("walk", "reference")
+    )
+    for name in (*walked.metrics, *RECEIPTS):
+        assert float(abs(walked.data[name] - slow.data[name]).max()) < 1e-9
+
+
+def test_parameters_in_over_walk_too(tiny64):
+    walked, slow = (
+        mt.sweep(
+            tiny64,
+            JOHN,
+            mt.scale("L*.resid_post@*", 1.0),
+            metrics=["logit_diff"],
+            over={"factor": [0.1, 1.0, 4.0]},
+            engine=name,
+        )
+        for name in ("walk", "reference")
+    )
+    assert float(abs(walked.data["logit_diff"] - slow.data["logit_diff"]).max()) < 1e-9
+    assert int((walked.data["values_changed"] == 0).sum()) == walked.n_cells / 3
+    assert walked.n_unchanged == walked.n_cells / 3  # a factor of 1 changes nothing, and says so
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("setting", [{}, {"scale_attn_by_inverse_layer_idx": True}])
+def test_float32_stays_within_rounding(make_gpt2, tokenizer, attention, setting):
+    hf = make_gpt2(attn_implementation=attention, **setting)
+    model = mt.load(hf, tokenizer=tokenizer)
+    walked = mt.sweep(model, JOHN, "zero L*.z.h*@*", metrics=["prob"], verify=8)
+    assert walked.provenance["verification"]["cells"] == 8
+    assert hf.config._attn_implementation == attention
+
+
+def test_small_batches_give_the_same_map(tiny64):
+    whole, cut = (
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"], memory=memory)
+        for memory in (None, LITTLE)
+    )
+    assert float(abs(whole.data["prob"] - cut.data["prob"]).max()) < 1e-12
+    assert cut.provenance["predicted"]["bytes"] <= LITTLE < whole.provenance["predicted"]["bytes"]
+
+
+def test_too_little_memory_for_a_single_cell_is_refused_before_anything_runs(tiny64):
+    with pytest.raises(SweepError, match=r"memory=1,000 bytes are too few: one cell .* needs"):
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"], memory=1000)
+
+
+def of_the_allocator() -> RuntimeError:
+    """What torch raises where the host's memory does not suffice."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    return caught.value
+
+
+@pytest.mark.parametrize("prompts", [[JOHN], [JOHN, SWAPPED, JOHN]])
+@pytest.mark.parametrize("lack", [of_the_allocator, lambda: torch.OutOfMemoryError("CUDA")])
+def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts, lack):
+    batches, told = [], []
+    run = engine.Walk._walk
+
+    def cramped(self, batch, room, told):
+        batches.append(len(batch))
+        if len(batch) > 3:
+            told.append(0.5)
+            self.tick(0.5)
+            raise lack()
+        run(self, batch, room, told)
+
+    plain = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
+    monkeypatch.setattr(engine.Walk, "_walk", cramped)
+    halved = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
+    assert batches[0] == 12 * len(prompts)
+    assert max(size for size in batches if size <= 3) == 3
+    assert float(abs(plain.data["prob"] - halved.data["prob"]).max()) < 1e-12
+    assert "halved" in halved.provenance["engine"]["notes"][0]
+    assert advanced(tiny64, prompts, told) == pytest.approx(12 * len(prompts))
+
+
+def advanced(model, prompts, told) -> float:
+    """How far a progress bar gets."""
+    encoded, edits = model.encode(prompts), [mt.edit("zero L*.z.h*@-1")]
+    plan = plan_of(model, encoded, edits)
+    sources = sources_of(model, plan, encoded, encoded)
+    measure(model, plan, encoded, readings(["prob"]), sources, told.append, budget_of(model))
+    return sum(told)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny64, monkeypatch):
+    def broken(self, batch, room, told):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(engine.Walk, "_walk", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"])
+
+
+@pytest.mark.parametrize("metric", ["logit_diff", "prob"])
+def test_a_wrong_walk_is_caught(tiny64, monkeypatch, metric):
+    """A walk that forgets the prefix must not get past verification."""
+    attention = prefix.SharedPrefix.__call__
+
+    def forgetful(self, *args, **kwargs):
+        self.values = torch.zeros_like(self.values)
+        return attention(self, *args, **kwargs)
+
+    monkeypatch.setattr(prefix.SharedPrefix, "__call__", forgetful)
+    with pytest.raises(VerificationError) as caught:
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=[metric])
+    message = str(caught.value)
+    for part in ("layer", "head", metric, "tolerance", "engine='reference'"):
+        assert part in message
+
+
+def test_half_precision_walks_and_a_wrong_walk_is_caught_there_too(
+    make_gpt2, tokenizer, monkeypatch
+):
+    model = mt.load(make_gpt2(dtype=torch.bfloat16), tokenizer=tokenizer)
+    effects = mt.sweep(model, JOHN, "zero L*.z.h*@-1", metrics=["logit_diff"], verify=8)
+    assert effects.provenance["verification"]["cells"] == 8
+    attention = prefix.SharedPrefix.__call__
+
+    def forgetful(self, *args, **kwargs):
+        self.values = torch.zeros_like(self.values)
+        return attention(self, *args, **kwargs)
+
+    monkeypatch.setattr(prefix.SharedPrefix, "__call__", forgetful)
+    with pytest.raises(VerificationError):
+        mt.sweep(model, JOHN, "zero L*.z.h*@-1", metrics=["logit_diff"], verify=8)
+
+
+def test_a_wrong_value_is_caught_though_its_logits_are_right(tiny64, monkeypatch):
+    """logit_diff is read off two columns, not off the logits that are compared."""
+    unembed = Anatomy.unembed
+
+    def shifted(self, hf, final, columns=None):
+        logits = unembed(self, hf, final, columns)
+        return logits if columns is None else logits + 1e-3 * 9**0.5
+
+    monkeypatch.setattr(Anatomy, "unembed", shifted)
+    with pytest.raises(VerificationError):
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["logit"])
+
+
+def test_verification_is_recorded(tiny64):
+    effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"], verify=5, seed=3)
+    record = effects.provenance["verification"]
+    assert record["cells"] == 5
+    assert 0 <= record["largest_difference"] <= record["tolerance"] == 1e-9
+    none = mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"], verify=0)
+    assert none.provenance["verification"]["cells"] == 0
+    slow = mt.sweep(tiny64, JOHN, "zero L0.z.h*@-1", metrics=["prob"], engine="reference")
+    assert slow.provenance["verification"]["cells"] == 0
+
+
+def test_the_plan_predicts_the_work(tiny64):
+    effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
+    record = effects.provenance
+    assert record["predicted"]["token_blocks"] == record["actual"]["token_blocks"] > 0
+    # Late entry and late start: half of the plain way, a third were neighbours not to share starts.
+    tokens = effects.data.sizes["pos"]
+    assert record["actual"]["token_blocks"] <= 0.5 * effects.n_cells * 3 * tokens
+
+
+def test_before_its_own_first_position_a_cell_is_the_clean_run_to_the_bit(tiny64):
+    """Though it may walk with cells that start earlier."""
+    effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["logit_diff@2", "prob@2"])
+    record = effects.provenance["actual"]["token_blocks"]
+    assert record > effects.n_cells // 6 * 2 * (1 + 2 + 3 + 4 + 5 + 6)  # starts are shared
+    for name in ("logit_diff@2", "prob@2"):
+        later = effects.delta(name).sel(pos=slice(3, None))
+        assert float(abs(later).max()) == 0
+
+
+@pytest.mark.parametrize("engine", ["walk", "reference"])
+def test_what_leaves_the_last_block_is_edited_without_running_it(tiny64, monkeypatch, engine):
+    ran = []
+    block = tiny64.anatomy.block(tiny64.hf, 2)
+    handle = block.register_forward_pre_hook(lambda _, x: ran.append(len(x[0])))
+    try:
+        mt.sweep(
+            tiny64, JOHN, "scale(2) L2.resid_post@*", metrics=["prob"], engine=engine, verify=0
+        )
+    finally:
+        handle.remove()
+    assert len(ran) == (1 if engine == "walk" else 7)  # the clean run; and each cell
+
+
+def test_metrics_see_what_leaves_a_block_that_did_not_run(tiny64):
+    metrics = ["norm(L*.resid_post)", "cosine(L*.resid_post@*, 1)", "norm(L*.resid_mid)"]
+    walked, slow = (
+        mt.sweep(tiny64, [JOHN, CAT], "scale(3) L*.resid_post@*", metrics=metrics, engine=name)
+        for name in ("walk", "reference")
+    )
+    for name in walked.metrics:
+        assert float(abs(walked.data[name] - slow.data[name]).max()) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [("zero logits@-1", "after the last layer"), ('apply("torch:sin") L0.z', "user's own")],
+)
+def test_what_cannot_walk_goes_to_the_reference_path(tiny64, edit, why):
+    effects = mt.sweep(tiny64, JOHN, edit, metrics=["logit"])
+    assert effects.provenance["engine"]["name"] == "reference"
+    assert why in effects.provenance["engine"]["why"]
+    with pytest.raises(SweepError, match="engine='reference'"):
+        mt.sweep(tiny64, JOHN, edit, metrics=["logit"], engine="walk")
+
+
+def test_the_walk_leaves_the_model_as_it_was(tiny64):
+    before = {name: x.clone() for name, x in tiny64.hf.state_dict().items()}
+    choice = tiny64.hf.config._attn_implementation
+
+    mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
+    assert tiny64.hf.config._attn_implementation == choice
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny64.hf.modules())
+    for name, x in tiny64.hf.state_dict().items():
+        assert torch.equal(x, before[name])
+
+
+def test_a_failing_block_leaves_no_hook_and_no_switch(tiny64, monkeypatch):
+    choice = tiny64.hf.config._attn_implementation
+
+    def failing(self, *args, **kwargs):
+        raise ValueError("in the middle of a block")
+
+    monkeypatch.setattr(prefix.SharedPrefix, "__call__", failing)
+    with pytest.raises(ValueError, match="in the middle"):
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
+    assert tiny64.hf.config._attn_implementation == choice
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny64.hf.modules())
+
+
+def test_the_last_prefix_does_not_stay_in_memory(tiny64):
+    mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
+    left = ALL_ATTENTION_FUNCTIONS[prefix.NAME]
+    assert not isinstance(left, prefix.SharedPrefix)
+    with pytest.raises(SweepError, match="there is none now"):
+        left(tiny64.hf)
+
+
+def test_progress_is_told_every_cell(tiny64):
+    told = []
+    assert advanced(tiny64, JOHN, told) == pytest.approx(12)
+    assert len(told) > 1  # not all at once

@@ -1,0 +1,50 @@
+"""The example and the page about experiments: what they show runs and is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import microtome as mt
+from microtome.frontends.experiment.experiment import Checkpoint
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def test_the_pages_experiment_runs_as_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [sheet] = blocks("yaml")
+    Path("experiment.yaml").write_text(sheet, encoding="utf-8")
+    names: dict[str, object] = {}
+    for code in blocks("python"):
+        exec(compile(code, "docs/experiments.md", "exec"), names)
+    effects, experiment = names["effects"], names["experiment"]
+    assert dict(effects.data.sizes) == {"prompt": 1, "layer": 6, "head": 8, "factor": 3}
+    assert mt.Experiment.from_yaml(experiment.to_yaml()) == experiment
+    assert Path("out/berlin/report.html").is_file()
+
+
+def test_the_page_has_every_field_with_its_default():
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\|([^|]*)\|$", PAGE, flags=re.MULTILINE))
+    rows = {name: default.strip() for name, default in rows.items()}
+    assert list(rows) == list(mt.Experiment.model_fields)
+    for name, field in mt.Experiment.model_fields.items():
+        assert field.is_required() == (rows[name] == "needed")
+    assert (rows["engine"], rows["verify"], rows["seed"]) == ("`auto`", "4", "0")
+    assert f"{{{', '.join(Checkpoint.model_fields)}}}" in PAGE
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
+def test_examples_run(path, nano, tmp_path):
+    experiment = mt.Experiment.read(path, out=tmp_path / "out")
+    effects = experiment.run(nano, progress=False)
+    assert effects.dims == ("prompt", "layer", "head")
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert mt.Experiment.from_yaml(experiment.to_yaml()) == experiment

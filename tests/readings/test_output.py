@@ -1,0 +1,164 @@
+"""Metrics against scipy and numpy, by hand; and what a wrong one says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+
+import microtome as mt
+from conftest import BERLIN
+from microtome.errors import AddressError, MetricError
+from microtome.readings.output import METRICS
+from microtome.readings.registry import readings
+
+PROMPT = mt.Prompt(BERLIN, target=" Germany", contrast=" France", roles={"subject": "Berlin"})
+
+
+@pytest.fixture(scope="module")
+def case(tiny):
+    """Logits of four cells and clean ones, random; the encoded prompt."""
+    rng = np.random.default_rng(0)
+    vocabulary = len(tiny.tokenizer)
+    logits, clean = rng.normal(size=(4, vocabulary)) * 5, rng.normal(size=(1, vocabulary)) * 5
+    return logits, clean, tiny.encode(PROMPT)[0]
+
+
+def measured(name: str, case) -> np.ndarray:
+    logits, clean, encoded = case
+    [reading] = readings(name)
+    return reading.measure(torch.tensor(logits), torch.tensor(clean), encoded).numpy()
+
+
+def by_hand(name: str, logits: np.ndarray, clean: np.ndarray, token: int, other: int) -> float:
+    logprobs, cleanly = scipy.special.log_softmax(logits), scipy.special.log_softmax(clean)
+    return {
+        "logit": logits[token],
+        "logit_diff": logits[token] - logits[other],
+        "prob": scipy.special.softmax(logits)[token],
+        "logprob": logprobs[token],
+        "loss": -logprobs[token],
+        "rank": scipy.stats.rankdata(-logits, method="min")[token],
+        "top1": np.argmax(logits),
+        "kl": scipy.stats.entropy(np.exp(cleanly), np.exp(logprobs)),
+        "logit_corr": scipy.stats.pearsonr(logits, clean).statistic,
+    }[name]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_what_scipy_makes_of_the_same_logits(case, name):
+    logits, clean, encoded = case
+    wanted = [by_hand(name, row, clean[0], encoded.target, encoded.contrast) for row in logits]
+    np.testing.assert_allclose(measured(name, case), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["logit", "prob", "logprob", "loss", "rank"])
+def test_of_the_contrast_it_is_the_contrasts(case, name):
+    logits, clean, encoded = case
+    wanted = [by_hand(name, row, clean[0], encoded.contrast, encoded.target) for row in logits]
+    np.testing.assert_allclose(measured(f"{name}(contrast)", case), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_values_stay_in_the_range_that_is_stated_also_far_out(case, name):
+    _, clean, encoded = case
+    far = np.stack([clean[0] * 200, -clean[0] * 200, clean[0], clean[0] + 1e3])
+    values = measured(name, (far, clean, encoded))
+    low, high = METRICS[name].range
+    assert np.isfinite(values).all()
+    assert (values >= low - 1e-12).all()
+    assert (values <= high + 1e-12).all()
+
+
+def test_no_change_is_no_divergence_and_perfect_correlation(case):
+    _, clean, encoded = case
+    assert measured("kl", (clean, clean, encoded)) == [0.0]
+    np.testing.assert_allclose(measured("logit_corr", (clean * 3 + 7, clean, encoded)), [1.0])
+
+
+def test_float32_logits_are_measured_in_float64(case):
+    logits, clean, encoded = case
+    single = [torch.tensor(x, dtype=torch.float32) for x in (logits, clean)]
+    values = readings("prob")[0].measure(*single, encoded)
+    assert values.dtype == torch.float64
+    doubled = single[0].double().softmax(-1)[:, encoded.target]
+    torch.testing.assert_close(values, doubled, rtol=1e-14, atol=0)
+
+
+def test_equal_logits_share_the_better_rank(case):
+    _, clean, encoded = case
+    logits = np.zeros((1, clean.shape[1]))
+    assert measured("rank", (logits, clean, encoded)) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "position"),
+    [
+        ("prob", "prob", 4),
+        (" prob@-1 ", "prob@last", 4),
+        ("prob@last", "prob@last", 4),
+        ("loss@3", "loss@3", 3),
+        ("loss@-2", "loss@-2", 3),
+        ("logit_diff@subject", "logit_diff@subject", 0),
+        ('prob(contrast)@"capital"', 'prob(contrast)@"capital"', 3),
+        ("prob(target)", "prob", 4),
+    ],
+)
+def test_a_reading_has_a_name_and_a_position(tiny, text, name, position):
+    [reading] = readings(text)
+    encoded = tiny.encode(PROMPT)[0]
+    reading.check(encoded, tiny.anatomy.dims)
+    assert str(reading) == name
+    assert reading.position(encoded, tiny.anatomy.dims) == position
+    assert [str(r) for r in readings(str(reading))] == [name]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ([], ["No metric is given", "logit_diff"]),
+        ("porb", ["No metric is called 'porb'", "Did you mean 'prob'?"]),
+        ("", ["No metric is called ''", "logit_diff"]),
+        ("prob(contrast", ["Cannot read the metric"]),
+        ("prob@", ["Cannot read the metric"]),
+        ("prob(other)", ["'target' or 'contrast'"]),
+        ("kl(contrast)", ["'target' or 'contrast'"]),
+        ("logit_diff(contrast)", ["'target' or 'contrast'"]),
+        (["prob@last", "kl", "prob@-1"], ["given twice"]),
+    ],
+)
+def test_a_metric_that_does_not_exist_says_what_does(text, says):
+    with pytest.raises(MetricError) as error:
+        readings(text)
+    for words in says:
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [("prob", "target"), ("rank", "target"), ("loss(contrast)", "contrast"), ("logit_diff", "")],
+)
+def test_a_prompt_without_the_token_is_refused_before_anything_runs(tiny, text, field):
+    prompts = {"target": BERLIN, "contrast": mt.Prompt(BERLIN, target=" Germany")}
+    for missing, prompt in prompts.items():
+        if field not in ("", missing):
+            continue
+        with pytest.raises(MetricError, match=rf"needs a {missing}.*{missing}="):
+            mt.sweep(tiny, prompt, "zero L0.z", metrics=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("kl@5", "pos 5 does not exist"),
+        ("kl@{0,1}", "read at one position, not at several"),
+        ("kl@:", "read at one position, not at several"),
+        ("kl@*", "has stars"),
+        ("kl@;", "expected positions"),
+    ],
+)
+def test_a_position_that_is_none_or_several_is_refused(tiny, text, says):
+    with pytest.raises(AddressError, match=says):
+        mt.sweep(tiny, BERLIN, "zero L0.z", metrics=text)
