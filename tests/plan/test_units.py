@@ -81,8 +81,7 @@ def test_a_patch_starts_where_the_donor_differs():
 @pytest.mark.parametrize(
     ("edits", "donor"),
     [
-        (["patch L0.z.h0", "zero L1.z.h0@1"], "abcxef"),  # the other edit begins earlier
-        ('patch(align="words") L0.z.h0@1', "abcxef"),  # who knows what stands there
+        (["patch L0.z.h0@1:", "zero L1.z.h0@1"], "abcxef"),  # the other edit begins earlier
         ("patch L0.z.h0@1", "xbcdef"),
     ],
 )
