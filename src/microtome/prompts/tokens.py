@@ -20,7 +20,9 @@ class Tokens:
 
     ``offsets`` are character ranges [start, end) of the text; ``places`` maps roles to places in
     this text. ``mask`` is how a masked-language model's tokenizer writes its mask (empty for other
-    models), ``masks`` are the positions of masks.
+    models), ``masks`` are the positions of masks. ``special`` are those of the tokens that stand for
+    no text and yet are written in this one, such as ``<|endoftext|>``; masks are among them, and an
+    unknown word is not.
     """
 
     text: str
@@ -30,6 +32,7 @@ class Tokens:
     places: Mapping[str, str | int] = field(default_factory=dict, hash=False)
     mask: str = ""
     masks: tuple[int, ...] = ()
+    special: tuple[int, ...] = ()
 
     @classmethod
     def of_texts(cls, *pieces: str) -> Tokens:
