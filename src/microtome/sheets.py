@@ -201,8 +201,14 @@ def flow(value: Any) -> str:
     "{factor: [0.5, 2], how: 'no'}"
     """
     # In a list, so that no document marker stands after it.
-    how = {"allow_unicode": True, "sort_keys": False, "width": 10**9}
-    text = yaml.dump([value], Dumper=_FlowDumper, default_flow_style=True, **how)
+    text = yaml.dump(
+        [value],
+        Dumper=_FlowDumper,
+        default_flow_style=True,
+        allow_unicode=True,
+        sort_keys=False,
+        width=10**9,
+    )
     return str(text).strip()[1:-1]
 
 
@@ -236,12 +242,12 @@ def _check_events(text: str, name: str) -> None:
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise ExperimentError(
-                f"{name}, line {_line(event.start_mark)}: lists and fields lie in one another "
+                f"{name}, line {_line_of(event)}: lists and fields lie in one another "
                 f"{depth} deep; {DEEPEST} are read."
             )
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ExperimentError(
-                f"{name}, line {_line(event.start_mark)}: anchors and aliases (& and *) are not read. Write the "
+                f"{name}, line {_line_of(event)}: anchors and aliases (& and *) are not read. Write the "
                 "value out; a text that begins with one of these signs goes in quotes."
             )
 
@@ -255,19 +261,19 @@ def _value(
         found = []
         for number, item in enumerate(node.value):
             here = (*steps, number)
-            lines[here] = _line(item.start_mark)
+            lines[here] = _line_of(item)
             found.append(_value(loader, item, here, lines, name))
         return found
     if node.tag not in _PLAIN:
         raise ExperimentError(
-            f"{name}, line {_line(node.start_mark)}: the tag '{node.tag}' is not read: write a "
+            f"{name}, line {_line_of(node)}: the tag '{node.tag}' is not read: write a "
             "plain word, number, list or fields."
         )
     try:
         return loader.construct_object(node, deep=True)
     except (ValueError, LookupError) as error:  # a number of 5,000 digits, '!!bool maybe'
         raise ExperimentError(
-            f"{name}, line {_line(node.start_mark)}: cannot be read as YAML ({error})."
+            f"{name}, line {_line_of(node)}: cannot be read as YAML ({error})."
         ) from None
 
 
@@ -275,7 +281,7 @@ def _pairs(
     loader: _Loader, node: yaml.MappingNode, steps: Steps, lines: dict[Steps, int], name: str
 ) -> Iterator[tuple[str | int, Any]]:
     for key, value in node.value:
-        line = _line(key.start_mark)
+        line = _line_of(key)
         found = _value(loader, key, (), {}, name) if isinstance(key, yaml.ScalarNode) else None
         if not isinstance(found, str | int) or isinstance(found, bool):
             raise ExperimentError(f"{name}, line {line}: a field's name is a word.")
@@ -289,6 +295,7 @@ def _pairs(
         yield found, _value(loader, value, here, lines, name)
 
 
-def _line(mark: yaml.Mark | None) -> int:
-    """The line of a mark, counted from 1."""
+def _line_of(found: yaml.Event | yaml.Node) -> int:
+    """The line where a part of a text begins, counted from 1."""
+    mark = found.start_mark
     return 1 if mark is None else mark.line + 1
