@@ -247,8 +247,8 @@ def _check_events(text: str, name: str) -> None:
             )
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ExperimentError(
-                f"{name}, line {_line_of(event)}: anchors and aliases (& and *) are not read. Write the "
-                "value out; a text that begins with one of these signs goes in quotes."
+                f"{name}, line {_line_of(event)}: anchors and aliases (& and *) are not read. "
+                "Write the value out; a text that begins with one of these signs goes in quotes."
             )
 
 

@@ -20,9 +20,8 @@ class Tokens:
 
     ``offsets`` are character ranges [start, end) of the text; ``places`` maps roles to places in
     this text. ``mask`` is how a masked-language model's tokenizer writes its mask (empty for other
-    models), ``masks`` are the positions of masks. ``special`` are those of the tokens that stand for
-    no text and yet are written in this one, such as ``<|endoftext|>``; masks are among them, and an
-    unknown word is not.
+    models), ``masks`` are the positions of masks. ``special`` are those of special tokens
+    that are written in the text, such as ``<|endoftext|>``: masks too, unknown words not.
     """
 
     text: str

@@ -78,7 +78,8 @@ def _twice(tokens: Tokens) -> str:
         f"A text begins with {piece!r}, and the tokenizer puts one in front, so that the model "
         f"reads it twice: {tokens.text[:60]!r}. Leave it out of the text (a chat template writes "
         f"it there), text.removeprefix({piece!r}); or load the tokenizer without it, "
-        "AutoTokenizer.from_pretrained(…, add_bos_token=False), and give it to load(…, tokenizer=…)."
+        "AutoTokenizer.from_pretrained(…, add_bos_token=False), and give it to "
+        "load(…, tokenizer=…)."
     )
 
 
