@@ -326,7 +326,10 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["study", "run", "--all", "--model", "nano", "-p", "x"], "only --lang and -o"),
         (["study", "run", "hidden-scaling", "--set", "layr=1"], "Did you mean 'layer'?"),
         (["study", "run", "hidden-scaling", "--set", "layer"], "NAME=VALUE"),
-        (["study", "run", "hidden-scaling", "--set", "also={"], "the value is not YAML"),
+        (
+            ["study", "run", "hidden-scaling", "--set", "also={"],
+            "--set also, line 1, column 2: not YAML",
+        ),
         (["study", "run", "hidden-scaling", "--model", "nano", "--set", "layer=6"], "0 … 5"),
         (["study", "run", "hidden-scaling", "--lang", "fr"], "'en' or 'vi'"),
         (["study", "run", "--config", "nowhere.yaml"], "Cannot read nowhere.yaml"),

@@ -175,10 +175,12 @@ def test_the_command_of_a_report_has_an_option_or_a_set_for_each(changed):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [", "is not YAML"),
-        ("- a", "holds no fields"),
-        ("", "holds no fields"),
-        ("1: a", "holds no fields"),
+        ("a: [", "line 1, column 5: not YAML"),
+        ("- a", r"holds .*expected fields"),
+        ("", r"is empty; expected fields"),
+        ("1: a", "line 1: a field's name is a word, not 1"),
+        ("a: 1\na: 2", "line 2: 'a' is given twice; first on line 1"),
+        ("a: &x [1]\nb: [*x, *x]", "line 1: anchors and aliases"),
     ],
 )
 def test_files_that_are_no_parameters(text, words, tmp_path):

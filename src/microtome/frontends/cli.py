@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import pandas as pd
 import transformers
 import typer
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -29,6 +28,7 @@ from microtome.readings.inside import INSIDE
 from microtome.readings.output import METRICS
 from microtome.readings.registry import about
 from microtome.report import texts_of
+from microtome.sheets import value_of
 
 app = typer.Typer(
     help="Which part of a transformer causes this prediction?",
@@ -411,10 +411,7 @@ def _own(given: list[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise MicrotomeError(f"--set takes NAME=VALUE, such as factor=0.6, not {text!r}.")
-        try:
-            fields[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise MicrotomeError(f"--set {text}: the value is not YAML ({error}).") from None
+        fields[name] = value_of(value, f"--set {name}")
     return fields
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,6 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from microtome.errors import PromptWarning
 from microtome.language.sites import POSITIONS
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Tap
@@ -20,7 +18,7 @@ from microtome.model.placement import device_of, weights
 from microtome.prompts.encoding import Encoded, encode
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
-from microtome.prompts.tokens import Tokens
+from microtome.prompts.warnings import warn_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +43,9 @@ class Loaded:
         """Prompts in this model's tokens: those of the text and what the tokenizer adds, unpadded.
 
         Warns with `PromptWarning` where the tokenizer closes texts with a token of its own and the
-        model is causal: `@last` is that token then, and what is predicted comes after it.
+        model is causal (`@last` is that token then, and what is predicted comes after it); where a
+        text spells out special tokens, or the one that the tokenizer puts in front anyway; and
+        where it is longer than the model was made for.
 
         Raises:
             PromptError: a prompt is too long; a role is not in it.
@@ -54,9 +54,7 @@ class Loaded:
         limit, masked = self.anatomy.dims.n_positions, not self.anatomy.dims.causal
         given = Prompts.of(prompts)
         encoded = tuple(encode(prompt, self.tokenizer, limit, masked) for prompt in given)
-        closed = next((one.tokens for one in encoded if one.tokens.added[-1]), None)
-        if closed is not None and not masked:
-            warnings.warn(_closing(closed), PromptWarning, stacklevel=2)
+        warn_of(encoded, masked, self._made_for, stacklevel=2)
         return encoded
 
     def sites(self) -> pd.DataFrame:
@@ -81,6 +79,15 @@ class Loaded:
             for site in self.anatomy.sites
         ]
         return pd.DataFrame(rows).set_index("site").astype({"layers": "Int64"})
+
+    @property
+    def _made_for(self) -> int | None:
+        """The longest text that its configuration names, where the model takes longer ones too."""
+        if self.anatomy.dims.n_positions is not None:
+            return None
+        config = self.hf.config.get_text_config()
+        longest = getattr(config, "max_position_embeddings", None)
+        return longest if isinstance(longest, int) else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -118,13 +125,3 @@ class Loaded:
 
 def _module(tap: Tap) -> str:
     return f"{tap.side} of {tap.module or 'the model'}"
-
-
-def _closing(tokens: Tokens) -> str:
-    end = -1 - next(n for n, added in enumerate(reversed(tokens.added)) if not added)
-    return (
-        f"The tokenizer puts {tokens.pieces[-1]!r} after every text, so the last position, where "
-        "metrics are read, is that token, and not the end of the text. Load the tokenizer without "
-        "it, AutoTokenizer.from_pretrained(…, add_eos_token=False), and give it to "
-        f"load(…, tokenizer=…); or read metrics at the text's own end, such as prob@{end}."
-    )

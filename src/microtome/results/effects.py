@@ -48,12 +48,16 @@ class Effects:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics measured."""
+        """The metrics measured, in the order in which they were asked for."""
+        stored = self.data.attrs.get("metrics")
+        if stored is not None:
+            return tuple(name for name in stored if name in self.data)
+        # A result of before the list was stored. Metrics are numbers; texts stand beside some.
         return tuple(
             name
-            for name in map(str, self.data.data_vars)
+            for name, values in ((str(n), v) for n, v in self.data.data_vars.items())
             if not name.startswith((CLEAN, SCREEN))
-            and not name.endswith("_token")
+            and values.dtype.kind not in "OSTU"
             and name not in RECEIPTS
         )
 

@@ -6,9 +6,8 @@ import json
 import shlex
 from typing import Any
 
-import yaml
-
 from microtome.report import Snippet
+from microtome.sheets import dump, flow
 from microtome.studies.parameters import Parameters
 from microtome.texts import Texts
 
@@ -51,17 +50,10 @@ def in_shell(study: str, given: dict[str, Any]) -> str:
             # An option in one word where its value looks like one.
             words += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
         else:
-            words += ["--set", f"{name}={_in_one_line(value)}"]
+            words += ["--set", f"{name}={flow(value)}"]
     return " ".join(map(shlex.quote, [*words, "-o", f"results/{study}"]))
-
-
-def _in_one_line(value: Any) -> str:
-    """A value as YAML reads it; in a list, so that no document marker stands after it."""
-    flow = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=10**6)
-    return flow.strip()[1:-1]
 
 
 def in_yaml(study: str, given: dict[str, Any]) -> str:
     """A file for ``microtome study run --config``."""
-    written = {"study": study, **given}
-    return yaml.safe_dump(written, allow_unicode=True, sort_keys=False, width=88).rstrip()
+    return dump({"study": study, **given}).rstrip()

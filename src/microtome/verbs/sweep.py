@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from microtome.amounts import bytes_of, whole_of
 from microtome.edits import Edit, as_edits
 from microtome.edits.sources import Sources
 from microtome.engines import screen as screening
@@ -53,7 +54,7 @@ def sweep(
     over: Mapping[str, Sequence[Any]] | None = None,
     engine: str = "auto",
     verify: int = 4,
-    memory: int | None = None,
+    memory: int | str | None = None,
     screen: str | None = None,
     refine: int = 64,
     seed: int = 0,
@@ -74,7 +75,8 @@ def sweep(
         engine: ``"walk"``, one pass through the layers for all cells; ``"reference"``, one full
             forward pass per cell; ``"auto"``, the walk wherever it can go.
         verify: how many of the walk's cells to recompute on the reference path.
-        memory: bytes for the walk's batches besides the model; 2 GiB unless given.
+        memory: bytes for the walk's batches besides the model, or a text such as ``"2GiB"``, which
+            it is unless given.
         screen: ``"bfloat16"``: compute the whole map in this type first, on a copy of the model,
             then the strongest cells again in the model's own.
         refine: how many cells to compute again: those with the largest effects on the first
@@ -98,6 +100,8 @@ def sweep(
     >>> effects.dims
     ('prompt', 'layer', 'head')
     """
+    verify = whole_of(verify, least=0, what="verify")
+    memory = None if memory is None else bytes_of(memory, what="memory")
     question = asking(model, prompts, edit, metrics=metrics, over=over, reference=reference)
     plan = make_plan(question, engine, budget_of(model, memory))
     rough = None if screen is None else screening.coarse(model, screen, question.asked[0], refine)

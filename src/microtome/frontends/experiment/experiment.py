@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
+from microtome.amounts import bytes_of, whole_of
 from microtome.edits import Edit, as_edits, edit
 from microtome.engines.screen import dtype_of
 from microtome.errors import EditError, ExperimentError
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.form import Form, Root, at, bytes_of, path_of, text_of, whole_of
+from microtome.frontends.experiment.form import Form, Root, at, path_of, text_of
 from microtome.frontends.experiment.sources import Source
 from microtome.plan.choice import choose
 from microtome.plan.plan import Plan, make_plan
