@@ -44,6 +44,7 @@ from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import End, Visit, once_for_alike, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
+from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.cost import Budget, Room
 from microtome.plan.plan import Plan
@@ -130,7 +131,7 @@ class Walk:
     def measure(self, budget: Budget) -> None:
         """Walk every cell of these prompts."""
         length, dims = self.trace.final.shape[1], self.model.anatomy.dims
-        with quiet(self.model.hf):
+        with session(self.model.hf, self.model.anatomy), quiet(self.model.hf):
             for row, prompt in enumerate(self.company.prompts):
                 self._ending(prompt, row).clean()
                 for gauge in self.watch.fitted:
