@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from microtome.edits.add import Add
 from microtome.edits.apply import Apply
-from microtome.edits.base import Context, Edit, Source
+from microtome.edits.base import Context, Edit
 from microtome.edits.knockout import Knockout
 from microtome.edits.mean import Mean
 from microtome.edits.noise import Noise
@@ -17,6 +17,7 @@ from microtome.edits.scale import Scale, scale
 from microtome.edits.shuffle import Shuffle
 from microtome.edits.text import read
 from microtome.edits.zero import Zero
+from microtome.language.operations import Source
 
 OPERATIONS: Mapping[str, type[Edit]] = MappingProxyType(
     {

@@ -17,9 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from microtome.edits import Context, Edit
+from microtome.edits.base import Context
 from microtome.edits.sources import Sources
 from microtome.errors import EditError
+from microtome.language.operations import Operation
 from microtome.language.regions import Column, Region, Regions
 from microtome.language.sites import OF_HEADS
 from microtome.model.anatomy import Anatomy
@@ -70,7 +71,7 @@ class Application:
         squares: per cell, the squared L2 norm of the change.
     """
 
-    edit: Edit
+    edit: Operation
     regions: Regions
     keys: Sequence[str]
     source: Tensor | None = None
@@ -163,7 +164,7 @@ def intervene(
     hf: PreTrainedModel,
     anatomy: Anatomy,
     encoded: Encoded,
-    edits: Sequence[Edit],
+    edits: Sequence[Operation],
     sources: Sources,
     readers: Sequence[Visit] = (),
     prompt: int = 0,
@@ -177,7 +178,7 @@ def intervene(
 
 
 def _applications(
-    anatomy: Anatomy, encoded: Encoded, edit: Edit, sources: Sources
+    anatomy: Anatomy, encoded: Encoded, edit: Operation, sources: Sources
 ) -> list[Application]:
     applied = []
     for region in regions(edit.address, anatomy.dims, encoded.tokens):
@@ -196,7 +197,7 @@ def no_number(where: str) -> str:
     )
 
 
-def _receipt(edit: Edit, group: Sequence[Application], prompt: int) -> Receipt:
+def _receipt(edit: Operation, group: Sequence[Application], prompt: int) -> Receipt:
     fired = [a for a in group if a.changed is not None and a.squares is not None]
     norm = math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None))
     if not math.isfinite(norm):

@@ -8,7 +8,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
-from enum import Enum
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -18,16 +17,9 @@ from torch import Tensor
 
 from microtome.errors import EditError
 from microtome.language.addresses import Address, parse
+from microtome.language.operations import Source
 from microtome.language.regions import Region
 from microtome.prompts.alignment import SAME
-
-
-class Source(Enum):
-    """Whose activations an edit needs besides the values that it changes."""
-
-    NOTHING = "nothing"
-    DONOR = "the prompt's donor"
-    REFERENCE = "a set of reference prompts"
 
 
 @dataclass(frozen=True)
@@ -137,6 +129,11 @@ class Edit(ABC):
     def at(self, **stars: int) -> Self:
         """This edit with indices in the place of its address's stars."""
         return replace(self, address=self.address.fix(**stars))
+
+    def having(self, **parameters: Any) -> Self:
+        """This edit with other parameters; those that it does not have are left out."""
+        own = {f.name for f in self.parameters()}
+        return replace(self, **{name: v for name, v in parameters.items() if name in own})
 
     def __str__(self) -> str:
         shown = []

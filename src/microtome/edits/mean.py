@@ -8,8 +8,9 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.edits.base import Context, Edit, Source, one_of
+from microtome.edits.base import Context, Edit, one_of
 from microtome.errors import EditError
+from microtome.language.operations import Source
 from microtome.language.regions import Region
 from microtome.language.sites import owner
 

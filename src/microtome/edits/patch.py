@@ -8,7 +8,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.edits.base import Context, Edit, Source, one_of
+from microtome.edits.base import Context, Edit, one_of
+from microtome.language.operations import Source
 from microtome.prompts.alignment import ALIGNMENTS, SAME
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from microtome.edits import Edit, Source
-from microtome.errors import EditError, PromptError
+from microtome.language.operations import Operation, Source
 from microtome.language.regions import Column, Layout
 from microtome.language.sites import owner
 from microtome.model.anatomy import Anatomy
 from microtome.passes.hooks import Place
 from microtome.passes.trace import Piece, index, record
 from microtome.prompts.encoding import Encoded
+from microtome.prompts.others import others_of
 from microtome.prompts.resolve import aligned_stars, counterpart
 from microtome.prompts.tokens import Tokens
 
@@ -35,7 +35,7 @@ class Sources:
         self,
         hf: PreTrainedModel,
         anatomy: Anatomy,
-        edits: Iterable[tuple[Edit, Encoded]],
+        edits: Iterable[tuple[Operation, Encoded]],
         reference: Sequence[Tokens] = (),
     ) -> None:
         self._hf, self._anatomy, self._reference = hf, anatomy, tuple(reference)
@@ -54,7 +54,7 @@ class Sources:
         """How many reference prompts there are."""
         return len(self._reference)
 
-    def _there(self, edit: Edit, one: Encoded, other: Tokens) -> Layout:
+    def _there(self, edit: Operation, one: Encoded, other: Tokens) -> Layout:
         """Where an edit of a prompt finds what it needs in another text."""
         dims = self._anatomy.dims
         return counterpart(edit.address, dims, one.tokens, other, edit.alignment)
@@ -128,11 +128,12 @@ class Sources:
 
     def of(
         self,
-        edit: Edit,
+        edit: Operation,
         layer: int | None,
         one: Encoded,
         stars: Mapping[str, Column] = MappingProxyType({}),
         cells: int = 1,
+        since: int = 0,
     ) -> Tensor | None:
         """What an edit of a prompt needs in one layer, ``[cell, *region]``.
 
@@ -142,13 +143,14 @@ class Sources:
             one: the prompt.
             stars: what each star is in each cell.
             cells: how many cells there are.
+            since: the first position of which values are wanted.
 
         Raises:
             EditError: there are too few reference prompts.
             PromptError: there is no donor, or positions do not match the prompt's.
         """
         values = [
-            self._values(edit, layer, one, other, stars, cells)
+            self._values(edit, layer, one, other, stars, cells, since)
             for other in others_of(edit, one, self._reference)
         ]
         match edit.source:
@@ -161,14 +163,15 @@ class Sources:
 
     def _values(
         self,
-        edit: Edit,
+        edit: Operation,
         layer: int | None,
         one: Encoded,
         other: Tokens,
         stars: Mapping[str, Column],
         cells: int,
+        since: int,
     ) -> Tensor:
-        there = self._there(edit, one, other)
+        there = self._there(edit, one, other).since(since)
         moved = aligned_stars(edit.address, one.tokens, other, edit.alignment)
         stars = {**stars, **{star: column[stars[star]] for star, column in moved.items()}}
         recorded = self._of_text(other, edit.source)[there.site, layer]
@@ -184,27 +187,3 @@ class Sources:
         if text not in self._held:
             self._held = self._alone(text)
         return self._held[text]
-
-
-def others_of(edit: Edit, encoded: Encoded, reference: Sequence[Tokens]) -> Sequence[Tokens]:
-    """The texts whose activations an edit of a prompt needs.
-
-    Raises:
-        PromptError: it needs a donor, and the prompt has none.
-        EditError: it needs reference prompts, and there are fewer than two.
-    """
-    if edit.source is Source.DONOR:
-        if encoded.donor is None:
-            raise PromptError(
-                f"{edit} takes activations from the prompt's donor, and {encoded.prompt.text!r} "
-                'has none: give Prompt(…, donor="…").'
-            )
-        return [encoded.donor]
-    if edit.source is Source.REFERENCE:
-        if len(reference) < 2:
-            raise EditError(
-                f"{edit} needs at least two reference prompts: the mean over one prompt is the "
-                "value itself. Give more prompts, or reference=[…]."
-            )
-        return reference
-    return []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -14,46 +15,67 @@ from torch import Tensor
 
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
-from microtome.engines.measured import Measured
+from microtome.engines.block import Block
+from microtome.engines.collector import Collector
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import forward
+from microtome.passes.session import session
 from microtome.passes.trace import Piece, ids_of, record
-from microtome.plan.plan import Cell
+from microtome.plan.cells import Cell
+from microtome.plan.plan import Plan
+from microtome.plan.units import Unit
 from microtome.prompts.encoding import Encoded
 from microtome.readings.inside import Gauge
 from microtome.readings.watch import Watch
 
 
-def measure(
-    model: Loaded,
-    numbers: Iterable[int],
-    prompt: int,
-    one: Encoded,
-    sources: Sources,
-    into: Measured,
-    tick: Callable[[float], None],
-) -> None:
-    """Run the cells of one prompt, a forward pass each; ``tick`` is told of every cell."""
-    clean = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf))
-    watch = watch_of(model, one, list(into.inside))
-    for gauge in into.inside:
-        into.store_clean_inside(gauge, prompt, watch.without_edits(gauge, 0))
-    places = {reading: reading.position(one, model.anatomy.dims) for reading in into.values}
-    for reading, at in places.items():
-        value = reading.measure(clean[:, at], clean[:, at], one)
-        into.clean[reading][prompt] = float(value)
-    for number in numbers:
-        cell = into.cells[number]
-        logits, receipts, inside = run_cell(model, cell, one, sources, watch)
-        for gauge, values in inside.items():
-            into.store_inside(gauge, np.array([number]), values)
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The reference path as an executor.
+
+    Attributes:
+        model: the model.
+        plan: the plan whose units are run.
+        sources: activations of donors and reference prompts.
+        tick: is told of every cell.
+    """
+
+    model: Loaded
+    plan: Plan
+    sources: Sources
+    tick: Callable[[float], None]
+
+    def run(self, unit: Unit) -> Block:
+        """Compute the cells of a unit, a forward pass each."""
+        into = Collector.of(self.plan, unit)
+        with session(self.model.hf, self.model.anatomy):
+            for prompt in unit.prompts:
+                own = self.plan.cells.of_prompt(prompt)[unit.first : unit.last]
+                self._measure(own.tolist(), prompt, into)
+        return into.block(unit)
+
+    def _measure(self, numbers: Iterable[int], prompt: int, into: Collector) -> None:
+        """Run some cells of one prompt."""
+        model, one = self.model, self.plan.question.encoded[prompt]
+        clean = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf))
+        watch = watch_of(model, one, list(into.inside))
+        for gauge in into.inside:
+            into.store_clean_inside(gauge, prompt, watch.without_edits(gauge, 0))
+        places = {reading: reading.position(one, model.anatomy.dims) for reading in into.values}
         for reading, at in places.items():
-            value = reading.measure(logits[:, at], clean[:, at], one)
-            into.values[reading][cell.index] = float(value)
-        into.changed[cell.index] = sum(receipt.changed for receipt in receipts)
-        into.norm[cell.index] = math.hypot(*(receipt.norm for receipt in receipts))
-        into.work["token_blocks"] += model.anatomy.dims.n_layers * len(one.tokens)
-        tick(1)
+            into.store_clean(reading, prompt, reading.measure(clean[:, at], clean[:, at], one))
+        for number in numbers:
+            cell, own = self.plan.cells[number], np.array([number])
+            logits, receipts, inside = run_cell(model, cell, one, self.sources, watch)
+            for gauge, values in inside.items():
+                into.store_inside(gauge, own, values)
+            for reading, at in places.items():
+                into.store(reading, own, reading.measure(logits[:, at], clean[:, at], one))
+            into.changed[into.rows(own)] = sum(receipt.changed for receipt in receipts)
+            into.norm[into.rows(own)] = math.hypot(*(receipt.norm for receipt in receipts))
+            into.work["token_blocks"] += model.anatomy.dims.n_layers * len(one.tokens)
+            into.settle()
+            self.tick(1)
 
 
 def watch_of(model: Loaded, one: Encoded, gauges: Sequence[Gauge]) -> Watch:

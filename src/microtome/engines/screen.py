@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from microtome.engines.measured import Array, Measured
+from microtome.engines.assembled import Assembled
+from microtome.engines.block import Array
 from microtome.errors import MetricError, SweepError, did_you_mean, listing
 from microtome.model.loaded import Loaded
 from microtome.model.placement import why_no_copy
 from microtome.plan.plan import Plan
-from microtome.readings.inside import Gauge
-from microtome.readings.output import Reading
+from microtome.plan.units import cut
+from microtome.readings.registry import Asked
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -32,28 +33,27 @@ class Screening:
     Attributes:
         dtype: the coarse type.
         refined: which cells were computed again, of the plan's shape.
-        clean: per reading, the clean values of the coarse runs, ``[prompt]``.
+        clean: per metric on the output, the clean values of the coarse runs, ``[prompt]``.
         clean_inside: the same of the metrics inside the model.
-        off: per reading and gauge, the largest difference between the two values of a refined
-            cell.
+        off: per metric, the largest difference between the two values of a refined cell.
     """
 
     dtype: str
     refined: np.ndarray[Any, np.dtype[np.bool_]]
-    clean: dict[Reading, Array]
-    clean_inside: dict[Gauge, Array]
-    off: dict[Reading | Gauge, float]
+    clean: dict[str, Array]
+    clean_inside: dict[str, Array]
+    off: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """What the provenance keeps."""
         return {
             "dtype": self.dtype,
             "refined": int(self.refined.sum()),
-            "largest_difference": {str(of): value for of, value in self.off.items()},
+            "largest_difference": dict(self.off),
         }
 
 
-def coarse(model: Loaded, dtype: str, first: Reading | Gauge, refine: int) -> Loaded:
+def coarse(model: Loaded, dtype: str, first: Asked, refine: int) -> Loaded:
     """A copy of a model in another type, beside it in memory.
 
     Raises:
@@ -63,7 +63,7 @@ def coarse(model: Loaded, dtype: str, first: Reading | Gauge, refine: int) -> Lo
     """
     if refine < 1:
         raise SweepError(f"refine={refine}: at least one cell has to be computed again.")
-    if isinstance(first, Reading) and first.metric.unit == "token id":
+    if first.metric.unit == "token id":
         raise MetricError(f"screen= ranks cells by the first metric, and {first} is a token id.")
     kind = dtype_of(dtype)
     if torch.finfo(kind).eps <= torch.finfo(model.dtype).eps:
@@ -96,24 +96,28 @@ def dtype_of(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def strongest(plan: Plan, measured: Measured, first: Reading | Gauge, refine: int) -> Plan:
-    """A plan of the cells with the largest effects on the first metric."""
-    values = _effects(measured, first)
+def strongest(plan: Plan, rough: Assembled, refine: int) -> Plan:
+    """A plan of the cells with the largest effects on the first metric; its units are numbered on."""
+    values = _effects(rough, plan.question.asked[0])
     own = np.abs(values[tuple(plan.cells.points.T)])
     own = np.where(np.isnan(own), np.inf, own)  # what overflowed has to be looked at again
     numbers = np.sort(np.argsort(-own, kind="stable")[:refine])
     cells = replace(
         plan.cells, points=plan.cells.points[numbers], variant=plan.cells.variant[numbers]
     )
-    return replace(plan, cells=cells)
+    question, walks = plan.question, plan.choice.engine == "walk"
+    units = cut(cells, question.lengths, question.dims, walks, first=len(plan.units))
+    return replace(plan, cells=cells, units=units)
 
 
-def _effects(measured: Measured, first: Reading | Gauge) -> Array:
-    """The effects on a metric, of the plan's shape; of a gauge's values the largest."""
-    if isinstance(first, Reading):
-        values, clean = measured.values[first], measured.clean[first]
+def _effects(rough: Assembled, first: Asked) -> Array:
+    """The effects on a metric, of the plan's shape; of the values of one inside the model the
+    largest."""
+    name = str(first)
+    if not first.inside:
+        values, clean = rough.values[name], rough.clean[name]
         return values - clean.reshape(-1, *[1] * (values.ndim - 1))
-    values, clean = measured.inside[first], measured.clean_inside[first]
+    values, clean = rough.inside[name], rough.clean_inside[name]
     inner = clean.ndim - 1
     between = [1] * (values.ndim - clean.ndim)
     clean = clean.reshape(len(clean), *between, *clean.shape[1:])
@@ -124,14 +128,14 @@ def _effects(measured: Measured, first: Reading | Gauge) -> Array:
 
 
 def merged(
-    dtype: str, plan: Plan, exact: Plan, rough: Measured, fine: Measured
-) -> tuple[Measured, Screening]:
+    dtype: str, plan: Plan, exact: Plan, rough: Assembled, fine: Assembled
+) -> tuple[Assembled, Screening]:
     """The fine values where there are some, else the rough ones."""
     refined = np.zeros(plan.shape, dtype=bool)
     refined[tuple(exact.cells.points.T)] = True
-    off: dict[Reading | Gauge, float] = {}
+    off: dict[str, float] = {}
 
-    def both(of: Reading | Gauge | None, coarse_: Array, exact: Array) -> Array:
+    def both(of: str | None, coarse_: Array, exact: Array) -> Array:
         mask = refined.reshape(*refined.shape, *[1] * (exact.ndim - refined.ndim))
         mask = np.broadcast_to(mask, exact.shape)
         if of is not None:
@@ -139,7 +143,7 @@ def merged(
             off[of] = float(np.nanmax(gap)) if np.isfinite(gap).any() else 0.0
         return np.where(mask, exact, coarse_)
 
-    measured = replace(
+    whole = replace(
         fine,
         values={r: both(r, rough.values[r], exact) for r, exact in fine.values.items()},
         inside={p: both(p, rough.inside[p], exact) for p, exact in fine.inside.items()},
@@ -148,4 +152,4 @@ def merged(
         work=fine.work + rough.work,
         notes=rough.notes + fine.notes,
     )
-    return measured, Screening(dtype, refined, rough.clean, rough.clean_inside, off)
+    return whole, Screening(dtype, refined, rough.clean, rough.clean_inside, off)

@@ -7,22 +7,22 @@ read off them is then right as well.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from microtome.edits.sources import Sources
 from microtome.engines import reference
-from microtome.engines.measured import Measured
+from microtome.engines.block import Block
+from microtome.engines.collector import Collector
+from microtome.engines.walk.walk import Walk
 from microtome.errors import VerificationError, listing
-from microtome.model.loaded import Loaded
 from microtome.passes.hooks import forward
 from microtome.passes.trace import ids_of
 from microtome.plan.plan import Plan
-from microtome.prompts.encoding import Encoded
+from microtome.plan.units import Unit
 from microtome.readings.inside import Gauge
 from microtome.readings.output import Reading
 
@@ -60,43 +60,51 @@ class Verification:
         return asdict(self)
 
 
-def choose(plan: Plan, verify: int, seed: int) -> frozenset[int]:
-    """The numbers of the cells to recompute, at random with a seed; none on the reference path."""
-    if plan.choice.engine == "reference":
-        return frozenset()
-    some = min(verify, len(plan.cells))
-    return frozenset(random.Random(seed).sample(range(len(plan.cells)), some))
+@dataclass(frozen=True, eq=False)
+class Verified:
+    """An executor that holds some cells of every unit against the reference path.
 
-
-def verify(
-    model: Loaded,
-    plan: Plan,
-    encoded: Sequence[Encoded],
-    measured: Measured,
-    sources: Sources,
-    chosen: frozenset[int],
-) -> Verification:
-    """Recompute the chosen cells on the reference path and hold them against the walk.
-
-    Raises:
-        VerificationError: a cell is beyond the tolerance.
+    Attributes:
+        walk: the executor whose cells are verified.
+        cells: how many of a unit.
+        seed: of their choice.
     """
-    if plan.choice.engine == "reference":
-        why = "every cell was computed on the reference path itself"
-        return Verification(0, None, None, why)
-    worst, allowed = 0.0, 0.0
-    for number in sorted(chosen):
-        for gap in _gaps(model, plan, encoded, measured, sources, number):
-            if not gap.difference <= gap.tolerance:
-                raise VerificationError(_complaint(plan, number, gap))
-            if allowed == 0.0 or gap.difference / gap.tolerance > worst / allowed:
-                worst, allowed = gap.difference, gap.tolerance
-    if not chosen:
-        return Verification(0, None, None, "verify=0: nothing was recomputed")
-    why = "chosen at random; all logits at the positions read were compared"
-    if measured.inside:
-        why += ", and all values of the metrics inside the model"
-    return Verification(len(chosen), worst, allowed, why)
+
+    walk: Walk
+    cells: int
+    seed: int
+
+    def run(self, unit: Unit) -> Block:
+        """Compute the cells of a unit, and some of them again.
+
+        Raises:
+            VerificationError: a cell is beyond the tolerance.
+        """
+        chosen = self._choose(unit)
+        into = self.walk.collect(unit, chosen)
+        block = into.block(unit)
+        return replace(block, verification=self._verify(into, chosen).as_dict())
+
+    def _choose(self, unit: Unit) -> frozenset[int]:
+        """The numbers of the cells to compute again, at random with a seed."""
+        numbers = self.walk.plan.numbers(unit).tolist()
+        some = min(self.cells, len(numbers))
+        return frozenset(random.Random(self.seed + unit.number).sample(numbers, some))
+
+    def _verify(self, into: Collector, chosen: frozenset[int]) -> Verification:
+        worst, allowed = 0.0, 0.0
+        for number in sorted(chosen):
+            for gap in _gaps(self.walk, into, number):
+                if not gap.difference <= gap.tolerance:
+                    raise VerificationError(_complaint(self.walk.plan, number, gap))
+                if allowed == 0.0 or gap.difference / gap.tolerance > worst / allowed:
+                    worst, allowed = gap.difference, gap.tolerance
+        if not chosen:
+            return Verification(0, None, None, "verify=0: nothing was recomputed")
+        why = "chosen at random; all logits at the positions read were compared"
+        if into.inside:
+            why += ", and all values of the metrics inside the model"
+        return Verification(len(chosen), worst, allowed, why)
 
 
 @dataclass(frozen=True)
@@ -118,44 +126,37 @@ class Gap:
     tolerance: float
 
 
-def _gaps(
-    model: Loaded,
-    plan: Plan,
-    encoded: Sequence[Encoded],
-    measured: Measured,
-    sources: Sources,
-    number: int,
-) -> Iterator[Gap]:
-    cell = plan.cells[number]
-    one, exact = encoded[cell.prompt], not model.anatomy.family.inner
-    watch = reference.watch_of(model, one, list(measured.inside))
-    logits, _, inside = reference.run_cell(model, cell, one, sources, watch)
+def _gaps(walk: Walk, into: Collector, number: int) -> Iterator[Gap]:
+    model, cell = walk.model, walk.plan.cells[number]
+    one, exact = walk.plan.question.encoded[cell.prompt], not model.anatomy.family.inner
+    row = int(into.rows(np.array([number]))[0])
+    watch = reference.watch_of(model, one, list(into.inside))
+    logits, _, inside = reference.run_cell(model, cell, one, walk.sources, watch)
     clean = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf))
-    for reading, values in measured.values.items():
+    for reading, values in into.values.items():
         at = reading.position(one, model.anatomy.dims)
         wanted = logits[0, at].double()
-        found = measured.witnesses[number, at].double().to(wanted.device)
+        found = into.witnesses[number, at].double().to(wanted.device)
         difference = float((found - wanted).abs().max())
         value = float(reading.measure(logits[:, at], clean[:, at], one)[0])
         if reading.metric.columns:
             # It has not seen the witness's logits, so its own value is compared as well; it is
             # the difference of two logits at most.
-            difference = max(difference, abs(value - values[cell.index]) / 2)
+            difference = max(difference, abs(value - values[row]) / 2)
         tolerance = tolerance_of(logits.dtype, float(wanted.std()), exact)
-        yield Gap(reading, float(values[cell.index]), value, difference, tolerance)
+        yield Gap(reading, float(values[row]), value, difference, tolerance)
     for gauge, now in inside.items():
         own = now[0].cpu().numpy()
-        there = measured.inside[gauge][cell.index][tuple(map(slice, own.shape))]
+        there = into.inside[gauge][row][tuple(map(slice, own.shape))]
         undefined = np.isnan(there) & np.isnan(own)
         apart = np.where(undefined, 0, np.abs(there - own))
         largest = np.unravel_index(int(np.argmax(apart)), apart.shape)  # a NaN comes first
-        scale = watch.size(gauge, 0)
         yield Gap(
             gauge,
             float(there[largest]),
             float(own[largest]),
             float(apart[largest]),
-            tolerance_of(logits.dtype, scale, exact),
+            tolerance_of(logits.dtype, watch.size(gauge, 0), exact),
         )
 
 

@@ -34,12 +34,15 @@ FORM = "L<layers>.<site>[.<h|n|d><units>][@<positions>], for example L9.z.h6@-1"
 class Address:
     """A site and one selector per axis; ``layers`` is None where the site is in no layer.
 
-    ``str(address)`` is its canonical text, which parses to an equal address.
+    ``str(address)`` is its canonical text, which parses to an equal address. A ``label`` makes its
+    stars axes of their own, beside another address's of the same names (``L*.z.h* as other`` spans
+    ``other_layer`` and ``other_head``).
     """
 
     site: Site
     layers: Selector | None
     selectors: tuple[Selector, ...]
+    label: str = ""
 
     def __str__(self) -> str:
         units, positions = "", []
@@ -50,7 +53,8 @@ class Address:
                 units += f".{LETTERS[axis]}{selector}"
         place = "" if set(positions) <= {":"} else "@" + ",".join(positions)
         layers = "" if self.layers is None else f"L{self.layers}."
-        return f"{layers}{self.site.name}{units}{place}"
+        label = f" as {self.label}" if self.label else ""
+        return f"{layers}{self.site.name}{units}{place}{label}"
 
     @property
     def labelled(self) -> Iterator[tuple[str, Selector]]:
@@ -64,7 +68,11 @@ class Address:
     @property
     def stars(self) -> tuple[str, ...]:
         """The dimensions that this address spans: layers, units, positions."""
-        return tuple(dimension(axis) for axis, s in self.labelled if s == Star())
+        return tuple(self.star(axis) for axis, s in self.labelled if s == Star())
+
+    def star(self, axis: str) -> str:
+        """The name of a star on an axis."""
+        return f"{self.label}_{dimension(axis)}" if self.label else dimension(axis)
 
     @property
     def places(self) -> tuple[Selector, ...]:
@@ -90,13 +98,15 @@ class Address:
 
     def _starless(self, instead: Mapping[str, Selector]) -> Address:
         def chosen(axis: str, selector: Selector) -> Selector:
-            return instead.get(dimension(axis), selector) if selector == Star() else selector
+            return instead.get(self.star(axis), selector) if selector == Star() else selector
 
         selectors = tuple(
             chosen(axis, s) for axis, s in zip(self.site.axes, self.selectors, strict=True)
         )
         layers = None if self.layers is None else chosen("layer", self.layers)
-        return replace(self, layers=layers, selectors=selectors)
+        starred = Star() in (layers, *selectors)
+        label = self.label if starred else ""
+        return replace(self, layers=layers, selectors=selectors, label=label)
 
 
 # ---------------------------------------------------------------------------------------- parse
@@ -246,9 +256,15 @@ def parse(text: str) -> Address:
             if number and reader.take(",") is None:
                 break  # of attention weights, a query alone means all its keys
             chosen[axis] = reader.selector("positions")
+    label = ""
+    if reader.take(r"\s+as\s+") is not None:
+        label = reader.take(r"[A-Za-z][A-Za-z0-9]*") or ""
+        if not label or Star() not in (layers, *chosen.values()):
+            raise reader.wrong("'as' gives the stars of an address a name of their own")
     if reader.rest:
         raise reader.wrong("unexpected text")
-    return Address(site, layers, tuple(chosen.get(axis, Everything()) for axis in site.axes))
+    selectors = tuple(chosen.get(axis, Everything()) for axis in site.axes)
+    return Address(site, layers, selectors, label)
 
 
 def _axis_of_letter(reader: _Reader, site: Site) -> str:

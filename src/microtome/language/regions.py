@@ -189,4 +189,18 @@ class Layout:
     def position(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first position whose values depend on each cell's edit."""
         chosen = self.indices[owner(self.site.axes)]
-        return stars[chosen] if isinstance(chosen, str) else np.full(cells, min(chosen))
+        return stars[chosen] if isinstance(chosen, str) else np.full(cells, min(chosen, default=-1))
+
+    def last(self, stars: Mapping[str, Column], cells: int) -> Column:
+        """The last position that each cell edits."""
+        chosen = self.indices[owner(self.site.axes)]
+        return stars[chosen] if isinstance(chosen, str) else np.full(cells, max(chosen))
+
+    def since(self, position: int) -> Layout:
+        """The same without what belongs to earlier positions; stars stay open."""
+        number = owner(self.site.axes)
+        chosen = self.indices[number]
+        if isinstance(chosen, str) or min(chosen) >= position:
+            return self
+        kept = tuple(index for index in chosen if index >= position)
+        return replace(self, indices=(*self.indices[:number], kept, *self.indices[number + 1 :]))

@@ -40,6 +40,19 @@ def dimension(axis: str) -> str:
     return "d" if axis in ("d_model", "d_head") else axis
 
 
+COUNTED = ("layer", "kv_head", "head", "neuron", "q_pos", "k_pos", "pos", "d", "vocab")
+"""What dimensions of a result count."""
+
+
+def counted(dimension_: str) -> str | None:
+    """What a dimension of a result counts, whatever label is in front; None for a parameter.
+
+    >>> counted("other_head"), counted("at_q_pos"), counted("factor")
+    ('head', 'q_pos', None)
+    """
+    return next((n for n in COUNTED if dimension_ == n or dimension_.endswith(f"_{n}")), None)
+
+
 def owner(axes: Sequence[str]) -> int:
     """Which of a site's axes says to which token a value belongs.
 

@@ -15,7 +15,7 @@ from microtome.errors import AddressError, PromptError
 from microtome.language.addresses import Address
 from microtome.language.regions import Column, Layout, Region
 from microtome.language.selectors import Everything, Group, Index, Role, Selector, Span, Star, Word
-from microtome.language.sites import POSITIONS, Dimensions, dimension
+from microtome.language.sites import POSITIONS, Dimensions
 from microtome.prompts.alignment import SAME, aligned
 from microtome.prompts.tokens import Tokens
 
@@ -29,7 +29,7 @@ def spans(address: Address, dims: Dimensions, tokens: Tokens) -> dict[str, range
     {'layer': range(0, 2), 'head': range(0, 3)}
     """
     return {
-        dimension(axis): range(_size(axis, dims, tokens))
+        address.star(axis): range(_size(axis, dims, tokens))
         for axis, selector in address.labelled
         if selector == Star()
     }
@@ -54,7 +54,7 @@ def layout(address: Address, dims: Dimensions, tokens: Tokens) -> Layout:
 
     def chosen(axis: str, selector: Selector) -> tuple[int, ...] | str:
         if selector == Star():
-            return dimension(axis)
+            return address.star(axis)
         return _indices(axis, selector, address, dims, tokens)
 
     indices = tuple(map(chosen, address.site.axes, address.selectors))
@@ -161,7 +161,8 @@ def aligned_stars(
     >>> aligned_stars(parse("L0.z.h*@*"), one, two, "words")
     {'pos': array([ 1, -1])}
     """
-    stars = [star for star in address.stars if star in POSITIONS]
+    starred = [axis for axis, selector in address.labelled if selector == Star()]
+    stars = [address.star(axis) for axis in starred if axis in POSITIONS]
     if align == SAME or not stars:
         return {}
     return dict.fromkeys(stars, aligned(align, tokens, other).column)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -85,6 +86,8 @@ class Gauge:
         address: what it reads; its layers are one layer or a star.
         other: for the cosine, the second position: an address on the same site.
     """
+
+    inside: ClassVar[bool] = True
 
     metric: Inside
     address: Address

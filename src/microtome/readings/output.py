@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -142,6 +143,8 @@ class Reading:
     ``str(reading)`` is its canonical text and the variable's name in a result. ``at`` is None where
     no position was given: then it is the prompt's own (`Tokens.reading`).
     """
+
+    inside: ClassVar[bool] = False
 
     metric: Metric
     of: str

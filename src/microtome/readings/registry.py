@@ -10,8 +10,11 @@ from microtome.language.addresses import parse
 from microtome.readings.inside import INSIDE, Gauge, Inside, gauge
 from microtome.readings.output import METRICS, TOKENS, Metric, Reading
 
+Asked = Reading | Gauge
+"""A metric as asked for: on the output, or inside the model."""
 
-def readings(metrics: str | Iterable[str]) -> tuple[Reading | Gauge, ...]:
+
+def readings(metrics: str | Iterable[str]) -> tuple[Asked, ...]:
     """What texts such as ``"prob(contrast)@3"`` or ``"std(L*.resid_post)"`` ask for.
 
     Raises:
@@ -35,7 +38,7 @@ def about(name: str) -> Metric | Inside:
     return METRICS[kind] if kind in METRICS else INSIDE[kind]
 
 
-def _reading(text: str) -> Reading | Gauge:
+def _reading(text: str) -> Asked:
     inside = gauge(text)
     if inside is not None:
         return inside

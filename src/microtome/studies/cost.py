@@ -7,6 +7,7 @@ from typing import Any
 
 from microtome.edits import as_edits
 from microtome.plan.plan import Plan, make_plan
+from microtome.plan.question import ask
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import MASKS, Tokens
 from microtome.studies.checkpoints import CHECKPOINTS
@@ -50,7 +51,7 @@ def plans_of(study: Study[Any]) -> dict[str, Plan]:
     places = {n: p[0] if isinstance(p, tuple) else p for n, p in prompt.roles.items()}
     encoded = Encoded(prompt, replace(_tokens(study.tokens), places=places), donor, 0, 0)
     return {
-        name: make_plan(dims, [encoded], as_edits(sweep.edits), sweep.over, [encoded])
+        name: make_plan(ask(dims, [encoded], as_edits(sweep.edits), (), sweep.over, [encoded]))
         for name, sweep in study.sweeps(published).items()
     }
 

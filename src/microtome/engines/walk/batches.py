@@ -1,7 +1,7 @@
 """Which cells walk together: batches of cells, and tiles of a batch. Pure.
 
 A batch is a rectangle, prompts × cells: prompts of one length whose cells start at the same
-position (`sweep.cost.starts_of`) and enter at the same layers. So one matrix product serves all
+position (`plan.starts`) and enter at the same layers. So one matrix product serves all
 cells of a prompt and, over the prompts, all of a batch. A tile is a part of a batch that a block is
 run on at a time.
 """
@@ -9,18 +9,17 @@ run on at a time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import numpy as np
 
 from microtome.language.regions import Column
-from microtome.language.sites import Dimensions
-from microtome.plan.cost import Budget, Room, branches_of, held_for, room_for, starts_of
+from microtome.plan.memory import Budget, Room, branches_of, held_for, room_for
 from microtome.plan.plan import Plan
-from microtome.prompts.encoding import Encoded
-from microtome.readings.inside import Gauge
+from microtome.plan.starts import Starts, starts_of
+from microtome.plan.units import Unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,52 +89,42 @@ class Company:
 
     Attributes:
         prompts: their numbers in the plan.
-        starts: where each of the plan's cells starts, ``[cell]``.
-        start: where the first of their own does.
+        starts: per prompt, the cells to walk and where each starts.
+        start: where the first of them does.
         held: bytes of what is recorded of them.
     """
 
     prompts: tuple[int, ...]
-    starts: Column
+    starts: Mapping[int, Starts]
     start: int
     held: int
 
 
-def companies(
-    plan: Plan,
-    encoded: Sequence[Encoded],
-    dims: Dimensions,
-    references: int,
-    budget: Budget,
-    gauges: Sequence[Gauge] = (),
-) -> Iterator[Company]:
-    """The prompts of a plan, as many of one length together as the budget allows."""
-    starts = starts_of(plan.cells, [len(one.tokens) for one in encoded], dims, budget)
-    by_length = sorted(range(len(encoded)), key=lambda n: len(encoded[n].tokens))
-    for length, group in groupby(by_length, key=lambda n: len(encoded[n].tokens)):
-        prompts = list(group)
-        own = starts[np.isin(plan.cells.prompt, prompts)]
-        start = int(own.min()) if len(own) else length - 1
-        held = held_for(dims, plan.cells, prompts[0], length, start, references, budget, gauges)
-        for part in _parts(len(prompts), held.prompts):
-            yield Company(tuple(prompts[part]), starts, start, held.bytes)
+def companies(plan: Plan, unit: Unit, budget: Budget) -> Iterator[Company]:
+    """The prompts of a unit, as many together as the budget allows."""
+    question = plan.question
+    length = len(question.encoded[unit.prompts[0]].tokens)
+    starts = starts_of(plan.cells, unit, length, question.dims, budget.reading)
+    firsts = [int(one.positions.min()) for one in starts.values() if len(one.cells)]
+    start = min(firsts, default=length - 1)
+    held = held_for(question, plan.cells, unit.prompts, length, start, budget)
+    for part in _parts(len(unit.prompts), held.prompts):
+        own = unit.prompts[part]
+        yield Company(own, {prompt: starts[prompt] for prompt in own}, start, held.bytes)
 
 
-def batches(
-    plan: Plan, company: Company, length: int, dims: Dimensions, budget: Budget
-) -> Iterator[tuple[Batch, Room]]:
+def batches(plan: Plan, company: Company, budget: Budget) -> Iterator[tuple[Batch, Room]]:
     """The cells of some prompts, in batches that fit into the memory."""
+    length, dims = len(plan.question.encoded[company.prompts[0]].tokens), plan.question.dims
     alike: dict[tuple[int, bytes], list[tuple[int, Column]]] = defaultdict(list)
-    for prompt in company.prompts:
-        own = np.flatnonzero(plan.cells.prompt == prompt)
-        positions = company.starts[own]
+    for prompt, (own, positions) in company.starts.items():
         for position in np.unique(positions).tolist():
             chosen = own[positions == position]
             entering = plan.cells.entry[chosen]
             order = np.argsort(entering, kind="stable")
             alike[position, entering[order].tobytes()].append((prompt, chosen[order]))
+    branches = branches_of(plan.cells)
     for (position, _), rows in alike.items():
-        branches = branches_of(plan.cells)
         room = room_for(dims, length - position, length, company.held, budget, branches)
         prompts, cells = zip(*rows, strict=True)
         whole = Batch(prompts, np.stack(cells), plan.cells.entry[cells[0]], position)

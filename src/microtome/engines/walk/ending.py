@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.engines.measured import Measured
+from microtome.engines.collector import Collector
 from microtome.language.regions import Column
 from microtome.model.devices import onto
 from microtome.model.loaded import Loaded
@@ -38,7 +38,7 @@ class Ending:
     one: Encoded
     prompt: int
     final: Float[Tensor, "pos d_model"]
-    into: Measured
+    into: Collector
     witnesses: frozenset[int]
 
     @cached_property
@@ -55,6 +55,11 @@ class Ending:
             for reading in asked:
                 self.into.store_clean(reading, self.prompt, self._unedited(place, reading))
 
+    def still(self, cells: Column) -> None:
+        """The metrics of cells that change nothing: those without edits."""
+        for place, asked in self.places.items():
+            self._unreached(cells, place, asked)
+
     def measure(
         self,
         cells: Column,
@@ -68,7 +73,7 @@ class Ending:
         """
         model = self.model
         for place, asked in self.places.items():
-            reached = self.into.cells.position[cells] <= place
+            reached = self.into.plan.cells.position[cells] <= place
             if not reached.all():  # before anything was edited: the clean run, exactly
                 self._unreached(cells[~reached], place, asked)
             if reached.any():

@@ -7,7 +7,7 @@ growing batch:
   that layer it is the clean run.
 - A cell **starts late**: only positions from the first one that it edits are in the batch. Earlier
   positions cannot change in a causal model, so their keys and values come from the trace, shared
-  by all cells of a prompt (`sweep.prefix`).
+  by all cells of a prompt (`passes.prefix`).
 - At every layer the model's own block runs once on every tile of the batch, with the ordinary hooks
   making the ordinary edits on the rows that they belong to.
 - At the end the final norm and the unembedding run only at the positions that a metric reads, and
@@ -18,7 +18,7 @@ position 0, and the block's own attention, whatever it is, runs on whole rows. I
 the same.
 
 So each block's weights are read once per batch and no work is done before a cell differs from the
-clean run. What cannot be done this way goes to the reference path (`plan.unwalkable`).
+clean run. What cannot be done this way goes to the reference path (`plan.choice`).
 """
 
 from __future__ import annotations
@@ -35,19 +35,21 @@ from torch import Tensor
 
 from microtome.edits.application import Application, Keys
 from microtome.edits.sources import Sources
-from microtome.engines.measured import Measured
+from microtome.engines.block import Block
+from microtome.engines.collector import Collector
 from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.engines.walk.ending import Ending
 from microtome.language.regions import Column, Layout, Regions
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
-from microtome.passes.hooks import End, Visit, once_for_alike, only_at, quiet, visited
+from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
-from microtome.plan.cost import Budget, Room
+from microtome.plan.memory import Budget, Room
 from microtome.plan.plan import Plan
+from microtome.plan.units import Unit
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
 from microtome.readings.inside import Gauge
@@ -63,34 +65,54 @@ AFTER_ATTENTION = ("mlp_post", "mlp_out", "resid_post")
 """Sites of a block at and after its MLP."""
 
 
-def walk(
-    model: Loaded,
-    plan: Plan,
-    encoded: Sequence[Encoded],
-    sources: Sources,
-    into: Measured,
-    tick: Callable[[float], None],
-    budget: Budget,
-    witnesses: frozenset[int] = frozenset(),
-) -> None:
-    """Compute every cell of a plan, the prompts of one length together as far as memory allows."""
-    dims, gauges = model.anatomy.dims, list(into.inside)
-    places = [place for gauge in gauges for place in gauge.places(dims)]
-    sources.hold_references()
-    for company in companies(plan, encoded, dims, sources.references, budget, gauges):
-        own = [encoded[prompt] for prompt in company.prompts]
-        texts = [one.tokens for one in own]
-        donors = sources.donors(own)
-        riders = donors if _ride(donors, texts, budget) else []
-        pieces = sources.pieces(riders)
-        clean = trace(model.hf, model.anatomy, texts, company.start, places, riders, pieces)
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """The walk as an executor.
+
+    Attributes:
+        model: the model.
+        plan: the plan whose units are run.
+        sources: activations of donors and reference prompts.
+        budget: what may be used of the machine.
+        tick: is told how many cells have arrived; a fraction where they are still on their way,
+            and what is negative where a batch is begun again.
+    """
+
+    model: Loaded
+    plan: Plan
+    sources: Sources
+    budget: Budget
+    tick: Callable[[float], None]
+
+    def run(self, unit: Unit, witnesses: frozenset[int] = frozenset()) -> Block:
+        """Compute the cells of a unit, its prompts together as far as memory allows."""
+        return self.collect(unit, witnesses).block(unit)
+
+    def collect(self, unit: Unit, witnesses: frozenset[int] = frozenset()) -> Collector:
+        """The same, with the whole logits of some cells kept."""
+        into, question = Collector.of(self.plan, unit), self.plan.question
+        places = [place for gauge in into.inside for place in gauge.places(question.dims)]
+        with session(self.model.hf, self.model.anatomy):
+            self.sources.hold_references()
+            for company in companies(self.plan, unit, self.budget):
+                own = [question.encoded[prompt] for prompt in company.prompts]
+                clean = self._trace(own, company.start, places)
+                watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
+                Stretch(self, company, clean, watch, into, witnesses).measure()
+        return into
+
+    def _trace(self, own: Sequence[Encoded], start: int, places: Sequence[Place]) -> Trace:
+        """The clean runs of some prompts; their donors go along where that is cheap."""
+        model, texts = self.model, [one.tokens for one in own]
+        donors = self.sources.donors(own)
+        riders = donors if _ride(donors, texts, self.budget) else []
+        pieces = self.sources.pieces(riders)
+        clean = trace(model.hf, model.anatomy, texts, start, places, riders, pieces)
         if riders:
-            sources.hold_recorded(riders, clean.beside)
+            self.sources.hold_recorded(riders, clean.beside)
         else:
-            sources.hold(donors, at_once=len(own))
-        watch = Watch.over(gauges, own, dims, clean.kept)
-        rest = (sources, into, tick, witnesses)
-        Walk(model, plan, encoded, company, clean, watch, *rest).measure(budget)
+            self.sources.hold(donors, at_once=len(own))
+        return clean
 
 
 def _ride(donors: Sequence[Tokens], texts: Sequence[Tokens], budget: Budget) -> bool:
@@ -104,45 +126,58 @@ def _ride(donors: Sequence[Tokens], texts: Sequence[Tokens], budget: Budget) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
+class Stretch:
     """The walk of some prompts of one length.
 
     Attributes:
-        encoded: all prompts of the plan.
-        company: those that are walked now.
+        walk: the executor that it is of.
+        company: the prompts.
         trace: their clean runs.
         watch: the metrics inside the model, on them.
         into: where results go.
-        tick: is told how many cells have arrived; a fraction where they are still on their way.
         witnesses: the cells whose whole logits are kept, for verification.
     """
 
-    model: Loaded
-    plan: Plan
-    encoded: Sequence[Encoded]
+    walk: Walk
     company: Company
     trace: Trace
     watch: Watch
-    sources: Sources
-    into: Measured
-    tick: Callable[[float], None]
+    into: Collector
     witnesses: frozenset[int] = frozenset()
 
-    def measure(self, budget: Budget) -> None:
-        """Walk every cell of these prompts."""
-        length, dims = self.trace.final.shape[1], self.model.anatomy.dims
-        with session(self.model.hf, self.model.anatomy), quiet(self.model.hf):
+    @property
+    def model(self) -> Loaded:
+        """The model."""
+        return self.walk.model
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self.walk.plan
+
+    def measure(self) -> None:
+        """Walk every cell of these prompts; those that change nothing are the clean run."""
+        with quiet(self.model.hf):
             for row, prompt in enumerate(self.company.prompts):
-                self._ending(prompt, row).clean()
-                for gauge in self.watch.fitted:
-                    values = self.watch.without_edits(gauge, row)
-                    self.into.store_clean_inside(gauge, prompt, values)
+                self._measure_clean(row, prompt)
             self.into.settle()
-            for batch, room in batches(self.plan, self.company, length, dims, budget):
+            for batch, room in batches(self.plan, self.company, self.walk.budget):
                 self._as_memory_allows(batch, room)
 
+    def _measure_clean(self, row: int, prompt: int) -> None:
+        ending = self._ending(prompt, row)
+        ending.clean()
+        own = self.into.numbers[self.plan.cells.prompt[self.into.numbers] == prompt]
+        still = own[self.plan.cells.still[own]]
+        ending.still(still)
+        for gauge in self.watch.fitted:
+            values = self.watch.without_edits(gauge, row)
+            self.into.store_clean_inside(gauge, prompt, values)
+            self.into.store_inside(gauge, still, values.expand(len(still), *values.shape))
+        self.into.prove(still, *torch.zeros(2, len(still), device=self.trace.final.device))
+
     def _ending(self, prompt: int, row: int) -> Ending:
-        one, final = self.encoded[prompt], self.trace.final[row]
+        one, final = self.plan.question.encoded[prompt], self.trace.final[row]
         return Ending(self.model, one, prompt, final, self.into, self.witnesses)
 
     def _as_memory_allows(self, batch: Batch, room: Room) -> None:
@@ -157,7 +192,7 @@ class Walk:
             return
         # Outside of the handler, so that the failed batch's tensors are gone by now.
         self.into.forget()
-        self.tick(-sum(told))
+        self.walk.tick(-sum(told))
         self.into.notes.append(f"out of memory: a batch of {len(batch)} cells was halved")
         for half in batch.halves():
             self._as_memory_allows(half, room)
@@ -177,7 +212,7 @@ class Walk:
                     self._run(layer, front, tile, alike)
                 self.into.work["token_blocks"] += prompts * entered * front.x.shape[2]
             told.append(self._progress(batch, layer, entered))
-            self.tick(told[-1])
+            self.walk.tick(told[-1])
         for row, prompt in enumerate(batch.prompts):
             ending = self._ending(prompt, front.rows[row])
             ending.measure(batch.cells[row], batch.position, front.x[row], room.logits)
@@ -329,8 +364,9 @@ class Walk:
         found: dict[tuple[int, int, tuple[int, ...]], list[_Strip]] = defaultdict(list)
         for row, prompt in enumerate(batch.prompts[tile.prompts]):
             numbers = batch.cells[tile.prompts][row, tile.cells]
-            for number, layout in enumerate(self.plan.cells.layouts[prompt]):
-                for variant, chosen in self._variants(numbers, layout, layer):
+            for number, layout in enumerate(self.plan.cells.moving(prompt)):
+                live = self.plan.cells.live[prompt]
+                for variant, chosen in self._variants(numbers, layout, layer, live):
                     strip = _Strip(prompt, row * len(numbers) + chosen, numbers[chosen], layout)
                     found[number, variant, layout.shape].append(strip)
         # In the order of the edits of a cell, which decides where two meet at one tensor.
@@ -340,14 +376,17 @@ class Walk:
             )
 
     def _variants(
-        self, numbers: Column, layout: Layout, layer: int
+        self, numbers: Column, layout: Layout, layer: int, live: int
     ) -> Iterator[tuple[int, Column]]:
         """Which of some cells an edit changes in a layer, by the variant that they are of."""
         cells = self.plan.cells
         chosen = np.arange(len(numbers))
+        if live:  # before it there is nothing to change, and nothing in the batch
+            positions = layout.position(cells.values(numbers), len(numbers))
+            chosen = np.flatnonzero(positions >= live)
         if isinstance(layout.layers, str):
             axis = 1 + cells.stars.index(layout.layers)
-            chosen = np.flatnonzero(cells.points[numbers, axis] == layer)
+            chosen = chosen[cells.points[numbers[chosen], axis] == layer]
         elif layer not in (layout.layers or (0,)):
             return
         if len(cells.edits) == 1:
@@ -368,12 +407,14 @@ class Walk:
             place = None if strip.layout.layers is None else layer
             stars = cells.values(strip.cells)
             regions.append(strip.layout.at(place, stars, len(strip.cells)))
-            one = self.encoded[strip.prompt]
-            source = self.sources.of(edit, place, one, stars, len(strip.cells))
+            one = self.plan.question.encoded[strip.prompt]
+            live = cells.live[strip.prompt]
+            source = self.walk.sources.of(edit, place, one, stars, len(strip.cells), live)
             sources += [] if source is None else [source]
         own = Regions.together(regions)
         sizes = [len(strip.cells) for strip in strips]
-        tokens = [self.encoded[strip.prompt].tokens for strip in strips]
+        encoded = self.plan.question.encoded
+        tokens = [encoded[strip.prompt].tokens for strip in strips]
         return Application(
             edit=edit,
             regions=own,

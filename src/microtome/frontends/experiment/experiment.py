@@ -14,9 +14,10 @@ from microtome.errors import EditError, ExperimentError
 from microtome.frontends.experiment import sources
 from microtome.frontends.experiment.form import Form, Root, at, bytes_of, path_of, text_of, whole_of
 from microtome.frontends.experiment.sources import Source
-from microtome.plan.plan import Plan, choose, plain
+from microtome.plan.choice import choose
+from microtome.plan.plan import Plan, make_plan
+from microtome.plan.question import plain
 from microtome.prompts.prompts import Prompts
-from microtome.readings.inside import Gauge
 from microtome.readings.registry import readings
 from microtome.report import document_of_sweep, summary_of_sweep, write_folder
 from microtome.report.of_sweep import MOST_PROMPTS
@@ -24,7 +25,7 @@ from microtome.results.effects import Effects
 from microtome.sheets import Sheet, dump
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
-from microtome.verbs.sweep import budget_of, plan_of, sweep
+from microtome.verbs.sweep import asking, budget_of, sweep
 
 Text = Annotated[str, PlainValidator(text_of)]
 
@@ -233,13 +234,15 @@ class Experiment(Root):
     def plan(self, model: Model | None = None) -> Plan:
         """The plan of the sweep, nothing run."""
         model = model or self.load()
-        encoded = model.encode(self.prompts_for(model))
-        others = self.reference_for(model)
-        references = model.encode(others) if others else encoded
-        budget = budget_of(model, self.memory)
-        gauges = [one for one in readings(self.metrics) if isinstance(one, Gauge)]
-        rest = (references, self.engine, budget, gauges)
-        return plan_of(model, encoded, self.edits, self.over, *rest)
+        question = asking(
+            model,
+            self.prompts_for(model),
+            self.edits,
+            metrics=self.metrics,
+            over=self.over,
+            reference=self.reference_for(model),
+        )
+        return make_plan(question, self.engine, budget_of(model, self.memory))
 
     def run(self, model: Model | None = None, *, progress: bool = True) -> Effects:
         """Run the sweep; where ``out`` is given, leave its folder.

@@ -1,0 +1,55 @@
+"""Which engine takes a question's cells, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from microtome.errors import SweepError, did_you_mean, listing
+from microtome.language.operations import Operation
+
+ENGINES = ("auto", "walk", "reference")
+
+WALK = "one pass through the layers for all cells of a prompt"
+WHOLE = (
+    "in an encoder every position sees the edited one, so no position before it stays as it was, "
+    "and a cell takes all positions with it from the first layer that it edits"
+)
+"""What the walk does where it cannot reuse the keys and values before an edit, and why."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine that takes a sweep's cells, and the reason in words."""
+
+    engine: str
+    why: str
+
+
+def choose(engine: str, edits: Sequence[Operation], causal: bool = True) -> Choice:
+    """The engine for these edits, in a decoder or in an encoder.
+
+    Raises:
+        SweepError: the engine does not exist, or it is the walk and cannot take them.
+    """
+    if engine not in ENGINES:
+        hint = did_you_mean(engine, ENGINES)
+        raise SweepError(f"engine={engine!r} does not exist; there are: {listing(ENGINES)}.{hint}")
+    if engine == "reference":
+        return Choice("reference", "as asked: one full forward pass per cell")
+    for edit in edits:
+        why = unwalkable(edit)
+        if why is not None and engine == "walk":
+            raise SweepError(f"The walk cannot take '{edit}': {why}. Use engine='reference'.")
+        if why is not None:
+            return Choice("reference", f"one full forward pass per cell, since {why}")
+    return Choice("walk", WALK if causal else f"{WALK}; {WHOLE}")
+
+
+def unwalkable(edit: Operation) -> str | None:
+    """Why an edit has to go to the reference path; None where it can walk."""
+    if edit.address.site.name == "logits":
+        return "it edits the output itself, after the last layer"
+    if not edit.rowwise:
+        return "it is a function of the user's own, which might look across cells"
+    return None

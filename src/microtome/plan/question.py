@@ -1,0 +1,236 @@
+"""The question: what is asked of a model, resolved once. Pure: no tensor is touched.
+
+Text has been parsed by now. Here every address is resolved against the model's dimensions and each
+prompt's tokens into a `Target`, and whatever is wrong with it is said before anything runs. A star
+of the addresses is an axis, and edits that star the same thing move along it together, unless an
+address gives its stars a name of their own; so is a parameter given in ``over=``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from microtome.errors import SweepError, did_you_mean, listing
+from microtome.language.operations import Operation, Source
+from microtome.language.regions import Column, Layout
+from microtome.language.sites import Dimensions
+from microtome.plan.cells import Axis
+from microtome.prompts.alignment import SAME
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.others import others_of
+from microtome.prompts.resolve import aligned_stars, counterpart, layout, spans
+from microtome.prompts.tokens import Tokens
+
+if TYPE_CHECKING:
+    from microtome.readings.inside import Gauge
+    from microtome.readings.registry import Asked
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Where an edit lands in one prompt.
+
+    Attributes:
+        layout: the places, as a function of its stars.
+        spans: what each star ranges over.
+        moved: per other text that it takes activations from, where each star on a position is
+            there (`ABSENT` where it has no counterpart); only where texts are aligned.
+        live: the first position at which the edit can make a difference.
+    """
+
+    layout: Layout
+    spans: Mapping[str, range]
+    moved: tuple[Mapping[str, Column], ...]
+    live: int
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked.
+
+    Attributes:
+        dims: the model's.
+        encoded: the prompts.
+        references: the prompts that ``mean(over="prompts")`` averages over.
+        edits: together they make one cell.
+        asked: the metrics.
+        varied: the parameters of ``over=``, each an axis.
+        variants: the edits with every combination of these parameters.
+        targets: per prompt, variant and edit, where it lands.
+    """
+
+    dims: Dimensions
+    encoded: tuple[Encoded, ...]
+    references: tuple[Encoded, ...]
+    edits: tuple[Operation, ...]
+    asked: tuple[Asked, ...]
+    varied: tuple[Axis, ...]
+    variants: tuple[tuple[Operation, ...], ...]
+    targets: tuple[tuple[tuple[Target, ...], ...], ...]
+
+    @cached_property
+    def ranges(self) -> tuple[Mapping[str, range], ...]:
+        """Per prompt, what each star ranges over.
+
+        Raises:
+            SweepError: edits star the same thing and mean different ones.
+        """
+        return tuple(self._ranges(per_variant[0]) for per_variant in self.targets)
+
+    def _ranges(self, targets: Sequence[Target]) -> Mapping[str, range]:
+        ranges: dict[str, range] = {}
+        for target in targets:
+            for name, span in target.spans.items():
+                if ranges.setdefault(name, span) != span:
+                    raise SweepError(
+                        f"The edits {listing(self.edits)} star {name!r} together, but it has "
+                        f"{len(ranges[name])} values for one and {len(span)} for another."
+                    )
+        return ranges
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """Per prompt, the first position at which any edit can make a difference."""
+        each = (tuple(itertools.chain(*per_variant)) for per_variant in self.targets)
+        return tuple(min(target.live for target in targets) for targets in each)
+
+    @property
+    def gauges(self) -> list[Gauge]:
+        """The metrics inside the model."""
+        return [cast("Gauge", one) for one in self.asked if one.inside]
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many tokens each prompt has."""
+        return [len(one.tokens) for one in self.encoded]
+
+
+def ask(
+    dims: Dimensions,
+    encoded: Sequence[Encoded],
+    edits: Sequence[Operation],
+    asked: Sequence[Asked] = (),
+    over: Mapping[str, Sequence[Any]] | None = None,
+    references: Sequence[Encoded] = (),
+) -> Question:
+    """A question, with everything that is wrong with it found.
+
+    Raises:
+        SweepError: there is no edit, or ``over`` names what no edit has.
+        AddressError, EditError, PromptError, MetricError: an edit or a metric does not fit the
+            model or a prompt.
+    """
+    if not edits:
+        raise SweepError("A sweep needs an edit, such as zero('L*.z.h*').")
+    for one in encoded:
+        for reading in asked:
+            reading.check(one, dims)
+    varied = _varied(edits, over or {})
+    variants = tuple(_variants(edits, varied))
+    texts = [one.tokens for one in references]
+    targets = tuple(
+        tuple(tuple(_target(edit, dims, one, texts) for edit in variant) for variant in variants)
+        for one in encoded
+    )
+    rest = (tuple(edits), tuple(asked), varied, variants, targets)
+    return Question(dims, tuple(encoded), tuple(references), *rest)
+
+
+def _target(
+    edit: Operation, dims: Dimensions, one: Encoded, references: Sequence[Tokens]
+) -> Target:
+    """Where an edit lands in a prompt, checked in its first cell."""
+    address, tokens = edit.address, one.tokens
+    here, ranges = layout(address, dims, tokens), spans(address, dims, tokens)
+    # The last query attends to every key.
+    first = {
+        star: ranges[star][-1 if chosen == "q_pos" else 0]
+        for star, chosen in _starred(here)
+        if star in ranges
+    }
+    for region in here.regions(**first):
+        edit.check(region, dims.causal)
+    moved, live = [], 0
+    for other in others_of(edit, one, references):
+        there = counterpart(address, dims, tokens, other, edit.alignment)
+        moved.append(aligned_stars(address, tokens, other, edit.alignment))
+        if edit.source is Source.DONOR and there == here and edit.alignment == SAME:
+            live = _alike(tokens, other) if dims.causal else 0
+    return Target(here, ranges, tuple(filter(None, moved)), live)
+
+
+def _starred(found: Layout) -> Iterator[tuple[str, str]]:
+    """The stars of a layout, each with the axis that it is on."""
+    if isinstance(found.layers, str):
+        yield found.layers, "layer"
+    for axis, chosen in zip(found.site.axes, found.indices, strict=True):
+        if isinstance(chosen, str):
+            yield chosen, axis
+
+
+def _alike(one: Tokens, other: Tokens) -> int:
+    """How many tokens two texts begin with in common; none where they are of two lengths."""
+    if len(one) != len(other):
+        return 0
+    differ = np.flatnonzero(np.array(one.ids) != np.array(other.ids))
+    return int(differ[0]) if len(differ) else len(one)
+
+
+def _varied(edits: Sequence[Operation], over: Mapping[str, Sequence[Any]]) -> tuple[Axis, ...]:
+    known = [f.name for edit in edits for f in edit.parameters()]
+    for name, values in over.items():
+        if name not in known:
+            have = listing(dict.fromkeys(known)) or "none"
+            raise SweepError(
+                f"over= names {name!r}, which is no parameter of {listing(edits)}. "
+                f"Parameters: {have}.{did_you_mean(name, known)}"
+            )
+        if isinstance(values, str) or not len(values):
+            raise SweepError(f"over={{{name!r}: …}} takes a list of values, at least one.")
+        labels = [coordinate(value) for value in values]
+        if len(set(labels)) < len(labels):
+            raise SweepError(f"over={{{name!r}: …}} holds a value twice: {listing(labels)}.")
+    return tuple(Axis(name, tuple(values)) for name, values in over.items())
+
+
+def coordinate(value: Any) -> str | float | int:
+    """How a value of ``over=`` stands on its axis: a number or a word as it is, others as text."""
+    own = plain(value)
+    return own if isinstance(own, str | int | float) else str(own)
+
+
+def plain(value: Any) -> Any:
+    """A value of ``over=`` as JSON has it: a number, a word, or lists of numbers for an array.
+
+    >>> plain(np.float64(0.5)), plain((1, 2))
+    (0.5, [1.0, 2.0])
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str | int | float):
+        return value
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        return (
+            np.asarray(array, dtype=np.float64).tolist()
+            if array.dtype.kind in "iuf"
+            else str(value)
+        )
+    except (TypeError, ValueError):  # rows of different lengths
+        return str(value)
+
+
+def _variants(
+    edits: Sequence[Operation], varied: Sequence[Axis]
+) -> Iterator[tuple[Operation, ...]]:
+    """The edits with every combination of the varied parameters."""
+    names = [axis.name for axis in varied]
+    for values in itertools.product(*(axis.values for axis in varied)):
+        parameters = dict(zip(names, values, strict=True))
+        yield tuple(edit.having(**parameters) for edit in edits)

@@ -1,0 +1,116 @@
+"""Units: a plan's cells cut into pieces of some seconds each.
+
+A unit is what is run, verified, stored, resumed and sent elsewhere. It depends on the question and
+the model's shape alone, not on the memory budget or the machine: prompts of one length whose clean
+runs are worth tracing together, or a part of the cells of a single prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from microtome.language.regions import Column
+from microtome.language.sites import Dimensions
+from microtome.plan.cells import Cells
+from microtome.plan.work import flops_of_block, flops_of_pass
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+WORK = 2e12
+"""Operations of a unit, about: some ten seconds on two CPU cores."""
+
+PASSES = 40
+"""Full forward passes that a unit is worth at least, so that verifying a cell or two is cheap."""
+
+OVERHEAD = 2e8
+"""Operations that could be done in the time that a cell takes besides its own."""
+
+TOKENS = 512
+"""Tokens of the prompts of a unit, about: more are not traced any faster together."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Some cells of some prompts of one length.
+
+    Attributes:
+        number: its own, from 0.
+        prompts: the plan's prompts, by number.
+        first, last: which of each prompt's own cells, the last not included.
+    """
+
+    number: int
+    prompts: tuple[int, ...]
+    first: int
+    last: int
+
+
+def cut(
+    cells: Cells, lengths: Sequence[int], dims: Dimensions, walks: bool, first: int = 0
+) -> tuple[Unit, ...]:
+    """The units of a plan: its cells in order, prompts of one length together; numbered on."""
+    work = _work(cells, lengths, dims, walks)
+    most = max(WORK, PASSES * flops_of_pass(dims, max(lengths)))
+    found: list[Unit] = []
+    for prompts, begin, end in _pieces(cells, lengths, work, most):
+        found.append(Unit(first + len(found), prompts, begin, end))
+    return tuple(found)
+
+
+def numbers_of(cells: Cells, unit: Unit) -> Column:
+    """The numbers of a unit's cells, in order."""
+    each = (cells.of_prompt(prompt)[unit.first : unit.last] for prompt in unit.prompts)
+    return np.concatenate([*each])
+
+
+def _work(cells: Cells, lengths: Sequence[int], dims: Dimensions, walks: bool) -> Array:
+    """Operations of each cell, ``[cell]``, its overhead among them."""
+    seen = np.array(lengths)[cells.prompt]
+    if not walks:
+        each = np.array([flops_of_pass(dims, length) for length in lengths])
+        return each[cells.prompt] + OVERHEAD
+    token = np.array([flops_of_block(dims, 1, length) for length in lengths])[cells.prompt]
+    own = np.maximum(seen - cells.position, 0)
+    work: Array = (dims.n_layers - cells.entry) * own * token + OVERHEAD
+    return work
+
+
+def _pieces(
+    cells: Cells, lengths: Sequence[int], work: Array, most: float
+) -> Iterator[tuple[tuple[int, ...], int, int]]:
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for length, group in groupby(by_length, key=lengths.__getitem__):
+        together: list[int] = []
+        done = 0.0
+        for prompt in group:
+            own = cells.of_prompt(prompt)
+            cost = float(work[own].sum())
+            full = done + cost > most or (len(together) + 1) * length > TOKENS
+            if together and full:
+                yield tuple(together), 0, _most_cells(cells, together)
+                together, done = [], 0.0
+            if cost > most:
+                yield from (((prompt,), a, b) for a, b in _parts(work[own], most))
+            else:
+                together.append(prompt)
+                done += cost
+        if together:
+            yield tuple(together), 0, _most_cells(cells, together)
+
+
+def _most_cells(cells: Cells, prompts: Sequence[int]) -> int:
+    return max(len(cells.of_prompt(prompt)) for prompt in prompts)
+
+
+def _parts(work: Array, most: float) -> Iterator[tuple[int, int]]:
+    """Where to cut a prompt's cells into parts of about equal work."""
+    until = np.cumsum(work)
+    pieces = int(np.ceil(until[-1] / most))
+    ends = np.searchsorted(until, until[-1] * np.arange(1, pieces) / pieces) + 1
+    edges = np.unique([0, *ends.tolist(), len(work)])
+    yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
