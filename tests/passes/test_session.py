@@ -265,8 +265,8 @@ def test_the_next_session_takes_off_what_a_dead_one_left(tiny):
     stay = session(tiny.hf, tiny.anatomy)
     dead = stay.__enter__()
     dead.hook([(tiny.hf.transformer.h[0], "output", lambda *_: 1 / 0)])
-    dead.is_open, dead.is_over = False, True  # as if it had been interrupted then
     dead._blocks.clear()
+    stay.__exit__(None, None, None)  # as if it had been interrupted there
     assert torch.equal(bare(tiny, ids_of(tiny)), clean)
     assert left_on(tiny.hf)
     with session(tiny.hf, tiny.anatomy):
@@ -275,10 +275,12 @@ def test_the_next_session_takes_off_what_a_dead_one_left(tiny):
 
 
 def test_one_whose_block_was_never_left_ends_when_nobody_has_it(tiny):
-    session(tiny.hf, tiny.anatomy).__enter__()
+    kept = session(tiny.hf, tiny.anatomy).__enter__()
+    kept.hook([(tiny.hf.transformer.h[0], "output", lambda *_: 1 / 0)])
     gc.collect()
-    assert not left_on(tiny.hf)
+    assert kept.is_over
     in_threads(lambda: map_of(tiny, *QUESTIONS[0]))
+    assert not left_on(tiny.hf)
 
 
 def test_nothing_stays_in_memory(tiny, monkeypatch):

@@ -67,18 +67,17 @@ class Session:
         hf: the model.
         anatomy: its anatomy.
         thread: the identifier of the thread that it is open in.
-        is_open: whether it is; what it put on the model acts only then.
-        is_over: whether it was, and is no more.
         prefix: what all modules of attention that are looked up call now; None: their own.
         shown: what single ones call, where there is no prefix.
         implementation: by name, what attention all modules look up now; None: their own.
     """
 
-    def __init__(self, hf: PreTrainedModel, anatomy: Anatomy) -> None:
+    def __init__(self, hf: PreTrainedModel, anatomy: Anatomy, stay: _Stay) -> None:
         self.hf, self.anatomy = hf, anatomy
         self.thread = threading.get_ident()
         self.call = threading.Lock()
-        self.is_open = self.is_over = False
+        self._stay = weakref.ref(stay)
+        self._began = self._ended = False
         self.prefix: Attend | None = None
         self.shown: dict[nn.Module, Attend] = {}
         self.implementation: str | None = None
@@ -89,6 +88,19 @@ class Session:
         return f"<Session on {type(self.hf).__name__}, {state}>"
 
     # ------------------------------------------------------------------------ as its guests see it
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or its ``with`` statement is gone.
+
+        An interrupt may come before the first line of that statement's ``__exit__``.
+        """
+        return self._ended or self._stay() is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is; what it put on the model acts only then."""
+        return self._began and not self.is_over
 
     @property
     def is_here(self) -> bool:
@@ -181,7 +193,7 @@ class Session:
                 forget_copies(module)
             self._blocks.append([])
             _opened.sessions.append(weakref.ref(self))
-            self.is_open = True
+            self._began = True
             AttentionInterface.register(OURS, attend)  # the same each time
             self._admit([*self._choosers(), *self._stateless()])
 
@@ -214,7 +226,7 @@ class Session:
         _undisturbed(together)
 
     def _close(self) -> None:
-        self.is_open, self.is_over = False, True  # from here on all that it put on is inert
+        self._ended = True  # from here on all that it put on is inert
         try:
             if self._blocks:
                 self._end(self._blocks[0])
@@ -240,7 +252,7 @@ class _Stay:
                 self._session = holder
                 holder._blocks.append(self._block)
                 return holder
-            self._session = new = Session(hf, anatomy)
+            self._session = new = Session(hf, anatomy, self)
             _turns.take(new)
             new._open()
         except BaseException:
@@ -254,10 +266,6 @@ class _Stay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._leave()
-
-    def __del__(self) -> None:
-        # An interrupt may come before the first line of `__exit__`, which then does not run.
         self._leave()
 
     def _leave(self) -> None:

@@ -21,10 +21,12 @@ class Holder(Protocol):
     """A session, as turns know it."""
 
     hf: nn.Module
-    is_over: bool
-    thread: int
     call: threading.Lock
     """Held until it is called up, by whoever had the turn before."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has no turn any more."""
 
 
 class Turns:
