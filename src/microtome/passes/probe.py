@@ -27,6 +27,7 @@ from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
 from microtome.model.placement import device_of
 from microtome.passes.hooks import Place, Visit, forward
+from microtome.passes.session import session
 
 TOKENS = 6
 """Length of the random prompt: enough for attention to have a choice."""
@@ -48,13 +49,8 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
         blocks = len(list(hf.get_submodule(anatomy.family.blocks).children()))
         _expect(blocks == anatomy.dims.n_layers, f"there are {blocks} blocks")
         _check_attention(anatomy)
-        clean = _activations(hf, anatomy, ids)
-        _check_shapes(anatomy, clean)
-        _check_untouched(hf, anatomy, ids, clean)
-        _check_relations(hf, anatomy, clean)
-        for site in anatomy.sites:
-            _check_edit(hf, anatomy, ids, site, clean)
-        _check_heads(hf, anatomy, ids)
+        with session(hf, anatomy):
+            _check_all(hf, anatomy, ids)
     except ProbeError:
         raise
     # What a wrong path or a wrong size leads to, in the model's code or in ours.
@@ -62,6 +58,16 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
         raise ProbeError(
             f"{type(hf).__name__} cannot be tapped as its family says: {error}"
         ) from error
+
+
+def _check_all(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
+    clean = _activations(hf, anatomy, ids)
+    _check_shapes(anatomy, clean)
+    _check_untouched(hf, anatomy, ids, clean)
+    _check_relations(hf, anatomy, clean)
+    for site in anatomy.sites:
+        _check_edit(hf, anatomy, ids, site, clean)
+    _check_heads(hf, anatomy, ids)
 
 
 def _activations(

@@ -45,6 +45,7 @@ from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
+from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.memory import Budget, Room
 from microtome.plan.plan import Plan
@@ -91,12 +92,13 @@ class Walk:
         """The same, with the whole logits of some cells kept."""
         into, question = Collector.of(self.plan, unit), self.plan.question
         places = [place for gauge in into.inside for place in gauge.places(question.dims)]
-        self.sources.hold_references()
-        for company in companies(self.plan, unit, self.budget):
-            own = [question.encoded[prompt] for prompt in company.prompts]
-            clean = self._trace(own, company.start, places)
-            watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
-            Stretch(self, company, clean, watch, into, witnesses).measure()
+        with session(self.model.hf, self.model.anatomy):
+            self.sources.hold_references()
+            for company in companies(self.plan, unit, self.budget):
+                own = [question.encoded[prompt] for prompt in company.prompts]
+                clean = self._trace(own, company.start, places)
+                watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
+                Stretch(self, company, clean, watch, into, witnesses).measure()
         return into
 
     def _trace(self, own: Sequence[Encoded], start: int, places: Sequence[Place]) -> Trace:
