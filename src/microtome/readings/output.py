@@ -93,7 +93,9 @@ def _top1(r: Prediction) -> Tensor:
 
 def _kl(r: Prediction) -> Tensor:
     clean, edited = r.clean.log_softmax(-1), r.logits.log_softmax(-1)
-    divergence: Tensor = (clean.exp() * (clean - edited)).sum(-1)
+    weight = clean.exp()
+    # Tokens that are impossible, by an output bias of minus infinity, weigh nothing.
+    divergence: Tensor = (weight * (clean - edited)).masked_fill(weight == 0, 0).sum(-1)
     return divergence.clamp(min=0)  # below 0 is rounding
 
 

@@ -114,7 +114,7 @@ def sweep(
     plan = plan_of(model, encoded, edits, over, references, engine, budget, gauges)
     rough = None if screen is None else screening.coarse(model, screen, asked[0], refine)
     again = 0 if rough is None else min(refine, len(plan.cells))
-    with ticker(len(plan.cells) + again, progress) as tick:
+    with ticker(len(plan.cells) + again, progress) as tick, provenance.held(model):
 
         def compute(by: Loaded, cells: Plan, witnesses: frozenset[int] = frozenset()) -> Measured:
             needs = sources_of(by, cells, encoded, references)
@@ -170,7 +170,7 @@ def budget_of(model: Loaded, memory: int | None = None) -> Budget:
     kind = model.device.type
     kind = kind if kind in TILES else "cuda"
     memory = DEFAULT_MEMORY if memory is None else memory
-    return Budget(memory, TILES[kind], model.dtype.itemsize, READING[kind])
+    return Budget(memory, TILES[kind], model.itemsize, READING[kind])
 
 
 def plan_of(
