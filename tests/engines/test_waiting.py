@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sweep.test_engine import CAT, EDITS, JOHN, PLACES, SWAPPED
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -26,7 +27,6 @@ from microtome.model.devices import onto
 from microtome.passes.trace import trace
 from microtome.readings.registry import readings
 from microtome.verbs.sweep import budget_of, measure, plan_of, sources_of
-from sweep.test_engine import CAT, EDITS, JOHN, PLACES, SWAPPED
 
 DEVICE = torch.device("meta")
 INSIDE = ("norm(L*.resid_post)", "std(L*.resid_post@*)", "cosine(L*.resid_mid@*, 1)")

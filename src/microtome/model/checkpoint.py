@@ -73,6 +73,12 @@ class Place:
             return None
         return None if found is None else Path(found)
 
+    def commit(self) -> str | None:
+        """The hub's commit that the files are of, which its cache has as a folder's name."""
+        path = None if Path(self.where).is_dir() else self.find("config.json", here=True)
+        found = None if path is None else re.search(r"snapshots/([0-9a-f]{40})/", path.as_posix())
+        return None if found is None else found[1]
+
 
 def look(
     name: str, place: Place, config: PretrainedConfig, variant: str | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -36,7 +35,10 @@ ADAPTER = "adapter_config.json"
 UNRECORDED = ("token", "proxies", "cache_dir", "offload_folder", "adapter_kwargs", "config")
 """Options of which no record is kept: secrets, places on this machine, what the model has."""
 
-_WRONG_FILE = (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError)
+_WRONG_FILE = (
+    *(OSError, ValueError, RuntimeError, TypeError, ImportError),
+    *(SafetensorError, StrictDataclassError),
+)
 """What Hugging Face raises for files that are missing, cut short or of another kind.
 
 And for packages that it would need to spread a model, or to unpack its weights.
@@ -58,12 +60,13 @@ def read(
         raise LoadError(
             "device= puts all weights in one place and device_map= spreads them: give one."
         )
-    place, kind = _device(device), _dtype(dtype)
+    target, kind = _device(device), _dtype(dtype)
     source = _source(where, revision, hf)
     config = _check_there(where, source)
     row = family_of(config, f"{where} holds")
     row = row.fits(row, config)
-    _check_weights(name, Place(where, source), row, config, hf)
+    place = Place(where, source)
+    _check_weights(name, place, row, config, hf)
     options = {
         "use_safetensors": True,
         **hf,
@@ -82,13 +85,13 @@ def read(
         raise LoadError(f"Cannot load {name!r}: {_first_line(error)} {_advice(where)}") from error
     check_complete(name, module, report, _advice(where))
     if "device_map" not in hf and getattr(module, "quantization_method", None) is None:
-        module = module.to(place)
+        module = module.to(target)
     module.eval()
     anatomy = Anatomy.of(module)
     check_tokenizer(name, own, anatomy.dims.d_vocab)
     asked = {"dtype": dtype, "device": device, "revision": revision, "tokenizer": tokenizer, **hf}
     origin = Origin("from files", plain_options(asked))
-    return Loaded(module, own, anatomy, name, commit(module) or revision, origin)
+    return Loaded(module, own, anatomy, name, place.commit() or commit(module) or revision, origin)
 
 
 def nano_directory() -> Path:
@@ -135,7 +138,7 @@ def _check_there(where: str, source: dict[str, Any]) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(where, **source)
     # The last is what some versions make of JSON that is no object.
-    except (OSError, ValueError, json.JSONDecodeError, TypeError) as error:
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         if Path(where).is_dir():
             raise LoadError(f"Cannot read {where}/config.json: {_first_line(error)}") from error
         raise LoadError(
