@@ -49,6 +49,7 @@ class Screening:
         return {
             "dtype": self.dtype,
             "refined": int(self.refined.sum()),
+            "verifiable": "the refined cells alone",
             "largest_difference": dict(self.off),
         }
 

@@ -208,7 +208,7 @@ def _document(
     adapted: tuple[Adapted, ...],
     texts: Texts,
 ) -> Document:
-    n = len(data.encoded)
+    n, model = len(data.encoded), provenance.of_model(data.model)
     method = [texts("method"), *(_adapted(one, texts) for one in adapted)]
     if data.several:
         method.append(texts("averaged", n=n))
@@ -221,11 +221,11 @@ def _document(
         method="\n\n".join(method),
         sections=sections,
         findings=judged,
-        snippets=again.snippets(study.name, data.parameters, texts),
+        snippets=again.snippets(study.name, data.parameters, texts, model),
         provenance={
             "study": study.name,
             "parameters": data.parameters.plain(),
-            "model": provenance.of_model(data.model),
+            "model": model,
             "engines": {name: one.provenance["engine"] for name, one in data.effects.items()},
             "cells": cells_of(data),
             **provenance.of_machine(),

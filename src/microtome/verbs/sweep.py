@@ -107,7 +107,7 @@ def sweep(
     rough = None if screen is None else screening.coarse(model, screen, question.asked[0], refine)
     sink = MemorySink()
     again = 0 if rough is None else min(refine, len(plan.cells))
-    with ticker(len(plan.cells) + again, progress) as tick:
+    with ticker(len(plan.cells) + again, progress) as tick, provenance.held(model):
         began = time.perf_counter()
         runs = Runs(memory, verify, seed, tick)
         exact = plan
@@ -234,7 +234,7 @@ def budget_of(model: Loaded, memory: int | None = None) -> Budget:
     kind = model.device.type
     kind = kind if kind in TILES else "cuda"
     memory = DEFAULT_MEMORY if memory is None else memory
-    return Budget(memory, TILES[kind], model.dtype.itemsize, READING[kind])
+    return Budget(memory, TILES[kind], model.itemsize, READING[kind])
 
 
 # -------------------------------------------------------------------------------------- progress

@@ -227,13 +227,13 @@ class Stretch:
     def _front(self, batch: Batch) -> _Front:
         """A batch that nothing was done to yet."""
         prompts, cells = batch.cells.shape
-        final = self.trace.final
+        stream, final = self.trace.inputs[0], self.trace.final  # of other types, it may be
         own = final.shape[1] - batch.position
         rows = [self.company.prompts.index(prompt) for prompt in batch.prompts]
         return _Front(
             batch=batch,
             rows=rows,
-            x=final.new_empty(prompts, cells, own, final.shape[2]),
+            x=stream.new_empty(prompts, cells, own, stream.shape[2]),
             proofs=torch.zeros(2, prompts, cells, dtype=torch.float64, device=final.device),
             seen=self.watch.unedited(rows, cells),
         )
