@@ -69,7 +69,7 @@ class ReportError(EffectsError):
     """Figures or a report that failed; the message says where what was computed is kept."""
 
 
-class Cancelled(MicrotomeError):
+class Cancelled(MicrotomeError):  # noqa: N818  (somebody asked for it: nothing is wrong)
     """A sweep that its observer cancelled; what was done is kept where results are written."""
 
 

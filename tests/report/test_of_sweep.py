@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import microtome as mt
-from microtome import cli
 from microtome.errors import EffectsError
+from microtome.frontends import cli
 from microtome.report import code, document_of_sweep, render, summary_of_sweep, write_folder
 
 BERLIN = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,19 +10,17 @@ import pandas as pd
 import transformers
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from microtome import Prompt, Prompts, load, studies
 from microtome.edits import Source
-from microtome.errors import MicrotomeError, OtherModelError, listing
+from microtome.errors import MicrotomeError, OtherModelError
 from microtome.frontends.experiment.options import asked, checkpoint, values_of
+from microtome.frontends.guard import guarded, writing_to
+from microtome.frontends.shown import absent, err, out, print_table, print_tokens
 from microtome.model.describe import described
 from microtome.passes.raw import ABOUT, returned, table_of
-from microtome.plan.plan import Plan
-from microtome.prompts.alignment import SAME, aligned
-from microtome.prompts.encoding import Encoded
 from microtome.readings.inside import INSIDE
 from microtome.readings.output import METRICS
 from microtome.readings.registry import about
@@ -39,9 +35,6 @@ app = typer.Typer(
 )
 study_app = typer.Typer(help="Published experiments, claim by claim.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
-
-out = Console()
-err = Console(stderr=True)
 
 ModelName = Annotated[
     str, typer.Argument(help="nano (embedded), a hub id such as gpt2, or a local directory.")
@@ -117,10 +110,10 @@ def run(
         for place in one.tokens.predicted:
             if one.tokens.masks:
                 out.print(f"[bold]For[/bold] {escape(one.tokens.mask)} at position {place}")
-            _print(result.top(top, prompt=number, position=place))
+            print_table(result.top(top, prompt=number, position=place))
     if result.receipts:
         out.print("\n[bold]Receipts[/bold]")
-        _print(pd.DataFrame([vars(receipt) for receipt in result.receipts]))
+        print_table(pd.DataFrame([vars(receipt) for receipt in result.receipts]))
 
 
 @app.command(
@@ -188,12 +181,13 @@ def sweep_command(
     )
     if experiment.out is None:
         raise MicrotomeError("Say where map and report go: -o DIR.")
-    effects = experiment.run()
+    with writing_to(experiment.out):
+        effects = experiment.run()
     out.print(repr(effects), highlight=False, markup=False)
     first = next((m for m in effects.metrics if about(m).unit != "token id"), None)
     if first is not None:
         out.print(f"\n[bold]Strongest effects on {escape(first)}[/bold]")
-        _print(effects.top(10, first).drop(columns="text"))
+        print_table(effects.top(10, first).drop(columns="text"))
     if effects.n_unchanged:
         out.print(
             f"\nIn {effects.n_unchanged:,} cells nothing changed: an effect of 0 says nothing."
@@ -246,13 +240,13 @@ def plan(
     made = experiment.plan(loaded)
     ways = {e.alignment for es in made.cells.edits for e in es if e.source is Source.DONOR}
     for one in encoded:
-        _print_tokens(one, sorted(ways))
+        print_tokens(one, sorted(ways))
     axes = " × ".join(f"{axis.name} {len(axis.values)}" for axis in made.axes)
     rows = {
         "edits": "; ".join(map(str, edits)),
         "axes": axes,
         "padding": "none: every prompt is run by itself, its positions counted from 0",
-        "cells": f"{len(made.cells):,}{_absent(made)}",
+        "cells": f"{len(made.cells):,}{absent(made)}",
         "operations": f"{made.cost.flops / 1e9:,.1f} GFLOP, those of {made.cost.passes:,.1f} "
         f"forward passes (cell by cell: {made.cost.reference_passes:,} passes)",
         "memory besides the weights": f"about {made.cost.bytes / 2**20:,.1f} MiB",
@@ -276,14 +270,14 @@ def sites(
     out.print(repr(loaded), highlight=False, markup=False)
     if raw:
         out.print(f"transformers {transformers.__version__}", highlight=False)
-        _print(table_of(returned(loaded)))
+        print_table(table_of(returned(loaded)))
         out.print(ABOUT, highlight=False, markup=False)
     else:
         table = Table(show_header=False, box=None)
         for name, value in described(loaded.anatomy, loaded.hf.config).items():
             table.add_row(f"[bold]{name}[/bold]", escape(value))
         out.print(table)
-        _print(loaded.sites().reset_index())
+        print_table(loaded.sites().reset_index())
 
 
 Language = Annotated[str, typer.Option("--lang", help="en or vi.")]
@@ -373,7 +367,8 @@ def study_run(
         return
     chosen = studies.named(name, config)
     folder = output or Path("results") / chosen
-    result = studies.run(chosen, model=model, out=folder, config=config, tell=_tell, **given)
+    with writing_to(folder):
+        result = studies.run(chosen, model=model, out=folder, config=config, tell=_tell, **given)
     table = Table("claim", "measured", "verdict", title=escape(result.document.title))
     say = texts_of(result.document.lang)
     for finding in result.findings:
@@ -397,7 +392,8 @@ def _study_all(
             "--model, and besides it only --lang and -o."
         )
     folder = output or Path("results")
-    done = studies.run_all(studies.STUDIES.values(), model, folder, lang, _tell)
+    with writing_to(folder):
+        done = studies.run_all(studies.STUDIES.values(), model, folder, lang, _tell)
     out.print(f"\nIndex: {folder / 'index.html'}", soft_wrap=True, markup=False)
     failed = [result for result in done.values() if isinstance(result, MicrotomeError)]
     if not all(isinstance(error, OtherModelError) for error in failed):
@@ -423,17 +419,10 @@ def _tell(line: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; exit with 2 and one readable message for bad input."""
+    """Run the command line; see `guard` for how it ends."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    try:
-        app()
-    except MicrotomeError as error:
-        err.print(f"[bold red]microtome:[/bold red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(2)
-
-
-# --------------------------------------------------------------------------------------- helpers
+    guarded(lambda: app(prog_name="microtome"))
 
 
 def _prompts(
@@ -467,50 +456,3 @@ def _given_prompts(
     if config is not None and not any((texts, file, target, contrast, donor)):
         return None
     return _prompts(texts, file, target, contrast, donor)
-
-
-def _print_tokens(encoded: Encoded, alignments: Sequence[str]) -> None:
-    """The prompt's tokens, and its donor's where one is used: below, or aligned token by token."""
-    out.print(f"[bold]prompt[/bold]  {escape(str(encoded.tokens))}")
-    added = [n for n, own in enumerate(encoded.tokens.added) if own]
-    if added:
-        out.print(f"        added by the tokenizer: {listing(added)}", highlight=False)
-    if alignments and encoded.donor is not None:
-        out.print(f"[bold]donor[/bold]   {escape(str(encoded.donor))}")
-        for by in alignments:
-            if by != SAME:
-                out.print(f"[bold]aligned by {by}[/bold]  (prompt = donor)")
-                shown = str(aligned(by, encoded.tokens, encoded.donor))
-                out.print(shown, markup=False, highlight=False, soft_wrap=True)
-
-
-def _absent(plan: Plan) -> str:
-    if not plan.absent:
-        return ""
-    return f" ({plan.absent:,} more do not exist: {plan.why_absent})"
-
-
-def _print(frame: pd.DataFrame) -> None:
-    table = Table()
-    columns = [[_shown(value) for value in frame[name]] for name in frame.columns]
-    for name, cells in zip(frame.columns, columns, strict=True):
-        # Headers and prose may take several lines; a token or a number must not be torn apart.
-        table.add_column(
-            str(name).replace("_", "\n", 1),
-            justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left",
-            no_wrap=max(map(len, cells), default=0) <= 24,
-        )
-    for row in zip(*columns, strict=True):
-        table.add_row(*map(escape, row))
-    out.print(table)
-
-
-def _shown(value: object) -> str:
-    """A value in a table; a text in quotes where its white space would be lost."""
-    if value is pd.NA:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, str) and (not value or value != value.strip()):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)

@@ -342,7 +342,7 @@ def _is_unfinished(path: Path) -> bool:
 def _results(out: Path) -> Iterator[str]:
     for folder, where in ((out, ""), (out / SEVERAL, f"{SEVERAL}/")):
         for path in folder.glob(f"*{ZARR}*"):
-            if path.name.endswith(PARTIAL) or is_result(path) and path.suffix == ZARR:
+            if path.name.endswith(PARTIAL) or (is_result(path) and path.suffix == ZARR):
                 yield where + path.name
 
 

@@ -41,10 +41,12 @@ def document_of_sweep(effects: Effects, run: Run) -> Document:
         title=f"{edits} on {effects.provenance['model']['name']}",
         question=f"What does {edits} do to {listing(spec['metrics'])}, cell by cell?",
         method="\n\n".join(_method(effects)),
-        sections=(
-            _clean_section(effects, run),
-            *_map_sections(effects),
-            *_token_sections(effects),
+        sections=_named_apart(
+            (
+                _clean_section(effects, run),
+                *(_map_section(effects, metric) for metric in with_delta(effects)),
+                *_token_sections(effects),
+            )
         ),
         snippets=tuple(_snippets(effects)),
         provenance=effects.provenance,

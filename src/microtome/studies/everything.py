@@ -13,6 +13,7 @@ from microtome.studies.study import Study
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
 
+
 def run_all(
     studies: Iterable[Study[Any]],
     model: str | Path | Model,
