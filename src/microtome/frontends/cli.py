@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pandas as pd
 import transformers
 import typer
-import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from microtome import Prompt, Prompts, load, studies
+from microtome import Prompt, Prompts, load
 from microtome.edits import Source
-from microtome.errors import MicrotomeError, OtherModelError
+from microtome.errors import MicrotomeError
+from microtome.frontends.arguments import (
+    Attention,
+    Config,
+    Contrast,
+    Device,
+    Donor,
+    Dtype,
+    EditTexts,
+    Engine,
+    Memory,
+    Metrics,
+    ModelName,
+    OptionalModel,
+    Over,
+    PromptFile,
+    PromptText,
+    ReferenceFile,
+    Revision,
+    Target,
+    examples,
+)
 from microtome.frontends.experiment.options import asked, checkpoint, values_of
 from microtome.frontends.guard import guarded, writing_to
-from microtome.frontends.shown import absent, err, out, print_table, print_tokens
+from microtome.frontends.shown import absent, out, print_table, print_tokens
+from microtome.frontends.study_commands import study_app
 from microtome.model.describe import described
 from microtome.passes.raw import ABOUT, returned, table_of
-from microtome.readings.inside import INSIDE
-from microtome.readings.output import METRICS
 from microtome.readings.registry import about
-from microtome.report import texts_of
 
 app = typer.Typer(
     help="Which part of a transformer causes this prediction?",
@@ -33,57 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-study_app = typer.Typer(help="Published experiments, claim by claim.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
-
-ModelName = Annotated[
-    str, typer.Argument(help="nano (embedded), a hub id such as gpt2, or a local directory.")
-]
-METRIC_HELP = (
-    f"One of {', '.join(METRICS)}; or inside the model {', '.join(INSIDE)}, such as "
-    "'std(L*.resid_post)'."
-)
-PromptText = Annotated[list[str], typer.Option("--prompt", "-p", help="What the model reads.")]
-EditTexts = Annotated[
-    list[str],
-    typer.Option("--edit", "-e", help="Such as 'zero L5.z.h3'; given twice, both apply together."),
-]
-OptionalModel = Annotated[
-    str | None,
-    typer.Argument(help="nano (embedded), a hub id such as gpt2, or a local directory."),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(help="A YAML file with the same fields; an option goes before its field."),
-]
-Over = Annotated[
-    list[str],
-    typer.Option(help="Values for a parameter of the edits: factor=0.1,0.6,10 makes an axis."),
-]
-Metrics = Annotated[
-    list[str], typer.Option("-m", "--metric", help=f"{METRIC_HELP} prob unless given.")
-]
-ReferenceFile = Annotated[
-    Path | None,
-    typer.Option(help='A .jsonl or .csv file of prompts that mean(over="prompts") averages.'),
-]
-Memory = Annotated[str | None, typer.Option(help="For the walk's batches: 2GiB, 500MB, bytes.")]
-Dtype = Annotated[str | None, typer.Option(help="Of the weights: float32, float64, bfloat16.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
-Device = Annotated[str | None, typer.Option(help="Where to put the weights: cpu, cuda:0.")]
-Attention = Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager.")]
-Engine = Annotated[str | None, typer.Option(help="auto, walk or reference.")]
-Target = Annotated[str | None, typer.Option(help="Token to be predicted, space and all.")]
-Contrast = Annotated[str | None, typer.Option(help="Token to compare the target with.")]
-Donor = Annotated[str | None, typer.Option(help="Text whose activations 'patch' takes.")]
-PromptFile = Annotated[
-    Path | None, typer.Option("--prompts", help="A .jsonl or .csv file of prompts.")
-]
-
-
-def examples(*lines: str) -> str:
-    """The end of a command's help."""
-    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"[cyan]{escape(x)}[/cyan]" for x in lines)
 
 
 @app.command(
@@ -278,144 +245,6 @@ def sites(
             table.add_row(f"[bold]{name}[/bold]", escape(value))
         out.print(table)
         print_table(loaded.sites().reset_index())
-
-
-Language = Annotated[str, typer.Option("--lang", help="en or vi.")]
-
-
-@study_app.command("list")
-def study_list(lang: Language = "en") -> None:
-    """The studies: question, default model, cells there, and what they will take."""
-    table = Table("study", "question", "default model", "cells", "predicted cost")
-    for study in studies.STUDIES.values():
-        cost = studies.predict(study)
-        table.add_row(
-            study.name,
-            escape(study.texts(lang)("question")),
-            study.published.model,
-            f"{cost.cells:,}",
-            f"{cost.flops / 1e9:,.0f} GFLOP: {cost.passes:,.0f} forward passes, and "
-            f"{cost.reference_passes:,} cell by cell",
-        )
-    out.print(table)
-    out.print("Parameters of one:  microtome study show NAME", markup=False)
-
-
-@study_app.command("show", epilog=examples("microtome study show hidden-scaling"))
-def study_show(
-    name: Annotated[str, typer.Argument(help="See 'microtome study list'.")],
-    lang: Language = "en",
-) -> None:
-    """What a study asks, how, with which parameters, and its claims."""
-    study = studies.find(name)
-    texts = study.texts(lang)
-    out.print(f"[bold]{escape(texts('title'))}[/bold]\n")
-    out.print(texts("question"), markup=False)
-    out.print(f"\n{texts('method')}\n", markup=False)
-    table = Table("parameter", "as published", "what it is")
-    for parameter, value in study.published.plain().items():
-        table.add_row(parameter, escape(repr(value)), escape(texts(f"parameters.{parameter}")))
-    out.print(table)
-    claims = Table("claim", "rule")
-    for claim in study.claims:
-        key = f"claims.{claim.name}"
-        claims.add_row(escape(texts(f"{key}.text")), escape(texts(f"{key}.rule")))
-    out.print(claims)
-
-
-@study_app.command(
-    "run",
-    epilog=examples(
-        "microtome study run head-ablation --model nano -o out/head-ablation",
-        "microtome study run hidden-scaling --model nano --set layer=1 --set factor=0.5",
-        "microtome study run ioi-levels --prompts prompts.jsonl --lang vi",
-        "microtome study run --config study.yaml",
-        "microtome study run --all --model nano -o results",
-    ),
-)
-def study_run(
-    name: Annotated[str | None, typer.Argument(help="See 'microtome study list'.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="nano, a hub id or a directory; default: as published.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder; results/NAME unless given.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Another text.")] = None,
-    target: Target = None,
-    contrast: Contrast = None,
-    donor: Donor = None,
-    prompts: PromptFile = None,
-    own: Annotated[
-        list[str],
-        typer.Option("--set", help="A parameter of the study's own, NAME=VALUE in YAML."),
-    ] = [],  # noqa: B006
-    config: Annotated[
-        Path | None, typer.Option(help="A YAML file with the same fields; options go before it.")
-    ] = None,
-    lang: Annotated[str | None, typer.Option(help="The report's language, en or vi.")] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every study, and an index page in the folder.")
-    ] = False,
-) -> None:
-    """Run a published experiment: sweeps, figures, claims with their measured values, a report."""
-    fields = {"prompt": prompt, "target": target, "contrast": contrast, "donor": donor}
-    fields |= {"prompts": None if prompts is None else str(prompts), "lang": lang, **_own(own)}
-    given = {field: value for field, value in fields.items() if value is not None}
-    if everything:
-        _study_all(name, config, given, model, output)
-        return
-    chosen = studies.named(name, config)
-    folder = output or Path("results") / chosen
-    with writing_to(folder):
-        result = studies.run(chosen, model=model, out=folder, config=config, tell=_tell, **given)
-    table = Table("claim", "measured", "verdict", title=escape(result.document.title))
-    say = texts_of(result.document.lang)
-    for finding in result.findings:
-        verdict = say(f"verdicts.{finding.verdict}")
-        table.add_row(*map(escape, (finding.claim, finding.measured, verdict)))
-    out.print(table)
-    out.print(f"\nReport: {folder / 'report.html'}", soft_wrap=True, markup=False)
-
-
-def _study_all(
-    name: str | None,
-    config: Path | None,
-    given: dict[str, Any],
-    model: str | None,
-    output: Path | None,
-) -> None:
-    lang = given.pop("lang", "en")
-    if name is not None or config is not None or given or model is None:
-        raise MicrotomeError(
-            "--all runs every study with its own published parameters, on one model: give "
-            "--model, and besides it only --lang and -o."
-        )
-    folder = output or Path("results")
-    with writing_to(folder):
-        done = studies.run_all(studies.STUDIES.values(), model, folder, lang, _tell)
-    out.print(f"\nIndex: {folder / 'index.html'}", soft_wrap=True, markup=False)
-    failed = [result for result in done.values() if isinstance(result, MicrotomeError)]
-    if not all(isinstance(error, OtherModelError) for error in failed):
-        sys.exit(2)
-
-
-def _own(given: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE``, each value as YAML reads it."""
-    fields: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise MicrotomeError(f"--set takes NAME=VALUE, such as factor=0.6, not {text!r}.")
-        try:
-            fields[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise MicrotomeError(f"--set {text}: the value is not YAML ({error}).") from None
-    return fields
-
-
-def _tell(line: str) -> None:
-    err.print(line, style="dim", markup=False, highlight=False)
 
 
 def main() -> None:
