@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shlex
 import signal
 import sys
@@ -63,16 +64,17 @@ def guarded(run: Callable[[], object]) -> None:
     except KeyboardInterrupt as stop:
         _leave_stopped(stop, signal.SIGINT)
     except MicrotomeError as error:
-        _leave(str(error), REFUSED)
+        _leave(_readable(str(error)), REFUSED)
     except BrokenPipeError:
         _leave_quietly()
     except OSError as error:
         _raise_if_asked()
         where = f" {error.filename}:" if error.filename else ""
-        _leave(f"Cannot go on:{where} {error.strerror or error}.{_hint()}", UNFORESEEN)
+        said = _readable(f"Cannot go on:{where} {error.strerror or error}.")
+        _leave(f"{said}{_hint()}", UNFORESEEN)
     except Exception as error:
         _raise_if_asked()
-        said = " ".join(str(error).split())[:500]
+        said = " ".join(_readable(str(error)).split())
         _leave(f"Unexpected {type(error).__name__}: {said}.{_hint()}", UNFORESEEN)
 
 
@@ -142,6 +144,11 @@ def _leave_quietly() -> None:
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(UNFORESEEN)
+
+
+def _readable(message: str) -> str:
+    """A message with the middle of what was given left out where that is pages long."""
+    return re.sub(r"\S{400,}", lambda long: f"{long[0][:150]}…{long[0][-50:]}", message)
 
 
 def _raise_if_asked() -> None:

@@ -148,7 +148,7 @@ def _own(given: list[str]) -> dict[str, Any]:
             raise MicrotomeError(f"--set takes NAME=VALUE, such as factor=0.6, not {text!r}.")
         try:
             fields[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise MicrotomeError(f"--set {text}: the value is not YAML ({error}).") from None
     return fields
 
