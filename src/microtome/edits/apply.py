@@ -73,5 +73,7 @@ def _imported(path: str) -> Callable[[Tensor], Tensor]:
     try:
         found: Callable[[Tensor], Tensor] = pkgutil.resolve_name(path)
     except Exception as error:  # the module is the user's, and may raise anything
-        raise EditError(f"apply cannot import {path!r}: {error or type(error).__name__}.") from error
+        raise EditError(
+            f"apply cannot import {path!r}: {error or type(error).__name__}."
+        ) from error
     return found

@@ -37,6 +37,8 @@ SUMMARY, REPORT, FIGURES, INDEX = "summary.json", "report.html", "figures", "ind
 ONE, SEVERAL, ZARR = "effects.zarr", "effects", ".zarr"
 PARTIAL = ".partial"
 """End of the name of a sweep's units that are not a whole result yet."""
+LONGEST_NAME = 255
+"""Bytes of a file's name, on all file systems in use."""
 SUFFIXES = (".html", ".png")
 MARK = "microtome_folder"
 """Key of a summary by which a folder is known to be one of ours; its value is the format."""
@@ -296,8 +298,9 @@ def _path(out: str | Path) -> Path:
         named = os.fsencode(out)
     except UnicodeEncodeError:
         named = b"\0"
-    if not named or b"\0" in named:
-        raise EffectsError(f"{str(out)!r} cannot name a folder on this machine.")
+    longest = max(map(len, named.split(os.fsencode(os.sep))))
+    if b"\0" in named or longest > LONGEST_NAME:
+        raise EffectsError(f"{str(out)[:80]!r} cannot name a folder on this machine.")
     return Path(out)
 
 
