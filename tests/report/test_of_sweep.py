@@ -388,3 +388,12 @@ def test_a_summary_cannot_point_outside_its_folder(heads, document, tmp_path):
     write_folder(out, heads, document, {})
     assert kept.is_dir()
     assert (tmp_path / "precious.png").is_file()
+
+
+def test_metrics_whose_names_make_one_file_name_have_a_picture_each(tiny):
+    prompt = mt.Prompt(BERLIN.text, target=" Germany", roles={"chủ": 0, "vị": 1})
+    metrics = ["loss@2", "loss@-2", "loss@chủ", "loss@vị"]
+    effects = mt.sweep(tiny, prompt, "zero L*.z.h*", metrics=metrics, progress=False)
+    names = [picture.name for picture in document_of_sweep(effects, tiny.run(prompt)).pictures]
+    assert len(set(names)) == len(metrics)
+    assert names[:2] == ["loss-2-layer-head", "loss-2-layer-head-2"]

@@ -104,7 +104,7 @@ def named(name: str | None, config: str | Path | None) -> str:
         raise StudyError(f"Name a study: {listing(STUDIES)}.")
     if name is not None and in_file not in (None, name):
         raise StudyError(f"{config} is for {in_file!r}, and {name!r} was asked for.")
-    return name or str(in_file)
+    return str(in_file) if name is None else name
 
 
 __all__ = ["STUDIES", "Predicted", "Result", "Study", "find", "named", "predict", "run", "run_all"]

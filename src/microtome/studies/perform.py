@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from microtome.errors import OtherModelError, StudyError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
 from microtome.prompts.tokens import MASKS
-from microtome.report import Document, Finding, TokenRow, write_folder
+from microtome.report import Document, Finding, Folder, TokenRow, check_folder
 from microtome.results import provenance
 from microtome.results.effects import Effects
 from microtome.studies import again, findings
@@ -31,6 +32,14 @@ SHOWN_PROMPTS = 3
 
 Tell = Callable[[str], None]
 """Takes a line about how far a study is."""
+
+
+Keep = Callable[[Effects, str], object]
+"""Takes a sweep's result with its name, as soon as it is there."""
+
+
+def keep_nowhere(effects: Effects, name: str) -> None:
+    """Keeps nothing."""
 
 
 def silent(line: str) -> None:
@@ -72,32 +81,36 @@ def perform(
 ) -> Result:
     """Run a study; see `microtome.studies.run`."""
     asked = study.parameters.of(study.name, _given(given, model))
+    if out is not None:
+        check_folder(out)
     loaded = model if isinstance(model, Model) else load(asked.model)
     check_kind(study, loaded)
     published = CHECKPOINTS[study.published.model]
     parameters, adapted = asked.fit(study.name, loaded.name, loaded.anatomy.dims, published)
+    folder = None if out is None else Folder(out, study.sweeps(parameters))
     texts = study.texts(parameters.lang)
     began = time.perf_counter()
-    data = collect(study, loaded, parameters, tell)
-    measured = findings.measure(study.claims, data)
-    comparable = study.comparable(loaded, parameters)
-    judged = findings.judge(study.claims, measured, comparable, texts)
-    document = _document(study, data, judged, measured, adapted, texts)
-    seconds = time.perf_counter() - began
-    summary = {
-        "study": study.name,
-        "model": provenance.of_model(loaded),
-        "parameters": parameters.plain(),
-        "prompts": [one.prompt.as_dict() for one in data.encoded],
-        "cells": cells_of(data),
-        "seconds": round(seconds, 3),
-        **study.numbers(data),
-        "claims": findings.numbers(measured),
-        **provenance.of_machine(),
-    }
-    if out is not None:
+    data = collect(study, loaded, parameters, tell, keep_nowhere if folder is None else folder.keep)
+    with contextlib.nullcontext() if folder is None else folder.keeping("The report"):
+        measured = findings.measure(study.claims, data)
+        comparable = study.comparable(loaded, parameters)
+        judged = findings.judge(study.claims, measured, comparable, texts)
+        document = _document(study, data, judged, measured, adapted, texts)
+        seconds = time.perf_counter() - began
+        summary = {
+            "study": study.name,
+            "model": provenance.of_model(loaded),
+            "parameters": parameters.plain(),
+            "prompts": [one.prompt.as_dict() for one in data.encoded],
+            "cells": cells_of(data),
+            "seconds": round(seconds, 3),
+            **study.numbers(data),
+            "claims": findings.numbers(measured),
+            **provenance.of_machine(),
+        }
+    if folder is not None:
         tell(f"{study.name}: figures and report")
-        write_folder(Path(out), data.effects, document, summary)
+        folder.finish(document, summary)
     return Result(study, data, judged, document, summary, seconds)
 
 
@@ -156,8 +169,14 @@ def _given(given: Mapping[str, Any], model: str | Path | Model | None) -> dict[s
     return {**given, "model": model.name if isinstance(model, Model) else str(model)}
 
 
-def collect(study: Study[Any], model: Model, parameters: Parameters, tell: Tell) -> Data[Any]:
-    """Run a study's sweeps and look at what no sweep measures.
+def collect(
+    study: Study[Any],
+    model: Model,
+    parameters: Parameters,
+    tell: Tell,
+    keep: Keep = keep_nowhere,
+) -> Data[Any]:
+    """Run a study's sweeps, keep each as it is done, and look at what no sweep measures.
 
     Raises:
         StudyError, PromptError, MetricError: a prompt does not fit the model or the study.
@@ -170,6 +189,7 @@ def collect(study: Study[Any], model: Model, parameters: Parameters, tell: Tell)
     for name, asked in study.sweeps(parameters).items():
         tell(f"{study.name}: sweep {name}")
         effects[name] = sweep(model, prompts, asked.edits, metrics=asked.metrics, over=asked.over)
+        keep(effects[name], name)
     seen = []
     for number, prompt in enumerate(prompts):
         tell(f"{study.name}: prompt {number + 1} of {len(prompts)}, what no sweep measures")

@@ -20,7 +20,7 @@ from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import plain
 from microtome.prompts.prompts import Prompts
 from microtome.readings.registry import readings
-from microtome.report import document_of_sweep, summary_of_sweep, write_folder
+from microtome.report import Folder, document_of_sweep, summary_of_sweep
 from microtome.report.of_sweep import MOST_PROMPTS
 from microtome.results.effects import Effects
 from microtome.sheets import Sheet, dump
@@ -254,7 +254,10 @@ class Experiment(Root):
 
         Raises:
             MicrotomeError: as `load` and `sweep` do.
+            EffectsError: ``out`` cannot be written to: found before anything runs.
+            ReportError: figures or report failed; the effects are in ``out``.
         """
+        folder = None if self.out is None else Folder(self.out)
         model = model or self.load()
         prompts = self.prompts_for(model)
         effects = sweep(
@@ -272,9 +275,12 @@ class Experiment(Root):
             progress=progress,
             reference=self.reference_for(model),
         )
-        if self.out is not None:
-            document = document_of_sweep(effects, model.run(prompts[:MOST_PROMPTS]))
-            write_folder(self.out, effects, document, summary_of_sweep(effects))
+        if folder is not None:
+            folder.keep(effects)
+            folder.finish(
+                lambda: document_of_sweep(effects, model.run(prompts[:MOST_PROMPTS])),
+                summary_of_sweep(effects),
+            )
         return effects
 
 
