@@ -1,0 +1,45 @@
+"""A small result with everything that a stored one can have, and blocks with known numbers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import xarray as xr
+
+from microtome.results.effects import Effects
+
+WORD = 'prob(contrast)@"Sam/Sally"'
+"""A metric whose name no file system takes as it is."""
+
+
+def sample(seed: int = 0) -> Effects:
+    """Absent cells, texts, token ids, a parameter, capitals, and a metric that is NaN everywhere."""
+    dims, shape = ("prompt", "layer", "factor"), (2, 3, 2)
+    generator = np.random.default_rng(seed)
+    values = {name: generator.random(shape) for name in ("prob", "loss@-2", "loss@2", WORD)}
+    for array in values.values():
+        array[1, 2] = np.nan
+    values["kl"] = np.full(shape, np.nan)
+    values["std(L*.resid_post)"] = generator.random((*shape, 3))
+    variables = {}
+    for name, array in values.items():
+        inner = ("at_layer",) if array.ndim > 3 else ()
+        variables[name] = ((*dims, *inner), array, {"unit": "probability"})
+        variables[f"clean_{name}"] = (("prompt", *inner), array[:, 0, 0])
+    variables["top1"] = (dims, np.zeros(shape, dtype=np.int64), {"unit": "token id"})
+    variables["clean_top1"] = ("prompt", np.array([3, 4]))
+    variables["top1_token"] = (dims, np.full(shape, "ü", dtype=object))
+    variables["clean_top1_token"] = ("prompt", np.array(["", "東京"], dtype=object))
+    variables["values_changed"] = (dims, np.where(np.isnan(values["prob"]), np.nan, 8.0))
+    variables["change_norm"] = (dims, np.where(np.isnan(values["prob"]), np.nan, 1.0))
+    coordinates = {
+        "prompt": [0, 1],
+        "layer": [0, 1, 2],
+        "factor": [0.5, 1.0],
+        "at_layer": [0, 1, 2],
+        "text": ("prompt", np.array(["Berlin", "Đà Nẵng"], dtype=object)),
+    }
+    record = {"seed": seed, "spec": {"metrics": ["prob"]}}
+    provenance = json.dumps(record, ensure_ascii=False)
+    return Effects(xr.Dataset(variables, coordinates).assign_attrs(provenance=provenance))
