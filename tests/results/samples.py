@@ -14,7 +14,7 @@ WORD = 'prob(contrast)@"Sam/Sally"'
 
 
 def sample(seed: int = 0) -> Effects:
-    """Absent cells, texts, token ids, a parameter, capitals, and a metric that is NaN everywhere."""
+    """Absent cells, texts, token ids, a parameter, capitals, a metric that is NaN everywhere."""
     dims, shape = ("prompt", "layer", "factor"), (2, 3, 2)
     generator = np.random.default_rng(seed)
     values = {name: generator.random(shape) for name in ("prob", "loss@-2", "loss@2", WORD)}
