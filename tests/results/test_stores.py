@@ -1,4 +1,4 @@
-"""A saved result: every byte of it proved, nothing run that it asks for, nothing of others touched."""
+"""A saved result: every byte proved, nothing run that it asks for, nothing of others touched."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_every_byte_of_the_list_counts():
     assert Checksums.read(written) == Checksums({"a": "b"}, {"seed": 0})
     for at in range(len(written)):
         for wrong in (written[:at] + b" " + written[at:], written[:at] + written[at + 1 :]):
-            with pytest.raises(EffectsError, match="checksums.json is damaged"):
+            with pytest.raises(EffectsError, match=r"checksums\.json is damaged"):
                 Checksums.read(wrong)
 
 
