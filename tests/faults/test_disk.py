@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,16 +21,17 @@ from microtome.results.sinks import StoreSink
 from results.samples import QUESTION, UNITS, bare, bits, block, sample
 
 WRITER = """
-import sys
-sys.path[:0] = {folders!r}
+import pathlib, pickle, sys, types
+whole = types.ModuleType("microtome")  # without what its names stand for: torch takes seconds
+whole.__path__ = [{package!r}]
+sys.modules["microtome"] = whole
 from microtome.results.sinks import StoreSink
-from results.samples import QUESTION, UNITS, block
-sink = StoreSink({path!r}, QUESTION, UNITS)
-sink.take(block(0))
+block, question, units = pickle.loads(pathlib.Path({given!r}).read_bytes())
+sink = StoreSink({path!r}, question, units)
+sink.take(block)
 print("ready", flush=True)
 sys.stdin.read()
 """
-
 
 WRITE = {
     "save": lambda path: bare().save(path),
@@ -39,8 +41,10 @@ WRITE = {
 
 def test_two_processes_in_one_place_the_second_is_refused_and_a_kill_frees_it(tmp_path):
     path = tmp_path / "e.zarr"
-    folders = [str(Path(mt.__file__).parents[1]), str(Path(__file__).parents[1])]
-    program = WRITER.format(folders=folders, path=str(path))
+    given = tmp_path / "given"
+    given.write_bytes(pickle.dumps((block(0), QUESTION, UNITS)))
+    package = str(Path(mt.__file__).parent)
+    program = WRITER.format(package=package, given=str(given), path=str(path))
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as first:
@@ -71,11 +75,13 @@ def test_whoever_reads_meanwhile_has_the_older_or_the_newer_and_never_a_mixture(
     writer = threading.Thread(target=write)
     writer.start()
     reads = 0
-    while not stop.is_set() or not reads:
-        opened = mt.open_effects(path)
-        assert opened.data.identical(bare(opened.provenance["seed"]).data)
-        reads += 1
-    writer.join()
+    try:
+        while not stop.is_set() or not reads:
+            opened = mt.open_effects(path)
+            assert opened.data.identical(bare(opened.provenance["seed"]).data)
+            reads += 1
+    finally:
+        writer.join()
     assert errors == []
 
 

@@ -118,6 +118,24 @@ def test_nothing_complete_is_lost_at_any_step_and_the_next_run_is_not_refused(tm
     assert len(found) == 2
 
 
+def test_a_kill_between_the_two_renames_and_another_at_any_step_of_clearing_up(tmp_path):
+    older = bare(OLD).save(tmp_path / "older.zarr")
+    shutil.copytree(older, tmp_path / "counted.zarr")
+    with watched() as steps:
+        save(tmp_path / "counted.zarr")
+    between = steps.index(("rename", "new"))
+    for step in range(len(steps)):
+        path = tmp_path / f"{step}.zarr"
+        shutil.copytree(older, path)
+        with pytest.raises(Killed), killed_at(between):
+            save(path)
+        assert not path.exists()
+        assert seed_of(path) == NEW
+        with contextlib.suppress(Killed), killed_at(step):
+            save(path)
+        assert seed_of(path) == NEW
+
+
 def error_of(run: Callable[[Path], None], path: Path, way: str, step: int) -> str:
     """What comes of a fault at a step; nothing, where it is hidden from the caller."""
     try:

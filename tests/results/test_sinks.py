@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 import zipfile
@@ -240,7 +239,6 @@ def test_the_second_writer_is_refused_and_told_of_the_first(tmp_path):
 def test_a_sink_that_nobody_has_any_more_holds_nothing(tmp_path):
     sink = sweep(tmp_path / "e.zarr", units=[0])
     del sink
-    gc.collect()
     StoreSink(tmp_path / "e.zarr", QUESTION, UNITS).close()
 
 
