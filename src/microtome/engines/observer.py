@@ -49,6 +49,9 @@ class Observer:
     def note(self, text: str) -> None:
         """Something that a reader should know of."""
 
+    def finishing(self) -> None:
+        """All is computed, and the result is about to be put in its place."""
+
     def finished(self) -> None:
         """Nothing more comes, whether all is done or not."""
 
@@ -56,6 +59,42 @@ class Observer:
     def cancelled(self) -> bool:
         """Whether to stop. Asked between batches; whole units are kept."""
         return False
+
+
+class Relay(Observer):
+    """Tells another observer all that it is told; for those who want to do something besides."""
+
+    def __init__(self, to: Observer) -> None:
+        self._to = to
+
+    def planned(self, cells: int, units: int) -> None:
+        """As told."""
+        self._to.planned(cells, units)
+
+    def advanced(self, cells: float) -> None:
+        """As told."""
+        self._to.advanced(cells)
+
+    def unit_done(self, number: int, of: int) -> None:
+        """As told."""
+        self._to.unit_done(number, of)
+
+    def note(self, text: str) -> None:
+        """As told."""
+        self._to.note(text)
+
+    def finishing(self) -> None:
+        """As told."""
+        self._to.finishing()
+
+    def finished(self) -> None:
+        """As told."""
+        self._to.finished()
+
+    @property
+    def cancelled(self) -> bool:
+        """As the other wants."""
+        return self._to.cancelled
 
 
 class Silent(Observer):

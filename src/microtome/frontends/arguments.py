@@ -55,6 +55,10 @@ PromptFile = Annotated[
     Path | None, typer.Option("--prompts", help="A .jsonl or .csv file of prompts.")
 ]
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a result of another question in the folder.")
+]
+
 
 def examples(*lines: str) -> str:
     """The end of a command's help."""

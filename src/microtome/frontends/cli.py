@@ -28,6 +28,7 @@ from microtome.frontends.arguments import (
     ModelName,
     OptionalModel,
     Over,
+    Overwrite,
     PromptFile,
     PromptText,
     ReferenceFile,
@@ -126,6 +127,7 @@ def sweep_command(
     device: Device = None,
     attention: Attention = None,
     config: Config = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Every cell that the stars of an address span: a map, figures and a report."""
     experiment = asked(
@@ -149,7 +151,7 @@ def sweep_command(
     if experiment.out is None:
         raise MicrotomeError("Say where map and report go: -o DIR.")
     with writing_to(experiment.out):
-        effects = experiment.run()
+        effects = experiment.run(overwrite=overwrite)
     out.print(repr(effects), highlight=False, markup=False)
     first = next((m for m in effects.metrics if about(m).unit != "token id"), None)
     if first is not None:

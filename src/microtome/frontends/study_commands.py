@@ -12,7 +12,14 @@ from rich.table import Table
 
 from microtome import studies
 from microtome.errors import MicrotomeError, OtherModelError
-from microtome.frontends.arguments import Contrast, Donor, PromptFile, Target, examples
+from microtome.frontends.arguments import (
+    Contrast,
+    Donor,
+    Overwrite,
+    PromptFile,
+    Target,
+    examples,
+)
 from microtome.frontends.guard import writing_to
 from microtome.frontends.shown import err, out
 from microtome.report import texts_of
@@ -96,18 +103,21 @@ def study_run(
     everything: Annotated[
         bool, typer.Option("--all", help="Every study, and an index page in the folder.")
     ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Run a published experiment: sweeps, figures, claims with their measured values, a report."""
     fields = {"prompt": prompt, "target": target, "contrast": contrast, "donor": donor}
     fields |= {"prompts": None if prompts is None else str(prompts), "lang": lang, **_own(own)}
     given = {field: value for field, value in fields.items() if value is not None}
     if everything:
-        _study_all(name, config, given, model, output)
+        _study_all(name, config, given, model, output, overwrite)
         return
     chosen = studies.named(name, config)
     folder = output or Path("results") / chosen
     with writing_to(folder):
-        result = studies.run(chosen, model=model, out=folder, config=config, tell=_tell, **given)
+        result = studies.run(
+            chosen, model, folder, config=config, tell=_tell, overwrite=overwrite, **given
+        )
     table = Table("claim", "measured", "verdict", title=escape(result.document.title))
     say = texts_of(result.document.lang)
     for finding in result.findings:
@@ -123,6 +133,7 @@ def _study_all(
     given: dict[str, Any],
     model: str | None,
     output: Path | None,
+    overwrite: bool,
 ) -> None:
     lang = given.pop("lang", "en")
     if name is not None or config is not None or given or model is None:
@@ -132,7 +143,7 @@ def _study_all(
         )
     folder = output or Path("results")
     with writing_to(folder):
-        done = studies.run_all(studies.STUDIES.values(), model, folder, lang, _tell)
+        done = studies.run_all(studies.STUDIES.values(), model, folder, lang, _tell, overwrite)
     out.print(f"\nIndex: {folder / 'index.html'}", soft_wrap=True, markup=False)
     failed = [result for result in done.values() if isinstance(result, MicrotomeError)]
     if not all(isinstance(error, OtherModelError) for error in failed):

@@ -14,6 +14,7 @@ from microtome.report.document import (
     verdict_counts,
 )
 from microtome.report.folder import (
+    Beginning,
     Folder,
     check_folder,
     check_index,
@@ -26,6 +27,7 @@ from microtome.report.of_sweep import document_of_sweep, summary_of_sweep
 
 __all__ = [
     "VERDICTS",
+    "Beginning",
     "Card",
     "Document",
     "Finding",

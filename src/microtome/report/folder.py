@@ -26,17 +26,19 @@ from typing import Any
 import numpy as np
 
 from microtome import figures
+from microtome.engines.observer import Observer, Relay
 from microtome.errors import EffectsError, ReportError, listing
-from microtome.report import disk
 from microtome.report.document import Document, Index
 from microtome.report.html import render, render_index
 from microtome.report.names import distinct, is_legal
+from microtome.results import disk, stores
 from microtome.results.effects import Effects
+from microtome.results.stores import PARTIAL
 
 SUMMARY, REPORT, FIGURES, INDEX = "summary.json", "report.html", "figures", "index.html"
 ONE, SEVERAL, ZARR = "effects.zarr", "effects", ".zarr"
-PARTIAL = ".partial"
-"""End of the name of a sweep's units that are not a whole result yet."""
+GONE = ".gone"
+"""End of the name of a result that is being removed."""
 LONGEST_NAME = 255
 """Bytes of a file's name, on all file systems in use."""
 SUFFIXES = (".html", ".png")
@@ -98,7 +100,7 @@ def check_folder(out: str | Path) -> Path:
             folder, or it cannot be written to.
     """
     out = _path(out)
-    with disk.explained(out):
+    with disk.failures(out):
         _check_way(out)
         if not out.exists():
             return out
@@ -114,7 +116,7 @@ def check_folder(out: str | Path) -> Path:
 def check_index(out: str | Path, names: Iterable[str]) -> Path:
     """Whether an index and the folders of several reports can be written; see `check_folder`."""
     out = _path(out)
-    with disk.explained(out):
+    with disk.failures(out):
         _check_way(out)
         disk.refuse_link(out / INDEX)
         for name in names:
@@ -130,8 +132,7 @@ def write_index(out: str | Path, index: Index) -> Path:
         EffectsError: the disk refuses, or a link is in the way.
     """
     path = Path(out) / INDEX
-    disk.make_folder(path.parent)
-    disk.write_bytes(path, _utf8(render_index(index)))
+    _write(path, _utf8(render_index(index)))
     return path
 
 
@@ -148,6 +149,19 @@ def kept_in(out: str | Path) -> str:
     said = [f"{listing(whole)} (whole)"] if whole else []
     said += [f"{listing(partial)} (as far as it was done)"] if partial else []
     return " and ".join(said) or "nothing yet"
+
+
+class Beginning(Relay):
+    """An observer who has a folder say that results are being written, once there is one."""
+
+    def __init__(self, to: Observer, folder: Folder) -> None:
+        super().__init__(to)
+        self._folder = folder
+
+    def finishing(self) -> None:
+        """The result is about to take an earlier one's place."""
+        self._folder.begin()
+        super().finishing()
 
 
 class Folder:
@@ -184,7 +198,6 @@ class Folder:
         """
         if self._marked:
             return
-        disk.make_folder(self.out)
         earlier = _summary(self.out) or {}
         self._before = _union(_listed(earlier), _listed(earlier.get(BEFORE)))
         self._write_summary({**earlier, MARK: FORMAT, STATE: REPLACING, BEFORE: self._before})
@@ -197,10 +210,14 @@ class Folder:
             EffectsError: the disk refuses. An earlier result is as it was.
         """
         path = self.path_of(name)
-        disk.make_folder(path.parent)
-        disk.replace_folder(path, effects.save, self.begin)
-        self._kept.append(self._paths[name])
+        self.begin()
+        effects.save(path)
+        self.kept(name)
         return path
+
+    def kept(self, name: str = "") -> None:
+        """A result is in its place; a sweep has put it there."""
+        self._kept.append(self._paths[name])
 
     @contextlib.contextmanager
     def keeping(self, what: str) -> Iterator[None]:
@@ -254,43 +271,32 @@ class Folder:
         where = self.out / FIGURES
         if document.pictures:
             with self.keeping(f"Writing {FIGURES}"):
-                disk.make_folder(where)
                 _write_unless_there(where / figures.PLOTLY, figures.plotly_js())
         for picture in document.pictures:
             with self.keeping(f"The figure {picture.name!r}"):
                 page = figures.page_of(picture.figure)
-                disk.write_bytes(where / f"{picture.name}.html", _utf8(page))
-                disk.write_bytes(where / f"{picture.name}.png", figures.png_of(picture.figure))
+                _write(where / f"{picture.name}.html", _utf8(page))
+                _write(where / f"{picture.name}.png", figures.png_of(picture.figure))
         with self.keeping("The report"):
-            disk.write_bytes(self.out / REPORT, _utf8(render(document)))
+            _write(self.out / REPORT, _utf8(render(document)))
 
     def _clean(self, whole: Mapping[str, Any]) -> None:
         """Remove what only an earlier result has: files of fixed names, and nothing else."""
         for path in self._before["effects"]:
-            moved = disk.beside(self.out / path, disk.OLD)
-            stale = [moved] if path in whole["effects"] else [moved, self.out / path]
-            for one in filter(is_result, stale):
-                disk.remove(one)
+            stale = self.out / path
+            if path not in whole["effects"] and stores.is_result(stale) and not stale.is_symlink():
+                with disk.failures(stale):
+                    disk.remove_folder(stale, stale.with_name(stale.name + GONE))
         for name in self._before["figures"]:
             for suffix in SUFFIXES:
                 file = self.out / FIGURES / f"{name}{suffix}"
                 if name not in whole["figures"] and file.is_file() and not file.is_symlink():
-                    disk.remove(file)
+                    with disk.failures(file):
+                        disk.remove_file(file)
 
     def _write_summary(self, fields: Mapping[str, Any]) -> None:
         text = json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False)
-        disk.write_bytes(self.out / SUMMARY, _utf8(text + "\n"))
-
-
-def is_result(path: Path) -> bool:
-    """Whether a folder, not a link to one, holds a saved result."""
-    if path.is_symlink() or not path.is_dir():
-        return False
-    try:
-        found = json.loads((path / ".zattrs").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and {"format", "provenance"} <= found.keys()
+        _write(self.out / SUMMARY, _utf8(text + "\n"))
 
 
 def _path(out: str | Path) -> Path:
@@ -327,7 +333,7 @@ def _check_places(out: Path) -> None:
             raise EffectsError(f"{out / name} is a file, where a folder is to be written.")
     for path in (out / ONE, *(out / SEVERAL).glob(f"*{ZARR}")):
         disk.refuse_link(path)
-        if path.exists() and not is_result(path):
+        if path.exists() and not stores.is_result(path):
             raise EffectsError(f"{path} exists and is not a saved result; it is left alone.")
     for path in (out / FIGURES).glob("*"):
         disk.refuse_link(path)
@@ -335,17 +341,16 @@ def _check_places(out: Path) -> None:
 
 def _is_unfinished(path: Path) -> bool:
     """Whether it is what a run leaves that was stopped before it wrote its summary."""
-    ours = {disk.beside(Path(name), disk.NEW).name for name in (ONE, SUMMARY)}
-    ours |= {ONE + PARTIAL, disk.beside(Path(ONE + PARTIAL), disk.NEW).name}
     if path.name == SEVERAL and path.is_dir() and not path.is_symlink():
-        return all(one.name.endswith((PARTIAL, ZARR + disk.NEW)) for one in path.iterdir())
+        return all(one.name.endswith((PARTIAL, ZARR)) for one in path.iterdir())
+    ours = (ONE, ONE + PARTIAL, SUMMARY + disk.WRITING)
     return path.name in ours and not path.is_symlink()
 
 
 def _results(out: Path) -> Iterator[str]:
     for folder, where in ((out, ""), (out / SEVERAL, f"{SEVERAL}/")):
         for path in folder.glob(f"*{ZARR}*"):
-            if path.name.endswith(PARTIAL) or (is_result(path) and path.suffix == ZARR):
+            if path.name.endswith(PARTIAL) or (stores.is_result(path) and path.suffix == ZARR):
                 yield where + path.name
 
 
@@ -382,9 +387,17 @@ def _summary(out: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and MARK in found else None
 
 
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole, in the place of any there, through no link."""
+    disk.refuse_link(path)
+    with disk.failures(path):
+        disk.make_folder(path.parent)
+        disk.write_file(path, data)
+
+
 def _write_unless_there(path: Path, data: bytes) -> None:
     if not (path.is_file() and path.read_bytes() == data):
-        disk.write_bytes(path, data)
+        _write(path, data)
 
 
 def _utf8(text: str) -> bytes:

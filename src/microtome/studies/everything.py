@@ -20,6 +20,7 @@ def run_all(
     out: str | Path,
     lang: str = "en",
     tell: Tell = silent,
+    overwrite: bool = False,
 ) -> Mapping[str, Result | MicrotomeError]:
     """Run studies with their published parameters, each to its own folder, and write the index.
 
@@ -32,6 +33,7 @@ def run_all(
         out: the folder; a study's report is ``<out>/<name>/report.html``.
         lang: of the reports and the index.
         tell: takes a line whenever a step begins.
+        overwrite: replace results of other questions that are in the studies' folders.
 
     Returns:
         Name → the result, or why there is none.
@@ -48,7 +50,7 @@ def run_all(
         tell(f"[{number}/{len(chosen)}] {study.name}")
         folder = Path(out) / study.name
         try:
-            result = perform(study, {"lang": lang}, loaded, folder, tell)
+            result = perform(study, {"lang": lang}, loaded, folder, tell, overwrite)
         except MicrotomeError as error:
             done[study.name] = error
             skipped = isinstance(error, OtherModelError)

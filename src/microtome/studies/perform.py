@@ -11,11 +11,12 @@ from typing import Any
 
 import xarray as xr
 
+from microtome.engines.observer import as_observer
 from microtome.errors import OtherModelError, StudyError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
 from microtome.prompts.tokens import MASKS
-from microtome.report import Document, Finding, Folder, TokenRow, check_folder
+from microtome.report import Beginning, Document, Finding, Folder, TokenRow, check_folder
 from microtome.results import provenance
 from microtome.results.effects import Effects
 from microtome.studies import again, findings
@@ -32,14 +33,6 @@ SHOWN_PROMPTS = 3
 
 Tell = Callable[[str], None]
 """Takes a line about how far a study is."""
-
-
-Keep = Callable[[Effects, str], object]
-"""Takes a sweep's result with its name, as soon as it is there."""
-
-
-def keep_nowhere(effects: Effects, name: str) -> None:
-    """Keeps nothing."""
 
 
 def silent(line: str) -> None:
@@ -78,6 +71,7 @@ def perform(
     model: str | Path | Model | None = None,
     out: str | Path | None = None,
     tell: Tell = silent,
+    overwrite: bool = False,
 ) -> Result:
     """Run a study; see `microtome.studies.run`."""
     asked = study.parameters.of(study.name, _given(given, model))
@@ -90,7 +84,7 @@ def perform(
     folder = None if out is None else Folder(out, study.sweeps(parameters))
     texts = study.texts(parameters.lang)
     began = time.perf_counter()
-    data = collect(study, loaded, parameters, tell, keep_nowhere if folder is None else folder.keep)
+    data = collect(study, loaded, parameters, tell, folder, overwrite)
     with contextlib.nullcontext() if folder is None else folder.keeping("The report"):
         measured = findings.measure(study.claims, data)
         comparable = study.comparable(loaded, parameters)
@@ -174,9 +168,10 @@ def collect(
     model: Model,
     parameters: Parameters,
     tell: Tell,
-    keep: Keep = keep_nowhere,
+    folder: Folder | None = None,
+    overwrite: bool = False,
 ) -> Data[Any]:
-    """Run a study's sweeps, keep each as it is done, and look at what no sweep measures.
+    """Run a study's sweeps, in a folder where there is one, and look at what no sweep measures.
 
     Raises:
         StudyError, PromptError, MetricError: a prompt does not fit the model or the study.
@@ -188,8 +183,18 @@ def collect(
     effects = {}
     for name, asked in study.sweeps(parameters).items():
         tell(f"{study.name}: sweep {name}")
-        effects[name] = sweep(model, prompts, asked.edits, metrics=asked.metrics, over=asked.over)
-        keep(effects[name], name)
+        effects[name] = sweep(
+            model,
+            prompts,
+            asked.edits,
+            metrics=asked.metrics,
+            over=asked.over,
+            out=None if folder is None else folder.path_of(name),
+            progress=True if folder is None else Beginning(as_observer(True), folder),
+            overwrite=overwrite,
+        )
+        if folder is not None:
+            folder.kept(name)
     seen = []
     for number, prompt in enumerate(prompts):
         tell(f"{study.name}: prompt {number + 1} of {len(prompts)}, what no sweep measures")
