@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "microtome"
 
-GROUND = ("amounts", "errors", "stats", "texts", "sheets")
+GROUND = ("amounts", "errors", "sheets", "stats", "textfiles", "texts")
 FLOORS = (
     "language",
     "prompts",
