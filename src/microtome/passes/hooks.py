@@ -27,6 +27,8 @@ from microtome.language.sites import OF_HEADS, Dimensions, Site
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import numbers
 from microtome.model.families.family import Tap
+from microtome.model.modes import refuse_autocast
+from microtome.model.placement import device_of
 from microtome.passes.attention import show
 from microtome.passes.branches import Branches, Heads, by_head
 from microtome.passes.guests import Act, Side
@@ -191,8 +193,9 @@ def quiet(hf: PreTrainedModel) -> Iterator[None]:
     """Within this block nothing is recorded for gradients.
 
     Raises:
-        MicrotomeError: the model, or a part of it, is in training mode.
+        MicrotomeError: the model, or a part of it, is in training mode; or autocast is on.
     """
+    refuse_autocast(device_of(hf))
     if any(part.training for part in hf.modules()):
         raise MicrotomeError(
             "The model, or a part of it, is in training mode, where dropout makes every pass "

@@ -165,16 +165,19 @@ class Stretch:
                 self._as_memory_allows(batch, room)
 
     def _measure_clean(self, row: int, prompt: int) -> None:
+        """The metrics of a prompt without edits, and those of its cells that change nothing."""
         ending = self._ending(prompt, row)
         ending.clean()
+        clean = {gauge: self.watch.without_edits(gauge, row) for gauge in self.watch.fitted}
+        for gauge, values in clean.items():
+            self.into.store_clean_inside(gauge, prompt, values)
         own = self.into.numbers[self.plan.cells.prompt[self.into.numbers] == prompt]
         still = own[self.plan.cells.still[own]]
-        ending.still(still)
-        for gauge in self.watch.fitted:
-            values = self.watch.without_edits(gauge, row)
-            self.into.store_clean_inside(gauge, prompt, values)
-            self.into.store_inside(gauge, still, values.expand(len(still), *values.shape))
-        self.into.prove(still, *torch.zeros(2, len(still), device=self.trace.final.device))
+        if len(still):
+            ending.still(still)
+            for gauge, values in clean.items():
+                self.into.store_inside(gauge, still, values.expand(len(still), *values.shape))
+            self.into.prove(still, *torch.zeros(2, len(still), device=self.trace.final.device))
 
     def _ending(self, prompt: int, row: int) -> Ending:
         one, final = self.plan.question.encoded[prompt], self.trace.final[row]
@@ -224,13 +227,13 @@ class Stretch:
     def _front(self, batch: Batch) -> _Front:
         """A batch that nothing was done to yet."""
         prompts, cells = batch.cells.shape
-        final = self.trace.final
+        stream, final = self.trace.inputs[0], self.trace.final  # of other types, it may be
         own = final.shape[1] - batch.position
         rows = [self.company.prompts.index(prompt) for prompt in batch.prompts]
         return _Front(
             batch=batch,
             rows=rows,
-            x=final.new_empty(prompts, cells, own, final.shape[2]),
+            x=stream.new_empty(prompts, cells, own, stream.shape[2]),
             proofs=torch.zeros(2, prompts, cells, dtype=torch.float64, device=final.device),
             seen=self.watch.unedited(rows, cells),
         )
