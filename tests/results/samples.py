@@ -7,6 +7,7 @@ import json
 import numpy as np
 import xarray as xr
 
+from microtome.engines.block import Block
 from microtome.results.effects import Effects
 
 WORD = 'prob(contrast)@"Sam/Sally"'
@@ -43,3 +44,52 @@ def sample(seed: int = 0) -> Effects:
     record = {"seed": seed, "spec": {"metrics": ["prob"]}}
     provenance = json.dumps(record, ensure_ascii=False)
     return Effects(xr.Dataset(variables, coordinates).assign_attrs(provenance=provenance))
+
+
+QUESTION = {"model": {"weights": "ab12"}, "edits": ["zero L*.z.h*"], "seed": 0}
+UNITS = 3
+
+
+def block(unit: int, seed: int = 0) -> Block:
+    """Four cells of two prompts, with everything that a block can have."""
+    generator = np.random.default_rng((seed, unit))
+    inside = generator.random((4, 2, 3))
+    inside[1, :, 2] = np.nan
+    return Block(
+        unit=unit,
+        cells=np.arange(4) + 4 * unit,
+        values={"prob@last": generator.random(4), WORD: generator.random(4)},
+        inside={"std(L*.resid_post)": inside},
+        prompts=np.array([0, 1]),
+        clean={"prob@last": generator.random(2), WORD: generator.random(2)},
+        clean_inside={"std(L*.resid_post)": inside[:2]},
+        changed=np.full(4, 8.0),
+        norm=generator.random(4),
+        noise={"prob@last": 1e-9},
+        verification={"cells": [1, 2], "within": True, "worst": float("inf")},
+        work={"token_blocks": 12},
+        notes=["ü"],
+    )
+
+
+def bare(seed: int = 0) -> Effects:
+    """As little as a result can be, so that it is soon written again and again."""
+    generator = np.random.default_rng(seed)
+    variables = {
+        "prob": (("prompt", "head"), generator.random((1, 4))),
+        "clean_prob": ("prompt", generator.random(1)),
+        "values_changed": (("prompt", "head"), np.full((1, 4), 8.0)),
+    }
+    return Effects(xr.Dataset(variables).assign_attrs(provenance=json.dumps({"seed": seed})))
+
+
+def bits(block: Block) -> tuple[object, ...]:
+    """A block as something that is equal where every bit is."""
+    found: list[object] = []
+    for name in block.__dataclass_fields__:
+        value = getattr(block, name)
+        groups = value.items() if isinstance(value, dict) else [("", value)]
+        for key, one in groups:
+            plain = (one.dtype.str, one.shape, one.tobytes()) if hasattr(one, "dtype") else one
+            found.append((name, key, repr(plain)))
+    return tuple(found)

@@ -1,8 +1,8 @@
 """The local file system: what is written there is whole, or it is not there.
 
 A file is written beside its place, flushed to the disk, and renamed into it. A folder takes
-another's place the same way: see `replace` and `recover`. Everything here that changes the disk says
-so to `about_to` first, which does nothing: tests let each single step fail, or be the last.
+another's place the same way: see `replace` and `recover`. Everything here that changes the disk
+tells `about_to` first, which does nothing: tests let each single step fail, or be the last.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from microtome.errors import EffectsError
@@ -20,6 +21,7 @@ WRITING = ".writing"
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
+_AT_ONCE = 8
 _NO_FLUSHING = {errno.EINVAL, errno.ENOTSUP}
 
 _ADVICE: Mapping[int, str] = {
@@ -84,7 +86,8 @@ def write_file(path: Path, data: bytes) -> None:
     """Write a file whole: beside its place, flushed, then renamed; what was there is replaced."""
     beside = path.with_name(path.name + WRITING)
     try:
-        _put(beside, data)
+        _fill(beside, data)
+        _flush_file(beside)
         rename(beside, path)
     except OSError:
         with contextlib.suppress(OSError):  # the first failure is the one to tell
@@ -102,9 +105,12 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         about_to("make", inner)
         inner.mkdir(exist_ok=True)
     for name, data in files.items():
-        _put(folder / name, data)
-    for inner in sorted(folders, reverse=True):
-        flush(inner)
+        _fill(folder / name, data)
+    about_to("flush", folder)
+    # Side by side: the system flushes many at once in the time of a few.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(_flush_file, (folder / name for name in files)))
+        list(pool.map(flush, folders))
     flush(folder.parent)
 
 
@@ -171,14 +177,20 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def _put(path: Path, data: bytes) -> None:
+def _fill(path: Path, data: bytes) -> None:
     about_to("write", path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_LINK | _BINARY
     with open(os.open(path, flags, 0o666), "wb") as file:
         about_to("fill", path)
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+def _flush_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR | _NO_LINK | _BINARY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _remove_tree(folder: Path) -> None:

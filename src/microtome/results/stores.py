@@ -9,8 +9,8 @@
         units/000007.zip     what is done of it
         new/, old/, gone/    the successor, what it replaces, and what is being removed
 
-A result is replaced only by a complete one. Whenever a process is killed, one of the two is there and
-is what `read` finds; whoever writes next clears up.
+A result is replaced only by a complete one. Whenever a process is killed, one of the two is there
+and is what `read` finds; whoever writes next clears up.
 """
 
 from __future__ import annotations

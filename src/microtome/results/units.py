@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import numcodecs
 import numpy as np
@@ -119,10 +119,10 @@ def record_of(data: bytes) -> Record:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found = json.loads(archive.read(_RECORD))
-        record: Record = {key: found[key] for key in Record.__annotations__}  # type: ignore[misc]
+        record = {key: found[key] for key in Record.__annotations__}
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, NotImplementedError) as error:
         raise EffectsError(f"it is no unit of a sweep ({error})") from error
-    return record
+    return cast(Record, record)
 
 
 def _arrays(block: Block) -> Iterator[tuple[str, Floats | Ints]]:
