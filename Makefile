@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: demo test test-oldest test-newest lint types tests families studies bench bench-quick clean
+.PHONY: demo test test-oldest test-newest lint types tests families floors studies bench bench-quick clean
 
 demo: .venv/ready
 	$(BIN)/microtome sweep nano -o out/demo -e 'zero L*.z.h*' \
@@ -29,6 +29,10 @@ tests: .venv/ready-to-test
 # docs/families.md, from what the tests of families measure.
 families: .venv/ready-to-test
 	$(BIN)/pytest -n auto tests/families --families-page=docs/families.md
+
+# docs/images/floors.svg, from the imports.
+floors: .venv/ready
+	$(BIN)/python -m recipes.floors
 
 # The other tools' requirements stay out of .venv. Leave the machine alone meanwhile: `bench` takes
 # hours. Each map has a file of its own, so that one can be measured again, or the rest later:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from recipes.floors import KNOWN, ROOT, imports
 
-ROOT = Path(__file__).parents[1]
-SOURCE = ROOT / "src" / "microtome"
+from recipes import floors
 
 GROUND = ("amounts", "errors", "sheets", "stats", "textfiles", "texts")
 FLOORS = (
@@ -36,27 +34,6 @@ PURE = ("language", "prompts", "plan")
 """Floors that load neither torch nor transformers."""
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for path in sorted(SOURCE.rglob("*.py")):
-        parts = path.relative_to(SOURCE).with_suffix("").parts
-        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Modules of ours that a file imports anywhere, without the leading ``microtome``."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "microtome":
-            base = (node.module or "").partition(".")[2]
-            for alias in node.names:
-                inner = f"{base}.{alias.name}".lstrip(".")
-                yield inner if inner in KNOWN else base
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.startswith("microtome."):
-                    yield alias.name.partition(".")[2]
-
-
-KNOWN = dict(modules())
 INSIDE = {
     name: path for name, path in KNOWN.items() if name.partition(".")[0] in (*FLOORS, *GROUND)
 }
@@ -88,11 +65,45 @@ def test_no_module_imports_itself_by_a_way_round():
     assert not graph, f"these import each other in a circle: {sorted(graph)}"
 
 
-def test_the_page_and_the_picture_show_these_floors():
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    block = page.rpartition("```\nlanguage")[2].partition("```")[0]
-    shown = re.findall(r"^(\w+) ", "language" + block, re.MULTILINE)
-    assert tuple(shown) == FLOORS
+def test_the_page_shows_these_floors():
+    assert tuple(floors.told()) == FLOORS
+    assert tuple(floors.ground()) == GROUND
+
+
+def test_the_picture_is_of_todays_imports_and_of_the_pages_words():
+    assert floors.recorded() == floors.edges(), "the picture is of other imports: make floors"
+    shown = "".join(ElementTree.parse(floors.PICTURE).getroot().itertext())
+    for name, line in floors.told().items():
+        assert name in shown
+        assert all(word in shown for word in line.split()), f"{line!r} is not shown: make floors"
+
+
+def test_the_pictures_imports_are_those_of_the_files():
+    """Held to what a search for lines finds, which is not how the picture was made."""
+    for name, others in floors.edges().items():
+        lines = "\n".join(
+            line
+            for path in (floors.SOURCE / name).rglob("*.py")
+            for line in path.read_text(encoding="utf-8").splitlines()
+        )
+        found = set(re.findall(r"^\s*(?:from|import) microtome\.(\w+)", lines, re.MULTILINE))
+        found |= set(
+            re.findall(r"^\s*from microtome import (\w+)(?: as \w+)?$", lines, re.MULTILINE)
+        )
+        assert set(others) == (found & set(FLOORS)) - {name}
+
+
+def test_an_arrow_is_drawn_where_no_way_round_implies_it():
+    known = {"low": [], "middle": ["low"], "high": ["low", "middle"], "beside": ["low"]}
+    assert floors.needed(known) == [("middle", "low"), ("high", "middle"), ("beside", "low")]
+    where = floors.places(known)
+    assert {name: place.floor for name, place in where.items()} == {
+        "low": 0,
+        "middle": 1,
+        "high": 2,
+        "beside": 1,
+    }
+    assert where["middle"].column == 0 < where["beside"].column
 
 
 @pytest.mark.parametrize("name", PURE)
