@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from microtome.edits import scale as scale
     from microtome.edits import shuffle as shuffle
     from microtome.edits import zero as zero
+    from microtome.engines.observer import Observer as Observer
+    from microtome.errors import Cancelled as Cancelled
     from microtome.errors import MicrotomeError as MicrotomeError
     from microtome.frontends.experiment import Experiment as Experiment
     from microtome.prompts.prompt import Prompt as Prompt
@@ -33,20 +35,24 @@ if TYPE_CHECKING:
     from microtome.results.effects import open_effects as open_effects
     from microtome.verbs.load import load as load
     from microtome.verbs.model import Model as Model
+    from microtome.verbs.options import Screen as Screen
     from microtome.verbs.run import Run as Run
     from microtome.verbs.sweep import sweep as sweep
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Cancelled": "errors",
     "Edit": "edits",
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",
     "MicrotomeError": "errors",
     "Model": "verbs.model",
+    "Observer": "engines.observer",
     "Prompt": "prompts.prompt",
     "Prompts": "prompts.prompts",
     "Run": "verbs.run",
+    "Screen": "verbs.options",
     "add": "edits",
     "apply": "edits",
     "edit": "edits",

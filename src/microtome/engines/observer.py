@@ -172,7 +172,7 @@ def as_observer(progress: bool | Observer) -> Observer:
         return ProgressBar() if progress else Silent()
     raise SweepError(
         f"progress= takes True, False or an Observer, not {progress!r}: derive from "
-        "microtome.engines.observer.Observer."
+        "microtome.Observer."
     )
 
 
