@@ -1,0 +1,170 @@
+"""A sweep with ``out=``: stopped, killed, called again, asked otherwise, as its users see it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import xarray as xr
+
+import microtome as mt
+from microtome.errors import EffectsError
+from microtome.plan import units
+
+PROMPT = mt.Prompt(
+    "Berlin is the capital of",
+    donor="Paris is the capital of",
+    target=" Germany",
+    contrast=" France",
+)
+EDIT = "patch L*.z.h*@*"
+METRICS = ("logit_diff", "kl", "top1", "norm(L*.resid_post@-1)")
+WORK = 2e9
+"""Operations of a unit here: small, so that there are many."""
+
+KILLED = f"""
+import os, signal
+import torch
+import microtome as mt
+from microtome.plan import units
+
+class Killer(mt.Observer):
+    units = 0
+    def unit_done(self, number, of):
+        self.units += 1
+    def advanced(self, cells):
+        if self.units == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(1)
+units.WORK, units.PASSES = {WORK}, 0
+prompt = mt.Prompt(**{PROMPT.as_dict()!r})
+mt.sweep(mt.load("model"), prompt, {EDIT!r}, metrics={METRICS!r}, out=OUT, verify=1, progress=Killer())
+"""
+
+
+class Counting(mt.Observer):
+    """Notes which units are computed; may do something after one."""
+
+    def __init__(self, after: Callable[[int], None] = lambda done: None) -> None:
+        self.done: list[int] = []
+        self.after = after
+        self.cancel = False
+
+    def unit_done(self, number: int, of: int) -> None:
+        self.done.append(number)
+        self.after(len(self.done))
+
+    @property
+    def cancelled(self) -> bool:
+        return self.cancel
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch):
+    monkeypatch.setattr(units, "WORK", WORK)
+    monkeypatch.setattr(units, "PASSES", 0)
+
+
+@pytest.fixture(scope="module")
+def folder(make_gpt2, tokenizer, tmp_path_factory):
+    """A model on disk, which two processes know as one."""
+    folder = tmp_path_factory.mktemp("saved")
+    make_gpt2().save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return mt.load("model")
+
+
+@pytest.fixture(scope="module")
+def whole(model):
+    """The same sweep that nothing disturbs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(units, "WORK", WORK)
+        patch.setattr(units, "PASSES", 0)
+        return sweep(model)
+
+
+def sweep(model, **more):
+    return mt.sweep(
+        model, PROMPT, EDIT, metrics=METRICS, **{"progress": False, "verify": 1, **more}
+    )
+
+
+def numbers(effects) -> xr.Dataset:
+    return effects.data.drop_attrs()
+
+
+def test_a_cancelled_sweep_is_gone_on_with_and_is_the_same_bit_for_bit(model, whole, tmp_path):
+    first = Counting(lambda done: setattr(first, "cancel", done == 2))
+    with pytest.raises(mt.Cancelled, match="Whole units are kept"):
+        sweep(model, out=tmp_path / "map.zarr", progress=first)
+    second = Counting()
+    effects = sweep(model, out=tmp_path / "map.zarr", progress=second)
+    assert first.done == [0, 1]
+    assert second.done == list(range(2, effects.provenance["predicted"]["units"]))
+    assert len(second.done) > 1
+    xr.testing.assert_identical(numbers(effects), numbers(whole))
+    assert [path.name for path in tmp_path.iterdir()] == ["map.zarr"]
+
+
+def test_a_sweep_that_is_interrupted_is_gone_on_with(model, whole, tmp_path):
+    def interrupt(done: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, out=tmp_path / "map.zarr", progress=Counting(interrupt))
+    second = Counting()
+    effects = sweep(model, out=tmp_path / "map.zarr", progress=second)
+    assert 0 not in second.done
+    xr.testing.assert_identical(numbers(effects), numbers(whole))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
+def test_a_killed_process_loses_the_unit_on_its_way_alone(model, whole, folder, tmp_path):
+    code = KILLED.replace("OUT", repr(str(tmp_path / "map.zarr")))
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    second = Counting()
+    effects = sweep(model, out=tmp_path / "map.zarr", progress=second)
+    assert second.done == list(range(2, effects.provenance["predicted"]["units"]))
+    xr.testing.assert_identical(numbers(effects), numbers(whole))
+
+
+def test_what_is_finished_is_opened(model, whole, tmp_path):
+    sweep(model, out=tmp_path / "map.zarr")
+    again = Counting()
+    effects = sweep(model, out=tmp_path / "map.zarr", progress=again)
+    assert again.done == []
+    xr.testing.assert_identical(numbers(effects), numbers(whole))
+
+
+def test_another_question_is_refused_before_it_runs_and_replaces_on_request(model, tmp_path):
+    def ask(seed: int, **more) -> mt.Effects:
+        out = tmp_path / "map.zarr"
+        return mt.sweep(model, PROMPT, "zero L*.z", metrics="kl", out=out, seed=seed, **more)
+
+    ask(seed=0)
+    asked = Counting()
+    with pytest.raises(EffectsError, match=r"another question: options\.seed is 0 there and 1"):
+        ask(seed=1, progress=asked)
+    assert asked.done == []
+    ask(seed=1, overwrite=True)
+    assert mt.open_effects(tmp_path / "map.zarr").provenance["seed"] == 1
+
+
+def test_a_function_made_on_the_spot_cannot_be_gone_on_with(model, tmp_path):
+    edit = mt.apply("L0.z.h1", lambda values: values / 2)
+    with pytest.raises(EffectsError, match="put it in a module and name it"):
+        mt.sweep(model, PROMPT, edit, metrics="kl", out=tmp_path / "map.zarr")
+    assert not [*tmp_path.iterdir()]
