@@ -42,7 +42,8 @@ class Killer(mt.Observer):
 torch.set_num_threads(1)
 units.WORK, units.PASSES = {WORK}, 0
 prompt = mt.Prompt(**{PROMPT.as_dict()!r})
-mt.sweep(mt.load("model"), prompt, {EDIT!r}, metrics={METRICS!r}, out=OUT, verify=1, progress=Killer())
+asked = {{"metrics": {METRICS!r}, "out": OUT, "verify": 1}}
+mt.sweep(mt.load("model"), prompt, {EDIT!r}, progress=Killer(), **asked)
 """
 
 
