@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from microtome.language.operations import Source
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
 from microtome.plan.memory import Budget, branches_of, bytes_of_reference, bytes_of_walk
 from microtome.plan.question import Question
-from microtome.plan.starts import Starts, starts_of
-from microtome.plan.units import Unit, numbers_of
+from microtome.plan.starts import Alike, alike
+from microtome.plan.units import Unit, count_of
 from microtome.plan.work import flops_of_block, flops_of_blocks, flops_of_pass
 
 
@@ -49,12 +51,12 @@ def cost_of(
         length = lengths[unit.prompts[0]]
         block = flops_of_block(dims, 1, length)
         if walks:
-            starts = starts_of(cells, unit, length, dims, budget.reading)
-            own = sum(_walked(cells, one, length, dims) for one in starts.values())
+            groups = alike(cells, unit, length, dims, budget.reading)
+            own = sum(_walked(one, length, dims) for one in groups)
             flops += own * block + len(unit.prompts) * flops_of_blocks(dims, length)
-            most = max(most, bytes_of_walk(question, cells, unit, starts, budget))
+            most = max(most, bytes_of_walk(question, cells, unit, groups, budget))
         else:
-            passes = len(numbers_of(cells, unit))
+            passes = count_of(cells, unit)
             own = passes * dims.n_layers * length
             flops += passes * flops_of_pass(dims, length)
             flops += len(unit.prompts) * flops_of_pass(dims, length)
@@ -72,10 +74,11 @@ def cost_of(
     )
 
 
-def _walked(cells: Cells, starts: Starts, length: int, dims: Dimensions) -> int:
-    """How often some block is run on some token, for some cells of a prompt."""
-    blocks = dims.n_layers - cells.entry[starts.cells]
-    return int((blocks * (length - starts.positions)).sum())
+def _walked(group: Alike, length: int, dims: Dimensions) -> int:
+    """How often some block is run on some token, for the cells of some prompts."""
+    blocks = dims.n_layers - np.arange(dims.n_layers + 1)
+    each = (group.counts @ blocks) * (length - group.starts)
+    return len(group.prompts) * int(each.sum())
 
 
 def _others(question: Question) -> list[int]:

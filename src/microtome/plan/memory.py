@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from microtome.language.regions import Layout
 from microtome.language.sites import OF_HEADS, POSITIONS, Dimensions, Site
 from microtome.plan.cells import Cells
 from microtome.plan.question import Question
-from microtome.plan.starts import Starts
+from microtome.plan.starts import Alike
 from microtome.plan.units import Unit
 from microtome.prompts.ways import Way, ways_of
 
@@ -234,15 +234,16 @@ def bytes_of_reference(dims: Dimensions, longest: int, budget: Budget, branches:
 
 
 def bytes_of_walk(
-    question: Question, cells: Cells, unit: Unit, starts: Mapping[int, Starts], budget: Budget
+    question: Question, cells: Cells, unit: Unit, groups: Sequence[Alike], budget: Budget
 ) -> int:
     """What the walk of a unit takes."""
     dims, length = question.dims, len(question.encoded[unit.prompts[0]].tokens)
-    positions = np.concatenate([one.positions for one in starts.values()])
-    first = int(positions.min()) if len(positions) else length - 1
+    counts = np.sum([group.per_start() for group in groups], axis=0)
+    starts = np.flatnonzero(counts).tolist()
+    first = starts[0] if starts else length - 1
     held = held_for(question, cells, unit.prompts, length, first, budget).bytes
     most = held
-    for start, count in zip(*np.unique(positions, return_counts=True), strict=True):
-        room = room_for(dims, length - int(start), length, held, budget, branches_of(cells))
-        most = max(most, room.used(int(count)))
+    for start in starts:
+        room = room_for(dims, length - start, length, held, budget, branches_of(cells))
+        most = max(most, room.used(int(counts[start])))
     return most
