@@ -10,8 +10,9 @@ import numpy as np
 from microtome.language.operations import Source
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
-from microtome.plan.memory import Budget, branches_of, bytes_of_reference, bytes_of_walk
+from microtome.plan.memory import Budget, bytes_of_reference, bytes_of_walk
 from microtome.plan.question import Question
+from microtome.plan.results import bytes_of_results, refuse_too_many
 from microtome.plan.starts import Alike, alike
 from microtome.plan.units import Unit, count_of
 from microtome.plan.work import flops_of_block, flops_of_blocks, flops_of_pass
@@ -27,7 +28,8 @@ class Cost:
             and reference prompts. Without what metrics need of the vocabulary.
         passes: full forward passes of the same number of operations.
         reference_passes: forward passes that the reference path makes for the same map.
-        bytes: memory at any one time besides the weights, roughly.
+        bytes: memory at any one time besides the weights and the results: of the walk, or of a pass.
+        result_bytes: memory of the machine itself for all that is measured.
     """
 
     token_blocks: int
@@ -35,15 +37,21 @@ class Cost:
     passes: float
     reference_passes: int
     bytes: float
+    result_bytes: float = 0.0
 
 
 def cost_of(
-    question: Question, cells: Cells, units: Sequence[Unit], walks: bool, budget: Budget
+    question: Question,
+    cells: Cells,
+    shape: Sequence[int],
+    units: Sequence[Unit],
+    walks: bool,
+    budget: Budget,
 ) -> Cost:
-    """What the cells of a plan take, on the walk or on the reference path.
+    """What the cells of a plan take, on a map of some shape, on the walk or the reference path.
 
     Raises:
-        SweepError: the budget is too small.
+        SweepError: the budget is too small, or what is measured does not fit into the machine.
     """
     dims, lengths = question.dims, question.lengths
     tokens, flops, most = 0, 0.0, 0
@@ -64,13 +72,16 @@ def cost_of(
     others = _others(question)
     flops += sum((flops_of_blocks if walks else flops_of_pass)(dims, n) for n in others)
     if not walks:
-        most = bytes_of_reference(dims, max(lengths), budget, branches_of(cells))
+        most = bytes_of_reference(question, cells, budget)
+    results = bytes_of_results(question, cells, shape)
+    refuse_too_many(results, most, shape, budget)
     return Cost(
         token_blocks=int(tokens),
         flops=flops,
         passes=flops / flops_of_pass(dims, max(lengths)),
         reference_passes=len(cells) + len(lengths) + len(others),
         bytes=float(most),
+        result_bytes=float(results),
     )
 
 

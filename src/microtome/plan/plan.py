@@ -85,7 +85,8 @@ def make_plan(question: Question, engine: str = "auto", budget: Budget = Budget(
         )
     walks = choice.engine == "walk"
     units = cut(cells, question.lengths, dims, walks)
-    cost = cost_of(question, cells, units, walks, budget)
+    shape = [len(axis.values) for axis in axes]
+    cost = cost_of(question, cells, shape, units, walks, budget)
     every = sum(math.prod(map(len, own.values())) for own in ranges) * len(question.variants)
     absent = every - len(cells)
     why = _why_absent(edits, dims) if absent else ""

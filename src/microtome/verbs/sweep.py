@@ -32,6 +32,7 @@ from microtome.engines.reference import Reference
 from microtome.engines.screen import Screening
 from microtome.engines.verification import Verified
 from microtome.engines.walk.walk import Walk
+from microtome.model.host import memory_left
 from microtome.model.loaded import Loaded
 from microtome.plan.memory import DEFAULT_MEMORY, READING, TILES, Budget
 from microtome.plan.plan import Plan, make_plan
@@ -233,8 +234,14 @@ def budget_of(model: Loaded, memory: int | None = None) -> Budget:
     """What a sweep on this model may use."""
     kind = model.device.type
     kind = kind if kind in TILES else "cuda"
-    memory = DEFAULT_MEMORY if memory is None else memory
-    return Budget(memory, TILES[kind], model.dtype.itemsize, READING[kind])
+    return Budget(
+        memory=DEFAULT_MEMORY if memory is None else memory,
+        tile=TILES[kind],
+        itemsize=model.dtype.itemsize,
+        reading=READING[kind],
+        host=memory_left(),
+        shared=kind == "cpu",
+    )
 
 
 # -------------------------------------------------------------------------------------- progress
