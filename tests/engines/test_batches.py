@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ import microtome as mt
 from microtome.edits import as_edits
 from microtome.engines.walk.batches import batches, companies, tiles
 from microtome.language.sites import Dimensions
-from microtome.plan.cost import Budget, room_for, shared_starts, starts_of
+from microtome.plan.memory import Budget, needs_of, room_for
 from microtome.plan.plan import make_plan
+from microtome.plan.question import ask
+from microtome.plan.starts import shared_starts, starts_of
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
 
@@ -30,13 +33,17 @@ PROMPTS = (encoded(5), encoded(3), encoded(5, 7), encoded(5, 2))
 
 
 def walked(edit: str, budget: Budget):
-    plan = make_plan(DIMS, PROMPTS, as_edits(edit), budget=budget)
-    found = []
-    for company in companies(plan, PROMPTS, DIMS, 0, budget):
-        length = len(PROMPTS[company.prompts[0]].tokens)
-        assert {len(PROMPTS[n].tokens) for n in company.prompts} == {length}
-        found += [(plan, *pair) for pair in batches(plan, company, length, DIMS, budget)]
+    plan, found = planned(edit, budget), []
+    for unit in plan.units:
+        assert len({len(PROMPTS[n].tokens) for n in unit.prompts}) == 1
+        for company in companies(plan, unit, budget):
+            assert set(company.prompts) <= set(unit.prompts)
+            found += [(plan, *pair) for pair in batches(plan, company, budget)]
     return found
+
+
+def planned(edits, budget=Budget()):
+    return make_plan(ask(DIMS, PROMPTS, as_edits(edits)), budget=budget)
 
 
 @pytest.mark.parametrize("edit", ["zero L*.z.h*@*", "zero L*.z.h*", "zero L{1,3}.z.h*@-1"])
@@ -83,18 +90,20 @@ def test_starts_are_shared_in_the_cheapest_way(each, reading):
 
 
 def test_few_cells_share_starts_and_many_do_not():
-    lengths = [len(one.tokens) for one in PROMPTS]
-    for edit, shared in (("patch L*.resid_post@*", True), ("zero L*.mlp_post.n*@*", False)):
-        plan = make_plan(DIMS, PROMPTS, as_edits(edit))
-        starts = starts_of(plan.cells, lengths, DIMS, Budget(reading=8))
-        assert (starts <= plan.cells.position).all()
-        assert (starts < plan.cells.position).any() == shared
+    for edit, shared in (("scale(2) L*.resid_post@*", True), ("zero L*.mlp_post.n*@*", False)):
+        cells, earlier = planned(edit).cells, False
+        for unit in planned(edit).units:
+            length = len(PROMPTS[unit.prompts[0]].tokens)
+            for own, positions in starts_of(cells, unit, length, DIMS, reading=8).values():
+                assert (positions <= cells.position[own]).all()
+                earlier |= bool((positions < cells.position[own]).any())
+        assert earlier == shared
 
 
 def test_a_cell_that_edits_what_leaves_a_block_enters_the_next():
-    plan = make_plan(DIMS, PROMPTS, as_edits("zero L*.resid_post@-1"))
+    plan = planned("zero L*.resid_post@-1")
     assert sorted(set(plan.cells.entry.tolist())) == [1, 2, 3, 4]
-    both = make_plan(DIMS, PROMPTS, as_edits(["zero L*.z.h0", "zero L*.resid_post"]))
+    both = planned(["zero L*.z.h0", "zero L*.resid_post"])
     assert sorted(set(both.cells.entry.tolist())) == [0, 1, 2, 3]
 
 
@@ -118,13 +127,24 @@ def test_tiles_cover_a_rectangle_once_and_are_no_larger_than_asked(prompts, cell
     assert (count == 1).all()
 
 
+def needs(edit, budget=Budget(), dims=DIMS):
+    question = ask(dims, PROMPTS, as_edits(edit))
+    return needs_of(question, make_plan(question).cells, [0], budget)
+
+
 def test_room_is_for_what_memory_allows():
-    wide = room_for(DIMS, 5, 5, 0, Budget())
-    tight = room_for(DIMS, 5, 5, 0, Budget(memory=40_000))
+    own = needs("zero L*.z.h*")
+    wide = room_for(own, 5, 5, 0, Budget())
+    tight = room_for(own, 5, 5, 0, Budget(memory=40_000))
     assert wide.tile == 512 // 5
     assert tight.tile < wide.tile
     assert tight.used(10**6) <= 40_000
-    # What one head alone sees takes attention once more for each of them.
-    assert room_for(DIMS, 5, 5, 0, Budget(), branches=3).row > wide.row
     # A prompt longer than a tile still is one.
-    assert room_for(DIMS, 1000, 1000, 0, Budget()).tile == 1
+    assert room_for(own, 1000, 1000, 0, Budget()).tile == 1
+
+
+def test_what_one_head_alone_sees_takes_attention_once_more():
+    grouped = replace(DIMS, n_heads=4, n_kv_heads=2)
+    one, four = (needs(f"zero L0.k_head{part}@0", dims=grouped) for part in (".h1", ""))
+    assert (one.branches, four.branches) == (1, 4)
+    assert four.inside(5, 5) > one.inside(5, 5)

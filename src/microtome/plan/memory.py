@@ -165,8 +165,8 @@ def bytes_of_end(question: Question, itemsize: int) -> int:
     wide = [one.metric for one in readings if not one.metric.columns]
     if not wide:
         return final
-    # Some families cap their logits, in two steps.
-    numbers = 3 * itemsize + 8 * (1 + any(m.logprobs for m in wide) + max(m.holds for m in wide))
+    given = itemsize * (3 if dims.shapes_logits else 1)  # capped, in two steps
+    numbers = given + 8 * (1 + any(m.logprobs for m in wide) + max(m.holds for m in wide))
     return final + dims.d_vocab * numbers
 
 

@@ -20,16 +20,13 @@ NUMBER = 8
 RECEIPTS = 2
 """Numbers of a cell's receipt: values changed, and the norm of the change."""
 
-WRITING = 16 * 2**20
-"""Bytes of an array that are on their way to a file at a time."""
-
 
 def bytes_of_results(question: Question, cells: Cells, shape: Sequence[int]) -> int:
     """What the values of a map of this shape take, from the first cell to the labelled result.
 
     Every cell's values and receipt once in the block that they arrive in and once on the map, where
-    cells that do not exist have their places too; the values without edits likewise; the cells
-    themselves, as columns; and what is written at a time.
+    cells that do not exist have their places too; the values without edits likewise; and the
+    cells themselves, as columns.
     """
     outputs = sum(not one.inside for one in question.asked)
     inner = [_largest(question, number) for number in range(len(question.gauges))]
@@ -39,9 +36,7 @@ def bytes_of_results(question: Question, cells: Cells, shape: Sequence[int]) -> 
     # Where they stand on each axis, and their numbers, variants, first positions and blocks; and
     # where they stand in their unit.
     columns = len(cells) * (len(shape) + 5)
-    largest = places * max([1, *inner])
-    written = min(WRITING, NUMBER * largest)
-    return NUMBER * (arrays + columns + _labels(question, places)) + written
+    return NUMBER * (arrays + columns + _labels(question, places))
 
 
 def _largest(question: Question, number: int) -> int:
