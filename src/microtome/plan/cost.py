@@ -10,7 +10,7 @@ import numpy as np
 from microtome.language.operations import Source
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
-from microtome.plan.memory import Budget, bytes_of_reference, bytes_of_walk
+from microtome.plan.memory import Budget, Needs, bytes_of_reference, bytes_of_walk, needs_of
 from microtome.plan.question import Question
 from microtome.plan.results import bytes_of_results, refuse_too_many
 from microtome.plan.starts import Alike, alike
@@ -28,7 +28,7 @@ class Cost:
             and reference prompts. Without what metrics need of the vocabulary.
         passes: full forward passes of the same number of operations.
         reference_passes: forward passes that the reference path makes for the same map.
-        bytes: memory at any one time besides the weights and the results: of the walk, or of a pass.
+        bytes: memory at any one time besides the weights and the results.
         result_bytes: memory of the machine itself for all that is measured.
     """
 
@@ -55,6 +55,7 @@ def cost_of(
     """
     dims, lengths = question.dims, question.lengths
     tokens, flops, most = 0, 0.0, 0
+    needs: dict[tuple[int, ...], Needs] = {}
     for unit in units:
         length = lengths[unit.prompts[0]]
         block = flops_of_block(dims, 1, length)
@@ -62,7 +63,10 @@ def cost_of(
             groups = alike(cells, unit, length, dims, budget.reading)
             own = sum(_walked(one, length, dims) for one in groups)
             flops += own * block + len(unit.prompts) * flops_of_blocks(dims, length)
-            most = max(most, bytes_of_walk(question, cells, unit, groups, budget))
+            if unit.prompts not in needs:
+                needs[unit.prompts] = needs_of(question, cells, unit.prompts, budget)
+            own_needs = needs[unit.prompts]
+            most = max(most, bytes_of_walk(question, cells, unit, groups, own_needs, budget))
         else:
             passes = count_of(cells, unit)
             own = passes * dims.n_layers * length

@@ -160,9 +160,9 @@ def _edited(cells: Cells, layouts: Sequence[Layout], length: int, itemsize: int)
 
 def bytes_of_end(question: Question, itemsize: int) -> int:
     """What a row takes after the last block: the final norm, logits, and metrics in float64."""
-    dims, readings = question.dims, [one for one in question.asked if not one.inside]
+    dims = question.dims
     final = dims.d_model * 4 * max(itemsize, 4)
-    wide = [one.metric for one in readings if not one.metric.columns]
+    wide = [one.metric for one in question.readings if not one.metric.columns]
     if not wide:
         return final
     given = itemsize * (3 if dims.shapes_logits else 1)  # capped, in two steps
@@ -372,17 +372,23 @@ def bytes_of_verification(rows: int, needs: Needs, length: int) -> int:
 
 
 def bytes_of_walk(
-    question: Question, cells: Cells, unit: Unit, groups: Sequence[Alike], budget: Budget
+    question: Question,
+    cells: Cells,
+    unit: Unit,
+    groups: Sequence[Alike],
+    needs: Needs,
+    budget: Budget,
 ) -> int:
-    """What the walk of a unit takes."""
+    """What the walk of a unit takes, whose cells start and need so."""
     length = len(question.encoded[unit.prompts[0]].tokens)
     counts = np.sum([group.per_start() for group in groups], axis=0)
     starts = np.flatnonzero(counts).tolist()
     first = starts[0] if starts else length - 1
     held = held_for(question, cells, unit.prompts, length, first, budget)
-    needs = needs_of(question, cells, unit.prompts, budget)
     most = held.bytes + max(held.passes, 2 * needs.end)
     for start in starts:
         room = room_for(needs, length - start, length, held.bytes, budget)
         most = max(most, room.used(int(counts[start])))
+    if budget.verified:
+        most = max(most, bytes_of_verification(1 + budget.verified, needs, length))
     return most

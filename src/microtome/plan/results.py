@@ -28,7 +28,7 @@ def bytes_of_results(question: Question, cells: Cells, shape: Sequence[int]) -> 
     cells that do not exist have their places too; the values without edits likewise; and the
     cells themselves, as columns.
     """
-    outputs = sum(not one.inside for one in question.asked)
+    outputs = len(question.readings)
     inner = [_largest(question, number) for number in range(len(question.gauges))]
     places, prompts = math.prod(shape), len(question.encoded)
     each = outputs + sum(inner)
@@ -48,7 +48,7 @@ def _largest(question: Question, number: int) -> int:
 
 def _labels(question: Question, places: int) -> int:
     """Numbers that labels take: of token ids, whole numbers, texts, and which text is whose."""
-    ids = sum(one.metric.unit == "token id" for one in question.asked)
+    ids = sum(one.metric.unit == "token id" for one in question.readings)
     return 4 * ids * places
 
 

@@ -112,7 +112,7 @@ def _pieces(
 
 
 def _most_cells(cells: Cells, prompts: Sequence[int]) -> int:
-    return max(own.stop - own.start for own in map(cells.span, prompts))
+    return max(len(range(len(cells))[cells.span(prompt)]) for prompt in prompts)
 
 
 def _parts(work: Array, most: float) -> Iterator[tuple[int, int]]:

@@ -61,10 +61,10 @@ def test_the_walk_uses_no_more_than_is_planned(case, make_gpt2, tokenizer):
 def test_results_take_what_is_planned(make_gpt2, tokenizer):
     model = made(PAIRS, make_gpt2, tokenizer)
     cost = planned(model, PAIRS).cost
-    assert cost.result_bytes > 5 * MIB
+    assert cost.result_bytes > 3 * MIB
     sweep(model, replace(PAIRS, edit="zero L0.z.h0@-1"))
     used = in_numpy(lambda: sweep(model, PAIRS))
-    assert used <= 1.25 * cost.result_bytes + SLACK
+    assert used <= 1.25 * cost.result_bytes + SLACK / 2
     assert cost.result_bytes <= 1.25 * used
 
 
