@@ -9,8 +9,8 @@ the resident set's high-water mark as the operating system keeps it, set back be
 second may be above the first by the budget of ``memory=``, and the sum by a tenth. Exit status 1
 where one is not.
 
-With ``--planned`` other cases: what a plan says of the walk and of the results, held against what the
-sweep takes; each is one where another part of the memory is most of it. They may be apart by a
+With ``--planned`` other cases: what a plan says of the walk and of the results, held against what
+the sweep takes; each is one where another part of the memory is most of it. They may be apart by a
 quarter and 32 MiB, or the plan is refused with the figure.
 
 With ``--device cuda`` the peak is that of the device's memory (`max_memory_allocated`).
@@ -153,7 +153,8 @@ def main() -> None:
         print(json.dumps(used(own["planned"]) if "planned" in own else peak(**own)))
         return
     if asked.planned:
-        sys.exit(0 if all([hold(number) for number in range(len(PLANNED))]) else 1)
+        agreed = [hold(number) for number in range(len(PLANNED))]
+        sys.exit(0 if all(agreed) else 1)
     found = []
     for case in QUICK if asked.quick else CASES:
         found.append(judge(case, asked.device))

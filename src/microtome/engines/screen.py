@@ -97,7 +97,7 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def strongest(plan: Plan, rough: Assembled, refine: int) -> Plan:
-    """A plan of the cells with the largest effects on the first metric; its units are numbered on."""
+    """A plan of the cells with the largest effects on the first metric; units are numbered on."""
     values = _effects(rough, plan.question.asked[0])
     own = np.abs(values[tuple(plan.cells.points.T)])
     own = np.where(np.isnan(own), np.inf, own)  # what overflowed has to be looked at again

@@ -117,10 +117,10 @@ RECEIPT = 64
 """Bytes of a cell's receipt and numbers on their way."""
 
 UNSEEN, SEEN = 3, 6
-"""Copies of the attention scores that there are at once: where nobody looks at them, or somebody."""
+"""Copies of the attention scores that there are at once: nobody looks at them, or somebody does."""
 
 LOOK = 8
-"""Metrics inside the model look at so many cells at a time that it takes this part of the memory."""
+"""Metrics inside the model look at as many cells at a time as take one part in so many."""
 
 
 def needs_of(question: Question, cells: Cells, prompts: Sequence[int], budget: Budget) -> Needs:
