@@ -243,7 +243,7 @@ def hold(number: int) -> bool:
         f"{'within' if within else 'APART'}",
         flush=True,
     )
-    return within
+    return bool(within)
 
 
 def used(number: int) -> dict[str, Any]:
