@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import json
 import os
 import re
@@ -105,7 +104,6 @@ def killed(out: Path) -> None:
         stop.__traceback__ = None
     else:
         pytest.fail("it was not killed")
-    gc.collect()
 
 
 def state(out: Path) -> str:
