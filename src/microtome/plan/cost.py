@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from microtome.language.operations import Source
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
 from microtome.plan.memory import Budget, branches_of, bytes_of_reference, bytes_of_walk
 from microtome.plan.question import Question
+from microtome.plan.riders import twins_of
 from microtome.plan.starts import Starts, starts_of
 from microtome.plan.units import Unit, numbers_of
 from microtome.plan.work import flops_of_block, flops_of_blocks, flops_of_pass
@@ -51,6 +54,7 @@ def cost_of(
         if walks:
             starts = starts_of(cells, unit, length, dims, budget.reading)
             own = sum(_walked(cells, one, length, dims) for one in starts.values())
+            own += sum(_walked(cells, _riding(cells, one), length, dims) for one in starts.values())
             flops += own * block + len(unit.prompts) * flops_of_blocks(dims, length)
             most = max(most, bytes_of_walk(question, cells, unit, starts, budget))
         else:
@@ -76,6 +80,12 @@ def _walked(cells: Cells, starts: Starts, length: int, dims: Dimensions) -> int:
     """How often some block is run on some token, for some cells of a prompt."""
     blocks = dims.n_layers - cells.entry[starts.cells]
     return int((blocks * (length - starts.positions)).sum())
+
+
+def _riding(cells: Cells, starts: Starts) -> Starts:
+    """The cells that riders go along with."""
+    twins = np.isin(starts.cells, twins_of(cells, starts.cells))
+    return Starts(starts.cells[twins], starts.positions[twins])
 
 
 def _others(question: Question) -> list[int]:

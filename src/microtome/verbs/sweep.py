@@ -35,6 +35,7 @@ from microtome.model.loaded import Loaded
 from microtome.plan.memory import DEFAULT_MEMORY, READING, TILES, Budget
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import Question, ask, plain
+from microtome.plan.verify import Verify, shown
 from microtome.prompts.prompt import Prompt
 from microtome.readings.registry import readings
 from microtome.results import provenance
@@ -52,7 +53,7 @@ def sweep(
     metrics: str | Iterable[str],
     over: Mapping[str, Sequence[Any]] | None = None,
     engine: str = "auto",
-    verify: int = 4,
+    verify: Verify | int | str = 4,
     memory: int | None = None,
     screen: str | None = None,
     refine: int = 64,
@@ -73,7 +74,9 @@ def sweep(
             becomes a dimension.
         engine: ``"walk"``, one pass through the layers for all cells; ``"reference"``, one full
             forward pass per cell; ``"auto"``, the walk wherever it can go.
-        verify: how many of the walk's cells to recompute on the reference path.
+        verify: how many of the walk's cells to recompute on the reference path, or ``"all"``;
+            where a map is computed in several parts, so many of each, or fewer where that would
+            cost more than a twentieth of it.
         memory: bytes for the walk's batches besides the model; 2 GiB unless given.
         screen: ``"bfloat16"``: compute the whole map in this type first, on a copy of the model,
             then the strongest cells again in the model's own.
@@ -98,6 +101,7 @@ def sweep(
     >>> effects.dims
     ('prompt', 'layer', 'head')
     """
+    checks = Verify.of(verify)
     question = asking(model, prompts, edit, metrics=metrics, over=over, reference=reference)
     plan = make_plan(question, engine, budget_of(model, memory))
     rough = None if screen is None else screening.coarse(model, screen, question.asked[0], refine)
@@ -105,7 +109,7 @@ def sweep(
     again = 0 if rough is None else min(refine, len(plan.cells))
     with ticker(len(plan.cells) + again, progress) as tick:
         began = time.perf_counter()
-        runs = Runs(memory, verify, seed, tick)
+        runs = Runs(memory, checks, seed, tick)
         exact = plan
         if rough is not None:
             runs.run(rough, plan, sink, verified=False)
@@ -117,10 +121,11 @@ def sweep(
         "model": provenance.of_model(model),
         **provenance.of_machine(),
         "seed": seed,
-        "verify": verify,
+        "verify": checks.given,
         "memory": memory,
         "engine": {"name": plan.choice.engine, "why": plan.choice.why, "notes": measured.notes},
-        "verification": together(plan, verify, measured),
+        "verification": together(plan, checks, measured),
+        "noise_floor": measured.noise,
         "screen": None if screened is None else screened.as_dict(),
         "predicted": {
             "cells": len(plan.cells),
@@ -160,7 +165,7 @@ class Runs:
     """How the units of a plan are run."""
 
     memory: int | None
-    verify: int
+    verify: Verify
     seed: int
     tick: Callable[[float], None]
 
@@ -201,17 +206,24 @@ def _whole(
     return screening.merged(screen, plan, exact, rough, fine)
 
 
-def together(plan: Plan, verify: int, measured: Assembled) -> dict[str, Any]:
+def together(plan: Plan, verify: Verify, measured: Assembled) -> dict[str, Any]:
     """The verification of all units."""
     if plan.choice.engine == "reference":
         why = "every cell was computed on the reference path itself"
         return {"cells": 0, "largest_difference": None, "tolerance": None, "why": why}
     each = [one for one in measured.verifications if one["cells"]]
     if not each:
-        why = "verify=0: nothing was recomputed"
+        why = shown(verify.given)
         return {"cells": 0, "largest_difference": None, "tolerance": None, "why": why}
-    worst = max(each, key=lambda one: one["largest_difference"] / one["tolerance"])
-    return {**worst, "cells": sum(one["cells"] for one in each)}
+    worst = max(each, key=_nearness)
+    noise = max(one["noise"] or 0.0 for one in each)
+    return {**worst, "cells": sum(one["cells"] for one in each), "noise": noise}
+
+
+def _nearness(one: Mapping[str, Any]) -> float:
+    """How much of its tolerance a unit's verification took."""
+    found: float = one["largest_difference"] / one["tolerance"] if one["tolerance"] else 0.0
+    return found
 
 
 def spec_of(question: Question, referred: bool) -> dict[str, Any]:

@@ -7,9 +7,10 @@ reads; for metrics of the prompt's own tokens only for these, else over the voca
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,6 @@ class Ending:
     Attributes:
         prompt: its number in the plan.
         final: what the unembedding reads of its clean run.
-        witnesses: the cells whose whole logits are kept, for verification.
     """
 
     model: Loaded
@@ -39,7 +39,6 @@ class Ending:
     prompt: int
     final: Float[Tensor, "pos d_model"]
     into: Collector
-    witnesses: frozenset[int]
 
     @cached_property
     def places(self) -> Mapping[int, Sequence[Reading]]:
@@ -71,20 +70,50 @@ class Ending:
 
         So many rows of the vocabulary are held at a time.
         """
-        model = self.model
         for place, asked in self.places.items():
-            reached = self.into.plan.cells.position[cells] <= place
+            reached = self._reached(cells, place)
             if not reached.all():  # before anything was edited: the clean run, exactly
                 self._unreached(cells[~reached], place, asked)
             if reached.any():
                 own = x[:, place - position]
                 own = own if reached.all() else own[onto(x.device, np.flatnonzero(reached))]
-                final = model.anatomy.final(model.hf, own)
+                final = self.model.anatomy.final(self.model.hf, own)
                 self._read(cells[reached], place, asked, final, rows)
 
+    def finals(
+        self,
+        cells: Column,
+        columns: Sequence[int],
+        position: int,
+        x: Float[Tensor, "all own d_model"],
+    ) -> dict[int, Float[Tensor, "cell d_model"]]:
+        """What the unembedding reads of some cells at each position that a metric reads.
+
+        Args:
+            cells: their numbers.
+            columns: where they are in ``x``.
+            position: where it begins.
+            x: the last block's output.
+        """
+        found = {}
+        for place in self.places:
+            final = self.final[place].repeat(len(cells), 1)
+            reached = np.flatnonzero(self._reached(cells, place))
+            if len(reached):
+                rows = onto(x.device, np.asarray(columns, dtype=np.int64)[reached])
+                own = self.model.anatomy.final(self.model.hf, x[rows, place - position])
+                final[onto(x.device, reached)] = own
+            found[place] = final
+        return found
+
+    def _reached(self, cells: Column, place: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which cells may differ from the clean run at a position, ``[cell]``."""
+        reached: np.ndarray[Any, np.dtype[np.bool_]] = (
+            self.into.plan.cells.position[self.into.twin(cells)] <= place
+        )
+        return reached
+
     def _unreached(self, cells: Column, place: int, asked: Sequence[Reading]) -> None:
-        for number in self._witnesses_of(cells):
-            self.into.witnesses[number, place] = self._clean_logits(place)[0]
         for reading in asked:
             value = self._unedited(place, reading)
             self.into.store(reading, cells, value.expand(len(cells)))
@@ -106,10 +135,6 @@ class Ending:
         wide = [reading for reading in asked if not reading.metric.columns]
         if wide:
             self._over_vocabulary(cells, place, wide, final, rows)
-        else:
-            for number in self._witnesses_of(cells):
-                own = final[int((cells == number).argmax())]
-                self.into.witnesses[number, place] = self._logits(own[None])[0]
 
     def _over_vocabulary(
         self,
@@ -125,16 +150,8 @@ class Ending:
             logits = self._logits(final[first : first + rows])
             for reading in asked:
                 found[reading].append(reading.measure(logits, clean, self.one))
-            some = cells[first : first + rows]
-            for number in self._witnesses_of(some):
-                own = logits[int((some == number).argmax())]
-                self.into.witnesses[number, place] = own.clone()
         for reading, values in found.items():
             self.into.store(reading, cells, torch.cat(values))
-
-    def _witnesses_of(self, cells: Column) -> Iterator[int]:
-        if self.witnesses:
-            yield from self.witnesses.intersection(cells.tolist())
 
     # ------------------------------------------------------------------------------------ logits
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from microtome.engines.block import Block
 from microtome.engines.collector import Collector
 from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.engines.walk.ending import Ending
+from microtome.engines.witnesses import Witnesses
 from microtome.language.regions import Column, Layout, Regions
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
@@ -48,6 +49,7 @@ from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.passes.trace import Trace, trace
 from microtome.plan.memory import Budget, Room
 from microtome.plan.plan import Plan
+from microtome.plan.riders import twins_of
 from microtome.plan.units import Unit
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
@@ -83,13 +85,15 @@ class Walk:
     budget: Budget
     tick: Callable[[float], None]
 
-    def run(self, unit: Unit, witnesses: frozenset[int] = frozenset()) -> Block:
+    def run(self, unit: Unit) -> Block:
         """Compute the cells of a unit, its prompts together as far as memory allows."""
-        return self.collect(unit, witnesses).block(unit)
+        into = Collector.of(self.plan, unit)
+        self.collect(unit, into)
+        return into.block(unit)
 
-    def collect(self, unit: Unit, witnesses: frozenset[int] = frozenset()) -> Collector:
-        """The same, with the whole logits of some cells kept."""
-        into, question = Collector.of(self.plan, unit), self.plan.question
+    def collect(self, unit: Unit, into: Collector, witnesses: Witnesses | None = None) -> None:
+        """The same, into a collector; some cells are kept for verification."""
+        question = self.plan.question
         places = [place for gauge in into.inside for place in gauge.places(question.dims)]
         self.sources.hold_references()
         for company in companies(self.plan, unit, self.budget):
@@ -97,7 +101,6 @@ class Walk:
             clean = self._trace(own, company.start, places)
             watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
             Stretch(self, company, clean, watch, into, witnesses).measure()
-        return into
 
     def _trace(self, own: Sequence[Encoded], start: int, places: Sequence[Place]) -> Trace:
         """The clean runs of some prompts; their donors go along where that is cheap."""
@@ -133,7 +136,7 @@ class Stretch:
         trace: their clean runs.
         watch: the metrics inside the model, on them.
         into: where results go.
-        witnesses: the cells whose whole logits are kept, for verification.
+        witnesses: what is kept for verification; None where nothing is.
     """
 
     walk: Walk
@@ -141,7 +144,7 @@ class Stretch:
     trace: Trace
     watch: Watch
     into: Collector
-    witnesses: frozenset[int] = frozenset()
+    witnesses: Witnesses | None = None
 
     @property
     def model(self) -> Loaded:
@@ -159,8 +162,37 @@ class Stretch:
             for row, prompt in enumerate(self.company.prompts):
                 self._measure_clean(row, prompt)
             self.into.settle()
+            last = None
             for batch, room in batches(self.plan, self.company, self.walk.budget):
-                self._as_memory_allows(batch, room)
+                self._as_memory_allows(self._ridden(batch, room), room)
+                last = batch, room
+            if last is not None and (self.into.twins < 0).all():
+                self._as_memory_allows(self._rider_alone(last[0]), last[1])
+
+    def _ridden(self, batch: Batch, room: Room) -> Batch:
+        """A batch with riders beside the twins that it has of its first prompt, as many as fit."""
+        cells, first = batch.cells, batch.prompts[0]
+        twins = twins_of(self.plan.cells, self.company.starts[first].cells).tolist()
+        columns = [n for n, number in enumerate(cells[0].tolist()) if number in twins]
+        columns = columns[: (room.batch - len(batch)) // len(batch.prompts)]
+        if not columns:
+            return batch
+        riders = [
+            self.into.ride(batch.prompts, twins.index(cells[0, column]), cells[:, column])
+            for column in columns
+        ]
+        behind = np.array(columns) + 1
+        return replace(
+            batch,
+            cells=np.insert(cells, behind, np.stack(riders, axis=1), axis=1),
+            layers=np.insert(batch.layers, behind, batch.layers[columns]),
+        )
+
+    def _rider_alone(self, batch: Batch) -> Batch:
+        """A rider by itself, where no batch had room for one."""
+        prompts = batch.prompts[:1]
+        rider = self.into.ride(prompts, 0, batch.cells[:1, 0])
+        return Batch(prompts, rider[:, None], batch.layers[:1], batch.position)
 
     def _measure_clean(self, row: int, prompt: int) -> None:
         ending = self._ending(prompt, row)
@@ -168,6 +200,8 @@ class Stretch:
         own = self.into.numbers[self.plan.cells.prompt[self.into.numbers] == prompt]
         still = own[self.plan.cells.still[own]]
         ending.still(still)
+        if self.witnesses is not None:
+            self.witnesses.see_clean(ending, still)
         for gauge in self.watch.fitted:
             values = self.watch.without_edits(gauge, row)
             self.into.store_clean_inside(gauge, prompt, values)
@@ -176,7 +210,7 @@ class Stretch:
 
     def _ending(self, prompt: int, row: int) -> Ending:
         one, final = self.plan.question.encoded[prompt], self.trace.final[row]
-        return Ending(self.model, one, prompt, final, self.into, self.witnesses)
+        return Ending(self.model, one, prompt, final, self.into)
 
     def _as_memory_allows(self, batch: Batch, room: Room) -> None:
         """Walk a batch; where memory runs out, walk its halves."""
@@ -211,13 +245,15 @@ class Stretch:
                 self.into.work["token_blocks"] += prompts * entered * front.x.shape[2]
             told.append(self._progress(batch, layer, entered))
             self.walk.tick(told[-1])
-        for row, prompt in enumerate(batch.prompts):
-            ending = self._ending(prompt, front.rows[row])
+        endings = [*map(self._ending, batch.prompts, front.rows)]
+        for row, ending in enumerate(endings):
             ending.measure(batch.cells[row], batch.position, front.x[row], room.logits)
         for gauge, values in front.seen.items():
             self.into.store_inside(gauge, batch.cells.ravel(), values.flatten(0, 1))
         self.into.prove(batch.cells.ravel(), *front.proofs.flatten(1))
         self.into.settle()
+        if self.witnesses is not None:
+            self.witnesses.see(batch, endings, front.x)
 
     def _front(self, batch: Batch) -> _Front:
         """A batch that nothing was done to yet."""
@@ -228,7 +264,7 @@ class Stretch:
         return _Front(
             batch=batch,
             rows=rows,
-            x=final.new_empty(prompts, cells, own, final.shape[2]),
+            x=self.trace.inputs[-1].new_empty(prompts, cells, own, final.shape[2]),
             proofs=torch.zeros(2, prompts, cells, dtype=torch.float64, device=final.device),
             seen=self.watch.unedited(rows, cells),
         )
@@ -352,7 +388,8 @@ class Stretch:
 
     def _progress(self, batch: Batch, layer: int, entered: int) -> float:
         """How many cells' worth of work one layer was; the end counts as one."""
-        steps = self.model.anatomy.dims.n_layers + 1 - batch.layers[:entered]
+        ours = batch.cells[0, :entered] < len(self.plan.cells)  # riders are no cells of the map
+        steps = self.model.anatomy.dims.n_layers + 1 - batch.layers[:entered][ours]
         return float((1 / steps).sum()) * len(batch.prompts)
 
     # --------------------------------------------------------------------------------- the edits
@@ -378,10 +415,10 @@ class Stretch:
     ) -> Iterator[tuple[int, Column]]:
         """Which of some cells an edit changes in a layer, by the variant that they are of."""
         cells = self.plan.cells
-        chosen = np.arange(len(numbers))
+        chosen = np.flatnonzero(numbers < len(cells))  # riders are left as they are
         if live:  # before it there is nothing to change, and nothing in the batch
-            positions = layout.position(cells.values(numbers), len(numbers))
-            chosen = np.flatnonzero(positions >= live)
+            positions = layout.position(cells.values(numbers[chosen]), len(chosen))
+            chosen = chosen[positions >= live]
         if isinstance(layout.layers, str):
             axis = 1 + cells.stars.index(layout.layers)
             chosen = chosen[cells.points[numbers[chosen], axis] == layer]
