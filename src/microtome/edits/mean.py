@@ -31,6 +31,7 @@ class Mean(Edit):
     """
 
     name: ClassVar[str] = "mean"
+    rounds: ClassVar[bool] = True
 
     over: str = "tensor"
 

@@ -135,7 +135,8 @@ class Collector:
         met = np.flatnonzero(self.twins >= 0)
         riders = len(self.plan.cells) + met
         found = {}
-        for asked in (*self.values, *self.inside):
+        every: list[Asked] = [*self.values, *self.inside]
+        for asked in every:
             if asked.metric.unit == TOKEN_ID:
                 continue
             each = self.effects(asked, riders)

@@ -106,15 +106,15 @@ class Comparison:
         kept, finals = self.witnesses, dict[tuple[str, int, int], Tensor]()
         prompts = dict.fromkeys([*again.rows.clean, *map(self._prompt_of, kept.riders)])
         for prompt in prompts:
-            for place, own in kept.clean[prompt].items():
-                finals["walk clean", prompt, place] = own
-        for rider, final in kept.riders.items():
-            finals |= {("rider", rider, place): own for place, own in final.items()}
+            for place, final in kept.clean[prompt].items():
+                finals["walk clean", prompt, place] = final
+        for rider, own in kept.riders.items():
+            finals |= {("rider", rider, place): final for place, final in own.items()}
         for number in cells:
-            for place, own in kept.finals[number].items():
-                finals["walk", number, place] = own
-                row = again.final[place][again.rows.cells[number]]
-                finals["reference", number, place] = row
+            row = again.rows.cells[number]
+            for place, final in kept.finals[number].items():
+                finals["walk", number, place] = final
+                finals["reference", number, place] = again.final[place][row]
         for prompt, row in again.rows.clean.items():
             for place in kept.clean[prompt]:
                 finals["reference clean", prompt, place] = again.final[place][row]

@@ -48,6 +48,9 @@ TIMES = 4.0
 UNITS = 2.0
 """And how many units of rounding of their type, of logits of their size."""
 
+MORE_UNITS = 64.0
+"""The same in float32 and float64, where a change is small beside what is promised anyway."""
+
 NARROW = 0.125
 """The same by the narrow measure."""
 
@@ -198,7 +201,7 @@ def of_logits(precision: Precision, pair: Pair) -> Iterator[dict[str, Any]]:
     exact = precision.promise is not None
     yield {
         "difference": float(apart.norm()),
-        "fixed": UNITS * rounding + SHARE * change,
+        "fixed": (MORE_UNITS if exact else UNITS) * rounding + SHARE * change,
         "times": TIMES * grown,
         "promised": not exact,
         "narrow": None if exact else NARROW * rounding + SHARE * change,

@@ -88,19 +88,18 @@ class Verified:
             return replace(self.walk.run(unit), verification=nothing.as_dict())
         every = self.verify.cells is None
         chosen = spread(plan, unit, some, self.seed)
-        before = chosen if every else chosen[:-1]  # the strongest is known afterwards
         into, at_once = (
             Collector.of(plan, unit),
             rows_at_once(model, plan, length, self.walk.budget),
         )
-        witnesses = Witnesses(into, frozenset(before), most=at_once if every else None)
+        witnesses = Witnesses(into, frozenset(chosen), most=at_once if every else None)
         precision = Precision.of_stream(model)
         compared = Comparison(model, self.walk.sources, witnesses, precision, at_once)
         witnesses.full = lambda: compared.take([*witnesses.finals])
         self.walk.collect(unit, into, witnesses)
         block = into.block(unit)
         kept = [*witnesses.finals]
-        compared.take(kept if every else _among(witnesses, before, some, block, precision))
+        compared.take(kept if every else _among(witnesses, chosen, some, block, precision))
         if compared.is_in_doubt(block.noise):
             compared.take([number for number in witnesses.finals if number not in compared.done])
         found = _judged(compared, block.noise, every)

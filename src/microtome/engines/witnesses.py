@@ -138,4 +138,6 @@ class Witnesses:
         if self.first is None:
             return None
         effects = self.into.effects(self.first, numbers)
-        return np.nan_to_num(effects.reshape(len(numbers), -1).max(axis=1), nan=math.inf)
+        largest = effects.reshape(len(numbers), -1).max(axis=1)
+        found: Array = np.where(np.isnan(largest), math.inf, largest)
+        return found

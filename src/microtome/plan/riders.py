@@ -32,4 +32,5 @@ def twins_of(cells: Cells, numbers: Column) -> Column:
     deepest = int(np.argmin(entry * (int(position.max()) + 1) + position))
     spread = np.linspace(0, len(numbers) - 1, some).round().astype(np.int64)[1:]
     chosen = dict.fromkeys([deepest, *spread.tolist()])
-    return numbers[np.array([*chosen])]
+    found: Column = numbers[np.array([*chosen])]
+    return found
