@@ -6,12 +6,18 @@ the first thing that happens in this file.
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 from jaxtyping import install_import_hook
 
 import oracles.typechecker  # noqa: F401  (the hook looks its name up in this module)
 
 with install_import_hook("microtome", "oracles.typechecker.check"):
     import microtome as mt
+
+    for module in pkgutil.walk_packages(mt.__path__, "microtome."):
+        importlib.import_module(module.name)  # they are resolved on first use, which is too late
 
 from collections.abc import Callable
 from pathlib import Path

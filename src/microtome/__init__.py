@@ -1,56 +1,82 @@
-"""microtome: which part of a transformer causes this prediction?"""
+"""microtome: which part of a transformer causes this prediction?
 
-from microtome import stats, studies, tasks
-from microtome.edits import (
-    Edit,
-    add,
-    apply,
-    edit,
-    knockout,
-    mean,
-    noise,
-    patch,
-    replace,
-    scale,
-    shuffle,
-    zero,
-)
-from microtome.errors import MicrotomeError
-from microtome.frontends.experiment import Experiment
-from microtome.prompts.prompt import Prompt
-from microtome.prompts.prompts import Prompts
-from microtome.results.effects import Effects, open_effects
-from microtome.verbs.load import load
-from microtome.verbs.model import Model
-from microtome.verbs.run import Run
-from microtome.verbs.sweep import sweep
+Names are resolved when they are first asked for, so importing takes no time and has no effects.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from microtome import stats as stats
+    from microtome import studies as studies
+    from microtome import tasks as tasks
+    from microtome.edits import Edit as Edit
+    from microtome.edits import add as add
+    from microtome.edits import apply as apply
+    from microtome.edits import edit as edit
+    from microtome.edits import knockout as knockout
+    from microtome.edits import mean as mean
+    from microtome.edits import noise as noise
+    from microtome.edits import patch as patch
+    from microtome.edits import replace as replace
+    from microtome.edits import scale as scale
+    from microtome.edits import shuffle as shuffle
+    from microtome.edits import zero as zero
+    from microtome.errors import MicrotomeError as MicrotomeError
+    from microtome.frontends.experiment import Experiment as Experiment
+    from microtome.prompts.prompt import Prompt as Prompt
+    from microtome.prompts.prompts import Prompts as Prompts
+    from microtome.results.effects import Effects as Effects
+    from microtome.results.effects import open_effects as open_effects
+    from microtome.verbs.load import load as load
+    from microtome.verbs.model import Model as Model
+    from microtome.verbs.run import Run as Run
+    from microtome.verbs.sweep import sweep as sweep
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Edit",
-    "Effects",
-    "Experiment",
-    "MicrotomeError",
-    "Model",
-    "Prompt",
-    "Prompts",
-    "Run",
-    "add",
-    "apply",
-    "edit",
-    "knockout",
-    "load",
-    "mean",
-    "noise",
-    "open_effects",
-    "patch",
-    "replace",
-    "scale",
-    "shuffle",
-    "stats",
-    "studies",
-    "sweep",
-    "tasks",
-    "zero",
-]
+_HOMES = {
+    "Edit": "edits",
+    "Effects": "results.effects",
+    "Experiment": "frontends.experiment",
+    "MicrotomeError": "errors",
+    "Model": "verbs.model",
+    "Prompt": "prompts.prompt",
+    "Prompts": "prompts.prompts",
+    "Run": "verbs.run",
+    "add": "edits",
+    "apply": "edits",
+    "edit": "edits",
+    "knockout": "edits",
+    "load": "verbs.load",
+    "mean": "edits",
+    "noise": "edits",
+    "open_effects": "results.effects",
+    "patch": "edits",
+    "replace": "edits",
+    "scale": "edits",
+    "shuffle": "edits",
+    "sweep": "verbs.sweep",
+    "zero": "edits",
+}
+"""Public name → the module that has it."""
+
+__all__ = sorted([*_HOMES, "stats", "studies", "tasks"])
+
+
+def __getattr__(name: str) -> object:
+    """A public name, or a module of the package."""
+    if name in _HOMES:
+        found: object = getattr(importlib.import_module(f"microtome.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
+    if not name.startswith("_") and importlib.util.find_spec(f"microtome.{name}") is not None:
+        return importlib.import_module(f"microtome.{name}")
+    raise AttributeError(f"module 'microtome' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

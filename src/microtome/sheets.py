@@ -1,10 +1,15 @@
-"""YAML as people mean it, and where each value of it stands.
+"""YAML as people mean it, and where each value of it stands: the one reader of what users write.
 
-PyYAML's safe loader follows YAML 1.1, where ``no`` is false, ``1e-3`` is text and ``1:30`` is
-ninety, and where the second of two equal keys wins in silence. Here plain words and numbers are
-read as YAML 1.2 reads them, a key given twice is refused, and every value knows its line, so that
-whoever checks the values can say where the wrong one is. What would make a file mean something
-else than it shows (anchors, tags of Python objects) is refused.
+Experiments, studies and values on the command line are read here. PyYAML's safe loader follows
+YAML 1.1, where ``no`` is false, ``1e-3`` is text and ``1:30`` is ninety, and where the second of
+two equal keys wins in silence. Here plain words and numbers are read as YAML 1.2 reads them, a key
+given twice is refused, and every value knows its line, so that whoever checks the values can say
+where the wrong one is. What would make a file mean something else than it shows (anchors, tags of
+Python objects) is refused, and so is what is too large or too deep to be written by hand.
+
+Numbers are decimal: ``17``, ``-0.5``, ``1e-3``. ``0o17``, ``0x1F``, ``017`` and ``1_000`` are read
+differently by different readers of YAML; here they are text, which whoever expects a number
+refuses.
 """
 
 from __future__ import annotations
@@ -16,11 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.reader import ReaderError
 
 from microtome.errors import ExperimentError
+from microtome.textfiles import read_text, shown
+
+LARGEST = 2**24
+"""Bytes of YAML that are read; many prompts go into a file of prompts, which is not limited so."""
+
+DEEPEST = 64
+"""How many lists and fields may lie in one another."""
 
 Steps = tuple[str | int, ...]
-"""The way to a value: names of fields and numbers of items, ``("prompts", 0, "text")``."""
+"""The way to a value: names of fields and numbers of items, ``("prompts", 0, "text")``.
+
+A field of a field may have a number for its name, such as a layer.
+"""
 
 _FLOAT = (
     r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?"
@@ -34,6 +50,8 @@ _WORDS: tuple[tuple[str, str, list[str]], ...] = (
 )
 """Kind → the plain words that are read as it, and their first letters; any other word is text."""
 
+_PLAIN = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", *(row[0] for row in _WORDS)))
+
 
 class _Loader(yaml.SafeLoader):
     pass
@@ -45,6 +63,10 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         """Anchors are not read, so none are written."""
         return True
+
+
+class _FlowDumper(_Dumper):
+    """The same, all on one line."""
 
 
 # Each its own: PyYAML's are shared by all loaders and dumpers. The loader forgets what it knew.
@@ -70,8 +92,13 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if breaks else None)
 
 
+def _in_line(dumper: yaml.SafeDumper, items: Any) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
 _Dumper.add_representer(list, _list)
 _Dumper.add_representer(str, _text)
+_FlowDumper.add_representer(list, _in_line)
 
 
 @dataclass(frozen=True)
@@ -103,18 +130,10 @@ class Sheet:
         """The fields of a file.
 
         Raises:
-            ExperimentError: it cannot be read, is not YAML, or gives a field twice.
+            ExperimentError: it cannot be read, is no regular file, is not YAML, or gives a field
+                twice.
         """
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise ExperimentError(f"Cannot read {path}: {error.strerror}.") from None
-        except UnicodeDecodeError as error:
-            raise ExperimentError(
-                f"{path} is not UTF-8 text ({error}): save it as UTF-8."
-            ) from None
-        return cls.of(text, str(path))
+        return cls.of(read_text(path, ExperimentError, LARGEST), shown(path))
 
     @classmethod
     def of(cls, text: str, name: str = "the YAML") -> Sheet:
@@ -127,23 +146,28 @@ class Sheet:
         {'engine': 'auto', 'over': {'factor': [0.001, 10]}}
         """
         lines: dict[Steps, int] = {}
-        try:
-            loader = _Loader(text)
-            _refuse_anchors(loader, text, name)
-            node = loader.get_single_node()
-            found = None if node is None else _value(loader, node, (), lines, name)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark
-            where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-            raise ExperimentError(f"{name}{where}: not YAML: {error.problem}.") from None
-        except yaml.YAMLError as error:
-            raise ExperimentError(f"{name} is not YAML: {' '.join(str(error).split())}.") from None
-        except (ValueError, LookupError, RecursionError) as error:
-            raise ExperimentError(f"{name} cannot be read as YAML ({error}).") from None
+        found = _read(text, name, lines)
         if not isinstance(found, dict):
-            shown = "is empty" if found is None else f"holds {str(found)[:60]!r}"
-            raise ExperimentError(f"{name} {shown}; expected fields, such as 'model: nano'.")
+            empty = found is None
+            told = "is empty" if empty else f"holds {str(found)[:60]!r}"
+            raise ExperimentError(f"{name} {told}; expected fields, such as 'model: nano'.")
+        for key in found:
+            if not isinstance(key, str):
+                here = f"{name}, line {lines[key,]}"
+                raise ExperimentError(f"{here}: a field's name is a word, not {key}.")
         return cls(name, found, lines)
+
+
+def value_of(text: str, name: str = "the YAML") -> Any:
+    """One value, as it may stand in a file after its field's name: a word, a number, a list…
+
+    Raises:
+        ExperimentError: it is not YAML.
+
+    >>> value_of("[1, no, 1e-3]")
+    [1, 'no', 0.001]
+    """
+    return _read(text, name, {})
 
 
 def spelled(steps: Steps) -> str:
@@ -170,13 +194,61 @@ def dump(fields: Mapping[str, Any]) -> str:
     )
 
 
-def _refuse_anchors(loader: _Loader, text: str, name: str) -> None:
+def flow(value: Any) -> str:
+    """A value on one line, which `value_of` reads back equal.
+
+    >>> flow({"factor": [0.5, 2], "how": "no"})
+    "{factor: [0.5, 2], how: 'no'}"
+    """
+    # In a list, so that no document marker stands after it.
+    text = yaml.dump(
+        [value],
+        Dumper=_FlowDumper,
+        default_flow_style=True,
+        allow_unicode=True,
+        sort_keys=False,
+        width=10**9,
+    )
+    return str(text).strip()[1:-1]
+
+
+# ----------------------------------------------------------------------------------------- read
+
+
+def _read(text: str, name: str, lines: dict[Steps, int]) -> Any:
+    """What a text holds; where each value stands goes into ``lines``."""
+    try:
+        _check_events(text, name)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return None if node is None else _value(loader, node, (), lines, name)
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ExperimentError(
+            f"{name}, line {line}: not YAML: the character {chr(error.character)!r} cannot stand "
+            "in a text file."
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+        raise ExperimentError(f"{name}{where}: not YAML: {error.problem}.") from None
+
+
+def _check_events(text: str, name: str) -> None:
+    """Refuse anchors and depth before anything is built of them."""
+    depth = 0
     for event in yaml.parse(text, _Loader):
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            line = event.start_mark.line + 1 if event.start_mark else "?"
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
             raise ExperimentError(
-                f"{name}, line {line}: anchors and aliases (& and *) are not read. Write the "
-                "value out; a text that begins with one of these signs goes in quotes."
+                f"{name}, line {_line_of(event)}: lists and fields lie in one another "
+                f"{depth} deep; {DEEPEST} are read."
+            )
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise ExperimentError(
+                f"{name}, line {_line_of(event)}: anchors and aliases (& and *) are not read. "
+                "Write the value out; a text that begins with one of these signs goes in quotes."
             )
 
 
@@ -189,24 +261,41 @@ def _value(
         found = []
         for number, item in enumerate(node.value):
             here = (*steps, number)
-            lines[here] = item.start_mark.line + 1
+            lines[here] = _line_of(item)
             found.append(_value(loader, item, here, lines, name))
         return found
-    return loader.construct_object(node, deep=True)
+    if node.tag not in _PLAIN:
+        raise ExperimentError(
+            f"{name}, line {_line_of(node)}: the tag '{node.tag}' is not read: write a "
+            "plain word, number, list or fields."
+        )
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, LookupError) as error:  # a number of 5,000 digits, '!!bool maybe'
+        raise ExperimentError(
+            f"{name}, line {_line_of(node)}: cannot be read as YAML ({error})."
+        ) from None
 
 
 def _pairs(
     loader: _Loader, node: yaml.MappingNode, steps: Steps, lines: dict[Steps, int], name: str
-) -> Iterator[tuple[str, Any]]:
+) -> Iterator[tuple[str | int, Any]]:
     for key, value in node.value:
-        line = key.start_mark.line + 1
-        if not isinstance(key, yaml.ScalarNode):
+        line = _line_of(key)
+        found = _value(loader, key, (), {}, name) if isinstance(key, yaml.ScalarNode) else None
+        if not isinstance(found, str | int) or isinstance(found, bool):
             raise ExperimentError(f"{name}, line {line}: a field's name is a word.")
-        here = (*steps, key.value)
+        here = (*steps, found)
         if here in lines:
             raise ExperimentError(
                 f"{name}, line {line}: {spelled(here)!r} is given twice; first on line "
                 f"{lines[here]}."
             )
         lines[here] = line
-        yield key.value, _value(loader, value, here, lines, name)
+        yield found, _value(loader, value, here, lines, name)
+
+
+def _line_of(found: yaml.Event | yaml.Node) -> int:
+    """The line where a part of a text begins, counted from 1."""
+    mark = found.start_mark
+    return 1 if mark is None else mark.line + 1

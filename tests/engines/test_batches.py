@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ import microtome as mt
 from microtome.edits import as_edits
 from microtome.engines.walk.batches import batches, companies, tiles
 from microtome.language.sites import Dimensions
-from microtome.plan.cost import Budget, room_for, shared_starts, starts_of
-from microtome.plan.plan import make_plan
+from microtome.plan.memory import Budget, room_for
+from microtome.plan.plan import Plan, make_plan
+from microtome.plan.question import ask
+from microtome.plan.starts import shared_starts, starts_of
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
 
@@ -23,19 +26,25 @@ DIMS = Dimensions(4, 3, 3, 6, 2, 24, 99)
 
 def encoded(n: int, shift: int = 0) -> Encoded:
     tokens = Tokens.of_texts(*(f" t{k + shift}" for k in range(n)))
-    return Encoded(mt.Prompt("".join(tokens.pieces), donor="x"), tokens, tokens, 0, 1)
+    donor = replace(tokens, ids=tuple(99 - i for i in tokens.ids))
+    return Encoded(mt.Prompt("".join(tokens.pieces), donor="x"), tokens, donor, 0, 1)
 
 
 PROMPTS = (encoded(5), encoded(3), encoded(5, 7), encoded(5, 2))
 
 
+def planned(edit, budget: Budget = Budget()) -> Plan:  # noqa: B008
+    return make_plan(ask(DIMS, PROMPTS, as_edits(edit)), budget=budget)
+
+
 def walked(edit: str, budget: Budget):
-    plan = make_plan(DIMS, PROMPTS, as_edits(edit), budget=budget)
+    plan = planned(edit, budget)
     found = []
-    for company in companies(plan, PROMPTS, DIMS, 0, budget):
-        length = len(PROMPTS[company.prompts[0]].tokens)
-        assert {len(PROMPTS[n].tokens) for n in company.prompts} == {length}
-        found += [(plan, *pair) for pair in batches(plan, company, length, DIMS, budget)]
+    for unit in plan.units:
+        for company in companies(plan, unit, budget):
+            length = len(PROMPTS[company.prompts[0]].tokens)
+            assert {len(PROMPTS[n].tokens) for n in company.prompts} == {length}
+            found += [(plan, *pair) for pair in batches(plan, company, budget)]
     return found
 
 
@@ -83,18 +92,24 @@ def test_starts_are_shared_in_the_cheapest_way(each, reading):
 
 
 def test_few_cells_share_starts_and_many_do_not():
-    lengths = [len(one.tokens) for one in PROMPTS]
     for edit, shared in (("patch L*.resid_post@*", True), ("zero L*.mlp_post.n*@*", False)):
-        plan = make_plan(DIMS, PROMPTS, as_edits(edit))
-        starts = starts_of(plan.cells, lengths, DIMS, Budget(reading=8))
-        assert (starts <= plan.cells.position).all()
-        assert (starts < plan.cells.position).any() == shared
+        plan = planned(edit)
+        found = {}
+        for unit in plan.units:
+            length = len(PROMPTS[unit.prompts[0]].tokens)
+            found |= starts_of(plan.cells, unit, length, DIMS, reading=8)
+        assert sorted(found) == list(range(len(PROMPTS)))
+        own = [plan.cells.position[one.cells] - one.positions for one in found.values()]
+        earlier = np.concatenate(own)
+        assert len(earlier) == len(plan.cells)
+        assert (earlier >= 0).all()
+        assert (earlier > 0).any() == shared
 
 
 def test_a_cell_that_edits_what_leaves_a_block_enters_the_next():
-    plan = make_plan(DIMS, PROMPTS, as_edits("zero L*.resid_post@-1"))
+    plan = planned("zero L*.resid_post@-1")
     assert sorted(set(plan.cells.entry.tolist())) == [1, 2, 3, 4]
-    both = make_plan(DIMS, PROMPTS, as_edits(["zero L*.z.h0", "zero L*.resid_post"]))
+    both = planned(["zero L*.z.h0", "zero L*.resid_post"])
     assert sorted(set(both.cells.entry.tolist())) == [0, 1, 2, 3]
 
 

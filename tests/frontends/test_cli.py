@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import microtome as mt
-from microtome import cli, studies
+from microtome import studies
+from microtome.frontends import cli
 
 PROMPT = "When Sam and Sally went to the park, Sam gave a gift to"
 DONOR = "When Sam and Sally went to the park, Sally gave a gift to"
@@ -326,7 +327,10 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["study", "run", "--all", "--model", "nano", "-p", "x"], "only --lang and -o"),
         (["study", "run", "hidden-scaling", "--set", "layr=1"], "Did you mean 'layer'?"),
         (["study", "run", "hidden-scaling", "--set", "layer"], "NAME=VALUE"),
-        (["study", "run", "hidden-scaling", "--set", "also={"], "the value is not YAML"),
+        (
+            ["study", "run", "hidden-scaling", "--set", "also={"],
+            "--set also, line 1, column 2: not YAML",
+        ),
         (["study", "run", "hidden-scaling", "--model", "nano", "--set", "layer=6"], "0 … 5"),
         (["study", "run", "hidden-scaling", "--lang", "fr"], "'en' or 'vi'"),
         (["study", "run", "--config", "nowhere.yaml"], "Cannot read nowhere.yaml"),

@@ -12,6 +12,7 @@ import microtome as mt
 from microtome.errors import AddressError, EditError, PromptError, SweepError
 from microtome.language.sites import Dimensions
 from microtome.plan.plan import make_plan
+from microtome.plan.question import ask
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.tokens import Tokens
@@ -30,12 +31,12 @@ def encoded(*pieces: str, donor: tuple[str, ...] | None = None) -> Encoded:
 THREE, FIVE = encoded("a", " b", " c"), encoded("d", " e", " f", " g", " h")
 
 
-def planned(edits, prompts=(THREE,), **more):
+def planned(edits, prompts=(THREE,), dims=DIMS, over=None, reference=(), **more):
     edits = [
         mt.edit(e) if isinstance(e, str) else e
         for e in ([edits] if isinstance(edits, str) else edits)
     ]
-    return make_plan(DIMS, prompts, edits, **more)
+    return make_plan(ask(dims, prompts, edits, (), over, reference), **more)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_memory_is_planned_for_every_head_whose_own_key_is_edited():
     """Each takes a row of attention of its own."""
     grouped = replace(DIMS, n_heads=4, n_kv_heads=2)
     one, all_four = (
-        make_plan(grouped, (THREE,), [mt.edit(text)]).cost.bytes
+        planned(text, dims=grouped).cost.bytes
         for text in ("zero L0.k_head.h1@0", "zero L0.k_head@0")
     )
     assert one < all_four

@@ -7,6 +7,7 @@ import pytest
 
 import microtome as mt
 from microtome.errors import AddressError, MetricError, VerificationError
+from microtome.readings import watch
 from microtome.readings.inside import Fitted, gauge
 from microtome.readings.registry import readings
 
@@ -123,8 +124,6 @@ def test_an_edit_moves_nothing_before_its_layer(tiny64):
 
 
 def test_long_prompts_are_looked_at_in_parts(tiny64, monkeypatch):
-    from microtome.verbs.sweep import watch
-
     whole = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=PROBES)
     monkeypatch.setattr(watch, "MOST", 1)
     parts = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=PROBES)

@@ -15,10 +15,11 @@ from microtome import studies
 from microtome.edits import as_edits
 from microtome.errors import MetricError, OtherModelError, StudyError
 from microtome.language.sites import Dimensions
+from microtome.plan.plan import make_plan
+from microtome.plan.question import ask
 from microtome.studies import STUDIES, again, cost
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.parameters import Head, Layer, Parameters, read_config
-from microtome.verbs.sweep import plan_of
 
 IOI = "When Sam and Sally went to the park, Sam gave a gift to"
 
@@ -175,10 +176,12 @@ def test_the_command_of_a_report_has_an_option_or_a_set_for_each(changed):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [", "is not YAML"),
-        ("- a", "holds no fields"),
-        ("", "holds no fields"),
-        ("1: a", "holds no fields"),
+        ("a: [", "line 1, column 5: not YAML"),
+        ("- a", r"holds .*expected fields"),
+        ("", r"is empty; expected fields"),
+        ("1: a", "line 1: a field's name is a word, not 1"),
+        ("a: 1\na: 2", "line 2: 'a' is given twice; first on line 1"),
+        ("a: &x [1]\nb: [*x, *x]", "line 1: anchors and aliases"),
     ],
 )
 def test_files_that_are_no_parameters(text, words, tmp_path):
@@ -283,7 +286,9 @@ def test_the_predicted_cost_is_that_of_the_plan(study, model_of, monkeypatch):
     )
     predicted = studies.predict(study)
     plans = [
-        plan_of(model, [encoded], as_edits(sweep.edits), sweep.over, [encoded])
+        make_plan(
+            ask(model.anatomy.dims, [encoded], as_edits(sweep.edits), (), sweep.over, [encoded])
+        )
         for sweep in study.sweeps(study.published).values()
     ]
     assert predicted.cells == sum(len(plan.cells) for plan in plans)

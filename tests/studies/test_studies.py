@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
+import microtome as mt
 from microtome import studies
 from microtome.errors import StudyError
 from microtome.studies import STUDIES
@@ -23,6 +24,13 @@ class Loaded:
         self.name = name
 
 
+@pytest.fixture
+def unchanged(monkeypatch):
+    """Every model is what the files of its name hold: see `tests/model/test_published.py`."""
+    monkeypatch.setattr("microtome.studies.study.is_published", lambda model: True)
+
+
+@pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("study", STUDIES.values(), ids=list(STUDIES))
 def test_claims_are_judged_on_the_published_checkpoint_and_parameters_alone(study):
     published = study.published
@@ -41,6 +49,15 @@ def test_a_directory_named_like_the_checkpoint_is_not_it(tmp_path, monkeypatch):
     (tmp_path / "gpt2").mkdir()
     study = STUDIES["head-ablation"]
     assert not study.comparable(Loaded("gpt2"), study.published)
+
+
+def test_a_model_in_memory_that_is_called_like_the_checkpoint_is_not_it(make_gpt2, tokenizer):
+    hf = make_gpt2()
+    hf.config.name_or_path = "gpt2"
+    model = mt.load(hf, tokenizer=tokenizer)
+    assert model.name == "gpt2"
+    study = STUDIES["head-ablation"]
+    assert not study.comparable(model, study.published)
 
 
 TEXTS = Texts(

@@ -220,8 +220,9 @@ def _applications(
     anatomy: Anatomy, encoded: Encoded, edit: Operation, sources: Sources
 ) -> list[Application]:
     applied = []
-    for region in regions(edit.address, anatomy.dims, encoded.tokens):
-        edit.check(region, anatomy.dims.causal)
+    found = regions(edit.address, anatomy.dims, encoded.tokens)
+    edit.check_together(found, anatomy.dims.causal)
+    for region in found:
         where = Regions.of(region)
         source = sources.of(edit, region.layer, encoded)
         applied.append(Application(edit, where, Keys(where, [encoded.tokens]), source))

@@ -125,6 +125,11 @@ class Edit(ABC):
                 "Address keys that come before the query, as in L5.pattern.h3@-1,:."
             )
 
+    def check_together(self, regions: Sequence[Region], causal: bool = True) -> None:
+        """Raise `EditError` if this edit cannot be made in these regions, one a layer, at once."""
+        for region in regions:
+            self.check(region, causal)
+
     @classmethod
     def parameters(cls) -> tuple[Field[Any], ...]:
         """The fields besides the address."""

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from microtome.edits.means import Means
 from microtome.language.operations import Operation, Source
 from microtome.language.regions import Column, Layout
 from microtome.language.sites import owner
@@ -26,9 +26,9 @@ from microtome.prompts.tokens import Tokens
 class Sources:
     """Clean activations of donors and reference prompts, for the edits that ask for them.
 
-    A text is run once for all the places that these edits will ask for, of which the addressed
-    positions are kept: of every reference prompt, and of the donors held (`hold`) or asked for
-    last.
+    A text is run once for all the places that these edits will ask for. Of donors the addressed
+    positions are kept, those of the ones held (`hold`) or asked for last; of references, their
+    `Means`.
     """
 
     def __init__(
@@ -38,21 +38,15 @@ class Sources:
         edits: Iterable[tuple[Operation, Encoded]],
         reference: Sequence[Tokens] = (),
     ) -> None:
-        self._hf, self._anatomy, self._reference = hf, anatomy, tuple(reference)
+        self._hf, self._anatomy = hf, anatomy
         self._wanted: dict[Tokens, dict[Place, tuple[int, int]]] = defaultdict(dict)
-        self._averaged: set[Tokens] = set()
-        for edit, one in edits:
-            for other in others_of(edit, one, self._reference):
-                self._want(self._there(edit, one, other), other)
-                if edit.source is Source.REFERENCE:
-                    self._averaged.add(other)
+        asked = list(edits)
+        self._means = Means(hf, anatomy, asked, reference)
+        for edit, one in asked:
+            if edit.source is Source.DONOR:
+                [donor] = others_of(edit, one, ())
+                self._want(self._there(edit, one, donor), donor)
         self._held: dict[Tokens, Mapping[Place, Tensor]] = {}
-        self._references: dict[Tokens, Mapping[Place, Tensor]] = {}
-
-    @property
-    def references(self) -> int:
-        """How many reference prompts there are."""
-        return len(self._reference)
 
     def _there(self, edit: Operation, one: Encoded, other: Tokens) -> Layout:
         """Where an edit of a prompt finds what it needs in another text."""
@@ -78,9 +72,8 @@ class Sources:
         return list({one.donor: None for one in encoded if one.donor in self._wanted})
 
     def hold_references(self) -> None:
-        """Record the reference prompts that an edit asks for, which are otherwise when it does."""
-        for text in self._averaged - self._references.keys():
-            self._references.update(self._alone(text))
+        """Run the reference prompts that an edit asks for, which are otherwise when it does."""
+        self._means.gather()
 
     def hold(self, texts: Sequence[Tokens], at_once: int) -> None:
         """Record donors, several of one length in a pass, and forget others."""
@@ -149,17 +142,14 @@ class Sources:
             EditError: there are too few reference prompts.
             PromptError: there is no donor, or positions do not match the prompt's.
         """
-        values = [
-            self._values(edit, layer, one, other, stars, cells, since)
-            for other in others_of(edit, one, self._reference)
-        ]
         match edit.source:
             case Source.NOTHING:
                 return None
             case Source.DONOR:
-                return values[0]
+                [donor] = others_of(edit, one, ())
+                return self._values(edit, layer, one, donor, stars, cells, since)
             case Source.REFERENCE:
-                return torch.stack(values).mean(dim=0)
+                return self._means.of(edit, layer, one, stars, cells, since)
 
     def _values(
         self,
@@ -174,16 +164,12 @@ class Sources:
         there = self._there(edit, one, other).since(since)
         moved = aligned_stars(edit.address, one.tokens, other, edit.alignment)
         stars = {**stars, **{star: column[stars[star]] for star, column in moved.items()}}
-        recorded = self._of_text(other, edit.source)[there.site, layer]
+        recorded = self._of_donor(other)[there.site, layer]
         start = self._wanted[other][there.site, layer][0]
         where = index(there.at(layer, stars, cells), recorded.device, start=start)
         return recorded[where].expand(cells, *there.shape)
 
-    def _of_text(self, text: Tokens, source: Source) -> Mapping[Place, Tensor]:
-        if source is Source.REFERENCE:
-            if text not in self._references:
-                self._references.update(self._alone(text))
-            return self._references[text]
+    def _of_donor(self, text: Tokens) -> Mapping[Place, Tensor]:
         if text not in self._held:
             self._held = self._alone(text)
         return self._held[text]

@@ -1,6 +1,6 @@
 """What an executor brings back from a unit's cells, while they arrive.
 
-Behind the unit's cells there is room for riders (`plan.riders`), which have numbers beyond the
+Behind the unit's cells there is room for idlers (`plan.idlers`), which have numbers beyond the
 plan's cells.
 """
 
@@ -21,7 +21,7 @@ from microtome.engines.block import Array, Block
 from microtome.errors import EditError, listing
 from microtome.language.regions import Column
 from microtome.plan.plan import Plan
-from microtome.plan.riders import RIDERS
+from microtome.plan.idlers import IDLERS
 from microtome.plan.units import Unit
 from microtome.readings.inside import Gauge
 from microtome.readings.output import TOKEN_ID, Reading
@@ -39,13 +39,13 @@ class Collector:
         plan: the plan.
         numbers: of the unit's cells in it, in order.
         prompts: of the unit.
-        values: per reading, ``[cell]``; riders last, as everywhere.
+        values: per reading, ``[cell]``; idlers last, as everywhere.
         clean: per reading, ``[prompt]``.
         inside: per gauge, ``[cell, *shape]``.
         clean_inside: per gauge, ``[prompt, *shape]``.
         changed: how many values each cell's edits changed, ``[cell]``.
         norm: L2 norm of the change, ``[cell]``.
-        twins: of each rider the cell that it goes along with, ``[rider]``; -1 where it has not met
+        twins: of each idler the cell that it goes along with, ``[idler]``; -1 where it has not met
             one yet.
         arriving: values that are still on the device, with where they go.
         proved: cells whose receipts are among them.
@@ -74,8 +74,8 @@ class Collector:
         numbers, prompts = plan.numbers(unit), np.array(unit.prompts, dtype=np.int64)
         outputs = [one for one in plan.question.asked if isinstance(one, Reading)]
         gauges = shapes_of(plan)
-        riders = RIDERS * len(prompts)
-        rows = len(numbers) + riders
+        idlers = IDLERS * len(prompts)
+        rows = len(numbers) + idlers
 
         def absent(*shape: int) -> Array:
             return np.full(shape, np.nan)
@@ -90,36 +90,36 @@ class Collector:
             clean_inside={gauge: absent(len(prompts), *shape) for gauge, shape in gauges.items()},
             changed=absent(rows),
             norm=absent(rows),
-            twins=np.full(riders, -1, dtype=np.int64),
+            twins=np.full(idlers, -1, dtype=np.int64),
         )
 
     @cached_property
     def _rows(self) -> Column:
-        """Where each of the plan's cells, and of the riders, stands among these."""
-        cells, riders = len(self.plan.cells), len(self.twins)
-        rows = np.full(cells + riders, -1, dtype=np.int64)
+        """Where each of the plan's cells, and of the idlers, stands among these."""
+        cells, idlers = len(self.plan.cells), len(self.twins)
+        rows = np.full(cells + idlers, -1, dtype=np.int64)
         rows[self.numbers] = np.arange(len(self.numbers))
-        rows[cells:] = len(self.numbers) + np.arange(riders)
+        rows[cells:] = len(self.numbers) + np.arange(idlers)
         return rows
 
     def rows(self, cells: Column) -> Column:
-        """Where cells stand here, by their numbers in the plan; or riders."""
+        """Where cells stand here, by their numbers in the plan; or idlers."""
         return self._rows[cells]
 
     def ride(self, prompts: Sequence[int], which: int, twins: Column) -> Column:
-        """The numbers of a rider of each of some prompts, which now has met its twin."""
-        own = np.searchsorted(self.prompts, prompts) * RIDERS + which
+        """The numbers of an idler of each of some prompts, which now has met its twin."""
+        own = np.searchsorted(self.prompts, prompts) * IDLERS + which
         self.twins[own] = twins
         return len(self.plan.cells) + own
 
     def twin(self, cells: Column) -> Column:
-        """The plan's cells that stand for some cells: themselves, and the twins of riders."""
+        """The plan's cells that stand for some cells: themselves, and the twins of idlers."""
         known, found = len(self.plan.cells), cells.copy()
         found[cells >= known] = self.twins[cells[cells >= known] - known]
         return found
 
     def effects(self, asked: Asked, cells: Column) -> Array:
-        """How large the effects of some cells, or riders, on a metric are, ``[cell, *shape]``."""
+        """How large the effects of some cells, or idlers, on a metric are, ``[cell, *shape]``."""
         values, clean = (
             (self.inside[asked], self.clean_inside[asked])
             if isinstance(asked, Gauge)
@@ -131,15 +131,15 @@ class Collector:
         return np.where(np.isnan(clean[of_prompt]), 0.0, found)
 
     def noise(self) -> dict[str, float]:
-        """The largest effect of any rider, per metric that has effects."""
+        """The largest effect of any idler, per metric that has effects."""
         met = np.flatnonzero(self.twins >= 0)
-        riders = len(self.plan.cells) + met
+        idlers = len(self.plan.cells) + met
         found = {}
         every: list[Asked] = [*self.values, *self.inside]
         for asked in every:
             if asked.metric.unit == TOKEN_ID:
                 continue
-            each = self.effects(asked, riders)
+            each = self.effects(asked, idlers)
             found[str(asked)] = float(np.nanmax(each)) if np.isfinite(each).any() else 0.0
         return found
 

@@ -22,7 +22,7 @@ from microtome.readings.inside import Gauge
 from microtome.readings.output import TOKEN_ID, Reading
 
 Logits = dict[tuple[str, int, int], Tensor]
-"""Logits, by what they are of (a side's clean run of a prompt, a cell, a rider) and a position."""
+"""Logits, by what they are of (a side's clean run of a prompt, a cell, an idler) and a position."""
 
 
 @dataclass(eq=False)
@@ -35,7 +35,7 @@ class Comparison:
         at_once: cells of one pass.
         gaps: of all that was compared so far.
         done: these cells.
-        noise: the largest norm of what a rider does to the logits.
+        noise: the largest norm of what an idler does to the logits.
     """
 
     model: Loaded
@@ -104,12 +104,12 @@ class Comparison:
     def _logits(self, cells: Sequence[int], again: Rerun) -> Logits:
         """All that is compared, unembedded together: it rounds alike then."""
         kept, finals = self.witnesses, dict[tuple[str, int, int], Tensor]()
-        prompts = dict.fromkeys([*again.rows.clean, *map(self._prompt_of, kept.riders)])
+        prompts = dict.fromkeys([*again.rows.clean, *map(self._prompt_of, kept.idlers)])
         for prompt in prompts:
             for place, final in kept.clean[prompt].items():
                 finals["walk clean", prompt, place] = final
-        for rider, own in kept.riders.items():
-            finals |= {("rider", rider, place): final for place, final in own.items()}
+        for idler, own in kept.idlers.items():
+            finals |= {("idler", idler, place): final for place, final in own.items()}
         for number in cells:
             row = again.rows.cells[number]
             for place, final in kept.finals[number].items():
@@ -124,13 +124,13 @@ class Comparison:
         return dict(zip(finals, self.model.anatomy.unembed(self.model.hf, whole), strict=True))
 
     def _prompt_of(self, number: int) -> int:
-        """The prompt of a cell or a rider."""
+        """The prompt of a cell or an idler."""
         return int(self.plan.cells.prompt[self.into.twin(np.array([number]))][0])
 
     def _hear(self, logits: Logits) -> None:
-        """Measure the noise of the riders' logits."""
+        """Measure the noise of the idlers' logits."""
         for (of, number, place), own in logits.items():
-            if of == "rider":
+            if of == "idler":
                 clean = logits["walk clean", self._prompt_of(number), place]
                 self.noise = max(self.noise, float((own.double() - clean.double()).norm()))
 

@@ -6,13 +6,13 @@ where an edit is left out, or lands elsewhere, the two vectors are as far apart 
 large. What is allowed has three parts:
 
 - what cells that change nothing were seen to do (the noise floor of the unit), some times;
-- rounding of the type, of logits as large as these: it may come in where no rider met it;
+- rounding of the type, of logits as large as these: it may come in where no idler met it;
 - a share of the change itself, since what follows an edit rounds otherwise than the clean run.
 
 In float32 and float64 the promise counts besides: no logit, nor any value, is off by more.
 
 In half precision one value that is rounded to its other neighbour may be heard in all logits after
-some layers, as loudly as a weak edit. But where riders are silent that is rare, and a walk that is
+some layers, as loudly as a weak edit. But where idlers are silent that is rare, and a walk that is
 wrong is so in every cell. So there are two measures: no cell may be beyond the wide one, and not
 nearly all beyond the narrow one (`are_many_off`).
 """
@@ -67,10 +67,6 @@ LOGITS = "logits"
 """The name of the logits' own noise: the norm over the vocabulary."""
 
 
-TYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
-"""What a residual stream may be in; packed weights are in others."""
-
-
 @dataclass(frozen=True)
 class Precision:
     """What rounding may do.
@@ -103,14 +99,8 @@ class Precision:
 
     @classmethod
     def of_stream(cls, model: Loaded) -> Precision:
-        """Of a model's residual stream: of the coarsest type that its first block has.
-
-        A norm or an unembedding in float32 over blocks in half precision changes nothing of that.
-        """
-        block = model.anatomy.block(model.hf, 0)
-        types = {model.dtype, *(weight.dtype for weight in block.parameters())} & TYPES
-        coarsest = max(types or {model.dtype}, key=lambda dtype: torch.finfo(dtype).eps)
-        return cls.of(coarsest, exact=not model.anatomy.family.inner)
+        """Of a model's residual stream."""
+        return cls.of(model.dtype, exact=not model.anatomy.family.inner)
 
     def allows(self, spread: float) -> float:
         """The promise, for values that spread so far."""

@@ -19,6 +19,7 @@ from microtome.engines.block import Block
 from microtome.engines.collector import Collector
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import Visit, forward
+from microtome.passes.session import session
 from microtome.passes.trace import Piece, ids_of, record
 from microtome.plan.cells import Cell
 from microtome.plan.plan import Plan
@@ -47,9 +48,10 @@ class Reference:
     def run(self, unit: Unit) -> Block:
         """Compute the cells of a unit, a forward pass each."""
         into = Collector.of(self.plan, unit)
-        for prompt in unit.prompts:
-            own = self.plan.cells.of_prompt(prompt)[unit.first : unit.last]
-            self._measure(own.tolist(), prompt, into)
+        with session(self.model.hf, self.model.anatomy):
+            for prompt in unit.prompts:
+                own = self.plan.cells.of_prompt(prompt)[unit.first : unit.last]
+                self._measure(own.tolist(), prompt, into)
         return into.block(unit)
 
     def _measure(self, numbers: Iterable[int], prompt: int, into: Collector) -> None:
@@ -88,7 +90,7 @@ class Reference:
         """
         model, cell = self.model, self.plan.cells[number]
         one, twin = self.plan.question.encoded[prompt], np.array([number])
-        rider = into.ride([prompt], 0, twin)
+        idler = into.ride([prompt], 0, twin)
         watch = watch_of(model, one, list(into.inside))
         inside, logits = watch.unedited([0], 1), clean
         looked = {
@@ -103,11 +105,11 @@ class Reference:
                 visits += watch.visits(layer, [0], 0, inside)
             logits = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf), visits)
         for gauge, values in inside.items():
-            into.store_inside(gauge, rider, values[0])
+            into.store_inside(gauge, idler, values[0])
         for reading in into.values:
             at = reading.position(one, model.anatomy.dims)
             value = reading.measure(logits[:, at], clean[:, at], one)
-            into.store(reading, rider, value)
+            into.store(reading, idler, value)
 
 
 def watch_of(model: Loaded, one: Encoded, gauges: Sequence[Gauge]) -> Watch:

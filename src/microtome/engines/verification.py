@@ -23,8 +23,9 @@ from microtome.engines.rerun import rows_at_once
 from microtome.engines.walk.walk import Walk
 from microtome.engines.witnesses import Witnesses
 from microtome.errors import VerificationError
+from microtome.passes.session import session
 from microtome.plan.units import Unit, passes_of
-from microtome.plan.verify import Verify, shown
+from microtome.plan.verify import Verify
 from microtome.readings.inside import Gauge
 
 DOUBT = 4.0
@@ -79,12 +80,16 @@ class Verified:
         Raises:
             VerificationError: a cell is beyond the tolerance.
         """
+        with session(self.walk.model.hf, self.walk.model.anatomy):
+            return self._run(unit)
+
+    def _run(self, unit: Unit) -> Block:
         plan, model = self.walk.plan, self.walk.model
         length = len(plan.question.encoded[unit.prompts[0]].tokens)
         passes = passes_of(plan.cells, unit, length, plan.question.dims)
         some = self.verify.of_unit(len(plan.numbers(unit)), passes, len(plan.units))
         if not some:
-            nothing = Verification(0, None, None, shown(self.verify.given))
+            nothing = Verification(0, None, None, "nothing was recomputed")
             return replace(self.walk.run(unit), verification=nothing.as_dict())
         every = self.verify.cells is None
         chosen = spread(plan, unit, some, self.seed)

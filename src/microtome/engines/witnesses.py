@@ -19,7 +19,7 @@ from microtome.engines.collector import Collector
 from microtome.engines.walk.batches import Batch
 from microtome.engines.walk.ending import Ending
 from microtome.language.regions import Column
-from microtome.plan.riders import RIDERS
+from microtome.plan.idlers import IDLERS
 from microtome.readings.output import TOKEN_ID
 from microtome.readings.registry import Asked
 
@@ -41,7 +41,7 @@ class Witnesses:
         most: how many that is; None: never.
         finals: of each cell that is kept.
         clean: of each prompt.
-        riders: of the first riders.
+        idlers: of the first idlers.
         strongest: the cell with the largest effect so far, and how large that is.
         changed: per part of the layers the cell that was changed most, and the norm of that.
     """
@@ -52,7 +52,7 @@ class Witnesses:
     most: int | None = None
     finals: dict[int, Final] = field(default_factory=dict)
     clean: dict[int, Final] = field(default_factory=dict)
-    riders: dict[int, Final] = field(default_factory=dict)
+    idlers: dict[int, Final] = field(default_factory=dict)
     strongest: tuple[int, float] | None = None
     changed: dict[int, tuple[int, float]] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ class Witnesses:
             for n, number in enumerate(numbers[columns].tolist()):
                 final = {place: values[n] for place, values in found.items()}
                 if number >= len(self.into.plan.cells):
-                    self.riders[number] = final
+                    self.idlers[number] = final
                 else:
                     self._keep(number, final)
         self._forget()
@@ -110,12 +110,12 @@ class Witnesses:
                 del self.finals[number]
 
     def _wanted(self, numbers: Column) -> list[int]:
-        """The columns of a batch to keep: chosen ones, riders, and the strongest of all so far."""
+        """The columns of a batch to keep: chosen ones, idlers, and the strongest of all so far."""
         cells = self.into.plan.cells
         ours = np.flatnonzero(numbers < len(cells))
         wanted = {n for n in ours.tolist() if int(numbers[n]) in self.chosen}
         riding = np.flatnonzero(numbers >= len(cells)).tolist()
-        wanted.update(riding[: RIDERS - len(self.riders)])
+        wanted.update(riding[: IDLERS - len(self.idlers)])
         if not len(ours):
             return sorted(wanted)
         effects = self._effects(numbers[ours])

@@ -1,4 +1,4 @@
-"""What a plan has to know of an edit; the edits themselves, which compute, are in `microtome.edits`."""
+"""What a plan has to know of an edit; those that compute are in `microtome.edits`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,9 @@ class Operation(Protocol):
 
     def check(self, region: Region, causal: bool = True) -> None:
         """Raise if it cannot be made there."""
+
+    def check_together(self, regions: Sequence[Region], causal: bool = True) -> None:
+        """Raise if it cannot be made in these regions, one a layer, at once."""
 
     @classmethod
     def parameters(cls) -> Sequence[Field[Any]]:

@@ -91,7 +91,7 @@ class Cells(Sequence[Cell]):
         return np.arange(first, end)
 
     def moving(self, prompt: int) -> tuple[Layout, ...]:
-        """Where a prompt's edits make a difference: without positions that are the donor's anyway."""
+        """Where a prompt's edits make a difference: not at positions that are the donor's anyway."""
         return tuple(one.since(self.live[prompt]) for one in self.layouts[prompt])
 
     def values(self, chosen: Column | slice = slice(None)) -> dict[str, Column]:

@@ -12,7 +12,7 @@ from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
 from microtome.plan.memory import Budget, branches_of, bytes_of_reference, bytes_of_walk
 from microtome.plan.question import Question
-from microtome.plan.riders import twins_of
+from microtome.plan.idlers import twins_of
 from microtome.plan.starts import Starts, starts_of
 from microtome.plan.units import Unit, numbers_of
 from microtome.plan.work import flops_of_block, flops_of_blocks, flops_of_pass
@@ -83,7 +83,7 @@ def _walked(cells: Cells, starts: Starts, length: int, dims: Dimensions) -> int:
 
 
 def _riding(cells: Cells, starts: Starts) -> Starts:
-    """The cells that riders go along with."""
+    """The cells that idlers go along with."""
     twins = np.isin(starts.cells, twins_of(cells, starts.cells))
     return Starts(starts.cells[twins], starts.positions[twins])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,11 +13,12 @@ import numpy as np
 from microtome.errors import SweepError
 from microtome.language.operations import Source
 from microtome.language.regions import Layout
-from microtome.language.sites import OF_HEADS, POSITIONS, Dimensions
+from microtome.language.sites import OF_HEADS, POSITIONS, Dimensions, Site
 from microtome.plan.cells import Cells
 from microtome.plan.question import Question
 from microtome.plan.starts import Starts
 from microtome.plan.units import Unit
+from microtome.prompts.ways import Way, ways_of
 
 if TYPE_CHECKING:
     from microtome.readings.inside import Gauge
@@ -160,6 +162,21 @@ def bytes_of_source(layout: Layout, dims: Dimensions, length: int, itemsize: int
     return itemsize * values * (1 if layout.layers is None else layers)
 
 
+@lru_cache(maxsize=8)
+def bytes_of_means(question: Question) -> int:
+    """The running sums of reference prompts in float64, and what is recorded of one of them."""
+    found: dict[tuple[Site, tuple[Way, ...]], int] = {}
+    for one, targets in zip(question.encoded, question.targets, strict=True):
+        for edits, own in zip(question.variants, targets, strict=True):
+            for edit, target in zip(edits, own, strict=True):
+                if edit.source is not Source.REFERENCE:
+                    continue
+                place = target.layout.site, ways_of(edit.address, one.tokens, edit.alignment)
+                size = bytes_of_source(target.layout, question.dims, len(one.tokens), 8)
+                found[place] = max(found.get(place, 0), size)
+    return sum(found.values()) + max(found.values(), default=0)
+
+
 def bytes_of_gauges(dims: Dimensions, gauges: Sequence[Gauge], length: int, itemsize: int) -> int:
     """What is recorded of one prompt's clean run for the metrics inside the model."""
     places = {place for gauge in gauges for place in gauge.places(dims)}
@@ -196,19 +213,15 @@ def held_for(
     each = bytes_of_trace(dims, length, start, budget.itemsize)
     each += bytes_of_gauges(dims, gauges, length, budget.itemsize)
 
-    def recorded(source: Source) -> int:
-        """For one donor or reference prompt, by the variant that needs most."""
-        return max(
-            sum(
-                bytes_of_source(layout, dims, length, budget.itemsize)
-                for edit, layout in zip(edits, cells.layouts[prompts[0]], strict=True)
-                if edit.source is source
-            )
-            for edits in cells.edits
+    each += max(
+        sum(
+            bytes_of_source(layout, dims, length, budget.itemsize)
+            for edit, layout in zip(edits, cells.layouts[prompts[0]], strict=True)
+            if edit.source is Source.DONOR
         )
-
-    each += recorded(Source.DONOR)
-    fixed = len(question.references) * recorded(Source.REFERENCE)
+        for edits in cells.edits
+    )
+    fixed = bytes_of_means(question)
     fit = min(budget.tile // length, len(prompts), budget.memory // 4 // each)
     together = max(1, fit)
     return Held(together, fixed + together * each)

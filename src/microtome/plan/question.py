@@ -26,6 +26,7 @@ from microtome.prompts.encoding import Encoded
 from microtome.prompts.others import others_of
 from microtome.prompts.resolve import aligned_stars, counterpart, layout, spans
 from microtome.prompts.tokens import Tokens
+from microtome.prompts.ways import unlike
 
 if TYPE_CHECKING:
     from microtome.readings.inside import Gauge
@@ -134,18 +135,36 @@ def ask(
     varied = _varied(edits, over or {})
     variants = tuple(_variants(edits, varied))
     texts = [one.tokens for one in references]
+    kinds = [[_kinds(edit, texts) for edit in variant] for variant in variants]
     targets = tuple(
-        tuple(tuple(_target(edit, dims, one, texts) for edit in variant) for variant in variants)
+        tuple(
+            tuple(
+                _target(edit, dims, one, texts, own)
+                for edit, own in zip(variant, each, strict=True)
+            )
+            for variant, each in zip(variants, kinds, strict=True)
+        )
         for one in encoded
     )
     rest = (tuple(edits), tuple(asked), varied, variants, targets)
     return Question(dims, tuple(encoded), tuple(references), *rest)
 
 
+def _kinds(edit: Operation, texts: Sequence[Tokens]) -> list[Tokens]:
+    """The references that an edit has to be held against: one of each kind."""
+    if edit.source is not Source.REFERENCE:
+        return []
+    return list(unlike(edit.address, edit.alignment, texts))
+
+
 def _target(
-    edit: Operation, dims: Dimensions, one: Encoded, references: Sequence[Tokens]
+    edit: Operation,
+    dims: Dimensions,
+    one: Encoded,
+    references: Sequence[Tokens],
+    kinds: Sequence[Tokens],
 ) -> Target:
-    """Where an edit lands in a prompt, checked in its first cell."""
+    """Where an edit lands in a prompt, checked in its first cell, in a reference of each kind."""
     address, tokens = edit.address, one.tokens
     here, ranges = layout(address, dims, tokens), spans(address, dims, tokens)
     # The last query attends to every key.
@@ -154,10 +173,10 @@ def _target(
         for star, chosen in _starred(here)
         if star in ranges
     }
-    for region in here.regions(**first):
-        edit.check(region, dims.causal)
+    edit.check_together(here.regions(**first), dims.causal)
     moved, live = [], 0
-    for other in others_of(edit, one, references):
+    others = others_of(edit, one, references)
+    for other in kinds if edit.source is Source.REFERENCE else others:
         there = counterpart(address, dims, tokens, other, edit.alignment)
         moved.append(aligned_stars(address, tokens, other, edit.alignment))
         if edit.source is Source.DONOR and there == here and edit.alignment == SAME:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from microtome.errors import SweepError
 
@@ -71,8 +71,3 @@ class Verify:
         if units == 1:
             return asked
         return min(asked, max(1, int(SHARE * passes / ROWS)))
-
-
-def shown(given: Any) -> str:
-    """What is said where nothing was recomputed."""
-    return f"verify={given}: nothing was recomputed"

@@ -255,7 +255,7 @@ ALIGNMENTS: Mapping[str, Callable[[Tokens, Tokens], list[Counterpart]]] = Mappin
 """Name → how two prompts are aligned."""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2**13)
 def aligned(by: str, tokens: Tokens, other: Tokens) -> Alignment:
     """Two prompts, aligned in one of the `ALIGNMENTS`.
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from transformers import PreTrainedTokenizerBase
-
 from microtome.errors import PromptError, TokenError, listing
 from microtome.prompts.prompt import Prompt
+from microtome.prompts.tokenizer import Tokenizer
 from microtome.prompts.tokens import MASKS, Tokens
 
 
@@ -28,7 +27,7 @@ class Encoded:
 
 def encode(
     prompt: Prompt,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     n_positions: int | None = None,
     masked: bool = False,
 ) -> Encoded:
@@ -53,7 +52,7 @@ def encode(
     )
 
 
-def _answer(text: str, tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> int:
+def _answer(text: str, tokens: Tokens, tokenizer: Tokenizer) -> int:
     """The id of a target; at a mask that stands behind a space, of the token with that space."""
     before = tokens.text.partition(tokens.mask)[0] if tokens.masks else ""
     if before[-1:].isspace() and not text[:1].isspace():
@@ -64,7 +63,7 @@ def _answer(text: str, tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> in
 
 
 def _donor(
-    prompt: Prompt, tokens: Tokens, tokenizer: PreTrainedTokenizerBase, n_positions: int | None
+    prompt: Prompt, tokens: Tokens, tokenizer: Tokenizer, n_positions: int | None
 ) -> Tokens | None:
     """The donor's tokens.
 
@@ -86,7 +85,7 @@ def _donor(
 def _tokens(
     text: str,
     places: Mapping[str, str | int],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     n_positions: int | None,
     mask: str = "",
 ) -> Tokens:
@@ -107,21 +106,40 @@ def _tokens(
         )
     offsets = tuple((int(start), int(end)) for start, end in coded["offset_mapping"])
     masks = tuple(n for n, i in enumerate(ids) if mask and i == tokenizer.mask_token_id)
+    typed = _typed(text, ids, offsets, tokenizer)
     other = next((name for name in MASKS if mask and not masks and name in text), None)
     if other is not None:
         raise PromptError(
             f"The prompt {text!r} has {other}, and this model's mask is {mask}: write that."
         )
     pieces = tuple(piece(i, tokenizer) for i in ids)
-    return Tokens(text, ids, pieces, offsets, places, mask, masks)
+    return Tokens(text, ids, pieces, offsets, places, mask, masks, typed)
 
 
-def piece(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
+def _typed(
+    text: str,
+    ids: tuple[int, ...],
+    offsets: tuple[tuple[int, int], ...],
+    tokenizer: Tokenizer,
+) -> tuple[int, ...]:
+    """The positions of special tokens that a text spells out."""
+    special = set(tokenizer.all_special_ids)
+    unknown = tokenizer.unk_token_id
+    return tuple(
+        n
+        for n, (i, (start, end)) in enumerate(zip(ids, offsets, strict=True))
+        if i in special
+        and start < end
+        and (i != unknown or text[start:end].strip() == tokenizer.unk_token)
+    )
+
+
+def piece(token: int, tokenizer: Tokenizer) -> str:
     """What a token id reads as, leading space and all."""
     return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
 
-def token_id(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
+def token_id(text: str, tokenizer: Tokenizer) -> int:
     """The id of a text that is exactly one token.
 
     Raises:

@@ -53,6 +53,8 @@ class Prompt:
             given = getattr(self, name)
             if given is not None and not given.strip():
                 raise PromptError(f"A prompt's {name} is empty: there is no token to run.")
+        for name in ("text", "donor", "target", "contrast"):
+            whole(getattr(self, name) or "", f"A prompt's {name}")
         object.__setattr__(self, "roles", MappingProxyType(_roles(self.roles)))
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,6 +65,22 @@ class Prompt:
     def __reduce__(self) -> tuple[Callable[[], Prompt], tuple[()]]:
         # To copy and to pickle: the read-only view of the roles can do neither.
         return partial(Prompt, **self.as_dict()), ()
+
+
+def whole(text: str, what: str) -> None:
+    r"""Raise `PromptError` if a text has half a character, which no tokenizer can read.
+
+    >>> whole("half a cat \ud83d", "A prompt's text")
+    Traceback (most recent call last):
+    microtome.errors.PromptError: A prompt's text has half a character, '\ud83d', at its place 11...
+    """
+    half = re.search("[\ud800-\udfff]", text)
+    if half is not None:
+        around = text[max(0, half.start() - 20) : half.end() + 20]
+        raise PromptError(
+            f"{what} has half a character, {half[0]!r}, at its place {half.start()}, in "
+            f"{around!r}: it was cut in the middle of a character, or it is no UTF-8."
+        )
 
 
 def _roles(given: object) -> dict[str, Spot]:
@@ -89,6 +107,12 @@ def _place(role: str, given: object) -> Spot:
 
 def _spot(role: str, given: object) -> str | int:
     if isinstance(given, str):
+        if not given.strip():
+            raise PromptError(
+                f"The word of role {role!r} is {given!r}, which stands nowhere: give a word of the "
+                "text, or a position."
+            )
+        whole(given, f"The word of role {role!r}")
         return given
     if isinstance(given, int | np.integer) and not isinstance(given, bool):
         return int(given)

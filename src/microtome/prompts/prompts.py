@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, overload
 
 from microtome.errors import PromptError, did_you_mean, listing
+from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import Prompt
 
 
@@ -51,54 +50,14 @@ class Prompts(Sequence[Prompt]):
         """Prompts from a ``.jsonl`` or ``.csv`` file, with a `Prompt`'s fields as keys or columns.
 
         In a CSV file an empty field counts as not given and ``roles`` holds a JSON object. A
-        value keeps its leading space.
+        value keeps its leading space. Files are UTF-8; see `microtome.prompts.files` for what
+        is refused in them.
 
         Raises:
-            PromptError: the file cannot be read, or a line has unknown, missing or wrong fields.
+            PromptError: the file cannot be read, or a line has unknown, missing or wrong fields,
+                or one of them twice.
         """
-        path = Path(path)
-        try:
-            # The -sig is for the byte order mark that spreadsheets put in front.
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                rows = list(_rows(path, stream))
-        except OSError as error:
-            raise PromptError(f"Cannot read prompts from {path}: {error.strerror}.") from None
-        except UnicodeDecodeError as error:
-            raise PromptError(f"{path} is not UTF-8 text ({error}): save it as UTF-8.") from None
-        except csv.Error as error:
-            raise PromptError(f"{path} is not CSV ({error}).") from None
-        if not rows:
-            raise PromptError(f"{path} holds no prompts.")
-        return cls(_prompt(row, f"{path}, line {line}") for line, row in rows)
-
-
-def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    if path.suffix == ".csv":
-        reader = csv.DictReader(lines)
-        for row in reader:
-            number = reader.line_num  # Not the row's: a field may have several lines.
-            if None in row:
-                raise PromptError(f"{path}, line {number}: more values than the header has names.")
-            given = {name: value for name, value in row.items() if value}
-            if "roles" in given:
-                given["roles"] = _json(given["roles"], f"{path}, line {number}")
-            yield number, given
-    elif path.suffix == ".jsonl":
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, _json(line, f"{path}, line {number}")
-    else:
-        raise PromptError(f"{path}: prompts are read from .jsonl or .csv files.")
-
-
-def _json(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise PromptError(f"{where}: not JSON ({error}).") from None
-    if not isinstance(value, dict):
-        raise PromptError(f"{where}: expected an object with a prompt's fields, found {value!r}.")
-    return value
+        return cls(_prompt(row, where) for where, row in rows_of(path))
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> Prompt:

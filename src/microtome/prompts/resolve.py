@@ -176,7 +176,7 @@ def _check_alike(address: Address, tokens: Tokens, other: Tokens) -> None:
             f"{address}: the prompts differ in length, {len(tokens)} and {len(other)} tokens, so "
             "their positions do not match. Address positions by a role that both have (@last, "
             '@subject); let the edit align the prompts, patch(align="roles") or '
-            'patch(align="words"); or make them equally long.\n'
+            'patch(align="words"), as a mean over prompts can, too; or make them equally long.\n'
             f"  {tokens}\n  {other}"
         )
 

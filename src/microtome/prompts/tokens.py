@@ -20,7 +20,8 @@ class Tokens:
 
     ``offsets`` are character ranges [start, end) of the text; ``places`` maps roles to places in
     this text. ``mask`` is how a masked-language model's tokenizer writes its mask (empty for other
-    models), ``masks`` are the positions of masks.
+    models), ``masks`` are the positions of masks. ``special`` are those of special tokens
+    that are written in the text, such as ``<|endoftext|>``: masks too, unknown words not.
     """
 
     text: str
@@ -30,6 +31,7 @@ class Tokens:
     places: Mapping[str, str | int] = field(default_factory=dict, hash=False)
     mask: str = ""
     masks: tuple[int, ...] = ()
+    special: tuple[int, ...] = ()
 
     @classmethod
     def of_texts(cls, *pieces: str) -> Tokens:
@@ -94,6 +96,7 @@ class Tokens:
         Raises:
             PromptError: as `role`.
 
+        >>> from dataclasses import replace
         >>> tokens = Tokens.of_texts("Pine", "apple", " pizza")
         >>> replace(tokens, places={"subject": "Pineapple"}).extent("subject")
         range(0, 2)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -97,15 +98,27 @@ def _top1(r: Prediction) -> Tensor:
 
 def _kl(r: Prediction) -> Tensor:
     clean, edited = r.clean.log_softmax(-1), r.logits.log_softmax(-1)
-    divergence: Tensor = (clean.exp() * (clean - edited)).sum(-1)
-    return divergence.clamp(min=0)  # below 0 is rounding
+    # A token that cannot be (its logit is −∞) adds nothing, whatever its logit becomes.
+    each = torch.where(clean == -_INF, 0.0, clean.exp() * (clean - edited))
+    return each.sum(-1).clamp(min=0)  # below 0 is rounding
 
 
 def _logit_corr(r: Prediction) -> Tensor:
-    edited = r.logits - r.logits.mean(-1, keepdim=True)
-    clean = r.clean - r.clean.mean(-1, keepdim=True)
+    """Over the tokens that both predictions hold possible; NaN where one is constant over these."""
+    possible = r.logits.isfinite() & r.clean.isfinite()
+    edited, clean = _centred(r.logits, possible), _centred(r.clean, possible)
     correlation: Tensor = (edited * clean).sum(-1) / (edited.norm(dim=-1) * clean.norm(dim=-1))
-    return correlation
+    return correlation.clamp(-1, 1)  # beyond is rounding
+
+
+def _centred(logits: Tensor, possible: Tensor) -> Tensor:
+    """The possible tokens' logits without their mean, 0 at the others; all 0 where constant."""
+    own = torch.where(possible, logits, 0.0)
+    mean = own.sum(-1, keepdim=True) / possible.sum(-1, keepdim=True)
+    highest = torch.where(possible, logits, -_INF).amax(-1, keepdim=True)
+    lowest = torch.where(possible, logits, _INF).amin(-1, keepdim=True)
+    # Constant is told exactly: rounding in the mean would leave a tiny vector with a direction.
+    return torch.where(possible & (highest > lowest), logits - mean, 0.0)
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
@@ -129,7 +142,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                    "none", (), _top1),
             Metric("kl", "KL divergence of the edited prediction from the clean one", "nat",
                    (0, _INF), "0 is no change", (), _kl),
-            Metric("logit_corr", "correlation of edited and clean logits over the vocabulary", "r",
+            Metric("logit_corr", "correlation of edited and clean logits over the vocabulary; none "
+                   "where either is constant", "r",
                    (-1, 1), "1 is no change but of scale and shift", (), _logit_corr),
         )
     }

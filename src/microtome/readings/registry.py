@@ -29,6 +29,12 @@ def readings(metrics: str | Iterable[str]) -> tuple[Asked, ...]:
     names = [str(reading) for reading in found]
     if len(set(names)) < len(names):
         raise MetricError(f"A metric is given twice: {listing(names)}.")
+    for name in names:
+        if name.startswith("top1") and f"{name}_token" in names:
+            raise MetricError(
+                f"The texts of {name} are kept under the name {name}_token, which is a metric of "
+                "its own here, of another role: rename the role, or measure one of the two."
+            )
     return found
 
 

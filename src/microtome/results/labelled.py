@@ -41,7 +41,8 @@ def label(
         variables |= _screened(plan.question.asked, screened, dims)
     norm_of = {"unit": "L2 norm of the activations' change"}
     variables["change_norm"] = (dims, measured.norm, norm_of)
-    return xr.Dataset(variables, _coordinates(plan, measured))
+    names = [str(asked) for asked in plan.question.asked]
+    return xr.Dataset(variables, _coordinates(plan, measured), {"metrics": names})
 
 
 def _output(

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from microtome.errors import PromptError, StudyError, did_you_mean, listing
+from microtome.errors import ExperimentError, PromptError, StudyError, did_you_mean, listing
 from microtome.language.sites import Dimensions
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
+from microtome.sheets import Sheet
 
 
 @dataclass(frozen=True)
@@ -194,20 +194,15 @@ class Parameters(BaseModel):
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The fields of a YAML file.
+    """The fields of a YAML file, read as an experiment's are.
 
     Raises:
         StudyError: it cannot be read, is not YAML, or holds something other than named fields.
     """
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StudyError(f"Cannot read {path}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise StudyError(f"{path} holds no fields, such as 'model: nano'; found {found!r}.")
-    return found
+        return dict(Sheet.read(path).fields)
+    except ExperimentError as error:
+        raise StudyError(str(error)) from None
 
 
 def _size(dims: Dimensions, axis: str) -> int:

@@ -46,10 +46,11 @@ from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
+from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.memory import Budget, Room
 from microtome.plan.plan import Plan
-from microtome.plan.riders import twins_of
+from microtome.plan.idlers import twins_of
 from microtome.plan.units import Unit
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
@@ -95,12 +96,13 @@ class Walk:
         """The same, into a collector; some cells are kept for verification."""
         question = self.plan.question
         places = [place for gauge in into.inside for place in gauge.places(question.dims)]
-        self.sources.hold_references()
-        for company in companies(self.plan, unit, self.budget):
-            own = [question.encoded[prompt] for prompt in company.prompts]
-            clean = self._trace(own, company.start, places)
-            watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
-            Stretch(self, company, clean, watch, into, witnesses).measure()
+        with session(self.model.hf, self.model.anatomy):
+            self.sources.hold_references()
+            for company in companies(self.plan, unit, self.budget):
+                own = [question.encoded[prompt] for prompt in company.prompts]
+                clean = self._trace(own, company.start, places)
+                watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
+                Stretch(self, company, clean, watch, into, witnesses).measure()
 
     def _trace(self, own: Sequence[Encoded], start: int, places: Sequence[Place]) -> Trace:
         """The clean runs of some prompts; their donors go along where that is cheap."""
@@ -164,49 +166,52 @@ class Stretch:
             self.into.settle()
             last = None
             for batch, room in batches(self.plan, self.company, self.walk.budget):
-                self._as_memory_allows(self._ridden(batch, room), room)
+                self._as_memory_allows(self._with_idlers(batch, room), room)
                 last = batch, room
             if last is not None and (self.into.twins < 0).all():
-                self._as_memory_allows(self._rider_alone(last[0]), last[1])
+                self._as_memory_allows(self._idler_alone(last[0]), last[1])
 
-    def _ridden(self, batch: Batch, room: Room) -> Batch:
-        """A batch with riders beside the twins that it has of its first prompt, as many as fit."""
+    def _with_idlers(self, batch: Batch, room: Room) -> Batch:
+        """A batch with idlers beside the twins that it has of its first prompt, as many as fit."""
         cells, first = batch.cells, batch.prompts[0]
         twins = twins_of(self.plan.cells, self.company.starts[first].cells).tolist()
         columns = [n for n, number in enumerate(cells[0].tolist()) if number in twins]
         columns = columns[: (room.batch - len(batch)) // len(batch.prompts)]
         if not columns:
             return batch
-        riders = [
+        idlers = [
             self.into.ride(batch.prompts, twins.index(cells[0, column]), cells[:, column])
             for column in columns
         ]
         behind = np.array(columns) + 1
         return replace(
             batch,
-            cells=np.insert(cells, behind, np.stack(riders, axis=1), axis=1),
+            cells=np.insert(cells, behind, np.stack(idlers, axis=1), axis=1),
             layers=np.insert(batch.layers, behind, batch.layers[columns]),
         )
 
-    def _rider_alone(self, batch: Batch) -> Batch:
-        """A rider by itself, where no batch had room for one."""
+    def _idler_alone(self, batch: Batch) -> Batch:
+        """An idler by itself, where no batch had room for one."""
         prompts = batch.prompts[:1]
-        rider = self.into.ride(prompts, 0, batch.cells[:1, 0])
-        return Batch(prompts, rider[:, None], batch.layers[:1], batch.position)
+        idler = self.into.ride(prompts, 0, batch.cells[:1, 0])
+        return Batch(prompts, idler[:, None], batch.layers[:1], batch.position)
 
     def _measure_clean(self, row: int, prompt: int) -> None:
+        """The metrics of a prompt without edits, and those of its cells that change nothing."""
         ending = self._ending(prompt, row)
         ending.clean()
+        clean = {gauge: self.watch.without_edits(gauge, row) for gauge in self.watch.fitted}
+        for gauge, values in clean.items():
+            self.into.store_clean_inside(gauge, prompt, values)
         own = self.into.numbers[self.plan.cells.prompt[self.into.numbers] == prompt]
         still = own[self.plan.cells.still[own]]
-        ending.still(still)
         if self.witnesses is not None:
             self.witnesses.see_clean(ending, still)
-        for gauge in self.watch.fitted:
-            values = self.watch.without_edits(gauge, row)
-            self.into.store_clean_inside(gauge, prompt, values)
-            self.into.store_inside(gauge, still, values.expand(len(still), *values.shape))
-        self.into.prove(still, *torch.zeros(2, len(still), device=self.trace.final.device))
+        if len(still):
+            ending.still(still)
+            for gauge, values in clean.items():
+                self.into.store_inside(gauge, still, values.expand(len(still), *values.shape))
+            self.into.prove(still, *torch.zeros(2, len(still), device=self.trace.final.device))
 
     def _ending(self, prompt: int, row: int) -> Ending:
         one, final = self.plan.question.encoded[prompt], self.trace.final[row]
@@ -258,13 +263,13 @@ class Stretch:
     def _front(self, batch: Batch) -> _Front:
         """A batch that nothing was done to yet."""
         prompts, cells = batch.cells.shape
-        final = self.trace.final
+        stream, final = self.trace.inputs[0], self.trace.final  # of other types, it may be
         own = final.shape[1] - batch.position
         rows = [self.company.prompts.index(prompt) for prompt in batch.prompts]
         return _Front(
             batch=batch,
             rows=rows,
-            x=self.trace.inputs[-1].new_empty(prompts, cells, own, final.shape[2]),
+            x=stream.new_empty(prompts, cells, own, stream.shape[2]),
             proofs=torch.zeros(2, prompts, cells, dtype=torch.float64, device=final.device),
             seen=self.watch.unedited(rows, cells),
         )
@@ -388,7 +393,7 @@ class Stretch:
 
     def _progress(self, batch: Batch, layer: int, entered: int) -> float:
         """How many cells' worth of work one layer was; the end counts as one."""
-        ours = batch.cells[0, :entered] < len(self.plan.cells)  # riders are no cells of the map
+        ours = batch.cells[0, :entered] < len(self.plan.cells)  # idlers are no cells of the map
         steps = self.model.anatomy.dims.n_layers + 1 - batch.layers[:entered][ours]
         return float((1 / steps).sum()) * len(batch.prompts)
 
@@ -415,7 +420,7 @@ class Stretch:
     ) -> Iterator[tuple[int, Column]]:
         """Which of some cells an edit changes in a layer, by the variant that they are of."""
         cells = self.plan.cells
-        chosen = np.flatnonzero(numbers < len(cells))  # riders are left as they are
+        chosen = np.flatnonzero(numbers < len(cells))  # idlers are left as they are
         if live:  # before it there is nothing to change, and nothing in the batch
             positions = layout.position(cells.values(numbers[chosen]), len(chosen))
             chosen = chosen[positions >= live]

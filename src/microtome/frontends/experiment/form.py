@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -17,7 +16,6 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from microtome.edits.base import number
 from microtome.errors import ExperimentError, did_you_mean, listing
 from microtome.sheets import Sheet, Steps, spelled
 
@@ -120,40 +118,3 @@ def text_of(given: Any) -> str:
 def path_of(given: Any) -> Path:
     """A path, or the text of one."""
     return given if isinstance(given, Path) else Path(text_of(given))
-
-
-def whole_of(given: Any, least: int | None = None) -> int:
-    """A whole number, of at least this."""
-    given = given.item() if isinstance(given, np.generic) else given
-    if not isinstance(given, int) or isinstance(given, bool):
-        raise ValueError(f"expected a whole number, not {given!r}")
-    if least is not None and given < least:
-        raise ValueError(f"expected a whole number of at least {least}, not {given}")
-    return given
-
-
-UNITS: Mapping[str, int] = {
-    "B": 1,
-    **{unit: 1000**n for n, unit in enumerate(("kB", "MB", "GB", "TB"), 1)},
-    **{unit: 1024**n for n, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), 1)},
-}
-
-
-def bytes_of(given: Any) -> int:
-    """A number of bytes, from a number or a text with its unit.
-
-    >>> bytes_of("2GiB"), bytes_of("1.5 MB"), bytes_of(4096)
-    (2147483648, 1500000, 4096)
-    """
-    if isinstance(given, str):
-        digits = given.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-        unit = given[len(digits) :].strip()
-        named = {name.lower(): size for name, size in UNITS.items()} | {"": 1}
-        try:
-            given = int(number(float(digits), "memory") * named[unit.lower()])
-        except (KeyError, ValueError):
-            raise ValueError(
-                f"expected bytes, such as 2GiB, 500MB or 1000000, not {given!r}; "
-                f"units: {listing(UNITS)}"
-            ) from None
-    return whole_of(given, least=1)

@@ -1,6 +1,6 @@
-"""Riders: cells that change nothing, which walk beside others to measure the noise floor.
+"""Idlers: cells that change nothing, which walk beside the others to measure the noise floor.
 
-A rider has the place of one of the unit's own cells, its twin: it enters at the same layer and
+An idler has the place of one of the unit's own cells, its twin: it enters at the same layer and
 starts at the same position, in the same batch, and its edits are left out. So whatever effect it
 has is rounding.
 """
@@ -12,22 +12,22 @@ import numpy as np
 from microtome.language.regions import Column
 from microtome.plan.cells import Cells
 
-RIDERS = 4
+IDLERS = 4
 """Of each prompt in a unit, at most."""
 
 EVERY = 32
-"""Cells for each rider, so that they cost little."""
+"""Cells for each idler, so that they cost little."""
 
 
 def twins_of(cells: Cells, numbers: Column) -> Column:
-    """Of some cells of a prompt, by number, those that a rider goes along with.
+    """Of some cells of a prompt, by number, those that an idler goes along with.
 
     One in so many, spread over them, and first the one that enters earliest: rounding has the
     longest way there.
     """
     if not len(numbers):
         return numbers
-    some = min(RIDERS, max(1, len(numbers) // EVERY))
+    some = min(IDLERS, max(1, len(numbers) // EVERY))
     entry, position = cells.entry[numbers], cells.position[numbers]
     deepest = int(np.argmin(entry * (int(position.max()) + 1) + position))
     spread = np.linspace(0, len(numbers) - 1, some).round().astype(np.int64)[1:]

@@ -1,0 +1,76 @@
+"""Amounts that users give: whole numbers, and bytes with their unit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from microtome.errors import SweepError, listing
+
+UNITS: Mapping[str, int] = MappingProxyType(
+    {
+        "B": 1,
+        **{unit: 1000**n for n, unit in enumerate(("kB", "MB", "GB", "TB"), 1)},
+        **{unit: 1024**n for n, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), 1)},
+    }
+)
+"""Unit → bytes; written in small letters too."""
+
+_BYTES = "expected bytes, such as 2GiB, 500MB or 1000000"
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ "
+
+
+def whole_of(given: object, least: int | None = None, what: str = "") -> int:
+    """A whole number, of at least this.
+
+    Args:
+        given: the number, a Python or numpy one.
+        least: the smallest that is taken.
+        what: the parameter's name, with which the complaint begins.
+
+    Raises:
+        SweepError: it is none, or smaller.
+
+    >>> whole_of(np.int64(3), least=0)
+    3
+    """
+    begin = f"{what}={given!r}: " if what else ""
+    end = "." if what else ""
+    given = given.item() if isinstance(given, np.generic) else given
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise SweepError(f"{begin}expected a whole number, not {given!r}{end}")
+    if least is not None and given < least:
+        raise SweepError(f"{begin}expected a whole number of at least {least}, not {given}{end}")
+    return given
+
+
+def bytes_of(given: object, what: str = "") -> int:
+    """A number of bytes, from a number or a text with its unit.
+
+    Args:
+        given: such as ``"2GiB"``, ``"1.5 MB"`` or 4096.
+        what: the parameter's name, with which the complaint begins.
+
+    Raises:
+        SweepError: it is none, or less than one.
+
+    >>> bytes_of("2GiB"), bytes_of("1.5 MB"), bytes_of(4096)
+    (2147483648, 1500000, 4096)
+    """
+    if not isinstance(given, str):
+        return whole_of(given, 1, what)
+    digits = given.rstrip(_LETTERS)
+    unit = given[len(digits) :].strip().lower()
+    sizes = {name.lower(): size for name, size in UNITS.items()} | {"": 1}
+    begin, end = (f"{what}={given!r}: ", ".") if what else ("", "")
+    try:
+        amount = float(digits) * sizes[unit]
+    except (KeyError, ValueError):
+        amount = math.nan
+    if not math.isfinite(amount):
+        units = listing(UNITS)
+        raise SweepError(f"{begin}{_BYTES}, not {given!r}; units: {units}{end}")
+    return whole_of(int(amount), 1, what)

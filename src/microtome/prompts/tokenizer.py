@@ -1,0 +1,41 @@
+"""What microtome asks of a tokenizer: its interface, so that nothing here has to load one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """A tokenizer as transformers' fast ones are."""
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether it says where its tokens stand in the text."""
+
+    @property
+    def mask_token(self) -> str | None:
+        """How a mask is written."""
+
+    @property
+    def mask_token_id(self) -> int | None:
+        """The mask's id."""
+
+    @property
+    def unk_token(self) -> str | None:
+        """What an unknown word reads as."""
+
+    @property
+    def unk_token_id(self) -> int | None:
+        """Its id."""
+
+    @property
+    def all_special_ids(self) -> Sequence[int]:
+        """The ids of the tokens that stand for no text, such as the one that begins every text."""
+
+    def __call__(self, text: str, /, **how: Any) -> Mapping[str, Any]:
+        """A text's ``input_ids``, and where asked for its ``offset_mapping``."""
+
+    def decode(self, token_ids: Sequence[int], /, **how: Any) -> str | list[str]:
+        """What ids read as."""

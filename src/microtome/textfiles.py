@@ -1,0 +1,74 @@
+"""Text files that users hand in: regular files of UTF-8, not too large, and nothing else.
+
+A named pipe would wait for a writer that never comes, and a device may have no end, so what a path
+leads to is looked at before it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from microtome.errors import MicrotomeError
+
+LARGEST = 2**30
+"""Bytes that a file of prompts may have, unless told otherwise."""
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def read_text(path: str | Path, error: type[MicrotomeError], largest: int = LARGEST) -> str:
+    """The text of a file, without the byte order mark that spreadsheets put in front.
+
+    Line ends stay as they are.
+
+    Args:
+        path: the file.
+        error: what to raise.
+        largest: bytes that it may have.
+
+    Raises:
+        MicrotomeError: of the kind given: it is not there, is no regular file, cannot be read, is
+            too large, or is not UTF-8.
+    """
+    try:
+        _refuse_others(Path(path), error)
+        with open(path, "rb") as stream:
+            raw = stream.read(largest + 1)
+    except OSError as problem:
+        raise error(f"Cannot read {shown(path)}: {problem.strerror}.") from None
+    except ValueError as problem:  # a null character in the path
+        raise error(f"Cannot read {shown(path)}: {problem}.") from None
+    if len(raw) > largest:
+        raise error(f"{shown(path)} is larger than the {largest:,} bytes that are read.")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = raw.count(b"\n", 0, problem.start) + 1
+        raise error(
+            f"{shown(path)} is not UTF-8 text (line {line}, byte {problem.start}: "
+            f"{problem.reason}): save it as UTF-8."
+        ) from None
+
+
+def _refuse_others(path: Path, error: type[MicrotomeError]) -> None:
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_one, name in _KINDS if is_one(mode)), "no regular file")
+        raise error(f"Cannot read {shown(path)}: it is {kind}, and a regular file is needed.")
+
+
+def shown(text: str | Path) -> str:
+    r"""A text that can be printed anywhere: bytes of a name that are no UTF-8 are escaped.
+
+    >>> shown("caf\udce9.csv")
+    'caf\\udce9.csv'
+    """
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")

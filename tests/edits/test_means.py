@@ -1,0 +1,200 @@
+"""Means over reference prompts: against hooks written by hand in float64, and what they take."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+import microtome as mt
+from conftest import BERLIN, PARIS
+from microtome.edits import means as module
+from microtome.edits.means import Means
+from microtome.errors import EditError, PromptError
+from microtome.plan.memory import bytes_of_means
+from microtome.verbs.sweep import asking
+from oracles import plain_hooks
+
+ROME = "Rome is the capital of"
+LONG = "Berlin and Paris is the capital of"  # 7 tokens
+ALIGNED = (BERLIN, LONG, "Rome is in the capital of")
+ROLES = tuple(
+    mt.Prompt(text, roles={"subject": subject, "verb": "is"})
+    for text, subject in zip(ALIGNED, ("Berlin", "Paris", "Rome"), strict=True)
+)
+
+
+def seen(model, text, site, layer):
+    """A site's clean values, ``[pos, *axes]``."""
+    ids = model.tokenizer(text)["input_ids"]
+    return plain_hooks.run(model.hf, ids).seen[site, layer]
+
+
+def logits_with(model, text, site, layer, index, values):
+    """The logits at the last token with these values in a site, put there by hand."""
+    ids = model.tokenizer(text)["input_ids"]
+    change = plain_hooks.Change(site, layer, index, lambda _: values)
+    return plain_hooks.run(model.hf, ids, [change]).logits[-1].numpy()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_each_position_has_its_mean_over_the_references_one_given_twice_counts_twice(tiny64, times):
+    reference = [PARIS, ROME] + (times - 1) * [ROME]
+    run = tiny64.run(BERLIN, 'mean(over="prompts") L1.z.h2', reference=reference)
+    wanted = np.mean([seen(tiny64, text, "z", 1)[:, [2]] for text in reference], axis=0)
+    index = [list(range(5)), [2], list(range(8))]
+    by_hand = logits_with(tiny64, BERLIN, "z", 1, index, wanted)
+    assert np.abs(run.logits[0, -1].numpy() - by_hand).max() < 1e-12
+
+
+@pytest.mark.parametrize("engine", ["walk", "reference"])
+def test_aligned_by_words_each_reference_gives_what_stands_for_the_position(tiny64, engine):
+    """'is the capital of' is at 1 … 4 in the prompt, at 3 … 6 and (without 'is') 3 … 5 there."""
+    edit = mt.mean("L*.attn_out@*", over="prompts", align="words")
+    prompt = mt.Prompt(BERLIN, target=" Germany")
+    done = mt.sweep(
+        tiny64, prompt, edit, metrics="logit", reference=ALIGNED, engine=engine, progress=False
+    )
+    there = {1: (1, 3, 1), 2: (2, 4, 3), 3: (3, 5, 4), 4: (4, 6, 5)}
+    [target] = tiny64.tokenizer(" Germany")["input_ids"]
+    found = done.data["logit"].transpose("prompt", "layer", "pos").values[0]
+    assert np.isnan(found[:, 0]).all()  # "Berlin" is not in the third: no cell
+    for layer in range(3):
+        clean = [seen(tiny64, text, "attn_out", layer) for text in ALIGNED]
+        for here, places in there.items():
+            wanted = np.mean([x[at] for x, at in zip(clean, places, strict=True)], axis=0)
+            index = [[here], list(range(32))]
+            by_hand = logits_with(tiny64, BERLIN, "attn_out", layer, index, wanted[None])
+            assert abs(found[layer, here] - by_hand[target]) < 1e-9
+
+
+@pytest.mark.parametrize("place", ["@subject", "@{verb,subject}", "@{subject,-1}"])
+def test_a_role_is_where_each_reference_has_it(tiny64, place):
+    same = place != "@{subject,-1}"
+    texts = ROLES if same else (ROLES[0], mt.Prompt(PARIS, roles={"subject": "is"}))
+    run = tiny64.run(ROLES[0], f'mean(over="prompts") L0.resid_post{place}', reference=texts)
+    places = {
+        "@subject": [(0,), (2,), (0,)],
+        "@{verb,subject}": [(0, 1), (2, 3), (0, 1)],
+        "@{subject,-1}": [(0, 4), (1, 4)],
+    }[place]
+    clean = [seen(tiny64, one.text, "resid_post", 0) for one in texts]
+    wanted = np.mean([x[list(at)] for x, at in zip(clean, places, strict=True)], axis=0)
+    index = [list(places[0]), list(range(32))]
+    by_hand = logits_with(tiny64, BERLIN, "resid_post", 0, index, wanted)
+    assert np.abs(run.logits[0, -1].numpy() - by_hand).max() < 1e-12
+
+
+def test_attention_weights_are_aligned_along_both_positions(tiny64):
+    run = tiny64.run(
+        BERLIN,
+        'mean(over="prompts", align="words") L1.pattern.h1@-1,{1,2}',
+        keep=["L1.pattern"],
+        reference=ALIGNED[:2],
+    )
+    clean = tiny64.run(ALIGNED[:2], keep=["L1.pattern"])["L1.pattern"].sel(head=1).values
+    wanted = (clean[0, 4, [1, 2]] + clean[1, 6, [3, 4]]) / 2
+    kept = run["L1.pattern"].sel(head=1).values[0, 4, [1, 2]]
+    assert np.abs(kept - wanted).max() < 1e-12
+
+
+@pytest.mark.parametrize("by", ["words", "roles"])
+def test_a_position_without_a_counterpart_in_a_reference_is_refused_as_in_a_donor(tiny64, by):
+    prompt = mt.Prompt(LONG, roles={"subject": "Paris", "verb": "is"})
+    with pytest.raises(PromptError, match=f"aligned by {by}, position 1 .*has no counterpart"):
+        tiny64.run(prompt, f'mean(over="prompts", align="{by}") L0.z@1', reference=ROLES)
+
+
+def test_other_lengths_are_refused_unless_they_are_aligned(tiny64):
+    with pytest.raises(PromptError, match=r'differ in length, 5 and 7.*align="words".*mean over'):
+        tiny64.run(BERLIN, 'mean(over="prompts") L0.z', reference=ALIGNED)
+
+
+def test_align_is_for_means_over_prompts():
+    for over in ("tensor", "positions"):
+        with pytest.raises(EditError, match=f'over="{over}" needs none: use over="prompts"'):
+            mt.mean("L0.z", over=over, align="words")
+    with pytest.raises(EditError, match=r"'position' \| 'roles' \| 'words', not 'word'"):
+        mt.mean("L0.z", over="prompts", align="word")
+    text = 'mean(over="prompts", align="roles") L0.z@*'
+    assert str(mt.edit(text)) == text
+
+
+# ------------------------------------------------------------------------------------ what it takes
+
+
+@pytest.mark.parametrize("engine", ["walk", "reference"])
+def test_references_run_once_each_and_are_looked_at_once(tiny64, monkeypatch, engine):
+    """Twice as many prompts that are their own references: twice the passes and looks, not four."""
+
+    def counts(n: int) -> Counter[str]:
+        calls: Counter[str] = Counter()
+
+        def counting(name, own):
+            def call(*args, **kwargs):
+                calls[name] += 1
+                return own(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as patched:
+            for name in ("record", "counterpart", "_chosen"):
+                patched.setattr(module, name, counting(name, getattr(module, name)))
+            names = ("Berlin", "Paris", "Rome", "The")
+            texts = [f"{name} is the capital{end}" for end in (" of", " in") for name in names]
+            edit = 'mean(over="prompts") L*.attn_out@*'
+            kwargs = {"metrics": "kl", "engine": engine, "verify": 0, "progress": False}
+            mt.sweep(tiny64, texts[:n], edit, **kwargs)
+        return calls
+
+    four, eight = counts(4), counts(8)
+    assert four == {"record": 4, "counterpart": 4, "_chosen": 4 * 3}
+    assert eight == {name: 2 * calls for name, calls in four.items()}
+
+
+def test_nothing_but_the_means_is_kept_and_it_is_what_was_planned(tiny64):
+    prompts, edit = [BERLIN, PARIS, ROME], mt.mean("L*.z.h*@*", over="prompts")
+    encoded = tiny64.encode(prompts)
+    tokens = [one.tokens for one in encoded]
+    means = Means(tiny64.hf, tiny64.anatomy, [(edit, one) for one in encoded], tokens)
+    means.gather()
+    [*kept] = means._means.values()
+    held = sum(one.numel() * one.element_size() for one in kept)
+    assert len(kept) == 3
+    assert held == 3 * 5 * 32 * 8
+    question = asking(tiny64, prompts, edit, metrics="kl")
+    assert bytes_of_means(question) == 2 * held  # and what is recorded of one reference
+    aligned = asking(
+        tiny64, prompts, mt.mean("L*.z@-1", over="prompts", align="words"), metrics="kl"
+    )
+    assert bytes_of_means(aligned) == (3 + 1) * 3 * 32 * 8
+
+
+def test_the_mean_is_of_the_models_own_type(tiny):
+    assert tiny.dtype == torch.float32
+    run = tiny.run(BERLIN, 'mean(over="prompts") L0.z', keep="L0.z", reference=[PARIS, ROME])
+    wanted = tiny.run([PARIS, ROME], keep="L0.z")["L0.z"].values.astype(np.float64).mean(axis=0)
+    assert run["L0.z"].dtype == np.float32
+    assert np.array_equal(run["L0.z"].values[0], wanted.astype(np.float32))
+
+
+# ------------------------------------------------------------------------------- several layers
+
+
+@pytest.mark.parametrize("address", ["L:.z", "L{0,2}.z", "L0:2.z.h*"])
+def test_one_number_for_several_layers_is_refused_on_every_engine(tiny64, address):
+    words = r'over="tensor" is one number.*layers 0, .*Name one layer, star them for a map'
+    for engine in ("walk", "reference", "auto"):
+        with pytest.raises(EditError, match=words):
+            mt.sweep(tiny64, BERLIN, f"mean {address}", metrics="kl", engine=engine)
+    with pytest.raises(EditError, match=words):
+        tiny64.run(BERLIN, f"mean {address.replace('*', ':')}")
+
+
+def test_one_layer_or_a_star_has_a_mean_of_its_own(tiny64):
+    for over in ("tensor", "positions"):
+        mt.sweep(tiny64, BERLIN, mt.mean("L*.z.h*", over=over), metrics="kl", progress=False)
+    tiny64.run(BERLIN, 'mean(over="positions") L:.z')
+    tiny64.run(BERLIN, "mean L{1}.z")
