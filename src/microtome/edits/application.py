@@ -31,7 +31,6 @@ from microtome.prompts.encoding import Encoded
 from microtome.prompts.resolve import regions
 from microtome.prompts.tokens import Tokens
 
-
 ULPS = {torch.float64: 16, torch.float32: 16, torch.bfloat16: 4, torch.float16: 4}
 """Type → units in the last place that are rounding of another pass."""
 

@@ -20,8 +20,8 @@ from microtome.edits.application import no_number
 from microtome.engines.block import Array, Block
 from microtome.errors import EditError, listing
 from microtome.language.regions import Column
-from microtome.plan.plan import Plan
 from microtome.plan.idlers import IDLERS
+from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.readings.inside import Gauge
 from microtome.readings.output import TOKEN_ID, Reading

@@ -10,9 +10,9 @@ import numpy as np
 from microtome.language.operations import Source
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
+from microtome.plan.idlers import twins_of
 from microtome.plan.memory import Budget, branches_of, bytes_of_reference, bytes_of_walk
 from microtome.plan.question import Question
-from microtome.plan.idlers import twins_of
 from microtome.plan.starts import Starts, starts_of
 from microtome.plan.units import Unit, numbers_of
 from microtome.plan.work import flops_of_block, flops_of_blocks, flops_of_pass

@@ -119,7 +119,7 @@ def _noise(effects: Effects) -> Iterator[str]:
     each = listing(f"{floor:.2g} on {name}" for name, floor in known.items())
     yield (
         f"Noise floor: cells that change nothing, computed beside the others, have effects of up "
-        f"to {each}. An effect no larger than that may be rounding; on the maps a grey dot marks it."
+        f"to {each}. An effect no larger than that may be rounding; on the maps it has a grey dot."
     )
 
 

@@ -48,9 +48,9 @@ from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, q
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
+from microtome.plan.idlers import twins_of
 from microtome.plan.memory import Budget, Room
 from microtome.plan.plan import Plan
-from microtome.plan.idlers import twins_of
 from microtome.plan.units import Unit
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
