@@ -1,6 +1,7 @@
 """Peak memory: model + budget + 10 %, each case in processes of its own.
 
     python -m benchmarks.memory --out memory.json
+    python -m benchmarks.memory --planned
 
 One process loads the model, runs the prompt and its donor through it once, and tells what it holds
 then. Another does the same and then the sweep, and tells the most that it held during the sweep:
@@ -8,23 +9,30 @@ the resident set's high-water mark as the operating system keeps it, set back be
 second may be above the first by the budget of ``memory=``, and the sum by a tenth. Exit status 1
 where one is not.
 
+With ``--planned`` other cases: what a plan says of the walk and of the results, held against what
+the sweep takes; each is one where another part of the memory is most of it. They may be apart by a
+quarter and 32 MiB, or the plan is refused with the figure.
+
 With ``--device cuda`` the peak is that of the device's memory (`max_memory_allocated`).
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
+from benchmarks.questions import Shape, words
 from microtome.results import provenance
 
 MIB = 2**20
@@ -45,6 +53,89 @@ CASES = tuple(
     for map_, tokens in (("b", 1024), ("a", 15))
     for budget in (512, 2048)
 )
+SLACK_MIB = 32
+"""How far planned and measured memory may be apart, besides a quarter."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A sweep whose plan is held against what it takes."""
+
+    name: str
+    shape: Shape
+    edit: str
+    metrics: tuple[str, ...]
+    tokens: int
+    budget_mib: int
+    verify: int = 0
+
+
+PLANNED = (
+    Planned(
+        "cosines of all pairs",
+        Shape("pairs", 4, 4, 64, 1000),
+        "zero L*.z.h*@*",
+        ("cosine(L*.resid_post@*, *)",),
+        64,
+        64,
+    ),
+    Planned(
+        "cosines of all pairs × 147,456 cells",
+        Shape("pairs", 24, 24, 96, 1000),
+        "zero L*.z.h*@*",
+        ("cosine(L*.resid_post@*, *)",),
+        256,
+        64,
+    ),
+    Planned(
+        "a vocabulary of 250,000",
+        Shape("wide", 4, 8, 32, 250_000),
+        "zero L*.z.h*",
+        ("kl", "prob", "rank"),
+        12,
+        64,
+    ),
+    Planned(
+        "the shape of 135 million weights",
+        Shape("135M", 30, 9, 576, 49_152),
+        "zero L*.z.h*@-1",
+        ("kl",),
+        400,
+        128,
+    ),
+    Planned(
+        "neurons × positions",
+        Shape("neurons", 3, 4, 128, 1000),
+        "zero L1.mlp_post.n*@*",
+        ("logit_diff",),
+        24,
+        16,
+    ),
+    Planned(
+        "neurons at the last token",
+        Shape("stream", 2, 8, 1024, 1000),
+        "zero L:.mlp_post.n*@-1",
+        ("logit_diff",),
+        12,
+        16,
+    ),
+    Planned(
+        "attention weights",
+        Shape("pattern", 4, 8, 64, 1000),
+        "zero L1.pattern.h*@*,*",
+        ("logit_diff",),
+        48,
+        16,
+    ),
+    Planned(
+        "attention weights of long prompts",
+        Shape("pattern", 4, 8, 64, 1000),
+        "zero L*.pattern.h*",
+        ("logit_diff",),
+        400,
+        64,
+    ),
+)
 QUICK = (Case("tiny", "b", 256, 64), Case("tiny", "a", 15, 64))
 
 
@@ -53,12 +144,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a tiny model")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--planned", action="store_true", help="plans, held against sweeps")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--peak", help=argparse.SUPPRESS)  # the child's own part, as JSON
     asked = parser.parse_args()
     if asked.peak is not None:
-        print(json.dumps(peak(**json.loads(asked.peak))))
+        own = json.loads(asked.peak)
+        print(json.dumps(used(own["planned"]) if "planned" in own else peak(**own)))
         return
+    if asked.planned:
+        agreed = [hold(number) for number in range(len(PLANNED))]
+        sys.exit(0 if all(agreed) else 1)
     found = []
     for case in QUICK if asked.quick else CASES:
         found.append(judge(case, asked.device))
@@ -126,9 +222,77 @@ def peak(case: dict[str, Any], device: str, sweeps: bool) -> dict[str, Any]:
         answer = {"seconds": seconds, "cells": effects.n_cells}
     if device.startswith("cuda"):
         return {**answer, "mib": torch.cuda.max_memory_allocated(device) / MIB}
+    return {**answer, "mib": _mark()}
+
+
+def hold(number: int) -> bool:
+    """Whether a plan and its sweep agree; both are printed."""
+    case = PLANNED[number]
+    done = _answer({"planned": number})
+    if "error" in done:
+        print(f"{case.name}: FAILED: {done['error']}", flush=True)
+        return False
+    if "refused" in done:
+        print(f"{case.name}: refused: {done['refused']}", flush=True)
+        return True
+    planned, used = done["walk_mib"] + done["results_mib"], done["mib"]
+    within = abs(planned - used) <= max(planned, used) / 4 + SLACK_MIB
+    print(
+        f"{case.name}: {done['cells']:,} cells in {done['seconds']:.1f} s; planned "
+        f"{done['walk_mib']:,.0f} MiB and {done['results_mib']:,.0f} of results, took {used:,.0f}: "
+        f"{'within' if within else 'APART'}",
+        flush=True,
+    )
+    return within
+
+
+def used(number: int) -> dict[str, Any]:
+    """In a process of its own: what a case's plan says, and what its sweep takes."""
+    import microtome as mt
+    from benchmarks.models import subject
+    from microtome.errors import SweepError
+    from microtome.plan.plan import make_plan
+    from microtome.verbs.options import budget_of
+    from microtome.verbs.sweep import asking
+
+    case = PLANNED[number]
+    made = subject(case.shape, context=case.tokens)
+    model = mt.load(made.original, tokenizer=made.tokenizer)
+    drawn = [1 + n * 7919 % (case.shape.vocabulary - 1) for n in range(case.tokens + 2)]
+    text, target, contrast = (words(drawn[a:b]) for a, b in ((0, -2), (-2, -1), (-1, None)))
+    prompt = mt.Prompt(text, target=target, contrast=contrast)
+    mt.sweep(model, prompt, "zero L0.z.h0@-1", metrics="logit_diff", verify=0, progress=False)
+    question = asking(model, prompt, case.edit, metrics=case.metrics)
+    try:
+        plan = make_plan(question, budget=budget_of(model, case.budget_mib * MIB))
+    except SweepError as error:
+        return {"refused": str(error)}
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # else what was freed before is used again, uncounted
+    set_back("cpu")
+    before, began = _mark(), time.perf_counter()
+    mt.sweep(
+        model,
+        prompt,
+        case.edit,
+        metrics=case.metrics,
+        memory=case.budget_mib * MIB,
+        verify=case.verify,
+        progress=False,
+    )
+    return {
+        "cells": len(plan.cells),
+        "seconds": time.perf_counter() - began,
+        "walk_mib": plan.cost.bytes / MIB,
+        "results_mib": plan.cost.result_bytes / MIB,
+        "mib": _mark() - before,
+    }
+
+
+def _mark() -> float:
+    """The high-water mark of the resident set, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     [mark] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return {**answer, "mib": int(mark) / 1024}
+    return int(mark) / 1024
 
 
 def set_back(device: str) -> None:
@@ -143,9 +307,13 @@ def set_back(device: str) -> None:
 
 
 def _child(case: Case, device: str, sweeps: bool) -> dict[str, Any]:
-    asked = json.dumps({"case": asdict(case), "device": device, "sweeps": sweeps})
+    return _answer({"case": asdict(case), "device": device, "sweeps": sweeps})
+
+
+def _answer(asked: dict[str, Any]) -> dict[str, Any]:
+    """What a process of its own tells."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", "--peak", asked],
+        [sys.executable, "-m", "benchmarks.memory", "--peak", json.dumps(asked)],
         capture_output=True,
         text=True,
         check=False,

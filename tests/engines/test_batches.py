@@ -14,7 +14,7 @@ import microtome as mt
 from microtome.edits import as_edits
 from microtome.engines.walk.batches import batches, companies, tiles
 from microtome.language.sites import Dimensions
-from microtome.plan.memory import Budget, room_for
+from microtome.plan.memory import Budget, needs_of, room_for
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import ask
 from microtome.plan.starts import shared_starts, starts_of
@@ -33,7 +33,7 @@ def encoded(n: int, shift: int = 0) -> Encoded:
 PROMPTS = (encoded(5), encoded(3), encoded(5, 7), encoded(5, 2))
 
 
-def planned(edit, budget: Budget = Budget()) -> Plan:  # noqa: B008
+def planned(edit, budget: Budget = Budget()) -> Plan:
     return make_plan(ask(DIMS, PROMPTS, as_edits(edit)), budget=budget)
 
 
@@ -133,13 +133,24 @@ def test_tiles_cover_a_rectangle_once_and_are_no_larger_than_asked(prompts, cell
     assert (count == 1).all()
 
 
+def needs(edit, budget=Budget(), dims=DIMS):
+    question = ask(dims, PROMPTS, as_edits(edit))
+    return needs_of(question, make_plan(question).cells, [0], budget)
+
+
 def test_room_is_for_what_memory_allows():
-    wide = room_for(DIMS, 5, 5, 0, Budget())
-    tight = room_for(DIMS, 5, 5, 0, Budget(memory=40_000))
+    own = needs("zero L*.z.h*")
+    wide = room_for(own, 5, 5, 0, Budget())
+    tight = room_for(own, 5, 5, 0, Budget(memory=40_000))
     assert wide.tile == 512 // 5
     assert tight.tile < wide.tile
     assert tight.used(10**6) <= 40_000
-    # What one head alone sees takes attention once more for each of them.
-    assert room_for(DIMS, 5, 5, 0, Budget(), branches=3).row > wide.row
     # A prompt longer than a tile still is one.
-    assert room_for(DIMS, 1000, 1000, 0, Budget()).tile == 1
+    assert room_for(own, 1000, 1000, 0, Budget()).tile == 1
+
+
+def test_what_one_head_alone_sees_takes_attention_once_more():
+    grouped = replace(DIMS, n_heads=4, n_kv_heads=2)
+    one, four = (needs(f"zero L0.k_head{part}@0", dims=grouped) for part in (".h1", ""))
+    assert (one.branches, four.branches) == (1, 4)
+    assert four.inside(5, 5) > one.inside(5, 5)

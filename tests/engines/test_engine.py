@@ -12,7 +12,9 @@ from microtome.errors import EditError, SweepError, VerificationError
 from microtome.model.anatomy import Anatomy
 from microtome.passes import prefix
 from microtome.plan.plan import make_plan
-from microtome.verbs.sweep import asking, budget_of, sources_of
+from microtome.verbs.answer import sources_of
+from microtome.verbs.options import budget_of
+from microtome.verbs.sweep import asking
 
 METRICS = [
     "logit",

@@ -26,7 +26,9 @@ from microtome.engines.walk.walk import Stretch, Walk
 from microtome.model.devices import onto
 from microtome.passes.trace import trace
 from microtome.plan.plan import make_plan
-from microtome.verbs.sweep import asking, budget_of, sources_of
+from microtome.verbs.answer import sources_of
+from microtome.verbs.options import budget_of
+from microtome.verbs.sweep import asking
 
 DEVICE = torch.device("meta")
 INSIDE = ("norm(L*.resid_post)", "std(L*.resid_post@*)", "cosine(L*.resid_mid@*, 1)")

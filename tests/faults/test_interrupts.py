@@ -27,7 +27,7 @@ from microtome.passes.session import session
 PASSES = str(Path(sys.modules["microtome.passes.session"].__file__).parent)
 WATCHED = (PASSES, contextlib.__file__)
 CAT = mt.Prompt("The cat sat on the mat, and", target=" cat", contrast=" dog")
-MOMENTS = 30
+MOMENTS = 24
 JOBS = {
     "walk, weights": lambda model: sweep(model, "knockout L*.pattern.h0@-1,2", "walk"),
     "reference, weights": lambda model: sweep(model, "knockout L*.pattern.h0@-1,2", "reference"),

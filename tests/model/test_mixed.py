@@ -114,10 +114,13 @@ def test_hooks_on_a_head_count_wherever_it_is_read(make_gpt2, tokenizer):
     np.testing.assert_allclose(walk.data["logit_diff"], slow.data["logit_diff"], atol=1e-9)
 
 
-def test_an_output_bias_of_minus_infinity_loads(tokenizer):
+def test_an_output_bias_of_minus_infinity_loads_and_is_measured(tokenizer):
     hf = llama(tokenizer, PhiForCausalLM, PhiConfig)
     with torch.no_grad():
         hf.lm_head.bias[-4:] = -math.inf
-    run = mt.load(hf, tokenizer=tokenizer).run(PROMPT, edits="zero L1.z.h1")
+    model = mt.load(hf, tokenizer=tokenizer)
+    effects = mt.sweep(model, PROMPT, "zero L*.z.h*@-1", metrics="kl", engine="reference")
+    assert (effects.data["kl"] > 0).all()
+    run = model.run(PROMPT, edits="zero L1.z.h1")
     assert (run.logits[..., -4:] == -math.inf).all()
     assert run.logits[..., :-4].isfinite().all()

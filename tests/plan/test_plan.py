@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-import microtome as mt
+from microtome.edits import as_edits
 from microtome.errors import AddressError, EditError, PromptError, SweepError
 from microtome.language.sites import Dimensions
+from microtome.plan.memory import Budget
 from microtome.plan.plan import make_plan
 from microtome.plan.question import ask
 from microtome.prompts.encoding import Encoded
@@ -31,12 +32,8 @@ def encoded(*pieces: str, donor: tuple[str, ...] | None = None) -> Encoded:
 THREE, FIVE = encoded("a", " b", " c"), encoded("d", " e", " f", " g", " h")
 
 
-def planned(edits, prompts=(THREE,), dims=DIMS, over=None, reference=(), **more):
-    edits = [
-        mt.edit(e) if isinstance(e, str) else e
-        for e in ([edits] if isinstance(edits, str) else edits)
-    ]
-    return make_plan(ask(dims, prompts, edits, (), over, reference), **more)
+def planned(edits, prompts=(THREE,), dims=DIMS, over=None, reference=(), budget=Budget()):
+    return make_plan(ask(dims, prompts, as_edits(edits), (), over, reference), budget=budget)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def encoded(text: str, donor: str | None = None) -> Encoded:
     return Encoded(mt.Prompt(text, donor=donor), tokens(text), other, 0, 1)
 
 
-def planned(edits, prompts, budget: Budget = Budget()):  # noqa: B008
+def planned(edits, prompts, budget: Budget = Budget()):
     return make_plan(ask(DIMS, prompts, as_edits(edits)), budget=budget)
 
 

@@ -31,6 +31,10 @@ Arrival = tuple[Array, tuple[Column | slice, ...], Tensor]
 """A part of an array, and the values that go there."""
 
 
+FEW = 2**16
+"""Numbers that are copied together with others."""
+
+
 @dataclass(frozen=True, eq=False)
 class Collector:
     """Values of a unit's cells; NaN marks what has not arrived.
@@ -178,19 +182,24 @@ class Collector:
         self.proved.append(cells)
 
     def settle(self) -> None:
-        """Let what was kept arrive, in one copy: the only time that the device is waited for.
+        """Let what was kept arrive: the only time that the device is waited for.
+
+        Few numbers arrive in one copy, all together; many at once would be in memory twice.
 
         Raises:
             EditError: an edit gave what is not a finite number.
         """
-        if not self.arriving:
-            return
-        first = self.arriving[0][-1].device
-        flat = [values.double().flatten().to(first) for *_, values in self.arriving]
-        whole = torch.cat(flat).cpu().numpy()
-        ends = np.cumsum([values.numel() for *_, values in self.arriving])
-        for (array, where, values), own in zip(self.arriving, np.split(whole, ends), strict=False):
-            array[where] = own.reshape(values.shape)
+        few = [one for one in self.arriving if one[-1].numel() <= FEW]
+        for array, where, values in self.arriving:
+            if values.numel() > FEW:
+                array[where] = values.double().cpu().numpy()
+        if few:
+            first = few[0][-1].device
+            flat = [values.double().flatten().to(first) for *_, values in few]
+            whole = torch.cat(flat).cpu().numpy()
+            ends = np.cumsum([values.numel() for *_, values in few])
+            for (array, where, values), own in zip(few, np.split(whole, ends), strict=False):
+                array[where] = own.reshape(values.shape)
         self.arriving.clear()
         while self.proved:
             cells = self.proved.pop()

@@ -16,6 +16,9 @@ class Sink(Protocol):
     Implemented by `results.sinks`: in memory, and on disk.
     """
 
+    notes: list[str]
+    """What a user should know of what was found there."""
+
     @property
     def done(self) -> frozenset[int]:
         """The numbers of the units that are there."""

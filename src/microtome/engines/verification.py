@@ -95,7 +95,7 @@ class Verified:
         chosen = spread(plan, unit, some, self.seed)
         into, at_once = (
             Collector.of(plan, unit),
-            rows_at_once(model, plan, length, self.walk.budget),
+            rows_at_once(plan, unit, self.walk.budget),
         )
         witnesses = Witnesses(into, frozenset(chosen), most=at_once if every else None)
         precision = Precision.of_stream(model)

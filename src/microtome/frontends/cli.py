@@ -219,6 +219,7 @@ def plan(
         "operations": f"{made.cost.flops / 1e9:,.1f} GFLOP, those of {made.cost.passes:,.1f} "
         f"forward passes (cell by cell: {made.cost.reference_passes:,} passes)",
         "memory besides the weights": f"about {made.cost.bytes / 2**20:,.1f} MiB",
+        "memory for results": f"about {made.cost.result_bytes / 2**20:,.1f} MiB",
         "engine": f"{made.choice.engine}: {made.choice.why}",
     }
     table = Table(show_header=False, box=None)

@@ -180,7 +180,7 @@ class Layout:
         """The first layer that each cell edits; 0 where the site is in none."""
         if isinstance(self.layers, str):
             return stars[self.layers]
-        return np.full(cells, min(self.layers or (0,)))
+        return np.broadcast_to(np.int64(min(self.layers or (0,))), cells)
 
     def entry(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first block that each cell has to run: what leaves a block enters the next one."""
@@ -189,12 +189,16 @@ class Layout:
     def position(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first position whose values depend on each cell's edit."""
         chosen = self.indices[owner(self.site.axes)]
-        return stars[chosen] if isinstance(chosen, str) else np.full(cells, min(chosen, default=-1))
+        if isinstance(chosen, str):
+            return stars[chosen]
+        return np.broadcast_to(np.int64(min(chosen, default=-1)), cells)
 
     def last(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The last position that each cell edits."""
         chosen = self.indices[owner(self.site.axes)]
-        return stars[chosen] if isinstance(chosen, str) else np.full(cells, max(chosen))
+        if isinstance(chosen, str):
+            return stars[chosen]
+        return np.broadcast_to(np.int64(max(chosen)), cells)
 
     def since(self, position: int) -> Layout:
         """The same without what belongs to earlier positions; stars stay open."""

@@ -129,8 +129,8 @@ class Dimensions:
     mixture of experts, where a token takes ``experts`` of them), ``mlp_matrices`` how many each of
     them has, ``n_positions`` the longest prompt that the model takes (None: no limit of its own).
     ``causal`` says that no position sees a later one (not so in an encoder), ``copies_prefix`` that
-    the walk has to copy keys and values for every cell, ``lacks`` which sites the model does not
-    have, each with the reason.
+    the walk has to copy keys and values for every cell, ``shapes_logits`` that something is done to
+    the unembedding's output, ``lacks`` which sites the model does not have, each with the reason.
     """
 
     n_layers: int
@@ -145,6 +145,7 @@ class Dimensions:
     experts: int = 1
     causal: bool = True
     copies_prefix: bool = False
+    shapes_logits: bool = False
     lacks: tuple[tuple[str, str], ...] = ()
 
     def size(self, axis: str) -> int:

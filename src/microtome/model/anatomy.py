@@ -14,7 +14,7 @@ from microtome.errors import ArchitectureError, listing
 from microtome.language.sites import OF_HEADS, SITES, Dimensions, Site
 from microtome.model.devices import numbers
 from microtome.model.families import FAMILIES
-from microtome.model.families.family import Family, Tap
+from microtome.model.families.family import Family, Tap, unchanged
 from microtome.model.placement import is_plain
 
 UNSHARED = "no two heads share one, so that '{}' is the same"
@@ -54,7 +54,12 @@ class Anatomy:
             ArchitectureError: the configuration asks for blocks of a shape that the row is not of.
         """
         fitted = family.fits(family, config)
-        dims = replace(fitted.dimensions(config), causal=fitted.causal, lacks=fitted.lacks)
+        dims = replace(
+            fitted.dimensions(config),
+            causal=fitted.causal,
+            lacks=fitted.lacks,
+            shapes_logits=fitted.logits is not unchanged,
+        )
         if dims.n_kv_heads == dims.n_heads:
             own = tuple((site, UNSHARED.format(of)) for site, of in OF_HEADS.items())
             dims = replace(dims, lacks=(*dims.lacks, *own))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, overload
 
 import numpy as np
@@ -85,13 +85,22 @@ class Cells(Sequence[Cell]):
         """The prompt of each cell, ``[cell]``."""
         return self.points[:, 0]
 
+    def span(self, prompt: int) -> slice:
+        """Which of the cells are a prompt's: they lie together, prompt by prompt."""
+        return slice(self._ends[prompt], self._ends[prompt + 1])
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        ends: list[int] = np.searchsorted(self.prompt, np.arange(len(self.layouts) + 1)).tolist()
+        return ends
+
     def of_prompt(self, prompt: int) -> Column:
-        """The numbers of a prompt's cells: they lie together, prompt by prompt."""
-        first, end = np.searchsorted(self.prompt, [prompt, prompt + 1])
-        return np.arange(first, end)
+        """The numbers of a prompt's cells."""
+        own = self.span(prompt)
+        return np.arange(own.start, own.stop)
 
     def moving(self, prompt: int) -> tuple[Layout, ...]:
-        """Where a prompt's edits make a difference: not at positions that are the donor's anyway."""
+        """Where a prompt's edits make a difference: not where it is the donor's anyway."""
         return tuple(one.since(self.live[prompt]) for one in self.layouts[prompt])
 
     def values(self, chosen: Column | slice = slice(None)) -> dict[str, Column]:
@@ -101,7 +110,11 @@ class Cells(Sequence[Cell]):
     @cached_property
     def entry(self) -> Column:
         """The first block that each cell has to run, ``[cell]``; one past the last: none."""
-        return self._first(lambda one, stars, n: one.entry(stars, n))
+        found = np.empty(len(self), dtype=np.int64)
+        for own, layouts, stars in self._by_prompt():
+            cells = own.stop - own.start
+            found[own] = reduce(np.minimum, (one.entry(stars, cells) for one in layouts))
+        return found
 
     @cached_property
     def position(self) -> Column:
@@ -111,26 +124,28 @@ class Cells(Sequence[Cell]):
         positions (`STILL`) where there is none, and nothing can change. In an encoder it is 0, as
         every position sees the edited one.
         """
+        found = np.zeros(len(self), dtype=np.int64)
         if not self.causal:
-            return np.zeros(len(self), dtype=np.int64)
-        live = np.array(self.live)[self.prompt]
-        first = np.maximum(self._first(lambda one, stars, n: one.position(stars, n)), live)
-        last = self._first(lambda one, stars, n: -one.last(stars, n))
-        return np.where(-last < live, STILL, first)
-
-    @property
-    def still(self) -> Column:
-        """Whether each cell can change nothing at all, ``[cell]``: it is the clean run."""
-        still: Column = self.position == STILL
-        return still
-
-    def _first(self, what: Any) -> Column:
-        found = np.empty(len(self), dtype=np.int64)
-        for prompt, layouts in enumerate(self.layouts):
-            own = self.of_prompt(prompt)
-            stars = self.values(own)
-            found[own] = np.min([what(one, stars, len(own)) for one in layouts], axis=0)
+            return found
+        for live, (own, layouts, stars) in zip(self.live, self._by_prompt(), strict=True):
+            cells = own.stop - own.start
+            first = reduce(np.minimum, (one.position(stars, cells) for one in layouts))
+            if live:
+                last = reduce(np.maximum, (one.last(stars, cells) for one in layouts))
+                first = np.where(last < live, STILL, np.maximum(first, live))
+            found[own] = first
         return found
+
+    @cached_property
+    def still(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether each cell can change nothing at all, ``[cell]``: it is the clean run."""
+        return np.asarray(self.position == STILL)
+
+    def _by_prompt(self) -> Iterator[tuple[slice, tuple[Layout, ...], dict[str, Column]]]:
+        """Per prompt its cells, where its edits land, and what each star is in the cells."""
+        for prompt, layouts in enumerate(self.layouts):
+            own = self.span(prompt)
+            yield own, layouts, self.values(own)
 
 
 STILL = 2**31

@@ -11,10 +11,11 @@ from microtome.language.operations import Source
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
 from microtome.plan.idlers import twins_of
-from microtome.plan.memory import Budget, branches_of, bytes_of_reference, bytes_of_walk
+from microtome.plan.memory import Budget, Needs, bytes_of_reference, bytes_of_walk, needs_of
 from microtome.plan.question import Question
-from microtome.plan.starts import Starts, starts_of
-from microtome.plan.units import Unit, numbers_of
+from microtome.plan.results import bytes_of_results, refuse_too_many
+from microtome.plan.starts import Alike, alike, moving_of
+from microtome.plan.units import Unit, count_of
 from microtome.plan.work import flops_of_block, flops_of_blocks, flops_of_pass
 
 
@@ -28,7 +29,8 @@ class Cost:
             and reference prompts. Without what metrics need of the vocabulary.
         passes: full forward passes of the same number of operations.
         reference_passes: forward passes that the reference path makes for the same map.
-        bytes: memory at any one time besides the weights, roughly.
+        bytes: memory at any one time besides the weights and the results.
+        result_bytes: memory of the machine itself for all that is measured.
     """
 
     token_blocks: int
@@ -36,29 +38,39 @@ class Cost:
     passes: float
     reference_passes: int
     bytes: float
+    result_bytes: float = 0.0
 
 
 def cost_of(
-    question: Question, cells: Cells, units: Sequence[Unit], walks: bool, budget: Budget
+    question: Question,
+    cells: Cells,
+    shape: Sequence[int],
+    units: Sequence[Unit],
+    walks: bool,
+    budget: Budget,
 ) -> Cost:
-    """What the cells of a plan take, on the walk or on the reference path.
+    """What the cells of a plan take, on a map of some shape, on the walk or the reference path.
 
     Raises:
-        SweepError: the budget is too small.
+        SweepError: the budget is too small, or what is measured does not fit into the machine.
     """
     dims, lengths = question.dims, question.lengths
     tokens, flops, most = 0, 0.0, 0
+    needs: dict[tuple[int, ...], Needs] = {}
     for unit in units:
         length = lengths[unit.prompts[0]]
         block = flops_of_block(dims, 1, length)
         if walks:
-            starts = starts_of(cells, unit, length, dims, budget.reading)
-            own = sum(_walked(cells, one, length, dims) for one in starts.values())
-            own += sum(_walked(cells, _riding(cells, one), length, dims) for one in starts.values())
+            groups = alike(cells, unit, length, dims, budget.reading)
+            own = sum(_walked(one, length, dims) for one in groups)
+            own += sum(_idled(cells, unit, one, length) for one in groups)
             flops += own * block + len(unit.prompts) * flops_of_blocks(dims, length)
-            most = max(most, bytes_of_walk(question, cells, unit, starts, budget))
+            if unit.prompts not in needs:
+                needs[unit.prompts] = needs_of(question, cells, unit.prompts, budget)
+            own_needs = needs[unit.prompts]
+            most = max(most, bytes_of_walk(question, cells, unit, groups, own_needs, budget))
         else:
-            passes = len(numbers_of(cells, unit))
+            passes = count_of(cells, unit)
             own = passes * dims.n_layers * length
             flops += passes * flops_of_pass(dims, length)
             flops += len(unit.prompts) * flops_of_pass(dims, length)
@@ -66,26 +78,32 @@ def cost_of(
     others = _others(question)
     flops += sum((flops_of_blocks if walks else flops_of_pass)(dims, n) for n in others)
     if not walks:
-        most = bytes_of_reference(dims, max(lengths), budget, branches_of(cells))
+        most = bytes_of_reference(question, cells, budget)
+    results = bytes_of_results(question, cells, shape)
+    refuse_too_many(results, most, shape, budget)
     return Cost(
         token_blocks=int(tokens),
         flops=flops,
         passes=flops / flops_of_pass(dims, max(lengths)),
         reference_passes=len(cells) + len(lengths) + len(others),
         bytes=float(most),
+        result_bytes=float(results),
     )
 
 
-def _walked(cells: Cells, starts: Starts, length: int, dims: Dimensions) -> int:
-    """How often some block is run on some token, for some cells of a prompt."""
-    blocks = dims.n_layers - cells.entry[starts.cells]
-    return int((blocks * (length - starts.positions)).sum())
+def _walked(group: Alike, length: int, dims: Dimensions) -> int:
+    """How often some block is run on some token, for the cells of some prompts."""
+    blocks = dims.n_layers - np.arange(dims.n_layers + 1)
+    each = (group.counts @ blocks) * (length - group.starts)
+    return len(group.prompts) * int(each.sum())
 
 
-def _riding(cells: Cells, starts: Starts) -> Starts:
-    """The cells that idlers go along with."""
-    twins = np.isin(starts.cells, twins_of(cells, starts.cells))
-    return Starts(starts.cells[twins], starts.positions[twins])
+def _idled(cells: Cells, unit: Unit, group: Alike, length: int) -> int:
+    """The same, for the cells that change nothing and go along with them."""
+    twins = twins_of(cells, moving_of(cells, unit, group.prompts[0]))
+    blocks = group.counts.shape[1] - 1 - cells.entry[twins]
+    each = blocks * (length - group.starts[cells.position[twins]])
+    return len(group.prompts) * int(each.sum())
 
 
 def _others(question: Question) -> list[int]:

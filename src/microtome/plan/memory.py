@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from microtome.language.regions import Layout
 from microtome.language.sites import OF_HEADS, POSITIONS, Dimensions, Site
 from microtome.plan.cells import Cells
 from microtome.plan.question import Question
-from microtome.plan.starts import Starts
+from microtome.plan.starts import Alike
 from microtome.plan.units import Unit
 from microtome.prompts.ways import Way, ways_of
 
@@ -51,12 +51,123 @@ class Budget:
         tile: tokens that a block is run on at a time.
         itemsize: bytes of one activation.
         reading: what a block costs besides its tokens, in tokens.
+        verified: how many cells of a unit are computed again on the reference path.
+        host: bytes that the machine has left; None: not known.
+        shared: activations are in the machine's own memory, beside the results.
     """
 
     memory: int = DEFAULT_MEMORY
     tile: int = TILES["cpu"]
     itemsize: int = 4
     reading: int = READING["cpu"]
+    verified: int = 0
+    host: int | None = None
+    shared: bool = True
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one cell takes of the memory, whatever position it starts at.
+
+    Attributes:
+        dims: the model's.
+        itemsize: bytes of one activation.
+        edited: bytes of what the edits take of a layer: values before and after, what they come
+            from, and the receipt in float64.
+        scores: how many copies of the attention scores there are at once.
+        branches: rows more in attention, one for each head whose own view is edited.
+        gauges: bytes of the numbers that metrics inside the model have read.
+        look: bytes of the activations that they are read off.
+        end: bytes at the end: what the unembedding reads, and what metrics make of its logits.
+    """
+
+    dims: Dimensions
+    itemsize: int
+    edited: int
+    scores: int
+    branches: int
+    gauges: int
+    look: int
+    end: int
+
+    def stays(self, own: int) -> int:
+        """Bytes of a cell of ``own`` positions between blocks."""
+        return own * self.dims.d_model * self.itemsize + self.gauges + RECEIPT
+
+    def inside(self, own: int, seen: int) -> int:
+        """Bytes of a cell inside a block: ``own`` positions that attend to ``seen``.
+
+        Residual stream, queries, keys and values, the MLP's intermediate results (an activation
+        function makes several), and the attention scores, unless a fused kernel never has them: it
+        does where a cell has no prefix and nobody looks at its weights. Keys and values from the
+        first position on, twice, where the family's attention takes them copied for each cell.
+        Attention once more for each branch.
+        """
+        dims = self.dims
+        block = bytes_of_block(dims, own, self.itemsize)
+        if dims.copies_prefix:
+            block += 4 * seen * dims.n_heads * dims.d_head * self.itemsize
+        scores = self.scores if own < seen or dims.copies_prefix or self.scores > UNSEEN else 0
+        attention = scores * dims.n_heads * own * seen * self.itemsize
+        again = self.branches * (6 * own * dims.d_model * self.itemsize + attention)
+        return block + attention + again + self.edited
+
+
+RECEIPT = 64
+"""Bytes of a cell's receipt and numbers on their way."""
+
+UNSEEN, SEEN = 3, 6
+"""Copies of the attention scores that there are at once: nobody looks at them, or somebody does."""
+
+LOOK = 8
+"""Metrics inside the model look at as many cells at a time as take one part in so many."""
+
+
+def needs_of(question: Question, cells: Cells, prompts: Sequence[int], budget: Budget) -> Needs:
+    """What a cell of some prompts of one length takes, by the one that needs most."""
+    dims, length = question.dims, len(question.encoded[prompts[0]].tokens)
+    layouts = [cells.layouts[prompt] for prompt in prompts]
+    sites = {layout.site.name for own in layouts for layout in own}
+    fitted = [gauge.on(question.encoded[prompts[0]], dims) for gauge in question.gauges]
+    return Needs(
+        dims=dims,
+        itemsize=budget.itemsize,
+        edited=max(_edited(cells, own, length, budget.itemsize) for own in set(layouts)),
+        scores=SEEN if "pattern" in sites else UNSEEN,
+        branches=branches_of(cells),
+        gauges=8 * sum(math.prod(one.shape) for one in fitted),
+        look=max((one.bytes_of_looking(dims, budget.itemsize) for one in fitted), default=0),
+        end=bytes_of_end(question, budget.itemsize),
+    )
+
+
+def _edited(cells: Cells, layouts: Sequence[Layout], length: int, itemsize: int) -> int:
+    """What the edits of one cell take of a layer, by the variant that needs most."""
+    most = 0
+    for edits in cells.edits:
+        sources, changed = 0, 0
+        for edit, layout in zip(edits, layouts, strict=True):
+            widened = (
+                length if axis == edit.widens else size
+                for axis, size in zip(layout.site.axes, layout.shape, strict=True)
+            )
+            size = math.prod(widened)
+            sources += 0 if edit.source is Source.NOTHING else 2 * size * itemsize
+            changed = max(changed, size * (3 * itemsize + RECEIPT))
+        most = max(most, sources + changed)
+    return most
+
+
+def bytes_of_end(question: Question, itemsize: int) -> int:
+    """What a row takes after the last block: the final norm, logits, and metrics in float64."""
+    dims = question.dims
+    final = dims.d_model * 4 * max(itemsize, 4)
+    wide = [one.metric for one in question.readings if not one.metric.columns]
+    if not wide:
+        return final
+    given = itemsize * (3 if dims.shapes_logits else 1)  # capped, in two steps
+    numbers = given + 8 * (1 + any(m.logprobs for m in wide) + max(m.holds for m in wide))
+    return final + dims.d_vocab * numbers
 
 
 @dataclass(frozen=True)
@@ -67,68 +178,69 @@ class Room:
         held: bytes of what is recorded of the clean runs.
         cell: bytes that each cell of a batch takes between blocks.
         row: bytes that each cell of a tile takes inside a block.
+        end: bytes that each cell takes at the end, of those that it is computed of at a time.
         tile: cells in a tile.
         batch: cells in a batch.
-        logits: rows of the whole vocabulary that are held at a time.
+        ends: cells whose end is computed at a time.
+        look: bytes that metrics inside the model take of each cell that they look at.
+        looks: cells that they look at, at a time.
     """
 
     held: int
     cell: int
     row: int
+    end: int
     tile: int
     batch: int
-    logits: int
+    ends: int
+    look: int
+    looks: int
 
     def used(self, cells: int) -> int:
         """Bytes, with so many cells to walk."""
         batch = min(self.batch, cells)
-        return self.held + batch * self.cell + min(self.tile, batch) * self.row
+        tile = min(self.tile, batch)
+        inside = tile * self.row + min(self.looks, tile) * self.look
+        # The clean run's own end is there as well.
+        return self.held + batch * self.cell + max(inside, (1 + min(self.ends, batch)) * self.end)
 
 
-def room_for(
-    dims: Dimensions, own: int, seen: int, held: int, budget: Budget, branches: int = 0
-) -> Room:
+def room_for(needs: Needs, own: int, seen: int, held: int, budget: Budget) -> Room:
     """How a budget is spent on cells of ``own`` positions that attend to ``seen``.
 
     Raises:
         SweepError: not even one cell fits.
     """
-    row = bytes_of_row(dims, own, seen, budget.itemsize, branches)
-    cell = own * dims.d_model * budget.itemsize
-    vocabulary = dims.d_vocab * (budget.itemsize + 5 * 8)  # metrics compute in float64
-    free = budget.memory - held
-    least = held + max(row + cell, vocabulary)
+    row, cell = needs.inside(own, seen), needs.stays(own)
+    least = held + cell + max(row + needs.look, 2 * needs.end)
     if least > budget.memory:
         raise SweepError(
             f"memory={budget.memory:,} bytes are too few: one cell at a time needs {least:,}, of "
-            f"which {held:,} for the clean runs of prompts of {seen} tokens."
+            f"which {held:,} for the clean runs of prompts of {seen} tokens. Give at least that, "
+            "or ask for less: shorter prompts, fewer metrics."
         )
-    tile = max(1, min(budget.tile // own, free // 2 // row))
+    free = budget.memory - held
+    looks = max(1, free // LOOK // needs.look) if needs.look else 1
+    tile = max(1, min(budget.tile // own, (free - looks * needs.look) // 2 // row))
+    looks = min(looks, tile)
+    ends = max(1, min(budget.tile, free // 2 // needs.end - 1))
+    reserved = max(tile * row + looks * needs.look, (1 + ends) * needs.end)
     return Room(
         held=held,
         cell=cell,
         row=row,
+        end=needs.end,
         tile=tile,
-        batch=max(1, (free - tile * row) // cell),
-        logits=max(1, free // 2 // vocabulary),
+        batch=max(1, (free - reserved) // cell),
+        ends=ends,
+        look=needs.look,
+        looks=looks,
     )
 
 
-def bytes_of_row(dims: Dimensions, own: int, seen: int, itemsize: int, branches: int = 0) -> int:
-    """Memory of one cell of a tile inside a block: ``own`` positions that attend to ``seen``.
-
-    Residual stream, queries, keys and values, the MLP's intermediate results (an activation
-    function makes several), three copies of the attention scores, and an edit's values in float64
-    for its receipt; keys and values from the first position on, twice, where the family's attention
-    takes them copied for each cell. Attention once more for each branch. Generous, so that what is
-    planned fits.
-    """
-    block = own * (12 * dims.d_model + 6 * dims.experts * dims.d_mlp)
-    if dims.copies_prefix:
-        block += 4 * seen * dims.n_heads * dims.d_head
-    receipt = 5 * 8 * own * max(dims.d_model, dims.d_mlp)
-    scores = 3 * dims.n_heads * own * seen
-    return itemsize * (block + scores + branches * (6 * own * dims.d_model + scores)) + receipt
+def bytes_of_block(dims: Dimensions, tokens: int, itemsize: int) -> int:
+    """What a block has in memory besides attention scores, on so many tokens."""
+    return itemsize * tokens * (12 * dims.d_model + 6 * dims.experts * dims.d_mlp)
 
 
 def branches_of(cells: Cells) -> int:
@@ -191,10 +303,12 @@ class Held:
     Attributes:
         prompts: how many at a time.
         bytes: of their clean runs, and of the donors' and reference prompts' activations.
+        passes: bytes that the pass of the clean runs takes, besides.
     """
 
     prompts: int
     bytes: int
+    passes: int
 
 
 def held_for(
@@ -208,41 +322,73 @@ def held_for(
     """How many of a unit's prompts to walk together, from a first edited position on.
 
     As many as fill a tile, if they take no more than a quarter of the memory.
-    """
-    dims, gauges = question.dims, question.gauges
-    each = bytes_of_trace(dims, length, start, budget.itemsize)
-    each += bytes_of_gauges(dims, gauges, length, budget.itemsize)
 
-    each += max(
+    Raises:
+        SweepError: not even one of them fits.
+    """
+    dims, gauges, itemsize = question.dims, question.gauges, budget.itemsize
+    donors = max(
         sum(
-            bytes_of_source(layout, dims, length, budget.itemsize)
+            bytes_of_source(layout, dims, length, itemsize)
             for edit, layout in zip(edits, cells.layouts[prompts[0]], strict=True)
             if edit.source is Source.DONOR
         )
         for edits in cells.edits
     )
+    each = bytes_of_trace(dims, length, start, itemsize) + donors
+    each += bytes_of_gauges(dims, gauges, length, itemsize)
     fixed = bytes_of_means(question)
-    fit = min(budget.tile // length, len(prompts), budget.memory // 4 // each)
+    # Donors may go along in the pass.
+    inside = bytes_of_block(dims, length, itemsize) * (2 if donors else 1)
+    fit = min(budget.tile // length, len(prompts), budget.memory // 4 // max(each, inside))
     together = max(1, fit)
-    return Held(together, fixed + together * each)
+    held = Held(together, fixed + together * each, together * inside)
+    if held.bytes + held.passes > budget.memory:
+        raise SweepError(
+            f"memory={budget.memory:,} bytes are too few: the clean run of a prompt of {length} "
+            f"tokens needs {held.bytes + held.passes:,}. Give more, or ask for shorter prompts."
+        )
+    return held
 
 
-def bytes_of_reference(dims: Dimensions, longest: int, budget: Budget, branches: int) -> int:
+def bytes_of_reference(question: Question, cells: Cells, budget: Budget) -> int:
     """What the reference path takes: two passes' logits, and what a pass has inside a block."""
-    logits = 2 * longest * dims.d_vocab * budget.itemsize
-    return logits + bytes_of_row(dims, longest, longest, budget.itemsize, branches)
+    lengths = question.lengths
+    prompt = lengths.index(max(lengths))
+    needs, longest = needs_of(question, cells, [prompt], budget), lengths[prompt]
+    logits = 3 * longest * question.dims.d_vocab * budget.itemsize
+    recorded = bytes_of_gauges(question.dims, question.gauges, longest, budget.itemsize)
+    inside = needs.inside(longest, longest) + needs.gauges + needs.look
+    return logits + recorded + max(inside, 2 * needs.end)
+
+
+def bytes_of_verification(rows: int, needs: Needs, length: int) -> int:
+    """What one pass of so many whole prompts takes, read only where metrics look.
+
+    The clean run, the cells that are computed again, and those that change nothing.
+    """
+    stream = rows * length * needs.dims.d_model * needs.itemsize
+    return stream + rows * (needs.inside(length, length) + needs.gauges + needs.look + needs.end)
 
 
 def bytes_of_walk(
-    question: Question, cells: Cells, unit: Unit, starts: Mapping[int, Starts], budget: Budget
+    question: Question,
+    cells: Cells,
+    unit: Unit,
+    groups: Sequence[Alike],
+    needs: Needs,
+    budget: Budget,
 ) -> int:
-    """What the walk of a unit takes."""
-    dims, length = question.dims, len(question.encoded[unit.prompts[0]].tokens)
-    positions = np.concatenate([one.positions for one in starts.values()])
-    first = int(positions.min()) if len(positions) else length - 1
-    held = held_for(question, cells, unit.prompts, length, first, budget).bytes
-    most = held
-    for start, count in zip(*np.unique(positions, return_counts=True), strict=True):
-        room = room_for(dims, length - int(start), length, held, budget, branches_of(cells))
-        most = max(most, room.used(int(count)))
+    """What the walk of a unit takes, whose cells start and need so."""
+    length = len(question.encoded[unit.prompts[0]].tokens)
+    counts = np.sum([group.per_start() for group in groups], axis=0)
+    starts = np.flatnonzero(counts).tolist()
+    first = starts[0] if starts else length - 1
+    held = held_for(question, cells, unit.prompts, length, first, budget)
+    most = held.bytes + max(held.passes, 2 * needs.end)
+    for start in starts:
+        room = room_for(needs, length - start, length, held.bytes, budget)
+        most = max(most, room.used(int(counts[start])))
+    if budget.verified:
+        most = max(most, bytes_of_verification(1 + budget.verified, needs, length))
     return most

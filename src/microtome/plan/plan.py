@@ -90,7 +90,8 @@ def make_plan(question: Question, engine: str = "auto", budget: Budget = Budget(
         )
     walks = choice.engine == "walk"
     units = cut(cells, question.lengths, dims, walks)
-    cost = cost_of(question, cells, units, walks, budget)
+    shape = [len(axis.values) for axis in axes]
+    cost = cost_of(question, cells, shape, units, walks, budget)
     every = sum(math.prod(map(len, own.values())) for own in ranges) * len(question.variants)
     absent = every - len(cells)
     why = _why_absent(edits, dims) if absent else ""
@@ -110,13 +111,15 @@ def _why_absent(edits: Sequence[Operation], dims: Dimensions) -> str:
 
 def _cells(question: Question) -> Cells:
     extra = [len(axis.values) for axis in question.varied]
-    points = []
+    columns = []
     for prompt, own in enumerate(question.ranges):
         shape = [len(span) for span in own.values()] + extra
-        inner = np.indices(shape).reshape(len(shape), math.prod(shape)).T
-        there = _there(question, prompt, inner, _variant_of(inner, extra), list(own))
-        points.append(np.insert(inner[there], 0, prompt, axis=1))
-    together = np.concatenate(points)
+        inner = np.indices(shape).reshape(len(shape), math.prod(shape))
+        there = _there(question, prompt, inner.T, extra, list(own))
+        inner = inner if there.all() else inner[:, there]
+        first = np.full((1, inner.shape[1]), prompt)
+        columns.append(np.concatenate([first, inner]))
+    points = np.concatenate(columns, axis=1).T
     return Cells(
         edits=question.variants,
         layouts=tuple(
@@ -124,8 +127,8 @@ def _cells(question: Question) -> Cells:
         ),
         live=question.live,
         stars=tuple(question.ranges[0]),
-        points=together,
-        variant=_variant_of(together, extra),
+        points=points,
+        variant=_variant_of(points, extra),
         causal=question.dims.causal,
     )
 
@@ -133,19 +136,19 @@ def _cells(question: Question) -> Cells:
 def _variant_of(points: Column, extra: Sequence[int]) -> Column:
     """The variant of each point: its parameters are the last axes."""
     if not extra:
-        return np.zeros(len(points), dtype=np.int64)
+        return np.broadcast_to(np.int64(0), len(points))
     found: Column = np.ravel_multi_index(tuple(points[:, -len(extra) :].T), tuple(extra))
     return found
 
 
 def _there(
-    question: Question, prompt: int, points: Column, variant: Column, stars: Sequence[str]
+    question: Question, prompt: int, points: Column, extra: Sequence[int], stars: Sequence[str]
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which points of a prompt exist.
 
     Their positions have counterparts wherever one is needed, and no token attends to a later one.
     """
-    there = np.ones(len(points), dtype=bool)
+    there, variant = np.ones(len(points), dtype=bool), _variant_of(points, extra)
     values = {name: points[:, n] for n, name in enumerate(stars)}
     for number, (edits, targets) in enumerate(
         zip(question.variants, question.targets[prompt], strict=True)

@@ -30,6 +30,7 @@ from microtome.prompts.ways import unlike
 
 if TYPE_CHECKING:
     from microtome.readings.inside import Gauge
+    from microtome.readings.output import Reading
     from microtome.readings.registry import Asked
 
 
@@ -105,6 +106,11 @@ class Question:
     def gauges(self) -> list[Gauge]:
         """The metrics inside the model."""
         return [cast("Gauge", one) for one in self.asked if one.inside]
+
+    @property
+    def readings(self) -> list[Reading]:
+        """The metrics on the output."""
+        return [cast("Reading", one) for one in self.asked if not one.inside]
 
     @property
     def lengths(self) -> list[int]:

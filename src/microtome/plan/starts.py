@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,36 +23,89 @@ class Starts(NamedTuple):
     positions: Column
 
 
-def starts_of(
+@dataclass(frozen=True, eq=False)
+class Alike:
+    """Prompts with as many cells at each position and block: they start in the same way.
+
+    Attributes:
+        prompts: the plan's, by number.
+        counts: how many cells of each differ from a position on, and enter at a block,
+            ``[position, block]``.
+        starts: where the cells of each position start, ``[position]``.
+    """
+
+    prompts: tuple[int, ...]
+    counts: Column
+    starts: Column
+
+    def per_start(self) -> Column:
+        """How many cells start at each position, of all these prompts, ``[position]``."""
+        found = np.zeros(len(self.starts), dtype=np.int64)
+        np.add.at(found, self.starts, len(self.prompts) * self.counts.sum(axis=1))
+        return found
+
+
+def alike(
     cells: Cells, unit: Unit, length: int, dims: Dimensions, reading: int
-) -> Mapping[int, Starts]:
-    """Where a unit's cells start in the walk, by prompt; those that change nothing do not.
+) -> tuple[Alike, ...]:
+    """How a unit's cells start in the walk; those that change nothing do not.
 
     At the first position that they edit; or earlier, with cells that start there, where one batch
     is cheaper than two. Between the two it is the clean run, computed once more.
     """
-    own = {prompt: _moving(cells, unit, prompt) for prompt in unit.prompts}
-    alike: dict[bytes, list[int]] = defaultdict(list)
-    for prompt, numbers in own.items():
-        shape = np.stack([cells.position[numbers], cells.entry[numbers]]).tobytes()
-        alike[shape].append(prompt)
+    groups: dict[bytes, tuple[Column, list[int]]] = {}
+    for prompt in unit.prompts:
+        counts = _counts(cells, _own(cells, unit, prompt), length, dims)
+        groups.setdefault(counts.tobytes(), (counts, []))[1].append(prompt)
+    return tuple(
+        Alike(tuple(prompts), counts, _starts(counts, len(prompts), length, dims, reading))
+        for counts, prompts in groups.values()
+    )
+
+
+def starts_of(
+    cells: Cells, unit: Unit, length: int, dims: Dimensions, reading: int
+) -> Mapping[int, Starts]:
+    """Where each of a unit's cells starts, by prompt."""
     found = {}
-    for prompts in alike.values():
-        numbers = own[prompts[0]]
-        positions, which = np.unique(cells.position[numbers], return_inverse=True)
-        blocks = dims.n_layers - cells.entry[numbers]
-        work = len(prompts) * np.bincount(which, blocks).astype(np.float64)
-        depth = np.zeros(len(positions))
-        np.maximum.at(depth, which, blocks)
-        shared = shared_starts(positions, work, depth, length, reading)
-        for prompt in prompts:
-            found[prompt] = Starts(own[prompt], shared[which])
+    for group in alike(cells, unit, length, dims, reading):
+        for prompt in group.prompts:
+            numbers = moving_of(cells, unit, prompt)
+            found[prompt] = Starts(numbers, group.starts[cells.position[numbers]])
     return {prompt: found[prompt] for prompt in unit.prompts}
 
 
-def _moving(cells: Cells, unit: Unit, prompt: int) -> Column:
-    numbers = cells.of_prompt(prompt)[unit.first : unit.last]
-    return numbers[~cells.still[numbers]]
+def moving_of(cells: Cells, unit: Unit, prompt: int) -> Column:
+    """The numbers of a unit's cells of one prompt, without those that change nothing."""
+    own = _own(cells, unit, prompt)
+    return np.arange(own.start, own.stop)[~cells.still[own]]
+
+
+def _own(cells: Cells, unit: Unit, prompt: int) -> slice:
+    """Which of the plan's cells are a unit's, of one prompt."""
+    own = cells.span(prompt)
+    return slice(min(own.start + unit.first, own.stop), min(own.start + unit.last, own.stop))
+
+
+def _counts(cells: Cells, own: slice, length: int, dims: Dimensions) -> Column:
+    """How many of some cells differ from a position on and enter at a block."""
+    position, entry, blocks = cells.position[own], cells.entry[own], dims.n_layers + 1
+    if cells.still[own].any():
+        moving = ~cells.still[own]
+        position, entry = position[moving], entry[moving]
+    counts = np.bincount(position * blocks + entry, minlength=length * blocks)
+    return counts.reshape(length, blocks)
+
+
+def _starts(counts: Column, prompts: int, length: int, dims: Dimensions, reading: int) -> Column:
+    """Where the cells of each position start; where there are none, at the position itself."""
+    blocks = dims.n_layers - np.arange(counts.shape[1])
+    used = np.flatnonzero(counts.any(axis=1))
+    work = prompts * (counts[used] @ blocks).astype(np.float64)
+    depth = ((counts[used] > 0) * blocks).max(axis=1, initial=0).astype(np.float64)
+    starts = np.arange(length)
+    starts[used] = shared_starts(used, work, depth, length, reading)
+    return starts
 
 
 def shared_starts(

@@ -89,15 +89,23 @@ def passes_of(cells: Cells, unit: Unit, length: int, dims: Dimensions) -> float:
     return float(blocks * flops_of_block(dims, 1, length) / flops_of_pass(dims, length))
 
 
+def count_of(cells: Cells, unit: Unit) -> int:
+    """How many cells a unit has."""
+    own = map(cells.span, unit.prompts)
+    return sum(max(0, min(unit.last, one.stop - one.start) - unit.first) for one in own)
+
+
 def _work(cells: Cells, lengths: Sequence[int], dims: Dimensions, walks: bool) -> Array:
     """Operations of each cell, ``[cell]``, its overhead among them."""
-    seen = np.array(lengths)[cells.prompt]
-    if not walks:
-        each = np.array([flops_of_pass(dims, length) for length in lengths])
-        return each[cells.prompt] + OVERHEAD
-    token = np.array([flops_of_block(dims, 1, length) for length in lengths])[cells.prompt]
-    own = np.maximum(seen - cells.position, 0)
-    work: Array = (dims.n_layers - cells.entry) * own * token + OVERHEAD
+    work: Array = np.empty(len(cells))
+    for prompt, length in enumerate(lengths):
+        own = cells.span(prompt)
+        if walks:
+            token = flops_of_block(dims, 1, length)
+            tokens = np.maximum(length - cells.position[own], 0)
+            work[own] = (dims.n_layers - cells.entry[own]) * tokens * token + OVERHEAD
+        else:
+            work[own] = flops_of_pass(dims, length) + OVERHEAD
     return work
 
 
@@ -109,7 +117,7 @@ def _pieces(
         together: list[int] = []
         done = 0.0
         for prompt in group:
-            own = cells.of_prompt(prompt)
+            own = cells.span(prompt)
             cost = float(work[own].sum())
             full = done + cost > most or (len(together) + 1) * length > TOKENS
             if together and full:
@@ -125,7 +133,7 @@ def _pieces(
 
 
 def _most_cells(cells: Cells, prompts: Sequence[int]) -> int:
-    return max(len(cells.of_prompt(prompt)) for prompt in prompts)
+    return max(len(range(len(cells))[cells.span(prompt)]) for prompt in prompts)
 
 
 def _parts(work: Array, most: float) -> Iterator[tuple[int, int]]:

@@ -9,6 +9,7 @@ second position of a cosine is ``at_other``. Nothing is kept but these numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -192,6 +193,14 @@ class Fitted:
         """How many values it has along each of its dimensions."""
         stars = tuple(self.sizes[star] for star in self.gauge.address.stars)
         return (*stars, len(self.there)) if OTHER in self.gauge.dims else stars
+
+    def bytes_of_looking(self, dims: Dimensions, itemsize: int) -> int:
+        """What one cell takes while a layer of it is measured: copies of its values, and pairs."""
+        units = math.prod(dims.size(axis) for axis in self.own.site.axes if axis not in POSITIONS)
+        copied = 2 * len(self.positions) * itemsize
+        exact = (len(self.here) + len(self.there)) * (3 * 8 + itemsize)
+        pairs = 4 * 8 * math.prod(self.shape) // max(1, len(self.layers))
+        return units * (copied + exact) + pairs
 
     def within(self, layer: int) -> tuple[int, ...]:
         """The index of a layer in an array of its shape."""

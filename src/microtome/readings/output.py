@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -23,6 +24,23 @@ from microtome.prompts.encoding import Encoded
 from microtome.prompts.resolve import regions
 
 
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Logits at one position, and what metrics make of them: once for all metrics, in float64."""
+
+    logits: Float[Tensor, "cell vocab"]
+
+    @cached_property
+    def exact(self) -> Float[Tensor, "cell vocab"]:
+        """The logits in float64."""
+        return self.logits.double()
+
+    @cached_property
+    def logprobs(self) -> Float[Tensor, "cell vocab"]:
+        """Log probabilities."""
+        return self.exact.log_softmax(-1)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a metric is computed from, at one position.
@@ -30,8 +48,8 @@ class Prediction:
     ``token`` is the id that the metric is about; ``target`` and ``contrast`` are the prompt's.
     """
 
-    logits: Float[Tensor, "cell vocab"]
-    clean: Float[Tensor, "1 vocab"]
+    edited: Outcome
+    clean: Outcome
     token: int | None
     target: int | None
     contrast: int | None
@@ -49,6 +67,9 @@ class Metric:
         reads: what a prompt must have for it: ``"token"``, ``"contrast"``.
         columns: it needs the logits of the prompt's own tokens only, not the whole vocabulary.
         compute: ``Prediction`` of some cells → one value per cell.
+        logprobs: it reads `Outcome.logprobs`.
+        holds: how many float64 numbers for each token of the vocabulary computing it holds at once,
+            besides what `Outcome` keeps.
     """
 
     name: str
@@ -59,6 +80,8 @@ class Metric:
     reads: tuple[str, ...]
     compute: Callable[[Prediction], Float[Tensor, " cell"]]
     columns: bool = False
+    logprobs: bool = False
+    holds: int = 0
 
 
 TOKEN_ID = "token id"
@@ -68,20 +91,20 @@ _INF = float("inf")
 
 
 def _logit(r: Prediction) -> Tensor:
-    return r.logits[:, r.token]
+    return r.edited.exact[:, r.token]
 
 
 def _logit_diff(r: Prediction) -> Tensor:
-    difference: Tensor = r.logits[:, r.target] - r.logits[:, r.contrast]
+    difference: Tensor = r.edited.exact[:, r.target] - r.edited.exact[:, r.contrast]
     return difference
 
 
 def _prob(r: Prediction) -> Tensor:
-    return r.logits.softmax(-1)[:, r.token]
+    return r.edited.logprobs[:, r.token].exp()
 
 
 def _logprob(r: Prediction) -> Tensor:
-    return r.logits.log_softmax(-1)[:, r.token]
+    return r.edited.logprobs[:, r.token]
 
 
 def _loss(r: Prediction) -> Tensor:
@@ -89,24 +112,27 @@ def _loss(r: Prediction) -> Tensor:
 
 
 def _rank(r: Prediction) -> Tensor:
-    return (r.logits > r.logits[:, r.token, None]).sum(-1) + 1
+    logits = r.edited.exact
+    return (logits > logits[:, r.token, None]).sum(-1) + 1
 
 
 def _top1(r: Prediction) -> Tensor:
-    return r.logits.argmax(-1)
+    return r.edited.exact.argmax(-1)
 
 
 def _kl(r: Prediction) -> Tensor:
-    clean, edited = r.clean.log_softmax(-1), r.logits.log_softmax(-1)
+    clean = r.clean.logprobs
+    each = (clean - r.edited.logprobs).mul_(clean.exp())
     # A token that cannot be (its logit is −∞) adds nothing, whatever its logit becomes.
-    each = torch.where(clean == -_INF, 0.0, clean.exp() * (clean - edited))
-    return each.sum(-1).clamp(min=0)  # below 0 is rounding
+    divergence: Tensor = each.masked_fill_(clean == -_INF, 0.0).sum(-1)
+    return divergence.clamp(min=0)  # below 0 is rounding
 
 
 def _logit_corr(r: Prediction) -> Tensor:
     """Over the tokens that both predictions hold possible; NaN where one is constant over these."""
-    possible = r.logits.isfinite() & r.clean.isfinite()
-    edited, clean = _centred(r.logits, possible), _centred(r.clean, possible)
+    logits, before = r.edited.exact, r.clean.exact
+    possible = logits.isfinite() & before.isfinite()
+    edited, clean = _centred(logits, possible), _centred(before, possible)
     correlation: Tensor = (edited * clean).sum(-1) / (edited.norm(dim=-1) * clean.norm(dim=-1))
     return correlation.clamp(-1, 1)  # beyond is rounding
 
@@ -131,20 +157,20 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                    (-_INF, _INF), "above 0 the target wins", ("token", "contrast"), _logit_diff,
                    columns=True),
             Metric("prob", "the token's probability", "probability", (0, 1),
-                   "more is likelier", ("token",), _prob),
+                   "more is likelier", ("token",), _prob, logprobs=True),
             Metric("logprob", "the token's log probability", "nat", (-_INF, 0),
-                   "more is likelier", ("token",), _logprob),
+                   "more is likelier", ("token",), _logprob, logprobs=True),
             Metric("loss", "−log probability of the token", "nat", (0, _INF),
-                   "more is less likely", ("token",), _loss),
+                   "more is less likely", ("token",), _loss, logprobs=True),
             Metric("rank", "1 + the number of tokens with a larger logit", "rank", (1, _INF),
-                   "1 is the top prediction", ("token",), _rank),
+                   "1 is the top prediction", ("token",), _rank, holds=2),
             Metric("top1", "id of the most probable token", TOKEN_ID, (0, _INF),
                    "none", (), _top1),
             Metric("kl", "KL divergence of the edited prediction from the clean one", "nat",
-                   (0, _INF), "0 is no change", (), _kl),
+                   (0, _INF), "0 is no change", (), _kl, logprobs=True, holds=1),
             Metric("logit_corr", "correlation of edited and clean logits over the vocabulary; none "
                    "where either is constant", "r",
-                   (-1, 1), "1 is no change but of scale and shift", (), _logit_corr),
+                   (-1, 1), "1 is no change but of scale and shift", (), _logit_corr, holds=5),
         )
     }
 )  # fmt: skip
@@ -204,12 +230,18 @@ class Reading:
         encoded: Encoded,
     ) -> Float[Tensor, " cell"]:
         """Its value in each cell, from the logits at its position, computed in float64."""
-        return self.metric.compute(
+        return self.value(Outcome(logits), Outcome(clean), encoded)
+
+    def value(self, edited: Outcome, clean: Outcome, encoded: Encoded) -> Float[Tensor, " cell"]:
+        """The same, from what other metrics at this position are computed from as well."""
+        found = self.metric.compute(
             Prediction(
-                logits=logits.double(),
-                clean=clean.double(),
+                edited=edited,
+                clean=clean,
                 token=getattr(encoded, self.of),
                 target=encoded.target,
                 contrast=encoded.contrast,
             )
-        ).double()
+        )
+        # A column of the vocabulary would keep all of it in memory.
+        return found.double().clone()

@@ -15,9 +15,6 @@ from microtome.passes.hooks import Place, Visit
 from microtome.prompts.encoding import Encoded
 from microtome.readings.inside import Fitted, Gauge
 
-MOST = 2**22
-"""Values of a site that are looked at together: 32 MiB in float64."""
-
 
 @dataclass(frozen=True, eq=False)
 class Watch:
@@ -81,27 +78,34 @@ class Watch:
         prompts: Sequence[int],
         start: int,
         into: Mapping[Gauge, Float[Tensor, "prompt cell *shape"]],
+        at_once: int = 1,
     ) -> Iterator[Visit]:
         """The visits that measure a layer of cells that begin at a position.
 
-        They read a batch of as many cells for each of the prompts, prompt by prompt.
+        They read a batch of as many cells for each of the prompts, prompt by prompt, so many at
+        once.
         """
         for gauge, fitted in self.fitted.items():
             if layer in fitted[0].layers:
-                look = self._look(gauge, layer, prompts, start, into[gauge])
+                look = self._look(gauge, layer, prompts, start, into[gauge], at_once)
                 yield Visit((gauge.site, layer), look)
 
     def _look(
-        self, gauge: Gauge, layer: int, prompts: Sequence[int], start: int, into: Tensor
+        self,
+        gauge: Gauge,
+        layer: int,
+        prompts: Sequence[int],
+        start: int,
+        into: Tensor,
+        at_once: int,
     ) -> Callable[[Tensor], None]:
         def look(view: Tensor) -> None:
             cells = len(view) // len(prompts)
             for row, prompt in enumerate(prompts):
                 fitted = self.fitted[gauge][prompt]
                 clean = self._clean(gauge, layer, prompt)
-                some = max(1, MOST // clean.numel())
-                for first in range(0, cells, some):
-                    last = min(cells, first + some)
+                for first in range(0, cells, at_once):
+                    last = min(cells, first + at_once)
                     own = view[row * cells + first : row * cells + last]
                     values = _whole(own, clean, fitted.positions, start)
                     target = into[row, first:last].movedim(0, -1)

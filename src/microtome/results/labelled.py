@@ -131,6 +131,6 @@ def _pieces(encoded: Sequence[Encoded], longest: int) -> np.ndarray[Any, Any]:
 def _token_texts(
     ids: np.ndarray[Any, Any], tokenizer: PreTrainedTokenizerBase
 ) -> np.ndarray[Any, Any]:
-    known = {i: piece(int(i), tokenizer) for i in np.unique(ids) if i == i}
-    flat = [known.get(i, "") for i in ids.ravel()]
-    return _texts(flat).reshape(ids.shape)
+    kinds, which = np.unique(ids, return_inverse=True)
+    known = ["" if i != i else piece(int(i), tokenizer) for i in kinds.tolist()]
+    return _texts(known)[which].reshape(ids.shape)

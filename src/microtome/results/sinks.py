@@ -24,6 +24,7 @@ class MemorySink:
 
     def __init__(self) -> None:
         self._blocks: dict[int, Block] = {}
+        self.notes: list[str] = []
 
     @property
     def done(self) -> frozenset[int]:

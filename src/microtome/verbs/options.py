@@ -8,6 +8,7 @@ from typing import Any
 from microtome.amounts import bytes_of, whole_of
 from microtome.engines.screen import dtype_of
 from microtome.errors import SweepError
+from microtome.model.host import memory_left
 from microtome.model.loaded import Loaded
 from microtome.plan.memory import DEFAULT_MEMORY, READING, TILES, Budget
 from microtome.plan.verify import Verify
@@ -94,5 +95,11 @@ def budget_of(model: Loaded, memory: int | None = None) -> Budget:
     """What a sweep on this model may use."""
     kind = model.device.type
     kind = kind if kind in TILES else "cuda"
-    memory = DEFAULT_MEMORY if memory is None else memory
-    return Budget(memory, TILES[kind], model.itemsize, READING[kind])
+    return Budget(
+        memory=DEFAULT_MEMORY if memory is None else memory,
+        tile=TILES[kind],
+        itemsize=model.itemsize,
+        reading=READING[kind],
+        host=memory_left(),
+        shared=kind == "cpu",
+    )

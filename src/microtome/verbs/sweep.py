@@ -104,6 +104,8 @@ def sweep(
         began = time.perf_counter()
         told = observed(progress, cells_of(plan, options), units_of(plan, options))
         with told as observer, provenance.held(model):
+            for note in sink.notes:
+                observer.note(note)
             measured, screened = Answer(model, plan, options, sink, observer).run()
             seconds = time.perf_counter() - began
             kept = record(model, plan, options, measured, screened, bool(others), seconds)

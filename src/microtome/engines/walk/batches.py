@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from microtome.language.regions import Column
-from microtome.plan.memory import Budget, Room, branches_of, held_for, room_for
+from microtome.plan.memory import Budget, Room, held_for, needs_of, room_for
 from microtome.plan.plan import Plan
 from microtome.plan.starts import Starts, starts_of
 from microtome.plan.units import Unit
@@ -115,7 +115,7 @@ def companies(plan: Plan, unit: Unit, budget: Budget) -> Iterator[Company]:
 
 def batches(plan: Plan, company: Company, budget: Budget) -> Iterator[tuple[Batch, Room]]:
     """The cells of some prompts, in batches that fit into the memory."""
-    length, dims = len(plan.question.encoded[company.prompts[0]].tokens), plan.question.dims
+    length = len(plan.question.encoded[company.prompts[0]].tokens)
     alike: dict[tuple[int, bytes], list[tuple[int, Column]]] = defaultdict(list)
     for prompt, (own, positions) in company.starts.items():
         for position in np.unique(positions).tolist():
@@ -123,9 +123,9 @@ def batches(plan: Plan, company: Company, budget: Budget) -> Iterator[tuple[Batc
             entering = plan.cells.entry[chosen]
             order = np.argsort(entering, kind="stable")
             alike[position, entering[order].tobytes()].append((prompt, chosen[order]))
-    branches = branches_of(plan.cells)
+    needs = needs_of(plan.question, plan.cells, company.prompts, budget)
     for (position, _), rows in alike.items():
-        room = room_for(dims, length - position, length, company.held, budget, branches)
+        room = room_for(needs, length - position, length, company.held, budget)
         prompts, cells = zip(*rows, strict=True)
         whole = Batch(prompts, np.stack(cells), plan.cells.entry[cells[0]], position)
         for tile in tiles(len(prompts), range(len(cells[0])), room.batch):

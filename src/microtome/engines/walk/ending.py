@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from microtome.language.regions import Column
 from microtome.model.devices import onto
 from microtome.model.loaded import Loaded
 from microtome.prompts.encoding import Encoded
-from microtome.readings.output import Reading
+from microtome.readings.output import Outcome, Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +50,9 @@ class Ending:
     def clean(self) -> None:
         """The metrics without edits."""
         for place, asked in self.places.items():
+            clean = self._clean(place, asked)
             for reading in asked:
-                self.into.store_clean(reading, self.prompt, self._unedited(place, reading))
+                self.into.store_clean(reading, self.prompt, self._unedited(reading, clean))
 
     def still(self, cells: Column) -> None:
         """The metrics of cells that change nothing: those without edits."""
@@ -68,17 +68,32 @@ class Ending:
     ) -> None:
         """The metrics of some cells, from the last block's output from a position on.
 
-        So many rows of the vocabulary are held at a time.
+        The end of so many cells is computed at a time.
         """
         for place, asked in self.places.items():
             reached = self._reached(cells, place)
             if not reached.all():  # before anything was edited: the clean run, exactly
                 self._unreached(cells[~reached], place, asked)
             if reached.any():
-                own = x[:, place - position]
-                own = own if reached.all() else own[onto(x.device, np.flatnonzero(reached))]
-                final = self.model.anatomy.final(self.model.hf, own)
-                self._read(cells[reached], place, asked, final, rows)
+                self._end(
+                    cells, np.flatnonzero(reached), place, asked, x[:, place - position], rows
+                )
+
+    def _end(
+        self,
+        cells: Column,
+        reached: Column,
+        place: int,
+        asked: Sequence[Reading],
+        x: Float[Tensor, "cell d_model"],
+        rows: int,
+    ) -> None:
+        model = self.model
+        clean = self._clean(place, asked)
+        for first in range(0, len(reached), rows):
+            some = reached[first : first + rows]
+            final = model.anatomy.final(model.hf, x[onto(x.device, some)])
+            self._read(cells[some], place, asked, final, clean)
 
     def finals(
         self,
@@ -114,8 +129,9 @@ class Ending:
         return reached
 
     def _unreached(self, cells: Column, place: int, asked: Sequence[Reading]) -> None:
+        clean = self._clean(place, asked)
         for reading in asked:
-            value = self._unedited(place, reading)
+            value = self._unedited(reading, clean)
             self.into.store(reading, cells, value.expand(len(cells)))
 
     def _read(
@@ -124,43 +140,37 @@ class Ending:
         place: int,
         asked: Sequence[Reading],
         final: Float[Tensor, "cell d_model"],
-        rows: int,
+        clean: _Clean,
     ) -> None:
         narrow = [reading for reading in asked if reading.metric.columns]
         if narrow:
-            logits = self._of_columns(final)
-            clean = self._of_columns(self.final[place : place + 1])
+            columns = Outcome(self._of_columns(final))
             for reading in narrow:
-                self.into.store(reading, cells, reading.measure(logits, clean, self._narrowed))
+                found = reading.value(columns, clean.columns, self._narrowed)
+                self.into.store(reading, cells, found)
         wide = [reading for reading in asked if not reading.metric.columns]
         if wide:
-            self._over_vocabulary(cells, place, wide, final, rows)
-
-    def _over_vocabulary(
-        self,
-        cells: Column,
-        place: int,
-        asked: Sequence[Reading],
-        final: Float[Tensor, "cell d_model"],
-        rows: int,
-    ) -> None:
-        clean = self._clean_logits(place)
-        found: dict[Reading, list[Tensor]] = {reading: [] for reading in asked}
-        for first in range(0, len(cells), rows):
-            logits = self._logits(final[first : first + rows])
-            for reading in asked:
-                found[reading].append(reading.measure(logits, clean, self.one))
-        for reading, values in found.items():
-            self.into.store(reading, cells, torch.cat(values))
+            outcome = Outcome(self._logits(final))
+            for reading in wide:
+                self.into.store(reading, cells, reading.value(outcome, clean.whole, self.one))
 
     # ------------------------------------------------------------------------------------ logits
 
-    def _unedited(self, place: int, reading: Reading) -> Float[Tensor, "1"]:
+    def _clean(self, place: int, asked: Sequence[Reading]) -> _Clean:
+        """The clean run's logits at a position, as far as metrics read them."""
+        final = self.final[place : place + 1]
+        wide = any(not reading.metric.columns for reading in asked)
+        narrow = any(reading.metric.columns for reading in asked)
+        nothing = Outcome(final[:, :0])
+        return _Clean(
+            columns=Outcome(self._of_columns(final)) if narrow else nothing,
+            whole=Outcome(self._logits(final)) if wide else nothing,
+        )
+
+    def _unedited(self, reading: Reading, clean: _Clean) -> Float[Tensor, "1"]:
         if reading.metric.columns:
-            clean = self._of_columns(self.final[place : place + 1])
-            return reading.measure(clean, clean, self._narrowed)
-        clean = self._clean_logits(place)
-        return reading.measure(clean, clean, self.one)
+            return reading.value(clean.columns, clean.columns, self._narrowed)
+        return reading.value(clean.whole, clean.whole, self.one)
 
     def _logits(self, final: Tensor) -> Float[Tensor, "cell vocab"]:
         return self.model.anatomy.unembed(self.model.hf, final)
@@ -182,3 +192,11 @@ class Ending:
 
     def _of_columns(self, final: Tensor) -> Float[Tensor, "cell column"]:
         return self.model.anatomy.unembed(self.model.hf, final, self._columns)
+
+
+@dataclass(frozen=True, eq=False)
+class _Clean:
+    """The clean run at one position: the logits of the prompt's own tokens, and all; as needed."""
+
+    columns: Outcome
+    whole: Outcome

@@ -236,7 +236,7 @@ class Stretch:
 
     def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
         n_layers, prompts = self.model.anatomy.dims.n_layers, len(batch.prompts)
-        front = self._front(batch)
+        front = self._front(batch, room)
         entered = 0
         for layer in range(int(batch.layers[0]), n_layers + 1):
             before, entered = entered, int(np.searchsorted(batch.layers, layer, side="right"))
@@ -252,7 +252,7 @@ class Stretch:
             self.walk.tick(told[-1])
         endings = [*map(self._ending, batch.prompts, front.rows)]
         for row, ending in enumerate(endings):
-            ending.measure(batch.cells[row], batch.position, front.x[row], room.logits)
+            ending.measure(batch.cells[row], batch.position, front.x[row], room.ends)
         for gauge, values in front.seen.items():
             self.into.store_inside(gauge, batch.cells.ravel(), values.flatten(0, 1))
         self.into.prove(batch.cells.ravel(), *front.proofs.flatten(1))
@@ -260,7 +260,7 @@ class Stretch:
         if self.witnesses is not None:
             self.witnesses.see(batch, endings, front.x)
 
-    def _front(self, batch: Batch) -> _Front:
+    def _front(self, batch: Batch, room: Room) -> _Front:
         """A batch that nothing was done to yet."""
         prompts, cells = batch.cells.shape
         stream, final = self.trace.inputs[0], self.trace.final  # of other types, it may be
@@ -272,6 +272,7 @@ class Stretch:
             x=stream.new_empty(prompts, cells, own, stream.shape[2]),
             proofs=torch.zeros(2, prompts, cells, dtype=torch.float64, device=final.device),
             seen=self.watch.unedited(rows, cells),
+            looks=room.looks,
         )
 
     def _enter(self, layer: int, front: _Front, tile: Tile) -> bool:
@@ -314,7 +315,7 @@ class Stretch:
         """What is done to a tile in a layer, and then measured."""
         here = {gauge: seen[tile.prompts, tile.cells] for gauge, seen in front.seen.items()}
         rows = front.rows[tile.prompts]
-        measured = self.watch.visits(layer, rows, front.batch.position, here)
+        measured = self.watch.visits(layer, rows, front.batch.position, here, front.looks)
         return [*(edit.visit() for edit in edits), *measured]
 
     def _once(
@@ -474,6 +475,7 @@ class _Front:
         x: the residual stream, ``[prompt, cell, pos, d_model]``.
         proofs: per cell, how many values were changed, and the squared norm of the change.
         seen: what the metrics inside the model have read.
+        looks: how many cells they look at, at once.
     """
 
     batch: Batch
@@ -481,6 +483,7 @@ class _Front:
     x: Float[Tensor, "prompt cell own d_model"]
     proofs: Float[Tensor, "2 prompt cell"]
     seen: Mapping[Gauge, Tensor]
+    looks: int
 
     def prove(self, tile: Tile, edits: Sequence[Application]) -> None:
         """Add up what edits did in a tile."""

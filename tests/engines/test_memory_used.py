@@ -1,0 +1,134 @@
+"""Memory that is planned is what is used: of torch as its allocator counts it, of numpy likewise.
+
+Each case is one where another part of the memory is most of it.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import microtome as mt
+from microtome.plan.plan import Plan, make_plan
+from microtome.readings.output import METRICS, Outcome, Prediction
+from microtome.readings.registry import readings
+from microtome.verbs.options import budget_of
+from microtome.verbs.sweep import asking
+
+MIB = 2**20
+SLACK = MIB
+"""What may be used besides: Python's own objects, and torch's small ones."""
+
+LONG = " ".join(["Berlin is the capital of Germany, and Berlin is in Germany"] * 2)
+PROMPT = mt.Prompt(LONG, target=" Germany", contrast=" France")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A map on a small model under a budget; its ``sizes``, and tokens that no text has."""
+
+    edit: str
+    metrics: tuple[str, ...]
+    memory: int
+    vocabulary: int = 512
+    sizes: tuple[tuple[str, int], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.edit}, {', '.join(self.metrics)}"
+
+
+WIDE = Case("zero L*.z.h*", ("kl", "prob", "rank"), 24 * MIB, vocabulary=60_000)
+PAIRS = Case("zero L*.z.h*@*", ("cosine(L*.resid_post@*, *)",), 6 * MIB)
+STREAM = Case("zero L0.resid_post.d*@-1", ("logit_diff",), 4 * MIB, sizes=(("n_embd", 768),))
+PATTERN = Case("zero L0.pattern.h*@*", ("logit_diff",), 3 * MIB, sizes=(("n_head", 16),))
+
+
+@pytest.mark.parametrize("case", [WIDE, PAIRS, STREAM, PATTERN], ids=str)
+def test_the_walk_uses_no_more_than_is_planned(case, make_gpt2, tokenizer):
+    model = made(case, make_gpt2, tokenizer)
+    cost = planned(model, case).cost
+    assert cost.bytes <= case.memory
+    sweep(model, replace(case, edit="zero L0.z.h0@-1"))  # what is made once
+    used = in_torch(lambda: sweep(model, case))
+    assert used <= 1.25 * cost.bytes + SLACK
+    assert cost.bytes <= 1.25 * used + 2 * SLACK
+
+
+def test_results_take_what_is_planned(make_gpt2, tokenizer):
+    model = made(PAIRS, make_gpt2, tokenizer)
+    cost = planned(model, PAIRS).cost
+    assert cost.result_bytes > 3 * MIB
+    sweep(model, replace(PAIRS, edit="zero L0.z.h0@-1"))
+    used = in_numpy(lambda: sweep(model, PAIRS))
+    assert used <= 1.25 * cost.result_bytes + SLACK / 2
+    assert cost.result_bytes <= 1.25 * used
+
+
+def test_a_metric_holds_no_more_than_it_says():
+    generator = torch.Generator().manual_seed(0)
+    edited, clean = (
+        Outcome(torch.randn(rows, 20_000, dtype=torch.float64, generator=generator))
+        for rows in (16, 1)
+    )
+    for metric in METRICS.values():
+        prediction = Prediction(edited, clean, token=3, target=3, contrast=4)
+        metric.compute(prediction)
+        assert ("logprobs" in edited.__dict__) == metric.logprobs, metric.name
+        most = in_torch(lambda: metric.compute(prediction))  # noqa: B023
+        assert most <= (8 * metric.holds + 0.1) * (16 + 1) * 20_000, metric.name
+        edited.__dict__.pop("logprobs", None)
+
+
+def test_a_value_keeps_nothing_of_the_vocabulary_in_memory():
+    edited = Outcome(torch.randn(2, 1000))
+    for name in ("logit", "logprob"):
+        [reading] = readings(name)
+        [encoded] = mt.load("nano").encode(mt.Prompt("Berlin is", target=" the"))
+        value = reading.value(edited, edited, encoded)
+        assert value.untyped_storage().nbytes() == 2 * 8
+
+
+def sweep(model: mt.Model, case: Case) -> mt.Effects:
+    return mt.sweep(
+        model, PROMPT, case.edit, metrics=case.metrics, memory=case.memory, verify=0, progress=False
+    )
+
+
+def planned(model: mt.Model, case: Case) -> Plan:
+    question = asking(model, PROMPT, case.edit, metrics=case.metrics)
+    return make_plan(question, budget=budget_of(model, case.memory))
+
+
+def made(case: Case, make_gpt2, tokenizer) -> mt.Model:
+    hf = make_gpt2(**{"n_layer": 2, **dict(case.sizes)})
+    if case.vocabulary > hf.config.vocab_size:
+        hf.resize_token_embeddings(case.vocabulary, mean_resizing=False)
+    return mt.load(hf, tokenizer=tokenizer)
+
+
+def in_torch(work: Callable[[], object]) -> int:
+    """The most that torch's allocator had given at any one time, of what was asked meanwhile."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    events = seen.profiler.kineto_results.events()
+    asked = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    held = most = 0
+    for _, size in asked:
+        held += size
+        most = max(most, held)
+    return most
+
+
+def in_numpy(work: Callable[[], object]) -> int:
+    """The same of what Python and numpy ask for."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

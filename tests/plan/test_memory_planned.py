@@ -1,0 +1,155 @@
+"""What a plan says of memory, and what it refuses; and that large maps are planned in columns."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+
+import microtome.model.host as host
+from microtome.edits import as_edits
+from microtome.errors import SweepError
+from microtome.language.sites import Dimensions
+from microtome.plan.memory import Budget
+from microtome.plan.plan import Plan, make_plan
+from microtome.plan.question import ask
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.tokens import Tokens
+from microtome.readings.registry import readings
+
+MIB = 2**20
+LARGE = Dimensions(36, 20, 20, 1280, 64, 5120, 50257, n_positions=1024)
+SMALL = Dimensions(12, 12, 12, 768, 64, 3072, 50257, n_positions=1024)
+
+
+def encoded(length: int, shift: int = 0) -> Encoded:
+    tokens = Tokens.of_texts(*(f" t{n + shift}" for n in range(length)))
+    donor = Tokens.of_texts(*(f" u{n + shift}" for n in range(length)))
+    return Encoded(Prompt(tokens.text), tokens, donor, 0, 1)
+
+
+def planned(edit, metrics=("logit_diff",), dims=SMALL, prompts=(encoded(15),), **budget) -> Plan:
+    question = ask(dims, prompts, as_edits(edit), readings(metrics))
+    return make_plan(question, budget=Budget(**budget))
+
+
+def calls(work) -> int:
+    """How many functions of Python are called meanwhile."""
+    made = 0
+
+    def count(frame, event, argument) -> None:
+        nonlocal made
+        made += event == "call"
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return made
+
+
+def test_cells_are_planned_in_columns_not_one_by_one():
+    plan = planned("zero L*.mlp_post.n*@-1", dims=LARGE)  # and what is looked up once
+    assert len(plan.cells) == 184_320
+    made = calls(lambda: planned("zero L*.mlp_post.n*@-1", dims=LARGE))
+    assert made < len(plan.cells) / 2  # most of them the checks of types that tests make
+
+
+def test_many_prompts_are_planned_prompt_by_prompt():
+    def work(prompts):
+        return calls(lambda: planned("patch L*.z.h*@*", prompts=[encoded(15, n) for n in prompts]))
+
+    work(range(2))
+    one, two = work(range(16)), work(range(32))
+    assert two < 2.2 * one
+
+
+def test_results_are_planned_with_all_their_dimensions():
+    metrics = ["cosine(L*.resid_post@*, *)", "prob"]
+    plan = planned("zero L*.z.h*@*", metrics, memory=32 * MIB)
+    pairs = 12 * 15 * 15
+    arrays = 2 * len(plan.cells) * (pairs + 1 + 2) * 8
+    assert arrays < plan.cost.result_bytes < 1.1 * arrays
+    assert plan.cost.bytes < 32 * MIB < arrays
+
+
+def test_places_of_cells_that_do_not_exist_are_counted():
+    ragged = planned("zero L*.z.h*@*", ["prob"], prompts=(encoded(2), encoded(60)))
+    alike = planned("zero L*.z.h*@*", ["prob"], prompts=(encoded(31), encoded(31)))
+    assert len(ragged.cells) == len(alike.cells)
+    assert ragged.cost.result_bytes > 1.1 * alike.cost.result_bytes
+
+
+def test_results_that_do_not_fit_into_the_machine_are_refused_with_the_figure():
+    edit, metrics = "zero L*.z.h*@*", ["cosine(L*.resid_post@*, *)"]
+    needed = planned(edit, metrics, memory=64 * MIB).cost
+    with pytest.raises(SweepError, match="ask for fewer cells") as refused:
+        planned(edit, metrics, memory=64 * MIB, host=50 * MIB)
+    assert f"need {needed.result_bytes / MIB:,.0f} MiB" in str(refused.value)
+    assert "has 50 MiB left" in str(refused.value)
+    both = int(needed.result_bytes + needed.bytes)
+    planned(edit, metrics, memory=64 * MIB, host=both)
+    with pytest.raises(SweepError, match="for computing them"):
+        planned(edit, metrics, memory=64 * MIB, host=both - 1)
+    # On an accelerator the walk is not in the machine's memory.
+    planned(edit, metrics, memory=64 * MIB, host=int(needed.result_bytes), shared=False)
+
+
+@pytest.mark.parametrize(
+    ("edit", "metrics"),
+    [
+        ("zero L*.z.h*@-1", ["logit_diff"]),
+        ("zero L*.z.h*@-1", ["kl"]),
+        ("zero L*.pattern.h*@-1,*", ["logit_diff"]),
+        ("zero L*.z.h*@*", ["cosine(L*.resid_post@*, *)"]),
+    ],
+)
+def test_memory_for_not_one_cell_is_refused_with_the_figure_that_is_enough(edit, metrics):
+    memory, refusals = 1000, 0
+    while True:
+        try:
+            plan = planned(edit, metrics, memory=memory)
+            break
+        except SweepError as error:
+            [needed] = re.findall(r"needs ([\d,]+)", str(error))
+            assert int(needed.replace(",", "")) > memory
+            memory, refusals = int(needed.replace(",", "")), refusals + 1
+    assert 1 <= refusals <= 4  # of the clean run first, then of cells
+    assert plan.cost.bytes <= memory
+
+
+def test_the_vocabulary_is_counted_as_often_as_metrics_hold_it():
+    wide = replace(SMALL, d_vocab=250_000)
+    sizes = [
+        planned("zero L*.z.h*@-1", metrics, dims=wide, memory=64 * MIB).cost.bytes
+        for metrics in (["logit_diff"], ["top1"], ["kl"], ["kl", "logit_corr"])
+    ]
+    assert sizes[0] < sizes[1]
+    assert all(size <= 64 * MIB for size in sizes)
+    with pytest.raises(SweepError, match="one cell at a time needs"):
+        planned("zero L*.z.h*@-1", ["kl"], dims=wide, memory=8 * MIB)
+
+
+def test_verified_cells_are_counted():
+    alone, verified = (
+        planned("zero L*.z.h*@-1", prompts=(encoded(200),), verified=n).cost.bytes for n in (0, 9)
+    )
+    assert verified > alone
+
+
+def test_what_the_machine_has_left(tmp_path, monkeypatch):
+    files = {name: tmp_path / name for name in ("MEMINFO", "LIMIT", "USED")}
+    for name, file in files.items():
+        monkeypatch.setattr(host, name, file)
+    assert host.memory_left() is None
+    files["MEMINFO"].write_text("MemTotal: 9000 kB\nMemAvailable:   4000 kB\n")
+    assert host.memory_left() == 4000 * 1024
+    files["USED"].write_text("1024\n")
+    files["LIMIT"].write_text("max\n")
+    assert host.memory_left() == 4000 * 1024
+    files["LIMIT"].write_text("3072\n")
+    assert host.memory_left() == 2048
