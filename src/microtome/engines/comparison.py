@@ -64,7 +64,7 @@ class Comparison:
             with torch.no_grad():
                 again = rerun(self.model, self.plan, some, self.sources)
                 logits = self._logits(some, again)
-            self._hear(logits)
+            self.gaps += self._hear(logits)
             self.gaps += self._of_clean(again, logits)
             for number in some:
                 self.gaps += self._of_output(number, logits)
@@ -85,8 +85,8 @@ class Comparison:
             where = str({axis.name: axis.values[n] for axis, n in named})
             edits = listing(cell.edits)
         return (
-            f"The walk and the reference path disagree at {where} ({edits}): the effect on "
-            f"{gap.of} is {gap.walk:.6g} and {gap.reference:.6g}; {gap.about} differ by "
+            f"The walk and the reference path disagree at {where} ({edits}): {gap.of} is "
+            f"{gap.walk:.6g} and {gap.reference:.6g}; {gap.about} differ by "
             f"{gap.difference:.2g}, tolerance {allowed:.2g}. Nothing of this unit is kept. Use "
             "engine='reference', and please report this with the model's name."
         )
@@ -127,12 +127,14 @@ class Comparison:
         """The prompt of a cell or an idler."""
         return int(self.plan.cells.prompt[self.into.twin(np.array([number]))][0])
 
-    def _hear(self, logits: Logits) -> None:
-        """Measure the noise of the idlers' logits."""
+    def _hear(self, logits: Logits) -> Iterator[Gap]:
+        """Of the idlers, whose noise is measured."""
         for (of, number, place), own in logits.items():
             if of == "idler":
                 clean = logits["walk clean", self._prompt_of(number), place]
                 self.noise = max(self.noise, float((own.double() - clean.double()).norm()))
+                off, allowed = judging.of_noise(self.precision, own.double(), clean.double())
+                yield Gap(None, LOGITS, 0.0, 0.0, off, allowed, about="cells that change nothing")
 
     # ------------------------------------------------------------------------------------ gaps
 
@@ -144,7 +146,10 @@ class Comparison:
                     logits[of, prompt, place].double() for of in ("walk clean", "reference clean")
                 )
                 off, fixed, times = judging.of_clean(self.precision, own, there)
-                yield Gap(None, str(asked[0]), 0.0, 0.0, off, fixed, times)
+                yield Gap(None, str(asked[0]), 0.0, 0.0, off, fixed, times, about="its logits")
+                for reading in asked:
+                    pair = Pair(own, own, there, there)
+                    yield self._of_reading(None, prompt, reading, pair)
 
     def _of_output(self, number: int, logits: Logits) -> Iterator[Gap]:
         """Of a cell's logits, and of the metrics that are read off them."""
@@ -163,15 +168,18 @@ class Comparison:
                 yield Gap(number, first.of, first.walk, first.reference, **gap)
             yield from shown
 
-    def _of_reading(self, number: int, prompt: int, reading: Reading, pair: Pair) -> Gap:
-        row = int(self.into.rows(np.array([number]))[0])
-        value = float(self.into.values[reading][row])
-        clean = float(self.into.clean[reading][np.searchsorted(self.into.prompts, prompt)])
-        effect = value - clean
-        one = self.plan.question.encoded[prompt]
-        wanted, off, allowed = judging.of_reading(self.precision, reading, pair, one, value, effect)
-        shown = value if reading.metric.unit == TOKEN_ID else effect
-        return Gap(number, str(reading), shown, wanted, off, allowed, about="its values")
+    def _of_reading(self, number: int | None, prompt: int, reading: Reading, pair: Pair) -> Gap:
+        """Of a metric in a cell; or of its clean value itself."""
+        into, one = self.into, self.plan.question.encoded[prompt]
+        clean = float(into.clean[reading][np.searchsorted(into.prompts, prompt)])
+        if number is None:
+            value, clean = clean, 0.0
+        else:
+            value = float(into.values[reading][into.rows(np.array([number]))][0])
+        wanted, off, allowed = judging.of_reading(self.precision, reading, pair, one, value, clean)
+        is_value = reading.metric.unit == TOKEN_ID or reading.metric.name == "rank"
+        shown = value if is_value else value - clean
+        return Gap(number, str(reading), shown, wanted, off, allowed, about="the values")
 
     def _of_inside(self, number: int, again: Rerun) -> Iterator[Gap]:
         """Of the metrics inside the model in a cell."""
@@ -193,4 +201,4 @@ class Comparison:
         at, off, fixed, times = judging.of_inside(self.precision, *both, size)
         walk, reference = (float(one.ravel()[at]) for one in both)
         name = str(gauge)
-        return Gap(number, name, walk, reference, off, fixed, times, name, "its values")
+        return Gap(number, name, walk, reference, off, fixed, times, name, "the values")

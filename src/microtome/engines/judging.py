@@ -51,6 +51,10 @@ UNITS = 2.0
 MORE_UNITS = 64.0
 """The same in float32 and float64, where a change is small beside what is promised anyway."""
 
+NOISIEST = 8.0
+"""Units of rounding that idlers may have in half precision. A walk that is wrong in cells that
+change nothing is not excused by calling that its noise."""
+
 NARROW = 0.125
 """The same by the narrow measure."""
 
@@ -212,34 +216,49 @@ def of_clean(
     return float(apart.norm()), 2 * UNITS * precision.eps * _norm(reference), TIMES
 
 
+def of_noise(
+    precision: Precision, idler: Float[Tensor, " vocab"], clean: Float[Tensor, " vocab"]
+) -> tuple[float, float]:
+    """How far a cell that changes nothing is from the clean run on the walk, and may be."""
+    apart = _apart(idler, clean)
+    if precision.promise is not None:
+        return float(apart.abs().max()), precision.allows(float(clean.std()))
+    return float(apart.norm()), NOISIEST * precision.eps * _norm(clean)
+
+
 def of_reading(
-    precision: Precision,
-    reading: Reading,
-    pair: Pair,
-    one: Encoded,
-    value: float,
-    effect: float,
+    precision: Precision, reading: Reading, pair: Pair, one: Encoded, value: float, clean: float
 ) -> tuple[float, float, float]:
     """Of a metric in the walk: its effect on the reference path, how far it is off, what may be.
 
     A metric moves no more than logits do, times its steepness. What jumps (a rank, a token) has to
     be what some logits near the reference path's have.
+
+    Args:
+        precision: of the stream.
+        reading: the metric.
+        pair: the logits.
+        one: the prompt.
+        value: of the metric in the walk.
+        clean: the same without edits; 0 where the value itself is compared.
     """
-    both = pair.reference[None], pair.reference_clean[None]
-    wanted = reading.measure(both[0], both[1], one) - reading.measure(both[1], both[1], one)
+    there, without = pair.reference[None], pair.reference_clean[None]
+    wanted = float(reading.measure(there, without, one))
     moved = _moved(precision, pair)
     if reading.metric.unit == TOKEN_ID:
         below = float(pair.reference.max() - pair.reference[int(value)])
-        return float(reading.measure(both[0], both[1], one)), below, 2 * moved
+        return wanted, below, 2 * moved
     if reading.metric.name == "rank":
         least, most = _ranks(pair.reference, int(getattr(one, reading.of)), 2 * moved)
-        return float(wanted), max(least - value, value - most, 0.0), 0.5
+        return wanted, max(least - value, value - most, 0.0), 0.5
+    if clean:
+        wanted -= float(reading.measure(without, without, one))
     steep = 1.0 if reading.metric.name == "logit" else 2.0
     if reading.metric.name == "logit_corr":
         spread = float(pair.reference.std())
         steep = 2.0 / spread if spread else float("inf")
-    off = _number(effect - float(wanted), effect, float(wanted))
-    return float(wanted), off, steep * moved
+    off = _number(value - clean - wanted, value - clean, wanted)
+    return wanted, off, steep * moved
 
 
 def _moved(precision: Precision, pair: Pair) -> float:

@@ -139,7 +139,7 @@ def _judged(compared: Comparison, noise: Mapping[str, float], every: bool) -> Ve
     """
     noise = {**noise, LOGITS: compared.noise}
     worst = None
-    for gap in compared.gaps:
+    for gap in sorted(compared.gaps, key=lambda own: own.cell is None):  # of cells first
         allowed = gap.tolerance(noise)
         if not gap.difference <= allowed:
             raise VerificationError(compared.complaint(gap, allowed))

@@ -20,7 +20,8 @@ class Verify:
 
     Attributes:
         cells: of a sweep of one unit; where there are several, of each of them, but fewer where so
-            many would cost more than a twentieth of it, and one at least. None: every cell.
+            many would cost more than a twentieth of it: one at least, and so many in all. None:
+            every cell.
 
     >>> Verify.of(4), Verify.of("all").given
     (Verify(cells=4), 'all')
@@ -64,10 +65,12 @@ class Verify:
 
         >>> Verify(4).of_unit(144, 10.0, units=1), Verify(4).of_unit(9000, 120.0, units=7)
         (4, 3)
+        >>> Verify(4).of_unit(12, 1.0, units=2)
+        2
         """
         if self.cells is None:
             return cells
         asked = min(self.cells, cells)
         if units == 1:
             return asked
-        return min(asked, max(1, int(SHARE * passes / ROWS)))
+        return min(asked, max(1, -(-self.cells // units), int(SHARE * passes / ROWS)))
