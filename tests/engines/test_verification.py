@@ -10,10 +10,12 @@ import faults
 import microtome as mt
 from microtome.edits.application import differs
 from microtome.engines import choosing
-from microtome.engines.verification import Verified
+from microtome.engines.comparison import Comparison
 from microtome.errors import SweepError, VerificationError
+from microtome.passes import prefix
 from microtome.plan.plan import make_plan
 from microtome.plan.verify import Verify
+from microtome.readings.watch import Watch
 from microtome.results.effects import Effects
 from microtome.verbs.sweep import asking
 from oracles import families as by_hand
@@ -29,7 +31,10 @@ STORY = mt.Prompt(
 )
 CAT = mt.Prompt("The cat sat on the mat, and", donor="The dog sat on the cat, and", target=" cat")
 JOHN = mt.Prompt("When Mary and John went to", donor="When John and Mary gave to", target=" Mary")
-TYPES = {"float64", "float32", "bfloat16", "float16"}
+TRAINED = (
+    *(("stories260K", dtype) for dtype in ("float64", "float32", "bfloat16", "float16")),
+    ("nano", "bfloat16"),
+)
 QUESTIONS = ("patch L*.z.h*@-1", "zero L*.z.h*", "zero L2.mlp_post.n*@-1")
 
 
@@ -53,8 +58,7 @@ def swept(model, question, prompt, **options) -> Effects:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-@pytest.mark.parametrize("dtype", sorted(TYPES))
-@pytest.mark.parametrize("name", ["stories260K", "nano"])
+@pytest.mark.parametrize(("name", "dtype"), TRAINED)
 def test_faults_are_found_in_every_type(models, monkeypatch, name, dtype, question):
     model, prompt = models(name, dtype), FACT if name == "nano" else STORY
     dims = model.anatomy.dims
@@ -91,14 +95,14 @@ def test_there_is_no_false_alarm_in_half_precision(family, tokenizer):
         assert effects.provenance["verification"]["cells"] == effects.n_cells
 
 
-def test_float32_norms_and_unembedding_over_half_precision_verify(make_gpt2, tokenizer):
-    hf = make_gpt2(dtype=torch.bfloat16)
-    hf.transformer.ln_f.float()
-    with torch.no_grad():
-        hf.lm_head.weight = torch.nn.Parameter(hf.lm_head.weight.float())
+def test_float32_norms_and_unembedding_over_half_precision_verify(tokenizer):
+    hf = by_hand.make("llama", len(tokenizer)).to(torch.bfloat16)
+    hf.model.norm.float()
+    hf.lm_head.float()
     model = mt.load(hf, tokenizer=tokenizer)
-    found = swept(model, "zero L*.z.h*@-1", CAT, verify="all").provenance["verification"]
-    assert found["cells"] == 12
+    assert model.dtype == torch.bfloat16
+    effects = swept(model, "zero L*.z.h*@-1", CAT, verify="all")
+    assert effects.provenance["verification"]["cells"] == effects.n_cells
 
 
 # ----------------------------------------------------------------------------------- noise floor
@@ -130,8 +134,6 @@ def test_the_noise_floor_is_measured_and_kept(tiny, tmp_path):
 
 def test_idlers_ride_in_the_walk_and_are_told_from_its_cells(tiny, monkeypatch):
     """A walk that is wrong where nothing is edited has a noise floor, and it is no excuse."""
-    from microtome.passes import prefix
-
     attention = prefix.SharedPrefix.__call__
 
     def shaky(self, *given, **more):
@@ -158,8 +160,6 @@ def test_the_reference_path_measures_noise_where_attention_is_in_the_open(tiny):
 
 
 def test_the_strongest_cell_is_among_those_verified(tiny, monkeypatch):
-    from microtome.engines.comparison import Comparison
-
     taken = []
     take = Comparison.take
     monkeypatch.setattr(
@@ -200,12 +200,9 @@ def test_all_cells_are_verified_in_as_little_memory_as_there_is(tiny64):
         tiny64, FACT, "zero L*.z.h*@*", metrics=["prob"], verify="all", memory=2_000_000
     )
     assert effects.provenance["verification"]["cells"] == effects.n_cells
-    assert Verified.__doc__
 
 
 def test_a_wrong_metric_inside_the_model_is_found(tiny64, monkeypatch):
-    from microtome.readings.watch import Watch
-
     unedited = Watch.unedited
 
     def shifted(self, *given):
