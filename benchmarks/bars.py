@@ -20,7 +20,23 @@ def seconds(row: Row, tool: str) -> float | None:
     if timing is None or timing["absent"] is not None or not timing["agrees"]:
         return None
     found: float = timing["seconds"]
-    return found
+    # Of an older record: without verification, and the default call beside it.
+    default = row.get("verified_seconds") if tool == NAME else None
+    return found if default is None else float(default)
+
+
+def unverified(row: Row) -> float | None:
+    """Microtome's seconds with ``verify=0``; None where they were not measured."""
+    if "unverified_seconds" in row:
+        found: float | None = row["unverified_seconds"]
+        return found
+    return float(row["tools"][NAME]["seconds"])
+
+
+def price(row: Row) -> float | None:
+    """Microtome's time by its default call ÷ without verification."""
+    ours, alone = seconds(row, NAME), unverified(row)
+    return None if ours is None or not alone else ours / alone
 
 
 def ratio(row: Row, tool: str = LENS) -> float | None:
@@ -67,6 +83,7 @@ class Bar:
 
 FASTER = f"times faster than {LENS}"
 SLOWER = "time ÷ floor"
+PRICE = "verified ÷ unverified"
 BARS = (
     Bar("small", "b", FASTER, ratio, 60, least=True),
     Bar("large", "b", FASTER, ratio, 100, least=True),
@@ -77,5 +94,8 @@ BARS = (
         for shape in ("medium", "large")
         for map_ in "abc"
     ),
+    Bar("small", "b", PRICE, price, 1.5, least=False),
+    Bar("large", "b", PRICE, price, 1.15, least=False),
+    *(Bar("large", map_, PRICE, price, 1.05, least=False) for map_ in "acdf"),
     Bar("large", "g", "share of the matrix rate", rate_used, 0.5, least=True, device="cuda"),
 )

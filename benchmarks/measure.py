@@ -36,7 +36,7 @@ class Options:
         rounds: of which the median is taken.
         singles, batches: cells in the samples, see `Sample`.
         longest: a map that microtome takes more seconds for is measured in one round, and not a
-            second time with verification.
+            second time without verification.
     """
 
     rounds: int = 3
@@ -67,8 +67,10 @@ class Timing:
 class Row:
     """A map on a shape; the JSON has the same fields.
 
-    ``matrix_rate`` is the median of what was measured before each tool of each round, and
-    ``matrix_rates`` its least and most: far apart, they say that something else was running.
+    ``unverified_seconds`` are microtome's with ``verify=0``; those of its `Timing` are of the
+    default call. ``matrix_rate`` is the median of what was measured before each tool of each
+    round, and ``matrix_rates`` its least and most: far apart, they say that something else was
+    running.
     """
 
     shape: str
@@ -84,7 +86,7 @@ class Row:
     floor_seconds: float
     tolerance: float
     largest_effect: float
-    verified_seconds: float | None
+    unverified_seconds: float | None
     tools: dict[str, Timing] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def measure(
             timings[name] = Timing(absent=_failed("failed", error))
     ours.sweep(ask(_small(map_), subject.shape, subject.device))
     clock: dict[str, list[float]] = {name: [] for name in [NAME, *ready]}
-    verified: list[float] = []
+    unverified: list[float] = []
     rates: list[float] = []
     answers: dict[str, Tensor] = {}
     own: Any = None
@@ -155,7 +157,7 @@ def measure(
             clock[name].append(seconds)
         if clock[NAME][0] > options.longest:
             break
-        verified.append(machine.timed(lambda: ours.sweep(question, verify=None))[0])
+        unverified.append(machine.timed(lambda: ours.sweep(question, verify=0))[0])
 
     truth = _truth(question, chosen, peers[ORACLE], answers[ORACLE])
     tolerance = CLOSE * max(1.0, _spread_of_logits(question, peers[ORACLE]))
@@ -192,7 +194,7 @@ def measure(
         floor_seconds=flops / rate,
         tolerance=tolerance,
         largest_effect=effect,
-        verified_seconds=statistics.median(verified) if verified else None,
+        unverified_seconds=statistics.median(unverified) if unverified else None,
         tools={name: timings[name] for name in [NAME, *PEERS]},
     )
 

@@ -23,9 +23,9 @@ class Microtome:
         self.model = mt.load(subject.twin(), tokenizer=subject.tokenizer)
 
     def sweep(
-        self, question: Question, verify: int | None = 0, memory: int | None = None
+        self, question: Question, verify: int | None = None, memory: int | None = None
     ) -> mt.Effects:
-        """The map; None is microtome's own default."""
+        """The map, by the default call: what it verifies by itself is in it, unless told."""
         options: dict[str, Any] = {} if verify is None else {"verify": verify}
         return mt.sweep(
             self.model,

@@ -216,7 +216,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts
     plain = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
     monkeypatch.setattr(engine.Stretch, "_walk", cramped)
     halved = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
-    assert batches[0] == 12 * len(prompts)
+    assert batches[0] == 13 * len(prompts)  # one of which changes nothing, for the noise
     assert max(size for size in batches if size <= 3) == 3
     assert float(abs(plain.data["prob"] - halved.data["prob"]).max()) < 1e-12
     assert "halved" in halved.provenance["engine"]["notes"][0]
@@ -306,7 +306,7 @@ def test_the_plan_predicts_the_work(tiny64):
     assert record["predicted"]["token_blocks"] == record["actual"]["token_blocks"] > 0
     # Late entry and late start: half of the plain way, a third were neighbours not to share starts.
     tokens = effects.data.sizes["pos"]
-    assert record["actual"]["token_blocks"] <= 0.5 * effects.n_cells * 3 * tokens
+    assert record["actual"]["token_blocks"] <= 0.52 * effects.n_cells * 3 * tokens
 
 
 def test_before_its_own_first_position_a_cell_is_the_clean_run_to_the_bit(tiny64):

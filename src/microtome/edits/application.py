@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from microtome.edits.base import Context
 from microtome.edits.sources import Sources
 from microtome.errors import EditError
-from microtome.language.operations import Operation
+from microtome.language.operations import Operation, Source
 from microtome.language.regions import Column, Region, Regions
 from microtome.language.sites import OF_HEADS
 from microtome.model.anatomy import Anatomy
@@ -30,6 +30,12 @@ from microtome.passes.trace import ids_of, index
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.resolve import regions
 from microtome.prompts.tokens import Tokens
+
+ULPS = {torch.float64: 16, torch.float32: 16, torch.bfloat16: 4, torch.float16: 4}
+"""Type → units in the last place that are rounding of another pass."""
+
+SEEN = 64
+"""Values of a token's row that are looked at to know how large they are, about."""
 
 
 @dataclass(frozen=True)
@@ -104,25 +110,57 @@ class Application:
                 f"{self.edit} turned values of shape {list(before.shape)}, {before.dtype}, into "
                 f"{list(after.shape)}, {after.dtype}."
             )
+        exact = self.edit.source is Source.NOTHING and not self.edit.rounds
+        by_token = not exact and regions.site.axes[0] == "pos"
+        usual = _usual(view, where) if by_token else None
         view[where] = after
         each = tuple(range(1, before.ndim))
-        self.changed = differs(before, after).sum(dim=each)
+        self.changed = differs(before, after, exact, usual).sum(dim=each)
         self.squares = (after.double() - before.double()).square().sum(dim=each)
 
 
 def differs(
-    before: Float[Tensor, " cell *region"], after: Float[Tensor, " cell *region"]
+    before: Float[Tensor, " cell *region"],
+    after: Float[Tensor, " cell *region"],
+    exact: bool = True,
+    usual: Float[Tensor, " cell *ones"] | None = None,
 ) -> Bool[Tensor, " cell *region"]:
-    """Which values are different by more than rounding.
+    """Which values are different, by more than rounding; NaN differs.
 
-    A batch of many cells rounds otherwise than a batch of one, so that a value patched by its
-    equal may differ in its last places. Rounding is taken as 16 units in the last place of the
-    value, or of the root mean square of the cell's region where that is larger. NaN differs.
+    An edit that computes on the values themselves is exact: equal is equal to the bit. What was
+    computed in another pass is not: a batch of many cells rounds otherwise than a batch of one, so
+    that a value patched by its equal may differ in its last places. There rounding is some units in
+    the last place (`ULPS`) of the larger of the two; or of a value as it is usual in its token's
+    row, from which a small one comes by sums and differences, and has its rounding. What is usual
+    is the median: one huge coordinate does not count for the others.
+
+    Args:
+        before, after: the values.
+        exact: the edit is.
+        usual: how large values are in the rows of these, ``[cell, …]``.
     """
+    if exact:
+        return before != after
     old, new = before.double(), after.double()
-    each = tuple(range(1, before.ndim))
-    size = torch.maximum(old.abs(), old.square().mean(dim=each, keepdim=True).sqrt())
-    return ~((new - old).abs() <= 16 * torch.finfo(before.dtype).eps * size)
+    size = torch.maximum(old.abs(), new.abs())
+    size = size if usual is None else torch.maximum(size, usual)
+    return ~((new - old).abs() <= ULPS[before.dtype] * torch.finfo(before.dtype).eps * size)
+
+
+def _usual(
+    view: Float[Tensor, "row pos *units"], where: Sequence[Tensor]
+) -> Float[Tensor, " cell *ones"]:
+    """How large values are in the tokens' rows that regions are in: the median of some of each."""
+    some = view[..., :: max(1, math.prod(view.shape[2:]) // SEEN)]
+    found = (
+        some[where[0].flatten(1), where[1].flatten(1)]
+        .abs()
+        .flatten(2)
+        .double()
+        .median(dim=-1)
+        .values
+    )
+    return found.view(*found.shape, *[1] * (view.ndim - 2))
 
 
 def key(region: Region, tokens: Tokens) -> str:

@@ -64,6 +64,10 @@ class Edit(ABC):
     widens: ClassVar[str | None] = None
     """An axis along which `change` is given all values, not the addressed ones alone."""
 
+    rounds: ClassVar[bool] = False
+    """Whether it computes what would come out as it was, but for rounding, where nothing is to be
+    changed: a mean of equal values."""
+
     address: Address
 
     def __post_init__(self) -> None:

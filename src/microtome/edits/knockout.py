@@ -28,6 +28,7 @@ class Knockout(Edit):
 
     name: ClassVar[str] = "knockout"
     widens: ClassVar[str | None] = "k_pos"
+    rounds: ClassVar[bool] = True
 
     @property
     def keeps_zeros(self) -> bool:

@@ -41,6 +41,7 @@ class Mean(Edit):
     """
 
     name: ClassVar[str] = "mean"
+    rounds: ClassVar[bool] = True
 
     over: str = "tensor"
     align: str = SAME

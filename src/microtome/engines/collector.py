@@ -1,9 +1,13 @@
-"""What an executor brings back from a unit's cells, while they arrive."""
+"""What an executor brings back from a unit's cells, while they arrive.
+
+Behind the unit's cells there is room for idlers (`plan.idlers`), which have numbers beyond the
+plan's cells.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,10 +20,12 @@ from microtome.edits.application import no_number
 from microtome.engines.block import Array, Block
 from microtome.errors import EditError, listing
 from microtome.language.regions import Column
+from microtome.plan.idlers import IDLERS
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.readings.inside import Gauge
-from microtome.readings.output import Reading
+from microtome.readings.output import TOKEN_ID, Reading
+from microtome.readings.registry import Asked
 
 Arrival = tuple[Array, tuple[Column | slice, ...], Tensor]
 """A part of an array, and the values that go there."""
@@ -37,14 +43,14 @@ class Collector:
         plan: the plan.
         numbers: of the unit's cells in it, in order.
         prompts: of the unit.
-        values: per reading, ``[cell]``.
+        values: per reading, ``[cell]``; idlers last, as everywhere.
         clean: per reading, ``[prompt]``.
         inside: per gauge, ``[cell, *shape]``.
         clean_inside: per gauge, ``[prompt, *shape]``.
         changed: how many values each cell's edits changed, ``[cell]``.
         norm: L2 norm of the change, ``[cell]``.
-        witnesses: the logits ``[vocab]`` of some cells, by the cell's number and position, for
-            verification.
+        twins: of each idler the cell that it goes along with, ``[idler]``; -1 where it has not met
+            one yet.
         arriving: values that are still on the device, with where they go.
         proved: cells whose receipts are among them.
         work: how often some block was run on some token, counted (``token_blocks``).
@@ -60,7 +66,7 @@ class Collector:
     clean_inside: dict[Gauge, Array]
     changed: Array
     norm: Array
-    witnesses: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    twins: Column
     arriving: list[Arrival] = field(default_factory=list)
     proved: list[Column] = field(default_factory=list)
     work: Counter[str] = field(default_factory=Counter)
@@ -72,6 +78,8 @@ class Collector:
         numbers, prompts = plan.numbers(unit), np.array(unit.prompts, dtype=np.int64)
         outputs = [one for one in plan.question.asked if isinstance(one, Reading)]
         gauges = shapes_of(plan)
+        idlers = IDLERS * len(prompts)
+        rows = len(numbers) + idlers
 
         def absent(*shape: int) -> Array:
             return np.full(shape, np.nan)
@@ -80,24 +88,64 @@ class Collector:
             plan=plan,
             numbers=numbers,
             prompts=prompts,
-            values={reading: absent(len(numbers)) for reading in outputs},
+            values={reading: absent(rows) for reading in outputs},
             clean={reading: absent(len(prompts)) for reading in outputs},
-            inside={gauge: absent(len(numbers), *shape) for gauge, shape in gauges.items()},
+            inside={gauge: absent(rows, *shape) for gauge, shape in gauges.items()},
             clean_inside={gauge: absent(len(prompts), *shape) for gauge, shape in gauges.items()},
-            changed=absent(len(numbers)),
-            norm=absent(len(numbers)),
+            changed=absent(rows),
+            norm=absent(rows),
+            twins=np.full(idlers, -1, dtype=np.int64),
         )
 
     @cached_property
     def _rows(self) -> Column:
-        """Where each of the plan's cells stands among these, ``[the plan's cells]``."""
-        rows = np.full(len(self.plan.cells), -1, dtype=np.int64)
+        """Where each of the plan's cells, and of the idlers, stands among these."""
+        cells, idlers = len(self.plan.cells), len(self.twins)
+        rows = np.full(cells + idlers, -1, dtype=np.int64)
         rows[self.numbers] = np.arange(len(self.numbers))
+        rows[cells:] = len(self.numbers) + np.arange(idlers)
         return rows
 
     def rows(self, cells: Column) -> Column:
-        """Where cells stand here, by their numbers in the plan."""
+        """Where cells stand here, by their numbers in the plan; or idlers."""
         return self._rows[cells]
+
+    def ride(self, prompts: Sequence[int], which: int, twins: Column) -> Column:
+        """The numbers of an idler of each of some prompts, which now has met its twin."""
+        own = np.searchsorted(self.prompts, prompts) * IDLERS + which
+        self.twins[own] = twins
+        return len(self.plan.cells) + own
+
+    def twin(self, cells: Column) -> Column:
+        """The plan's cells that stand for some cells: themselves, and the twins of idlers."""
+        known, found = len(self.plan.cells), cells.copy()
+        found[cells >= known] = self.twins[cells[cells >= known] - known]
+        return found
+
+    def effects(self, asked: Asked, cells: Column) -> Array:
+        """How large the effects of some cells, or idlers, on a metric are, ``[cell, *shape]``."""
+        values, clean = (
+            (self.inside[asked], self.clean_inside[asked])
+            if isinstance(asked, Gauge)
+            else (self.values[asked], self.clean[asked])
+        )
+        of_prompt = np.searchsorted(self.prompts, self.plan.cells.prompt[self.twin(cells)])
+        found: Array = np.abs(values[self.rows(cells)] - clean[of_prompt])
+        # Where there is no such position, or a cosine is undefined without edits, is no effect.
+        return np.where(np.isnan(clean[of_prompt]), 0.0, found)
+
+    def noise(self) -> dict[str, float]:
+        """The largest effect of any idler, per metric that has effects."""
+        met = np.flatnonzero(self.twins >= 0)
+        idlers = len(self.plan.cells) + met
+        found = {}
+        every: list[Asked] = [*self.values, *self.inside]
+        for asked in every:
+            if asked.metric.unit == TOKEN_ID:
+                continue
+            each = self.effects(asked, idlers)
+            found[str(asked)] = float(np.nanmax(each)) if np.isfinite(each).any() else 0.0
+        return found
 
     def _prompt(self, prompt: int) -> Column:
         return np.flatnonzero(self.prompts == prompt)
@@ -168,20 +216,24 @@ class Collector:
     def block(self, unit: Unit) -> Block:
         """All of it, settled."""
         self.settle()
+        cells = slice(len(self.numbers))
 
-        def named(arrays: Mapping[Reading, Array] | Mapping[Gauge, Array]) -> dict[str, Array]:
-            return {str(reading): values for reading, values in arrays.items()}
+        def named(
+            arrays: Mapping[Reading, Array] | Mapping[Gauge, Array], rows: slice = slice(None)
+        ) -> dict[str, Array]:
+            return {str(reading): values[rows] for reading, values in arrays.items()}
 
         return Block(
             unit=unit.number,
             cells=self.numbers,
-            values=named(self.values),
-            inside=named(self.inside),
+            values=named(self.values, cells),
+            inside=named(self.inside, cells),
             prompts=self.prompts,
             clean=named(self.clean),
             clean_inside=named(self.clean_inside),
-            changed=self.changed,
-            norm=self.norm,
+            changed=self.changed[cells],
+            norm=self.norm[cells],
+            noise=self.noise(),
             work=dict(self.work),
             notes=list(dict.fromkeys(self.notes)),
         )

@@ -18,7 +18,7 @@ from microtome.edits.sources import Sources
 from microtome.engines.block import Block
 from microtome.engines.collector import Collector
 from microtome.model.loaded import Loaded
-from microtome.passes.hooks import forward
+from microtome.passes.hooks import Visit, forward
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, ids_of, record
 from microtome.plan.cells import Cell
@@ -62,6 +62,9 @@ class Reference:
         for gauge in into.inside:
             into.store_clean_inside(gauge, prompt, watch.without_edits(gauge, 0))
         places = {reading: reading.position(one, model.anatomy.dims) for reading in into.values}
+        numbers = [*numbers]
+        if (into.twins < 0).all():
+            self._measure_noise(numbers[0], prompt, clean, into)
         for reading, at in places.items():
             into.store_clean(reading, prompt, reading.measure(clean[:, at], clean[:, at], one))
         for number in numbers:
@@ -76,6 +79,37 @@ class Reference:
             into.work["token_blocks"] += model.anatomy.dims.n_layers * len(one.tokens)
             into.settle()
             self.tick(1)
+
+    def _measure_noise(
+        self, number: int, prompt: int, clean: Float[Tensor, "1 pos vocab"], into: Collector
+    ) -> None:
+        """The effects of a cell whose edits are left out.
+
+        None, to the bit, but where attention weights are looked at: that layer computes its
+        attention in the open then, and rounds otherwise.
+        """
+        model, cell = self.model, self.plan.cells[number]
+        one, twin = self.plan.question.encoded[prompt], np.array([number])
+        idler = into.ride([prompt], 0, twin)
+        watch = watch_of(model, one, list(into.inside))
+        inside, logits = watch.unedited([0], 1), clean
+        looked = {
+            (region.site, region.layer)
+            for regions in cell.regions
+            for region in regions
+            if region.site.name == "pattern"
+        }
+        if looked:
+            visits = [Visit(place, lambda view: None, writes=True) for place in looked]
+            for layer in range(model.anatomy.dims.n_layers):
+                visits += watch.visits(layer, [0], 0, inside)
+            logits = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf), visits)
+        for gauge, values in inside.items():
+            into.store_inside(gauge, idler, values[0])
+        for reading in into.values:
+            at = reading.position(one, model.anatomy.dims)
+            value = reading.measure(logits[:, at], clean[:, at], one)
+            into.store(reading, idler, value)
 
 
 def watch_of(model: Loaded, one: Encoded, gauges: Sequence[Gauge]) -> Watch:

@@ -144,6 +144,7 @@ def merged(
         inside={p: both(p, rough.inside[p], exact) for p, exact in fine.inside.items()},
         changed=both(None, rough.changed, fine.changed),
         norm=both(None, rough.norm, fine.norm),
+        noise={name: max(own, rough.noise.get(name, 0.0)) for name, own in fine.noise.items()},
         work=fine.work + rough.work,
         notes=rough.notes + fine.notes,
     )

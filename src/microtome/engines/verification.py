@@ -1,42 +1,38 @@
-"""Verification: a few cells of a walk recomputed on the reference path.
+"""Verification: some cells of a unit computed again on the reference path, and held against it.
 
-All logits at all positions that a metric reads are compared, not the metrics alone: whatever is
-read off them is then right as well.
+They are the cell with the largest effect, the one that was changed most, and others spread over the
+map. Where nothing stands out from the noise there is more to doubt, and more are computed: a walk
+that left its edits out would look just so. How closely effects have to agree is in
+`engines.judging`.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from microtome.engines import reference
 from microtome.engines.block import Block
+from microtome.engines.choosing import spread
 from microtome.engines.collector import Collector
+from microtome.engines.comparison import Comparison
+from microtome.engines.judging import LOGITS, Precision, are_many_off
+from microtome.engines.rerun import rows_at_once
 from microtome.engines.walk.walk import Walk
-from microtome.errors import VerificationError, listing
-from microtome.passes.hooks import forward
-from microtome.passes.trace import ids_of
-from microtome.plan.plan import Plan
-from microtome.plan.units import Unit
+from microtome.engines.witnesses import Witnesses
+from microtome.errors import VerificationError
+from microtome.passes.session import session
+from microtome.plan.units import Unit, passes_of
+from microtome.plan.verify import Verify
 from microtome.readings.inside import Gauge
-from microtome.readings.output import Reading
 
-EXACT = 1e-9
-"""Tolerance of logits in float64."""
+DOUBT = 4.0
+"""Effects up to so many times the noise floor may be noise, and nothing else."""
 
-INNER = 1e-6
-"""The same where the family's own code computes attention or norms in float32 all the same."""
-
-ROUNDING = 5e-5
-"""Tolerance of logits in float32, times their standard deviation where that is above 1."""
-
-HALF_UNITS = 64
-"""The same in a half-precision type, in units of its own rounding: 0.5 in bfloat16."""
+UNITS = 16.0
+"""So may effects of so many units of rounding of the clean value."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +41,19 @@ class Verification:
 
     Attributes:
         cells: how many cells were recomputed.
-        largest_difference: of any of their logits; None where none was recomputed.
-        tolerance: what was allowed for the cell that came nearest to its tolerance.
+        largest_difference: of what came nearest to its tolerance; None where nothing was
+            recomputed.
+        tolerance: what was allowed for it.
         why: what this rests on, in words.
+        noise: the largest norm, over the vocabulary, of what a cell that changes nothing does to
+            the logits.
     """
 
     cells: int
     largest_difference: float | None
     tolerance: float | None
     why: str
+    noise: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Its fields as plain values."""
@@ -66,12 +66,12 @@ class Verified:
 
     Attributes:
         walk: the executor whose cells are verified.
-        cells: how many of a unit.
+        verify: how many.
         seed: of their choice.
     """
 
     walk: Walk
-    cells: int
+    verify: Verify
     seed: int
 
     def run(self, unit: Unit) -> Block:
@@ -80,108 +80,79 @@ class Verified:
         Raises:
             VerificationError: a cell is beyond the tolerance.
         """
-        chosen = self._choose(unit)
-        into = self.walk.collect(unit, chosen)
-        block = into.block(unit)
-        return replace(block, verification=self._verify(into, chosen).as_dict())
+        with session(self.walk.model.hf, self.walk.model.anatomy):
+            return self._run(unit)
 
-    def _choose(self, unit: Unit) -> frozenset[int]:
-        """The numbers of the cells to compute again, at random with a seed."""
-        numbers = self.walk.plan.numbers(unit).tolist()
-        some = min(self.cells, len(numbers))
-        return frozenset(random.Random(self.seed + unit.number).sample(numbers, some))
-
-    def _verify(self, into: Collector, chosen: frozenset[int]) -> Verification:
-        worst, allowed = 0.0, 0.0
-        for number in sorted(chosen):
-            for gap in _gaps(self.walk, into, number):
-                if not gap.difference <= gap.tolerance:
-                    raise VerificationError(_complaint(self.walk.plan, number, gap))
-                if allowed == 0.0 or gap.difference / gap.tolerance > worst / allowed:
-                    worst, allowed = gap.difference, gap.tolerance
-        if not chosen:
-            return Verification(0, None, None, "verify=0: nothing was recomputed")
-        why = "chosen at random; all logits at the positions read were compared"
-        if into.inside:
-            why += ", and all values of the metrics inside the model"
-        return Verification(len(chosen), worst, allowed, why)
-
-
-@dataclass(frozen=True)
-class Gap:
-    """How far apart the two paths are in one metric of one cell.
-
-    Attributes:
-        of: the metric.
-        walk: its value on the walk.
-        reference: its value on the reference path.
-        difference: the largest, of logits or of values.
-        tolerance: what is allowed.
-    """
-
-    of: Reading | Gauge
-    walk: float
-    reference: float
-    difference: float
-    tolerance: float
-
-
-def _gaps(walk: Walk, into: Collector, number: int) -> Iterator[Gap]:
-    model, cell = walk.model, walk.plan.cells[number]
-    one, exact = walk.plan.question.encoded[cell.prompt], not model.anatomy.family.inner
-    row = int(into.rows(np.array([number]))[0])
-    watch = reference.watch_of(model, one, list(into.inside))
-    logits, _, inside = reference.run_cell(model, cell, one, walk.sources, watch)
-    clean = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf))
-    for reading, values in into.values.items():
-        at = reading.position(one, model.anatomy.dims)
-        wanted = logits[0, at].double()
-        found = into.witnesses[number, at].double().to(wanted.device)
-        difference = float((found - wanted).abs().max())
-        value = float(reading.measure(logits[:, at], clean[:, at], one)[0])
-        if reading.metric.columns:
-            # It has not seen the witness's logits, so its own value is compared as well; it is
-            # the difference of two logits at most.
-            difference = max(difference, abs(value - values[row]) / 2)
-        tolerance = tolerance_of(logits.dtype, float(wanted.std()), exact)
-        yield Gap(reading, float(values[row]), value, difference, tolerance)
-    for gauge, now in inside.items():
-        own = now[0].cpu().numpy()
-        there = into.inside[gauge][row][tuple(map(slice, own.shape))]
-        undefined = np.isnan(there) & np.isnan(own)
-        apart = np.where(undefined, 0, np.abs(there - own))
-        largest = np.unravel_index(int(np.argmax(apart)), apart.shape)  # a NaN comes first
-        yield Gap(
-            gauge,
-            float(there[largest]),
-            float(own[largest]),
-            float(apart[largest]),
-            tolerance_of(logits.dtype, watch.size(gauge, 0), exact),
+    def _run(self, unit: Unit) -> Block:
+        plan, model = self.walk.plan, self.walk.model
+        length = len(plan.question.encoded[unit.prompts[0]].tokens)
+        passes = passes_of(plan.cells, unit, length, plan.question.dims)
+        some = self.verify.of_unit(len(plan.numbers(unit)), passes, len(plan.units))
+        if not some:
+            nothing = Verification(0, None, None, "nothing was recomputed")
+            return replace(self.walk.run(unit), verification=nothing.as_dict())
+        every = self.verify.cells is None
+        chosen = spread(plan, unit, some, self.seed)
+        into, at_once = (
+            Collector.of(plan, unit),
+            rows_at_once(plan, unit, self.walk.budget),
         )
+        witnesses = Witnesses(into, frozenset(chosen), most=at_once if every else None)
+        precision = Precision.of_stream(model)
+        compared = Comparison(model, self.walk.sources, witnesses, precision, at_once)
+        witnesses.full = lambda: compared.take([*witnesses.finals])
+        self.walk.collect(unit, into, witnesses)
+        block = into.block(unit)
+        kept = [*witnesses.finals]
+        compared.take(kept if every else _among(witnesses, chosen, some, block, precision))
+        if compared.is_in_doubt(block.noise):
+            compared.take([number for number in witnesses.finals if number not in compared.done])
+        found = _judged(compared, block.noise, every)
+        return replace(block, verification=found.as_dict())
 
 
-def _complaint(plan: Plan, number: int, gap: Gap) -> str:
-    cell = plan.cells[number]
-    named = zip(plan.axes, cell.index, strict=True)
-    return (
-        "The walk and the reference path disagree at "
-        f"{ {axis.name: axis.values[n] for axis, n in named} } "
-        f"({listing(cell.edits)}): {gap.of} is {gap.walk:.6g} and {gap.reference:.6g}; the largest "
-        f"difference is {gap.difference:.2g}, tolerance {gap.tolerance:.2g}. Nothing of this sweep "
-        "is kept. Use engine='reference', and please report this with the model's name."
-    )
+def _among(
+    witnesses: Witnesses, chosen: Sequence[int], some: int, block: Block, precision: Precision
+) -> list[int]:
+    """The cells to compute again: so many, or more where nothing stands out from the noise."""
+    changed = sorted(witnesses.changed.values(), key=lambda own: -own[1])
+    by_change = [number for number, _ in changed]
+    first, strongest, stands_out = witnesses.first, [], False
+    if witnesses.strongest is not None and first is not None:
+        number, effect = witnesses.strongest
+        values = block.clean_inside if isinstance(first, Gauge) else block.clean
+        clean = values[str(first)]
+        size = float(np.abs(clean[np.isfinite(clean)]).max(initial=0.0))
+        noise = DOUBT * block.noise.get(str(first), 0.0) + UNITS * precision.eps * size
+        strongest, stands_out = [number], effect > noise
+    found = [*dict.fromkeys([*strongest, *by_change[:1], *chosen])][:some]
+    if stands_out or first is None:
+        return found
+    return [*dict.fromkeys([*found, *by_change])]
 
 
-def tolerance_of(dtype: torch.dtype, spread: float, exact: bool = True) -> float:
-    """How far logits of a type may differ between two ways of computing them.
+def _judged(compared: Comparison, noise: Mapping[str, float], every: bool) -> Verification:
+    """The verdict.
 
-    A family that is not ``exact`` computes in float32 in places, where one value in a hundred
-    million falls on the other side of a rounding.
-
-    >>> tolerance_of(torch.float64, 3.0), tolerance_of(torch.bfloat16, 1.0)
-    (1e-09, 0.5)
+    Raises:
+        VerificationError: something is beyond what is allowed.
     """
-    if dtype == torch.float64:
-        return EXACT if exact else INNER
-    rounding = ROUNDING if dtype == torch.float32 else HALF_UNITS * torch.finfo(dtype).eps
-    return rounding * max(1.0, spread)
+    noise = {**noise, LOGITS: compared.noise}
+    worst = None
+    for gap in sorted(compared.gaps, key=lambda own: own.cell is None):  # of cells first
+        allowed = gap.tolerance(noise)
+        if not gap.difference <= allowed:
+            raise VerificationError(compared.complaint(gap, allowed))
+        ratio = gap.difference / allowed if allowed else 0.0
+        if gap.promised and (worst is None or ratio > worst[0]):
+            worst = ratio, gap.difference, allowed
+    many = are_many_off(compared.gaps, noise)
+    if many is not None:
+        raise VerificationError(compared.complaint(many, many.narrow or 0.0))
+    which = "the cell with the largest effect, the one that was changed most, and some over the map"
+    why = (
+        f"{'every cell' if every else which}; compared were their effects, and the changes of all "
+        "logits at the positions read"
+    )
+    difference, tolerance = (None, None) if worst is None else worst[1:]
+    return Verification(len(compared.done), difference, tolerance, why, compared.noise)

@@ -12,6 +12,7 @@ from microtome.errors import EffectsError
 from microtome.figures import style
 from microtome.figures.labels import MOST_TICKS, Axis
 from microtome.figures.mapped import Mapped
+from microtome.figures.noise import is_noise, mark
 from microtome.figures.view import PROMPT, View, squeezed, view
 
 SHOWN = ("effect", "edited")
@@ -25,7 +26,8 @@ def curve(
     """The effects on a metric over one dimension: layers, positions, a parameter in ``over=``.
 
     Of several prompts the mean is drawn, with a thin line per prompt, or with a band that holds
-    the middle half of the prompts where they are many.
+    the middle half of the prompts where they are many. A grey dot marks an effect no larger than
+    the noise floor.
 
     Args:
         effects: the result of a sweep.
@@ -51,6 +53,8 @@ def curve(
     if part.n_prompts > 1:
         _spread(made, x, part.data[show].transpose(PROMPT, axis.name))
     _line(made, x, part, axis, show)
+    noise = is_noise(part.mean["effect"])
+    mark(made, np.array(x)[noise], part.mean[show].values[noise], part.mean["effect"], 7)
     if show == "edited":
         made.add_scatter(
             x=x, y=part.mean["clean"].values, mode="lines", name="clean", hoverinfo="skip",

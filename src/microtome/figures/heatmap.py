@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from microtome.figures.mapped import Mapped
 from microtome.figures.matrix import colored, grid
+from microtome.figures.noise import is_noise, mark
 from microtome.figures.view import squeezed, view
 
 
@@ -16,7 +17,7 @@ def heatmap(effects: Mapped, metric: str, *, title: str | None = None, **at: Any
     """The effects on a metric over two dimensions, such as layer × head.
 
     The first dimension runs down, with layer 0 at the top; red is an effect above zero. A cell
-    that does not exist is a gap.
+    that does not exist is a gap. A grey dot marks an effect no larger than the noise floor.
 
     Args:
         effects: the result of a sweep.
@@ -51,7 +52,10 @@ def heatmap(effects: Mapped, metric: str, *, title: str | None = None, **at: Any
             "effect %{z:+.4g}<extra></extra>",
         ]
     )
-    return made.add_trace(trace)
+    made.add_trace(trace)
+    rows, columns = np.nonzero(is_noise(mean["effect"]))
+    mark(made, columns, rows, mean["effect"], 5 if max(mean["effect"].shape) <= 64 else 2)
+    return made
 
 
 def _plain(tokens: tuple[str, ...] | None, counted: bool) -> bool:

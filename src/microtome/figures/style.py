@@ -19,6 +19,9 @@ COLORS = ("#3b6fb6", "#d1495b", "#2a9d78", "#e08e28", "#8a63b8", "#3f9fb0", "#b8
 
 ABSENT = "#a9adb3"
 """Of cells that do not exist."""
+NOISE = "#8b9097"
+"""Dots at effects that may be rounding."""
+
 QUIET = "#8b9097"
 """Of reference lines: zero, clean, identity."""
 

@@ -111,7 +111,7 @@ def sweep_command(
     reference: ReferenceFile = None,
     engine: Engine = None,
     verify: Annotated[
-        int | None, typer.Option(help="How many cells to recompute; 4 unless given.")
+        str | None, typer.Option(help="How many cells to recompute, or 'all'; 4 unless given.")
     ] = None,
     memory: Memory = None,
     screen: Annotated[

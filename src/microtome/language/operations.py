@@ -32,6 +32,10 @@ class Operation(Protocol):
         """An axis of which it is given all values."""
 
     @property
+    def rounds(self) -> bool:
+        """Whether values that it leaves alone come out as they were but for rounding."""
+
+    @property
     def source(self) -> Source:
         """Whose activations it needs."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any
 
 import torch
@@ -73,7 +74,9 @@ class SharedPrefix:
             attention_mask = window(own, before + own, sliding_window, query.device)
         upcast = self.upcast and query.dtype == torch.float64
         see = watcher(module)
-        if before == 0 and softcap is None and not upcast and see is None:
+        rounding = Rounding.of(query.dtype, plain=self.softcaps or see is not None)
+        own_way = softcap is not None or upcast or see is not None or rounding is Rounding.PLAIN
+        if before == 0 and not own_way:
             mixed = nn.functional.scaled_dot_product_attention(
                 query,
                 key,
@@ -88,30 +91,37 @@ class SharedPrefix:
         def by_prompt(x: Tensor) -> Float[Tensor, "prompt kv_head cell own d_head"]:
             return x.view(prompts, cells, *x.shape[1:]).transpose(1, 2)
 
+        kind = query.dtype
+        inner = kind if rounding is Rounding.NONE else torch.float32
         # The heads of a group are rows of their own, as if the cell had so many more positions.
-        query = (query * scaling).reshape(prompts, cells, kv_heads, group * own, width)
+        query = query.to(inner).reshape(prompts, cells, kv_heads, group * own, width)
         query = query.transpose(1, 2)
-        key, value = by_prompt(key), by_prompt(value)
+        if rounding is Rounding.NONE:
+            query = query * scaling
+        key, value = by_prompt(key.to(inner)), by_prompt(value.to(inner))
         scores = query.new_empty(prompts, kv_heads, cells, group, own, before + own)
-        shared = torch.matmul(query.flatten(2, 3), self.keys.transpose(2, 3))
+        shared = torch.matmul(query.flatten(2, 3), self.keys.to(inner).transpose(2, 3))
         scores[..., :before] = shared.view(prompts, kv_heads, cells, group, own, before)
         own_scores = _own_scores(query, key)
         scores[..., before:] = own_scores.view(prompts, kv_heads, cells, group, own, own)
+        scores = rounding.scaled(scores, scaling, kind)
         if softcap is not None:
             scores = (scores / softcap).tanh_().mul_(softcap)
         _mask(scores, attention_mask)
-        weights = _softmax(scores, upcast)
+        weights, shares = rounding.weights(scores, kind, upcast)
         if see is not None:
-            by_cell = weights.transpose(1, 2)
+            by_cell = weights.transpose(1, 2).to(kind)
             shape = by_cell.shape
             shown = see(by_cell.reshape(prompts * cells, kv_heads * group, own, before + own))
-            weights = shown.view(shape).transpose(1, 2)
+            weights = shown.view(shape).transpose(1, 2).to(inner)
         weights = weights.flatten(3, 4)
-        from_prefix = torch.matmul(weights[..., :before].flatten(2, 3), self.values)
+        from_prefix = torch.matmul(weights[..., :before].flatten(2, 3), self.values.to(inner))
         from_own = _own_values(weights[..., before:], value)
         mixed = from_prefix.view(from_own.shape) + from_own
+        if shares is not None:
+            mixed = mixed / shares.flatten(3, 4)
         mixed = mixed.view(prompts, kv_heads, cells, group, own, width).permute(0, 2, 4, 1, 3, 5)
-        return mixed.reshape(prompts * cells, own, kv_heads * group, width), None
+        return mixed.reshape(prompts * cells, own, kv_heads * group, width).to(kind), None
 
     @staticmethod
     def _check(others: dict[str, Any], module: nn.Module) -> None:
@@ -138,10 +148,51 @@ def _mask(scores: Float[Tensor, "*cells own seen"], mask: Tensor | None) -> None
         scores += mask
 
 
-def _softmax(scores: Float[Tensor, "*cells seen"], upcast: bool) -> Float[Tensor, "*cells seen"]:
-    if upcast:
-        return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
-    return scores.softmax(-1)
+class Rounding(Enum):
+    """Where attention rounds in half precision: as the model's own does, and nowhere else.
+
+    Inside all is float32. A fused kernel rounds the weights before they share out the values, and
+    before they are divided by their sum; attention without one rounds the scores, and the weights
+    after that. What a model computes is rounded alike then, so that a cell that changes nothing
+    mostly is the clean run to the bit. In float32 and float64 nothing is rounded on the way.
+    """
+
+    NONE = "none"
+    FUSED = "fused"
+    PLAIN = "plain"
+
+    @classmethod
+    def of(cls, dtype: torch.dtype, plain: bool) -> Rounding:
+        """Of a type, with a fused kernel or without one."""
+        if dtype not in (torch.bfloat16, torch.float16):
+            return cls.NONE
+        return cls.PLAIN if plain else cls.FUSED
+
+    def scaled(
+        self, scores: Float[Tensor, "*cells seen"], scaling: float, kind: torch.dtype
+    ) -> Float[Tensor, "*cells seen"]:
+        """Scores, which are of a query that was multiplied already where nothing is rounded."""
+        match self:
+            case Rounding.NONE:
+                return scores
+            case Rounding.FUSED:
+                return scores.mul_(scaling)
+            case Rounding.PLAIN:
+                return (scores.to(kind) * scaling).to(scores.dtype)
+
+    def weights(
+        self, scores: Float[Tensor, "*cells seen"], kind: torch.dtype, upcast: bool
+    ) -> tuple[Float[Tensor, "*cells seen"], Float[Tensor, "*cells 1"] | None]:
+        """Attention weights, and the sums that they are still to be divided by, where there are."""
+        match self:
+            case Rounding.NONE:
+                inner = torch.float32 if upcast else scores.dtype
+                return scores.softmax(-1, dtype=inner).to(scores.dtype), None
+            case Rounding.FUSED:
+                raised = (scores - scores.amax(-1, keepdim=True)).exp_()
+                return raised.to(kind).to(scores.dtype), raised.sum(-1, keepdim=True)
+            case Rounding.PLAIN:
+                return scores.softmax(-1).to(kind).to(scores.dtype), None
 
 
 def _own_scores(

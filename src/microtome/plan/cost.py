@@ -10,10 +10,11 @@ import numpy as np
 from microtome.language.operations import Source
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
+from microtome.plan.idlers import twins_of
 from microtome.plan.memory import Budget, Needs, bytes_of_reference, bytes_of_walk, needs_of
 from microtome.plan.question import Question
 from microtome.plan.results import bytes_of_results, refuse_too_many
-from microtome.plan.starts import Alike, alike
+from microtome.plan.starts import Alike, alike, moving_of
 from microtome.plan.units import Unit, count_of
 from microtome.plan.work import flops_of_block, flops_of_blocks, flops_of_pass
 
@@ -62,6 +63,7 @@ def cost_of(
         if walks:
             groups = alike(cells, unit, length, dims, budget.reading)
             own = sum(_walked(one, length, dims) for one in groups)
+            own += sum(_idled(cells, unit, one, length) for one in groups)
             flops += own * block + len(unit.prompts) * flops_of_blocks(dims, length)
             if unit.prompts not in needs:
                 needs[unit.prompts] = needs_of(question, cells, unit.prompts, budget)
@@ -93,6 +95,14 @@ def _walked(group: Alike, length: int, dims: Dimensions) -> int:
     """How often some block is run on some token, for the cells of some prompts."""
     blocks = dims.n_layers - np.arange(dims.n_layers + 1)
     each = (group.counts @ blocks) * (length - group.starts)
+    return len(group.prompts) * int(each.sum())
+
+
+def _idled(cells: Cells, unit: Unit, group: Alike, length: int) -> int:
+    """The same, for the cells that change nothing and go along with them."""
+    twins = twins_of(cells, moving_of(cells, unit, group.prompts[0]))
+    blocks = group.counts.shape[1] - 1 - cells.entry[twins]
+    each = blocks * (length - group.starts[cells.position[twins]])
     return len(group.prompts) * int(each.sum())
 
 

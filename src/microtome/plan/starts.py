@@ -70,10 +70,15 @@ def starts_of(
     found = {}
     for group in alike(cells, unit, length, dims, reading):
         for prompt in group.prompts:
-            own = _own(cells, unit, prompt)
-            numbers = np.arange(own.start, own.stop)[~cells.still[own]]
+            numbers = moving_of(cells, unit, prompt)
             found[prompt] = Starts(numbers, group.starts[cells.position[numbers]])
     return {prompt: found[prompt] for prompt in unit.prompts}
+
+
+def moving_of(cells: Cells, unit: Unit, prompt: int) -> Column:
+    """The numbers of a unit's cells of one prompt, without those that change nothing."""
+    own = _own(cells, unit, prompt)
+    return np.arange(own.start, own.stop)[~cells.still[own]]
 
 
 def _own(cells: Cells, unit: Unit, prompt: int) -> slice:

@@ -81,6 +81,14 @@ def numbers_of(cells: Cells, unit: Unit) -> Column:
     return np.concatenate([*each])
 
 
+def passes_of(cells: Cells, unit: Unit, length: int, dims: Dimensions) -> float:
+    """Full forward passes that the walk of a unit is worth, by its operations."""
+    numbers = numbers_of(cells, unit)
+    own = np.maximum(length - cells.position[numbers], 0)
+    blocks = ((dims.n_layers - cells.entry[numbers]) * own).sum()
+    return float(blocks * flops_of_block(dims, 1, length) / flops_of_pass(dims, length))
+
+
 def count_of(cells: Cells, unit: Unit) -> int:
     """How many cells a unit has."""
     own = map(cells.span, unit.prompts)

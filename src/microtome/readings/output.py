@@ -84,6 +84,9 @@ class Metric:
     holds: int = 0
 
 
+TOKEN_ID = "token id"
+"""The unit of a metric that has no effects, since ids cannot be subtracted."""
+
 _INF = float("inf")
 
 
@@ -161,7 +164,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                    "more is less likely", ("token",), _loss, logprobs=True),
             Metric("rank", "1 + the number of tokens with a larger logit", "rank", (1, _INF),
                    "1 is the top prediction", ("token",), _rank, holds=2),
-            Metric("top1", "id of the most probable token", "token id", (0, _INF),
+            Metric("top1", "id of the most probable token", TOKEN_ID, (0, _INF),
                    "none", (), _top1),
             Metric("kl", "KL divergence of the edited prediction from the clean one", "nat",
                    (0, _INF), "0 is no change", (), _kl, logprobs=True, holds=1),

@@ -63,6 +63,7 @@ def summary_of_sweep(effects: Effects) -> dict[str, Any]:
         "created": record.get("created"),
         "versions": record.get("versions"),
         "verification": record.get("verification"),
+        "noise_floor": {name: effects.noise_floor(name) for name in with_delta(effects)},
         "dims": {name: effects.data.sizes[name] for name in effects.dims},
         "cells": effects.n_cells,
         "cells_without_change": effects.n_unchanged,
@@ -101,8 +102,25 @@ def _method(effects: Effects) -> Iterator[str]:
     engine = record.get("engine")
     if engine:
         yield f"Engine: {engine['name']} ({engine['why']}). {_verified(record)}"
+    yield from _noise(effects)
     yield from _absent(effects)
     yield from _screened(effects)
+
+
+def _noise(effects: Effects) -> Iterator[str]:
+    """What cells that change nothing did."""
+    floors = {name: effects.noise_floor(name) for name in with_delta(effects)}
+    known = {name: floor for name, floor in floors.items() if floor is not None}
+    if not known:
+        return
+    if not any(known.values()):
+        yield "Noise floor: cells that change nothing, walked beside the others, have no effect."
+        return
+    each = listing(f"{floor:.2g} on {name}" for name, floor in known.items())
+    yield (
+        f"Noise floor: cells that change nothing, computed beside the others, have effects of up "
+        f"to {each}. An effect no larger than that may be rounding; on the maps it has a grey dot."
+    )
 
 
 def _absent(effects: Effects) -> Iterator[str]:
@@ -132,7 +150,8 @@ def _verified(record: Mapping[str, Any]) -> str:
     if found.get("cells"):
         return (
             f"{found['cells']} cells were computed again on the reference path; the largest "
-            f"difference is {found['largest_difference']:.2g}."
+            f"difference is {found['largest_difference']:.2g}, and {found['tolerance']:.2g} is "
+            "allowed."
         )
     return f"Verification: {found['why']}." if found.get("why") else ""
 

@@ -20,6 +20,8 @@ from microtome.results import stores
 RECEIPTS = ("values_changed", "change_norm", "refined")
 CLEAN = "clean_"
 SCREEN = "screen_clean_"
+NOISE_FLOOR = "noise_floor"
+"""The attribute of a metric that says how large the effects of rounding are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +111,21 @@ class Effects:
         delta = delta.transpose(*self.data[metric].dims)
         return delta.rename(metric).assign_attrs(self.data[metric].attrs)
 
+    def noise_floor(self, metric: str) -> float | None:
+        """The largest effect of cells that change nothing, measured beside the others.
+
+        An effect that is no larger may be rounding. None where it was not measured: in a result of
+        an older microtome, and for token ids.
+        """
+        found = self.data[self._known(metric)].attrs.get(NOISE_FLOOR)
+        return None if found is None else float(found)
+
     def top(self, n: int = 10, metric: str | None = None) -> pd.DataFrame:
         """The n cells with the largest effects, by absolute value, the largest first.
 
         Returns:
-            A row per cell: its coordinates, ``clean``, ``edited`` and ``effect``.
+            A row per cell: its coordinates, ``clean``, ``edited`` and ``effect``; ``above_noise``
+            says whether the effect is larger than the noise floor.
         """
         metric = metric or self.metrics[0]
         delta = self.delta(metric)
@@ -121,6 +133,7 @@ class Effects:
             {"clean": self.baseline(metric), "edited": self.data[metric], "effect": delta}
         )
         frame = _frame(table).dropna(subset=["effect"])
+        frame["above_noise"] = frame["effect"].abs() > (self.noise_floor(metric) or 0.0)
         order = frame["effect"].abs().sort_values(ascending=False, kind="stable").index
         return frame.loc[order].head(n).reset_index(drop=True)
 

@@ -19,7 +19,7 @@ from microtome.prompts.encoding import Encoded, piece
 from microtome.readings.inside import Gauge, dimension_of
 from microtome.readings.output import Reading
 from microtome.readings.registry import Asked
-from microtome.results.effects import CLEAN, SCREEN
+from microtome.results.effects import CLEAN, NOISE_FLOOR, SCREEN
 
 
 def label(
@@ -57,7 +57,7 @@ def _output(
     if reading.metric.name == "top1":
         found[f"{name}_token"] = (dims, _token_texts(values, tokenizer))
         found[f"{CLEAN}{name}_token"] = ("prompt", _token_texts(clean, tokenizer))
-    found[name] = (dims, _numbers(values, reading), attributes)
+    found[name] = (dims, _numbers(values, reading), attributes | _noise(name, measured))
     found[CLEAN + name] = ("prompt", _numbers(clean, reading), attributes)
     return found
 
@@ -65,7 +65,7 @@ def _output(
 def _inside(gauge: Gauge, measured: Assembled, dims: tuple[str, ...]) -> dict[str, Any]:
     name, attributes = str(gauge), _attributes(gauge)
     return {
-        name: ((*dims, *gauge.dims), measured.inside[name], attributes),
+        name: ((*dims, *gauge.dims), measured.inside[name], attributes | _noise(name, measured)),
         CLEAN + name: (("prompt", *gauge.dims), measured.clean_inside[name], attributes),
     }
 
@@ -103,6 +103,11 @@ def _coordinates(plan: Plan, measured: Assembled) -> dict[str, Any]:
 def _attributes(reading: Asked) -> dict[str, Any]:
     metric = reading.metric
     return {"about": metric.about, "unit": metric.unit, "direction": metric.direction}
+
+
+def _noise(name: str, measured: Assembled) -> dict[str, float]:
+    """The noise floor of a metric, where it has one."""
+    return {NOISE_FLOOR: measured.noise[name]} if name in measured.noise else {}
 
 
 def _numbers(values: Array, reading: Reading) -> np.ndarray[Any, Any]:

@@ -11,6 +11,7 @@ from microtome.errors import SweepError
 from microtome.model.host import memory_left
 from microtome.model.loaded import Loaded
 from microtome.plan.memory import DEFAULT_MEMORY, READING, TILES, Budget
+from microtome.plan.verify import Verify
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class Options:
 
     Attributes:
         engine: ``"auto"``, ``"walk"`` or ``"reference"``.
-        verify: how many cells of a unit are recomputed.
+        verify: how many cells are recomputed.
         memory: bytes besides the model; None: 2 GiB.
         screen: a coarse map first, or None.
         seed: of the choice of the cells to verify.
     """
 
     engine: str
-    verify: int
+    verify: Verify
     memory: int | None
     screen: Screen | None
     seed: int
@@ -62,7 +63,7 @@ class Options:
     def of(
         cls,
         engine: str,
-        verify: int,
+        verify: Verify | int | str,
         memory: int | str | None,
         screen: str | Screen | None,
         refine: int,
@@ -75,7 +76,7 @@ class Options:
         """
         return cls(
             engine=engine,
-            verify=whole_of(verify, least=0, what="verify"),
+            verify=Verify.of(verify),
             memory=None if memory is None else bytes_of(memory, what="memory"),
             screen=Screen.of(screen, refine),
             seed=seed,
@@ -83,7 +84,7 @@ class Options:
 
     def as_dict(self) -> dict[str, Any]:
         """In plain values."""
-        return asdict(self)
+        return {**asdict(self), "verify": self.verify.given}
 
     def budget(self, model: Loaded) -> Budget:
         """What a sweep on a model may use."""

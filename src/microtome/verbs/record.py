@@ -55,10 +55,11 @@ def record(
         "model": provenance.of_model(model),
         **provenance.of_machine(),
         "seed": options.seed,
-        "verify": options.verify,
+        "verify": options.verify.given,
         "memory": options.memory,
         "engine": {"name": plan.choice.engine, "why": plan.choice.why, "notes": measured.notes},
-        "verification": verification(plan, measured),
+        "verification": verification(plan, options, measured),
+        "noise_floor": measured.noise,
         "screen": None if screened is None or screen is None else screened.as_dict(),
         "predicted": {
             "cells": len(plan.cells),
@@ -72,15 +73,22 @@ def record(
     }
 
 
-def verification(plan: Plan, measured: Assembled) -> dict[str, Any]:
+def verification(plan: Plan, options: Options, measured: Assembled) -> dict[str, Any]:
     """The verification of all units together."""
     if plan.choice.engine == "reference":
         return _nothing("every cell was computed on the reference path itself")
     each = [one for one in measured.verifications if one["cells"]]
     if not each:
-        return _nothing("verify=0: nothing was recomputed")
-    worst = max(each, key=lambda one: one["largest_difference"] / one["tolerance"])
-    return {**worst, "cells": sum(one["cells"] for one in each)}
+        return _nothing(f"verify={options.verify.given}: nothing was recomputed")
+    worst = max(each, key=_nearness)
+    noise = max(one["noise"] or 0.0 for one in each)
+    return {**worst, "cells": sum(one["cells"] for one in each), "noise": noise}
+
+
+def _nearness(one: dict[str, Any]) -> float:
+    """How much of its tolerance a unit's verification took."""
+    found: float = one["largest_difference"] / one["tolerance"] if one["tolerance"] else 0.0
+    return found
 
 
 def _nothing(why: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from microtome.errors import EffectsError, listing
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import Question, ask, coordinate
+from microtome.plan.verify import Verify
 from microtome.prompts.prompt import Prompt
 from microtome.readings.registry import readings
 from microtome.results import provenance
@@ -36,7 +37,7 @@ def sweep(
     metrics: str | Iterable[str],
     over: Mapping[str, Sequence[Any]] | None = None,
     engine: str = "auto",
-    verify: int = 4,
+    verify: Verify | int | str = 4,
     memory: int | str | None = None,
     screen: str | Screen | None = None,
     refine: int = 64,
@@ -58,7 +59,9 @@ def sweep(
             becomes a dimension.
         engine: ``"walk"``, one pass through the layers for all cells; ``"reference"``, one full
             forward pass per cell; ``"auto"``, the walk wherever it can go.
-        verify: how many of the walk's cells to recompute on the reference path.
+        verify: how many of the walk's cells to recompute on the reference path, or ``"all"``;
+            where a map is computed in several units, so many of each, or fewer where that would
+            cost more than a twentieth of it.
         memory: bytes for the walk's batches besides the model, or a text such as ``"2GiB"``, which
             it is unless given.
         screen: ``"bfloat16"`` or a `Screen`: compute the whole map in this type first, on a copy of

@@ -7,9 +7,10 @@ reads; for metrics of the prompt's own tokens only for these, else over the voca
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -30,7 +31,6 @@ class Ending:
     Attributes:
         prompt: its number in the plan.
         final: what the unembedding reads of its clean run.
-        witnesses: the cells whose whole logits are kept, for verification.
     """
 
     model: Loaded
@@ -38,7 +38,6 @@ class Ending:
     prompt: int
     final: Float[Tensor, "pos d_model"]
     into: Collector
-    witnesses: frozenset[int]
 
     @cached_property
     def places(self) -> Mapping[int, Sequence[Reading]]:
@@ -72,15 +71,15 @@ class Ending:
         The end of so many cells is computed at a time.
         """
         for place, asked in self.places.items():
-            reached = self.into.plan.cells.position[cells] <= place
+            reached = self._reached(cells, place)
             if not reached.all():  # before anything was edited: the clean run, exactly
                 self._unreached(cells[~reached], place, asked)
             if reached.any():
-                self._reached(
+                self._end(
                     cells, np.flatnonzero(reached), place, asked, x[:, place - position], rows
                 )
 
-    def _reached(
+    def _end(
         self,
         cells: Column,
         reached: Column,
@@ -96,9 +95,40 @@ class Ending:
             final = model.anatomy.final(model.hf, x[onto(x.device, some)])
             self._read(cells[some], place, asked, final, clean)
 
+    def finals(
+        self,
+        cells: Column,
+        columns: Sequence[int],
+        position: int,
+        x: Float[Tensor, "all own d_model"],
+    ) -> dict[int, Float[Tensor, "cell d_model"]]:
+        """What the unembedding reads of some cells at each position that a metric reads.
+
+        Args:
+            cells: their numbers.
+            columns: where they are in ``x``.
+            position: where it begins.
+            x: the last block's output.
+        """
+        found = {}
+        for place in self.places:
+            final = self.final[place].repeat(len(cells), 1)
+            reached = np.flatnonzero(self._reached(cells, place))
+            if len(reached):
+                rows = onto(x.device, np.asarray(columns, dtype=np.int64)[reached])
+                own = self.model.anatomy.final(self.model.hf, x[rows, place - position])
+                final[onto(x.device, reached)] = own
+            found[place] = final
+        return found
+
+    def _reached(self, cells: Column, place: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which cells may differ from the clean run at a position, ``[cell]``."""
+        reached: np.ndarray[Any, np.dtype[np.bool_]] = (
+            self.into.plan.cells.position[self.into.twin(cells)] <= place
+        )
+        return reached
+
     def _unreached(self, cells: Column, place: int, asked: Sequence[Reading]) -> None:
-        for number in self._witnesses_of(cells):
-            self.into.witnesses[number, place] = self._clean_logits(place)[0]
         clean = self._clean(place, asked)
         for reading in asked:
             value = self._unedited(reading, clean)
@@ -123,14 +153,6 @@ class Ending:
             outcome = Outcome(self._logits(final))
             for reading in wide:
                 self.into.store(reading, cells, reading.value(outcome, clean.whole, self.one))
-        for number in self._witnesses_of(cells):
-            row = int((cells == number).argmax())
-            own = outcome.logits[row].clone() if wide else self._logits(final[row : row + 1])[0]
-            self.into.witnesses[number, place] = own
-
-    def _witnesses_of(self, cells: Column) -> Iterator[int]:
-        if self.witnesses:
-            yield from self.witnesses.intersection(cells.tolist())
 
     # ------------------------------------------------------------------------------------ logits
 

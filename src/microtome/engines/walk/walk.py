@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from microtome.engines.block import Block
 from microtome.engines.collector import Collector
 from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.engines.walk.ending import Ending
+from microtome.engines.witnesses import Witnesses
 from microtome.language.regions import Column, Layout, Regions
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
@@ -47,6 +48,7 @@ from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, q
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
+from microtome.plan.idlers import twins_of
 from microtome.plan.memory import Budget, Room
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
@@ -84,13 +86,15 @@ class Walk:
     budget: Budget
     tick: Callable[[float], None]
 
-    def run(self, unit: Unit, witnesses: frozenset[int] = frozenset()) -> Block:
+    def run(self, unit: Unit) -> Block:
         """Compute the cells of a unit, its prompts together as far as memory allows."""
-        return self.collect(unit, witnesses).block(unit)
+        into = Collector.of(self.plan, unit)
+        self.collect(unit, into)
+        return into.block(unit)
 
-    def collect(self, unit: Unit, witnesses: frozenset[int] = frozenset()) -> Collector:
-        """The same, with the whole logits of some cells kept."""
-        into, question = Collector.of(self.plan, unit), self.plan.question
+    def collect(self, unit: Unit, into: Collector, witnesses: Witnesses | None = None) -> None:
+        """The same, into a collector; some cells are kept for verification."""
+        question = self.plan.question
         places = [place for gauge in into.inside for place in gauge.places(question.dims)]
         with session(self.model.hf, self.model.anatomy):
             self.sources.hold_references()
@@ -99,7 +103,6 @@ class Walk:
                 clean = self._trace(own, company.start, places)
                 watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
                 Stretch(self, company, clean, watch, into, witnesses).measure()
-        return into
 
     def _trace(self, own: Sequence[Encoded], start: int, places: Sequence[Place]) -> Trace:
         """The clean runs of some prompts; their donors go along where that is cheap."""
@@ -135,7 +138,7 @@ class Stretch:
         trace: their clean runs.
         watch: the metrics inside the model, on them.
         into: where results go.
-        witnesses: the cells whose whole logits are kept, for verification.
+        witnesses: what is kept for verification; None where nothing is.
     """
 
     walk: Walk
@@ -143,7 +146,7 @@ class Stretch:
     trace: Trace
     watch: Watch
     into: Collector
-    witnesses: frozenset[int] = frozenset()
+    witnesses: Witnesses | None = None
 
     @property
     def model(self) -> Loaded:
@@ -161,8 +164,37 @@ class Stretch:
             for row, prompt in enumerate(self.company.prompts):
                 self._measure_clean(row, prompt)
             self.into.settle()
+            last = None
             for batch, room in batches(self.plan, self.company, self.walk.budget):
-                self._as_memory_allows(batch, room)
+                self._as_memory_allows(self._with_idlers(batch, room), room)
+                last = batch, room
+            if last is not None and (self.into.twins < 0).all():
+                self._as_memory_allows(self._idler_alone(last[0]), last[1])
+
+    def _with_idlers(self, batch: Batch, room: Room) -> Batch:
+        """A batch with idlers beside the twins that it has of its first prompt, as many as fit."""
+        cells, first = batch.cells, batch.prompts[0]
+        twins = twins_of(self.plan.cells, self.company.starts[first].cells).tolist()
+        columns = [n for n, number in enumerate(cells[0].tolist()) if number in twins]
+        columns = columns[: (room.batch - len(batch)) // len(batch.prompts)]
+        if not columns:
+            return batch
+        idlers = [
+            self.into.ride(batch.prompts, twins.index(cells[0, column]), cells[:, column])
+            for column in columns
+        ]
+        behind = np.array(columns) + 1
+        return replace(
+            batch,
+            cells=np.insert(cells, behind, np.stack(idlers, axis=1), axis=1),
+            layers=np.insert(batch.layers, behind, batch.layers[columns]),
+        )
+
+    def _idler_alone(self, batch: Batch) -> Batch:
+        """An idler by itself, where no batch had room for one."""
+        prompts = batch.prompts[:1]
+        idler = self.into.ride(prompts, 0, batch.cells[:1, 0])
+        return Batch(prompts, idler[:, None], batch.layers[:1], batch.position)
 
     def _measure_clean(self, row: int, prompt: int) -> None:
         """The metrics of a prompt without edits, and those of its cells that change nothing."""
@@ -173,6 +205,8 @@ class Stretch:
             self.into.store_clean_inside(gauge, prompt, values)
         own = self.into.numbers[self.plan.cells.prompt[self.into.numbers] == prompt]
         still = own[self.plan.cells.still[own]]
+        if self.witnesses is not None:
+            self.witnesses.see_clean(ending, still)
         if len(still):
             ending.still(still)
             for gauge, values in clean.items():
@@ -181,7 +215,7 @@ class Stretch:
 
     def _ending(self, prompt: int, row: int) -> Ending:
         one, final = self.plan.question.encoded[prompt], self.trace.final[row]
-        return Ending(self.model, one, prompt, final, self.into, self.witnesses)
+        return Ending(self.model, one, prompt, final, self.into)
 
     def _as_memory_allows(self, batch: Batch, room: Room) -> None:
         """Walk a batch; where memory runs out, walk its halves."""
@@ -216,13 +250,15 @@ class Stretch:
                 self.into.work["token_blocks"] += prompts * entered * front.x.shape[2]
             told.append(self._progress(batch, layer, entered))
             self.walk.tick(told[-1])
-        for row, prompt in enumerate(batch.prompts):
-            ending = self._ending(prompt, front.rows[row])
+        endings = [*map(self._ending, batch.prompts, front.rows)]
+        for row, ending in enumerate(endings):
             ending.measure(batch.cells[row], batch.position, front.x[row], room.ends)
         for gauge, values in front.seen.items():
             self.into.store_inside(gauge, batch.cells.ravel(), values.flatten(0, 1))
         self.into.prove(batch.cells.ravel(), *front.proofs.flatten(1))
         self.into.settle()
+        if self.witnesses is not None:
+            self.witnesses.see(batch, endings, front.x)
 
     def _front(self, batch: Batch, room: Room) -> _Front:
         """A batch that nothing was done to yet."""
@@ -358,7 +394,8 @@ class Stretch:
 
     def _progress(self, batch: Batch, layer: int, entered: int) -> float:
         """How many cells' worth of work one layer was; the end counts as one."""
-        steps = self.model.anatomy.dims.n_layers + 1 - batch.layers[:entered]
+        ours = batch.cells[0, :entered] < len(self.plan.cells)  # idlers are no cells of the map
+        steps = self.model.anatomy.dims.n_layers + 1 - batch.layers[:entered][ours]
         return float((1 / steps).sum()) * len(batch.prompts)
 
     # --------------------------------------------------------------------------------- the edits
@@ -384,10 +421,10 @@ class Stretch:
     ) -> Iterator[tuple[int, Column]]:
         """Which of some cells an edit changes in a layer, by the variant that they are of."""
         cells = self.plan.cells
-        chosen = np.arange(len(numbers))
+        chosen = np.flatnonzero(numbers < len(cells))  # idlers are left as they are
         if live:  # before it there is nothing to change, and nothing in the batch
-            positions = layout.position(cells.values(numbers), len(numbers))
-            chosen = np.flatnonzero(positions >= live)
+            positions = layout.position(cells.values(numbers[chosen]), len(chosen))
+            chosen = chosen[positions >= live]
         if isinstance(layout.layers, str):
             axis = 1 + cells.stars.index(layout.layers)
             chosen = chosen[cells.points[numbers[chosen], axis] == layer]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
@@ -19,6 +19,7 @@ from microtome.frontends.experiment.sources import Source
 from microtome.plan.choice import choose
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import plain
+from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Prompts
 from microtome.readings.registry import readings
 from microtome.report import Beginning, Folder, document_of_sweep, summary_of_sweep
@@ -114,6 +115,10 @@ def _engine(given: Any) -> str:
     return name
 
 
+def _verify(given: Any) -> int | Literal["all"]:
+    return Verify.of(given).given
+
+
 def _screen(given: Any) -> str:
     name = text_of(given)
     dtype_of(name)
@@ -166,7 +171,7 @@ class Experiment(Root):
     over: Annotated[dict[str, list[Any]], PlainValidator(_over)] = Field(default={})
     reference: Source | None = None
     engine: Annotated[str, PlainValidator(_engine)] = "auto"
-    verify: Annotated[int, PlainValidator(lambda given: whole_of(given, least=0))] = 4
+    verify: Annotated[int | Literal["all"], PlainValidator(_verify)] = 4
     memory: Annotated[int, PlainValidator(bytes_of)] | None = None
     screen: Annotated[str, PlainValidator(_screen)] | None = None
     refine: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 64

@@ -1,0 +1,204 @@
+"""The comparison of a walk's witnesses with the reference path, thing by thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from microtome.edits.sources import Sources
+from microtome.engines import judging
+from microtome.engines.collector import Collector
+from microtome.engines.judging import LOGITS, Gap, Pair, Precision
+from microtome.engines.rerun import Rerun, rerun
+from microtome.engines.witnesses import Witnesses
+from microtome.errors import listing
+from microtome.model.loaded import Loaded
+from microtome.plan.plan import Plan
+from microtome.readings.inside import Gauge
+from microtome.readings.output import TOKEN_ID, Reading
+
+Logits = dict[tuple[str, int, int], Tensor]
+"""Logits, by what they are of (a side's clean run of a prompt, a cell, an idler) and a position."""
+
+
+@dataclass(eq=False)
+class Comparison:
+    """The comparison of a unit, as far as it has come.
+
+    Attributes:
+        witnesses: what the walk kept.
+        precision: of the residual stream.
+        at_once: cells of one pass.
+        gaps: of all that was compared so far.
+        done: these cells.
+        noise: the largest norm of what an idler does to the logits.
+    """
+
+    model: Loaded
+    sources: Sources
+    witnesses: Witnesses
+    precision: Precision
+    at_once: int
+    gaps: list[Gap] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)
+    noise: float = 0.0
+
+    @property
+    def into(self) -> Collector:
+        """What the walk brought back."""
+        return self.witnesses.into
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self.into.plan
+
+    def take(self, cells: Sequence[int]) -> None:
+        """Compare some of the witnesses, by the cells' numbers."""
+        for first in range(0, len(cells), self.at_once):
+            some = cells[first : first + self.at_once]
+            with torch.no_grad():
+                again = rerun(self.model, self.plan, some, self.sources)
+                logits = self._logits(some, again)
+            self.gaps += self._hear(logits)
+            self.gaps += self._of_clean(again, logits)
+            for number in some:
+                self.gaps += self._of_output(number, logits)
+                self.gaps += self._of_inside(number, again)
+            self.done.extend(some)
+
+    def is_in_doubt(self, noise: Mapping[str, float]) -> bool:
+        """Whether a cell is beyond the narrow measure, so that more have to be looked at."""
+        heard = {**noise, LOGITS: self.noise}
+        return any(gap.is_beyond_narrow(heard) for gap in self.gaps)
+
+    def complaint(self, gap: Gap, allowed: float) -> str:
+        """What is said of one that is beyond what is allowed."""
+        where, edits = "the clean run", "no edit"
+        if gap.cell is not None:
+            cell = self.plan.cells[gap.cell]
+            named = zip(self.plan.axes, cell.index, strict=True)
+            where = str({axis.name: axis.values[n] for axis, n in named})
+            edits = listing(cell.edits)
+        return (
+            f"The walk and the reference path disagree at {where} ({edits}): {gap.of} is "
+            f"{gap.walk:.6g} and {gap.reference:.6g}; {gap.about} differ by "
+            f"{gap.difference:.2g}, tolerance {allowed:.2g}. Nothing of this unit is kept. Use "
+            "engine='reference', and please report this with the model's name."
+        )
+
+    # ---------------------------------------------------------------------------------- logits
+
+    def _places(self, prompt: int) -> dict[int, list[Reading]]:
+        """Position → what is read there."""
+        question, found = self.plan.question, dict[int, list[Reading]]()
+        for reading in self.into.values:
+            place = reading.position(question.encoded[prompt], question.dims)
+            found.setdefault(place, []).append(reading)
+        return found
+
+    def _logits(self, cells: Sequence[int], again: Rerun) -> Logits:
+        """All that is compared, unembedded together: it rounds alike then."""
+        kept, finals = self.witnesses, dict[tuple[str, int, int], Tensor]()
+        prompts = dict.fromkeys([*again.rows.clean, *map(self._prompt_of, kept.idlers)])
+        for prompt in prompts:
+            for place, final in kept.clean[prompt].items():
+                finals["walk clean", prompt, place] = final
+        for idler, own in kept.idlers.items():
+            finals |= {("idler", idler, place): final for place, final in own.items()}
+        for number in cells:
+            row = again.rows.cells[number]
+            for place, final in kept.finals[number].items():
+                finals["walk", number, place] = final
+                finals["reference", number, place] = again.final[place][row]
+        for prompt, row in again.rows.clean.items():
+            for place in kept.clean[prompt]:
+                finals["reference clean", prompt, place] = again.final[place][row]
+        if not finals:
+            return {}
+        whole = torch.stack([*finals.values()])
+        return dict(zip(finals, self.model.anatomy.unembed(self.model.hf, whole), strict=True))
+
+    def _prompt_of(self, number: int) -> int:
+        """The prompt of a cell or an idler."""
+        return int(self.plan.cells.prompt[self.into.twin(np.array([number]))][0])
+
+    def _hear(self, logits: Logits) -> Iterator[Gap]:
+        """Of the idlers, whose noise is measured."""
+        for (of, number, place), own in logits.items():
+            if of == "idler":
+                clean = logits["walk clean", self._prompt_of(number), place]
+                self.noise = max(self.noise, float((own.double() - clean.double()).norm()))
+                off, allowed = judging.of_noise(self.precision, own.double(), clean.double())
+                yield Gap(None, LOGITS, 0.0, 0.0, off, allowed, about="cells that change nothing")
+
+    # ------------------------------------------------------------------------------------ gaps
+
+    def _of_clean(self, again: Rerun, logits: Logits) -> Iterator[Gap]:
+        """Of the clean runs."""
+        for prompt in again.rows.clean:
+            for place, asked in self._places(prompt).items():
+                own, there = (
+                    logits[of, prompt, place].double() for of in ("walk clean", "reference clean")
+                )
+                off, fixed, times = judging.of_clean(self.precision, own, there)
+                yield Gap(None, str(asked[0]), 0.0, 0.0, off, fixed, times, about="its logits")
+                for reading in asked:
+                    pair = Pair(own, own, there, there)
+                    yield self._of_reading(None, prompt, reading, pair)
+
+    def _of_output(self, number: int, logits: Logits) -> Iterator[Gap]:
+        """Of a cell's logits, and of the metrics that are read off them."""
+        prompt = self._prompt_of(number)
+        for place, asked in self._places(prompt).items():
+            pair = Pair(
+                *(
+                    logits[of, n, place].double()
+                    for side in ("walk", "reference")
+                    for of, n in ((side, number), (f"{side} clean", prompt))
+                )
+            )
+            shown = [self._of_reading(number, prompt, reading, pair) for reading in asked]
+            first = shown[0]
+            for gap in judging.of_logits(self.precision, pair):
+                yield Gap(number, first.of, first.walk, first.reference, **gap)
+            yield from shown
+
+    def _of_reading(self, number: int | None, prompt: int, reading: Reading, pair: Pair) -> Gap:
+        """Of a metric in a cell; or of its clean value itself."""
+        into, one = self.into, self.plan.question.encoded[prompt]
+        clean = float(into.clean[reading][np.searchsorted(into.prompts, prompt)])
+        if number is None:
+            value, clean = clean, 0.0
+        else:
+            value = float(into.values[reading][into.rows(np.array([number]))][0])
+        wanted, off, allowed = judging.of_reading(self.precision, reading, pair, one, value, clean)
+        is_value = reading.metric.unit == TOKEN_ID or reading.metric.name == "rank"
+        shown = value if is_value else value - clean
+        return Gap(number, str(reading), shown, wanted, off, allowed, about="the values")
+
+    def _of_inside(self, number: int, again: Rerun) -> Iterator[Gap]:
+        """Of the metrics inside the model in a cell."""
+        prompt = self._prompt_of(number)
+        row = int(self.into.rows(np.array([number]))[0])
+        of_prompt = int(np.searchsorted(self.into.prompts, prompt))
+        behind = again.rows.cells[number] - again.rows.clean[prompt]
+        for gauge in self.into.inside:
+            there = again.inside[gauge, prompt].cpu().numpy()
+            shape = tuple(map(slice, there.shape[1:]))
+            own = self.into.inside[gauge][row][shape]
+            clean = self.into.clean_inside[gauge][of_prompt][shape]
+            yield self._of_gauge(number, gauge, (own - clean, there[behind] - there[0]), again)
+
+    def _of_gauge(
+        self, number: int, gauge: Gauge, both: tuple[np.ndarray, np.ndarray], again: Rerun
+    ) -> Gap:
+        size = max(map(float, again.sizes[gauge]))
+        at, off, fixed, times = judging.of_inside(self.precision, *both, size)
+        walk, reference = (float(one.ravel()[at]) for one in both)
+        name = str(gauge)
+        return Gap(number, name, walk, reference, off, fixed, times, name, "the values")

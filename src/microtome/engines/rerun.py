@@ -1,0 +1,171 @@
+"""Some cells on the reference path again: one hooked pass of the unmodified model for all of them.
+
+Its rows are the clean runs of some prompts of one length and the cells to compare; each row has the
+edits of its cell, made by the same code as on the reference path. The unembedding reads no more
+than where metrics look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.edits.application import Application, Keys
+from microtome.edits.sources import Sources
+from microtome.language.regions import Regions
+from microtome.language.sites import site as find_site
+from microtome.model.devices import numbers
+from microtome.model.loaded import Loaded
+from microtome.passes.hooks import Visit, quiet, visited
+from microtome.passes.trace import ids_of
+from microtome.plan.memory import Budget, bytes_of_verification, needs_of
+from microtome.plan.plan import Plan
+from microtome.plan.units import Unit
+from microtome.readings.inside import Gauge
+from microtome.readings.output import Reading
+
+LEAST = 6
+"""Rows of a pass, however long the prompts are, if memory allows: what a sweep verifies usually."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Which row is what: every prompt's clean run, and behind it its cells.
+
+    Attributes:
+        clean: of each prompt.
+        cells: of each cell, by number.
+    """
+
+    clean: dict[int, int]
+    cells: dict[int, int]
+
+    @classmethod
+    def of(cls, plan: Plan, cells: Sequence[int]) -> Rows:
+        """A row for each of some cells, and of their prompts."""
+        found, row = cls({}, {}), 0
+        for number in sorted(cells):  # prompt by prompt
+            prompt = int(plan.cells.prompt[number])
+            if prompt not in found.clean:
+                found.clean[prompt] = row
+                row += 1
+            found.cells[number] = row
+            row += 1
+        return found
+
+    @property
+    def prompts(self) -> Iterator[tuple[int, slice]]:
+        """Each prompt with its rows, the clean run first."""
+        total = len(self.clean) + len(self.cells)
+        firsts = [*self.clean.values(), total]
+        for prompt, first, end in zip(self.clean, firsts, firsts[1:], strict=False):
+            yield prompt, slice(first, end)
+
+
+@dataclass(frozen=True, eq=False)
+class Rerun:
+    """What the reference path says of some cells.
+
+    Attributes:
+        rows: which row is what.
+        final: position → what the unembedding reads there, ``[row, d_model]``.
+        inside: per metric inside the model and prompt, what it read, ``[row of the prompt,
+            *shape]``, in the clean run first.
+        sizes: per metric inside the model, how large what it reads is: the largest norm of a layer
+            in a clean run; 1 for a cosine, which does not depend on it.
+    """
+
+    rows: Rows
+    final: dict[int, Float[Tensor, "row d_model"]]
+    inside: dict[tuple[Gauge, int], Tensor]
+    sizes: dict[Gauge, list[Tensor]]
+
+
+def rerun(model: Loaded, plan: Plan, cells: Sequence[int], sources: Sources) -> Rerun:
+    """Run some cells, of prompts of one length, in one pass."""
+    hf, anatomy, rows = model.hf, model.anatomy, Rows.of(plan, cells)
+    encoded = plan.question.encoded
+    texts = [
+        encoded[prompt].tokens for prompt, own in rows.prompts for _ in range(own.stop - own.start)
+    ]
+    places = _places(plan, rows)
+    found = Rerun(rows, {}, {}, {})
+    visits = [
+        visit for number in rows.cells for visit in _edits(model, plan, number, rows, sources)
+    ]
+    visits += _gauges(plan, found)
+    end = find_site("resid_post"), anatomy.dims.n_layers - 1
+    ended: list[Tensor] = []
+    visits.append(Visit(end, lambda view: ended.append(view[:, numbers(view.device, places)])))
+    with quiet(hf):
+        with visited(hf, anatomy, visits):
+            hf.base_model(input_ids=ids_of(texts, hf), use_cache=False)
+        final = anatomy.final(hf, ended[0])
+    found.final.update({place: final[:, n] for n, place in enumerate(places)})
+    return found
+
+
+def rows_at_once(plan: Plan, unit: Unit, budget: Budget) -> int:
+    """How many cells to run in one pass: as many as fill a tile, and fit into half the memory."""
+    length = len(plan.question.encoded[unit.prompts[0]].tokens)
+    needs = needs_of(plan.question, plan.cells, unit.prompts, budget)
+    own = bytes_of_verification(1, needs, length)
+    fit = min(max(budget.tile // length, LEAST), budget.memory // 2 // own)
+    return max(1, fit - 1)
+
+
+def _places(plan: Plan, rows: Rows) -> list[int]:
+    question = plan.question
+    return sorted(
+        {
+            one.position(question.encoded[prompt], question.dims)
+            for one in question.asked
+            if isinstance(one, Reading)
+            for prompt in rows.clean
+        }
+    )
+
+
+def _edits(model: Loaded, plan: Plan, number: int, rows: Rows, sources: Sources) -> Iterator[Visit]:
+    """The edits of one cell, in its row."""
+    cell, row = plan.cells[number], np.array([rows.cells[number]])
+    one = plan.question.encoded[cell.prompt]
+    for edit, regions in zip(cell.edits, cell.regions, strict=True):
+        for region in regions:
+            edit.check(region, model.anatomy.dims.causal)
+            where = Regions.of(region)
+            source = sources.of(edit, region.layer, one)
+            yield Application(edit, where, Keys(where, [one.tokens]), source, row).visit()
+
+
+def _gauges(plan: Plan, found: Rerun) -> Iterator[Visit]:
+    """What reads the metrics inside the model."""
+    dims = plan.question.dims
+    for gauge in plan.question.gauges:
+        found.sizes[gauge] = []
+        for layer in {layer for _, layer in gauge.places(dims)}:
+            yield Visit((gauge.site, layer), _look(plan, gauge, layer, found))
+
+
+def _look(plan: Plan, gauge: Gauge, layer: int, found: Rerun) -> Callable[[Tensor], None]:
+    def look(view: Tensor) -> None:
+        for prompt, rows in found.rows.prompts:
+            fitted = gauge.on(plan.question.encoded[prompt], plan.question.dims)
+            own = view[rows].index_select(1, numbers(view.device, fitted.positions))
+            clean = own[:1]
+            values = fitted.measure(own, clean)
+            whole = found.inside.get((gauge, prompt))
+            if whole is None:
+                whole = values.new_empty(len(own), *fitted.shape)
+                found.inside[gauge, prompt] = whole
+            whole.movedim(0, -1)[fitted.within(layer)] = values.movedim(0, -1)
+            scaled = gauge.metric.compute is not None
+            size = clean.double().norm() if scaled else torch.ones((), dtype=torch.float64)
+            found.sizes[gauge].append(size)
+
+    return look

@@ -1,0 +1,246 @@
+"""Verification fails when an edit is skipped, misplaced or wrong, in every type; and only then."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import faults
+import microtome as mt
+from microtome.edits.application import differs
+from microtome.engines import choosing
+from microtome.engines.comparison import Comparison
+from microtome.errors import SweepError, VerificationError
+from microtome.passes import prefix
+from microtome.plan.plan import make_plan
+from microtome.plan.verify import Verify
+from microtome.readings.watch import Watch
+from microtome.results.effects import Effects
+from microtome.verbs.sweep import asking
+from oracles import families as by_hand
+
+FACT = mt.Prompt(
+    "Berlin is the capital of",
+    donor="Paris is the capital of",
+    target=" Germany",
+    contrast=" France",
+)
+STORY = mt.Prompt(
+    "Once there was a little girl and she was", donor="Once there was a big girl and she was"
+)
+CAT = mt.Prompt("The cat sat on the mat, and", donor="The dog sat on the cat, and", target=" cat")
+JOHN = mt.Prompt("When Mary and John went to", donor="When John and Mary gave to", target=" Mary")
+TRAINED = (
+    *(("stories260K", dtype) for dtype in ("float64", "float32", "bfloat16", "float16")),
+    ("nano", "bfloat16"),
+)
+QUESTIONS = ("patch L*.z.h*@-1", "zero L*.z.h*", "zero L2.mlp_post.n*@-1")
+
+
+@pytest.fixture(scope="module")
+def models(real_models):
+    """Trained models, by name and type."""
+    made = {}
+
+    def of(name: str, dtype: str):
+        if (name, dtype) not in made:
+            place = name if name == "nano" else real_models / name
+            made[name, dtype] = mt.load(place, dtype=dtype)
+        return made[name, dtype]
+
+    return of
+
+
+def swept(model, question, prompt, **options) -> Effects:
+    options = {"metrics": ["kl"], "engine": "walk", **options}
+    return mt.sweep(model, prompt, question, progress=False, **options)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize(("name", "dtype"), TRAINED)
+def test_faults_are_found_in_every_type(models, monkeypatch, name, dtype, question):
+    model, prompt = models(name, dtype), FACT if name == "nano" else STORY
+    dims = model.anatomy.dims
+    head = ".z." in question
+    axis, size = ("head", dims.n_heads) if head else ("neuron", dims.d_mlp)
+    right = swept(model, question, prompt).provenance["verification"]
+    assert right["cells"] >= 4
+    assert right["largest_difference"] <= right["tolerance"]
+    for fault in (faults.skips, faults.forgets, faults.neighbour(axis, size), faults.one_token_off):
+        with monkeypatch.context() as broken:
+            fault(broken)
+            with pytest.raises(VerificationError):
+                swept(model, question, prompt)
+
+
+def test_one_cell_is_enough_to_find_a_walk_that_skips(models, monkeypatch):
+    """As in a unit of many: nothing stands out from the noise, so more cells are looked at."""
+    model = models("nano", "bfloat16")
+    for fault in (faults.skips, faults.forgets):
+        with monkeypatch.context() as broken:
+            fault(broken)
+            with pytest.raises(VerificationError):
+                swept(model, "zero L*.z.h*@-1", FACT, verify=1)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt_neox", "bert"])
+def test_there_is_no_false_alarm_in_half_precision(family, tokenizer):
+    hf = by_hand.make(family, len(tokenizer)).to(torch.bfloat16)
+    model = mt.load(hf, tokenizer=tokenizer)
+    prompts = ["The cat sat on the [MASK]"] if family == "bert" else [CAT, JOHN]
+    metrics = ["kl", "top1", "logit_corr", "norm(L*.resid_post)"]
+    for question in ("zero L*.z.h*@*", "scale(8) L*.resid_post", "noise(std=3) L*.resid_pre@3"):
+        effects = swept(model, question, prompts, metrics=metrics, verify="all")
+        assert effects.provenance["verification"]["cells"] == effects.n_cells
+
+
+def test_float32_norms_and_unembedding_over_half_precision_verify(tokenizer):
+    hf = by_hand.make("llama", len(tokenizer)).to(torch.bfloat16)
+    hf.model.norm.float()
+    hf.lm_head.float()
+    model = mt.load(hf, tokenizer=tokenizer)
+    assert model.dtype == torch.bfloat16
+    effects = swept(model, "zero L*.z.h*@-1", CAT, verify="all")
+    assert effects.provenance["verification"]["cells"] == effects.n_cells
+
+
+# ----------------------------------------------------------------------------------- noise floor
+
+
+def test_a_cell_that_changes_nothing_is_the_clean_run_in_half_precision(models):
+    """The walk's own arithmetic rounds where the model's does, and nowhere else."""
+    for dtype, attention in (("bfloat16", "sdpa"), ("bfloat16", "eager")):
+        model = mt.load(
+            models("stories260K", dtype).name, dtype=dtype, attn_implementation=attention
+        )
+        effects = swept(model, "scale(1) L*.z.h*@*", STORY, metrics=["kl", "logit_corr"], verify=0)
+        moved = np.nan_to_num(effects.delta("logit_corr").values) != 0
+        assert moved.mean() < 0.1
+        assert effects.n_unchanged == effects.n_cells
+
+
+def test_the_noise_floor_is_measured_and_kept(tiny, tmp_path):
+    effects = mt.sweep(tiny, FACT, "zero L*.z.h*@-1", metrics=["logit", "top1"], verify=0)
+    floor = effects.noise_floor("logit")
+    assert 0 <= floor < 1e-4
+    assert effects.provenance["noise_floor"] == {"logit": floor}
+    assert effects.noise_floor("top1") is None
+    effects.save(tmp_path / "x.zarr")
+    assert mt.open_effects(tmp_path / "x.zarr").noise_floor("logit") == floor
+    top = effects.top(48, "logit")
+    assert (top["above_noise"] == (top["effect"].abs() > floor)).all()
+
+
+def test_idlers_ride_in_the_walk_and_are_told_from_its_cells(tiny, monkeypatch):
+    """A walk that is wrong where nothing is edited has a noise floor, and it is no excuse."""
+    attention = prefix.SharedPrefix.__call__
+
+    def shaky(self, *given, **more):
+        mixed, weights = attention(self, *given, **more)
+        return mixed * 1.001, weights
+
+    monkeypatch.setattr(prefix.SharedPrefix, "__call__", shaky)
+    effects = mt.sweep(tiny, FACT, "zero L*.z.h*@-1", metrics=["logit"], verify=0)
+    assert effects.noise_floor("logit") > 1e-4
+    with pytest.raises(VerificationError):
+        mt.sweep(tiny, FACT, "zero L*.z.h*@-1", metrics=["logit"])
+
+
+def test_the_reference_path_measures_noise_where_attention_is_in_the_open(tiny):
+    plain, opened = (
+        mt.sweep(tiny, FACT, edit, metrics=["logit"], engine="reference")
+        for edit in ("zero L*.z.h*@-1", "zero L*.pattern.h*@-1,0")
+    )
+    assert plain.noise_floor("logit") == 0
+    assert 0 <= opened.noise_floor("logit") < 1e-4
+
+
+# ------------------------------------------------------------------------------ which and how many
+
+
+def test_the_strongest_cell_is_among_those_verified(tiny, monkeypatch):
+    taken = []
+    take = Comparison.take
+    monkeypatch.setattr(
+        Comparison, "take", lambda self, cells: taken.append([*cells]) or take(self, cells)
+    )
+    effects = mt.sweep(tiny, FACT, "zero L*.z.h*@*", metrics=["logit"], verify=3)
+    delta = np.abs(effects.delta("logit").values).ravel()
+    assert int(np.argmax(delta)) in taken[0]
+    assert int(np.argmax(effects.data["change_norm"].values)) in taken[0]
+    assert len(taken[0]) == 3
+
+
+def test_cells_are_spread_and_another_question_has_others(tiny):
+    def chosen(edit, some=4, seed=0):
+        plan = make_plan(asking(tiny, FACT, edit, metrics=["logit"]))
+        return plan, choosing.spread(plan, plan.units[0], some, seed)
+
+    plan, one = chosen("zero L*.z.h*@*")
+    points = plan.cells.points[one]
+    assert len({*points[:, 1].tolist()}) == 3  # all layers
+    assert len({*points[:, 2].tolist()}) == 4  # all heads
+    assert one == chosen("zero L*.z.h*@*")[1]
+    assert one != chosen("zero L*.z.h*@*", seed=1)[1]
+    assert one != chosen("scale(0.5) L*.z.h*@*")[1]
+
+
+def test_how_much_is_verified_is_a_number_or_all(tiny):
+    for given, cells in (("all", 12), (7, 7), ("3", 3), (Verify(2), 2), (0, 0)):
+        effects = mt.sweep(tiny, FACT, "zero L*.z.h*@-1", metrics=["prob"], verify=given)
+        assert effects.provenance["verification"]["cells"] == cells
+    for wrong in (-1, "some", 1.5, True, None):
+        with pytest.raises(SweepError, match="verify="):
+            mt.sweep(tiny, FACT, "zero L*.z.h*@-1", metrics=["prob"], verify=wrong)
+
+
+def test_all_cells_are_verified_in_as_little_memory_as_there_is(tiny64):
+    effects = mt.sweep(
+        tiny64, FACT, "zero L*.z.h*@*", metrics=["prob"], verify="all", memory=2_000_000
+    )
+    assert effects.provenance["verification"]["cells"] == effects.n_cells
+
+
+def test_a_wrong_metric_inside_the_model_is_found(tiny64, monkeypatch):
+    unedited = Watch.unedited
+
+    def shifted(self, *given):
+        return {gauge: own + 1e-3 for gauge, own in unedited(self, *given).items()}
+
+    monkeypatch.setattr(Watch, "unedited", shifted)
+    with pytest.raises(VerificationError, match=r"norm\(L\*"):
+        mt.sweep(tiny64, FACT, "zero L2.z.h*", metrics=["norm(L*.resid_post)"], engine="walk")
+
+
+# ------------------------------------------------------------------------------------- receipts
+
+
+def test_one_huge_coordinate_does_not_hide_the_small_ones():
+    before = torch.full((1, 1, 768), 1e-3)
+    before[0, 0, 5] = 1e4
+    after = before + 1e-4
+    after[0, 0, 5] = 1e4
+    usual = before.abs().median(dim=-1).values[..., None]
+    assert int(differs(before, after).sum()) == 767
+    assert int(differs(before, after, exact=False, usual=usual).sum()) == 767
+
+
+def test_rounding_of_another_pass_is_no_change_and_an_exact_edit_counts_the_last_bit():
+    before = torch.ones(1, 1, 4)
+    after = before * (1 + torch.finfo(torch.float32).eps)
+    assert int(differs(before, after).sum()) == 4
+    assert int(differs(before, after, exact=False).sum()) == 0
+    small = torch.tensor([[[1e-6, 1.0, 1.0, 1.0]]])
+    near = small + torch.tensor([1e-7, 0, 0, 0])
+    assert int(differs(small, near, exact=False).sum()) == 1
+    assert int(differs(small, near, exact=False, usual=torch.ones(1, 1, 1)).sum()) == 0
+    assert bool(differs(before, before * torch.nan, exact=False).all())
+
+
+def test_a_patch_by_an_equal_value_counts_none_and_another_counts_all(tiny):
+    same = mt.Prompt("The cat sat on the mat", donor="The cat sat on the dog", target=" cat")
+    effects = mt.sweep(tiny, same, "patch L*.resid_post@*", metrics=["logit"])
+    changed = effects.data["values_changed"].values[0]
+    assert (changed[:, :-1] == 0).all()
+    assert (changed[:, -1] == tiny.anatomy.dims.d_model).all()
