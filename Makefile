@@ -6,13 +6,13 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar o
 .PHONY: demo test test-oldest test-newest lint types tests families floors studies bench bench-quick clean
 
 demo: .venv/ready
-	$(BIN)/microtome sweep nano -o out/demo -e 'zero L*.z.h*' \
+	$(BIN)/microtome sweep nano -o out/demo --overwrite -e 'zero L*.z.h*' \
 	  -m logit_diff -m prob -m top1 \
 	  -p 'When Sam and Sally went to the park, Sam gave a gift to' \
 	  --target ' Sally' --contrast ' Sam'
 
 studies: .venv/ready
-	$(BIN)/microtome study run --all --model nano -o out/studies
+	$(BIN)/microtome study run --all --model nano -o out/studies --overwrite
 
 test: lint types tests
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from microtome.errors import Cancelled as Cancelled
     from microtome.errors import MicrotomeError as MicrotomeError
     from microtome.frontends.experiment import Experiment as Experiment
+    from microtome.plan.verify import Verify as Verify
     from microtome.prompts.prompt import Prompt as Prompt
     from microtome.prompts.prompts import Prompts as Prompts
     from microtome.results.effects import Effects as Effects
@@ -53,6 +54,7 @@ _HOMES = {
     "Prompts": "prompts.prompts",
     "Run": "verbs.run",
     "Screen": "verbs.options",
+    "Verify": "plan.verify",
     "add": "edits",
     "apply": "edits",
     "edit": "edits",
