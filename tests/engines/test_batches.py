@@ -29,6 +29,7 @@ def encoded(n: int, shift: int = 0) -> Encoded:
     return Encoded(mt.Prompt("".join(tokens.pieces), donor="x"), tokens, tokens, 0, 1)
 
 
+BUDGET = Budget()
 PROMPTS = (encoded(5), encoded(3), encoded(5, 7), encoded(5, 2))
 
 
@@ -42,7 +43,7 @@ def walked(edit: str, budget: Budget):
     return found
 
 
-def planned(edits, budget=Budget()):
+def planned(edits, budget=BUDGET):
     return make_plan(ask(DIMS, PROMPTS, as_edits(edits)), budget=budget)
 
 
@@ -127,7 +128,7 @@ def test_tiles_cover_a_rectangle_once_and_are_no_larger_than_asked(prompts, cell
     assert (count == 1).all()
 
 
-def needs(edit, budget=Budget(), dims=DIMS):
+def needs(edit, budget=BUDGET, dims=DIMS):
     question = ask(dims, PROMPTS, as_edits(edit))
     return needs_of(question, make_plan(question).cells, [0], budget)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import microtome as mt
-from microtome.plan import memory
 from microtome.errors import AddressError, MetricError, VerificationError
+from microtome.plan import memory
 from microtome.readings.inside import Fitted, gauge
 from microtome.readings.registry import readings
 
