@@ -213,7 +213,7 @@ class Stretch:
             self.walk.tick(told[-1])
         for row, prompt in enumerate(batch.prompts):
             ending = self._ending(prompt, front.rows[row])
-            ending.measure(batch.cells[row], batch.position, front.x[row], room.ends)
+            ending.measure(batch.cells[row], batch.position, front.x[row], room)
         for gauge, values in front.seen.items():
             self.into.store_inside(gauge, batch.cells.ravel(), values.flatten(0, 1))
         self.into.prove(batch.cells.ravel(), *front.proofs.flatten(1))
