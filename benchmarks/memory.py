@@ -243,7 +243,7 @@ def hold(number: int) -> bool:
         f"{'within' if within else 'APART'}",
         flush=True,
     )
-    return within
+    return bool(within)
 
 
 def used(number: int) -> dict[str, Any]:
@@ -252,7 +252,8 @@ def used(number: int) -> dict[str, Any]:
     from benchmarks.models import subject
     from microtome.errors import SweepError
     from microtome.plan.plan import make_plan
-    from microtome.verbs.sweep import asking, budget_of
+    from microtome.verbs.options import budget_of
+    from microtome.verbs.sweep import asking
 
     case = PLANNED[number]
     made = subject(case.shape, context=case.tokens)

@@ -65,6 +65,14 @@ class EffectsError(MicrotomeError, ValueError):
     """A result that cannot be read, saved or drawn as asked."""
 
 
+class ReportError(EffectsError):
+    """Figures or a report that failed; the message says where what was computed is kept."""
+
+
+class Cancelled(MicrotomeError):  # noqa: N818  (somebody asked for it: nothing is wrong)
+    """A sweep that its observer cancelled; what was done is kept where results are written."""
+
+
 class TaskError(MicrotomeError, ValueError):
     """A task that cannot be made: too few words that a tokenizer keeps whole, a wrong variant…"""
 

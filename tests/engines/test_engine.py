@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import microtome as mt
 from microtome.edits import OPERATIONS
+from microtome.engines.walk import walk as engine
 from microtome.errors import EditError, SweepError, VerificationError
 from microtome.model.anatomy import Anatomy
-from microtome.readings.registry import readings
-from microtome.verbs.sweep import budget_of, engine, measure, plan_of, prefix, sources_of
+from microtome.passes import prefix
+from microtome.plan.plan import make_plan
+from microtome.verbs.answer import sources_of
+from microtome.verbs.options import budget_of
+from microtome.verbs.sweep import asking
 
 METRICS = [
     "logit",
@@ -200,18 +203,18 @@ def of_the_allocator() -> RuntimeError:
 @pytest.mark.parametrize("lack", [of_the_allocator, lambda: torch.OutOfMemoryError("CUDA")])
 def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts, lack):
     batches, told = [], []
-    run = engine.Walk._walk
+    run = engine.Stretch._walk
 
     def cramped(self, batch, room, told):
         batches.append(len(batch))
         if len(batch) > 3:
             told.append(0.5)
-            self.tick(0.5)
+            self.walk.tick(0.5)
             raise lack()
         run(self, batch, room, told)
 
     plain = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
-    monkeypatch.setattr(engine.Walk, "_walk", cramped)
+    monkeypatch.setattr(engine.Stretch, "_walk", cramped)
     halved = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
     assert batches[0] == 12 * len(prompts)
     assert max(size for size in batches if size <= 3) == 3
@@ -222,10 +225,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts
 
 def advanced(model, prompts, told) -> float:
     """How far a progress bar gets."""
-    encoded, edits = model.encode(prompts), [mt.edit("zero L*.z.h*@-1")]
-    plan = plan_of(model, encoded, edits)
-    sources = sources_of(model, plan, encoded, encoded)
-    measure(model, plan, encoded, readings(["prob"]), sources, told.append, budget_of(model))
+    budget = budget_of(model)
+    plan = make_plan(asking(model, prompts, "zero L*.z.h*@-1", metrics="prob"), budget=budget)
+    executor = engine.Walk(model, plan, sources_of(model, plan), budget, told.append)
+    for unit in plan.units:
+        executor.run(unit)
     return sum(told)
 
 
@@ -233,7 +237,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny64, monkeypatch):
     def broken(self, batch, room, told):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(engine.Walk, "_walk", broken)
+    monkeypatch.setattr(engine.Stretch, "_walk", broken)
     with pytest.raises(RuntimeError, match="something else"):
         mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"])
 
@@ -373,14 +377,6 @@ def test_a_failing_block_leaves_no_hook_and_no_switch(tiny64, monkeypatch):
         mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
     assert tiny64.hf.config._attn_implementation == choice
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny64.hf.modules())
-
-
-def test_the_last_prefix_does_not_stay_in_memory(tiny64):
-    mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"])
-    left = ALL_ATTENTION_FUNCTIONS[prefix.NAME]
-    assert not isinstance(left, prefix.SharedPrefix)
-    with pytest.raises(SweepError, match="there is none now"):
-        left(tiny64.hf)
 
 
 def test_progress_is_told_every_cell(tiny64):

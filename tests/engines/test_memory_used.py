@@ -18,7 +18,8 @@ from microtome.engines.collector import Collector
 from microtome.plan.plan import Plan, make_plan
 from microtome.readings.output import METRICS, Outcome, Prediction
 from microtome.readings.registry import readings
-from microtome.verbs.sweep import asking, budget_of
+from microtome.verbs.options import budget_of
+from microtome.verbs.sweep import asking
 
 MIB = 2**20
 SLACK = MIB

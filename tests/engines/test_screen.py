@@ -64,7 +64,7 @@ def test_the_record_says_what_was_done(screened, exact):
     assert record["refined"] == 20
     assert 0 < record["largest_difference"]["logit_diff"] < 0.2
     assert exact.provenance["screen"] is None
-    assert screened.provenance["verification"]["cells"] == 4
+    assert screened.provenance["verification"]["cells"] >= 4
     assert set(screened.metrics) == set(exact.metrics)
 
 

@@ -14,19 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_engine import CAT, EDITS, JOHN, PLACES, SWAPPED
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import microtome as mt
-from microtome import interventions
-from microtome.engines.measured import Measured
-from microtome.engines.walk.walk import Walk
+from microtome.edits import sources as origins
+from microtome.engines.collector import Collector
+from microtome.engines.walk.walk import Stretch, Walk
 from microtome.model.devices import onto
 from microtome.passes.trace import trace
-from microtome.readings.registry import readings
-from microtome.verbs.sweep import budget_of, measure, plan_of, sources_of
-from sweep.test_engine import CAT, EDITS, JOHN, PLACES, SWAPPED
+from microtome.plan.plan import make_plan
+from microtome.verbs.answer import sources_of
+from microtome.verbs.options import budget_of
+from microtome.verbs.sweep import asking
 
 DEVICE = torch.device("meta")
 INSIDE = ("norm(L*.resid_post)", "std(L*.resid_post@*)", "cosine(L*.resid_mid@*, 1)")
@@ -81,32 +83,31 @@ def arrivals(monkeypatch):
         found.append(len(self.arriving))
         self.arriving.clear()
 
-    monkeypatch.setattr(Measured, "settle", settle)
+    monkeypatch.setattr(Collector, "settle", settle)
     return found
 
 
 def walk(model, edit, metrics, prompts=(JOHN, SWAPPED, CAT)):
-    encoded = model.encode(prompts)
-    references = model.encode([JOHN, SWAPPED])
-    plan = plan_of(model, encoded, [mt.edit(edit)], reference=references)
+    asked = asking(model, prompts, edit, metrics=metrics, reference=[JOHN, SWAPPED])
+    plan = make_plan(asked, budget=budget_of(model))
     assert plan.choice.engine == "walk"
-    sources = sources_of(model, plan, encoded, references)
-    own = budget_of(model)
+    executor = Walk(model, plan, sources_of(model, plan), budget_of(model), lambda cells: None)
     with Watching(), Reading():
-        measure(model, plan, encoded, readings(metrics), sources, lambda cells: None, own)
+        for unit in plan.units:
+            executor.run(unit)
 
 
 @pytest.mark.parametrize("operation", EDITS)
 def test_no_edit_makes_the_walk_wait(nowhere, operation, monkeypatch):
-    walked, run = [], Walk._walk
-    monkeypatch.setattr(Walk, "_walk", lambda self, *rest: walked.append(1) or run(self, *rest))
+    walked, run = [], Stretch._walk
+    monkeypatch.setattr(Stretch, "_walk", lambda self, *rest: walked.append(1) or run(self, *rest))
 
     def record(hf, anatomy, texts, pieces):
         assert not walked, "reference prompts are run before"
         return trace(hf, anatomy, texts, riders=texts, pieces=pieces).beside
 
     # Transformers itself waits in a run without a cache.
-    monkeypatch.setattr(interventions, "record", record)
+    monkeypatch.setattr(origins, "record", record)
     prompts = (JOHN, SWAPPED) if "prompts" in operation else (JOHN, SWAPPED, CAT)
     for place in ("embed", "L*.z.h*", "L*.resid_post"):
         walked.clear()

@@ -8,8 +8,9 @@ import torch
 
 import microtome as mt
 from families.both import on_both_paths
-from microtome import attention
 from microtome.errors import EditError
+from microtome.passes import attention
+from microtome.passes.attention import InTheOpen
 from oracles import families as by_hand
 from oracles.families import FAMILIES, HEADS, LAYERS, Change
 
@@ -118,15 +119,18 @@ def test_only_layers_that_are_looked_at_are_switched(fused, monkeypatch):
     if not fused.anatomy.family.looks_up:
         pytest.skip("nothing is switched there: the module's own softmax is looked at")
     modules = []
-    own = attention._attention
-    monkeypatch.setattr(
-        attention, "_attention", lambda m, *a, **k: modules.append(m) or own(m, *a, **k)
-    )
+    own = InTheOpen.__call__
+
+    def noted(self, module, *args, **kwargs):
+        modules.append(module)
+        return own(self, module, *args, **kwargs)
+
+    monkeypatch.setattr(InTheOpen, "__call__", noted)
     choice = fused.hf.config._attn_implementation
     fused.run(CAT, keep=["L1.pattern"])
     assert modules == [fused.anatomy.attention(fused.hf, 1)]
     assert fused.hf.config._attn_implementation == choice
-    assert not attention._watched
+    assert all(module.config is fused.hf.config for module in modules)
 
 
 @pytest.mark.parametrize(
@@ -162,5 +166,5 @@ def test_an_interrupt_in_the_middle_of_a_layer_leaves_no_switch(tiny64, monkeypa
         tiny64.run(CAT, keep=["L0.pattern", "L1.pattern"])
     monkeypatch.undo()
     assert tiny64.hf.config._attn_implementation == choice
-    assert not attention._watched
+    assert all(block.attn.config is tiny64.hf.config for block in tiny64.hf.transformer.h)
     assert torch.equal(tiny64.run(CAT).logits, clean)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import microtome as mt
-from microtome import cli, studies
+from microtome import studies
+from microtome.frontends import cli
 
 PROMPT = "When Sam and Sally went to the park, Sam gave a gift to"
 DONOR = "When Sam and Sally went to the park, Sally gave a gift to"

@@ -162,3 +162,41 @@ def test_a_prompt_without_the_token_is_refused_before_anything_runs(tiny, text, 
 def test_a_position_that_is_none_or_several_is_refused(tiny, text, says):
     with pytest.raises(AddressError, match=says):
         mt.sweep(tiny, BERLIN, "zero L0.z", metrics=text)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1e6 + 0.1, -3.7])
+def test_the_correlation_of_constant_logits_is_none(case, constant):
+    """0.1 times many does not sum to exactly that: rounding must not be read as a direction."""
+    logits, clean, encoded = case
+    same = np.full_like(clean, constant)
+    assert np.isnan(measured("logit_corr", (same, clean, encoded))).all()
+    assert np.isnan(measured("logit_corr", (logits, same, encoded))).all()
+    one = same.copy()
+    one[0, 7] += 1e-3  # one token apart is a direction: closed form
+    rest = clean[0] - clean[0].mean()
+    n = clean.shape[1]
+    wanted = rest[7] / (np.linalg.norm(rest) * np.sqrt(1 - 1 / n))
+    found = measured("logit_corr", (one, clean, encoded))[0]
+    assert found == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_cell_without_a_correlation_is_absent_and_not_zero(tiny64):
+    """All logits become one number: every engine says none, and the other metrics are there."""
+    prompt = mt.Prompt(BERLIN, target=" Germany")
+    found = mt.sweep(
+        tiny64, prompt, "replace(2) logits", metrics=["logit_corr", "prob"], progress=False
+    )
+    assert np.isnan(found.data["logit_corr"].values).all()
+    assert found.data["prob"].values == pytest.approx(1 / len(tiny64.tokenizer))
+    assert found.data["clean_logit_corr"].values == pytest.approx(1)
+    assert found.n_cells == 1
+    assert len(found.top(5, "logit_corr")) == 0
+
+
+def test_tokens_that_cannot_be_are_left_out(case):
+    """An output bias of −∞ takes tokens out of the vocabulary."""
+    logits, clean, encoded = case
+    without = [np.insert(x, 3, -np.inf, axis=1) for x in (logits, clean)]
+    for name in ("kl", "logit_corr"):
+        found = measured(name, (*without, encoded))
+        np.testing.assert_allclose(found, measured(name, case), rtol=1e-12)

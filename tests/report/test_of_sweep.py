@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import microtome as mt
-from microtome import cli
 from microtome.errors import EffectsError
+from microtome.frontends import cli
 from microtome.report import code, document_of_sweep, render, summary_of_sweep, write_folder
 
 BERLIN = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
@@ -145,20 +145,23 @@ def test_the_sweep_can_be_repeated_from_its_own_code(tiny, heads):
 def named(effects: mt.Effects, name: str) -> mt.Effects:
     """The same, as if its model had been loaded by name."""
     record = effects.provenance
-    record["model"]["name"] = name
+    record["model"] |= {"name": name, "loaded": "from files"}
     return mt.Effects(effects.data.assign_attrs(provenance=json.dumps(record)))
 
 
 def test_a_named_model_is_loaded_by_its_name_and_type(heads):
-    assert 'mt.load("gpt2", dtype="float32")' in code.again_in_python(named(heads, "gpt2"))
+    assert 'mt.load("gpt2", dtype="float32", device="cpu")' in code.again_in_python(
+        named(heads, "gpt2")
+    )
 
 
 def test_the_command_says_the_same_as_the_sweep(heads):
     words = shlex.split(code.again_in_shell(named(heads, "gpt2")))
     assert words == [
-        "microtome", "sweep", "gpt2", "--dtype", "float32", "-p", "Berlin is the capital of",
-        "--target", " Germany", "--contrast", " France", "-e", "zero L*.z.h*@-1", "-m", "prob",
-        "-m", "logit_diff", "-m", "top1", "--engine", "reference", "--seed", "0", "-o", "out",
+        "microtome", "sweep", "gpt2", "--dtype", "float32", "--device", "cpu", "-p",
+        "Berlin is the capital of", "--target", " Germany", "--contrast", " France", "-e",
+        "zero L*.z.h*@-1", "-m", "prob", "-m", "logit_diff", "-m", "top1",
+        "--engine", "reference", "--seed", "0", "-o", "out",
     ]  # fmt: skip
 
 
@@ -264,17 +267,61 @@ def test_how_a_model_was_loaded_is_in_every_form(heads):
     record["model"] |= {"revision": "abc", "attention": "eager", "dtype": "float64"}
     effects = mt.Effects(effects.data.assign_attrs(provenance=json.dumps(record)))
     assert (
-        'mt.load("gpt2", dtype="float64", revision="abc", attn_implementation="eager")'
-        in code.again_in_python(effects)
+        'mt.load("gpt2", dtype="float64", device="cpu", revision="abc", '
+        'attn_implementation="eager")' in code.again_in_python(effects)
     )
-    assert "gpt2 --dtype float64 --revision abc --attention eager" in code.again_in_shell(effects)
+    command = "gpt2 --dtype float64 --device cpu --revision abc --attention eager"
+    assert command in code.again_in_shell(effects)
     model = mt.Experiment.from_yaml(code.again_in_yaml(effects)).model
     assert (model.dtype, model.revision, model.attention) == ("float64", "abc", "eager")
 
 
-def test_a_model_in_memory_has_python_alone(heads):
-    assert code.again_in_shell(heads) is None
-    assert code.again_in_yaml(heads) is None
+def test_a_model_in_memory_has_python_alone_which_asks_for_it(heads, tiny):
+    for record in (heads, called(heads, "gpt2")):
+        assert code.again_in_shell(record) is None
+        assert code.again_in_yaml(record) is None
+        text = code.again_in_python(record)
+        assert "# hf: the model that was given in memory (GPT2LMHeadModel, float32, on cpu)" in text
+        assert "mt.load(hf, tokenizer=tokenizer)" in text
+        assert "gpt2" not in text
+    assert f'assert model.weight_hash == "{tiny.weight_hash}"' in text
+
+
+def called(effects: mt.Effects, name: str) -> mt.Effects:
+    """The same of a model in memory whose configuration has the name of a published one."""
+    record = effects.provenance
+    record["model"]["name"] = name
+    return mt.Effects(effects.data.assign_attrs(provenance=json.dumps(record)))
+
+
+def test_code_runs_on_the_weights_of_the_record_and_no_others(heads, make_gpt2, tokenizer):
+    other = mt.load(make_gpt2(seed=1), tokenizer=tokenizer)
+    with pytest.raises(AssertionError):
+        executed(code.again_in_python(heads), other)
+
+
+def test_what_only_python_can_say_of_loading_stands_there_alone(heads):
+    effects = named(heads, "gpt2")
+    record = effects.provenance
+    record["model"]["asked"] = {"device_map": "auto", "tokenizer": "GPT2Tokenizer"}
+    record["model"]["device_map"] = {"": "cpu"}
+    effects = mt.Effects(effects.data.assign_attrs(provenance=json.dumps(record)))
+    line = """mt.load("gpt2", dtype="float32", device_map='auto', tokenizer=tokenizer)"""
+    assert line in code.again_in_python(effects)
+    assert code.again_in_shell(effects) is None
+
+
+def test_records_of_older_builds_have_code_too(heads):
+    record = heads.provenance
+    kept = ("revision", "weight_hash", "architecture", "dtype", "attention", "device")
+    record["model"] = {"name": "gpt2", **{name: record["model"][name] for name in kept}}
+    older = mt.Effects(heads.data.assign_attrs(provenance=json.dumps(record)))
+    text = code.again_in_python(older)
+    assert 'mt.load("gpt2", dtype="float32", device="cpu")' in text
+    assert "assert" not in text
+    record["model"]["name"] = record["model"]["architecture"]
+    older = mt.Effects(heads.data.assign_attrs(provenance=json.dumps(record)))
+    assert "mt.load(hf, tokenizer=tokenizer)" in code.again_in_python(older)
 
 
 def test_a_function_made_on_the_spot_has_no_code_to_show(tiny):
@@ -341,3 +388,12 @@ def test_a_summary_cannot_point_outside_its_folder(heads, document, tmp_path):
     write_folder(out, heads, document, {})
     assert kept.is_dir()
     assert (tmp_path / "precious.png").is_file()
+
+
+def test_metrics_whose_names_make_one_file_name_have_a_picture_each(tiny):
+    prompt = mt.Prompt(BERLIN.text, target=" Germany", roles={"chủ": 0, "vị": 1})
+    metrics = ["loss@2", "loss@-2", "loss@chủ", "loss@vị"]
+    effects = mt.sweep(tiny, prompt, "zero L*.z.h*", metrics=metrics, progress=False)
+    names = [picture.name for picture in document_of_sweep(effects, tiny.run(prompt)).pictures]
+    assert len(set(names)) == len(metrics)
+    assert names[:2] == ["loss-2-layer-head", "loss-2-layer-head-2"]

@@ -11,8 +11,9 @@ import zarr
 
 import microtome as mt
 from conftest import BERLIN, CAT
-from microtome.errors import EffectsError
-from microtome.results.effects import FORMAT, Effects
+from microtome.errors import EffectsError, MetricError
+from microtome.results.effects import Effects
+from microtome.results.form import FORMAT
 
 GERMANY = {"target": " Germany", "contrast": " France"}
 PROMPTS = [mt.Prompt(BERLIN, **GERMANY), mt.Prompt(CAT, **GERMANY)]
@@ -121,7 +122,7 @@ def test_a_newer_format_is_refused_by_name(effects, tmp_path):
         whole = json.loads((path / ".zmetadata").read_text())
         whole["metadata"][".zattrs"]["format"] = 99
         (path / ".zmetadata").write_text(json.dumps(whole))
-    with pytest.raises(EffectsError, match=r"format 99.*up to 1.*newer microtome"):
+    with pytest.raises(EffectsError, match=r"format 99.*up to 2.*newer microtome"):
         mt.open_effects(path)
 
 
@@ -181,3 +182,27 @@ def test_a_metric_without_its_clean_value_is_refused(effects):
 
 def test_its_text_says_what_it_holds(effects):
     assert repr(effects).startswith("<Effects of 48 cells (prompt: 2, layer: 3, pos: 5, factor: 2)")
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_metric_whose_name_ends_like_that_of_a_text_is_still_one(tiny, tmp_path, stored):
+    """Of a role that ends in _token; also in a result of before metrics were listed in it."""
+    roles = {"first_token": "Berlin", "clean_one": "is", "at_end": "of"}
+    prompt = mt.Prompt(BERLIN, target=" Germany", roles=roles)
+    metrics = [f"{kind}@{role}" for role in roles for kind in ("prob", "top1")]
+    found = mt.sweep(tiny, prompt, "zero L*.z.h*", metrics=metrics, progress=False)
+    if not stored:
+        data = found.data.copy()
+        del data.attrs["metrics"]
+        found = mt.Effects(data)
+    again = mt.open_effects(found.save(tmp_path / "e.zarr"))
+    for one in (found, again):
+        assert set(one.metrics) == set(metrics)
+        assert len(one.metrics) == len(metrics)
+        assert one.delta("prob@first_token").shape == (1, 3, 4)
+
+
+def test_two_metrics_of_which_one_has_the_name_of_the_others_texts_are_refused(tiny):
+    prompt = mt.Prompt(BERLIN, roles={"s": "is", "s_token": "of"})
+    with pytest.raises(MetricError, match=r"texts of top1@s .* top1@s_token.* rename the role"):
+        mt.sweep(tiny, prompt, "zero L0.z.h*", metrics=["top1@s", "top1@s_token"])

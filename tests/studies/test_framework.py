@@ -15,10 +15,11 @@ from microtome import studies
 from microtome.edits import as_edits
 from microtome.errors import MetricError, OtherModelError, StudyError
 from microtome.language.sites import Dimensions
+from microtome.plan.plan import make_plan
+from microtome.plan.question import ask
 from microtome.studies import STUDIES, again, cost
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.parameters import Head, Layer, Parameters, read_config
-from microtome.verbs.sweep import plan_of
 
 IOI = "When Sam and Sally went to the park, Sam gave a gift to"
 
@@ -285,7 +286,9 @@ def test_the_predicted_cost_is_that_of_the_plan(study, model_of, monkeypatch):
     )
     predicted = studies.predict(study)
     plans = [
-        plan_of(model, [encoded], as_edits(sweep.edits), sweep.over, [encoded])
+        make_plan(
+            ask(model.anatomy.dims, [encoded], as_edits(sweep.edits), (), sweep.over, [encoded])
+        )
         for sweep in study.sweeps(study.published).values()
     ]
     assert predicted.cells == sum(len(plan.cells) for plan in plans)

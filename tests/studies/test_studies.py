@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
+import microtome as mt
 from microtome import studies
 from microtome.errors import StudyError
-from microtome.studies import STUDIES
+from microtome.results.provenance import of_model
+from microtome.studies import STUDIES, again
 from microtome.studies.findings import judge
 from microtome.studies.study import Claim, Measured
 from microtome.texts import Texts, catalogue
@@ -23,6 +25,13 @@ class Loaded:
         self.name = name
 
 
+@pytest.fixture
+def unchanged(monkeypatch):
+    """Every model is what the files of its name hold: see `tests/model/test_published.py`."""
+    monkeypatch.setattr("microtome.studies.study.is_published", lambda model: True)
+
+
+@pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("study", STUDIES.values(), ids=list(STUDIES))
 def test_claims_are_judged_on_the_published_checkpoint_and_parameters_alone(study):
     published = study.published
@@ -41,6 +50,28 @@ def test_a_directory_named_like_the_checkpoint_is_not_it(tmp_path, monkeypatch):
     (tmp_path / "gpt2").mkdir()
     study = STUDIES["head-ablation"]
     assert not study.comparable(Loaded("gpt2"), study.published)
+
+
+def test_a_model_in_memory_that_is_called_like_the_checkpoint_is_not_it(make_gpt2, tokenizer):
+    hf = make_gpt2()
+    hf.config.name_or_path = "gpt2"
+    model = mt.load(hf, tokenizer=tokenizer)
+    assert model.name == "gpt2"
+    study = STUDIES["head-ablation"]
+    assert not study.comparable(model, study.published)
+
+
+def test_a_study_of_a_model_in_memory_is_repeated_with_that_model(make_gpt2, tokenizer):
+    hf = make_gpt2()
+    hf.config.name_or_path = "gpt2"
+    record = of_model(mt.load(hf, tokenizer=tokenizer))
+    study = STUDIES["head-ablation"]
+    given = study.parameters(model="gpt2", lang="vi")
+    [snippet] = again.snippets(study.name, given, study.texts("en"), record)
+    assert "mt.load(hf, tokenizer=tokenizer)" in snippet.code
+    assert f'assert model.weight_hash == "{record["weight_hash"]}"' in snippet.code
+    assert "model=model, lang='vi'" in snippet.code
+    assert "gpt2" not in snippet.code
 
 
 TEXTS = Texts(

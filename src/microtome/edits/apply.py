@@ -72,6 +72,8 @@ class Apply(Edit):
 def _imported(path: str) -> Callable[[Tensor], Tensor]:
     try:
         found: Callable[[Tensor], Tensor] = pkgutil.resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise EditError(f"apply cannot import {path!r}: {error}.") from None
+    except Exception as error:  # the module is the user's, and may raise anything
+        raise EditError(
+            f"apply cannot import {path!r}: {error or type(error).__name__}."
+        ) from error
     return found

@@ -19,6 +19,7 @@ from microtome.engines.block import Block
 from microtome.engines.collector import Collector
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import forward
+from microtome.passes.session import session
 from microtome.passes.trace import Piece, ids_of, record
 from microtome.plan.cells import Cell
 from microtome.plan.plan import Plan
@@ -47,9 +48,10 @@ class Reference:
     def run(self, unit: Unit) -> Block:
         """Compute the cells of a unit, a forward pass each."""
         into = Collector.of(self.plan, unit)
-        for prompt in unit.prompts:
-            own = self.plan.cells.of_prompt(prompt)[unit.first : unit.last]
-            self._measure(own.tolist(), prompt, into)
+        with session(self.model.hf, self.model.anatomy):
+            for prompt in unit.prompts:
+                own = self.plan.cells.of_prompt(prompt)[unit.first : unit.last]
+                self._measure(own.tolist(), prompt, into)
         return into.block(unit)
 
     def _measure(self, numbers: Iterable[int], prompt: int, into: Collector) -> None:

@@ -20,7 +20,6 @@ from microtome.errors import MetricError, SweepError, did_you_mean, listing
 from microtome.model.loaded import Loaded
 from microtome.model.placement import why_no_copy
 from microtome.plan.plan import Plan
-from microtome.plan.units import cut
 from microtome.readings.registry import Asked
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -49,20 +48,18 @@ class Screening:
         return {
             "dtype": self.dtype,
             "refined": int(self.refined.sum()),
+            "verifiable": "the refined cells alone",
             "largest_difference": dict(self.off),
         }
 
 
-def coarse(model: Loaded, dtype: str, first: Asked, refine: int) -> Loaded:
+def coarse(model: Loaded, dtype: str, first: Asked) -> Loaded:
     """A copy of a model in another type, beside it in memory.
 
     Raises:
-        SweepError: the type does not exist, or is not coarser than the model's; or nothing is to
-            be refined.
+        SweepError: the type does not exist, or is not coarser than the model's.
         MetricError: the first metric has no effects to rank cells by.
     """
-    if refine < 1:
-        raise SweepError(f"refine={refine}: at least one cell has to be computed again.")
     if first.metric.unit == "token id":
         raise MetricError(f"screen= ranks cells by the first metric, and {first} is a token id.")
     kind = dtype_of(dtype)
@@ -97,7 +94,7 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def strongest(plan: Plan, rough: Assembled, refine: int) -> Plan:
-    """A plan of the cells with the largest effects on the first metric; units are numbered on."""
+    """A plan of the cells with the largest effects on the first metric, in units of its own."""
     values = _effects(rough, plan.question.asked[0])
     own = np.abs(values[tuple(plan.cells.points.T)])
     own = np.where(np.isnan(own), np.inf, own)  # what overflowed has to be looked at again
@@ -105,9 +102,7 @@ def strongest(plan: Plan, rough: Assembled, refine: int) -> Plan:
     cells = replace(
         plan.cells, points=plan.cells.points[numbers], variant=plan.cells.variant[numbers]
     )
-    question, walks = plan.question, plan.choice.engine == "walk"
-    units = cut(cells, question.lengths, question.dims, walks, first=len(plan.units))
-    return replace(plan, cells=cells, units=units)
+    return replace(plan, cells=cells, units=plan.again)
 
 
 def _effects(rough: Assembled, first: Asked) -> Array:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 
 from microtome.errors import EffectsError
 from microtome.figures import style
@@ -14,7 +15,7 @@ from microtome.figures.heatmap import heatmap
 from microtome.figures.histogram import histogram
 from microtome.figures.mapped import Mapped
 from microtome.figures.matrix import matrix
-from microtome.figures.png import write_png
+from microtome.figures.png import png_of, write_png
 from microtome.figures.points import points
 from microtome.figures.scatter import scatter
 from microtome.figures.series import series
@@ -46,6 +47,21 @@ def effect_map(effects: Mapped, metric: str, **at: Any) -> go.Figure:
     return heatmap(effects, metric, **at)
 
 
+PLOTLY = "plotly.min.js"
+"""The file beside a figure's page that draws it."""
+
+
+def page_of(figure: go.Figure) -> str:
+    """A figure as an HTML page, which needs `PLOTLY` beside it and no network."""
+    page: str = figure.to_html(include_plotlyjs="directory", config=dict(style.CONFIG))
+    return page
+
+
+def plotly_js() -> bytes:
+    """What the file `PLOTLY` holds."""
+    return str(get_plotlyjs()).encode()
+
+
 def save(figure: go.Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
     """Write ``name.html`` and ``name.png`` to a folder.
 
@@ -57,17 +73,22 @@ def save(figure: go.Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     page, picture = folder / f"{name}.html", folder / f"{name}.png"
-    figure.write_html(page, include_plotlyjs="directory", config=dict(style.CONFIG))
+    page.write_text(page_of(figure), encoding="utf-8")
+    (folder / PLOTLY).write_bytes(plotly_js())
     write_png(figure, picture)
     return page, picture
 
 
 __all__ = [
+    "PLOTLY",
     "curve",
     "effect_map",
     "heatmap",
     "histogram",
     "matrix",
+    "page_of",
+    "plotly_js",
+    "png_of",
     "points",
     "save",
     "scatter",

@@ -7,6 +7,7 @@ made of are drawn with matplotlib here, in the same colours; its global state is
 from __future__ import annotations
 
 import html
+import io
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -52,6 +53,13 @@ def write_png(figure: go.Figure, path: str | Path) -> Path:
     Raises:
         EffectsError: the figure has a trace of another kind.
     """
+    path = Path(path)
+    path.write_bytes(png_of(figure))
+    return path
+
+
+def png_of(figure: go.Figure) -> bytes:
+    """The PNG of a figure of microtome's; see `write_png`."""
     layout = figure.layout
     size = ((layout.width or WIDTH) / DPI, (layout.height or 450) / DPI)
     canvas = Figure(figsize=size, dpi=DPI * SHARPNESS, layout="constrained", facecolor="white")
@@ -75,8 +83,9 @@ def write_png(figure: go.Figure, path: str | Path) -> Path:
         # A token in a script that matplotlib's font lacks becomes a box, which is legible enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         FigureCanvasAgg(canvas)
-        canvas.savefig(path, format="png", dpi="figure")
-    return Path(path)
+        drawn = io.BytesIO()
+        canvas.savefig(drawn, format="png", dpi="figure")
+    return drawn.getvalue()
 
 
 # ----------------------------------------------------------------------------------- the traces

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from microtome.errors import LoadError, listing
+from microtome.language.sites import Dimensions
 from microtome.model.anatomy import Anatomy, family_of
+from microtome.model.checkpoint import Place, check_complete, check_fits, look
 from microtome.model.families.family import Family
-from microtome.model.loaded import Loaded
+from microtome.model.loaded import Loaded, Origin
 
 NANO = "nano"
 """Name of the embedded model."""
 
-_WRONG_FILE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
+ADAPTER = "adapter_config.json"
+"""The file that makes a directory peft's."""
+
+UNRECORDED = ("token", "proxies", "cache_dir", "offload_folder", "adapter_kwargs", "config")
+"""Options of which no record is kept: secrets, places on this machine, what the model has."""
+
+_WRONG_FILE = (
+    *(OSError, ValueError, RuntimeError, TypeError, ImportError),
+    *(SafetensorError, StrictDataclassError),
+)
 """What Hugging Face raises for files that are missing, cut short or of another kind.
 
 And for packages that it would need to spread a model, or to unpack its weights.
@@ -48,9 +60,13 @@ def read(
         raise LoadError(
             "device= puts all weights in one place and device_map= spreads them: give one."
         )
-    place, kind = _device(device), _dtype(dtype)
+    target, kind = _device(device), _dtype(dtype)
     source = _source(where, revision, hf)
-    row = _check_there(where, source)
+    config = _check_there(where, source)
+    row = family_of(config, f"{where} holds")
+    row = row.fits(row, config)
+    place = Place(where, source)
+    _check_weights(name, place, row, config, hf)
     options = {
         "use_safetensors": True,
         **hf,
@@ -62,17 +78,20 @@ def read(
     }
     try:
         module, report = row.auto.from_pretrained(where, **options)
-        if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(where, **source)
+        own = tokenizer
+        if own is None:
+            own = AutoTokenizer.from_pretrained(where, **source)
     except _WRONG_FILE as error:
         raise LoadError(f"Cannot load {name!r}: {_first_line(error)} {_advice(where)}") from error
-    _check_complete(name, where, report)
+    check_complete(name, module, report, _advice(where))
     if "device_map" not in hf and getattr(module, "quantization_method", None) is None:
-        module = module.to(place)
+        module = module.to(target)
     module.eval()
     anatomy = Anatomy.of(module)
-    check_tokenizer(name, tokenizer, anatomy.dims.d_vocab)
-    return Loaded(module, tokenizer, anatomy, name, commit(module) or revision)
+    check_tokenizer(name, own, anatomy.dims.d_vocab)
+    asked = {"dtype": dtype, "device": device, "revision": revision, "tokenizer": tokenizer, **hf}
+    origin = Origin("from files", plain_options(asked))
+    return Loaded(module, own, anatomy, name, place.commit() or commit(module) or revision, origin)
 
 
 def nano_directory() -> Path:
@@ -105,14 +124,21 @@ def _hub_answers(where: str, revision: str | None, token: str | bool | None) -> 
     return True
 
 
-def _check_there(where: str, source: dict[str, Any]) -> Family:
-    """Find the configuration, and refuse an unknown architecture before any weights are read."""
-    if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
+def _check_there(where: str, source: dict[str, Any]) -> PretrainedConfig:
+    """The configuration, found before any weights are read."""
+    folder = Path(where) / source.get("subfolder", "")
+    if (folder / ADAPTER).is_file():
+        raise LoadError(
+            f"The directory {where} holds an adapter ({ADAPTER}), which is not a model by itself. "
+            "Load it with peft, and give the model: load(PeftModel.from_pretrained(…), "
+            "tokenizer=…); or merge it, model.merge_and_unload().save_pretrained(folder)."
+        )
+    if Path(where).is_dir() and not (folder / "config.json").is_file():
         raise LoadError(f"The directory {where} has no config.json. {_advice(where)}")
     try:
         config = AutoConfig.from_pretrained(where, **source)
     # The last is what some versions make of JSON that is no object.
-    except (OSError, ValueError, json.JSONDecodeError, TypeError) as error:
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         if Path(where).is_dir():
             raise LoadError(f"Cannot read {where}/config.json: {_first_line(error)}") from error
         raise LoadError(
@@ -120,26 +146,53 @@ def _check_there(where: str, source: dict[str, Any]) -> Family:
             f"from the hub now ({_first_line(error).rstrip('.')}). "
             f"Wanted first: config.json of {where}. {_advice(where)}"
         ) from error
-    row = family_of(config, f"{where} holds")
-    return row.fits(row, config)
+    return config
 
 
-def _check_complete(name: str, where: str, report: dict[str, Any]) -> None:
-    """Refuse weights of which some are made up: Hugging Face puts random ones for what is missing.
+def _check_weights(
+    name: str, place: Place, row: Family, config: PretrainedConfig, hf: Mapping[str, Any]
+) -> None:
+    """Refuse weight files that are none, or not this configuration's, before anything is built."""
+    if not hf.get("use_safetensors", True) or hf.get("gguf_file"):
+        return
+    dims = _dimensions(name, row, config)
+    found = look(name, place, config, hf.get("variant"))
+    if found is not None:
+        check_fits(name, found, row, config, dims)
 
-    Weights that the model does not know are no harm: old checkpoints hold attention masks.
-    """
-    wrong = [f"{key} is missing" for key in sorted(report["missing_keys"])]
-    wrong += [
-        f"{key} is {list(found)}, not {list(wanted)}"
-        for key, found, wanted in sorted(report["mismatched_keys"])
-    ]
-    if wrong:
-        more = f" … and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+
+def _dimensions(name: str, row: Family, config: PretrainedConfig) -> Dimensions:
+    try:
+        return row.dimensions(config)
+    # Numbers that are texts, are missing, or are zero where something is divided by them.
+    except (ArithmeticError, TypeError, AttributeError) as error:
         raise LoadError(
-            f"Cannot load {name!r}: its weights are not those of its config.json: "
-            f"{listing(wrong[:5])}{more}. {_advice(where)}"
-        )
+            f"Cannot load {name!r}: its config.json makes no model: {_first_line(error)}."
+        ) from error
+
+
+def plain_options(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What `load` was told, as a record keeps it: without secrets and places on this machine."""
+    return {
+        option: _plain(value)
+        for option, value in asked.items()
+        if value is not None and option not in UNRECORDED
+    }
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case str() | bool() | int() | float() | None:
+            return value
+        case torch.dtype():
+            return str(value).removeprefix("torch.")
+        case Mapping():
+            return {str(key): _plain(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+        case torch.device():
+            return str(value)
+    return _plain(value.to_dict()) if hasattr(value, "to_dict") else type(value).__name__
 
 
 def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -14,11 +14,33 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from microtome.language.sites import POSITIONS
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Tap
-from microtome.model.placement import device_of, weights
+from microtome.model.identity import (
+    Remembered,
+    buffer_hash,
+    tokenizer_hash,
+    tokenizer_sign,
+    weight_hash,
+    weights_sign,
+)
+from microtome.model.placement import device_of, types_of
 from microtome.prompts.encoding import Encoded, encode
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
 from microtome.prompts.warnings import warn_of
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a model came here.
+
+    Attributes:
+        loaded: whether microtome read it, or somebody made it.
+        asked: what `load` was told besides the name, as plain values: dtype, device, tokenizer,
+            and what it passed on.
+    """
+
+    loaded: Literal["from files", "given in memory"] = "given in memory"
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +53,7 @@ class Loaded:
         anatomy: its family and dimensions.
         name: what it was loaded as.
         revision: the hub's commit, where one is known.
+        origin: how it came here.
     """
 
     hf: PreTrainedModel
@@ -38,6 +61,7 @@ class Loaded:
     anatomy: Anatomy
     name: str
     revision: str | None = None
+    origin: Origin = Origin()
 
     def encode(self, prompts: Prompt | str | Iterable[Prompt | str]) -> tuple[Encoded, ...]:
         """Prompts in this model's tokens: those of the text and what the tokenizer adds, unpadded.
@@ -91,28 +115,70 @@ class Loaded:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights."""
-        dtype: torch.dtype = self.hf.dtype
+        """The type of the residual stream, which is that of the blocks' weights.
+
+        Norms, embeddings or the unembedding may be of another one: see `dtypes`.
+        """
+        anatomy = self.anatomy
+        blocks = types_of([anatomy.out_proj(self.hf, 0), anatomy.block(self.hf, 0)])
+        dtype: torch.dtype = blocks[0] if blocks else self.hf.dtype
         return dtype
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        """All floating-point types that its weights have, the coarsest first."""
+        return tuple(sorted(types_of([self.hf]), key=lambda kind: -torch.finfo(kind).eps))
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of the largest of the types that activations and logits may have."""
+        return max(kind.itemsize for kind in (self.dtype, *self.dtypes))
 
     @property
     def device(self) -> torch.device:
         """Where the model takes its tokens, which is where its weights are unless it is spread."""
         return device_of(self.hf)
 
-    @cached_property
+    @property
     def weight_hash(self) -> str:
-        """sha256 over the names, shapes and bytes of all weights, in hexadecimal.
+        """sha256 over the names, shapes and bytes of all weights, in hexadecimal: as they are now.
 
         Wherever they are: the same for a model on one device and one that is spread or offloaded.
-        Of packed (quantised) weights, what is packed.
+        Of packed (quantised) weights, what is packed. Computed again where weights have changed.
+
+        >>> from microtome import load
+        >>> len(load("nano").weight_hash)
+        64
         """
-        digest = hashlib.sha256()
-        for name, weight in weights(self.hf):
-            digest.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())
-            raw = weight.contiguous().cpu().flatten().view(torch.uint8)
-            digest.update(raw.numpy().data)
-        return digest.hexdigest()
+        return self._hashes["weights"].get(self.weights_sign, lambda: weight_hash(self.hf))
+
+    @property
+    def buffer_hash(self) -> str:
+        """The same of the buffers that no file has and that decide numbers: rotary frequencies."""
+        return self._hashes["buffers"].get(self.weights_sign, lambda: buffer_hash(self.hf))
+
+    @property
+    def tokenizer_hash(self) -> str:
+        """sha256 of all that turns texts into tokens, special tokens included, in hexadecimal."""
+        sign = tokenizer_sign(self.tokenizer)
+        return self._hashes["tokenizer"].get(sign, lambda: tokenizer_hash(self.tokenizer))
+
+    @property
+    def weights_sign(self) -> Hashable:
+        """Equal at two times unless the weights changed; milliseconds, where a hash takes seconds.
+
+        See `microtome.model.identity.weights_sign` for what it cannot see.
+        """
+        return weights_sign(self.hf)
+
+    @cached_property
+    def first_sign(self) -> Hashable:
+        """The sign of the weights when it was first asked for, which `load` does."""
+        return self.weights_sign
+
+    @cached_property
+    def _hashes(self) -> dict[str, Remembered]:
+        return {name: Remembered() for name in ("weights", "buffers", "tokenizer")}
 
     def __repr__(self) -> str:
         dims = self.anatomy.dims

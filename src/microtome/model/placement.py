@@ -9,7 +9,7 @@ is here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,22 @@ def device_of(hf: PreTrainedModel) -> torch.device:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a linear layer's weight is a matrix that lies where the layer computes."""
-    if type(module) is not nn.Linear or hasattr(module, "_hf_hook"):
+    """Whether calling a linear layer is its matrix product and no more, where its weight lies.
+
+    Neither packed nor offloaded, without a `forward` or hooks of its own: a cast, a scale.
+    """
+    if type(module) is not nn.Linear or hasattr(module, "_hf_hook") or "forward" in vars(module):
+        return False
+    if module._forward_hooks or module._forward_pre_hooks:
         return False
     return type(module.weight) is nn.Parameter and not module.weight.is_meta
+
+
+def types_of(modules: Iterable[nn.Module | None]) -> list[torch.dtype]:
+    """The floating-point types of modules' own parameters, each once, in their order."""
+    there = (module for module in modules if module is not None)
+    kinds = [weight.dtype for module in there for weight in module.parameters()]
+    return [kind for kind in dict.fromkeys(kinds) if kind.is_floating_point]
 
 
 def why_no_copy(hf: PreTrainedModel) -> str | None:
@@ -46,23 +58,26 @@ def weights(hf: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """All weights by name, in its order; offloaded ones fetched, packed ones as they are packed."""
     for name, weight in sorted(hf.state_dict().items()):
         path, _, own = name.rpartition(".")
-        fetched = _fetched(hf.get_submodule(path), own) if weight.is_meta else weight
-        yield from _parts(name, fetched.detach())
+        yield from parts(name, fetched(hf.get_submodule(path), own) if weight.is_meta else weight)
 
 
-def _fetched(module: nn.Module, own: str) -> Tensor:
+def fetched(module: nn.Module, own: str) -> Tensor:
+    """A module's own tensor, from where it is offloaded if it is."""
+    there: Tensor = getattr(module, own)
+    if not there.is_meta:
+        return there.detach()
     # Nobody else leaves meta tensors behind.
     from accelerate.utils import align_module_device  # type: ignore[import-not-found,unused-ignore]
 
     with align_module_device(module, "cpu"):
-        weight: Tensor = getattr(module, own).clone()
+        weight: Tensor = getattr(module, own).detach().clone()
     return weight
 
 
-def _parts(name: str, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
+def parts(name: str, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
     """A tensor, or the plain ones that a packed one is made of."""
     if not hasattr(weight, "__tensor_flatten__"):
         yield name, weight
         return
     for part in weight.__tensor_flatten__()[0]:
-        yield from _parts(f"{name}.{part}", getattr(weight, part))
+        yield from parts(f"{name}.{part}", getattr(weight, part))

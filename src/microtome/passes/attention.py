@@ -3,30 +3,25 @@
 Fused attention never has the weights in memory, so a layer whose site ``pattern`` is visited, and
 no other, computes its attention in the open, by the same formula: scores, soft-cap, mask, softmax,
 mixing. Where the family looks its attention up by name (transformers' `AttentionInterface`), the
-name is another one while that layer's module runs. Where it does not, the module's own calls of
+session gives that layer's module another name. Where it does not, the module's own calls of
 ``softmax`` and ``scaled_dot_product_attention`` are caught. The rest of the model stays as it is.
 What this switch alone changes is rounding: the load-time probe holds it to that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import AttentionInterface
 
 from microtome.errors import MicrotomeError
-from microtome.model.families.family import Upcast
-
-OURS = "microtome_"
-"""How the names of our own attention functions begin: they all show their weights."""
-
-IN_THE_OPEN = OURS + "in_the_open"
+from microtome.model.families.family import Family, Upcast
+from microtome.passes.session import Session, opened
 
 IGNORED = frozenset(
     {"cache_position", "dropout", "output_attentions", "position_ids", "position_embeddings"}
@@ -38,90 +33,75 @@ IGNORED = frozenset(
 See = Callable[[Tensor], Tensor]
 """Gets a module's attention weights ``[batch, head, query, key]``; gives those to go on with."""
 
-_watched: dict[nn.Module, tuple[See, Upcast, bool]] = {}
-"""Attention module → who looks at its weights now, and how its own function computes them.
-
-That is, what is in float32, and whether it caps scores: one for fused kernels does not, whatever
-the module asks for.
-"""
-
 
 def watcher(module: nn.Module) -> See | None:
-    """Who looks at the attention weights of a module now."""
-    return _watched[module][0] if module in _watched else None
+    """Who looks at the attention weights of a module now, in this thread's session."""
+    function = opened().shown.get(module)
+    return function.see if isinstance(function, InTheOpen) else None
 
 
-@contextmanager
-def in_the_open(module: nn.Module, see: See, looks_up: bool, upcast: Upcast) -> Iterator[None]:
-    """Within this block an attention module shows its weights.
+def show(own: Session, module: nn.Module, see: See, family: Family) -> None:
+    """Let an attention module show its weights, until the end of the session's innermost block.
 
     Args:
+        own: the session.
         module: of one layer.
         see: what gets them.
-        looks_up: whether it looks its attention up by name.
-        upcast: what its own function without a fused kernel computes in float32.
+        family: whether it looks its attention up by name; and what its own function without a
+            fused kernel computes in float32.
     """
-    if not looks_up:
-        with _catching(module, see):
-            yield
+    if not family.looks_up:
+        _catch(own, module, see)
         return
-    config: Any = module.config
-    own_choice: list[str] = []
-
-    def switch(*_: Any) -> None:
-        own_choice.append(config._attn_implementation)
-        own = own_choice[-1]
-        _watched[module] = see, upcast if own == "eager" else "", own != "sdpa"
-        if not own_choice[-1].startswith(OURS):
-            config._attn_implementation = IN_THE_OPEN
-
-    def switch_back(*_: Any) -> None:
-        config._attn_implementation = own_choice.pop()
-
-    AttentionInterface.register(IN_THE_OPEN, _attention)
-    handles = [
-        module.register_forward_pre_hook(switch),
-        module.register_forward_hook(switch_back, always_call=True),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        if own_choice:  # torch calls no hook after a KeyboardInterrupt
-            switch_back()
-        _watched.pop(module, None)
+    choice = own.own_attention()
+    upcast: Upcast = family.upcast if choice == "eager" else ""
+    own.show(module, InTheOpen(see, upcast, choice != "sdpa"))
 
 
-def _attention(
-    module: nn.Module,
-    query: Float[Tensor, "batch head query d_head"],
-    key: Float[Tensor, "batch kv_head key d_head"],
-    value: Float[Tensor, "batch kv_head key d_head"],
-    attention_mask: Tensor | None = None,
-    scaling: float | None = None,
-    softcap: float | None = None,
-    sliding_window: int | None = None,
-    **others: Any,
-) -> tuple[Float[Tensor, "batch query head d_head"], None]:
-    """What transformers calls in the place of the model's own choice."""
-    refuse_unknown(others, module)
-    see, upcast, softcaps = _watched[module]
-    causal = others.get("is_causal")
-    causal = getattr(module, "is_causal", True) if causal is None else causal
-    length = key.shape[2]
-    if attention_mask is None and sliding_window is not None and sliding_window < length:
-        attention_mask = window(query.shape[2], length, sliding_window, query.device, causal)
-    if upcast == "scores":
-        scores = _scores(query.float(), key.float(), scaling)
-        scores = scores.to(torch.promote_types(scores.dtype, query.dtype))
-    else:
-        scores = _scores(query, key, scaling)
-    if softcap is not None and softcaps:
-        scores = (scores / softcap).tanh() * softcap
-    weights = _softmax(_masked(scores, attention_mask, causal), upcast == "softmax")
-    weights = weights.to(value.dtype)
-    return _mixed(see(weights), value).transpose(1, 2), None
+@dataclass(frozen=True, eq=False)
+class InTheOpen:
+    """An attention function that shows its weights.
+
+    Attributes:
+        see: what gets them.
+        upcast: what is in float32.
+        softcaps: whether it caps scores: one for fused kernels does not, whatever the module asks
+            for.
+    """
+
+    see: See
+    upcast: Upcast
+    softcaps: bool
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Float[Tensor, "batch head query d_head"],
+        key: Float[Tensor, "batch kv_head key d_head"],
+        value: Float[Tensor, "batch kv_head key d_head"],
+        attention_mask: Tensor | None = None,
+        scaling: float | None = None,
+        softcap: float | None = None,
+        sliding_window: int | None = None,
+        **others: Any,
+    ) -> tuple[Float[Tensor, "batch query head d_head"], None]:
+        """What transformers calls in the place of the model's own choice."""
+        refuse_unknown(others, module)
+        causal = others.get("is_causal")
+        causal = getattr(module, "is_causal", True) if causal is None else causal
+        length = key.shape[2]
+        if attention_mask is None and sliding_window is not None and sliding_window < length:
+            attention_mask = window(query.shape[2], length, sliding_window, query.device, causal)
+        if self.upcast == "scores":
+            scores = _scores(query.float(), key.float(), scaling)
+            scores = scores.to(torch.promote_types(scores.dtype, query.dtype))
+        else:
+            scores = _scores(query, key, scaling)
+        if softcap is not None and self.softcaps:
+            scores = (scores / softcap).tanh() * softcap
+        weights = _softmax(_masked(scores, attention_mask, causal), self.upcast == "softmax")
+        weights = weights.to(value.dtype)
+        return _mixed(self.see(weights), value).transpose(1, 2), None
 
 
 def refuse_unknown(others: dict[str, Any], module: nn.Module) -> None:
@@ -183,36 +163,45 @@ def _softmax(scores: Tensor, upcast: bool) -> Tensor:
 # ------------------------------------------------------------- attention that is not looked up
 
 
-@contextmanager
-def _catching(module: nn.Module, see: See) -> Iterator[None]:
-    """Within this block, ``see`` gets what a module's own code computes as attention weights."""
-    with ExitStack() as catching:
-
-        def catch(*_: Any) -> None:
-            catching.enter_context(_Catch(see))
-
-        handles = [
-            module.register_forward_pre_hook(catch),
-            module.register_forward_hook(lambda *_: catching.close(), always_call=True),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+def _catch(own: Session, module: nn.Module, see: See) -> None:
+    """Let ``see`` get what a module's own code computes as attention weights, in this block."""
+    catcher = _Catch(own, see)
+    own.at_end(catcher.close)
+    own.hook([(module, "input", catcher.begin), (module, "output", catcher.end)])
 
 
 class _Catch(TorchFunctionMode):
-    """Shows the result of ``softmax``, and makes one where attention is fused."""
+    """Shows the result of ``softmax``, and makes one where attention is fused.
 
-    def __init__(self, see: See) -> None:
+    A mode is of one thread. It does nothing once it was closed, or its session is over.
+    """
+
+    def __init__(self, own: Session, see: See) -> None:
         super().__init__()
-        self.see = see
+        self.session, self.see = own, see
+        self.catches = False
+
+    def begin(self, *_: Any) -> None:
+        """The module runs."""
+        self.catches = True
+        self.__enter__()  # type: ignore[no-untyped-call]
+
+    def end(self, *_: Any) -> None:
+        """It has run."""
+        self.close()
+
+    def close(self) -> None:
+        """Catch nothing more."""
+        if self.catches:
+            self.catches = False
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if not self.catches or not self.session.is_here:
+            return func(*args, **kwargs)
         if func is nn.functional.softmax:
             return self.see(func(*args, **kwargs))
         if func is nn.functional.scaled_dot_product_attention:

@@ -2,16 +2,17 @@
 
 A pass is a list of visits. Each says at which site of which layer it wants to be called, and gets
 that site's values as a view ``[batch, *axes]``: a reader copies what it keeps, a writer changes
-the view. Hooks exist inside a ``with`` block only. The module's weights, its own buffers and the
-user's hooks are never touched; a pass without writers is the Hugging Face module's own, bit for
-bit. (But for layers whose attention weights are looked at: see `microtome.attention`.)
+the view. Hooks exist inside a ``with`` block of a session only (`microtome.passes.session`). The
+module's weights, its own buffers and the user's hooks are never touched; a pass without writers is
+the Hugging Face module's own, bit for bit. (But for layers whose attention weights are looked at:
+see `microtome.passes.attention`.)
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -26,8 +27,12 @@ from microtome.language.sites import OF_HEADS, Dimensions, Site
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import numbers
 from microtome.model.families.family import Tap
-from microtome.passes.attention import in_the_open
+from microtome.model.modes import refuse_autocast
+from microtome.model.placement import device_of
+from microtome.passes.attention import show
 from microtome.passes.branches import Branches, Heads, by_head
+from microtome.passes.guests import Act, Side
+from microtome.passes.session import opened, session
 
 BRANCHED = ("q", "k", "k_head", "v", "v_head", "pattern")
 """Sites where a row of attention may have branches beside it."""
@@ -61,12 +66,15 @@ def hooked(
     """Within this block, a forward pass of the model makes these visits.
 
     Visits are made in the order of the forward pass; at one place the writers come first, in the
-    order given, and then the readers. Yields how often each visit was made.
+    order given, and then the readers. Yields how often each visit was made. The block is one of a
+    session's, of the one that is open in this thread or of its own.
     """
     dims = anatomy.dims
     visits = sorted(visits, key=lambda v: (anatomy.order(*v.place), not v.writes))
     branches = _branches(visits, dims)
-    points: dict[tuple[str, str, int | None], list[tuple[Tap, Visit]]] = defaultdict(list)
+    points: dict[
+        tuple[str, Literal["input", "output", "weights"], int | None], list[tuple[Tap, Visit]]
+    ] = defaultdict(list)
     for visit in visits:
         site, layer = visit.place
         tap = anatomy.tap(site, layer)
@@ -96,24 +104,22 @@ def hooked(
         rows[:] = [full.shape[:2]]
         return full
 
-    with ExitStack() as installed:
+    hooks: list[tuple[nn.Module, Side, Act]] = []
+    with session(hf, anatomy) as own:
         if any(tap.flat for stops in points.values() for tap, _ in stops):
-            blocks = (anatomy.block(hf, layer) for layer in range(anatomy.dims.n_layers))
-            for block in blocks:
-                installed.callback(_install(block, "input", note).remove)
+            blocks = (anatomy.block(hf, layer) for layer in range(dims.n_layers))
+            hooks += [_at(block, "input", note) for block in blocks]
         for layer, branch in branches.items():
-            attention = anatomy.attention(hf, layer)
-            assert attention is not None, "heads that share keys are in a module of attention"
-            installed.callback(_install(attention, "input", branch.fork).remove)
-            installed.callback(_install(anatomy.out_proj(hf, layer), "input", branch.join).remove)
+            hooks.append(_at(anatomy.attention(hf, layer), "input", branch.fork))
+            hooks.append(_at(anatomy.out_proj(hf, layer), "input", branch.join))
         for (path, side, branched), stops in points.items():
-            own = None if branched is None else branches[branched]
-            module, look = hf.get_submodule(path), partial(see, stops, own)
+            branch_there = None if branched is None else branches[branched]
+            module, look = hf.get_submodule(path), partial(see, stops, branch_there)
             if side == "weights":
-                looks_up, upcast = anatomy.family.looks_up, anatomy.family.upcast
-                installed.enter_context(in_the_open(module, look, looks_up, upcast))
+                show(own, module, look, anatomy.family)
             else:
-                installed.callback(_install(module, side, look).remove)
+                hooks.append(_at(module, side, look))
+        own.hook(hooks)
         yield made
 
 
@@ -127,9 +133,11 @@ def _branches(visits: Iterable[Visit], dims: Dimensions) -> dict[int, Branches]:
     return {layer: Branches(dims, heads) for layer, heads in edited.items()}
 
 
-def _install(
-    module: nn.Module, side: str, see: Callable[[Tensor], Tensor]
-) -> torch.utils.hooks.RemovableHandle:
+def _at(
+    module: nn.Module, side: Side, see: Callable[[Tensor], Tensor]
+) -> tuple[nn.Module, Side, Act]:
+    """A hook that sees what enters or leaves a module, and gives what is to go on."""
+
     def on_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args:
             return (see(args[0]), *args[1:]), kwargs
@@ -142,28 +150,25 @@ def _install(
             return (see(output[0]), *output[1:])
         return type(output)(**{**output, "logits": see(output["logits"])})
 
-    if side == "input":
-        return module.register_forward_pre_hook(on_input, with_kwargs=True)
-    return module.register_forward_hook(on_output)
+    return module, side, on_input if side == "input" else on_output
 
 
 @contextmanager
 def outputs_of(hf: PreTrainedModel, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Within this block, what these modules return, as it is, by their paths."""
+    """Within this block, what these modules return, as it is, by their paths.
+
+    Raises:
+        MicrotomeError: no session on the model is open in this thread.
+    """
     seen: dict[str, Any] = {}
 
     def keep(path: str, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         seen[path] = output
 
-    handles = []
-    try:
-        for path in paths:
-            module = hf.get_submodule(path)
-            handles.append(module.register_forward_hook(partial(keep, path)))
+    own = opened(hf)
+    with own.block():
+        own.hook([(hf.get_submodule(path), "output", partial(keep, path)) for path in paths])
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def forward(
@@ -178,7 +183,7 @@ def forward(
         MicrotomeError: the model is in training mode, where dropout makes passes differ.
         InertEditError: a visit was not made exactly once.
     """
-    with quiet(hf), visited(hf, anatomy, visits):
+    with session(hf, anatomy), quiet(hf), visited(hf, anatomy, visits):
         logits: Tensor = hf(input_ids=ids, use_cache=False).logits
     return logits
 
@@ -188,8 +193,9 @@ def quiet(hf: PreTrainedModel) -> Iterator[None]:
     """Within this block nothing is recorded for gradients.
 
     Raises:
-        MicrotomeError: the model, or a part of it, is in training mode.
+        MicrotomeError: the model, or a part of it, is in training mode; or autocast is on.
     """
+    refuse_autocast(device_of(hf))
     if any(part.training for part in hf.modules()):
         raise MicrotomeError(
             "The model, or a part of it, is in training mode, where dropout makes every pass "
@@ -222,27 +228,27 @@ def only_at(module: nn.Module, positions: Sequence[int]) -> Iterator[None]:
     """Within this block, a module that takes each position by itself runs at these alone.
 
     Its output ``[batch, pos, …]`` is zero at the others, where nobody may read it.
+
+    Raises:
+        MicrotomeError: no session is open in this thread.
     """
     length = 0
 
-    def cut(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def cut(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
         nonlocal length
         length = args[0].shape[1]
-        return tuple(x.index_select(1, numbers(x.device, positions)) for x in args)
+        own = tuple(x.index_select(1, numbers(x.device, positions)) for x in args)
+        return own, kwargs
 
     def spread(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         full = output.new_zeros(output.shape[0], length, *output.shape[2:])
         return full.index_copy_(1, numbers(full.device, positions), output)
 
-    handles = [module.register_forward_pre_hook(cut), module.register_forward_hook(spread)]
-    try:
+    with _hooks([(module, "input", cut), (module, "output", spread)]):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-End = tuple[nn.Module, Literal["input", "output"]]
+End = tuple[nn.Module, Side]
 """Where a stretch of a block ends: before or after a module."""
 
 
@@ -254,6 +260,9 @@ def once_for_alike(
 
     From the input of one module on; a batch has ``apart + alike`` rows for each prompt there, of
     which the last ones are equal.
+
+    Raises:
+        MicrotomeError: no session is open in this thread.
     """
 
     def fewer(x: Tensor) -> Tensor:
@@ -265,12 +274,13 @@ def once_for_alike(
         last = rows[:, apart:].expand(-1, alike, *x.shape[1:])
         return torch.cat([rows[:, :apart], last], dim=1).flatten(0, 1).contiguous()
 
-    handles = [_install(begin, "input", fewer), _install(*end, more)]
-    try:
+    with _hooks([_at(begin, "input", fewer), _at(*end, more)]):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-# --------------------------------------------------------------------------------------- reading
+@contextmanager
+def _hooks(hooks: Iterable[tuple[nn.Module, Side, Act]]) -> Iterator[None]:
+    own = opened()
+    with own.block():
+        own.hook(hooks)
+        yield

@@ -5,8 +5,9 @@ keys and values, the clean run's. It is not copied for every cell: the queries o
 in one matrix product, and their own keys in another; one softmax goes over both. Where several
 query heads share a key head, they are further rows of the same products.
 
-Transformers looks attention functions up by name, so the module itself stays as it is. Families
-whose attention is not looked up get the prefix as a cache (`PrefixCache`), copied for every cell.
+Transformers looks attention functions up by name, so the session has a block look up another name,
+and the module itself stays as it is. Families whose attention is not looked up get the prefix as a
+cache (`PrefixCache`), copied for every cell.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from microtome.errors import SweepError
-from microtome.passes.attention import IGNORED, OURS, watcher, window
-
-NAME = OURS + "shared_prefix"
+from microtome.passes.attention import IGNORED, watcher, window
+from microtome.passes.session import opened
 
 
 class SharedPrefix:
@@ -162,28 +162,24 @@ def _own_values(
 def attending_to(hf: PreTrainedModel, prefix: SharedPrefix) -> Iterator[None]:
     """Within this block the model's attention goes through this prefix: one block's, not more.
 
+    For the session that is open in this thread, which must be one on this model.
+
     Raises:
         SweepError: it did not.
+        MicrotomeError: there is no such session.
     """
-    own_choice = hf.config._attn_implementation
+    own = opened(hf)
+    own_choice = own.own_attention()
     prefix.upcast = prefix.upcast and own_choice == "eager"
     prefix.softcaps = own_choice != "sdpa"
-    AttentionInterface.register(NAME, prefix)
-    hf.config._attn_implementation = NAME
-    try:
+    with own.block():
+        own.resume_after(prefix)
         yield
-    finally:
-        hf.config._attn_implementation = own_choice
-        AttentionInterface.register(NAME, _nowhere)  # else the last prefix would stay in memory
     if prefix.calls != 1:
         raise SweepError(
             f"A block of {type(hf).__name__} looked its attention up {prefix.calls} times instead "
             "of once, so the walk cannot give it what came before. Use engine='reference'."
         )
-
-
-def _nowhere(module: nn.Module, *_: Any, **__: Any) -> None:
-    raise SweepError(f"{type(module).__name__} attends to a prefix, and there is none now.")
 
 
 class PrefixCache(DynamicCache):  # type: ignore[misc]

@@ -7,17 +7,16 @@ over it. microtome's own take either form, so edits and readings are the same wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
 import pandas as pd
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from microtome.language.sites import Dimensions
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import outputs_of, quiet
+from microtome.passes.session import session
 from microtome.passes.trace import ids_of
 
 EAGER = "eager"
@@ -118,7 +117,8 @@ def returned(model: Loaded, text: str = "Berlin is the capital of") -> tuple[Ret
     found: list[Returned] = []
     for attention in dict.fromkeys((own, EAGER)):
         for weights in (False, True):
-            with quiet(model.hf), _attention(model.hf, attention):
+            with session(model.hf, model.anatomy) as opened, quiet(model.hf):
+                opened.choose(attention)
                 found += _pass(model, text, attention, weights)
     return tuple(found)
 
@@ -148,14 +148,3 @@ def _element(one: object, dims: Dimensions, length: int) -> Element:
         (1, dims.n_heads, length, length): ("attention weights", ("batch", "head", "query", "key")),
     }
     return Element("Tensor", *known.get(tuple(one.shape), ("", ())), tuple(one.shape))
-
-
-@contextmanager
-def _attention(hf: PreTrainedModel, name: str) -> Iterator[None]:
-    """Within this block the model's attention is this implementation."""
-    own = hf.config._attn_implementation
-    hf.config._attn_implementation = name
-    try:
-        yield
-    finally:
-        hf.config._attn_implementation = own

@@ -21,7 +21,9 @@ from microtome.model.anatomy import Anatomy
 from microtome.model.call import Call, cache_name
 from microtome.model.devices import onto
 from microtome.model.placement import device_of
+from microtome.passes.guests import Act, Side
 from microtome.passes.hooks import Place, Visit, quiet, visited
+from microtome.passes.session import Session, session
 from microtome.prompts.tokens import Tokens
 
 
@@ -71,7 +73,7 @@ def record(
     """Clean activations ``[text, *axes]``, from one pass of texts of one length without edits."""
     kept: dict[Place, Tensor] = {}
     visits = [_keeper(piece, kept) for piece in pieces]
-    with quiet(hf), visited(hf, anatomy, visits):
+    with session(hf, anatomy), quiet(hf), visited(hf, anatomy, visits):
         ids = ids_of(texts, hf)
         if any(visit.place[0].name == "logits" for visit in visits):
             hf(input_ids=ids, use_cache=False)
@@ -87,12 +89,9 @@ def module_output(hf: PreTrainedModel, tokens: Tokens, path: str) -> Float[Tenso
     def keep(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         kept.append(output.clone())
 
-    handle = hf.get_submodule(path).register_forward_hook(keep)
-    try:
-        with quiet(hf):
-            hf.base_model(input_ids=ids_of([tokens], hf), use_cache=False)
-    finally:
-        handle.remove()
+    with session(hf, Anatomy.of(hf)) as own, quiet(hf):
+        own.hook([(hf.get_submodule(path), "output", keep)])
+        hf.base_model(input_ids=ids_of([tokens], hf), use_cache=False)
     [output] = kept
     return output
 
@@ -163,7 +162,12 @@ def trace(
     # Without a configuration it keeps all of them, in layers with a sliding window as well.
     cache = DynamicCache()
     keeping = {cache_name(hf.base_model): cache, "use_cache": True} if anatomy.dims.causal else {}
-    with quiet(hf), visited(hf, anatomy, visits), _calls(hf, anatomy) as calls:
+    with (
+        session(hf, anatomy) as opened,
+        quiet(hf),
+        visited(hf, anatomy, visits),
+        _calls(opened) as calls,
+    ):
         hf.base_model(input_ids=ids_of([*texts, *riders], hf), **keeping)
         final = anatomy.final(hf, ended[end])
     for call in calls.values():
@@ -181,20 +185,17 @@ def trace(
 
 
 @contextmanager
-def _calls(hf: PreTrainedModel, anatomy: Anatomy) -> Iterator[dict[int, Call]]:
+def _calls(own: Session) -> Iterator[dict[int, Call]]:
     """Within this block, with what each block is called is written down."""
     made: dict[int, Call] = {}
 
     def write_down(layer: int, block: nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
         made[layer] = Call.of(block, args, kwargs)
 
-    handles = []
-    try:
-        for layer in range(anatomy.dims.n_layers):
-            block = anatomy.block(hf, layer)
-            hook = partial(write_down, layer)
-            handles.append(block.register_forward_pre_hook(hook, with_kwargs=True))
+    hooks: list[tuple[nn.Module, Side, Act]] = [
+        (own.anatomy.block(own.hf, layer), "input", partial(write_down, layer))
+        for layer in range(own.anatomy.dims.n_layers)
+    ]
+    with own.block():
+        own.hook(hooks)
         yield made
-    finally:
-        for handle in handles:
-            handle.remove()

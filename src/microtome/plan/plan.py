@@ -24,7 +24,7 @@ from microtome.plan.choice import Choice, choose
 from microtome.plan.cost import Cost, cost_of
 from microtome.plan.memory import Budget
 from microtome.plan.question import Question
-from microtome.plan.units import Unit, cut, numbers_of
+from microtome.plan.units import Unit, cut, numbers_of, refined
 from microtome.prompts.alignment import ABSENT, SAME
 
 
@@ -49,6 +49,11 @@ class Plan:
     def shape(self) -> tuple[int, ...]:
         """The size of the map along each axis."""
         return tuple(len(axis.values) for axis in self.axes)
+
+    @property
+    def again(self) -> tuple[Unit, ...]:
+        """The units in which some of the cells are computed again, more exactly."""
+        return refined(self.units)
 
     def of_prompt(self, prompt: int) -> list[Cell]:
         """The cells of one prompt."""

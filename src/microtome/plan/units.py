@@ -30,6 +30,9 @@ PASSES = 40
 OVERHEAD = 2e8
 """Operations that could be done in the time that a cell takes besides its own."""
 
+MOST = 2**62
+"""More cells than any prompt has."""
+
 TOKENS = 512
 """Tokens of the prompts of a unit, about: more are not traced any faster together."""
 
@@ -50,16 +53,26 @@ class Unit:
     last: int
 
 
-def cut(
-    cells: Cells, lengths: Sequence[int], dims: Dimensions, walks: bool, first: int = 0
-) -> tuple[Unit, ...]:
-    """The units of a plan: its cells in order, prompts of one length together; numbered on."""
+def cut(cells: Cells, lengths: Sequence[int], dims: Dimensions, walks: bool) -> tuple[Unit, ...]:
+    """The units of a plan: its cells in order, prompts of one length together."""
     work = _work(cells, lengths, dims, walks)
     most = max(WORK, PASSES * flops_of_pass(dims, max(lengths)))
     found: list[Unit] = []
     for prompts, begin, end in _pieces(cells, lengths, work, most):
-        found.append(Unit(first + len(found), prompts, begin, end))
+        found.append(Unit(len(found), prompts, begin, end))
     return tuple(found)
+
+
+def refined(units: Sequence[Unit]) -> tuple[Unit, ...]:
+    """The units of a few cells of the same plan, numbered on: its prompts, as they are together.
+
+    How many there are is known before it is known which cells they have.
+    """
+    together = dict.fromkeys(unit.prompts for unit in units)
+    numbers = range(len(units), len(units) + len(together))
+    return tuple(
+        Unit(number, prompts, 0, MOST) for number, prompts in zip(numbers, together, strict=True)
+    )
 
 
 def numbers_of(cells: Cells, unit: Unit) -> Column:

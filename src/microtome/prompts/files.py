@@ -131,8 +131,8 @@ def _csv_lines(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
 def _bad_quotes(text: str, at: int, where: str) -> str:
     if text[at] != '"':
         return (
-            f"{where}: not CSV: a quote inside a field, {text[at : at + 40].splitlines()[0]!r}. Put "
-            "the whole field in quotes, and write a quote in it twice."
+            f"{where}: not CSV: a quote inside a field, {text[at : at + 40].splitlines()[0]!r}. "
+            "Put the whole field in quotes, and write a quote in it twice."
         )
     if _OPEN.match(text, at):
         return f"{where}: not CSV: the file ends inside the quotes that are opened there."

@@ -96,6 +96,7 @@ class Tokens:
         Raises:
             PromptError: as `role`.
 
+        >>> from dataclasses import replace
         >>> tokens = Tokens.of_texts("Pine", "apple", " pizza")
         >>> replace(tokens, places={"subject": "Pineapple"}).extent("subject")
         range(0, 2)

@@ -13,26 +13,40 @@ from microtome.report.document import (
     TokenRow,
     verdict_counts,
 )
-from microtome.report.folder import write_folder
+from microtome.report.folder import (
+    Beginning,
+    Folder,
+    check_folder,
+    check_index,
+    kept_in,
+    write_folder,
+    write_index,
+)
 from microtome.report.html import render, render_index, texts_of
 from microtome.report.of_sweep import document_of_sweep, summary_of_sweep
 
 __all__ = [
     "VERDICTS",
+    "Beginning",
     "Card",
     "Document",
     "Finding",
+    "Folder",
     "Index",
     "Picture",
     "Section",
     "Snippet",
     "Table",
     "TokenRow",
+    "check_folder",
+    "check_index",
     "document_of_sweep",
+    "kept_in",
     "render",
     "render_index",
     "summary_of_sweep",
     "texts_of",
     "verdict_counts",
     "write_folder",
+    "write_index",
 ]

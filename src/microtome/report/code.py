@@ -99,7 +99,7 @@ def again_in_shell(effects: Effects) -> str | None:
     """A command that repeats the sweep; None where the command line cannot say it."""
     record = effects.provenance
     spec = record["spec"]
-    if _in_memory(record):
+    if not _is_sayable(record):
         return None
     prompts = spec["prompts"]
     before, given = "", ""
@@ -131,14 +131,14 @@ def again_in_shell(effects: Effects) -> str | None:
 
 
 def again_in_yaml(effects: Effects) -> str | None:
-    """A file for ``microtome sweep --config``; None where the model has no name.
+    """A file for ``microtome sweep --config``; None where it cannot say how to load the model.
 
     Raises:
         EditError: an edit has no text that parses back.
     """
     record = effects.provenance
     spec = record["spec"]
-    if _in_memory(record):
+    if not _is_sayable(record):
         return None
     fields = {
         "model": _loaded(record),
@@ -188,22 +188,47 @@ def _flag(flag: str, value: str) -> str:
     return f"{flag}{joint}{shlex.quote(value)}"
 
 
+SAYABLE = ("dtype", "device", "revision", "attn_implementation")
+"""Options of `load` that the command line and a file have words for."""
+
+
 def _opening(record: Mapping[str, Any]) -> list[str]:
+    model = record["model"]
+    lines = ["import microtome as mt", ""]
     if _in_memory(record):
-        load = "mt.load(hf, tokenizer=tokenizer)  # hf: the model that was in memory"
+        kind = f"{model['architecture']}, {model['dtype']}"
+        kind += f", on {model['device']}" if "device" in model else ""
+        lines += [
+            f"# hf: the model that was given in memory ({kind}), which has no files of its own;",
+            "# tokenizer: its tokenizer.",
+            "model = mt.load(hf, tokenizer=tokenizer)",
+        ]
     else:
         given = _loaded(record)
         if "attention" in given:
             given["attn_implementation"] = given.pop("attention")
-        named = (f"{name}={_quoted(value)}" for name, value in given.items())
-        load = f"mt.load({', '.join(named).removeprefix('name=')})"
-    return ["import microtome as mt", "", f"model = {load}"]
+        named = [f"{name}={_quoted(value)}" for name, value in given.items()]
+        more = _more(record)
+        named += [f"{name}={value}" for name, value in more.items()]
+        if "tokenizer" in more:
+            lines.append("# tokenizer: the one that was given in the place of the model's own.")
+        lines.append(f"model = mt.load({', '.join(named).removeprefix('name=')})")
+    if "loaded" in model:  # An older record's hash is the one at the time of its first sweep.
+        lines.append(f"assert model.weight_hash == {_quoted(model['weight_hash'])}")
+    return lines
 
 
 def _loaded(record: Mapping[str, Any]) -> dict[str, str]:
-    """The model's name and how it was loaded."""
+    """The model's name and how it was loaded, as the command line and a file say it."""
     model = record["model"]
-    found = {"name": model["name"], "dtype": model["dtype"]}
+    asked = model.get("asked", {})
+    found = {"name": model["name"]}
+    if len(model.get("dtypes", [])) < 2 and not model.get("quantization"):
+        found["dtype"] = model["dtype"]
+    elif "dtype" in asked:
+        found["dtype"] = asked["dtype"]
+    if "device" in model and not model.get("device_map"):
+        found["device"] = model["device"]
     if model.get("revision"):
         found["revision"] = model["revision"]
     if model.get("attention") not in (None, "None", "sdpa"):
@@ -211,9 +236,27 @@ def _loaded(record: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def _more(record: Mapping[str, Any]) -> dict[str, str]:
+    """What else `load` was told, which moves numbers or places, as Python."""
+    asked = record["model"].get("asked", {})
+    more = {name: value for name, value in asked.items() if name not in SAYABLE}
+    return {name: name if name == "tokenizer" else repr(value) for name, value in more.items()}
+
+
 def _in_memory(record: Mapping[str, Any]) -> bool:
-    """Whether the model was given as a module without a name, for which its class stands."""
-    return bool(record["model"]["name"] == record["model"]["architecture"])
+    """Whether the model was given as a module: what it is called is not where it lies.
+
+    Of an older record, whether its class stands for a name that it has not.
+    """
+    model = record["model"]
+    if "loaded" in model:
+        return bool(model["loaded"] != "from files")
+    return bool(model["name"] == model["architecture"])
+
+
+def _is_sayable(record: Mapping[str, Any]) -> bool:
+    """Whether the command line and a file can say how the model was loaded."""
+    return not _in_memory(record) and not _more(record)
 
 
 def _prompts(prompts: Sequence[Mapping[str, Any]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from microtome.errors import EffectsError, listing
+from microtome.report.names import LONGEST, is_legal
 
 VERDICTS = ("holds", "does not hold", "not comparable on this model", "not judged")
 ROLES = ("recipient", "donor")
@@ -32,9 +32,10 @@ class Picture:
     caption: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
+        if not is_legal(self.name):
             raise EffectsError(
-                f"{self.name!r} cannot name a picture's files: use a-z, 0-9, - and _."
+                f"{self.name!r} cannot name a picture's files: use a-z, 0-9, - and _, at most "
+                f"{LONGEST} of them, and no name of a device, such as con."
             )
 
 

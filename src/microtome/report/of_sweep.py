@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import about
 from microtome.report import code
 from microtome.report.document import Document, Picture, Section, Snippet, Table, TokenRow
+from microtome.report.names import distinct, slug
 from microtome.results.effects import Effects
 from microtome.verbs.run import Run
 
@@ -40,10 +41,12 @@ def document_of_sweep(effects: Effects, run: Run) -> Document:
         title=f"{edits} on {effects.provenance['model']['name']}",
         question=f"What does {edits} do to {listing(spec['metrics'])}, cell by cell?",
         method="\n\n".join(_method(effects)),
-        sections=(
-            _clean_section(effects, run),
-            *(_map_section(effects, metric) for metric in with_delta(effects)),
-            *_token_sections(effects),
+        sections=_named_apart(
+            (
+                _clean_section(effects, run),
+                *(_map_section(effects, metric) for metric in with_delta(effects)),
+                *_token_sections(effects),
+            )
         ),
         snippets=tuple(_snippets(effects)),
         provenance=effects.provenance,
@@ -203,10 +206,19 @@ def _pictures(effects: Effects, metric: str) -> Iterator[Picture]:
         at = {name: strongest[name] for name in whole.dims if name not in dims}
         through = {name: value for name, value in at.items() if name in long}
         yield Picture(
-            re.sub(r"[^a-z0-9]+", "-", f"{metric} {' '.join(dims)}".lower()).strip("-"),
+            slug(f"{metric} {' '.join(dims)}"),
             effect_map(effects, metric, **at),
             _caption(metric, dims, through, whole.n_prompts),
         )
+
+
+def _named_apart(sections: tuple[Section, ...]) -> tuple[Section, ...]:
+    """The same with no two pictures of one name: ``loss@2`` and ``loss@-2`` are slugs alike."""
+    names = iter(distinct(picture.name for one in sections for picture in one.pictures))
+    return tuple(
+        replace(one, pictures=tuple(replace(each, name=next(names)) for each in one.pictures))
+        for one in sections
+    )
 
 
 def _views(dims: tuple[str, ...], over: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -15,9 +15,7 @@ from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import effect_map
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
-
-FORMAT = 1
-"""Version of the saved form; a file with a larger one was written by a newer microtome."""
+from microtome.results import stores
 
 RECEIPTS = ("values_changed", "change_norm", "refined")
 CLEAN = "clean_"
@@ -152,17 +150,14 @@ class Effects:
     def save(self, path: str | Path) -> Path:
         """Write to a zarr directory (the usual name ends in ``.zarr``), in the place of any there.
 
+        An older result stays until the new one is complete, whatever happens meanwhile.
+
         Raises:
-            EffectsError: something that is not a saved result is in the way.
+            EffectsError: something that is not a saved result is in the way, somebody else is
+                writing there, or the system refuses.
         """
         path = Path(path)
-        if path.exists() and not {"format", "provenance"} <= _attributes_of(path).keys():
-            raise EffectsError(f"{path} exists and is not a saved result; it is left alone.")
-        # zarr lists variables by name; their order is the user's and is kept beside them.
-        names = list(map(str, self.data.data_vars))
-        data = self.data.rename({name: _file_name(name) for name in names})
-        form = {"format": FORMAT, "variables": names}
-        data.assign_attrs(form).to_zarr(path, mode="w", zarr_format=2)
+        stores.write(path, self.data)
         return path
 
     def __repr__(self) -> str:
@@ -179,40 +174,12 @@ class Effects:
 
 
 def open_effects(path: str | Path) -> Effects:
-    """A result that `Effects.save` wrote.
+    """A result that `Effects.save` or a sweep wrote, every byte of it proved by its checksum.
 
     Raises:
-        EffectsError: there is none, or a newer microtome wrote it.
+        EffectsError: there is none, it is damaged, or a newer microtome wrote it.
     """
-    path = Path(path)
-    try:
-        data = xr.open_zarr(path, zarr_format=2).load()
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise EffectsError(f"{path} is no saved result ({error}).") from None
-    written = data.attrs.pop("format", None)
-    if not isinstance(written, int) or "provenance" not in data.attrs:
-        raise EffectsError(f"{path} is a zarr store, but not one that microtome wrote.")
-    if written > FORMAT:
-        raise EffectsError(
-            f"{path} has format {written}, and this microtome reads up to {FORMAT}: "
-            "a newer microtome wrote it; upgrade to open it."
-        )
-    names = data.attrs.pop("variables")
-    return Effects(data.rename({_file_name(name): name for name in names})[names])
-
-
-def _file_name(variable: str) -> str:
-    """A variable's name without the slash, which zarr takes for a folder's."""
-    return variable.replace("%", "%25").replace("/", "%2F")
-
-
-def _attributes_of(path: Path) -> dict[str, Any]:
-    """The attributes of a zarr store; none where it is something else."""
-    try:
-        found = json.loads((path / ".zattrs").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return Effects(stores.read(Path(path)))
 
 
 def _frame(data: xr.Dataset) -> pd.DataFrame:

@@ -1,37 +1,93 @@
-"""What is needed to repeat a result: model, versions, and the question itself."""
+"""What is needed to repeat a result: model, tokenizer, versions, modes, and the question itself."""
 
 from __future__ import annotations
 
 import datetime
 import importlib.metadata
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import torch
+
+from microtome.errors import SweepError
+from microtome.model.files import plain_options
+from microtome.model.identity import tokenizer_settings
 from microtome.model.loaded import Loaded
+from microtome.model.modes import modes
 
 PACKAGES = ("microtome", "torch", "transformers", "numpy")
 
 
 def of_model(model: Loaded) -> dict[str, Any]:
-    """The model: what it was loaded as, its weights' hash, type, attention and device."""
+    """The model: where it came from, hashes of the weights that ran, types, device, tokenizer.
+
+    ``name`` is what it was loaded as. Of a model that was given in memory it is what its
+    configuration says, which need not be true: `loaded` and `weight_hash` tell.
+    """
+    hf = model.hf
+    packed = getattr(hf.config, "quantization_config", None)
+    spread = getattr(hf, "hf_device_map", None) or {}
     return {
         "name": model.name,
+        "loaded": model.origin.loaded,
+        "asked": dict(model.origin.asked),
         "revision": model.revision,
         "weight_hash": model.weight_hash,
-        "architecture": type(model.hf).__name__,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "attention": str(getattr(model.hf.config, "_attn_implementation", None)),
+        "buffer_hash": model.buffer_hash,
+        "architecture": type(hf).__name__,
+        "dtype": _type(model.dtype),
+        "dtypes": [_type(kind) for kind in model.dtypes],
+        "attention": str(getattr(hf.config, "_attn_implementation", None)),
+        "quantization": None if packed is None else plain_options({"how": packed})["how"],
         "device": str(model.device),
+        "device_map": {name: str(place) for name, place in spread.items()},
+        "tokenizer": of_tokenizer(model),
+    }
+
+
+def of_tokenizer(model: Loaded) -> dict[str, Any]:
+    """The tokenizer: its class, its size, a hash of all that makes tokens, its special tokens."""
+    return {
+        "class": type(model.tokenizer).__name__,
+        "size": len(model.tokenizer),
+        "hash": model.tokenizer_hash,
+        "settings": tokenizer_settings(model.tokenizer),
     }
 
 
 def of_machine() -> dict[str, Any]:
-    """Versions of what computed, and when."""
+    """Versions of what computed, how torch was set, and when."""
     return {
         "versions": {"python": platform.python_version(), **_versions()},
+        "modes": modes(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+@contextmanager
+def held(model: Loaded) -> Iterator[None]:
+    """Within this block a model's weights stay as they are, or what was computed has no model.
+
+    Raises:
+        SweepError: at its end, they are others than at its beginning.
+    """
+    before = model.weight_hash, model.buffer_hash
+    yield
+    after = model.weight_hash, model.buffer_hash
+    if after != before:
+        raise SweepError(
+            f"The weights of {model.name!r} changed while it was running: sha256 "
+            f"{before[0][:12]}… at the beginning, {after[0][:12]}… at the end, so that some cells "
+            "are of one model and some of another. Nothing of it is kept. Train or change a copy: "
+            "load(copy.deepcopy(model.hf), tokenizer=model.tokenizer)."
+        )
+
+
+def _type(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 @cache

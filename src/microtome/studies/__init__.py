@@ -64,6 +64,7 @@ def run(
     *,
     config: str | Path | None = None,
     tell: Tell = silent,
+    overwrite: bool = False,
     **parameters: Any,
 ) -> Result:
     """Run a study.
@@ -74,6 +75,8 @@ def run(
         out: a folder for effects, figures, ``summary.json`` and ``report.html``.
         config: a YAML file with the same fields as ``parameters``, which go before it.
         tell: takes a line whenever a step begins.
+        overwrite: replace results of other questions that are in ``out``. Of the same questions
+            they are used, as far as they are done.
         **parameters: in the place of the published ones: ``prompt`` (a text, or a `Prompt` with
             all that belongs to it), ``target``, ``contrast``, ``donor``, ``roles``; ``prompts`` (a
             ``.jsonl`` or ``.csv`` file, or prompts); ``lang`` (``"en"`` or ``"vi"``); and the
@@ -90,7 +93,7 @@ def run(
     study = find(named(name, config))
     given = given_in(config, parameters)
     given.pop("study", None)
-    return perform(study, given, model, out, tell)
+    return perform(study, given, model, out, tell, overwrite)
 
 
 def named(name: str | None, config: str | Path | None) -> str:
@@ -104,7 +107,7 @@ def named(name: str | None, config: str | Path | None) -> str:
         raise StudyError(f"Name a study: {listing(STUDIES)}.")
     if name is not None and in_file not in (None, name):
         raise StudyError(f"{config} is for {in_file!r}, and {name!r} was asked for.")
-    return name or str(in_file)
+    return str(in_file) if name is None else name
 
 
 __all__ = ["STUDIES", "Predicted", "Result", "Study", "find", "named", "predict", "run", "run_all"]

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, OtherModelError
-from microtome.report import Card, Index, render_index
+from microtome.report import Card, Index, check_index, write_index
 from microtome.studies.perform import Result, Tell, cells_of, perform, silent
 from microtome.studies.study import Study
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
-
-INDEX = "index.html"
 
 
 def run_all(
@@ -22,6 +20,7 @@ def run_all(
     out: str | Path,
     lang: str = "en",
     tell: Tell = silent,
+    overwrite: bool = False,
 ) -> Mapping[str, Result | MicrotomeError]:
     """Run studies with their published parameters, each to its own folder, and write the index.
 
@@ -34,19 +33,24 @@ def run_all(
         out: the folder; a study's report is ``<out>/<name>/report.html``.
         lang: of the reports and the index.
         tell: takes a line whenever a step begins.
+        overwrite: replace results of other questions that are in the studies' folders.
 
     Returns:
         Name → the result, or why there is none.
+
+    Raises:
+        EffectsError: the folder, or one of a study's in it, cannot be written to; nothing ran.
     """
-    loaded = model if isinstance(model, Model) else load(model)
     chosen = list(studies)
+    check_index(out, [study.name for study in chosen])
+    loaded = model if isinstance(model, Model) else load(model)
     done: dict[str, Result | MicrotomeError] = {}
     cards = []
     for number, study in enumerate(chosen, 1):
         tell(f"[{number}/{len(chosen)}] {study.name}")
         folder = Path(out) / study.name
         try:
-            result = perform(study, {"lang": lang}, loaded, folder, tell)
+            result = perform(study, {"lang": lang}, loaded, folder, tell, overwrite)
         except MicrotomeError as error:
             done[study.name] = error
             skipped = isinstance(error, OtherModelError)
@@ -55,9 +59,7 @@ def run_all(
         else:
             done[study.name] = result
             cards.append(_card(study, result, folder))
-    Path(out).mkdir(parents=True, exist_ok=True)  # which no study has done if none could run
-    page = render_index(Index(loaded.name, tuple(cards), lang))
-    (Path(out) / INDEX).write_text(page, encoding="utf-8")
+        write_index(out, Index(loaded.name, tuple(cards), lang))  # what is done, should it stop
     return done
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.edits import Edit
+from microtome.passes.session import session
 from microtome.prompts.prompt import Prompt
 from microtome.verbs.model import Model
 
@@ -24,7 +25,7 @@ def after_norm(
     """The last hidden states of one run, behind the final norm, in float64."""
     last = f"L{model.anatomy.dims.n_layers - 1}.resid_post"
     kept = model.run(prompt, edits=edits, keep=[last])[last].isel(prompt=0).values
-    with torch.no_grad():
+    with torch.no_grad(), session(model.hf, model.anatomy):
         last_state = torch.from_numpy(kept).to(model.device, model.dtype)
         normed: Tensor = model.anatomy.final(model.hf, last_state)
     return normed.double().cpu()

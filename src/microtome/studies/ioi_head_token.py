@@ -17,6 +17,7 @@ import xarray as xr
 
 from microtome import figures, stats
 from microtome.errors import PromptError
+from microtome.passes.session import session
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.report import Section
@@ -134,7 +135,7 @@ def head_shares(model: Model, prompt: Prompt) -> xr.DataArray:
     for layer in range(anatomy.dims.n_layers):
         own = torch.from_numpy(z.isel(layer=layer).values).to(model.device, model.dtype)
         alone = torch.diag_embed(own.T).permute(1, 2, 0).flatten(1)  # head, head × d_head
-        with torch.no_grad():
+        with torch.no_grad(), session(hf, anatomy):
             project = anatomy.out_proj(hf, layer)
             share = project(alone) - project(torch.zeros_like(alone))
         norms[layer] = share.double().norm(dim=-1).cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -10,11 +11,12 @@ from typing import Any
 
 import xarray as xr
 
+from microtome.engines.observer import as_observer
 from microtome.errors import OtherModelError, StudyError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
 from microtome.prompts.tokens import MASKS
-from microtome.report import Document, Finding, TokenRow, write_folder
+from microtome.report import Beginning, Document, Finding, Folder, TokenRow, check_folder
 from microtome.results import provenance
 from microtome.results.effects import Effects
 from microtome.studies import again, findings
@@ -69,35 +71,40 @@ def perform(
     model: str | Path | Model | None = None,
     out: str | Path | None = None,
     tell: Tell = silent,
+    overwrite: bool = False,
 ) -> Result:
     """Run a study; see `microtome.studies.run`."""
     asked = study.parameters.of(study.name, _given(given, model))
+    if out is not None:
+        check_folder(out)
     loaded = model if isinstance(model, Model) else load(asked.model)
     check_kind(study, loaded)
     published = CHECKPOINTS[study.published.model]
     parameters, adapted = asked.fit(study.name, loaded.name, loaded.anatomy.dims, published)
+    folder = None if out is None else Folder(out, study.sweeps(parameters))
     texts = study.texts(parameters.lang)
     began = time.perf_counter()
-    data = collect(study, loaded, parameters, tell)
-    measured = findings.measure(study.claims, data)
-    comparable = study.comparable(loaded, parameters)
-    judged = findings.judge(study.claims, measured, comparable, texts)
-    document = _document(study, data, judged, measured, adapted, texts)
-    seconds = time.perf_counter() - began
-    summary = {
-        "study": study.name,
-        "model": provenance.of_model(loaded),
-        "parameters": parameters.plain(),
-        "prompts": [one.prompt.as_dict() for one in data.encoded],
-        "cells": cells_of(data),
-        "seconds": round(seconds, 3),
-        **study.numbers(data),
-        "claims": findings.numbers(measured),
-        **provenance.of_machine(),
-    }
-    if out is not None:
+    data = collect(study, loaded, parameters, tell, folder, overwrite)
+    with contextlib.nullcontext() if folder is None else folder.keeping("The report"):
+        measured = findings.measure(study.claims, data)
+        comparable = study.comparable(loaded, parameters)
+        judged = findings.judge(study.claims, measured, comparable, texts)
+        document = _document(study, data, judged, measured, adapted, texts)
+        seconds = time.perf_counter() - began
+        summary = {
+            "study": study.name,
+            "model": provenance.of_model(loaded),
+            "parameters": parameters.plain(),
+            "prompts": [one.prompt.as_dict() for one in data.encoded],
+            "cells": cells_of(data),
+            "seconds": round(seconds, 3),
+            **study.numbers(data),
+            "claims": findings.numbers(measured),
+            **provenance.of_machine(),
+        }
+    if folder is not None:
         tell(f"{study.name}: figures and report")
-        write_folder(Path(out), data.effects, document, summary)
+        folder.finish(document, summary)
     return Result(study, data, judged, document, summary, seconds)
 
 
@@ -156,8 +163,15 @@ def _given(given: Mapping[str, Any], model: str | Path | Model | None) -> dict[s
     return {**given, "model": model.name if isinstance(model, Model) else str(model)}
 
 
-def collect(study: Study[Any], model: Model, parameters: Parameters, tell: Tell) -> Data[Any]:
-    """Run a study's sweeps and look at what no sweep measures.
+def collect(
+    study: Study[Any],
+    model: Model,
+    parameters: Parameters,
+    tell: Tell,
+    folder: Folder | None = None,
+    overwrite: bool = False,
+) -> Data[Any]:
+    """Run a study's sweeps, in a folder where there is one, and look at what no sweep measures.
 
     Raises:
         StudyError, PromptError, MetricError: a prompt does not fit the model or the study.
@@ -169,7 +183,18 @@ def collect(study: Study[Any], model: Model, parameters: Parameters, tell: Tell)
     effects = {}
     for name, asked in study.sweeps(parameters).items():
         tell(f"{study.name}: sweep {name}")
-        effects[name] = sweep(model, prompts, asked.edits, metrics=asked.metrics, over=asked.over)
+        effects[name] = sweep(
+            model,
+            prompts,
+            asked.edits,
+            metrics=asked.metrics,
+            over=asked.over,
+            out=None if folder is None else folder.path_of(name),
+            progress=True if folder is None else Beginning(as_observer(True), folder),
+            overwrite=overwrite,
+        )
+        if folder is not None:
+            folder.kept(name)
     seen = []
     for number, prompt in enumerate(prompts):
         tell(f"{study.name}: prompt {number + 1} of {len(prompts)}, what no sweep measures")
@@ -208,7 +233,7 @@ def _document(
     adapted: tuple[Adapted, ...],
     texts: Texts,
 ) -> Document:
-    n = len(data.encoded)
+    n, model = len(data.encoded), provenance.of_model(data.model)
     method = [texts("method"), *(_adapted(one, texts) for one in adapted)]
     if data.several:
         method.append(texts("averaged", n=n))
@@ -221,11 +246,11 @@ def _document(
         method="\n\n".join(method),
         sections=sections,
         findings=judged,
-        snippets=again.snippets(study.name, data.parameters, texts),
+        snippets=again.snippets(study.name, data.parameters, texts, model),
         provenance={
             "study": study.name,
             "parameters": data.parameters.plain(),
-            "model": provenance.of_model(data.model),
+            "model": model,
             "engines": {name: one.provenance["engine"] for name, one in data.effects.items()},
             "cells": cells_of(data),
             **provenance.of_machine(),

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import xarray as xr
 
 from microtome.edits import Edit
+from microtome.model.published import is_published
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.report import Section
@@ -204,14 +204,10 @@ class Study(Generic[P]):
     def comparable(self, model: Model, parameters: P) -> bool:
         """Whether this is a published checkpoint with the published parameters.
 
-        Claims can be judged there. A local directory has the hub id's name at most by
-        coincidence, so it does not count.
+        Claims can be judged there. A local directory has the hub id's name at most by coincidence,
+        and a model in memory may have been changed: see `is_published`.
         """
         names = (self.published.model, *self.also_on)
         owner = "google-bert" if self.masked else "openai-community"
         published = {full for name in names for full in (name, f"{owner}/{name}")}
-        return (
-            model.name in published
-            and not Path(model.name).is_dir()
-            and not parameters.differences()
-        )
+        return model.name in published and not parameters.differences() and is_published(model)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.errors import LoadError, listing
 from microtome.model.anatomy import Anatomy
 from microtome.model.files import NANO, check_tokenizer, commit, read
-from microtome.model.loaded import Loaded
+from microtome.model.loaded import Loaded, Origin
+from microtome.model.modes import refuse_autocast
+from microtome.model.placement import device_of
+from microtome.model.wrappers import Pipe, module_of, refuse_file, tokenizer_of
 from microtome.passes.probe import probe
 from microtome.verbs.model import Model
 
+Loadable = str | os.PathLike[str] | nn.Module | Pipe | Model
+"""What can be loaded."""
+
 
 def load(
-    name_or_path_or_model: str | Path | PreTrainedModel = NANO,
+    name_or_path_or_model: Loadable = NANO,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     device: str | torch.device | None = None,
@@ -30,7 +39,9 @@ def load(
     Args:
         name_or_path_or_model: ``"nano"``, the embedded model; a local directory; a hub id such as
             ``"gpt2-large"``, through the ordinary Hugging Face cache; or a model in memory, which
-            is used as it is, and needs its tokenizer.
+            is used as it is, and needs its tokenizer. Wrappers are taken off where the model
+            inside is what runs: peft's (LoRA and its like), `torch.compile`'s, `DataParallel`, a
+            pipeline. Of what `load` gave before, the same, or the same with another tokenizer.
         tokenizer: in the place of the one that lies with the weights.
         device: where to put the weights; a GPU if there is one, unless told otherwise.
         dtype: ``"float32"``, ``"float64"``, ``"bfloat16"``…; the checkpoint's own by default.
@@ -47,22 +58,35 @@ def load(
     >>> load("nano").anatomy.family.model_type
     'gpt2'
     """
-    if isinstance(name_or_path_or_model, PreTrainedModel):
-        changes = {"device": device, "dtype": dtype, "revision": revision, **hf}
-        return _adopt(name_or_path_or_model, tokenizer, changes)
-    name = str(name_or_path_or_model)
+    given = name_or_path_or_model
+    changes = {"device": device, "dtype": dtype, "revision": revision, **hf}
+    if isinstance(given, Model):
+        return _again(given, tokenizer, changes)
+    if not isinstance(given, str | os.PathLike):
+        own = tokenizer_of(given) if tokenizer is None else tokenizer
+        return _adopt(module_of(given), own, changes)
+    name = os.fspath(given)
+    refuse_file(name)
     found = read(name, tokenizer=tokenizer, device=device, dtype=dtype, revision=revision, **hf)
     return _proved(found)
 
 
-def _adopt(
-    module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, changes: dict[str, Any]
+def _again(
+    model: Model, tokenizer: PreTrainedTokenizerBase | None, changes: Mapping[str, Any]
 ) -> Model:
-    given = [name for name, value in changes.items() if value is not None]
-    if given:
-        raise LoadError(
-            f"A model in memory is used as it is: {listing(given)} cannot be changed here."
-        )
+    """A model that is loaded already, with another tokenizer if one is given."""
+    _refuse(changes)
+    if tokenizer is None or tokenizer is model.tokenizer:
+        return model
+    check_tokenizer(model.name, tokenizer, model.anatomy.dims.d_vocab)
+    asked = {**model.origin.asked, "tokenizer": type(tokenizer).__name__}
+    return replace(model, tokenizer=tokenizer, origin=replace(model.origin, asked=asked))
+
+
+def _adopt(
+    module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, changes: Mapping[str, Any]
+) -> Model:
+    _refuse(changes)
     if tokenizer is None:
         raise LoadError("A model in memory needs its tokenizer: load(model, tokenizer=…).")
     if any(part.training for part in module.modules()):
@@ -73,10 +97,26 @@ def _adopt(
     name = module.config.name_or_path or type(module).__name__
     anatomy = Anatomy.of(module)
     check_tokenizer(name, tokenizer, anatomy.dims.d_vocab)
-    return _proved(Loaded(module, tokenizer, anatomy, name, commit(module)))
+    return _proved(Loaded(module, tokenizer, anatomy, name, commit(module), Origin()))
+
+
+def _refuse(changes: Mapping[str, Any]) -> None:
+    """Raise for options, where the model is there already."""
+    given = [name for name, value in changes.items() if value is not None]
+    if given:
+        raise LoadError(
+            f"A model in memory is used as it is: {listing(given)} cannot be changed here."
+        )
 
 
 def _proved(loaded: Loaded) -> Model:
-    """A model that computes what its family's row says."""
+    """A model that computes what its family's row says.
+
+    Raises:
+        MicrotomeError: torch is set to compute in other types than the model's.
+    """
+    refuse_autocast(device_of(loaded.hf))
     probe(loaded.hf, loaded.anatomy)
-    return Model(loaded.hf, loaded.tokenizer, loaded.anatomy, loaded.name, loaded.revision)
+    model = Model(**{part.name: getattr(loaded, part.name) for part in fields(loaded)})
+    model.first_sign  # noqa: B018  (looked up now: later it would not be the first)
+    return model

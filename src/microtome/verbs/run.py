@@ -24,6 +24,7 @@ from microtome.language.selectors import Index
 from microtome.language.sites import POSITIONS, Dimensions
 from microtome.model.anatomy import Anatomy
 from microtome.passes.hooks import Visit, forward
+from microtome.passes.session import session
 from microtome.passes.trace import ids_of, reader
 from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.resolve import regions
@@ -137,16 +138,17 @@ def run(
     )
     logits, receipts = [], []
     kept: list[dict[str, list[Tensor]]] = []
-    for number, one in enumerate(encoded):
-        kept.append({str(address): [] for address in addresses})
-        readers = [
-            visit
-            for address in addresses
-            for visit in _readers(address, anatomy, one, kept[-1][str(address)])
-        ]
-        edited, proof = intervene(hf, anatomy, one, edits, sources, readers, prompt=number)
-        logits.append(edited)
-        receipts += proof
+    with session(hf, anatomy):
+        for number, one in enumerate(encoded):
+            kept.append({str(address): [] for address in addresses})
+            readers = [
+                visit
+                for address in addresses
+                for visit in _readers(address, anatomy, one, kept[-1][str(address)])
+            ]
+            edited, proof = intervene(hf, anatomy, one, edits, sources, readers, prompt=number)
+            logits.append(edited)
+            receipts += proof
     labelled = {
         str(address): _labelled(address, anatomy.dims, encoded, [k[str(address)] for k in kept])
         for address in addresses

@@ -1,49 +1,31 @@
-"""The sweep, step by step: ask, plan, run unit by unit, assemble, label."""
+"""The sweep, step by step: ask, plan, open a sink, run unit by unit, assemble, label."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
-from microtome.amounts import bytes_of, whole_of
 from microtome.edits import Edit, as_edits
-from microtome.edits.sources import Sources
-from microtome.engines import screen as screening
-from microtome.engines.assembled import Assembled, assemble
-from microtome.engines.executor import Executor
-from microtome.engines.reference import Reference
-from microtome.engines.screen import Screening
-from microtome.engines.verification import Verified
-from microtome.engines.walk.walk import Walk
-from microtome.model.host import memory_left
+from microtome.engines.observer import Observer, observed
+from microtome.engines.sink import Sink
+from microtome.errors import EffectsError, listing
 from microtome.model.loaded import Loaded
-from microtome.plan.memory import DEFAULT_MEMORY, READING, TILES, Budget
 from microtome.plan.plan import Plan, make_plan
-from microtome.plan.question import Question, ask, plain
+from microtome.plan.question import Question, ask, coordinate
 from microtome.prompts.prompt import Prompt
 from microtome.readings.registry import readings
 from microtome.results import provenance
-from microtome.results.effects import Effects
+from microtome.results.effects import Effects, open_effects
+from microtome.results.form import storable
 from microtome.results.labelled import label
-from microtome.results.sinks import MemorySink
+from microtome.results.sinks import MemorySink, StoreSink
+from microtome.verbs.answer import Answer, cells_of, units_of
 from microtome.verbs.model import Model
+from microtome.verbs.options import Options, Screen
+from microtome.verbs.record import identity, record, unnamed
 
 
 def sweep(
@@ -56,12 +38,13 @@ def sweep(
     engine: str = "auto",
     verify: int = 4,
     memory: int | str | None = None,
-    screen: str | None = None,
+    screen: str | Screen | None = None,
     refine: int = 64,
     seed: int = 0,
     out: str | Path | None = None,
-    progress: bool = True,
+    progress: bool | Observer = True,
     reference: Iterable[Prompt | str] = (),
+    overwrite: bool = False,
 ) -> Effects:
     """Measure every cell that an edit's stars span.
 
@@ -78,22 +61,28 @@ def sweep(
         verify: how many of the walk's cells to recompute on the reference path.
         memory: bytes for the walk's batches besides the model, or a text such as ``"2GiB"``, which
             it is unless given.
-        screen: ``"bfloat16"``: compute the whole map in this type first, on a copy of the model,
-            then the strongest cells again in the model's own.
+        screen: ``"bfloat16"`` or a `Screen`: compute the whole map in this type first, on a copy of
+            the model, then the strongest cells again in the model's own.
         refine: how many cells to compute again: those with the largest effects on the first
             metric.
         seed: of the choice of the cells to verify. Edits carry their own seeds.
-        out: a zarr directory to save the result in.
-        progress: show a bar on standard error, where that is a terminal.
+        out: a zarr directory for the result, refused before anything runs where it cannot be one.
+            What is done lies beside it, unit by unit, so that the same call goes on from there
+            after whatever stopped it; where the result is there already, it is opened.
+        progress: show a bar on standard error, where that is a terminal; or an `Observer`, who is
+            told of everything and may cancel.
         reference: the prompts that `mean(over="prompts")` averages over; by default the prompts
             themselves.
+        overwrite: replace what ``out`` holds of another question, once this one is answered.
 
     Returns:
         The effects, with dimensions ``prompt``, then the stars, then the parameters in ``over``.
 
     Raises:
         SweepError, AddressError, EditError, PromptError, MetricError: found before anything runs.
+        EffectsError: ``out`` holds something else, is in use, or cannot be written to.
         VerificationError: a recomputed cell differs by more than rounding.
+        Cancelled: the observer wanted no more.
 
     >>> import microtome as mt
     >>> prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
@@ -101,46 +90,29 @@ def sweep(
     >>> effects.dims
     ('prompt', 'layer', 'head')
     """
-    verify = whole_of(verify, least=0, what="verify")
-    memory = None if memory is None else bytes_of(memory, what="memory")
-    question = asking(model, prompts, edit, metrics=metrics, over=over, reference=reference)
-    plan = make_plan(question, engine, budget_of(model, memory))
-    rough = None if screen is None else screening.coarse(model, screen, question.asked[0], refine)
-    sink = MemorySink()
-    again = 0 if rough is None else min(refine, len(plan.cells))
-    with ticker(len(plan.cells) + again, progress) as tick:
+    options = Options.of(engine, verify, memory, screen, refine, seed)
+    others = list(reference)
+    question = asking(model, prompts, edit, metrics=metrics, over=over, reference=others)
+    plan = make_plan(question, options.engine, options.budget(model))
+    sink = _sink(out, model, plan, options, bool(others), overwrite)
+    try:
+        if out is not None and isinstance(sink, StoreSink) and sink.finished:
+            return open_effects(out)
         began = time.perf_counter()
-        runs = Runs(memory, verify, seed, tick)
-        exact = plan
-        if rough is not None:
-            runs.run(rough, plan, sink, verified=False)
-            exact = screening.strongest(plan, assemble(plan, sink.blocks()), refine)
-        runs.run(model, exact, sink)
-        seconds = time.perf_counter() - began
-    measured, screened = _whole(plan, exact, sink, screen)
-    record = {
-        "model": provenance.of_model(model),
-        **provenance.of_machine(),
-        "seed": seed,
-        "verify": verify,
-        "memory": memory,
-        "engine": {"name": plan.choice.engine, "why": plan.choice.why, "notes": measured.notes},
-        "verification": together(plan, verify, measured),
-        "screen": None if screened is None else screened.as_dict(),
-        "predicted": {
-            "cells": len(plan.cells),
-            "absent": plan.absent,
-            "why_absent": plan.why_absent,
-            **asdict(plan.cost),
-        },
-        "actual": {"seconds": round(seconds, 3), **measured.work},
-        "spec": spec_of(question, bool(reference)),
-    }
-    data = label(plan, model.tokenizer, measured, screened)
-    effects = Effects(data.assign_attrs(provenance=json.dumps(record, ensure_ascii=False)))
-    if out is not None:
-        effects.save(out)
-    return effects
+        told = observed(progress, cells_of(plan, options), units_of(plan, options))
+        with told as observer, provenance.held(model):
+            for note in sink.notes:
+                observer.note(note)
+            measured, screened = Answer(model, plan, options, sink, observer).run()
+            seconds = time.perf_counter() - began
+            kept = record(model, plan, options, measured, screened, bool(others), seconds)
+            data = label(plan, model.tokenizer, measured, screened)
+            data = data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
+            observer.finishing()
+            sink.finish(data)
+    finally:
+        sink.close()
+    return Effects(data)
 
 
 def asking(
@@ -160,115 +132,24 @@ def asking(
     return ask(dims, encoded, as_edits(edit), readings(metrics), over, references)
 
 
-@dataclass(frozen=True)
-class Runs:
-    """How the units of a plan are run."""
-
-    memory: int | None
-    verify: int
-    seed: int
-    tick: Callable[[float], None]
-
-    def run(self, model: Loaded, plan: Plan, sink: MemorySink, verified: bool = True) -> None:
-        """Run those units of a plan that the sink does not have."""
-        executor = self._executor(model, plan, verified)
-        for unit in plan.units:
-            if unit.number not in sink.done:
-                sink.take(executor.run(unit))
-
-    def _executor(self, model: Loaded, plan: Plan, verified: bool) -> Executor:
-        sources = sources_of(model, plan)
-        if plan.choice.engine == "reference":
-            return Reference(model, plan, sources, self.tick)
-        walk = Walk(model, plan, sources, budget_of(model, self.memory), self.tick)
-        return Verified(walk, self.verify, self.seed) if verified else walk
-
-
-def sources_of(model: Loaded, plan: Plan) -> Sources:
-    """The donors' and reference prompts' activations that the cells of a plan need."""
-    question = plan.question
-    needs = (
-        (edit, one) for edits in question.variants for edit in edits for one in question.encoded
-    )
-    texts = [one.tokens for one in question.references]
-    return Sources(model.hf, model.anatomy, needs, texts)
-
-
-def _whole(
-    plan: Plan, exact: Plan, sink: MemorySink, screen: str | None
-) -> tuple[Assembled, Screening | None]:
-    """All blocks on the map; where it was screened, the exact ones on top of the rough ones."""
-    if screen is None:
-        return assemble(plan, sink.blocks()), None
-    first = exact.units[0].number
-    rough = assemble(plan, (block for block in sink.blocks() if block.unit < first))
-    fine = assemble(exact, (block for block in sink.blocks() if block.unit >= first))
-    return screening.merged(screen, plan, exact, rough, fine)
-
-
-def together(plan: Plan, verify: int, measured: Assembled) -> dict[str, Any]:
-    """The verification of all units."""
-    if plan.choice.engine == "reference":
-        why = "every cell was computed on the reference path itself"
-        return {"cells": 0, "largest_difference": None, "tolerance": None, "why": why}
-    each = [one for one in measured.verifications if one["cells"]]
-    if not each:
-        why = "verify=0: nothing was recomputed"
-        return {"cells": 0, "largest_difference": None, "tolerance": None, "why": why}
-    worst = max(each, key=lambda one: one["largest_difference"] / one["tolerance"])
-    return {**worst, "cells": sum(one["cells"] for one in each)}
-
-
-def spec_of(question: Question, referred: bool) -> dict[str, Any]:
-    """What was asked, in plain values."""
-    return {
-        "edits": [str(edit) for edit in question.edits],
-        "over": {axis.name: [plain(value) for value in axis.values] for axis in question.varied},
-        "metrics": [str(reading) for reading in question.asked],
-        "prompts": [one.prompt.as_dict() for one in question.encoded],
-        "reference": [one.prompt.as_dict() for one in question.references] if referred else [],
-    }
-
-
-def budget_of(model: Loaded, memory: int | None = None) -> Budget:
-    """What a sweep on this model may use."""
-    kind = model.device.type
-    kind = kind if kind in TILES else "cuda"
-    return Budget(
-        memory=DEFAULT_MEMORY if memory is None else memory,
-        tile=TILES[kind],
-        itemsize=model.dtype.itemsize,
-        reading=READING[kind],
-        host=memory_left(),
-        shared=kind == "cpu",
-    )
-
-
-# -------------------------------------------------------------------------------------- progress
-
-
-class _Rate(ProgressColumn):
-    """Cells per second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f} cells/s")
-
-
-@contextlib.contextmanager
-def ticker(cells: int, show: bool) -> Iterator[Callable[[float], None]]:
-    """A progress bar on standard error; yields what advances it."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("sweep"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
-    if not show or not console.is_terminal:
-        yield lambda cells: None
-        return
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("sweep", total=cells)
-        yield lambda cells: bar.advance(task, cells)
+def _sink(
+    out: str | Path | None,
+    model: Loaded,
+    plan: Plan,
+    options: Options,
+    referred: bool,
+    overwrite: bool,
+) -> Sink:
+    """Where blocks go: the disk, where a place is given, which is proved to take them."""
+    if out is None:
+        return MemorySink()
+    hidden = unnamed(plan.question)
+    if hidden:
+        raise EffectsError(
+            f"out= keeps units that the same call goes on from, and nobody can say whether "
+            f"{listing(hidden)} is the same function next time: put it in a module and name it, "
+            'apply("package.module:function"), or save the result afterwards, effects.save(…).'
+        )
+    storable({axis.name: [coordinate(value) for value in axis.values] for axis in plan.axes})
+    asked = identity(model, plan, options, referred)
+    return StoreSink(out, asked, units_of(plan, options), overwrite=overwrite)

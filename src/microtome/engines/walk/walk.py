@@ -45,6 +45,7 @@ from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
+from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.memory import Budget, Room
 from microtome.plan.plan import Plan
@@ -91,12 +92,13 @@ class Walk:
         """The same, with the whole logits of some cells kept."""
         into, question = Collector.of(self.plan, unit), self.plan.question
         places = [place for gauge in into.inside for place in gauge.places(question.dims)]
-        self.sources.hold_references()
-        for company in companies(self.plan, unit, self.budget):
-            own = [question.encoded[prompt] for prompt in company.prompts]
-            clean = self._trace(own, company.start, places)
-            watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
-            Stretch(self, company, clean, watch, into, witnesses).measure()
+        with session(self.model.hf, self.model.anatomy):
+            self.sources.hold_references()
+            for company in companies(self.plan, unit, self.budget):
+                own = [question.encoded[prompt] for prompt in company.prompts]
+                clean = self._trace(own, company.start, places)
+                watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
+                Stretch(self, company, clean, watch, into, witnesses).measure()
         return into
 
     def _trace(self, own: Sequence[Encoded], start: int, places: Sequence[Place]) -> Trace:
@@ -163,16 +165,19 @@ class Stretch:
                 self._as_memory_allows(batch, room)
 
     def _measure_clean(self, row: int, prompt: int) -> None:
+        """The metrics of a prompt without edits, and those of its cells that change nothing."""
         ending = self._ending(prompt, row)
         ending.clean()
+        clean = {gauge: self.watch.without_edits(gauge, row) for gauge in self.watch.fitted}
+        for gauge, values in clean.items():
+            self.into.store_clean_inside(gauge, prompt, values)
         own = self.into.numbers[self.plan.cells.prompt[self.into.numbers] == prompt]
         still = own[self.plan.cells.still[own]]
-        ending.still(still)
-        for gauge in self.watch.fitted:
-            values = self.watch.without_edits(gauge, row)
-            self.into.store_clean_inside(gauge, prompt, values)
-            self.into.store_inside(gauge, still, values.expand(len(still), *values.shape))
-        self.into.prove(still, *torch.zeros(2, len(still), device=self.trace.final.device))
+        if len(still):
+            ending.still(still)
+            for gauge, values in clean.items():
+                self.into.store_inside(gauge, still, values.expand(len(still), *values.shape))
+            self.into.prove(still, *torch.zeros(2, len(still), device=self.trace.final.device))
 
     def _ending(self, prompt: int, row: int) -> Ending:
         one, final = self.plan.question.encoded[prompt], self.trace.final[row]
@@ -222,13 +227,13 @@ class Stretch:
     def _front(self, batch: Batch, room: Room) -> _Front:
         """A batch that nothing was done to yet."""
         prompts, cells = batch.cells.shape
-        final = self.trace.final
+        stream, final = self.trace.inputs[0], self.trace.final  # of other types, it may be
         own = final.shape[1] - batch.position
         rows = [self.company.prompts.index(prompt) for prompt in batch.prompts]
         return _Front(
             batch=batch,
             rows=rows,
-            x=final.new_empty(prompts, cells, own, final.shape[2]),
+            x=stream.new_empty(prompts, cells, own, stream.shape[2]),
             proofs=torch.zeros(2, prompts, cells, dtype=torch.float64, device=final.device),
             seen=self.watch.unedited(rows, cells),
             looks=room.looks,

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from microtome.amounts import bytes_of, whole_of
 from microtome.edits import Edit, as_edits, edit
+from microtome.engines.observer import Observer, as_observer
 from microtome.engines.screen import dtype_of
 from microtome.errors import EditError, ExperimentError
 from microtome.frontends.experiment import sources
@@ -20,13 +21,14 @@ from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import plain
 from microtome.prompts.prompts import Prompts
 from microtome.readings.registry import readings
-from microtome.report import document_of_sweep, summary_of_sweep, write_folder
+from microtome.report import Beginning, Folder, document_of_sweep, summary_of_sweep
 from microtome.report.of_sweep import MOST_PROMPTS
 from microtome.results.effects import Effects
 from microtome.sheets import Sheet, dump
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
-from microtome.verbs.sweep import asking, budget_of, sweep
+from microtome.verbs.options import budget_of
+from microtome.verbs.sweep import asking, sweep
 
 Text = Annotated[str, PlainValidator(text_of)]
 
@@ -245,16 +247,26 @@ class Experiment(Root):
         )
         return make_plan(question, self.engine, budget_of(model, self.memory))
 
-    def run(self, model: Model | None = None, *, progress: bool = True) -> Effects:
+    def run(
+        self,
+        model: Model | None = None,
+        *,
+        progress: bool | Observer = True,
+        overwrite: bool = False,
+    ) -> Effects:
         """Run the sweep; where ``out`` is given, leave its folder.
 
         Args:
             model: one that is loaded already, in the place of the experiment's.
-            progress: show a bar on standard error, where that is a terminal.
+            progress: show a bar on standard error, where that is a terminal; or an `Observer`.
+            overwrite: replace a result of another question that is in ``out``.
 
         Raises:
             MicrotomeError: as `load` and `sweep` do.
+            EffectsError: ``out`` cannot be written to: found before anything runs.
+            ReportError: figures or report failed; the effects are in ``out``.
         """
+        folder = None if self.out is None else Folder(self.out)
         model = model or self.load()
         prompts = self.prompts_for(model)
         effects = sweep(
@@ -269,12 +281,17 @@ class Experiment(Root):
             screen=self.screen,
             refine=self.refine,
             seed=self.seed,
-            progress=progress,
+            out=None if folder is None else folder.path_of(),
+            progress=progress if folder is None else Beginning(as_observer(progress), folder),
             reference=self.reference_for(model),
+            overwrite=overwrite,
         )
-        if self.out is not None:
-            document = document_of_sweep(effects, model.run(prompts[:MOST_PROMPTS]))
-            write_folder(self.out, effects, document, summary_of_sweep(effects))
+        if folder is not None:
+            folder.kept()
+            folder.finish(
+                lambda: document_of_sweep(effects, model.run(prompts[:MOST_PROMPTS])),
+                summary_of_sweep(effects),
+            )
         return effects
 
 

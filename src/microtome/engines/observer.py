@@ -1,0 +1,206 @@
+"""Who is told how far a sweep is, and may stop it: a progress bar, a browser, a test."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from microtome.errors import Cancelled, SweepError
+
+EVERY = 60.0
+"""Seconds between two lines where there is no terminal to draw a bar on."""
+
+
+class Observer:
+    """Is told what is planned and done, and is asked whether to go on; does nothing by itself.
+
+    A sweep calls `planned` once, then `advanced` and `unit_done` as it goes, `finished` at the
+    end, however it ends. All come from the thread that sweeps.
+
+    >>> class Counting(Observer):
+    ...     cells = 0.0
+    ...     def advanced(self, cells: float) -> None:
+    ...         self.cells += cells
+    """
+
+    def planned(self, cells: int, units: int) -> None:
+        """So many cells are to be computed, in so many units; those that are there are not."""
+
+    def advanced(self, cells: float) -> None:
+        """So many cells more are done; fewer than 0 where a batch begins anew, in halves."""
+
+    def unit_done(self, number: int, of: int) -> None:
+        """A unit, from 0, is computed and kept."""
+
+    def note(self, text: str) -> None:
+        """Something that a reader should know of."""
+
+    def finishing(self) -> None:
+        """All is computed, and the result is about to be put in its place."""
+
+    def finished(self) -> None:
+        """Nothing more comes, whether all is done or not."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether to stop. Asked between batches; whole units are kept."""
+        return False
+
+
+class Relay(Observer):
+    """Tells another observer all that it is told; for those who want to do something besides."""
+
+    def __init__(self, to: Observer) -> None:
+        self._to = to
+
+    def planned(self, cells: int, units: int) -> None:
+        """As told."""
+        self._to.planned(cells, units)
+
+    def advanced(self, cells: float) -> None:
+        """As told."""
+        self._to.advanced(cells)
+
+    def unit_done(self, number: int, of: int) -> None:
+        """As told."""
+        self._to.unit_done(number, of)
+
+    def note(self, text: str) -> None:
+        """As told."""
+        self._to.note(text)
+
+    def finishing(self) -> None:
+        """As told."""
+        self._to.finishing()
+
+    def finished(self) -> None:
+        """As told."""
+        self._to.finished()
+
+    @property
+    def cancelled(self) -> bool:
+        """As the other wants."""
+        return self._to.cancelled
+
+
+class Silent(Observer):
+    """Shows nothing."""
+
+
+class ProgressBar(Observer):
+    """A bar on a terminal; elsewhere a line on standard error about every minute.
+
+    Args:
+        console: where to show it; standard error unless given.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console = console or Console(stderr=True)
+        self._clock = clock
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._cells, self._done, self._last = 0, 0.0, clock()
+
+    def planned(self, cells: int, units: int) -> None:
+        """Begin."""
+        self.finished()
+        self._cells, self._done, self._last = cells, 0.0, self._clock()
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("sweep"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                _Rate(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("sweep", total=cells)
+            self._bar.start()
+
+    def advanced(self, cells: float) -> None:
+        """Go on, or back."""
+        self._done += cells
+        if self._bar is not None:
+            self._bar.advance(self._task, cells)
+        elif self._clock() - self._last >= EVERY:
+            self._last = self._clock()
+            self._say(f"sweep: {self._done:,.0f} of {self._cells:,} cells")
+
+    def note(self, text: str) -> None:
+        """Say it, above the bar."""
+        self._say(text)
+
+    def finished(self) -> None:
+        """Stop the bar; the terminal is as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def as_observer(progress: bool | Observer) -> Observer:
+    """An observer as it is; of a truth value, a progress bar or nobody.
+
+    Raises:
+        SweepError: it is neither.
+
+    >>> type(as_observer(False)).__name__, type(as_observer(True)).__name__
+    ('Silent', 'ProgressBar')
+    """
+    if isinstance(progress, Observer):
+        return progress
+    if isinstance(progress, bool):
+        return ProgressBar() if progress else Silent()
+    raise SweepError(
+        f"progress= takes True, False or an Observer, not {progress!r}: derive from "
+        "microtome.engines.observer.Observer."
+    )
+
+
+@contextlib.contextmanager
+def observed(progress: bool | Observer, cells: int, units: int) -> Iterator[Observer]:
+    """An observer that has been told the plan, and is told of the end whatever happens."""
+    observer = as_observer(progress)
+    try:
+        observer.planned(cells, units)
+        yield observer
+    finally:
+        observer.finished()
+
+
+def go_on(observer: Observer, kept: str = "") -> None:
+    """Raise `Cancelled` where the observer wants to stop.
+
+    Args:
+        observer: who is asked.
+        kept: what is kept, in a sentence.
+    """
+    if observer.cancelled:
+        raise Cancelled(f"The sweep was cancelled. {kept}".rstrip())
+
+
+class _Rate(ProgressColumn):
+    """Cells per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f} cells/s")

@@ -1,0 +1,36 @@
+"""Where blocks go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import xarray as xr
+
+from microtome.engines.block import Block
+
+
+class Sink(Protocol):
+    """Takes blocks, in any order, and gives them back in the order of their units.
+
+    Implemented by `results.sinks`: in memory, and on disk.
+    """
+
+    notes: list[str]
+    """What a user should know of what was found there."""
+
+    @property
+    def done(self) -> frozenset[int]:
+        """The numbers of the units that are there."""
+
+    def take(self, block: Block) -> None:
+        """Keep a block; when this returns, it is not lost any more."""
+
+    def blocks(self) -> Iterator[Block]:
+        """Every block that is there, in the order of their units."""
+
+    def finish(self, data: xr.Dataset) -> None:
+        """Keep the finished result, in the place of the blocks that it was made from."""
+
+    def close(self) -> None:
+        """Let go of what was held; what is there stays. Again, nothing happens."""

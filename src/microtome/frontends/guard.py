@@ -1,0 +1,161 @@
+"""How the command line ends: never with a traceback that nobody asked for.
+
+====  ======================================================================================
+code  when
+====  ======================================================================================
+0     it did what was asked
+1     something that nobody foresaw; ``MICROTOME_TRACEBACK=1`` shows where
+2     it refuses, in one message
+130   Ctrl-C
+143   SIGTERM
+====  ======================================================================================
+
+What was finished is kept, and the message names the command that goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from rich.markup import escape
+
+from microtome.errors import MicrotomeError
+from microtome.frontends.shown import err
+from microtome.report import kept_in
+
+UNFORESEEN, REFUSED = 1, 2
+SIGNALLED = 128
+"""A shell's own code for a program that a signal ended: this and the signal's number."""
+TRACEBACK = "MICROTOME_TRACEBACK"
+
+
+class Stopped(BaseException):
+    """A signal; no error, so that nothing on the way takes it for one and goes on.
+
+    Attributes:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def guarded(run: Callable[[], object]) -> None:
+    """Run a command; always ends with `SystemExit` unless all is well."""
+    _make_writable(sys.stdout, "replace")
+    _make_writable(sys.stderr, "backslashreplace")
+    try:
+        with _signals():
+            _check_arguments(sys.argv[1:])
+            run()
+            sys.stdout.flush()
+    except Stopped as stop:
+        _leave_stopped(stop, stop.number)
+    except KeyboardInterrupt as stop:
+        _leave_stopped(stop, signal.SIGINT)
+    except MicrotomeError as error:
+        _leave(_readable(str(error)), REFUSED)
+    except BrokenPipeError:
+        _leave_quietly()
+    except OSError as error:
+        _raise_if_asked()
+        where = f" {error.filename}:" if error.filename else ""
+        said = _readable(f"Cannot go on:{where} {error.strerror or error}.")
+        _leave(f"{said}{_hint()}", UNFORESEEN)
+    except Exception as error:
+        _raise_if_asked()
+        said = " ".join(_readable(str(error)).split())
+        _leave(f"Unexpected {type(error).__name__}: {said}.{_hint()}", UNFORESEEN)
+
+
+@contextlib.contextmanager
+def writing_to(out: Path) -> Iterator[None]:
+    """Whoever stops the program in here is told what is kept in a folder, and how to go on."""
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt) as stop:
+        command = shlex.join(["microtome", *sys.argv[1:]])
+        stop.add_note(f"Kept in {out}: {kept_in(out)}. To go on, the same again:\n{command}")
+        raise
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `Stopped`, unless the caller has them ignored."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    before = {}
+    try:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(one) is not signal.SIG_IGN:
+                with contextlib.suppress(ValueError):  # only the main thread hears of signals
+                    before[one] = signal.signal(one, stop)
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _make_writable(stream: object, errors: str) -> None:
+    """Have a stream replace what its encoding lacks, and half characters."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors=errors)
+
+
+def _check_arguments(given: list[str]) -> None:
+    for number, text in enumerate(given, 1):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            shown = ascii(text[max(0, error.start - 20) : error.end])
+            raise MicrotomeError(
+                f"Argument {number} is not UTF-8 text, at {shown}: set the terminal to UTF-8, or "
+                "put prompts in a .jsonl file that is saved as UTF-8."
+            ) from None
+        if "\0" in text:
+            raise MicrotomeError(f"Argument {number} holds a NUL character.")
+
+
+def _leave_stopped(stop: BaseException, number: int) -> None:
+    name = "Interrupted" if number == signal.SIGINT else "Terminated"
+    _leave("\n".join([f"{name}.", *getattr(stop, "__notes__", [])]), SIGNALLED + number)
+
+
+def _leave(message: str, code: int) -> None:
+    with contextlib.suppress(OSError):  # nobody is left to tell
+        err.print(f"[bold red]microtome:[/bold red] {escape(message)}", soft_wrap=True)
+    sys.exit(code)
+
+
+def _leave_quietly() -> None:
+    """Whoever read the output has closed it: there is nobody to write to, Python at exit too."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(UNFORESEEN)
+
+
+def _readable(message: str) -> str:
+    """A message with the middle of what was given left out where that is pages long."""
+    return re.sub(r"\S{400,}", lambda long: f"{long[0][:150]}…{long[0][-50:]}", message)
+
+
+def _raise_if_asked() -> None:
+    """Raise the error at hand where tracebacks are wanted."""
+    if os.environ.get(TRACEBACK, "0") not in ("", "0"):
+        raise
+
+
+def _hint() -> str:
+    return f" ({TRACEBACK}=1 in the environment shows where.)"

@@ -1,0 +1,155 @@
+"""Which weights and which tokenizer: hashes, and cheap signs that tell when to hash again.
+
+Weights are hashed whole, which takes a second for a few hundred megabytes. So a hash is kept as
+long as a cheap `weights_sign` stays the same: of every tensor its place in memory, shape, type and
+version, and some of its numbers, since a change through ``.data`` moves none of the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from microtome.model.placement import fetched, parts, weights
+
+SAMPLES = 128
+"""How many numbers of each tensor a sign looks at, evenly spread."""
+
+GROWS = ("dynamic", "longrope")
+"""Kinds of rotary embedding that change their frequencies on the way, for long texts."""
+
+
+class Remembered:
+    """A text that is dear to compute, kept while the sign that it belongs to stays the same."""
+
+    def __init__(self) -> None:
+        self._sign: Hashable = None
+        self._text = ""
+
+    def get(self, sign: Hashable, compute: Callable[[], str]) -> str:
+        """The text of this sign."""
+        if self._sign is None or sign != self._sign:
+            self._text, self._sign = compute(), sign
+        return self._text
+
+
+# ----------------------------------------------------------------------------------------- weights
+
+
+def weight_hash(hf: PreTrainedModel) -> str:
+    """sha256 over the names, shapes and bytes of all weights and saved buffers, in hexadecimal.
+
+    Wherever they are: the same for a model on one device and one that is spread or offloaded.
+    Of packed (quantised) weights, what is packed.
+    """
+    return _sha(weights(hf))
+
+
+def buffer_hash(hf: PreTrainedModel) -> str:
+    """The same of the buffers that no file has and that decide numbers: rotary frequencies, masks.
+
+    A hash of its own, since transformers makes them, and another release makes others; not of
+    those that a pass may change.
+    """
+    return _sha((name, fetched(module, own)) for name, module, own in _made_buffers(hf))
+
+
+def weights_sign(hf: PreTrainedModel) -> Hashable:
+    """Equal for one model at two times unless weights, or buffers that decide numbers, changed.
+
+    A few numbers changed in place through ``.data`` may go unseen: a sign has `SAMPLES` of each
+    tensor. Of offloaded tensors it has the shapes alone.
+    """
+    named = [*hf.state_dict(keep_vars=True).items()]
+    named += [(name, getattr(module, own)) for name, module, own in _made_buffers(hf)]
+    tensors = [pair for name, tensor in named for pair in parts(name, tensor.detach())]
+    places = tuple(_place(name, tensor) for name, tensor in tensors)
+    return places, _sampled(tensor for _, tensor in tensors)
+
+
+def _made_buffers(hf: PreTrainedModel) -> Iterator[tuple[str, nn.Module, str]]:
+    """Buffers that are not saved with the weights: whole name, module, own name."""
+    for path, module in hf.named_modules():
+        changing = str(getattr(module, "rope_type", ""))
+        for own in sorted(module._non_persistent_buffers_set):
+            grows = any(kind in changing for kind in GROWS) and "original" not in own
+            if isinstance(getattr(module, own, None), Tensor) and not grows:
+                yield f"{path}.{own}".removeprefix("."), module, own
+
+
+def _sha(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        raw = tensor.contiguous().cpu().flatten().view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
+
+
+def _place(name: str, tensor: Tensor) -> tuple[Hashable, ...]:
+    # Offloaded ones lie nowhere; those made in inference mode have no version.
+    where = None if tensor.is_meta else tensor.data_ptr()
+    version = None if tensor.is_meta or tensor.is_inference() else tensor._version
+    return name, where, version, tuple(tensor.shape), tensor.dtype, tensor.device
+
+
+def _sampled(tensors: Iterable[Tensor]) -> bytes:
+    """Some numbers of every tensor: one transfer for all of one device and type."""
+    samples: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        if not tensor.is_meta and tensor.numel():
+            samples[tensor.device, tensor.dtype].append(_some(tensor))
+    digest = hashlib.sha256()
+    for _, some in sorted(samples.items(), key=lambda pair: str(pair[0])):
+        digest.update(torch.cat(some).cpu().view(torch.uint8).numpy().data)
+    return digest.digest()
+
+
+def _some(tensor: Tensor) -> Tensor:
+    if not tensor.is_contiguous():
+        return tensor.flatten()[:: max(1, tensor.numel() // SAMPLES)]
+    return tensor.view(-1)[:: max(1, tensor.numel() // SAMPLES)]
+
+
+# --------------------------------------------------------------------------------------- tokenizer
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of all that turns texts into tokens, in hexadecimal.
+
+    Of a fast tokenizer, its own form in JSON; without padding and truncation, which any call may
+    set, and microtome does not use.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        # The form is compact, and these two stand first; to parse megabytes would take long.
+        text = backend.to_str().partition('"added_tokens":')[2]
+    else:
+        text = json.dumps(sorted(tokenizer.get_vocab().items()))
+    whole = json.dumps(tokenizer_settings(tokenizer), sort_keys=True) + text
+    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def tokenizer_sign(tokenizer: PreTrainedTokenizerBase) -> Hashable:
+    """Equal for one tokenizer at two times unless it was changed: parts, size, settings."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    names = ("normalizer", "pre_tokenizer", "post_processor")
+    parts = [getattr(backend, name, None) for name in names]
+    states = tuple(None if part is None else part.__getstate__() for part in parts)
+    added = tuple(sorted((i, str(token)) for i, token in tokenizer.added_tokens_decoder.items()))
+    settings = json.dumps(tokenizer_settings(tokenizer), sort_keys=True)
+    return id(tokenizer), len(tokenizer), states, added, settings
+
+
+def tokenizer_settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, str | bool]:
+    """Special tokens, and the switches that decide which of them a text gets."""
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    names = ("add_bos_token", "add_eos_token", "add_prefix_space", "split_special_tokens")
+    switches = {name: getattr(tokenizer, name, None) for name in names}
+    return special | {name: on for name, on in switches.items() if isinstance(on, bool)}

@@ -1,0 +1,175 @@
+"""What is given in the place of a model: the module inside a wrapper, or why there is none.
+
+A wrapper is taken off where the module inside is what runs, so that its hooks are seen: LoRA and
+its like change the module's own layers, and so does `torch.nn.DataParallel` no more than copy it.
+Where something else would run than what was given, that is an error which says what to give.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from microtome.errors import LoadError
+
+ASK = (
+    "Give a name, a directory, or a Hugging Face model in memory: "
+    "load(AutoModelForCausalLM.from_pretrained(…), tokenizer=…)."
+)
+
+OTHERS = {
+    "transformer_lens": "TransformerLens computes with weights that it has changed",
+    "nnsight": "nnsight wraps the model that it loads",
+    "sae_lens": "sae-lens wraps the model that it loads",
+    "sentence_transformers": "sentence-transformers has models without a head",
+    "deepspeed": "DeepSpeed may have parted the weights",
+    "vllm": "vLLM has modules of its own",
+    "gguf": "these are packed weights without a model",
+}
+"""Other libraries whose objects hold a model, and why none is taken from them."""
+
+
+@runtime_checkable
+class Pipe(Protocol):
+    """A pipeline of transformers, as far as is needed: to import its class would take long."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+
+
+def module_of(given: object) -> PreTrainedModel:
+    """The Hugging Face module that runs when this is called.
+
+    Raises:
+        LoadError: there is none, or running it by itself would not be what was given.
+    """
+    module = given
+    while not isinstance(module, PreTrainedModel):
+        inner = _inside(module)
+        if inner is None:
+            raise LoadError(_why_not(module))
+        module = inner
+    _refuse_compiled(module)
+    _refuse_attention(module)
+    return module
+
+
+def tokenizer_of(given: object) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that comes with what is given, where one does."""
+    return given.tokenizer if isinstance(given, Pipe) and _is_of_transformers(given) else None
+
+
+def _inside(given: Any) -> object:
+    """What a wrapper holds and calls; None of what is no such wrapper.
+
+    Raises:
+        LoadError: it does more than call it.
+    """
+    if _is_compiled(given):
+        compiled: object = given._orig_mod
+        return compiled
+    if isinstance(given, DataParallel | DistributedDataParallel):
+        parallel: object = given.module
+        return parallel
+    if isinstance(given, Pipe) and _is_of_transformers(given):
+        return given.model
+    if _library(given) == "peft" and hasattr(given, "get_base_model"):
+        adapter = getattr(given, "active_peft_config", None)
+        if getattr(adapter, "is_prompt_learning", False):
+            raise LoadError(
+                f"This {_name(given)} (peft) puts learned vectors before the prompt, which the "
+                "model inside does not know of, so positions would not be the text's. Adapters of "
+                "the model's own layers can be loaded: LoRA, IA3 and their like."
+            )
+        adapted: object = given.get_base_model()
+        return adapted
+    return None
+
+
+def _why_not(given: object) -> str:
+    if given is None:
+        return f"None is no model. {ASK}"
+    if isinstance(given, type):
+        return f"{given.__name__} is a class, not a model of it. {ASK}"
+    if isinstance(given, PreTrainedTokenizerBase):
+        return f"{_name(given)} is a tokenizer. {ASK}"
+    if isinstance(given, Mapping):
+        return (
+            f"This {_name(given)} of {len(given)} entries has weights at the most, and no modules "
+            "to run: put them into a model, hf = AutoModelForCausalLM.from_config(config), "
+            "hf.load_state_dict(…), hf.eval(), and load(hf, tokenizer=…)."
+        )
+    why = OTHERS.get(_library(given))
+    if why is not None:
+        return f"{_name(given)} is no Hugging Face model: {why}. {ASK}"
+    if isinstance(given, nn.Module):
+        return (
+            f"{_name(given)} is a torch module, and no model of transformers, whose table of "
+            f"families says where its parts are. {ASK}"
+        )
+    what = "a tensor" if isinstance(given, Tensor) else f"of class {_name(given)}"
+    return f"What was given is {what}, and no model. {ASK}"
+
+
+def refuse_file(name: str) -> None:
+    """Raise `LoadError` where a name is that of a file, which by itself is no model, or none's."""
+    path = Path(name)
+    try:
+        if not name:
+            raise ValueError("it is empty")
+        is_file = bool(stat.S_ISREG(path.stat().st_mode))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # Too long, or with characters that no path has.
+        why = error.strerror if isinstance(error, OSError) else error
+        raise LoadError(f"{name[:40]!r} names no model: {why}. {ASK}") from error
+    if is_file:
+        raise LoadError(
+            f"{path} is a file: give the directory that it lies in, with config.json and the "
+            f"tokenizer's files, as save_pretrained writes it: load({str(path.parent)!r})."
+        )
+
+
+def _refuse_compiled(module: PreTrainedModel) -> None:
+    """Compiled code was made without our hooks, and would run without them."""
+    for path, part in module.named_modules():
+        own = vars(part)
+        forward = getattr(own.get("forward"), "_torchdynamo_orig_callable", None)
+        if part._compiled_call_impl is not None or forward or _is_compiled(part):
+            what = f"its part {path}" if path else "it"
+            raise LoadError(
+                f"This {_name(module)} was compiled in place ({what}: torch.compile), and compiled "
+                "code runs without hooks. Give the model as it was before, or load it again; "
+                "what torch.compile(model) returns can be given, and runs uncompiled."
+            )
+
+
+def _refuse_attention(module: PreTrainedModel) -> None:
+    if getattr(module.config, "_attn_implementation", None) == "flex_attention":
+        raise LoadError(
+            "With flex_attention a mask is a program, which cannot be shown or cut. Use another: "
+            'load(…, attn_implementation="sdpa"), or hf.set_attn_implementation("sdpa").'
+        )
+
+
+def _is_compiled(given: object) -> bool:
+    """Whether it is what `torch.compile` makes of a module; its class is costly to import."""
+    return isinstance(given, nn.Module) and type(given).__name__ == "OptimizedModule"
+
+
+def _is_of_transformers(given: object) -> bool:
+    return any(kind.__module__.partition(".")[0] == "transformers" for kind in type(given).__mro__)
+
+
+def _library(given: object) -> str:
+    return type(given).__module__.partition(".")[0]
+
+
+def _name(given: object) -> str:
+    return type(given).__name__

@@ -1,0 +1,338 @@
+"""The session: exclusive use of one model by one thread, and the only way to touch a model.
+
+While it is open, the thread that opened it may put hooks on the model's modules and attention
+functions in their place, and no pass of its finds or leaves state in a module. Other threads that
+want a session on the same model wait for their turn; other models, and other threads' bare calls
+of this one, see nothing of it. All that was put on comes off at the end of the block that put it
+there, exceptions and interrupts included:
+
+- what takes a thing off is written down before it is put on;
+- signals wait while several things go on or come off;
+- what comes off is inert first, then removed; a session that could not even close is known weakly
+  by all that it left, and the next one on that model takes it off;
+- every block of a session takes off what blocks inside it have left.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from torch import nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from microtome.errors import MicrotomeError
+from microtome.model.anatomy import Anatomy
+from microtome.passes.guests import (
+    OURS,
+    Act,
+    Attend,
+    Chooser,
+    Guest,
+    Hook,
+    Side,
+    Stateless,
+    attend,
+    chooser_of,
+    forget_copies,
+    guests_on,
+    keeps_state,
+)
+from microtome.passes.turns import Turns
+
+HELD = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM"))
+"""Signals that wait while things go on modules or come off."""
+
+_turns = Turns()
+
+
+class _Opened(threading.local):
+    """The sessions that are open in a thread, the innermost last, known weakly."""
+
+    def __init__(self) -> None:
+        self.sessions: list[weakref.ref[Session]] = []
+
+
+_opened = _Opened()
+
+
+class Session:
+    """Exclusive use of a model; `session` opens one.
+
+    Attributes:
+        hf: the model.
+        anatomy: its anatomy.
+        thread: the identifier of the thread that it is open in.
+        prefix: what all modules of attention that are looked up call now; None: their own.
+        shown: what single ones call, where there is no prefix.
+        implementation: by name, what attention all modules look up now; None: their own.
+    """
+
+    def __init__(self, hf: PreTrainedModel, anatomy: Anatomy, stay: _Stay) -> None:
+        self.hf, self.anatomy = hf, anatomy
+        self.thread = threading.get_ident()
+        self.call = threading.Lock()
+        self._stay = weakref.ref(stay)
+        self._began = self._ended = False
+        self.prefix: Attend | None = None
+        self.shown: dict[nn.Module, Attend] = {}
+        self.implementation: str | None = None
+        self._blocks: list[list[Callable[[], None]]] = []
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "over" if self.is_over else "waiting"
+        return f"<Session on {type(self.hf).__name__}, {state}>"
+
+    # ------------------------------------------------------------------------ as its guests see it
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or its ``with`` statement is gone.
+
+        An interrupt may come before the first line of that statement's ``__exit__``.
+        """
+        return self._ended or self._stay() is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is; what it put on the model acts only then."""
+        return self._began and not self.is_over
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is open in the thread that asks."""
+        return self.is_open and self.thread == threading.get_ident()
+
+    def attention_of(self, module: nn.Module) -> Attend | None:
+        """What is to be called in the place of a module's own attention function."""
+        return self.prefix or self.shown.get(module)
+
+    def name_for(self, module: nn.Module) -> str | None:
+        """The name of the attention that a module is to look up, unless that is its own."""
+        return self.implementation if self.attention_of(module) is None else OURS
+
+    # --------------------------------------------------------------------------------- its use
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        """What is put on the model within this block is off after it."""
+        own: list[Callable[[], None]] = []
+        try:
+            self._blocks.append(own)
+            yield
+        finally:
+            self._end(own)
+
+    def hook(self, hooks: Iterable[tuple[nn.Module, Side, Act]]) -> None:
+        """Put on forward hooks, in this order, until the end of the innermost block."""
+        self._admit([Hook(self, *one) for one in hooks])
+
+    def show(self, module: nn.Module, function: Attend) -> None:
+        """Let a module of attention call this in the place of its own, likewise."""
+
+        def undo() -> None:
+            self.shown.pop(module, None)
+
+        self.at_end(undo)
+        self.shown[module] = function
+
+    def resume_after(self, prefix: Attend) -> None:
+        """Let all modules of attention call this in the place of their own, likewise."""
+
+        def undo() -> None:
+            self.prefix = None
+
+        self.at_end(undo)
+        self.prefix = prefix
+
+    def choose(self, implementation: str) -> None:
+        """Let the whole model run an attention implementation of transformers', likewise."""
+        known = {id(module) for module in self.hf.modules() if chooser_of(module) is not None}
+        owners = (module for module in self.hf.modules() if "config" in vars(module))
+        self._admit([Chooser(self, one) for one in owners if id(one) not in known])
+
+        def undo() -> None:
+            self.implementation = None
+
+        self.at_end(undo)
+        self.implementation = implementation
+
+    def at_end(self, undo: Callable[[], None]) -> None:
+        """Do this at the end of the innermost block, whatever happens; it may be done twice."""
+        self._blocks[-1].append(undo)
+
+    def own_attention(self) -> str | None:
+        """The name of the attention that the model itself has chosen."""
+        chooser = chooser_of(self.hf)
+        config = self.hf.config if chooser is None else chooser.own
+        name: str | None = config._attn_implementation
+        return name
+
+    # ------------------------------------------------------------------------- opening and closing
+
+    def _admit(self, guests: list[Guest]) -> None:
+        def together() -> None:
+            for guest in guests:
+                self.at_end(guest.leave)
+                guest.arrive()
+
+        _undisturbed(together)
+
+    def _open(self) -> None:
+        """Take off what dead sessions have left, and put on what is there all the time."""
+        with _turns.guard:
+            for module in self.hf.modules():
+                for guest in [*guests_on(module)]:
+                    if guest.is_in_use:
+                        raise MicrotomeError(_in_use(self.hf))
+                    guest.leave()
+                forget_copies(module)
+            self._blocks.append([])
+            _opened.sessions.append(weakref.ref(self))
+            self._began = True
+            AttentionInterface.register(OURS, attend)  # the same each time
+            self._admit([*self._choosers(), *self._stateless()])
+
+    def _choosers(self) -> Iterator[Chooser]:
+        if self.anatomy.family.looks_up:
+            for layer in range(self.anatomy.dims.n_layers):
+                yield Chooser(self, self.anatomy.attention(self.hf, layer))
+
+    def _stateless(self) -> Iterator[Stateless]:
+        for module in filter(keeps_state, self.hf.modules()):
+            guest = Stateless(self, module)
+            if guest.fits:
+                yield guest
+
+    def _end(self, block: list[Callable[[], None]]) -> None:
+        """End a block and all inside it, unless one around it has done so."""
+        if not any(own is block for own in self._blocks):
+            return
+
+        def together() -> None:
+            while self._blocks:
+                last = self._blocks[-1]
+                while last:
+                    last[-1]()
+                    last.pop()
+                self._blocks.pop()
+                if last is block:
+                    return
+
+        _undisturbed(together)
+
+    def _close(self) -> None:
+        self._ended = True  # from here on all that it put on is inert
+        try:
+            if self._blocks:
+                self._end(self._blocks[0])
+        finally:
+            _opened.sessions = [one for one in _opened.sessions if one() not in (None, self)]
+            _turns.give_back(self)
+
+
+class _Stay:
+    """One ``with session(…)``: it opens a session, or is a block of one that is open already."""
+
+    def __init__(self, hf: PreTrainedModel, anatomy: Anatomy) -> None:
+        self._of = hf, anatomy
+        self._session: Session | None = None
+        self._block: list[Callable[[], None]] | None = None
+
+    def __enter__(self) -> Session:
+        hf, anatomy = self._of
+        try:
+            holder = _turns.holder(hf)
+            if isinstance(holder, Session) and holder.is_here:
+                self._block = []
+                self._session = holder
+                holder._blocks.append(self._block)
+                return holder
+            self._session = new = Session(hf, anatomy, self)
+            _turns.take(new)
+            new._open()
+        except BaseException:
+            self._leave()
+            raise
+        return new
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._session is None:
+            return
+        if self._block is None:
+            self._session._close()
+        else:
+            self._session._end(self._block)
+        self._session = None
+
+
+def session(hf: PreTrainedModel, anatomy: Anatomy) -> _Stay:
+    """Exclusive use of a model within a ``with`` block.
+
+    In a thread that has a session on this model already, the block is a part of that one. Another
+    thread waits until it is over. Hold a session over several passes that belong together; it
+    costs about as much as one look at each module.
+
+    Raises:
+        MicrotomeError: a part of the model is in use by a session on another model.
+
+    >>> from microtome import load
+    >>> model = load("nano")
+    >>> with session(model.hf, model.anatomy) as opened:
+    ...     opened.is_open
+    True
+    >>> opened.is_open
+    False
+    """
+    return _Stay(hf, anatomy)
+
+
+def opened(hf: PreTrainedModel | None = None) -> Session:
+    """The session that is open in this thread, the innermost; on this model, if one is given.
+
+    Raises:
+        MicrotomeError: there is none.
+    """
+    for known in reversed(_opened.sessions):
+        found = known()
+        if found is not None and found.is_here and hf in (None, found.hf):
+            return found
+    raise MicrotomeError(
+        "No session is open in this thread, and nothing touches a model without: "
+        "with session(model.hf, model.anatomy): …"
+    )
+
+
+def _in_use(hf: nn.Module) -> str:
+    return (
+        f"Parts of this {type(hf).__name__} are in use by a session on another model that shares "
+        "them. Let that one end first, or load the same Model object in both places: two sessions "
+        "on one model take turns."
+    )
+
+
+def _undisturbed(act: Callable[[], None]) -> None:
+    """Do something while signals wait, where they would come to this thread."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(
+        signal, "pthread_sigmask"
+    ):
+        act()
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+        act()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,91 @@
+"""Turns: one session at a time on a model, in the order in which they were asked for.
+
+Whose turn it is, is known per module, weakly: a model that is gone is forgotten, and a session
+that died without giving its turn back has none.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from typing import Protocol
+
+from torch import nn
+
+PATIENCE = 0.2
+"""Seconds after which one who waits looks whether the session before has died."""
+
+
+class Holder(Protocol):
+    """A session, as turns know it."""
+
+    hf: nn.Module
+    call: threading.Lock
+    """Held until it is called up, by whoever had the turn before."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has no turn any more."""
+
+
+class Turns:
+    """Who has which model, and who waits for it."""
+
+    def __init__(self) -> None:
+        # Reentrant: a session may be collected, and give its turn back, while this is held.
+        self.guard = threading.RLock()
+        self._queues: weakref.WeakKeyDictionary[nn.Module, _Queue] = weakref.WeakKeyDictionary()
+
+    def holder(self, hf: nn.Module) -> Holder | None:
+        """Who has a model now."""
+        with self.guard:
+            queue = self._queues.get(hf)
+            return None if queue is None else queue.holder
+
+    def take(self, new: Holder) -> None:
+        """Wait until nobody has the model, and all who asked before have had it; then have it."""
+        new.call.acquire()
+        with self.guard:
+            queue = self._queues.setdefault(new.hf, _Queue())
+            queue.waiting.append(weakref.ref(new))
+        while True:
+            with self.guard:
+                if queue.holder is None and queue.next() is new:
+                    queue.owner = queue.waiting.popleft()
+                    return
+            new.call.acquire(timeout=PATIENCE)
+
+    def give_back(self, old: Holder) -> None:
+        """Call up the next one, of a session that is over."""
+        with self.guard:
+            queue = self._queues.get(old.hf)
+            after = None if queue is None or queue.holder is not None else queue.next()
+            if after is not None and after.call.locked():
+                after.call.release()
+
+
+class _Queue:
+    """Of one model: who has it, and those who wait."""
+
+    def __init__(self) -> None:
+        self.owner: weakref.ref[Holder] | None = None
+        self.waiting: deque[weakref.ref[Holder]] = deque()
+
+    @property
+    def holder(self) -> Holder | None:
+        return _living(self.owner)
+
+    def next(self) -> Holder | None:
+        """The first who still waits."""
+        while self.waiting:
+            first = _living(self.waiting[0])
+            if first is not None:
+                return first
+            self.waiting.popleft()
+        return None
+
+
+def _living(known: weakref.ref[Holder] | None) -> Holder | None:
+    holder = None if known is None else known()
+    return None if holder is None or holder.is_over else holder

@@ -1,0 +1,325 @@
+"""A saved result in its folder, and the folder beside it in which its successor is made.
+
+::
+
+    map.zarr/                the result: a zarr store with checksums.json
+    map.zarr.partial/        only while one is written, or when a sweep has not finished
+        lock                 who is writing
+        question.json        what the sweep is asked
+        units/000007.zip     what is done of it
+        new/, old/, gone/    the successor, what it replaces, and what is being removed
+
+A result is replaced only by a complete one. Whenever a process is killed, one of the two is there
+and is what `read` finds; whoever writes next clears up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+
+from microtome.errors import EffectsError
+from microtome.results import disk, form
+from microtome.results.checksums import LIST, Checksums
+from microtome.results.hold import Hold
+from microtome.results.identity import MARK, Identity, Undertaken
+
+PARTIAL = ".partial"
+QUESTION = "question.json"
+UNITS = "units"
+UNIT = re.compile(r"(\d{6,})\.zip")
+_LOCK = "lock"
+_TRIES = 8
+_FILE = re.compile(r"(?:\.zgroup|\.zattrs|\.zmetadata|[^/\\:]+/(?:\.zarray|\.zattrs|[0-9.]+))")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The folder beside a result.
+
+    Attributes:
+        path: the result's own, absolute.
+    """
+
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder itself."""
+        return self.path.with_name(self.path.name + PARTIAL)
+
+    @property
+    def new(self) -> Path:
+        """The successor."""
+        return self.folder / "new"
+
+    @property
+    def old(self) -> Path:
+        """What the successor replaces."""
+        return self.folder / "old"
+
+    @property
+    def gone(self) -> Path:
+        """What is being removed."""
+        return self.folder / "gone"
+
+    @property
+    def units(self) -> Path:
+        """The units that are done."""
+        return self.folder / UNITS
+
+    @property
+    def question(self) -> Path:
+        """What the sweep is asked."""
+        return self.folder / QUESTION
+
+    def enter(self) -> Hold:
+        """Have the folder to oneself, made if need be, with what a killed process left cleared up.
+
+        Raises:
+            EffectsError: it is somebody else's, somebody has it, or what is in the result's place
+                is no result.
+            OSError: the system refuses.
+        """
+        self.check()
+        hold = self._hold()
+        try:
+            disk.recover(self.path, self.new, self.old)
+            for leftover in (self.new, self.old):
+                disk.remove_folder(leftover, self.gone)
+        except BaseException:
+            hold.release()
+            raise
+        return hold
+
+    def leave(self, hold: Hold) -> None:
+        """Give the folder back, and remove it where no unit is in it; again, nothing happens."""
+        if not hold.held:
+            return
+        try:
+            if not _names(self.units):
+                with contextlib.suppress(OSError):  # whoever writes next clears up
+                    self.clear()
+        finally:
+            hold.release()
+        if not _names(self.folder):
+            with contextlib.suppress(OSError):  # somebody else may just be coming in
+                disk.remove_empty(self.folder)
+
+    def clear(self) -> None:
+        """Remove the units, then what they answer."""
+        disk.recover(self.path, self.new, self.old)
+        for leftover in (self.new, self.old, self.units):
+            disk.remove_folder(leftover, self.gone)
+        if self.question.exists():
+            disk.remove_file(self.question)
+
+    def publish(self, files: dict[str, bytes], question: Identity | None = None) -> None:
+        """Write a result and put it in its place; the older one is there until this one is.
+
+        Raises:
+            OSError: the system refuses; the older result is there.
+        """
+        try:
+            checksums = Checksums.of(files, question)
+            disk.write_folder(self.new, {**files, LIST: checksums.written()})
+            disk.replace(self.path, self.new, self.old)
+        finally:
+            with contextlib.suppress(OSError):  # whoever writes next clears up
+                for leftover in (self.new, self.old) if self.path.exists() else (self.new,):
+                    disk.remove_folder(leftover, self.gone)
+
+    def check(self) -> None:
+        """Raise unless the place, and the folder beside it, are free or microtome's.
+
+        Raises:
+            EffectsError: they are not.
+        """
+        _check_name(self.path)
+        for place in (self.path, self.folder):
+            disk.refuse_link(place)
+        if self.path.exists() and not is_result(self.path):
+            raise EffectsError(f"{self.path} exists and is not a saved result; it is left alone.")
+        for name in _names(self.folder):
+            disk.refuse_link(self.folder / name)
+        if self.folder.exists() and not self._is_ours():
+            raise EffectsError(
+                f"{self.folder} exists and is not what microtome leaves beside a result; it is "
+                "left alone. Move it away, or choose another name."
+            )
+
+    def _is_ours(self) -> bool:
+        known = {_LOCK, QUESTION, QUESTION + disk.WRITING, UNITS, "new", "old", "gone"}
+        return self.folder.is_dir() and _names(self.folder) <= known
+
+    def _hold(self) -> Hold:
+        for _ in range(_TRIES):
+            disk.make_folder(self.folder)
+            with contextlib.suppress(FileNotFoundError):  # whoever left has removed the folder
+                return Hold(self.folder / _LOCK, self.path)
+        raise EffectsError(f"{self.path} is being written by others at the same time.")
+
+
+def read(path: Path) -> xr.Dataset:
+    """The result that is saved there, every byte of it proved.
+
+    Raises:
+        EffectsError: there is none, or it is damaged.
+    """
+    for _ in range(_TRIES):
+        place = _place(path)
+        before = _identity(place)
+        try:
+            return form.decode(_sound(place))
+        except EffectsError as error:
+            if _identity(_place(path)) == before:
+                raise EffectsError(f"{path} is no saved result: {error}.") from error
+        # A newer one took its place meanwhile.
+    raise EffectsError(f"{path} is being replaced again and again; wait, then open it.")
+
+
+def write(path: Path, data: xr.Dataset) -> None:
+    """Save a result, in the place of an older one once it is complete.
+
+    Raises:
+        EffectsError: something else is there, somebody is writing, a value has no saved form, or
+            the system refuses. An older result is there then.
+    """
+    files = form.encode(data)
+    beside = Beside(Path(os.path.abspath(path)))
+    with disk.failures(path):
+        hold = beside.enter()
+        try:
+            beside.publish(files)
+        finally:
+            beside.leave(hold)
+
+
+def question_of(path: Path) -> Identity | None:
+    """What the result saved there answers; none where it does not say.
+
+    Raises:
+        EffectsError: its list of files is damaged.
+    """
+    if not (path / LIST).is_file():
+        return None
+    return Checksums.read(_bytes(path, LIST)).question
+
+
+def verify(path: Path) -> None:
+    """Raise unless every file of the result saved there is as it was written.
+
+    Raises:
+        EffectsError: one is not.
+    """
+    _sound(path)
+
+
+def is_result(path: Path) -> bool:
+    """Whether a result is, or was, in a folder, damaged or not."""
+    if not path.is_dir():
+        return False
+    with contextlib.suppress(OSError):  # what cannot be read is not ours to replace
+        if (path / LIST).is_file() and f'"{MARK}":'.encode() in (path / LIST).read_bytes():
+            return True
+        found = (path / form.ATTRIBUTES).read_bytes()
+        return {"format", "provenance"} <= form.attributes({form.ATTRIBUTES: found}).keys()
+    return False
+
+
+def unit_numbers(units: Path) -> list[int]:
+    """The numbers of the units in a folder, in order."""
+    found = (UNIT.fullmatch(name) for name in _names(units))
+    return sorted(int(one[1]) for one in found if one)
+
+
+def _place(path: Path) -> Path:
+    """Where a result is read from: its place, or what a killed writer was about to put there."""
+    beside = Beside(Path(os.path.abspath(path)))
+    if not path.exists() and beside.old.is_dir():
+        return beside.new if beside.new.is_dir() else beside.old
+    return path
+
+
+def _sound(place: Path) -> dict[str, bytes]:
+    """The files of a store, each as it was written."""
+    if not place.is_dir():
+        raise EffectsError("it is a file" if place.exists() else f"it is not there{_begun(place)}")
+    found = {form.ATTRIBUTES: _bytes(place, form.ATTRIBUTES)}
+    attributes = form.attributes(found)
+    if form.is_form(attributes):
+        form.check_format(attributes)
+    if (place / LIST).exists():
+        checksums = Checksums.read(_bytes(place, LIST))
+        for name in checksums.files:
+            found[name] = _bytes(place, name)
+            checksums.check(name, found[name])
+        return found
+    if form.is_form(attributes) and attributes["format"] > 1:
+        raise EffectsError(f"{LIST} is missing")
+    return found | {name: _bytes(place, name) for name in _listed(place)}
+
+
+def _begun(path: Path) -> str:
+    """What of an unfinished sweep lies beside a result that is not there."""
+    beside = Beside(Path(os.path.abspath(path)))
+    try:
+        asked = Undertaken.read(beside.question.read_bytes())
+    except (OSError, EffectsError):  # no sweep has begun, or it cannot say what it is
+        return ""
+    return (
+        f", but a sweep that is not finished is: {len(unit_numbers(beside.units))} of "
+        f"{asked.units} units are in {beside.folder}, and the same sweep into the same place goes "
+        "on from there"
+    )
+
+
+def _listed(place: Path) -> Iterator[str]:
+    """The names of what belongs to a store of format 1, which has no list."""
+    for inside, _, names in os.walk(place):
+        folder = Path(inside).relative_to(place).as_posix()
+        for name in names:
+            whole = name if folder == "." else f"{folder}/{name}"
+            if _FILE.fullmatch(whole):
+                yield whole
+
+
+def _bytes(place: Path, name: str) -> bytes:
+    """A file of a store; nothing outside it, and nothing through a link."""
+    file = place / name
+    if name != LIST and (not _FILE.fullmatch(name) or name.startswith("..")):
+        raise EffectsError(f"{name!r} is not the name of a file of a store")
+    if file.is_symlink() or (file.parent != place and file.parent.is_symlink()):
+        raise EffectsError(f"{name} is a link, and a result has none")
+    if not file.is_file():
+        raise EffectsError(f"{name} is missing")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise EffectsError(f"{name} cannot be read ({error.strerror})") from error
+
+
+def _identity(place: Path) -> tuple[int, int] | None:
+    try:
+        found = place.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _check_name(path: Path) -> None:
+    if "\0" in str(path) or not path.name:
+        raise EffectsError(f"{str(path)!r} names no folder that a result could be written to.")

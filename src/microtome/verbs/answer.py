@@ -1,0 +1,125 @@
+"""How a question is answered: its plans, its units, and what they gave, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from microtome.edits.sources import Sources
+from microtome.engines import screen as screening
+from microtome.engines.assembled import Assembled, assemble
+from microtome.engines.block import Block
+from microtome.engines.executor import Executor
+from microtome.engines.observer import Observer, go_on
+from microtome.engines.reference import Reference
+from microtome.engines.screen import Screening
+from microtome.engines.sink import Sink
+from microtome.engines.verification import Verified
+from microtome.engines.walk.walk import Walk
+from microtome.model.loaded import Loaded
+from microtome.plan.plan import Plan
+from microtome.plan.units import Unit
+from microtome.verbs.options import Options
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A plan on its way to its result.
+
+    Attributes:
+        model: the model.
+        plan: the plan of the whole question.
+        options: how it is answered.
+        sink: where blocks go.
+        observer: who is told.
+    """
+
+    model: Loaded
+    plan: Plan
+    options: Options
+    sink: Sink
+    observer: Observer
+
+    def run(self) -> tuple[Assembled, Screening | None]:
+        """Run the units that the sink does not have, and lay all of them on the map.
+
+        Raises:
+            Cancelled: the observer wants no more; whole units are kept.
+            VerificationError: a cell computed again is beyond the tolerance.
+        """
+        screen = self.options.screen
+        if screen is None:
+            self._run(self.model, self.plan, verified=True)
+            return assemble(self.plan, self.sink.blocks()), None
+        coarse = screening.coarse(self.model, screen.dtype, self.plan.question.asked[0])
+        self._run(coarse, self.plan, verified=False)
+        rough = assemble(self.plan, self._blocks(self.plan.units))
+        exact = screening.strongest(self.plan, rough, screen.refine)
+        self._run(self.model, exact, verified=True)
+        fine = assemble(exact, self._blocks(exact.units))
+        return screening.merged(screen.dtype, self.plan, exact, rough, fine)
+
+    def _run(self, model: Loaded, plan: Plan, verified: bool) -> None:
+        executor = self._executor(model, plan, verified)
+        total = units_of(self.plan, self.options)
+        for unit in plan.units:
+            if unit.number in self.sink.done:
+                self.observer.advanced(len(plan.numbers(unit)))
+                continue
+            go_on(self.observer, "Whole units are kept where out= was given.")
+            self.sink.take(executor.run(unit))
+            self.observer.unit_done(unit.number, total)
+
+    def _blocks(self, units: Sequence[Unit]) -> Iterator[Block]:
+        numbers = {unit.number for unit in units}
+        return (block for block in self.sink.blocks() if block.unit in numbers)
+
+    def _executor(self, model: Loaded, plan: Plan, verified: bool) -> Executor:
+        return executor_of(model, plan, self.options, self._tick, verified)
+
+    @cached_property
+    def _tick(self) -> Callable[[float], None]:
+        def tick(cells: float) -> None:
+            self.observer.advanced(cells)
+            go_on(self.observer, "Whole units are kept where out= was given.")
+
+        return tick
+
+
+def executor_of(
+    model: Loaded,
+    plan: Plan,
+    options: Options,
+    tick: Callable[[float], None],
+    verified: bool = True,
+) -> Executor:
+    """What runs the units of a plan on a model."""
+    sources = sources_of(model, plan)
+    if plan.choice.engine == "reference":
+        return Reference(model, plan, sources, tick)
+    walk = Walk(model, plan, sources, options.budget(model), tick)
+    return Verified(walk, options.verify, options.seed) if verified else walk
+
+
+def sources_of(model: Loaded, plan: Plan) -> Sources:
+    """The donors' and reference prompts' activations that the cells of a plan need."""
+    question = plan.question
+    needs = (
+        (edit, one) for edits in question.variants for edit in edits for one in question.encoded
+    )
+    texts = [one.tokens for one in question.references]
+    return Sources(model.hf, model.anatomy, needs, texts)
+
+
+def units_of(plan: Plan, options: Options) -> int:
+    """How many units the question has; where it is screened, the exact ones among them."""
+    if options.screen is None:
+        return len(plan.units)
+    return len(plan.units) + len(plan.again)
+
+
+def cells_of(plan: Plan, options: Options) -> int:
+    """How many cells are computed; the refined ones twice."""
+    again = 0 if options.screen is None else min(options.screen.refine, len(plan.cells))
+    return len(plan.cells) + again

@@ -1,0 +1,104 @@
+"""What a sweep may be told besides its question, each as an object; short spellings stay."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from microtome.amounts import bytes_of, whole_of
+from microtome.engines.screen import dtype_of
+from microtome.errors import SweepError
+from microtome.model.host import memory_left
+from microtome.model.loaded import Loaded
+from microtome.plan.memory import DEFAULT_MEMORY, READING, TILES, Budget
+
+
+@dataclass(frozen=True)
+class Screen:
+    """The whole map in a coarse type first, then its strongest cells again, exactly.
+
+    Attributes:
+        dtype: the coarse type, such as ``"bfloat16"``.
+        refine: how many cells are computed again: those with the largest effects on the first
+            metric.
+
+    >>> Screen.of("bfloat16", 64)
+    Screen(dtype='bfloat16', refine=64)
+    """
+
+    dtype: str
+    refine: int = 64
+
+    def __post_init__(self) -> None:
+        dtype_of(self.dtype)
+        if whole_of(self.refine, least=None, what="refine") < 1:
+            raise SweepError(f"refine={self.refine}: at least one cell has to be computed again.")
+
+    @classmethod
+    def of(cls, given: str | Screen | None, refine: int) -> Screen | None:
+        """A screen as it is, or of a type's name; none where none is given."""
+        return given if given is None or isinstance(given, Screen) else cls(given, refine)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a question is answered.
+
+    Attributes:
+        engine: ``"auto"``, ``"walk"`` or ``"reference"``.
+        verify: how many cells of a unit are recomputed.
+        memory: bytes besides the model; None: 2 GiB.
+        screen: a coarse map first, or None.
+        seed: of the choice of the cells to verify.
+    """
+
+    engine: str
+    verify: int
+    memory: int | None
+    screen: Screen | None
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        engine: str,
+        verify: int,
+        memory: int | str | None,
+        screen: str | Screen | None,
+        refine: int,
+        seed: int,
+    ) -> Options:
+        """Options as `sweep` takes them, checked.
+
+        Raises:
+            SweepError: one is not what it can be.
+        """
+        return cls(
+            engine=engine,
+            verify=whole_of(verify, least=0, what="verify"),
+            memory=None if memory is None else bytes_of(memory, what="memory"),
+            screen=Screen.of(screen, refine),
+            seed=seed,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """In plain values."""
+        return asdict(self)
+
+    def budget(self, model: Loaded) -> Budget:
+        """What a sweep on a model may use."""
+        return budget_of(model, self.memory)
+
+
+def budget_of(model: Loaded, memory: int | None = None) -> Budget:
+    """What a sweep on this model may use."""
+    kind = model.device.type
+    kind = kind if kind in TILES else "cuda"
+    return Budget(
+        memory=DEFAULT_MEMORY if memory is None else memory,
+        tile=TILES[kind],
+        itemsize=model.itemsize,
+        reading=READING[kind],
+        host=memory_left(),
+        shared=kind == "cpu",
+    )

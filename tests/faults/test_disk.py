@@ -1,0 +1,197 @@
+"""What the system itself refuses, and two processes in one place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import microtome as mt
+from faults.injected import watched
+from microtome.errors import EffectsError
+from microtome.results import disk
+from microtome.results.sinks import StoreSink
+from results.samples import QUESTION, UNITS, bare, bits, block, sample
+
+WRITER = """
+import pathlib, pickle, sys, types
+whole = types.ModuleType("microtome")  # without what its names stand for: torch takes seconds
+whole.__path__ = [{package!r}]
+sys.modules["microtome"] = whole
+from microtome.results.sinks import StoreSink
+block, question, units = pickle.loads(pathlib.Path({given!r}).read_bytes())
+sink = StoreSink({path!r}, question, units)
+sink.take(block)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+WRITE = {
+    "save": lambda path: bare().save(path),
+    "sweep": lambda path: StoreSink(path, QUESTION, UNITS),
+}.values()
+
+
+def test_two_processes_in_one_place_the_second_is_refused_and_a_kill_frees_it(tmp_path):
+    path = tmp_path / "e.zarr"
+    given = tmp_path / "given"
+    given.write_bytes(pickle.dumps((block(0), QUESTION, UNITS)))
+    package = str(Path(mt.__file__).parent)
+    program = WRITER.format(package=package, given=str(given), path=str(path))
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout.readline() == b"ready\n"
+        for second in WRITE:
+            with pytest.raises(EffectsError, match=f"is being written by process {first.pid} on "):
+                second(path)
+        first.send_signal(signal.SIGKILL)
+    with StoreSink(path, QUESTION, UNITS) as sink:
+        assert sink.done == {0}
+        assert [bits(one) for one in sink.blocks()] == [bits(block(0))]
+
+
+def test_whoever_reads_meanwhile_has_the_older_or_the_newer_and_never_a_mixture(tmp_path):
+    path = bare(0).save(tmp_path / "e.zarr")
+    stop = threading.Event()
+    errors = []
+
+    def write() -> None:
+        try:
+            for seed in range(20):
+                bare(seed % 2).save(path)
+        except EffectsError as error:
+            errors.append(error)
+        finally:
+            stop.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    reads = 0
+    try:
+        while not stop.is_set() or not reads:
+            opened = mt.open_effects(path)
+            assert opened.data.identical(bare(opened.provenance["seed"]).data)
+            reads += 1
+    finally:
+        writer.join()
+    assert errors == []
+
+
+def test_a_disk_that_is_full_is_a_reason_and_what_was_there_is_whole(tmp_path):
+    path = bare().save(tmp_path / "e.zarr")
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))  # no file beyond a kilobyte
+        with pytest.raises(EffectsError, match=r"could not be written: File too large.*Free some"):
+            sample().save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert mt.open_effects(path).data.identical(bare().data)
+    assert os.listdir(tmp_path) == ["e.zarr"]
+
+
+@pytest.mark.parametrize("write", WRITE)
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file/e.zarr", "Not a directory|File exists"),
+        ("file", "exists and is not a saved result; it is left alone"),
+        ("folder", "exists and is not a saved result; it is left alone"),
+        ("x" * 300, "File name too long.*Choose a shorter name"),
+        ("nul\0", "names no folder"),
+        ("/", "names no folder"),
+    ],
+)
+def test_places_that_cannot_be_are_refused_before_anything_is_computed(
+    tmp_path, place, message, write
+):
+    (tmp_path / "file").write_text("years of work")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis").write_text("years of work")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(EffectsError, match=message):
+        write(tmp_path / place)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_may_not_be_written_to_is_refused_with_the_reason(
+    tmp_path, monkeypatch, number
+):
+    def about_to(operation: str, path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(disk, "about_to", about_to)
+    for write in WRITE:
+        with pytest.raises(EffectsError, match=f"{os.strerror(number)}.*that you may write to"):
+            write(tmp_path / "e.zarr")
+
+
+@pytest.mark.skipif(os.access("/", os.W_OK), reason="root may write anywhere")
+def test_a_folder_that_is_read_only(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(EffectsError, match="Permission denied"):
+            StoreSink(tmp_path / "e.zarr", QUESTION, UNITS)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_folders_above_the_place_are_made(tmp_path):
+    path = tmp_path / "a" / "b" / "e.zarr"
+    with StoreSink(path, QUESTION, UNITS) as sink:
+        sink.take(block(0))
+    assert bare().save(path) == path
+
+
+def test_a_relative_place_stays_where_it_was_when_the_folder_is_changed(tmp_path, monkeypatch):
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with StoreSink("e.zarr", QUESTION, UNITS) as sink:
+        monkeypatch.chdir(tmp_path / "else")
+        sink.take(block(0))
+    assert os.listdir(tmp_path / "else") == []
+    assert (tmp_path / "e.zarr.partial" / "units" / "000000.zip").is_file()
+
+
+def test_every_file_is_flushed_before_it_takes_its_place(tmp_path, monkeypatch):
+    flushed, fsync = set(), os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (flushed.add(os.fstat(handle).st_ino), fsync(handle))
+    )
+    replaced = []
+
+    def about_to(operation: str, path: Path) -> None:
+        if operation == "rename" and path.name == "new":
+            new = [path, *path.rglob("*")]
+            assert {one.stat().st_ino for one in new} <= flushed
+            replaced.extend(new)
+        if operation == "rename" and path.name.endswith(disk.WRITING):
+            replaced.append(path)
+            assert path.stat().st_ino in flushed
+
+    monkeypatch.setattr(disk, "about_to", about_to)
+    with StoreSink(tmp_path / "e.zarr", QUESTION, 1) as sink:
+        sink.take(block(0))
+        sink.finish(bare().data)
+    assert len(replaced) == 1 + 1 + (1 + 3 + 4 + 3 * 3)
+
+
+def test_whatever_changes_the_disk_says_so(tmp_path):
+    """Each name that appears or goes was announced: no write passes the place for faults by."""
+    with watched() as steps, StoreSink(tmp_path / "e.zarr", QUESTION, 1) as sink:
+        sink.take(block(0))
+        sink.finish(bare().data)
+    told = {name for _, name in steps}
+    assert {"lock", "question.json.writing", "000000.zip.writing", "new", "units"} <= told
+    assert {file.name for file in (tmp_path / "e.zarr").rglob("*")} <= told

@@ -1,0 +1,146 @@
+"""Ctrl-C in a session that goes on: whenever it comes, the model is as it was.
+
+An interrupt is raised at a line of our own code that puts things on a model and takes them off, or
+of Python's context managers, whose first lines are where one does most harm. All lines of one run
+are counted, then it is run again and again and stopped at one of them: no clock, no luck.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+
+import microtome as mt
+from microtome.passes.guests import guests_on
+from microtome.passes.session import session
+
+PASSES = str(Path(sys.modules["microtome.passes.session"].__file__).parent)
+WATCHED = (PASSES, contextlib.__file__)
+CAT = mt.Prompt("The cat sat on the mat, and", target=" cat", contrast=" dog")
+MOMENTS = 24
+JOBS = {
+    "walk, weights": lambda model: sweep(model, "knockout L*.pattern.h0@-1,2", "walk"),
+    "reference, weights": lambda model: sweep(model, "knockout L*.pattern.h0@-1,2", "reference"),
+    "run": lambda model: model.run(CAT, edits=["zero L0.z.h1", "scale(0.5) L2.pattern.h1"]).logits,
+}
+
+
+def sweep(model, edit: str, engine: str) -> torch.Tensor:
+    effects = mt.sweep(model, CAT, edit, metrics="logit_diff", engine=engine, verify=0)
+    return torch.tensor(effects.data["logit_diff"].values)
+
+
+def bare(model) -> torch.Tensor:
+    with torch.no_grad():
+        ids = torch.tensor([model.tokenizer(CAT.text)["input_ids"]])
+        return model.hf(ids, use_cache=False).logits
+
+
+@contextlib.contextmanager
+def interrupted(at: int | None, moments: list[str]) -> Iterator[None]:
+    """Within this block the moments are written down, and at one of them comes an interrupt."""
+
+    def trace(frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
+        code = frame.f_code
+        if not code.co_filename.startswith(WATCHED):
+            return None
+        if event in ("call", "line") and code is not interrupted.__wrapped__.__code__:
+            moments.append(f"{event} of {code.co_qualname}")
+            if len(moments) - 1 == at:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def chosen(moments: list[str], seed: str) -> list[int]:
+    """All over the run, half of them where a block begins to end."""
+    draw = random.Random(seed)
+    ends = [
+        n
+        for n, moment in enumerate(moments)
+        if moment.startswith("call of ") and "__exit__" in moment
+    ]
+    assert ends
+    some = draw.sample(ends, min(MOMENTS // 2, len(ends)))
+    return sorted({*some, *draw.sample(range(len(moments)), MOMENTS // 2)})
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_whenever_it_comes_the_model_is_as_it_was(tiny, name):
+    job, clean = JOBS[name], bare(tiny)
+    wanted, moments = job(tiny), []
+    with interrupted(None, moments):
+        job(tiny)
+    came = []
+    for number, moment in enumerate(chosen(moments, name)):
+        try:
+            with interrupted(moment, []):
+                job(tiny)
+        except KeyboardInterrupt as error:
+            came.append(error)  # as a notebook keeps tracebacks, with all that is in their frames
+        assert torch.equal(bare(tiny), clean), moments[moment]
+        if number % 5 == 0:
+            assert torch.equal(job(tiny), wanted), moments[moment]
+            assert not any([*guests_on(module)] for module in tiny.hf.modules())
+    assert len(came) >= MOMENTS // 2
+    assert torch.equal(job(tiny), wanted)
+    assert not any(module._forward_hooks for module in tiny.hf.modules())
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_session_around_it_goes_on(tiny, name):
+    job, clean = JOBS[name], bare(tiny)
+    wanted, moments = job(tiny), []
+    with session(tiny.hf, tiny.anatomy), interrupted(None, moments):
+        job(tiny)
+    with session(tiny.hf, tiny.anatomy) as around:
+        for moment in chosen(moments, name)[::2]:
+            with contextlib.suppress(KeyboardInterrupt), interrupted(moment, []):
+                job(tiny)
+            assert around.is_open
+            assert torch.equal(bare(tiny), clean), moments[moment]
+        assert torch.equal(job(tiny), wanted)
+
+
+def test_another_thread_has_its_turn_after_one(tiny):
+    wanted, found = JOBS["run"](tiny), []
+    moments: list[str] = []
+    with interrupted(None, moments):
+        JOBS["run"](tiny)
+    for moment in chosen(moments, "turns")[::4]:
+        with contextlib.suppress(KeyboardInterrupt), interrupted(moment, []):
+            JOBS["run"](tiny)
+        other = threading.Thread(target=lambda: found.append(JOBS["run"](tiny)))
+        other.start()
+        other.join()
+        assert torch.equal(found.pop(), wanted)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot wait here")
+def test_signals_wait_until_all_is_off(tiny):
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    stay = session(tiny.hf, tiny.anatomy)
+    own = stay.__enter__()
+    own.hook([(tiny.hf.transformer.h[0], "output", lambda *_: None)])
+    own.at_end(lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        stay.__exit__(None, None, None)
+    assert own.is_over
+    assert not any([*guests_on(module)] for module in tiny.hf.modules())
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask

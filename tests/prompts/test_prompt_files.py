@@ -1,0 +1,132 @@
+"""Files of prompts: what can be read in two ways is refused, and nothing is waited for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from microtome.errors import PromptError
+from microtome.prompts.files import READERS
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Prompts
+
+
+def read(folder, name, text):
+    path = folder / name
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    return list(Prompts.read(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("e.csv", 'text,target\r\n"A\r\nB", a\r\n', [Prompt("A\r\nB", target=" a")]),
+        ("f.jsonl", '{"text": "A"}\r\n\r\n{"text": "B"}', [Prompt("A"), Prompt("B")]),
+        ("g.jsonl", '{"text": "A"}\r{"text": "B"}\r', [Prompt("A"), Prompt("B")]),
+        ("j.CSV", "text\nBerlin is\n", [Prompt("Berlin is")]),
+        ("j.JSONL", '{"text": "A"}', [Prompt("A")]),
+        ("l.jsonl", '{"text": "A\u2028B"}\n', [Prompt("A\u2028B")]),
+        ("l.csv", "text\nA\u2028B\x0bC\n", [Prompt("A\u2028B\x0bC")]),
+        ("m.csv", 'text\n"' + "a " * 100_000 + '"', [Prompt("a " * 100_000)]),
+        ("o.csv", "text,target,contrast\nA, a\n", [Prompt("A", target=" a")]),
+        ("q.csv", 'text\n"say ""hi"", he said"\n\nA\n', [Prompt('say "hi", he said'), Prompt("A")]),
+    ],
+)  # fmt: skip
+def test_what_is_plain_is_read(tmp_path, name, text, wanted):
+    assert read(tmp_path, name, text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "text,target,target\nA, b, c\n", "line 1: two columns are called 'target'"),
+        ("b.csv", "text,text\nA,B\n", "line 1: two columns are called 'text'"),
+        ("c.jsonl", '{"text": "A"}\n{"text": "A", "text": "B"}', "line 2: 'text' is given twice."),
+        ("d.csv", 'text,roles\nA,"{""s"": 0, ""s"": 1}"\n', "line 2: 's' is given twice."),
+        (
+            "e.csv",
+            'text,target\nA,b\n"C\nD,E\n',
+            "line 3: not CSV: the file ends inside the quotes",
+        ),
+        ("f.csv", 'text,target\nA, " a"\n', "line 2: not CSV: a quote inside a field, ' \" a\"'"),
+        ("g.csv", 'text\n"A" B\n', "line 2: not CSV: text after the quotes of a field"),
+        ("h.csv", "text;target\nA; b\n", "line 1: one column, 'text;target': fields are separated"),
+        ("i.csv", "text,target\nA, b\n,\n", "line 3: the field 'text' is missing"),
+        ("k.csv", "text, target\nA, b\n", "line 2: unknown field ' target'"),
+        (
+            "l.jsonl",
+            '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}",
+            "line 1: not JSON for a pro",
+        ),
+        ("m.jsonl", '{"roles": {"s": ' + "9" * 5000 + "}}", "line 1: not JSON (Exceeds the limit"),
+        ("n.jsonl", '{"text": "A"}\n{"text": "\\ud83d"}', "line 2: A prompt's text has half a cha"),
+        ("o.jsonl", '{"text": "A", "roles": {"s": ""}}', "line 1: The word of role 's' is ''"),
+    ],
+)
+def test_what_is_not_is_refused_with_its_line(tmp_path, name, text, says):
+    with pytest.raises(PromptError) as error:
+        read(tmp_path, name, text)
+    assert f"{name}, {says}" in str(error.value)
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "p.jsonl")
+    with pytest.raises(PromptError, match="it is a named pipe, and a regular file is needed"):
+        Prompts.read(tmp_path / "p.jsonl")
+    os.mkdir(tmp_path / "q.csv")
+    with pytest.raises(PromptError, match="it is a folder"):
+        Prompts.read(tmp_path / "q.csv")
+
+
+@given(st.lists(st.lists(st.text(max_size=6), min_size=2, max_size=2), min_size=1, max_size=4))
+def test_csv_is_that_of_the_standard_library_where_that_writes_it(rows):
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
+    writer.writerow(["text", "target"])
+    writer.writerows(rows)
+    found = [fields for _, fields in READERS[".csv"](stream.getvalue(), "p.csv")]
+    names = ("text", "target")
+    assert found == [{k: v for k, v in zip(names, row, strict=True) if v} for row in rows]
+
+
+@given(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=4))
+def test_json_is_that_of_the_standard_library(fields):
+    [(where, found)] = READERS[".jsonl"](json.dumps(fields), "p.jsonl")
+    assert (where, found) == ("p.jsonl, line 1", fields)
+
+
+# -------------------------------------------------------------------------------- texts and words
+
+HALF = "half a cat \ud83d"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"text": HALF},
+        {"text": "A", "donor": HALF},
+        {"text": "A", "target": HALF},
+        {"text": "A", "contrast": HALF},
+        {"text": "A", "roles": {"s": HALF}},
+        {"text": "A", "roles": {"s": (0, HALF)}},
+    ],
+)
+def test_half_a_character_is_refused_with_its_place(fields):
+    with pytest.raises(PromptError) as error:
+        Prompt(**fields)
+    assert r"half a character, '\ud83d', at its place 11, in 'half a cat \ud83d'" in str(
+        error.value
+    )
+    str(error.value).encode()  # and can be printed
+
+
+@pytest.mark.parametrize("word", ["", " ", "\n\t", ("a", "")])
+def test_a_role_of_no_word_is_refused(word):
+    with pytest.raises(PromptError, match=r"word of role 's' is .*, which stands nowhere: give a"):
+        Prompt("A", roles={"s": word})

@@ -1,0 +1,86 @@
+"""What may not have been meant: special tokens in a text, two in front, texts of great length."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+import microtome as mt
+from conftest import BERLIN
+from microtome.errors import PromptError, PromptWarning
+from microtome.prompts.encoding import encode
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.tokenizer import Tokenizer
+from microtome.prompts.warnings import complaints
+
+END = "<|endoftext|>"
+
+
+def told(model, *prompts):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        model.encode(prompts)
+    assert all(one.category is PromptWarning for one in seen)
+    return [str(one.message) for one in seen]
+
+
+def test_a_special_token_in_a_text_is_warned_of_with_its_place(tiny):
+    [message] = told(tiny, BERLIN, f"Berlin is{END} the", f"{END} again")
+    assert f"'Berlin is{END} the' has '{END}' in it, at positions 2," in message
+    assert "split_special_tokens=True" in message
+    assert len(told(tiny, Prompt(BERLIN, donor=f"{BERLIN}{END}"))) == 1
+    assert told(tiny, BERLIN, "endoftext") == []
+
+
+def test_a_second_token_in_front_is_warned_of(real_models, make_gpt2):
+    tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K")
+    one, two = (encode(Prompt(text), tokenizer) for text in ("Once upon", "<s>Once upon"))
+    assert two.tokens.ids == (1, *one.tokens.ids)
+    [message] = complaints([one, two], masked=False)
+    assert "begins with '<s>', and the tokenizer puts one in front" in message
+    assert "removeprefix('<s>')" in message
+    assert list(complaints([one], masked=False)) == []
+    [message] = complaints([encode(Prompt("Once</s> upon"), tokenizer)], masked=False)
+    assert "has '</s>' in it" in message
+
+
+def test_masks_and_unknown_words_are_no_special_tokens(bert64):
+    assert told(bert64, "pay [MASK] attention", "pay unheardof attention") == []
+    [message] = told(bert64, "pay [SEP] attention")
+    assert "has '[SEP]' in it, at positions 2" in message
+
+
+@pytest.fixture(scope="module")
+def rotary(tokenizer):
+    """A rotary model that was made for six tokens, and takes more."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), num_hidden_layers=1, max_position_embeddings=6, **sizes
+    )
+    hf = LlamaForCausalLM(config).eval()
+    assert sum(weight.numel() for weight in hf.parameters()) < 20_000
+    return mt.load(hf, tokenizer=tokenizer)
+
+
+def test_a_text_longer_than_the_model_was_made_for_is_warned_of(rotary):
+    assert rotary.anatomy.dims.n_positions is None
+    assert told(rotary, BERLIN) == []
+    [message] = told(rotary, BERLIN, f"{BERLIN} Germany, and")
+    assert "has 8 tokens, and the model was made for up to 6" in message
+    assert "max_position_embeddings" in message
+    assert len(told(rotary, Prompt(BERLIN, donor=f"{BERLIN} Germany, and"))) == 1
+
+
+def test_a_text_that_does_not_fit_at_all_is_refused(tiny):
+    with pytest.raises(PromptError, match=r"33 tokens and the model takes 32"):
+        tiny.encode(" is" * 33)
+
+
+def test_fast_tokenizers_are_what_is_asked_for(tokenizer, wordpiece, real_models):
+    for one in (tokenizer, wordpiece, AutoTokenizer.from_pretrained(real_models / "stories260K")):
+        assert isinstance(one, Tokenizer)
+    assert not isinstance(object(), Tokenizer)

@@ -1,0 +1,119 @@
+"""The record of a result: which model, which tokenizer, how torch was set."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import microtome as mt
+from conftest import BERLIN
+from microtome.errors import SweepError
+from microtome.results import provenance
+
+PROMPT = mt.Prompt(BERLIN, target=" Germany")
+
+
+@pytest.fixture
+def model(make_gpt2, tokenizer):
+    return mt.load(make_gpt2(), tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def folder(make_gpt2, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    make_gpt2().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def swept(model):
+    return mt.sweep(model, PROMPT, "zero L*.z.h*", metrics="prob").provenance
+
+
+def test_a_sweep_after_the_weights_changed_has_another_record(model):
+    before = swept(model)["model"]["weight_hash"]
+    model.hf.lm_head.weight.data.mul_(0.5)
+    assert swept(model)["model"]["weight_hash"] == model.weight_hash != before
+
+
+def test_weights_that_change_during_a_sweep_are_refused(model):
+    def train(module, args, output):
+        module.weight.data.add_(1e-3)
+
+    with (
+        pytest.raises(SweepError, match=r"changed while it was running.*Nothing of it is kept"),
+        provenance.held(model),
+    ):
+        model.hf.transformer.ln_f.weight.data.add_(1)
+    model.hf.transformer.ln_f.register_forward_hook(train)
+    with pytest.raises(SweepError, match=r"changed while it was running"):
+        swept(model)
+
+
+def test_an_error_inside_is_not_hidden(model):
+    def fail():
+        model.hf.transformer.ln_f.weight.data.add_(1)
+        raise KeyError
+
+    with pytest.raises(KeyError), provenance.held(model):
+        fail()
+
+
+def test_a_model_in_memory_is_recorded_as_one_whatever_it_is_called(make_gpt2, tokenizer):
+    hf = make_gpt2()
+    hf.config.name_or_path = "gpt2"
+    record = swept(mt.load(hf, tokenizer=tokenizer))["model"]
+    assert (record["name"], record["loaded"], record["asked"]) == ("gpt2", "given in memory", {})
+
+
+def test_how_a_model_was_loaded_is_recorded(folder):
+    model = mt.load(
+        folder, device="cpu", dtype=torch.float64, attn_implementation="eager", token="secret"
+    )
+    record = provenance.of_model(model)
+    assert record["loaded"] == "from files"
+    assert record["asked"] == {
+        "device": "cpu", "dtype": "float64", "attn_implementation": "eager",
+    }  # fmt: skip
+    assert (record["dtype"], record["dtypes"]) == ("float64", ["float64"])
+    assert (record["attention"], record["device"]) == ("eager", "cpu")
+    assert (record["quantization"], record["device_map"]) == (None, {})
+    assert "secret" not in json.dumps(record)
+
+
+def test_a_tokenizer_that_was_given_is_recorded(folder, tokenizer, tiny):
+    record = provenance.of_model(mt.load(folder, device="cpu", tokenizer=tokenizer))
+    assert record["asked"]["tokenizer"] == type(tokenizer).__name__
+    other = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer)
+    again = provenance.of_model(mt.load(tiny, tokenizer=other))
+    assert again["asked"]["tokenizer"] == type(tokenizer).__name__
+    assert record["tokenizer"]["size"] == again["tokenizer"]["size"]
+    assert record["tokenizer"]["hash"] != again["tokenizer"]["hash"]  # it has no end of text
+    assert record["tokenizer"]["settings"]["eos_token"] == "<|endoftext|>"
+
+
+def test_how_torch_is_set_is_recorded(tiny):
+    modes = swept(tiny)["modes"]
+    assert (modes["threads"], modes["autocast"], modes["tf32"]) == (1, False, False)
+    assert (modes["inference_mode"], modes["grad"]) == (False, True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.inference_mode():
+            modes = provenance.of_machine()["modes"]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert (modes["deterministic"], modes["inference_mode"], modes["grad"]) == (True, True, False)
+
+
+def test_the_record_is_plain(tiny):
+    record = {**provenance.of_model(tiny), **provenance.of_machine()}
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_a_screened_map_says_which_cells_were_open_to_verification(tiny):
+    screened = mt.sweep(
+        tiny, PROMPT, "zero L*.z.h*", metrics="prob", screen="bfloat16", refine=3
+    ).provenance["screen"]
+    assert screened["verifiable"] == "the refined cells alone"
