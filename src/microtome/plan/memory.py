@@ -244,7 +244,8 @@ def room_for(needs: Needs, own: int, seen: int, held: int, budget: Budget) -> Ro
     tile = max(1, min(budget.tile // own, (free - looks * needs.look) // 2 // row))
     looks = min(looks, tile)
     reads = max(1, min(EXACT, free // 4) // needs.exact - 1) if needs.exact else budget.tile
-    ends = max(1, min(budget.tile, (free // 2 - (1 + reads) * needs.exact) // needs.end - 1))
+    most = min(free // 2 - (1 + reads) * needs.exact, max(EXACT, budget.memory // 16))
+    ends = max(1, min(budget.tile, most // needs.end - 1))
     reads = min(reads, ends)
     last = (1 + ends) * needs.end + (1 + reads) * needs.exact
     reserved = max(tile * row + looks * needs.look, last)
