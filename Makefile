@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: demo test test-oldest test-newest lint types tests families floors studies bench bench-quick clean
+.PHONY: demo test test-quick test-oldest test-newest lint types tests families floors studies bench bench-quick clean
 
 demo: .venv/ready
 	$(BIN)/microtome sweep nano -o out/demo --overwrite -e 'zero L*.z.h*' \
@@ -15,6 +15,10 @@ studies: .venv/ready
 	$(BIN)/microtome study run --all --model nano -o out/studies --overwrite
 
 test: lint types tests
+
+# Every kind of test and few cases of each, while one works: a minute or so.
+test-quick: .venv/ready-to-test
+	$(BIN)/pytest -n auto --quick
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff format --check .

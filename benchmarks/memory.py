@@ -236,7 +236,7 @@ def hold(number: int) -> bool:
         print(f"{case.name}: refused: {done['refused']}", flush=True)
         return True
     planned, used = done["walk_mib"] + done["results_mib"], done["mib"]
-    within = abs(planned - used) <= max(planned, used) / 4 + SLACK_MIB
+    within: bool = abs(planned - used) <= max(planned, used) / 4 + SLACK_MIB
     print(
         f"{case.name}: {done['cells']:,} cells in {done['seconds']:.1f} s; planned "
         f"{done['walk_mib']:,.0f} MiB and {done['results_mib']:,.0f} of results, took {used:,.0f}: "

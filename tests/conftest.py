@@ -65,7 +65,7 @@ CAT = "The cat sat"  # 3 tokens
 LAYERS, HEADS, D_MODEL, POSITIONS = 3, 4, 32, 32
 
 
-pytest_plugins = ("families.measuring",)
+pytest_plugins = ("families.measuring", "quick")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import microtome as mt
+from microtome.engines.collector import Collector
 from microtome.plan.plan import Plan, make_plan
 from microtome.readings.output import METRICS, Outcome, Prediction
 from microtome.readings.registry import readings
@@ -30,7 +31,7 @@ PROMPT = mt.Prompt(LONG, target=" Germany", contrast=" France")
 
 @dataclass(frozen=True)
 class Case:
-    """A map on a small model under a budget; its ``sizes``, and tokens that no text has."""
+    """A map on a small model of some sizes, under a budget."""
 
     edit: str
     metrics: tuple[str, ...]
@@ -39,16 +40,18 @@ class Case:
     sizes: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.edit}, {', '.join(self.metrics)}"
+        return f"{self.edit}, {', '.join(self.metrics)}, {self.memory // MIB} MiB"
 
 
 WIDE = Case("zero L*.z.h*", ("kl", "prob", "rank"), 24 * MIB, vocabulary=60_000)
 PAIRS = Case("zero L*.z.h*@*", ("cosine(L*.resid_post@*, *)",), 6 * MIB)
+COSINES = ("cosine(L*.resid_post@*, *)",)
+LOOKED = Case("zero L0.mlp_post.n*@-1", COSINES, 3 * MIB)
 STREAM = Case("zero L0.resid_post.d*@-1", ("logit_diff",), 4 * MIB, sizes=(("n_embd", 768),))
 PATTERN = Case("zero L0.pattern.h*@*", ("logit_diff",), 3 * MIB, sizes=(("n_head", 16),))
 
 
-@pytest.mark.parametrize("case", [WIDE, PAIRS, STREAM, PATTERN], ids=str)
+@pytest.mark.parametrize("case", [WIDE, LOOKED, STREAM, PATTERN], ids=str)
 def test_the_walk_uses_no_more_than_is_planned(case, make_gpt2, tokenizer):
     model = made(case, make_gpt2, tokenizer)
     cost = planned(model, case).cost
@@ -67,6 +70,16 @@ def test_results_take_what_is_planned(make_gpt2, tokenizer):
     used = in_numpy(lambda: sweep(model, PAIRS))
     assert used <= 1.25 * cost.result_bytes + SLACK / 2
     assert cost.result_bytes <= 1.25 * used
+
+
+def test_many_values_arrive_without_a_copy_of_all(tiny):
+    plan = planned(tiny, PAIRS)
+    into = Collector.of(plan, plan.units[0])
+    [gauge] = into.inside
+    values = torch.rand(into.inside[gauge].shape, dtype=torch.float64)
+    into.store_inside(gauge, into.numbers, values)
+    assert in_torch(into.settle) < values.nbytes / 10
+    assert (into.inside[gauge] == values.numpy()).all()
 
 
 def test_a_metric_holds_no_more_than_it_says():
@@ -112,7 +125,7 @@ def made(case: Case, make_gpt2, tokenizer) -> mt.Model:
 
 
 def in_torch(work: Callable[[], object]) -> int:
-    """The most that torch's allocator had given at any one time, of what was asked meanwhile."""
+    """The most that torch had at any one time of what it asked for meanwhile."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         work()
     events = seen.profiler.kineto_results.events()

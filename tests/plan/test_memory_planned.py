@@ -31,8 +31,8 @@ def encoded(length: int, shift: int = 0) -> Encoded:
     return Encoded(Prompt(tokens.text), tokens, donor, 0, 1)
 
 
-def planned(edit, metrics=("logit_diff",), dims=SMALL, prompts=(encoded(15),), **budget) -> Plan:
-    question = ask(dims, prompts, as_edits(edit), readings(metrics))
+def planned(edit, metrics=("logit_diff",), dims=SMALL, prompts=None, **budget) -> Plan:
+    question = ask(dims, prompts or [encoded(15)], as_edits(edit), readings(metrics))
     return make_plan(question, budget=Budget(**budget))
 
 

@@ -29,10 +29,11 @@ def encoded(*pieces: str, donor: tuple[str, ...] | None = None) -> Encoded:
     return Encoded(Prompt(tokens.text), tokens, other, None, None)
 
 
+BUDGET = Budget()
 THREE, FIVE = encoded("a", " b", " c"), encoded("d", " e", " f", " g", " h")
 
 
-def planned(edits, prompts=(THREE,), dims=DIMS, over=None, reference=(), budget=Budget()):
+def planned(edits, prompts=(THREE,), dims=DIMS, over=None, reference=(), budget=BUDGET):
     return make_plan(ask(dims, prompts, as_edits(edits), (), over, reference), budget=budget)
 
 

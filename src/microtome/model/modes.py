@@ -16,7 +16,7 @@ def refuse_autocast(device: torch.device) -> None:
     Raises:
         MicrotomeError: autocast is on for this kind of device.
     """
-    if torch.is_autocast_enabled(device.type):
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         kind = str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
         raise MicrotomeError(
             f"torch.autocast is on: products would be in {kind}, whatever type the model is "

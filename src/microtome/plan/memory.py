@@ -78,7 +78,8 @@ class Needs:
         branches: rows more in attention, one for each head whose own view is edited.
         gauges: bytes of the numbers that metrics inside the model have read.
         look: bytes of the activations that they are read off.
-        end: bytes at the end: what the unembedding reads, and what metrics make of its logits.
+        end: bytes at the end: what the unembedding reads, and its logits where metrics need all.
+        exact: bytes of what metrics make of these in float64.
     """
 
     dims: Dimensions
@@ -89,6 +90,7 @@ class Needs:
     gauges: int
     look: int
     end: int
+    exact: int
 
     def stays(self, own: int) -> int:
         """Bytes of a cell of ``own`` positions between blocks."""
@@ -137,7 +139,8 @@ def needs_of(question: Question, cells: Cells, prompts: Sequence[int], budget: B
         branches=branches_of(cells),
         gauges=8 * sum(math.prod(one.shape) for one in fitted),
         look=max((one.bytes_of_looking(dims, budget.itemsize) for one in fitted), default=0),
-        end=bytes_of_end(question, budget.itemsize),
+        end=_end(question, budget.itemsize),
+        exact=_exact(question),
     )
 
 
@@ -158,16 +161,28 @@ def _edited(cells: Cells, layouts: Sequence[Layout], length: int, itemsize: int)
     return most
 
 
-def bytes_of_end(question: Question, itemsize: int) -> int:
-    """What a row takes after the last block: the final norm, logits, and metrics in float64."""
+EXACT = 2**24
+"""Bytes of float64 that metrics over the vocabulary take at a time: more are no faster, and would
+leave holes of their size behind in the memory of the process."""
+
+
+def _end(question: Question, itemsize: int) -> int:
+    """What a cell takes after the last block: the final norm, and logits where metrics need all."""
     dims = question.dims
     final = dims.d_model * 4 * max(itemsize, 4)
+    if all(one.metric.columns for one in question.readings):
+        return final
+    copies = 3 if dims.shapes_logits else 1  # a cap takes two steps
+    return final + dims.d_vocab * itemsize * copies
+
+
+def _exact(question: Question) -> int:
+    """What the metrics that need the whole vocabulary make of a cell's logits, in float64."""
     wide = [one.metric for one in question.readings if not one.metric.columns]
     if not wide:
-        return final
-    given = itemsize * (3 if dims.shapes_logits else 1)  # capped, in two steps
-    numbers = given + 8 * (1 + any(m.logprobs for m in wide) + max(m.holds for m in wide))
-    return final + dims.d_vocab * numbers
+        return 0
+    kept = 1 + any(metric.logprobs for metric in wide)
+    return 8 * question.dims.d_vocab * (kept + max(metric.holds for metric in wide))
 
 
 @dataclass(frozen=True)
@@ -179,9 +194,11 @@ class Room:
         cell: bytes that each cell of a batch takes between blocks.
         row: bytes that each cell of a tile takes inside a block.
         end: bytes that each cell takes at the end, of those that it is computed of at a time.
+        exact: bytes that metrics take besides, of each cell that they are computed of at a time.
         tile: cells in a tile.
         batch: cells in a batch.
         ends: cells whose end is computed at a time.
+        reads: cells whose metrics are, of these.
         look: bytes that metrics inside the model take of each cell that they look at.
         looks: cells that they look at, at a time.
     """
@@ -190,9 +207,11 @@ class Room:
     cell: int
     row: int
     end: int
+    exact: int
     tile: int
     batch: int
     ends: int
+    reads: int
     look: int
     looks: int
 
@@ -202,7 +221,8 @@ class Room:
         tile = min(self.tile, batch)
         inside = tile * self.row + min(self.looks, tile) * self.look
         # The clean run's own end is there as well.
-        return self.held + batch * self.cell + max(inside, (1 + min(self.ends, batch)) * self.end)
+        last = (1 + min(self.ends, batch)) * self.end + (1 + min(self.reads, batch)) * self.exact
+        return self.held + batch * self.cell + max(inside, last)
 
 
 def room_for(needs: Needs, own: int, seen: int, held: int, budget: Budget) -> Room:
@@ -212,7 +232,7 @@ def room_for(needs: Needs, own: int, seen: int, held: int, budget: Budget) -> Ro
         SweepError: not even one cell fits.
     """
     row, cell = needs.inside(own, seen), needs.stays(own)
-    least = held + cell + max(row + needs.look, 2 * needs.end)
+    least = held + cell + max(row + needs.look, 2 * (needs.end + needs.exact))
     if least > budget.memory:
         raise SweepError(
             f"memory={budget.memory:,} bytes are too few: one cell at a time needs {least:,}, of "
@@ -223,16 +243,22 @@ def room_for(needs: Needs, own: int, seen: int, held: int, budget: Budget) -> Ro
     looks = max(1, free // LOOK // needs.look) if needs.look else 1
     tile = max(1, min(budget.tile // own, (free - looks * needs.look) // 2 // row))
     looks = min(looks, tile)
-    ends = max(1, min(budget.tile, free // 2 // needs.end - 1))
-    reserved = max(tile * row + looks * needs.look, (1 + ends) * needs.end)
+    reads = max(1, min(EXACT, free // 4) // needs.exact - 1) if needs.exact else budget.tile
+    most = min(free // 2 - (1 + reads) * needs.exact, max(EXACT, budget.memory // 16))
+    ends = max(1, min(budget.tile, most // needs.end - 1))
+    reads = min(reads, ends)
+    last = (1 + ends) * needs.end + (1 + reads) * needs.exact
+    reserved = max(tile * row + looks * needs.look, last)
     return Room(
         held=held,
         cell=cell,
         row=row,
         end=needs.end,
+        exact=needs.exact,
         tile=tile,
         batch=max(1, (free - reserved) // cell),
         ends=ends,
+        reads=reads,
         look=needs.look,
         looks=looks,
     )
@@ -359,7 +385,7 @@ def bytes_of_reference(question: Question, cells: Cells, budget: Budget) -> int:
     logits = 3 * longest * question.dims.d_vocab * budget.itemsize
     recorded = bytes_of_gauges(question.dims, question.gauges, longest, budget.itemsize)
     inside = needs.inside(longest, longest) + needs.gauges + needs.look
-    return logits + recorded + max(inside, 2 * needs.end)
+    return logits + recorded + max(inside, 2 * (needs.end + needs.exact))
 
 
 def bytes_of_verification(rows: int, needs: Needs, length: int) -> int:
@@ -368,7 +394,8 @@ def bytes_of_verification(rows: int, needs: Needs, length: int) -> int:
     The clean run, the cells that are computed again, and those that change nothing.
     """
     stream = rows * length * needs.dims.d_model * needs.itemsize
-    return stream + rows * (needs.inside(length, length) + needs.gauges + needs.look + needs.end)
+    each = needs.inside(length, length) + needs.gauges + needs.look + needs.end + needs.exact
+    return stream + rows * each
 
 
 def bytes_of_walk(
@@ -385,7 +412,7 @@ def bytes_of_walk(
     starts = np.flatnonzero(counts).tolist()
     first = starts[0] if starts else length - 1
     held = held_for(question, cells, unit.prompts, length, first, budget)
-    most = held.bytes + max(held.passes, 2 * needs.end)
+    most = held.bytes + max(held.passes, 2 * (needs.end + needs.exact))
     for start in starts:
         room = room_for(needs, length - start, length, held.bytes, budget)
         most = max(most, room.used(int(counts[start])))

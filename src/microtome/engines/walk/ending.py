@@ -20,6 +20,7 @@ from microtome.engines.collector import Collector
 from microtome.language.regions import Column
 from microtome.model.devices import onto
 from microtome.model.loaded import Loaded
+from microtome.plan.memory import Room
 from microtome.prompts.encoding import Encoded
 from microtome.readings.output import Outcome, Reading
 
@@ -64,11 +65,11 @@ class Ending:
         cells: Column,
         position: int,
         x: Float[Tensor, "cell own d_model"],
-        rows: int,
+        room: Room,
     ) -> None:
         """The metrics of some cells, from the last block's output from a position on.
 
-        The end of so many cells is computed at a time.
+        The end of as many cells is computed at a time as there is room for.
         """
         for place, asked in self.places.items():
             reached = self._reached(cells, place)
@@ -76,7 +77,7 @@ class Ending:
                 self._unreached(cells[~reached], place, asked)
             if reached.any():
                 self._end(
-                    cells, np.flatnonzero(reached), place, asked, x[:, place - position], rows
+                    cells, np.flatnonzero(reached), place, asked, x[:, place - position], room
                 )
 
     def _end(
@@ -86,14 +87,14 @@ class Ending:
         place: int,
         asked: Sequence[Reading],
         x: Float[Tensor, "cell d_model"],
-        rows: int,
+        room: Room,
     ) -> None:
         model = self.model
         clean = self._clean(place, asked)
-        for first in range(0, len(reached), rows):
-            some = reached[first : first + rows]
+        for first in range(0, len(reached), room.ends):
+            some = reached[first : first + room.ends]
             final = model.anatomy.final(model.hf, x[onto(x.device, some)])
-            self._read(cells[some], place, asked, final, clean)
+            self._read(cells[some], place, asked, final, clean, room.reads)
 
     def finals(
         self,
@@ -141,6 +142,7 @@ class Ending:
         asked: Sequence[Reading],
         final: Float[Tensor, "cell d_model"],
         clean: _Clean,
+        rows: int,
     ) -> None:
         narrow = [reading for reading in asked if reading.metric.columns]
         if narrow:
@@ -150,9 +152,12 @@ class Ending:
                 self.into.store(reading, cells, found)
         wide = [reading for reading in asked if not reading.metric.columns]
         if wide:
-            outcome = Outcome(self._logits(final))
-            for reading in wide:
-                self.into.store(reading, cells, reading.value(outcome, clean.whole, self.one))
+            logits = self._logits(final)
+            for first in range(0, len(cells), rows):
+                outcome = Outcome(logits[first : first + rows])
+                some = cells[first : first + rows]
+                for reading in wide:
+                    self.into.store(reading, some, reading.value(outcome, clean.whole, self.one))
 
     # ------------------------------------------------------------------------------------ logits
 

@@ -252,7 +252,7 @@ class Stretch:
             self.walk.tick(told[-1])
         endings = [*map(self._ending, batch.prompts, front.rows)]
         for row, ending in enumerate(endings):
-            ending.measure(batch.cells[row], batch.position, front.x[row], room.ends)
+            ending.measure(batch.cells[row], batch.position, front.x[row], room)
         for gauge, values in front.seen.items():
             self.into.store_inside(gauge, batch.cells.ravel(), values.flatten(0, 1))
         self.into.prove(batch.cells.ravel(), *front.proofs.flatten(1))
