@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import microtome as mt
+from microtome.edits import means
 from microtome.edits import sources as origins
 from microtome.engines.collector import Collector
 from microtome.engines.walk.walk import Stretch, Walk
@@ -107,6 +108,7 @@ def test_no_edit_makes_the_walk_wait(nowhere, operation, monkeypatch):
         return trace(hf, anatomy, texts, riders=texts, pieces=pieces).beside
 
     # Transformers itself waits in a run without a cache.
+    monkeypatch.setattr(means, "record", record)
     monkeypatch.setattr(origins, "record", record)
     prompts = (JOHN, SWAPPED) if "prompts" in operation else (JOHN, SWAPPED, CAT)
     for place in ("embed", "L*.z.h*", "L*.resid_post"):
