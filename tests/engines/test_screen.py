@@ -93,7 +93,7 @@ def test_the_coarse_model_is_the_one_that_is_loaded_in_its_type(tokenizer, tmp_p
     hf = by_hand.make("llama", len(tokenizer), torch.float32)
     hf.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    rough = coarse(mt.load(tmp_path), "bfloat16", readings(["prob"])[0], 1)
+    rough = coarse(mt.load(tmp_path), "bfloat16", readings(["prob"])[0])
     loaded = mt.load(tmp_path, dtype="bfloat16")
     assert rough.dtype == loaded.dtype == torch.bfloat16
     for name, own in rough.hf.named_buffers():

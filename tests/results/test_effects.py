@@ -104,7 +104,7 @@ def test_saving_leaves_the_effects_as_they_were_and_replaces_the_last(effects, t
     before = effects.data.copy(deep=True)
     path = effects.save(tmp_path / "e.zarr")
     xr.testing.assert_identical(effects.data, before)
-    other = mt.sweep(tiny, PROMPTS[0], "zero L*.z", metrics="kl", out=path)
+    other = mt.sweep(tiny, PROMPTS[0], "zero L*.z", metrics="kl", out=path, overwrite=True)
     xr.testing.assert_identical(mt.open_effects(path).data, other.data)
 
 

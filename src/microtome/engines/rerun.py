@@ -23,14 +23,11 @@ from microtome.model.devices import numbers
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import Visit, quiet, visited
 from microtome.passes.trace import ids_of
-from microtome.plan.memory import Budget, bytes_of_verification, needs_of
+from microtome.plan.memory import Budget, needs_of, verified_at_once
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.readings.inside import Gauge
 from microtome.readings.output import Reading
-
-LEAST = 6
-"""Rows of a pass, however long the prompts are, if memory allows: what a sweep verifies usually."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +111,7 @@ def rows_at_once(plan: Plan, unit: Unit, budget: Budget) -> int:
     """How many cells to run in one pass: as many as fill a tile, and fit into half the memory."""
     length = len(plan.question.encoded[unit.prompts[0]].tokens)
     needs = needs_of(plan.question, plan.cells, unit.prompts, budget)
-    own = bytes_of_verification(1, needs, length)
-    fit = min(max(budget.tile // length, LEAST), budget.memory // 2 // own)
-    return max(1, fit - 1)
+    return verified_at_once(needs, length, budget)
 
 
 def _places(plan: Plan, rows: Rows) -> list[int]:

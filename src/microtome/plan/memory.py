@@ -34,6 +34,9 @@ On a CPU more do not make matrix products any faster, and what a block computes 
 fits into the caches. An accelerator wants many.
 """
 
+LEAST = 6
+"""Rows of a pass, however long the prompts are, if memory allows: what a sweep verifies usually."""
+
 READING = {"cpu": 32, "cuda": 1024}
 """Device → tokens that a block could be run on in the time that reading its weights takes.
 
@@ -417,5 +420,16 @@ def bytes_of_walk(
         room = room_for(needs, length - start, length, held.bytes, budget)
         most = max(most, room.used(int(counts[start])))
     if budget.verified:
-        most = max(most, bytes_of_verification(1 + budget.verified, needs, length))
+        rows = min(1 + budget.verified, 1 + verified_at_once(needs, length, budget))
+        most = max(most, bytes_of_verification(rows, needs, length))
     return most
+
+
+def verified_at_once(needs: Needs, length: int, budget: Budget) -> int:
+    """How many cells to compute again in one pass, beside a clean run.
+
+    As many as fill a tile, and fit into half the memory.
+    """
+    own = bytes_of_verification(1, needs, length)
+    fit = min(max(budget.tile // length, LEAST), budget.memory // 2 // own)
+    return max(1, fit - 1)

@@ -88,10 +88,10 @@ class Options:
 
     def budget(self, model: Loaded) -> Budget:
         """What a sweep on a model may use."""
-        return budget_of(model, self.memory)
+        return budget_of(model, self.memory, self.verify.most)
 
 
-def budget_of(model: Loaded, memory: int | None = None) -> Budget:
+def budget_of(model: Loaded, memory: int | None = None, verified: int = 0) -> Budget:
     """What a sweep on this model may use."""
     kind = model.device.type
     kind = kind if kind in TILES else "cuda"
@@ -102,4 +102,5 @@ def budget_of(model: Loaded, memory: int | None = None) -> Budget:
         reading=READING[kind],
         host=memory_left(),
         shared=kind == "cpu",
+        verified=verified,
     )

@@ -23,7 +23,6 @@ clean run. What cannot be done this way goes to the reference path (`plan.choice
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -33,14 +32,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.edits.application import Application, Keys
+from microtome.edits.application import Application
 from microtome.edits.sources import Sources
 from microtome.engines.block import Block
 from microtome.engines.collector import Collector
 from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
+from microtome.engines.walk.edited import edits_at
 from microtome.engines.walk.ending import Ending
 from microtome.engines.witnesses import Witnesses
-from microtome.language.regions import Column, Layout, Regions
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
@@ -282,7 +281,7 @@ class Stretch:
         inputs = self.trace.inputs[layer]
         rows = numbers(inputs.device, front.rows[tile.prompts])
         clean = inputs[rows, None, offset:]
-        edits = list(self._edits_at(layer - 1, front.batch, tile))
+        edits = list(edits_at(self.plan, self.walk.sources, layer - 1, front.batch, tile))
         if not edits:
             own[:] = clean
             return False
@@ -297,7 +296,7 @@ class Stretch:
     def _run(self, layer: int, front: _Front, tile: Tile, alike: int) -> None:
         """Run a block on a tile; from a cell on they are alike."""
         own = front.x[tile.prompts, tile.cells]
-        edits = list(self._edits_at(layer, front.batch, tile))
+        edits = list(edits_at(self.plan, self.walk.sources, layer, front.batch, tile))
         visits = self._visits(layer, front, tile, edits)
         with ExitStack() as stack:
             for once in self._once(layer, tile, alike, visits):
@@ -398,73 +397,6 @@ class Stretch:
         steps = self.model.anatomy.dims.n_layers + 1 - batch.layers[:entered][ours]
         return float((1 / steps).sum()) * len(batch.prompts)
 
-    # --------------------------------------------------------------------------------- the edits
-
-    def _edits_at(self, layer: int, batch: Batch, tile: Tile) -> Iterator[Application]:
-        """The edits of a layer in a tile; those that do the same to one shape go together."""
-        found: dict[tuple[int, int, tuple[int, ...]], list[_Strip]] = defaultdict(list)
-        for row, prompt in enumerate(batch.prompts[tile.prompts]):
-            numbers = batch.cells[tile.prompts][row, tile.cells]
-            for number, layout in enumerate(self.plan.cells.moving(prompt)):
-                live = self.plan.cells.live[prompt]
-                for variant, chosen in self._variants(numbers, layout, layer, live):
-                    strip = _Strip(prompt, row * len(numbers) + chosen, numbers[chosen], layout)
-                    found[number, variant, layout.shape].append(strip)
-        # In the order of the edits of a cell, which decides where two meet at one tensor.
-        for number, variant, shape in sorted(found):
-            yield self._together(
-                layer, number, variant, found[number, variant, shape], batch.position
-            )
-
-    def _variants(
-        self, numbers: Column, layout: Layout, layer: int, live: int
-    ) -> Iterator[tuple[int, Column]]:
-        """Which of some cells an edit changes in a layer, by the variant that they are of."""
-        cells = self.plan.cells
-        chosen = np.flatnonzero(numbers < len(cells))  # idlers are left as they are
-        if live:  # before it there is nothing to change, and nothing in the batch
-            positions = layout.position(cells.values(numbers[chosen]), len(chosen))
-            chosen = chosen[positions >= live]
-        if isinstance(layout.layers, str):
-            axis = 1 + cells.stars.index(layout.layers)
-            chosen = chosen[cells.points[numbers[chosen], axis] == layer]
-        elif layer not in (layout.layers or (0,)):
-            return
-        if len(cells.edits) == 1:
-            if len(chosen):
-                yield 0, chosen
-            return
-        variants = cells.variant[numbers[chosen]]
-        for variant in np.unique(variants).tolist():
-            yield variant, chosen[variants == variant]
-
-    def _together(
-        self, layer: int, number: int, variant: int, strips: Sequence[_Strip], position: int
-    ) -> Application:
-        cells = self.plan.cells
-        edit = cells.edits[variant][number]
-        regions, sources = [], []
-        for strip in strips:
-            place = None if strip.layout.layers is None else layer
-            stars = cells.values(strip.cells)
-            regions.append(strip.layout.at(place, stars, len(strip.cells)))
-            one = self.plan.question.encoded[strip.prompt]
-            live = cells.live[strip.prompt]
-            source = self.walk.sources.of(edit, place, one, stars, len(strip.cells), live)
-            sources += [] if source is None else [source]
-        own = Regions.together(regions)
-        sizes = [len(strip.cells) for strip in strips]
-        encoded = self.plan.question.encoded
-        tokens = [encoded[strip.prompt].tokens for strip in strips]
-        return Application(
-            edit=edit,
-            regions=own,
-            keys=Keys(own, tokens, np.repeat(np.arange(len(strips)), sizes)),
-            source=torch.cat(sources) if sources else None,
-            rows=np.concatenate([strip.rows for strip in strips]),
-            start=position,
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class _Front:
@@ -496,19 +428,6 @@ class _Front:
             own = torch.stack([edit.changed.double(), edit.squares]).to(proof.device)
             proof.index_add_(1, onto(proof.device, edit.rows), own)
         proofs += proof.view_as(proofs)
-
-
-@dataclass(frozen=True, eq=False)
-class _Strip:
-    """Cells of one prompt in a tile that one edit changes.
-
-    ``rows`` are theirs in the tile, ``cells`` their numbers in the plan.
-    """
-
-    prompt: int
-    rows: Column
-    cells: Column
-    layout: Layout
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

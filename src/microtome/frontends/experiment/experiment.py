@@ -250,7 +250,8 @@ class Experiment(Root):
             over=self.over,
             reference=self.reference_for(model),
         )
-        return make_plan(question, self.engine, budget_of(model, self.memory))
+        budget = budget_of(model, self.memory, Verify.of(self.verify).most)
+        return make_plan(question, self.engine, budget)
 
     def run(
         self,
