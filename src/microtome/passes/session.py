@@ -211,7 +211,7 @@ class Session:
 
     def _end(self, block: list[Callable[[], None]]) -> None:
         """End a block and all inside it, unless one around it has done so."""
-        if not any(own is block for own in self._blocks):
+        if id(block) not in map(id, self._blocks):  # two that are empty are equal, not the same
             return
 
         def together() -> None:
@@ -305,10 +305,10 @@ class _Stay:
             entered.session = new = Session(hf, anatomy, self.token)
             _turns.take(new)
             new._open()
+            return new  # not after the `try`: an interrupt may come here too
         except BaseException:
             entered.leave()
             raise
-        return new
 
 
 def session(hf: PreTrainedModel, anatomy: Anatomy) -> AbstractContextManager[Session]:
