@@ -19,8 +19,9 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import cast, overload
 
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
@@ -72,11 +73,11 @@ class Session:
         implementation: by name, what attention all modules look up now; None: their own.
     """
 
-    def __init__(self, hf: PreTrainedModel, anatomy: Anatomy, stay: _Stay) -> None:
+    def __init__(self, hf: PreTrainedModel, anatomy: Anatomy, token: _Token) -> None:
         self.hf, self.anatomy = hf, anatomy
         self.thread = threading.get_ident()
         self.call = threading.Lock()
-        self._stay = weakref.ref(stay)
+        self._token = weakref.ref(token)
         self._began = self._ended = False
         self.prefix: Attend | None = None
         self.shown: dict[nn.Module, Attend] = {}
@@ -93,9 +94,9 @@ class Session:
     def is_over(self) -> bool:
         """Whether it has ended, or its ``with`` statement is gone.
 
-        An interrupt may come before the first line of that statement's ``__exit__``.
+        An interrupt may stop what that statement calls at its end before its first line.
         """
-        return self._ended or self._stay() is None
+        return self._ended or self._token() is None
 
     @property
     def is_open(self) -> bool:
@@ -210,7 +211,7 @@ class Session:
 
     def _end(self, block: list[Callable[[], None]]) -> None:
         """End a block and all inside it, unless one around it has done so."""
-        if not any(own is block for own in self._blocks):
+        if id(block) not in map(id, self._blocks):  # two that are empty are equal, not the same
             return
 
         def together() -> None:
@@ -235,50 +236,82 @@ class Session:
             _turns.give_back(self)
 
 
+class _Token:
+    """Held by a ``with`` statement as long as it lasts."""
+
+
+class _Entered:
+    """What one ``with session(…)`` has entered: a session, or a block of one that was open."""
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.block: list[Callable[[], None]] | None = None
+
+    def leave(self) -> None:
+        """End it; once more does no harm."""
+        if self.session is not None and self.block is None:
+            self.session._close()
+        elif self.session is not None and self.block is not None:
+            self.session._end(self.block)
+
+
+class _Leave(partial[None]):
+    """What a ``with`` statement calls at its end; it holds the statement's token.
+
+    The call does not get the token. So where an interrupt stops it at its first line, and somebody
+    keeps the traceback with its frames, as a notebook does, the token is gone all the same.
+    """
+
+    token: _Token
+
+
+class _Exit:
+    """The ``__exit__`` of a stay."""
+
+    @overload
+    def __get__(self, stay: None, owner: type[_Stay]) -> Callable[..., None]: ...
+    @overload
+    def __get__(self, stay: _Stay, owner: type[_Stay]) -> _Leave: ...
+    def __get__(self, stay: _Stay | None, owner: type[_Stay]) -> Callable[..., None]:
+        if stay is None:  # so an `ExitStack` asks, and keeps the stay itself
+            return lambda stay, *_: stay.entered.leave()
+        leave = _Leave(_leave, stay.entered)
+        leave.token = stay.token
+        return leave
+
+
+def _leave(entered: _Entered, *_: object) -> None:
+    entered.leave()
+
+
 class _Stay:
     """One ``with session(…)``: it opens a session, or is a block of one that is open already."""
 
+    __exit__ = _Exit()
+
     def __init__(self, hf: PreTrainedModel, anatomy: Anatomy) -> None:
         self._of = hf, anatomy
-        self._session: Session | None = None
-        self._block: list[Callable[[], None]] | None = None
+        self.entered, self.token = _Entered(), _Token()
 
     def __enter__(self) -> Session:
-        hf, anatomy = self._of
+        (hf, anatomy), entered = self._of, self.entered
         try:
             holder = _turns.holder(hf)
             if isinstance(holder, Session) and holder.is_here:
-                self._block = []
-                self._session = holder
-                holder._blocks.append(self._block)
+                entered.block = []
+                entered.session = holder
+                holder._blocks.append(entered.block)
                 return holder
-            self._session = new = Session(hf, anatomy, self)
+            entered.session = new = Session(hf, anatomy, self.token)
             _turns.take(new)
             new._open()
+            return new  # not after the `try`: an interrupt may come here too
         except BaseException:
-            self._leave()
+            entered.leave()
             raise
-        return new
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
-        if self._session is None:
-            return
-        if self._block is None:
-            self._session._close()
-        else:
-            self._session._end(self._block)
-        self._session = None
 
 
-def session(hf: PreTrainedModel, anatomy: Anatomy) -> _Stay:
+def session(hf: PreTrainedModel, anatomy: Anatomy) -> AbstractContextManager[Session]:
     """Exclusive use of a model within a ``with`` block.
 
     In a thread that has a session on this model already, the block is a part of that one. Another
@@ -296,7 +329,7 @@ def session(hf: PreTrainedModel, anatomy: Anatomy) -> _Stay:
     >>> opened.is_open
     False
     """
-    return _Stay(hf, anatomy)
+    return cast(AbstractContextManager[Session], _Stay(hf, anatomy))
 
 
 def opened(hf: PreTrainedModel | None = None) -> Session:
