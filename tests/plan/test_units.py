@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import microtome as mt
 from microtome.edits import as_edits
+from microtome.errors import AddressError
 from microtome.language.sites import Dimensions
 from microtome.plan import units
 from microtome.plan.memory import Budget
@@ -102,3 +103,9 @@ def test_stars_with_a_name_of_their_own_are_axes_of_their_own():
     assert len(plan.cells) == (4 * 3) ** 2
     assert [str(e) for e in plan.cells[-1].edits] == ["zero L3.z.h2", "zero L3.z.h2"]
     assert [str(e) for e in plan.cells[1].edits] == ["zero L0.z.h0", "zero L0.z.h1"]
+
+
+@pytest.mark.parametrize("name", ["at", "clean", "screen"])
+def test_a_star_is_not_named_as_something_else_is(name):
+    with pytest.raises(AddressError, match="begins names of results' own"):
+        planned(f"zero L*.z.h* as {name}", [encoded("abc")])

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import torch
 import xarray as xr
 
 import microtome as mt
@@ -169,3 +170,57 @@ def test_a_function_made_on_the_spot_cannot_be_gone_on_with(model, tmp_path):
     with pytest.raises(EffectsError, match="put it in a module and name it"):
         mt.sweep(model, PROMPT, edit, metrics="kl", out=tmp_path / "map.zarr")
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_function_in_over_cannot_be_gone_on_with_either(model, tmp_path):
+    functions = [torch.sign, lambda x: x * 2]
+    with pytest.raises(EffectsError, match="put it in a module and name it"):
+        mt.sweep(
+            model,
+            PROMPT,
+            'apply("torch:sign") L0.resid_post@-1',
+            metrics="logit_diff",
+            over={"fn": functions},
+            out=tmp_path / "e.zarr",
+        )
+
+
+def test_values_that_differ_late_are_other_questions(model, tmp_path):
+    """An array's own text leaves out its middle, and numpy knows no bfloat16."""
+    width = model.anatomy.dims.d_model
+    one = torch.zeros(5, width, dtype=torch.bfloat16)
+    two = one.clone()
+    two[2, width // 2] = 8.0
+    asked = {"metrics": "logit_diff", "out": tmp_path / "e.zarr"}
+    edit = mt.add("L0.resid_post", 0.0)
+    mt.sweep(model, PROMPT, edit, over={"vector": [one]}, **asked)
+    with pytest.raises(EffectsError, match="another question"):
+        mt.sweep(model, PROMPT, edit, over={"vector": [two]}, **asked)
+
+
+def test_a_screened_sweep_is_gone_on_with(model, tmp_path):
+    asked = {"metrics": ["logit_diff"], "screen": "bfloat16", "refine": 9}
+    whole = mt.sweep(model, PROMPT, EDIT, out=tmp_path / "whole.zarr", **asked)
+    for stop in (1, 4, 5):
+        told = Counting()
+        told.after = lambda done, told=told, stop=stop: setattr(told, "cancel", done == stop)
+        out = tmp_path / f"{stop}.zarr"
+        with pytest.raises(mt.Cancelled):
+            mt.sweep(model, PROMPT, EDIT, out=out, progress=told, **asked)
+        rest = Counting()
+        found = mt.sweep(model, PROMPT, EDIT, out=out, progress=rest, **asked)
+        assert not set(told.done) & set(rest.done)
+        for name in whole.data.data_vars:
+            xr.testing.assert_identical(found.data[name], whole.data[name])
+
+
+def test_seconds_are_those_of_all_units(model, tmp_path):
+    told = Counting()
+    told.after = lambda done: setattr(told, "cancel", done == 2)
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(model, PROMPT, EDIT, metrics=METRICS, out=tmp_path / "e.zarr", progress=told)
+    found = mt.sweep(model, PROMPT, EDIT, metrics=METRICS, out=tmp_path / "e.zarr")
+    whole = mt.sweep(model, PROMPT, EDIT, metrics=METRICS)
+    spent, there = found.provenance["actual"], whole.provenance["actual"]
+    assert spent["token_blocks"] == there["token_blocks"]
+    assert spent["seconds"] > 0

@@ -17,6 +17,7 @@ import torch
 from microtome.engines.assembled import Assembled
 from microtome.engines.block import Array
 from microtome.errors import MetricError, SweepError, did_you_mean, listing
+from microtome.language.regions import Column
 from microtome.model.loaded import Loaded
 from microtome.model.placement import why_no_copy
 from microtome.plan.plan import Plan
@@ -93,16 +94,13 @@ def dtype_of(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def strongest(plan: Plan, rough: Assembled, refine: int) -> Plan:
-    """A plan of the cells with the largest effects on the first metric, in units of its own."""
+def strongest(plan: Plan, rough: Assembled, refine: int) -> Column:
+    """The numbers of the cells with the largest effects on the first metric, in order."""
     values = _effects(rough, plan.question.asked[0])
     own = np.abs(values[tuple(plan.cells.points.T)])
     own = np.where(np.isnan(own), np.inf, own)  # what overflowed has to be looked at again
-    numbers = np.sort(np.argsort(-own, kind="stable")[:refine])
-    cells = replace(
-        plan.cells, points=plan.cells.points[numbers], variant=plan.cells.variant[numbers]
-    )
-    return replace(plan, cells=cells, units=plan.again)
+    numbers: Column = np.sort(np.argsort(-own, kind="stable")[:refine])
+    return numbers
 
 
 def _effects(rough: Assembled, first: Asked) -> Array:
@@ -123,11 +121,11 @@ def _effects(rough: Assembled, first: Asked) -> Array:
 
 
 def merged(
-    dtype: str, plan: Plan, exact: Plan, rough: Assembled, fine: Assembled
+    dtype: str, plan: Plan, numbers: Column, rough: Assembled, fine: Assembled
 ) -> tuple[Assembled, Screening]:
-    """The fine values where there are some, else the rough ones."""
+    """The fine values for the cells with these numbers, else the rough ones."""
     refined = np.zeros(plan.shape, dtype=bool)
-    refined[tuple(exact.cells.points.T)] = True
+    refined[tuple(plan.cells.points[numbers].T)] = True
     off: dict[str, float] = {}
 
     def both(of: str | None, coarse_: Array, exact: Array) -> Array:

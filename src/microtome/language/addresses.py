@@ -29,6 +29,9 @@ from microtome.language.sites import site as find_site
 
 FORM = "L<layers>.<site>[.<h|n|d><units>][@<positions>], for example L9.z.h6@-1"
 
+TAKEN = ("at", "clean", "screen")
+"""What names in a result begin with that are no stars."""
+
 
 @dataclass(frozen=True)
 class Address:
@@ -261,6 +264,8 @@ def parse(text: str) -> Address:
         label = reader.take(r"[A-Za-z][A-Za-z0-9]*") or ""
         if not label or Star() not in (layers, *chosen.values()):
             raise reader.wrong("'as' gives the stars of an address a name of their own")
+        if label in TAKEN:
+            raise reader.wrong(f"{label!r} begins names of results' own; take another")
     if reader.rest:
         raise reader.wrong("unexpected text")
     selectors = tuple(chosen.get(axis, Everything()) for axis in site.axes)

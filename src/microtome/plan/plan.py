@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,12 @@ class Plan:
     def again(self) -> tuple[Unit, ...]:
         """The units in which some of the cells are computed again, more exactly."""
         return refined(self.units)
+
+    def of_cells(self, numbers: Column) -> Plan:
+        """The plan of some of the cells, given in order, in units that are numbered on."""
+        points, variant = self.cells.points[numbers], self.cells.variant[numbers]
+        cells = replace(self.cells, points=points, variant=variant)
+        return replace(self, cells=cells, units=self.again)
 
     def of_prompt(self, prompt: int) -> list[Cell]:
         """The cells of one prompt."""

@@ -240,15 +240,16 @@ def plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, str | int | float):
         return value
+    if hasattr(value, "detach"):  # numpy knows no bfloat16
+        value = value.detach().cpu().double().numpy()
     try:
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-        return (
-            np.asarray(array, dtype=np.float64).tolist()
-            if array.dtype.kind in "iuf"
-            else str(value)
-        )
-    except (TypeError, ValueError):  # rows of different lengths
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
         return str(value)
+    if array.dtype.kind in "iuf":
+        return array.astype(np.float64).tolist()
+    # An array's own text leaves out its middle.
+    return str(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
 def _variants(

@@ -295,6 +295,11 @@ def _inside(text: str, address: Address) -> Address:
             "two tokens. Keep the weights and compute with them: "
             "model.run(…, keep=['L5.pattern'])['L5.pattern']."
         )
+    if address.label:
+        raise MetricError(
+            f"{text!r}: the stars of a metric have names of their own already, at_layer and so on; "
+            f"leave out 'as {address.label}'."
+        )
     if address.layers is None or "pos" not in address.site.axes:
         raise MetricError(f"{text!r} reads activations of layers, such as L*.resid_post@-1.")
     return address

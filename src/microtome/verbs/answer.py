@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+
+import numpy as np
 
 from microtome.edits.sources import Sources
 from microtome.engines import screen as screening
@@ -17,6 +20,7 @@ from microtome.engines.screen import Screening
 from microtome.engines.sink import Sink
 from microtome.engines.verification import Verified
 from microtome.engines.walk.walk import Walk
+from microtome.language.regions import Column
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
@@ -52,24 +56,40 @@ class Answer:
         if screen is None:
             self._run(self.model, self.plan, verified=True)
             return assemble(self.plan, self.sink.blocks()), None
-        coarse = screening.coarse(self.model, screen.dtype, self.plan.question.asked[0])
-        self._run(coarse, self.plan, verified=False)
+        if not {unit.number for unit in self.plan.units} <= self.sink.done:
+            coarse = screening.coarse(self.model, screen.dtype, self.plan.question.asked[0])
+            self._run(coarse, self.plan, verified=False)
         rough = assemble(self.plan, self._blocks(self.plan.units))
-        exact = screening.strongest(self.plan, rough, screen.refine)
-        self._run(self.model, exact, verified=True)
-        fine = assemble(exact, self._blocks(exact.units))
-        return screening.merged(screen.dtype, self.plan, exact, rough, fine)
+        numbers = screening.strongest(self.plan, rough, screen.refine)
+        exact = self.plan.of_cells(numbers)
+        self._run(self.model, exact, verified=True, among=numbers)
+        fine = assemble(self.plan, self._blocks(exact.units))
+        return screening.merged(screen.dtype, self.plan, numbers, rough, fine)
 
-    def _run(self, model: Loaded, plan: Plan, verified: bool) -> None:
+    def _run(self, model: Loaded, plan: Plan, verified: bool, among: Column | None = None) -> None:
+        """Run what is missing of a plan, whose cells are some among the whole plan's."""
         executor = self._executor(model, plan, verified)
-        total = units_of(self.plan, self.options)
+        total, done = units_of(self.plan, self.options), self._done(plan, among)
         for unit in plan.units:
-            if unit.number in self.sink.done:
+            if unit.number in done:
                 self.observer.advanced(len(plan.numbers(unit)))
                 continue
             go_on(self.observer, "Whole units are kept where out= was given.")
-            self.sink.take(executor.run(unit))
+            began = time.perf_counter()
+            block = executor.run(unit)
+            work = {**block.work, "seconds": time.perf_counter() - began}
+            cells = block.cells if among is None else among[block.cells]
+            self.sink.take(replace(block, cells=cells, work=work))
             self.observer.unit_done(unit.number, total)
+
+    def _done(self, plan: Plan, among: Column | None) -> frozenset[int]:
+        """The units that are there; of chosen cells, those of the cells that are chosen now."""
+        if among is None:
+            return self.sink.done
+        wanted = {unit.number: among[plan.numbers(unit)] for unit in plan.units}
+        kept = self._blocks(plan.units)
+        same = (block.unit for block in kept if np.array_equal(block.cells, wanted[block.unit]))
+        return frozenset(same)
 
     def _blocks(self, units: Sequence[Unit]) -> Iterator[Block]:
         numbers = {unit.number for unit in units}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from dataclasses import asdict
 from typing import Any
 
+from microtome.edits import Apply
 from microtome.edits import edit as parsed
 from microtome.engines.assembled import Assembled
 from microtome.engines.screen import Screening
@@ -36,6 +39,7 @@ def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dic
         "model": provenance.of_model(model),
         "options": options.as_dict(),
         "engine": plan.choice.engine,
+        "functions": functions(plan.question),
         **{name: value for name, value in machine.items() if name not in PASSING},
     }
 
@@ -47,7 +51,6 @@ def record(
     measured: Assembled,
     screened: Screening | None,
     referred: bool,
-    seconds: float,
 ) -> dict[str, Any]:
     """The provenance of a result."""
     screen = options.screen
@@ -68,7 +71,7 @@ def record(
             "why_absent": plan.why_absent,
             **asdict(plan.cost),
         },
-        "actual": {"seconds": round(seconds, 3), **measured.work},
+        "actual": {**measured.work, "seconds": round(measured.work["seconds"], 3)},
         "spec": spec_of(plan.question, referred),
     }
 
@@ -106,9 +109,26 @@ def spec_of(question: Question, referred: bool) -> dict[str, Any]:
     }
 
 
+def functions(question: Question) -> dict[str, str]:
+    """The user's functions that the edits apply, each with the sha256 of its source.
+
+    Of a function that has no source of its own, such as torch's, the versions say what it is.
+    """
+    found = {}
+    for edit in {edit for variant in question.variants for edit in variant}:
+        if isinstance(edit, Apply):
+            try:
+                source = inspect.getsource(edit.fn)
+            except (TypeError, OSError):
+                continue
+            found[str(edit)] = hashlib.sha256(source.encode()).hexdigest()
+    return found
+
+
 def unnamed(question: Question) -> list[str]:
     """The edits of which no text can bring back what they do: a function made on the spot."""
-    return [str(edit) for edit in question.edits if not _reads_back(edit)]
+    every = (edit for variant in question.variants for edit in variant)
+    return list(dict.fromkeys(str(edit) for edit in every if not _reads_back(edit)))
 
 
 def _reads_back(edit: Operation) -> bool:

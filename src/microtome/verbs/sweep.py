@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,14 +100,12 @@ def sweep(
     try:
         if out is not None and isinstance(sink, StoreSink) and sink.finished:
             return open_effects(out)
-        began = time.perf_counter()
         told = observed(progress, cells_of(plan, options), units_of(plan, options))
         with told as observer, provenance.held(model):
             for note in sink.notes:
                 observer.note(note)
             measured, screened = Answer(model, plan, options, sink, observer).run()
-            seconds = time.perf_counter() - began
-            kept = record(model, plan, options, measured, screened, bool(others), seconds)
+            kept = record(model, plan, options, measured, screened, bool(others))
             data = label(plan, model.tokenizer, measured, screened)
             data = data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
             observer.finishing()
