@@ -48,8 +48,8 @@ def test_a_sweep_takes_memory_as_an_experiment_does(tiny):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"verify": -1}, "verify=-1: expected a whole number of at least 0, not -1."),
-        ({"verify": 1.5}, "verify=1.5: expected a whole number, not 1.5."),
+        ({"verify": -1}, "verify=-1: give how many cells to recompute"),
+        ({"verify": 1.5}, "verify=1.5: give how many cells to recompute"),
         ({"memory": "2 GiBs"}, "memory='2 GiBs': expected bytes, such as 2GiB"),
         ({"memory": 0}, "memory=0: expected a whole number of at least 1"),
     ],

@@ -12,9 +12,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from injected import watched
 
 import microtome as mt
-from faults.injected import watched
 from microtome.errors import EffectsError
 from microtome.results import disk
 from microtome.results.sinks import StoreSink

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from injected import Killed, full_at, killed_at, watched
 
 import microtome as mt
-from faults.injected import Killed, full_at, killed_at, watched
 from microtome.errors import EffectsError
 from microtome.results import form, sinks
 from microtome.results.sinks import StoreSink

@@ -166,8 +166,8 @@ def test_sites_raw_shows_what_blocks_return(call):
         ("", ["-o", "x", "--over", "a=1", "--over", "a=2"], "--over a=… is given twice"),
         ("", ["-o", "x", "--memory", "2G"], "such as 2GiB"),
         ("", ["-o", "x", "--memory", "10kB"], "bytes are too few"),
-        ("", ["-o", "x", "--verify", "-1"], "at least 0"),
-        ("", ["-o", "x", "--reference", "nowhere.csv"], "Cannot read prompts from nowhere.csv"),
+        ("", ["-o", "x", "--verify", "-1"], "give how many cells"),
+        ("", ["-o", "x", "--reference", "nowhere.csv"], "Cannot read nowhere.csv"),
     ],
 )
 def test_bad_experiments(call, sheet, tmp_path, monkeypatch, changes, arguments, words):

@@ -97,16 +97,15 @@ def test_a_signal_in_a_sweep_names_what_is_kept_and_the_command_that_goes_on(
 
 
 def test_a_study_that_is_stopped_keeps_the_sweeps_that_are_done(end, tmp_path, monkeypatch):
-    kept, keep = [], Folder.keep
+    kept, keep = [], Folder.kept
 
-    def keeping(self, effects, name=""):
-        path = keep(self, effects, name)
-        kept.append(path)
+    def keeping(self, name=""):
+        keep(self, name)
+        kept.append(self.path_of(name))
         if len(kept) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return path
 
-    monkeypatch.setattr(Folder, "keep", keeping)
+    monkeypatch.setattr(Folder, "kept", keeping)
     asked = ["study", "run", "head-ablation", "--model", "nano", "-o", str(tmp_path / "out")]
     code, _, err = end(cli.app, *asked)
     assert code == 143

@@ -23,6 +23,7 @@ from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Tap
 from microtome.passes.probe import probe
 from microtome.plan.plan import make_plan
+from microtome.plan.question import ask
 from oracles import families as by_hand
 
 CURTAIN = mt.Prompt(
@@ -234,14 +235,14 @@ def test_metrics_inside_the_model_walk_too(bert64):
 
 def test_the_plan_says_what_the_walk_does_instead(bert64, tiny):
     edit = mt.zero("L*.z.h1@-1")
-    plan = make_plan(bert64.anatomy.dims, bert64.encode(CURTAIN), [edit])
+    plan = make_plan(ask(bert64.anatomy.dims, bert64.encode(CURTAIN), [edit]))
     assert plan.choice.engine == "walk"
     assert "in an encoder every position sees the edited one" in plan.choice.why
     # Whole rows, from each layer on.
     assert plan.cost.token_blocks == LENGTH * sum(range(1, LAYERS + 1))
     effects = mt.sweep(bert64, CURTAIN, edit, metrics=["kl"])
     assert effects.provenance["actual"]["token_blocks"] == plan.cost.token_blocks
-    decoders = make_plan(tiny.anatomy.dims, tiny.encode("The cat sat"), [edit])
+    decoders = make_plan(ask(tiny.anatomy.dims, tiny.encode("The cat sat"), [edit]))
     assert "encoder" not in decoders.choice.why
 
 

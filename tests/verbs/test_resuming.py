@@ -165,24 +165,27 @@ def test_another_question_is_refused_before_it_runs_and_replaces_on_request(mode
     assert mt.open_effects(tmp_path / "map.zarr").provenance["seed"] == 1
 
 
-def test_a_function_made_on_the_spot_cannot_be_gone_on_with(model, tmp_path):
-    edit = mt.apply("L0.z.h1", lambda values: values / 2)
-    with pytest.raises(EffectsError, match="put it in a module and name it"):
-        mt.sweep(model, PROMPT, edit, metrics="kl", out=tmp_path / "map.zarr")
-    assert not [*tmp_path.iterdir()]
+@pytest.mark.parametrize(
+    ("edit", "over"),
+    [
+        (mt.apply("L0.z.h1@-1", lambda values: values / 2), {}),
+        (mt.apply("L0.z.h1@-1", torch.sign), {"fn": [torch.sign, lambda values: values * 2]}),
+    ],
+)
+def test_a_function_made_on_the_spot_is_nobodys_the_next_time(model, tmp_path, edit, over):
+    asked = {"metrics": "kl", "over": over, "out": tmp_path / "map.zarr"}
+    found = mt.sweep(model, PROMPT, edit, **asked)
+    xr.testing.assert_identical(mt.open_effects(tmp_path / "map.zarr").data, found.data)
+    with pytest.raises(EffectsError, match="another question: functions"):
+        mt.sweep(model, PROMPT, edit, **asked)
 
 
-def test_a_function_in_over_cannot_be_gone_on_with_either(model, tmp_path):
-    functions = [torch.sign, lambda x: x * 2]
-    with pytest.raises(EffectsError, match="put it in a module and name it"):
-        mt.sweep(
-            model,
-            PROMPT,
-            'apply("torch:sign") L0.resid_post@-1',
-            metrics="logit_diff",
-            over={"fn": functions},
-            out=tmp_path / "e.zarr",
-        )
+def test_an_empty_folder_is_a_place_like_any_other(model, tmp_path):
+    (tmp_path / "map.zarr").mkdir()
+    mt.sweep(model, PROMPT, "zero L0.z.h1", metrics="kl", out=tmp_path / "map.zarr")
+    assert mt.open_effects(tmp_path / "map.zarr").n_cells == 1
+    with pytest.raises(EffectsError, match="names no folder"):
+        mt.sweep(model, PROMPT, "zero L0.z.h1", metrics="kl", out=f"{tmp_path}/\ud800")
 
 
 def test_values_that_differ_late_are_other_questions(model, tmp_path):

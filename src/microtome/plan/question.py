@@ -125,8 +125,18 @@ def ask(
     asked: Sequence[Asked] = (),
     over: Mapping[str, Sequence[Any]] | None = None,
     references: Sequence[Encoded] = (),
+    to_run: bool = True,
 ) -> Question:
     """A question, with everything that is wrong with it found.
+
+    Args:
+        dims: the model's.
+        encoded: the prompts.
+        edits: together they make one cell; at least one.
+        asked: the metrics.
+        over: values for parameters of the edits, each an axis of its own name.
+        references: the prompts that a mean over prompts averages over.
+        to_run: prompts have what the metrics read; a plan alone needs no target.
 
     Raises:
         SweepError: there is no edit, or ``over`` names what no edit has.
@@ -136,7 +146,7 @@ def ask(
     if not edits:
         raise SweepError("A sweep needs an edit, such as zero('L*.z.h*').")
     for one in encoded:
-        for reading in asked:
+        for reading in asked if to_run else ():
             reading.check(one, dims)
     varied = _varied(edits, over or {})
     variants = tuple(_variants(edits, varied))
@@ -216,7 +226,7 @@ def _varied(edits: Sequence[Operation], over: Mapping[str, Sequence[Any]]) -> tu
                 f"over= names {name!r}, which is no parameter of {listing(edits)}. "
                 f"Parameters: {have}.{did_you_mean(name, known)}"
             )
-        if isinstance(values, str) or not len(values):
+        if isinstance(values, str) or not hasattr(values, "__len__") or not len(values):
             raise SweepError(f"over={{{name!r}: …}} takes a list of values, at least one.")
         labels = [coordinate(value) for value in values]
         if len(set(labels)) < len(labels):

@@ -164,7 +164,7 @@ class StoreSink:
 
     def _resume(self, overwrite: bool) -> None:
         begun = self._begun()
-        if self._beside.path.exists():
+        if self._beside.path.exists() and not stores.is_empty(self._beside.path):
             self._look_at_result(overwrite)
         if self.finished:
             if begun == self._asked:

@@ -144,7 +144,7 @@ class Beside:
         _check_name(self.path)
         for place in (self.path, self.folder):
             disk.refuse_link(place)
-        if self.path.exists() and not is_result(self.path):
+        if self.path.exists() and not is_result(self.path) and not is_empty(self.path):
             raise EffectsError(f"{self.path} exists and is not a saved result; it is left alone.")
         for name in _names(self.folder):
             disk.refuse_link(self.folder / name)
@@ -313,6 +313,11 @@ def _identity(place: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether it is a folder with nothing in it: a place that was made ready."""
+    return folder.is_dir() and not _names(folder)
+
+
 def _names(folder: Path) -> set[str]:
     try:
         return set(os.listdir(folder))
@@ -321,5 +326,9 @@ def _names(folder: Path) -> set[str]:
 
 
 def _check_name(path: Path) -> None:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise EffectsError(f"{ascii(str(path))} names no folder on this machine.") from None
     if "\0" in str(path) or not path.name:
         raise EffectsError(f"{str(path)!r} names no folder that a result could be written to.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
+import uuid
 from dataclasses import asdict
 from typing import Any
 
@@ -110,25 +112,23 @@ def spec_of(question: Question, referred: bool) -> dict[str, Any]:
 
 
 def functions(question: Question) -> dict[str, str]:
-    """The user's functions that the edits apply, each with the sha256 of its source.
+    """The user's functions that the edits apply, each with what it is known by.
 
-    Of a function that has no source of its own, such as torch's, the versions say what it is.
+    The sha256 of its source; of a function without one, such as torch's, nothing but its name, as
+    the versions say what it is. One made on the spot, which no name brings back, is known to nobody
+    the next time: a word that no other call has stands for it.
     """
     found = {}
     for edit in {edit for variant in question.variants for edit in variant}:
-        if isinstance(edit, Apply):
-            try:
-                source = inspect.getsource(edit.fn)
-            except (TypeError, OSError):
-                continue
+        if not isinstance(edit, Apply):
+            continue
+        if not _reads_back(edit):
+            found[str(edit)] = f"made on the spot, {uuid.uuid4()}"
+            continue
+        with contextlib.suppress(TypeError, OSError):
+            source = inspect.getsource(edit.fn)
             found[str(edit)] = hashlib.sha256(source.encode()).hexdigest()
     return found
-
-
-def unnamed(question: Question) -> list[str]:
-    """The edits of which no text can bring back what they do: a function made on the spot."""
-    every = (edit for variant in question.variants for edit in variant)
-    return list(dict.fromkeys(str(edit) for edit in every if not _reads_back(edit)))
 
 
 def _reads_back(edit: Operation) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 from microtome.edits import Edit, as_edits
 from microtome.engines.observer import Observer, observed
 from microtome.engines.sink import Sink
-from microtome.errors import EffectsError, listing
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import Question, ask, coordinate
@@ -25,7 +24,7 @@ from microtome.results.sinks import MemorySink, StoreSink
 from microtome.verbs.answer import Answer, cells_of, units_of
 from microtome.verbs.model import Model
 from microtome.verbs.options import Options, Screen
-from microtome.verbs.record import identity, record, unnamed
+from microtome.verbs.record import identity, record
 
 
 def sweep(
@@ -123,13 +122,18 @@ def asking(
     metrics: str | Iterable[str],
     over: Mapping[str, Sequence[Any]] | None = None,
     reference: Iterable[Prompt | str] = (),
+    to_run: bool = True,
 ) -> Question:
-    """The question that a sweep's arguments ask, resolved against a model."""
+    """The question that a sweep's arguments ask, resolved against a model.
+
+    Not ``to_run``, it is there to be planned: prompts need no targets.
+    """
     encoded = model.encode(prompts)
     others = list(reference)
     references = model.encode(others) if others else encoded
     dims = model.anatomy.dims
-    return ask(dims, encoded, as_edits(edit), readings(metrics), over, references)
+    asked = readings(metrics)
+    return ask(dims, encoded, as_edits(edit), asked, over, references, to_run)
 
 
 def _sink(
@@ -143,13 +147,6 @@ def _sink(
     """Where blocks go: the disk, where a place is given, which is proved to take them."""
     if out is None:
         return MemorySink()
-    hidden = unnamed(plan.question)
-    if hidden:
-        raise EffectsError(
-            f"out= keeps units that the same call goes on from, and nobody can say whether "
-            f"{listing(hidden)} is the same function next time: put it in a module and name it, "
-            'apply("package.module:function"), or save the result afterwards, effects.save(…).'
-        )
     storable({axis.name: [coordinate(value) for value in axis.values] for axis in plan.axes})
     asked = identity(model, plan, options, referred)
     return StoreSink(out, asked, units_of(plan, options), overwrite=overwrite)

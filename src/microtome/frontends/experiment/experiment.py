@@ -249,6 +249,7 @@ class Experiment(Root):
             metrics=self.metrics,
             over=self.over,
             reference=self.reference_for(model),
+            to_run=False,
         )
         budget = budget_of(model, self.memory, Verify.of(self.verify).most)
         return make_plan(question, self.engine, budget)
