@@ -210,7 +210,7 @@ def test_plan_takes_what_a_sweep_does(call, tmp_path):
 
     def memory(*metrics):
         _, out, _ = call("plan", "nano", "-p", PROMPT, "-e", "zero L*.z.h*@*", *metrics)
-        [line] = [line for line in out.splitlines() if "MiB" in line]
+        [line] = [line for line in out.splitlines() if "besides the weights" in line]
         return float(line.split()[-2])
 
     assert memory("-m", "norm(L*.mlp_post@*)") > memory("-m", "prob")

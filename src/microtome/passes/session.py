@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import cast, overload
 
+import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
@@ -83,6 +84,7 @@ class Session:
         self.shown: dict[nn.Module, Attend] = {}
         self.implementation: str | None = None
         self._blocks: list[list[Callable[[], None]]] = []
+        self._grad = True
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "over" if self.is_over else "waiting"
@@ -192,6 +194,7 @@ class Session:
                         raise MicrotomeError(_in_use(self.hf))
                     guest.leave()
                 forget_copies(module)
+            self._grad = torch.is_grad_enabled()
             self._blocks.append([])
             _opened.sessions.append(weakref.ref(self))
             self._began = True
@@ -232,6 +235,7 @@ class Session:
             if self._blocks:
                 self._end(self._blocks[0])
         finally:
+            torch.set_grad_enabled(self._grad)  # an interrupt may have lost the end of a no_grad
             _opened.sessions = [one for one in _opened.sessions if one() not in (None, self)]
             _turns.give_back(self)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from microtome.errors import SweepError
+from microtome.errors import SweepError, VerificationError
 from microtome.model.files import plain_options
 from microtome.model.identity import tokenizer_settings
 from microtome.model.loaded import Loaded
@@ -75,7 +75,17 @@ def held(model: Loaded) -> Iterator[None]:
         SweepError: at its end, they are others than at its beginning.
     """
     before = model.weight_hash, model.buffer_hash
-    yield
+    try:
+        yield
+    except VerificationError as error:  # of one model and another, the two paths disagree
+        _check_same(model, before, error)
+        raise
+    _check_same(model, before)
+
+
+def _check_same(
+    model: Loaded, before: tuple[str, str], cause: VerificationError | None = None
+) -> None:
     after = model.weight_hash, model.buffer_hash
     if after != before:
         raise SweepError(
@@ -83,7 +93,7 @@ def held(model: Loaded) -> Iterator[None]:
             f"{before[0][:12]}… at the beginning, {after[0][:12]}… at the end, so that some cells "
             "are of one model and some of another. Nothing of it is kept. Train or change a copy: "
             "load(copy.deepcopy(model.hf), tokenizer=model.tokenizer)."
-        )
+        ) from cause
 
 
 def _type(kind: torch.dtype) -> str:

@@ -305,12 +305,13 @@ def _bytes(place: Path, name: str) -> bytes:
         raise EffectsError(f"{name} cannot be read ({error.strerror})") from error
 
 
-def _identity(place: Path) -> tuple[int, int] | None:
+def _identity(place: Path) -> tuple[int, int, int] | None:
+    """What a folder is known by; a number of its own is given again when it is gone."""
     try:
         found = place.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def is_empty(folder: Path) -> bool:
