@@ -10,7 +10,7 @@ import torch
 
 import microtome as mt
 from conftest import BERLIN
-from microtome.errors import AddressError, MetricError
+from microtome.errors import AddressError, EditError, MetricError
 from microtome.readings.output import METRICS
 from microtome.readings.registry import readings
 
@@ -200,3 +200,11 @@ def test_tokens_that_cannot_be_are_left_out(case):
     for name in ("kl", "logit_corr"):
         found = measured(name, (*without, encoded))
         np.testing.assert_allclose(found, measured(name, case), rtol=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["walk", "reference"])
+@pytest.mark.parametrize("metric", ["prob", "top1", "rank", "kl", "logit_diff"])
+def test_what_overflows_is_an_error_and_no_absent_cell(tiny, engine, metric):
+    prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
+    with pytest.raises(EditError, match="is no number after|not all finite"):
+        mt.sweep(tiny, prompt, "scale(1e30) L*.z.h*", metrics=metric, engine=engine)

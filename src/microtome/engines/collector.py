@@ -216,6 +216,7 @@ class Collector:
     def block(self, unit: Unit) -> Block:
         """All of it, settled."""
         self.settle()
+        self._check_numbers()
         cells = slice(len(self.numbers))
 
         def named(
@@ -237,6 +238,23 @@ class Collector:
             work=dict(self.work),
             notes=list(dict.fromkeys(self.notes)),
         )
+
+    def _check_numbers(self) -> None:
+        """Raise where a metric came to be no number by an edit: NaN stands for what is not there.
+
+        Raises:
+            EditError: it did.
+        """
+        own = self.plan.cells.prompt[self.numbers]
+        for reading, values in self.values.items():
+            without = self.clean[reading][np.searchsorted(self.prompts, own)]
+            lost = np.isnan(values[: len(own)]) & ~np.isnan(without)
+            if lost.any() and not reading.metric.undefined:
+                edits = self.plan.cells[int(self.numbers[lost.argmax()])].edits
+                raise EditError(
+                    f"{reading} is no number after {listing(edits)}: what the edit leaves overflows "
+                    "further on in the model. Take a smaller factor, or another edit."
+                )
 
     def _put(self, array: Array, rows: Column, values: Float[Tensor, " cell *shape"]) -> None:
         """Values for some rows; a shorter prompt has fewer positions, the rest stays NaN."""

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from microtome.errors import AddressError, MetricError
@@ -34,6 +34,11 @@ class Outcome:
     def exact(self) -> Float[Tensor, "cell vocab"]:
         """The logits in float64."""
         return self.logits.double()
+
+    @cached_property
+    def broken(self) -> Bool[Tensor, " cell"]:
+        """In which cells a logit is no number: nothing can be read off the others then."""
+        return self.logits.isnan().any(-1)
 
     @cached_property
     def logprobs(self) -> Float[Tensor, "cell vocab"]:
@@ -68,6 +73,7 @@ class Metric:
         columns: it needs the logits of the prompt's own tokens only, not the whole vocabulary.
         compute: ``Prediction`` of some cells → one value per cell.
         logprobs: it reads `Outcome.logprobs`.
+        undefined: it may be no number where all logits are (it is absent there).
         holds: how many float64 numbers for each token of the vocabulary computing it holds at once,
             besides what `Outcome` keeps.
     """
@@ -82,6 +88,7 @@ class Metric:
     columns: bool = False
     logprobs: bool = False
     holds: int = 0
+    undefined: bool = False
 
 
 TOKEN_ID = "token id"
@@ -170,7 +177,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                    (0, _INF), "0 is no change", (), _kl, logprobs=True, holds=1),
             Metric("logit_corr", "correlation of edited and clean logits over the vocabulary; none "
                    "where either is constant", "r",
-                   (-1, 1), "1 is no change but of scale and shift", (), _logit_corr, holds=5),
+                   (-1, 1), "1 is no change but of scale and shift", (), _logit_corr, holds=5,
+                   undefined=True),
         )
     }
 )  # fmt: skip
@@ -243,5 +251,5 @@ class Reading:
                 contrast=encoded.contrast,
             )
         )
-        # A column of the vocabulary would keep all of it in memory.
-        return found.double().clone()
+        # A column of the vocabulary would keep all of it in memory: hence the copy.
+        return found.double().masked_fill(edited.broken, float("nan"))
