@@ -9,7 +9,7 @@ import torch
 import faults
 import microtome as mt
 from microtome.edits.application import differs
-from microtome.engines import choosing
+from microtome.engines import choosing, verification
 from microtome.engines.comparison import Comparison
 from microtome.errors import SweepError, VerificationError
 from microtome.passes import prefix
@@ -200,6 +200,28 @@ def test_all_cells_are_verified_in_as_little_memory_as_there_is(tiny64):
         tiny64, FACT, "zero L*.z.h*@*", metrics=["prob"], verify="all", memory=2_000_000
     )
     assert effects.provenance["verification"]["cells"] == effects.n_cells
+
+
+def test_all_cells_are_verified_where_many_are_the_clean_run(tiny64, monkeypatch):
+    """They are compared before any batch walks, once more of them are kept than fit a pass."""
+    monkeypatch.setattr(verification, "rows_at_once", lambda *_: 4)
+    same = mt.Prompt("The cat sat on the mat", donor="The cat sat on the dog", target=" cat")
+    metrics = ["logit", "norm(L*.resid_post)"]
+    effects = mt.sweep(tiny64, same, "patch L*.z.h*@*", metrics=metrics, verify="all")
+    assert effects.provenance["engine"]["name"] == "walk"
+    assert effects.provenance["verification"]["cells"] == effects.n_cells
+
+
+@pytest.mark.parametrize("engine", ["walk", "reference"])
+def test_a_first_prompt_without_cells_leaves_the_noise_to_the_next(tiny, engine):
+    prompts = [
+        mt.Prompt("Berlin is the", donor="Paris was a", target=" Germany"),
+        mt.Prompt("Berlin is the", donor="Berlin is a", target=" Germany"),
+    ]
+    edit = mt.patch("L0.z.h*@*", align="words")
+    effects = mt.sweep(tiny, prompts, edit, metrics=["logit"], engine=engine)
+    assert np.isnan(effects.data["logit"].values[0]).all()
+    assert effects.noise_floor("logit") < 1e-4
 
 
 def test_a_wrong_metric_inside_the_model_is_found(tiny64, monkeypatch):

@@ -63,7 +63,7 @@ class Reference:
             into.store_clean_inside(gauge, prompt, watch.without_edits(gauge, 0))
         places = {reading: reading.position(one, model.anatomy.dims) for reading in into.values}
         numbers = [*numbers]
-        if (into.twins < 0).all():
+        if numbers and (into.twins < 0).all():
             self._measure_noise(numbers[0], prompt, clean, into)
         for reading, at in places.items():
             into.store_clean(reading, prompt, reading.measure(clean[:, at], clean[:, at], one))

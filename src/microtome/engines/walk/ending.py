@@ -180,9 +180,6 @@ class Ending:
     def _logits(self, final: Tensor) -> Float[Tensor, "cell vocab"]:
         return self.model.anatomy.unembed(self.model.hf, final)
 
-    def _clean_logits(self, place: int) -> Float[Tensor, "1 vocab"]:
-        return self._logits(self.final[place : place + 1])
-
     @property
     def _columns(self) -> list[int]:
         """The prompt's own token ids."""

@@ -40,6 +40,7 @@ from microtome.engines.walk.batches import Batch, Company, Tile, batches, compan
 from microtome.engines.walk.edited import edits_at
 from microtome.engines.walk.ending import Ending
 from microtome.engines.witnesses import Witnesses
+from microtome.language.regions import Column
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
@@ -163,6 +164,7 @@ class Stretch:
             for row, prompt in enumerate(self.company.prompts):
                 self._measure_clean(row, prompt)
             self.into.settle()
+            self._show_clean()
             last = None
             for batch, room in batches(self.plan, self.company, self.walk.budget):
                 self._as_memory_allows(self._with_idlers(batch, room), room)
@@ -202,15 +204,23 @@ class Stretch:
         clean = {gauge: self.watch.without_edits(gauge, row) for gauge in self.watch.fitted}
         for gauge, values in clean.items():
             self.into.store_clean_inside(gauge, prompt, values)
-        own = self.into.numbers[self.plan.cells.prompt[self.into.numbers] == prompt]
-        still = own[self.plan.cells.still[own]]
-        if self.witnesses is not None:
-            self.witnesses.see_clean(ending, still)
+        still = self._still(prompt)
         if len(still):
             ending.still(still)
             for gauge, values in clean.items():
                 self.into.store_inside(gauge, still, values.expand(len(still), *values.shape))
             self.into.prove(still, *torch.zeros(2, len(still), device=self.trace.final.device))
+
+    def _show_clean(self) -> None:
+        """Let the witnesses see the clean runs: they may compare at once, so all has arrived."""
+        if self.witnesses is not None:
+            for row, prompt in enumerate(self.company.prompts):
+                self.witnesses.see_clean(self._ending(prompt, row), self._still(prompt))
+
+    def _still(self, prompt: int) -> Column:
+        """A prompt's cells that change nothing."""
+        own = self.into.numbers[self.plan.cells.prompt[self.into.numbers] == prompt]
+        return own[self.plan.cells.still[own]]
 
     def _ending(self, prompt: int, row: int) -> Ending:
         one, final = self.plan.question.encoded[prompt], self.trace.final[row]
