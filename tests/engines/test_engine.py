@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -387,3 +388,38 @@ def test_progress_is_told_every_cell(tiny64):
     told = []
     assert advanced(tiny64, JOHN, told) == pytest.approx(12)
     assert len(told) > 1  # not all at once
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        mt.patch("L0.pattern.h0@*,*", align="roles"),
+        mt.patch("L0.pattern.h0@a,*"),
+        mt.patch("L0.pattern.h0@{a,b},*", align="roles"),
+    ],
+)
+def test_weights_that_the_donor_does_not_have_are_no_cells(tiny64, edit):
+    roles = {"a": ("Mary", "Mary"), "b": ("John", "John")}
+    swapped = mt.Prompt(
+        "When John and Mary went",
+        donor="When Mary and John went",
+        target=" Mary",
+        contrast=" John",
+        roles=roles,
+    )
+    maps = []
+    for taken in ("walk", "reference"):
+        effects = mt.sweep(
+            tiny64, swapped, edit, metrics="logit_diff", engine=taken, verify="all", progress=False
+        )
+        maps.append(effects.data)
+    assert np.array_equal(maps[0]["values_changed"].isnull(), maps[1]["values_changed"].isnull())
+    [encoded] = tiny64.encode([swapped])
+    here, there = encoded.tokens, encoded.donor
+    assert (here.role("a"), there.role("a"), here.role("b"), there.role("b")) == (3, 1, 1, 3)
+    absent = maps[0]["values_changed"].isnull().values.squeeze()
+    if edit.address.stars == ("q_pos", "k_pos"):
+        moved = np.array([0, 3, 2, 1, 4])
+        ahead = np.less.outer(np.arange(5), np.arange(5)) | (moved[:, None] < moved)
+        assert np.array_equal(absent, ahead)
+    assert "in another order" in effects.provenance["predicted"]["why_absent"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 import microtome as mt
 from families.both import on_both_paths
 from microtome.errors import AddressError
+from microtome.passes.branches import Branches
 from oracles import families as by_hand
 from oracles.families import FAMILIES, HEADS, LAYERS, Change
 
@@ -123,3 +125,37 @@ def test_rows_of_a_batch_have_branches_of_their_own(tokenizer):
     )
     assert float(abs(whole.data["kl"] - cut.data["kl"]).max()) <= 1e-12
     assert torch.tensor(whole.data["values_changed"].values).min() > 0
+
+
+def _grouped(kind: str, vocab: int):
+    """Two query heads to a key, in a model that gives its blocks a mask for each row."""
+    sizes = {"vocab_size": vocab, "num_hidden_layers": 2, "hidden_size": 32, "head_dim": 8}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
+    torch.manual_seed(0)
+    if kind == "mistral":
+        return MistralForCausalLM(MistralConfig(**sizes, sliding_window=3)).double().eval()
+    eager = LlamaConfig(**sizes, attn_implementation="eager")
+    return LlamaForCausalLM(eager).double().eval()
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+@pytest.mark.parametrize("site", ["k_head", "v_head"])
+def test_rows_of_several_cells_are_verified_where_blocks_get_a_mask(kind, site, tokenizer):
+    model = mt.load(_grouped(kind, len(tokenizer)), tokenizer=tokenizer)
+    edit = mt.zero(f"L1.{site}.h*@{{0,-1}}")
+    walked = mt.sweep(model, CAT, edit, metrics="logit_diff", verify="all", progress=False)
+    slow = mt.sweep(model, CAT, edit, metrics="logit_diff", engine="reference", progress=False)
+    gap = np.abs(walked.data["logit_diff"].values - slow.data["logit_diff"].values)
+    assert gap.max() <= EXACT
+
+
+def test_a_branch_gets_what_its_row_gets(model):
+    branches = Branches(model.anatomy.dims, [None])
+    rows = torch.arange(2.0).view(2, 1, 1).expand(2, 2, 3)
+    forked = branches.fork(rows)
+    mask, table = rows[:, None], torch.zeros(2, 5)
+    assert torch.equal(branches.beside((mask,), rows)[0][:, 0], forked)
+    assert torch.equal(branches.beside(rows[..., 0], rows), forked[..., 0])
+    assert branches.beside(table, rows) is table
+    assert len(branches.beside(rows[:1], rows)) == 1
+    assert branches.beside(None, rows) is None

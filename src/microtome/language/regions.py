@@ -170,6 +170,14 @@ class Layout:
             exists &= (addressed <= queries[:, :, 0]).all(axis=1)
         return np.broadcast_to(exists, cells)
 
+    def ahead(self, stars: Mapping[str, Column], cells: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which weights of some cells are of a query for a later key, ``[cell, query, key]``."""
+        named = dict(zip(self.site.axes, self.at(None, stars, cells).columns, strict=True))
+        found: np.ndarray[Any, np.dtype[np.bool_]] = (
+            named["k_pos"][:, None, :] > named["q_pos"][:, :, None]
+        )
+        return found
+
     def looks_ahead(self, stars: Mapping[str, Column], cells: int) -> Column:
         """Which of some cells address a weight of a query for a later key, ``[cell]``."""
         named = dict(zip(self.site.axes, self.at(None, stars, cells).columns, strict=True))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,28 @@ class Branches:
         # A row with fewer has branches that nothing is edited in.
         table = [[*own, *[0] * (slots - len(own))] for own in chosen]
         self.heads = onto(x.device, torch.tensor(table, dtype=torch.long))
-        return x.repeat_interleave(1 + slots, dim=0)
+        return self._repeated(x)
+
+    def beside(self, given: Any, entered: Tensor) -> Any:
+        """What attention gets besides, for every row and its branches, once those are known.
+
+        A mask, positions or their embeddings may be of each row. What is one for all rows stays,
+        as does what is no tensor.
+
+        Args:
+            given: an argument of the attention module.
+            entered: what entered attention before the fork, ``[row, pos, d]``.
+        """
+        if isinstance(given, tuple | list):
+            return type(given)(self.beside(part, entered) for part in given)
+        if not isinstance(given, Tensor) or len(entered) == 1 or given.ndim < 2:
+            return given
+        # One table of positions may have as many lines as the batch has rows.
+        own = 2 if given.ndim == 2 else 1
+        return self._repeated(given) if given.shape[:own] == entered.shape[:own] else given
+
+    def _repeated(self, x: Tensor) -> Tensor:
+        return x.repeat_interleave(1 + self.heads.shape[1], dim=0)
 
     def join(self, z: Float[Tensor, "all pos width"]) -> Float[Tensor, "row pos width"]:
         """What the output projection reads: each branch's own head, and the row's others."""

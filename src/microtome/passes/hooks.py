@@ -110,7 +110,7 @@ def hooked(
             blocks = (anatomy.block(hf, layer) for layer in range(dims.n_layers))
             hooks += [_at(block, "input", note) for block in blocks]
         for layer, branch in branches.items():
-            hooks.append(_at(anatomy.attention(hf, layer), "input", branch.fork))
+            hooks.append((anatomy.attention(hf, layer), "input", partial(_fork, branch)))
             hooks.append(_at(anatomy.out_proj(hf, layer), "input", branch.join))
         for (path, side, branched), stops in points.items():
             branch_there = None if branched is None else branches[branched]
@@ -151,6 +151,19 @@ def _at(
         return type(output)(**{**output, "logits": see(output["logits"])})
 
     return module, side, on_input if side == "input" else on_output
+
+
+def _fork(
+    branches: Branches, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What enters attention, where its rows have branches beside them."""
+    entered = args[0] if args else kwargs["hidden_states"]
+    forked = branches.fork(entered)
+
+    def given(one: Any) -> Any:
+        return forked if one is entered else branches.beside(one, entered)
+
+    return tuple(map(given, args)), {name: given(one) for name, one in kwargs.items()}
 
 
 @contextmanager

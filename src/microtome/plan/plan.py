@@ -18,12 +18,11 @@ import numpy as np
 from microtome.errors import SweepError, listing
 from microtome.language.operations import Operation
 from microtome.language.regions import Column, Layout
-from microtome.language.sites import Dimensions
 from microtome.plan.cells import Axis, Cell, Cells
 from microtome.plan.choice import Choice, choose
 from microtome.plan.cost import Cost, cost_of
 from microtome.plan.memory import Budget
-from microtome.plan.question import Question
+from microtome.plan.question import Question, Target
 from microtome.plan.units import Unit, cut, numbers_of, refined
 from microtome.prompts.alignment import ABSENT, SAME
 
@@ -90,9 +89,9 @@ def make_plan(question: Question, engine: str = "auto", budget: Budget = Budget(
     cells = _cells(question)
     if not len(cells):
         raise SweepError(
-            f"No cell of {listing(edits)} exists: no token attends to a later one, and a position "
-            "without a counterpart in the donor cannot be patched. 'microtome plan' shows what is "
-            "aligned with what, token by token."
+            f"No cell of {listing(edits)} exists: no token attends to a later one, here or in the "
+            "donor, and a position without a counterpart in the donor cannot be patched. "
+            "'microtome plan' shows what is aligned with what, token by token."
         )
     walks = choice.engine == "walk"
     units = cut(cells, question.lengths, dims, walks)
@@ -100,19 +99,27 @@ def make_plan(question: Question, engine: str = "auto", budget: Budget = Budget(
     cost = cost_of(question, cells, shape, units, walks, budget)
     every = sum(math.prod(map(len, own.values())) for own in ranges) * len(question.variants)
     absent = every - len(cells)
-    why = _why_absent(edits, dims) if absent else ""
+    why = _why_absent(question) if absent else ""
     return Plan(question, axes, cells, units, choice, cost, absent, why)
 
 
-def _why_absent(edits: Sequence[Operation], dims: Dimensions) -> str:
-    """Why some of the points that the stars of these edits span are no cells."""
+def _why_absent(question: Question) -> str:
+    """Why some of the points that the stars of the edits span are no cells."""
+    edits, causal = question.edits, question.dims.causal
     weights = [edit for edit in edits if "k_pos" in edit.address.site.axes]
     reasons = {
-        "no token attends to a later one": dims.causal and bool(weights),
+        "no token attends to a later one": causal and bool(weights),
+        "two tokens stand in another order in the donor": causal and _reorders(question),
         "a knockout has to leave each token a key": any(edit.widens for edit in weights),
         "a position has no counterpart in the donor": any(e.alignment != SAME for e in edits),
     }
     return "; or ".join(reason for reason, holds in reasons.items() if holds)
+
+
+def _reorders(question: Question) -> bool:
+    """Whether attention weights come from other positions of another text, perhaps."""
+    every = (target for variants in question.targets for own in variants for target in own)
+    return any(one.is_moved for one in every if "k_pos" in one.layout.site.axes)
 
 
 def _cells(question: Question) -> Cells:
@@ -152,7 +159,8 @@ def _there(
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which points of a prompt exist.
 
-    Their positions have counterparts wherever one is needed, and no token attends to a later one.
+    Their positions have counterparts wherever one is needed, and no token attends to a later one,
+    neither here nor where a weight comes from.
     """
     there, variant = np.ones(len(points), dtype=bool), _variant_of(points, extra)
     values = {name: points[:, n] for n, name in enumerate(stars)}
@@ -169,7 +177,21 @@ def _there(
                 for star, column in moved.items():
                     found = column[points[:, stars.index(star)]] != ABSENT
                     there &= found | (variant != number)
+            if question.dims.causal and "k_pos" in where.site.axes and target.is_moved:
+                there &= _in_order(target, values, len(points)) | (variant != number)
     return there
+
+
+def _in_order(
+    target: Target, stars: Mapping[str, Column], cells: int
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which cells take each attention weight that exists from one that does, ``[cell]``."""
+    ours = target.layout.ahead(stars, cells)
+    alike = np.ones(cells, dtype=bool)
+    for other, moved in zip(target.others, target.moved, strict=True):
+        own = {**stars, **{star: column[stars[star]] for star, column in moved.items()}}
+        alike &= (other.ahead(own, cells) == ours).all(axis=(1, 2))
+    return alike
 
 
 def _refuse_ahead(

@@ -41,15 +41,22 @@ class Target:
     Attributes:
         layout: the places, as a function of its stars.
         spans: what each star ranges over.
-        moved: per other text that it takes activations from, where each star on a position is
-            there (`ABSENT` where it has no counterpart); only where texts are aligned.
+        others: per other text that it takes activations from, the counterparts of these places.
+        moved: per other text, where each star on a position is there (`ABSENT` where it has no
+            counterpart); nothing where texts are not aligned.
         live: the first position at which the edit can make a difference.
     """
 
     layout: Layout
     spans: Mapping[str, range]
+    others: tuple[Layout, ...]
     moved: tuple[Mapping[str, Column], ...]
     live: int
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether it is at other positions in another text, perhaps."""
+        return any(self.moved) or any(other != self.layout for other in self.others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,14 +197,15 @@ def _target(
         if star in ranges
     }
     edit.check_together(here.regions(**first), dims.causal)
-    moved, live = [], 0
+    found, moved, live = [], [], 0
     others = others_of(edit, one, references)
     for other in kinds if edit.source is Source.REFERENCE else others:
         there = counterpart(address, dims, tokens, other, edit.alignment)
+        found.append(there)
         moved.append(aligned_stars(address, tokens, other, edit.alignment))
         if edit.source is Source.DONOR and there == here and edit.alignment == SAME:
             live = _alike(tokens, other) if dims.causal else 0
-    return Target(here, ranges, tuple(filter(None, moved)), live)
+    return Target(here, ranges, tuple(found), tuple(moved), live)
 
 
 def _starred(found: Layout) -> Iterator[tuple[str, str]]:
