@@ -150,12 +150,21 @@ class Loaded:
         >>> len(load("nano").weight_hash)
         64
         """
-        return self._hashes["weights"].get(self.weights_sign, lambda: weight_hash(self.hf))
+        return self.hashes[0]
 
     @property
     def buffer_hash(self) -> str:
         """The same of the buffers that no file has and that decide numbers: rotary frequencies."""
-        return self._hashes["buffers"].get(self.weights_sign, lambda: buffer_hash(self.hf))
+        return self.hashes[1]
+
+    @property
+    def hashes(self) -> tuple[str, str]:
+        """`weight_hash` and `buffer_hash`, from one look at the weights."""
+        sign = self.weights_sign
+        return (
+            self._hashes["weights"].get(sign, lambda: weight_hash(self.hf)),
+            self._hashes["buffers"].get(sign, lambda: buffer_hash(self.hf)),
+        )
 
     @property
     def tokenizer_hash(self) -> str:

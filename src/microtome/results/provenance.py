@@ -28,6 +28,7 @@ def of_model(model: Loaded) -> dict[str, Any]:
     configuration says, which need not be true: `loaded` and `weight_hash` tell.
     """
     hf = model.hf
+    weights, buffers = model.hashes
     packed = getattr(hf.config, "quantization_config", None)
     spread = getattr(hf, "hf_device_map", None) or {}
     return {
@@ -35,8 +36,8 @@ def of_model(model: Loaded) -> dict[str, Any]:
         "loaded": model.origin.loaded,
         "asked": dict(model.origin.asked),
         "revision": model.revision,
-        "weight_hash": model.weight_hash,
-        "buffer_hash": model.buffer_hash,
+        "weight_hash": weights,
+        "buffer_hash": buffers,
         "architecture": type(hf).__name__,
         "dtype": _type(model.dtype),
         "dtypes": [_type(kind) for kind in model.dtypes],
@@ -74,7 +75,7 @@ def held(model: Loaded) -> Iterator[None]:
     Raises:
         SweepError: at its end, they are others than at its beginning.
     """
-    before = model.weight_hash, model.buffer_hash
+    before = model.hashes
     try:
         yield
     except VerificationError as error:  # of one model and another, the two paths disagree
@@ -86,7 +87,7 @@ def held(model: Loaded) -> Iterator[None]:
 def _check_same(
     model: Loaded, before: tuple[str, str], cause: VerificationError | None = None
 ) -> None:
-    after = model.weight_hash, model.buffer_hash
+    after = model.hashes
     if after != before:
         raise SweepError(
             f"The weights of {model.name!r} changed while it was running: sha256 "
