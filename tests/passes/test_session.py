@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import pickle
+import signal
 import threading
 import weakref
 from collections.abc import Callable
@@ -279,7 +281,7 @@ def test_models_that_share_parts_are_refused_while_one_is_in_use(tiny, make_gpt2
     with session(tiny.hf, tiny.anatomy):
         with pytest.raises(MicrotomeError, match="in use by a session on another model"):
             session(other, tiny.anatomy).__enter__()
-        assert opened().hf is tiny.hf
+        assert opened(tiny.hf).hf is tiny.hf
     with session(other, tiny.anatomy):
         pass
     assert not left_on(other)
@@ -329,7 +331,7 @@ def test_nothing_stays_in_memory(tiny, monkeypatch):
 
     def noted(self, *args, **kwargs) -> None:
         made.append(weakref.ref(self))
-        sessions.append(weakref.ref(opened()))
+        sessions.append(weakref.ref(opened(tiny.hf)))
         begin(self, *args, **kwargs)
 
     monkeypatch.setattr(SharedPrefix, "__init__", noted)
@@ -465,3 +467,54 @@ def test_a_forward_that_somebody_put_there_is_left_alone(llama):
     llama.run(CAT)
     assert len(calls) == 1
     assert vars(rotary)["forward"] is mine
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_fork_waits_for_no_thread_that_it_does_not_have(tiny):
+    began, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with session(tiny.hf, tiny.anatomy):
+            began.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    began.wait()
+    child = os.fork()
+    if not child:  # no assertion may leave this block: pytest is in this process, too
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        try:
+            tiny.run(CAT, edits=["zero L0.z.h0"])
+            os._exit(len(left_on(tiny.hf)))
+        finally:
+            os._exit(100)
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert left_on(tiny.hf)
+    finally:
+        over.set()
+        thread.join()
+    assert not left_on(tiny.hf)
+
+
+def test_a_part_of_an_outer_model_is_found_inside_a_session_on_another(tiny, tiny64):
+    part = tiny.hf.transformer.h[0].attn
+    with session(tiny.hf, tiny.anatomy) as outer, session(tiny64.hf, tiny64.anatomy) as inner:
+        assert opened(part) is outer
+        assert opened(tiny64.hf.transformer.h[0].attn) is inner
+        nested = map_of(tiny, EDITS[1], "walk")
+    assert torch.equal(nested, map_of(tiny, EDITS[1], "walk"))
+
+
+def test_a_function_in_an_edit_cannot_run_the_model(tiny):
+    def runs(x: torch.Tensor) -> torch.Tensor:
+        tiny.run("The cat")
+        return x
+
+    edit = mt.apply("L0.z.h*@-1", runs)
+    with pytest.raises(MicrotomeError, match="a function in an edit cannot run the model"):
+        mt.sweep(tiny, CAT, edit, metrics="logit_diff", progress=False)
+    assert not left_on(tiny.hf)
+    assert tiny.run("The cat").logits.isfinite().all()

@@ -126,11 +126,10 @@ class Means:
         one: Encoded,
         stars: Mapping[str, Column],
         cells: int,
-        since: int = 0,
     ) -> Tensor:
         """The mean that an edit of a prompt needs in one layer, ``[cell, *region]``."""
         self.gather()
-        found = layout(edit.address, self._anatomy.dims, one.tokens).since(since)
+        found = layout(edit.address, self._anatomy.dims, one.tokens)
         ways = ways_of(edit.address, one.tokens, edit.alignment)
         key = found.site, layer, ways
         mean, regions = self._means[key], found.at(layer, stars, cells)

@@ -136,7 +136,7 @@ class Sources:
             one: the prompt.
             stars: what each star is in each cell.
             cells: how many cells there are.
-            since: the first position of which values are wanted.
+            since: the first position of which a donor's values are wanted.
 
         Raises:
             EditError: there are too few reference prompts.
@@ -149,7 +149,7 @@ class Sources:
                 [donor] = others_of(edit, one, ())
                 return self._values(edit, layer, one, donor, stars, cells, since)
             case Source.REFERENCE:
-                return self._means.of(edit, layer, one, stars, cells, since)
+                return self._means.of(edit, layer, one, stars, cells)
 
     def _values(
         self,

@@ -36,7 +36,7 @@ See = Callable[[Tensor], Tensor]
 
 def watcher(module: nn.Module) -> See | None:
     """Who looks at the attention weights of a module now, in this thread's session."""
-    function = opened().shown.get(module)
+    function = opened(module).shown.get(module)
     return function.see if isinstance(function, InTheOpen) else None
 
 

@@ -91,11 +91,13 @@ def hooked(
         for tap, visit in stops:
             made[visit] += 1
             if branch is not None:
-                branch.visit(tap, visit.place[0].name, visit.act, full)
+                with own.visit():
+                    branch.visit(tap, visit.place[0].name, visit.act, full)
                 continue
             whole = full.view(*rows[-1], -1) if tap.flat else full
             view = tap.view(whole, dims)
-            visit.act(by_head(view, dims) if visit.place[0].name in OF_HEADS else view)
+            with own.visit():
+                visit.act(by_head(view, dims) if visit.place[0].name in OF_HEADS else view)
             if visit.writes and tap.put is not None:
                 tap.put(whole, view, dims)
         return full
@@ -293,7 +295,8 @@ def once_for_alike(
 
 @contextmanager
 def _hooks(hooks: Iterable[tuple[nn.Module, Side, Act]]) -> Iterator[None]:
-    own = opened()
+    hooks = [*hooks]
+    own = opened(hooks[0][0])
     with own.block():
         own.hook(hooks)
         yield

@@ -72,6 +72,7 @@ class Session:
         prefix: what all modules of attention that are looked up call now; None: their own.
         shown: what single ones call, where there is no prefix.
         implementation: by name, what attention all modules look up now; None: their own.
+        is_visited: whether an edit or a reading is at work in the middle of a pass.
     """
 
     def __init__(self, hf: PreTrainedModel, anatomy: Anatomy, token: _Token) -> None:
@@ -83,6 +84,7 @@ class Session:
         self.prefix: Attend | None = None
         self.shown: dict[nn.Module, Attend] = {}
         self.implementation: str | None = None
+        self.is_visited = False
         self._blocks: list[list[Callable[[], None]]] = []
         self._grad = True
 
@@ -118,6 +120,10 @@ class Session:
         """The name of the attention that a module is to look up, unless that is its own."""
         return self.implementation if self.attention_of(module) is None else OURS
 
+    def abandon(self) -> None:
+        """Be over at once: this process is a fork, and its thread is in another one."""
+        self._ended = True
+
     # --------------------------------------------------------------------------------- its use
 
     @contextmanager
@@ -129,6 +135,15 @@ class Session:
             yield
         finally:
             self._end(own)
+
+    @contextmanager
+    def visit(self) -> Iterator[None]:
+        """Within this block an edit or a reading is at work, and no other pass may begin."""
+        self.is_visited = True
+        try:
+            yield
+        finally:
+            self.is_visited = False
 
     def hook(self, hooks: Iterable[tuple[nn.Module, Side, Act]]) -> None:
         """Put on forward hooks, in this order, until the end of the innermost block."""
@@ -302,6 +317,8 @@ class _Stay:
         try:
             holder = _turns.holder(hf)
             if isinstance(holder, Session) and holder.is_here:
+                if holder.is_visited:
+                    raise MicrotomeError(_in_a_pass(hf))
                 entered.block = []
                 entered.session = holder
                 holder._blocks.append(entered.block)
@@ -323,7 +340,8 @@ def session(hf: PreTrainedModel, anatomy: Anatomy) -> AbstractContextManager[Ses
     costs about as much as one look at each module.
 
     Raises:
-        MicrotomeError: a part of the model is in use by a session on another model.
+        MicrotomeError: a part of the model is in use by a session on another model; or a function
+            in an edit asks for it, in the middle of a pass.
 
     >>> from microtome import load
     >>> model = load("nano")
@@ -336,15 +354,15 @@ def session(hf: PreTrainedModel, anatomy: Anatomy) -> AbstractContextManager[Ses
     return cast(AbstractContextManager[Session], _Stay(hf, anatomy))
 
 
-def opened(hf: PreTrainedModel | None = None) -> Session:
-    """The session that is open in this thread, the innermost; on this model, if one is given.
+def opened(of: nn.Module) -> Session:
+    """The session that is open in this thread on a model, or on the one that a module is part of.
 
     Raises:
         MicrotomeError: there is none.
     """
     for known in reversed(_opened.sessions):
         found = known()
-        if found is not None and found.is_here and hf in (None, found.hf):
+        if found is not None and found.is_here and any(part is of for part in found.hf.modules()):
             return found
     raise MicrotomeError(
         "No session is open in this thread, and nothing touches a model without: "
@@ -357,6 +375,14 @@ def _in_use(hf: nn.Module) -> str:
         f"Parts of this {type(hf).__name__} are in use by a session on another model that shares "
         "them. Let that one end first, or load the same Model object in both places: two sessions "
         "on one model take turns."
+    )
+
+
+def _in_a_pass(hf: nn.Module) -> str:
+    return (
+        f"This {type(hf).__name__} is in the middle of a pass: a function in an edit "
+        "cannot run the model that it edits. Run the model before, and let the function use what "
+        "that gave; or load the model a second time."
     )
 
 

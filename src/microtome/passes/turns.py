@@ -1,11 +1,13 @@
 """Turns: one session at a time on a model, in the order in which they were asked for.
 
 Whose turn it is, is known per module, weakly: a model that is gone is forgotten, and a session
-that died without giving its turn back has none.
+that died without giving its turn back has none. Nor has one whose thread was left behind when the
+process was forked.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
@@ -21,12 +23,17 @@ class Holder(Protocol):
     """A session, as turns know it."""
 
     hf: nn.Module
+    thread: int
+    """The identifier of its thread."""
     call: threading.Lock
     """Held until it is called up, by whoever had the turn before."""
 
     @property
     def is_over(self) -> bool:
         """Whether it has no turn any more."""
+
+    def abandon(self) -> None:
+        """Be over at once, in a process that does not have its thread."""
 
 
 class Turns:
@@ -36,6 +43,7 @@ class Turns:
         # Reentrant: a session may be collected, and give its turn back, while this is held.
         self.guard = threading.RLock()
         self._queues: weakref.WeakKeyDictionary[nn.Module, _Queue] = weakref.WeakKeyDictionary()
+        self._knows_forks = False
 
     def holder(self, hf: nn.Module) -> Holder | None:
         """Who has a model now."""
@@ -47,6 +55,7 @@ class Turns:
         """Wait until nobody has the model, and all who asked before have had it; then have it."""
         new.call.acquire()
         with self.guard:
+            self._know_forks()
             queue = self._queues.setdefault(new.hf, _Queue())
             queue.waiting.append(weakref.ref(new))
         while True:
@@ -63,6 +72,27 @@ class Turns:
             after = None if queue is None or queue.holder is not None else queue.next()
             if after is not None and after.call.locked():
                 after.call.release()
+
+    def _know_forks(self) -> None:
+        """From now on a process that is forked waits for no thread that it does not have."""
+        if not self._knows_forks and hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self.guard.acquire,
+                after_in_parent=self.guard.release,
+                after_in_child=self._begin_in_child,
+            )
+        self._knows_forks = True
+
+    def _begin_in_child(self) -> None:
+        """Only the thread that forked goes on."""
+        try:
+            for queue in self._queues.values():
+                for known in (queue.owner, *queue.waiting):
+                    holder = _living(known)
+                    if holder is not None and holder.thread != threading.get_ident():
+                        holder.abandon()
+        finally:
+            self.guard.release()
 
 
 class _Queue:
