@@ -11,6 +11,7 @@ import microtome as mt
 from microtome.edits.application import differs
 from microtome.engines import choosing, verification
 from microtome.engines.comparison import Comparison
+from microtome.engines.local import Streams
 from microtome.errors import SweepError, VerificationError
 from microtome.passes import prefix
 from microtome.plan.plan import make_plan
@@ -84,6 +85,73 @@ def test_one_cell_is_enough_to_find_a_walk_that_skips(models, monkeypatch):
                 swept(model, "zero L*.z.h*@-1", FACT, verify=1)
 
 
+LILY = mt.Prompt(
+    "Once upon a time, there was a little girl named Lily. She loved to play with",
+    donor="Once upon a time, there was a little boy named Lily. She loved to play with",
+)
+EARLY = (
+    "zero L*.z.h*@4",
+    "zero L*.z.h*@-3",
+    "zero L*.v.h*@6",
+    "zero L*.v.h*@1",
+    "zero L*.k.h*@5",
+    "zero L*.k.h*@-3",
+    "zero L0.mlp_post.n*@3",
+    "zero L*.mlp_out@4",
+    "zero L*.attn_out@4",
+    "zero L*.resid_post@4",
+    "patch L*.resid_post@*",
+)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("question", EARLY)
+def test_faults_at_early_positions_are_found_in_half_precision(
+    models, monkeypatch, dtype, question
+):
+    """The last token hears less of them than of rounding; the stream right behind them does not."""
+    model = models("stories260K", dtype)
+    dims = model.anatomy.dims
+    units = {
+        ".z.": ("head", dims.n_heads),
+        ".v.": ("kv_head", dims.n_kv_heads),
+        ".k.": ("kv_head", dims.n_kv_heads),
+        ".mlp_post.": ("neuron", dims.d_mlp),
+    }
+    swept(model, question, LILY)
+    broken_by = [faults.skips, faults.one_token_off]
+    broken_by += [faults.neighbour(*unit) for site, unit in units.items() if site in question]
+    for fault in broken_by:
+        with monkeypatch.context() as broken:
+            fault(broken)
+            with pytest.raises(VerificationError):
+                swept(model, question, LILY)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_stream_is_compared_behind_its_edit_and_in_three_layers_at_least(
+    models, monkeypatch, dtype
+):
+    seen = {}
+    gap = Streams.gap
+
+    def look(self, number, precision):
+        found = gap(self, number, precision)
+        if found is not None:
+            seen[number] = self.behind[number], found
+        return found
+
+    monkeypatch.setattr(Streams, "gap", look)
+    plan = make_plan(
+        asking(models("stories260K", dtype), LILY, "zero L*.attn_out@4", metrics=["kl"])
+    )
+    swept(models("stories260K", dtype), "zero L*.attn_out@4", LILY, verify=1)
+    for number, (layer, found) in seen.items():
+        assert layer == plan.cells[number].regions[0][0].layer
+        assert found.difference <= found.fixed
+    assert len({layer for layer, _ in seen.values()}) >= (3 if dtype == "bfloat16" else 0)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt_neox", "bert"])
 def test_there_is_no_false_alarm_in_half_precision(family, tokenizer):
     hf = by_hand.make(family, len(tokenizer)).to(torch.bfloat16)
@@ -130,6 +198,15 @@ def test_the_noise_floor_is_measured_and_kept(tiny, tmp_path):
     assert mt.open_effects(tmp_path / "x.zarr").noise_floor("logit") == floor
     top = effects.top(48, "logit")
     assert (top["above_noise"] == (top["effect"].abs() > floor)).all()
+
+
+def test_the_noise_floor_is_no_less_than_what_verified_cells_are_uncertain_by(models):
+    model, question = models("stories260K", "bfloat16"), "zero L*.z.h*@-1"
+    walk = swept(model, question, LILY, metrics=["kl"], verify="all")
+    reference = swept(model, question, LILY, metrics=["kl"], engine="reference")
+    apart = np.abs(walk.delta("kl").values - reference.delta("kl").values).max()
+    idle = swept(model, question, LILY, metrics=["kl"], verify=0).noise_floor("kl")
+    assert walk.noise_floor("kl") >= 0.5 * apart > idle
 
 
 def test_idlers_ride_in_the_walk_and_are_told_from_its_cells(tiny, monkeypatch):

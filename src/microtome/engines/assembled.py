@@ -24,7 +24,7 @@ class Assembled:
         clean_inside: the same without edits, ``[prompt, *shape]``.
         changed: how many values each cell's edits changed, of the plan's shape.
         norm: L2 norm of the change, of the plan's shape.
-        noise: per metric, the largest effect of cells that change nothing.
+        noise: per metric, the largest noise floor of the blocks.
         verifications: of each unit that has one.
         work: sums over the units.
         notes: of all units, each once.

@@ -29,7 +29,9 @@ class Block:
         clean_inside: per metric inside the model, without edits, ``[m, *shape]``.
         changed: how many values each cell's edits changed, ``[n]``.
         norm: L2 norm of the change, ``[n]``.
-        noise: per metric, the largest effect of cells that change nothing.
+        noise: per metric, the noise floor: the largest effect of cells that change nothing, or the
+            largest difference between a verified cell's effects in the walk and on the reference
+            path, whichever is larger.
         verification: what was computed again, in plain values; None where nothing was asked for.
         work: how often some block was run on some token, counted (``token_blocks``), and seconds.
         notes: what a reader of the result should know of how it came about.

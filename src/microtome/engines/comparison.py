@@ -13,10 +13,11 @@ from microtome.edits.sources import Sources
 from microtome.engines import judging
 from microtome.engines.collector import Collector
 from microtome.engines.judging import LOGITS, Gap, Pair, Precision
-from microtome.engines.rerun import Rerun, rerun
+from microtome.engines.rerun import Rerun, Rows, rerun
 from microtome.engines.witnesses import Witnesses
 from microtome.errors import listing
 from microtome.model.loaded import Loaded
+from microtome.passes.hooks import Visit
 from microtome.plan.plan import Plan
 from microtome.readings.inside import Gauge
 from microtome.readings.output import TOKEN_ID, Reading
@@ -34,6 +35,7 @@ class Comparison:
         precision: of the residual stream.
         at_once: cells of one pass.
         gaps: of all that was compared so far.
+        local: the same of streams right behind an edit.
         done: these cells.
         noise: the largest norm of what an idler does to the logits.
     """
@@ -44,6 +46,7 @@ class Comparison:
     precision: Precision
     at_once: int
     gaps: list[Gap] = field(default_factory=list)
+    local: list[Gap] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
     noise: float = 0.0
 
@@ -62,13 +65,14 @@ class Comparison:
         for first in range(0, len(cells), self.at_once):
             some = cells[first : first + self.at_once]
             with torch.no_grad():
-                again = rerun(self.model, self.plan, some, self.sources)
+                again = rerun(self.model, self.plan, some, self.sources, self._looks)
                 logits = self._logits(some, again)
             self.gaps += self._hear(logits)
             self.gaps += self._of_clean(again, logits)
             for number in some:
                 self.gaps += self._of_output(number, logits)
                 self.gaps += self._of_inside(number, again)
+                self.local += self._of_stream(number)
             self.done.extend(some)
 
     def is_in_doubt(self, noise: Mapping[str, float]) -> bool:
@@ -180,6 +184,18 @@ class Comparison:
         is_value = reading.metric.unit == TOKEN_ID or reading.metric.name == "rank"
         shown = value if is_value else value - clean
         return Gap(number, str(reading), shown, wanted, off, allowed, about="the values")
+
+    def _looks(self, rows: Rows) -> Iterator[Visit]:
+        """What sees the streams right behind some cells' edits."""
+        if self.witnesses.streams is not None:
+            yield from self.witnesses.streams.looks(rows)
+
+    def _of_stream(self, number: int) -> Iterator[Gap]:
+        """Of a cell's stream right behind its edits."""
+        streams = self.witnesses.streams
+        gap = None if streams is None else streams.gap(number, self.precision)
+        if gap is not None:
+            yield gap
 
     def _of_inside(self, number: int, again: Rerun) -> Iterator[Gap]:
         """Of the metrics inside the model in a cell."""

@@ -7,7 +7,7 @@ than where metrics look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,8 +83,14 @@ class Rerun:
     sizes: dict[Gauge, list[Tensor]]
 
 
-def rerun(model: Loaded, plan: Plan, cells: Sequence[int], sources: Sources) -> Rerun:
-    """Run some cells, of prompts of one length, in one pass."""
+def rerun(
+    model: Loaded,
+    plan: Plan,
+    cells: Sequence[int],
+    sources: Sources,
+    looks: Callable[[Rows], Iterable[Visit]] = lambda rows: (),
+) -> Rerun:
+    """Run some cells, of prompts of one length, in one pass; it may be looked at besides."""
     hf, anatomy, rows = model.hf, model.anatomy, Rows.of(plan, cells)
     encoded = plan.question.encoded
     texts = [
@@ -96,6 +102,7 @@ def rerun(model: Loaded, plan: Plan, cells: Sequence[int], sources: Sources) -> 
         visit for number in rows.cells for visit in _edits(model, plan, number, rows, sources)
     ]
     visits += _gauges(plan, found)
+    visits += looks(rows)
     end = find_site("resid_post"), anatomy.dims.n_layers - 1
     ended: list[Tensor] = []
     visits.append(Visit(end, lambda view: ended.append(view[:, numbers(view.device, places)])))

@@ -1,9 +1,11 @@
 """Verification: some cells of a unit computed again on the reference path, and held against it.
 
 They are the cell with the largest effect, the one that was changed most, and others spread over the
-map. Where nothing stands out from the noise there is more to doubt, and more are computed: a walk
-that left its edits out would look just so. How closely effects have to agree is in
-`engines.judging`.
+map; of some of them the residual stream right behind their edits is compared too (`engines.local`).
+How far the two paths are apart in a cell is part of the noise floor.
+
+Where nothing stands out from the noise there is more to doubt, and more are computed: a walk that
+left its edits out would look just so. How closely effects have to agree is in `engines.judging`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from microtome.engines.choosing import spread
 from microtome.engines.collector import Collector
 from microtome.engines.comparison import Comparison
 from microtome.engines.judging import LOGITS, Precision, are_many_off
+from microtome.engines.local import CANDIDATES, LEAST, Streams
 from microtome.engines.rerun import rows_at_once
 from microtome.engines.walk.walk import Walk
 from microtome.engines.witnesses import Witnesses
@@ -92,13 +95,15 @@ class Verified:
             nothing = Verification(0, None, None, "nothing was recomputed")
             return replace(self.walk.run(unit), verification=nothing.as_dict())
         every = self.verify.cells is None
-        chosen = spread(plan, unit, some, self.seed)
+        precision = Precision.of_stream(model)
+        few = CANDIDATES if precision.promise is None else 0
+        chosen = spread(plan, unit, max(some, few), self.seed)
         into, at_once = (
             Collector.of(plan, unit),
             rows_at_once(plan, unit, self.walk.budget),
         )
         witnesses = Witnesses(into, frozenset(chosen), most=at_once if every else None)
-        precision = Precision.of_stream(model)
+        witnesses.streams = Streams.of(plan, chosen[:CANDIDATES])
         compared = Comparison(model, self.walk.sources, witnesses, precision, at_once)
         witnesses.full = lambda: compared.take([*witnesses.finals])
         self.walk.collect(unit, into, witnesses)
@@ -108,7 +113,8 @@ class Verified:
         if compared.is_in_doubt(block.noise):
             compared.take([number for number in witnesses.finals if number not in compared.done])
         found = _judged(compared, block.noise, every)
-        return replace(block, verification=found.as_dict())
+        noise = _uncertainty(compared, block.noise)
+        return replace(block, noise=noise, verification=found.as_dict())
 
 
 def _among(
@@ -126,9 +132,30 @@ def _among(
         noise = DOUBT * block.noise.get(str(first), 0.0) + UNITS * precision.eps * size
         strongest, stands_out = [number], effect > noise
     found = [*dict.fromkeys([*strongest, *by_change[:1], *chosen])][:some]
+    if precision.promise is None:
+        found = [*dict.fromkeys([*found, *_local(witnesses, chosen)])]
     if stands_out or first is None:
         return found
     return [*dict.fromkeys([*found, *by_change])]
+
+
+def _local(witnesses: Witnesses, chosen: Sequence[int]) -> list[int]:
+    """Cells whose streams are compared: one of those kept, and those that were changed most."""
+    streams = witnesses.streams
+    kept = [] if streams is None else [number for number in chosen if number in streams.walk]
+    norm = witnesses.into.norm[witnesses.into.rows(np.array(kept, dtype=np.int64))]
+    by_change = [kept[n] for n in np.argsort(-norm, kind="stable")]
+    return [*dict.fromkeys([*kept[:1], *by_change])][:LEAST]
+
+
+def _uncertainty(compared: Comparison, noise: Mapping[str, float]) -> dict[str, float]:
+    """The noise floor: what idlers do, or how far the two paths are apart in a cell."""
+    found = dict(noise)
+    for gap in compared.gaps:
+        apart = abs(gap.walk - gap.reference)
+        if gap.cell is not None and gap.of in found and np.isfinite(apart):
+            found[gap.of] = max(found[gap.of], apart)
+    return found
 
 
 def _judged(compared: Comparison, noise: Mapping[str, float], every: bool) -> Verification:
@@ -139,7 +166,8 @@ def _judged(compared: Comparison, noise: Mapping[str, float], every: bool) -> Ve
     """
     noise = {**noise, LOGITS: compared.noise}
     worst = None
-    for gap in sorted(compared.gaps, key=lambda own: own.cell is None):  # of cells first
+    gaps = [*compared.gaps, *compared.local]
+    for gap in sorted(gaps, key=lambda own: own.cell is None):  # of cells first
         allowed = gap.tolerance(noise)
         if not gap.difference <= allowed:
             raise VerificationError(compared.complaint(gap, allowed))
@@ -151,8 +179,8 @@ def _judged(compared: Comparison, noise: Mapping[str, float], every: bool) -> Ve
         raise VerificationError(compared.complaint(many, many.narrow or 0.0))
     which = "the cell with the largest effect, the one that was changed most, and some over the map"
     why = (
-        f"{'every cell' if every else which}; compared were their effects, and the changes of all "
-        "logits at the positions read"
+        f"{'every cell' if every else which}; compared were their effects, the changes of all "
+        "logits at the positions read, and in some the change right behind the edit"
     )
     difference, tolerance = (None, None) if worst is None else worst[1:]
     return Verification(len(compared.done), difference, tolerance, why, compared.noise)

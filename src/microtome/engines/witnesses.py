@@ -16,6 +16,7 @@ from torch import Tensor
 
 from microtome.engines.block import Array
 from microtome.engines.collector import Collector
+from microtome.engines.local import Streams
 from microtome.engines.walk.batches import Batch
 from microtome.engines.walk.ending import Ending
 from microtome.language.regions import Column
@@ -44,6 +45,7 @@ class Witnesses:
         idlers: of the first idlers.
         strongest: the cell with the largest effect so far, and how large that is.
         changed: per part of the layers the cell that was changed most, and the norm of that.
+        streams: the residual stream of some chosen cells, right behind their edits.
     """
 
     into: Collector
@@ -55,6 +57,7 @@ class Witnesses:
     idlers: dict[int, Final] = field(default_factory=dict)
     strongest: tuple[int, float] | None = None
     changed: dict[int, tuple[int, float]] = field(default_factory=dict)
+    streams: Streams | None = None
 
     @property
     def first(self) -> Asked | None:

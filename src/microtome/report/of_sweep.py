@@ -108,18 +108,22 @@ def _method(effects: Effects) -> Iterator[str]:
 
 
 def _noise(effects: Effects) -> Iterator[str]:
-    """What cells that change nothing did."""
+    """What cells that change nothing did, and how far the two paths were apart in others."""
     floors = {name: effects.noise_floor(name) for name in with_delta(effects)}
     known = {name: floor for name, floor in floors.items() if floor is not None}
     if not known:
         return
     if not any(known.values()):
-        yield "Noise floor: cells that change nothing, walked beside the others, have no effect."
+        yield (
+            "Noise floor: cells that change nothing, walked beside the others, have no effect, and "
+            "no effect that was computed again is another."
+        )
         return
     each = listing(f"{floor:.2g} on {name}" for name, floor in known.items())
     yield (
-        f"Noise floor: cells that change nothing, computed beside the others, have effects of up "
-        f"to {each}. An effect no larger than that may be rounding; on the maps it has a grey dot."
+        "Noise floor: cells that change nothing, computed beside the others, have effects, or "
+        f"effects that were computed again differ, by up to {each}. An effect no larger than that "
+        "may be rounding; on the maps it has a grey dot."
     )
 
 

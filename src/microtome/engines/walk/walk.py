@@ -253,6 +253,7 @@ class Stretch:
             for tile in tiles(prompts, range(before, entered), room.tile):
                 if self._enter(layer, front, tile):
                     alike = entered
+            self._show(layer, front)
             if layer < n_layers:
                 for tile in tiles(prompts, range(entered), room.tile):
                     self._run(layer, front, tile, alike)
@@ -268,6 +269,15 @@ class Stretch:
         self.into.settle()
         if self.witnesses is not None:
             self.witnesses.see(batch, endings, front.x)
+
+    def _show(self, layer: int, front: _Front) -> None:
+        """What enters a block is kept of some cells, for verification."""
+        if self.witnesses is None or self.witnesses.streams is None:
+            return
+        inputs, offset = self.trace.inputs[layer], front.batch.position - self.trace.start
+        self.witnesses.streams.see(
+            layer, front.batch, front.x, lambda row: inputs[front.rows[row], offset:]
+        )
 
     def _front(self, batch: Batch, room: Room) -> _Front:
         """A batch that nothing was done to yet."""
