@@ -90,7 +90,7 @@ def test_the_walk_equals_the_reference_path(tiny64, operation, place):
     if "prompts" not in operation:
         prompts[1] = CAT
     if "tensor" in operation and place.startswith(("L:", "L1:", "L{")):
-        with pytest.raises(EditError, match="layers .* together"):
+        with pytest.raises(EditError, match=r"layers .* together"):
             mt.sweep(tiny64, JOHN, f"{operation} {place}", metrics="kl")
         return  # one number of several layers is refused
     for position in POSITIONS:

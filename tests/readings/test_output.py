@@ -206,5 +206,5 @@ def test_tokens_that_cannot_be_are_left_out(case):
 @pytest.mark.parametrize("metric", ["prob", "top1", "rank", "kl", "logit_diff"])
 def test_what_overflows_is_an_error_and_no_absent_cell(tiny, engine, metric):
     prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
-    with pytest.raises(EditError, match="is no number after|not all finite"):
+    with pytest.raises(EditError, match=r"is no number after|not all finite"):
         mt.sweep(tiny, prompt, "scale(1e30) L*.z.h*", metrics=metric, engine=engine)

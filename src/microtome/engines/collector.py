@@ -252,8 +252,8 @@ class Collector:
             if lost.any() and not reading.metric.undefined:
                 edits = self.plan.cells[int(self.numbers[lost.argmax()])].edits
                 raise EditError(
-                    f"{reading} is no number after {listing(edits)}: what the edit leaves overflows "
-                    "further on in the model. Take a smaller factor, or another edit."
+                    f"{reading} is no number after {listing(edits)}: what the edit leaves "
+                    "overflows further on in the model. Take a smaller factor, or another edit."
                 )
 
     def _put(self, array: Array, rows: Column, values: Float[Tensor, " cell *shape"]) -> None:

@@ -177,4 +177,6 @@ def _wide(values: Tensor) -> Tensor:
 
 def _norms(values: Float[Tensor, "pos d_model"]) -> Float[Tensor, " pos"]:
     """Of what is finite, at each position."""
-    return torch.where(values.isfinite(), values, torch.zeros_like(values)).double().norm(dim=-1)
+    finite = torch.where(values.isfinite(), values, torch.zeros_like(values))
+    norms: Tensor = finite.double().norm(dim=-1)
+    return norms

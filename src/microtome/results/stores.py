@@ -330,6 +330,6 @@ def _check_name(path: Path) -> None:
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
-        raise EffectsError(f"{ascii(str(path))} names no folder on this machine.") from None
+        raise EffectsError(f"{str(path)!a} names no folder on this machine.") from None
     if "\0" in str(path) or not path.name:
         raise EffectsError(f"{str(path)!r} names no folder that a result could be written to.")

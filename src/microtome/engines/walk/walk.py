@@ -220,7 +220,8 @@ class Stretch:
     def _still(self, prompt: int) -> Column:
         """A prompt's cells that change nothing."""
         own = self.into.numbers[self.plan.cells.prompt[self.into.numbers] == prompt]
-        return own[self.plan.cells.still[own]]
+        still: Column = own[self.plan.cells.still[own]]
+        return still
 
     def _ending(self, prompt: int, row: int) -> Ending:
         one, final = self.plan.question.encoded[prompt], self.trace.final[row]
