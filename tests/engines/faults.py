@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from microtome.edits.application import Application
-from microtome.engines.walk import batches, walk
+from microtome.engines.walk import batches, edited, walk
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -28,12 +28,8 @@ class Skipping(Application):
 
 def changed(monkeypatch: pytest.MonkeyPatch, other: Callable[[Application], Application]) -> None:
     """Let the walk make other edits than it should."""
-    plain = walk.Stretch._together
-
-    def together(self: Any, *given: Any) -> Application:
-        return other(plain(self, *given))
-
-    monkeypatch.setattr(walk.Stretch, "_together", together)
+    plain = edited._together
+    monkeypatch.setattr(edited, "_together", lambda *given: other(plain(*given)))
 
 
 def skips(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +39,7 @@ def skips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Edits are left out, and have no receipts either."""
-    monkeypatch.setattr(walk.Stretch, "_edits_at", lambda *_: iter(()))
+    monkeypatch.setattr(walk, "edits_at", lambda *_: iter(()))
 
 
 def moved(own: Application, axis: str, by: int, size: int | None = None) -> Application:
