@@ -29,11 +29,7 @@ class Skipping(Application):
 def changed(monkeypatch: pytest.MonkeyPatch, other: Callable[[Application], Application]) -> None:
     """Let the walk make other edits than it should."""
     plain = edited._together
-
-    def together(*given: Any) -> Application:
-        return other(plain(*given))
-
-    monkeypatch.setattr(edited, "_together", together)
+    monkeypatch.setattr(edited, "_together", lambda *given: other(plain(*given)))
 
 
 def skips(monkeypatch: pytest.MonkeyPatch) -> None:

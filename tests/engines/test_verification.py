@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +12,14 @@ import torch
 import faults
 import microtome as mt
 from microtome.edits.application import differs
-from microtome.engines import choosing, verification
+from microtome.engines import choosing, judging, verification
 from microtome.engines.comparison import Comparison
 from microtome.engines.local import Streams
 from microtome.errors import SweepError, VerificationError
 from microtome.passes import prefix
 from microtome.plan.plan import make_plan
 from microtome.plan.verify import Verify
+from microtome.readings.registry import readings
 from microtome.readings.watch import Watch
 from microtome.results.effects import Effects
 from microtome.verbs.sweep import asking
@@ -171,6 +175,59 @@ def test_float32_norms_and_unembedding_over_half_precision_verify(tokenizer):
     assert model.dtype == torch.bfloat16
     effects = swept(model, "zero L*.z.h*@-1", CAT, verify="all")
     assert effects.provenance["verification"]["cells"] == effects.n_cells
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_that_cannot_be_say_nothing_of_rounding(tokenizer, monkeypatch, dtype):
+    """A logit of −∞ has neither a deviation nor a size."""
+    hf = by_hand.make("phi", len(tokenizer)).to(dtype)
+    hf.lm_head.bias.data[-4:] = -math.inf
+    model = mt.load(hf, tokenizer=tokenizer)
+    metrics = ["logit_corr", "kl", "prob", "rank", "top1", "logit"]
+    found = swept(model, "zero L*.z.h*@-1", CAT, metrics=metrics, verify="all")
+    assert 0 < found.provenance["verification"]["tolerance"] < math.inf
+    faults.skips(monkeypatch)
+    with pytest.raises(VerificationError):
+        swept(model, "scale(0) L*.resid_post", CAT, metrics=metrics)
+
+
+@pytest.fixture(scope="module")
+def one(models):
+    """A prompt of a vocabulary of few."""
+    plan = make_plan(asking(models("nano", "float32"), FACT, "zero L0.z.h0", metrics=["prob"]))
+    return replace(plan.question.encoded[0], target=3, contrast=4)
+
+
+@pytest.mark.parametrize("name", ["prob", "logit_diff", "loss", "top1", "rank", "kl", "logit_corr"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_metric_that_is_wrong_is_beyond_its_tolerance_whatever_tokens_cannot_be(one, dtype, name):
+    chance = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, dtype=torch.float64, generator=chance)
+    logits[-1] = -math.inf
+    clean = logits.roll(3)
+    clean[2], clean[-1] = 0.0, -math.inf
+    pair = judging.Pair(logits, clean, logits, clean)
+    [reading] = readings([name])
+    value, before = (float(reading.measure(own[None], clean[None], one)) for own in (logits, clean))
+    precision = judging.Precision.of(dtype)
+    _, off, allowed = judging.of_reading(precision, reading, pair, one, value, before)
+    assert off <= allowed < 1
+    wrong = 20.0 if name in ("top1", "rank") else value + 0.5
+    _, off, allowed = judging.of_reading(precision, reading, pair, one, wrong, before)
+    assert off > allowed
+
+
+def test_kl_may_move_as_far_as_the_logits_that_it_is_of_make_it(one):
+    """Far from the clean run its slope in the clean logits is larger than 2."""
+    clean = torch.tensor([0.0, -1.0], dtype=torch.float64)
+    edited = torch.tensor([-400.0, 400.0], dtype=torch.float64)
+    moved = clean + torch.tensor([0.0, 0.01], dtype=torch.float64)
+    [reading] = readings(["kl"])
+    value = float(reading.measure(edited[None], moved[None], one))
+    pair = judging.Pair(edited, moved, edited, clean)
+    precision = judging.Precision(eps=1e-9, promise=None)
+    _, off, allowed = judging.of_reading(precision, reading, pair, one, value, 0.0)
+    assert 2 * 0.01 < off <= allowed < 5 * off
 
 
 # ----------------------------------------------------------------------------------- noise floor

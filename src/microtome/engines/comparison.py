@@ -136,8 +136,9 @@ class Comparison:
         for (of, number, place), own in logits.items():
             if of == "idler":
                 clean = logits["walk clean", self._prompt_of(number), place]
-                self.noise = max(self.noise, float((own.double() - clean.double()).norm()))
-                off, allowed = judging.of_noise(self.precision, own.double(), clean.double())
+                both = own.double(), clean.double()
+                self.noise = max(self.noise, judging.heard(*both))
+                off, allowed = judging.of_noise(self.precision, *both)
                 yield Gap(None, LOGITS, 0.0, 0.0, off, allowed, about="cells that change nothing")
 
     # ------------------------------------------------------------------------------------ gaps

@@ -19,13 +19,14 @@ nearly all beyond the narrow one (`are_many_off`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from microtome.engines.block import Array
@@ -66,6 +67,9 @@ FEW = 2
 
 SHARE = 0.1
 """And what share of the change."""
+
+MOST_MOVED = 100.0
+"""Logits that move farther leave nothing of a probability as it was."""
 
 LOGITS = "logits"
 """The name of the logits' own noise: the norm over the vocabulary."""
@@ -171,9 +175,18 @@ class Pair:
         """How far the two changes are apart; what is no number on both paths is not."""
         return _apart(self.walk - self.walk_clean, self.reference - self.reference_clean)
 
+    def apart_edited(self) -> Float[Tensor, " vocab"]:
+        """The same of the cell's logits themselves."""
+        return _apart(self.walk, self.reference)
+
     def clean_apart(self) -> Float[Tensor, " vocab"]:
         """The same of the clean runs."""
         return _apart(self.walk_clean, self.reference_clean)
+
+    @property
+    def possible(self) -> Bool[Tensor, " vocab"]:
+        """The tokens that both runs of the reference path hold possible."""
+        return self.reference.isfinite() & self.reference_clean.isfinite()
 
 
 def are_many_off(gaps: Iterable[Gap], noise: Mapping[str, float]) -> Gap | None:
@@ -202,7 +215,7 @@ def of_logits(precision: Precision, pair: Pair) -> Iterator[dict[str, Any]]:
         "change": max(change, own),
     }
     if exact:
-        allowed = precision.allows(float(pair.reference.std()))
+        allowed = precision.allows(_spread(pair.reference))
         yield {"difference": float(apart.abs().max()), "fixed": allowed}
 
 
@@ -212,7 +225,7 @@ def of_clean(
     """The gap of the clean runs' own logits."""
     apart = _apart(walk, reference)
     if precision.promise is not None:
-        return float(apart.abs().max()), precision.allows(float(reference.std())), 0.0
+        return float(apart.abs().max()), precision.allows(_spread(reference)), 0.0
     return float(apart.norm()), 2 * UNITS * precision.eps * _norm(reference), TIMES
 
 
@@ -222,8 +235,13 @@ def of_noise(
     """How far a cell that changes nothing is from the clean run on the walk, and may be."""
     apart = _apart(idler, clean)
     if precision.promise is not None:
-        return float(apart.abs().max()), precision.allows(float(clean.std()))
+        return float(apart.abs().max()), precision.allows(_spread(clean))
     return float(apart.norm()), NOISIEST * precision.eps * _norm(clean)
+
+
+def heard(idler: Float[Tensor, " vocab"], clean: Float[Tensor, " vocab"]) -> float:
+    """The noise of a cell that changes nothing: the norm of what is finite of its change."""
+    return _norm(_apart(idler, clean))
 
 
 def of_reading(
@@ -253,21 +271,51 @@ def of_reading(
         return wanted, max(least - value, value - most, 0.0), 0.5
     if clean:
         wanted -= float(reading.measure(without, without, one))
-    steep = 1.0 if reading.metric.name == "logit" else 2.0
-    if reading.metric.name == "logit_corr":
-        spread = float(pair.reference.std())
-        steep = 2.0 / spread if spread else float("inf")
     off = _number(value - clean - wanted, value - clean, wanted)
-    return wanted, off, steep * moved
+    return wanted, off, _reach(reading, pair, moved)
+
+
+def _reach(reading: Reading, pair: Pair, moved: float) -> float:
+    """How far a metric moves at most where the logits of the two runs move so far, together."""
+    match reading.metric.name:
+        case "logit":
+            return moved
+        case "logit_corr":
+            # Two directions turn, each by a move's share of what it spreads.
+            spreads = [
+                _spread(one[pair.possible]) for one in (pair.reference, pair.reference_clean)
+            ]
+            return moved * sum(1 / own if own else math.inf for own in spreads)
+        case "kl":
+            return 2 * moved + _tilt(pair, moved)
+        case _:
+            return 2 * moved
+
+
+def _tilt(pair: Pair, moved: float) -> float:
+    """How far KL(P‖Q) moves by moving the weights P, the terms log P/Q as they are.
+
+    Each weight grows or shrinks by a factor of e^(2·moved) at most, so the mean of terms moves by
+    so much of their mean distance from it, and by no more than the terms are apart.
+    """
+    clean, edited = (
+        one[pair.possible].log_softmax(-1) for one in (pair.reference_clean, pair.reference)
+    )
+    if not len(clean):
+        return 0.0
+    terms, weights = clean - edited, clean.exp()
+    distance = float((weights * (terms - (weights * terms).sum()).abs()).sum())
+    grown = math.expm1(min(2 * moved, MOST_MOVED)) * distance
+    return min(grown, float(terms.max() - terms.min()))
 
 
 def _moved(precision: Precision, pair: Pair) -> float:
     """How far a logit may be off; in half precision as far as one was seen to be, and rounding."""
     if precision.promise is not None:
-        return precision.allows(float(pair.reference.std()))
-    seen = _apart(pair.walk, pair.reference).abs().max() + pair.clean_apart().abs().max()
-    top = torch.maximum(pair.reference.abs().max(), pair.reference_clean.abs().max())
-    return float(seen + 2 * precision.eps * top)
+        return precision.allows(_spread(pair.reference))
+    seen = _top(pair.apart_edited()) + _top(pair.clean_apart())
+    top = max(_top(pair.reference), _top(pair.reference_clean))
+    return seen + 2 * precision.eps * top
 
 
 def _ranks(logits: Float[Tensor, " vocab"], token: int, moved: float) -> tuple[float, float]:
@@ -300,6 +348,21 @@ def _number(difference: float, one: float, other: float) -> float:
     return abs(difference) if np.isfinite(one) or np.isfinite(other) else 0.0
 
 
+def _finite(values: Tensor) -> Tensor:
+    """What is finite: a logit of −∞ is a token that cannot be, and says nothing of rounding."""
+    return values[values.isfinite()]
+
+
 def _norm(values: Tensor) -> float:
-    """Of what is finite."""
-    return float(torch.where(values.isfinite(), values, torch.zeros_like(values)).norm())
+    return float(_finite(values).norm())
+
+
+def _spread(values: Tensor) -> float:
+    """The standard deviation."""
+    own = _finite(values)
+    return float(own.std()) if len(own) > 1 else 0.0
+
+
+def _top(values: Tensor) -> float:
+    """The largest absolute value."""
+    return float(torch.nn.functional.pad(_finite(values).abs(), (0, 1)).max())
