@@ -36,7 +36,7 @@ CANDIDATES = 8
 LEAST = 3
 """Cells whose streams are compared at least, in half precision."""
 
-UNITS = 2.0
+UNITS = 3.0
 """Units of rounding of the clean stream that two changes may be apart, per block."""
 
 MORE_UNITS = 64.0
