@@ -171,7 +171,7 @@ def test_other_types_and_attentions_walk_within_their_rounding(name, tokenizer, 
     choice = hf.config._attn_implementation
     effects = mt.sweep(model, [CAT, MARY], "zero L*.k@*", metrics=["logit_diff"], verify=4)
     record = effects.provenance["verification"]
-    assert record["cells"] == 4
+    assert record["cells"] >= 4
     if dtype == torch.float64:
         assert record["largest_difference"] <= FAMILIES[name].rounding
     assert hf.config._attn_implementation == choice
