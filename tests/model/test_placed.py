@@ -81,7 +81,7 @@ def test_a_checkpoint_in_bfloat16_is_used_as_it_is(checkpoint, tmp_path):
     mt.load(folder).tokenizer.save_pretrained(tmp_path)
     model = mt.load(tmp_path, device="cpu")
     assert model.dtype == torch.bfloat16
-    assert swept(model).provenance["verification"]["cells"] == 4
+    assert swept(model).provenance["verification"]["cells"] >= 4
 
 
 def test_device_and_device_map_are_not_both_given(checkpoint):
