@@ -8,7 +8,7 @@ import numpy as np
 
 from microtome.language.regions import Column
 from microtome.plan.plan import Plan
-from microtome.plan.question import Question
+from microtome.plan.question import Question, plain
 from microtome.plan.units import Unit
 
 
@@ -50,7 +50,7 @@ def digest(question: Question) -> list[int]:
     asked = [
         *map(str, question.edits),
         *map(str, question.asked),
-        *(f"{axis.name}={axis.values}" for axis in question.varied),
+        *(f"{axis.name}={[plain(one) for one in axis.values]}" for axis in question.varied),
         *(str(one.tokens.ids) for one in question.encoded),
     ]
     found = hashlib.sha256("\n".join(asked).encode("utf-8", "surrogatepass")).digest()
