@@ -122,7 +122,7 @@ def functions(question: Question) -> dict[str, str]:
     for edit in {edit for variant in question.variants for edit in variant}:
         if not isinstance(edit, Apply):
             continue
-        if not _reads_back(edit):
+        if not reads_back(edit):
             found[str(edit)] = f"made on the spot, {uuid.uuid4()}"
             continue
         with contextlib.suppress(TypeError, OSError):
@@ -131,7 +131,8 @@ def functions(question: Question) -> dict[str, str]:
     return found
 
 
-def _reads_back(edit: Operation) -> bool:
+def reads_back(edit: Operation) -> bool:
+    """Whether the text of an edit brings it back: not so a function made on the spot."""
     try:
         return parsed(str(edit)) == edit
     except MicrotomeError:

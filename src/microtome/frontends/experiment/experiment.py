@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from microtome.amounts import bytes_of, whole_of
-from microtome.edits import Edit, as_edits, edit
+from microtome.edits import Edit, as_edits
 from microtome.engines.observer import Observer, as_observer
 from microtome.engines.screen import dtype_of
-from microtome.errors import EditError, ExperimentError
+from microtome.errors import ExperimentError
 from microtome.frontends.experiment import sources
 from microtome.frontends.experiment.form import Form, Root, at, path_of, text_of
 from microtome.frontends.experiment.sources import Source
@@ -29,6 +29,7 @@ from microtome.sheets import Sheet, dump
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
 from microtome.verbs.options import budget_of
+from microtome.verbs.record import reads_back
 from microtome.verbs.sweep import asking, sweep
 
 Text = Annotated[str, PlainValidator(text_of)]
@@ -310,11 +311,8 @@ def _anchored(value: Any, folder: Path) -> Any:
 
 
 def _written(one: Edit) -> str:
-    try:
-        if edit(str(one)) == one:
-            return str(one)
-    except EditError:
-        pass
+    if reads_back(one):
+        return str(one)
     raise ExperimentError(
         f"The edit '{one}' has a function made on the spot, which no text can bring back: put it "
         'in a module and name it, apply("package.module:function").'
