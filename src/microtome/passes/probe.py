@@ -4,25 +4,28 @@ On a few random tokens, in one pass for each site and four more:
 
 - every site is there, with its shape, and hooks without edits change no bit of the output; showing
   attention weights changes it by rounding;
-- each site is what the row's other sites make of it: sums of the residual stream, projections,
-  values mixed by attention weights that sum to 1, the unembedding;
+- each site is what the row's other sites make of it: sums of the residual stream, projections of
+  what is read of it and of what heads give, values mixed by attention weights that sum to 1, the
+  unembedding;
 - each site is live: an edit of it changes the logits, and all those relations but its own still
   hold, so the edit is where the model goes on from; an edit of q, k or v leaves the other two;
+- what one head reads, changed, leaves the z of the others alone;
 - heads are where they should be: half of one query or key, changed, moves the z of its own heads,
   whole, at the positions that see it, and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from microtome.errors import MicrotomeError, ProbeError
-from microtome.language.sites import POSITIONS, Site
+from microtome.language.sites import APART, OF_READERS, POSITIONS, Site
 from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
 from microtome.model.placement import device_of, types_of
@@ -66,7 +69,9 @@ def _check_all(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     _check_untouched(hf, anatomy, ids, clean)
     _check_relations(hf, anatomy, clean)
     for site in anatomy.sites:
-        _check_edit(hf, anatomy, ids, site, clean)
+        if site.name not in APART:
+            _check_edit(hf, anatomy, ids, site, clean)
+    _check_readers(hf, anatomy, ids)
     _check_heads(hf, anatomy, ids)
 
 
@@ -85,19 +90,27 @@ def _activations(
             place, lambda view: seen.__setitem__((site.name, layer), view.clone().to(ids.device))
         )
 
-    forward(hf, anatomy, ids, [*edits, *map(keeper, places or anatomy.places())])
+    forward(hf, anatomy, ids, [*edits, *map(keeper, places or _places(anatomy))])
     return seen
 
 
+def _places(anatomy: Anatomy) -> list[Place]:
+    """Every (site, layer) but those that are as wide as the stream for every head."""
+    return [place for place in anatomy.places() if place[0].name not in APART]
+
+
 def _check_shapes(anatomy: Anatomy, seen: Seen) -> None:
-    for site, layer in anatomy.places():
+    for site, layer in _places(anatomy):
         sizes = [TOKENS if axis in POSITIONS else anatomy.dims.size(axis) for axis in site.axes]
         found = list(seen[site.name, layer].shape)
         _expect(found == [1, *sizes], f"{_name(site, layer)} has shape {found}, not {[1, *sizes]}")
 
 
 def _check_attention(anatomy: Anatomy) -> None:
-    inside = [anatomy.family.taps[site].module for site in ("q", "k", "v")]
+    taps = anatomy.family.taps
+    inside = [taps[site].module for site in ("q", "k", "v")]
+    for site in ("q", "k", "v"):
+        _expect(taps[site].side == "output", f"{site} is not what a projection gives")
     around = anatomy.family.attention
     holds = all(path.startswith(f"{around}.") for path in inside)
     _expect(holds, f"{around} is not what q, k and v are made in: {inside[0]}")
@@ -105,7 +118,7 @@ def _check_attention(anatomy: Anatomy) -> None:
 
 def _check_untouched(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, seen: Seen) -> None:
     bare: Tensor = hf(input_ids=ids).logits
-    places = [place for place in anatomy.places() if place[0].name != "pattern"]
+    places = [place for place in _places(anatomy) if place[0].name != "pattern"]
     hooked = _activations(hf, anatomy, ids, places=places)["logits", None]
     _expect(torch.equal(bare, hooked), "a pass without edits is not the bare model's")
     # Which it does in the blocks: the head may be of a finer type.
@@ -154,6 +167,8 @@ def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Re
         if "resid_mid" in at:
             found.append(("resid_mid", text, middle))
             middle, text = at["resid_mid"], "resid_mid"
+        read = "resid_mid" if "resid_mid" in at else "resid_pre"
+        found.append(("mlp_in", read, at[read]))
         if "mlp_post" in at:
             projected = anatomy.mlp_adds(hf, layer, at["mlp_post"])
             found.append(("mlp_out", "what the down projection of mlp_post adds", projected))
@@ -162,10 +177,29 @@ def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Re
         for name, text, value in found:
             yield Relation(name, f"L{layer}: {text} is not {name}", value, at[name])
         yield Relation("z", f"L{layer}: pattern · v is not z", mixed, at["z"])
+        yield from _projections(hf, anatomy, layer, at)
         stream = at["resid_post"]
-    logits = anatomy.unembed(hf, anatomy.final(hf, stream))
+    yield Relation(
+        "final_in", "the last resid_post is not final_in", stream, seen["final_in", None]
+    )
+    logits = anatomy.unembed(hf, anatomy.final(hf, seen["final_in", None]))
     text = "the unembedding of the normed last resid_post is not logits"
     yield Relation("logits", text, logits, seen["logits", None])
+
+
+def _projections(
+    hf: PreTrainedModel, anatomy: Anatomy, layer: int, at: Mapping[str, Tensor]
+) -> Iterator[Relation]:
+    """Queries, keys and values are of what is read of the stream; what heads add is their sum."""
+    normed = anatomy.normed(hf, layer, at["resid_pre"])
+    for site in ("q", "k", "v"):
+        text = f"L{layer}: the projection of what is read of resid_pre is not {site}"
+        yield Relation(site, text, anatomy.projected(hf, layer, site, normed), at[site])
+    shares = torch.einsum("bphd,hdm->bpm", at["z"], anatomy.out_matrix(hf, layer, at["z"]))
+    nothing = anatomy.mixes(hf, layer, torch.zeros_like(at["z"]))
+    added = anatomy.mixes(hf, layer, at["z"])
+    text = f"L{layer}: the sum of head_out and the bias is not what z · W_O + b gives"
+    yield Relation("head_out", text, shares + nothing, added)
 
 
 def _check_relations(
@@ -210,6 +244,28 @@ def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
         if other != site:
             text = f"an edit of L0.{site} changes L0.{other}"
             _expect_close(edited[other, 0], clean[other, 0], text)
+
+
+def _check_readers(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
+    """What the first head of each kind reads in the first block is pushed, each in its own row."""
+    dims, sites = anatomy.dims, [site for site in anatomy.sites if site.name in OF_READERS]
+    seen: list[Tensor] = []
+
+    def push(view: Tensor) -> None:
+        ramp = torch.linspace(-1, 1, view.shape[-1], dtype=torch.float64).to(view)
+        view += view.std() * ramp
+
+    edits = [
+        Visit((site, 0), push, True, (np.array([row]), np.array([[0]])))
+        for row, site in enumerate(sites, start=1)
+    ]
+    keeper = Visit((find_site("z"), 0), lambda view: seen.append(view.clone()))
+    forward(hf, anatomy, ids.expand(1 + len(sites), -1), [*edits, keeper])
+    [z] = seen
+    for row, site in enumerate(sites, start=1):
+        own = dims.n_heads // dims.size(site.axes[1])
+        text = f"an edit of L0.{site}.h0 changes L0.z of heads that do not read it"
+        _expect_close(z[row, :, own:], z[0, :, own:], text)
 
 
 def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
