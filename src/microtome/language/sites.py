@@ -27,6 +27,9 @@ LETTERS: Mapping[str, str] = MappingProxyType(
 POSITIONS = ("pos", "q_pos", "k_pos")
 """Axes that count tokens."""
 
+HEADS = ("head", "kv_head")
+"""Axes that count heads."""
+
 OWNERS = ("pos", "q_pos")
 """Of these, the one that says which token a value belongs to: a weight is its query's."""
 

@@ -148,10 +148,10 @@ class Anatomy:
         self, hf: PreTrainedModel, layer: int, z: Tensor, besides: type | None
     ) -> Tensor:
         module = self.out_proj(hf, layer)
-        plain = {nn.Linear: lambda w: w.T, Conv1D: lambda w: w}
-        for kind, turned in plain.items():
-            if is_plain(module, kind, besides):
-                return turned(cast(Tensor, module.weight))
+        if is_plain(module, nn.Linear, besides):
+            return cast(Tensor, module.weight).T
+        if is_plain(module, Conv1D, besides):
+            return cast(Tensor, module.weight)
         # Packed, offloaded, adapted: whatever it computes is linear but for the bias.
         width = self.dims.n_heads * self.dims.d_head
         units = torch.eye(width, device=z.device, dtype=z.dtype)

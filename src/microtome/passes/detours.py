@@ -54,7 +54,8 @@ def detoured(
 
 def _is_apart(visit: Visit, anatomy: Anatomy) -> bool:
     name = visit.place[0].name
-    return name in APART or (name == "mlp_in" and anatomy.family.mlp_reads is not None)
+    shares = name == "mlp_in" and anatomy.family.mlp_reads is not None
+    return visit.tap is None and (name in APART or shares)
 
 
 @dataclass(eq=False)

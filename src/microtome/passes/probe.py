@@ -28,6 +28,7 @@ from microtome.errors import MicrotomeError, ProbeError
 from microtome.language.sites import APART, OF_READERS, POSITIONS, Site
 from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
+from microtome.model.families.family import Tap
 from microtome.model.placement import device_of, types_of
 from microtome.passes.hooks import Place, Visit, forward
 from microtome.passes.session import session
@@ -250,6 +251,8 @@ def _check_readers(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     """What the first head of each kind reads in the first block is pushed, each in its own row."""
     dims, sites = anatomy.dims, [site for site in anatomy.sites if site.name in OF_READERS]
     seen: list[Tensor] = []
+    if anatomy.family.mlp_reads is not None:
+        _check_shared(hf, anatomy, ids)
 
     def push(view: Tensor) -> None:
         ramp = torch.linspace(-1, 1, view.shape[-1], dtype=torch.float64).to(view)
@@ -265,7 +268,30 @@ def _check_readers(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     for row, site in enumerate(sites, start=1):
         own = dims.n_heads // dims.size(site.axes[1])
         text = f"an edit of L0.{site}.h0 changes L0.z of heads that do not read it"
-        _expect_close(z[row, :, own:], z[0, :, own:], text)
+        if own < dims.n_heads:
+            _expect_close(z[row, :, own:], z[0, :, own:], text)
+
+
+def _check_shared(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
+    """The MLP gets what the norm that it shares makes of the stream, in every block."""
+    stream, mlp = find_site("resid_pre"), find_site("mlp_in")
+    got: dict[int, Tensor] = {}
+    read: dict[int, Tensor] = {}
+
+    def keeper(site: Site, layer: int, into: dict[int, Tensor], tap: Tap) -> Visit:
+        def keep(view: Tensor) -> None:
+            into[layer] = view.clone()
+
+        return Visit((site, layer), keep, tap=tap)
+
+    visits = []
+    for layer in range(anatomy.dims.n_layers):
+        visits.append(keeper(stream, layer, read, anatomy.tap(stream, layer)))
+        visits.append(keeper(mlp, layer, got, anatomy.tap(mlp, layer)))
+    forward(hf, anatomy, ids, visits)
+    for layer, own in got.items():
+        made = anatomy.mlp_normed(hf, layer, read[layer])
+        _expect_close(made, own, f"L{layer}: the norm of mlp_in is not what the MLP gets")
 
 
 def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
