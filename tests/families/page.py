@@ -36,10 +36,11 @@ difference that a test found between microtome and hand-written hooks, or betwee
   `head_out`: all of them in one cell, and some by themselves).
 
 – : the family has no such site. Attention and MLP read the same input in a parallel block, which
-has no `resid_mid`; a mixture of experts has no `mlp_post`; `k_head`, `v_head` and the sites of groups
-are where query heads share keys. The walk does not take edits of `logits`, which come after the last layer; they go
-to the reference path. GPT-J, GPT-Neo and BLOOM compute attention in float32, ModernBERT turns
-queries and keys in float32, and many norms are computed in float32: verification allows 1e-6 there.
+has no `resid_mid`; a mixture of experts has no `mlp_post`; `k_head`, `v_head` and the sites of
+groups are where query heads share keys. The walk does not take edits of `logits`, which come after
+the last layer; they go to the reference path. GPT-J, GPT-Neo and BLOOM compute attention in
+float32, ModernBERT turns queries and keys in float32, and many norms are computed in float32:
+verification allows 1e-6 there.
 
 ## Encoders
 

@@ -21,15 +21,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from microtome.errors import MicrotomeError, ProbeError
 from microtome.language.sites import APART, OF_READERS, POSITIONS, Site
 from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Tap
-from microtome.model.placement import device_of, types_of
+from microtome.model.placement import device_of, is_plain, types_of
 from microtome.passes.hooks import Place, Visit, forward
 from microtome.passes.session import session
 
@@ -196,6 +197,9 @@ def _projections(
     for site in ("q", "k", "v"):
         text = f"L{layer}: the projection of what is read of resid_pre is not {site}"
         yield Relation(site, text, anatomy.projected(hf, layer, site, normed), at[site])
+    module = anatomy.out_proj(hf, layer)
+    if not any(is_plain(module, kind, besides=object) for kind in (nn.Linear, Conv1D)):
+        return  # packed weights may be linear within their own rounding only
     shares = torch.einsum("bphd,hdm->bpm", at["z"], anatomy.out_matrix(hf, layer, at["z"]))
     nothing = anatomy.mixes(hf, layer, torch.zeros_like(at["z"]))
     added = anatomy.mixes(hf, layer, at["z"])
