@@ -150,7 +150,13 @@ class Relation:
     seen: Tensor
 
 
-def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Relation]:
+READING = (None, "resid_pre", "z")
+"""Sites whose edit what heads read and write depends on; and none."""
+
+
+def _relations(
+    hf: PreTrainedModel, anatomy: Anatomy, seen: Seen, edited: str | None
+) -> Iterator[Relation]:
     dims = anatomy.dims
     stream = seen["embed", None]
     for layer in range(dims.n_layers):
@@ -179,7 +185,8 @@ def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Re
         for name, text, value in found:
             yield Relation(name, f"L{layer}: {text} is not {name}", value, at[name])
         yield Relation("z", f"L{layer}: pattern · v is not z", mixed, at["z"])
-        yield from _projections(hf, anatomy, layer, at)
+        if edited in READING:
+            yield from _projections(hf, anatomy, layer, at)
         stream = at["resid_post"]
     yield Relation(
         "final_in", "the last resid_post is not final_in", stream, seen["final_in", None]
@@ -212,7 +219,7 @@ def _check_relations(
 ) -> None:
     """All relations hold, but for those that give the edited site, which the edit overrules."""
     after = f"after an edit of {edited}, " if edited else ""
-    for relation in _relations(hf, anatomy, seen):
+    for relation in _relations(hf, anatomy, seen, edited):
         if relation.site != edited:
             _expect_close(relation.value, relation.seen, after + relation.text)
 
