@@ -88,11 +88,11 @@ class Detour:
             )
 
     def _begin(self, seen: Tensor) -> None:
+        edited = self._edit(seen) if self.writers else None
+        if not self.readers:
+            return
         whole = self.way.whole(seen)
-        if self.writers:
-            edited = self._edit(seen)
-            if self.readers:
-                whole = self.way.replaced(whole, *edited)
+        whole = whole if edited is None else self.way.replaced(whole, *edited)
         for visit in self.readers:
             visit.act(whole)
             self.note(visit)

@@ -96,7 +96,7 @@ class Way(ABC):
         self, whole: Tensor, rows: Tensor, heads: Tensor, after: Float[Tensor, "pair pos d_model"]
     ) -> Tensor:
         """All values of the site, after the edit of some pairs."""
-        edited = whole.contiguous().clone()
+        edited = whole.clone(memory_format=torch.contiguous_format)
         edited[rows, :, heads] = after
         return edited
 

@@ -116,7 +116,6 @@ def _opt_fits(row: Family, config: PretrainedConfig) -> Family:
     return row
 
 
-# From here on the block has batch and positions as one axis.
 OPT = family(
     "opt",
     dimensions=_opt_sizes,
@@ -130,8 +129,9 @@ OPT = family(
     final=("model.decoder.final_layer_norm",),
     fits=_opt_fits,
 )
-FLAT = ("resid_mid", "mlp_in", "mlp_post", "mlp_out")
-OPT = OPT.tapped(**{name: replace(OPT.taps[name], flat=True) for name in FLAT})
+# Behind attention the block has batch and positions as one axis.
+_FLAT = ("resid_mid", "mlp_in", "mlp_post", "mlp_out")
+OPT = OPT.tapped(**{name: replace(OPT.taps[name], flat=True) for name in _FLAT})
 
 
 def _bloom_sizes(config: PretrainedConfig) -> Dimensions:
