@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_engine import CAT, EDITS, JOHN, SWAPPED, same_on_both_paths
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import microtome as mt
 from microtome.edits import as_edits
@@ -112,8 +113,9 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        views = ("expand", "view", "transpose", "unsqueeze", "alias", "slice", "select", "permute")
-        if isinstance(out, torch.Tensor) and not any(name in str(func) for name in views):
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        known = {x.untyped_storage().data_ptr() for x in given}
+        if isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() not in known:
             self.numbers = max(self.numbers, out.numel())
         return out
 
@@ -126,7 +128,7 @@ def test_only_the_heads_that_are_named_are_copied(make_gpt2, tokenizer):
         with Largest() as seen:
             model.run(JOHN, edits=[edit])
         sizes.append(seen.numbers)
-    assert max(sizes[1:]) == sizes[0]
+    assert max(sizes) == sizes[0] < 6 * 16 * 64
 
 
 def test_what_was_read_is_recorded_once_for_all_heads(tiny64):
