@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -88,6 +88,9 @@ class Detour:
             )
 
     def _begin(self, seen: Tensor) -> None:
+        site, axes = self.way.begin[0], len(self.way.begin[0].axes)
+        if seen.ndim != 1 + axes:
+            raise MicrotomeError(f"{site} has shape {list(seen.shape)}, not {1 + axes} axes.")
         edited = self._edit(seen) if self.writers else None
         if not self.readers:
             return
@@ -105,20 +108,29 @@ class Detour:
         before = self.way.parts(seen, rows, heads)
         after = before.clone()
         for visit, codes in zip(self.writers, each, strict=True):
-            where = onto(seen.device, np.searchsorted(pairs, codes))
-            own = after[where].transpose(1, 2)  # [cell, pos, head, d_model]
-            visit.act(own if self.way.is_headed else own[:, :, 0])
-            after[where] = own.transpose(1, 2)
+            self._act(visit, after, onto(seen.device, np.searchsorted(pairs, codes)))
         self.put = self.way.change(before, after, rows, heads)
         return onto(seen.device, rows), onto(seen.device, heads), after
+
+    def _act(
+        self, visit: Visit, values: Float[Tensor, "pair pos d_model"], where: Int[Tensor, "cell n"]
+    ) -> None:
+        own = values[where].transpose(1, 2)  # [cell, pos, head, d_model]
+        visit.act(own if self.way.is_headed else own[:, :, 0])
+        values[where] = own.transpose(1, 2)
 
     def _end(self, view: Tensor) -> None:
         if self.put is None:
             site, layer = self.writers[0].place
             raise MicrotomeError(f"L{layer}.{site} is used before the pass gets there.")
         self.put(view)
+        self.put = _nothing  # and what it held is gone
         for visit in self.writers:
             self.note(visit)
+
+
+def _nothing(view: Tensor) -> None:
+    """A change that was put in its place already."""
 
 
 def _codes(given: Heads | None, rows: int, heads: int) -> Column:
