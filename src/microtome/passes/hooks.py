@@ -61,10 +61,14 @@ def hooked(
     def in_order(some: Iterable[Visit]) -> list[Visit]:
         return sorted(some, key=lambda v: (anatomy.order(*v.place), not v.writes))
 
-    def count(visit: Visit) -> None:
-        made[visit] += 1
+    asked = in_order(visits)
+    known = frozenset(asked)
 
-    visits = in_order(detoured(in_order(visits), hf, anatomy, count))
+    def count(visit: Visit) -> None:
+        if visit in known:  # a detour's own would keep the detour alive, and what it holds
+            made[visit] += 1
+
+    visits = in_order(detoured(asked, hf, anatomy, count))
     branches = _branches(visits, dims)
     points: dict[Point, list[tuple[Tap, Visit]]] = defaultdict(list)
     for visit in visits:
