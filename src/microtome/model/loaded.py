@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.language.sites import POSITIONS
+from microtome.model.additions import Addition, additions, why_not_in_parts
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Tap
 from microtome.model.identity import (
@@ -138,6 +139,16 @@ class Loaded:
     def device(self) -> torch.device:
         """Where the model takes its tokens, which is where its weights are unless it is spread."""
         return device_of(self.hf)
+
+    @property
+    def additions(self) -> tuple[Addition, ...]:
+        """Hooks, functions and classes of somebody's own that are on the model now."""
+        return additions(self.hf)
+
+    @property
+    def whole(self) -> str | None:
+        """Why the model can only be run whole, by the reference path; None where it need not be."""
+        return why_not_in_parts(self.hf)
 
     @property
     def weight_hash(self) -> str:

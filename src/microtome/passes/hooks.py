@@ -31,6 +31,7 @@ from microtome.model.modes import refuse_autocast
 from microtome.model.placement import device_of
 from microtome.passes.attention import show
 from microtome.passes.branches import Branches, Heads, by_head
+from microtome.passes.calling import call
 from microtome.passes.guests import Act, Side
 from microtome.passes.session import opened, session
 
@@ -199,7 +200,7 @@ def forward(
         InertEditError: a visit was not made exactly once.
     """
     with session(hf, anatomy), quiet(hf), visited(hf, anatomy, visits):
-        logits: Tensor = hf(input_ids=ids, use_cache=False).logits
+        logits: Tensor = call(hf, ids, use_cache=False).logits
     return logits
 
 

@@ -69,20 +69,26 @@ class Plan:
         return numbers_of(self.cells, unit)
 
 
-def make_plan(question: Question, engine: str = "auto", budget: Budget = Budget()) -> Plan:  # noqa: B008  (frozen)
+def make_plan(
+    question: Question,
+    engine: str = "auto",
+    budget: Budget = Budget(),  # noqa: B008  (frozen)
+    whole: str | None = None,
+) -> Plan:
     """The plan of a question.
 
     Args:
         question: what is asked.
         engine: ``"walk"``, ``"reference"``, or ``"auto"``: the walk wherever it can go.
         budget: what the walk may use of the machine.
+        whole: why the model can only be run as it is, where that is so.
 
     Raises:
         SweepError: the walk is asked for where it cannot go, the budget is too small for it, or no
             cell exists.
     """
     dims, edits = question.dims, question.edits
-    choice = choose(engine, edits, dims.causal)
+    choice = choose(engine, edits, dims.causal, whole)
     ranges = question.ranges
     stars = [Axis(name, tuple(range(max(len(r[name]) for r in ranges)))) for name in ranges[0]]
     axes = (Axis("prompt", tuple(range(len(question.encoded)))), *stars, *question.varied)
