@@ -48,13 +48,15 @@ class Visit:
 
     ``act`` receives the site's values as a view ``[batch, *axes]``; only where ``writes`` is true
     may it change them. ``heads`` says which heads of which rows a writer changes, where that is not
-    all (`Branches` need to know).
+    all (`Branches` need to know). A ``fine`` one gets attention weights before they are rounded to
+    half precision, where they can be had so.
     """
 
     place: Place
     act: Callable[[Tensor], None]
     writes: bool = False
     heads: Heads | None = field(default=None, compare=False)
+    fine: bool = False
 
 
 # ----------------------------------------------------------------------------------- the hooks
@@ -119,7 +121,8 @@ def hooked(
             branch_there = None if branched is None else branches[branched]
             module, look = hf.get_submodule(path), partial(see, stops, branch_there)
             if side == "weights":
-                show(own, module, look, anatomy.family)
+                fine = any(visit.fine for _, visit in stops)
+                show(own, module, look, anatomy.family, fine)
             else:
                 hooks.append(_at(module, side, look))
         own.hook(hooks)
