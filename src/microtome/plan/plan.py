@@ -96,7 +96,8 @@ def make_plan(
     if not len(cells):
         raise SweepError(
             f"No cell of {listing(edits)} exists: no token attends to a later one or beyond its "
-            "layer's window, here or in the donor; a knockout leaves each token a key; and a position without a counterpart in the donor cannot be patched. "
+            "layer's window, here or in the donor; a knockout has to leave each token a key; and a "
+            "position without a counterpart in the donor cannot be patched. "
             "'microtome plan' shows what is aligned with what, token by token."
         )
     walks = choice.engine == "walk"
