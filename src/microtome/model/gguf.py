@@ -28,7 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from microtome.errors import LoadError, MicrotomeError, listing
+from microtome.errors import LoadError, listing
 from microtome.model.anatomy import family_of
 from microtome.model.cache import made_once
 from microtome.model.checkpoint import Checkpoint, check_complete, check_fits
@@ -110,7 +110,8 @@ def in_memory(file: Unpacked, dtype: torch.dtype, attention: str | None) -> PreT
     Raises:
         LoadError, ArchitectureError: as `folder_of` does.
     """
-    made, config = _unpack(file)
+    config = _configuration(file)
+    made = _unpack(file, config)
     # A module of its own: transformers holds the other one for packed, and casts no such model.
     auto = _row(file, config).auto
     plain: PreTrainedModel = auto.from_config(config, dtype=dtype, attn_implementation=attention)
@@ -125,7 +126,7 @@ def tokenizer_of(file: Unpacked) -> PreTrainedTokenizerBase:
         LoadError: transformers cannot read it.
     """
     try:
-        return AutoTokenizer.from_pretrained(file.path.parent, gguf_file=str(file.path))
+        return AutoTokenizer.from_pretrained(**_place(file))
     except _WRONG_FILE as error:
         raise LoadError(
             f"Cannot read the tokenizer in {file.path.name}: {_told(error)}. Give one: "
@@ -208,40 +209,50 @@ def _key(file: Unpacked, own_tokenizer: bool) -> str:
 
 def _write(file: Unpacked, own_tokenizer: bool, folder: Path) -> None:
     """Write a file's model into an empty folder, as save_pretrained would."""
+    config = _configuration(file)
     tokenizer = tokenizer_of(file) if own_tokenizer else None
-    module, config = _unpack(file)
+    module = _unpack(file, config)
+    config.architectures, config.dtype = [type(module).__name__], UNPACKED
     save_model(module, str(folder / "model.safetensors"), metadata={"format": "pt"})
     config.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
 
 
-def _unpack(file: Unpacked) -> tuple[PreTrainedModel, PretrainedConfig]:
-    """A file's model, every weight in it where it belongs, and its configuration."""
-    where = {
+def _place(file: Unpacked) -> dict[str, str]:
+    return {
         "pretrained_model_name_or_path": str(file.path.parent),
         # Whole, or transformers would take a file of the same name in the working directory.
         "gguf_file": str(file.path),
     }
+
+
+def _configuration(file: Unpacked) -> PretrainedConfig:
+    """A file's configuration, of an architecture in the table, and that of the file's tensors."""
     try:
-        config = AutoConfig.from_pretrained(**where)
+        config = AutoConfig.from_pretrained(**_place(file))
     except _WRONG_FILE as error:
         raise _unreadable(file, error) from error
     row = _row(file, config)
     try:
         dims = row.dimensions(config)
-        check_fits(file.path.name, _as_checkpoint(file.header, row), row, config, dims)
-        module, report = row.auto.from_pretrained(
-            **where, dtype=UNPACKED, ignore_mismatched_sizes=True, output_loading_info=True
-        )
-    except MicrotomeError:
-        raise
+    except _WRONG_FILE as error:
+        raise _unreadable(file, error) from error
+    check_fits(file.path.name, _as_checkpoint(file.header, row), row, config, dims)
+    return config
+
+
+def _unpack(file: Unpacked, config: PretrainedConfig) -> PreTrainedModel:
+    """A file's model, every weight in it where it belongs."""
+    options = {"ignore_mismatched_sizes": True, "output_loading_info": True, "dtype": UNPACKED}
+    auto = _row(file, config).auto
+    try:
+        module, report = auto.from_pretrained(**_place(file), config=config, **options)
     except _WRONG_FILE as error:
         raise _unreadable(file, error) from error
     check_complete(file.path.name, module, report, "Load its safetensors.")
     _check_nothing_left(file, module)
-    config.architectures, config.dtype = [type(module).__name__], UNPACKED
-    return module, config
+    return module
 
 
 def _row(file: Unpacked, config: PretrainedConfig) -> Family:

@@ -1,6 +1,6 @@
 """The load-time probe: proof that a model computes what its family's row says.
 
-On a few random tokens, in one pass for each site and four more:
+On a few random tokens, in some ten passes:
 
 - every site is there, with its shape, and hooks without edits change no bit of the output; showing
   attention weights changes it by rounding;
@@ -10,6 +10,9 @@ On a few random tokens, in one pass for each site and four more:
   hold, so the edit is where the model goes on from; an edit of q, k or v leaves the other two;
 - heads are where they should be: half of one query or key, changed, moves the z of its own heads,
   whole, at the positions that see it, and nothing else.
+
+A pass reads all weights, which takes longer than to compute with them. So most sites are edited in
+one pass for several, each in a row of its own.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from microtome.errors import MicrotomeError, ProbeError
-from microtome.language.sites import POSITIONS, Site
+from microtome.language.sites import OF_HEADS, POSITIONS, Site
 from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
 from microtome.model.placement import device_of, types_of
@@ -31,6 +35,15 @@ from microtome.passes.session import session
 
 TOKENS = 6
 """Length of the random prompt: enough for attention to have a choice."""
+
+ROWS = 5
+"""How many sites are edited in one pass, each in its own row."""
+
+ALONE = ("q", "k")
+"""Sites of which no other's values tell whether an edit was heeded, but for the logits.
+
+Each has a pass of its own, of one row as the clean one's: so every bit that differs is the edit's.
+"""
 
 Seen = dict[tuple[str, int | None], Tensor]
 """What a pass had at each site, by name, of each layer."""
@@ -64,10 +77,35 @@ def _check_all(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     clean = _activations(hf, anatomy, ids)
     _check_shapes(anatomy, clean)
     _check_untouched(hf, anatomy, ids, clean)
-    _check_relations(hf, anatomy, clean)
-    for site in anatomy.sites:
-        _check_edit(hf, anatomy, ids, site, clean)
+    alone = tuple(site for site in anatomy.sites if site.name in ALONE)
+    edited = [_edited(hf, anatomy, ids, [site]) for site in alone]
+    for site, seen in zip(alone, edited, strict=True):
+        _check_edits([site], clean, seen)
+    _check_relations(hf, anatomy, _together([clean, *edited]), (None, *map(_site_name, alone)))
+    for sites in _rounds(anatomy):
+        seen = _edited(hf, anatomy, ids, sites)
+        _check_edits(sites, clean, seen)
+        _check_relations(hf, anatomy, seen, tuple(map(_site_name, sites)))
     _check_heads(hf, anatomy, ids)
+
+
+def _rounds(anatomy: Anatomy) -> Iterator[Sequence[Site]]:
+    """Sites that are edited in the same pass. Those of single heads have copies of rows there."""
+    others = [s for s in anatomy.sites if s.name not in (*ALONE, *OF_HEADS)]
+    for start in range(0, len(others), ROWS):
+        yield others[start : start + ROWS]
+    of_heads = [site for site in anatomy.sites if site.name in OF_HEADS]
+    if of_heads:
+        yield of_heads
+
+
+def _site_name(site: Site) -> str:
+    return site.name
+
+
+def _together(passes: Sequence[Seen]) -> Seen:
+    """What several passes had, as if they had been rows of one."""
+    return {place: torch.cat([seen[place] for seen in passes]) for place in passes[0]}
 
 
 def _activations(
@@ -169,47 +207,57 @@ def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Re
 
 
 def _check_relations(
-    hf: PreTrainedModel, anatomy: Anatomy, seen: Seen, edited: str | None = None
+    hf: PreTrainedModel, anatomy: Anatomy, seen: Seen, edited: Sequence[str | None]
 ) -> None:
-    """All relations hold, but for those that give the edited site, which the edit overrules."""
-    after = f"after an edit of {edited}, " if edited else ""
+    """All relations hold, but for those that give the edited site, which the edit overrules.
+
+    ``edited`` has the name of each row's.
+    """
     for relation in _relations(hf, anatomy, seen):
-        if relation.site != edited:
-            _expect_close(relation.value, relation.seen, after + relation.text)
+        apart = _differences(relation.value, relation.seen)
+        for site, (difference, allowed) in zip(edited, apart, strict=True):
+            if relation.site != site:
+                after = f"after an edit of {site}, " if site else ""
+                _expect_within(difference, allowed, after + relation.text)
 
 
 # ----------------------------------------------------------------------------------------- edits
 
 
-def _check_edit(
-    hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, site: Site, clean: Seen
-) -> None:
-    """Adding to the site, in every layer, changes the logits, by the way of the sites after it."""
-
-    edited = _activations(hf, anatomy, ids, _pushes(anatomy, site))
-    changed = not torch.equal(edited["logits", None], clean["logits", None])
-    _expect(changed, f"changing {site} does not change the logits")
-    _check_relations(hf, anatomy, edited, site.name)
-    _check_apart(site.name, clean, edited)
+def _edited(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, sites: Sequence[Site]) -> Seen:
+    """What a pass has that adds to one site in each of its rows, in every layer."""
+    pushes = [push for row, site in enumerate(sites) for push in _pushes(anatomy, site, row)]
+    return _activations(hf, anatomy, ids.expand(len(sites), -1), pushes)
 
 
-def _pushes(anatomy: Anatomy, site: Site) -> tuple[Visit, ...]:
+def _check_edits(sites: Sequence[Site], clean: Seen, edited: Seen) -> None:
+    """Adding to a site changes the logits; what way that takes is the relations' matter."""
+    for row, site in enumerate(sites):
+        changed = not torch.equal(edited["logits", None][row], clean["logits", None][0])
+        _expect(changed, f"changing {site} does not change the logits")
+        _check_apart(site.name, clean, edited, row)
+
+
+def _pushes(anatomy: Anatomy, site: Site, row: int) -> tuple[Visit, ...]:
     def push(view: Tensor) -> None:
         # A ramp, not a constant: adding one number everywhere is what a layer norm takes out.
-        ramp = torch.linspace(-1, 1, view[0].numel(), dtype=torch.float64).to(view)
-        view += view.std() * ramp.reshape(view[0].shape)
+        own = view[row]
+        ramp = torch.linspace(-1, 1, own.numel(), dtype=torch.float64).to(own)
+        own += own.std() * ramp.reshape(own.shape)
 
     layers = range(anatomy.dims.n_layers) if site.layered else [None]
-    return tuple(Visit((site, layer), push, True) for layer in layers)
+    heads = np.array([row]), np.arange(anatomy.dims.n_heads)[None]
+    own = heads if site.name in OF_HEADS else None
+    return tuple(Visit((site, layer), push, True, own) for layer in layers)
 
 
-def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
+def _check_apart(site: str, clean: Seen, edited: Seen, row: int) -> None:
     """Queries, keys and values are made side by side: an edit of one leaves the others alone."""
     triple = ("q", "k", "v")
     for other in triple if site in triple else ():
         if other != site:
             text = f"an edit of L0.{site} changes L0.{other}"
-            _expect_close(edited[other, 0], clean[other, 0], text)
+            _expect_close(edited[other, 0][row], clean[other, 0][0], text)
 
 
 def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
@@ -274,13 +322,23 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
 
 def _expect_close(found: Tensor, wanted: Tensor, complaint: str, eps: float = 0.0) -> None:
     """Equal but for rounding, of their own type unless that of another is larger."""
+    [(difference, allowed)] = _differences(found[None], wanted[None], eps)
+    _expect_within(difference, allowed, complaint)
+
+
+def _differences(found: Tensor, wanted: Tensor, eps: float = 0.0) -> list[tuple[float, float]]:
+    """How far apart two are in each row, and how far rounding may take them there."""
     wanted = wanted.to(found.device)
     rounding = 64 * max(torch.finfo(found.dtype).eps, eps)
-    finite = wanted[wanted.isfinite()]
-    scale = max(1.0, float(finite.abs().max())) if len(finite) else 1.0
+    finite = wanted.abs().masked_fill(~wanted.isfinite(), 0).flatten(1).amax(1)
     # An output bias may be minus infinity, which is as far from itself as any number: 0.
-    difference = float((found - wanted).abs().masked_fill(found == wanted, 0).max())
-    _expect(difference <= rounding * scale, f"{complaint} (they differ by {difference:.2g})")
+    apart = (found - wanted).abs().masked_fill(found == wanted, 0).flatten(1).amax(1)
+    scales = (max(1.0, scale) for scale in finite.tolist())
+    return [(one, rounding * scale) for one, scale in zip(apart.tolist(), scales, strict=True)]
+
+
+def _expect_within(difference: float, allowed: float, complaint: str) -> None:
+    _expect(difference <= allowed, f"{complaint} (they differ by {difference:.2g})")
 
 
 def _expect(holds: bool, complaint: str) -> None:
