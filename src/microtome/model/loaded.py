@@ -33,6 +33,23 @@ from microtome.prompts.warnings import warn_of
 
 
 @dataclass(frozen=True)
+class GgufSource:
+    """The GGUF file that weights were unpacked from.
+
+    Attributes:
+        file: its name, without its place.
+        sha256: of its content, in hexadecimal.
+        types: how its numbers are packed, that of most numbers first: ``("Q4_1", "F32")``.
+        package: the installed package that it is from, with its version; None of any other file.
+    """
+
+    file: str
+    sha256: str
+    types: tuple[str, ...]
+    package: str | None = None
+
+
+@dataclass(frozen=True)
 class Origin:
     """How a model came here.
 
@@ -40,10 +57,12 @@ class Origin:
         loaded: whether microtome read it, or somebody made it.
         asked: what `load` was told besides the name, as plain values: dtype, device, tokenizer,
             and what it passed on.
+        source: the file that its weights were unpacked from, where they were packed.
     """
 
     loaded: Literal["from files", "given in memory"] = "given in memory"
     asked: Mapping[str, Any] = field(default_factory=dict)
+    source: GgufSource | None = None
 
 
 @dataclass(frozen=True, eq=False)

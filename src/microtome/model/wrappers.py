@@ -17,6 +17,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.errors import LoadError
+from microtome.model.gguf_header import is_gguf
 
 ASK = (
     "Give a name, a directory, or a Hugging Face model in memory: "
@@ -118,7 +119,7 @@ def _why_not(given: object) -> str:
 
 
 def refuse_file(name: str) -> None:
-    """Raise `LoadError` where a name is that of a file, which by itself is no model, or none's."""
+    """Raise `LoadError` where a name is that of a file that is no model by itself, or none's."""
     path = Path(name)
     try:
         if not name:
@@ -129,10 +130,11 @@ def refuse_file(name: str) -> None:
     except (OSError, ValueError) as error:  # Too long, or with characters that no path has.
         why = error.strerror if isinstance(error, OSError) else error
         raise LoadError(f"{name[:40]!r} names no model: {why}. {ASK}") from error
-    if is_file:
+    if is_file and not is_gguf(path):
         raise LoadError(
             f"{path} is a file: give the directory that it lies in, with config.json and the "
-            f"tokenizer's files, as save_pretrained writes it: load({str(path.parent)!r})."
+            f"tokenizer's files, as save_pretrained writes it: load({str(path.parent)!r}). "
+            "By itself a GGUF file can be loaded, which this is not."
         )
 
 

@@ -1,6 +1,6 @@
 """The load-time probe: proof that a model computes what its family's row says.
 
-On a few random tokens, in one pass for each site and four more:
+On a few random tokens, in some ten passes:
 
 - every site is there, with its shape, and hooks without edits change no bit of the output; showing
   attention weights changes it by rounding;
@@ -13,6 +13,9 @@ On a few random tokens, in one pass for each site and four more:
 
 Somebody's own hooks are left out of it, as far as they are on modules of transformers': the row is
 proved on those modules without them, and the model then runs whole, as it is.
+
+A pass reads all weights, which takes longer than to compute with them. So most sites are edited in
+one pass for several, each in a row of its own.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from microtome.errors import LoadError, MicrotomeError, ProbeError, listing
-from microtome.language.sites import POSITIONS, Dimensions, Site
+from microtome.language.sites import OF_HEADS, POSITIONS, Dimensions, Site
 from microtome.language.sites import site as find_site
 from microtome.model.additions import additions, named, unsteady, without_hooks
 from microtome.model.anatomy import Anatomy
@@ -41,6 +45,15 @@ CHOOSING = ("q", "k", "k_head", "pattern")
 
 TABLED = ("torch", "transformers")
 """The packages whose modules the table of families is about."""
+
+ROWS = 5
+"""How many sites are edited in one pass, each in its own row."""
+
+ALONE = ("q", "k")
+"""Sites of which no other's values tell whether an edit was heeded, but for the logits.
+
+Each has a pass of its own, of one row as the clean one's: so every bit that differs is the edit's.
+"""
 
 Seen = dict[tuple[str, int | None], Tensor]
 """What a pass had at each site, by name, of each layer."""
@@ -147,11 +160,36 @@ def _check_all(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     clean = _activations(hf, anatomy, ids)
     _check_shapes(anatomy, clean, ids.shape[1])
     _check_untouched(hf, anatomy, ids, clean)
-    _check_relations(hf, anatomy, clean)
-    for site in anatomy.sites:
-        _check_edit(hf, anatomy, ids, site, clean)
+    alone = tuple(site for site in anatomy.sites if site.name in ALONE)
+    edited = [_edited(hf, anatomy, ids, [site]) for site in alone]
+    for site, seen in zip(alone, edited, strict=True):
+        _check_edits([site], clean, seen)
+    _check_relations(hf, anatomy, _together([clean, *edited]), (None, *map(_site_name, alone)))
+    for sites in _rounds(anatomy):
+        seen = _edited(hf, anatomy, ids, sites)
+        _check_edits(sites, clean, seen)
+        _check_relations(hf, anatomy, seen, tuple(map(_site_name, sites)))
     if ids.shape[1] > 1:
         _check_heads(hf, anatomy, ids)
+
+
+def _rounds(anatomy: Anatomy) -> Iterator[Sequence[Site]]:
+    """Sites that are edited in the same pass. Those of single heads have copies of rows there."""
+    others = [s for s in anatomy.sites if s.name not in (*ALONE, *OF_HEADS)]
+    for start in range(0, len(others), ROWS):
+        yield others[start : start + ROWS]
+    of_heads = [site for site in anatomy.sites if site.name in OF_HEADS]
+    if of_heads:
+        yield of_heads
+
+
+def _site_name(site: Site) -> str:
+    return site.name
+
+
+def _together(passes: Sequence[Seen]) -> Seen:
+    """What several passes had, as if they had been rows of one."""
+    return {place: torch.cat([seen[place] for seen in passes]) for place in passes[0]}
 
 
 def _activations(
@@ -253,54 +291,64 @@ def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Re
 
 
 def _check_relations(
-    hf: PreTrainedModel, anatomy: Anatomy, seen: Seen, edited: str | None = None
+    hf: PreTrainedModel, anatomy: Anatomy, seen: Seen, edited: Sequence[str | None]
 ) -> None:
-    """All relations hold, but for those that give the edited site, which the edit overrules."""
-    after = f"after an edit of {edited}, " if edited else ""
+    """All relations hold, but for those that give the edited site, which the edit overrules.
+
+    ``edited`` has the name of each row's.
+    """
     for relation in _relations(hf, anatomy, seen):
-        if relation.site != edited:
-            _expect_close(relation.value, relation.seen, after + relation.text)
+        apart = _differences(relation.value, relation.seen)
+        for site, (difference, allowed) in zip(edited, apart, strict=True):
+            if relation.site != site:
+                after = f"after an edit of {site}, " if site else ""
+                _expect_within(difference, allowed, after + relation.text)
 
 
 # ----------------------------------------------------------------------------------------- edits
 
 
-def _check_edit(
-    hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, site: Site, clean: Seen
-) -> None:
-    """Adding to the site, in every layer, changes the logits, by the way of the sites after it."""
-
-    edited = _activations(hf, anatomy, ids, _pushes(anatomy, site))
-    changed = not torch.equal(edited["logits", None], clean["logits", None])
-    idle = site.name in CHOOSING and not _has_choice(anatomy, clean)
-    _expect(changed or idle, f"changing {site} does not change the logits")
-    _check_relations(hf, anatomy, edited, site.name)
-    _check_apart(site.name, clean, edited)
+def _edited(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, sites: Sequence[Site]) -> Seen:
+    """What a pass has that adds to one site in each of its rows, in every layer."""
+    pushes = [push for row, site in enumerate(sites) for push in _pushes(anatomy, site, row)]
+    return _activations(hf, anatomy, ids.expand(len(sites), -1), pushes)
 
 
-def _has_choice(anatomy: Anatomy, clean: Seen) -> bool:
+def _check_edits(sites: Sequence[Site], clean: Seen, edited: Seen) -> None:
+    """Adding to a site changes the logits; what way that takes is the relations' matter."""
+    for row, site in enumerate(sites):
+        changed = not torch.equal(edited["logits", None][row], clean["logits", None][0])
+        idle = site.name in CHOOSING and not _has_choice(clean)
+        _expect(changed or idle, f"changing {site} does not change the logits")
+        _check_apart(site.name, clean, edited, row)
+
+
+def _has_choice(clean: Seen) -> bool:
     """Whether it matters what is attended to: there are several tokens, of different values."""
-    values = [clean["v", layer] for layer in range(anatomy.dims.n_layers)]
+    values = [values for (name, _), values in clean.items() if name == "v"]
     return any(not torch.equal(own, own[:, :1].expand_as(own)) for own in values)
 
 
-def _pushes(anatomy: Anatomy, site: Site) -> tuple[Visit, ...]:
+def _pushes(anatomy: Anatomy, site: Site, row: int) -> tuple[Visit, ...]:
     def push(view: Tensor) -> None:
         # A ramp, not a constant: adding one number everywhere is what a layer norm takes out.
-        ramp = torch.linspace(-1, 1, view[0].numel(), dtype=torch.float64).to(view)
-        view += view.std() * ramp.reshape(view[0].shape)
+        own = view[row]
+        ramp = torch.linspace(-1, 1, own.numel(), dtype=torch.float64).to(own)
+        own += own.std() * ramp.reshape(own.shape)
 
     layers = range(anatomy.dims.n_layers) if site.layered else [None]
-    return tuple(Visit((site, layer), push, True) for layer in layers)
+    heads = np.array([row]), np.arange(anatomy.dims.n_heads)[None]
+    own = heads if site.name in OF_HEADS else None
+    return tuple(Visit((site, layer), push, True, own) for layer in layers)
 
 
-def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
+def _check_apart(site: str, clean: Seen, edited: Seen, row: int) -> None:
     """Queries, keys and values are made side by side: an edit of one leaves the others alone."""
     triple = ("q", "k", "v")
     for other in triple if site in triple else ():
         if other != site:
             text = f"an edit of L0.{site} changes L0.{other}"
-            _expect_close(edited[other, 0], clean[other, 0], text)
+            _expect_close(edited[other, 0][row], clean[other, 0][0], text)
 
 
 def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
@@ -366,13 +414,23 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
 
 def _expect_close(found: Tensor, wanted: Tensor, complaint: str, eps: float = 0.0) -> None:
     """Equal but for rounding, of their own type unless that of another is larger."""
+    [(difference, allowed)] = _differences(found[None], wanted[None], eps)
+    _expect_within(difference, allowed, complaint)
+
+
+def _differences(found: Tensor, wanted: Tensor, eps: float = 0.0) -> list[tuple[float, float]]:
+    """How far apart two are in each row, and how far rounding may take them there."""
     wanted = wanted.to(found.device)
     rounding = 64 * max(torch.finfo(found.dtype).eps, eps)
-    finite = wanted[wanted.isfinite()]
-    scale = max(1.0, float(finite.abs().max())) if len(finite) else 1.0
+    finite = wanted.abs().masked_fill(~wanted.isfinite(), 0).flatten(1).amax(1)
     # An output bias may be minus infinity, which is as far from itself as any number: 0.
-    difference = float((found - wanted).abs().masked_fill(found == wanted, 0).max())
-    _expect(difference <= rounding * scale, f"{complaint} (they differ by {difference:.2g})")
+    apart = (found - wanted).abs().masked_fill(found == wanted, 0).flatten(1).amax(1)
+    scales = (max(1.0, scale) for scale in finite.tolist())
+    return [(one, rounding * scale) for one, scale in zip(apart.tolist(), scales, strict=True)]
+
+
+def _expect_within(difference: float, allowed: float, complaint: str) -> None:
+    _expect(difference <= allowed, f"{complaint} (they differ by {difference:.2g})")
 
 
 def _expect(holds: bool, complaint: str) -> None:

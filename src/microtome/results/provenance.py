@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -31,6 +32,7 @@ def of_model(model: Loaded) -> dict[str, Any]:
     weights, buffers = model.hashes
     packed = getattr(hf.config, "quantization_config", None)
     spread = getattr(hf, "hf_device_map", None) or {}
+    source = model.origin.source
     return {
         "name": model.name,
         "loaded": model.origin.loaded,
@@ -46,6 +48,7 @@ def of_model(model: Loaded) -> dict[str, Any]:
         "device": str(model.device),
         "device_map": {name: str(place) for name, place in spread.items()},
         "tokenizer": of_tokenizer(model),
+        **({} if source is None else {"source": {**asdict(source), "types": [*source.types]}}),
     }
 
 
