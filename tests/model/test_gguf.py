@@ -108,6 +108,7 @@ class TestWhatIsInIt:
         code = again_in_python(effects)
         assert f'mt.load("{file}"' in code
         assert model.weight_hash in code
+        assert f"# unpacked from model.gguf (Q8_0, F32),\n# sha256 {digest}" in code
 
     def test_a_tokenizer_that_is_given_takes_the_place_of_the_files(self, file, tokenizer):
         model = load(file, tokenizer=tokenizer)
