@@ -84,7 +84,7 @@ def strongest(model: mt.Model, prompts: mt.Prompts, effects: mt.Effects, n: int 
 
 def attention(run: mt.Run, layer: int, head: int) -> dict[str, float]:
     """A head's mean attention from the last token to each role."""
-    weights = run[f"L{layer}.pattern"].squeeze("layer", drop=True).sel(head=head).values
+    weights = run[f"L{layer}.pattern"].sel(head=head).values
     seen = {
         role: [
             weights[n, len(one.tokens) - 1, one.tokens.role(role)]
@@ -101,8 +101,8 @@ def written(model: mt.Model, run: mt.Run, layer: int, head: int) -> float:
     block = model.hf.get_submodule(f"model.layers.{layer}.self_attn.o_proj")
     columns = block.weight[:, head * dims.d_head : (head + 1) * dims.d_head]
     unembed, norm = model.hf.get_output_embeddings().weight, model.hf.model.norm
-    kept = run[f"L{layer}.z"].squeeze("layer", drop=True).sel(head=head).values
-    stream = run[f"L{last}.resid_post"].squeeze("layer", drop=True).values
+    kept = run[f"L{layer}.z"].sel(head=head).values
+    stream = run[f"L{last}.resid_post"].values
     found = []
     for n, one in enumerate(run.encoded):
         end = len(one.tokens) - 1

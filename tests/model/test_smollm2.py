@@ -147,7 +147,7 @@ CASES = {
 def test_maps_agree_with_hooks_written_by_hand(model, edit):
     by_hand, cells = CASES[edit]
     effects = mt.sweep(model, PROMPT, edit, metrics="logit_diff", progress=False)
-    found = effects.data["logit_diff"].isel(prompt=0).squeeze("layer", drop=True)
+    found = effects.data["logit_diff"].isel(prompt=0)
     logits = last_logits(model.hf, STORE, model.tokenizer)
     noise = effects.provenance["noise_floor"]["logit_diff@last"]
     if model.dtype == torch.bfloat16:
