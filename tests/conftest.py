@@ -1,7 +1,7 @@
 """What every test shares: annotations that are executed, tiny models, a tokenizer made here.
 
-jaxtyping's import hook must be there before microtome is imported for the first time, so it is
-the first thing that happens in this file.
+What checks shapes must be there before microtome is imported for the first time, so it is the
+first thing that happens in this file.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from jaxtyping import install_import_hook
+from oracles import typechecker
 
-import oracles.typechecker  # noqa: F401  (the hook looks its name up in this module)
-
-with install_import_hook("microtome", "oracles.typechecker.check"):
+with typechecker.executed("microtome"):
     import microtome as mt
 
     for module in pkgutil.walk_packages(mt.__path__, "microtome."):

@@ -142,7 +142,8 @@ def _edits(model: Loaded, plan: Plan, number: int, rows: Rows, sources: Sources)
             edit.check(region, model.anatomy.dims.causal)
             where = Regions.of(region)
             source = sources.of(edit, region.layer, one)
-            yield Application(edit, where, Keys(where, [one.tokens]), source, row).visit()
+            keys = Keys(where, [one.tokens])
+            yield Application(edit, where, keys, source, row, kind=sources.kind).visit()
 
 
 def _gauges(plan: Plan, found: Rerun) -> Iterator[Visit]:

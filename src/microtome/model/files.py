@@ -202,16 +202,21 @@ def _plain(value: Any) -> Any:
 
 
 def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> None:
-    """Raise `LoadError` unless a tokenizer can be a model's."""
+    """Raise `LoadError` unless a tokenizer can be a model's.
+
+    Tokens that were added to it and not to the model (a padding token, Gemma 3's image token) are
+    no harm as long as no prompt has them, which `Loaded.encode` sees to.
+    """
     if len(tokenizer) <= 1:
         raise LoadError(
             f"The tokenizer of {name!r} is empty: put its files beside the weights, or give one: "
             "load(…, tokenizer=…)."
         )
-    if len(tokenizer) > d_vocab:
+    beyond = len(tokenizer) - d_vocab
+    if beyond > sum(token >= d_vocab for token in tokenizer.added_tokens_decoder):
         raise LoadError(
             f"The tokenizer has {len(tokenizer)} tokens, and {name!r} knows {d_vocab}: it is "
-            "another model's, or was given tokens that the model was not. Give the model's own."
+            "another model's. Give the model's own."
         )
 
 

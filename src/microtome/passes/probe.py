@@ -11,6 +11,9 @@ On a few random tokens, in some ten passes:
 - heads are where they should be: half of one query or key, changed, moves the z of its own heads,
   whole, at the positions that see it, and nothing else.
 
+Somebody's own hooks are left out of it, as far as they are on modules of transformers': the row is
+proved on those modules without them, and the model then runs whole, as it is.
+
 A pass reads all weights, which takes longer than to compute with them. So most sites are edited in
 one pass for several, each in a row of its own.
 """
@@ -25,16 +28,23 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from microtome.errors import MicrotomeError, ProbeError
-from microtome.language.sites import OF_HEADS, POSITIONS, Site
+from microtome.errors import LoadError, MicrotomeError, ProbeError, listing
+from microtome.language.sites import OF_HEADS, POSITIONS, Dimensions, Site
 from microtome.language.sites import site as find_site
+from microtome.model.additions import additions, named, unsteady, without_hooks
 from microtome.model.anatomy import Anatomy
 from microtome.model.placement import device_of, types_of
 from microtome.passes.hooks import Place, Visit, forward
 from microtome.passes.session import session
 
 TOKENS = 6
-"""Length of the random prompt: enough for attention to have a choice."""
+"""Length of the random prompt, where so many fit: enough for attention to have a choice."""
+
+CHOOSING = ("q", "k", "k_head", "pattern")
+"""Sites that say what is attended to, and no more."""
+
+TABLED = ("torch", "transformers")
+"""The packages whose modules the table of families is about."""
 
 ROWS = 6
 """How many sites are edited in one pass, each in its own row."""
@@ -54,28 +64,101 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
     """Check a model against its row in the table of families.
 
     Raises:
-        ProbeError: it differs; the message names the site, the layer and what was found.
+        LoadError: the model does not run by itself, or not the same way each time.
+        ProbeError: it differs; the message names the site, the layer and what was found, or what
+            somebody has put on the model.
     """
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(anatomy.dims.d_vocab, (1, TOKENS), generator=generator).to(device_of(hf))
+    ids, own = _ids(anatomy.dims).to(device_of(hf)), additions(hf)
+    if own:
+        _check_steady(hf, anatomy, ids, named(own))
+    hooked = any(one.kind == "hook" for one in own)
+    # A function in a method's place may know the module that it is on, whatever it is called for.
+    apart = hooked and all(one.kind != "method" for one in own)
+    try:
+        _prove(without_hooks(hf) if apart else hf, anatomy, ids)
+    except _Unlike as error:
+        if not hooked:
+            _check_runs(hf, ids)
+        foreign = named(own) if own else _others(hf)
+        if not foreign:
+            raise ProbeError(error.message) from error.__cause__
+        raise ProbeError(
+            f"This {type(hf).__name__} has {foreign}, and with that it does not compute what the "
+            f"modules of its family do: {error.complaint}. So its sites are not where they should "
+            "be: load it without; a hook (register_forward_hook) may stay where it is."
+        ) from error.__cause__
+
+
+def _ids(dims: Dimensions) -> Tensor:
+    """A random prompt, of at least two different tokens where there are two."""
+    length = min(TOKENS, dims.n_positions or TOKENS)
+    ids = torch.randint(dims.d_vocab, (1, length), generator=torch.Generator().manual_seed(0))
+    if dims.d_vocab > 1 and bool((ids == ids[0, 0]).all()):
+        ids[0, -1] = (ids[0, 0] + 1) % dims.d_vocab
+    return ids
+
+
+def _check_steady(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, own: str) -> None:
+    """What somebody has added does the same each time, also after another text."""
+    other = ids.repeat(1, 2)[:, : anatomy.dims.n_positions].flip(1)
+    try:
+        with session(hf, anatomy):
+            first, _, again = (hf(input_ids=text, use_cache=False) for text in (ids, other, ids))
+    except Exception:  # a hook may be for longer texts; if nothing runs, the proof will say so
+        return
+    if not torch.equal(first.logits.nan_to_num(), again.logits.nan_to_num()):
+        raise LoadError(unsteady(own))
+
+
+def _check_runs(hf: PreTrainedModel, ids: Tensor) -> None:
+    """A model that does not run by itself is not at odds with its row."""
+    try:
+        hf(input_ids=ids, use_cache=False)
+    except Exception as error:  # of anybody's module, which may raise anything
+        kinds = listing(types_of([hf])).replace("torch.", "")
+        raise LoadError(
+            f"This {type(hf).__name__} does not run by itself, before anything is looked at: "
+            f"{type(error).__name__}: {error}. Its weights are of {kinds}, on "
+            f"{listing({str(weight.device): 0 for weight in hf.parameters()})}."
+        ) from error
+
+
+def _others(hf: PreTrainedModel) -> str:
+    """Modules of other packages than those that the table of families is about."""
+    kinds = {type(part): type(part).__module__.partition(".")[0] for part in hf.modules()}
+    own = [f"{kind.__name__} ({at})" for kind, at in kinds.items() if at not in TABLED]
+    return listing(dict.fromkeys(own))
+
+
+def _prove(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
+    """Everything that is checked.
+
+    Raises:
+        _Unlike: something differs.
+    """
     try:
         blocks = len(list(hf.get_submodule(anatomy.family.blocks).children()))
         _expect(blocks == anatomy.dims.n_layers, f"there are {blocks} blocks")
         _check_attention(anatomy)
         with session(hf, anatomy):
             _check_all(hf, anatomy, ids)
-    except ProbeError:
-        raise
     # What a wrong path or a wrong size leads to, in the model's code or in ours.
     except (MicrotomeError, AttributeError, LookupError, RuntimeError, TypeError) as error:
-        raise ProbeError(
-            f"{type(hf).__name__} cannot be tapped as its family says: {error}"
-        ) from error
+        message = f"{type(hf).__name__} cannot be tapped as its family says: {error}"
+        raise _Unlike(str(error), message) from error
+
+
+class _Unlike(Exception):  # noqa: N818  (whether it is an error of the model's is still to be said)
+    """What was found; and how that is told where the row of the table must be wrong."""
+
+    def __init__(self, complaint: str, message: str) -> None:
+        super().__init__(complaint)
+        self.complaint, self.message = complaint, message
 
 
 def _check_all(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     clean = _activations(hf, anatomy, ids)
-    _check_shapes(anatomy, clean)
+    _check_shapes(anatomy, clean, ids.shape[1])
     _check_untouched(hf, anatomy, ids, clean)
     alone = tuple(site for site in anatomy.sites if site.name in ALONE)
     edited = [_edited(hf, anatomy, ids, [site]) for site in alone]
@@ -86,7 +169,8 @@ def _check_all(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
         seen = _edited(hf, anatomy, ids, sites)
         _check_edits(sites, clean, seen)
         _check_relations(hf, anatomy, seen, tuple(map(_site_name, sites)))
-    _check_heads(hf, anatomy, ids)
+    if ids.shape[1] > 1:
+        _check_heads(hf, anatomy, ids)
 
 
 def _rounds(anatomy: Anatomy) -> Iterator[Sequence[Site]]:
@@ -127,9 +211,9 @@ def _activations(
     return seen
 
 
-def _check_shapes(anatomy: Anatomy, seen: Seen) -> None:
+def _check_shapes(anatomy: Anatomy, seen: Seen, length: int) -> None:
     for site, layer in anatomy.places():
-        sizes = [TOKENS if axis in POSITIONS else anatomy.dims.size(axis) for axis in site.axes]
+        sizes = [length if axis in POSITIONS else anatomy.dims.size(axis) for axis in site.axes]
         found = list(seen[site.name, layer].shape)
         _expect(found == [1, *sizes], f"{_name(site, layer)} has shape {found}, not {[1, *sizes]}")
 
@@ -238,8 +322,9 @@ def _check_edits(sites: Sequence[Site], clean: Seen, edited: Seen) -> None:
     """
     for row, site in enumerate(sites):
         changed = not torch.equal(edited["logits", None][row], clean["logits", None][0])
-        heeded = site.name in ALONE or _moved(site.name, clean, edited, row)
-        _expect(changed and heeded, f"changing {site} does not change the logits")
+        heeded = changed and (site.name in ALONE or _moved(site.name, clean, edited, row))
+        idle = site.name in CHOOSING and not _has_choice(clean)
+        _expect(heeded or idle, f"changing {site} does not change the logits")
         _check_apart(site.name, clean, edited, row)
 
 
@@ -247,6 +332,12 @@ def _moved(site: str, clean: Seen, edited: Seen, row: int) -> bool:
     """Whether a site is seen to have changed by something like what was added, in some layer."""
     pairs = [(edited[place][row], x[0]) for place, x in clean.items() if place[0] == site]
     return any(bool((found - was).abs().max() > was.std() / 4) for found, was in pairs)
+
+
+def _has_choice(clean: Seen) -> bool:
+    """Whether it matters what is attended to: there are several tokens, of different values."""
+    values = [values for (name, _), values in clean.items() if name == "v"]
+    return any(not torch.equal(own, own[:, :1].expand_as(own)) for own in values)
 
 
 def _pushes(anatomy: Anatomy, site: Site, row: int) -> tuple[Visit, ...]:
@@ -282,7 +373,8 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     head from two.
     """
     dims = anatomy.dims
-    positions = torch.arange(TOKENS, device=ids.device).view(1, -1, 1, 1)
+    length = ids.shape[1]
+    positions = torch.arange(length, device=ids.device).view(1, -1, 1, 1)
     signs = torch.ones(dims.d_head, device=ids.device)
     signs[1::2] = -1  # their mean is zero: a norm takes means out
     half = dims.d_head // 2
@@ -310,7 +402,7 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     forward(hf, anatomy, ids.expand(rows, -1), [*edits, keeper])
 
     [z] = seen
-    moved = (z - z[0]).abs() > 2 * TOKENS * torch.finfo(z.dtype).eps
+    moved = (z - z[0]).abs() > 2 * length * torch.finfo(z.dtype).eps
     one, group = torch.zeros_like(moved[0]), torch.zeros_like(moved[0])
     one[1, 0] = True
     # Position 0 itself has a choice only where it sees those after it.
@@ -354,9 +446,8 @@ def _expect_within(difference: float, allowed: float, complaint: str) -> None:
 
 def _expect(holds: bool, complaint: str) -> None:
     if not holds:
-        raise ProbeError(
-            f"The model is not what its row in microtome/model/families says: {complaint}."
-        )
+        row = "The model is not what its row in microtome/model/families says"
+        raise _Unlike(complaint, f"{row}: {complaint}.")
 
 
 def _name(site: Site, layer: int | None) -> str:

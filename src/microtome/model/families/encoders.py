@@ -106,6 +106,13 @@ DISTILBERT = family(
     fits=_whole_mlp,
 )
 
+
+def _modernbert_reaches(config: PretrainedConfig) -> tuple[int | None, ...]:
+    """Its window is counted to one side, the token itself left out."""
+    kinds = config.layer_types
+    return tuple(config.sliding_window if "sliding" in kind else None for kind in kinds)
+
+
 # Norms before, a gated MLP, rotary positions: a Llama's block in which positions see both ways.
 MODERNBERT = family(
     "modernbert",
@@ -119,4 +126,5 @@ MODERNBERT = family(
     final=("model.final_norm", "head"),
     causal=False,
     inner="attention",
+    reaches=_modernbert_reaches,
 )
