@@ -349,6 +349,12 @@ class TestWhatIsRefused:
         with pytest.raises(LoadError, match=r"is a file: give the directory"):
             load(path)
 
+    def test_a_file_that_is_not_there_is_named_with_those_that_are(self, file):
+        with pytest.raises(LoadError, match=r"no file .*modle\.gguf.*Did you mean 'model\.gguf'"):
+            load(file.with_name("modle.gguf"))
+        with pytest.raises(LoadError, match="has none"):
+            load(file.parent / "nowhere" / "model.gguf")
+
     def test_a_directory_of_such_files_says_which_to_give(self, file):
         with pytest.raises(LoadError, match=rf"give the file: load\('{file}'\)"):
             load(file.parent)

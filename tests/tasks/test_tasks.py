@@ -90,6 +90,9 @@ class TestEveryTask:
             task(wrong)
 
     def test_a_tokenizer_without_the_words_is_an_error_that_counts_them(self, task, n, tokenizer):
+        if task is mt.tasks.greater_than:  # This one has a token for every digit.
+            assert len(task(n, tokenizer=tokenizer)) == n
+            return
         with pytest.raises(TaskError, match=rf"(\d of|reads 0) .* n is {n}\. Ask for fewer"):
             task(n, tokenizer=tokenizer)
 

@@ -49,13 +49,15 @@ def test_it_is_of_four_tasks_and_says_of_which_weights(nano):
     card = nano.card(4)
     assert [one.task for one in card.abilities] == ["ioi", "capitals", "induction", "greater_than"]
     assert (card.model, card.weight_hash, card.dtype) == ("nano", nano.weight_hash, "float32")
-    assert [*card.table["prompts"]] == [4] * 4
+    assert [*card.table["n"]] == [4] * 4
     assert "ioi" in repr(card)
 
 
 def test_a_task_without_words_says_so_and_the_others_are_measured(tiny):
     card = tiny.card(4)
-    assert all(one.n == 0 and "one token" in one.why_not for one in card.abilities[:1])
+    reasons = {one.task: one.why_not for one in card.abilities if not one.n}
+    assert "names are one token in this tokenizer" in reasons["ioi"]
+    assert "the model takes 32" in reasons["greater_than"]
     assert "this tokenizer" in repr(card)
 
 
