@@ -56,7 +56,7 @@ def patched(model: mt.Model, prompts: mt.Prompts) -> mt.Effects:
     return mt.sweep(model, prompts, mt.patch("L*.z.h*@-1"), metrics=["logit_diff"])
 
 
-def strongest(model: mt.Model, prompts: mt.Prompts, effects: mt.Effects, n: int = 7) -> list[Head]:
+def strongest(model: mt.Model, prompts: mt.Prompts, effects: mt.Effects, n: int = 10) -> list[Head]:
     """The n heads with the largest mean effects, those first, and what they look at."""
     delta = effects.delta("logit_diff")
     test = mt.stats.max_statistic(delta)
