@@ -7,6 +7,7 @@ query heads and three key heads of 64 numbers.
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import numpy as np
 import pytest
@@ -30,10 +31,14 @@ PARK = mt.Prompt(
 
 
 @pytest.fixture(scope="module")
-def model(request, smollm2):
-    if request.param == "float32":
-        return smollm2
-    return mt.load("smollm2", device="cpu", dtype=request.param)
+def model_in(smollm2):
+    """The model in a type, loaded once."""
+
+    @functools.cache
+    def loaded(dtype):
+        return smollm2 if dtype == "float32" else mt.load("smollm2", device="cpu", dtype=dtype)
+
+    return loaded
 
 
 # ---------------------------------------------------------------------------------- hooks by hand
@@ -151,8 +156,9 @@ TRIED = [
 """Every case where rounding hides nothing, and some in the other types."""
 
 
-@pytest.mark.parametrize(("model", "edit"), TRIED, indirect=["model"])
-def test_maps_agree_with_hooks_written_by_hand(model, edit):
+@pytest.mark.parametrize(("dtype", "edit"), TRIED)
+def test_maps_agree_with_hooks_written_by_hand(model_in, dtype, edit):
+    model = model_in(dtype)
     by_hand, cells = CASES[edit]
     effects = mt.sweep(model, PROMPT, edit, metrics="logit_diff", progress=False)
     found = effects.data["logit_diff"].isel(prompt=0)
