@@ -41,6 +41,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from microtome.errors import LoadError
+from microtome.model.smollm2 import installed
 from microtome.studies import Study
 from microtome.verbs.model import Model
 
@@ -214,3 +216,13 @@ def model_of(nano, bert64) -> Callable[[Study], Model]:
 def nano() -> Model:
     """The embedded model."""
     return mt.load("nano")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Model:
+    """A real language model, SmolLM2-135M-Instruct, in float32, where its package is installed."""
+    try:
+        installed()
+    except LoadError as error:
+        pytest.skip(str(error))
+    return mt.load("smollm2", device="cpu")

@@ -108,6 +108,7 @@ class TestWhatIsInIt:
         code = again_in_python(effects)
         assert f'mt.load("{file}"' in code
         assert model.weight_hash in code
+        assert f"# unpacked from model.gguf (Q8_0, F32),\n# sha256 {digest}" in code
 
     def test_a_tokenizer_that_is_given_takes_the_place_of_the_files(self, file, tokenizer):
         model = load(file, tokenizer=tokenizer)
@@ -347,6 +348,12 @@ class TestWhatIsRefused:
         path.write_bytes(b"PK\x03\x04")
         with pytest.raises(LoadError, match=r"is a file: give the directory"):
             load(path)
+
+    def test_a_file_that_is_not_there_is_named_with_those_that_are(self, file):
+        with pytest.raises(LoadError, match=r"no file .*modle\.gguf.*Did you mean 'model\.gguf'"):
+            load(file.with_name("modle.gguf"))
+        with pytest.raises(LoadError, match="has none"):
+            load(file.parent / "nowhere" / "model.gguf")
 
     def test_a_directory_of_such_files_says_which_to_give(self, file):
         with pytest.raises(LoadError, match=rf"give the file: load\('{file}'\)"):

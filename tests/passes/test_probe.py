@@ -168,8 +168,8 @@ def test_it_takes_a_few_passes(make_gpt2):
         lambda _, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     probe(hf, Anatomy.of(hf))
-    assert len(tokens) <= 9
-    assert max(tokens) <= 30
+    assert len(tokens) <= 8
+    assert max(tokens) <= 36
 
 
 def test_a_module_of_the_users_that_computes_otherwise_is_found_out(make_gpt2):

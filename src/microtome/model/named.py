@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from microtome.errors import LoadError, listing
+from microtome.errors import LoadError, did_you_mean, listing
 from microtome.model import files, gguf
 from microtome.model.anatomy import Anatomy
 from microtome.model.checkpoint import Place
-from microtome.model.gguf_header import is_gguf
+from microtome.model.gguf_header import SUFFIX, is_gguf
 from microtome.model.loaded import GgufSource, Loaded, Origin
 from microtome.model.smollm2 import SMOLLM2, installed
 
@@ -86,11 +86,22 @@ def _gguf_file(
     if is_gguf(Path(name)):
         return Path(name), None
     if within is None:
+        _refuse_missing(Path(name))
         return None, None
     found = Place(name, files.source_of(name, revision, hf)).find(str(within))
     if found is None:
         raise LoadError(f"There is no file {within!r} in {name!r}, or it is not to be had now.")
     return found, None
+
+
+def _refuse_missing(path: Path) -> None:
+    """Raise where a name can only be that of a file, and there is none."""
+    if path.suffix.lower() == SUFFIX and not path.is_dir():
+        others = [other.name for other in path.parent.glob(f"*{SUFFIX}")]
+        raise LoadError(
+            f"There is no file {str(path)!r}; of this kind {str(path.parent)!r} has "
+            f"{listing(sorted(others)) or 'none'}.{did_you_mean(path.name, others)}"
+        )
 
 
 def _commit(name: str, revision: str | None, hf: dict[str, Any]) -> str | None:

@@ -212,10 +212,21 @@ def _opening(record: Mapping[str, Any]) -> list[str]:
         named += [f"{name}={value}" for name, value in more.items()]
         if "tokenizer" in more:
             lines.append("# tokenizer: the one that was given in the place of the model's own.")
+        lines += [f"# {line}" for line in source_of(model)]
         lines.append(f"model = mt.load({', '.join(named).removeprefix('name=')})")
     if "loaded" in model:  # An older record's hash is the one at the time of its first sweep.
         lines.append(f"assert model.weight_hash == {_quoted(model['weight_hash'])}")
     return lines
+
+
+def source_of(model: Mapping[str, Any]) -> list[str]:
+    """Which packed file a model's record names, in words; nothing where it names none."""
+    source = model.get("source")
+    if source is None:
+        return []
+    package = f" of the package {source['package']}" if source["package"] else ""
+    packed = ", ".join(source["types"])
+    return [f"unpacked from {source['file']} ({packed}){package},", f"sha256 {source['sha256']}"]
 
 
 def _loaded(record: Mapping[str, Any]) -> dict[str, str]:

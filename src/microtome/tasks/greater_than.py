@@ -8,6 +8,7 @@ the digit of the decade.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from random import Random
 from typing import Final
 
@@ -82,6 +83,9 @@ def greater_than(
     if not years:
         years = [year for year in _years(tokenizer, 2) if year % 100 // 10 in DECADES]
         endings, fits = _one_digit, _digits_alone
+        few = islice(_candidates(Random(seed), years, endings), 20)
+        # Where a digit by itself is another token than in a year, none of thousands would fit.
+        years = years if first_fitting(few, 1, tokenizer, fits) else []
     drawn = _candidates(Random(f"greater than {seed}"), years, endings)
     found = first_fitting(drawn, n, tokenizer, fits)
     if len(found) < n:

@@ -17,7 +17,7 @@ from microtome.tasks.making import Filled, at_hand, check_n, first_fitting, whol
 WORDS: Final = (*OBJECTS, *PLACES, *NAMES)
 """Words that say nothing about each other's order."""
 
-START: Final = "So"
+START: Final = "The"
 """Before the first word, so that it has a space in front of it as it has when it comes again."""
 
 LENGTH: Final = 8
@@ -34,7 +34,8 @@ def induction(
     tokenizer: PreTrainedTokenizerBase | None = None,
     words: Sequence[str] = WORDS,
 ) -> Prompts:
-    """Repetition: "So ring hotel Adam key ball zoo Rose ticket ring hotel", then " Adam".
+    """Repetition: "The ring hotel Adam key ball zoo Rose ticket ring hotel", then
+    " Adam".
 
     Measures whether a model goes on with a row of words as it went on before. The words are drawn
     at random, so nothing but the row itself tells. The target came after the last word when it
@@ -61,7 +62,12 @@ def induction(
         TaskError: the tokenizer has too few one-token words, or an argument is wrong.
 
     >>> [prompt] = induction(1, seed=1)
-    >>> prompt.text, prompt.target, prompt.contrast
+    >>> prompt.text
+    'The Hannah ring Richard Patrick William Anna Sarah Christine Hannah ring Richard'
+    >>> prompt.donor
+    'The Hannah ring Richard Christine William Anna Sarah Patrick Hannah ring Richard'
+    >>> prompt.target, prompt.contrast
+    (' Patrick', ' Christine')
     """
     check_n(n)
     if isinstance(words, str):

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from microtome import stats
-from microtome.errors import MicrotomeError, TaskError, did_you_mean, listing
+from microtome.errors import MicrotomeError, PromptError, TaskError, did_you_mean, listing
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import forward
 from microtome.passes.session import session
@@ -44,7 +44,7 @@ class Ability:
         logit_diff_low: the lower end of its 95 % interval (Student's t).
         logit_diff_high: the upper end.
         prob: the mean probability of the target.
-        why_not: why no prompt could be made; empty otherwise.
+        why_not: why no prompt could be made, or run; empty otherwise.
     """
 
     task: str
@@ -80,7 +80,11 @@ class Card:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per task: ``task``, ``prompts``, and as texts with 95 % intervals the rest."""
+        """A row per task: ``task``, ``n`` prompts, and as texts the rest.
+
+        These are ``right`` (accuracy) and ``logit_diff`` with their intervals, ``first`` and
+        ``prob``; where there are no prompts, why not.
+        """
         return pd.DataFrame([_row(one) for one in self.abilities])
 
     def as_dict(self) -> dict[str, Any]:
@@ -115,10 +119,10 @@ def measured(model: Loaded, n: int, seed: int, tasks: Iterable[str]) -> Card:
 
 def _ability(model: Loaded, name: str, n: int, seed: int) -> Ability:
     try:
-        prompts = TASKS[name](n, seed, tokenizer=model.tokenizer)
-    except TaskError as error:
+        encoded = model.encode(TASKS[name](n, seed, tokenizer=model.tokenizer))
+    except (TaskError, PromptError) as error:
         return Ability(name, why_not=str(error))
-    measures = [_of(model, group) for group in _alike(model.encode(prompts))]
+    measures = [_of(model, group) for group in _alike(encoded)]
     difference, first, prob = (np.concatenate(parts) for parts in zip(*measures, strict=True))
     right = int((difference > 0).sum())
     share = binomtest(right, len(difference)).proportion_ci(method="wilson")
@@ -162,14 +166,14 @@ def _of(model: Loaded, prompts: Sequence[Encoded]) -> tuple[Sample, Sample, Samp
 
 def _row(one: Ability) -> dict[str, object]:
     if one.why_not:
-        return {"task": one.task, "prompts": 0, "right": one.why_not}
+        return {"task": one.task, "n": 0, "right": one.why_not}
     return {
         "task": one.task,
-        "prompts": one.n,
+        "n": one.n,
         "right": _with_interval(one.accuracy, one.accuracy_low, one.accuracy_high),
-        "first of all": f"{one.first:.2f}",
-        "logit difference": _with_interval(one.logit_diff, one.logit_diff_low, one.logit_diff_high),
-        "probability": f"{one.prob:.2f}",
+        "first": f"{one.first:.2f}",
+        "logit_diff": _with_interval(one.logit_diff, one.logit_diff_low, one.logit_diff_high),
+        "prob": f"{one.prob:.2f}",
     }
 
 
