@@ -24,8 +24,7 @@ from microtome.model.identity import (
 )
 from microtome.model.placement import device_of, types_of
 from microtome.prompts.encoding import Encoded, encode
-from microtome.prompts.prompt import Prompt
-from microtome.prompts.prompts import Prompts
+from microtome.prompts.prompts import Given, Prompts
 from microtome.prompts.warnings import warn_of
 
 
@@ -63,21 +62,25 @@ class Loaded:
     revision: str | None = None
     origin: Origin = Origin()
 
-    def encode(self, prompts: Prompt | str | Iterable[Prompt | str]) -> tuple[Encoded, ...]:
+    def encode(self, prompts: Given | Iterable[Given]) -> tuple[Encoded, ...]:
         """Prompts in this model's tokens: those of the text and what the tokenizer adds, unpadded.
 
         Warns with `PromptWarning` where the tokenizer closes texts with a token of its own and the
         model is causal (`@last` is that token then, and what is predicted comes after it); where a
-        text spells out special tokens, or the one that the tokenizer puts in front anyway; and
-        where it is longer than the model was made for.
+        text spells out special tokens, or the one that the tokenizer puts in front anyway (which is
+        read once then); where it ends in a space and has a target; where a target changes the
+        text's own tokens, or is several tokens and would be one with a space more or less; and
+        where a text is longer than the model was made for.
 
         Raises:
-            PromptError: a prompt is too long; a role is not in it.
-            TokenError: a target or contrast is not one token.
+            PromptError: a prompt is too long; a role is not in it; it is a chat, and the tokenizer
+                has no chat template.
+            TokenError: a target or contrast is no token, or one that does not exist.
         """
         limit, masked = self.anatomy.dims.n_positions, not self.anatomy.dims.causal
         given = Prompts.of(prompts)
-        encoded = tuple(encode(prompt, self.tokenizer, limit, masked) for prompt in given)
+        words = self.anatomy.dims.d_vocab
+        encoded = tuple(encode(one, self.tokenizer, limit, masked, words) for one in given)
         warn_of(encoded, masked, self._made_for, stacklevel=2)
         return encoded
 

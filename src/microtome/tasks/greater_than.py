@@ -12,7 +12,7 @@ from microtome.errors import TaskError
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
-from microtome.tasks.making import Filled, at_hand, check_n, first_fitting, words
+from microtome.tasks.making import Filled, at_hand, check_n, first_fitting, inside, words
 
 NOUNS: Final = words("""
     war siege reign strike voyage expedition campaign conflict battle famine drought plague
@@ -84,11 +84,11 @@ def _years_in_pairs(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
     def cut(years: Sequence[int]) -> list[bool]:
         """Whether each is the century's tokens, and one more."""
-        coded = tokenizer([f" {year}" for year in years], add_special_tokens=False)
-        centuries = tokenizer([f" {year // 100}" for year in years], add_special_tokens=False)
+        coded = inside([f" {year}" for year in years], tokenizer)
+        centuries = inside([f" {year // 100}" for year in years], tokenizer)
         return [
-            ids[:-1] == century
-            for ids, century in zip(coded["input_ids"], centuries["input_ids"], strict=True)
+            ids[:-1] == century and bool(century)
+            for ids, century in zip(coded, centuries, strict=True)
         ]
 
     years = [100 * century + yy for century in CENTURIES for yy in range(FIRST, LAST + 1)]
