@@ -78,9 +78,17 @@ def test_a_head_zeroed_everywhere_is_not_zeroed_in_what_is_forced(tiny64, severa
     assert abs(here - said(tiny64.hf, text, row, [zeroed(0, 1, every)])) > 1e-3
 
 
-@pytest.mark.parametrize(
-    "edit", ["patch L*.z.h*@*", "patch L*.resid_post@-1", "zero L*.pattern.h*"]
+EDITS = (
+    "patch L*.z.h*@*",
+    "patch L*.resid_post@-1",
+    "zero L*.pattern.h*",
+    "knockout L*.pattern.h*@-1,0",
+    'mean(over="positions") L*.z.h*',
+    "noise(0, 1, seed=3) L*.mlp_out",
 )
+
+
+@pytest.mark.parametrize("edit", EDITS)
 def test_both_engines_agree_on_prompts_of_different_lengths_and_targets(tiny64, several, edit):
     prompts = [
         several,

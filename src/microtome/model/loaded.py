@@ -75,7 +75,8 @@ class Loaded:
         Raises:
             PromptError: a prompt is too long; a role is not in it; it is a chat, and the tokenizer
                 has no chat template.
-            TokenError: a target or contrast is no token, or one that does not exist.
+            TokenError: a target or contrast is no token, one that does not exist, or lacks its
+                space.
         """
         limit, masked = self.anatomy.dims.n_positions, not self.anatomy.dims.causal
         given = Prompts.of(prompts)

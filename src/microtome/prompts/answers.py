@@ -92,20 +92,19 @@ class Behind:
         if self.own(self.tokens.text) != before:  # given as ids that no text has: none to continue
             return self._alone(text), ""
         whole = self.own(self.tokens.text + text)
-        if whole[: len(before)] != before:
-            alone = self._alone(text)
-            return alone, self._seam(text, before, whole, alone)
-        ids = whole[len(before) :]
+        continues = whole[: len(before)] == before
+        ids = whole[len(before) :] if continues else self._alone(text)
         if not ids:
             raise TokenError(
                 f"{text!r} adds no token to {self.tokens.text[-40:]!r}: give what is said next."
             )
-        if len(ids) == 1:
-            return ids, ""
-        spaced = self._coded(text)
-        if goes_on(self.tokens.text[-1], text[0]) and self._is_spaced(spaced):
-            return spaced, self._lacks_space(text, ids)
-        return ids, self._near_miss(text, before, ids)
+        note = ""
+        if len(ids) > 1:
+            spaced = self._coded(text)
+            if goes_on(self.tokens.text[-1], text[0]) and self._is_spaced(spaced):
+                return spaced, self._lacks_space(text, ids)
+            note = self._near_miss(text, before, ids)
+        return ids, note if continues else self._seam(text, before, whole, ids)
 
     def _is_spaced(self, ids: Ids) -> bool:
         """Whether it is one token, and the tokenizer put a space in front."""
@@ -149,16 +148,25 @@ class Behind:
         )
 
     def _near_miss(self, text: str, before: Ids, ids: Ids) -> str:
-        """What is said of several tokens, where with a space more or less it were one."""
+        """What is said of several tokens, where with a space more or less it were one.
+
+        Raises:
+            TokenError: they would go on the text's last word, so that a space must be missing.
+        """
         other = text.lstrip() if text[:1] == " " else " " + text
         whole = self.own(self.tokens.text + other) if other.strip() else ()
         if len(whole) != len(before) + 1 or whole[:-1] != before:
             return ""
         space = "with a leading space" if other[:1] == " " else "without the leading space"
+        where, split = repr(self.tokens.text[-30:]), listing(self._pieces(ids))
+        if goes_on(self.tokens.text[-1], text[0]):
+            raise TokenError(
+                f"{text!r} is not one token behind {where}: it would go on the last word there, "
+                f"in {len(ids)} pieces ({split}). Did you mean {other!r} {space}?"
+            )
         return (
-            f"{text!r} is {len(ids)} tokens behind {self.tokens.text[-30:]!r}: "
-            f"{listing(self._pieces(ids))}. They are measured one after another. Did you mean "
-            f"{other!r} {space}, which is one?"
+            f"{text!r} is {len(ids)} tokens behind {where}: {split}. They are measured one after "
+            f"another. Did you mean {other!r} {space}, which is one?"
         )
 
     def _check_known(self, ids: Ids, text: str) -> None:

@@ -53,8 +53,8 @@ class Prompts(Sequence[Prompt]):
         if isinstance(prompts, Prompt | str):
             return cls([prompts])
         several: list[Any] = list(prompts)
-        ids = [number(_plain(one)) for one in several]
-        return cls([Prompt(ids=several)] if ids and None not in ids else several)
+        ids = [own for one in several if (own := number(_plain(one))) is not None]
+        return cls([Prompt(ids=ids)] if ids and len(ids) == len(several) else several)
 
     @classmethod
     def read(cls, path: str | Path) -> Prompts:
@@ -93,7 +93,7 @@ def prompt_of(row: Mapping[str, Any]) -> Prompt:
             hint = did_you_mean(str(name), known)
             raise PromptError(f"unknown field {name!r}; known: {listing(known)}.{hint}")
     if not set(TEXTS) & set(row):
-        raise PromptError("the field 'text' is missing (or 'ids', or 'messages').")
+        raise PromptError("the field 'text' is missing. (Or 'ids', or 'messages'.)")
     return Prompt(**row)
 
 
