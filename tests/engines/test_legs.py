@@ -109,6 +109,26 @@ def test_both_engines_agree_on_prompts_of_different_lengths_and_targets(tiny64, 
         assert walk.sizes["pos"] == 5
 
 
+def test_half_precision_and_screens_take_several_tokens_too(tiny, make_gpt2, tokenizer, several):
+    half = mt.load(make_gpt2(dtype=torch.bfloat16), tokenizer=tokenizer)
+    metrics = ["logit_diff", "prob"]
+    found = mt.sweep(half, several, "zero L*.z.h*", metrics=metrics, progress=False)
+    assert found.provenance["verification"]["cells"] >= 4
+    exact = mt.sweep(tiny, several, "zero L*.z.h*", metrics=metrics, progress=False)
+    screened = mt.sweep(
+        *(tiny, several, "zero L*.z.h*"),
+        metrics=metrics,
+        screen="bfloat16",
+        refine=2,
+        progress=False,
+    )
+    again = screened.data["refined"]
+    assert int(again.sum()) == 2
+    np.testing.assert_allclose(
+        screened.data["logit_diff"].values[again], exact.data["logit_diff"].values[again], atol=1e-4
+    )
+
+
 def test_one_token_reads_the_same_beside_several(tiny64, several):
     """log-probability difference and logit difference are one number where each is one token."""
     plain = mt.Prompt(PARIS, donor=BERLIN, target=" France", contrast=" Germany")

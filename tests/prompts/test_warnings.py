@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from tokenizers import processors
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
@@ -48,6 +49,20 @@ def test_what_the_tokenizer_puts_in_front_is_there_once_and_that_is_said(real_mo
     assert list(complaints([one], masked=False)) == []
     [message] = complaints([encode(Prompt("Once</s> upon"), tokenizer)], masked=False)
     assert "has '</s>' in it" in message
+
+
+def test_a_tokenizer_that_puts_two_in_front_is_read_as_if_it_put_one(real_models):
+    tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K")
+    whole = encode(Prompt("Once upon"), tokenizer).tokens.ids
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> <s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    assert tokenizer("Once upon")["input_ids"][:2] == [tokenizer.bos_token_id] * 2
+    one = encode(Prompt("Once upon", target=" a"), tokenizer)
+    assert one.tokens.ids == whole
+    assert one.notes == ()
+    [message] = complaints([one], masked=False)
+    assert "'<s>' in front of every text twice" in message
 
 
 def test_a_text_that_ends_in_a_space_is_warned_of_where_something_is_to_follow(tiny):

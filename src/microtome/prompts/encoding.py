@@ -212,7 +212,8 @@ class _Reader:
     def code(self, text: str, plain: bool = True) -> _Coded:
         """A text's tokens; not ``plain``, it has all its special tokens written in it.
 
-        What the tokenizer puts in front of a text is there once, even if the text has it too.
+        What the tokenizer puts in front of a text is there once, even if the text has it too, or
+        the tokenizer puts two.
         """
         # A tokenizer may have been saved with padding or truncation switched on.
         how = {"padding": False, "truncation": False, "verbose": False}
@@ -225,10 +226,17 @@ class _Reader:
             for special, (start, end) in zip(coded["special_tokens_mask"], offsets, strict=True)
         )
         own = next((n for n, by_tokenizer in enumerate(added) if not by_tokenizer), 0)
-        begun = own > 0 and ids[own] == ids[own - 1] and ids[own] in self._special
-        if begun:
-            ids, offsets, added = ((*one[: own - 1], *one[own:]) for one in (ids, offsets, added))
-        return _Coded(ids, offsets, added, begun)
+        twice = {
+            n
+            for n in range(own)
+            if n + 1 < len(ids) and ids[n] == ids[n + 1] and ids[n] in self._special
+        }
+        if twice:
+            ids, offsets, added = (
+                tuple(value for n, value in enumerate(one) if n not in twice)
+                for one in (ids, offsets, added)
+            )
+        return _Coded(ids, offsets, added, begun=bool(twice))
 
     @property
     def _special(self) -> set[int]:

@@ -24,8 +24,8 @@ class Tokens:
     that are written in the text, such as ``<|endoftext|>``: masks too, unknown words not. ``added``
     says which tokens the tokenizer added, such as ``<s>``: unless given, those without a place in
     the text. ``forced`` are ids that the model reads behind the text, as if it had said them; they
-    have no positions that can be addressed, and are not counted. ``begun``: the text itself begins
-    with the token that the tokenizer puts in front of every text, which is there once.
+    have no positions that can be addressed, and are not counted. ``begun``: the token that begins
+    every text is there once, and would have been twice: written in the text, or by the tokenizer.
     """
 
     text: str

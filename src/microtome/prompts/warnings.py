@@ -75,6 +75,11 @@ def _closing(tokens: Tokens) -> str:
 
 def _begun(tokens: Tokens) -> str:
     piece = tokens.pieces[tokens.own.start]
+    if tokens.own.start not in tokens.special:
+        return (
+            f"The tokenizer puts {tokens.pieces[0]!r} in front of every text twice (a fault that "
+            "converted tokenizers have): the model reads it once. To have both, give ids=[…]."
+        )
     return (
         f"A text begins with {piece!r}, which the tokenizer puts in front of every text: the model "
         f"reads it once, and not twice: {tokens.text[:60]!r}. Leave it out of the text, "
