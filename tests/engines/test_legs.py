@@ -79,11 +79,11 @@ def test_a_head_zeroed_everywhere_is_not_zeroed_in_what_is_forced(tiny64, severa
 
 
 EDITS = (
-    "patch L*.z.h*@*",
+    "patch L1.z.h1@*",
     "patch L*.resid_post@-1",
-    "zero L*.pattern.h*",
-    "knockout L*.pattern.h*@-1,0",
-    'mean(over="positions") L*.z.h*',
+    "zero L*.pattern.h1",
+    "knockout L*.pattern.h1@-1,0",
+    'mean(over="positions") L*.z.h1',
     "noise(0, 1, seed=3) L*.mlp_out",
 )
 
@@ -127,6 +127,31 @@ def test_half_precision_and_screens_take_several_tokens_too(tiny, make_gpt2, tok
     np.testing.assert_allclose(
         screened.data["logit_diff"].values[again], exact.data["logit_diff"].values[again], atol=1e-4
     )
+
+
+def test_a_trained_model_with_rotary_positions_and_shared_keys_agrees_with_itself(real_models):
+    model = mt.load(real_models / "stories260K", dtype="float64")
+    text = "Once upon a time, there was a little girl named"
+    prompt = mt.Prompt(text, target=" Lily. She loved", contrast=" Timmy")
+    [one] = model.encode(prompt)
+    walk, reference = (
+        mt.sweep(
+            *(model, prompt, "zero L*.k.h*"),
+            metrics=["logprob", "logit_diff"],
+            engine=engine,
+            progress=False,
+        )
+        for engine in ("walk", "reference")
+    )
+    for name in ("logprob", "logit_diff"):
+        np.testing.assert_allclose(walk.data[name], reference.data[name], atol=1e-6)
+    ids = torch.tensor([[*one.tokens.ids, *one.target]])
+    with torch.no_grad():
+        logits = model.hf(ids).logits[0].log_softmax(-1)
+    steps = range(len(one.tokens) - 1, ids.shape[1] - 1)
+    wanted = sum(float(logits[n, ids[0, n + 1]]) for n in steps)
+    assert len(one.target) > 2
+    assert float(walk.data["clean_logprob"][0]) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_one_token_reads_the_same_beside_several(tiny64, several):

@@ -119,6 +119,8 @@ def test_a_space_too_few_is_told_where_it_makes_several_tokens_of_one(tokenizer)
     assert len(one.target) > 1
     [note] = complaints([one], masked=False)
     assert "Did you mean ' Germany' with a leading space, which is one?" in note
+    for text in ("Berlin is\n", 'Berlin is "', "Berlin is ("):
+        assert encode(Prompt(text, target="Germany"), tokenizer).notes == ()
     several = encode(Prompt(BERLIN, target=" the cat"), tokenizer)
     assert several.target == tuple(tokenizer(" the cat")["input_ids"])
     assert several.notes == ()

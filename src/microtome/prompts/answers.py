@@ -9,6 +9,7 @@ said.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ Answer = int | tuple[int, ...] | frozenset[int]
 """What is measured: a token's id; several, one after another; or any of a set."""
 
 Ids = tuple[int, ...]
+
+QUOTES = "\"'`"
+"""Signs that open as well as close."""
 
 ANCHORS = ("\n", '"', "(", ".")
 """What a piece of text may stand behind, to be read as inside of a text."""
@@ -157,6 +161,8 @@ class Behind:
         whole = self.own(self.tokens.text + other) if other.strip() else ()
         if len(whole) != len(before) + 1 or whole[:-1] != before:
             return ""
+        if other[:1] == " " and _takes_no_space(self.tokens.text[-1]):
+            return ""
         space = "with a leading space" if other[:1] == " " else "without the leading space"
         where, split = repr(self.tokens.text[-30:]), listing(self._pieces(ids))
         if goes_on(self.tokens.text[-1], text[0]):
@@ -194,6 +200,11 @@ class Behind:
             if len(spaced) == 1 and spaced[0] != self.tokenizer.unk_token_id:
                 return int(spaced[0])
         return token_id(text, self.tokenizer)
+
+
+def _takes_no_space(end: str) -> bool:
+    """Whether what stands behind a sign mostly has no space: a line break, an open bracket."""
+    return end.isspace() or end in QUOTES or unicodedata.category(end) in ("Ps", "Pi")
 
 
 def check_ids(ids: Sequence[int], n_vocab: int | None, what: str) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jinja2.exceptions import TemplateError
-
 from microtome.errors import PromptError
 from microtome.prompts.prompt import Message
 from microtome.prompts.tokenizer import Tokenizer
@@ -26,8 +24,7 @@ def written(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
     turns = [dict(message) for message in messages]
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    except (TemplateError, ValueError, TypeError, KeyError) as error:
-        # A template is a program of the model's own, and says what it does not take.
+    except Exception as error:  # a template is a program of the model's own, and may raise anything
         raise PromptError(
             f"The model's chat template does not take this chat of {len(turns)} turns "
             f"({', '.join(turn['role'] for turn in turns)}): {error}"

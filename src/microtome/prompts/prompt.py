@@ -74,6 +74,9 @@ class Prompt:
             self._set(name, _messages(name, getattr(self, name)))
         _check_one(self, TEXTS, "text")
         _check_one(self, ("donor", "donor_ids", "donor_messages"), "donor")
+        if self.ids is None and self.messages is None:
+            _check_empty("text", self.text)
+        _check_empty("donor", self.donor)
         for name in ("target", "contrast"):
             self._set(name, _answer(name, getattr(self, name)))
             self._set(f"{name}s", _answers(f"{name}s", getattr(self, f"{name}s")))
@@ -209,16 +212,16 @@ def _check_text(name: str, given: object) -> None:
 
 
 def _check_one(prompt: Prompt, names: Sequence[str], what: str) -> None:
-    """Raise unless at most one of some fields is given; of what the model reads, exactly one."""
+    """Raise unless at most one of some fields is given."""
     given = [name for name in names if getattr(prompt, name) not in (None, "")]
     if len(given) > 1:
         raise PromptError(
             f"A prompt has one {what}, and {' and '.join(given)} are given: leave one out."
         )
-    text = prompt.donor if what == "donor" else prompt.text
-    if what in ("text", "donor") and isinstance(text, str) and not text.strip():
-        if what == "text" and given and given != ["text"]:
-            return
+
+
+def _check_empty(what: str, text: str | None) -> None:
+    if text is not None and not text.strip():
         raise PromptError(f"A prompt's {what} is empty: there is no token to run.")
 
 
