@@ -71,6 +71,60 @@ def test_sweep_takes_a_file_of_prompts(call, tmp_path):
     assert "prompt: 2" in shown
 
 
+def test_targets_are_texts_and_ids_one_or_any_of_several(call, tmp_path, nano):
+    [sally] = nano.tokenizer(" Sally")["input_ids"]
+    asked = ["sweep", "nano", "-p", PROMPT, "-e", "zero L*.z.h0@-1", "-m", "prob"]
+    found = {}
+    for name, given in {
+        "text": ["--target", " Sally"],
+        "id": ["--target-id", str(sally)],
+        "any": ["--target", " Sally", "--target", " Sam", "--contrast-id", "5"],
+        "several": ["--target", " Sally Sam"],
+    }.items():
+        code, _, err = call(*asked, *given, "-o", str(tmp_path / name))
+        assert code == 0, err
+        found[name] = mt.open_effects(tmp_path / name / "effects.zarr")
+    clean = {name: float(one.data["clean_prob"][0]) for name, one in found.items()}
+    assert clean["text"] == clean["id"] < clean["any"]
+    assert clean["several"] < clean["text"]
+    [prompt] = found["any"].provenance["spec"]["prompts"]
+    assert prompt == {"text": PROMPT, "targets": [" Sally", " Sam"], "contrast": 5}
+    assert "--target-id" in (tmp_path / "id" / "report.html").read_text()
+
+
+def test_plan_shows_the_tokens_that_are_measured(call):
+    asked = ["plan", "nano", "-p", PROMPT, "-e", "zero L*.z.h*@-1", "-m", "logit_diff"]
+    code, out, _ = call(*asked, "--target", " Sally Sam", "--contrast", " Sam")
+    assert code == 0
+    assert "' Sally' (" in out
+    assert "), then ' Sam' (" in out
+
+
+def test_chat_prompt_shows_what_the_template_makes(call, tmp_path, nano):
+    nano.hf.save_pretrained(tmp_path / "m")
+    nano.tokenizer.save_pretrained(tmp_path / "m")
+    (tmp_path / "m" / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    where = str(tmp_path / "m")
+    more = ["--system", "Be brief.", "--answer", "Hello."]
+    code, out, err = call("chat-prompt", where, "-p", "Hi", "-p", "Who gave it?", *more)
+    assert code == 0, err
+    assert "system: Be brief. user: Hi assistant: Hello. user: Who gave it? assistant:" in out
+    assert "0:'" in out
+    [line] = [one for one in out.splitlines() if one.startswith('{"messages"')]
+    assert [m["role"] for m in json.loads(line)["messages"]] == [
+        *("system", "user", "assistant", "user")
+    ]
+    code, _, err = call("chat-prompt", where, "-p", "Hi", "-p", "Bye")
+    assert code != 0
+    assert "between 2 there are 1 answers" in err
+    code, _, err = call("chat-prompt", "nano", "-p", "Hi")
+    assert code != 0
+    assert "has no chat template" in err
+
+
 SHEET = f"""\
 model: nano
 prompts: {{text: "{PROMPT}", donor: "{DONOR}", target: " Sally", contrast: " Sam"}}
