@@ -22,6 +22,8 @@ LEVEL_WIDTH = 14
 """Letters of a level's name in one line."""
 HIDING = 0.01
 """Lines nearer to each other than this share of what both span lie on each other."""
+MOST_WIDER = 2
+"""By how many steps a line becomes wider at most, however many lie on it."""
 MOST_COUNTS = 8
 """Ticks along an axis of whole numbers."""
 
@@ -42,7 +44,7 @@ def series(
 ) -> go.Figure:
     """Several named series, as lines with markers.
 
-    A line that would hide one drawn before it is dashed, so that both are seen.
+    A line that lies under a later one is wider, so that both are seen.
 
     Args:
         named: name → (x, y), of one length.
@@ -69,15 +71,16 @@ def series(
     for name, (low, high) in (bands or {}).items():
         _band(made, name, next(iter(lines.values()))[0], low, high)
     for number, (name, (x, y)) in enumerate(lines.items()):
-        covers = any(_covers((x, y), other, log) for other in list(lines.values())[:number])
+        later = list(lines.values())[number + 1 :]
+        wider = min(sum(_covers(other, (x, y), log) for other in later), MOST_WIDER)
         color = style.COLORS[number % len(style.COLORS)]
         made.add_scatter(
             x=x,
             y=y,
             name=escaped(name),
             mode="lines+markers" if len(x) <= 100 else "lines",
-            line={"color": color, "width": 2, "dash": "dash" if covers else "solid"},
-            marker={"color": color, "size": 6},
+            line={"color": color, "width": 2 + 4 * wider},
+            marker={"color": color, "size": 6 + 5 * wider},
             error_y=_bars(name, errors.pop(name, None), color),
             hovertemplate=f"{x_title} %{{x}}<br>%{{y:.4g}}<extra>{escaped(name)}</extra>",
         )
@@ -104,14 +107,15 @@ def _points(name: str, x: ArrayLike, y: ArrayLike) -> tuple[Values, Values]:
 
 
 def _covers(line: tuple[Values, Values], other: tuple[Values, Values], log: bool) -> bool:
-    """Whether a line would hide another one along at least two points."""
+    """Whether a line would hide another one from one point to the next."""
     (x, y), (other_x, other_y) = line, other
     if not np.array_equal(x, other_x):
         return False
     mine, its = (np.log10(y), np.log10(other_y)) if log else (y, other_y)
     both = np.concatenate([mine, its])
     both = both[np.isfinite(both)]
-    return bool(both.size) and int((np.abs(mine - its) <= HIDING * np.ptp(both)).sum()) > 1
+    near = np.abs(mine - its) <= HIDING * (np.ptp(both) if both.size else 0.0)
+    return bool((near[1:] & near[:-1]).any())
 
 
 def _band(made: go.Figure, name: str, x: Values, low: ArrayLike, high: ArrayLike) -> None:
