@@ -9,9 +9,11 @@ whole and as it is, on the reference path, and its records name them.
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
-from collections import OrderedDict
-from collections.abc import Iterator
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,14 +76,14 @@ def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
         made = type(module)
         if made not in classes:
             classes[made] = [*_of_class(made)]
-        own = (*_of_module(module), *classes[made])
+        own = (*put_on(module), *classes[made])
         found += [Addition(path, kind, what) for kind, what in own]
     return tuple(found)
 
 
 def additions_on(module: nn.Module) -> tuple[Addition, ...]:
     """The same on one module by itself."""
-    own = (*_of_module(module), *_of_class(type(module)))
+    own = (*put_on(module), *_of_class(type(module)))
     return tuple(Addition("", kind, what) for kind, what in own)
 
 
@@ -115,6 +117,35 @@ def unsteady(own: str) -> str:
     )
 
 
+def adapters(hf: PreTrainedModel) -> dict[str, Any]:
+    """What peft's layers are set to, which no weight tells: by what they are, how many modules.
+
+    Which adapters are active, or merged into the weights, with what strength, and whether they are
+    switched off; and a hash that says the same module by module. Empty without such layers.
+    """
+    found: Counter[str] = Counter()
+    digest = hashlib.sha256()
+    for path, module in hf.named_modules():
+        off = getattr(module, "disable_adapters", None)
+        if not isinstance(off, bool):  # a method, where it is the whole model's
+            continue
+        active = list(getattr(module, "active_adapters", ()))
+        strengths = getattr(module, "scaling", None)
+        strengths = strengths if isinstance(strengths, Mapping) else {}
+        state = {
+            "active": active,
+            "off": off,
+            "merged": list(getattr(module, "merged_adapters", ())),
+            "scaling": {name: strengths[name] for name in active if name in strengths},
+        }
+        text = json.dumps(state, default=float)
+        found[text] += 1
+        digest.update(f"{path} {text}".encode())
+    if not found:
+        return {}
+    return {"hash": digest.hexdigest(), "states": dict(found)}
+
+
 def without_hooks(hf: PreTrainedModel) -> PreTrainedModel:
     """A model of the same modules, weights shared, without hooks on the forward pass.
 
@@ -146,7 +177,7 @@ def _stays(hook: Any) -> bool:
 # ------------------------------------------------------------------------------- whose they are
 
 
-def _of_module(module: nn.Module) -> Iterator[tuple[Kind, str]]:
+def put_on(module: nn.Module) -> Iterator[tuple[Kind, str]]:
     """What was put on one module: hooks of torch's kind and of accelerate's, functions."""
     placed = vars(module).get("_hf_hook")
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from microtome.errors import SweepError, VerificationError
+from microtome.model.additions import adapters
 from microtome.model.files import plain_options
 from microtome.model.identity import tokenizer_settings
 from microtome.model.loaded import Loaded
@@ -46,7 +47,14 @@ def of_model(model: Loaded) -> dict[str, Any]:
         "device": str(model.device),
         "device_map": {name: str(place) for name, place in spread.items()},
         "tokenizer": of_tokenizer(model),
+        **_beside_weights(model),
     }
+
+
+def _beside_weights(model: Loaded) -> dict[str, Any]:
+    """What decides numbers and is no weight: what somebody has added, and how adapters are set."""
+    found = {"additions": [str(one) for one in model.additions], "adapters": adapters(model.hf)}
+    return {name: value for name, value in found.items() if value}
 
 
 def of_tokenizer(model: Loaded) -> dict[str, Any]:
