@@ -325,3 +325,71 @@ class TestWhatDoesNotRun:
         compile_it(model.hf)
         with pytest.raises(LoadError, match=r"compiled in place"):
             model.run(BERLIN)
+
+    def test_weights_that_went_to_the_meta_device_after_it_was_loaded(self, make_gpt2, tokenizer):
+        model = mt.load(make_gpt2(), tokenizer=tokenizer)
+        model.hf.to("meta")
+        with pytest.raises(MicrotomeError, match=r"meta device"):
+            mt.sweep(model, PROMPT, EDIT, metrics="logit_diff")
+
+    def test_a_block_of_another_type_after_it_was_loaded(self, make_gpt2, tokenizer):
+        model = mt.load(make_gpt2(), tokenizer=tokenizer)
+        model.hf.transformer.h[1].half()
+        for act in (
+            lambda: model.run(BERLIN),
+            lambda: mt.sweep(model, PROMPT, EDIT, metrics="logit_diff"),
+        ):
+            with pytest.raises(MicrotomeError, match=r"does not run.*float32, float16"):
+                act()
+
+    def test_a_block_that_was_taken_out_after_it_was_loaded(self, make_gpt2, tokenizer):
+        model = mt.load(make_gpt2(), tokenizer=tokenizer)
+        model.hf.transformer.h = model.hf.transformer.h[:-1]
+        with pytest.raises(MicrotomeError, match=r"has 2 blocks, and 3 are expected"):
+            model.run(BERLIN)
+
+    def test_layers_that_share_a_part(self, make_gpt2, tokenizer):
+        hf = make_gpt2()
+        hf.transformer.h[1].attn = hf.transformer.h[0].attn
+        with pytest.raises(ProbeError, match=r"h.0.attn and transformer.h.1.attn are one module"):
+            mt.load(hf, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("edit", [EDIT, "patch L*.z.h*", "noise(std=1) L*.z.h*@-1", "shuffle L0.z"])
+def test_another_default_device_and_type_make_no_difference(make_gpt2, tokenizer, edit):
+    hf = make_gpt2()
+    wanted = mt.sweep(mt.load(hf, tokenizer=tokenizer), PROMPT, edit, metrics=["logit_diff", "kl"])
+    before = torch.get_rng_state()
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = mt.sweep(
+            mt.load(hf, tokenizer=tokenizer), PROMPT, edit, metrics=["logit_diff", "kl"]
+        )
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found.data["logit_diff"], wanted.data["logit_diff"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_how_adapters_are_set_is_recorded(make_gpt2, tokenizer):
+    """Of layers as peft's are: what is active decides numbers, and no weight tells."""
+
+    class Layer(nn.Linear):
+        __module__ = "peft.tuners.lora.layer"
+        active_adapters = ("default",)
+        disable_adapters = False
+        merged_adapters = ()
+
+    hf = make_gpt2()
+    own = hf.lm_head
+    hf.lm_head = Layer(32, own.out_features, bias=False).eval()
+    hf.lm_head.weight = own.weight
+    model = mt.load(hf, tokenizer=tokenizer)
+    on = mt.sweep(model, PROMPT, EDIT, metrics="kl").provenance["model"]["adapters"]
+    hf.lm_head.disable_adapters = True
+    off = mt.sweep(model, PROMPT, EDIT, metrics="kl").provenance["model"]["adapters"]
+    assert on["hash"] != off["hash"]
+    assert ['"off": false' in text for text in on["states"]] == [True]
+    assert ['"off": true' in text for text in off["states"]] == [True]

@@ -204,6 +204,7 @@ class Session:
     def _open(self) -> None:
         """Take off what dead sessions have left, and put on what is there all the time."""
         refuse_unseen(self.hf)
+        self.anatomy.check_layers(self.hf)
         with _turns.guard:
             for module in self.hf.modules():
                 for guest in [*guests_on(module)]:
