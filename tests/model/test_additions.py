@@ -393,3 +393,21 @@ def test_how_adapters_are_set_is_recorded(make_gpt2, tokenizer):
     assert on["hash"] != off["hash"]
     assert ['"off": false' in text for text in on["states"]] == [True]
     assert ['"off": true' in text for text in off["states"]] == [True]
+
+
+def test_a_buffer_that_counts_passes_is_named(make_gpt2, tokenizer):
+    class Counted(nn.Linear):
+        def __init__(self, like):
+            super().__init__(like.in_features, like.out_features, bias=False)
+            self.weight = like.weight
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x):
+            self.seen += 1
+            return super().forward(x)
+
+    hf = make_gpt2()
+    hf.lm_head = Counted(hf.lm_head).eval()
+    model = mt.load(hf, tokenizer=tokenizer)
+    with pytest.raises(SweepError, match=r"changed while it was running \(lm_head.seen\)"):
+        mt.sweep(model, PROMPT, EDIT, metrics="logit_diff")

@@ -147,7 +147,7 @@ def adapters(hf: PreTrainedModel) -> dict[str, Any]:
 
 
 def without_hooks(hf: PreTrainedModel) -> PreTrainedModel:
-    """A model of the same modules, weights shared, without hooks on the forward pass.
+    """A model of the same modules, weights shared, without anybody's own forward hooks.
 
     The model itself keeps them: another thread may be running it.
     """
@@ -163,15 +163,13 @@ def _unhooked(module: nn.Module, made: dict[int, Any]) -> Any:
         inside = {name: None if one is None else _unhooked(one, made) for name, one in parts}
         tables = ("_parameters", "_buffers")
         vars(own).update({name: dict(vars(module)[name]) for name in tables}, _modules=inside)
+        # Not those that make weights, or collect what a model is asked to return.
+        hooks = (module._forward_pre_hooks, module._forward_hooks)
+        known = {n for table in hooks for n, hook in table.items() if _is_known(hook)}
         for table in [name for name in vars(own) if name.startswith("_forward_")]:
-            kept = [(n, hook) for n, hook in vars(module)[table].items() if _stays(hook)]
+            kept = [(n, one) for n, one in vars(module)[table].items() if n in known]
             vars(own)[table] = OrderedDict(kept)
     return made[id(module)]
-
-
-def _stays(hook: Any) -> bool:
-    """Whether it makes the weights that a module runs with, as torch's weight norm does."""
-    return type(hook).__module__.startswith("torch.nn.utils")
 
 
 # ------------------------------------------------------------------------------- whose they are
@@ -185,11 +183,10 @@ def put_on(module: nn.Module) -> Iterator[tuple[Kind, str]]:
     for hook in hooks:
         if not _is_known(hook):
             yield "hook", f"a hook of your own ({_name(hook)})"
-    for name in CALLED:
-        # Accelerate, which wraps it, has the module's own under another name.
-        function = vars(module).get("_old_forward" if placed and name == "forward" else name)
+    for name in (*CALLED, "_old_forward"):  # accelerate's name for what it has wrapped
+        function = vars(module).get(name)
         if function is not None and not _is_known(function):
-            yield "method", f"a {name} of your own ({_name(function)})"
+            yield "method", f"a {name.removeprefix('_old_')} of your own ({_name(function)})"
 
 
 def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
