@@ -80,9 +80,8 @@ def weights_sign(hf: PreTrainedModel) -> Hashable:
 def changed_names(one: Hashable, other: Hashable) -> str:
     """The first tensors that two signs of a model tell apart, a buffer that counts among them."""
     before, after = (sign[0] if isinstance(sign, tuple) else () for sign in (one, other))
-    names = [
-        str(new[0]) for old, new in zip(before, after, strict=False) if old != new
-    ]  # a change through `.data` moves no version, and has no name
+    # A change through `.data` moves no version, and has no name.
+    names = [str(new[0]) for old, new in zip(before, after, strict=False) if old != new]
     return listing(names[:MOST]) + (", …" if names[MOST:] else "") or "in a few numbers"
 
 
