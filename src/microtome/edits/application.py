@@ -34,6 +34,10 @@ from microtome.prompts.tokens import Tokens
 ULPS = {torch.float64: 16, torch.float32: 16, torch.bfloat16: 4, torch.float16: 4}
 """Type → units in the last place that are rounding of another pass."""
 
+SCORES = 16
+"""How many times as much attention weights round in float32 and float64: what a score is off by, in
+units of its own size, a weight is off by in units of that times the score."""
+
 SEEN = 64
 """Values of a token's row that are looked at to know how large they are, about."""
 
@@ -121,7 +125,9 @@ class Application:
         if regions.site.name == "pattern" and self.kind is not None:  # shown unrounded, perhaps
             before, after = before.to(self.kind), after.to(self.kind)
         each = tuple(range(1, before.ndim))
-        self.changed = differs(before, after, exact, usual).sum(dim=each)
+        weights = regions.site.name == "pattern" and before.dtype in (torch.float32, torch.float64)
+        times = SCORES if weights else 1
+        self.changed = differs(before, after, exact, usual, times).sum(dim=each)
         self.squares = (after.double() - before.double()).square().sum(dim=each)
 
 
@@ -130,6 +136,7 @@ def differs(
     after: Float[Tensor, " cell *region"],
     exact: bool = True,
     usual: Float[Tensor, " cell *ones"] | None = None,
+    times: int = 1,
 ) -> Bool[Tensor, " cell *region"]:
     """Which values are different, by more than rounding; NaN differs.
 
@@ -144,13 +151,15 @@ def differs(
         before, after: the values.
         exact: the edit is.
         usual: how large values are in the rows of these, ``[cell, …]``.
+        times: how many times as much these values round.
     """
     if exact:
         return before != after
     old, new = before.double(), after.double()
     size = torch.maximum(old.abs(), new.abs())
     size = size if usual is None else torch.maximum(size, usual)
-    return ~((new - old).abs() <= ULPS[before.dtype] * torch.finfo(before.dtype).eps * size)
+    rounding = times * ULPS[before.dtype] * torch.finfo(before.dtype).eps
+    return ~((new - old).abs() <= rounding * size)
 
 
 def _usual(

@@ -47,7 +47,7 @@ class Context:
         made = []
         for key in self.keys:
             digest = hashlib.sha256(f"{seed}|{key}".encode()).digest()
-            made.append(torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+            made.append(torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big")))
         return made
 
 

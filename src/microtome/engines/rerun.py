@@ -168,7 +168,7 @@ def _look(plan: Plan, gauge: Gauge, layer: int, found: Rerun) -> Callable[[Tenso
                 found.inside[gauge, prompt] = whole
             whole.movedim(0, -1)[fitted.within(layer)] = values.movedim(0, -1)
             scaled = gauge.metric.compute is not None
-            size = clean.double().norm() if scaled else torch.ones((), dtype=torch.float64)
+            size = clean.double().norm() if scaled else clean.new_ones((), dtype=torch.float64)
             found.sizes[gauge].append(size)
 
     return look

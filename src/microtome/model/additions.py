@@ -9,9 +9,11 @@ whole and as it is, on the reference path, and its records name them.
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
-from collections import OrderedDict
-from collections.abc import Iterator
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,14 +76,14 @@ def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
         made = type(module)
         if made not in classes:
             classes[made] = [*_of_class(made)]
-        own = (*_of_module(module), *classes[made])
+        own = (*put_on(module), *classes[made])
         found += [Addition(path, kind, what) for kind, what in own]
     return tuple(found)
 
 
 def additions_on(module: nn.Module) -> tuple[Addition, ...]:
     """The same on one module by itself."""
-    own = (*_of_module(module), *_of_class(type(module)))
+    own = (*put_on(module), *_of_class(type(module)))
     return tuple(Addition("", kind, what) for kind, what in own)
 
 
@@ -115,8 +117,37 @@ def unsteady(own: str) -> str:
     )
 
 
+def adapters(hf: PreTrainedModel) -> dict[str, Any]:
+    """What peft's layers are set to, which no weight tells: by what they are, how many modules.
+
+    Which adapters are active, or merged into the weights, with what strength, and whether they are
+    switched off; and a hash that says the same module by module. Empty without such layers.
+    """
+    found: Counter[str] = Counter()
+    digest = hashlib.sha256()
+    for path, module in hf.named_modules():
+        off = getattr(module, "disable_adapters", None)
+        if not isinstance(off, bool):  # a method, where it is the whole model's
+            continue
+        active = list(getattr(module, "active_adapters", ()))
+        strengths = getattr(module, "scaling", None)
+        strengths = strengths if isinstance(strengths, Mapping) else {}
+        state = {
+            "active": active,
+            "off": off,
+            "merged": list(getattr(module, "merged_adapters", ())),
+            "scaling": {name: strengths[name] for name in active if name in strengths},
+        }
+        text = json.dumps(state, default=float)
+        found[text] += 1
+        digest.update(f"{path} {text}".encode())
+    if not found:
+        return {}
+    return {"hash": digest.hexdigest(), "states": dict(found)}
+
+
 def without_hooks(hf: PreTrainedModel) -> PreTrainedModel:
-    """A model of the same modules, weights shared, without hooks on the forward pass.
+    """A model of the same modules, weights shared, without anybody's own forward hooks.
 
     The model itself keeps them: another thread may be running it.
     """
@@ -132,21 +163,19 @@ def _unhooked(module: nn.Module, made: dict[int, Any]) -> Any:
         inside = {name: None if one is None else _unhooked(one, made) for name, one in parts}
         tables = ("_parameters", "_buffers")
         vars(own).update({name: dict(vars(module)[name]) for name in tables}, _modules=inside)
+        # Not those that make weights, or collect what a model is asked to return.
+        hooks = (module._forward_pre_hooks, module._forward_hooks)
+        known = {n for table in hooks for n, hook in table.items() if _is_known(hook)}
         for table in [name for name in vars(own) if name.startswith("_forward_")]:
-            kept = [(n, hook) for n, hook in vars(module)[table].items() if _stays(hook)]
+            kept = [(n, one) for n, one in vars(module)[table].items() if n in known]
             vars(own)[table] = OrderedDict(kept)
     return made[id(module)]
-
-
-def _stays(hook: Any) -> bool:
-    """Whether it makes the weights that a module runs with, as torch's weight norm does."""
-    return type(hook).__module__.startswith("torch.nn.utils")
 
 
 # ------------------------------------------------------------------------------- whose they are
 
 
-def _of_module(module: nn.Module) -> Iterator[tuple[Kind, str]]:
+def put_on(module: nn.Module) -> Iterator[tuple[Kind, str]]:
     """What was put on one module: hooks of torch's kind and of accelerate's, functions."""
     placed = vars(module).get("_hf_hook")
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
@@ -154,11 +183,10 @@ def _of_module(module: nn.Module) -> Iterator[tuple[Kind, str]]:
     for hook in hooks:
         if not _is_known(hook):
             yield "hook", f"a hook of your own ({_name(hook)})"
-    for name in CALLED:
-        # Accelerate, which wraps it, has the module's own under another name.
-        function = vars(module).get("_old_forward" if placed and name == "forward" else name)
+    for name in (*CALLED, "_old_forward"):  # accelerate's name for what it has wrapped
+        function = vars(module).get(name)
         if function is not None and not _is_known(function):
-            yield "method", f"a {name} of your own ({_name(function)})"
+            yield "method", f"a {name.removeprefix('_old_')} of your own ({_name(function)})"
 
 
 def _of_class(made: type) -> Iterator[tuple[Kind, str]]:

@@ -83,6 +83,16 @@ class Anatomy:
         module: nn.Module = hf.get_submodule(f"{self.family.blocks}.{layer}")
         return module
 
+    def check_layers(self, hf: PreTrainedModel) -> None:
+        """Raise `ArchitectureError` unless a model has as many blocks as it is to have."""
+        found = len(list(hf.get_submodule(self.family.blocks).children()))
+        if found != self.dims.n_layers:
+            raise ArchitectureError(
+                f"This {type(hf).__name__} has {found} blocks, and {self.dims.n_layers} are "
+                "expected: if layers were added or taken away since it was loaded, load it again "
+                "(and let config.num_hidden_layers say how many there are)."
+            )
+
     def dtype(self, hf: PreTrainedModel) -> torch.dtype:
         """The type of the residual stream, which is that of the blocks' weights."""
         blocks = types_of([self.out_proj(hf, 0), self.block(hf, 0)])

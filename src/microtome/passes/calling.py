@@ -11,8 +11,9 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from microtome.errors import MicrotomeError
+from microtome.errors import MicrotomeError, listing
 from microtome.model.additions import additions, additions_on, named
+from microtome.model.placement import types_of
 
 
 def call(hf: PreTrainedModel, ids: Int[Tensor, "batch pos"], **more: Any) -> Any:
@@ -44,10 +45,22 @@ def failing_by_name(hf: PreTrainedModel) -> Iterator[None]:
     except (MicrotomeError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a hook is anybody's code, and raises anything
+        why = _mixture(hf)
         own = additions(hf)
-        if not own:
+        if own:
+            why = f"It has {named(own)}"
+        if not why:
             raise
         raise MicrotomeError(
-            f"The model does not run: {type(error).__name__}: {error}. It has {named(own)}; run "
-            "model.hf by itself on this text to see where it fails."
+            f"The model does not run: {type(error).__name__}: {error}. {why}; run model.hf by "
+            "itself on this text to see where it fails."
         ) from error
+
+
+def _mixture(hf: PreTrainedModel) -> str:
+    """In which ways a model's weights are of several kinds; empty where they are of one."""
+    kinds = {str(kind).removeprefix("torch."): 0 for kind in types_of([hf])}
+    places = {str(weight.device): 0 for weight in hf.parameters()}
+    if len(kinds) < 2 and len(places) < 2:
+        return ""
+    return f"Its weights are now of {listing(kinds)}, on {listing(places)}"

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from microtome.errors import LoadError, MicrotomeError, ProbeError, listing
@@ -95,7 +95,8 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
 def _ids(dims: Dimensions) -> Tensor:
     """A random prompt, of at least two different tokens where there are two."""
     length = min(TOKENS, dims.n_positions or TOKENS)
-    ids = torch.randint(dims.d_vocab, (1, length), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator("cpu").manual_seed(0)
+    ids = torch.randint(dims.d_vocab, (1, length), generator=generator, device="cpu")
     if dims.d_vocab > 1 and bool((ids == ids[0, 0]).all()):
         ids[0, -1] = (ids[0, 0] + 1) % dims.d_vocab
     return ids
@@ -152,8 +153,11 @@ def _prove(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
         blocks = len(list(hf.get_submodule(anatomy.family.blocks).children()))
         _expect(blocks == anatomy.dims.n_layers, f"there are {blocks} blocks")
         _check_attention(anatomy)
+        _check_apart_modules(hf, anatomy)
         with session(hf, anatomy):
             _check_all(hf, anatomy, ids)
+    except _Unlike:
+        raise
     # What a wrong path or a wrong size leads to, in the model's code or in ours.
     except (MicrotomeError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         message = f"{type(hf).__name__} cannot be tapped as its family says: {error}"
@@ -235,6 +239,18 @@ def _check_attention(anatomy: Anatomy) -> None:
     around = anatomy.family.attention
     holds = all(path.startswith(f"{around}.") for path in inside)
     _expect(holds, f"{around} is not what q, k and v are made in: {inside[0]}")
+
+
+def _check_apart_modules(hf: PreTrainedModel, anatomy: Anatomy) -> None:
+    """No module with weights is a part of two layers, where a hook would be at work twice."""
+    found: dict[nn.Module, str] = {}
+    for path, module in hf.named_modules(remove_duplicate=False):
+        if not path.startswith(f"{anatomy.family.blocks}.") or not [*module.parameters()]:
+            continue
+        first = found.setdefault(module, path)
+        if first != path:
+            complaint = f"{first} and {path} are one module, so that an edit of one is of the other"
+            raise _Unlike(complaint, f"This {type(hf).__name__} shares parts: {complaint}.")
 
 
 def _check_untouched(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, seen: Seen) -> None:
@@ -356,7 +372,7 @@ def _pushes(anatomy: Anatomy, site: Site, row: int) -> tuple[Visit, ...]:
     def push(view: Tensor) -> None:
         # A ramp, not a constant: adding one number everywhere is what a layer norm takes out.
         own = view[row]
-        ramp = torch.linspace(-1, 1, own.numel(), dtype=torch.float64).to(own)
+        ramp = torch.linspace(-1, 1, own.numel(), dtype=torch.float64, device="cpu").to(own)
         own += own.std() * ramp.reshape(own.shape)
 
     layers = range(anatomy.dims.n_layers) if site.layered else [None]

@@ -29,6 +29,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from microtome.errors import MicrotomeError
 from microtome.model.anatomy import Anatomy
+from microtome.model.wrappers import refuse_unseen
 from microtome.passes.guests import (
     OURS,
     Act,
@@ -202,6 +203,8 @@ class Session:
 
     def _open(self) -> None:
         """Take off what dead sessions have left, and put on what is there all the time."""
+        refuse_unseen(self.hf)
+        self.anatomy.check_layers(self.hf)
         with _turns.guard:
             for module in self.hf.modules():
                 for guest in [*guests_on(module)]:

@@ -169,7 +169,7 @@ def trace(
         visited(hf, anatomy, visits),
         _calls(opened) as calls,
     ):
-        hf.base_model(input_ids=ids_of([*texts, *riders], hf), **keeping)
+        call_body(hf, ids_of([*texts, *riders], hf), **keeping)
         final = anatomy.final(hf, ended[end])
     for made in calls.values():
         made.is_plainly_causal  # noqa: B018  (looked up now: later it would be waited for)
