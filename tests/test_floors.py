@@ -45,7 +45,7 @@ def floor(name: str) -> int:
 
 
 def test_every_module_is_on_a_floor():
-    entries = {"", "__main__"}
+    entries = {"", "__main__", "alignment"}  # the last one is a name of the first versions
     assert set(KNOWN) - set(INSIDE) - entries == set()
 
 

@@ -56,9 +56,21 @@ PROMPTS: dict[str, list[dict[str, Any]]] = {
 }
 
 OF_OTHER_MODELS = {
-    "replace-activations": {"keys.interleaved", "keys.not-fused.title", "keys.not-fused.caption"},
+    "replace-activations": {
+        "keys.interleaved",
+        "keys.not-fused.title",
+        "keys.not-fused.caption",
+        "keys.shared",
+        "keys.projections.shared",
+        "keys.uneven",
+        "keys.unmoved",
+        "neurons.overlap",
+    },
+    "head-ablation": {"tops.answer", "tops.other", "tops.several"},
+    "hidden-scaling": {"layers.undone"},
+    "ablation-methods": {"tokens.text", "tokens.unspaced"},
 }
-"""What is said where a model's projection is laid out otherwise than GPT-2's."""
+"""What is said where a model is built, or answers, otherwise than the one that is tested here."""
 
 
 def prompts_of(name: str) -> list[dict[str, Any]]:

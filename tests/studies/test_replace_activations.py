@@ -40,7 +40,7 @@ def test_two_layers_make_no_trend():
         ([1, 1, 0.1, 0.3, 0.5], True),
         ([1, 1, 0.1, 0.1, 0.15], False),
         ([1, 1, 0.6, 0.9, 1.3], False),
-        ([1, 1, 1, 1, 0.1], False),
+        ([1, 1, 1, 1, 0.1], None),
     ],
     ids=["revives", "stays down", "no collapse", "nothing behind it"],
 )

@@ -80,7 +80,7 @@ class Reference:
                 into.store(reading, own, reading.measure(logits[:, at], clean[:, at], one))
             into.changed[into.rows(own)] = sum(receipt.changed for receipt in receipts)
             into.norm[into.rows(own)] = math.hypot(*(receipt.norm for receipt in receipts))
-            into.work["token_blocks"] += model.anatomy.dims.n_layers * len(one.tokens)
+            into.work["token_blocks"] += model.anatomy.dims.n_layers * len(one.tokens.read)
             into.settle()
             self.tick(1)
 

@@ -116,7 +116,7 @@ def rerun(
 
 def rows_at_once(plan: Plan, unit: Unit, budget: Budget) -> int:
     """How many cells to run in one pass: as many as fill a tile, and fit into half the memory."""
-    length = len(plan.question.encoded[unit.prompts[0]].tokens)
+    length = len(plan.question.encoded[unit.prompts[0]].tokens.read)
     needs = needs_of(plan.question, plan.cells, unit.prompts, budget)
     return verified_at_once(needs, length, budget)
 

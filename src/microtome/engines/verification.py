@@ -88,7 +88,7 @@ class Verified:
 
     def _run(self, unit: Unit) -> Block:
         plan, model = self.walk.plan, self.walk.model
-        length = len(plan.question.encoded[unit.prompts[0]].tokens)
+        length = len(plan.question.encoded[unit.prompts[0]].tokens.read)
         passes = passes_of(plan.cells, unit, length, plan.question.dims)
         some = self.verify.of_unit(len(plan.numbers(unit)), passes, len(plan.units))
         if not some:

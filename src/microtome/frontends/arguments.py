@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from microtome.errors import MicrotomeError
 from microtome.readings.inside import INSIDE
 from microtome.readings.output import METRICS
 
@@ -50,8 +52,15 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a h
 Device = Annotated[str | None, typer.Option(help="Where to put the weights: cpu, cuda:0.")]
 Attention = Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager.")]
 Engine = Annotated[str | None, typer.Option(help="auto, walk or reference.")]
-Target = Annotated[str | None, typer.Option(help="Token to be predicted, space and all.")]
-Contrast = Annotated[str | None, typer.Option(help="Token to compare the target with.")]
+Target = Annotated[str | None, typer.Option(help="What continues the text, space and all.")]
+Contrast = Annotated[str | None, typer.Option(help="What to compare the target with.")]
+Targets = Annotated[
+    list[str],
+    typer.Option(help="What continues the text, space and all; of several given, any is meant."),
+]
+TargetIds = Annotated[list[int], typer.Option(help="The same as a token's id.")]
+Contrasts = Annotated[list[str], typer.Option(help="What to compare the target with.")]
+ContrastIds = Annotated[list[int], typer.Option(help="The same as a token's id.")]
 Donor = Annotated[str | None, typer.Option(help="Text whose activations 'patch' takes.")]
 PromptFile = Annotated[
     Path | None, typer.Option("--prompts", help="A .jsonl or .csv file of prompts.")
@@ -60,6 +69,39 @@ PromptFile = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a result of another question in the folder.")
 ]
+
+
+def answers(**given: Sequence[str | int]) -> dict[str, Any]:
+    """A prompt's fields for what is expected: one of several texts and ids each, or any of them.
+
+    >>> answers(target=[" in"], contrast=[" on", 7])
+    {'target': ' in', 'contrasts': [' on', 7]}
+    """
+    found: dict[str, Any] = {}
+    for name, own in given.items():
+        if own:
+            found |= {name: own[0]} if len(own) == 1 else {f"{name}s": list(own)}
+    return found
+
+
+def chat_of(
+    said: Sequence[str], answered: Sequence[str], system: str | None
+) -> list[dict[str, str]]:
+    """The messages of a chat in which user and assistant take turns, the user last.
+
+    >>> [message["role"] for message in chat_of(["Hi", "Bye"], ["Hello"], None)]
+    ['user', 'assistant', 'user']
+    """
+    if len(answered) != len(said) - 1:
+        raise MicrotomeError(
+            f"The user speaks first and last: {len(said)} times -p and {len(answered)} times "
+            f"--answer are given, and between {len(said)} there are {len(said) - 1} answers."
+        )
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    for number, text in enumerate(said):
+        turns.append({"role": "user", "content": text})
+        turns += [{"role": "assistant", "content": one} for one in answered[number : number + 1]]
+    return turns
 
 
 def examples(*lines: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import transformers
@@ -18,7 +19,8 @@ from microtome.errors import MicrotomeError
 from microtome.frontends.arguments import (
     Attention,
     Config,
-    Contrast,
+    ContrastIds,
+    Contrasts,
     Device,
     Donor,
     Dtype,
@@ -34,7 +36,10 @@ from microtome.frontends.arguments import (
     PromptText,
     ReferenceFile,
     Revision,
-    Target,
+    TargetIds,
+    Targets,
+    answers,
+    chat_of,
     examples,
 )
 from microtome.frontends.experiment.options import asked, checkpoint, values_of
@@ -104,8 +109,10 @@ def sweep_command(
     ] = None,
     prompt: PromptText = [],  # noqa: B006
     metric: Metrics = [],  # noqa: B006
-    target: Target = None,
-    contrast: Contrast = None,
+    target: Targets = [],  # noqa: B006
+    target_id: TargetIds = [],  # noqa: B006
+    contrast: Contrasts = [],  # noqa: B006
+    contrast_id: ContrastIds = [],  # noqa: B006
     donor: Donor = None,
     prompts: PromptFile = None,
     over: Over = [],  # noqa: B006
@@ -135,7 +142,13 @@ def sweep_command(
         config,
         {
             "model": checkpoint(model, dtype, revision, device, attention),
-            "prompts": _given_prompts(config, prompt, prompts, target, contrast, donor),
+            "prompts": _given_prompts(
+                config,
+                prompt,
+                prompts,
+                answers(target=[*target, *target_id], contrast=[*contrast, *contrast_id]),
+                donor,
+            ),
             "edits": edit,
             "metrics": metric or (None if config else ["prob"]),
             "over": values_of(over),
@@ -175,8 +188,10 @@ def plan(
     model: OptionalModel = None,
     edit: EditTexts = [],  # noqa: B006
     prompt: PromptText = [],  # noqa: B006
-    target: Target = None,
-    contrast: Contrast = None,
+    target: Targets = [],  # noqa: B006
+    target_id: TargetIds = [],  # noqa: B006
+    contrast: Contrasts = [],  # noqa: B006
+    contrast_id: ContrastIds = [],  # noqa: B006
     donor: Donor = None,
     prompts: PromptFile = None,
     metric: Metrics = [],  # noqa: B006
@@ -195,7 +210,13 @@ def plan(
         config,
         {
             "model": checkpoint(model, dtype, revision, device, attention),
-            "prompts": _given_prompts(config, prompt, prompts, target, contrast, donor),
+            "prompts": _given_prompts(
+                config,
+                prompt,
+                prompts,
+                answers(target=[*target, *target_id], contrast=[*contrast, *contrast_id]),
+                donor,
+            ),
             "edits": edit,
             "metrics": metric or (None if config else ["prob"]),
             "over": values_of(over),
@@ -227,6 +248,36 @@ def plan(
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/bold]", escape(value))
     out.print(table)
+
+
+@app.command(
+    "chat-prompt",
+    epilog=examples(
+        "microtome chat-prompt smollm2 -p 'Is a whale a fish?'",
+        "microtome chat-prompt smollm2 --system 'Answer yes or no.' -p 'Is a whale a fish?'",
+    ),
+)
+def chat_prompt(
+    model: ModelName,
+    prompt: Annotated[
+        list[str],
+        typer.Option(
+            "--prompt", "-p", help="What the user says; given again, after the answer before."
+        ),
+    ],
+    system: Annotated[str | None, typer.Option(help="What the system is told first.")] = None,
+    answer: Annotated[
+        list[str], typer.Option(help="What the assistant said; once after each -p but the last.")
+    ] = [],  # noqa: B006
+) -> None:
+    """What the model's chat template makes of a chat: the text, its tokens, and its messages."""
+    messages = chat_of(prompt, answer, system)
+    [encoded] = load(model).encode(Prompt.chat(messages))
+    out.print(encoded.tokens.text, markup=False, highlight=False, soft_wrap=True)
+    print_tokens(encoded, [])
+    line = json.dumps({"messages": messages}, ensure_ascii=False)
+    out.print("[bold]in a prompts file[/bold]")
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog=examples("microtome sites nano", "microtome sites nano --raw"))
@@ -280,16 +331,14 @@ def main() -> None:
 def _prompts(
     texts: list[str],
     file: Path | None,
-    target: str | None,
-    contrast: str | None,
+    expected: Mapping[str, Any],
     donor: str | None,
 ) -> Prompts:
     if bool(texts) == (file is not None):
         raise MicrotomeError("Give the prompt with -p TEXT, or several with --prompts FILE.")
     if file is None:
-        made = (Prompt(text, donor=donor, target=target, contrast=contrast) for text in texts)
-        return Prompts(made)
-    if donor is not None or target is not None or contrast is not None:
+        return Prompts(Prompt(text, donor=donor, **expected) for text in texts)
+    if donor is not None or expected:
         raise MicrotomeError(
             "With --prompts, target, contrast and donor stand in the file, one for each prompt."
         )
@@ -300,11 +349,10 @@ def _given_prompts(
     config: Path | None,
     texts: list[str],
     file: Path | None,
-    target: str | None,
-    contrast: str | None,
+    expected: Mapping[str, Any],
     donor: str | None,
 ) -> Prompts | None:
     """The prompts of the options; None where a file of the experiment names its own."""
-    if config is not None and not any((texts, file, target, contrast, donor)):
+    if config is not None and not any((texts, file, expected, donor)):
         return None
-    return _prompts(texts, file, target, contrast, donor)
+    return _prompts(texts, file, expected, donor)

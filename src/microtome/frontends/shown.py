@@ -25,6 +25,10 @@ def print_tokens(encoded: Encoded, alignments: Sequence[str]) -> None:
     added = [n for n, own in enumerate(encoded.tokens.added) if own]
     if added:
         out.print(f"        added by the tokenizer: {listing(added)}", highlight=False)
+    for name in ("target", "contrast"):
+        shown = encoded.measured(name)
+        if shown:
+            out.print(f"[bold]{name}[/bold]  {escape(shown)}")
     if alignments and encoded.donor is not None:
         out.print(f"[bold]donor[/bold]   {escape(str(encoded.donor))}")
         for by in alignments:

@@ -27,8 +27,7 @@ from microtome.model.identity import (
 )
 from microtome.model.placement import device_of, types_of
 from microtome.prompts.encoding import Encoded, encode, piece
-from microtome.prompts.prompt import Prompt
-from microtome.prompts.prompts import Prompts
+from microtome.prompts.prompts import Given, Prompts
 from microtome.prompts.warnings import warn_of
 
 
@@ -85,22 +84,27 @@ class Loaded:
     revision: str | None = None
     origin: Origin = Origin()
 
-    def encode(self, prompts: Prompt | str | Iterable[Prompt | str]) -> tuple[Encoded, ...]:
+    def encode(self, prompts: Given | Iterable[Given]) -> tuple[Encoded, ...]:
         """Prompts in this model's tokens: those of the text and what the tokenizer adds, unpadded.
 
         Warns with `PromptWarning` where the tokenizer closes texts with a token of its own and the
         model is causal (`@last` is that token then, and what is predicted comes after it); where a
-        text spells out special tokens, or the one that the tokenizer puts in front anyway; and
-        where it is longer than the model was made for.
+        text spells out special tokens, or the one that the tokenizer puts in front anyway (which is
+        read once then); where it ends in a space and has a target; where a target changes the
+        text's own tokens, or is several tokens and would be one with a space more or less; and
+        where a text is longer than the model was made for.
 
         Raises:
-            PromptError: a prompt is too long; a role is not in it.
-            TokenError: a target or contrast is not one token; or the tokenizer was given a token
-                that the model was not, and it is in a prompt.
+            PromptError: a prompt is too long; a role is not in it; it is a chat, and the tokenizer
+                has no chat template.
+            TokenError: a target or contrast is no token, one that does not exist, or lacks its
+                space; or
+                the tokenizer was given a token that the model was not, and it is in a prompt.
         """
         limit, masked = self.anatomy.dims.n_positions, not self.anatomy.dims.causal
         given = Prompts.of(prompts)
-        encoded = tuple(encode(prompt, self.tokenizer, limit, masked) for prompt in given)
+        words = self.anatomy.dims.d_vocab
+        encoded = tuple(encode(one, self.tokenizer, limit, masked, words) for one in given)
         for one in encoded:
             self._check_known(one)
         warn_of(encoded, masked, self._made_for, stacklevel=2)
@@ -110,8 +114,8 @@ class Loaded:
         """Raise `TokenError` for a token that the tokenizer has and the model does not."""
         d_vocab = self.anatomy.dims.d_vocab
         donor = () if one.donor is None else one.donor.ids
-        for token in (*one.tokens.ids, *donor, one.target, one.contrast):
-            if token is not None and token >= d_vocab:
+        for token in (*one.tokens.ids, *donor, *one.reads):
+            if token >= d_vocab:
                 raise TokenError(
                     f"{piece(token, self.tokenizer)!r} is token {token} of the tokenizer, and "
                     f"{self.name!r} knows {d_vocab}, up to {d_vocab - 1}: it was added to the "

@@ -75,7 +75,10 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
     # A function in a method's place may know the module that it is on, whatever it is called for.
     apart = hooked and all(one.kind != "method" for one in own)
     try:
-        _prove(without_hooks(hf) if apart else hf, anatomy, ids)
+        if apart and _runs(bare := without_hooks(hf), ids):
+            _prove(bare, anatomy, ids)
+        else:
+            _prove(hf, anatomy, ids)
     except _Unlike as error:
         if not hooked:
             _check_runs(hf, ids)
@@ -108,6 +111,15 @@ def _check_steady(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, own: str) 
         return
     if not torch.equal(first.logits.nan_to_num(), again.logits.nan_to_num()):
         raise LoadError(unsteady(own))
+
+
+def _runs(hf: PreTrainedModel, ids: Tensor) -> bool:
+    """Whether a model runs at all: a hook may do what it does not run without, as a cast."""
+    try:
+        hf(input_ids=ids, use_cache=False)
+    except Exception:  # of anybody's module, which may raise anything
+        return False
+    return True
 
 
 def _check_runs(hf: PreTrainedModel, ids: Tensor) -> None:

@@ -103,7 +103,7 @@ def _keeper(piece: Piece, kept: dict[Place, Tensor], rows: slice = slice(None)) 
 
 def ids_of(texts: Sequence[Tokens], hf: PreTrainedModel) -> Int[Tensor, "text pos"]:
     """The token ids of texts of one length, on the model's device."""
-    return onto(device_of(hf), np.array([tokens.ids for tokens in texts], dtype=np.int64))
+    return onto(device_of(hf), np.array([tokens.read for tokens in texts], dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def trace(
     layers = range(anatomy.dims.n_layers)
     stream = [(find_site("resid_pre"), layer) for layer in layers]
     stream += [(find_site("resid_post"), layers[-1])]
-    last = len(texts[0]) - 1
+    last = len(texts[0].read) - 1
     inputs: dict[Place, Tensor] = {}
     kept: dict[Place, Tensor] = {}
     beside: dict[Place, Tensor] = {}

@@ -130,7 +130,7 @@ LOOK = 8
 
 def needs_of(question: Question, cells: Cells, prompts: Sequence[int], budget: Budget) -> Needs:
     """What a cell of some prompts of one length takes, by the one that needs most."""
-    dims, length = question.dims, len(question.encoded[prompts[0]].tokens)
+    dims, length = question.dims, len(question.encoded[prompts[0]].tokens.read)
     layouts = [cells.layouts[prompt] for prompt in prompts]
     sites = {layout.site.name for own in layouts for layout in own}
     fitted = [gauge.on(question.encoded[prompts[0]], dims) for gauge in question.gauges]
@@ -410,7 +410,7 @@ def bytes_of_walk(
     budget: Budget,
 ) -> int:
     """What the walk of a unit takes, whose cells start and need so."""
-    length = len(question.encoded[unit.prompts[0]].tokens)
+    length = len(question.encoded[unit.prompts[0]].tokens.read)
     counts = np.sum([group.per_start() for group in groups], axis=0)
     starts = np.flatnonzero(counts).tolist()
     first = starts[0] if starts else length - 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from microtome.language.operations import Operation
 from microtome.language.regions import Column, Layout
 from microtome.plan.cells import Axis, Cell, Cells
 from microtome.plan.choice import Choice, choose
-from microtome.plan.cost import Cost, cost_of
+from microtome.plan.cost import Cost, cost_of, total
+from microtome.plan.legs import legs_of
 from microtome.plan.memory import Budget
 from microtome.plan.question import Question, Target
 from microtome.plan.units import Unit, cut, numbers_of, refined
@@ -48,6 +50,11 @@ class Plan:
     def shape(self) -> tuple[int, ...]:
         """The size of the map along each axis."""
         return tuple(len(axis.values) for axis in self.axes)
+
+    @cached_property
+    def legs(self) -> tuple[Plan, ...]:
+        """The plans that are run for this one, cell by cell the same: mostly itself alone."""
+        return tuple(replace(self, question=leg) for leg in legs_of(self.question))
 
     @property
     def again(self) -> tuple[Unit, ...]:
@@ -101,9 +108,10 @@ def make_plan(
             "'microtome plan' shows what is aligned with what, token by token."
         )
     walks = choice.engine == "walk"
-    units = cut(cells, question.lengths, dims, walks)
+    units = cut(cells, question.kinds, dims, walks)
     shape = [len(axis.values) for axis in axes]
-    cost = cost_of(question, cells, shape, units, walks, budget)
+    legs = legs_of(question)
+    cost = total([cost_of(leg, cells, shape, units, walks, budget) for leg in legs])
     every = sum(math.prod(map(len, own.values())) for own in ranges) * len(question.variants)
     absent = every - len(cells)
     why = _why_absent(question) if absent else ""

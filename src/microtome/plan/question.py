@@ -121,8 +121,16 @@ class Question:
 
     @property
     def lengths(self) -> list[int]:
-        """How many tokens each prompt has."""
-        return [len(one.tokens) for one in self.encoded]
+        """How many tokens the model reads of each prompt."""
+        return [len(one.tokens.read) for one in self.encoded]
+
+    @property
+    def kinds(self) -> list[tuple[int, ...]]:
+        """How long each prompt is, and its target and contrast: those alike go together."""
+        return [
+            (len(one.tokens), *(len(one.row(field)) for field in ("target", "contrast")))
+            for one in self.encoded
+        ]
 
 
 def ask(

@@ -86,7 +86,7 @@ def _coordinates(plan: Plan, measured: Assembled) -> dict[str, Any]:
     found: dict[str, Any] = {
         axis.name: [coordinate(value) for value in axis.values] for axis in plan.axes
     }
-    found["text"] = ("prompt", _texts([one.prompt.text for one in encoded]))
+    found["text"] = ("prompt", _texts([one.tokens.text for one in encoded]))
     for axis in plan.axes:
         if counted(axis.name) in POSITIONS:
             beside = (("prompt", axis.name), _pieces(encoded, len(axis.values)))

@@ -39,6 +39,9 @@ smaller model becomes the layer at the same depth, and the report says so."""
 Head = Annotated[int, BeforeValidator(_python), Field(strict=True, ge=0), IndexOf("head")]
 """A head, from 0, likewise."""
 
+KvHead = Annotated[int, BeforeValidator(_python), Field(strict=True, ge=0), IndexOf("kv_head")]
+"""A head of keys and values, from 0, likewise; several query heads may share one."""
+
 
 class Adapted(NamedTuple):
     """A published index that does not exist here, and the one at the same depth that does."""

@@ -88,7 +88,7 @@ def perform(
     with contextlib.nullcontext() if folder is None else folder.keeping("The report"):
         measured = findings.measure(study.claims, data)
         comparable = study.comparable(loaded, parameters)
-        judged = findings.judge(study.claims, measured, comparable, texts)
+        judged = findings.judge(study, measured, comparable, texts)
         document = _document(study, data, judged, measured, adapted, texts)
         seconds = time.perf_counter() - began
         summary = {
@@ -99,6 +99,7 @@ def perform(
             "cells": cells_of(data),
             "seconds": round(seconds, 3),
             **study.numbers(data),
+            "caveats": document.caveats,
             "claims": findings.numbers(measured),
             **provenance.of_machine(),
         }
@@ -246,6 +247,7 @@ def _document(
         method="\n\n".join(method),
         sections=sections,
         findings=judged,
+        caveats=study.premise(data, texts),
         snippets=again.snippets(study.name, data.parameters, texts, model),
         provenance={
             "study": study.name,

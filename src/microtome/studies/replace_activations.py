@@ -8,7 +8,7 @@ followed through the layers, down to the output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,10 @@ from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section, Table
 from microtome.results.effects import Effects
 from microtome.studies.final_norm import after_norm, with_norm
-from microtome.studies.parameters import Head, Layer, Parameters
+from microtome.studies.parameters import KvHead, Layer, Parameters
+from microtome.studies.premise import answers
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
-from microtome.studies.telling import over_prompts, picture, section, table, trend_of
+from microtome.studies.telling import above, lines, picture, section, table, trend_of
 from microtome.texts import Texts
 from microtome.verbs.model import Model
 
@@ -41,6 +42,8 @@ REST = "std(L*.resid_post@1:)"
 DISTANCE = "distance(L*.resid_post)"
 METRICS = ("prob", "rank", "kl", "top1", SPREAD, REST, DISTANCE)
 EXERCISES = ("keys", "neurons", "weaker", "louder")
+EQUAL = 1e-3
+"""Attention weights nearer to each other than this are the same."""
 
 
 class ReplaceActivations(Parameters):
@@ -56,7 +59,7 @@ class ReplaceActivations(Parameters):
     prompt: str = "Berlin is the capital of"
     target: str | None = " Germany"
     keys_layer: Layer = 3
-    head: Head = 2
+    head: KvHead = 2
     mlp_layer: Layer = 4
     noise_mean: float = 10.0
     noise_std: float = 1.0
@@ -113,6 +116,7 @@ def observe(
     return {
         "projections": projections(model, prompt, parameters),
         "fused": fused_difference(model, prompt, parameters),
+        "attention": attention(model, prompt, parameters),
         "neurons": neurons(model, prompt, parameters),
         "final": spread_after_norm(model, prompt, parameters),
     }
@@ -166,6 +170,25 @@ def projections(model: Model, prompt: Prompt, parameters: ReplaceActivations) ->
     return xr.DataArray(rows, {"part": list("QKV"), "head": range(rows.shape[1])})
 
 
+def attention(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.Dataset:
+    """What the edit of the keys does to the attention weights of its layer, ``[head]``.
+
+    ``moved`` is the largest change of a weight, ``uneven`` how far a weight is at most from those
+    of a head that attends equally to every token up to its own.
+    """
+    address = f"L{parameters.keys_layer}.pattern"
+    clean, edited = (
+        model.run(prompt, edits=edits, keep=[address])[address].isel(prompt=0).astype(float)
+        for edits in ([], [parameters.edits["keys"]])
+    )
+    seen = np.tril(np.ones(edited.shape[-2:]))
+    equal = seen / seen.sum(axis=1, keepdims=True)
+    places = ("q_pos", "k_pos")
+    return xr.Dataset(
+        {"moved": abs(edited - clean).max(places), "uneven": abs(edited - equal).max(places)}
+    )
+
+
 # ------------------------------------------------------------------------- exercise 2: the neurons
 
 
@@ -196,7 +219,7 @@ def measure_growth(spread: ArrayLike, rest: ArrayLike) -> Measured:
     """The trend of the clean spread over depth ``[layer]``; and without the first token."""
     every, later = (np.asarray(x, dtype=float) for x in (spread, rest))
     slope, without = (trend_of(np.arange(x.size), x) for x in (every, later))
-    return Measured(slope.low > 0, slope.value, {"slope": slope, "without": without})
+    return Measured(above(slope), slope.value, {"slope": slope, "without": without})
 
 
 def measure_collapse(ratio: ArrayLike, layer: int, final: float) -> Measured:
@@ -209,7 +232,9 @@ def measure_collapse(ratio: ArrayLike, layer: int, final: float) -> Measured:
     """
     at, last = _ends(ratio, layer)
     words = {"layer": layer, "at": at, "last": last, "final": final}
-    return Measured(at <= 0.2 and last >= 2 * at, last / at if at else np.inf, words)
+    if layer == np.size(ratio) - 1:
+        return Measured(None, np.nan, words, wording="last")
+    return Measured(at <= 0.2 and last >= 2 * at, last / at if at else np.nan, words)
 
 
 def measure_compress(ratio: ArrayLike, layer: int, final: float) -> Measured:
@@ -291,7 +316,24 @@ def sections(data: Data[ReplaceActivations], texts: Texts) -> tuple[Section, ...
 
 def _keys(data: Data[ReplaceActivations], texts: Texts) -> Section:
     parameters, dims = data.parameters, data.model.anatomy.dims
-    names = {"layer": parameters.keys_layer, "head": parameters.head}
+    found = data.dataset("attention")
+    group = dims.n_heads // dims.n_kv_heads
+    own = range(parameters.head * group, (parameters.head + 1) * group)
+    moved = np.flatnonzero(found["moved"].values > EQUAL)
+    uneven = float(found["uneven"].isel(head=list(own)).max())
+    names = {
+        "layer": parameters.keys_layer,
+        "head": parameters.head,
+        "width": dims.d_head,
+        "group": group,
+        "kv_heads": dims.n_kv_heads,
+        "heads": dims.n_heads,
+        "readers": _span(own),
+        "moved": _span(moved.tolist()),
+        "most": float(found["moved"].max()),
+        "uneven": uneven,
+    }
+    shared = ("shared",) if group > 1 else ()
     drawn = picture(
         texts,
         "keys.projections",
@@ -300,9 +342,22 @@ def _keys(data: Data[ReplaceActivations], texts: Texts) -> Section:
             title=title,
             unit=texts("keys.rms"),
         ),
+        said=("caption", *shared),
         **names,
     )
-    return section(texts, "keys", (drawn,), (_columns(data, texts),), **names, width=dims.d_head)
+    said = (
+        "text",
+        *shared,
+        "even" if uneven <= EQUAL else "uneven",
+        "moved" if moved.size else "unmoved",
+    )
+    return section(texts, "keys", (drawn,), (_columns(data, texts),), said, **names)
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """Numbers in words, those in a row as their ends: ``"6 … 8"``."""
+    whole = len(numbers) > 2 and list(numbers) == [*range(numbers[0], numbers[-1] + 1)]
+    return f"{numbers[0]} … {numbers[-1]}" if whole else ", ".join(map(str, numbers))
 
 
 def _columns(data: Data[ReplaceActivations], texts: Texts) -> Table:
@@ -335,6 +390,7 @@ def _neurons(data: Data[ReplaceActivations], texts: Texts) -> Section:
     found = data.of(0).dataset("neurons")
     real, noise = found["real"].values, found["noise"].values
     values = {texts("neurons.real"): real, texts("neurons.noise"): noise}
+    within = (noise >= real.min()) & (noise <= real.max())
     drawn = picture(
         texts,
         "neurons.neurons",
@@ -348,6 +404,8 @@ def _neurons(data: Data[ReplaceActivations], texts: Texts) -> Section:
         texts,
         "neurons",
         (drawn,),
+        said=("text", "apart" if not within.any() else "overlap"),
+        within=float(within.mean()),
         layer=data.parameters.mlp_layer,
         n=real.size,
         mean=data.parameters.noise_mean,
@@ -367,14 +425,14 @@ def _scaled(data: Data[ReplaceActivations], texts: Texts) -> Section:
         f"× {parameters.louder:g}": (data.edited("louder", SPREAD).values, "louder"),
     }
     n = data.model.anatomy.dims.n_layers
-    lines = {
+    curves = {
         name: (np.arange(n + 1), np.append(values, float(final.sel(run=run))))
         for name, (values, run) in shown.items()
     }
 
     def draw(title: str) -> go.Figure:
         made = figures.series(
-            lines,
+            curves,
             x_title=texts("scaled.x"),
             y_title=texts("spread"),
             title=title,
@@ -387,8 +445,8 @@ def _scaled(data: Data[ReplaceActivations], texts: Texts) -> Section:
     for key, row in (("before", at - 1), ("at", at), ("last", n - 1)):
         if row >= 0 and (key == "at" or row != at):
             label = texts(f"scaled.{key}", layer=row)
-            rows.append({"where": label, **{name: y[row] for name, (_, y) in lines.items()}})
-    rows.append({"where": texts("scaled.final"), **{name: y[n] for name, (_, y) in lines.items()}})
+            rows.append({"where": label, **{name: y[row] for name, (_, y) in curves.items()}})
+    rows.append({"where": texts("scaled.final"), **{name: y[n] for name, (_, y) in curves.items()}})
     return section(
         texts,
         "scaled",
@@ -403,18 +461,17 @@ def _scaled(data: Data[ReplaceActivations], texts: Texts) -> Section:
 def _downstream(data: Data[ReplaceActivations], texts: Texts) -> Section:
     layers = np.arange(data.model.anatomy.dims.n_layers)
 
-    def drawn(name: str, lines: dict[str, xr.DataArray], y_title: str) -> Picture:
-        means = {label: over_prompts(values) for label, values in lines.items()}
-        errors = {label: error for label, (_, error) in means.items() if error is not None}
+    def drawn(name: str, shown: dict[str, xr.DataArray], y_title: str) -> Picture:
         return picture(
             texts,
             f"downstream.{name}",
-            lambda title: figures.series(
-                {label: (layers, mean) for label, (mean, _) in means.items()},
+            lambda title: lines(
+                texts,
+                shown,
                 x_title=texts("downstream.x"),
                 y_title=texts(y_title),
                 title=title,
-                y_error=errors or None,
+                within=(0.0, np.inf),
                 log_y=True,
             ),
         )
@@ -484,6 +541,7 @@ STUDY = Study(
     sweeps=sweeps,
     observe=observe,
     check=check_length,
+    premise=lambda data, texts: answers(data, "keys", texts),
     claims=CLAIMS,
     sections=sections,
     numbers=numbers,

@@ -18,7 +18,7 @@ from microtome.errors import TaskError
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
-from microtome.tasks.making import Filled, at_hand, check_n, first_fitting, words
+from microtome.tasks.making import Filled, at_hand, check_n, first_fitting, inside, words
 
 NOUNS: Final = words("""
     war siege reign strike voyage expedition campaign conflict battle famine drought plague
@@ -102,11 +102,12 @@ def _years(tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[int]:
     """The years of which both this and the donor's have so many tokens after the century's."""
 
     def cut(years: Sequence[int]) -> list[bool]:
-        coded = tokenizer([f" {year}" for year in years], add_special_tokens=False)
-        centuries = tokenizer([f" {year // 100}" for year in years], add_special_tokens=False)
+        """Whether each is the century's tokens, and so many more."""
+        coded = inside([f" {year}" for year in years], tokenizer)
+        centuries = inside([f" {year // 100}" for year in years], tokenizer)
         return [
-            ids[:-tokens] == century
-            for ids, century in zip(coded["input_ids"], centuries["input_ids"], strict=True)
+            ids[:-tokens] == century and bool(century)
+            for ids, century in zip(coded, centuries, strict=True)
         ]
 
     years = [100 * century + yy for century in CENTURIES for yy in range(FIRST, LAST + 1)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from microtome.edits import Edit, as_edits
 from microtome.model.loaded import Loaded
-from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Given
 from microtome.verbs import card as cards
 from microtome.verbs import run as outcome
 
@@ -18,10 +18,10 @@ class Model(Loaded):
 
     def run(
         self,
-        prompts: Prompt | str | Iterable[Prompt | str],
+        prompts: Given | Iterable[Given],
         edits: Edit | str | Iterable[Edit | str] = (),
         keep: str | Iterable[str] = (),
-        reference: Iterable[Prompt | str] = (),
+        reference: Iterable[Given] = (),
     ) -> outcome.Run:
         """Run prompts with edits, one full forward pass each, and keep some activations.
 

@@ -197,7 +197,7 @@ def _labelled(
 
     labelled = xr.DataArray(full, dims=("prompt", "layer", *axes), name=str(address))
     labelled = labelled.assign_coords(
-        prompt=range(len(encoded)), text=("prompt", [one.prompt.text for one in encoded])
+        prompt=range(len(encoded)), text=("prompt", [one.tokens.text for one in encoded])
     )
     for number, axis in enumerate(axes):
         chosen = {layers[0].indices[number] for layers in found}

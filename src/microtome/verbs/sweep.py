@@ -14,7 +14,7 @@ from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import Question, ask, coordinate
 from microtome.plan.verify import Verify
-from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
 from microtome.results import provenance
 from microtome.results.effects import Effects, open_effects
@@ -29,7 +29,7 @@ from microtome.verbs.record import identity, record
 
 def sweep(
     model: Model,
-    prompts: Prompt | str | Iterable[Prompt | str],
+    prompts: Given | Iterable[Given],
     edit: Edit | str | Iterable[Edit | str],
     *,
     metrics: str | Iterable[str],
@@ -42,7 +42,7 @@ def sweep(
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool | Observer = True,
-    reference: Iterable[Prompt | str] = (),
+    reference: Iterable[Given] = (),
     overwrite: bool = False,
 ) -> Effects:
     """Measure every cell that an edit's stars span.
@@ -116,12 +116,12 @@ def sweep(
 
 def asking(
     model: Loaded,
-    prompts: Prompt | str | Iterable[Prompt | str],
+    prompts: Given | Iterable[Given],
     edit: Edit | str | Iterable[Edit | str],
     *,
     metrics: str | Iterable[str],
     over: Mapping[str, Sequence[Any]] | None = None,
-    reference: Iterable[Prompt | str] = (),
+    reference: Iterable[Given] = (),
     to_run: bool = True,
 ) -> Question:
     """The question that a sweep's arguments ask, resolved against a model.
