@@ -21,7 +21,6 @@ one pass for several, each in a row of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ from microtome.model.additions import additions, named, unsteady, without_hooks
 from microtome.model.anatomy import Anatomy
 from microtome.model.placement import device_of, types_of
 from microtome.passes.hooks import Place, Visit, forward
+from microtome.passes.relations import Seen, differences, relations
 from microtome.passes.session import session
 
 TOKENS = 6
@@ -54,9 +54,6 @@ ALONE = ("q", "k", "k_head")
 
 Each has a pass of its own, of one row as the clean one's: so every bit that differs is the edit's.
 """
-
-Seen = dict[tuple[str, int | None], Tensor]
-"""What a pass had at each site, by name, of each layer."""
 
 
 @torch.no_grad()
@@ -275,49 +272,6 @@ def _check_untouched(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, seen: S
 # ------------------------------------------------------------------------------------- relations
 
 
-@dataclass(frozen=True)
-class Relation:
-    """How a site follows from others: ``value`` should be what was ``seen`` there."""
-
-    site: str
-    text: str
-    value: Tensor
-    seen: Tensor
-
-
-def _relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Relation]:
-    dims = anatomy.dims
-    stream = seen["embed", None]
-    for layer in range(dims.n_layers):
-        at = {name: x for (name, where), x in seen.items() if where == layer}
-        before = "embed" if layer == 0 else f"resid_post of L{layer - 1}"
-        values = anatomy.family.values(at.get("v_head", at["v"]), hf.config)
-        values = values.repeat_interleave(dims.n_heads // values.shape[2], dim=2)
-        mixed = torch.einsum("bhqk,bkhd->bqhd", at["pattern"], values)
-        attended = anatomy.attention_adds(hf, layer, at["z"])
-        found = [
-            ("resid_pre", before, stream),
-            ("attn_out", "what z · W_O + b adds", attended),
-        ]
-        middle, text = at["resid_pre"] + at["attn_out"], "resid_pre + attn_out"
-        middle = anatomy.middle(hf, layer, middle)
-        if "resid_mid" in at:
-            found.append(("resid_mid", text, middle))
-            middle, text = at["resid_mid"], "resid_mid"
-        if "mlp_post" in at:
-            projected = anatomy.mlp_adds(hf, layer, at["mlp_post"])
-            found.append(("mlp_out", "what the down projection of mlp_post adds", projected))
-        after = anatomy.after(hf, layer, middle + at["mlp_out"])
-        found.append(("resid_post", f"{text} + mlp_out", after))
-        for name, text, value in found:
-            yield Relation(name, f"L{layer}: {text} is not {name}", value, at[name])
-        yield Relation("z", f"L{layer}: pattern · v is not z", mixed, at["z"])
-        stream = at["resid_post"]
-    logits = anatomy.unembed(hf, anatomy.final(hf, stream))
-    text = "the unembedding of the normed last resid_post is not logits"
-    yield Relation("logits", text, logits, seen["logits", None])
-
-
 def _check_relations(
     hf: PreTrainedModel, anatomy: Anatomy, seen: Seen, edited: Sequence[str | None]
 ) -> None:
@@ -325,8 +279,8 @@ def _check_relations(
 
     ``edited`` has the name of each row's.
     """
-    for relation in _relations(hf, anatomy, seen):
-        apart = _differences(relation.value, relation.seen)
+    for relation in relations(hf, anatomy, seen):
+        apart = differences(relation.value, relation.seen)
         for site, (difference, allowed) in zip(edited, apart, strict=True):
             if relation.site != site:
                 after = f"after an edit of {site}, " if site else ""
@@ -453,19 +407,8 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
 
 def _expect_close(found: Tensor, wanted: Tensor, complaint: str, eps: float = 0.0) -> None:
     """Equal but for rounding, of their own type unless that of another is larger."""
-    [(difference, allowed)] = _differences(found[None], wanted[None], eps)
+    [(difference, allowed)] = differences(found[None], wanted[None], eps)
     _expect_within(difference, allowed, complaint)
-
-
-def _differences(found: Tensor, wanted: Tensor, eps: float = 0.0) -> list[tuple[float, float]]:
-    """How far apart two are in each row, and how far rounding may take them there."""
-    wanted = wanted.to(found.device)
-    rounding = 64 * max(torch.finfo(found.dtype).eps, eps)
-    finite = wanted.abs().masked_fill(~wanted.isfinite(), 0).flatten(1).amax(1)
-    # An output bias may be minus infinity, which is as far from itself as any number: 0.
-    apart = (found - wanted).abs().masked_fill(found == wanted, 0).flatten(1).amax(1)
-    scales = (max(1.0, scale) for scale in finite.tolist())
-    return [(one, rounding * scale) for one, scale in zip(apart.tolist(), scales, strict=True)]
 
 
 def _expect_within(difference: float, allowed: float, complaint: str) -> None:

@@ -19,7 +19,7 @@ from microtome.model.modes import refuse_autocast
 from microtome.model.named import read
 from microtome.model.placement import device_of
 from microtome.model.wrappers import Pipe, module_of, refuse_file, tokenizer_of
-from microtome.passes.probe import probe
+from microtome.passes.proof import prove
 from microtome.verbs.model import Model
 
 Loadable = str | os.PathLike[str] | nn.Module | Pipe | Model
@@ -120,7 +120,7 @@ def _proved(loaded: Loaded) -> Model:
         MicrotomeError: torch is set to compute in other types than the model's.
     """
     refuse_autocast(device_of(loaded.hf))
-    probe(loaded.hf, loaded.anatomy)
     model = Model(**{part.name: getattr(loaded, part.name) for part in fields(loaded)})
+    prove(model)
     model.first_sign  # noqa: B018  (looked up now: later it would not be the first)
     return model
