@@ -186,10 +186,12 @@ def test_any_of_a_set_is_the_sum_of_probabilities(tiny64):
 
 @pytest.mark.parametrize("metric", ["logit", "rank", "logit(contrast)"])
 def test_what_several_tokens_have_not_is_refused_with_the_reason(tiny, several, metric):
-    with pytest.raises(MetricError, match=r"is several tokens: no \w+ belongs to them"):
+    with pytest.raises(
+        MetricError, match=r"is not one token but several tokens, to which no \w+ belongs"
+    ):
         mt.sweep(tiny, several, "zero L*.z.h*@-1", metrics=metric)
     one = mt.Prompt(BERLIN, targets=[1, 2], contrasts=[3, 4])
-    with pytest.raises(MetricError, match="is any of a set of tokens"):
+    with pytest.raises(MetricError, match="is not one token but any of a set of tokens"):
         mt.sweep(tiny, one, "zero L*.z.h*@-1", metrics=metric)
 
 

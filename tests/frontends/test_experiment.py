@@ -41,7 +41,7 @@ def with_lines(**changes: str) -> str:
         {"prompts": [BERLIN, "no", {"text": " 010", "donor": "1e5"}]},
         {"prompts": mt.Prompts([BERLIN, ROLES])},
         {"prompts": ROLES},
-        {"prompts": mt.Prompt(BERLIN, target=12, contrasts=[" in", 5])},
+        {"prompts": mt.Prompt("Berlin is", target=12, contrasts=[" in", 5])},
         {"prompts": [mt.Prompt(ids=[1, 2]), mt.Prompt.chat([{"role": "user", "content": "1e5"}])]},
         {"prompts": {"file": "prompts.jsonl"}},
         {"prompts": {"task": "ioi"}},

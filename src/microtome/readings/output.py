@@ -259,7 +259,8 @@ class Reading:
             if self.metric.name not in ADDING_UP:
                 raise MetricError(
                     f"The metric {self} is of one token, and the {field} of "
-                    f"{encoded.prompt.shown} is {kind}: no {self.metric.name} belongs to them. "
+                    f"{encoded.prompt.shown} is not one token but {kind}, to which no "
+                    f"{self.metric.name} belongs. "
                     f"Measure {listing(ADDING_UP)}, which add up; or give one token."
                 )
             if isinstance(answer, tuple) and place != encoded.tokens.reading:
