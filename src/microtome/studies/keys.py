@@ -1,4 +1,4 @@
-"""One head's keys set to zero: where they are in the model's tensors, and what it changes at once."""
+"""One head's keys set to zero: where they are in a model's tensors, and what that changes."""
 
 from __future__ import annotations
 
