@@ -129,7 +129,7 @@ def test_many_points_are_drawn_small():
 
 def test_an_error_bar_of_a_length_below_0_is_refused():
     """Quartiles need not lie around their mean; drawn as bars they cannot be."""
-    with pytest.raises(EffectsError, match="has the length -0.5.*is a band"):
+    with pytest.raises(EffectsError, match=r"has the length -0\.5.*is a band"):
         figures.series({"a": ([0], [1.0])}, **TITLES, y_error={"a": [[0.1], [-0.5]]})
 
 

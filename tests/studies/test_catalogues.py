@@ -68,6 +68,7 @@ OF_OTHER_MODELS = {
     },
     "head-ablation": {"tops.answer", "tops.other", "tops.several"},
     "hidden-scaling": {"layers.undone"},
+    "pineapple-pizza": {"tests.untested"},
     "ablation-methods": {"tokens.text", "tokens.unspaced"},
 }
 """What is said where a model is built, or answers, otherwise than the one that is tested here."""

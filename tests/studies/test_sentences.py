@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -11,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
 from microtome import figures, studies
-from microtome.studies import STUDIES, ablation_methods, premise, telling
+from microtome.studies import STUDIES, ablation_methods, perform, premise, telling
 from microtome.studies.study import Data
 from microtome.texts import LANGUAGES
 
@@ -179,6 +181,25 @@ def test_the_unspaced_word_is_told_as_such_only_where_it_is_one(tiny):
     assert "leading space" not in text_of(done, 1)
 
 
+# ------------------------------------------------------------------------------------- tasks
+
+
+def test_a_tasks_prompts_are_in_the_words_of_the_model(nano):
+    done = studies.run("ioi-levels", nano, prompts="ioi:3")
+    expected = mt.tasks.ioi(3, tokenizer=nano.tokenizer)
+    assert [one.prompt.text for one in done.data.encoded] == [one.text for one in expected]
+    [command] = [s.code for s in done.document.snippets if "microtome study run" in s.code][:1]
+    assert "--prompts ioi:3" in command
+
+
+def test_a_file_that_is_called_like_a_task_goes_first(nano, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert perform.task_prompts(Path("ioi"), nano) is not None
+    assert perform.task_prompts(Path("nothing"), nano) is None
+    (tmp_path / "ioi").write_text("")
+    assert perform.task_prompts(Path("ioi"), nano) is None
+
+
 # ----------------------------------------------------------------------------------- numbers
 
 
@@ -197,7 +218,7 @@ def drawn(values, **options) -> go.Figure:
 def test_bars_stay_within_what_there_can_be_and_are_explained():
     figure = drawn([[0.0, 0.5], [0.02, 0.6]], within=(0, 1))
     [line] = figure.data
-    assert next(iter(line.error_y.arrayminus)) == pytest.approx(0.01)  # down to 0 and no further
+    assert line.error_y.arrayminus[0] == pytest.approx(0.01)  # down to 0 and no further
     assert line.error_y.array[0] > 0.05
     assert "95 % t interval of the mean over 2 prompts" in figure.layout.title.subtitle.text
 

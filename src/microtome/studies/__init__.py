@@ -81,7 +81,8 @@ def run(
             they are used, as far as they are done.
         **parameters: in the place of the published ones: ``prompt`` (a text, or a `Prompt` with
             all that belongs to it), ``target``, ``contrast``, ``donor``, ``roles``; ``prompts`` (a
-            ``.jsonl`` or ``.csv`` file, or prompts); ``lang`` (``"en"`` or ``"vi"``); and the
+            ``.jsonl`` or ``.csv`` file, prompts, or a task in the words of the model's tokenizer,
+            such as ``"ioi:16"``); ``lang`` (``"en"`` or ``"vi"``); and the
             study's own, such as ``layer``. On another model, or with other parameters than
             published, claims are judged by the same rule, and the verdict says that it is of here.
 

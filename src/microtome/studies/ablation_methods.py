@@ -54,9 +54,11 @@ def measure_coincide(zero: xr.DataArray, mean: xr.DataArray) -> Measured:
     """Whether the effects of two methods ``[layer, head]`` have one distribution."""
     a, b = zero.values.ravel(), mean.values.ravel()
     test = scipy_stats.ks_2samp(a, b)
-    words = {"d": float(test.statistic), "p": float(test.pvalue), "n": a.size}
-    holds = bool(test.pvalue >= 0.05) if a.size >= FEWEST["coincide"] else None
-    return Measured(holds, float(test.statistic), words | {"r": correlation_of(a, b)})
+    words: dict[str, Any] = {"d": float(test.statistic), "p": float(test.pvalue), "n": a.size}
+    if a.size < FEWEST["coincide"]:
+        return Measured(None, float(test.statistic), words, wording="none")
+    words["r"] = correlation_of(a, b)
+    return Measured(bool(test.pvalue >= 0.05), float(test.statistic), words)
 
 
 def measure_unspaced(
@@ -92,7 +94,7 @@ def measure_tighter(everywhere: xr.DataArray, last: xr.DataArray) -> Measured:
         "n": wide.size,
     }
     if wide.size < FEWEST["tighter"] or np.isnan(ratio):
-        return Measured(None, ratio, words)
+        return Measured(None, ratio, words, wording="none")
     return Measured(ratio < 1 and p < 0.05, ratio, words)
 
 

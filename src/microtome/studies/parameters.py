@@ -89,7 +89,8 @@ class Parameters(BaseModel):
     Attributes:
         model: what `load` takes; by default the published checkpoint.
         prompt, target, contrast, donor, roles: one prompt, as published.
-        prompts: many prompts in its place: a file, or prompts.
+        prompts: many prompts in its place: a file, or prompts; or a task whose words the model's
+            tokenizer has, such as ``ioi:16``.
         lang: the report's language. It changes no number.
     """
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import torch
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
@@ -22,13 +21,11 @@ from microtome import figures
 from microtome.errors import PromptError
 from microtome.figures.labels import visible
 from microtome.figures.view import visible_line
-from microtome.language.sites import site
-from microtome.model.anatomy import Anatomy
-from microtome.passes.trace import module_output
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section, Table
 from microtome.results.effects import Effects
+from microtome.studies import keys
 from microtome.studies.final_norm import after_norm, with_norm
 from microtome.studies.parameters import KvHead, Layer, Parameters
 from microtome.studies.premise import answers
@@ -71,7 +68,7 @@ class ReplaceActivations(Parameters):
     @property
     def keys(self) -> str:
         """The address of the keys."""
-        return f"L{self.keys_layer}.k.h{self.head}"
+        return keys.keys_of(self.keys_layer, self.head)
 
     @property
     def edits(self) -> dict[str, str]:
@@ -113,80 +110,14 @@ def observe(
     model: Model, prompt: Prompt, parameters: ReplaceActivations, effects: Mapping[str, Effects]
 ) -> dict[str, Labelled]:
     """What the edits write over, and the spread behind the final norm."""
+    of_keys = parameters.keys_layer, parameters.head
     return {
-        "projections": projections(model, prompt, parameters),
-        "fused": fused_difference(model, prompt, parameters),
-        "attention": attention(model, prompt, parameters),
+        "projections": keys.projections(model, prompt, *of_keys),
+        "fused": keys.fused_difference(model, prompt, *of_keys),
+        "attention": keys.attention(model, prompt, *of_keys),
         "neurons": neurons(model, prompt, parameters),
         "final": spread_after_norm(model, prompt, parameters),
     }
-
-
-# ---------------------------------------------------------------------------- exercise 1: the keys
-
-
-def fused_columns(anatomy: Anatomy, layer: int, head: int) -> NDArray[np.int64] | None:
-    """The columns of the fused QKV tensor that hold a head's keys, in order.
-
-    None where queries, keys and values come from modules of their own.
-    """
-    taps = [anatomy.tap(site(name), layer) for name in ("q", "k", "v")]
-    if len({(tap.module, tap.side) for tap in taps}) > 1:
-        return None
-    dims = anatomy.dims
-    width = (dims.n_heads + 2 * dims.n_kv_heads) * dims.d_head
-    columns = taps[1].view(torch.arange(width).view(1, 1, width), dims)
-    return np.asarray(columns[0, 0, head].numpy(), dtype=np.int64)
-
-
-def fused_difference(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.DataArray:
-    """The largest difference between a head's keys and their columns of the fused tensor.
-
-    NaN where there is no fused tensor.
-    """
-    columns = fused_columns(model.anatomy, parameters.keys_layer, parameters.head)
-    if columns is None:
-        return xr.DataArray(np.nan)
-    [encoded] = model.encode(prompt)
-    path = model.anatomy.tap(site("k"), parameters.keys_layer).module
-    fused = module_output(model.hf, encoded.tokens, path)[0].float().cpu().numpy()
-    kept = model.run(prompt, keep=[parameters.keys])[parameters.keys].isel(prompt=0)
-    keys = kept.transpose("pos", "kv_head", "d_head").values[:, 0]
-    return xr.DataArray(float(np.abs(fused[:, columns] - keys).max()))
-
-
-def projections(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.DataArray:
-    """Root mean square of every head's q, k and v with the keys set to zero, ``[part, head]``.
-
-    A head without keys and values of its own has NaN there.
-    """
-    addresses = {part: f"L{parameters.keys_layer}.{part}" for part in "qkv"}
-    run = model.run(prompt, edits=parameters.edits["keys"], keep=addresses.values())
-    rows = np.full((3, model.anatomy.dims.n_heads), np.nan)
-    for row, address in zip(rows, addresses.values(), strict=True):
-        square = run[address].astype(float).isel(prompt=0) ** 2
-        [heads] = {"head", "kv_head"} & set(map(str, square.dims))
-        row[: square.sizes[heads]] = (square.mean(["pos", "d_head"]) ** 0.5).values
-    return xr.DataArray(rows, {"part": list("QKV"), "head": range(rows.shape[1])})
-
-
-def attention(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.Dataset:
-    """What the edit of the keys does to the attention weights of its layer, ``[head]``.
-
-    ``moved`` is the largest change of a weight, ``uneven`` how far a weight is at most from those
-    of a head that attends equally to every token up to its own.
-    """
-    address = f"L{parameters.keys_layer}.pattern"
-    clean, edited = (
-        model.run(prompt, edits=edits, keep=[address])[address].isel(prompt=0).astype(float)
-        for edits in ([], [parameters.edits["keys"]])
-    )
-    seen = np.tril(np.ones(edited.shape[-2:]))
-    equal = seen / seen.sum(axis=1, keepdims=True)
-    places = ("q_pos", "k_pos")
-    return xr.Dataset(
-        {"moved": abs(edited - clean).max(places), "uneven": abs(edited - equal).max(places)}
-    )
 
 
 # ------------------------------------------------------------------------- exercise 2: the neurons
@@ -365,7 +296,7 @@ def _columns(data: Data[ReplaceActivations], texts: Texts) -> Table:
     parameters, dims = data.parameters, data.model.anatomy.dims
     head, width = parameters.head, dims.d_head
     alone = np.arange(head * width, (head + 1) * width)
-    columns = fused_columns(data.model.anatomy, parameters.keys_layer, head)
+    columns = keys.fused_columns(data.model.anatomy, parameters.keys_layer, head)
     rows = [(texts("keys.alone"), f"{head} × {width}", alone)]
     if columns is None:
         return table(texts, "keys.not-fused", _column_frame(rows))
