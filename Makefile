@@ -29,7 +29,7 @@ test: lint types tests
 
 # Every kind of test and few cases of each, while one works: a minute or so.
 test-quick: .venv/ready-to-test
-	$(BIN)/pytest -n auto --quick
+	$(BIN)/pytest -n auto --dist worksteal --quick
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff format --check .
@@ -39,11 +39,11 @@ types: .venv/ready-to-test
 	$(BIN)/mypy
 
 tests: .venv/ready-to-test
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 # docs/families.md, from what the tests of families measure.
 families: .venv/ready-to-test
-	$(BIN)/pytest -n auto tests/families --families-page=docs/families.md
+	$(BIN)/pytest -n auto --dist worksteal tests/families --families-page=docs/families.md
 
 # docs/images/floors.svg, from the imports.
 floors: .venv/ready
@@ -85,11 +85,11 @@ OLDEST := 5.2.0
 NEWEST := 5.24.0
 
 test-oldest: .venv-oldest/ready-$(OLDEST)
-	.venv-oldest/bin/pytest -n auto --ignore=tests/benchmarks \
+	.venv-oldest/bin/pytest -n auto --dist worksteal --ignore=tests/benchmarks \
 	  -W 'ignore:Deprecated in 0.9.0:DeprecationWarning'
 
 test-newest: .venv-newest/ready-$(NEWEST)
-	.venv-newest/bin/pytest -n auto --ignore=tests/benchmarks
+	.venv-newest/bin/pytest -n auto --dist worksteal --ignore=tests/benchmarks
 
 .venv-oldest/ready-$(OLDEST): VERSION := $(OLDEST)
 .venv-newest/ready-$(NEWEST): VERSION := $(NEWEST)

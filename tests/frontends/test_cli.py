@@ -455,6 +455,7 @@ def test_help_shows_examples(call):
         assert "microtome " in out
 
 
+@pytest.mark.slow
 def test_it_is_installed_as_a_command():
     command = Path(sys.executable).parent / "microtome"
     done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)

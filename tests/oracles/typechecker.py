@@ -21,7 +21,10 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
 ARRAYS = ("Float[", "Int[", "Bool[", "Shaped[")
-CONF = BeartypeConf(is_pep484_tower=True)  # an int counts as a float, as for mypy
+CONF = BeartypeConf(
+    is_pep484_tower=True,  # an int counts as a float, as for mypy
+    violation_type=TypeError,
+)
 
 checked: list[str] = []
 """The qualified names of what is checked: a test holds that shapes are really executed."""

@@ -110,6 +110,16 @@ def test_far_more_peaked_than_a_gaussian(draw, holds):
     assert estimate.n == 2000
 
 
+def test_all_draws_of_an_interval_are_taken_together(monkeypatch):
+    calls, one = [], scipy_stats.kurtosis
+    monkeypatch.setattr(
+        study.scipy_stats, "kurtosis", lambda *a, **k: calls.append(1) or one(*a, **k)
+    )
+    states = np.random.default_rng(0).standard_t(3, (2, 50))
+    study.mean_kurtosis(states)
+    assert len(calls) <= 3 * len(states)
+
+
 def test_whole_words_of_a_wordpiece(wordpiece):
     words = study.whole_words(wordpiece, 30)
     named = {wordpiece.convert_ids_to_tokens(int(n)) for n in np.flatnonzero(words)}

@@ -85,8 +85,7 @@ class TestEveryTask:
 
     @pytest.mark.parametrize("wrong", [0, -1, 2.0, True, "4", None])
     def test_n_is_a_whole_number_of_at_least_one(self, task, n, wrong):
-        # Beartype, which only the tests have, stops some of these before the task can.
-        with pytest.raises(Exception, match=r"n is the number of prompts|violates type hint"):
+        with pytest.raises(TaskError, match="n is the number of prompts"):
             task(wrong)
 
     def test_a_tokenizer_without_the_words_is_an_error_that_counts_them(self, task, n, tokenizer):
@@ -237,7 +236,7 @@ class TestGreaterThan:
         years = {c * 100 + yy for c in range(11, 18) for yy in range(3, 99)}
         kept = {year for year in years if cut(year) and cut(year // 100 * 100 + 1)}
         assert 500 < len(kept) < len(years)
-        prompts = mt.tasks.greater_than(len(kept) * 30, tokenizer=gpt2_tokenizer)
+        prompts = mt.tasks.greater_than(len(kept) * 12, tokenizer=gpt2_tokenizer)
         assert {int(prompt.roles["YY"]) for prompt in prompts} == kept
 
     def test_nano_mostly_does_it(self, nano):

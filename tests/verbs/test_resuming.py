@@ -132,6 +132,7 @@ def test_a_sweep_that_is_interrupted_is_gone_on_with(model, whole, tmp_path):
     xr.testing.assert_identical(numbers(effects), numbers(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
 def test_a_killed_process_loses_the_unit_on_its_way_alone(model, whole, folder, tmp_path):
     code = KILLED.replace("OUT", repr(str(tmp_path / "map.zarr")))

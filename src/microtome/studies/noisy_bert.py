@@ -208,8 +208,10 @@ def measure_peaked(states: xr.DataArray) -> Measured:
 def mean_kurtosis(states: NDArray[np.float64]) -> Estimate:
     """The mean over layers of the excess kurtosis, with its bootstrap interval."""
 
-    def statistic(chosen: NDArray[np.float64]) -> float:
-        return float(kurtosis(states[:, chosen.astype(int)]).mean())
+    def statistic(chosen: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        picked = chosen.astype(int)  # many draws at a time, which `axis` tells scipy
+        each = [scipy_stats.kurtosis(layer[picked], axis=axis) for layer in states]
+        return np.asarray(np.mean(each, axis=0))
 
     numbers = np.arange(states.shape[1])
     found = stats.bootstrap(numbers, statistic, method="percentile", resamples=RESAMPLES)
