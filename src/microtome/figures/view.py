@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from microtome.errors import EffectsError, did_you_mean, listing
-from microtome.figures.labels import Axis, escaped, shown, visible
+from microtome.figures.labels import Axis, brief, escaped, shown, visible
 from microtome.figures.mapped import Mapped
 from microtome.language.sites import POSITIONS
 
@@ -181,5 +181,5 @@ def visible_line(text: str, longest: int = 60) -> str:
 
 
 def _title(effects: Mapped, metric: str) -> str:
-    edits = effects.provenance["spec"]["edits"]
+    edits = map(brief, effects.provenance["spec"]["edits"])
     return escaped(f"Effect of {listing(edits)} on {metric}")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from microtome.readings.inside import INSIDE
-from microtome.readings.output import METRICS
+from microtome.readings.names import INSIDE, ON_OUTPUT
 
 ModelName = Annotated[
     str, typer.Argument(help="nano (embedded), a hub id such as gpt2, or a local directory.")
 ]
 METRIC_HELP = (
-    f"One of {', '.join(METRICS)}; or inside the model {', '.join(INSIDE)}, such as "
+    f"One of {', '.join(ON_OUTPUT)}; or inside the model {', '.join(INSIDE)}, such as "
     "'std(L*.resid_post)'."
 )
 PromptText = Annotated[list[str], typer.Option("--prompt", "-p", help="What the model reads.")]
@@ -58,6 +58,42 @@ PromptFile = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a result of another question in the folder.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="The answer as JSON, for programs.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, no notes: the answer alone, and errors.")
+]
+Language = Annotated[str, typer.Option("--lang", help="en or vi.")]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What `sweep` and `plan` both take: the question and the model."""
+
+    model: OptionalModel = None
+    edit: EditTexts = field(default_factory=list)
+    prompt: PromptText = field(default_factory=list)
+    target: Target = None
+    contrast: Contrast = None
+    donor: Donor = None
+    prompts: PromptFile = None
+    metric: Metrics = field(default_factory=list)
+    over: Over = field(default_factory=list)
+    reference: ReferenceFile = None
+    engine: Engine = None
+    memory: Memory = None
+    dtype: Dtype = None
+    revision: Revision = None
+    device: Device = None
+    attention: Attention = None
+    config: Config = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a command shows its answer."""
+
+    json: Json = False
+    quiet: Quiet = False
 
 
 def examples(*lines: str) -> str:

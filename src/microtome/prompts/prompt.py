@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from microtome import notebook
 from microtome.errors import PromptError
 
 BUILT_IN = ("last", "mask")
@@ -61,6 +62,10 @@ class Prompt:
         """Its fields as plain values, those that are set."""
         values = {f.name: getattr(self, f.name) for f in fields(self)} | {"roles": dict(self.roles)}
         return {name: value for name, value in values.items() if value not in (None, {})}
+
+    def _repr_html_(self) -> str:
+        """In a notebook: its fields."""
+        return notebook.fields(self.as_dict())
 
     def __reduce__(self) -> tuple[Callable[[], Prompt], tuple[()]]:
         # To copy and to pickle: the read-only view of the roles can do neither.

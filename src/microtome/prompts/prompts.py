@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, overload
 
+from microtome import notebook
 from microtome.errors import PromptError, did_you_mean, listing
 from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import Prompt
@@ -37,6 +38,12 @@ class Prompts(Sequence[Prompt]):
 
     def __repr__(self) -> str:
         return f"Prompts({list(self._prompts)!r})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a row for each, with the fields that any of them has."""
+        rows = [prompt.as_dict() for prompt in self._prompts]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return notebook.table(names, [[row.get(name, "") for name in names] for row in rows])
 
     @classmethod
     def of(cls, prompts: Prompt | str | Iterable[Prompt | str]) -> Prompts:

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.errors import LoadError, listing
+from microtome.language.habits import LOADING
 from microtome.model.anatomy import Anatomy
 from microtome.model.files import NANO, check_tokenizer, commit, read
 from microtome.model.loaded import Loaded, Origin
@@ -58,6 +59,7 @@ def load(
     >>> load("nano").anatomy.family.model_type
     'gpt2'
     """
+    _check_names(hf)
     given = name_or_path_or_model
     changes = {"device": device, "dtype": dtype, "revision": revision, **hf}
     if isinstance(given, Model):
@@ -69,6 +71,13 @@ def load(
     refuse_file(name)
     found = read(name, tokenizer=tokenizer, device=device, dtype=dtype, revision=revision, **hf)
     return _proved(found)
+
+
+def _check_names(hf: Mapping[str, Any]) -> None:
+    """Raise `LoadError` for an argument that is another tool's."""
+    for name in hf:
+        if name in LOADING:
+            raise LoadError(f"load has no {name}=. {LOADING[name]}")
 
 
 def _again(

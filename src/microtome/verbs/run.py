@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from microtome import notebook
 from microtome.edits import Edit
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
@@ -29,6 +30,23 @@ from microtome.passes.trace import ids_of, reader
 from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.resolve import regions
 
+SHOWN = 3
+"""Prompts of a run that a notebook shows."""
+TOP = 5
+"""Tokens that it shows of each."""
+
+
+class Receipts(tuple[Receipt, ...]):
+    """Proofs of what the edits of a run did, prompt by prompt."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a row for each."""
+        names = [one.name for one in fields(Receipt)]
+        rows = [[getattr(receipt, name) for name in names] for receipt in self]
+        return notebook.table(names, rows) if rows else notebook.paragraph("No edit, no receipt.")
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -40,7 +58,7 @@ class Run:
     """
 
     logits: Float[Tensor, "prompt pos vocab"]
-    receipts: tuple[Receipt, ...]
+    receipts: Receipts
     encoded: tuple[Encoded, ...]
     _kept: Mapping[str, xr.DataArray]
     _hf: PreTrainedModel
@@ -65,6 +83,18 @@ class Run:
             f"<Run of {len(self.encoded)} prompts; logits {list(self.logits.shape)}; "
             f"{len(self.receipts)} receipts; kept: {listing(self._kept) or 'nothing'}>"
         )
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the first prompts with what is predicted after them, and receipts."""
+        made = [notebook.paragraph(repr(self))]
+        for number, one in enumerate(self.encoded[:SHOWN]):
+            made.append(notebook.tokens(one.tokens.pieces))
+            for place in one.tokens.predicted:
+                top = self.top(TOP, prompt=number, position=place)
+                made.append(notebook.table(tuple(top.columns), top.astype(object).values.tolist()))
+        if self.receipts:
+            made.append(self.receipts._repr_html_())
+        return "".join(made)
 
     @cached_property
     def clean_logits(self) -> Float[Tensor, "prompt pos vocab"]:
@@ -153,7 +183,7 @@ def run(
         str(address): _labelled(address, anatomy.dims, encoded, [k[str(address)] for k in kept])
         for address in addresses
     }
-    return Run(stacked(logits), tuple(receipts), encoded, labelled, hf, anatomy, tokenizer)
+    return Run(stacked(logits), Receipts(receipts), encoded, labelled, hf, anatomy, tokenizer)
 
 
 def stacked(rows: Sequence[Float[Tensor, "1 _ vocab"]]) -> Float[Tensor, "prompt pos vocab"]:
