@@ -17,10 +17,10 @@ _TOKEN = (
 )
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
+def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
     """A table, escaped.
 
-    >>> table(["token"], [["<b>"]])
+    >>> html_table(["token"], [["<b>"]])
     '<table><thead><tr><th>token</th></tr></thead><tbody><tr><td style="text-align:left;\
 vertical-align:top;white-space:pre-wrap">&lt;b&gt;</td></tr></tbody></table>'
     """
@@ -33,21 +33,21 @@ vertical-align:top;white-space:pre-wrap">&lt;b&gt;</td></tr></tbody></table>'
     title = f"<caption>{escaped(caption)}</caption>" if caption else ""
     made = f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     more = len(listed) - MOST_ROWS
-    return made + (paragraph(f"… and {more:,} more") if more > 0 else "")
+    return made + (html_line(f"… and {more:,} more") if more > 0 else "")
 
 
-def fields(named: Mapping[str, object]) -> str:
+def html_fields(named: Mapping[str, object]) -> str:
     """Names with their values, those that are there."""
     rows = [(name, value) for name, value in named.items() if value not in (None, "", {})]
-    return table(("", ""), rows)
+    return html_table(("", ""), rows)
 
 
-def paragraph(text: str) -> str:
+def html_line(text: str) -> str:
     """A line of text."""
     return f"<p>{escaped(text)}</p>"
 
 
-def tokens(pieces: Iterable[str]) -> str:
+def html_tokens(pieces: Iterable[str]) -> str:
     """Tokens in boxes with their positions, white space to be seen."""
     boxes = "".join(
         f'<span style="{_TOKEN}" title="{position}">{escaped(_visible(piece))}</span>'
@@ -56,7 +56,7 @@ def tokens(pieces: Iterable[str]) -> str:
     return f"<div>{boxes}</div>"
 
 
-def picture(png: bytes, width: int) -> str:
+def html_picture(png: bytes, width: int) -> str:
     """A picture, in the page itself."""
     data = base64.b64encode(png).decode("ascii")
     return f'<img src="data:image/png;base64,{data}" style="max-width:100%;width:{width}px"/>'

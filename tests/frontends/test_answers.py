@@ -199,6 +199,20 @@ CLOSED = textwrap.dedent(
 )
 
 
+def test_an_output_that_was_never_open_is_no_error():
+    script = f"{sys.executable} -m microtome study list --json >&-"
+    done = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, env={**os.environ})
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_wrong_options_are_told_plainly_where_nobody_sees_boxes():
+    command = [sys.executable, "-m", "microtome", "study", "list", "--lnag", "vi"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 2
+    assert "No such option: --lnag" in done.stderr
+    assert "╭" not in done.stderr
+
+
 @pytest.mark.parametrize("asked", [["study", "list"], ["study", "list", "--json"], ["--help"]])
 def test_a_pipe_that_is_closed_is_no_error_to_tell_of(asked):
     done = subprocess.run(

@@ -18,7 +18,7 @@ from microtome.readings.names import ON_OUTPUT
 from microtome.readings.output import METRICS
 
 HEAVY = ("torch", "transformers", "pandas", "xarray", "scipy", "plotly", "matplotlib", "zarr",
-         "pydantic", "jinja2", "safetensors", "microtome.studies", "microtome.edits")  # fmt: skip
+         "jinja2", "safetensors", "microtome.studies", "microtome.edits")  # fmt: skip
 
 PROGRAM = """
 import contextlib, io, json, sys

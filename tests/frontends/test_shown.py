@@ -14,7 +14,9 @@ from microtome.frontends import shown
 from microtome.frontends.shown import Table, print_fields, print_json, print_table, say
 
 NAMES = ("replace-activations-of-everything", "an-even-longer-name-of-a-study-than-that-one")
-PROSE = "What happens downstream when activations are written over with something too loud? " * 3
+PROSE = (
+    "What happens downstream when activations are written over with something too loud? " * 3
+).strip()
 TABLE = Table(
     ("study", "question", "passes_expected"),
     ((NAMES[0], PROSE, 1.5), (NAMES[1], "日本 short [bold]", 20000.25)),

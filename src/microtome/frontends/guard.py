@@ -50,6 +50,7 @@ class Stopped(BaseException):
 
 def guarded(run: Callable[[], object]) -> None:
     """Run a command; always ends with `SystemExit` unless all is well."""
+    _open_streams()
     _make_writable(sys.stdout, "replace")
     _make_writable(sys.stderr, "backslashreplace")
     try:
@@ -98,6 +99,13 @@ def _signals() -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+def _open_streams() -> None:
+    """Where the caller has closed standard output or errors, what goes there goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _make_writable(stream: object, errors: str) -> None:

@@ -39,6 +39,12 @@ class Group(TyperGroup):
         else:
             _GROUP.format_help(self, ctx, formatter)
 
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Run; of what is wrong with the options, nothing is drawn where nobody sees it."""
+        if not sys.stderr.isatty():
+            self.rich_markup_mode = None
+        return super().main(*args, **more)
+
     def format_commands(self, ctx, formatter):  # type: ignore[no-untyped-def]
         """Write what each command is for, whole."""
         with formatter.section("Commands"):

@@ -42,9 +42,9 @@ def study_list(shown: Shown, lang: str) -> None:
         ]
         print_json(answer)
         return
-    headers = tuple(say_in(f"list.{c}") for c in ("study", "question", "model", "cells", "cost"))
+    headers = tuple(say_in(f"list.{c}") for c in ("study", "question", "model", "cost"))
     rows = tuple(
-        (name, one["question"][lang], one["model"], f"{one['cells']:,}", _cost(one, say_in))
+        (name, one["question"][lang], one["model"], _cost(one, say_in))
         for name, one in studies().items()
     )
     print_table(Table(headers, rows, names=(headers[0], headers[2])))
@@ -55,6 +55,7 @@ def study_list(shown: Shown, lang: str) -> None:
 def _cost(one: dict[str, Any], say_in: Texts) -> str:
     return say_in(
         "list.takes",
+        cells=f"{one['cells']:,}",
         flops=f"{one['flops'] / 1e9:,.0f}",
         passes=f"{one['passes']:,.0f}",
         single=f"{one['reference_passes']:,}",

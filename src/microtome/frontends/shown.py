@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ err = Console(stderr=True)
 LONG = 24
 """A column with longer texts than this holds prose, unless it is said to hold names."""
 
-NARROWEST = 20
+NARROWEST = 14
 """Letters of a column of prose, at least."""
 
 
@@ -41,6 +41,7 @@ class Table:
         headers: of the columns.
         rows: values, of any type.
         names: columns of what one may have to type: never wrapped.
+        prose: columns that may be wrapped however short they are.
         title: above it.
     """
 
@@ -48,12 +49,16 @@ class Table:
     rows: tuple[tuple[object, ...], ...]
     names: Collection[str] = ()
     title: str = ""
+    prose: Collection[str] = ()
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, names: Collection[str] = (), title: str = "") -> Table:
+    def of(
+        cls, frame: pd.DataFrame, names: Collection[str] = (), prose: Collection[str] = ()
+    ) -> Table:
         """The rows of a frame, without its index."""
         columns = [frame[name].tolist() for name in frame.columns]
-        return cls(tuple(map(str, frame.columns)), tuple(zip(*columns, strict=True)), names, title)
+        rows = tuple(zip(*columns, strict=True))
+        return cls(tuple(map(str, frame.columns)), rows, names, prose=prose)
 
     @cached_property
     def cells(self) -> tuple[tuple[str, ...], ...]:
@@ -69,8 +74,9 @@ class Table:
 
     def whole(self, column: int) -> bool:
         """Whether a column's texts stay in one piece."""
-        named = self.headers[column] in self.names
-        return named or max((cell_len(row[column]) for row in self.cells), default=0) <= LONG
+        if self.headers[column] in (*self.names, *self.prose):
+            return self.headers[column] in self.names
+        return max((cell_len(row[column]) for row in self.cells), default=0) <= LONG
 
     @property
     def records(self) -> list[dict[str, object]]:
@@ -181,8 +187,3 @@ def _text(value: object) -> str:
     if isinstance(value, str) and (not value or value != value.strip()):
         return json.dumps(value, ensure_ascii=False)
     return str(value)
-
-
-def rows_of(*rows: Sequence[object]) -> tuple[tuple[object, ...], ...]:
-    """Rows as a table has them."""
-    return tuple(map(tuple, rows))

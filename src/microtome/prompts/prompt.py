@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from microtome import notebook
 from microtome.errors import PromptError
+from microtome.notebook import html_fields
 
 BUILT_IN = ("last", "mask")
 """Roles that prompts have by themselves."""
@@ -65,7 +65,7 @@ class Prompt:
 
     def _repr_html_(self) -> str:
         """In a notebook: its fields."""
-        return notebook.fields(self.as_dict())
+        return html_fields(self.as_dict())
 
     def __reduce__(self) -> tuple[Callable[[], Prompt], tuple[()]]:
         # To copy and to pickle: the read-only view of the roles can do neither.

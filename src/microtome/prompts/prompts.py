@@ -7,8 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, overload
 
-from microtome import notebook
 from microtome.errors import PromptError, did_you_mean, listing
+from microtome.notebook import html_table
 from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import Prompt
 
@@ -43,7 +43,7 @@ class Prompts(Sequence[Prompt]):
         """In a notebook: a row for each, with the fields that any of them has."""
         rows = [prompt.as_dict() for prompt in self._prompts]
         names = list(dict.fromkeys(name for row in rows for name in row))
-        return notebook.table(names, [[row.get(name, "") for name in names] for row in rows])
+        return html_table(names, [[row.get(name, "") for name in names] for row in rows])
 
     @classmethod
     def of(cls, prompts: Prompt | str | Iterable[Prompt | str]) -> Prompts:

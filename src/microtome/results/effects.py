@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from microtome import notebook
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import Drawn, Look, effect_map, png_of, style
 from microtome.figures.choice import Only, Order, chosen
 from microtome.figures.view import view
+from microtome.notebook import html_line, html_picture, html_table
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
 from microtome.results import stores
@@ -215,7 +215,7 @@ class Effects:
     def _repr_html_(self) -> str:
         """In a notebook: the map of the first metric, and its strongest cells."""
         drawn = [name for name in self.metrics if about(name).unit != "token id"][:1]
-        parts = [notebook.paragraph(repr(self))]
+        parts = [html_line(repr(self))]
         for metric in drawn:
             parts += [*_map_of(self, metric), _strongest_of(self, metric)]
         return "".join(parts)
@@ -240,13 +240,13 @@ def _map_of(effects: Effects, metric: str) -> Iterator[str]:
     at = {axis.name: axis.values[strongest[axis.name]] for axis in whole.axes}
     picked = {name: value for name, value in at.items() if name not in long[:2]}
     figure = effects.figure(metric, **picked)
-    yield notebook.picture(png_of(figure), int(figure.layout.width or style.WIDTH))
+    yield html_picture(png_of(figure), int(figure.layout.width or style.WIDTH))
 
 
 def _strongest_of(effects: Effects, metric: str) -> str:
     top = effects.top(5, metric).drop(columns="text", errors="ignore")
     rows = top.astype(object).values.tolist()
-    return notebook.table(tuple(map(str, top.columns)), rows, f"Strongest effects on {metric}")
+    return html_table(tuple(map(str, top.columns)), rows, f"Strongest effects on {metric}")
 
 
 def open_effects(path: str | Path) -> Effects:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from microtome import notebook
 from microtome.edits import Edit, as_edits
 from microtome.language.habits import here
 from microtome.model.describe import described
 from microtome.model.loaded import Loaded
+from microtome.notebook import html_fields, html_line, html_table
 from microtome.prompts.prompt import Prompt
 from microtome.verbs import run as outcome
 
@@ -30,9 +30,9 @@ class Model(Loaded):
         """In a notebook: what it is, and what can be addressed in it."""
         sites = self.sites().reset_index()
         return (
-            notebook.paragraph(repr(self))
-            + notebook.fields(described(self.anatomy, self.hf.config))
-            + notebook.table(tuple(sites.columns), sites.astype(object).values.tolist())
+            html_line(repr(self))
+            + html_fields(described(self.anatomy, self.hf.config))
+            + html_table(tuple(sites.columns), sites.astype(object).values.tolist())
         )
 
     def run(

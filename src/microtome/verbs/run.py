@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from microtome import notebook
 from microtome.edits import Edit
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
@@ -24,6 +23,7 @@ from microtome.language.addresses import Address, parse
 from microtome.language.selectors import Index
 from microtome.language.sites import POSITIONS, Dimensions
 from microtome.model.anatomy import Anatomy
+from microtome.notebook import html_line, html_table, html_tokens
 from microtome.passes.hooks import Visit, forward
 from microtome.passes.session import session
 from microtome.passes.trace import ids_of, reader
@@ -45,7 +45,7 @@ class Receipts(tuple[Receipt, ...]):
         """In a notebook: a row for each."""
         names = [one.name for one in fields(Receipt)]
         rows = [[getattr(receipt, name) for name in names] for receipt in self]
-        return notebook.table(names, rows) if rows else notebook.paragraph("No edit, no receipt.")
+        return html_table(names, rows) if rows else html_line("No edit, no receipt.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +86,12 @@ class Run:
 
     def _repr_html_(self) -> str:
         """In a notebook: the first prompts with what is predicted after them, and receipts."""
-        made = [notebook.paragraph(repr(self))]
+        made = [html_line(repr(self))]
         for number, one in enumerate(self.encoded[:SHOWN]):
-            made.append(notebook.tokens(one.tokens.pieces))
+            made.append(html_tokens(one.tokens.pieces))
             for place in one.tokens.predicted:
                 top = self.top(TOP, prompt=number, position=place)
-                made.append(notebook.table(tuple(top.columns), top.astype(object).values.tolist()))
+                made.append(html_table(tuple(top.columns), top.astype(object).values.tolist()))
         if self.receipts:
             made.append(self.receipts._repr_html_())
         return "".join(made)

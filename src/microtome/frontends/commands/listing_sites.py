@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import transformers
 
 from microtome import Model, load
@@ -18,22 +19,22 @@ def sites(model: str, raw: bool, shown: Shown) -> None:
     with answering(shown):
         loaded = load(model)
         anatomy = described(loaded.anatomy, loaded.hf.config)
-        table = Table.of(table_of(returned(loaded))) if raw else _sites(loaded)
+        frame = table_of(returned(loaded)) if raw else _sites(loaded)
     if shown.json:
         key = "returned" if raw else "sites"
-        print_json({"model": model, "anatomy": anatomy, key: table.records})
+        print_json({"model": model, "anatomy": anatomy, key: Table.of(frame).records})
         return
     say(repr(loaded))
     if raw:
         say(f"transformers {transformers.__version__}")
-        print_table(table)
+        print_table(Table.of(frame))
         say(ABOUT)
     else:
         print_fields(anatomy)
-        print_table(table)
+        print_table(_shown(frame))
 
 
-def _sites(model: Model) -> Table:
+def _sites(model: Model) -> pd.DataFrame:
     """The sites, each with the address of every part of it by itself."""
     frame = model.sites().reset_index()
     stars = [
@@ -44,4 +45,18 @@ def _sites(model: Model) -> Table:
         for site in model.anatomy.sites
     ]  # fmt: skip
     frame.insert(1, "address", stars)
-    return Table.of(frame, names=("site", "address", "axes", "sizes"))
+    return frame
+
+
+def _shown(frame: pd.DataFrame) -> Table:
+    """What of it fits on 80 columns: axes with their sizes, the name in the address."""
+    pairs = zip(frame["axes"], frame["sizes"], strict=True)
+    sized = [
+        ", ".join(
+            axis if axis == size else f"{axis} {size}"
+            for axis, size in zip(axes.split(", "), sizes.split(", "), strict=True)
+        )
+        for axes, sizes in pairs
+    ]
+    made = frame.assign(axes=sized)[["address", "axes", "module", "what it is"]]
+    return Table.of(made, names=("address",), prose=("axes",))
