@@ -84,7 +84,7 @@ def test_some_layers_and_heads_in_the_order_of_their_effects():
     assert z.shape[0] == len(layers)
     sizes = np.abs(z).mean(axis=0)
     assert (np.diff(sizes) <= 1e-12).all()
-    by_size = delta.isel(layer=slice(1, None)).pipe(abs).mean("layer").argsort().values[::-1]
+    by_size = (-abs(delta.isel(layer=slice(1, None))).mean("layer")).values.argsort(kind="stable")
     assert list(made.layout.xaxis.ticktext) == [str(n) for n in by_size]
     by_hand_order = effects.figure("prob", order={"head": [2, 0]})
     assert np.array_equal(by_hand_order.data[0].z, delta.isel(head=[2, 0]))

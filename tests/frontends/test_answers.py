@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
@@ -164,6 +163,7 @@ def test_a_figure_is_drawn_from_what_a_sweep_left(call, tmp_path):
     ("arguments", "words"),
     [
         (["sweep", "nano", *HEADS, "-o", "map.jpg"], "a figure is written as .png, .svg"),
+        (["sweep", "nano", *HEADS, "-o", "map.csv"], "names a table"),
         (["study", "run", "ioi-levels", "--model", "nano", "-o", "x.svg"], "names one picture"),
         (["figure", "nowhere", "-o", "map.svg"], "nowhere"),
         (["sweep", "nano", *BERLIN, "-e", "zero L0.z.h*", "-m", "top1", "-o", "m.svg"],
@@ -186,19 +186,6 @@ def test_a_folder_with_several_results_says_which(call, tmp_path, nano):
         mt.open_effects(tmp_path)
 
 
-CLOSED = textwrap.dedent(
-    """
-    import os, sys
-    from microtome.frontends import cli
-    sys.argv = ["microtome", *sys.argv[1:]]
-    reading, writing = os.pipe()
-    os.dup2(writing, 1)
-    os.close(reading)
-    cli.main()
-    """
-)
-
-
 def test_an_output_that_was_never_open_is_no_error():
     script = f"{sys.executable} -m microtome study list --json >&-"
     done = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, env={**os.environ})
@@ -215,8 +202,30 @@ def test_wrong_options_are_told_plainly_where_nobody_sees_boxes():
 
 @pytest.mark.parametrize("asked", [["study", "list"], ["study", "list", "--json"], ["--help"]])
 def test_a_pipe_that_is_closed_is_no_error_to_tell_of(asked):
-    done = subprocess.run(
-        [sys.executable, "-c", CLOSED, *asked], stderr=subprocess.PIPE, env={**os.environ}
-    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "microtome", *asked]
+    try:
+        done = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, env={**os.environ}, check=False
+        )
+    finally:
+        os.close(writing)
     assert done.stderr == b""
     assert done.returncode == 141
+
+
+@pytest.mark.parametrize("name", ["map.svg", "map.jpg", "map.csv", "map.JSON"])
+def test_results_are_not_written_to_the_name_of_a_file(tmp_path, monkeypatch, nano, name):
+    monkeypatch.chdir(tmp_path)
+    effects = mt.sweep(nano, "Berlin is", mt.zero("L*.z.h0"), metrics="kl", progress=False)
+    asked = {"model": "nano", "prompts": "Berlin is", "edits": "zero L*.z.h0", "metrics": "kl"}
+    for attempt in (
+        lambda: effects.save(name),
+        lambda: mt.sweep(nano, "Berlin is", mt.zero("L*.z.h0"), metrics="kl", out=name),
+        lambda: mt.Experiment(**asked, out=name).run(nano, progress=False),
+        lambda: mt.studies.run("ioi-levels", nano, name),
+    ):
+        with pytest.raises(mt.errors.EffectsError, match="are written to a folder"):
+            attempt()
+    assert not list(tmp_path.iterdir())

@@ -133,6 +133,19 @@ def test_an_argument_of_another_loader_is_refused_before_anything_is_loaded(name
         mt.load("nowhere/at-all", **{name: True})
 
 
+@pytest.mark.parametrize(
+    ("name", "hub"),
+    [("gpt2-small", "gpt2"), ("pythia-70m-deduped", "EleutherAI/pythia-70m-deduped")],
+)
+def test_a_model_by_its_name_in_another_tool(name, hub, tmp_path, monkeypatch):
+    with pytest.raises(LoadError, match=re.escape(f"here: load({hub!r})")):
+        mt.load(name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    with pytest.raises(LoadError, match=r"config\.json"):
+        mt.load(name)
+
+
 def test_names_of_other_tools_in_python(nano):
     with pytest.raises(AttributeError, match=r"'HookedTransformer'; here: microtome.load\(name\)"):
         mt.HookedTransformer  # noqa: B018

@@ -16,7 +16,7 @@ from microtome.figures.histogram import histogram
 from microtome.figures.look import Look
 from microtome.figures.mapped import Mapped
 from microtome.figures.matrix import matrix
-from microtome.figures.pictures import Drawn, write
+from microtome.figures.pictures import Drawn, refuse_file, write
 from microtome.figures.png import png_of, write_png
 from microtome.figures.points import points
 from microtome.figures.scatter import scatter
@@ -94,6 +94,7 @@ __all__ = [
     "plotly_js",
     "png_of",
     "points",
+    "refuse_file",
     "save",
     "scatter",
     "series",

@@ -33,12 +33,13 @@ def chosen(effect: xr.DataArray, only: Only | None, order: Order | None) -> dict
     """
     found: dict[str, list[int]] = {}
     for name, given in (only or {}).items():
-        found[_known(name, effect)] = _indices(effect, name, given)
+        found[name] = _indices(effect, name, given)
     by_effect, by_hand = _order(order)
     for name, given in by_hand.items():
-        found[_known(name, effect)] = _indices(effect, name, given)
+        found[name] = _indices(effect, name, given)
     for name in by_effect:
-        at = found.get(_known(name, effect), list(range(effect.sizes[name])))
+        _check_known(name, effect)
+        at = found.get(name, list(range(effect.sizes[name])))
         part = effect.isel(found)
         sizes = abs(part).mean([d for d in part.dims if d != name]).values
         ranked = np.argsort(-np.nan_to_num(sizes), kind="stable")
@@ -54,17 +55,17 @@ def _order(given: Order | None) -> tuple[list[str], Mapping[str, Any]]:
     return [given] if isinstance(given, str) else list(given), {}
 
 
-def _known(name: str, effect: xr.DataArray) -> str:
+def _check_known(name: str, effect: xr.DataArray) -> None:
     dims = [str(d) for d in effect.dims]
     if name not in dims:
         raise EffectsError(
             f"There is no dimension {name!r} to choose from; there are: {listing(dims)}."
             f"{did_you_mean(name, dims)}"
         )
-    return name
 
 
 def _indices(effect: xr.DataArray, name: str, given: Any) -> list[int]:
+    _check_known(name, effect)
     has = effect[name].values.tolist() if name in effect.coords else list(range(effect.sizes[name]))
     if isinstance(given, slice):
         numbers = [n for n, value in enumerate(has) if _within(value, given)]

@@ -89,9 +89,11 @@ def _is_size(given: object) -> bool:
 def _scale(given: str | Sequence[str]) -> list[list[float | str]]:
     """A colour scale in colours that both plotly and matplotlib read."""
     try:
-        found = scales.get_colorscale(given if isinstance(given, str) else list(given))
-        return [[float(at), _hex(color)] for at, color in found]
-    except (PlotlyError, ValueError, TypeError):
+        if isinstance(given, str):
+            return [[float(at), _hex(color)] for at, color in scales.get_colorscale(given)]
+        colors = [_hex(color) for color in given]
+        return [[n / (len(colors) - 1), color] for n, color in enumerate(colors)]
+    except (PlotlyError, ValueError, TypeError, ZeroDivisionError):
         known = [name for name in dir(scales.sequential) + dir(scales.diverging)
                  if name[0].isupper()]  # fmt: skip
         hint = (

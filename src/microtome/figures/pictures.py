@@ -18,6 +18,30 @@ OTHERS = (".jpg", ".jpeg", ".eps", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".p
 """Endings of pictures that are not written."""
 
 
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".parquet", ".txt", ".npz", ".npy", ".pt")
+"""Endings of files of numbers, which are written by pandas."""
+
+
+def refuse_file(path: str | Path) -> None:
+    """Raise `EffectsError` if a path, where results are written to, names a picture or a table.
+
+    >>> refuse_file("map.svg")
+    Traceback (most recent call last):
+    microtome.errors.EffectsError: 'map.svg' names a picture, and results with their coordinates...
+    """
+    kind = Path(path).suffix.lower()
+    if is_picture(path):
+        instead, what = "effects.figure().save(…)", "picture"
+    elif kind in TABLES:
+        instead, what = "effects.to_dataframe(), and pandas' to_csv and its like", "table"
+    else:
+        return
+    raise EffectsError(
+        f"{str(path)!r} names a {what}, and results with their coordinates are written to a "
+        f"folder: name one here. For a {what}: {instead}."
+    )
+
+
 def is_picture(path: str | Path) -> bool:
     """Whether a path names a picture, by its ending: one that can be written or one that cannot.
 

@@ -171,6 +171,19 @@ LOADING: Mapping[str, str] = MappingProxyType(
 )
 """Arguments of other tools' loaders → what to do here."""
 
+_MODELS: tuple[tuple[str, str], ...] = (
+    (r"gpt2-small", "gpt2"),
+    (r"(pythia-[\w.-]+)", r"EleutherAI/\1"),
+    (r"(gpt-neo-\w+|gpt-j-6[bB])", r"EleutherAI/\1"),
+    (r"(opt-\w+)", r"facebook/\1"),
+    (r"(gemma-[\w.-]+)", r"google/\1"),
+    (r"((?:Llama|llama|Meta-Llama)-[\w.-]+)", r"meta-llama/\1"),
+    (r"(qwen[\d.]*-[\w.-]+)", r"Qwen/\1"),
+    (r"(phi-[\w.-]+)", r"microsoft/\1"),
+    (r"(bloom-\w+)", r"bigscience/\1"),
+)
+"""TransformerLens' names of models, as patterns → the hub ids that they begin with."""
+
 NAMES: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
@@ -194,6 +207,19 @@ NAMES: Mapping[str, str] = MappingProxyType(
     }
 )  # fmt: skip
 """Names in other tools' Python → what does it here."""
+
+
+def model_of(name: str) -> str:
+    """The hub id of a model by its name in TransformerLens; or nothing.
+
+    >>> model_of("gpt2-small"), model_of("pythia-70m"), model_of("gpt2")
+    ('gpt2', 'EleutherAI/pythia-70m', '')
+    """
+    for pattern, hub in _MODELS:
+        found = re.fullmatch(pattern, name)
+        if found is not None:
+            return found.expand(hub)
+    return ""
 
 
 def here(name: str) -> str:
@@ -278,7 +304,8 @@ def _module(text: str) -> _Found:
     if found is None:
         last = text.removesuffix(".output").rpartition(".")
         known = _OUTSIDE.get(last[2])
-        return (MODULES, known) if known and (last[0] or known != last[2]) else None
+        ours = re.match(r"L[-\d*:{]", text) or (not last[0] and known == last[2])
+        return (MODULES, known) if known and not ours else None
     layer = _layer(found)
     whose = LENS if found["kind"] == "blocks" else MODULES
     rest = found["rest"]

@@ -307,6 +307,7 @@ def _path(out: str | Path) -> Path:
     longest = max(map(len, named.split(os.fsencode(os.sep))))
     if b"\0" in named or longest > LONGEST_NAME:
         raise EffectsError(f"{str(out)[:80]!r} cannot name a folder on this machine.")
+    figures.refuse_file(out)
     return Path(out)
 
 

@@ -14,6 +14,7 @@ import xarray as xr
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import Drawn, Look, effect_map, png_of, style
 from microtome.figures.choice import Only, Order, chosen
+from microtome.figures.pictures import refuse_file
 from microtome.figures.view import view
 from microtome.notebook import html_line, html_picture, html_table
 from microtome.readings.inside import PREFIX
@@ -202,8 +203,9 @@ class Effects:
 
         Raises:
             EffectsError: something that is not a saved result is in the way, somebody else is
-                writing there, or the system refuses.
+                writing there, or the system refuses; or the name is that of a picture or a table.
         """
+        refuse_file(path)
         path = Path(path)
         stores.write(path, self.data)
         return path

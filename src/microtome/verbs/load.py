@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.errors import LoadError, listing
-from microtome.language.habits import LOADING
+from microtome.language.habits import LOADING, model_of
 from microtome.model.anatomy import Anatomy
 from microtome.model.files import NANO, check_tokenizer, commit, read
 from microtome.model.loaded import Loaded, Origin
@@ -69,6 +69,11 @@ def load(
         return _adopt(module_of(given), own, changes)
     name = os.fspath(given)
     refuse_file(name)
+    if model_of(name) and not os.path.exists(name):
+        raise LoadError(
+            f"{name!r} is no hub id but TransformerLens' name of a model; here: load("
+            f"{model_of(name)!r})."
+        )
     found = read(name, tokenizer=tokenizer, device=device, dtype=dtype, revision=revision, **hf)
     return _proved(found)
 
