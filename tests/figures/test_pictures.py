@@ -15,6 +15,7 @@ from microtome.errors import EffectsError
 from microtome.figures import style
 from microtome.figures.labels import brief
 from microtome.figures.pictures import check_picture, is_picture, write
+from microtome.figures.png import picture_of
 
 
 @pytest.mark.parametrize("kind", ["heatmap", "curve"])
@@ -141,3 +142,11 @@ def test_a_title_of_any_length_leaves_room_for_the_map():
 def test_every_function_is_where_users_look_for_it():
     assert isinstance(by_hand.heads().figure(), figures.Drawn)
     assert figures.write is write
+
+
+def test_the_limit_of_a_curve_is_that_of_its_picture():
+    effects = by_hand.factors()
+    made = effects.figure("prob", limit=5.0)
+    assert made.layout.yaxis.range == (-5.0, 5.0)
+    labels = re.findall(r"<!-- ([^>]*) -->", picture_of(made, "svg").decode())
+    assert "4" in labels or "5" in labels or "4.0" in labels, labels

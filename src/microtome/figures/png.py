@@ -199,6 +199,9 @@ def _axis(axes: Axes, axis: Any, which: str) -> None:
     if axis.tickvals is not None:
         own.set_ticks(list(axis.tickvals), [_text(label) for label in axis.ticktext])
         own.set_minor_locator(NullLocator())
+    if axis.range is not None:
+        low, high = axis.range if axis.type != "log" else (10**end for end in axis.range)
+        (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     if axis.autorange == "reversed":
         own.set_inverted(True)
     own.set_label_text(_text(axis.title.text), color=ink, fontsize=10)
