@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import microtome as mt
+from microtome.figures.view import cut
 from microtome.frontends import cli
 from microtome.frontends.commands import planning
 
@@ -136,6 +137,16 @@ def test_a_picture_that_is_asked_for_is_what_is_written(call, tmp_path, name):
     code, _, err = call("sweep", "nano", *HEADS, "-o", str(path))
     assert code == 2
     assert "is there already" in err
+
+
+def test_a_map_of_three_dimensions_is_drawn_through_its_strongest_cell(call, tmp_path, nano):
+    asked = [*BERLIN, "-e", "zero L*.z.h*@*", "-m", "prob"]
+    code, _, err = call("sweep", "nano", *asked, "-o", str(tmp_path / "map.svg"))
+    assert (code, err) == (0, "")
+    prompt = mt.Prompt("Berlin is the capital of", target=" Germany")
+    effects = mt.sweep(nano, prompt, "zero L*.z.h*@*", metrics="prob", progress=False)
+    top = effects.top(1, "prob").to_dict(orient="records")[0]
+    assert cut(effects, "prob") == {"pos": top["pos"]}
 
 
 def test_a_figure_is_drawn_from_what_a_sweep_left(call, tmp_path):

@@ -15,7 +15,7 @@ from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import Drawn, Look, effect_map, png_of, style
 from microtome.figures.choice import Only, Order, chosen
 from microtome.figures.pictures import refuse_file
-from microtome.figures.view import view
+from microtome.figures.view import cut
 from microtome.notebook import html_line, html_picture, html_table
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
@@ -233,15 +233,10 @@ class Effects:
 
 def _map_of(effects: Effects, metric: str) -> Iterator[str]:
     """Its map as a picture; of one with more than two dimensions the cut through its strongest."""
-    whole = view(effects, metric, {})
-    long = [name for name in whole.dims if whole.data.sizes[name] > 1]
-    effect = abs(whole.mean["effect"])
-    if not long or not bool(effect.notnull().any()):
+    delta = effects.delta(metric).notnull()
+    if not bool(delta.any()) or all(n == 1 for name, n in delta.sizes.items() if name != "prompt"):
         return
-    strongest = {str(name): int(n) for name, n in effect.argmax(...).items()}
-    at = {axis.name: axis.values[strongest[axis.name]] for axis in whole.axes}
-    picked = {name: value for name, value in at.items() if name not in long[:2]}
-    figure = effects.figure(metric, **picked)
+    figure = effects.figure(metric, **cut(effects, metric))
     yield html_picture(png_of(figure), int(figure.layout.width or style.WIDTH))
 
 

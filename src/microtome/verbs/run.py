@@ -19,6 +19,7 @@ from microtome.edits import Edit
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
 from microtome.errors import AddressError, PromptError, did_you_mean, listing
+from microtome.figures.labels import brief
 from microtome.language.addresses import Address, parse
 from microtome.language.selectors import Index
 from microtome.language.sites import POSITIONS, Dimensions
@@ -44,7 +45,7 @@ class Receipts(tuple[Receipt, ...]):
     def _repr_html_(self) -> str:
         """In a notebook: a row for each."""
         names = [one.name for one in fields(Receipt)]
-        rows = [[getattr(receipt, name) for name in names] for receipt in self]
+        rows = [[brief(one.edit), *(getattr(one, name) for name in names[1:])] for one in self]
         return html_table(names, rows) if rows else html_line("No edit, no receipt.")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from microtome import Prompt, Run, load
+from microtome.figures.labels import brief
 from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering
 from microtome.frontends.shown import Table, print_json, print_table, say
@@ -62,6 +63,6 @@ def _print(result: Run, top: int) -> None:
     if result.receipts:
         say()
         say(heading="Receipts")
-        rows = [asdict(receipt) for receipt in result.receipts]
+        rows = [{**asdict(one), "edit": brief(one.edit)} for one in result.receipts]
         values = tuple(tuple(row.values()) for row in rows)
         print_table(Table(tuple(rows[0]), values, names=("edit",)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from microtome import Effects
 from microtome.errors import MicrotomeError
 from microtome.figures.pictures import check_picture, is_picture, write
+from microtome.figures.view import cut
 from microtome.frontends.arguments import Asking, Shown
 from microtome.frontends.commands.asking import experiment_of
 from microtome.frontends.commands.keeping import answering, writing_to
@@ -40,7 +41,8 @@ def sweep(question: Asking, how: Answering, shown: Shown) -> None:
     with answering(shown), contextlib.nullcontext() if out is None else writing_to(out):
         effects = experiment.run(overwrite=how.overwrite)
         if picture is not None:
-            write(effects.figure(_drawn(effects)), picture)
+            metric = _drawn(effects)
+            write(effects.figure(metric, **cut(effects, metric)), picture)
     where = {"picture": str(picture)} if out is None else {
         "folder": str(out), "report": str(out / "report.html")
     }  # fmt: skip
