@@ -90,7 +90,7 @@ def test_some_layers_and_heads_in_the_order_of_their_effects():
     by_hand_order = effects.figure("prob", order={"head": [2, 0]})
     assert np.array_equal(by_hand_order.data[0].z, delta.isel(head=[2, 0]))
     one = effects.figure("prob", only={"layer": 1})
-    assert np.array_equal(one.data[0].y, delta.isel(layer=1)), "one row is a curve"
+    assert np.array_equal(one.data[0].z, [delta.isel(layer=1)])
 
 
 @pytest.mark.parametrize(
