@@ -446,8 +446,9 @@ def bytes_of_walk(
 def verified_at_once(needs: Needs, length: int, budget: Budget) -> int:
     """How many cells to compute again in one pass, beside a clean run.
 
-    As many as fill a tile, and fit into half the memory.
+    As many as fill a tile, and fit into half the memory with the streams that are compared.
     """
     own = bytes_of_verification(1, needs, length)
-    fit = min(max(budget.tile // length, LEAST), budget.memory // 2 // own)
+    free = budget.memory // 2 - 2 * bytes_of_streams(needs.dims, length, budget)
+    fit = min(max(budget.tile // length, LEAST), free // own)
     return max(1, fit - 1)
