@@ -334,8 +334,10 @@ STREAMS_SHARE = 16
 
 
 def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
-    """Of how many cells of a prompt of so many tokens: none in a mixture of experts, where they
-    are not compared."""
+    """Of how many cells of a prompt of so many tokens.
+
+    Of none in a mixture of experts, where they are not compared.
+    """
     if not budget.verified or dims.experts > 1:
         return 0
     most = STREAMS if budget.itemsize < 4 else min(STREAMS, budget.verified)
