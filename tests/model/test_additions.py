@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import microtome as mt
-from conftest import BERLIN, HEADS, LAYERS, PARIS
+from conftest import BERLIN, LAYERS, PARIS
 from microtome.errors import LoadError, MicrotomeError, ProbeError, SweepError
 from microtome.model.additions import additions, without_hooks
 
 PROMPT = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
-EDIT = "zero L*.z.h*@-1"
+EDIT = "zero L*.z.h1@-1"
 
 
 def steer(at):
@@ -82,20 +82,20 @@ ADDED = {
 
 
 def by_hand(hf, ids, target, contrast):
-    found = np.empty((LAYERS, HEADS))
+    """Head 1 of each layer zeroed at the last token."""
+
+    def cut(module, args):
+        z = args[0].clone()
+        z[:, -1, 8:16] = 0
+        return (z,)
+
+    found = np.empty(LAYERS)
     for layer in range(LAYERS):
-        for head in range(HEADS):
-
-            def cut(module, args, own=slice(8 * head, 8 * head + 8)):
-                z = args[0].clone()
-                z[:, -1, own] = 0
-                return (z,)
-
-            handle = hf.transformer.h[layer].attn.c_proj.register_forward_pre_hook(cut)
-            with torch.no_grad():
-                logits = hf(input_ids=ids).logits[0, -1].double()
-            handle.remove()
-            found[layer, head] = logits[target] - logits[contrast]
+        handle = hf.transformer.h[layer].attn.c_proj.register_forward_pre_hook(cut)
+        with torch.no_grad():
+            logits = hf(input_ids=ids).logits[0, -1].double()
+        handle.remove()
+        found[layer] = logits[target] - logits[contrast]
     return found
 
 
@@ -104,20 +104,25 @@ def wanted(model):
     return by_hand(model.hf, torch.tensor([one.tokens.ids]), one.target, one.contrast)
 
 
+@pytest.fixture(scope="module")
+def plain(tiny64):
+    """The same without anything on the model."""
+    return wanted(tiny64)
+
+
 @pytest.mark.parametrize("when", ["before load", "after load"])
 @pytest.mark.parametrize("where", ADDED)
-def test_hooks_act_as_with_hooks_alone(make_gpt2, tokenizer, where, when):
+def test_hooks_act_as_with_hooks_alone(make_gpt2, tokenizer, plain, where, when):
     hf = make_gpt2(dtype=torch.float64)
     if when == "before load":
         ADDED[where](hf)
     model = mt.load(hf, tokenizer=tokenizer)
     if when == "after load":
         ADDED[where](hf)
-    plain = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
-    assert np.abs(wanted(model) - wanted(plain)).max() > 1e-3
-    for verify in (0, 4):
-        effects = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", verify=verify)
-        np.testing.assert_allclose(effects.data["logit_diff"][0], wanted(model), atol=1e-12)
+    by_itself = wanted(model)
+    assert np.abs(by_itself - plain).max() > 1e-3
+    effects = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", verify=0)
+    np.testing.assert_allclose(effects.data["logit_diff"][0], by_itself, atol=1e-12)
     assert effects.provenance["engine"]["name"] == "reference"
     assert "hook of your own" in effects.provenance["engine"]["why"]
     [there] = effects.provenance["model"]["additions"]

@@ -164,9 +164,12 @@ def test_heads_of_any_size_pass(make_gpt2, sizes, dtype):
 def test_it_takes_a_few_passes(make_gpt2):
     hf = make_gpt2()
     tokens = []
-    hf.register_forward_pre_hook(
-        lambda _, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
-    )
+
+    def count(module, args, kwargs):
+        tokens.append(kwargs["input_ids"].numel())
+
+    count.__module__ = "torch"  # a hook of somebody's own is left out of the proof
+    hf.register_forward_pre_hook(count, with_kwargs=True)
     probe(hf, Anatomy.of(hf))
     assert len(tokens) <= 8
     assert max(tokens) <= 36

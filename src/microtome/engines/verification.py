@@ -27,6 +27,7 @@ from microtome.engines.walk.walk import Walk
 from microtome.engines.witnesses import Witnesses
 from microtome.errors import VerificationError
 from microtome.passes.session import session
+from microtome.plan.memory import streams_kept
 from microtome.plan.units import Unit, passes_of
 from microtome.plan.verify import Verify
 from microtome.readings.inside import Gauge
@@ -102,8 +103,10 @@ class Verified:
             Collector.of(plan, unit),
             rows_at_once(plan, unit, self.walk.budget),
         )
+        budget = replace(self.walk.budget, verified=max(some, self.walk.budget.verified))
+        streams = streams_kept(plan.question.dims, length, budget)
         witnesses = Witnesses(into, frozenset(chosen), most=at_once if every else None)
-        witnesses.streams = Streams.of(plan, chosen[:CANDIDATES])
+        witnesses.streams = Streams.of(plan, chosen[:streams])
         compared = Comparison(model, self.walk.sources, witnesses, precision, at_once)
         witnesses.full = lambda: compared.take([*witnesses.finals])
         self.walk.collect(unit, into, witnesses)

@@ -72,10 +72,7 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
     # A function in a method's place may know the module that it is on, whatever it is called for.
     apart = hooked and all(one.kind != "method" for one in own)
     try:
-        if apart and _runs(bare := without_hooks(hf), ids):
-            _prove(bare, anatomy, ids)
-        else:
-            _prove(hf, anatomy, ids)
+        _prove_either(without_hooks(hf) if apart else hf, hf, anatomy, ids)
     except _Unlike as error:
         if not hooked:
             _check_runs(hf, ids)
@@ -111,15 +108,6 @@ def _check_steady(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, own: str) 
         raise LoadError(unsteady(own))
 
 
-def _runs(hf: PreTrainedModel, ids: Tensor) -> bool:
-    """Whether a model runs at all: a hook may do what it does not run without, as a cast."""
-    try:
-        hf(input_ids=ids, use_cache=False)
-    except Exception:  # of anybody's module, which may raise anything
-        return False
-    return True
-
-
 def _check_runs(hf: PreTrainedModel, ids: Tensor) -> None:
     """A model that does not run by itself is not at odds with its row."""
     try:
@@ -138,6 +126,25 @@ def _others(hf: PreTrainedModel) -> str:
     kinds = {type(part): type(part).__module__.partition(".")[0] for part in hf.modules()}
     own = [f"{kind.__name__} ({at})" for kind, at in kinds.items() if at not in TABLED]
     return listing(dict.fromkeys(own))
+
+
+def _prove_either(
+    bare: PreTrainedModel, hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor
+) -> None:
+    """The modules by themselves; or with the hooks that they need, such as one that casts.
+
+    Raises:
+        _Unlike: something differs either way; what is told is of the modules by themselves.
+    """
+    try:
+        _prove(bare, anatomy, ids)
+    except _Unlike as error:
+        if bare is hf:
+            raise
+        try:
+            _prove(hf, anatomy, ids)
+        except _Unlike:
+            raise error from error.__cause__
 
 
 def _prove(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:

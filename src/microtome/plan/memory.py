@@ -329,16 +329,26 @@ STREAMS = 8
 """Cells whose residual stream behind their edits is kept for verification, at most."""
 
 
-def bytes_of_streams(dims: Dimensions, own: int, budget: Budget) -> int:
-    """What is kept of these while they walk: edited and clean, in float32 at least.
+STREAMS_SHARE = 16
+"""They take one part in so many of the memory, but for one that is kept whatever it takes."""
 
-    Not in a mixture of experts, where they are not compared.
+
+def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
+    """Of how many cells of a prompt of so many tokens.
+
+    Of none in a mixture of experts, where they are not compared.
     """
     if not budget.verified or dims.experts > 1:
         return 0
-    half = budget.itemsize < 4
-    cells = STREAMS if half else min(STREAMS, budget.verified)
-    return 2 * cells * own * dims.d_model * max(budget.itemsize, 4)
+    most = STREAMS if budget.itemsize < 4 else min(STREAMS, budget.verified)
+    each = 2 * length * dims.d_model * max(budget.itemsize, 4)
+    return max(1, min(most, budget.memory // STREAMS_SHARE // each))
+
+
+def bytes_of_streams(dims: Dimensions, length: int, start: int, budget: Budget) -> int:
+    """What is kept of these from a position on: edited and clean, in float32 at least."""
+    each = 2 * (length - start) * dims.d_model * max(budget.itemsize, 4)
+    return streams_kept(dims, length, budget) * each
 
 
 @dataclass(frozen=True)
@@ -383,7 +393,7 @@ def held_for(
     )
     each = bytes_of_trace(dims, length, start, itemsize) + donors
     each += bytes_of_gauges(dims, gauges, length, itemsize)
-    fixed = bytes_of_means(question) + bytes_of_streams(dims, length - start, budget)
+    fixed = bytes_of_means(question) + bytes_of_streams(dims, length, start, budget)
     # Donors may go along in the pass.
     inside = bytes_of_block(dims, length, itemsize) * (2 if donors else 1)
     fit = min(budget.tile // length, len(prompts), budget.memory // 4 // max(each, inside))
@@ -438,7 +448,7 @@ def bytes_of_walk(
         most = max(most, room.used(int(counts[start])))
     if budget.verified:
         rows = min(1 + budget.verified, 1 + verified_at_once(needs, length, budget))
-        streams = 2 * bytes_of_streams(question.dims, length - first, budget)
+        streams = 2 * bytes_of_streams(question.dims, length, first, budget)
         most = max(most, bytes_of_verification(rows, needs, length) + streams)
     return most
 
@@ -446,8 +456,9 @@ def bytes_of_walk(
 def verified_at_once(needs: Needs, length: int, budget: Budget) -> int:
     """How many cells to compute again in one pass, beside a clean run.
 
-    As many as fill a tile, and fit into half the memory.
+    As many as fill a tile, and fit into half the memory with the streams that are compared.
     """
     own = bytes_of_verification(1, needs, length)
-    fit = min(max(budget.tile // length, LEAST), budget.memory // 2 // own)
+    free = budget.memory // 2 - 2 * bytes_of_streams(needs.dims, length, 0, budget)
+    fit = min(max(budget.tile // length, LEAST), free // own)
     return max(1, fit - 1)
