@@ -132,8 +132,8 @@ def _answer(
         length = len(behind.tokens) + len(answer) - 1
         if n_positions is not None and length > n_positions:
             raise TokenError(
-                f"The {name} {one!r} is not one token but {len(answer)}, and with all but the last of "
-                f"them the prompt is {length} tokens long; the model takes {n_positions}."
+                f"The {name} {one!r} is not one token but {len(answer)}, and with all but the last "
+                f"of them the prompt is {length} tokens long; the model takes {n_positions}."
             )
         if behind.tokens.own.stop < len(behind.tokens):
             raise TokenError(
