@@ -97,6 +97,10 @@ class PromptWarning(UserWarning):
     """A prompt that can be used, and may not be what was meant."""
 
 
+class CacheWarning(UserWarning):
+    """What was dear to make could not be kept; the work goes on without."""
+
+
 def listing(options: Iterable[object]) -> str:
     """``a, b, c``."""
     return ", ".join(str(option) for option in options)

@@ -82,6 +82,8 @@ class Texts:
 
     def estimate(self, one: Estimate) -> str:
         """An estimate with its interval and n, or why it has none."""
+        if np.isnan(one.value):
+            return self("estimate.none", n=one.n)
         if np.isnan(one.low) or np.isnan(one.high):
             return self("estimate.alone", value=one.value, n=one.n)
         return self("estimate.interval", value=one.value, low=one.low, high=one.high, n=one.n)
@@ -129,6 +131,8 @@ def _leaves(node: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, dic
 class _Filler(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         text = format(value, format_spec)
+        if isinstance(value, Real) and "e+0" in text:
+            text = f"{float(text):,.0f}"  # 1.19e+04 is 11,900 to a reader
         return text.replace("-", "−") if isinstance(value, Real) else text
 
 

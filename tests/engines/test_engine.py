@@ -9,6 +9,7 @@ import torch
 import microtome as mt
 from microtome.edits import OPERATIONS
 from microtome.engines.walk import walk as engine
+from microtome.engines.walk.ending import Ending
 from microtome.errors import EditError, SweepError, VerificationError
 from microtome.model.anatomy import Anatomy
 from microtome.passes import prefix
@@ -226,6 +227,22 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts
     assert float(abs(plain.data["prob"] - halved.data["prob"]).max()) < 1e-12
     assert "halved" in halved.provenance["engine"]["notes"][0]
     assert advanced(tiny64, prompts, told) == pytest.approx(12 * len(prompts))
+
+
+def test_memory_that_runs_out_behind_the_last_block_loses_no_witness(tiny64, monkeypatch):
+    """A cell may be known as the strongest then, and have to be kept when it comes again."""
+    finals, calls = Ending.finals, []
+
+    def cramped(self, *args):
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA")
+        return finals(self, *args)
+
+    monkeypatch.setattr(Ending, "finals", cramped)
+    effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"], verify=2)
+    assert "halved" in effects.provenance["engine"]["notes"][0]
+    assert effects.provenance["verification"]["cells"] >= 2
 
 
 def advanced(model, prompts, told) -> float:

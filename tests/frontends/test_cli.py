@@ -328,7 +328,7 @@ def test_study_run_from_a_file_in_vietnamese(call, tmp_path):
     config = ["--config", str(tmp_path / "study.yaml"), "--lang", "vi", "-o", str(out)]
     code, shown, _ = call("study", "run", *config)
     assert code == 0
-    assert "không so sánh được" in shown
+    assert "đúng ở đây" in shown
     assert "Theo từng prompt" in (out / "report.html").read_text(encoding="utf-8")
 
 
@@ -344,6 +344,21 @@ def test_study_run_all(call, tmp_path, monkeypatch):
     assert (out / "ioi-levels" / "report.html").exists()
 
 
+def test_study_run_on_two_models_prints_which_claims_generalise(call, tmp_path):
+    out = tmp_path / "out"
+    models = ["--model", "nano", "--model", str(tmp_path / "nowhere")]
+    code, shown, err = call("study", "run", "ioi-levels", *models, "-o", str(out))
+    assert code == 2  # a model that is not there is told, and fails
+    assert "holds on" in shown
+    assert "holds here" in shown
+    assert "did not run" in shown
+    assert "1 of 1" in shown
+    assert "model nano" in err
+    assert (out / "nano" / "report.html").exists()
+    assert json.loads((out / "overview.json").read_text())["models"][0] == "nano"
+    assert str(out / "overview.html") in shown.replace("\n", "")
+
+
 def test_study_run_with_another_prompt(call, tmp_path):
     code, out, _ = call(
         *["study", "run", "head-ablation", "--model", "nano", "-o", str(tmp_path / "study")],
@@ -351,6 +366,7 @@ def test_study_run_with_another_prompt(call, tmp_path):
     )
     assert code == 0
     assert "not comparable" in out
+    assert "holds here" in out
     summary = json.loads((tmp_path / "study" / "summary.json").read_text())
     assert summary["prompts"][0]["text"] == "Paris is the capital of"
     assert summary["parameters"]["target"] == " France"
@@ -379,6 +395,10 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["study", "run"], "Name a study: hidden-scaling"),
         (["study", "run", "--all"], "give --model"),
         (["study", "run", "--all", "--model", "nano", "-p", "x"], "only --lang and -o"),
+        (
+            ["study", "run", "ioi-levels", "--model", "nano", "--model", "nano", "-o", "out"],
+            "'nano' is given twice",
+        ),
         (["study", "run", "hidden-scaling", "--set", "layr=1"], "Did you mean 'layer'?"),
         (["study", "run", "hidden-scaling", "--set", "layer"], "NAME=VALUE"),
         (
@@ -435,6 +455,7 @@ def test_help_shows_examples(call):
         assert "microtome " in out
 
 
+@pytest.mark.slow
 def test_it_is_installed_as_a_command():
     command = Path(sys.executable).parent / "microtome"
     done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)

@@ -76,10 +76,16 @@ def test_a_run_without_edits_is_the_models_own_bit_for_bit(tokenizer, mix):
     assert bare.dtype == head
 
 
-@pytest.mark.parametrize("mix", MIXED)
-@pytest.mark.parametrize("metrics", ["logit_diff", "kl"])
-def test_the_walk_is_the_reference_path(tokenizer, mix, metrics):
+@pytest.mark.parametrize("mix", [coarse_head, coarse_head_behind_a_hook])
+def test_what_somebody_put_there_to_cast_is_run_as_it_is(tokenizer, mix):
     model = mt.load(mix(llama(tokenizer)), tokenizer=tokenizer)
+    effects = mt.sweep(model, PROMPT, "zero L*.z.h*@-1", metrics="logit_diff")
+    assert effects.provenance["engine"]["name"] == "reference"
+
+
+@pytest.mark.parametrize("metrics", ["logit_diff", "kl"])
+def test_the_walk_is_the_reference_path(tokenizer, metrics):
+    model = mt.load(fine_end(llama(tokenizer)), tokenizer=tokenizer)
     walk, slow = (
         mt.sweep(model, PROMPT, "zero L*.z.h*@-1", metrics=metrics, engine=engine, verify=0)
         for engine in ("walk", "reference")
@@ -94,8 +100,13 @@ def test_the_walks_stream_is_of_the_blocks_type(tokenizer, monkeypatch):
     """Were it of the head's, blocks would compute in another type than in the model."""
     hf, seen = fine_end(llama(tokenizer)), set()
     model = mt.load(hf, tokenizer=tokenizer)
-    for block in hf.model.layers:
-        block.register_forward_pre_hook(lambda module, args: seen.add(args[0].dtype))
+    whole = type(model.anatomy).resume
+
+    def resume(anatomy, hf, layer, x, arguments):
+        seen.add(x.dtype)
+        return whole(anatomy, hf, layer, x, arguments)
+
+    monkeypatch.setattr(type(model.anatomy), "resume", resume)
     mt.sweep(model, PROMPT, "zero L*.z.h*@-1", metrics="kl", engine="walk", verify=0)
     assert seen == {torch.bfloat16}
 
@@ -107,11 +118,14 @@ def test_hooks_on_a_head_count_wherever_it_is_read(make_gpt2, tokenizer):
     hf.lm_head.register_forward_hook(lambda module, args, out: out * 2)
     assert not is_plain(hf.lm_head)
     model = mt.load(hf, tokenizer=tokenizer)
-    walk, slow = (
-        mt.sweep(model, PROMPT, "zero L*.z.h*@-1", metrics="logit_diff", engine=engine)
-        for engine in ("walk", "reference")
+    hooked = mt.sweep(model, PROMPT, "zero L*.z.h*@-1", metrics="logit_diff")
+    plain = mt.sweep(
+        mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer),
+        PROMPT,
+        "zero L*.z.h*@-1",
+        metrics="logit_diff",
     )
-    np.testing.assert_allclose(walk.data["logit_diff"], slow.data["logit_diff"], atol=1e-9)
+    np.testing.assert_allclose(hooked.data["logit_diff"], 2 * plain.data["logit_diff"], atol=1e-9)
 
 
 def test_an_output_bias_of_minus_infinity_loads_and_is_measured(tokenizer):

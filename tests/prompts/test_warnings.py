@@ -99,6 +99,38 @@ def test_a_text_longer_than_the_model_was_made_for_is_warned_of(rotary):
     assert len(told(rotary, Prompt(BERLIN, donor=f"{BERLIN} Germany, and"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("rotary", "longest"),
+    [
+        ({"rope_type": "dynamic", "factor": 2.0}, None),
+        ({"rope_type": "linear", "factor": 2.0}, 6),
+        ({"rope_type": "yarn", "factor": 3.0, "original_max_position_embeddings": 4}, 12),
+    ],
+    ids=lambda value: value["rope_type"] if isinstance(value, dict) else None,
+)
+def test_how_long_a_text_may_be_is_what_its_rotary_embedding_is_stretched_to(
+    tokenizer, rotary, longest
+):
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=6,
+        rope_parameters={"rope_theta": 10000.0, **rotary},
+    )
+    model = mt.load(LlamaForCausalLM(config).eval(), tokenizer=tokenizer)
+    if longest is None:
+        assert told(model, 4 * BERLIN) == []
+        return
+    words = BERLIN.split()
+    fits = " ".join((3 * words)[:longest])
+    assert len(model.tokenizer(fits)["input_ids"]) == longest
+    assert told(model, fits) == []
+    assert len(told(model, f"{fits} the")) == 1
+
+
 def test_a_text_that_does_not_fit_at_all_is_refused(tiny):
     with pytest.raises(PromptError, match=r"33 tokens and the model takes 32"):
         tiny.encode(" is" * 33)

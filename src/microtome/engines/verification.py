@@ -130,7 +130,8 @@ def _among(
         clean = values[str(first)]
         size = float(np.abs(clean[np.isfinite(clean)]).max(initial=0.0))
         noise = DOUBT * block.noise.get(str(first), 0.0) + UNITS * precision.eps * size
-        strongest, stands_out = [number], effect > noise
+        # An effect that is no number (of a token that cannot be) does not tell an edit from none.
+        strongest, stands_out = [number], noise < effect < np.inf
     found = [*dict.fromkeys([*strongest, *by_change[:1], *chosen])][:some]
     if precision.promise is None:
         found = [*dict.fromkeys([*found, *_local(witnesses, chosen)])]

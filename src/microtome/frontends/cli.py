@@ -302,6 +302,25 @@ def sites(
         print_table(loaded.sites().reset_index())
 
 
+@app.command("card", epilog=examples("microtome card nano", "microtome card smollm2 -n 50 --json"))
+def card_command(
+    model: ModelName,
+    n: Annotated[int, typer.Option("-n", min=2, help="How many prompts of each task.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the prompts' draw.")] = 0,
+    dtype: Dtype = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All numbers, as JSON.")] = False,
+) -> None:
+    """What a model can do of the tasks: accuracy and logit difference, with intervals."""
+    card = load(model, dtype=dtype).card(n, seed)
+    if as_json:
+        out.print(
+            json.dumps(card.as_dict(), indent=2), soft_wrap=True, markup=False, highlight=False
+        )
+    else:
+        out.print(f"{card.model}, {card.dtype}, seed {card.seed}", markup=False, highlight=False)
+        print_table(card.table.fillna(""))
+
+
 def main() -> None:
     """Run the command line; see `guard` for how it ends."""
     transformers.logging.set_verbosity_error()

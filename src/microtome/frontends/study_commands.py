@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,8 +23,9 @@ from microtome.frontends.arguments import (
 )
 from microtome.frontends.guard import writing_to
 from microtome.frontends.shown import err, out
-from microtome.report import texts_of
+from microtome.report import OnModel, texts_of
 from microtome.sheets import value_of
+from microtome.texts import Texts
 
 study_app = typer.Typer(help="Published experiments, claim by claim.", no_args_is_help=True)
 Language = Annotated[str, typer.Option("--lang", help="en or vi.")]
@@ -77,13 +79,15 @@ def study_show(
         "microtome study run ioi-levels --prompts prompts.jsonl --lang vi",
         "microtome study run --config study.yaml",
         "microtome study run --all --model nano -o results",
+        "microtome study run ioi-levels --model nano --model gpt2 -o results",
     ),
 )
 def study_run(
     name: Annotated[str | None, typer.Argument(help="See 'microtome study list'.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="nano, a hub id or a directory; default: as published.")
-    ] = None,
+        list[str],
+        typer.Option(help="nano, a hub id or a directory; of several, an overview is made."),
+    ] = [],  # noqa: B006
     output: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder; results/NAME unless given.")
     ] = None,
@@ -110,13 +114,24 @@ def study_run(
     fields |= {"prompts": None if prompts is None else str(prompts), "lang": lang, **_own(own)}
     given = {field: value for field, value in fields.items() if value is not None}
     if everything:
-        _study_all(name, config, given, model, output, overwrite)
+        _check_all(name, config, given, model)
+    if len(model) > 1:
+        _study_over(None if everything else name, config, given, model, output, overwrite)
+        return
+    if everything:
+        _study_all(given.get("lang", "en"), model[0], output, overwrite)
         return
     chosen = studies.named(name, config)
     folder = output or Path("results") / chosen
     with writing_to(folder):
         result = studies.run(
-            chosen, model, folder, config=config, tell=_tell, overwrite=overwrite, **given
+            chosen,
+            model[0] if model else None,
+            folder,
+            config=config,
+            tell=_tell,
+            overwrite=overwrite,
+            **given,
         )
     table = Table("claim", "measured", "verdict", title=escape(result.document.title))
     say = texts_of(result.document.lang)
@@ -124,23 +139,65 @@ def study_run(
         verdict = say(f"verdicts.{finding.verdict}")
         table.add_row(*map(escape, (finding.claim, finding.measured, verdict)))
     out.print(table)
+    for caveat in result.document.caveats:
+        out.print(f"\n{caveat}", markup=False, highlight=False)
     out.print(f"\nReport: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
-def _study_all(
+def _check_all(
+    name: str | None, config: Path | None, given: dict[str, Any], model: list[str]
+) -> None:
+    if name is not None or config is not None or given.keys() - {"lang"} or not model:
+        raise MicrotomeError(
+            "--all runs every study with its own published parameters: give --model (or several), "
+            "and besides it only --lang and -o."
+        )
+
+
+def _study_over(
     name: str | None,
     config: Path | None,
     given: dict[str, Any],
-    model: str | None,
+    models: list[str],
     output: Path | None,
     overwrite: bool,
 ) -> None:
-    lang = given.pop("lang", "en")
-    if name is not None or config is not None or given or model is None:
-        raise MicrotomeError(
-            "--all runs every study with its own published parameters, on one model: give "
-            "--model, and besides it only --lang and -o."
+    """One study, or all, on several models."""
+    one = name is not None or config is not None
+    folder = output or (Path("results") / studies.named(name, config) if one else Path("results"))
+    with writing_to(folder):
+        overview = studies.compare(
+            name, models, folder, config=config, tell=_tell, overwrite=overwrite, **given
         )
+    say = texts_of(overview.lang)
+    for study in overview.studies:
+        table = Table(say("claim"), *overview.models, say("overview.holds_on"))
+        table.title = escape(study.title)
+        for row in study.claims:
+            cells = [_on_model(row.on.get(model), say) for model in overview.models]
+            of = say("overview.of", holds=row.holds_on, judged=row.judged_on)
+            table.add_row(*map(escape, (row.claim, *cells, of)))
+        out.print(table)
+        for model, said in study.caveats.items():
+            for sentence in said:
+                out.print(f"{model}: {sentence}", markup=False, highlight=False)
+        for model, why in study.failures.items():
+            failed = say("overview.failed", model=model, why=why)
+            out.print(failed, markup=False, highlight=False)
+    out.print(f"\nOverview: {folder / 'overview.html'}", soft_wrap=True, markup=False)
+    if any(study.failures.keys() - set(study.skipped) for study in overview.studies):
+        sys.exit(2)
+
+
+def _on_model(one: OnModel | None, say: Texts) -> str:
+    """A verdict with its number."""
+    if one is None:
+        return "–"
+    number = "" if math.isnan(one.value) else f" ({one.value:.3g})"
+    return f"{say(f'verdicts.{one.verdict}')}{number}"
+
+
+def _study_all(lang: str, model: str, output: Path | None, overwrite: bool) -> None:
     folder = output or Path("results")
     with writing_to(folder):
         done = studies.run_all(studies.STUDIES.values(), model, folder, lang, _tell, overwrite)

@@ -130,7 +130,9 @@ class Dimensions:
     them has, ``n_positions`` the longest prompt that the model takes (None: no limit of its own).
     ``causal`` says that no position sees a later one (not so in an encoder), ``copies_prefix`` that
     the walk has to copy keys and values for every cell, ``shapes_logits`` that something is done to
-    the unembedding's output, ``lacks`` which sites the model does not have, each with the reason.
+    the unembedding's output, ``reaches`` per layer how many tokens away a token sees, where its
+    attention has a window (None: all), ``lacks`` which sites the model does not have, each with
+    the reason.
     """
 
     n_layers: int
@@ -146,6 +148,7 @@ class Dimensions:
     causal: bool = True
     copies_prefix: bool = False
     shapes_logits: bool = False
+    reaches: tuple[int | None, ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
 
     def size(self, axis: str) -> int:

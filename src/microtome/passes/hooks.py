@@ -31,6 +31,7 @@ from microtome.model.modes import refuse_autocast
 from microtome.model.placement import device_of
 from microtome.passes.attention import show
 from microtome.passes.branches import Branches, Heads, by_head
+from microtome.passes.calling import call
 from microtome.passes.guests import Act, Side
 from microtome.passes.session import opened, session
 
@@ -47,13 +48,15 @@ class Visit:
 
     ``act`` receives the site's values as a view ``[batch, *axes]``; only where ``writes`` is true
     may it change them. ``heads`` says which heads of which rows a writer changes, where that is not
-    all (`Branches` need to know).
+    all (`Branches` need to know). A ``fine`` one gets attention weights before they are rounded to
+    half precision, where they can be had so.
     """
 
     place: Place
     act: Callable[[Tensor], None]
     writes: bool = False
     heads: Heads | None = field(default=None, compare=False)
+    fine: bool = False
 
 
 # ----------------------------------------------------------------------------------- the hooks
@@ -118,7 +121,8 @@ def hooked(
             branch_there = None if branched is None else branches[branched]
             module, look = hf.get_submodule(path), partial(see, stops, branch_there)
             if side == "weights":
-                show(own, module, look, anatomy.family)
+                fine = any(visit.fine for _, visit in stops)
+                show(own, module, look, anatomy.family, fine)
             else:
                 hooks.append(_at(module, side, look))
         own.hook(hooks)
@@ -199,7 +203,7 @@ def forward(
         InertEditError: a visit was not made exactly once.
     """
     with session(hf, anatomy), quiet(hf), visited(hf, anatomy, visits):
-        logits: Tensor = hf(input_ids=ids, use_cache=False).logits
+        logits: Tensor = call(hf, ids, use_cache=False).logits
     return logits
 
 

@@ -21,6 +21,7 @@ from microtome.model.anatomy import Anatomy
 from microtome.model.call import Call, cache_name
 from microtome.model.devices import onto
 from microtome.model.placement import device_of
+from microtome.passes.calling import call, call_body
 from microtome.passes.guests import Act, Side
 from microtome.passes.hooks import Place, Visit, quiet, visited
 from microtome.passes.session import Session, session
@@ -76,9 +77,9 @@ def record(
     with session(hf, anatomy), quiet(hf), visited(hf, anatomy, visits):
         ids = ids_of(texts, hf)
         if any(visit.place[0].name == "logits" for visit in visits):
-            hf(input_ids=ids, use_cache=False)
+            call(hf, ids, use_cache=False)
         else:
-            hf.base_model(input_ids=ids, use_cache=False)
+            call_body(hf, ids, use_cache=False)
     return kept
 
 
@@ -91,7 +92,7 @@ def module_output(hf: PreTrainedModel, tokens: Tokens, path: str) -> Float[Tenso
 
     with session(hf, Anatomy.of(hf)) as own, quiet(hf):
         own.hook([(hf.get_submodule(path), "output", keep)])
-        hf.base_model(input_ids=ids_of([tokens], hf), use_cache=False)
+        call_body(hf, ids_of([tokens], hf), use_cache=False)
     [output] = kept
     return output
 
@@ -168,10 +169,10 @@ def trace(
         visited(hf, anatomy, visits),
         _calls(opened) as calls,
     ):
-        hf.base_model(input_ids=ids_of([*texts, *riders], hf), **keeping)
+        call_body(hf, ids_of([*texts, *riders], hf), **keeping)
         final = anatomy.final(hf, ended[end])
-    for call in calls.values():
-        call.is_plainly_causal  # noqa: B018  (looked up now: later it would be waited for)
+    for made in calls.values():
+        made.is_plainly_causal  # noqa: B018  (looked up now: later it would be waited for)
     return Trace(
         final=final,
         inputs=tuple(inputs[place] for place in stream),

@@ -325,13 +325,30 @@ def bytes_of_gauges(dims: Dimensions, gauges: Sequence[Gauge], length: int, item
     return itemsize * length * sum(units)
 
 
+STREAMS = 8
+"""Cells whose residual stream behind their edits is kept for verification, at most."""
+
+
+def bytes_of_streams(dims: Dimensions, own: int, budget: Budget) -> int:
+    """What is kept of these while they walk: edited and clean, in float32 at least.
+
+    Not in a mixture of experts, where they are not compared.
+    """
+    if not budget.verified or dims.experts > 1:
+        return 0
+    half = budget.itemsize < 4
+    cells = STREAMS if half else min(STREAMS, budget.verified)
+    return 2 * cells * own * dims.d_model * max(budget.itemsize, 4)
+
+
 @dataclass(frozen=True)
 class Held:
     """What is recorded while some prompts of one length are walked.
 
     Attributes:
         prompts: how many at a time.
-        bytes: of their clean runs, and of the donors' and reference prompts' activations.
+        bytes: of their clean runs, of the donors' and reference prompts' activations, and of the
+            streams that verification keeps.
         passes: bytes that the pass of the clean runs takes, besides.
     """
 
@@ -366,7 +383,7 @@ def held_for(
     )
     each = bytes_of_trace(dims, length, start, itemsize) + donors
     each += bytes_of_gauges(dims, gauges, length, itemsize)
-    fixed = bytes_of_means(question)
+    fixed = bytes_of_means(question) + bytes_of_streams(dims, length - start, budget)
     # Donors may go along in the pass.
     inside = bytes_of_block(dims, length, itemsize) * (2 if donors else 1)
     fit = min(budget.tile // length, len(prompts), budget.memory // 4 // max(each, inside))
@@ -421,7 +438,8 @@ def bytes_of_walk(
         most = max(most, room.used(int(counts[start])))
     if budget.verified:
         rows = min(1 + budget.verified, 1 + verified_at_once(needs, length, budget))
-        most = max(most, bytes_of_verification(rows, needs, length))
+        streams = 2 * bytes_of_streams(question.dims, length - first, budget)
+        most = max(most, bytes_of_verification(rows, needs, length) + streams)
     return most
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from microtome.errors import AddressError, PromptError
+from microtome.errors import AddressError, PromptError, listing
 from microtome.language.addresses import Address
 from microtome.language.regions import Column, Layout, Region
 from microtome.language.selectors import Everything, Group, Index, Role, Selector, Span, Star, Word
@@ -59,11 +59,17 @@ def layout(address: Address, dims: Dimensions, tokens: Tokens) -> Layout:
 
     indices = tuple(map(chosen, address.site.axes, address.selectors))
     layers = None if address.layers is None else chosen("layer", address.layers)
-    found = Layout(address.site, layers, indices)
+    found = Layout(address.site, layers, indices, dims.reaches)
     if dims.causal and found.is_ahead:
         raise AddressError(
             f"{address}: no token attends to a later one in this model, so these weights do not "
             f"exist. Positions are the query's, then the key's: {tokens}"
+        )
+    if found.is_beyond:
+        seen = listing(sorted({1 + reach for reach in dims.reaches if reach is not None}))
+        raise AddressError(
+            f"{address}: the attention there has a window of {seen} tokens, the token itself among "
+            f"them, so that these weights do not exist. Address keys inside of it: {tokens}"
         )
     return found
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from microtome.edits import Edit, Source, edit
 from microtome.edits.values import Values
+from microtome.errors import listing
 from microtome.prompts.prompts import spelled
 from microtome.results.effects import Effects
 from microtome.sheets import dump
@@ -221,10 +222,28 @@ def _opening(record: Mapping[str, Any]) -> list[str]:
         named += [f"{name}={value}" for name, value in more.items()]
         if "tokenizer" in more:
             lines.append("# tokenizer: the one that was given in the place of the model's own.")
+        lines += [f"# {line}" for line in source_of(model)]
         lines.append(f"model = mt.load({', '.join(named).removeprefix('name=')})")
     if "loaded" in model:  # An older record's hash is the one at the time of its first sweep.
         lines.append(f"assert model.weight_hash == {_quoted(model['weight_hash'])}")
+    if model.get("additions"):
+        lines += [
+            "# What was on the model besides, which no text brings back; put it there first:",
+            f"assert [str(one) for one in model.additions] == {model['additions']!r}",
+        ]
+    if model.get("adapters"):
+        lines.append(f"# Its adapters were set so: {listing(model['adapters']['states'])}")
     return lines
+
+
+def source_of(model: Mapping[str, Any]) -> list[str]:
+    """Which packed file a model's record names, in words; nothing where it names none."""
+    source = model.get("source")
+    if source is None:
+        return []
+    package = f" of the package {source['package']}" if source["package"] else ""
+    packed = ", ".join(source["types"])
+    return [f"unpacked from {source['file']} ({packed}){package},", f"sha256 {source['sha256']}"]
 
 
 def _loaded(record: Mapping[str, Any]) -> dict[str, str]:
@@ -265,7 +284,8 @@ def _in_memory(record: Mapping[str, Any]) -> bool:
 
 def _is_sayable(record: Mapping[str, Any]) -> bool:
     """Whether the command line and a file can say how the model was loaded."""
-    return not _in_memory(record) and not _more(record)
+    plain = not _in_memory(record) and not record["model"].get("additions")
+    return plain and not _more(record)
 
 
 def _prompts(prompts: Sequence[Mapping[str, Any]]) -> str:

@@ -132,7 +132,7 @@ def write_index(out: str | Path, index: Index) -> Path:
         EffectsError: the disk refuses, or a link is in the way.
     """
     path = Path(out) / INDEX
-    _write(path, _utf8(render_index(index)))
+    write_file(path, render_index(index))
     return path
 
 
@@ -385,6 +385,11 @@ def _summary(out: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and MARK in found else None
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a text as a file of a report, whole; see `write_index`."""
+    _write(path, _utf8(text))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -23,6 +23,8 @@ from microtome.texts import Texts, catalogue
 MARKS: Mapping[str, str] = {
     "holds": "good",
     "does not hold": "bad",
+    "holds here": "good",
+    "does not hold here": "bad",
     "not comparable on this model": "open",
     "not judged": "open",
 }
@@ -112,8 +114,17 @@ def _cells(table: Table) -> list[list[tuple[str, bool]]]:
 
 def _cell(value: object) -> str:
     if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else f"{value:.4g}".replace("-", "−")
+        return "" if np.isnan(value) else number(float(value)).replace("-", "−")
     return str(value)
+
+
+def number(value: float) -> str:
+    """A number with four digits, written in full as long as that is legible.
+
+    >>> number(0.123456), number(11880.0), number(1e12)
+    ('0.1235', '11,880', '1e+12')
+    """
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _flat(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from microtome.edits import Edit, as_edits
 from microtome.model.loaded import Loaded
 from microtome.prompts.prompts import Given
+from microtome.verbs import card as cards
 from microtome.verbs import run as outcome
 
 
@@ -52,3 +53,29 @@ class Model(Loaded):
             keep,
             self.encode(others) if others else encoded,
         )
+
+    def card(self, n: int = 100, seed: int = 0, tasks: Iterable[str] = cards.ASKED) -> cards.Card:
+        """What the model can do of the tasks, measured on prompts in its own tokens.
+
+        Args:
+            n: how many prompts of each task.
+            seed: of their draw.
+            tasks: names in `microtome.tasks`; unless given ioi, capitals, induction and
+                greater_than.
+
+        Returns:
+            Per task the share that is right (the target's logit above the contrast's), the share
+            whose target is the most probable of all tokens, the mean logit difference and the
+            mean probability of the target, with 95 % intervals. A task that the tokenizer has no
+            words for says so.
+
+        Raises:
+            TaskError: there is no such task, or n is too small.
+            MicrotomeError: the model fills in masks.
+
+        >>> import microtome as mt
+        >>> [ability] = mt.load("nano").card(8, tasks=["capitals"]).abilities
+        >>> ability.accuracy, ability.n
+        (1.0, 8)
+        """
+        return cards.measured(self, n, seed, tasks)

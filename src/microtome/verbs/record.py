@@ -30,6 +30,10 @@ PASSING = ("created",)
 def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dict[str, Any]:
     """Everything that decides the numbers: two sweeps of one identity give the same, bit for bit.
 
+    But for the memory that they may use: units are the same whatever it is, so one may go on with
+    more or less; batches are others then, and with them the last bits of what was left. How much is
+    verified, and which cells, is part of what a result says, and so of what it is.
+
     Args:
         model: the model.
         plan: the plan.
@@ -42,7 +46,7 @@ def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dic
         "tokens": [list(one.tokens.ids) for one in plan.question.encoded],
         **_answers(plan.question),
         "model": provenance.of_model(model),
-        "options": options.as_dict(),
+        "options": {**options.as_dict(), "memory": None},
         "engine": plan.choice.engine,
         "functions": functions(plan.question),
         **{name: value for name, value in machine.items() if name not in PASSING},

@@ -94,7 +94,7 @@ def sweep(
     options = Options.of(engine, verify, memory, screen, refine, seed)
     others = list(reference)
     question = asking(model, prompts, edit, metrics=metrics, over=over, reference=others)
-    plan = make_plan(question, options.engine, options.budget(model))
+    plan = make_plan(question, options.engine, options.budget(model), model.whole)
     sink = _sink(out, model, plan, options, bool(others), overwrite)
     try:
         if out is not None and isinstance(sink, StoreSink) and sink.finished:

@@ -253,7 +253,7 @@ class Experiment(Root):
             to_run=False,
         )
         budget = budget_of(model, self.memory, Verify.of(self.verify).most)
-        return make_plan(question, self.engine, budget)
+        return make_plan(question, self.engine, budget, model.whole)
 
     def run(
         self,
