@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: demo demo-real test test-quick test-oldest test-newest lint types tests families floors studies bench bench-quick clean
+.PHONY: demo demo-real test test-quick test-oldest test-newest lint types tests families floors listed studies bench bench-quick clean
 
 demo: .venv/ready
 	$(BIN)/microtome sweep nano -o out/demo --overwrite -e 'zero L*.z.h*' \
@@ -49,6 +49,10 @@ families: .venv/ready-to-test
 floors: .venv/ready
 	$(BIN)/python -m recipes.floors
 
+# What `microtome study list` shows, from the studies.
+listed: .venv/ready
+	$(BIN)/python -m recipes.listed
+
 # The other tools' requirements stay out of .venv. Leave the machine alone meanwhile: `bench` takes
 # hours. Each map has a file of its own, so that one can be measured again, or the rest later:
 #   make bench SHAPES=large MAPS='c f' ROUNDS=1
@@ -64,13 +68,17 @@ bench: .venv-bench/ready
 	  $(BENCH) -m benchmarks.run --shape $$shape --maps $$map --rounds $(ROUNDS) \
 	    --out benchmarks/results/$$shape-$$map.json || exit 1; done; done
 	$(BENCH) -m benchmarks.memory --out benchmarks/results/memory.json; within=$$?; \
+	$(BENCH) -m benchmarks.first_minute --out benchmarks/results/first_minute.json; \
 	$(BENCH) -m benchmarks.table benchmarks/results/*-*.json \
-	  --memory benchmarks/results/memory.json -o docs/benchmarks.md && exit $$within
+	  --memory benchmarks/results/memory.json \
+	  --first-minute benchmarks/results/first_minute.json -o docs/benchmarks.md && exit $$within
 
 bench-quick: .venv-bench/ready
 	$(BENCH) -m benchmarks.run --shape tiny --rounds 1 --out out/bench-quick/cpu.json
 	$(BENCH) -m benchmarks.memory --quick --out out/bench-quick/memory.json
-	$(BENCH) -m benchmarks.table out/bench-quick/cpu.json --memory out/bench-quick/memory.json -o out/bench-quick/benchmarks.md
+	$(BENCH) -m benchmarks.first_minute --rounds 1 --out out/bench-quick/first_minute.json
+	$(BENCH) -m benchmarks.table out/bench-quick/cpu.json --memory out/bench-quick/memory.json \
+	  --first-minute out/bench-quick/first_minute.json -o out/bench-quick/benchmarks.md
 
 .venv-bench/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-bench

@@ -12,7 +12,7 @@ import pytest
 
 import microtome as mt
 
-PURE = [f"microtome.{name}" for name in ("amounts", "errors", "sheets", "textfiles")]
+PURE = [f"microtome.{name}" for name in ("amounts", "errors", "notebook", "sheets", "textfiles")]
 
 
 def python(code: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ import xarray as xr
 
 MOST_TICKS = 24
 MOST_TOKENS = 64
+MOST_NUMBERS = 6
+"""Numbers of a list that are written out."""
 DECADES = 100.0
 """A parameter whose largest value is this many times its least gets a logarithmic axis."""
 
@@ -42,7 +45,28 @@ def shown(value: object) -> str:
     >>> shown(3), shown(0.6), shown(10.0), shown("add")
     ('3', '0.6', '10', 'add')
     """
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else brief(str(value), 40)
+
+
+def brief(text: str, longest: int = 120) -> str:
+    """An edit's text, or a coordinate's, with long lists of numbers cut to their first and length.
+
+    >>> brief(f"add({[0.5] * 768}) L5.resid_post")
+    'add([0.5, 0.5, … 768 numbers]) L5.resid_post'
+    >>> brief("scale(0.6) L2.resid_post")
+    'scale(0.6) L2.resid_post'
+    """
+
+    def cut(found: re.Match[str]) -> str:
+        numbers = re.findall(r"[^\[\],\s]+", found[0])
+        if len(numbers) <= MOST_NUMBERS:
+            return found[0]
+        return f"[{', '.join(numbers[:2])}, … {len(numbers):,} numbers]"
+
+    short = re.sub(r"\[[^A-Za-z\"]*(?:[eE][^A-Za-z\"]*)*\]", cut, text)
+    if len(short) <= longest:
+        return short
+    return short[: longest * 2 // 3] + " … " + short[-longest // 3 + 3 :]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,12 @@ from types import MappingProxyType
 import plotly.graph_objects as go
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+WIDTH = 900
+"""Pixels of a figure that is given no width."""
 TITLE_WIDTH = 72
-"""Letters of a title in one line."""
+"""Letters of a title in one line of a figure of that width."""
+MOST_LINES = 4
+"""Lines of a title."""
 COLORS = ("#3b6fb6", "#d1495b", "#2a9d78", "#e08e28", "#8a63b8", "#3f9fb0", "#b8577f", "#7d7d7d")
 """Of named series, in order; legible on light and dark."""
 
@@ -126,14 +130,29 @@ def figure(
 ) -> go.Figure:
     """An empty figure with titles; ``note`` is a quiet line under the title."""
     made = go.Figure()
-    lines = textwrap.wrap(title, TITLE_WIDTH) or [""]
     made.update_layout(
         template=LIGHT,
-        title={"text": "<br>".join(lines), "subtitle": {"text": note}},
-        margin_t=LIGHT.layout.margin.t + 20 * (len(lines) - 1),
+        title={"subtitle": {"text": note}},
         height=height,
         showlegend=legend,
         xaxis_title_text=x_title,
         yaxis_title_text=y_title,
     )
+    entitle(made, title)
     return made
+
+
+def entitle(made: go.Figure, title: str, width: float | None = None) -> None:
+    """Give a figure its title, in as many lines as its width asks for, `MOST_LINES` at most.
+
+    Args:
+        made: the figure.
+        title: escaped already.
+        width: of the figure in pixels; `WIDTH` unless given.
+    """
+    letters = max(16, round(TITLE_WIDTH * (width or WIDTH) / WIDTH))
+    lines = textwrap.wrap(title, letters, max_lines=MOST_LINES, placeholder=" …") or [""]
+    made.update_layout(
+        title_text="<br>".join(lines),
+        margin_t=LIGHT.layout.margin.t + 20 * (len(lines) - 1),
+    )

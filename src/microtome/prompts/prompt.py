@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from microtome.errors import PromptError
+from microtome.notebook import html_fields
 
 BUILT_IN = ("last", "mask")
 """Roles that prompts have by themselves."""
@@ -154,6 +155,10 @@ class Prompt:
         named = {name: own[name] for name in first} | own
         parts += [f"{name}={value!r}" for name, value in named.items()]
         return f"Prompt({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: its fields."""
+        return html_fields(self.as_dict())
 
     def __reduce__(self) -> tuple[Callable[[], Prompt], tuple[()]]:
         # To copy and to pickle: the read-only view of the roles can do neither.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from microtome.errors import PromptError, did_you_mean, listing
+from microtome.notebook import html_table
 from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import TEXTS, Prompt, number
 
@@ -40,6 +41,12 @@ class Prompts(Sequence[Prompt]):
 
     def __repr__(self) -> str:
         return f"Prompts({list(self._prompts)!r})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a row for each, with the fields that any of them has."""
+        rows = [prompt.as_dict() for prompt in self._prompts]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return html_table(names, [[row.get(name, "") for name in names] for row in rows])
 
     @classmethod
     def of(cls, prompts: Given | Iterable[Given]) -> Prompts:

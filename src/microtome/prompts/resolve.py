@@ -216,6 +216,19 @@ def check(address: Address, dims: Dimensions, tokens: Tokens) -> None:
     regions(address.fix(**first), dims, tokens)
 
 
+def check_axis(axis: str, selector: Selector, address: Address, size: int) -> None:
+    """Raise `AddressError` if a selector names nothing along an axis that is no position.
+
+    Args:
+        axis: such as ``layer``.
+        selector: what the address says there.
+        address: for the complaint.
+        size: how many indices there are.
+    """
+    if selector != Star():
+        _chosen(axis, selector, address, size, Tokens.of_texts(""))
+
+
 def _size(axis: str, dims: Dimensions, tokens: Tokens) -> int:
     return len(tokens.ids) if axis in POSITIONS else dims.size(axis)
 
@@ -223,7 +236,12 @@ def _size(axis: str, dims: Dimensions, tokens: Tokens) -> int:
 def _indices(
     axis: str, selector: Selector, address: Address, dims: Dimensions, tokens: Tokens
 ) -> tuple[int, ...]:
-    size = _size(axis, dims, tokens)
+    return _chosen(axis, selector, address, _size(axis, dims, tokens), tokens)
+
+
+def _chosen(
+    axis: str, selector: Selector, address: Address, size: int, tokens: Tokens
+) -> tuple[int, ...]:
     members: list[int]
     match selector:
         case Everything():

@@ -32,11 +32,11 @@ from microtome.report.document import Document, Index
 from microtome.report.html import render, render_index
 from microtome.report.names import distinct, is_legal
 from microtome.results import disk, stores
-from microtome.results.effects import Effects
+from microtome.results.effects import ONE, SEVERAL, Effects
 from microtome.results.stores import PARTIAL
 
 SUMMARY, REPORT, FIGURES, INDEX = "summary.json", "report.html", "figures", "index.html"
-ONE, SEVERAL, ZARR = "effects.zarr", "effects", ".zarr"
+ZARR = ".zarr"
 GONE = ".gone"
 """End of the name of a result that is being removed."""
 LONGEST_NAME = 255
@@ -307,6 +307,7 @@ def _path(out: str | Path) -> Path:
     longest = max(map(len, named.split(os.fsencode(os.sep))))
     if b"\0" in named or longest > LONGEST_NAME:
         raise EffectsError(f"{str(out)[:80]!r} cannot name a folder on this machine.")
+    figures.refuse_file(out)
     return Path(out)
 
 

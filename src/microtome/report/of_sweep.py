@@ -12,7 +12,7 @@ import pandas as pd
 
 from microtome.errors import EditError, listing
 from microtome.figures import effect_map
-from microtome.figures.labels import Axis, shown, visible
+from microtome.figures.labels import Axis, brief, shown, visible
 from microtome.figures.view import view, visible_line
 from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import about
@@ -36,7 +36,7 @@ def document_of_sweep(effects: Effects, run: Run) -> Document:
             ``model.run(prompts)``: what the model predicts without edits, and the tokens.
     """
     spec = effects.provenance["spec"]
-    edits = listing(spec["edits"])
+    edits = listing(map(brief, spec["edits"]))
     return Document(
         title=f"{edits} on {effects.provenance['model']['name']}",
         question=f"What does {edits} do to {listing(spec['metrics'])}, cell by cell?",

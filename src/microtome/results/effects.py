@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 import xarray as xr
 
 from microtome.errors import EffectsError, did_you_mean, listing
-from microtome.figures import effect_map
+from microtome.figures import Drawn, Look, effect_map, png_of, style
+from microtome.figures.choice import Only, Order, chosen
+from microtome.figures.pictures import refuse_file
+from microtome.figures.view import cut
+from microtome.notebook import html_line, html_picture, html_table
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
 from microtome.results import stores
@@ -20,6 +24,8 @@ from microtome.results import stores
 RECEIPTS = ("values_changed", "change_norm", "refined")
 CLEAN = "clean_"
 SCREEN = "screen_clean_"
+ONE, SEVERAL = "effects.zarr", "effects"
+"""The result of one sweep, and of several, in a folder with a report."""
 NOISE_FLOOR = "noise_floor"
 """The attribute of a metric that says how large the effects of rounding are."""
 
@@ -147,18 +153,48 @@ class Effects:
         data = self.data.drop_dims(inner)
         return _frame(data).dropna(subset=["values_changed"]).reset_index(drop=True)
 
-    def figure(self, metric: str | None = None, **at: Any) -> go.Figure:
+    def figure(
+        self,
+        metric: str | None = None,
+        *,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        size: tuple[float, float] | None = None,
+        colors: str | Sequence[str] | None = None,
+        limit: float | None = None,
+        only: Only | None = None,
+        order: Order | None = None,
+        **at: Any,
+    ) -> Drawn:
         """The map of the effects on a metric: a heatmap over two dimensions, a curve over one.
+
+        It is a plotly figure, and its ``save`` writes SVG and PDF for papers, PNG and HTML.
 
         Args:
             metric: the first one measured, unless given.
+            title, labels, size, colors, limit: how it looks; see `microtome.figures.Look`.
+            only: some coordinates alone: ``{"layer": range(19, 24)}``, or ``slice(19, None)``.
+            order: a dimension, or several, sorted by the size of the effects; or, for each, its
+                coordinates in order: ``"head"``, ``{"head": [3, 0, 1]}``.
             **at: coordinates of the dimensions that are not to be drawn, such as ``pos=3``.
                 Several prompts are averaged unless ``prompt=`` picks one.
 
         Raises:
-            EffectsError: more than two dimensions are left.
+            EffectsError: more than two dimensions are left; or something names what is not there.
+
+        >>> import microtome as mt
+        >>> prompt = mt.Prompt("Berlin is the capital of", target=" Germany")
+        >>> effects = mt.sweep(mt.load(), prompt, mt.zero("L*.z.h*"), metrics="prob")
+        >>> figure = effects.figure(title="Heads", only={"layer": range(3, 6)}, order="head")
+        >>> figure.layout.title.text, figure.data[0].z.shape
+        ('Heads', (3, 8))
         """
-        return effect_map(self, metric or self.metrics[0], **at)
+        metric = metric or self.metrics[0]
+        look = Look(title, dict(labels or {}), size, colors, limit)
+        part = self
+        if only is not None or order is not None:
+            part = Effects(self.data.isel(chosen(self.delta(metric), only, order)))
+        return Drawn(look.on(effect_map(part, metric, **at)))
 
     def save(self, path: str | Path) -> Path:
         """Write to a zarr directory (the usual name ends in ``.zarr``), in the place of any there.
@@ -167,8 +203,9 @@ class Effects:
 
         Raises:
             EffectsError: something that is not a saved result is in the way, somebody else is
-                writing there, or the system refuses.
+                writing there, or the system refuses; or the name is that of a picture or a table.
         """
+        refuse_file(path)
         path = Path(path)
         stores.write(path, self.data)
         return path
@@ -176,6 +213,14 @@ class Effects:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {size}" for name, size in self.data.sizes.items())
         return f"<Effects of {self.n_cells} cells ({sizes}) on {listing(self.metrics)}>"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the map of the first metric, and its strongest cells."""
+        drawn = [name for name in self.metrics if about(name).unit != "token id"][:1]
+        parts = [html_line(repr(self))]
+        for metric in drawn:
+            parts += [*_map_of(self, metric), _strongest_of(self, metric)]
+        return "".join(parts)
 
     def _known(self, metric: str) -> str:
         if metric not in self.metrics:
@@ -186,13 +231,46 @@ class Effects:
         return metric
 
 
+def _map_of(effects: Effects, metric: str) -> Iterator[str]:
+    """Its map as a picture; of one with more than two dimensions the cut through its strongest."""
+    delta = effects.delta(metric).notnull()
+    if not bool(delta.any()) or all(n == 1 for name, n in delta.sizes.items() if name != "prompt"):
+        return
+    figure = effects.figure(metric, **cut(effects, metric))
+    yield html_picture(png_of(figure), int(figure.layout.width or style.WIDTH))
+
+
+def _strongest_of(effects: Effects, metric: str) -> str:
+    top = effects.top(5, metric).drop(columns="text", errors="ignore")
+    rows = top.astype(object).values.tolist()
+    return html_table(tuple(map(str, top.columns)), rows, f"Strongest effects on {metric}")
+
+
 def open_effects(path: str | Path) -> Effects:
     """A result that `Effects.save` or a sweep wrote, every byte of it proved by its checksum.
 
+    Args:
+        path: what ``out=`` or `Effects.save` named; or the folder that ``-o`` left, with the
+            result of one sweep in it.
+
     Raises:
-        EffectsError: there is none, it is damaged, or a newer microtome wrote it.
+        EffectsError: there is none, or several; it is damaged, or a newer microtome wrote it.
     """
-    return Effects(stores.read(Path(path)))
+    return Effects(stores.read(_in_folder(Path(path))))
+
+
+def _in_folder(path: Path) -> Path:
+    """The result in a folder that ``-o`` left; any other path as it is."""
+    inner = path / ONE
+    if inner.is_dir() and not stores.is_result(path):
+        return inner
+    several = sorted(one.name for one in (path / SEVERAL).glob("*.zarr"))
+    if several and not stores.is_result(path):
+        example = path / SEVERAL / several[0]
+        raise EffectsError(
+            f"{path} holds several results, {listing(several)}: open one, such as {example}."
+        )
+    return path
 
 
 def _frame(data: xr.Dataset) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.errors import LoadError, listing
+from microtome.language.habits import LOADING, model_of
 from microtome.model.anatomy import Anatomy
 from microtome.model.files import NANO, check_tokenizer, commit
 from microtome.model.loaded import Loaded, Origin
@@ -62,6 +63,7 @@ def load(
     >>> load("nano").anatomy.family.model_type
     'gpt2'
     """
+    _check_names(hf)
     given = name_or_path_or_model
     changes = {"device": device, "dtype": dtype, "revision": revision, **hf}
     if isinstance(given, Model):
@@ -71,8 +73,20 @@ def load(
         return _adopt(module_of(given), own, changes)
     name = os.fspath(given)
     refuse_file(name)
+    if model_of(name) and not os.path.exists(name):
+        raise LoadError(
+            f"{name!r} is no hub id but TransformerLens' name of a model; here: load("
+            f"{model_of(name)!r})."
+        )
     found = read(name, tokenizer=tokenizer, device=device, dtype=dtype, revision=revision, **hf)
     return _proved(found)
+
+
+def _check_names(hf: Mapping[str, Any]) -> None:
+    """Raise `LoadError` for an argument that is another tool's."""
+    for name in hf:
+        if name in LOADING:
+            raise LoadError(f"load has no {name}=. {LOADING[name]}")
 
 
 def _again(

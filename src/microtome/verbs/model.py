@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
 
 from microtome.edits import Edit, as_edits
+from microtome.language.habits import here
+from microtome.model.describe import described
 from microtome.model.loaded import Loaded
+from microtome.notebook import html_fields, html_line, html_table
 from microtome.prompts.prompts import Given
 from microtome.verbs import card as cards
 from microtome.verbs import run as outcome
@@ -15,6 +19,22 @@ from microtome.verbs import run as outcome
 @dataclass(frozen=True, eq=False, repr=False)
 class Model(Loaded):
     """What `load` gives; see `Loaded` for what it holds."""
+
+    if not TYPE_CHECKING:  # a type checker would take every name for one that is there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """For a name that is not there: what other tools call so is named as it is here."""
+            own = type(self).__name__
+            raise AttributeError(f"{own!r} object has no attribute {name!r}{here(name)}")
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what it is, and what can be addressed in it."""
+        sites = self.sites().reset_index()
+        return (
+            html_line(repr(self))
+            + html_fields(described(self.anatomy, self.hf.config))
+            + html_table(tuple(sites.columns), sites.astype(object).values.tolist())
+        )
 
     def run(
         self,

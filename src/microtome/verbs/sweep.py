@@ -10,6 +10,7 @@ from typing import Any
 from microtome.edits import Edit, as_edits
 from microtome.engines.observer import Observer, observed
 from microtome.engines.sink import Sink
+from microtome.figures.pictures import refuse_file
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import Question, ask, coordinate
@@ -147,6 +148,7 @@ def _sink(
     """Where blocks go: the disk, where a place is given, which is proved to take them."""
     if out is None:
         return MemorySink()
+    refuse_file(out)
     storable({axis.name: [coordinate(value) for value in axis.values] for axis in plan.axes})
     asked = identity(model, plan, options, referred)
     return StoreSink(out, asked, units_of(plan, options), overwrite=overwrite)
