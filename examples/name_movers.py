@@ -95,6 +95,7 @@ def attention(run: mt.Run, layer: int, head: int) -> dict[str, float]:
     return {role: float(np.mean(values)) for role, values in seen.items()}
 
 
+@torch.no_grad()
 def written(model: mt.Model, run: mt.Run, layer: int, head: int) -> float:
     """What a head's output adds to the logit difference, through the final norm as it is."""
     dims, last = model.anatomy.dims, model.anatomy.dims.n_layers - 1
@@ -118,7 +119,6 @@ def knocked_out(model: mt.Model, prompts: mt.Prompts, layer: int, role: str) -> 
     return mt.sweep(model, prompts, edit, metrics=["logit_diff"])
 
 
-@torch.no_grad()
 def main() -> None:
     """Compute, draw and print."""
     out, n = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 50

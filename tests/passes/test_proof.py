@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import deque
 from dataclasses import replace
 
 import pytest
@@ -40,7 +41,7 @@ def folder(make_gpt2, tokenizer, tmp_path_factory):
 @pytest.fixture
 def proved(monkeypatch):
     """What the probe was run for, in order."""
-    seen = []
+    seen = deque()  # a list in a closure would be part of the code that proves
 
     def counted(hf, anatomy):
         seen.append(type(hf).__name__)

@@ -338,12 +338,12 @@ class TestMaking:
             assert f"`{one.prompt.target}`, `{one.prompt.contrast}`" in page
             assert ", ".join(f"{r} {one.tokens.role(r)}" for r in one.prompt.roles) in page
 
-    def test_a_tokenizer_of_single_digits_and_pieces_is_refused_by_all(self, real_models):
+    def test_a_tokenizer_of_single_digits_and_pieces_has_no_names_but_years(self, real_models):
         tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K")
         with pytest.raises(TaskError, match="0 of the 111 names are one token"):
             mt.tasks.ioi(tokenizer=tokenizer)
-        with pytest.raises(TaskError, match="Of 672 years this tokenizer reads 0 as two tokens"):
-            mt.tasks.greater_than(tokenizer=tokenizer)
+        # Its digits are tokens of their own, which is enough to ask for a decade.
+        assert len(mt.tasks.greater_than(tokenizer=tokenizer)) == 64
 
     def test_a_place_is_the_shortest_run_of_words_that_occurs_once(self):
         filled = Filled.of("So {a} and {b}, {c}", {"a": "Ann", "b": "Ann", "c": "Annie"})

@@ -82,15 +82,11 @@ def _parts(value: object) -> Iterator[object]:
                     yield own
         case FunctionType():
             yield value.__qualname__
-            yield value.__code__
+            yield _instructions(value.__code__)
             yield value.__defaults__
             yield value.__kwdefaults__
             for cell in value.__closure__ or ():
                 yield _content(cell)
-        case CodeType():
-            yield value.co_code.hex()
-            yield value.co_names
-            yield value.co_consts
         case staticmethod() | classmethod() | MethodType():
             yield value.__func__
         case property():
@@ -103,12 +99,23 @@ def _parts(value: object) -> Iterator[object]:
                 yield value[key]
         case list() | tuple():
             yield from value
-        case frozenset():
-            yield from sorted(map(repr, value))
         case _ if is_dataclass(value):
             yield from (getattr(value, part.name) for part in fields(value))
         case _:
             yield getattr(value, "__qualname__", "")
+
+
+def _instructions(code: CodeType) -> str:
+    """What a function's code does, and that of the functions inside it; not where it stands."""
+    consts = [
+        _instructions(one)
+        if isinstance(one, CodeType)
+        else str(sorted(map(repr, one)))
+        if isinstance(one, frozenset)
+        else repr(one)
+        for one in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {consts}"
 
 
 def _content(cell: object) -> object:

@@ -313,7 +313,13 @@ def _check_edits(sites: Sequence[Site], clean: Seen, edited: Seen) -> None:
 def _moved(site: str, clean: Seen, edited: Seen, row: int) -> bool:
     """Whether a site is seen to have changed by something like what was added, in some layer."""
     pairs = [(edited[place][row], x[0]) for place, x in clean.items() if place[0] == site]
-    return any(bool((found - was).abs().max() > was.std() / 4) for found, was in pairs)
+    return any(_by_much(found, was) for found, was in pairs)
+
+
+def _by_much(found: Tensor, was: Tensor) -> bool:
+    # Logits may be minus infinity, which is as far from itself as any number: 0.
+    apart = (found - was).abs().masked_fill(found == was, 0).max()
+    return not bool(apart <= was[was.isfinite()].std() / 4)
 
 
 def _has_choice(clean: Seen) -> bool:

@@ -34,6 +34,12 @@ FIRST, LAST = 3, 98
 DECADES = range(2, 9)
 """Digits of a decade that have a neighbour on both sides, the lower of them above the donor's."""
 
+NEAR: Final = 4
+"""How many other endings are tried where the one drawn is no token of its own."""
+
+Endings = Callable[[int, int], tuple[str, str]]
+"""Last two digits of a year and a distance → the target and the contrast."""
+
 TEMPLATE: Final = "The {noun} lasted from the year {year} to the year {century}"
 
 
@@ -117,35 +123,37 @@ def _years(tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[int]:
     ]
 
 
-def _two_digits(rng: Random, yy: int) -> tuple[str, str]:
+def _two_digits(yy: int, away: int) -> tuple[str, str]:
     """A later ending, and one as many years too early."""
-    away = rng.randint(1, min(99 - yy, yy - 2))
     return f"{yy + away:02d}", f"{yy - away:02d}"
 
 
-def _one_digit(rng: Random, yy: int) -> tuple[str, str]:
+def _one_digit(yy: int, away: int) -> tuple[str, str]:
     """The digit of a later decade, and of one as many too early."""
-    decade = yy // 10
-    away = rng.randint(1, min(9 - decade, decade - 1))
-    return str(decade + away), str(decade - away)
+    return str(yy // 10 + away), str(yy // 10 - away)
 
 
-def _candidates(
-    rng: Random, years: Sequence[int], endings: Callable[[Random, int], tuple[str, str]]
-) -> Iterator[Prompt]:
+def _most(yy: int, endings: Endings) -> int:
+    """How far away an ending may be on both sides, the lower of them above the donor's."""
+    return min(99 - yy, yy - 2) if endings is _two_digits else min(9 - yy // 10, yy // 10 - 1)
+
+
+def _candidates(rng: Random, years: Sequence[int], endings: Endings) -> Iterator[Prompt]:
     wars = [(year, noun) for year in years for noun in NOUNS]
     rng.shuffle(wars)
     for year, noun in wars:
         century, yy = divmod(year, 100)
-        target, contrast = endings(rng, yy)
-        text = _filled(noun, year)
-        yield Prompt(
-            text.text,
-            donor=_filled(noun, 100 * century + 1).text,
-            target=target,
-            contrast=contrast,
-            roles={"noun": text.place("noun"), "YY": text.place("year"), "end": -1},
-        )
+        text, most = _filled(noun, year), _most(yy, endings)
+        # Where a tokenizer has one token for all of the drawn year, a near one is tried.
+        for away in (rng.randint(1, most), *range(1, min(NEAR, most) + 1)):
+            target, contrast = endings(yy, away)
+            yield Prompt(
+                text.text,
+                donor=_filled(noun, 100 * century + 1).text,
+                target=target,
+                contrast=contrast,
+                roles={"noun": text.place("noun"), "YY": text.place("year"), "end": -1},
+            )
 
 
 def _filled(noun: str, year: int) -> Filled:
