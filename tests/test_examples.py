@@ -29,7 +29,7 @@ class TestRepeatAName:
     def test_the_first_reads_the_name_where_it_was_given(self, stories):
         effects = repeat_a_name.keys(stories, 2)
         first, second = effects.top(2, "logit_diff").itertuples()
-        assert (first.head, first.k_pos_token) == (6, "Lily")
+        assert (first.head, first.k_pos_token) == (6, " Lily")
         assert first.effect == pytest.approx(-2.14, abs=0.01)
         assert abs(second.effect) < 0.25
 

@@ -233,3 +233,24 @@ def test_what_was_measured_is_kept_and_a_result_goes_on(tiny, several, tmp_path)
     assert kept["measured"] == [{"target": [*one.target], "contrast": [*one.contrast]}]
     assert mt.Prompt(**kept["spec"]["prompts"][0]) == several
     assert torch.equal(*(torch.tensor(x.data["prob"].values) for x in (first, go())))
+
+
+@pytest.mark.slow
+def test_a_real_models_chat_and_several_tokens(smollm2):
+    talk = [{"role": "user", "content": "What is the most populous country of Korea?"}]
+    prompt = mt.Prompt.chat(talk, target="South Korea", contrast="North Korea")
+    [one] = smollm2.encode(prompt)
+    how = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
+    assert list(one.tokens.ids) == smollm2.tokenizer.apply_chat_template(talk, **how)
+    metrics = ["logprob", "logit_diff"]
+    found = mt.sweep(smollm2, prompt, "zero L29.z.h*@-1", metrics=metrics, progress=False)
+    wanted = {}
+    for name in ("target", "contrast"):
+        ids = torch.tensor([[*one.tokens.ids, *one.row(name)]])
+        with torch.no_grad():
+            logits = smollm2.hf(ids).logits[0].double().log_softmax(-1)
+        steps = range(len(one.tokens) - 1, ids.shape[1] - 1)
+        wanted[name] = sum(float(logits[n, ids[0, n + 1]]) for n in steps)
+    clean = {name: float(found.data[f"clean_{name}"][0]) for name in metrics}
+    assert clean["logprob"] == pytest.approx(wanted["target"], abs=1e-3)
+    assert clean["logit_diff"] == pytest.approx(wanted["target"] - wanted["contrast"], abs=1e-3)

@@ -93,6 +93,7 @@ def test_a_word_that_lacks_its_space_is_the_token_that_it_is_by_itself_and_that_
     assert "'L', 'ily'" in note
     assert "say so, ' Lily'" in note
     assert encode(Prompt(text, target=" Lily"), stories).notes == ()
+    assert raw(encode(Prompt("One day,", target="Lily"), stories).target, stories) == ["▁Lily"]
     quoted = encode(Prompt('Tim said, "', target="Can"), stories)
     assert raw(quoted.target, stories) == ["C", "an"]
 

@@ -105,7 +105,7 @@ class Behind:
         note = ""
         if len(ids) > 1:
             spaced = self._coded(text)
-            if goes_on(self.tokens.text[-1], text[0]) and self._is_spaced(spaced):
+            if not _takes_no_space(self.tokens.text[-1]) and self._is_spaced(spaced):
                 return spaced, self._lacks_space(text, ids)
             note = self._near_miss(text, before, ids)
         return ids, note if continues else self._seam(text, before, whole, ids)
@@ -144,7 +144,7 @@ class Behind:
         )
 
     def _lacks_space(self, text: str, ids: Ids) -> str:
-        """What is said of a word that would go on the text's last, and by itself is one token."""
+        """What is said of a word that lacks its space, and by itself is one token with it."""
         return (
             f"{text!r} right behind {self.tokens.text[-30:]!r} is {len(ids)} tokens, "
             f"{listing(self._pieces(ids))}, and by itself the tokenizer reads it as one, with a "
