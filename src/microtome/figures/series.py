@@ -79,8 +79,8 @@ def series(
             y=y,
             name=escaped(name),
             mode="lines+markers" if len(x) <= 100 else "lines",
-            line={"color": color, "width": 2 + 4 * wider},
-            marker={"color": color, "size": 6 + 5 * wider},
+            line={"color": color, "width": 2 + 2.5 * wider},
+            marker={"color": color, "size": 6 + 2.5 * wider},
             error_y=_bars(name, errors.pop(name, None), color),
             hovertemplate=f"{x_title} %{{x}}<br>%{{y:.4g}}<extra>{escaped(name)}</extra>",
         )
