@@ -32,6 +32,15 @@ def test_prompts_show_a_row_each_and_no_more_than_fit():
     assert "… and 30 more" in shown
 
 
+def test_what_is_long_is_cut():
+    shown = mt.Prompt("word " * 4000)._repr_html_()
+    assert len(shown) < 1500
+    assert " … " in shown
+    tokens = notebook.html_tokens(["a"] * 1000)
+    assert tokens.count("<span") == notebook.MOST_TOKENS
+    assert "… and 800 more" in tokens
+
+
 def test_a_run_shows_tokens_predictions_and_receipts(nano):
     run = nano.run([EVIL, "Berlin is"], edits=[mt.zero("L0.z.h3")])
     shown = run._repr_html_()

@@ -9,6 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 MOST_ROWS = 20
 """Rows of a table; of more, the first are shown and the others counted."""
 
+MOST_TOKENS = 200
+"""Tokens of a text, likewise."""
+LONGEST = 300
+"""Letters of a cell; of more, the middle is left out."""
+
 _SHOWN = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}
 _CELL = "text-align:left;vertical-align:top;white-space:pre-wrap"
 _TOKEN = (
@@ -49,11 +54,13 @@ def html_line(text: str) -> str:
 
 def html_tokens(pieces: Iterable[str]) -> str:
     """Tokens in boxes with their positions, white space to be seen."""
+    listed = list(pieces)
     boxes = "".join(
         f'<span style="{_TOKEN}" title="{position}">{escaped(_visible(piece))}</span>'
-        for position, piece in enumerate(pieces)
+        for position, piece in enumerate(listed[:MOST_TOKENS])
     )
-    return f"<div>{boxes}</div>"
+    more = len(listed) - MOST_TOKENS
+    return f"<div>{boxes}{f' … and {more:,} more' if more > 0 else ''}</div>"
 
 
 def html_picture(png: bytes, width: int) -> str:
@@ -66,7 +73,8 @@ def shown(value: object) -> str:
     """A value as a table shows it."""
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} … {text[-LONGEST // 4 :]}"
 
 
 def escaped(text: str) -> str:

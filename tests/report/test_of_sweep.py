@@ -397,3 +397,17 @@ def test_metrics_whose_names_make_one_file_name_have_a_picture_each(tiny):
     names = [picture.name for picture in document_of_sweep(effects, tiny.run(prompt)).pictures]
     assert len(set(names)) == len(metrics)
     assert names[:2] == ["loss-2-layer-head", "loss-2-layer-head-2"]
+
+
+def test_a_long_vector_is_no_title(tiny):
+    vector = [round(n / 7, 6) for n in range(tiny.anatomy.dims.d_model)]
+    effects = swept(tiny, BERLIN, mt.add("L*.resid_post@-1", vector))
+    document = document_of_sweep(effects, tiny.run(BERLIN))
+    assert len(document.title) < 80
+    assert len(document.question) < 120
+    assert all(len(one.figure.layout.title.text) < 100 for one in document.pictures)
+    twice = [2 * number for number in vector]
+    over = swept(tiny, BERLIN, mt.add("L*.resid_post@-1", 0.0), over={"vector": [vector, twice]})
+    sections = document_of_sweep(over, tiny.run(BERLIN)).sections
+    [table] = next(one for one in sections if one.title == "Effects on prob").tables
+    assert table.frame["vector"].map(len).max() < 60

@@ -203,7 +203,7 @@ def _readable(top: pd.DataFrame) -> pd.DataFrame:
 
 def _map_section(effects: Effects, metric: str) -> Section:
     known = about(metric)
-    top = effects.top(TOP, metric)
+    top = effects.top(TOP, metric).map(lambda v: brief(v) if isinstance(v, str) else v)
     several = effects.data.sizes["prompt"] > 1
     dims = map(str, effects.delta(metric).dims)
     columns = [*(c for c in dims if several or c != "prompt"), "clean", "edited", "effect"]
