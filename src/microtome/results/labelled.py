@@ -20,6 +20,7 @@ from microtome.readings.inside import Gauge, dimension_of
 from microtome.readings.output import Reading
 from microtome.readings.registry import Asked
 from microtome.results.effects import CLEAN, NOISE_FLOOR, SCREEN
+from microtome.results.roles import BETWEEN, beside
 
 
 def label(
@@ -89,14 +90,16 @@ def _coordinates(plan: Plan, measured: Assembled) -> dict[str, Any]:
     found["text"] = ("prompt", _texts([one.prompt.text for one in encoded]))
     for axis in plan.axes:
         if counted(axis.name) in POSITIONS:
-            beside = (("prompt", axis.name), _pieces(encoded, len(axis.values)))
-            found["token" if axis.name == "pos" else f"{axis.name}_token"] = beside
+            pieces = (("prompt", axis.name), _pieces(encoded, len(axis.values)))
+            found["token" if axis.name == "pos" else f"{axis.name}_token"] = pieces
+            found |= _roles(encoded, axis.name, len(axis.values))
     for gauge in (one for one in plan.question.asked if isinstance(one, Gauge)):
         shape = measured.clean_inside[str(gauge)].shape[1:]
         for name, size in zip(gauge.dims, shape, strict=True):
             found[name] = list(range(size))
             if dimension_of(name) in POSITIONS:
                 found[f"{name}_token"] = (("prompt", name), _pieces(encoded, size))
+                found |= _roles(encoded, name, size)
     return found
 
 
@@ -126,6 +129,18 @@ def _pieces(encoded: Sequence[Encoded], longest: int) -> np.ndarray[Any, Any]:
     for row, one in enumerate(encoded):
         pieces[row, : len(one.tokens)] = one.tokens.pieces
     return pieces
+
+
+def _roles(encoded: Sequence[Encoded], dimension: str, longest: int) -> dict[str, Any]:
+    """Which role each token has, beside a dimension of positions; nothing where there is none."""
+    if not any(one.tokens.places for one in encoded):
+        return {}
+    names = np.full((len(encoded), longest), "", dtype=object)
+    for row, one in enumerate(encoded):
+        for role in one.tokens.places:
+            at = row, one.tokens.role(role)
+            names[at] = BETWEEN.join(filter(None, (names[at], role)))
+    return {beside(dimension): (("prompt", dimension), names)}
 
 
 def _token_texts(
