@@ -38,7 +38,7 @@ from microtome.frontends.arguments import (
 )
 from microtome.frontends.experiment.options import asked, checkpoint, values_of
 from microtome.frontends.guard import guarded, writing_to
-from microtome.frontends.shown import absent, out, print_table, print_tokens
+from microtome.frontends.shown import absent, out, print_effects, print_table, print_tokens
 from microtome.frontends.study_commands import study_app
 from microtome.model.describe import described
 from microtome.passes.raw import ABOUT, returned, table_of
@@ -155,12 +155,7 @@ def sweep_command(
     out.print(repr(effects), highlight=False, markup=False)
     first = next((m for m in effects.metrics if about(m).unit != "token id"), None)
     if first is not None:
-        out.print(f"\n[bold]Strongest effects on {escape(first)}[/bold]")
-        print_table(effects.top(10, first).drop(columns="text"))
-    if effects.n_unchanged:
-        out.print(
-            f"\nIn {effects.n_unchanged:,} cells nothing changed: an effect of 0 says nothing."
-        )
+        print_effects(effects, first)
     out.print(f"\nReport: {experiment.out / 'report.html'}", soft_wrap=True, markup=False)
 
 

@@ -15,7 +15,7 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from microtome.figures import style
-from microtome.figures.labels import visible
+from microtome.figures.labels import number, visible
 from microtome.report.diagram import diagram
 from microtome.report.document import Document, Index, Table
 from microtome.texts import Texts, catalogue
@@ -112,7 +112,7 @@ def _cells(table: Table) -> list[list[tuple[str, bool]]]:
 
 def _cell(value: object) -> str:
     if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else f"{value:.4g}".replace("-", "−")
+        return "" if np.isnan(value) else number(float(value)).replace("-", "−")
     return str(value)
 
 

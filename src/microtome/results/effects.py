@@ -127,7 +127,7 @@ class Effects:
         return over_prompts.evidence(self, metric)
 
     def over_prompts(self, metric: str | None = None) -> MapTest:
-        """Each cell's mean over the prompts, with its interval and a p value for all cells together.
+        """Each cell's mean over the prompts, with its interval and a p value for all together.
 
         A prompt in which a cell's edits changed nothing is no evidence, and not among its n. See
         `microtome.stats.max_statistic`; a table of the same is `top`.
@@ -143,9 +143,9 @@ class Effects:
         """The same result over the prompts' roles in the place of positions.
 
         Prompts of different lengths have roles in common, and not positions. ``pos`` becomes
-        ``role`` (``q_pos`` ``q_role``, and so on), with the names of the roles in the order in which
-        they stand, ``last`` among them; ``role_position`` and ``role_token`` say what that is in
-        each prompt. Where a prompt has no such role, its cells are absent.
+        ``role`` (``q_pos`` ``q_role``, and so on), with the names of the roles in the order in
+        which they stand, ``last`` among them; ``role_position`` and ``role_token`` say what that
+        is in each prompt. Where a prompt has no such role, its cells are absent.
 
         Raises:
             EffectsError: the map is not over positions.
@@ -207,8 +207,8 @@ class Effects:
             something, and ``unchanged``, those in which they did not.
 
         Raises:
-            EffectsError: as `delta`; or over prompts of different lengths the map is over positions:
-                see `by_role`.
+            EffectsError: as `delta`; or the map is over positions, and over prompts of different
+                lengths: see `by_role`.
         """
         metric = metric or self.metrics[0]
         if over not in (PROMPT, None):

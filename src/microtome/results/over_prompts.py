@@ -49,10 +49,11 @@ def tested(effects: Effects, metric: str) -> MapTest | None:
 def table(effects: Effects, metric: str) -> pd.DataFrame:
     """A row per cell of the map, in its order; cells that do not exist are left out.
 
-    Columns: the cell's coordinates, then means over the prompts in which its edits changed something,
-    ``clean``, ``edited`` and ``effect``; ``low`` and ``high``, the effect's own 95 % t interval;
-    ``p``, corrected for all cells; ``n``, how many prompts; ``unchanged``, in how many more the edits
-    changed nothing; ``significant`` and ``above_noise``.
+    Columns: the cell's coordinates, then means over the prompts in which its edits changed
+    something, ``clean``, ``edited`` and ``effect``; ``low`` and ``high``, the effect's own 95 % t
+    interval; ``p``, corrected for all cells; ``n``, how many prompts; ``unchanged``, in how many
+    more the edits changed nothing; ``significant``, p is below 0.05 and the effect above the noise
+    floor; and ``above_noise``.
     """
     cells = parts(effects, metric)
     mean = averaged(cells)
@@ -88,79 +89,3 @@ def _with_tokens(found: xr.Dataset, data: xr.Dataset, name: str) -> xr.Dataset:
 
 def _of_prompts(data: xr.Dataset) -> list[str]:
     return [str(name) for name, one in data.coords.items() if PROMPT in one.dims]
-
-
-def sentences(effects: Effects, metric: str, frame: pd.DataFrame) -> list[str]:
-    """What a table of cells says: the largest effect, and, apart from that, what is significant."""
-    if frame.empty:
-        return []
-    dims = cells_of(effects, metric)
-    test = tested_cells(frame)
-    largest = frame.loc[frame["effect"].abs().idxmax()]
-    if not largest["n"]:
-        return ["In no prompt did the edits change anything: every effect is exactly 0."]
-    said = [f"The largest mean effect is at {place(largest, dims)}: {of_cell(largest)}."]
-    said += _significance(effects, frame, dims, test)
-    left_out = int((frame["unchanged"] > 0).sum())
-    if left_out:
-        said.append(
-            f"In {left_out:,} of {len(frame):,} cells the edits changed nothing in some prompts or "
-            "in all; those prompts are no evidence of what the edits do, and are not among the n of "
-            "the cell."
-        )
-    return said
-
-
-def tested_cells(frame: pd.DataFrame) -> int:
-    """How many cells there is a p value of."""
-    return int(frame["p"].notna().sum())
-
-
-def cells_of(effects: Effects, metric: str) -> list[str]:
-    """The dimensions of a metric's map, prompts left out."""
-    return [name for name in map(str, effects.data[metric].dims) if name != PROMPT]
-
-
-def place(row: pd.Series, dims: list[str]) -> str:
-    """Where a cell is, in words."""
-    return ", ".join(f"{name} {row[name]}" for name in dims) or "the only cell"
-
-
-def of_cell(row: pd.Series) -> str:
-    """A cell's mean effect with its interval and n, in words."""
-    if np.isnan(row["low"]):
-        return _signed(f"{row['effect']:+.3g} (n = {int(row['n'])})")
-    return _signed(
-        f"{row['effect']:+.3g} (95 % interval {row['low']:.3g} … {row['high']:.3g}, "
-        f"n = {int(row['n'])})"
-    )
-
-
-def _signed(text: str) -> str:
-    return text.replace("-", "−")
-
-
-def _significance(
-    effects: Effects, frame: pd.DataFrame, dims: list[str], cells: int
-) -> list[str]:
-    if not cells:
-        return ["No cell has the two prompts that a test takes."]
-    prompts = int(effects.data.sizes[PROMPT])
-    least = 2.0 ** (1 - prompts)
-    if least >= LEVEL:
-        return [
-            f"Of {prompts} prompts no p value below {least:.2g} is possible, so that none of these "
-            "effects can be called significant, or not: take more prompts (6 at least)."
-        ]
-    passed = frame[frame["significant"]]
-    corrected = f"after correction for {cells:,} cells (max-statistic sign flips)"
-    if passed.empty:
-        return [f"No cell's effect differs from 0 at p < {LEVEL} {corrected}."]
-    least_p = passed.loc[passed["p"].idxmin()]
-    which = "it is" if len(passed) == 1 else "among them the largest is"
-    top = passed.loc[passed["effect"].abs().idxmax()]
-    count = f"{len(passed):,} of {cells:,} cells differ" if cells > 1 else "It differs"
-    said = f"{count} from 0 at p < {LEVEL} {corrected}"
-    if cells > 1:
-        said += f"; {which} {place(top, dims)} ({_signed(f'{top.effect:+.3g}')})"
-    return [f"{said}, the smallest p being {least_p['p']:.2g}."]

@@ -37,7 +37,8 @@ def lengths(data: xr.DataArray | xr.Dataset, name: str) -> npt.NDArray[np.int64]
         known = cells.notnull()
         there |= known.any([d for d in known.dims if d not in (PROMPT, name)]).values
     numbers = np.arange(1, size + 1)
-    return np.where(there, numbers, 0).max(axis=1, initial=0)
+    found: npt.NDArray[np.int64] = np.where(there, numbers, 0).max(axis=1, initial=0)
+    return found
 
 
 def why_apart(data: xr.DataArray) -> str:

@@ -204,7 +204,8 @@ def _largest(signs: Array, units: Array) -> Array:
     """The largest statistic of any cell, ``[flip]``."""
     parts = range(0, units.shape[1], _CELLS)
     sums = (np.abs(signs @ units[:, at : at + _CELLS]).max(1) for at in parts)
-    return np.max(np.stack([*sums]), axis=0)
+    found: Array = np.max(np.stack([*sums]), axis=0)
+    return found
 
 
 def _all_signs(n: int) -> Iterator[Array]:

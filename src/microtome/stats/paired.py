@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,8 +122,9 @@ def wilcoxon(
     if differences.size > MOST_PAIRS:
         raise StatisticsError(
             f"{differences.size:,} pairs are too many for Wilcoxon's test, which looks at any two "
-            f"of them, and at most {MOST_PAIRS:,} are taken. Are they independent of each other, as "
-            "prompts are, and tokens and neurons of one run are not? Then paired_t judges as well."
+            f"of them, and at most {MOST_PAIRS:,} are taken. Are they independent of each other, "
+            "as prompts are, and tokens and neurons of one run are not? Then paired_t judges as "
+            "well."
         )
     first, second = np.triu_indices(differences.size)
     walsh = np.sort((differences[first] + differences[second]) / 2)
@@ -158,13 +160,13 @@ def _signed_rank_p(differences: Array) -> float:
     if own.size > MOST_EXACT:
         return float(stats.wilcoxon(own).pvalue)
     ranks = np.rint(2 * stats.rankdata(np.abs(own))).astype(int)  # ties have halves of ranks
-    ways = _ways(ranks)
+    ways = _ways(ranks.tolist())
     positive = int(ranks[own > 0].sum())
     tail = min(ways[: positive + 1].sum(), ways[positive:].sum())
     return float(min(1, 2 * tail / 2.0**own.size))
 
 
-def _ways(ranks: Array) -> Array:
+def _ways(ranks: Iterable[int]) -> Array:
     """How many subsets of some ranks have each sum, ``[sum]``."""
     ways = np.array([1.0])
     for rank in ranks:
@@ -181,7 +183,7 @@ def _signed_rank_cut(n: int) -> int:
     if n > MOST_EXACT:
         middle, spread = n * (n + 1) / 4, np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
         return int(middle + stats.norm.ppf(tail) * spread)
-    ways = _ways(np.arange(1, n + 1))
+    ways = _ways(range(1, n + 1))
     return int(np.searchsorted(np.cumsum(ways) / 2.0**n, tail, side="right"))
 
 
