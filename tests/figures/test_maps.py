@@ -44,7 +44,7 @@ def test_hovering_a_heatmap_says_where_and_clean_edited_and_effect():
                  "effect %{z"):  # fmt: skip
         assert part in trace.hovertemplate
     np.testing.assert_allclose(trace.customdata[..., 0], 0.5)
-    np.testing.assert_allclose(trace.customdata[2, 3], [0.5, 0.56])
+    np.testing.assert_allclose(trace.customdata[2, 3], [0.5, 0.56, 1])
 
 
 def test_a_cell_that_does_not_exist_is_a_gap_in_a_visible_color():

@@ -128,7 +128,7 @@ def test_the_snippet_gives_the_strongest_cell_again(tiny, edit, over):
                   roles={"subject": ("Paris", "Berlin")}),
     ]  # fmt: skip
     effects = swept(tiny, prompts, edit, over=over)
-    [strongest] = effects.top(1, "logit_diff").to_dict(orient="records")
+    [strongest] = effects.top(1, "logit_diff", over=None).to_dict(orient="records")
     run = executed(code.rerun(effects, strongest), tiny)["run"]
     one = tiny.encode(prompts[strongest["prompt"]])[0]
     logits = run.logits[0, -1].double()

@@ -379,7 +379,7 @@ class TestMaxStatistic:
         assert found.p.dims == ("layer", "head")
         assert set(found.p.coords) == {"layer", "head"}  # a token of one prompt labels no cell
         assert bool(found.significant().sel(layer=7, head=1))
-        assert "the strongest is layer 7, head 1: mean 3" in str(found)
+        assert "the largest mean effect is at layer 7, head 1: 3" in str(found)
         assert "family-wise over 6 cells (128 sign flips, all there are)" in str(found)
         xr.testing.assert_identical(data, before)
 

@@ -52,8 +52,9 @@ class Axis:
     Attributes:
         name: the dimension's.
         values: its coordinates.
-        tokens: for positions, the text of each token, and None where the prompts shown do not agree
-            on it; None for all of them where they agree on none.
+        tokens: for positions, the text of each token; where the prompts shown do not agree on it,
+            the role that it has in all of them (``@subject``), or None; None for all of them where
+            there is neither.
         counts: how many prompts each coordinate's cells are over, where that is not the same.
     """
 
@@ -67,8 +68,9 @@ class Axis:
         """The axis of a dimension of labelled data."""
         size = array.sizes[name]
         values = array[name].values.tolist() if name in array.coords else range(size)
-        beside = "token" if name == "pos" else f"{name}_token"
-        return cls(name, tuple(values), _tokens(array, beside, size))
+        tokens = _tokens(array, "token" if name == "pos" else f"{name}_token", size)
+        roles = _tokens(array, "role" if name == "pos" else f"{name}_role", size)
+        return cls(name, tuple(values), _or_roles(tokens, roles))
 
     @property
     def counted(self) -> bool:
@@ -125,6 +127,18 @@ def _tokens(
         distinct = {text for text in column if text}
         found.append(None if len(distinct) > 1 else next(iter(distinct), ""))
     return tuple(found) if any(text is not None for text in found) else None
+
+
+def _or_roles(
+    tokens: tuple[str | None, ...] | None, roles: tuple[str | None, ...] | None
+) -> tuple[str | None, ...] | None:
+    if roles is None:
+        return tokens
+    known = [None] * len(roles) if tokens is None else tokens
+    return tuple(
+        f"@{role}" if text is None and role else text
+        for text, role in zip(known, roles, strict=True)
+    )
 
 
 def number(value: float) -> str:

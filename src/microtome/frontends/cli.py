@@ -38,7 +38,8 @@ from microtome.frontends.arguments import (
 )
 from microtome.frontends.experiment.options import asked, checkpoint, values_of
 from microtome.frontends.guard import guarded, writing_to
-from microtome.frontends.shown import absent, out, print_effects, print_table, print_tokens
+from microtome.frontends.shown import absent, out, print_table, print_tokens
+from microtome.frontends.strongest import print_effects
 from microtome.frontends.study_commands import study_app
 from microtome.model.describe import described
 from microtome.passes.raw import ABOUT, returned, table_of

@@ -36,6 +36,8 @@ def told(effects: Effects, metric: str, frame: pd.DataFrame) -> tuple[str, ...]:
     largest = _first(frame, "effect")
     if not frame["n"].any():
         return ("In no prompt did the edits change anything, so every effect is 0.",)
+    if not largest["effect"]:
+        return ("Every mean effect is 0.", *_unchanged(frame))
     dims = [name for name in map(str, effects.data[metric].dims) if name != PROMPT]
     where = f" is at {_place(largest, dims)}:" if dims else " is"
     quiet = "" if largest["above_noise"] else " No effect is above the noise floor."
@@ -53,8 +55,8 @@ def _significance(frame: pd.DataFrame, dims: list[str], prompts: int) -> Iterato
         return
     if least >= LEVEL:
         yield (
-            f"With {prompts} prompts no p value below {least:.2g} is possible, so that none of "
-            "these effects can be shown to differ from 0, nor not to: 6 prompts are the fewest."
+            f"With {prompts} prompts no p value below {least:.2g} is possible, whatever the "
+            "effects: 6 prompts are the fewest that can show an effect to differ from 0."
         )
         return
     among = f"after correction for {cells:,} cells" if cells > 1 else "by a sign-flip test"
@@ -82,7 +84,7 @@ def _unchanged(frame: pd.DataFrame) -> Iterator[str]:
         )
     if some:
         yield (
-            f"In {some:,} cells the edits changed nothing in some of the prompts; these are not "
+            f"In {some:,} cell{'s' if some > 1 else ''} the edits changed nothing in some of the prompts; these are not "
             "among the cell's n, nor in its mean."
         )
 

@@ -39,7 +39,7 @@ def pictures(effects: Effects, metric: str) -> Iterator[Picture]:
 
 
 def of_each_prompt(effects: Effects, aligned: Effects, metric: str, most: int) -> Iterator[Picture]:
-    """The maps of the first prompts, each by itself, where nothing but their ends can be aligned."""
+    """The maps of the first prompts by themselves, where only the ends of them can be aligned."""
     if aligned is effects or any(
         set(aligned.data[name].values.tolist()) != {LAST}
         for name in aligned.dims
@@ -81,8 +81,8 @@ def _caption(metric: str, dims: tuple[str, ...], through: Mapping[str, Any], dra
     flat = len(dims) == 2
     effect = drawn.mean["effect"].values
     said = [
-        f"Each {'square' if flat else 'point'} is one {' and '.join(dims)}: {metric} with the edits "
-        f"minus {metric} without."
+        f"Each {'square' if flat else 'point'} is one {' and '.join(dims)}: {metric} with the "
+        f"edits minus {metric} without."
     ]
     if flat and np.nanmax(np.abs(effect), initial=0):
         said.append("Red is an effect above 0, blue one below.")
@@ -99,8 +99,7 @@ def _caption(metric: str, dims: tuple[str, ...], through: Mapping[str, Any], dra
     if through:
         picked = listing(f"{name} {shown(value)}" for name, value in through.items())
         said.append(
-            "The map has more dimensions: this is the cut through its cell with the largest "
-            f"{'mean ' if drawn.n_prompts > 1 else ''}effect, at {picked}."
+            f"The map has more dimensions: this is the cut through its strongest cell, at {picked}."
         )
     return " ".join(said)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -135,10 +135,17 @@ def _map_section(effects: Effects, metric: str) -> Section:
     drawn = (*pictures(whole, metric), *of_each_prompt(effects, whole, metric, MOST_PROMPTS))
     if several:
         frame = whole.table(metric)
-        said, table = told(whole, metric, frame), _means(whole.top(TOP, metric), frame)
+        said, table = told(whole, metric, frame), _means(_largest(whole, metric), frame)
     else:
         said, table = (), _strongest(effects, metric)
-    return Section(f"Effects on {metric}", (first, *said), drawn, (table,))
+    tables = () if table.frame.empty else (table,)
+    return Section(f"Effects on {metric}", (first, *said), drawn, tables)
+
+
+def _largest(effects: Effects, metric: str) -> pd.DataFrame:
+    """The largest effects, those that are any."""
+    top = effects.top(TOP, metric)
+    return top[top["effect"] != 0]
 
 
 def _means(top: pd.DataFrame, frame: pd.DataFrame) -> Table:
@@ -156,7 +163,7 @@ def _means(top: pd.DataFrame, frame: pd.DataFrame) -> Table:
 
 
 def _strongest(effects: Effects, metric: str) -> Table:
-    top = effects.top(TOP, metric)
+    top = _largest(effects, metric)
     dims = [name for name in map(str, effects.delta(metric).dims) if name != PROMPT]
     tokens = [name for name in top if str(name).endswith("token")]
     columns = [*dims, *tokens, "clean", "edited", "effect"]
@@ -168,7 +175,10 @@ def _strongest(effects: Effects, metric: str) -> Table:
 def _visible(frame: pd.DataFrame) -> pd.DataFrame:
     """The same with the white space of tokens to be seen."""
     tokens = [name for name in frame if str(name).endswith("token")]
-    return frame.assign(**{n: [visible(text) if text else "" for text in frame[n]] for n in tokens})
+    shown = frame.copy()
+    for name in tokens:
+        shown[name] = [visible(text) if text else "" for text in frame[name]]
+    return shown
 
 
 def _named_apart(sections: tuple[Section, ...]) -> tuple[Section, ...]:
@@ -229,6 +239,8 @@ def _snippets(effects: Effects) -> Iterator[Snippet]:
         for metric in with_delta(effects)[:1]:
             for cell in effects.top(1, metric, over=None).to_dict(orient="records"):
                 where = {str(name): cell[name] for name in effects.dims}
+                if not cell["effect"]:
+                    continue
                 one = f"on prompt {cell[PROMPT]}, " if effects.data.sizes[PROMPT] > 1 else ""
                 yield Snippet(
                     f"The strongest cell by itself ({one}{metric} {signed(cell['effect'])})",

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from microtome.results.roles import beside as role_beside
 from microtome.stats import LEVEL, MapTest, max_statistic
 from microtome.stats.aligned import tokens_of
 from microtome.stats.averaged import CHANGED, averaged
@@ -78,13 +79,14 @@ def table(effects: Effects, metric: str) -> pd.DataFrame:
 
 
 def _with_tokens(found: xr.Dataset, data: xr.Dataset, name: str) -> xr.Dataset:
-    """The same with the token beside each coordinate of a dimension, where all prompts have it."""
-    tokens = tokens_of(data, name)
-    if tokens is None:
-        return found
-    kinds = [sorted({str(text) for text in each if text}) for each in tokens.values.T]
-    same = [each[0] if len(each) == 1 else "" for each in kinds]
-    return found.assign({str(tokens.name): (name, same)}) if any(same) else found
+    """The same with token and role beside each coordinate of a dimension, where all have them."""
+    for beside in (tokens_of(data, name), data.coords.get(role_beside(name))):
+        if beside is None or beside.dims != (PROMPT, name):
+            continue
+        kinds = [sorted({str(text) for text in each if text}) for each in beside.values.T]
+        same = [each[0] if len(each) == 1 else "" for each in kinds]
+        found = found.assign({str(beside.name): (name, same)}) if any(same) else found
+    return found
 
 
 def _of_prompts(data: xr.Dataset) -> list[str]:

@@ -98,7 +98,7 @@ def measure_means(means: xr.DataArray, spread: float) -> Measured:
     """The heads' means: their size, their centre and their trend over layers."""
     layers = means.layer.broadcast_like(means).values.ravel()
     slope = stats.trend(layers, means.values.ravel())
-    centre = stats.mean(means.values)
+    centre = stats.mean(means.values.ravel())
     share = float(abs(means).median()) / spread
     return Measured(
         slope.covers_zero and centre.covers_zero and share <= 0.1,
@@ -109,7 +109,7 @@ def measure_means(means: xr.DataArray, spread: float) -> Measured:
 
 def measure_agreement(zero: xr.DataArray, mean: xr.DataArray) -> Measured:
     """Zero against mean: correlation and largest difference."""
-    r = stats.correlation(zero.values, mean.values)
+    r = stats.correlation(zero.values.ravel(), mean.values.ravel())
     largest = float(np.abs(zero - mean).max())
     return Measured(r.value >= 0.95, r.value, {"r": r, "largest": largest})
 

@@ -158,7 +158,7 @@ def measure_late(effect: xr.DataArray) -> Measured:
     size = np.abs(effect.transpose("layer", "head").values)
     start = len(size) - -(-len(size) // 3)
     late, early = size[start:], size[:start]
-    p = stats.larger(late, early)
+    p = stats.larger(late.ravel(), early.ravel())
     words = {"late": late.mean(), "early": early.mean(), "start": start, "p": p}
     counts = {"n_late": late.size, "n_early": early.size}
     return Measured(p < 0.05, late.mean() / early.mean(), words | counts)
