@@ -83,8 +83,9 @@ class View:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """The fewest and the most prompts that a cell's mean is over."""
+        """The fewest and the most prompts that a cell's mean is over, where it is over any."""
         n = self.mean["n"].values[self.mean["effect"].notnull().values]
+        n = n[n > 0]
         return (int(n.min()), int(n.max())) if n.size else (0, 0)
 
     @property
@@ -92,7 +93,7 @@ class View:
         """What was picked and averaged."""
         several = ""
         if self.n_prompts > 1:
-            low, high = self.counts
+            low, high = self.counts if any(self.counts) else (self.n_prompts,) * 2
             several = f"mean over {high if low == high else f'{low}–{high}'} prompts"
         return " · ".join(filter(None, (*self.fixed, several)))
 

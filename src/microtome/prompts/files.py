@@ -17,6 +17,9 @@ from typing import Any
 from microtome.errors import PromptError, listing
 from microtome.textfiles import read_text, shown
 
+OBJECTS = frozenset(("roles", "meta"))
+"""Columns of CSV that hold a JSON object."""
+
 Row = tuple[str, dict[str, Any]]
 """Where a prompt's fields stand, in words, and the fields."""
 
@@ -105,8 +108,8 @@ def _csv(text: str, name: str) -> Iterator[Row]:
         row: dict[str, Any] = {
             key: value for key, value in zip(header, fields, strict=False) if value
         }
-        if "roles" in row:
-            row["roles"] = json_object(row["roles"], where)
+        for name in OBJECTS & row.keys():
+            row[name] = json_object(row[name], where)
         yield where, row
 
 

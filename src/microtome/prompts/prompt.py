@@ -19,6 +19,9 @@ BUILT_IN = ("last", "mask")
 Spot = str | int | tuple[str | int, str | int]
 """A role's place: a word, a position, or a pair of them, in the text and in the donor."""
 
+Known = str | int | float | bool
+"""What is known of a prompt besides its fields."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -33,6 +36,8 @@ class Prompt:
         roles: names of positions: ``{"subject": "Berlin"}`` makes ``@subject`` the last token of
             that word. A pair gives the place in the text and in the donor. ``last`` is built in,
             and ``mask`` in a masked-language model.
+        meta: what else is known of it, by name, such as its template: kept with the results, where
+            prompts can be grouped by it. Nothing is computed from it.
 
     >>> Prompt("Berlin is the capital of", target=" Germany", contrast=" France").target
     ' Germany'
@@ -43,6 +48,7 @@ class Prompt:
     target: str | None = field(default=None, kw_only=True)
     contrast: str | None = field(default=None, kw_only=True)
     roles: Mapping[str, Spot] = field(default_factory=dict, kw_only=True, hash=False)
+    meta: Mapping[str, Known] = field(default_factory=dict, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:
         for name in ("text", "donor", "target", "contrast"):
@@ -56,10 +62,12 @@ class Prompt:
         for name in ("text", "donor", "target", "contrast"):
             whole(getattr(self, name) or "", f"A prompt's {name}")
         object.__setattr__(self, "roles", MappingProxyType(_roles(self.roles)))
+        object.__setattr__(self, "meta", MappingProxyType(_meta(self.meta)))
 
     def as_dict(self) -> dict[str, Any]:
         """Its fields as plain values, those that are set."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)} | {"roles": dict(self.roles)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {"roles": dict(self.roles), "meta": dict(self.meta)}
         return {name: value for name, value in values.items() if value not in (None, {})}
 
     def __reduce__(self) -> tuple[Callable[[], Prompt], tuple[()]]:
@@ -97,6 +105,24 @@ def _roles(given: object) -> dict[str, Spot]:
                 "and not 'last' or 'mask', which are always the last token and the mask."
             )
     return {name: _place(name, place) for name, place in given.items()}
+
+
+def _meta(given: object) -> dict[str, Known]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise PromptError(
+            f"A prompt's meta is names with values, {{'template': 'ABBA'}}, not {given!r}."
+        )
+    for name, value in given.items():
+        if not isinstance(name, str) or not name.strip() or not isinstance(value, Known):
+            raise PromptError(
+                f"In a prompt's meta, {name!r} is {value!r}: names are words, and values text, "
+                "numbers, true or false."
+            )
+        whole(name, "A name in a prompt's meta")
+        whole(str(value), f"{name!r} in a prompt's meta")
+    return dict(given)
 
 
 def _place(role: str, given: object) -> Spot:

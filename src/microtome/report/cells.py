@@ -84,8 +84,8 @@ def _unchanged(frame: pd.DataFrame) -> Iterator[str]:
         )
     if some:
         yield (
-            f"In {some:,} cell{'s' if some > 1 else ''} the edits changed nothing in some of the prompts; these are not "
-            "among the cell's n, nor in its mean."
+            f"In {some:,} cell{'s' if some > 1 else ''} the edits changed nothing in some of the "
+            "prompts; these are not among the cell's n, nor in its mean."
         )
 
 

@@ -103,7 +103,7 @@ def again_in_shell(effects: Effects) -> str | None:
         return None
     prompts = spec["prompts"]
     before, given = "", ""
-    if len(prompts) == 1 and "roles" not in prompts[0]:
+    if len(prompts) == 1 and not {"roles", "meta"} & set(prompts[0]):
         flags = {
             "text": "--prompt" if prompts[0]["text"].startswith("-") else "-p",
             **{name: f"--{name}" for name in ("target", "contrast", "donor")},
@@ -267,7 +267,7 @@ def _prompts(prompts: Sequence[Mapping[str, Any]]) -> str:
 
 def _prompt(fields: Mapping[str, Any]) -> str:
     named = [
-        f"{name}={_roles(value) if name == 'roles' else _quoted(value)}"
+        f"{name}={_roles(value) if name in ('roles', 'meta') else _quoted(value)}"
         for name, value in fields.items()
         if name != "text"
     ]

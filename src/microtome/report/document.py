@@ -135,6 +135,7 @@ class Document:
         sites: where in a block the edits sit, for the drawing beside the method; may be none.
         parallel: attention and MLP of such a block read the same input.
         lang: the language of its texts, which that of its headings follows.
+        exports: tables that are written beside it whole, by the names of their files.
     """
 
     title: str
@@ -149,6 +150,7 @@ class Document:
     sites: tuple[str, ...] = ()
     parallel: bool = False
     lang: str = "en"
+    exports: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [picture.name for picture in self.pictures]

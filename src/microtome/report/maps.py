@@ -106,9 +106,11 @@ def _caption(metric: str, dims: tuple[str, ...], through: Mapping[str, Any], dra
 
 def _averaged(drawn: View) -> str:
     low, high = drawn.counts
+    none = " Where n is 0 they changed nothing in any prompt, and the effect is exactly 0."
+    unchanged = none if bool((drawn.mean["n"] == 0).any()) else ""
     if low == high == drawn.n_prompts:
-        return f"Averaged over {drawn.n_prompts} prompts."
+        return f"Averaged over {drawn.n_prompts} prompts.{unchanged.replace('they', 'the edits')}"
     return (
-        f"Averaged over the prompts that have the cell and in which the edits changed something: "
-        f"{low if low == high else f'{low} to {high}'} of {drawn.n_prompts}."
+        "Averaged over the prompts that have the cell and in which the edits changed something: "
+        f"{low if low == high else f'{low} to {high}'} of {drawn.n_prompts}.{unchanged}"
     )

@@ -16,6 +16,7 @@ from microtome.readings.registry import about
 from microtome.report import code
 from microtome.report.cells import comparable, signed, told
 from microtome.report.document import Document, Section, Snippet, Table, TokenRow
+from microtome.report.exports import exports
 from microtome.report.maps import of_each_prompt, pictures
 from microtome.report.method import method, with_delta
 from microtome.report.names import distinct
@@ -55,6 +56,7 @@ def document_of_sweep(effects: Effects, run: Run) -> Document:
         provenance=effects.provenance,
         tokens=tuple(_token_rows(effects, run)),
         n_prompts=effects.data.sizes[PROMPT],
+        exports=exports(effects),
     )
 
 

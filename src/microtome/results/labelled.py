@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,9 @@ def label(
     norm_of = {"unit": "L2 norm of the activations' change"}
     variables["change_norm"] = (dims, measured.norm, norm_of)
     names = [str(asked) for asked in plan.question.asked]
-    return xr.Dataset(variables, _coordinates(plan, measured), {"metrics": names})
+    coordinates = _coordinates(plan, measured)
+    coordinates |= _known(plan.question.encoded, {*variables, *coordinates})
+    return xr.Dataset(variables, coordinates, {"metrics": names})
 
 
 def _output(
@@ -129,6 +131,21 @@ def _pieces(encoded: Sequence[Encoded], longest: int) -> np.ndarray[Any, Any]:
     for row, one in enumerate(encoded):
         pieces[row, : len(one.tokens)] = one.tokens.pieces
     return pieces
+
+
+def _known(encoded: Sequence[Encoded], taken: Collection[str]) -> dict[str, Any]:
+    """What else is known of the prompts, each a coordinate of theirs; "" or NaN where it is not."""
+    found = {}
+    for name in dict.fromkeys(name for one in encoded for name in one.prompt.meta):
+        values = [one.prompt.meta.get(name) for one in encoded]
+        given = [value for value in values if value is not None]
+        own = name if name not in taken else f"prompt_{name}"
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in given):
+            numbers = [np.nan if value is None else float(value) for value in values]
+            found[own] = ("prompt", np.array(numbers))
+        else:
+            found[own] = ("prompt", _texts(["" if v is None else str(v) for v in values]))
+    return found
 
 
 def _roles(encoded: Sequence[Encoded], dimension: str, longest: int) -> dict[str, Any]:

@@ -121,8 +121,8 @@ def _ordered(where: list[dict[str, int]], own: np.ndarray) -> list[str]:
     names = [name for name in names if name != LAST or not ends]
 
     def middle(name: str) -> float:
-        shares = [places[name] / max(length, 1) for places, length in zip(where, own, strict=True)
-                  if name in places]  # fmt: skip
+        pairs = zip(where, own.tolist(), strict=True)
+        shares = [here[name] / max(length - 1, 1) for here, length in pairs if name in here]
         return float(np.mean(shares))
 
     return sorted(names, key=middle)

@@ -63,4 +63,6 @@ def why_apart(data: xr.DataArray) -> str:
 
 
 def _counts_tokens(data: xr.DataArray | xr.Dataset, name: str) -> bool:
-    return name.endswith("pos") or (name != PROMPT and tokens_of(data, name) is not None)
+    if name == PROMPT or name.endswith("role"):  # roles have tokens too, and are aligned
+        return False
+    return name.endswith("pos") or tokens_of(data, name) is not None

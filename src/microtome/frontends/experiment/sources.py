@@ -114,7 +114,7 @@ def _prompt(given: Any) -> Prompt:
         if name not in FIELDS:
             text = f"a prompt has no such field; there are: {listing(FIELDS)}."
             raise at(name, text + did_you_mean(str(name), FIELDS))
-        if name != "roles" and value is not None and not isinstance(value, str):
+        if name not in ("roles", "meta") and value is not None and not isinstance(value, str):
             raise at(name, f"expected text, not {value!r}; in YAML, put it in quotes.")
     return prompt_of(given)
 
