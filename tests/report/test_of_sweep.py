@@ -436,6 +436,18 @@ class TestManyPrompts:
         names = [p.name for p in document_of_sweep(effects, tiny.run(texts)).pictures]
         assert names == ["kl-layer", "kl-layer-pos-prompt-0", "kl-layer-pos-prompt-1"]
 
+    def test_roles_at_other_positions_of_equally_long_prompts_have_maps_of_their_own(self, tiny):
+        text = "When Mary and John went to the store, John gave a drink to"
+        prompts = [mt.Prompt(text, roles={"who": word}) for word in ("Mary", "store")]
+        effects = mt.sweep(tiny, prompts, "zero L*.attn_out@*", metrics="kl", progress=False)
+        report = document_of_sweep(effects, tiny.run(prompts))
+        assert [p.name for p in report.pictures] == ["kl-layer-pos", "kl-layer-role"]
+        assert "who stands at different positions in these prompts" in report.method
+        still = mt.sweep(tiny, prompts[:1] * 2, "zero L*.attn_out@*", metrics="kl", progress=False)
+        report = document_of_sweep(still, tiny.run(prompts))
+        assert [p.name for p in report.pictures] == ["kl-layer-pos"]
+        assert "different positions" not in report.method
+
     def test_tables_are_written_beside_the_effects(self, tiny, uneven, tmp_path):
         report = document_of_sweep(uneven, tiny.run(BERLIN))
         out = write_folder(tmp_path / "out", uneven, report, summary_of_sweep(uneven))

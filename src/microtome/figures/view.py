@@ -11,7 +11,7 @@ import xarray as xr
 
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures.labels import Axis, escaped, shown, visible
-from microtome.figures.mapped import Mapped
+from microtome.figures.mapped import Mapped, cells_of
 from microtome.language.sites import POSITIONS
 from microtome.stats.aligned import why_apart
 from microtome.stats.averaged import CHANGED, averaged
@@ -129,12 +129,8 @@ def view(effects: Mapped, metric: str, at: Mapping[str, Any]) -> View:
     Raises:
         EffectsError: there is no such metric, dimension or coordinate.
     """
-    effect = effects.delta(metric)
-    there = effect.notnull()
-    clean = effects.baseline(metric).broadcast_like(effect).where(there)
-    changed = (effects.data["values_changed"] != 0).broadcast_like(effect)
-    edited = effects.data[metric]
-    data = xr.Dataset({"clean": clean, "edited": edited, "effect": effect, CHANGED: changed})
+    data = cells_of(effects, metric)
+    effect = data["effect"]
     known = tuple(map(str, effect.dims))
     for name in at:
         if name not in known:

@@ -9,8 +9,9 @@ import pandas as pd
 
 from microtome.figures.labels import number, shown
 from microtome.results.effects import Effects
+from microtome.results.roles import beside
 from microtome.stats import LEVEL
-from microtome.stats.aligned import why_apart
+from microtome.stats.aligned import positional, why_apart
 from microtome.stats.samples import PROMPT
 
 
@@ -21,6 +22,29 @@ def comparable(effects: Effects) -> Effects:
     """
     apart = any(why_apart(effects.data[metric]) for metric in effects.metrics)
     return effects.by_role() if apart else effects
+
+
+def moving(effects: Effects) -> tuple[str, ...]:
+    """Roles that do not stand at the same position in all prompts, though positions are averaged.
+
+    None where prompts are of different lengths: there nothing is averaged by position.
+    """
+    if comparable(effects) is not effects:
+        return ()
+    places = [
+        effects.data[beside(name)]
+        for name in positional(effects.data)
+        if beside(name) in effects.data.coords
+    ]
+    names = {
+        role
+        for roles in places
+        for both in roles.values.T.tolist()
+        if len(set(both)) > 1
+        for role in both
+        if role
+    }
+    return tuple(sorted(names))
 
 
 def told(effects: Effects, metric: str, frame: pd.DataFrame) -> tuple[str, ...]:
@@ -55,7 +79,7 @@ def _significance(frame: pd.DataFrame, dims: list[str], prompts: int) -> Iterato
         return
     if least >= LEVEL:
         yield (
-            f"With {prompts} prompts no p value below {least:.2g} is possible, whatever the "
+            f"With {prompts} prompts no p value below {least:.3g} is possible, whatever the "
             "effects: 6 prompts are the fewest that can show an effect to differ from 0."
         )
         return

@@ -9,7 +9,7 @@ from microtome.errors import listing
 from microtome.figures.noise import is_noise
 from microtome.figures.view import view
 from microtome.readings.registry import about
-from microtome.report.cells import comparable
+from microtome.report.cells import comparable, moving
 from microtome.results.effects import Effects
 from microtome.stats.aligned import lengths, positional
 from microtome.stats.samples import PROMPT
@@ -71,13 +71,19 @@ def _unchanged(effects: Effects) -> str:
 
 def _aligned(effects: Effects) -> Iterator[str]:
     """How maps over positions are averaged over prompts of several lengths."""
+    if moved := moving(effects):
+        yield (
+            f"{listing(moved)} {'stands' if len(moved) == 1 else 'stand'} at different positions "
+            "in these prompts, and a mean at a position mixes them: beside maps over positions are "
+            "those over roles."
+        )
     if comparable(effects) is effects:
         return
     own = lengths(effects.data, positional(effects.data)[0])
     yield (
         f"The prompts are of {own.min()} to {own.max()} tokens, so that a position of one is not "
         "the same position of another: maps and tables are over the prompts' roles, each where a "
-        "prompt has it, and cells at other positions are in the effects alone."
+        "prompt has it, and cells at other positions are not on them."
     )
 
 

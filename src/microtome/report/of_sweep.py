@@ -14,7 +14,7 @@ from microtome.figures.view import visible_line
 from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import about
 from microtome.report import code
-from microtome.report.cells import comparable, signed, told
+from microtome.report.cells import comparable, moving, signed, told
 from microtome.report.document import Document, Section, Snippet, Table, TokenRow
 from microtome.report.exports import exports
 from microtome.report.maps import of_each_prompt, pictures
@@ -134,7 +134,11 @@ def _map_section(effects: Effects, metric: str) -> Section:
     whole = comparable(effects)
     several = effects.data.sizes[PROMPT] > 1
     first = f"{metric}: {known.about} ({known.unit}); {known.direction}."
-    drawn = (*pictures(whole, metric), *of_each_prompt(effects, whole, metric, MOST_PROMPTS))
+    drawn = (
+        *pictures(whole, metric),
+        *(pictures(whole.by_role(), metric) if moving(effects) else ()),
+        *of_each_prompt(effects, whole, metric, MOST_PROMPTS),
+    )
     if several:
         frame = whole.table(metric)
         said, table = told(whole, metric, frame), _means(_largest(whole, metric), frame)

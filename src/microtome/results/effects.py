@@ -13,6 +13,7 @@ import xarray as xr
 
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import effect_map
+from microtome.figures.mapped import NOISE_FLOOR
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
 from microtome.results import over_prompts, roles, stores
@@ -23,8 +24,6 @@ from microtome.stats.samples import PROMPT
 RECEIPTS = ("values_changed", "change_norm", "refined")
 CLEAN = "clean_"
 SCREEN = "screen_clean_"
-NOISE_FLOOR = "noise_floor"
-"""The attribute of a metric that says how large the effects of rounding are."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from microtome.engines.assembled import Assembled
 from microtome.engines.block import Array
 from microtome.engines.screen import Screening
+from microtome.figures.mapped import NOISE_FLOOR
 from microtome.language.sites import POSITIONS, counted
 from microtome.plan.plan import Plan
 from microtome.plan.question import coordinate
@@ -19,7 +20,7 @@ from microtome.prompts.encoding import Encoded, piece
 from microtome.readings.inside import Gauge, dimension_of
 from microtome.readings.output import Reading
 from microtome.readings.registry import Asked
-from microtome.results.effects import CLEAN, NOISE_FLOOR, SCREEN
+from microtome.results.effects import CLEAN, SCREEN
 from microtome.results.roles import BETWEEN, beside
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from microtome.figures.mapped import NOISE_FLOOR, Mapped, cells_of
 from microtome.results.roles import beside as role_beside
 from microtome.stats import LEVEL, MapTest, max_statistic
 from microtome.stats.aligned import tokens_of
 from microtome.stats.averaged import CHANGED, averaged
 from microtome.stats.samples import PROMPT
-
-if TYPE_CHECKING:
-    from microtome.results.effects import Effects
 
 MOST_WORK = 4e10
 """Products of a flip, a prompt and a cell: some ten seconds."""
@@ -23,22 +19,13 @@ FLIPS = (1_000, 10_000)
 """How many flips a map is tested with: the fewest on the largest maps, and the most."""
 
 
-def parts(effects: Effects, metric: str) -> xr.Dataset:
-    """``clean``, ``edited`` and ``effect`` of a metric, ``[prompt, *map]``, and ``changed``."""
-    effect = effects.delta(metric)
-    clean = effects.baseline(metric).broadcast_like(effect).where(effect.notnull())
-    changed = (effects.data["values_changed"] != 0).broadcast_like(effect)
-    edited = effects.data[metric]
-    return xr.Dataset({"clean": clean, "edited": edited, "effect": effect, CHANGED: changed})
-
-
-def evidence(effects: Effects, metric: str) -> xr.DataArray:
+def evidence(effects: Mapped, metric: str) -> xr.DataArray:
     """The effects of cells whose edits changed something; the others are absent."""
     effect = effects.delta(metric)
     return effect.where(effects.data["values_changed"] != 0)
 
 
-def tested(effects: Effects, metric: str) -> MapTest | None:
+def tested(effects: Mapped, metric: str) -> MapTest | None:
     """The test of all cells; None where no cell has the two prompts that it takes."""
     given = evidence(effects, metric)
     if given.sizes[PROMPT] < 2 or not bool((given.notnull().sum(PROMPT) > 1).any()):
@@ -47,7 +34,7 @@ def tested(effects: Effects, metric: str) -> MapTest | None:
     return max_statistic(given, permutations=flips)
 
 
-def table(effects: Effects, metric: str) -> pd.DataFrame:
+def table(effects: Mapped, metric: str) -> pd.DataFrame:
     """A row per cell of the map, in its order; cells that do not exist are left out.
 
     Columns: the cell's coordinates, then means over the prompts in which its edits changed
@@ -56,7 +43,7 @@ def table(effects: Effects, metric: str) -> pd.DataFrame:
     more the edits changed nothing; ``significant``, p is below 0.05 and the effect above the noise
     floor; and ``above_noise``.
     """
-    cells = parts(effects, metric)
+    cells = cells_of(effects, metric)
     mean = averaged(cells)
     found = mean[["clean", "edited", "effect"]].drop_vars(_of_prompts(mean), errors="ignore")
     there = cells["effect"].notnull()
@@ -66,7 +53,7 @@ def table(effects: Effects, metric: str) -> pd.DataFrame:
         found[name] = nothing if test is None else getattr(test, name)
     found["n"] = mean["n"]
     found["unchanged"] = (there & ~cells[CHANGED]).sum(PROMPT)
-    floor = effects.noise_floor(metric) or 0.0
+    floor = float(effects.data[metric].attrs.get(NOISE_FLOOR, 0.0))
     found["above_noise"] = np.abs(found["effect"]) > floor
     found["significant"] = (found["p"] < LEVEL) & found["above_noise"]
     dims = [name for name in map(str, cells["effect"].dims) if name != PROMPT]
