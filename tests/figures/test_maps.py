@@ -245,6 +245,10 @@ def test_ranks_have_no_ticks_between_whole_numbers_and_are_written_in_full():
     assert all(tick == int(tick) for tick in ticks)
     assert "10,000" in figure.layout.yaxis.ticktext
     assert ":,.6~r}" in figure.data[0].hovertemplate
+    two = by_hand.effects_of({"rank": values[..., None]}, ("layer", "head"))
+    bar = figures.heatmap(two, "rank").data[0].colorbar
+    assert "10,000" in bar.ticktext
+    assert figures.png_of(figures.heatmap(two, "rank"))
     few = by_hand.effects_of({"rank": values[:, :2]}, ("layer",))
     assert figures.curve(few, "rank", show="edited").layout.yaxis.tickvals == (0, 1, 2)
 

@@ -142,6 +142,16 @@ class TestOneRowPerCell:
     def test_one_prompt_is_as_before(self):
         assert {"low", "p", "n"}.isdisjoint(by_hand.heads().top(3, "prob"))
 
+    def test_an_infinite_effect_has_a_row_and_is_not_tested(self):
+        effect = noise(8, 1, 3) + 0.1
+        effect[2, 0, 1] = -np.inf
+        effect[:2, 0, 2] = np.inf, -np.inf
+        table = many(effect).top(3, "prob")
+        assert table["effect"].tolist() == [-np.inf, pytest.approx(effect[:, 0, 0].mean())]
+        assert np.isnan(table["p"][0])
+        assert table["p"][1] < 0.05
+        assert told(many(effect), "prob", table)[0].endswith("head 1: −inf (n = 8).")
+
     def test_too_few_prompts_to_judge_are_said_to_be(self):
         effects = by_hand.heads(n_prompts=3)
         said = " ".join(told(effects, "prob", effects.table("prob")))

@@ -56,6 +56,10 @@ def heatmap(effects: Mapped, metric: str, *, title: str | None = None, **at: Any
         ]
     )
     trace.hovertemplate += "<extra></extra>"
+    if part.unit == style.WHOLE:
+        ticks = [tick for tick in style.whole_numbers([trace.zmin, trace.zmax])
+                 if trace.zmin <= tick <= trace.zmax]  # fmt: skip
+        trace.colorbar.update(style.ticks_at(ticks))
     made.add_trace(trace)
     rows, columns = np.nonzero(is_noise(mean["effect"]))
     mark(made, columns, rows, mean["effect"], 5 if max(mean["effect"].shape) <= 64 else 2)

@@ -21,6 +21,7 @@ from microtome.report.maps import of_each_prompt, pictures
 from microtome.report.method import method, with_delta
 from microtome.report.names import distinct
 from microtome.results.effects import Effects
+from microtome.results.over_prompts import largest
 from microtome.stats.samples import PROMPT
 from microtome.verbs.run import Run
 
@@ -141,17 +142,16 @@ def _map_section(effects: Effects, metric: str) -> Section:
     )
     if several:
         frame = whole.table(metric)
-        said, table = told(whole, metric, frame), _means(_largest(whole, metric), frame)
+        said, table = told(whole, metric, frame), _means(_first(frame), frame)
     else:
         said, table = (), _strongest(effects, metric)
     tables = () if table.frame.empty else (table,)
     return Section(f"Effects on {metric}", (first, *said), drawn, tables)
 
 
-def _largest(effects: Effects, metric: str) -> pd.DataFrame:
+def _first(frame: pd.DataFrame) -> pd.DataFrame:
     """The largest effects, those that are any."""
-    top = effects.top(TOP, metric)
-    return top[top["effect"] != 0]
+    return largest(frame[frame["effect"] != 0], TOP)
 
 
 def _means(top: pd.DataFrame, frame: pd.DataFrame) -> Table:
@@ -169,7 +169,7 @@ def _means(top: pd.DataFrame, frame: pd.DataFrame) -> Table:
 
 
 def _strongest(effects: Effects, metric: str) -> Table:
-    top = _largest(effects, metric)
+    top = _first(effects.top(TOP, metric))
     dims = [name for name in map(str, effects.delta(metric).dims) if name != PROMPT]
     tokens = [name for name in top if str(name).endswith("token")]
     columns = [*dims, *tokens, "clean", "edited", "effect"]

@@ -213,14 +213,14 @@ class Effects:
         if over not in (PROMPT, None):
             raise EffectsError(f"over= is 'prompt', or None for each prompt, not {over!r}.")
         if over == PROMPT and self.data.sizes[PROMPT] > 1:
-            return _largest(self.table(metric), n)
+            return over_prompts.largest(self.table(metric), n)
         delta = self.delta(metric)
         table = xr.Dataset(
             {"clean": self.baseline(metric), "edited": self.data[metric], "effect": delta}
         )
         frame = _frame(table).dropna(subset=["effect"])
         frame["above_noise"] = frame["effect"].abs() > (self.noise_floor(metric) or 0.0)
-        return _largest(frame, n)
+        return over_prompts.largest(frame, n)
 
     def table(self, metric: str | None = None) -> pd.DataFrame:
         """A row per cell of the map, over the prompts: what `top` has, in the order of the map.
@@ -289,12 +289,6 @@ def open_effects(path: str | Path) -> Effects:
         EffectsError: there is none, it is damaged, or a newer microtome wrote it.
     """
     return Effects(stores.read(Path(path)))
-
-
-def _largest(frame: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n rows with the largest effects."""
-    order = frame["effect"].abs().sort_values(ascending=False, kind="stable").index
-    return frame.loc[order].head(n).reset_index(drop=True)
 
 
 def _frame(data: xr.Dataset) -> pd.DataFrame:

@@ -26,8 +26,12 @@ def evidence(effects: Mapped, metric: str) -> xr.DataArray:
 
 
 def tested(effects: Mapped, metric: str) -> MapTest | None:
-    """The test of all cells; None where no cell has the two prompts that it takes."""
+    """The test of all cells; None where no cell has the two prompts that it takes.
+
+    A cell with an infinite effect in any prompt is not tested.
+    """
     given = evidence(effects, metric)
+    given = given.where(~(abs(given) == np.inf).any(PROMPT))
     if given.sizes[PROMPT] < 2 or not bool((given.notnull().sum(PROMPT) > 1).any()):
         return None
     flips = int(np.clip(MOST_WORK / max(given.size, 1), *FLIPS))
@@ -63,6 +67,12 @@ def table(effects: Mapped, metric: str) -> pd.DataFrame:
         return pd.DataFrame([{str(name): one.item() for name, one in found.data_vars.items()}])
     frame = found.to_dataframe(dim_order=dims).reset_index()
     return frame.dropna(subset=["effect"]).reset_index(drop=True)
+
+
+def largest(frame: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The n rows with the largest effects, by absolute value, the largest first."""
+    order = frame["effect"].abs().sort_values(ascending=False, kind="stable").index
+    return frame.loc[order].head(n).reset_index(drop=True)
 
 
 def _with_tokens(found: xr.Dataset, data: xr.Dataset, name: str) -> xr.Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 
 from microtome.stats.samples import PROMPT
@@ -28,7 +29,8 @@ def averaged(data: xr.Dataset) -> xr.Dataset:
     values = data.drop_vars(CHANGED)
     told = data[CHANGED] & values["effect"].notnull()
     n = told.sum(PROMPT)
-    means = values.where(told).mean(PROMPT, keep_attrs=True)
+    with np.errstate(invalid="ignore"):  # infinite effects of both signs have no mean
+        means = values.where(told).mean(PROMPT, keep_attrs=True)
     if not bool((n > 0).all()):
         means = means.where(n > 0, values.mean(PROMPT, keep_attrs=True))
     return means.assign({N: n})
