@@ -90,6 +90,7 @@ def corrected(
     Raises:
         StatisticsError: there is no such correction, or one was made already.
 
+    >>> from microtome.stats import paired_t
     >>> several = [paired_t([3.0, 5.0, 4.0, 6.0], [1.0, 2.0, 3.0, 4.0])] * 2
     >>> corrected(several, "bonferroni")[0].correction
     'Bonferroni over 2 tests'
