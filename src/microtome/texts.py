@@ -150,3 +150,12 @@ class _Filler(string.Formatter):
 
 
 _FILLER = _Filler()
+
+
+def number(value: float) -> str:
+    """A number in a table: four digits, and large ones in full.
+
+    >>> number(0.123456), number(11880.25), number(1e-7), number(3.0)
+    ('0.1235', '11,880', '1e-07', '3')
+    """
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"

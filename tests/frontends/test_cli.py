@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import microtome as mt
@@ -41,6 +42,28 @@ def test_run_shows_tokens_before_and_after_and_receipts(call):
     assert code == 0
     for part in ("0:'When'", '" Sally"', "clean", "Receipts", "zero L0.z.h3", "changed"):
         assert part in out
+
+
+def test_a_sweep_of_many_prompts_shows_a_row_per_cell_and_what_is_sure(call, tmp_path):
+    rows = [{"text": f"{name} went to the", "target": " park", "kind": "x"} for name in NAMES]
+    rows.append({"text": "Then, Lily and Tom went to the", "target": " park"})
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    code, shown, _ = call(
+        "sweep", "nano", "--prompts", str(file), "-e", "zero L*.attn_out@*", "-m", "logprob",
+        "-o", str(tmp_path / "map"),
+    )  # fmt: skip
+    assert code == 0
+    assert "Largest mean effects on logprob" in shown
+    assert "The largest mean effect is at layer" in shown
+    for column in ("role", "low", "high", "p", "n"):
+        assert f" {column} " in shown
+    assert " prompt " not in shown.partition("Largest")[2].partition("The largest")[0]
+    table = pd.read_csv(tmp_path / "map" / "tables" / "prompts.csv")
+    assert table["kind"].fillna("").tolist() == ["x"] * 6 + [""]
+
+
+NAMES = ("Lily", "Tom", "Anna", "Sam", "Mary", "John")
 
 
 def test_sweep_leaves_a_whole_folder(call, tmp_path):

@@ -261,6 +261,8 @@ def _colorbar(axes: Axes, colored: Any, described: Any) -> None:
     assert canvas is not None, "the axes belong to the picture"
     bar = canvas.colorbar(colored, ax=axes, fraction=0.04, pad=0.015, aspect=32)
     bar.outline.set_visible(False)
+    if described.tickvals is not None:
+        bar.set_ticks(list(described.tickvals), labels=list(described.ticktext))
     bar.ax.tick_params(labelsize=8, length=2)
     bar.set_label(_text(described.title.text), fontsize=9)
 

@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Drawn
 
+from microtome.texts import number
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -137,17 +139,17 @@ def _drawn(table: Table) -> Drawn | None:
     """A table with lines; None where what must stay whole does not fit."""
     made = Drawn(title=escape(table.title) or None)
     needed = 1
-    for number, header in enumerate(table.headers):
+    for column, header in enumerate(table.headers):
         lines = header.replace("_", "\n", 1).splitlines() or [""]
-        whole = table.whole(number)
+        whole = table.whole(column)
         widest = max(
-            [*(cell_len(line) for line in lines), *(cell_len(row[number]) for row in table.cells)]
+            [*(cell_len(line) for line in lines), *(cell_len(row[column]) for row in table.cells)]
         )
         width = widest if whole else min(widest, NARROWEST)
         needed += width + 3
         made.add_column(
             escape("\n".join(lines)),
-            justify="right" if table.numeric(number) else "left",
+            justify="right" if table.numeric(column) else "left",
             no_wrap=whole,
             min_width=width,
             overflow="fold",
@@ -161,11 +163,11 @@ def _plain(table: Table) -> Iterator[str]:
     if table.title:
         yield table.title
     lines = [tuple(" ".join(cell.split("\n")) for cell in row) for row in table.cells]
-    widths = [max(map(cell_len, column)) for column in zip(table.headers, *lines, strict=True)]
+    widths = [max(map(cell_len, texts)) for texts in zip(table.headers, *lines, strict=True)]
     for row in (table.headers, *lines):
         yield "  ".join(
-            _padded(cell, width, table.numeric(number))
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            _padded(cell, width, table.numeric(column))
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
 
 
@@ -183,7 +185,7 @@ def _text(value: object) -> str:
     if _is_absent(value):
         return ""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return number(value)
     if isinstance(value, str) and (not value or value != value.strip()):
         return json.dumps(value, ensure_ascii=False)
     return str(value)

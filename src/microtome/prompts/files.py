@@ -20,6 +20,9 @@ from microtome.textfiles import read_text, shown
 LISTS = frozenset(("ids", "donor_ids", "messages", "donor_messages", "targets", "contrasts"))
 """Columns of CSV that hold a list, written as JSON."""
 
+OBJECTS = frozenset(("roles", "meta"))
+"""Columns of CSV that hold a JSON object."""
+
 Row = tuple[str, dict[str, Any]]
 """Where a prompt's fields stand, in words, and the fields."""
 
@@ -116,8 +119,8 @@ def _csv(text: str, name: str) -> Iterator[Row]:
         row: dict[str, Any] = {
             key: value for key, value in zip(header, fields, strict=False) if value
         }
-        if "roles" in row:
-            row["roles"] = json_object(row["roles"], where)
+        for name in OBJECTS & row.keys():
+            row[name] = json_object(row[name], where)
         for name in LISTS & row.keys():
             row[name] = _json_list(row[name], f"{where}: {name}")
         yield where, row

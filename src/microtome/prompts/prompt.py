@@ -23,6 +23,10 @@ Spot = str | int | tuple[str | int, str | int]
 Message = Mapping[str, Any]
 """A turn of a chat: its role, its content, and what else a template reads."""
 
+Known = str | int | float | bool
+"""What is known of a prompt besides its fields."""
+
+
 TEXTS = ("text", "ids", "messages")
 """What a prompt may be given as, one of these; a donor likewise."""
 
@@ -47,6 +51,8 @@ class Prompt:
         donor_ids: the same of the donor.
         messages: a chat, in the place of a text; see `chat`.
         donor_messages: the same of the donor.
+        meta: what else is known of it, by name, such as its template: kept with the results, where
+            prompts can be grouped by it. Nothing is computed from it.
 
     >>> Prompt("Berlin is the capital of", target=" Germany", contrast=" France").target
     ' Germany'
@@ -65,6 +71,7 @@ class Prompt:
     donor_ids: Sequence[int] | None = field(default=None, kw_only=True)
     messages: Sequence[Message] | None = field(default=None, kw_only=True, hash=False)
     donor_messages: Sequence[Message] | None = field(default=None, kw_only=True, hash=False)
+    meta: Mapping[str, Known] = field(default_factory=dict, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:
         for name in ("text", "donor"):
@@ -83,6 +90,7 @@ class Prompt:
             self._set(f"{name}s", _answers(f"{name}s", getattr(self, f"{name}s")))
             _check_one(self, (name, f"{name}s"), name)
         self._set("roles", MappingProxyType(_roles(self.roles)))
+        self._set("meta", MappingProxyType(_meta(self.meta)))
 
     @classmethod
     def chat(
@@ -95,6 +103,7 @@ class Prompt:
         targets: Sequence[str | int] | None = None,
         contrasts: Sequence[str | int] | None = None,
         roles: Mapping[str, Spot] | None = None,
+        meta: Mapping[str, Known] | None = None,
     ) -> Prompt:
         """A chat, as the model's own chat template writes it, up to where its answer begins.
 
@@ -105,7 +114,7 @@ class Prompt:
         Args:
             messages: the turns, ``{"role": "user", "content": "…"}``.
             donor: another chat, whose activations `patch` takes.
-            target, contrast, targets, contrasts, roles: as a `Prompt` takes them.
+            target, contrast, targets, contrasts, roles, meta: as a `Prompt` takes them.
 
         >>> Prompt.chat([{"role": "user", "content": "Hi"}], target="Hello")
         Prompt(messages=[{'role': 'user', 'content': 'Hi'}], target='Hello')
@@ -118,6 +127,7 @@ class Prompt:
             targets=targets,
             contrasts=contrasts,
             roles=roles or {},
+            meta=meta or {},
         )
 
     @property
@@ -315,6 +325,24 @@ def _roles(given: object) -> dict[str, Spot]:
                 "and not 'last' or 'mask', which are always the last token and the mask."
             )
     return {name: _place(name, place) for name, place in given.items()}
+
+
+def _meta(given: object) -> dict[str, Known]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise PromptError(
+            f"A prompt's meta is names with values, {{'template': 'ABBA'}}, not {given!r}."
+        )
+    for name, value in given.items():
+        if not isinstance(name, str) or not name.strip() or not isinstance(value, Known):
+            raise PromptError(
+                f"In a prompt's meta, {name!r} is {value!r}: names are words, and values text, "
+                "numbers, true or false."
+            )
+        whole(name, "A name in a prompt's meta")
+        whole(str(value), f"{name!r} in a prompt's meta")
+    return dict(given)
 
 
 def _place(role: str, given: object) -> Spot:

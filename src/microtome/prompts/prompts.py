@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,9 @@ from microtome.prompts.prompt import TEXTS, Prompt, number
 
 Given = Prompt | str | Sequence[int]
 """What stands for one prompt: itself, its text, or its tokens' ids."""
+
+NEARLY = 0.82
+"""How alike a name and a field's are where one is taken for the other, mistyped."""
 
 
 class Prompts(Sequence[Prompt]):
@@ -67,22 +71,45 @@ class Prompts(Sequence[Prompt]):
     def read(cls, path: str | Path) -> Prompts:
         """Prompts from a ``.jsonl`` or ``.csv`` file, with a `Prompt`'s fields as keys or columns.
 
-        In a CSV file an empty field counts as not given, ``roles`` holds a JSON object, and
-        ``ids``, ``targets``, ``messages`` and the like a JSON list. A value keeps its leading
-        space. Files are UTF-8; see `microtome.prompts.files` for what is refused in them.
+        Columns and keys that are no field of a `Prompt` are kept as its ``meta``. In a CSV file an
+        empty field counts as not given, ``roles`` holds a JSON object, and ``ids``, ``targets``,
+        ``messages`` and the like a JSON list. A value keeps its leading space. Files are UTF-8; see
+        `microtome.prompts.files` for what is refused in them.
 
         Raises:
-            PromptError: the file cannot be read, or a line has unknown, missing or wrong fields,
-                or one of them twice.
+            PromptError: the file cannot be read, or a line has missing or wrong fields, one of
+                them twice, or one that is nearly the name of another.
         """
         return cls(_prompt(row, where) for where, row in rows_of(path))
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> Prompt:
     try:
-        return prompt_of(row)
+        return prompt_of(_with_meta(row))
     except PromptError as error:
         raise PromptError(f"{where}: {error}") from None
+
+
+def _with_meta(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a file, in which what is no field of a prompt is its meta.
+
+    Raises:
+        PromptError: a name is none, or is nearly that of a field: it is mistyped.
+    """
+    known = [f.name for f in fields(Prompt)]
+    extra = {name: value for name, value in row.items() if name not in known}
+    for name in extra:
+        plain = name.strip().lower()
+        if not plain or difflib.get_close_matches(plain, known, n=1, cutoff=NEARLY):
+            hint = did_you_mean(plain, known)
+            raise PromptError(
+                f"unknown field {name!r}; known: {listing(known)}.{hint} What else is known of a "
+                "prompt may have any other name."
+            )
+    given = row.get("meta") or {}
+    if not extra or not isinstance(given, Mapping):
+        return dict(row)
+    return {name: row[name] for name in row if name in known} | {"meta": {**given, **extra}}
 
 
 def prompt_of(row: Mapping[str, Any]) -> Prompt:

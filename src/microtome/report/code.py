@@ -296,7 +296,7 @@ def _prompts(prompts: Sequence[Mapping[str, Any]]) -> str:
 
 def _prompt(fields: Mapping[str, Any]) -> str:
     named = [
-        f"{name}={_roles(value) if name == 'roles' else _plain(value)}"
+        f"{name}={_roles(value) if name in ('roles', 'meta') else _plain(value)}"
         for name, value in fields.items()
         if name != "text"
     ]

@@ -146,6 +146,7 @@ class Document:
         parallel: attention and MLP of such a block read the same input.
         lang: the language of its texts, which that of its headings follows.
         caveats: what a reader must know before anything else, a sentence each.
+        exports: tables that are written beside it whole, by the names of their files.
     """
 
     title: str
@@ -161,6 +162,7 @@ class Document:
     parallel: bool = False
     lang: str = "en"
     caveats: tuple[str, ...] = ()
+    exports: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [picture.name for picture in self.pictures]

@@ -18,7 +18,7 @@ from microtome.figures import style
 from microtome.figures.labels import visible
 from microtome.report.diagram import diagram
 from microtome.report.document import Document, Index, Table
-from microtome.texts import Texts, catalogue
+from microtome.texts import Texts, catalogue, number
 
 MARKS: Mapping[str, str] = {
     "holds": "good",
@@ -116,15 +116,6 @@ def _cell(value: object) -> str:
     if isinstance(value, float | np.floating):
         return "" if np.isnan(value) else number(float(value)).replace("-", "−")
     return str(value)
-
-
-def number(value: float) -> str:
-    """A number with four digits, written in full as long as that is legible.
-
-    >>> number(0.123456), number(11880.0), number(1e12)
-    ('0.1235', '11,880', '1e+12')
-    """
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _flat(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, str]]:

@@ -14,20 +14,22 @@ import xarray as xr
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import Drawn, Look, effect_map, png_of, style
 from microtome.figures.choice import Only, Order, chosen
+from microtome.figures.mapped import NOISE_FLOOR
 from microtome.figures.pictures import refuse_file
 from microtome.figures.view import cut
 from microtome.notebook import html_line, html_picture, html_table
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
-from microtome.results import stores
+from microtome.results import over_prompts, roles, stores
+from microtome.stats import MapTest, max_statistic
+from microtome.stats.aligned import why_apart
+from microtome.stats.samples import PROMPT
 
 RECEIPTS = ("values_changed", "change_norm", "refined")
 CLEAN = "clean_"
 SCREEN = "screen_clean_"
 ONE, SEVERAL = "effects.zarr", "effects"
 """The result of one sweep, and of several, in a folder with a report."""
-NOISE_FLOOR = "noise_floor"
-"""The attribute of a metric that says how large the effects of rounding are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +41,9 @@ class Effects:
             and ``clean_<metric>`` over ``prompt``: the same without edits. Metrics inside the
             model have dimensions of their own after these, ``at_layer`` and so on. With ``top1``
             comes ``top1_token``, its text. ``values_changed`` and ``change_norm`` are the
-            receipts of every cell: how many values its edits changed, and the L2 norm of that. A
-            cell that does not exist is NaN (-1 and "" for ``top1``). Where a map was screened,
+            receipts of every cell: how many values its edits changed, and the L2 norm of that.
+            Where that is none, the cell's metrics are the clean run's own. A cell that does not
+            exist is NaN (-1 and "" for ``top1``). Where a map was screened,
             ``refined`` says which cells are in the model's own type; the effects of the others
             are against ``screen_clean_<metric>``, the clean run in their type.
     """
@@ -117,6 +120,70 @@ class Effects:
         delta = delta.transpose(*self.data[metric].dims)
         return delta.rename(metric).assign_attrs(self.data[metric].attrs)
 
+    def evidence(self, metric: str) -> xr.DataArray:
+        """The effect where the edits changed something; elsewhere absent (NaN).
+
+        What changed nothing has an effect of exactly 0 in `delta`, which says nothing of what the
+        edits do: statistics are made of this.
+
+        Raises:
+            EffectsError: as `delta`.
+        """
+        return over_prompts.evidence(self, metric)
+
+    def over_prompts(self, metric: str | None = None) -> MapTest:
+        """Each cell's mean over the prompts, with its interval and a p value for all together.
+
+        A prompt in which a cell's edits changed nothing is no evidence, and not among its n. See
+        `microtome.stats.max_statistic`; a table of the same is `top`.
+
+        Raises:
+            EffectsError: as `delta`.
+            StatisticsError: fewer than two prompts, or they are of different lengths and the map is
+                over positions: see `by_role`.
+        """
+        return max_statistic(self.evidence(metric or self.metrics[0]))
+
+    def by_role(self) -> Effects:
+        """The same result over the prompts' roles in the place of positions.
+
+        Prompts of different lengths have roles in common, and not positions. ``pos`` becomes
+        ``role`` (``q_pos`` ``q_role``, and so on), with the names of the roles in the order in
+        which they stand, ``last`` among them; ``role_position`` and ``role_token`` say what that
+        is in each prompt. Where a prompt has no such role, its cells are absent.
+
+        Raises:
+            EffectsError: the map is not over positions.
+
+        >>> import microtome as mt
+        >>> prompts = [mt.Prompt("Sam ran", roles={"who": "Sam"}),
+        ...            mt.Prompt("Then Sally ran", roles={"who": "Sally"})]
+        >>> mt.sweep(mt.load(), prompts, "zero L*.resid_post@*", metrics="kl").by_role().dims
+        ('prompt', 'layer', 'role')
+        """
+        return Effects(roles.by_role(self.data))
+
+    def groups(self, name: str) -> dict[Any, Effects]:
+        """The result of each group of prompts that have the same value of a coordinate.
+
+        Args:
+            name: a coordinate of prompts, such as a column of the file that they were read from.
+
+        Raises:
+            EffectsError: there is no such coordinate.
+        """
+        known = [str(key) for key, one in self.data.coords.items() if one.dims == (PROMPT,)]
+        if name not in known:
+            raise EffectsError(
+                f"Prompts have no coordinate {name!r} to be grouped by; there are: "
+                f"{listing(known)}.{did_you_mean(name, known)}"
+            )
+        values = self.data[name].values
+        return {
+            value: Effects(self.data.isel({PROMPT: values == value}))
+            for value in dict.fromkeys(values.tolist())
+        }
+
     def noise_floor(self, metric: str) -> float | None:
         """The largest effect of cells that change nothing, measured beside the others.
 
@@ -126,22 +193,51 @@ class Effects:
         found = self.data[self._known(metric)].attrs.get(NOISE_FLOOR)
         return None if found is None else float(found)
 
-    def top(self, n: int = 10, metric: str | None = None) -> pd.DataFrame:
+    def top(
+        self, n: int = 10, metric: str | None = None, *, over: str | None = PROMPT
+    ) -> pd.DataFrame:
         """The n cells with the largest effects, by absolute value, the largest first.
+
+        Args:
+            n: how many.
+            metric: the first one measured, unless given.
+            over: ``"prompt"``, where there are several: means over them. None: a row for each cell
+                of each prompt.
 
         Returns:
             A row per cell: its coordinates, ``clean``, ``edited`` and ``effect``; ``above_noise``
-            says whether the effect is larger than the noise floor.
+            says whether the effect is larger than the noise floor. Over several prompts these are
+            means, with ``low`` and ``high``, the effect's 95 % t interval; ``p``, corrected for all
+            cells of the map; ``significant``; ``n``, the prompts in which the edits changed
+            something, and ``unchanged``, those in which they did not.
+
+        Raises:
+            EffectsError: as `delta`; or the map is over positions, and over prompts of different
+                lengths: see `by_role`.
         """
         metric = metric or self.metrics[0]
+        if over not in (PROMPT, None):
+            raise EffectsError(f"over= is 'prompt', or None for each prompt, not {over!r}.")
+        if over == PROMPT and self.data.sizes[PROMPT] > 1:
+            return over_prompts.largest(self.table(metric), n)
         delta = self.delta(metric)
         table = xr.Dataset(
             {"clean": self.baseline(metric), "edited": self.data[metric], "effect": delta}
         )
         frame = _frame(table).dropna(subset=["effect"])
         frame["above_noise"] = frame["effect"].abs() > (self.noise_floor(metric) or 0.0)
-        order = frame["effect"].abs().sort_values(ascending=False, kind="stable").index
-        return frame.loc[order].head(n).reset_index(drop=True)
+        return over_prompts.largest(frame, n)
+
+    def table(self, metric: str | None = None) -> pd.DataFrame:
+        """A row per cell of the map, over the prompts: what `top` has, in the order of the map.
+
+        Raises:
+            EffectsError: as `top`.
+        """
+        metric = metric or self.metrics[0]
+        if why := why_apart(self.delta(metric)):
+            raise EffectsError(f"{why} A row for each prompt: effects.top(n, metric, over=None).")
+        return over_prompts.table(self, metric)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row per cell that exists: coordinates, every metric with its clean value, receipts.
@@ -236,12 +332,14 @@ def _map_of(effects: Effects, metric: str) -> Iterator[str]:
     delta = effects.delta(metric).notnull()
     if not bool(delta.any()) or all(n == 1 for name, n in delta.sizes.items() if name != "prompt"):
         return
-    figure = effects.figure(metric, **cut(effects, metric))
+    part = effects.by_role() if why_apart(effects.delta(metric)) else effects
+    figure = part.figure(metric, **cut(part, metric))
     yield html_picture(png_of(figure), int(figure.layout.width or style.WIDTH))
 
 
 def _strongest_of(effects: Effects, metric: str) -> str:
-    top = effects.top(5, metric).drop(columns="text", errors="ignore")
+    part = effects.by_role() if why_apart(effects.delta(metric)) else effects
+    top = part.top(5, metric).drop(columns="text", errors="ignore")
     rows = top.astype(object).values.tolist()
     return html_table(tuple(map(str, top.columns)), rows, f"Strongest effects on {metric}")
 

@@ -170,7 +170,7 @@ def measure_late(effect: xr.DataArray) -> Measured:
     late, early = size[start:], size[:start]
     if comb(size.size, late.size) * stats.LEVEL <= 1:  # no ranking is as rare as that
         return Measured(None, np.nan, {"layers": len(size), "n": size.size}, "none")
-    p = stats.larger(late, early)
+    p = stats.larger(late.ravel(), early.ravel())
     words = {"late": late.mean(), "early": early.mean(), "start": start, "p": p}
     counts = {"n_late": late.size, "n_early": early.size}
     ratio = late.mean() / early.mean() if early.any() else np.nan

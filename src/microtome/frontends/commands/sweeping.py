@@ -12,11 +12,11 @@ from microtome.figures.view import cut
 from microtome.frontends.arguments import Asking, Shown
 from microtome.frontends.commands.asking import experiment_of
 from microtome.frontends.commands.keeping import answering, writing_to
+from microtome.frontends.commands.strongest import print_effects
 from microtome.frontends.looks import Answering
-from microtome.frontends.shown import Table, print_json, print_table, say
-from microtome.report.of_sweep import summary_of_sweep, with_delta
-
-TOP = 10
+from microtome.frontends.shown import print_json, say
+from microtome.report.method import with_delta
+from microtome.report.of_sweep import summary_of_sweep
 
 
 def sweep(question: Asking, how: Answering, shown: Shown) -> None:
@@ -65,10 +65,7 @@ def _print(effects: Effects, shown: Shown) -> None:
         say(repr(effects))
     for first in with_delta(effects)[:1]:
         say()
-        say(heading=f"Strongest effects on {first}")
-        print_table(Table.of(effects.top(TOP, first).drop(columns="text")))
-    if effects.n_unchanged and not shown.quiet:
-        say(f"\nIn {effects.n_unchanged:,} cells nothing changed: an effect of 0 says nothing.")
+        print_effects(effects, first, shown.quiet)
 
 
 def _print_place(out: Path | None, picture: Path | None) -> None:
