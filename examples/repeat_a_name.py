@@ -16,8 +16,8 @@ from microtome.figures import save
 LILY = "Once upon a time, there was a little girl named Lily. One day,"
 TIM = "Once upon a time, there was a little boy named Tim. One day,"
 PROMPTS = [
-    mt.Prompt(LILY, donor=TIM, target="Lily", contrast="Tim", roles={"name": ("Lily", "Tim")}),
-    mt.Prompt(TIM, donor=LILY, target="Tim", contrast="Lily", roles={"name": ("Tim", "Lily")}),
+    mt.Prompt(LILY, donor=TIM, target=" Lily", contrast=" Tim", roles={"name": ("Lily", "Tim")}),
+    mt.Prompt(TIM, donor=LILY, target=" Tim", contrast=" Lily", roles={"name": ("Tim", "Lily")}),
 ]
 
 

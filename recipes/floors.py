@@ -70,7 +70,7 @@ def told() -> dict[str, str]:
 
 def ground() -> list[str]:
     """The modules that are in no folder: anybody may import them."""
-    entries = {"", "__main__", *told()}
+    entries = {"", "__main__", "alignment", *told()}
     return sorted(name for name in KNOWN if "." not in name and name not in entries)
 
 

@@ -1,19 +1,18 @@
 """What every test shares: annotations that are executed, tiny models, a tokenizer made here.
 
-jaxtyping's import hook must be there before microtome is imported for the first time, so it is
-the first thing that happens in this file.
+What checks shapes must be there before microtome is imported for the first time, so it is the
+first thing that happens in this file.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import pkgutil
 
-from jaxtyping import install_import_hook
+from oracles import typechecker
 
-import oracles.typechecker  # noqa: F401  (the hook looks its name up in this module)
-
-with install_import_hook("microtome", "oracles.typechecker.check"):
+with typechecker.executed("microtome"):
     import microtome as mt
 
     for module in pkgutil.walk_packages(mt.__path__, "microtome."):
@@ -43,6 +42,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from microtome.errors import LoadError
+from microtome.model.smollm2 import installed
 from microtome.studies import Study
 from microtome.verbs.model import Model
 
@@ -70,6 +71,12 @@ pytest_plugins = ("families.measuring", "quick")
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tensors this small only lose by sharing
+
+
+def pytest_collection_finish() -> None:
+    # What is imported by now stays. To look through it takes half a second at each collection.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -216,3 +223,13 @@ def model_of(nano, bert64) -> Callable[[Study], Model]:
 def nano() -> Model:
     """The embedded model."""
     return mt.load("nano")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Model:
+    """A real language model, SmolLM2-135M-Instruct, in float32, where its package is installed."""
+    try:
+        installed()
+    except LoadError as error:
+        pytest.skip(str(error))
+    return mt.load("smollm2", device="cpu")

@@ -12,7 +12,7 @@ import xarray as xr
 from microtome.results.effects import Effects
 
 CLEAN = 0.5
-UNITS = {"prob": "probability", "logit_diff": "logit", "top1": "token id"}
+UNITS = {"prob": "probability", "logit_diff": "logit", "top1": "token id", "rank": "rank"}
 
 
 def effects_of(

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from examples import repeat_a_name
+from examples import name_movers, repeat_a_name
 
 import microtome as mt
 
@@ -29,7 +29,7 @@ class TestRepeatAName:
     def test_the_first_reads_the_name_where_it_was_given(self, stories):
         effects = repeat_a_name.keys(stories, 2)
         first, second = effects.top(2, "logit_diff").itertuples()
-        assert (first.head, first.k_pos_token) == (6, "Lily")
+        assert (first.head, first.k_pos_token) == (6, " Lily")
         assert first.effect == pytest.approx(-2.14, abs=0.01)
         assert abs(second.effect) < 0.25
 
@@ -46,3 +46,41 @@ class TestRepeatAName:
         assert "L2.z.h6@-1: -4.86" in capsys.readouterr().out
         for name in ("heads", "keys"):
             assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def gifts(smollm2):
+    """Eight of the fifty prompts of docs/name-movers.md."""
+    return name_movers.asked(smollm2, 8)
+
+
+@pytest.fixture(scope="module")
+def movers(smollm2, gifts):
+    found = name_movers.patched(smollm2, gifts)
+    strongest = name_movers.strongest(smollm2, gifts, found, 5)
+    return {(one.layer, one.head): one for one in strongest}
+
+
+@pytest.mark.slow
+class TestNameMovers:
+    def test_the_heads_that_carry_the_answer_and_what_they_look_at(self, movers):
+        assert set(movers) == {(20, 0), (23, 3), (24, 4), (29, 0), (29, 1)}
+        assert all(head.p < 0.05 for head in movers.values())
+        assert movers[20, 0].effect.value < -3 < 2 < movers[24, 4].effect.value
+        assert movers[20, 0].looks_at == movers[23, 3].looks_at == "S2"
+        assert movers[24, 4].looks_at == "IO"
+        assert movers[24, 4].attends["IO"] > 0.6
+        assert movers[29, 1].attends["IO"] < 0.05
+
+    def test_what_a_head_writes_by_itself_is_what_removing_it_at_the_end_takes_away(
+        self, smollm2, gifts, movers
+    ):
+        """In the last layer, where nothing comes after but the MLP and a norm that hardly moves."""
+        effects = mt.sweep(smollm2, gifts, "zero L29.z.h*@-1", metrics=["logit_diff"])
+        removed = effects.delta("logit_diff").mean("prompt")
+        for head in (0, 1):
+            assert movers[29, head].writes == pytest.approx(-float(removed[head]), abs=0.6)
+
+    def test_a_negative_name_mover_is_told_by_its_look(self, smollm2, gifts):
+        cut = name_movers.knocked_out(smollm2, gifts, 24, "IO").delta("logit_diff")
+        assert float(cut.sel(head=4).mean()) > 1.5

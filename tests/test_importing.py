@@ -12,7 +12,7 @@ import pytest
 
 import microtome as mt
 
-PURE = [f"microtome.{name}" for name in ("amounts", "errors", "sheets", "textfiles")]
+PURE = [f"microtome.{name}" for name in ("amounts", "errors", "notebook", "sheets", "textfiles")]
 
 
 def python(code: str) -> str:
@@ -71,6 +71,7 @@ def test_modules_are_attributes_and_what_is_not_there_says_so():
         exec("from microtome import zeros")
 
 
+@pytest.mark.slow
 def test_star_imports_and_help_know_every_name():
     code = (
         "from microtome import *\nimport microtome, pydoc\n"

@@ -83,7 +83,8 @@ def __getattr__(name: str) -> object:
         return found
     if not name.startswith("_") and importlib.util.find_spec(f"microtome.{name}") is not None:
         return importlib.import_module(f"microtome.{name}")
-    raise AttributeError(f"module 'microtome' has no attribute {name!r}")
+    habits = importlib.import_module("microtome.language.habits")
+    raise AttributeError(f"module 'microtome' has no attribute {name!r}{habits.here(name)}")
 
 
 def __dir__() -> list[str]:

@@ -97,18 +97,27 @@ class PromptWarning(UserWarning):
     """A prompt that can be used, and may not be what was meant."""
 
 
+class CacheWarning(UserWarning):
+    """What was dear to make could not be kept; the work goes on without."""
+
+
 def listing(options: Iterable[object]) -> str:
     """``a, b, c``."""
     return ", ".join(str(option) for option in options)
 
 
-def did_you_mean(given: str, options: Iterable[str]) -> str:
+def did_you_mean(given: str, options: Iterable[str], likeness: float = 0.5) -> str:
     """A sentence with the nearest of the options, or nothing when none is near.
+
+    Args:
+        given: what was written.
+        options: what there is.
+        likeness: from which on two words are near, 0 to 1.
 
     >>> did_you_mean("resid_pots", ["z", "resid_post", "resid_pre"])
     " Did you mean 'resid_post'?"
     >>> did_you_mean("xylophone", ["z", "k"])
     ''
     """
-    near = difflib.get_close_matches(given, list(options), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(given, list(options), n=1, cutoff=likeness)
     return f" Did you mean {near[0]!r}?" if near else ""

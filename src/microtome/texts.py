@@ -10,6 +10,7 @@ A file nests names; a leaf holds the same text in every language, with places to
 
 from __future__ import annotations
 
+import math
 import string
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,16 +18,26 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import yaml
 
 from microtome.errors import TextError, did_you_mean, listing
-from microtome.stats import Estimate
 
 LANGUAGES: Mapping[str, str] = {"en": "English", "vi": "Tiếng Việt"}
 """Code → name of each language that every text is written in; the first is the default."""
+
+
+@runtime_checkable
+class Estimate(Protocol):
+    """A number with its interval, its p value and n, as `microtome.stats.Estimate` has them."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+
 
 Entries = Mapping[str, Mapping[str, str]]
 """Dotted key → language → text."""
@@ -82,7 +93,9 @@ class Texts:
 
     def estimate(self, one: Estimate) -> str:
         """An estimate with its interval and n, or why it has none."""
-        if np.isnan(one.low) or np.isnan(one.high):
+        if math.isnan(one.value):
+            return self("estimate.none", n=one.n)
+        if math.isnan(one.low) or math.isnan(one.high):
             return self("estimate.alone", value=one.value, n=one.n)
         return self("estimate.interval", value=one.value, low=one.low, high=one.high, n=one.n)
 
@@ -106,7 +119,9 @@ def catalogue(package: str, name: str) -> Entries:
     Raises:
         TextError: a text lacks a language, or its languages have different places.
     """
-    where = files(package).joinpath(name)
+    # From the top: importing a package for a file of it may import all that it does.
+    top, *below = package.split(".")
+    where = files(top).joinpath(*below, name)
     entries = dict(_leaves(yaml.safe_load(where.read_text(encoding="utf-8"))))
     for key, leaf in entries.items():
         if set(leaf) != set(LANGUAGES) or not all(isinstance(t, str) for t in leaf.values()):
@@ -129,7 +144,18 @@ def _leaves(node: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, dic
 class _Filler(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         text = format(value, format_spec)
+        if isinstance(value, Real) and "e+0" in text:
+            text = f"{float(text):,.0f}"  # 1.19e+04 is 11,900 to a reader
         return text.replace("-", "−") if isinstance(value, Real) else text
 
 
 _FILLER = _Filler()
+
+
+def number(value: float) -> str:
+    """A number in a table: four digits, and large ones in full.
+
+    >>> number(0.123456), number(11880.25), number(1e-7), number(3.0)
+    ('0.1235', '11,880', '1e-07', '3')
+    """
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -16,7 +16,7 @@ from benchmarks.tools import ORACLE, PEERS
 from benchmarks.tools.microtome_sweep import NAME, Microtome
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import floor, table
+from benchmarks import first_minute, floor, table
 
 TINY = SHAPES["tiny"]
 HERE = Path(__file__).parent
@@ -240,3 +240,21 @@ def record(row: Row) -> dict:
 
 def test_the_oracle_is_a_tool():
     assert ORACLE in PEERS
+
+
+def test_the_first_minute_is_a_table_of_commands_beside_their_base():
+    timings = [
+        first_minute.Timing("`microtome --help`", 0.4321, 0.12, 0.7, False),
+        first_minute.Timing("the first `microtome sweep`", 8.0, 1.25, 1.3, True),
+    ]
+    shown = "\n".join(table.first_minute_of(first_minute.record_of(timings, 5)))
+    assert "| `microtome --help` | 0.43 | 0.12 | 0.7 s |" in shown
+    assert "| the first `microtome sweep` | 8.00 | 1.25 | 1.3 × base |" in shown
+    assert "median of 5 rounds" in shown
+
+
+def test_the_commands_of_the_first_minute_are_ones_that_there_are(tmp_path):
+    for case in first_minute.cases(tmp_path):
+        if not case.computes:
+            assert first_minute._seconds(case.command) > 0
+    assert not list(tmp_path.iterdir())

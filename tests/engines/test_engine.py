@@ -9,6 +9,7 @@ import torch
 import microtome as mt
 from microtome.edits import OPERATIONS
 from microtome.engines.walk import walk as engine
+from microtome.engines.walk.ending import Ending
 from microtome.errors import EditError, SweepError, VerificationError
 from microtome.model.anatomy import Anatomy
 from microtome.passes import prefix
@@ -228,6 +229,22 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts
     assert advanced(tiny64, prompts, told) == pytest.approx(12 * len(prompts))
 
 
+def test_memory_that_runs_out_behind_the_last_block_loses_no_witness(tiny64, monkeypatch):
+    """A cell may be known as the strongest then, and have to be kept when it comes again."""
+    finals, calls = Ending.finals, []
+
+    def cramped(self, *args):
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA")
+        return finals(self, *args)
+
+    monkeypatch.setattr(Ending, "finals", cramped)
+    effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"], verify=2)
+    assert "halved" in effects.provenance["engine"]["notes"][0]
+    assert effects.provenance["verification"]["cells"] >= 2
+
+
 def advanced(model, prompts, told) -> float:
     """How far a progress bar gets."""
     budget = budget_of(model)
@@ -328,7 +345,12 @@ def test_before_its_own_first_position_a_cell_is_the_clean_run_to_the_bit(tiny64
 def test_what_leaves_the_last_block_is_edited_without_running_it(tiny64, monkeypatch, engine):
     ran = []
     block = tiny64.anatomy.block(tiny64.hf, 2)
-    handle = block.register_forward_pre_hook(lambda _, x: ran.append(len(x[0])))
+
+    def count(module, args):
+        ran.append(len(args[0]))
+
+    count.__module__ = "torch"  # somebody's own would have the model run whole
+    handle = block.register_forward_pre_hook(count)
     try:
         mt.sweep(
             tiny64, JOHN, "scale(2) L2.resid_post@*", metrics=["prob"], engine=engine, verify=0

@@ -72,7 +72,7 @@ def test_without_a_terminal_a_line_is_shown_about_every_minute():
         bar.advanced(250)
     bar.finished()
     assert where.file.getvalue().splitlines() == [
-        "sweep: 500 of 1,000 cells",
+        "sweep: 500 of 1,000 cells, about 1 min left",
         "sweep: 1,000 of 1,000 cells",
     ]
 

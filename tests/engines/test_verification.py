@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import PhiConfig, PhiForCausalLM
 
 import faults
 import microtome as mt
-from microtome.edits.application import differs
+from microtome.edits.application import SCORES, differs
 from microtome.engines import choosing, judging, verification
 from microtome.engines.comparison import Comparison
 from microtome.engines.local import Streams
@@ -400,3 +401,35 @@ def test_a_patch_by_an_equal_value_counts_none_and_another_counts_all(tiny):
     changed = effects.data["values_changed"].values[0]
     assert (changed[:, :-1] == 0).all()
     assert (changed[:, -1] == tiny.anatomy.dims.d_model).all()
+
+
+def test_a_token_that_cannot_be_leaves_more_in_doubt(tokenizer):
+    """Its logit is −∞ in every cell, so no effect on it tells a walk from one without edits."""
+    torch.manual_seed(0)
+    config = PhiConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.3,
+    )
+    hf = PhiForCausalLM(config).eval()
+    target = tokenizer(" Germany")["input_ids"][0]
+    with torch.no_grad():
+        hf.lm_head.bias[target] = -torch.inf
+    model = mt.load(hf, tokenizer=tokenizer)
+    prompt = mt.Prompt("Berlin is the capital of", target=" Germany")
+    effects = mt.sweep(model, prompt, "zero L*.z.h*@-1", metrics="logit", verify=1)
+    assert effects.provenance["verification"]["cells"] > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_weight_that_rounds_with_its_score_is_not_changed(dtype):
+    """A score of 30 that is off by a unit in its last place is a weight off by 30 of them."""
+    scores = torch.linspace(-30, 30, 40, dtype=dtype).view(1, 1, 1, -1)
+    off = torch.tensor([1, -1], dtype=dtype).repeat(20) * torch.finfo(dtype).eps
+    weights, again = scores.softmax(-1), (scores * (1 + off)).softmax(-1)
+    assert differs(weights, again, exact=False).any()
+    assert not differs(weights, again, exact=False, times=SCORES).any()
+    assert differs(weights, weights * 1.001, exact=False, times=SCORES).all()

@@ -78,7 +78,7 @@ def without(keys):
 EDITS = {
     "zero L1.pattern.h{0,3}": ([[0, 3], range(8), range(8)], lambda w: 0 * w),
     "scale(0.5) L1.pattern.h2@{3,-1},{0,2}": ([[2], [3, 7], [0, 2]], lambda w: 0.5 * w),
-    "replace(0.25) L1.pattern@-1": ([range(HEADS), [7], range(8)], lambda w: 0 * w + 0.25),
+    "replace(0.25) L1.pattern@-1,5:": ([range(HEADS), [7], [5, 6, 7]], lambda w: 0 * w + 0.25),
     "knockout L1.pattern.h1@{6,7},{5,6}": ([[1], [6, 7], range(8)], without([5, 6])),
 }
 

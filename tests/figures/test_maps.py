@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import effects_made_by_hand as by_hand
 from microtome import figures
@@ -44,7 +45,7 @@ def test_hovering_a_heatmap_says_where_and_clean_edited_and_effect():
                  "effect %{z"):  # fmt: skip
         assert part in trace.hovertemplate
     np.testing.assert_allclose(trace.customdata[..., 0], 0.5)
-    np.testing.assert_allclose(trace.customdata[2, 3], [0.5, 0.56])
+    np.testing.assert_allclose(trace.customdata[2, 3], [0.5, 0.56, 1])
 
 
 def test_a_cell_that_does_not_exist_is_a_gap_in_a_visible_color():
@@ -66,8 +67,30 @@ def test_positions_show_their_tokens_with_visible_white_space_and_no_markup():
 
 
 def test_positions_that_hold_different_tokens_in_several_prompts_show_numbers():
-    figure = figures.heatmap(by_hand.positions(), "prob", head=0)
-    assert list(figure.layout.xaxis.ticktext) == ["0", "1", "2"]
+    tokens = [["The", " cat", " sat"], ["The", " dog", " sat"]]
+    values = np.full((2, 2, 3), 0.6)
+    same = by_hand.effects_of({"prob": values}, ("layer", "pos"), tokens=tokens)
+    figure = figures.heatmap(same, "prob")
+    assert list(figure.layout.xaxis.ticktext) == ["0 The", "1", "2 ·sat"]
+
+
+@pytest.mark.parametrize("kind", ["heatmap", "curve", "scatter"])
+def test_positions_of_prompts_of_several_lengths_are_not_averaged(kind):
+    at = {"head": 0, **({"layer": 0} if kind == "curve" else {})}
+    with pytest.raises(EffectsError, match=r"2 to 3 tokens.*effects.by_role\(\); pick a prompt"):
+        getattr(figures, kind)(by_hand.positions(), "prob", **at)
+
+
+def test_a_mean_leaves_out_prompts_in_which_nothing_changed_and_says_n():
+    effects = by_hand.heads(n_prompts=4)
+    effects.data["values_changed"][1:, 0, 0] = 0
+    effects.data["values_changed"][:, 0, 1] = 0
+    effects.data["prob"][:, 0, 1] = by_hand.CLEAN
+    figure = figures.heatmap(effects, "prob")
+    assert figure.data[0].z[0, 0] == pytest.approx(-0.05)
+    assert figure.data[0].z[0, 1] == 0
+    np.testing.assert_array_equal(figure.data[0].customdata[0, :, 2], [1, 0, 4, 4])
+    assert figure.layout.title.subtitle.text == "mean over 1–4 prompts"
 
 
 def test_a_shorter_prompt_has_only_its_own_positions():
@@ -212,3 +235,28 @@ def test_each_kind_says_how_many_dimensions_it_draws():
         figures.heatmap(by_hand.factors(), "prob")
     with pytest.raises(EffectsError, match="'effect' or 'edited', not 'both'"):
         figures.curve(by_hand.factors(), "prob", show="both")
+
+
+def test_ranks_have_no_ticks_between_whole_numbers_and_are_written_in_full():
+    values = np.array([[1.0, 1.2, 11880.0]])
+    ranks = by_hand.effects_of({"rank": values}, ("layer",))
+    figure = figures.curve(ranks, "rank", show="edited")
+    ticks = figure.layout.yaxis.tickvals
+    assert all(tick == int(tick) for tick in ticks)
+    assert "10,000" in figure.layout.yaxis.ticktext
+    assert ":,.6~r}" in figure.data[0].hovertemplate
+    two = by_hand.effects_of({"rank": values[..., None]}, ("layer", "head"))
+    bar = figures.heatmap(two, "rank").data[0].colorbar
+    assert "10,000" in bar.ticktext
+    assert figures.png_of(figures.heatmap(two, "rank"))
+    few = by_hand.effects_of({"rank": values[:, :2]}, ("layer",))
+    assert figures.curve(few, "rank", show="edited").layout.yaxis.tickvals == (0, 1, 2)
+
+
+def test_no_change_is_the_pale_middle_of_a_matrix_that_is_told_which_value_that_is():
+    cosines = xr.DataArray([[1.0, 0.4], [0.9, 1.0]], dims=("at_layer", "head"))
+    [trace] = figures.matrix(cosines, title="", unit="cosine", neutral=1.0).data
+    assert (trace.zmin, trace.zmid, trace.zmax) == pytest.approx((0.4, 1, 1.6))
+    assert trace.meta == "diverging"
+    [flat] = figures.matrix(cosines * 0 + 1, title="", unit="cosine", neutral=1.0).data
+    assert flat.zmin < flat.zmid == 1 < flat.zmax

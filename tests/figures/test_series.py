@@ -125,3 +125,51 @@ def test_many_points_are_drawn_small():
     made = figures.points(range(6000), range(6000), ["a"] * 6000, **TITLES)
     assert made.data[0].type == "scattergl"
     assert made.data[0].marker.size < 7
+
+
+def test_an_error_bar_of_a_length_below_0_is_refused():
+    """Quartiles need not lie around their mean; drawn as bars they cannot be."""
+    with pytest.raises(EffectsError, match=r"has the length -0\.5.*is a band"):
+        figures.series({"a": ([0], [1.0])}, **TITLES, y_error={"a": [[0.1], [-0.5]]})
+
+
+def test_a_band_is_drawn_between_its_edges():
+    figure = figures.series(
+        {"mean": ([0, 1], [2.0, 3.0])}, **TITLES, bands={"half": ([0.0, 0.0], [1.0, 1.5])}
+    )
+    low, high, mean = figure.data
+    assert (list(low.y), list(high.y), high.fill) == ([0, 0], [1, 1.5], "tonexty")
+    assert mean.name == "mean"
+    assert figure.layout.showlegend
+
+
+@pytest.mark.parametrize(
+    ("second", "wider"),
+    [
+        ([1.0, 2.0, 9.0], True),
+        ([1.0, 5.0, 3.0], False),
+        ([np.nan, 2.0, 3.0], True),
+        ([4.0, 2.0, 9.0], False),
+    ],
+    ids=["begins alike", "touches twice", "ends alike", "crosses"],
+)
+def test_a_line_under_another_is_wider_so_that_both_are_seen(second, wider):
+    named = {"a": ([0, 1, 2], [1.0, 2.0, 3.0]), "b": ([0, 1, 2], second)}
+    first, other = figures.series(named, **TITLES).data
+    assert (first.line.width > other.line.width) is wider
+
+
+@pytest.mark.parametrize(
+    ("ranks", "log", "labels"),
+    [
+        ([1, 2, 1], False, ["1", "2"]),
+        ([1, 1, 1], False, ["1"]),
+        ([3, 40], False, ["3", "5", "10", "15", "20", "25", "30", "35", "40"]),
+        ([1, 20_000], True, ["1", "2", "5", "10", "20", "50", "100", "200", "500", "1000", "2000",
+                             "5000", "10,000", "20,000"]),
+    ],
+)  # fmt: skip
+def test_what_counts_has_ticks_at_whole_numbers_alone(ranks, log, labels):
+    xy = (list(range(len(ranks))), ranks)
+    axis = figures.series({"rank": xy}, **TITLES, log_y=log, whole=True).layout.yaxis
+    assert list(axis.ticktext) == labels

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import microtome as mt
@@ -43,6 +44,28 @@ def test_run_shows_tokens_before_and_after_and_receipts(call):
         assert part in out
 
 
+def test_a_sweep_of_many_prompts_shows_a_row_per_cell_and_what_is_sure(call, tmp_path):
+    rows = [{"text": f"{name} went to the", "target": " park", "kind": "x"} for name in NAMES]
+    rows.append({"text": "Then, Lily and Tom went to the", "target": " park"})
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    code, shown, _ = call(
+        "sweep", "nano", "--prompts", str(file), "-e", "zero L*.attn_out@*", "-m", "logprob",
+        "-o", str(tmp_path / "map"),
+    )  # fmt: skip
+    assert code == 0
+    assert "Largest mean effects on logprob" in shown
+    assert "The largest mean effect is at layer" in shown
+    for column in ("role", "low", "high", "p", "n"):
+        assert f" {column} " in shown
+    assert " prompt " not in shown.partition("Largest")[2].partition("The largest")[0]
+    table = pd.read_csv(tmp_path / "map" / "tables" / "prompts.csv")
+    assert table["kind"].fillna("").tolist() == ["x"] * 6 + [""]
+
+
+NAMES = ("Lily", "Tom", "Anna", "Sam", "Mary", "John")
+
+
 def test_sweep_leaves_a_whole_folder(call, tmp_path):
     out = tmp_path / "map"
     asked = ["-p", PROMPT, "--target", " Sally", "--contrast", " Sam", "--donor", DONOR]
@@ -69,6 +92,60 @@ def test_sweep_takes_a_file_of_prompts(call, tmp_path):
     code, shown, _ = call("sweep", "nano", *asked, "-o", str(tmp_path / "map"))
     assert code == 0
     assert "prompt: 2" in shown
+
+
+def test_targets_are_texts_and_ids_one_or_any_of_several(call, tmp_path, nano):
+    [sally] = nano.tokenizer(" Sally")["input_ids"]
+    asked = ["sweep", "nano", "-p", PROMPT, "-e", "zero L*.z.h0@-1", "-m", "prob"]
+    found = {}
+    for name, given in {
+        "text": ["--target", " Sally"],
+        "id": ["--target-id", str(sally)],
+        "any": ["--target", " Sally", "--target", " Sam", "--contrast-id", "5"],
+        "several": ["--target", " Sally Sam"],
+    }.items():
+        code, _, err = call(*asked, *given, "-o", str(tmp_path / name))
+        assert code == 0, err
+        found[name] = mt.open_effects(tmp_path / name / "effects.zarr")
+    clean = {name: float(one.data["clean_prob"][0]) for name, one in found.items()}
+    assert clean["text"] == clean["id"] < clean["any"]
+    assert clean["several"] < clean["text"]
+    [prompt] = found["any"].provenance["spec"]["prompts"]
+    assert prompt == {"text": PROMPT, "targets": [" Sally", " Sam"], "contrast": 5}
+    assert "--target-id" in (tmp_path / "id" / "report.html").read_text()
+
+
+def test_plan_shows_the_tokens_that_are_measured(call):
+    asked = ["plan", "nano", "-p", PROMPT, "-e", "zero L*.z.h*@-1", "-m", "logit_diff"]
+    code, out, _ = call(*asked, "--target", " Sally Sam", "--contrast", " Sam")
+    assert code == 0
+    assert "' Sally' (" in out
+    assert "), then ' Sam' (" in out
+
+
+def test_chat_prompt_shows_what_the_template_makes(call, tmp_path, nano):
+    nano.hf.save_pretrained(tmp_path / "m")
+    nano.tokenizer.save_pretrained(tmp_path / "m")
+    (tmp_path / "m" / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    where = str(tmp_path / "m")
+    more = ["--system", "Be brief.", "--answer", "Hello."]
+    code, out, err = call("chat-prompt", where, "-p", "Hi", "-p", "Who gave it?", *more)
+    assert code == 0, err
+    assert "system: Be brief. user: Hi assistant: Hello. user: Who gave it? assistant:" in out
+    assert "0:'" in out
+    [line] = [one for one in out.splitlines() if one.startswith('{"messages"')]
+    assert [m["role"] for m in json.loads(line)["messages"]] == [
+        *("system", "user", "assistant", "user")
+    ]
+    code, _, err = call("chat-prompt", where, "-p", "Hi", "-p", "Bye")
+    assert code != 0
+    assert "between 2 there are 1 answers" in err
+    code, _, err = call("chat-prompt", "nano", "-p", "Hi")
+    assert code != 0
+    assert "has no chat template" in err
 
 
 SHEET = f"""\
@@ -274,7 +351,7 @@ def test_study_run_from_a_file_in_vietnamese(call, tmp_path):
     config = ["--config", str(tmp_path / "study.yaml"), "--lang", "vi", "-o", str(out)]
     code, shown, _ = call("study", "run", *config)
     assert code == 0
-    assert "không so sánh được" in shown
+    assert "đúng ở đây" in shown
     assert "Theo từng prompt" in (out / "report.html").read_text(encoding="utf-8")
 
 
@@ -290,6 +367,21 @@ def test_study_run_all(call, tmp_path, monkeypatch):
     assert (out / "ioi-levels" / "report.html").exists()
 
 
+def test_study_run_on_two_models_prints_which_claims_generalise(call, tmp_path):
+    out = tmp_path / "out"
+    models = ["--model", "nano", "--model", str(tmp_path / "nowhere")]
+    code, shown, err = call("study", "run", "ioi-levels", *models, "-o", str(out))
+    assert code == 2  # a model that is not there is told, and fails
+    assert "holds on" in shown
+    assert "holds here" in shown
+    assert "did not run" in shown
+    assert "1 of 1" in shown
+    assert "model nano" in err
+    assert (out / "nano" / "report.html").exists()
+    assert json.loads((out / "overview.json").read_text())["models"][0] == "nano"
+    assert str(out / "overview.html") in shown.replace("\n", "")
+
+
 def test_study_run_with_another_prompt(call, tmp_path):
     code, out, _ = call(
         *["study", "run", "head-ablation", "--model", "nano", "-o", str(tmp_path / "study")],
@@ -297,6 +389,7 @@ def test_study_run_with_another_prompt(call, tmp_path):
     )
     assert code == 0
     assert "not comparable" in out
+    assert "holds here" in out
     summary = json.loads((tmp_path / "study" / "summary.json").read_text())
     assert summary["prompts"][0]["text"] == "Paris is the capital of"
     assert summary["parameters"]["target"] == " France"
@@ -325,6 +418,10 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["study", "run"], "Name a study: hidden-scaling"),
         (["study", "run", "--all"], "give --model"),
         (["study", "run", "--all", "--model", "nano", "-p", "x"], "only --lang and -o"),
+        (
+            ["study", "run", "ioi-levels", "--model", "nano", "--model", "nano", "-o", "out"],
+            "'nano' is given twice",
+        ),
         (["study", "run", "hidden-scaling", "--set", "layr=1"], "Did you mean 'layer'?"),
         (["study", "run", "hidden-scaling", "--set", "layer"], "NAME=VALUE"),
         (
@@ -381,6 +478,7 @@ def test_help_shows_examples(call):
         assert "microtome " in out
 
 
+@pytest.mark.slow
 def test_it_is_installed_as_a_command():
     command = Path(sys.executable).parent / "microtome"
     done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)

@@ -56,7 +56,7 @@ def raising(error: BaseException):
         (RecursionError("too deep"), 1, "Unexpected RecursionError"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 1, "x: No space left on device."),
         (KeyboardInterrupt(), 130, "microtome: Interrupted."),
-        (BrokenPipeError(), 1, ""),
+        (BrokenPipeError(), 141, ""),
     ],
     ids=lambda given: type(given).__name__ if isinstance(given, Exception) else "",
 )

@@ -30,9 +30,9 @@ def cache(make_gpt2, tokenizer, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def only_cached(cache, monkeypatch):
     """All that is read is read from that cache."""
-    own = files._source
+    own = files.source_of
     monkeypatch.setattr(files, "_hub_answers", lambda *_: False)
-    monkeypatch.setattr(files, "_source", lambda *given: {**own(*given), "cache_dir": str(cache)})
+    monkeypatch.setattr(files, "source_of", lambda *given: {**own(*given), "cache_dir": str(cache)})
     return cache
 
 

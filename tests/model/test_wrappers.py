@@ -64,6 +64,46 @@ def test_learned_prompts_are_refused(make_gpt2, tokenizer):
         mt.load(PeftModel(make_gpt2(), is_prompt_learning=True), tokenizer=tokenizer)
 
 
+class PeftMixedModel(nn.Module):
+    """As peft's is: a tuner between the wrapper and the model, and no `get_base_model`."""
+
+    __module__ = "peft.mixed_model"
+
+    def __init__(self, hf, tuner):
+        super().__init__()
+        self.base_model = tuner(hf)
+
+
+class MixedModel(nn.Module):
+    __module__ = "peft.tuners.mixed.model"
+
+    def __init__(self, hf):
+        super().__init__()
+        self.model = hf
+
+
+@pytest.mark.parametrize("kind", ["mixed", "tuner"])
+def test_other_wrappers_of_pefts_are_taken_off(make_gpt2, tokenizer, kind):
+    hf = make_gpt2()
+    wrapped = MixedModel(hf) if kind == "tuner" else PeftMixedModel(hf, MixedModel)
+    assert mt.load(wrapped.eval(), tokenizer=tokenizer).hf is hf
+
+
+def test_an_activated_lora_is_refused(make_gpt2, tokenizer):
+    wrapped = PeftModel(make_gpt2()).eval()
+    wrapped.peft_config = {"default": types.SimpleNamespace(alora_invocation_tokens=[5])}
+    with pytest.raises(LoadError, match=r"peft.*activated LoRA.*every position"):
+        mt.load(wrapped, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_a_hook_on_a_wrapper_is_refused_and_not_left_out(make_gpt2, tokenizer, kind):
+    wrapped = WRAPPED[kind](make_gpt2()).eval()
+    wrapped.register_forward_hook(lambda module, args, output: output)
+    with pytest.raises(LoadError, match=r"around the model has a hook of your own.*Put it on that"):
+        mt.load(wrapped, tokenizer=tokenizer)
+
+
 def _whole(hf):
     hf.compile(backend="eager")
 

@@ -95,6 +95,8 @@ def test_the_table_says_it_in_words(tiny):
 class TakingTheFirst(nn.ModuleList):
     """Blocks as a model walks through them: of what each returns it goes on with the first."""
 
+    __module__ = "transformers"  # whose other version does so
+
     def __iter__(self):
         return iter([lambda *args, block=block, **more: block(*args, **more)[0]
                      for block in super().__iter__()])  # fmt: skip
@@ -105,7 +107,11 @@ def tuples64(make_gpt2, tokenizer):
     """The model of `tiny64`, with blocks that return tuples, as those of other versions do."""
 
     def giving_tuples(forward):
-        return lambda *args, **more: (forward(*args, **more), None)
+        def given(*args, **more):
+            return forward(*args, **more), None
+
+        given.__module__ = "transformers"  # whose other version does so
+        return given
 
     hf = make_gpt2(dtype=torch.float64)
     model = mt.load(hf, tokenizer=tokenizer)

@@ -518,3 +518,12 @@ def test_a_function_in_an_edit_cannot_run_the_model(tiny):
         mt.sweep(tiny, CAT, edit, metrics="logit_diff", progress=False)
     assert not left_on(tiny.hf)
     assert tiny.run("The cat").logits.isfinite().all()
+
+
+def test_whose_a_module_is_does_not_take_a_look_at_all_of_them(tiny, make_gpt2, monkeypatch):
+    part, strange = tiny.hf.transformer.h[2].attn, make_gpt2().transformer.h[2].attn
+    with session(tiny.hf, tiny.anatomy) as own:
+        assert not own.has(strange)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(tiny.hf), "modules", lambda *_, **__: pytest.fail("it was taken"))
+            assert opened(part) is own

@@ -12,7 +12,7 @@ import microtome.model.host as host
 from microtome.edits import as_edits
 from microtome.errors import SweepError
 from microtome.language.sites import Dimensions
-from microtome.plan.memory import Budget
+from microtome.plan.memory import Budget, held_for
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import ask
 from microtome.prompts.encoding import Encoded
@@ -139,6 +139,17 @@ def test_verified_cells_are_counted():
         planned("zero L*.z.h*@-1", prompts=(encoded(200),), verified=n).cost.bytes for n in (0, 9)
     )
     assert verified > alone
+
+
+@pytest.mark.parametrize(("itemsize", "cells"), [(4, 4), (8, 4), (2, 8)])
+def test_streams_that_verification_keeps_are_counted(itemsize, cells):
+    def held(verified):
+        question = ask(SMALL, [encoded(200)], as_edits("zero L*.z.h*@-1"), readings("logit_diff"))
+        own = make_plan(question).cells
+        budget = Budget(verified=verified, itemsize=itemsize)
+        return held_for(question, own, [0], 200, 50, budget).bytes
+
+    assert held(4) - held(0) == 2 * cells * 150 * SMALL.d_model * max(itemsize, 4)
 
 
 def test_what_the_machine_has_left(tmp_path, monkeypatch):

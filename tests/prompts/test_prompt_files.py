@@ -43,6 +43,37 @@ def test_what_is_plain_is_read(tmp_path, name, text, wanted):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("a.csv", "text,kind,n\nA,x,1\nB,,2\n", [{"kind": "x", "n": "1"}, {"n": "2"}]),
+        ("b.jsonl", '{"text": "A", "n": 1, "ok": true}', [{"n": 1, "ok": True}]),
+        ("c.jsonl", '{"text": "A", "meta": {"n": 1}, "kind": "x"}', [{"n": 1, "kind": "x"}]),
+        ("d.csv", 'text,meta\nA,"{""n"": 2}"\n', [{"n": 2}]),
+    ],
+)
+def test_what_is_no_field_is_kept_as_what_else_is_known(tmp_path, name, text, wanted):
+    found = read(tmp_path, name, text)
+    assert [dict(prompt.meta) for prompt in found] == wanted
+    lines = "\n".join(json.dumps(prompt.as_dict()) for prompt in found)
+    assert read(tmp_path, "again.jsonl", lines) == found
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ('{"text": "A", "targt": " b"}', r"unknown field 'targt'.*Did you mean 'target'"),
+        ('{"text": "A", "Contrast": " b"}', r"unknown field 'Contrast'.*Did you mean 'contrast'"),
+        ('{"text": "A", "": 1}', "unknown field ''"),
+        ('{"text": "A", "note": null}', "'note' is None: names are words, and values text"),
+        ('{"text": "A", "meta": [1]}', "meta is names with values"),
+    ],
+)
+def test_what_is_nearly_a_field_is_one_mistyped(tmp_path, row, says):
+    with pytest.raises(PromptError, match=says):
+        read(tmp_path, "p.jsonl", row)
+
+
+@pytest.mark.parametrize(
     ("name", "text", "says"),
     [
         ("a.csv", "text,target,target\nA, b, c\n", "line 1: two columns are called 'target'"),

@@ -69,8 +69,8 @@ class TestPrompt:
 
     @pytest.mark.parametrize("name", ["donor", "target", "contrast"])
     def test_the_other_texts_are_texts_too(self, name):
-        with pytest.raises(PromptError, match=f"{name} must be text, not 3"):
-            Prompt("a", **{name: 3})
+        with pytest.raises(PromptError, match=rf"{name} must be text.*, not 1\.5"):
+            Prompt("a", **{name: 1.5})
 
     @pytest.mark.parametrize("place", [1.5, None, True, ("a", "b", "c"), ("a",), ("a", None), {}])
     def test_a_place_that_is_none_is_refused(self, place):
@@ -200,21 +200,15 @@ class TestTargets:
         assert tokenizer.decode([one.contrast]) == " France"
         assert encode(Prompt(BERLIN), tokenizer).target is None
 
-    @pytest.mark.parametrize(
-        ("text", "says"),
-        [
-            ("Germany", ["not one token", "Did you mean ' Germany' with a leading space?"]),
-            (" the cat", ["splits into 2 (' the', ' cat')"]),
-            ("", ["splits into 0 (nothing)"]),
-        ],
-    )
-    def test_a_target_of_several_tokens_shows_its_split_and_a_near_miss(
-        self, tokenizer, text, says
-    ):
-        with pytest.raises(TokenError) as error:
-            encode(Prompt(BERLIN, target=text), tokenizer)
-        for words in says:
-            assert words in str(error.value)
+    def test_a_target_that_is_nothing_is_refused(self, tokenizer):
+        with pytest.raises(TokenError, match=r"splits into 0 \(nothing\)"):
+            encode(Prompt(BERLIN, target=""), tokenizer)
+
+    def test_a_token_by_itself_shows_its_split_and_a_near_miss(self, tokenizer):
+        with pytest.raises(TokenError, match=r"splits into 2 \(' the', ' cat'\)"):
+            token_id(" the cat", tokenizer)
+        with pytest.raises(TokenError, match="Did you mean ' Germany' with a leading space"):
+            token_id("Germany", tokenizer)
 
     def test_a_needless_leading_space_is_a_near_miss_too(self, tokenizer):
         with pytest.raises(TokenError, match=r"Did you mean 'When' without the leading space\?"):

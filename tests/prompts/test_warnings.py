@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from tokenizers import processors
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
@@ -35,16 +36,39 @@ def test_a_special_token_in_a_text_is_warned_of_with_its_place(tiny):
     assert told(tiny, BERLIN, "endoftext") == []
 
 
-def test_a_second_token_in_front_is_warned_of(real_models, make_gpt2):
+def test_what_the_tokenizer_puts_in_front_is_there_once_and_that_is_said(real_models):
     tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K")
     one, two = (encode(Prompt(text), tokenizer) for text in ("Once upon", "<s>Once upon"))
-    assert two.tokens.ids == (1, *one.tokens.ids)
+    assert two.tokens.ids == one.tokens.ids
+    assert two.tokens.find("Once") == one.tokens.find("Once")
     [message] = complaints([one, two], masked=False)
-    assert "begins with '<s>', and the tokenizer puts one in front" in message
+    assert "begins with '<s>', which the tokenizer puts in front" in message
+    assert "once, and not twice" in message
+    [message] = complaints([encode(Prompt("Once", donor="<s>Once"), tokenizer)], masked=False)
     assert "removeprefix('<s>')" in message
     assert list(complaints([one], masked=False)) == []
     [message] = complaints([encode(Prompt("Once</s> upon"), tokenizer)], masked=False)
     assert "has '</s>' in it" in message
+
+
+def test_a_tokenizer_that_puts_two_in_front_is_read_as_if_it_put_one(real_models):
+    tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K")
+    whole = encode(Prompt("Once upon"), tokenizer).tokens.ids
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> <s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    assert tokenizer("Once upon")["input_ids"][:2] == [tokenizer.bos_token_id] * 2
+    one = encode(Prompt("Once upon", target=" a"), tokenizer)
+    assert one.tokens.ids == whole
+    assert one.notes == ()
+    [message] = complaints([one], masked=False)
+    assert "'<s>' in front of every text twice" in message
+
+
+def test_a_text_that_ends_in_a_space_is_warned_of_where_something_is_to_follow(tiny):
+    [message] = told(tiny, Prompt("Berlin is ", target=" Germany"))
+    assert "'Berlin is ' ends in a space" in message
+    assert told(tiny, "Berlin is ") == []
 
 
 def test_masks_and_unknown_words_are_no_special_tokens(bert64):
@@ -73,6 +97,38 @@ def test_a_text_longer_than_the_model_was_made_for_is_warned_of(rotary):
     assert "has 8 tokens, and the model was made for up to 6" in message
     assert "max_position_embeddings" in message
     assert len(told(rotary, Prompt(BERLIN, donor=f"{BERLIN} Germany, and"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("rotary", "longest"),
+    [
+        ({"rope_type": "dynamic", "factor": 2.0}, None),
+        ({"rope_type": "linear", "factor": 2.0}, 6),
+        ({"rope_type": "yarn", "factor": 3.0, "original_max_position_embeddings": 4}, 12),
+    ],
+    ids=lambda value: value["rope_type"] if isinstance(value, dict) else None,
+)
+def test_how_long_a_text_may_be_is_what_its_rotary_embedding_is_stretched_to(
+    tokenizer, rotary, longest
+):
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=6,
+        rope_parameters={"rope_theta": 10000.0, **rotary},
+    )
+    model = mt.load(LlamaForCausalLM(config).eval(), tokenizer=tokenizer)
+    if longest is None:
+        assert told(model, 4 * BERLIN) == []
+        return
+    words = BERLIN.split()
+    fits = " ".join((3 * words)[:longest])
+    assert len(model.tokenizer(fits)["input_ids"]) == longest
+    assert told(model, fits) == []
+    assert len(told(model, f"{fits} the")) == 1
 
 
 def test_a_text_that_does_not_fit_at_all_is_refused(tiny):

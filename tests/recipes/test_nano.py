@@ -57,6 +57,7 @@ def texts() -> list[str]:
 
 
 class TestCard:
+    @pytest.mark.slow
     def test_every_number_is_what_the_shipped_weights_give(self, card, model, tokenizer):
         stated = {m["key"]: Measure(**m) for m in card["measures"]}
         measured = evaluate(model, tokenizer, card["evaluation_seed"])

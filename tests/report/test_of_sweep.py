@@ -8,8 +8,10 @@ import json
 import re
 import shlex
 import sys
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import microtome as mt
@@ -128,7 +130,7 @@ def test_the_snippet_gives_the_strongest_cell_again(tiny, edit, over):
                   roles={"subject": ("Paris", "Berlin")}),
     ]  # fmt: skip
     effects = swept(tiny, prompts, edit, over=over)
-    [strongest] = effects.top(1, "logit_diff").to_dict(orient="records")
+    [strongest] = effects.top(1, "logit_diff", over=None).to_dict(orient="records")
     run = executed(code.rerun(effects, strongest), tiny)["run"]
     one = tiny.encode(prompts[strongest["prompt"]])[0]
     logits = run.logits[0, -1].double()
@@ -332,7 +334,7 @@ def test_a_function_made_on_the_spot_has_no_code_to_show(tiny):
 def test_a_folder_holds_results_figures_summary_and_report(tiny, heads, document, tmp_path):
     out = write_folder(tmp_path / "out", heads, document, summary_of_sweep(heads))
     assert {path.name for path in out.iterdir()} == {
-        "effects.zarr", "figures", "summary.json", "report.html",
+        "effects.zarr", "figures", "tables", "summary.json", "report.html",
     }  # fmt: skip
     assert {path.name for path in (out / "figures").iterdir()} == {
         "plotly.min.js", "prob-layer-head.html", "prob-layer-head.png",
@@ -397,3 +399,96 @@ def test_metrics_whose_names_make_one_file_name_have_a_picture_each(tiny):
     names = [picture.name for picture in document_of_sweep(effects, tiny.run(prompt)).pictures]
     assert len(set(names)) == len(metrics)
     assert names[:2] == ["loss-2-layer-head", "loss-2-layer-head-2"]
+
+
+def test_a_long_vector_is_no_title(tiny):
+    vector = [round(n / 7, 6) for n in range(tiny.anatomy.dims.d_model)]
+    effects = swept(tiny, BERLIN, mt.add("L*.resid_post@-1", vector))
+    document = document_of_sweep(effects, tiny.run(BERLIN))
+    assert len(document.title) < 80
+    assert len(document.question) < 120
+    assert all(len(one.figure.layout.title.text) < 100 for one in document.pictures)
+    twice = [2 * number for number in vector]
+    over = swept(tiny, BERLIN, mt.add("L*.resid_post@-1", 0.0), over={"vector": [vector, twice]})
+    sections = document_of_sweep(over, tiny.run(BERLIN)).sections
+    [table] = next(one for one in sections if one.title == "Effects on prob").tables
+    assert table.frame["vector"].map(len).max() < 60
+
+
+@pytest.fixture(scope="module")
+def uneven(tiny) -> mt.Effects:
+    prompts = [
+        mt.Prompt(text, target=" Germany", roles={"subject": word}, meta={"kind": kind})
+        for text, word, kind in [
+            ("Berlin is the capital of", "Berlin", "city"),
+            ("Paris is the capital of", "Paris", "city"),
+            ("The cat sat", "cat", "beast"),
+        ]
+    ]
+    return mt.sweep(tiny, prompts, "zero L*.resid_post@*", metrics=["prob", "top1"], progress=False)
+
+
+class TestManyPrompts:
+    """Means over prompts, one row a cell; each sentence of what was measured."""
+
+    def test_prompts_of_several_lengths_are_drawn_over_their_roles(self, tiny, uneven):
+        report = document_of_sweep(uneven, tiny.run(BERLIN))
+        assert "The prompts are of 3 to 5 tokens" in report.method
+        assert [picture.name for picture in report.pictures] == ["prob-layer-role"]
+        [section] = [s for s in report.sections if s.title == "Effects on prob"]
+        assert section.paragraphs[1].startswith("The largest mean effect is at layer")
+        [table] = section.tables
+        assert "prompt" not in table.frame
+        assert {"layer", "role", "effect", "low", "high", "p", "n"} <= set(table.frame)
+        [changes] = [s.tables[0] for s in report.sections if s.title == "Changes of top1"]
+        assert {"layer", "role", "prompts", "of"} == set(changes.frame)
+        assert report.n_prompts == 3
+
+    def test_without_roles_single_prompts_are_drawn_too(self, tiny):
+        texts = ["Berlin is the capital of", "The cat sat"]
+        effects = mt.sweep(tiny, texts, "zero L*.resid_post@*", metrics="kl", progress=False)
+        names = [p.name for p in document_of_sweep(effects, tiny.run(texts)).pictures]
+        assert names == ["kl-layer", "kl-layer-pos-prompt-0", "kl-layer-pos-prompt-1"]
+
+    def test_roles_at_other_positions_of_equally_long_prompts_have_maps_of_their_own(self, tiny):
+        text = "When Mary and John went to the store, John gave a drink to"
+        prompts = [mt.Prompt(text, roles={"who": word}) for word in ("Mary", "store")]
+        effects = mt.sweep(tiny, prompts, "zero L*.attn_out@*", metrics="kl", progress=False)
+        report = document_of_sweep(effects, tiny.run(prompts))
+        assert [p.name for p in report.pictures] == ["kl-layer-pos", "kl-layer-role"]
+        assert "who stands at different positions in these prompts" in report.method
+        still = mt.sweep(tiny, prompts[:1] * 2, "zero L*.attn_out@*", metrics="kl", progress=False)
+        report = document_of_sweep(still, tiny.run(prompts))
+        assert [p.name for p in report.pictures] == ["kl-layer-pos"]
+        assert "different positions" not in report.method
+
+    def test_tables_are_written_beside_the_effects(self, tiny, uneven, tmp_path):
+        report = document_of_sweep(uneven, tiny.run(BERLIN))
+        out = write_folder(tmp_path / "out", uneven, report, summary_of_sweep(uneven))
+        cells = pd.read_csv(out / "tables" / "cells.csv")
+        assert len(cells) == uneven.n_cells
+        np.testing.assert_allclose(cells["prob"], uneven.to_dataframe()["prob"], rtol=1e-12, atol=0)
+        means = pd.read_csv(out / "tables" / "prob.csv")
+        assert len(means) == len(uneven.by_role().table("prob"))
+        prompts = pd.read_csv(out / "tables" / "prompts.csv")
+        assert prompts["kind"].tolist() == ["city", "city", "beast"]
+        assert prompts["clean_prob"].tolist() == pytest.approx(uneven.clean("prob").values.tolist())
+        bare = replace(report, exports={})
+        write_folder(out, uneven, bare, summary_of_sweep(uneven))
+        assert not list((out / "tables").iterdir())
+
+    def test_what_changed_nothing_is_said_to_be_0(self, tiny):
+        effects = swept(tiny, BERLIN, "scale(1) L*.attn_out@-1", over={"factor": [1.0, 0.5]})
+        report = document_of_sweep(effects, tiny.run(BERLIN))
+        assert "In 3 cells the edits left every value as it was" in report.method
+        assert "exactly 0" in report.method
+        assert "with one value of factor" in report.method
+
+    def test_no_row_and_no_color_of_a_map_without_effects(self, tiny):
+        effects = swept(tiny, BERLIN, "scale(1) L*.z.h*@-1")
+        report = document_of_sweep(effects, tiny.run(BERLIN))
+        [section] = [s for s in report.sections if s.title == "Effects on prob"]
+        assert section.tables == ()
+        assert "Every effect on it is 0." in section.pictures[0].caption
+        assert "Red" not in section.pictures[0].caption
+        assert not any("strongest" in snippet.title for snippet in report.snippets)

@@ -13,6 +13,7 @@ ENTRIES = {
     "heads": {"en": "{n} heads, {x:.2f}", "vi": "{x:.2f}: {n} đầu"},
     "estimate.interval": {"en": "{value} ({low} … {high}; {n})", "vi": "{value} ({n})"},
     "estimate.alone": {"en": "{value} alone", "vi": "{value} thôi"},
+    "estimate.none": {"en": "none of {n}", "vi": "không, {n}"},
 }
 
 
@@ -30,6 +31,14 @@ def test_an_estimate_brings_its_interval_or_says_that_there_is_none():
     say = Texts("en", ENTRIES | {"e": {"en": "{e}", "vi": "{e}"}})
     assert say("e", e=Estimate(1.0, 0.5, 1.5, 0.1, 9)) == "1.0 (0.5 … 1.5; 9)"
     assert say("e", e=Estimate(1.0, float("nan"), float("nan"), 0.1, 1)) == "1.0 alone"
+    assert say("e", e=Estimate(*[float("nan")] * 4, 2)) == "none of 2"
+
+
+def test_a_large_number_is_written_in_full():
+    say = Texts("en", {"r": {"en": "{r:.3g}", "vi": "{r:.3g}"}})
+    assert say("r", r=11880.0) == "11,900"
+    assert say("r", r=-11880.0) == "−11,900"
+    assert say("r", r=2e12) == "2e+12"
 
 
 @pytest.mark.parametrize(

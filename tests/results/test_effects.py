@@ -52,13 +52,13 @@ def test_a_metric_that_was_not_measured_is_refused(effects, ask):
 
 
 def test_token_ids_are_not_subtracted(effects):
-    for ask in (effects.delta, lambda name: effects.top(3, name)):
+    for ask in (effects.delta, lambda name: effects.top(3, name, over=None)):
         with pytest.raises(EffectsError, match="token id, which cannot be subtracted"):
             ask("top1")
 
 
 def test_top_is_the_largest_effects_by_absolute_value(effects):
-    table = effects.top(5, "prob(contrast)")
+    table = effects.top(5, "prob(contrast)", over=None)
     delta = effects.delta("prob(contrast)")
     ordered = np.sort(np.abs(delta.values[~np.isnan(delta.values)]))[::-1]
     np.testing.assert_array_equal(table["effect"].abs(), ordered[:5])
@@ -69,8 +69,9 @@ def test_top_is_the_largest_effects_by_absolute_value(effects):
             effects.data["clean_prob(contrast)"].sel(prompt=where["prompt"])
         )
         assert row["effect"] == row["edited"] - row["clean"]
-    assert effects.top(2)["effect"].tolist() == effects.top(2, "prob")["effect"].tolist()
-    assert len(effects.top(10**6)) == effects.n_cells
+    first, named = effects.top(2, over=None), effects.top(2, "prob", over=None)
+    assert first["effect"].tolist() == named["effect"].tolist()
+    assert len(effects.top(10**6, over=None)) == effects.n_cells
 
 
 def test_a_table_has_a_row_for_every_cell_that_exists(effects):

@@ -92,6 +92,110 @@ class TestPairedT:
             result.p = 0.5
 
 
+CELLS = xr.DataArray(noise(8, 3, 4), dims=("prompt", "layer", "head"))
+CUT = CELLS.isel(layer=1, head=2)
+
+
+class TestWhatASampleIs:
+    """A number for each prompt: cells, neurons and tokens of a run are not independent."""
+
+    def test_labelled_values_are_taken_over_prompts(self):
+        expected = stats.mean(CUT.values)
+        assert stats.mean(CUT) == stats.mean(CUT.expand_dims("layer")) == expected
+        assert expected.n == 8
+        assert stats.bootstrap(CUT) == stats.bootstrap(CUT.values)
+        assert stats.paired_t(CUT, CUT * 0) == stats.paired_t(CUT.values, np.zeros(8))
+
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            stats.mean,
+            stats.bootstrap,
+            lambda x: stats.paired_t(x, x * 0),
+            lambda x: stats.wilcoxon(x, x * 0),
+            lambda x: stats.trend(x, x),
+            lambda x: stats.correlation(x, x),
+            lambda x: stats.larger(x, x),
+        ],
+    )
+    def test_a_pooled_sample_of_cells_is_refused_by_every_statistic(self, ask):
+        with pytest.raises(StatisticsError, match=r"12 samples, one for each layer × head.*over="):
+            ask(CELLS)
+        with pytest.raises(StatisticsError, match=r"\[8, 3, 4\].*not independent.*ravel"):
+            ask(CELLS.values)
+        neurons = CELLS.isel(prompt=0, layer=0).rename(head="vocab")
+        with pytest.raises(StatisticsError, match=r"vocab \(4\).*say so: over='vocab'"):
+            ask(neurons)
+
+    def test_other_dimensions_are_taken_where_they_are_named(self):
+        pooled = stats.mean(CELLS, over=("prompt", "layer", "head"))
+        assert (pooled.n, pooled.value) == (96, pytest.approx(float(CELLS.mean())))
+        assert stats.mean(CELLS.isel(prompt=0, layer=0), over="head").n == 4
+
+    def test_pairs_are_of_the_same_prompts(self):
+        one = xr.DataArray([1.0, 2.0, 3.0], {"prompt": [0, 1, 2]}, ["prompt"])
+        with pytest.raises(StatisticsError, match="coordinates of 'prompt' in the same order"):
+            stats.paired_t(one, one.assign_coords(prompt=[2, 1, 0]))
+
+
+class TestEstimatesOfLittle:
+    @pytest.mark.parametrize(
+        ("values", "n", "why"),
+        [
+            ([], 0, "there are no values"),
+            ([NAN], 0, "there are no values"),
+            ([2.0, NAN], 1, "there is one value only"),
+            ([1.3 - 1.0, 2.3 - 2.0, 0.3], 3, "all values are equal"),
+        ],
+    )
+    def test_a_mean_without_spread_has_no_interval_and_no_p(self, values, n, why):
+        found = stats.mean(values)
+        assert np.isnan([found.low, found.high, found.p]).all()
+        assert (found.n, found.why) == (n, why)
+        assert found.covers_zero, "nothing shows that it does not"
+        assert f"no interval: {why}, n = {n}" in str(found)
+
+    def test_absent_values_take_no_part(self):
+        assert stats.mean([1.0, NAN, 2.0, 4.0]) == stats.mean([1.0, 2.0, 4.0])
+        assert stats.trend([0, 1, 2, NAN], [1, 3, 4, 9]) == stats.trend([0, 1, 2], [1, 3, 4])
+        assert stats.larger([3, NAN, 4], [1, 2]) == stats.larger([3, 4], [1, 2])
+        with pytest.raises(StatisticsError, match="infinite"):
+            stats.mean([1.0, float("inf")])
+
+    @pytest.mark.parametrize(
+        ("x", "y", "slope", "why"),
+        [
+            ([], [], NAN, "there are no points"),
+            ([1], [1], NAN, "one point"),
+            ([1, 1, 1], [1, 2, 3], NAN, "all x are equal"),
+            ([1, 2, 3], [2, 2, 2], 0.0, "all y are equal"),
+            ([1, 3], [2, 6], 2.0, "two points always"),
+        ],
+    )
+    def test_a_line_through_too_little(self, x, y, slope, why):
+        found = stats.trend(x, y)
+        assert found.value == slope or np.isnan([found.value, slope]).all()
+        assert why in found.why
+        assert np.isnan(found.p)
+        assert np.isnan(stats.correlation(x, y).p)
+
+    def test_groups_and_sides_that_cannot_be_told_apart(self):
+        assert np.isnan(stats.groups_differ([[1.0, 1.0], [1.0, 1.0]]))
+        assert np.isnan(stats.groups_differ([[1.0, 2.0], [NAN, NAN]]))
+        assert stats.groups_differ([[1.0, 2.0, NAN], [5.0, 6.0]]) == stats.groups_differ(
+            [[1.0, 2.0], [5.0, 6.0]]
+        )
+        assert np.isnan(stats.larger([], [1.0]))
+        assert np.isnan(stats.larger([1.0], [1.0, 1.0]))
+
+    def test_what_is_no_bootstrap_is_refused(self):
+        with pytest.raises(StatisticsError, match="Did you mean 'percentile'"):
+            stats.bootstrap([1.0, 2.0], method="percentil")
+        with pytest.raises(StatisticsError, match="resamples is at least 1"):
+            stats.bootstrap([1.0, 2.0], resamples=0)
+        assert "is no number" in stats.bootstrap([1.0, 2.0, 3.0], lambda x, axis=-1: np.nan).why
+
+
 def all_signed_ranks(differences: np.ndarray) -> float:
     """Two-sided p of the signed-rank test, by going through all signs."""
     ranks = scipy.stats.rankdata(np.abs(differences))
@@ -149,7 +253,14 @@ class TestWilcoxon:
         result = stats.wilcoxon(values, np.zeros(10))
         assert result.n == 9
         kept = np.array([v for v in values if v == v and v != 0])
-        assert result.p == pytest.approx(all_signed_ranks(kept), abs=0.02)
+        assert result.p == pytest.approx(all_signed_ranks(kept))
+
+    def test_six_equal_differences_have_the_least_p_that_six_can_have(self):
+        assert stats.wilcoxon([2.0] * 6, np.zeros(6)).p == 2 / 2**6
+
+    def test_more_pairs_than_can_be_compared_two_by_two_are_refused(self):
+        with pytest.raises(StatisticsError, match=r"49,152 pairs are too many.*independent"):
+            stats.wilcoxon(noise(49_152), np.zeros(49_152))
 
 
 class TestBootstrap:
@@ -362,6 +473,21 @@ class TestMaxStatistic:
         scaled = effects * [1, 1000, 0.001]
         assert (stats.max_statistic(effects).p == stats.max_statistic(scaled).p).all()
 
+    def test_the_largest_effect_is_named_and_not_the_smallest_p(self):
+        effects = noise(8, 2) / 1000
+        effects[:, 0] += np.array([9.0, -3, 9, 9, -3, 9, 9, -3])
+        effects[:, 1] += 1
+        found = stats.max_statistic(effects)
+        assert found.significant().values.tolist() == [False, True]
+        assert "1 of 2 cells differ from 0" in str(found)
+        assert "the largest mean effect is at axis_1 0: 4.5 (95 % interval" in str(found)
+
+    def test_many_cells_are_looked_at_in_parts(self, monkeypatch):
+        effects = noise(6, 50)
+        whole = stats.max_statistic(effects)
+        monkeypatch.setattr("microtome.stats.maps._CELLS", 7)
+        np.testing.assert_array_equal(stats.max_statistic(effects).p, whole.p)
+
     def test_labels_go_through(self):
         data = xr.DataArray(
             noise(2, 8, 3),
@@ -379,7 +505,7 @@ class TestMaxStatistic:
         assert found.p.dims == ("layer", "head")
         assert set(found.p.coords) == {"layer", "head"}  # a token of one prompt labels no cell
         assert bool(found.significant().sel(layer=7, head=1))
-        assert "the strongest is layer 7, head 1: mean 3" in str(found)
+        assert "the largest mean effect is at layer 7, head 1: 3" in str(found)
         assert "family-wise over 6 cells (128 sign flips, all there are)" in str(found)
         xr.testing.assert_identical(data, before)
 

@@ -81,5 +81,5 @@ def test_the_contrast_is_the_word_without_its_space(result):
     done, out = result
     published = done.study.published
     assert published.target == " " + published.contrast
-    assert {finding.verdict for finding in done.findings} == {"not comparable on this model"}
+    assert {finding.verdict for finding in done.findings} <= {"holds here", "does not hold here"}
     assert (out / "figures" / "zero-positions.png").stat().st_size > 5_000

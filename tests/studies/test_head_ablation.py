@@ -38,9 +38,9 @@ def test_effects_of_one_layer_are_a_region(noise):
 def test_the_contrast_moves_or_not(size, holds):
     effect = np.zeros((2, 2))
     effect[1, 0] = -size
-    measured = study.measure_contrast(layer_by_head(effect))
+    measured = study.measure_contrast(layer_by_head(effect), 0.02)
     assert measured.holds is holds
-    assert measured.words["largest"] == size
+    assert measured.words == {"largest": size, "clean": 0.02}
 
 
 class Cells:
@@ -107,10 +107,26 @@ def test_it_leaves_a_whole_folder(result):
     assert sum(effects.n_cells for effects in done.effects.values()) == done.summary["cells"]
 
 
-def test_claims_about_another_checkpoint_are_not_judged(result):
+def test_every_claim_is_judged_here_but_the_one_about_another_checkpoints_heads(result):
     done, _ = result
-    assert {finding.verdict for finding in done.findings} == {"not comparable on this model"}
+    by_claim = dict(zip([c.name for c in study.CLAIMS], done.findings, strict=True))
+    assert by_claim.pop("top1").verdict == "not comparable on this model"
+    assert {one.verdict for one in by_claim.values()} <= {"holds here", "does not hold here"}
     assert all(finding.measured for finding in done.findings)
+    assert {finding.published for finding in done.findings} == {"published on gpt2"}
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (3, 1), (1, 1)])
+def test_one_layer_or_one_head_a_layer_cannot_be_compared(shape):
+    effect = layer_by_head(np.random.default_rng(0).normal(size=shape))
+    measured = study.measure_scattered(effect)
+    assert (measured.holds, measured.wording) == (None, "none")
+
+
+def test_what_too_few_heads_say_is_no_verdict():
+    few = layer_by_head([[0.1, -0.1]])
+    assert study.measure_means(few, 1.0).holds is None
+    assert study.measure_agreement(few, few).holds is None
 
 
 def test_head_means_are_those_of_z(result, nano):

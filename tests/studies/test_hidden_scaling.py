@@ -68,7 +68,7 @@ def test_a_global_shift(logits, shift, noise, holds):
     other = np.random.default_rng(1).normal(size=500)
     measured = study.measure_shift(logits, logits + shift + noise * other)
     assert measured.holds is holds
-    assert measured.words["shift"].value == pytest.approx(shift, abs=0.2)
+    assert measured.words["shift"] == pytest.approx(shift, abs=0.2)
 
 
 def test_a_shift_of_some_logits_only_is_not_global(logits):
@@ -85,10 +85,15 @@ def test_a_shift_of_some_logits_only_is_not_global(logits):
     ],
 )
 def test_early_layers(loss, rank, holds):
-    measured = study.measure_early(by_layer(loss), by_layer(rank))
+    measured = study.measure_early(by_layer(loss), by_layer(rank), 12.0)
     assert measured.holds is holds
     assert measured.words["last"] == 1
     assert measured.words["loss"].n == 2
+
+
+def test_rank_1_cannot_improve():
+    measured = study.measure_early(by_layer([-1, -1, 0]), by_layer([0, 0, 0]), 1.0)
+    assert (measured.holds, measured.wording) == (None, "first")
 
 
 @pytest.mark.parametrize(

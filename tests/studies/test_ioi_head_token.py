@@ -40,6 +40,17 @@ def test_larger_in_the_last_third(late, holds):
     assert (measured.words["n_late"], measured.words["n_early"]) == (24, 48)
 
 
+@pytest.mark.parametrize("shape", [(1, 8), (2, 1), (2, 2)])
+def test_too_few_effects_have_no_late_and_early(shape):
+    measured = study.measure_late(layer_by_head(np.ones(shape)))
+    assert (measured.holds, measured.wording) == (None, "none")
+
+
+def test_heads_beside_hidden_states_that_move_nothing():
+    measured = study.measure_tiny(layer_by_head([[0.1]]), xr.DataArray([0.0], dims="layer"))
+    assert measured.holds is None
+
+
 @pytest.mark.parametrize(
     ("values", "holds"),
     [([[1.0, -0.5]], True), ([[1.0, 0.5]], False), ([[1.0, -0.001]], False)],
@@ -104,7 +115,9 @@ def test_the_study_runs_whole(nano, tmp_path):
     done = studies.run("ioi-head-token", model=nano, out=tmp_path / "out")
     assert (tmp_path / "out" / "report.html").exists()
     verdicts = [finding.verdict for finding in done.findings]
-    assert verdicts == ["not comparable on this model"] * 3 + ["holds"]
+    assert verdicts[:3] == [v for v in verdicts[:3] if v in ("holds here", "does not hold here")]
+    assert verdicts[3] == "holds here"
+    assert not done.document.caveats
     # nano knows the answer, and the donor's hidden state turns it round.
     assert done.summary["clean_score"] > 2
     assert float(done.effects["hidden"].data[SCORE].min()) < 0

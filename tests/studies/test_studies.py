@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -33,7 +35,7 @@ def unchanged(monkeypatch):
 
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("study", STUDIES.values(), ids=list(STUDIES))
-def test_claims_are_judged_on_the_published_checkpoint_and_parameters_alone(study):
+def test_the_published_checkpoint_and_parameters_alone_repeat_what_was_published(study):
     published = study.published
     for name in (published.model, *study.also_on):
         assert study.comparable(Loaded(name), published)
@@ -89,30 +91,44 @@ TEXTS = Texts(
 )
 
 
+def with_claim(claim):
+    return replace(STUDIES["head-ablation"], claims=(claim,))
+
+
 @pytest.mark.parametrize(
-    ("holds", "comparable", "anywhere", "verdict"),
+    ("holds", "comparable", "of_checkpoint", "verdict"),
     [
         (True, True, False, "holds"),
-        (False, True, False, "does not hold"),
-        (True, False, False, "not comparable on this model"),
-        (True, False, True, "holds"),
-        (False, False, True, "does not hold"),
+        (False, True, True, "does not hold"),
+        (True, False, False, "holds here"),
+        (False, False, False, "does not hold here"),
+        (True, False, True, "not comparable on this model"),
+        (None, False, False, "not judged"),
+        (None, True, False, "not judged"),
     ],
 )
-def test_verdicts(holds, comparable, anywhere, verdict):
-    claim = Claim("c", lambda data: Measured(holds, 1.0, {"x": 1.0}), anywhere)
+def test_verdicts(holds, comparable, of_checkpoint, verdict):
+    claim = Claim("c", lambda data: Measured(holds, 1.0, {"x": 1.0}), of_checkpoint)
     measured = {"c": [claim.measure(None)]}
-    [finding] = judge([claim], measured, comparable, TEXTS)
+    [finding] = judge(with_claim(claim), measured, comparable, TEXTS)
     assert (finding.verdict, finding.measured, finding.note) == (verdict, "1.0", "rule")
+    assert finding.published == "published on gpt2"
 
 
-@pytest.mark.parametrize(("last", "verdict"), [(True, "holds"), (False, "does not hold")])
-def test_over_several_prompts_a_claim_holds_if_it_does_on_each(last, verdict):
+@pytest.mark.parametrize(
+    ("last", "verdict", "words"),
+    [
+        (True, "holds here", "holds on 3 of 3 prompts; x: 2 (95 % interval"),
+        (False, "does not hold here", "holds on 2 of 3 prompts; x: 2 (95 % interval"),
+        (None, "not judged", "holds on 2 of the 2 prompts that can be judged, out of 3; x: 2"),
+    ],
+)
+def test_over_several_prompts_a_claim_holds_if_it_does_on_each(last, verdict, words):
     claim = Claim("c", lambda data: None)
     measured = {"c": [Measured(True, 1.0), Measured(True, 2.0), Measured(last, 3.0)]}
-    [finding] = judge([claim], measured, True, TEXTS)
+    [finding] = judge(with_claim(claim), measured, False, TEXTS)
     assert finding.verdict == verdict
-    assert f"holds on {2 + last} of 3 prompts; x: 2 (95 % interval" in finding.measured
+    assert words in finding.measured
 
 
 @pytest.mark.slow
@@ -125,5 +141,5 @@ def test_it_runs_on_a_directory_with_gpt2s_own_tokenizer(name, gpt2_tokenizer, t
     done = studies.run(name, model=tmp_path / "weights", out=tmp_path / "out")
     dims = done.data.model.anatomy.dims
     assert (dims.n_layers, dims.n_heads) == (3, 4)
-    assert "does not hold" not in {finding.verdict for finding in done.findings}
+    assert "does not hold" not in {finding.verdict for finding in done.findings}  # but "… here"
     assert (tmp_path / "out" / "report.html").stat().st_size > 1_000_000  # plotly.js is inside

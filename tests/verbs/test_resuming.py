@@ -132,6 +132,7 @@ def test_a_sweep_that_is_interrupted_is_gone_on_with(model, whole, tmp_path):
     xr.testing.assert_identical(numbers(effects), numbers(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
 def test_a_killed_process_loses_the_unit_on_its_way_alone(model, whole, folder, tmp_path):
     code = KILLED.replace("OUT", repr(str(tmp_path / "map.zarr")))
@@ -141,6 +142,19 @@ def test_a_killed_process_loses_the_unit_on_its_way_alone(model, whole, folder, 
     effects = sweep(model, out=tmp_path / "map.zarr", progress=second)
     assert second.done == list(range(2, effects.provenance["predicted"]["units"]))
     xr.testing.assert_identical(numbers(effects), numbers(whole))
+
+
+def test_more_or_less_memory_is_no_other_question(model, whole, tmp_path):
+    first = Counting(lambda done: setattr(first, "cancel", done == 2))
+    with pytest.raises(mt.Cancelled):
+        sweep(model, out=tmp_path / "map.zarr", progress=first)
+    second = Counting()
+    effects = sweep(model, out=tmp_path / "map.zarr", progress=second, memory="3MiB")
+    assert second.done == list(range(2, effects.provenance["predicted"]["units"]))
+    assert effects.provenance["memory"] == 3 * 2**20
+    xr.testing.assert_allclose(numbers(effects), numbers(whole), atol=1e-5)
+    with pytest.raises(EffectsError, match=r"another question: options\.verify is 1 there and 2"):
+        sweep(model, out=tmp_path / "map.zarr", verify=2)
 
 
 def test_what_is_finished_is_opened(model, whole, tmp_path):

@@ -34,6 +34,10 @@ from microtome.prompts.tokens import Tokens
 ULPS = {torch.float64: 16, torch.float32: 16, torch.bfloat16: 4, torch.float16: 4}
 """Type → units in the last place that are rounding of another pass."""
 
+SCORES = 16
+"""How many times as much attention weights round in float32 and float64: what a score is off by, in
+units of its own size, a weight is off by in units of that times the score."""
+
 SEEN = 64
 """Values of a token's row that are looked at to know how large they are, about."""
 
@@ -73,6 +77,7 @@ class Application:
         source: what `Edit.source` asks for, ``[cell, *region]``.
         rows: per cell, its row in the batch; None for a batch of one.
         start: the position at which the batch begins.
+        kind: the model's own type: what it rounds to is not changed.
         changed: per cell, how many values the edit changed; None until it fired.
         squares: per cell, the squared L2 norm of the change.
     """
@@ -83,6 +88,7 @@ class Application:
     source: Tensor | None = None
     rows: Column | None = None
     start: int = 0
+    kind: torch.dtype | None = None
     changed: Int[Tensor, " cell"] | None = None
     squares: Float[Tensor, " cell"] | None = None
 
@@ -93,7 +99,8 @@ class Application:
         if site.name in OF_HEADS or site.name in APART:
             rows = np.zeros(1, dtype=np.int64) if rows is None else rows
             heads = rows, self.regions.columns[1]  # behind the positions
-        return Visit((site, self.regions.layer), self._act, writes=True, heads=heads)
+        fine = self.edit.widens is not None
+        return Visit((site, self.regions.layer), self._act, writes=True, heads=heads, fine=fine)
 
     def _act(self, view: Tensor) -> None:
         regions, rows, chosen = self.regions, self.rows, None
@@ -107,7 +114,8 @@ class Application:
             regions = regions.widened(self.edit.widens, view.shape[1 + axis])
         where = index(regions, view.device, rows, self.start)
         before = view[where]
-        context = Context(regions.site.axes, self.keys, self.source, chosen)
+        source = None if self.source is None else self.source.to(before.dtype)
+        context = Context(regions.site.axes, self.keys, source, chosen)
         after = self.edit.change(before, context)
         if after.shape != before.shape or after.dtype != before.dtype:
             raise EditError(
@@ -118,8 +126,12 @@ class Application:
         by_token = not exact and regions.site.axes[0] == "pos"
         usual = _usual(view, where) if by_token else None
         view[where] = after
+        if regions.site.name == "pattern" and self.kind is not None:  # shown unrounded, perhaps
+            before, after = before.to(self.kind), after.to(self.kind)
         each = tuple(range(1, before.ndim))
-        self.changed = differs(before, after, exact, usual).sum(dim=each)
+        weights = regions.site.name == "pattern" and before.dtype in (torch.float32, torch.float64)
+        times = SCORES if weights else 1
+        self.changed = differs(before, after, exact, usual, times).sum(dim=each)
         self.squares = (after.double() - before.double()).square().sum(dim=each)
 
 
@@ -128,6 +140,7 @@ def differs(
     after: Float[Tensor, " cell *region"],
     exact: bool = True,
     usual: Float[Tensor, " cell *ones"] | None = None,
+    times: int = 1,
 ) -> Bool[Tensor, " cell *region"]:
     """Which values are different, by more than rounding; NaN differs.
 
@@ -142,13 +155,15 @@ def differs(
         before, after: the values.
         exact: the edit is.
         usual: how large values are in the rows of these, ``[cell, …]``.
+        times: how many times as much these values round.
     """
     if exact:
         return before != after
     old, new = before.double(), after.double()
     size = torch.maximum(old.abs(), new.abs())
     size = size if usual is None else torch.maximum(size, usual)
-    return ~((new - old).abs() <= ULPS[before.dtype] * torch.finfo(before.dtype).eps * size)
+    rounding = times * ULPS[before.dtype] * torch.finfo(before.dtype).eps
+    return ~((new - old).abs() <= rounding * size)
 
 
 def _usual(
@@ -228,7 +243,9 @@ def _applications(
     for region in found:
         where = Regions.of(region)
         source = sources.of(edit, region.layer, encoded)
-        applied.append(Application(edit, where, Keys(where, [encoded.tokens]), source))
+        applied.append(
+            Application(edit, where, Keys(where, [encoded.tokens]), source, kind=sources.kind)
+        )
     return applied
 
 

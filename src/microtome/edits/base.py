@@ -47,7 +47,7 @@ class Context:
         made = []
         for key in self.keys:
             digest = hashlib.sha256(f"{seed}|{key}".encode()).digest()
-            made.append(torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+            made.append(torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big")))
         return made
 
 
@@ -119,10 +119,18 @@ class Edit(ABC):
 
         ``causal`` says that the model's tokens do not attend to later ones.
         """
-        if causal and region.looks_ahead and not self.keeps_zeros:
+        if self.keeps_zeros:
+            return
+        if causal and region.looks_ahead:
             raise EditError(
                 f"{self} takes in attention to later tokens, which does not exist in this model. "
                 "Address keys that come before the query, as in L5.pattern.h3@-1,:."
+            )
+        if region.looks_beyond:
+            raise EditError(
+                f"{self} takes in attention to tokens more than {region.reach} away, which does "
+                f"not exist in layer {region.layer}: its attention has a window. Address keys "
+                "inside of it."
             )
 
     def check_together(self, regions: Sequence[Region], causal: bool = True) -> None:

@@ -46,7 +46,8 @@ class Knockout(Edit):
             region.indices[region.site.axes.index(axis)] for axis in ("q_pos", "k_pos")
         )
         for query in queries if causal else ():
-            if set(range(query + 1)) <= set(keys):
+            first = 0 if region.reach is None else max(0, query - region.reach)
+            if set(range(first, query + 1)) <= set(keys):
                 raise EditError(
                     f"{self}: nothing that the token at position {query} attends to is left. Leave "
                     "it a key, or take its attention away altogether with 'zero'."

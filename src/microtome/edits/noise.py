@@ -61,7 +61,7 @@ class Noise(Edit):
     ) -> Float[Tensor, " cell *region"]:
         """The noise, or values plus noise."""
         drawn = [
-            torch.randn(values.shape[1:], generator=generator, dtype=torch.float64)
+            torch.randn(values.shape[1:], generator=generator, dtype=torch.float64, device="cpu")
             for generator in context.generators(self.seed)
         ]
         noise = onto(values.device, torch.stack(drawn)).to(values.dtype) * self.std + self.mean

@@ -53,7 +53,9 @@ class Shuffle(Edit):
         flat = by_position.flatten(2)
         positions, coordinates = flat.shape[1:]
         orders = [
-            torch.stack([torch.randperm(coordinates, generator=g) for _ in range(positions)])
+            torch.stack(
+                [torch.randperm(coordinates, generator=g, device="cpu") for _ in range(positions)]
+            )
             for g in context.generators(self.seed)
         ]
         shuffled = flat.gather(2, onto(flat.device, torch.stack(orders)))

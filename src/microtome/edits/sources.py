@@ -28,7 +28,7 @@ class Sources:
 
     A text is run once for all the places that these edits will ask for. Of donors the addressed
     positions are kept, those of the ones held (`hold`) or asked for last; of references, their
-    `Means`.
+    `Means`. ``kind`` is the type of the model's stream.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Sources:
         reference: Sequence[Tokens] = (),
     ) -> None:
         self._hf, self._anatomy = hf, anatomy
+        self.kind = anatomy.dtype(hf)
         self._wanted: dict[Tokens, dict[Place, tuple[int, int]]] = defaultdict(dict)
         asked = list(edits)
         self._means = Means(hf, anatomy, asked, reference)

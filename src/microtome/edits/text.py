@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
-import re
 from collections.abc import Mapping
-from typing import Any
 
 from microtome.edits.base import Edit
 from microtome.errors import EditError, did_you_mean, listing
+from microtome.language.calls import Call, called
 
 
 def read(text: str, operations: Mapping[str, type[Edit]]) -> Edit:
@@ -19,21 +17,12 @@ def read(text: str, operations: Mapping[str, type[Edit]]) -> Edit:
         EditError: the operation does not exist or its parameters are wrong.
         AddressError: the address is.
     """
-    found = re.match(r"\s*([A-Za-z_]\w*)", text)
-    if found is None:
-        raise EditError(f"Cannot read the edit {text!r}. Form: name(parameters) address.")
-    name = found[1]
-    if name not in operations:
-        hint = did_you_mean(name, operations)
-        raise EditError(f"No edit is called {name!r}. Edits: {listing(operations)}.{hint}")
-    operation = operations[name]
-    positional, named, address = _split(text.strip(), name, operation)
-    if not address:
-        raise EditError(f"{text!r} lacks an address, such as '{text.strip()} L5.z.h3'.")
-    try:
-        return operation(address, *positional, **named)  # type: ignore[arg-type]
-    except TypeError:
-        raise EditError(f"Wrong parameters in {text!r}. Form: {form(operation)}.") from None
+    call = _called(text, operations)
+    operation = operations[call.name]
+    wrong = _wrong(call, operation)
+    if wrong:
+        raise EditError(f"Wrong parameters in {text!r}: {wrong} Form: {form(operation)}.")
+    return operation(call.address, *call.positional, **call.named)  # type: ignore[arg-type]
 
 
 def form(operation: type[Edit]) -> str:
@@ -43,39 +32,43 @@ def form(operation: type[Edit]) -> str:
     >>> form(Scale)
     'scale(factor) address'
     """
-    parameters = list(inspect.signature(operation).parameters.values())[1:]
-    shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
+    shown = [
+        name if one.default is one.empty else f"{name}={one.default!r}"
+        for name, one in _parameters(operation).items()
+    ]
     return f"{operation.name}{'(' + ', '.join(shown) + ')' if shown else ''} address"
 
 
-def _split(text: str, name: str, operation: type[Edit]) -> tuple[list[Any], dict[str, Any], str]:
-    if not text[len(name) :].startswith("("):
-        return [], {}, text[len(name) :].strip()
-    for at, letter in enumerate(text):
-        if letter != ")":
-            continue
-        try:
-            call = ast.parse(text[: at + 1], mode="eval").body
-        except SyntaxError:  # a parenthesis inside the parameters: try the next one
-            continue
-        except (ValueError, RecursionError, MemoryError):  # nothing that a person writes
-            break
-        if isinstance(call, ast.Call):
-            return (*_arguments(call, text, operation), text[at + 1 :].strip())
-    raise EditError(f"Cannot read the parameters in {text!r}. Form: {form(operation)}.")
+def _parameters(operation: type[Edit]) -> dict[str, inspect.Parameter]:
+    return dict(list(inspect.signature(operation).parameters.items())[1:])
 
 
-def _arguments(
-    call: ast.Call, text: str, operation: type[Edit]
-) -> tuple[list[Any], dict[str, Any]]:
+def _called(text: str, operations: Mapping[str, type[Edit]]) -> Call:
     try:
-        positional = [ast.literal_eval(argument) for argument in call.args]
-        named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        if len(named) < len(call.keywords):
-            raise ValueError("a parameter is given twice")
-    except (ValueError, TypeError, RecursionError, MemoryError):
-        raise EditError(
-            "Parameters are numbers, quoted words and lists, each given once; cannot read "
-            f"{text!r}. Form: {form(operation)}."
-        ) from None
-    return positional, named
+        return called(text, operations)
+    except EditError as error:
+        name = text.strip().partition("(")[0].strip()
+        if name not in operations:
+            raise
+        raise EditError(f"{error} Form: {form(operations[name])}.") from None
+
+
+def _wrong(call: Call, operation: type[Edit]) -> str:
+    """Which parameter is unknown, too many, given twice or missing, in a sentence; or nothing."""
+    known = _parameters(operation)
+    in_order = [name for name, one in known.items() if one.kind is not one.KEYWORD_ONLY]
+    placed = in_order[: len(call.positional)]
+    for name in call.named:
+        if name not in known:
+            has = f"its parameters: {listing(known)}" if known else "it takes none"
+            return f"there is no {name!r}; {has}.{did_you_mean(name, known)}"
+        if name in placed:
+            return f"{name} is given twice."
+    if len(call.positional) > len(placed):
+        return f"{call.positional[len(placed)]!r} is one too many."
+    missing = [
+        name
+        for name, one in known.items()
+        if one.default is one.empty and name not in {*placed, *call.named}
+    ]
+    return f"{listing(missing)} is missing." if missing else ""

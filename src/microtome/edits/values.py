@@ -54,7 +54,7 @@ class Values:
         """Its shape; () for one number."""
         return self.array.shape
 
-    def like(self, x: Tensor) -> Float[Tensor, ...]:
+    def like(self, x: Tensor) -> Float[Tensor, "..."]:
         """These values as a tensor of x's type, on its device."""
         return onto(x.device, self.array.copy()).to(x.dtype)
 

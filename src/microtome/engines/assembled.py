@@ -68,4 +68,19 @@ def assemble(plan: Plan, blocks: Iterable[Block]) -> Assembled:
             whole.verifications.append(block.verification)
         whole.work.update(block.work)
         whole.notes.extend(note for note in block.notes if note not in whole.notes)
+    return _without_rounding(whole)
+
+
+def _without_rounding(whole: Assembled) -> Assembled:
+    """The same with the clean run's own values where a cell's edits changed nothing.
+
+    Such a cell is the clean run. What it was computed as is rounding of another batch, which blocks
+    keep and the noise floor tells of; its effect is 0, and not 1e-6.
+    """
+    unchanged = np.nonzero(whole.changed == 0)
+    prompt = unchanged[0]
+    for name, values in whole.values.items():
+        values[unchanged] = whole.clean[name][prompt]
+    for name, values in whole.inside.items():
+        values[unchanged] = whole.clean_inside[name][prompt]
     return whole

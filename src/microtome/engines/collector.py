@@ -130,7 +130,8 @@ class Collector:
             else (self.values[asked], self.clean[asked])
         )
         of_prompt = np.searchsorted(self.prompts, self.plan.cells.prompt[self.twin(cells)])
-        found: Array = np.abs(values[self.rows(cells)] - clean[of_prompt])
+        with np.errstate(invalid="ignore"):  # −∞ − −∞, of a token that cannot be, is no number
+            found: Array = np.abs(values[self.rows(cells)] - clean[of_prompt])
         # Where there is no such position, or a cosine is undefined without edits, is no effect.
         return np.where(np.isnan(clean[of_prompt]), 0.0, found)
 

@@ -28,10 +28,11 @@ from microtome.language.sites import BEHIND
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers
 from microtome.passes.hooks import Visit
+from microtome.plan.memory import STREAMS
 from microtome.plan.plan import Plan
 from microtome.readings.output import Reading
 
-CANDIDATES = 8
+CANDIDATES = STREAMS
 """Cells whose streams are kept at most: they are in memory beside the batch."""
 
 LEAST = 3

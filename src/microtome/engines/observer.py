@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+from tqdm.auto import tqdm
 
 from microtome.errors import Cancelled, SweepError
 
@@ -102,7 +104,7 @@ class Silent(Observer):
 
 
 class ProgressBar(Observer):
-    """A bar on a terminal; elsewhere a line on standard error about every minute.
+    """A bar on a terminal and in a notebook; elsewhere a line on standard error every minute.
 
     Args:
         console: where to show it; standard error unless given.
@@ -115,13 +117,15 @@ class ProgressBar(Observer):
         self._console = console or Console(stderr=True)
         self._clock = clock
         self._bar: Progress | None = None
+        self._cell: tqdm[Any] | None = None
         self._task = TaskID(0)
-        self._cells, self._done, self._last = 0, 0.0, clock()
+        self._cells, self._done, self._last, self._began = 0, 0.0, clock(), clock()
 
     def planned(self, cells: int, units: int) -> None:
         """Begin."""
         self.finished()
         self._cells, self._done, self._last = cells, 0.0, self._clock()
+        self._began = self._last
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("sweep"),
@@ -133,15 +137,19 @@ class ProgressBar(Observer):
             )
             self._task = self._bar.add_task("sweep", total=cells)
             self._bar.start()
+        elif self._console.is_jupyter:
+            self._cell = tqdm(total=cells, desc="sweep", unit=" cells")
 
     def advanced(self, cells: float) -> None:
         """Go on, or back."""
         self._done += cells
         if self._bar is not None:
             self._bar.advance(self._task, cells)
+        elif self._cell is not None:
+            self._cell.update(cells)
         elif self._clock() - self._last >= EVERY:
             self._last = self._clock()
-            self._say(f"sweep: {self._done:,.0f} of {self._cells:,} cells")
+            self._say(f"sweep: {self._done:,.0f} of {self._cells:,} cells{self._left()}")
 
     def note(self, text: str) -> None:
         """Say it, above the bar."""
@@ -152,6 +160,17 @@ class ProgressBar(Observer):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if self._cell is not None:
+            self._cell.close()
+            self._cell = None
+
+    def _left(self) -> str:
+        """About how long it will still take, once some of it is done."""
+        spent = self._clock() - self._began
+        if not 0 < self._done < self._cells or spent <= 0:
+            return ""
+        minutes = spent / self._done * (self._cells - self._done) / 60
+        return f", about {max(1, round(minutes)):,} min left"
 
     def _say(self, line: str) -> None:
         self._console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)

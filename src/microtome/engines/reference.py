@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
 from microtome.engines.block import Block
 from microtome.engines.collector import Collector
+from microtome.errors import SweepError
+from microtome.model.additions import named, unsteady
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import Visit, forward
 from microtome.passes.session import session
@@ -58,6 +61,7 @@ class Reference:
         """Run some cells of one prompt."""
         model, one = self.model, self.plan.question.encoded[prompt]
         clean = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf))
+        self._check_steady(one, clean)
         watch = watch_of(model, one, list(into.inside))
         for gauge in into.inside:
             into.store_clean_inside(gauge, prompt, watch.without_edits(gauge, 0))
@@ -76,9 +80,22 @@ class Reference:
                 into.store(reading, own, reading.measure(logits[:, at], clean[:, at], one))
             into.changed[into.rows(own)] = sum(receipt.changed for receipt in receipts)
             into.norm[into.rows(own)] = math.hypot(*(receipt.norm for receipt in receipts))
-            into.work["token_blocks"] += model.anatomy.dims.n_layers * len(one.tokens)
+            into.work["token_blocks"] += model.anatomy.dims.n_layers * len(one.tokens.read)
             into.settle()
             self.tick(1)
+
+    def _check_steady(self, one: Encoded, clean: Float[Tensor, "1 pos vocab"]) -> None:
+        """Of what somebody has added it is not known whether it does the same each time.
+
+        Raises:
+            SweepError: it does not.
+        """
+        own = self.model.additions
+        if not own:
+            return
+        again = forward(self.model.hf, self.model.anatomy, ids_of([one.tokens], self.model.hf))
+        if not torch.equal(clean.nan_to_num(), again.nan_to_num()):
+            raise SweepError(unsteady(named(own)))
 
     def _measure_noise(
         self, number: int, prompt: int, clean: Float[Tensor, "1 pos vocab"], into: Collector

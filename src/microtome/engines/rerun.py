@@ -116,7 +116,7 @@ def rerun(
 
 def rows_at_once(plan: Plan, unit: Unit, budget: Budget) -> int:
     """How many cells to run in one pass: as many as fill a tile, and fit into half the memory."""
-    length = len(plan.question.encoded[unit.prompts[0]].tokens)
+    length = len(plan.question.encoded[unit.prompts[0]].tokens.read)
     needs = needs_of(plan.question, plan.cells, unit.prompts, budget)
     return verified_at_once(needs, length, budget)
 
@@ -142,7 +142,8 @@ def _edits(model: Loaded, plan: Plan, number: int, rows: Rows, sources: Sources)
             edit.check(region, model.anatomy.dims.causal)
             where = Regions.of(region)
             source = sources.of(edit, region.layer, one)
-            yield Application(edit, where, Keys(where, [one.tokens]), source, row).visit()
+            keys = Keys(where, [one.tokens])
+            yield Application(edit, where, keys, source, row, kind=sources.kind).visit()
 
 
 def _gauges(plan: Plan, found: Rerun) -> Iterator[Visit]:
@@ -167,7 +168,7 @@ def _look(plan: Plan, gauge: Gauge, layer: int, found: Rerun) -> Callable[[Tenso
                 found.inside[gauge, prompt] = whole
             whole.movedim(0, -1)[fitted.within(layer)] = values.movedim(0, -1)
             scaled = gauge.metric.compute is not None
-            size = clean.double().norm() if scaled else torch.ones((), dtype=torch.float64)
+            size = clean.double().norm() if scaled else clean.new_ones((), dtype=torch.float64)
             found.sizes[gauge].append(size)
 
     return look

@@ -27,6 +27,7 @@ from microtome.engines.walk.walk import Walk
 from microtome.engines.witnesses import Witnesses
 from microtome.errors import VerificationError
 from microtome.passes.session import session
+from microtome.plan.memory import streams_kept
 from microtome.plan.units import Unit, passes_of
 from microtome.plan.verify import Verify
 from microtome.readings.inside import Gauge
@@ -88,7 +89,7 @@ class Verified:
 
     def _run(self, unit: Unit) -> Block:
         plan, model = self.walk.plan, self.walk.model
-        length = len(plan.question.encoded[unit.prompts[0]].tokens)
+        length = len(plan.question.encoded[unit.prompts[0]].tokens.read)
         passes = passes_of(plan.cells, unit, length, plan.question.dims)
         some = self.verify.of_unit(len(plan.numbers(unit)), passes, len(plan.units))
         if not some:
@@ -102,8 +103,10 @@ class Verified:
             Collector.of(plan, unit),
             rows_at_once(plan, unit, self.walk.budget),
         )
+        budget = replace(self.walk.budget, verified=max(some, self.walk.budget.verified))
+        streams = streams_kept(plan.question.dims, length, budget)
         witnesses = Witnesses(into, frozenset(chosen), most=at_once if every else None)
-        witnesses.streams = Streams.of(plan, chosen[:CANDIDATES])
+        witnesses.streams = Streams.of(plan, chosen[:streams])
         compared = Comparison(model, self.walk.sources, witnesses, precision, at_once)
         witnesses.full = lambda: compared.take([*witnesses.finals])
         self.walk.collect(unit, into, witnesses)
@@ -130,7 +133,8 @@ def _among(
         clean = values[str(first)]
         size = float(np.abs(clean[np.isfinite(clean)]).max(initial=0.0))
         noise = DOUBT * block.noise.get(str(first), 0.0) + UNITS * precision.eps * size
-        strongest, stands_out = [number], effect > noise
+        # An effect that is no number (of a token that cannot be) does not tell an edit from none.
+        strongest, stands_out = [number], noise < effect < np.inf
     found = [*dict.fromkeys([*strongest, *by_change[:1], *chosen])][:some]
     if precision.promise is None:
         found = [*dict.fromkeys([*found, *_local(witnesses, chosen)])]

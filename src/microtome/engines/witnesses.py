@@ -113,7 +113,11 @@ class Witnesses:
                 del self.finals[number]
 
     def _wanted(self, numbers: Column) -> list[int]:
-        """The columns of a batch to keep: chosen ones, idlers, and the strongest of all so far."""
+        """The columns of a batch to keep: chosen ones, idlers, and the strongest of all so far.
+
+        A batch that ran out of memory comes again in halves, so a cell may be the strongest already
+        and not be kept yet.
+        """
         cells = self.into.plan.cells
         ours = np.flatnonzero(numbers < len(cells))
         wanted = {n for n in ours.tolist() if int(numbers[n]) in self.chosen}
@@ -124,15 +128,19 @@ class Witnesses:
         effects = self._effects(numbers[ours])
         if effects is not None:
             top = int(effects.argmax())
+            number = int(numbers[ours[top]])
             if self.strongest is None or effects[top] > self.strongest[1]:
-                self.strongest = int(numbers[ours[top]]), float(effects[top])
+                self.strongest = number, float(effects[top])
+            if self.strongest[0] == number:
                 wanted.add(int(ours[top]))
         norms = np.nan_to_num(self.into.norm[self.into.rows(numbers[ours])], nan=math.inf)
         parts = cells.entry[numbers[ours]] * DEPTHS // (self.into.plan.question.dims.n_layers + 1)
         for part in np.unique(parts).tolist():
             top = int(np.where(parts == part, norms, -1.0).argmax())
+            number = int(numbers[ours[top]])
             if part not in self.changed or norms[top] > self.changed[part][1]:
-                self.changed[part] = int(numbers[ours[top]]), float(norms[top])
+                self.changed[part] = number, float(norms[top])
+            if self.changed[part][0] == number:
                 wanted.add(int(ours[top]))
         return sorted(wanted)
 

@@ -13,8 +13,10 @@ from microtome.figures import style
 from microtome.figures.curve import curve
 from microtome.figures.heatmap import heatmap
 from microtome.figures.histogram import histogram
+from microtome.figures.look import Look
 from microtome.figures.mapped import Mapped
 from microtome.figures.matrix import matrix
+from microtome.figures.pictures import Drawn, refuse_file, write
 from microtome.figures.png import png_of, write_png
 from microtome.figures.points import points
 from microtome.figures.scatter import scatter
@@ -81,6 +83,8 @@ def save(figure: go.Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
 
 __all__ = [
     "PLOTLY",
+    "Drawn",
+    "Look",
     "curve",
     "effect_map",
     "heatmap",
@@ -90,8 +94,10 @@ __all__ = [
     "plotly_js",
     "png_of",
     "points",
+    "refuse_file",
     "save",
     "scatter",
     "series",
+    "write",
     "write_png",
 ]

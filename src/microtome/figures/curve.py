@@ -13,7 +13,8 @@ from microtome.figures import style
 from microtome.figures.labels import MOST_TICKS, Axis
 from microtome.figures.mapped import Mapped
 from microtome.figures.noise import is_noise, mark
-from microtome.figures.view import PROMPT, View, squeezed, view
+from microtome.figures.view import View, squeezed, view
+from microtome.stats.samples import PROMPT
 
 SHOWN = ("effect", "edited")
 MOST_LINES = 20
@@ -51,7 +52,7 @@ def curve(
     )  # fmt: skip
     x = _place(made, axis)
     if part.n_prompts > 1:
-        _spread(made, x, part.data[show].transpose(PROMPT, axis.name))
+        _spread(made, x, part.told(show).transpose(PROMPT, axis.name))
     _line(made, x, part, axis, show)
     noise = is_noise(part.mean["effect"])
     mark(made, np.array(x)[noise], part.mean[show].values[noise], part.mean["effect"], 7)
@@ -62,6 +63,8 @@ def curve(
         )  # fmt: skip
     else:
         made.add_hline(y=0, line={"color": style.QUIET, "width": 1})
+    if part.unit == style.WHOLE:
+        made.update_yaxes(**style.whole_ticks(np.concatenate([t.y for t in made.data])))
     return made
 
 
@@ -74,24 +77,26 @@ def _place(made: go.Figure, axis: Axis) -> list[float]:
             made.update_xaxes(tickmode="array", tickvals=x, ticktext=axis.labels)
         return x
     made.update_xaxes(**axis.ticks)
-    if axis.tokens is not None:
+    if axis.slanted:
         made.update_xaxes(tickangle=-45)
     return [float(n) for n in range(len(axis.values))]
 
 
 def _line(made: go.Figure, x: list[float], part: View, axis: Axis, show: str) -> None:
-    mean = part.mean
+    mean, digits = part.mean, style.digits(part.unit)
+    several = part.n_prompts > 1
     made.add_scatter(
         x=x,
         y=mean[show].values,
         mode="lines+markers" if len(x) <= 100 else "lines",
-        name="mean" if part.n_prompts > 1 else "edited",
+        name="mean" if several else "edited",
         line={"color": style.COLORS[0], "width": 2},
         marker={"color": style.COLORS[0], "size": 6},
         text=[f"{axis.name} {label}" for label in axis.labels],
-        customdata=np.stack([mean[name].values for name in ("clean", "edited", "effect")], -1),
-        hovertemplate="%{text}<br>clean %{customdata[0]:.4g}<br>edited %{customdata[1]:.4g}"
-        "<br>effect %{customdata[2]:+.4g}<extra></extra>",
+        customdata=np.stack([mean[name].values for name in ("clean", "edited", "effect", "n")], -1),
+        hovertemplate=f"%{{text}}<br>clean %{{customdata[0]:{digits}}}"
+        f"<br>edited %{{customdata[1]:{digits}}}<br>effect %{{customdata[2]:+{digits}}}"
+        f"{'<br>n %{customdata[3]}' if several else ''}<extra></extra>",
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from microtome.figures import style
+from microtome.figures.labels import Axis
 from microtome.figures.mapped import Mapped
 from microtome.figures.matrix import colored, grid
 from microtome.figures.noise import is_noise, mark
@@ -35,10 +37,10 @@ def heatmap(effects: Mapped, metric: str, *, title: str | None = None, **at: Any
     mean = part.mean
     made = grid(down, right, title or part.title, part.note)
     trace = colored(mean["effect"].values, f"effect, {part.unit}", diverging=True)
-    trace.customdata = np.stack([mean["clean"].values, mean["edited"].values], axis=-1)
+    trace.customdata = np.stack([mean[name].values for name in ("clean", "edited", "n")], axis=-1)
     trace.x, trace.y = (list(range(len(axis.values))) for axis in (right, down))
     where = [f"{down.name} %{{y}}", f"{right.name} %{{x}}"]
-    if not (_plain(down.tokens, down.counted) and _plain(right.tokens, right.counted)):
+    if not (_plain(down) and _plain(right)):
         trace.text = [
             [f"{down.name} {row}<br>{right.name} {column}" for column in right.labels]
             for row in down.labels
@@ -47,17 +49,23 @@ def heatmap(effects: Mapped, metric: str, *, title: str | None = None, **at: Any
     trace.hovertemplate = "<br>".join(
         [
             *where,
-            "clean %{customdata[0]:.4g}",
-            "edited %{customdata[1]:.4g}",
-            "effect %{z:+.4g}<extra></extra>",
+            f"clean %{{customdata[0]:{style.digits(part.unit)}}}",
+            f"edited %{{customdata[1]:{style.digits(part.unit)}}}",
+            f"effect %{{z:+{style.digits(part.unit)}}}",
+            *(["n %{customdata[2]}"] if part.n_prompts > 1 else []),
         ]
     )
+    trace.hovertemplate += "<extra></extra>"
+    if part.unit == style.WHOLE:
+        ticks = [tick for tick in style.whole_numbers([trace.zmin, trace.zmax])
+                 if trace.zmin <= tick <= trace.zmax]  # fmt: skip
+        trace.colorbar.update(style.ticks_at(ticks))
     made.add_trace(trace)
     rows, columns = np.nonzero(is_noise(mean["effect"]))
     mark(made, columns, rows, mean["effect"], 5 if max(mean["effect"].shape) <= 64 else 2)
     return made
 
 
-def _plain(tokens: tuple[str, ...] | None, counted: bool) -> bool:
+def _plain(axis: Axis) -> bool:
     """Whether an axis' own numbers say it all, so that no text per cell is needed."""
-    return tokens is None and counted
+    return axis.counted and not axis.slanted

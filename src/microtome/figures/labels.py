@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ import xarray as xr
 
 MOST_TICKS = 24
 MOST_TOKENS = 64
+MOST_NUMBERS = 6
+"""Numbers of a list that are written out."""
 DECADES = 100.0
 """A parameter whose largest value is this many times its least gets a logarithmic axis."""
 
@@ -42,7 +45,28 @@ def shown(value: object) -> str:
     >>> shown(3), shown(0.6), shown(10.0), shown("add")
     ('3', '0.6', '10', 'add')
     """
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else brief(str(value), 40)
+
+
+def brief(text: str, longest: int = 120) -> str:
+    """An edit's text, or a coordinate's, with long lists of numbers cut to their first and length.
+
+    >>> brief(f"add({[0.5] * 768}) L5.resid_post")
+    'add([0.5, 0.5, … 768 numbers]) L5.resid_post'
+    >>> brief("scale(0.6) L2.resid_post")
+    'scale(0.6) L2.resid_post'
+    """
+
+    def cut(found: re.Match[str]) -> str:
+        numbers = re.findall(r"[^\[\],\s]+", found[0])
+        if len(numbers) <= MOST_NUMBERS:
+            return found[0]
+        return f"[{', '.join(numbers[:2])}, … {len(numbers):,} numbers]"
+
+    short = re.sub(r"\[[^A-Za-z\"]*(?:[eE][^A-Za-z\"]*)*\]", cut, text)
+    if len(short) <= longest:
+        return short
+    return short[: longest * 2 // 3] + " … " + short[-longest // 3 + 3 :]
 
 
 @dataclass(frozen=True)
@@ -52,20 +76,25 @@ class Axis:
     Attributes:
         name: the dimension's.
         values: its coordinates.
-        tokens: for positions, the text of each token, where all prompts shown agree on it.
+        tokens: for positions, the text of each token; where the prompts shown do not agree on it,
+            the role that it has in all of them (``@subject``), or None; None for all of them where
+            there is neither.
+        counts: how many prompts each coordinate's cells are over, where that is not the same.
     """
 
     name: str
     values: tuple[Any, ...]
-    tokens: tuple[str, ...] | None = None
+    tokens: tuple[str | None, ...] | None = None
+    counts: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, array: xr.DataArray | xr.Dataset, name: str) -> Axis:
         """The axis of a dimension of labelled data."""
         size = array.sizes[name]
         values = array[name].values.tolist() if name in array.coords else range(size)
-        beside = "token" if name == "pos" else f"{name}_token"
-        return cls(name, tuple(values), _tokens(array, beside, size))
+        tokens = _tokens(array, "token" if name == "pos" else f"{name}_token", size)
+        roles = _tokens(array, "role" if name == "pos" else f"{name}_role", size)
+        return cls(name, tuple(values), _or_roles(tokens, roles))
 
     @property
     def counted(self) -> bool:
@@ -85,33 +114,52 @@ class Axis:
         return bool(max(self.values) / min(self.values) >= DECADES)
 
     @property
+    def slanted(self) -> bool:
+        """Whether its labels are words, which need room."""
+        return self.tokens is not None or self.counts is not None
+
+    @property
     def labels(self) -> tuple[str, ...]:
-        """Each coordinate in words, escaped: ``"3 ·Berlin"``."""
-        if self.tokens is None:
-            return tuple(escaped(shown(value)) for value in self.values)
-        pairs = zip(self.values, self.tokens, strict=True)
-        return tuple(escaped(f"{shown(value)} {visible(token)}") for value, token in pairs)
+        """Each coordinate in words, escaped: ``"3 ·Berlin"``, ``"subject (n = 4)"``."""
+        found = [shown(value) for value in self.values]
+        for n, token in enumerate(self.tokens or ()):
+            found[n] += "" if token is None else f" {visible(token)}"
+        for n, count in enumerate(self.counts or ()):
+            found[n] += f" (n = {count})"
+        return tuple(map(escaped, found))
 
     @property
     def ticks(self) -> dict[str, Any]:
         """Where plotly is to write what, along an axis that counts the coordinates."""
-        most = MOST_TOKENS if self.tokens is not None else MOST_TICKS
+        most = MOST_TOKENS if self.slanted else MOST_TICKS
         step = max(1, math.ceil(len(self.values) / most))
         at = list(range(0, len(self.values), step))
         return {"tickmode": "array", "tickvals": at, "ticktext": [self.labels[n] for n in at]}
 
 
-def _tokens(array: xr.DataArray | xr.Dataset, coordinate: str, size: int) -> tuple[str, ...] | None:
+def _tokens(
+    array: xr.DataArray | xr.Dataset, coordinate: str, size: int
+) -> tuple[str | None, ...] | None:
     if coordinate not in array.coords or array[coordinate].ndim == 0:
         return None
     texts = array[coordinate].values
     rows: Sequence[Sequence[str]] = texts.tolist() if texts.ndim == 2 else [texts.tolist()]
     if any(len(row) != size for row in rows):
         return None
-    found = []
+    found: list[str | None] = []
     for column in zip(*rows, strict=True):
         distinct = {text for text in column if text}
-        if len(distinct) > 1:
-            return None
-        found.append(distinct.pop() if distinct else "")
-    return tuple(found)
+        found.append(None if len(distinct) > 1 else next(iter(distinct), ""))
+    return tuple(found) if any(text is not None for text in found) else None
+
+
+def _or_roles(
+    tokens: tuple[str | None, ...] | None, roles: tuple[str | None, ...] | None
+) -> tuple[str | None, ...] | None:
+    if roles is None:
+        return tokens
+    known = [None] * len(roles) if tokens is None else tokens
+    return tuple(
+        f"@{role}" if text is None and role else text
+        for text, role in zip(known, roles, strict=True)
+    )

@@ -7,6 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import xarray as xr
 
+from microtome.stats.averaged import CHANGED
+
+NOISE_FLOOR = "noise_floor"
+"""The attribute of a metric that says how large the effects of rounding are."""
+
 
 @runtime_checkable
 class Mapped(Protocol):
@@ -25,3 +30,16 @@ class Mapped(Protocol):
 
     def baseline(self, metric: str) -> xr.DataArray:
         """What an effect is measured against."""
+
+
+def cells_of(effects: Mapped, metric: str) -> xr.Dataset:
+    """``clean``, ``edited`` and ``effect`` of a metric, and ``changed``, ``[prompt, *map]``.
+
+    A cell that does not exist is NaN in all three; ``changed`` says where the edits changed
+    something.
+    """
+    effect = effects.delta(metric)
+    clean = effects.baseline(metric).broadcast_like(effect).where(effect.notnull())
+    changed = (effects.data["values_changed"] != 0).broadcast_like(effect)
+    edited = effects.data[metric]
+    return xr.Dataset({"clean": clean, "edited": edited, "effect": effect, CHANGED: changed})

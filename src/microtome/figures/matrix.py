@@ -12,7 +12,13 @@ from microtome.figures.labels import Axis
 
 
 def matrix(
-    array: xr.DataArray, *, title: str, unit: str, diverging: bool = False, note: str = ""
+    array: xr.DataArray,
+    *,
+    title: str,
+    unit: str,
+    diverging: bool = False,
+    neutral: float | None = None,
+    note: str = "",
 ) -> go.Figure:
     """A labelled matrix as a map of colours.
 
@@ -23,6 +29,8 @@ def matrix(
         unit: of its values, beside the colours.
         diverging: red above zero and blue below, symmetric; else one hue from the least value
             (or 0, where none is below) to the largest.
+        neutral: the value that means no change, such as 1 of a correlation: it has the pale middle
+            colour, red is above it and blue below.
         note: a quiet line under the title.
 
     Raises:
@@ -33,7 +41,7 @@ def matrix(
     down, right = (Axis.of(array, str(name)) for name in array.dims)
     made = grid(down, right, title, note)
     values = np.asarray(array.values, dtype=np.float64)
-    trace = colored(values, unit, diverging)
+    trace = colored(values, unit, diverging, neutral)
     named = "".join(f"{axis.name} %{{customdata[{n}]}}<br>" for n, axis in enumerate((down, right)))
     trace.customdata = pairs(down, right)
     trace.hovertemplate = f"{named}%{{z:.4g}} {unit}<extra></extra>"
@@ -43,25 +51,29 @@ def matrix(
 def grid(down: Axis, right: Axis, title: str, note: str) -> go.Figure:
     """An empty map: layer 0 at the top, a tick per row and column where they fit."""
     rows = len(down.values)
-    slanted = 50 if right.tokens is not None else 0
+    slanted = 50 if right.slanted else 0
     height = min(max(190 + 24 * rows, 340), 900) + slanted
     made = style.figure(title, note, right.name, down.name, height=height)
     made.update_layout(plot_bgcolor=style.ABSENT)
     made.update_xaxes(showgrid=False, constrain="domain", **right.ticks)
     made.update_yaxes(showgrid=False, autorange="reversed", **down.ticks)
-    if right.tokens is not None:
+    if right.slanted:
         made.update_xaxes(tickangle=-45)
     return made
 
 
-def colored(values: np.ndarray, unit: str, diverging: bool) -> go.Heatmap:
+def colored(
+    values: np.ndarray, unit: str, diverging: bool, neutral: float | None = None
+) -> go.Heatmap:
     """The colours ``[row, column]``; x and y count columns and rows."""
     finite = values[np.isfinite(values)]
+    diverging = diverging or neutral is not None
     kind = "diverging" if diverging else "sequential"
+    middle = neutral or 0.0
     if diverging:
         # A map without any effect is all middle, not an error.
-        high = float(np.abs(finite).max(initial=0)) or 1.0
-        low = -high
+        reach = float(np.abs(finite - middle).max(initial=0)) or 1.0
+        low, high = middle - reach, middle + reach
     else:
         low, high = float(min(finite.min(initial=np.inf), 0)), float(finite.max(initial=0)) or 1.0
     gap = 1 if max(values.shape) <= 64 else 0
@@ -69,7 +81,7 @@ def colored(values: np.ndarray, unit: str, diverging: bool) -> go.Heatmap:
         z=values,
         zmin=low,
         zmax=high,
-        zmid=0 if diverging else None,
+        zmid=middle if diverging else None,
         colorscale=style.scale(kind),
         meta=kind,
         xgap=gap,

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from microtome.figures import style
+from microtome.figures.mapped import NOISE_FLOOR
 
 MOST = 5_000
 """Marks of a map, at most: more are no longer told apart."""
@@ -17,7 +18,7 @@ MOST = 5_000
 
 def is_noise(effect: xr.DataArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which effects are not 0, and no larger than the noise floor that comes with them."""
-    size, floor = np.abs(effect.values), effect.attrs.get("noise_floor") or 0.0
+    size, floor = np.abs(effect.values), effect.attrs.get(NOISE_FLOOR) or 0.0
     found: np.ndarray[Any, np.dtype[np.bool_]] = (size > 0) & (size <= floor)
     return found
 
@@ -34,7 +35,7 @@ def mark(made: go.Figure, x: ArrayLike, y: ArrayLike, effect: xr.DataArray, size
     x, y = np.asarray(x), np.asarray(y)
     if not 0 < len(x) <= MOST:
         return
-    floor = effect.attrs["noise_floor"]
+    floor = effect.attrs[NOISE_FLOOR]
     made.add_scatter(
         x=x,
         y=y,

@@ -1,4 +1,4 @@
-"""Plotly figures as PNG, without a browser.
+"""Plotly figures as PNG, SVG and PDF, without a browser.
 
 Plotly itself needs one to write pictures. The few kinds of traces that microtome's figures are
 made of are drawn with matplotlib here, in the same colours; its global state is not touched.
@@ -26,10 +26,12 @@ from matplotlib.ticker import LogLocator, NullLocator
 from microtome.errors import EffectsError, listing
 from microtome.figures import style
 
-WIDTH = 900
 DPI = 100
 SHARPNESS = 2
 """Pixels of the picture per pixel of the figure."""
+
+MOST_SHAPES = 20_000
+"""Squares of a map that are shapes of their own in SVG and PDF; of more, the map is a picture."""
 
 POINT = 0.72
 """Points per pixel at this DPI: matplotlib measures lines and letters in points."""
@@ -60,8 +62,19 @@ def write_png(figure: go.Figure, path: str | Path) -> Path:
 
 def png_of(figure: go.Figure) -> bytes:
     """The PNG of a figure of microtome's; see `write_png`."""
+    return picture_of(figure, "png")
+
+
+def picture_of(figure: go.Figure, kind: str) -> bytes:
+    """A figure of microtome's as the bytes of a ``"png"``, ``"svg"`` or ``"pdf"``.
+
+    The same figure gives the same picture but for what SVG calls its parts; no date is in it.
+
+    Raises:
+        EffectsError: the figure has a trace of another kind than `write_png` draws.
+    """
     layout = figure.layout
-    size = ((layout.width or WIDTH) / DPI, (layout.height or 450) / DPI)
+    size = ((layout.width or style.WIDTH) / DPI, (layout.height or 450) / DPI)
     canvas = Figure(figsize=size, dpi=DPI * SHARPNESS, layout="constrained", facecolor="white")
     canvas.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
     axes = canvas.add_subplot()
@@ -70,7 +83,7 @@ def png_of(figure: go.Figure) -> bytes:
         draw = TRACES.get(trace.type)
         if draw is None:
             raise EffectsError(
-                f"A {trace.type!r} trace cannot be drawn as PNG; those that can: "
+                f"A {trace.type!r} trace cannot be drawn as a picture; those that can: "
                 f"{listing(TRACES)}. Write the figure as HTML, or install kaleido and use "
                 "figure.write_image."
             )
@@ -84,7 +97,8 @@ def png_of(figure: go.Figure) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         FigureCanvasAgg(canvas)
         drawn = io.BytesIO()
-        canvas.savefig(drawn, format="png", dpi="figure")
+        dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        canvas.savefig(drawn, format=kind, dpi="figure", metadata=dated.get(kind))
     return drawn.getvalue()
 
 
@@ -105,6 +119,7 @@ def _heatmap(axes: Axes, trace: Trace, previous: Trace | None) -> None:
         vmax=trace.zmax,
         edgecolors=style.ABSENT if trace.xgap else "none",
         linewidth=0.4 if trace.xgap else 0,
+        rasterized=z.size > MOST_SHAPES,
     )
     _colorbar(axes, mesh, trace.colorbar)
 
@@ -184,6 +199,9 @@ def _axis(axes: Axes, axis: Any, which: str) -> None:
     if axis.tickvals is not None:
         own.set_ticks(list(axis.tickvals), [_text(label) for label in axis.ticktext])
         own.set_minor_locator(NullLocator())
+    if axis.range is not None:
+        low, high = axis.range if axis.type != "log" else (10**end for end in axis.range)
+        (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     if axis.autorange == "reversed":
         own.set_inverted(True)
     own.set_label_text(_text(axis.title.text), color=ink, fontsize=10)
@@ -206,7 +224,9 @@ def _marks(axes: Axes, layout: Any) -> None:
         elif shape.type == "line" and shape.x0 == shape.x1:
             axes.axvline(shape.x0, **look)
         else:
-            raise EffectsError(f"A {shape.type!r} shape cannot be drawn as PNG; only lines can.")
+            raise EffectsError(
+                f"A {shape.type!r} shape cannot be drawn as a picture; only lines can."
+            )
     for note in layout.annotations:
         places = ["axes fraction" if "domain" in str(r) else "data" for r in (note.xref, note.yref)]
         # On a logarithmic axis plotly gives the height of a note, but of no line, as its logarithm.
@@ -241,6 +261,8 @@ def _colorbar(axes: Axes, colored: Any, described: Any) -> None:
     assert canvas is not None, "the axes belong to the picture"
     bar = canvas.colorbar(colored, ax=axes, fraction=0.04, pad=0.015, aspect=32)
     bar.outline.set_visible(False)
+    if described.tickvals is not None:
+        bar.set_ticks(list(described.tickvals), labels=list(described.ticktext))
     bar.ax.tick_params(labelsize=8, length=2)
     bar.set_label(_text(described.title.text), fontsize=9)
 

@@ -34,7 +34,7 @@ def scatter(effects: Mapped, metric: str, *, title: str | None = None, **at: Any
     part = squeezed(view(effects, metric, at), 2)
     part.expect(2, "scatter")
     groups, members = part.axes
-    mean = part.mean
+    mean, digits = part.mean, style.digits(part.unit)
     made = style.figure(
         title or part.title, part.note, groups.name, f"effect on {metric}, {part.unit}"
     )
@@ -51,8 +51,8 @@ def scatter(effects: Mapped, metric: str, *, title: str | None = None, **at: Any
             for row, column in zip(rows, columns, strict=True)
         ],
         customdata=np.stack([mean["clean"].values.ravel(), mean["edited"].values.ravel()], -1),
-        hovertemplate="%{text}<br>clean %{customdata[0]:.4g}<br>edited %{customdata[1]:.4g}"
-        "<br>effect %{y:+.4g}<extra></extra>",
+        hovertemplate=f"%{{text}}<br>clean %{{customdata[0]:{digits}}}"
+        f"<br>edited %{{customdata[1]:{digits}}}<br>effect %{{y:+{digits}}}<extra></extra>",
     )
     made.add_hline(y=0, line={"color": style.QUIET, "width": 1})
     made.update_xaxes(showgrid=False, **groups.ticks)

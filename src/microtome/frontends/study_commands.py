@@ -1,89 +1,72 @@
-"""The commands about studies."""
+"""The commands about studies; see `microtome.frontends.cli` for how they are answered."""
 
 from __future__ import annotations
 
-import sys
+import importlib
 from pathlib import Path
-from typing import Annotated, Any
+from types import ModuleType
+from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from microtome import studies
-from microtome.errors import MicrotomeError, OtherModelError
+from microtome.frontends import early, listing
 from microtome.frontends.arguments import (
     Contrast,
     Donor,
+    Language,
     Overwrite,
     PromptFile,
+    Shown,
     Target,
     examples,
 )
-from microtome.frontends.guard import writing_to
-from microtome.frontends.shown import err, out
-from microtome.report import texts_of
-from microtome.sheets import value_of
+from microtome.frontends.folding import folded
+from microtome.frontends.helping import Command, Group
 
-study_app = typer.Typer(help="Published experiments, claim by claim.", no_args_is_help=True)
-Language = Annotated[str, typer.Option("--lang", help="en or vi.")]
+study_app = typer.Typer(
+    cls=Group, help="Published experiments, claim by claim.", no_args_is_help=True
+)
 
 
-@study_app.command("list")
-def study_list(lang: Language = "en") -> None:
+@study_app.command("list", cls=Command)
+@folded
+def study_list(shown: Shown, lang: Language = "en") -> None:
     """The studies: question, default model, cells there, and what they will take."""
-    table = Table("study", "question", "default model", "cells", "predicted cost")
-    for study in studies.STUDIES.values():
-        cost = studies.predict(study)
-        table.add_row(
-            study.name,
-            escape(study.texts(lang)("question")),
-            study.published.model,
-            f"{cost.cells:,}",
-            f"{cost.flops / 1e9:,.0f} GFLOP: {cost.passes:,.0f} forward passes, and "
-            f"{cost.reference_passes:,} cell by cell",
-        )
-    out.print(table)
-    out.print("Parameters of one:  microtome study show NAME", markup=False)
+    listing.study_list(shown, lang)
 
 
-@study_app.command("show", epilog=examples("microtome study show hidden-scaling"))
+@study_app.command("show", cls=Command, epilog=examples("microtome study show hidden-scaling"))
+@folded
 def study_show(
     name: Annotated[str, typer.Argument(help="See 'microtome study list'.")],
+    shown: Shown,
     lang: Language = "en",
 ) -> None:
     """What a study asks, how, with which parameters, and its claims."""
-    study = studies.find(name)
-    texts = study.texts(lang)
-    out.print(f"[bold]{escape(texts('title'))}[/bold]\n")
-    out.print(texts("question"), markup=False)
-    out.print(f"\n{texts('method')}\n", markup=False)
-    table = Table("parameter", "as published", "what it is")
-    for parameter, value in study.published.plain().items():
-        table.add_row(parameter, escape(repr(value)), escape(texts(f"parameters.{parameter}")))
-    out.print(table)
-    claims = Table("claim", "rule")
-    for claim in study.claims:
-        key = f"claims.{claim.name}"
-        claims.add_row(escape(texts(f"{key}.text")), escape(texts(f"{key}.rule")))
-    out.print(claims)
+    early.check_study(name, listing.studies())
+    _answering().show(name, shown, lang)
 
 
 @study_app.command(
     "run",
+    cls=Command,
     epilog=examples(
         "microtome study run head-ablation --model nano -o out/head-ablation",
         "microtome study run hidden-scaling --model nano --set layer=1 --set factor=0.5",
         "microtome study run ioi-levels --prompts prompts.jsonl --lang vi",
         "microtome study run --config study.yaml",
         "microtome study run --all --model nano -o results",
+        "microtome study run ioi-levels --model nano --model gpt2 -o results",
     ),
 )
+@folded
 def study_run(
+    shown: Shown,
     name: Annotated[str | None, typer.Argument(help="See 'microtome study list'.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="nano, a hub id or a directory; default: as published.")
-    ] = None,
+        list[str],
+        typer.Option(help="nano, a hub id or a directory; of several, an overview is made."),
+    ] = [],  # noqa: B006
     output: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder; results/NAME unless given.")
     ] = None,
@@ -106,60 +89,15 @@ def study_run(
     overwrite: Overwrite = False,
 ) -> None:
     """Run a published experiment: sweeps, figures, claims with their measured values, a report."""
+    if name is not None:
+        early.check_study(name, listing.studies())
     fields = {"prompt": prompt, "target": target, "contrast": contrast, "donor": donor}
-    fields |= {"prompts": None if prompts is None else str(prompts), "lang": lang, **_own(own)}
+    fields |= {"prompts": None if prompts is None else str(prompts), "lang": lang}
     given = {field: value for field, value in fields.items() if value is not None}
-    if everything:
-        _study_all(name, config, given, model, output, overwrite)
-        return
-    chosen = studies.named(name, config)
-    folder = output or Path("results") / chosen
-    with writing_to(folder):
-        result = studies.run(
-            chosen, model, folder, config=config, tell=_tell, overwrite=overwrite, **given
-        )
-    table = Table("claim", "measured", "verdict", title=escape(result.document.title))
-    say = texts_of(result.document.lang)
-    for finding in result.findings:
-        verdict = say(f"verdicts.{finding.verdict}")
-        table.add_row(*map(escape, (finding.claim, finding.measured, verdict)))
-    out.print(table)
-    out.print(f"\nReport: {folder / 'report.html'}", soft_wrap=True, markup=False)
+    asked = {**given, **_answering().own(own)}
+    _answering().run(name, config, asked, model, output, overwrite, everything, shown)
 
 
-def _study_all(
-    name: str | None,
-    config: Path | None,
-    given: dict[str, Any],
-    model: str | None,
-    output: Path | None,
-    overwrite: bool,
-) -> None:
-    lang = given.pop("lang", "en")
-    if name is not None or config is not None or given or model is None:
-        raise MicrotomeError(
-            "--all runs every study with its own published parameters, on one model: give "
-            "--model, and besides it only --lang and -o."
-        )
-    folder = output or Path("results")
-    with writing_to(folder):
-        done = studies.run_all(studies.STUDIES.values(), model, folder, lang, _tell, overwrite)
-    out.print(f"\nIndex: {folder / 'index.html'}", soft_wrap=True, markup=False)
-    failed = [result for result in done.values() if isinstance(result, MicrotomeError)]
-    if not all(isinstance(error, OtherModelError) for error in failed):
-        sys.exit(2)
-
-
-def _own(given: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE``, each value as YAML reads it."""
-    fields: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise MicrotomeError(f"--set takes NAME=VALUE, such as factor=0.6, not {text!r}.")
-        fields[name] = value_of(value, f"--set {name}")
-    return fields
-
-
-def _tell(line: str) -> None:
-    err.print(line, style="dim", markup=False, highlight=False)
+def _answering() -> ModuleType:
+    """What answers: imported now, and it takes seconds."""
+    return importlib.import_module("microtome.frontends.commands.studying")

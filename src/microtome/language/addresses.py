@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from microtome.errors import AddressError, listing
+from microtome.language.habits import address_of
 from microtome.language.selectors import Everything, Group, Index, Role, Selector, Span, Star, Word
 from microtome.language.sites import LETTERS, POSITIONS, Site, dimension
 from microtome.language.sites import site as find_site
@@ -221,6 +222,8 @@ class _Reader:
 def parse(text: str) -> Address:
     """The address that a text names.
 
+    What other tools call it is refused with what it is called here.
+
     Raises:
         AddressError: the text is not of the form, or its site does not exist or lacks the axis.
 
@@ -229,6 +232,14 @@ def parse(text: str) -> Address:
     >>> str(parse("L5.hidden@{0,-1}"))
     'L5.resid_post@{0,-1}'
     """
+    try:
+        return _parsed(text)
+    except AddressError as error:
+        elsewhere = address_of(text)
+        raise AddressError(f"{elsewhere} Form: {FORM}") if elsewhere else error from None
+
+
+def _parsed(text: str) -> Address:
     reader = _Reader(text.strip())
     layers = None
     if reader.take("L(?=[^A-Za-z_])") is not None:

@@ -17,6 +17,9 @@ import numpy as np
 
 from microtome.language.sites import BEHIND, Site, owner
 
+FAR = 2**31
+"""The reach of attention without a window: beyond any prompt."""
+
 Column = np.ndarray[Any, np.dtype[np.int64]]
 """Whole numbers, one row per cell."""
 
@@ -25,12 +28,14 @@ Column = np.ndarray[Any, np.dtype[np.int64]]
 class Region:
     """Where one edit lands: a site of one layer, and the indices along each of its axes.
 
-    The region is the product of its indices: values of shape ``[cell, *shape]``.
+    The region is the product of its indices: values of shape ``[cell, *shape]``. ``reach`` is how
+    many tokens away a token of the layer sees, where its attention has a window.
     """
 
     site: Site
     layer: int | None
     indices: tuple[tuple[int, ...], ...]
+    reach: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -47,6 +52,15 @@ class Region:
         """Whether it has attention weights of a query for a later key."""
         named = dict(zip(self.site.axes, self.indices, strict=True))
         return "k_pos" in named and max(named["k_pos"]) > min(named["q_pos"])
+
+    @property
+    def looks_beyond(self) -> bool:
+        """Whether it has attention weights of a query for a key outside of its window."""
+        named = dict(zip(self.site.axes, self.indices, strict=True))
+        if "k_pos" not in named or self.reach is None:
+            return False
+        queries, keys = named["q_pos"], named["k_pos"]
+        return max(max(queries) - min(keys), max(keys) - min(queries)) > self.reach
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +129,15 @@ class Layout:
     Attributes:
         layers: the layers that it selects, or the name of a star; None where the site is in none.
         indices: per axis of the site, the indices that it selects, or the name of a star.
+        reaches: per layer of the model, how many tokens away a token sees (None: all); empty where
+            that is all in all of them.
         block: of a site in no layer, the block that it is at: the first, or the last.
     """
 
     site: Site
     layers: tuple[int, ...] | str | None
     indices: tuple[tuple[int, ...] | str, ...]
+    reaches: tuple[int | None, ...] = ()
     block: int = 0
 
     @property
@@ -140,6 +157,22 @@ class Layout:
         queries, keys = named.get("q_pos"), named.get("k_pos")
         return isinstance(queries, tuple) and isinstance(keys, tuple) and max(queries) < min(keys)
 
+    @property
+    def is_beyond(self) -> bool:
+        """Whether it is attention weights for keys outside of windows, and nothing else."""
+        named = dict(zip(self.site.axes, self.indices, strict=True))
+        queries, keys = named.get("q_pos"), named.get("k_pos")
+        if not isinstance(queries, tuple) or not isinstance(keys, tuple):
+            return False
+        nearest = int(np.abs(np.subtract.outer(queries, keys)).min())
+        layers = self.layers if isinstance(self.layers, tuple) else range(len(self.reaches))
+        return all(nearest > self.reach(layer) for layer in layers) if layers else False
+
+    def reach(self, layer: int | None) -> int:
+        """How many tokens away a token of a layer sees."""
+        own = self.reaches[layer] if self.reaches and layer is not None else None
+        return FAR if own is None else own
+
     def regions(self, **stars: int) -> tuple[Region, ...]:
         """One region per layer, with numbers in the place of the stars."""
         indices = tuple(
@@ -153,7 +186,10 @@ class Layout:
                 layers = (stars[star],)
             case chosen:
                 layers = chosen
-        return tuple(Region(self.site, layer, indices) for layer in layers)
+        return tuple(
+            Region(self.site, layer, indices, self.reaches[layer or 0] if self.reaches else None)
+            for layer in layers
+        )
 
     def at(self, layer: int | None, stars: Mapping[str, Column], cells: int) -> Regions:
         """The regions of some cells in one layer that all of them select."""
@@ -163,33 +199,50 @@ class Layout:
         )
         return Regions(self.site, layer, cells, columns)
 
-    def attended(self, stars: Mapping[str, Column], cells: int, some_left: bool) -> Column:
-        """Which of some cells address attention weights that a causal model has, ``[cell]``.
+    def attended(
+        self, stars: Mapping[str, Column], cells: int, some_left: bool, causal: bool = True
+    ) -> Column:
+        """Which of some cells address attention weights that the model has, ``[cell]``.
 
-        A token does not attend to later ones. With ``some_left`` every query of a cell also has to
-        keep a key that is not addressed.
+        A token does not attend to later ones, if the model is causal, nor to those outside of the
+        layer's window. With ``some_left`` every query of a cell also has to keep a key that is not
+        addressed.
         """
-        named = dict(zip(self.site.axes, self.at(None, stars, cells).columns, strict=True))
-        queries, keys = named["q_pos"][:, :, None], named["k_pos"][:, None, :]
-        addressed = (keys <= queries).sum(axis=2)
-        exists = (addressed > 0).any(axis=1)
-        if some_left:
-            exists &= (addressed <= queries[:, :, 0]).all(axis=1)
-        return np.broadcast_to(exists, cells)
+        queries = self._named(stars, cells)["q_pos"]
+        exists: Column = np.zeros(cells, dtype=bool)
+        left: Column = np.ones(cells, dtype=bool)
+        reaches = self._reaches(stars)
+        for reach, absent in zip(reaches, self.absent(stars, cells, causal), strict=True):
+            addressed = (~absent).sum(axis=2)
+            exists = exists | (addressed > 0).any(axis=1)
+            if some_left and causal:
+                left = left & (addressed <= np.minimum(queries, reach)).all(axis=1)
+        return exists & left
 
-    def ahead(self, stars: Mapping[str, Column], cells: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which weights of some cells are of a query for a later key, ``[cell, query, key]``."""
-        named = dict(zip(self.site.axes, self.at(None, stars, cells).columns, strict=True))
-        found: np.ndarray[Any, np.dtype[np.bool_]] = (
-            named["k_pos"][:, None, :] > named["q_pos"][:, :, None]
-        )
-        return found
+    def absent(
+        self, stars: Mapping[str, Column], cells: int, causal: bool = True
+    ) -> list[np.ndarray[Any, np.dtype[np.bool_]]]:
+        """Which weights of some cells do not exist, ``[cell, query, key]``: for each layer."""
+        named = self._named(stars, cells)
+        back = named["q_pos"][:, :, None] - named["k_pos"][:, None, :]
+        later = (back < 0) & causal
+        return [later | (np.abs(back) > reach[..., None]) for reach in self._reaches(stars)]
 
-    def looks_ahead(self, stars: Mapping[str, Column], cells: int) -> Column:
-        """Which of some cells address a weight of a query for a later key, ``[cell]``."""
-        named = dict(zip(self.site.axes, self.at(None, stars, cells).columns, strict=True))
-        ahead = named["k_pos"].max(axis=1) > named["q_pos"].min(axis=1)
-        return np.broadcast_to(ahead, cells)
+    def has_absent(self, stars: Mapping[str, Column], cells: int, causal: bool = True) -> Column:
+        """Which of some cells address a weight that does not exist, ``[cell]``."""
+        each = [one.any(axis=(1, 2)) for one in self.absent(stars, cells, causal)]
+        return np.broadcast_to(np.any(each, axis=0), cells)
+
+    def _named(self, stars: Mapping[str, Column], cells: int) -> dict[str, Column]:
+        return dict(zip(self.site.axes, self.at(None, stars, cells).columns, strict=True))
+
+    def _reaches(self, stars: Mapping[str, Column]) -> list[Column]:
+        """How far tokens see in each layer; of a star, in each cell's, ``[cell or 1, 1]``."""
+        if isinstance(self.layers, str) and self.reaches:
+            every = np.array([self.reach(layer) for layer in range(len(self.reaches))])
+            return [every[stars[self.layers]][:, None]]
+        own = self.layers if isinstance(self.layers, tuple) else (None,)
+        return [np.array([[self.reach(layer)]]) for layer in dict.fromkeys(own)]
 
     def layer(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first layer that each cell edits; `block` where the site is in none."""

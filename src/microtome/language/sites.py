@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from microtome.errors import AddressError, did_you_mean, listing
+from microtome.language.habits import WORDS
 
 LETTERS: Mapping[str, str] = MappingProxyType(
     {"head": "h", "kv_head": "h", "neuron": "n", "d_model": "d", "d_head": "d"}
@@ -142,7 +143,8 @@ def site(name: str) -> Site:
     try:
         return SITES[ALIASES.get(name, name)]
     except KeyError:
-        hint = did_you_mean(name, [*SITES, *ALIASES])
+        meant = WORDS.get(name.lower())
+        hint = f" Did you mean {meant!r}?" if meant else did_you_mean(name, [*SITES, *ALIASES], 0.6)
         raise AddressError(f"No site is called {name!r}. Sites: {listing(SITES)}.{hint}") from None
 
 
@@ -155,7 +157,9 @@ class Dimensions:
     them has, ``n_positions`` the longest prompt that the model takes (None: no limit of its own).
     ``causal`` says that no position sees a later one (not so in an encoder), ``copies_prefix`` that
     the walk has to copy keys and values for every cell, ``shapes_logits`` that something is done to
-    the unembedding's output, ``lacks`` which sites the model does not have, each with the reason.
+    the unembedding's output, ``reaches`` per layer how many tokens away a token sees, where its
+    attention has a window (None: all), ``lacks`` which sites the model does not have, each with
+    the reason.
     """
 
     n_layers: int
@@ -171,6 +175,7 @@ class Dimensions:
     causal: bool = True
     copies_prefix: bool = False
     shapes_logits: bool = False
+    reaches: tuple[int | None, ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
 
     def size(self, axis: str) -> int:

@@ -23,7 +23,7 @@ from microtome.language.sites import (
 from microtome.model.devices import numbers
 from microtome.model.families import FAMILIES
 from microtome.model.families.family import Family, Tap, unchanged
-from microtome.model.placement import is_plain
+from microtome.model.placement import is_plain, types_of
 
 UNSHARED = "no two heads share one, so that '{}' is the same"
 
@@ -67,6 +67,7 @@ class Anatomy:
             causal=fitted.causal,
             lacks=fitted.lacks,
             shapes_logits=fitted.logits is not unchanged,
+            reaches=fitted.reaches(config),
         )
         if dims.n_kv_heads == dims.n_heads:
             shared = {**OF_HEADS, **OF_GROUPS}.items()
@@ -162,6 +163,22 @@ class Anatomy:
         """A layer's block."""
         module: nn.Module = hf.get_submodule(f"{self.family.blocks}.{layer}")
         return module
+
+    def check_layers(self, hf: PreTrainedModel) -> None:
+        """Raise `ArchitectureError` unless a model has as many blocks as it is to have."""
+        found = len(list(hf.get_submodule(self.family.blocks).children()))
+        if found != self.dims.n_layers:
+            raise ArchitectureError(
+                f"This {type(hf).__name__} has {found} blocks, and {self.dims.n_layers} are "
+                "expected: if layers were added or taken away since it was loaded, load it again "
+                "(and let config.num_hidden_layers say how many there are)."
+            )
+
+    def dtype(self, hf: PreTrainedModel) -> torch.dtype:
+        """The type of the residual stream, which is that of the blocks' weights."""
+        blocks = types_of([self.out_proj(hf, 0), self.block(hf, 0)])
+        dtype: torch.dtype = blocks[0] if blocks else hf.dtype
+        return dtype
 
     def attention_adds(self, hf: PreTrainedModel, layer: int, z: Tensor) -> Tensor:
         """``attn_out`` of some ``z`` ``[…, head, d_head]``: W_O, and a norm where there is one."""

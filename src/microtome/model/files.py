@@ -24,6 +24,7 @@ from microtome.language.sites import Dimensions
 from microtome.model.anatomy import Anatomy, family_of
 from microtome.model.checkpoint import Place, check_complete, check_fits, look
 from microtome.model.families.family import Family
+from microtome.model.gguf_header import SUFFIX
 from microtome.model.loaded import Loaded, Origin
 
 NANO = "nano"
@@ -52,16 +53,21 @@ def read(
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
     revision: str | None,
+    where: str | None = None,
     **hf: Any,
 ) -> Loaded:
-    """What lies under a name, not proved yet; see `microtome.load`."""
-    where = str(nano_directory()) if name == NANO else name
+    """What lies in a directory or under a hub id, not proved yet; see `microtome.load`.
+
+    The directory is ``where``, if its name is another: that of a file it was made of.
+    """
+    if where is None:
+        where = str(nano_directory()) if name == NANO else name
     if device is not None and "device_map" in hf:
         raise LoadError(
             "device= puts all weights in one place and device_map= spreads them: give one."
         )
-    target, kind = _device(device), _dtype(dtype)
-    source = _source(where, revision, hf)
+    target, kind = device_at_hand(device), dtype_of(dtype)
+    source = source_of(where, revision, hf)
     config = _check_there(where, source)
     row = family_of(config, f"{where} holds")
     row = row.fits(row, config)
@@ -99,7 +105,7 @@ def nano_directory() -> Path:
     return Path(str(files("microtome.model") / NANO))
 
 
-def _source(where: str, revision: str | None, hf: dict[str, Any]) -> dict[str, Any]:
+def source_of(where: str, revision: str | None, hf: dict[str, Any]) -> dict[str, Any]:
     """From where configuration, weights and tokenizer are all read: one answer for the three.
 
     A hub that does not answer at once is not asked again: Hugging Face's own retries would take
@@ -134,7 +140,7 @@ def _check_there(where: str, source: dict[str, Any]) -> PretrainedConfig:
             "tokenizer=…); or merge it, model.merge_and_unload().save_pretrained(folder)."
         )
     if Path(where).is_dir() and not (folder / "config.json").is_file():
-        raise LoadError(f"The directory {where} has no config.json. {_advice(where)}")
+        raise LoadError(f"The directory {where} has no config.json. {_advice(str(folder))}")
     try:
         config = AutoConfig.from_pretrained(where, **source)
     # The last is what some versions make of JSON that is no object.
@@ -196,20 +202,25 @@ def _plain(value: Any) -> Any:
 
 
 def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> None:
-    """Raise `LoadError` unless a tokenizer can be a model's."""
+    """Raise `LoadError` unless a tokenizer can be a model's.
+
+    Tokens that were added to it and not to the model (a padding token, Gemma 3's image token) are
+    no harm as long as no prompt has them, which `Loaded.encode` sees to.
+    """
     if len(tokenizer) <= 1:
         raise LoadError(
             f"The tokenizer of {name!r} is empty: put its files beside the weights, or give one: "
             "load(…, tokenizer=…)."
         )
-    if len(tokenizer) > d_vocab:
+    beyond = len(tokenizer) - d_vocab
+    if beyond > sum(token >= d_vocab for token in tokenizer.added_tokens_decoder):
         raise LoadError(
             f"The tokenizer has {len(tokenizer)} tokens, and {name!r} knows {d_vocab}: it is "
-            "another model's, or was given tokens that the model was not. Give the model's own."
+            "another model's. Give the model's own."
         )
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def device_at_hand(device: str | torch.device | None) -> torch.device:
     """The device asked for, proved to be there before any weights are read."""
     wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -222,7 +233,8 @@ def _device(device: str | torch.device | None) -> torch.device:
         ) from error
 
 
-def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
+def dtype_of(dtype: str | torch.dtype | None) -> str | torch.dtype:
+    """The type asked for; ``"auto"`` is the checkpoint's own."""
     if isinstance(dtype, str) and dtype != "auto":
         found = getattr(torch, dtype, None)
         if not isinstance(found, torch.dtype) or not found.is_floating_point:
@@ -233,6 +245,10 @@ def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
 
 def _advice(where: str) -> str:
     if Path(where).is_dir():
+        packed = sorted(path for path in Path(where).iterdir() if path.suffix.lower() == SUFFIX)
+        if packed:
+            others = f" (there are {len(packed)} such files)" if len(packed) > 1 else ""
+            return f"To load a GGUF file, give the file{others}: load({str(packed[0])!r})."
         return (
             "A model's directory holds config.json, model.safetensors and the tokenizer's files, "
             "as save_pretrained writes them (weights in other formats are not read)."

@@ -16,10 +16,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from microtome.errors import listing
 from microtome.model.placement import fetched, parts, weights
 
 SAMPLES = 128
 """How many numbers of each tensor a sign looks at, evenly spread."""
+
+MOST = 4
+"""How many tensors a message names."""
 
 GROWS = ("dynamic", "longrope")
 """Kinds of rotary embedding that change their frequencies on the way, for long texts."""
@@ -71,6 +75,14 @@ def weights_sign(hf: PreTrainedModel) -> Hashable:
     tensors = [pair for name, tensor in named for pair in parts(name, tensor.detach())]
     places = tuple(_place(name, tensor) for name, tensor in tensors)
     return places, _sampled(tensor for _, tensor in tensors)
+
+
+def changed_names(one: Hashable, other: Hashable) -> str:
+    """The first tensors that two signs of a model tell apart, a buffer that counts among them."""
+    before, after = (sign[0] if isinstance(sign, tuple) else () for sign in (one, other))
+    # A change through `.data` moves no version, and has no name.
+    names = [str(new[0]) for old, new in zip(before, after, strict=False) if old != new]
+    return listing(names[:MOST]) + (", …" if names[MOST:] else "") or "in a few numbers"
 
 
 def _made_buffers(hf: PreTrainedModel) -> Iterator[tuple[str, nn.Module, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,9 +12,11 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from microtome.errors import TokenError
 from microtome.language.sites import POSITIONS
+from microtome.model.additions import Addition, additions, why_not_in_parts
 from microtome.model.anatomy import Anatomy
-from microtome.model.families.family import Tap
+from microtome.model.families.family import Tap, rotary_of
 from microtome.model.identity import (
     Remembered,
     buffer_hash,
@@ -23,10 +26,26 @@ from microtome.model.identity import (
     weights_sign,
 )
 from microtome.model.placement import device_of, types_of
-from microtome.prompts.encoding import Encoded, encode
-from microtome.prompts.prompt import Prompt
-from microtome.prompts.prompts import Prompts
+from microtome.prompts.encoding import Encoded, encode, piece
+from microtome.prompts.prompts import Given, Prompts
 from microtome.prompts.warnings import warn_of
+
+
+@dataclass(frozen=True)
+class GgufSource:
+    """The GGUF file that weights were unpacked from.
+
+    Attributes:
+        file: its name, without its place.
+        sha256: of its content, in hexadecimal.
+        types: how its numbers are packed, that of most numbers first: ``("Q4_1", "F32")``.
+        package: the installed package that it is from, with its version; None of any other file.
+    """
+
+    file: str
+    sha256: str
+    types: tuple[str, ...]
+    package: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,10 +56,12 @@ class Origin:
         loaded: whether microtome read it, or somebody made it.
         asked: what `load` was told besides the name, as plain values: dtype, device, tokenizer,
             and what it passed on.
+        source: the file that its weights were unpacked from, where they were packed.
     """
 
     loaded: Literal["from files", "given in memory"] = "given in memory"
     asked: Mapping[str, Any] = field(default_factory=dict)
+    source: GgufSource | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,23 +84,44 @@ class Loaded:
     revision: str | None = None
     origin: Origin = Origin()
 
-    def encode(self, prompts: Prompt | str | Iterable[Prompt | str]) -> tuple[Encoded, ...]:
+    def encode(self, prompts: Given | Iterable[Given]) -> tuple[Encoded, ...]:
         """Prompts in this model's tokens: those of the text and what the tokenizer adds, unpadded.
 
         Warns with `PromptWarning` where the tokenizer closes texts with a token of its own and the
         model is causal (`@last` is that token then, and what is predicted comes after it); where a
-        text spells out special tokens, or the one that the tokenizer puts in front anyway; and
-        where it is longer than the model was made for.
+        text spells out special tokens, or the one that the tokenizer puts in front anyway (which is
+        read once then); where it ends in a space and has a target; where a target changes the
+        text's own tokens, or is several tokens and would be one with a space more or less; and
+        where a text is longer than the model was made for.
 
         Raises:
-            PromptError: a prompt is too long; a role is not in it.
-            TokenError: a target or contrast is not one token.
+            PromptError: a prompt is too long; a role is not in it; it is a chat, and the tokenizer
+                has no chat template.
+            TokenError: a target or contrast is no token, one that does not exist, or lacks its
+                space; or
+                the tokenizer was given a token that the model was not, and it is in a prompt.
         """
         limit, masked = self.anatomy.dims.n_positions, not self.anatomy.dims.causal
         given = Prompts.of(prompts)
-        encoded = tuple(encode(prompt, self.tokenizer, limit, masked) for prompt in given)
+        words = self.anatomy.dims.d_vocab
+        encoded = tuple(encode(one, self.tokenizer, limit, masked, words) for one in given)
+        for one in encoded:
+            self._check_known(one)
         warn_of(encoded, masked, self._made_for, stacklevel=2)
         return encoded
+
+    def _check_known(self, one: Encoded) -> None:
+        """Raise `TokenError` for a token that the tokenizer has and the model does not."""
+        d_vocab = self.anatomy.dims.d_vocab
+        donor = () if one.donor is None else one.donor.ids
+        for token in (*one.tokens.ids, *donor, *one.reads):
+            if token >= d_vocab:
+                raise TokenError(
+                    f"{piece(token, self.tokenizer)!r} is token {token} of the tokenizer, and "
+                    f"{self.name!r} knows {d_vocab}, up to {d_vocab - 1}: it was added to the "
+                    "tokenizer and not to the model. Write the prompt without it, or give the "
+                    "model a row for it first: hf.resize_token_embeddings(len(tokenizer))."
+                )
 
     def sites(self) -> pd.DataFrame:
         """What can be addressed: per site its axes, their sizes, its module and what it is.
@@ -106,12 +148,18 @@ class Loaded:
 
     @property
     def _made_for(self) -> int | None:
-        """The longest text that its configuration names, where the model takes longer ones too."""
+        """The longest text that its configuration names, where the model takes longer ones too.
+
+        Not of a rotary embedding that follows the text's length, which is made for any.
+        """
         if self.anatomy.dims.n_positions is not None:
             return None
         config = self.hf.config.get_text_config()
         longest = getattr(config, "max_position_embeddings", None)
-        return longest if isinstance(longest, int) else None
+        stretched = [_stretched(one) for one in rotary_of(config)]
+        if not isinstance(longest, int) or math.inf in stretched:
+            return None
+        return int(max(longest, *stretched, 0))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -119,10 +167,7 @@ class Loaded:
 
         Norms, embeddings or the unembedding may be of another one: see `dtypes`.
         """
-        anatomy = self.anatomy
-        blocks = types_of([anatomy.out_proj(self.hf, 0), anatomy.block(self.hf, 0)])
-        dtype: torch.dtype = blocks[0] if blocks else self.hf.dtype
-        return dtype
+        return self.anatomy.dtype(self.hf)
 
     @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
@@ -138,6 +183,16 @@ class Loaded:
     def device(self) -> torch.device:
         """Where the model takes its tokens, which is where its weights are unless it is spread."""
         return device_of(self.hf)
+
+    @property
+    def additions(self) -> tuple[Addition, ...]:
+        """Hooks, functions and classes of somebody's own that are on the model now."""
+        return additions(self.hf)
+
+    @property
+    def whole(self) -> str | None:
+        """Why the model can only be run whole, by the reference path; None where it need not be."""
+        return why_not_in_parts(self.hf)
 
     @property
     def weight_hash(self) -> str:
@@ -196,6 +251,14 @@ class Loaded:
             f"{dims.n_layers} layers × {dims.n_heads} heads, d_model {dims.d_model}, "
             f"{self.dtype}, {self.device}>"
         )
+
+
+def _stretched(rotary: Mapping[str, Any]) -> float:
+    """The longest text that a rotary embedding says it is stretched to."""
+    if rotary.get("rope_type") == "dynamic":
+        return math.inf
+    original = rotary.get("original_max_position_embeddings") or 0
+    return float(original * (rotary.get("factor") or 1))
 
 
 def _module(tap: Tap) -> str:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from microtome.errors import MicrotomeError
+
 
 def device_of(hf: PreTrainedModel) -> torch.device:
     """Where a model takes its tokens: its device; of a spread one, the first that computes."""
@@ -73,8 +75,14 @@ def fetched(module: nn.Module, own: str) -> Tensor:
     # Nobody else leaves meta tensors behind.
     from accelerate.utils import align_module_device  # type: ignore[import-not-found,unused-ignore]
 
-    with align_module_device(module, "cpu"):
-        weight: Tensor = getattr(module, own).detach().clone()
+    try:
+        with align_module_device(module, "cpu"):
+            weight: Tensor = getattr(module, own).detach().clone()
+    except ValueError as error:
+        raise MicrotomeError(
+            f"{own} of a {type(module).__name__} is on the meta device, which holds shapes alone, "
+            "and nothing is there to fetch it from. Load the model again."
+        ) from error
     return weight
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError
-from microtome.model.files import read
 from microtome.model.loaded import Loaded
+from microtome.model.named import read
 
 HARMLESS = {
     "dtype", "device", "device_map", "max_memory", "revision", "attn_implementation",
@@ -25,12 +25,12 @@ VOLATILE = {
 def is_published(model: Loaded) -> bool:
     """Whether a model is what the hub's files of its name hold, and not merely called so.
 
-    A directory is not, whatever its name. A model that was loaded by its name, with options that
-    do not change what it computes, is, as long as its weights stay as they were. Any other, one
-    given in memory above all, is compared with the files, if the local cache has them: weights,
-    buffers, configuration and tokenizer. If it has not, nobody knows, so it is not.
+    A directory or a file is not, whatever its name. A model that was loaded by its name, with
+    options that do not change what it computes, is, as long as its weights stay as they were. Any
+    other, one given in memory above all, is compared with the files, if the local cache has them:
+    weights, buffers, configuration and tokenizer. If it has not, nobody knows, so it is not.
     """
-    if Path(model.name).is_dir() or _packed(model):
+    if Path(model.name).exists() or _packed(model):
         return False
     return _as_read(model) or _equals_files(model)
 

@@ -17,6 +17,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.errors import LoadError
+from microtome.model.additions import put_on
+from microtome.model.gguf_header import is_gguf
 
 ASK = (
     "Give a name, a directory, or a Hugging Face model in memory: "
@@ -54,10 +56,37 @@ def module_of(given: object) -> PreTrainedModel:
         inner = _inside(module)
         if inner is None:
             raise LoadError(_why_not(module))
+        _refuse_hooked(module, inner)
         module = inner
+    refuse_unseen(module)
+    refuse_empty(module)
+    return module
+
+
+def refuse_unseen(module: PreTrainedModel) -> None:
+    """Raise where a model would run past hooks, or has masks that nobody can see.
+
+    Raises:
+        LoadError: it is compiled in place, or a part of it is; or its attention is flexible.
+    """
     _refuse_compiled(module)
     _refuse_attention(module)
-    return module
+
+
+def refuse_empty(module: PreTrainedModel) -> None:
+    """Raise where weights are on no device, and nothing is there to fetch them.
+
+    Raises:
+        LoadError: so it is.
+    """
+    kept = [path for path, part in module.named_modules() if "_hf_hook" in vars(part)]
+    for name, weight in module.named_parameters():
+        if weight.is_meta and not any(name.startswith(f"{path}.") or not path for path in kept):
+            raise LoadError(
+                f"This {_name(module)} has no weights: {name} is on the meta device, which holds "
+                "shapes alone. Load the weights, from_pretrained(…), or fill them "
+                "(hf.to_empty(device=…), hf.load_state_dict(…)), and give the model then."
+            )
 
 
 def tokenizer_of(given: object) -> PreTrainedTokenizerBase | None:
@@ -79,17 +108,52 @@ def _inside(given: Any) -> object:
         return parallel
     if isinstance(given, Pipe) and _is_of_transformers(given):
         return given.model
-    if _library(given) == "peft" and hasattr(given, "get_base_model"):
-        adapter = getattr(given, "active_peft_config", None)
-        if getattr(adapter, "is_prompt_learning", False):
-            raise LoadError(
-                f"This {_name(given)} (peft) puts learned vectors before the prompt, which the "
-                "model inside does not know of, so positions would not be the text's. Adapters of "
-                "the model's own layers can be loaded: LoRA, IA3 and their like."
-            )
+    if _library(given) == "peft":
+        _refuse_beside(given)
+        return _adapted(given)
+    return None
+
+
+def _adapted(given: Any) -> object:
+    """The model that peft's wrapper calls, of either kind, or one of its tuners."""
+    if hasattr(given, "get_base_model"):
         adapted: object = given.get_base_model()
         return adapted
-    return None
+    # Its attributes are those of the model inside, which has a base model of its own.
+    tuner = given._modules.get("base_model", given)
+    return tuner._modules.get("model")
+
+
+def _refuse_beside(given: Any) -> None:
+    """Raise for adapters that do something outside of the model's own layers."""
+    adapter = getattr(given, "active_peft_config", None)
+    if getattr(adapter, "is_prompt_learning", False):
+        raise LoadError(
+            f"This {_name(given)} (peft) puts learned vectors before the prompt, which the "
+            "model inside does not know of, so positions would not be the text's. Adapters of "
+            "the model's own layers can be loaded: LoRA, IA3 and their like."
+        )
+    configs = getattr(given, "peft_config", None)
+    every = configs.values() if isinstance(configs, Mapping) else ()
+    if any(getattr(one, "alora_invocation_tokens", None) for one in every):
+        raise LoadError(
+            f"This {_name(given)} (peft) has an activated LoRA, which begins at some words of the "
+            "prompt: the wrapper finds them, and the model inside does not know of it. Adapters "
+            "that act at every position can be loaded: LoRA, IA3 and their like."
+        )
+
+
+def _refuse_hooked(wrapper: Any, inner: object) -> None:
+    """Raise for hooks on a wrapper that is taken off: they would not run any more."""
+    if not isinstance(wrapper, nn.Module):
+        return
+    parts = [wrapper, *(one for one in wrapper.children() if one is not inner)]
+    own = [what for part in parts for _, what in put_on(part)]
+    if own:
+        raise LoadError(
+            f"The {_name(wrapper)} around the model has {own[0]}, which would not run, as "
+            "the model inside is what is taken. Put it on that one."
+        )
 
 
 def _why_not(given: object) -> str:
@@ -118,7 +182,7 @@ def _why_not(given: object) -> str:
 
 
 def refuse_file(name: str) -> None:
-    """Raise `LoadError` where a name is that of a file, which by itself is no model, or none's."""
+    """Raise `LoadError` where a name is that of a file that is no model by itself, or none's."""
     path = Path(name)
     try:
         if not name:
@@ -129,10 +193,11 @@ def refuse_file(name: str) -> None:
     except (OSError, ValueError) as error:  # Too long, or with characters that no path has.
         why = error.strerror if isinstance(error, OSError) else error
         raise LoadError(f"{name[:40]!r} names no model: {why}. {ASK}") from error
-    if is_file:
+    if is_file and not is_gguf(path):
         raise LoadError(
             f"{path} is a file: give the directory that it lies in, with config.json and the "
-            f"tokenizer's files, as save_pretrained writes it: load({str(path.parent)!r})."
+            f"tokenizer's files, as save_pretrained writes it: load({str(path.parent)!r}). "
+            "By itself a GGUF file can be loaded, which this is not."
         )
 
 

@@ -34,13 +34,13 @@ See = Callable[[Tensor], Tensor]
 """Gets a module's attention weights ``[batch, head, query, key]``; gives those to go on with."""
 
 
-def watcher(module: nn.Module) -> See | None:
+def watcher(module: nn.Module) -> InTheOpen | None:
     """Who looks at the attention weights of a module now, in this thread's session."""
     function = opened(module).shown.get(module)
-    return function.see if isinstance(function, InTheOpen) else None
+    return function if isinstance(function, InTheOpen) else None
 
 
-def show(own: Session, module: nn.Module, see: See, family: Family) -> None:
+def show(own: Session, module: nn.Module, see: See, family: Family, fine: bool = False) -> None:
     """Let an attention module show its weights, until the end of the session's innermost block.
 
     Args:
@@ -49,13 +49,15 @@ def show(own: Session, module: nn.Module, see: See, family: Family) -> None:
         see: what gets them.
         family: whether it looks its attention up by name; and what its own function without a
             fused kernel computes in float32.
+        fine: it gets them before they are rounded to half precision, where the model's own code
+            has them so.
     """
     if not family.looks_up:
         _catch(own, module, see)
         return
     choice = own.own_attention()
     upcast: Upcast = family.upcast if choice == "eager" else ""
-    own.show(module, InTheOpen(see, upcast, choice != "sdpa"))
+    own.show(module, InTheOpen(see, upcast, choice != "sdpa", fine))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +69,14 @@ class InTheOpen:
         upcast: what is in float32.
         softcaps: whether it caps scores: one for fused kernels does not, whatever the module asks
             for.
+        fine: the weights are shown before they are rounded. A knockout shares out what one key
+            had, and where that was nearly all, the rest is nothing in half precision.
     """
 
     see: See
     upcast: Upcast
     softcaps: bool
+    fine: bool = False
 
     def __call__(
         self,
@@ -99,9 +104,15 @@ class InTheOpen:
             scores = _scores(query, key, scaling)
         if softcap is not None and self.softcaps:
             scores = (scores / softcap).tanh() * softcap
-        weights = _softmax(_masked(scores, attention_mask, causal), self.upcast == "softmax")
-        weights = weights.to(value.dtype)
-        return _mixed(self.see(weights), value).transpose(1, 2), None
+        masked, upcast = _masked(scores, attention_mask, causal), self.upcast == "softmax"
+        weights = self.shown(_softmax(masked, upcast), scores.dtype).to(value.dtype)
+        return _mixed(weights, value).transpose(1, 2), None
+
+    def shown(self, weights: Tensor, kind: torch.dtype) -> Tensor:
+        """The weights to go on with, in the type of the scores, of those in float32 at least."""
+        if not self.fine:
+            return self.see(weights.to(kind))
+        return self.see(weights.to(torch.promote_types(weights.dtype, kind))).to(kind)
 
 
 def refuse_unknown(others: dict[str, Any], module: nn.Module) -> None:
@@ -157,7 +168,7 @@ def _masked(scores: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
 def _softmax(scores: Tensor, upcast: bool) -> Tensor:
     """In float32 at least, as fused kernels do; exactly so where the model's own code does."""
     inner = scores.dtype if scores.dtype == torch.float64 and not upcast else torch.float32
-    return scores.softmax(-1, dtype=inner).to(scores.dtype)
+    return scores.softmax(-1, dtype=inner)
 
 
 # ------------------------------------------------------------- attention that is not looked up
@@ -220,4 +231,4 @@ class _Catch(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> Tensor:
         scores = _masked(_scores(query, key, scale), attn_mask, is_causal)
-        return _mixed(self.see(_softmax(scores, upcast=False)), value)
+        return _mixed(self.see(_softmax(scores, upcast=False).to(scores.dtype)), value)

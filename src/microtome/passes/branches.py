@@ -43,7 +43,7 @@ class Branches:
 
     dims: Dimensions
     edited: Sequence[Heads | None]
-    heads: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.long))
+    heads: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.long, device="cpu"))
 
     def fork(self, x: Float[Tensor, "row pos d"]) -> Float[Tensor, "all pos d"]:
         """What enters attention: every row and its branches."""
@@ -56,7 +56,7 @@ class Branches:
         slots = max(map(len, chosen))
         # A row with fewer has branches that nothing is edited in.
         table = [[*own, *[0] * (slots - len(own))] for own in chosen]
-        self.heads = onto(x.device, torch.tensor(table, dtype=torch.long))
+        self.heads = onto(x.device, torch.tensor(table, dtype=torch.long, device="cpu"))
         return self._repeated(x)
 
     def beside(self, given: Any, entered: Tensor) -> Any:

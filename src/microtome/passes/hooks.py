@@ -30,6 +30,7 @@ from microtome.model.modes import refuse_autocast
 from microtome.model.placement import device_of
 from microtome.passes.attention import show
 from microtome.passes.branches import Branches, Heads, by_head
+from microtome.passes.calling import call
 from microtome.passes.detours import detoured
 from microtome.passes.guests import Act, Side
 from microtome.passes.session import opened, session
@@ -113,7 +114,8 @@ def hooked(
             branch_there = None if branched is None else branches[branched]
             module, look = hf.get_submodule(path), partial(see, stops, branch_there)
             if side == "weights":
-                show(own, module, look, anatomy.family)
+                fine = any(visit.fine for _, visit in stops)
+                show(own, module, look, anatomy.family, fine)
             else:
                 hooks.append(_at(module, side, look))
         own.hook(hooks)
@@ -194,7 +196,7 @@ def forward(
         InertEditError: a visit was not made exactly once.
     """
     with session(hf, anatomy), quiet(hf), visited(hf, anatomy, visits):
-        logits: Tensor = hf(input_ids=ids, use_cache=False).logits
+        logits: Tensor = call(hf, ids, use_cache=False).logits
     return logits
 
 

@@ -73,9 +73,9 @@ class SharedPrefix:
         if attention_mask is None and sliding_window is not None and sliding_window < before + own:
             attention_mask = window(own, before + own, sliding_window, query.device)
         upcast = self.upcast and query.dtype == torch.float64
-        see = watcher(module)
-        rounding = Rounding.of(query.dtype, plain=self.softcaps or see is not None)
-        own_way = softcap is not None or upcast or see is not None or rounding is Rounding.PLAIN
+        watched = watcher(module)
+        rounding = Rounding.of(query.dtype, plain=self.softcaps or watched is not None)
+        own_way = softcap is not None or upcast or watched is not None or rounding is Rounding.PLAIN
         if before == 0 and not own_way:
             mixed = nn.functional.scaled_dot_product_attention(
                 query,
@@ -108,12 +108,14 @@ class SharedPrefix:
         if softcap is not None:
             scores = (scores / softcap).tanh_().mul_(softcap)
         _mask(scores, attention_mask)
-        weights, shares = rounding.weights(scores, kind, upcast)
-        if see is not None:
-            by_cell = weights.transpose(1, 2).to(kind)
+        if watched is None:
+            weights, shares = rounding.weights(scores, kind, upcast)
+        else:
+            unrounded = scores.softmax(-1, dtype=torch.float32 if upcast else None)
+            by_cell, shares = unrounded.transpose(1, 2), None
             shape = by_cell.shape
-            shown = see(by_cell.reshape(prompts * cells, kv_heads * group, own, before + own))
-            weights = shown.view(shape).transpose(1, 2).to(inner)
+            whole = by_cell.reshape(prompts * cells, kv_heads * group, own, before + own)
+            weights = watched.shown(whole, kind).view(shape).transpose(1, 2).to(inner)
         weights = weights.flatten(3, 4)
         from_prefix = torch.matmul(weights[..., :before].flatten(2, 3), self.values.to(inner))
         from_own = _own_values(weights[..., before:], value)

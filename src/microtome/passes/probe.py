@@ -1,6 +1,6 @@
 """The load-time probe: proof that a model computes what its family's row says.
 
-On a few random tokens, in one pass for each site and five more:
+On a few random tokens, in some ten passes:
 
 - every site is there, with its shape, and hooks without edits change no bit of the output; showing
   attention weights changes it by rounding;
@@ -12,33 +12,54 @@ On a few random tokens, in one pass for each site and five more:
 - what one head reads, changed, leaves the z of the others alone;
 - heads are where they should be: half of one query or key, changed, moves the z of its own heads,
   whole, at the positions that see it, and nothing else.
+
+Somebody's own hooks are left out of it, as far as they are on modules of transformers': the row is
+proved on those modules without them, and the model then runs whole, as it is.
+
+A pass reads all weights, which takes longer than to compute with them. So most sites are edited in
+one pass for several, each in a row of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from microtome.errors import MicrotomeError, ProbeError
-from microtome.language.sites import APART, OF_READERS, POSITIONS, Site
+from microtome.errors import LoadError, MicrotomeError, ProbeError, listing
+from microtome.language.sites import APART, OF_HEADS, OF_READERS, POSITIONS, Dimensions, Site
 from microtome.language.sites import site as find_site
+from microtome.model.additions import additions, named, unsteady, without_hooks
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Tap
-from microtome.model.placement import device_of, is_plain, types_of
+from microtome.model.placement import device_of, types_of
 from microtome.passes.hooks import Place, Visit, forward
+from microtome.passes.relations import Seen, differences, relations
 from microtome.passes.session import session
 
 TOKENS = 6
-"""Length of the random prompt: enough for attention to have a choice."""
+"""Length of the random prompt, where so many fit: enough for attention to have a choice."""
 
-Seen = dict[tuple[str, int | None], Tensor]
-"""What a pass had at each site, by name, of each layer."""
+CHOOSING = ("q", "k", "k_head", "pattern")
+"""Sites that say what is attended to, and no more."""
+
+TABLED = ("torch", "transformers")
+"""The packages whose modules the table of families is about."""
+
+ROWS = 6
+"""How many sites are edited in one pass, each in its own row."""
+
+READING = frozenset((None, "resid_pre", "z"))
+"""Sites whose edit what heads read and write depends on; and none."""
+
+ALONE = ("q", "k", "k_head")
+"""Sites of which no other's values tell whether an edit was heeded, but for the logits.
+
+Each has a pass of its own, of one row as the clean one's: so every bit that differs is the edit's.
+"""
 
 
 @torch.no_grad()
@@ -46,35 +67,156 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
     """Check a model against its row in the table of families.
 
     Raises:
-        ProbeError: it differs; the message names the site, the layer and what was found.
+        LoadError: the model does not run by itself, or not the same way each time.
+        ProbeError: it differs; the message names the site, the layer and what was found, or what
+            somebody has put on the model.
     """
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(anatomy.dims.d_vocab, (1, TOKENS), generator=generator).to(device_of(hf))
+    ids, own = _ids(anatomy.dims).to(device_of(hf)), additions(hf)
+    if own:
+        _check_steady(hf, anatomy, ids, named(own))
+    hooked = any(one.kind == "hook" for one in own)
+    # A function in a method's place may know the module that it is on, whatever it is called for.
+    apart = hooked and all(one.kind != "method" for one in own)
+    try:
+        _prove_either(without_hooks(hf) if apart else hf, hf, anatomy, ids)
+    except _Unlike as error:
+        if not hooked:
+            _check_runs(hf, ids)
+        foreign = named(own) if own else _others(hf)
+        if not foreign:
+            raise ProbeError(error.message) from error.__cause__
+        raise ProbeError(
+            f"This {type(hf).__name__} has {foreign}, and with that it does not compute what the "
+            f"modules of its family do: {error.complaint}. So its sites are not where they should "
+            "be: load it without; a hook (register_forward_hook) may stay where it is."
+        ) from error.__cause__
+
+
+def _ids(dims: Dimensions) -> Tensor:
+    """A random prompt, of at least two different tokens where there are two."""
+    length = min(TOKENS, dims.n_positions or TOKENS)
+    generator = torch.Generator("cpu").manual_seed(0)
+    ids = torch.randint(dims.d_vocab, (1, length), generator=generator, device="cpu")
+    if dims.d_vocab > 1 and bool((ids == ids[0, 0]).all()):
+        ids[0, -1] = (ids[0, 0] + 1) % dims.d_vocab
+    return ids
+
+
+def _check_steady(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, own: str) -> None:
+    """What somebody has added does the same each time, also after another text."""
+    other = ids.repeat(1, 2)[:, : anatomy.dims.n_positions].flip(1)
+    try:
+        with session(hf, anatomy):
+            first, _, again = (hf(input_ids=text, use_cache=False) for text in (ids, other, ids))
+    except Exception:  # a hook may be for longer texts; if nothing runs, the proof will say so
+        return
+    if not torch.equal(first.logits.nan_to_num(), again.logits.nan_to_num()):
+        raise LoadError(unsteady(own))
+
+
+def _check_runs(hf: PreTrainedModel, ids: Tensor) -> None:
+    """A model that does not run by itself is not at odds with its row."""
+    try:
+        hf(input_ids=ids, use_cache=False)
+    except Exception as error:  # of anybody's module, which may raise anything
+        kinds = listing(types_of([hf])).replace("torch.", "")
+        raise LoadError(
+            f"This {type(hf).__name__} does not run by itself, before anything is looked at: "
+            f"{type(error).__name__}: {error}. Its weights are of {kinds}, on "
+            f"{listing({str(weight.device): 0 for weight in hf.parameters()})}."
+        ) from error
+
+
+def _others(hf: PreTrainedModel) -> str:
+    """Modules of other packages than those that the table of families is about."""
+    kinds = {type(part): type(part).__module__.partition(".")[0] for part in hf.modules()}
+    own = [f"{kind.__name__} ({at})" for kind, at in kinds.items() if at not in TABLED]
+    return listing(dict.fromkeys(own))
+
+
+def _prove_either(
+    bare: PreTrainedModel, hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor
+) -> None:
+    """The modules by themselves; or with the hooks that they need, such as one that casts.
+
+    Raises:
+        _Unlike: something differs either way; what is told is of the modules by themselves.
+    """
+    try:
+        _prove(bare, anatomy, ids)
+    except _Unlike as error:
+        if bare is hf:
+            raise
+        try:
+            _prove(hf, anatomy, ids)
+        except _Unlike:
+            raise error from error.__cause__
+
+
+def _prove(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
+    """Everything that is checked.
+
+    Raises:
+        _Unlike: something differs.
+    """
     try:
         blocks = len(list(hf.get_submodule(anatomy.family.blocks).children()))
         _expect(blocks == anatomy.dims.n_layers, f"there are {blocks} blocks")
         _check_attention(anatomy)
+        _check_apart_modules(hf, anatomy)
         with session(hf, anatomy):
             _check_all(hf, anatomy, ids)
-    except ProbeError:
+    except _Unlike:
         raise
     # What a wrong path or a wrong size leads to, in the model's code or in ours.
     except (MicrotomeError, AttributeError, LookupError, RuntimeError, TypeError) as error:
-        raise ProbeError(
-            f"{type(hf).__name__} cannot be tapped as its family says: {error}"
-        ) from error
+        message = f"{type(hf).__name__} cannot be tapped as its family says: {error}"
+        raise _Unlike(str(error), message) from error
+
+
+class _Unlike(Exception):  # noqa: N818  (whether it is an error of the model's is still to be said)
+    """What was found; and how that is told where the row of the table must be wrong."""
+
+    def __init__(self, complaint: str, message: str) -> None:
+        super().__init__(complaint)
+        self.complaint, self.message = complaint, message
 
 
 def _check_all(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     clean = _activations(hf, anatomy, ids)
-    _check_shapes(anatomy, clean)
+    _check_shapes(anatomy, clean, ids.shape[1])
     _check_untouched(hf, anatomy, ids, clean)
-    _check_relations(hf, anatomy, clean)
-    for site in anatomy.sites:
-        if site.name not in APART:
-            _check_edit(hf, anatomy, ids, site, clean)
+    alone = tuple(site for site in anatomy.sites if site.name in ALONE)
+    edited = [_edited(hf, anatomy, ids, [site]) for site in alone]
+    for site, seen in zip(alone, edited, strict=True):
+        _check_edits([site], clean, seen)
+    _check_relations(hf, anatomy, _together([clean, *edited]), (None, *map(_site_name, alone)))
+    for sites in _rounds(anatomy):
+        seen = _edited(hf, anatomy, ids, sites)
+        _check_edits(sites, clean, seen)
+        _check_relations(hf, anatomy, seen, tuple(map(_site_name, sites)))
     _check_readers(hf, anatomy, ids)
-    _check_heads(hf, anatomy, ids)
+    if ids.shape[1] > 1:
+        _check_heads(hf, anatomy, ids)
+
+
+def _rounds(anatomy: Anatomy) -> Iterator[Sequence[Site]]:
+    """Sites that are edited in the same pass. Those of single heads have copies of rows there."""
+    others = [s for s in anatomy.sites if s.name not in (*ALONE, *OF_HEADS, *APART)]
+    for start in range(0, len(others), ROWS):
+        yield others[start : start + ROWS]
+    of_heads = [s for s in anatomy.sites if s.name in OF_HEADS and s.name not in ALONE]
+    if of_heads:
+        yield of_heads
+
+
+def _site_name(site: Site) -> str:
+    return site.name
+
+
+def _together(passes: Sequence[Seen]) -> Seen:
+    """What several passes had, as if they had been rows of one."""
+    return {place: torch.cat([seen[place] for seen in passes]) for place in passes[0]}
 
 
 def _activations(
@@ -101,9 +243,9 @@ def _places(anatomy: Anatomy) -> list[Place]:
     return [place for place in anatomy.places() if place[0].name not in APART]
 
 
-def _check_shapes(anatomy: Anatomy, seen: Seen) -> None:
+def _check_shapes(anatomy: Anatomy, seen: Seen, length: int) -> None:
     for site, layer in _places(anatomy):
-        sizes = [TOKENS if axis in POSITIONS else anatomy.dims.size(axis) for axis in site.axes]
+        sizes = [length if axis in POSITIONS else anatomy.dims.size(axis) for axis in site.axes]
         found = list(seen[site.name, layer].shape)
         _expect(found == [1, *sizes], f"{_name(site, layer)} has shape {found}, not {[1, *sizes]}")
 
@@ -116,6 +258,18 @@ def _check_attention(anatomy: Anatomy) -> None:
     around = anatomy.family.attention
     holds = all(path.startswith(f"{around}.") for path in inside)
     _expect(holds, f"{around} is not what q, k and v are made in: {inside[0]}")
+
+
+def _check_apart_modules(hf: PreTrainedModel, anatomy: Anatomy) -> None:
+    """No module with weights is a part of two layers, where a hook would be at work twice."""
+    found: dict[nn.Module, str] = {}
+    for path, module in hf.named_modules(remove_duplicate=False):
+        if not path.startswith(f"{anatomy.family.blocks}.") or not [*module.parameters()]:
+            continue
+        first = found.setdefault(module, path)
+        if first != path:
+            complaint = f"{first} and {path} are one module, so that an edit of one is of the other"
+            raise _Unlike(complaint, f"This {type(hf).__name__} shares parts: {complaint}.")
 
 
 def _check_untouched(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, seen: Seen) -> None:
@@ -140,122 +294,82 @@ def _check_untouched(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, seen: S
 # ------------------------------------------------------------------------------------- relations
 
 
-@dataclass(frozen=True)
-class Relation:
-    """How a site follows from others: ``value`` should be what was ``seen`` there."""
-
-    site: str
-    text: str
-    value: Tensor
-    seen: Tensor
-
-
-READING = (None, "resid_pre", "z")
-"""Sites whose edit what heads read and write depends on; and none."""
-
-
-def _relations(
-    hf: PreTrainedModel, anatomy: Anatomy, seen: Seen, edited: str | None
-) -> Iterator[Relation]:
-    dims = anatomy.dims
-    stream = seen["embed", None]
-    for layer in range(dims.n_layers):
-        at = {name: x for (name, where), x in seen.items() if where == layer}
-        before = "embed" if layer == 0 else f"resid_post of L{layer - 1}"
-        values = anatomy.family.values(at.get("v_head", at["v"]), hf.config)
-        values = values.repeat_interleave(dims.n_heads // values.shape[2], dim=2)
-        mixed = torch.einsum("bhqk,bkhd->bqhd", at["pattern"], values)
-        attended = anatomy.attention_adds(hf, layer, at["z"])
-        found = [
-            ("resid_pre", before, stream),
-            ("attn_out", "what z · W_O + b adds", attended),
-        ]
-        middle, text = at["resid_pre"] + at["attn_out"], "resid_pre + attn_out"
-        middle = anatomy.middle(hf, layer, middle)
-        if "resid_mid" in at:
-            found.append(("resid_mid", text, middle))
-            middle, text = at["resid_mid"], "resid_mid"
-        read = "resid_mid" if "resid_mid" in at else "resid_pre"
-        found.append(("mlp_in", read, at[read]))
-        if "mlp_post" in at:
-            projected = anatomy.mlp_adds(hf, layer, at["mlp_post"])
-            found.append(("mlp_out", "what the down projection of mlp_post adds", projected))
-        after = anatomy.after(hf, layer, middle + at["mlp_out"])
-        found.append(("resid_post", f"{text} + mlp_out", after))
-        for name, text, value in found:
-            yield Relation(name, f"L{layer}: {text} is not {name}", value, at[name])
-        yield Relation("z", f"L{layer}: pattern · v is not z", mixed, at["z"])
-        if edited in READING:
-            yield from _projections(hf, anatomy, layer, at)
-        stream = at["resid_post"]
-    yield Relation(
-        "final_in", "the last resid_post is not final_in", stream, seen["final_in", None]
-    )
-    logits = anatomy.unembed(hf, anatomy.final(hf, seen["final_in", None]))
-    text = "the unembedding of the normed last resid_post is not logits"
-    yield Relation("logits", text, logits, seen["logits", None])
-
-
-def _projections(
-    hf: PreTrainedModel, anatomy: Anatomy, layer: int, at: Mapping[str, Tensor]
-) -> Iterator[Relation]:
-    """Queries, keys and values are of what is read of the stream; what heads add is their sum."""
-    normed = anatomy.normed(hf, layer, at["resid_pre"])
-    for site in ("q", "k", "v"):
-        text = f"L{layer}: the projection of what is read of resid_pre is not {site}"
-        yield Relation(site, text, anatomy.projected(hf, layer, site, normed), at[site])
-    module = anatomy.out_proj(hf, layer)
-    if not any(is_plain(module, kind, besides=object) for kind in (nn.Linear, Conv1D)):
-        return  # packed weights may be linear within their own rounding only
-    shares = torch.einsum("bphd,hdm->bpm", at["z"], anatomy.out_matrix(hf, layer, at["z"]))
-    nothing = anatomy.mixes(hf, layer, torch.zeros_like(at["z"]))
-    added = anatomy.mixes(hf, layer, at["z"])
-    text = f"L{layer}: the sum of head_out and the bias is not what z · W_O + b gives"
-    yield Relation("head_out", text, shares + nothing, added)
-
-
 def _check_relations(
-    hf: PreTrainedModel, anatomy: Anatomy, seen: Seen, edited: str | None = None
+    hf: PreTrainedModel, anatomy: Anatomy, seen: Seen, edited: Sequence[str | None]
 ) -> None:
-    """All relations hold, but for those that give the edited site, which the edit overrules."""
-    after = f"after an edit of {edited}, " if edited else ""
-    for relation in _relations(hf, anatomy, seen, edited):
-        if relation.site != edited:
-            _expect_close(relation.value, relation.seen, after + relation.text)
+    """All relations hold, but for those that give the edited site, which the edit overrules.
+
+    ``edited`` has the name of each row's.
+    """
+    for relation in relations(hf, anatomy, seen, projected=not READING.isdisjoint(edited)):
+        apart = differences(relation.value, relation.seen)
+        for site, (difference, allowed) in zip(edited, apart, strict=True):
+            if relation.site != site:
+                after = f"after an edit of {site}, " if site else ""
+                _expect_within(difference, allowed, after + relation.text)
 
 
 # ----------------------------------------------------------------------------------------- edits
 
 
-def _check_edit(
-    hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, site: Site, clean: Seen
-) -> None:
-    """Adding to the site, in every layer, changes the logits, by the way of the sites after it."""
-
-    edited = _activations(hf, anatomy, ids, _pushes(anatomy, site))
-    changed = not torch.equal(edited["logits", None], clean["logits", None])
-    _expect(changed, f"changing {site} does not change the logits")
-    _check_relations(hf, anatomy, edited, site.name)
-    _check_apart(site.name, clean, edited)
+def _edited(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, sites: Sequence[Site]) -> Seen:
+    """What a pass has that adds to one site in each of its rows, in every layer."""
+    pushes = [push for row, site in enumerate(sites) for push in _pushes(anatomy, site, row)]
+    return _activations(hf, anatomy, ids.expand(len(sites), -1), pushes)
 
 
-def _pushes(anatomy: Anatomy, site: Site) -> tuple[Visit, ...]:
+def _check_edits(sites: Sequence[Site], clean: Seen, edited: Seen) -> None:
+    """Adding to a site changes the logits.
+
+    Among other rows they change by rounding too, so there the site itself has to have changed; that
+    what comes after it followed is the relations' matter.
+    """
+    for row, site in enumerate(sites):
+        changed = not torch.equal(edited["logits", None][row], clean["logits", None][0])
+        heeded = changed and (site.name in ALONE or _moved(site.name, clean, edited, row))
+        idle = site.name in CHOOSING and not _has_choice(clean)
+        _expect(heeded or idle, f"changing {site} does not change the logits")
+        _check_apart(site.name, clean, edited, row)
+
+
+def _moved(site: str, clean: Seen, edited: Seen, row: int) -> bool:
+    """Whether a site is seen to have changed by something like what was added, in some layer."""
+    pairs = [(edited[place][row], x[0]) for place, x in clean.items() if place[0] == site]
+    return any(_by_much(found, was) for found, was in pairs)
+
+
+def _by_much(found: Tensor, was: Tensor) -> bool:
+    # Logits may be minus infinity, which is as far from itself as any number: 0.
+    apart = (found - was).abs().masked_fill(found == was, 0).max()
+    return not bool(apart <= was[was.isfinite()].std() / 4)
+
+
+def _has_choice(clean: Seen) -> bool:
+    """Whether it matters what is attended to: there are several tokens, of different values."""
+    values = [values for (name, _), values in clean.items() if name == "v"]
+    return any(not torch.equal(own, own[:, :1].expand_as(own)) for own in values)
+
+
+def _pushes(anatomy: Anatomy, site: Site, row: int) -> tuple[Visit, ...]:
     def push(view: Tensor) -> None:
         # A ramp, not a constant: adding one number everywhere is what a layer norm takes out.
-        ramp = torch.linspace(-1, 1, view[0].numel(), dtype=torch.float64).to(view)
-        view += view.std() * ramp.reshape(view[0].shape)
+        own = view[row]
+        ramp = torch.linspace(-1, 1, own.numel(), dtype=torch.float64, device="cpu").to(own)
+        own += own.std() * ramp.reshape(own.shape)
 
     layers = range(anatomy.dims.n_layers) if site.layered else [None]
-    return tuple(Visit((site, layer), push, True) for layer in layers)
+    heads = np.array([row]), np.arange(anatomy.dims.n_heads)[None]
+    own = heads if site.name in OF_HEADS else None
+    return tuple(Visit((site, layer), push, True, own) for layer in layers)
 
 
-def _check_apart(site: str, clean: Seen, edited: Seen) -> None:
+def _check_apart(site: str, clean: Seen, edited: Seen, row: int) -> None:
     """Queries, keys and values are made side by side: an edit of one leaves the others alone."""
     triple = ("q", "k", "v")
     for other in triple if site in triple else ():
         if other != site:
             text = f"an edit of L0.{site} changes L0.{other}"
-            _expect_close(edited[other, 0], clean[other, 0], text)
+            _expect_close(edited[other, 0][row], clean[other, 0][0], text)
 
 
 def _check_readers(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
@@ -266,7 +380,7 @@ def _check_readers(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
         _check_shared(hf, anatomy, ids)
 
     def push(view: Tensor) -> None:
-        ramp = torch.linspace(-1, 1, view.shape[-1], dtype=torch.float64).to(view)
+        ramp = torch.linspace(-1, 1, view.shape[-1], dtype=torch.float64, device="cpu").to(view)
         view += view.std() * ramp
 
     edits = [
@@ -316,7 +430,8 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     head from two.
     """
     dims = anatomy.dims
-    positions = torch.arange(TOKENS, device=ids.device).view(1, -1, 1, 1)
+    length = ids.shape[1]
+    positions = torch.arange(length, device=ids.device).view(1, -1, 1, 1)
     signs = torch.ones(dims.d_head, device=ids.device)
     signs[1::2] = -1  # their mean is zero: a norm takes means out
     half = dims.d_head // 2
@@ -344,7 +459,7 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     forward(hf, anatomy, ids.expand(rows, -1), [*edits, keeper])
 
     [z] = seen
-    moved = (z - z[0]).abs() > 2 * TOKENS * torch.finfo(z.dtype).eps
+    moved = (z - z[0]).abs() > 2 * length * torch.finfo(z.dtype).eps
     one, group = torch.zeros_like(moved[0]), torch.zeros_like(moved[0])
     one[1, 0] = True
     # Position 0 itself has a choice only where it sees those after it.
@@ -367,20 +482,18 @@ def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
 
 def _expect_close(found: Tensor, wanted: Tensor, complaint: str, eps: float = 0.0) -> None:
     """Equal but for rounding, of their own type unless that of another is larger."""
-    wanted = wanted.to(found.device)
-    rounding = 64 * max(torch.finfo(found.dtype).eps, eps)
-    finite = wanted[wanted.isfinite()]
-    scale = max(1.0, float(finite.abs().max())) if len(finite) else 1.0
-    # An output bias may be minus infinity, which is as far from itself as any number: 0.
-    difference = float((found - wanted).abs().masked_fill(found == wanted, 0).max())
-    _expect(difference <= rounding * scale, f"{complaint} (they differ by {difference:.2g})")
+    [(difference, allowed)] = differences(found[None], wanted[None], eps)
+    _expect_within(difference, allowed, complaint)
+
+
+def _expect_within(difference: float, allowed: float, complaint: str) -> None:
+    _expect(difference <= allowed, f"{complaint} (they differ by {difference:.2g})")
 
 
 def _expect(holds: bool, complaint: str) -> None:
     if not holds:
-        raise ProbeError(
-            f"The model is not what its row in microtome/model/families says: {complaint}."
-        )
+        row = "The model is not what its row in microtome/model/families says"
+        raise _Unlike(complaint, f"{row}: {complaint}.")
 
 
 def _name(site: Site, layer: int | None) -> str:

@@ -29,6 +29,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from microtome.errors import MicrotomeError
 from microtome.model.anatomy import Anatomy
+from microtome.model.wrappers import refuse_unseen
 from microtome.passes.guests import (
     OURS,
     Act,
@@ -86,6 +87,7 @@ class Session:
         self.implementation: str | None = None
         self.is_visited = False
         self._blocks: list[list[Callable[[], None]]] = []
+        self._parts: frozenset[int] = frozenset()
         self._grad = True
 
     def __repr__(self) -> str:
@@ -183,6 +185,10 @@ class Session:
         """Do this at the end of the innermost block, whatever happens; it may be done twice."""
         self._blocks[-1].append(undo)
 
+    def has(self, module: nn.Module) -> bool:
+        """Whether a module is a part of the model."""
+        return id(module) in self._parts or any(part is module for part in self.hf.modules())
+
     def own_attention(self) -> str | None:
         """The name of the attention that the model itself has chosen."""
         chooser = chooser_of(self.hf)
@@ -202,6 +208,8 @@ class Session:
 
     def _open(self) -> None:
         """Take off what dead sessions have left, and put on what is there all the time."""
+        refuse_unseen(self.hf)
+        self.anatomy.check_layers(self.hf)
         with _turns.guard:
             for module in self.hf.modules():
                 for guest in [*guests_on(module)]:
@@ -209,6 +217,8 @@ class Session:
                         raise MicrotomeError(_in_use(self.hf))
                     guest.leave()
                 forget_copies(module)
+            # By identity: a user's modules may be equal. To ask each of them takes milliseconds.
+            self._parts = frozenset(map(id, self.hf.modules()))
             self._grad = torch.is_grad_enabled()
             self._blocks.append([])
             _opened.sessions.append(weakref.ref(self))
@@ -362,7 +372,7 @@ def opened(of: nn.Module) -> Session:
     """
     for known in reversed(_opened.sessions):
         found = known()
-        if found is not None and found.is_here and any(part is of for part in found.hf.modules()):
+        if found is not None and found.is_here and found.has(of):
             return found
     raise MicrotomeError(
         "No session is open in this thread, and nothing touches a model without: "

@@ -21,6 +21,7 @@ from microtome.model.anatomy import Anatomy
 from microtome.model.call import Call, cache_name
 from microtome.model.devices import onto
 from microtome.model.placement import device_of
+from microtome.passes.calling import call, call_body
 from microtome.passes.guests import Act, Side
 from microtome.passes.hooks import Place, Visit, quiet, visited
 from microtome.passes.session import Session, session
@@ -84,9 +85,9 @@ def record(
     with session(hf, anatomy), quiet(hf), visited(hf, anatomy, visits):
         ids = ids_of(texts, hf)
         if any(visit.place[0].name == "logits" for visit in visits):
-            hf(input_ids=ids, use_cache=False)
+            call(hf, ids, use_cache=False)
         else:
-            hf.base_model(input_ids=ids, use_cache=False)
+            call_body(hf, ids, use_cache=False)
     return kept
 
 
@@ -99,7 +100,7 @@ def module_output(hf: PreTrainedModel, tokens: Tokens, path: str) -> Float[Tenso
 
     with session(hf, Anatomy.of(hf)) as own, quiet(hf):
         own.hook([(hf.get_submodule(path), "output", keep)])
-        hf.base_model(input_ids=ids_of([tokens], hf), use_cache=False)
+        call_body(hf, ids_of([tokens], hf), use_cache=False)
     [output] = kept
     return output
 
@@ -110,7 +111,7 @@ def _keeper(piece: Piece, kept: dict[Place, Tensor], rows: slice = slice(None)) 
 
 def ids_of(texts: Sequence[Tokens], hf: PreTrainedModel) -> Int[Tensor, "text pos"]:
     """The token ids of texts of one length, on the model's device."""
-    return onto(device_of(hf), np.array([tokens.ids for tokens in texts], dtype=np.int64))
+    return onto(device_of(hf), np.array([tokens.read for tokens in texts], dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def trace(
     layers = range(anatomy.dims.n_layers)
     stream = [(find_site("resid_pre"), layer) for layer in layers]
     stream += [(find_site("resid_post"), layers[-1])]
-    last = len(texts[0]) - 1
+    last = len(texts[0].read) - 1
     inputs: dict[Place, Tensor] = {}
     kept: dict[Place, Tensor] = {}
     beside: dict[Place, Tensor] = {}
@@ -176,10 +177,10 @@ def trace(
         visited(hf, anatomy, visits),
         _calls(opened) as calls,
     ):
-        hf.base_model(input_ids=ids_of([*texts, *riders], hf), **keeping)
+        call_body(hf, ids_of([*texts, *riders], hf), **keeping)
         final = anatomy.final(hf, ended[end])
-    for call in calls.values():
-        call.is_plainly_causal  # noqa: B018  (looked up now: later it would be waited for)
+    for made in calls.values():
+        made.is_plainly_causal  # noqa: B018  (looked up now: later it would be waited for)
     return Trace(
         final=final,
         inputs=tuple(inputs[place] for place in stream),

@@ -23,7 +23,8 @@ class Visit:
     may it change them. ``heads`` says which heads of which rows a writer changes, where that is not
     all (`Branches` and detours need to know); at a site that is as wide as the stream for every
     head (`APART`) it receives these alone, ``[row, pos, head, d_model]``. ``tap`` is where the
-    values are, if that is not where the site is.
+    values are, if that is not where the site is. A ``fine`` one gets attention weights before they
+    are rounded to half precision, where they can be had so.
     """
 
     place: Place
@@ -31,3 +32,4 @@ class Visit:
     writes: bool = False
     heads: Heads | None = field(default=None, compare=False)
     tap: Tap | None = None
+    fine: bool = False

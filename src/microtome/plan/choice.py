@@ -26,8 +26,12 @@ class Choice:
     why: str
 
 
-def choose(engine: str, edits: Sequence[Operation], causal: bool = True) -> Choice:
+def choose(
+    engine: str, edits: Sequence[Operation], causal: bool = True, whole: str | None = None
+) -> Choice:
     """The engine for these edits, in a decoder or in an encoder.
+
+    ``whole`` says why the model can only be run as it is, where that is so.
 
     Raises:
         SweepError: the engine does not exist, or it is the walk and cannot take them.
@@ -37,6 +41,13 @@ def choose(engine: str, edits: Sequence[Operation], causal: bool = True) -> Choi
         raise SweepError(f"engine={engine!r} does not exist; there are: {listing(ENGINES)}.{hint}")
     if engine == "reference":
         return Choice("reference", "as asked: one full forward pass per cell")
+    if whole is not None and engine == "walk":
+        raise SweepError(
+            f"The walk runs a model's parts by themselves, and {whole}. Use engine='reference', or "
+            "take off what is there."
+        )
+    if whole is not None:
+        return Choice("reference", f"one full forward pass per cell, since {whole}")
     for edit in edits:
         why = unwalkable(edit)
         if why is not None and engine == "walk":

@@ -48,6 +48,18 @@ class Cost:
     result_bytes: float = 0.0
 
 
+def total(costs: Sequence[Cost]) -> Cost:
+    """What several passes over the same cells take, one after another."""
+    return Cost(
+        token_blocks=sum(one.token_blocks for one in costs),
+        flops=sum(one.flops for one in costs),
+        passes=sum(one.passes for one in costs),
+        reference_passes=sum(one.reference_passes for one in costs),
+        bytes=max(one.bytes for one in costs),
+        result_bytes=max(one.result_bytes for one in costs),
+    )
+
+
 def cost_of(
     question: Question,
     cells: Cells,

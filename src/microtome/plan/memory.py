@@ -145,7 +145,7 @@ LOOK = 8
 
 def needs_of(question: Question, cells: Cells, prompts: Sequence[int], budget: Budget) -> Needs:
     """What a cell of some prompts of one length takes, by the one that needs most."""
-    dims, length = question.dims, len(question.encoded[prompts[0]].tokens)
+    dims, length = question.dims, len(question.encoded[prompts[0]].tokens.read)
     layouts = [cells.layouts[prompt] for prompt in prompts]
     sites = {layout.site.name for own in layouts for layout in own}
     fitted = [gauge.on(question.encoded[prompts[0]], dims) for gauge in question.gauges]
@@ -372,13 +372,40 @@ def bytes_of_gauges(dims: Dimensions, gauges: Sequence[Gauge], length: int, item
     return itemsize * length * sum(units(site) for site, _ in places)
 
 
+STREAMS = 8
+"""Cells whose residual stream behind their edits is kept for verification, at most."""
+
+
+STREAMS_SHARE = 16
+"""They take one part in so many of the memory, but for one that is kept whatever it takes."""
+
+
+def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
+    """Of how many cells of a prompt of so many tokens.
+
+    Of none in a mixture of experts, where they are not compared.
+    """
+    if not budget.verified or dims.experts > 1:
+        return 0
+    most = STREAMS if budget.itemsize < 4 else min(STREAMS, budget.verified)
+    each = 2 * length * dims.d_model * max(budget.itemsize, 4)
+    return max(1, min(most, budget.memory // STREAMS_SHARE // each))
+
+
+def bytes_of_streams(dims: Dimensions, length: int, start: int, budget: Budget) -> int:
+    """What is kept of these from a position on: edited and clean, in float32 at least."""
+    each = 2 * (length - start) * dims.d_model * max(budget.itemsize, 4)
+    return streams_kept(dims, length, budget) * each
+
+
 @dataclass(frozen=True)
 class Held:
     """What is recorded while some prompts of one length are walked.
 
     Attributes:
         prompts: how many at a time.
-        bytes: of their clean runs, and of the donors' and reference prompts' activations.
+        bytes: of their clean runs, of the donors' and reference prompts' activations, and of the
+            streams that verification keeps.
         passes: bytes that the pass of the clean runs takes, besides.
     """
 
@@ -413,7 +440,7 @@ def held_for(
     )
     each = bytes_of_trace(dims, length, start, itemsize) + donors
     each += bytes_of_gauges(dims, gauges, length, itemsize)
-    fixed = bytes_of_means(question)
+    fixed = bytes_of_means(question) + bytes_of_streams(dims, length, start, budget)
     # Donors may go along in the pass.
     inside = bytes_of_block(dims, length, itemsize) * (2 if donors else 1)
     looked = [*(layout.site for layout in cells.layouts[prompts[0]]), *(g.site for g in gauges)]
@@ -459,7 +486,7 @@ def bytes_of_walk(
     budget: Budget,
 ) -> int:
     """What the walk of a unit takes, whose cells start and need so."""
-    length = len(question.encoded[unit.prompts[0]].tokens)
+    length = len(question.encoded[unit.prompts[0]].tokens.read)
     counts = np.sum([group.per_start() for group in groups], axis=0)
     starts = np.flatnonzero(counts).tolist()
     first = starts[0] if starts else length - 1
@@ -470,15 +497,17 @@ def bytes_of_walk(
         most = max(most, room.used(int(counts[start])))
     if budget.verified:
         rows = min(1 + budget.verified, 1 + verified_at_once(needs, length, budget))
-        most = max(most, bytes_of_verification(rows, needs, length))
+        streams = 2 * bytes_of_streams(question.dims, length, first, budget)
+        most = max(most, bytes_of_verification(rows, needs, length) + streams)
     return most
 
 
 def verified_at_once(needs: Needs, length: int, budget: Budget) -> int:
     """How many cells to compute again in one pass, beside a clean run.
 
-    As many as fill a tile, and fit into half the memory.
+    As many as fill a tile, and fit into half the memory with the streams that are compared.
     """
     own = bytes_of_verification(1, needs, length)
-    fit = min(max(budget.tile // length, LEAST), budget.memory // 2 // own)
+    free = budget.memory // 2 - 2 * bytes_of_streams(needs.dims, length, 0, budget)
+    fit = min(max(budget.tile // length, LEAST), free // own)
     return max(1, fit - 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from microtome.language.operations import Operation
 from microtome.language.regions import Column, Layout
 from microtome.plan.cells import Axis, Cell, Cells
 from microtome.plan.choice import Choice, choose
-from microtome.plan.cost import Cost, cost_of
+from microtome.plan.cost import Cost, cost_of, total
+from microtome.plan.legs import legs_of
 from microtome.plan.memory import Budget
 from microtome.plan.question import Question, Target
 from microtome.plan.units import Unit, cut, numbers_of, refined
@@ -49,6 +51,11 @@ class Plan:
         """The size of the map along each axis."""
         return tuple(len(axis.values) for axis in self.axes)
 
+    @cached_property
+    def legs(self) -> tuple[Plan, ...]:
+        """The plans that are run for this one, cell by cell the same: mostly itself alone."""
+        return tuple(replace(self, question=leg) for leg in legs_of(self.question))
+
     @property
     def again(self) -> tuple[Unit, ...]:
         """The units in which some of the cells are computed again, more exactly."""
@@ -69,34 +76,42 @@ class Plan:
         return numbers_of(self.cells, unit)
 
 
-def make_plan(question: Question, engine: str = "auto", budget: Budget = Budget()) -> Plan:  # noqa: B008  (frozen)
+def make_plan(
+    question: Question,
+    engine: str = "auto",
+    budget: Budget = Budget(),  # noqa: B008  (frozen)
+    whole: str | None = None,
+) -> Plan:
     """The plan of a question.
 
     Args:
         question: what is asked.
         engine: ``"walk"``, ``"reference"``, or ``"auto"``: the walk wherever it can go.
         budget: what the walk may use of the machine.
+        whole: why the model can only be run as it is, where that is so.
 
     Raises:
         SweepError: the walk is asked for where it cannot go, the budget is too small for it, or no
             cell exists.
     """
     dims, edits = question.dims, question.edits
-    choice = choose(engine, edits, dims.causal)
+    choice = choose(engine, edits, dims.causal, whole)
     ranges = question.ranges
     stars = [Axis(name, tuple(range(max(len(r[name]) for r in ranges)))) for name in ranges[0]]
     axes = (Axis("prompt", tuple(range(len(question.encoded)))), *stars, *question.varied)
     cells = _cells(question)
     if not len(cells):
         raise SweepError(
-            f"No cell of {listing(edits)} exists: no token attends to a later one, here or in the "
-            "donor, and a position without a counterpart in the donor cannot be patched. "
+            f"No cell of {listing(edits)} exists: no token attends to a later one or beyond its "
+            "layer's window, here or in the donor; a knockout has to leave each token a key; and a "
+            "position without a counterpart in the donor cannot be patched. "
             "'microtome plan' shows what is aligned with what, token by token."
         )
     walks = choice.engine == "walk"
-    units = cut(cells, question.lengths, dims, walks)
+    units = cut(cells, question.kinds, dims, walks)
     shape = [len(axis.values) for axis in axes]
-    cost = cost_of(question, cells, shape, units, walks, budget)
+    legs = legs_of(question)
+    cost = total([cost_of(leg, cells, shape, units, walks, budget) for leg in legs])
     every = sum(math.prod(map(len, own.values())) for own in ranges) * len(question.variants)
     absent = every - len(cells)
     why = _why_absent(question) if absent else ""
@@ -109,6 +124,7 @@ def _why_absent(question: Question) -> str:
     weights = [edit for edit in edits if "k_pos" in edit.address.site.axes]
     reasons = {
         "no token attends to a later one": causal and bool(weights),
+        "a layer with a sliding window sees no further": bool(question.dims.reaches and weights),
         "two tokens stand in another order in the donor": causal and _reorders(question),
         "a knockout has to leave each token a key": any(edit.widens for edit in weights),
         "a position has no counterpart in the donor": any(e.alignment != SAME for e in edits),
@@ -160,44 +176,49 @@ def _there(
     """Which points of a prompt exist.
 
     Their positions have counterparts wherever one is needed, and no token attends to a later one,
-    neither here nor where a weight comes from.
+    nor to one outside of its window, neither here nor where a weight comes from.
     """
     there, variant = np.ones(len(points), dtype=bool), _variant_of(points, extra)
+    causal, windows = question.dims.causal, bool(question.dims.reaches)
     values = {name: points[:, n] for n, name in enumerate(stars)}
     for number, (edits, targets) in enumerate(
         zip(question.variants, question.targets[prompt], strict=True)
     ):
         for edit, target in zip(edits, targets, strict=True):
             where = target.layout
-            if question.dims.causal and "k_pos" in where.site.axes:
-                there &= where.attended(values, len(points), some_left=edit.widens == "k_pos")
+            weights = (causal or windows) and "k_pos" in where.site.axes
+            if weights:
+                left = edit.widens == "k_pos"
+                there &= where.attended(values, len(points), left, causal)
                 if not edit.keeps_zeros:
-                    _refuse_ahead(edit, where, values, there)
+                    _refuse_absent(edit, where, values, there, causal)
             for moved in target.moved:
                 for star, column in moved.items():
                     found = column[points[:, stars.index(star)]] != ABSENT
                     there &= found | (variant != number)
-            if question.dims.causal and "k_pos" in where.site.axes and target.is_moved:
-                there &= _in_order(target, values, len(points)) | (variant != number)
+            if weights and target.is_moved:
+                there &= _in_order(target, values, len(points), causal) | (variant != number)
     return there
 
 
 def _in_order(
-    target: Target, stars: Mapping[str, Column], cells: int
+    target: Target, stars: Mapping[str, Column], cells: int, causal: bool
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which cells take each attention weight that exists from one that does, ``[cell]``."""
-    ours = target.layout.ahead(stars, cells)
+    ours = target.layout.absent(stars, cells, causal)
     alike = np.ones(cells, dtype=bool)
     for other, moved in zip(target.others, target.moved, strict=True):
         own = {**stars, **{star: column[stars[star]] for star, column in moved.items()}}
-        alike &= (other.ahead(own, cells) == ours).all(axis=(1, 2))
+        theirs = other.absent(own, cells, causal)
+        for one, another in zip(ours, theirs, strict=True):
+            alike &= (another == one).all(axis=(1, 2))
     return alike
 
 
-def _refuse_ahead(
-    edit: Operation, where: Layout, stars: Mapping[str, Column], there: Column
+def _refuse_absent(
+    edit: Operation, where: Layout, stars: Mapping[str, Column], there: Column, causal: bool
 ) -> None:
-    """Raise if a cell that exists takes in, among others, attention to later tokens."""
-    for cell in np.flatnonzero(there & where.looks_ahead(stars, len(there)))[:1]:
+    """Raise if a cell that exists takes in, among others, weights that do not exist."""
+    for cell in np.flatnonzero(there & where.has_absent(stars, len(there), causal))[:1]:
         for region in where.regions(**{name: int(own[cell]) for name, own in stars.items()}):
-            edit.check(region)
+            edit.check(region, causal)

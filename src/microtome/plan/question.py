@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -121,8 +121,16 @@ class Question:
 
     @property
     def lengths(self) -> list[int]:
-        """How many tokens each prompt has."""
-        return [len(one.tokens) for one in self.encoded]
+        """How many tokens the model reads of each prompt."""
+        return [len(one.tokens.read) for one in self.encoded]
+
+    @property
+    def kinds(self) -> list[tuple[int, ...]]:
+        """How long each prompt is, and its target and contrast: those alike go together."""
+        return [
+            (len(one.tokens), *(len(one.row(field)) for field in ("target", "contrast")))
+            for one in self.encoded
+        ]
 
 
 def ask(
@@ -196,7 +204,8 @@ def _target(
         for star, chosen in _starred(here)
         if star in ranges
     }
-    edit.check_together(here.regions(**first), dims.causal)
+    # Nor does the last one, where there is a window: which cells there are is the plan's to say.
+    edit.check_together(replace(here, reaches=()).regions(**first), dims.causal)
     found, moved, live = [], [], 0
     others = others_of(edit, one, references)
     for other in kinds if edit.source is Source.REFERENCE else others:
@@ -234,12 +243,35 @@ def _varied(edits: Sequence[Operation], over: Mapping[str, Sequence[Any]]) -> tu
                 f"over= names {name!r}, which is no parameter of {listing(edits)}. "
                 f"Parameters: {have}.{did_you_mean(name, known)}"
             )
-        if isinstance(values, str) or not hasattr(values, "__len__") or not len(values):
-            raise SweepError(f"over={{{name!r}: …}} takes a list of values, at least one.")
+        if not is_list(values):
+            raise SweepError(
+                f"over={{{name!r}: …}} takes a list of values, a range or an array, with at least "
+                f"one, not {values!r}."
+            )
         labels = [coordinate(value) for value in values]
         if len(set(labels)) < len(labels):
             raise SweepError(f"over={{{name!r}: …}} holds a value twice: {listing(labels)}.")
-    return tuple(Axis(name, tuple(values)) for name, values in over.items())
+    return tuple(Axis(name, tuple(map(_single, values))) for name, values in over.items())
+
+
+def is_list(values: object) -> bool:
+    """Whether something is a list, a range, an array or a tensor of values, with at least one.
+
+    >>> is_list(range(3)), is_list(np.linspace(0, 1, 5)), is_list("add"), is_list(np.array(1.0))
+    (True, True, False, False)
+    """
+    if isinstance(values, str | Mapping | set | frozenset) or not hasattr(values, "__getitem__"):
+        return False
+    try:
+        return len(values) > 0  # type: ignore[arg-type]
+    except TypeError:  # one number, as an array of no dimension
+        return False
+
+
+def _single(value: Any) -> Any:
+    """A number out of an array or a tensor as Python's own; anything else as it is."""
+    alone = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
+    return value.item() if alone else value
 
 
 def coordinate(value: Any) -> str | float | int:

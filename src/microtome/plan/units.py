@@ -53,12 +53,22 @@ class Unit:
     last: int
 
 
-def cut(cells: Cells, lengths: Sequence[int], dims: Dimensions, walks: bool) -> tuple[Unit, ...]:
-    """The units of a plan: its cells in order, prompts of one length together."""
+def cut(
+    cells: Cells, kinds: Sequence[tuple[int, ...]], dims: Dimensions, walks: bool
+) -> tuple[Unit, ...]:
+    """The units of a plan: its cells in order, prompts of one kind together.
+
+    Args:
+        cells: of the plan.
+        kinds: per prompt its length, and what else prompts have to share to be run together.
+        dims: the model's.
+        walks: whether they walk.
+    """
+    lengths = [kind[0] for kind in kinds]
     work = _work(cells, lengths, dims, walks)
     most = max(WORK, PASSES * flops_of_pass(dims, max(lengths)))
     found: list[Unit] = []
-    for prompts, begin, end in _pieces(cells, lengths, work, most):
+    for prompts, begin, end in _pieces(cells, kinds, work, most):
         found.append(Unit(len(found), prompts, begin, end))
     return tuple(found)
 
@@ -110,10 +120,10 @@ def _work(cells: Cells, lengths: Sequence[int], dims: Dimensions, walks: bool) -
 
 
 def _pieces(
-    cells: Cells, lengths: Sequence[int], work: Array, most: float
+    cells: Cells, kinds: Sequence[tuple[int, ...]], work: Array, most: float
 ) -> Iterator[tuple[tuple[int, ...], int, int]]:
-    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for length, group in groupby(by_length, key=lengths.__getitem__):
+    by_kind = sorted(range(len(kinds)), key=kinds.__getitem__)
+    for (length, *_), group in groupby(by_kind, key=kinds.__getitem__):
         together: list[int] = []
         done = 0.0
         for prompt in group:

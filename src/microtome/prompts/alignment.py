@@ -13,7 +13,6 @@ which token stands for one, it has no counterpart, and none is made up. Pure: no
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -25,6 +24,7 @@ import numpy as np
 from microtome.errors import PromptError, listing
 from microtome.language.regions import Column
 from microtome.prompts.tokens import Tokens
+from microtome.prompts.words import words_of
 
 SAME = "position"
 """The default: a position is the same position, a role is where the other prompt has it."""
@@ -215,7 +215,7 @@ def by_words(tokens: Tokens, other: Tokens) -> list[Counterpart]:
 
 def _words(tokens: Tokens) -> list[range]:
     """The tokens of each word; of several words, where a token has parts of them."""
-    words = [match.span() for match in re.finditer(r"\w+|[^\w\s]", tokens.text)]
+    words = [*words_of(tokens.text)]
     cuts = [
         n
         for n, ((_, before), (after, _)) in enumerate(

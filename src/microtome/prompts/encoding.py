@@ -5,24 +5,75 @@ Everything that can be wrong with a prompt is found here, before a model runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
-from microtome.errors import PromptError, TokenError, listing
-from microtome.prompts.prompt import Prompt
+from microtome.errors import PromptError, TokenError
+from microtome.prompts.answers import Answer, Behind, Ids, check_ids, piece, token_id
+from microtome.prompts.chat import written
+from microtome.prompts.prompt import Message, Prompt
 from microtome.prompts.tokenizer import Tokenizer
 from microtome.prompts.tokens import MASKS, Tokens
+
+__all__ = ["Encoded", "encode", "piece", "token_id"]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A prompt in one model's tokens; ``target`` and ``contrast`` are token ids."""
+    """A prompt in one model's tokens.
+
+    Attributes:
+        prompt: as it was given.
+        tokens: its text.
+        donor: its donor's.
+        target: what is measured: a token's id; several ids, one after another; or a set of which
+            any is meant.
+        contrast: what that is compared with, likewise.
+        notes: what should be said of these, where they may not be what was meant.
+        is_plain: target and contrast are the tokens that their texts are by themselves.
+        reads: what each token of these reads as.
+    """
 
     prompt: Prompt
     tokens: Tokens
     donor: Tokens | None
-    target: int | None
-    contrast: int | None
+    target: Answer | None
+    contrast: Answer | None
+    notes: tuple[str, ...] = ()
+    is_plain: bool = True
+    reads: Mapping[int, str] = field(default_factory=dict, hash=False, compare=False)
+
+    def answer(self, name: str) -> Answer | None:
+        """Its ``target`` or its ``contrast``."""
+        return self.target if name == "target" else self.contrast
+
+    def row(self, name: str) -> Ids:
+        """The tokens of its ``target`` or ``contrast`` that come one after another; of one, one."""
+        answer = self.answer(name)
+        return answer if isinstance(answer, tuple) else ()
+
+    def measured(self, name: str) -> str:
+        """What of its ``target`` or ``contrast`` is measured, token by token; "" where nothing.
+
+        >>> one = Encoded(Prompt("a"), Tokens.of_texts("a"), None, (1, 2), None, reads={1: " b"})
+        >>> one.measured("target"), one.measured("contrast")
+        ("' b' (1), then 2", '')
+        """
+        answer = self.answer(name)
+        if answer is None:
+            return ""
+        if isinstance(answer, frozenset):
+            return "any of " + ", ".join(map(self._shown, sorted(answer)))
+        row = (answer,) if isinstance(answer, int) else answer
+        return ", then ".join(map(self._shown, row))
+
+    def _shown(self, token: int) -> str:
+        return f"{self.reads[token]!r} ({token})" if token in self.reads else str(token)
+
+    def forced(self, name: str) -> Encoded:
+        """The same, with its target (or contrast) but for its last token said behind the text."""
+        return replace(self, tokens=replace(self.tokens, forced=self.row(name)[:-1]))
 
 
 def encode(
@@ -30,49 +81,78 @@ def encode(
     tokenizer: Tokenizer,
     n_positions: int | None = None,
     masked: bool = False,
+    n_vocab: int | None = None,
 ) -> Encoded:
     """A prompt in the tokens of one tokenizer, for a masked-language model where ``masked``.
 
     Raises:
         PromptError: the text (or donor) is longer than ``n_positions`` tokens, a role's place is
-            not in it, or it has another tokenizer's mask.
-        TokenError: the target or the contrast is not one token.
+            not in it, it has another tokenizer's mask, or it is a chat and there is no template.
+        TokenError: the target or the contrast is no token, or several where one can be measured;
+            an id is none of ``n_vocab``.
     """
     own = {name: p[0] if isinstance(p, tuple) else p for name, p in prompt.roles.items()}
     mask = str(tokenizer.mask_token or "") if masked else ""
-    tokens = _tokens(prompt.text, own, tokenizer, n_positions, mask)
+    reader = _Reader(tokenizer, n_positions, n_vocab, mask)
+    tokens = reader.tokens(prompt.text, prompt.ids, prompt.messages, own)
     for role in prompt.roles:
         tokens.role(role)
+    plain = prompt.messages is None
+    behind = Behind(
+        tokens, tokenizer, lambda text: reader.code(text, plain).text_ids, n_vocab, masked
+    )
+    answers = [_answer(behind, prompt, name, n_positions) for name in ("target", "contrast")]
     return Encoded(
         prompt=prompt,
         tokens=tokens,
-        donor=_donor(prompt, tokens, tokenizer, n_positions),
-        target=None if prompt.target is None else _answer(prompt.target, tokens, tokenizer),
-        contrast=None if prompt.contrast is None else _answer(prompt.contrast, tokens, tokenizer),
+        donor=_donor(prompt, tokens, reader),
+        target=answers[0][0],
+        contrast=answers[1][0],
+        notes=tuple(note for _, note, _ in answers if note),
+        is_plain=all(plain for _, _, plain in answers),
+        reads={
+            token: piece(token, tokenizer)
+            for answer, _, _ in answers
+            for token in ([answer] if isinstance(answer, int) else answer or ())
+        },
     )
 
 
-def _answer(text: str, tokens: Tokens, tokenizer: Tokenizer) -> int:
-    """The id of a target; at a mask that stands behind a space, of the token with that space."""
-    before = tokens.text.partition(tokens.mask)[0] if tokens.masks else ""
-    if before[-1:].isspace() and not text[:1].isspace():
-        spaced = tokenizer(" " + text, add_special_tokens=False)["input_ids"]
-        if len(spaced) == 1 and spaced[0] != tokenizer.unk_token_id:
-            return int(spaced[0])
-    return token_id(text, tokenizer)
+def _answer(
+    behind: Behind, prompt: Prompt, name: str, n_positions: int | None
+) -> tuple[Answer | None, str, bool]:
+    """A prompt's target or contrast, what should be said of it, and whether it is plain."""
+    one, several = getattr(prompt, name), getattr(prompt, f"{name}s")
+    if several is not None:
+        return *behind.any_of(several), False
+    if one is None:
+        return None, "", True
+    answer, note = behind.answer(one)
+    if isinstance(answer, tuple):
+        length = len(behind.tokens) + len(answer) - 1
+        if n_positions is not None and length > n_positions:
+            raise TokenError(
+                f"The {name} {one!r} is not one token but {len(answer)}, and with all but the last "
+                f"of them the prompt is {length} tokens long; the model takes {n_positions}."
+            )
+        if behind.tokens.own.stop < len(behind.tokens):
+            raise TokenError(
+                f"The {name} {one!r} is {len(answer)} tokens, and the tokenizer closes texts with "
+                f"{behind.tokens.pieces[-1]!r}, behind which nothing goes on: load it without, "
+                "AutoTokenizer.from_pretrained(…, add_eos_token=False)."
+            )
+    return answer, note, behind.is_plain(one, answer)
 
 
-def _donor(
-    prompt: Prompt, tokens: Tokens, tokenizer: Tokenizer, n_positions: int | None
-) -> Tokens | None:
+def _donor(prompt: Prompt, tokens: Tokens, reader: _Reader) -> Tokens | None:
     """The donor's tokens.
 
     A role with a pair of places has its own place in the donor. One with a single place keeps its
     position where the two texts are of one length, and is looked up as a word where they are not.
     """
-    if prompt.donor is None:
+    if not prompt.has_donor:
         return None
-    bare = _tokens(prompt.donor, {}, tokenizer, n_positions, tokens.mask)
+    bare = reader.tokens(prompt.donor or "", prompt.donor_ids, prompt.donor_messages, {})
     places: dict[str, str | int] = {}
     for role, place in prompt.roles.items():
         if isinstance(place, tuple):
@@ -82,86 +162,130 @@ def _donor(
     return replace(bare, places=places)
 
 
-def _tokens(
-    text: str,
-    places: Mapping[str, str | int],
-    tokenizer: Tokenizer,
-    n_positions: int | None,
-    mask: str = "",
-) -> Tokens:
-    if not tokenizer.is_fast:
-        raise PromptError(
-            f"{type(tokenizer).__name__} does not say where its tokens stand in the text; "
-            "load the fast version of this tokenizer (a tokenizer.json)."
+@dataclass(frozen=True)
+class _Coded:
+    """What a tokenizer makes of a text; ``begun`` as in `Tokens`."""
+
+    ids: Ids
+    offsets: tuple[tuple[int, int], ...]
+    added: tuple[bool, ...]
+    begun: bool
+
+    @property
+    def text_ids(self) -> Ids:
+        """Without what is added behind."""
+        behind = next((n for n, own in enumerate(reversed(self.added)) if not own), 0)
+        return self.ids[: len(self.ids) - behind]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A tokenizer, asked for what a model is to read."""
+
+    tokenizer: Tokenizer
+    n_positions: int | None
+    n_vocab: int | None
+    mask: str
+
+    def tokens(
+        self,
+        text: str,
+        ids: Sequence[int] | None,
+        messages: Sequence[Message] | None,
+        places: Mapping[str, str | int],
+    ) -> Tokens:
+        """A text, tokens or a chat as `Tokens`."""
+        if not self.tokenizer.is_fast:
+            raise PromptError(
+                f"{type(self.tokenizer).__name__} does not say where its tokens stand in the text; "
+                "load the fast version of this tokenizer (a tokenizer.json)."
+            )
+        if ids is not None:
+            return self._given(tuple(ids), places)
+        if messages is not None:
+            text = written(messages, self.tokenizer)
+        coded = self.code(text, plain=messages is None)
+        if not coded.ids:
+            raise PromptError(f"The tokenizer makes no token of {text!r}.")
+        return self._whole(text, coded, places)
+
+    def code(self, text: str, plain: bool = True) -> _Coded:
+        """A text's tokens; not ``plain``, it has all its special tokens written in it.
+
+        What the tokenizer puts in front of a text is there once, even if the text has it too, or
+        the tokenizer puts two.
+        """
+        # A tokenizer may have been saved with padding or truncation switched on.
+        how = {"padding": False, "truncation": False, "verbose": False}
+        how |= {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+        coded = self.tokenizer(text, add_special_tokens=plain, **how)
+        ids = tuple(coded["input_ids"])
+        offsets = tuple((int(start), int(end)) for start, end in coded["offset_mapping"])
+        added = tuple(
+            bool(special) and start == end
+            for special, (start, end) in zip(coded["special_tokens_mask"], offsets, strict=True)
         )
-    # A tokenizer may have been saved with padding or truncation switched on.
-    plain = {"padding": False, "truncation": False, "verbose": False}
-    coded = tokenizer(text, return_offsets_mapping=True, **plain)
-    ids = tuple(coded["input_ids"])
-    if not ids:
-        raise PromptError(f"The tokenizer makes no token of {text!r}.")
-    if n_positions is not None and len(ids) > n_positions:
-        raise PromptError(
-            f"The prompt has {len(ids)} tokens and the model takes {n_positions}: {text[:60]!r}…"
+        own = next((n for n, by_tokenizer in enumerate(added) if not by_tokenizer), 0)
+        twice = {
+            n
+            for n in range(own)
+            if n + 1 < len(ids) and ids[n] == ids[n + 1] and ids[n] in self._special
+        }
+        if twice:
+            ids, offsets, added = (
+                tuple(value for n, value in enumerate(one) if n not in twice)
+                for one in (ids, offsets, added)
+            )
+        return _Coded(ids, offsets, added, begun=bool(twice))
+
+    @property
+    def _special(self) -> set[int]:
+        return set(self.tokenizer.all_special_ids)
+
+    def _given(self, ids: Ids, places: Mapping[str, str | int]) -> Tokens:
+        """Tokens that were given as such; what they read as stands one behind the other."""
+        check_ids(ids, self.n_vocab, "The prompt's token")
+        pieces = tuple(piece(token, self.tokenizer) for token in ids)
+        ends = [0]
+        for own in pieces:
+            ends.append(ends[-1] + len(own))
+        offsets = tuple(pairwise(ends))
+        coded = _Coded(ids, offsets, (False,) * len(ids), begun=False)
+        return self._whole("".join(pieces), coded, places)
+
+    def _whole(self, text: str, coded: _Coded, places: Mapping[str, str | int]) -> Tokens:
+        ids, mask = coded.ids, self.mask
+        if self.n_positions is not None and len(ids) > self.n_positions:
+            raise PromptError(
+                f"The prompt has {len(ids)} tokens and the model takes {self.n_positions}: "
+                f"{text[:60]!r}…"
+            )
+        masks = tuple(n for n, i in enumerate(ids) if mask and i == self.tokenizer.mask_token_id)
+        other = next((name for name in MASKS if mask and not masks and name in text), None)
+        if other is not None:
+            raise PromptError(
+                f"The prompt {text!r} has {other}, and this model's mask is {mask}: write that."
+            )
+        return Tokens(
+            text=text,
+            ids=ids,
+            pieces=tuple(piece(i, self.tokenizer) for i in ids),
+            offsets=coded.offsets,
+            places=places,
+            mask=mask,
+            masks=masks,
+            special=self._typed(text, coded),
+            added=coded.added,
+            begun=coded.begun,
         )
-    offsets = tuple((int(start), int(end)) for start, end in coded["offset_mapping"])
-    masks = tuple(n for n, i in enumerate(ids) if mask and i == tokenizer.mask_token_id)
-    typed = _typed(text, ids, offsets, tokenizer)
-    other = next((name for name in MASKS if mask and not masks and name in text), None)
-    if other is not None:
-        raise PromptError(
-            f"The prompt {text!r} has {other}, and this model's mask is {mask}: write that."
+
+    def _typed(self, text: str, coded: _Coded) -> tuple[int, ...]:
+        """The positions of special tokens that a text spells out."""
+        special, unknown = self._special, self.tokenizer.unk_token_id
+        return tuple(
+            n
+            for n, (i, (start, end)) in enumerate(zip(coded.ids, coded.offsets, strict=True))
+            if i in special
+            and start < end
+            and (i != unknown or text[start:end].strip() == self.tokenizer.unk_token)
         )
-    pieces = tuple(piece(i, tokenizer) for i in ids)
-    return Tokens(text, ids, pieces, offsets, places, mask, masks, typed)
-
-
-def _typed(
-    text: str,
-    ids: tuple[int, ...],
-    offsets: tuple[tuple[int, int], ...],
-    tokenizer: Tokenizer,
-) -> tuple[int, ...]:
-    """The positions of special tokens that a text spells out."""
-    special = set(tokenizer.all_special_ids)
-    unknown = tokenizer.unk_token_id
-    return tuple(
-        n
-        for n, (i, (start, end)) in enumerate(zip(ids, offsets, strict=True))
-        if i in special
-        and start < end
-        and (i != unknown or text[start:end].strip() == tokenizer.unk_token)
-    )
-
-
-def piece(token: int, tokenizer: Tokenizer) -> str:
-    """What a token id reads as, leading space and all."""
-    return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
-
-
-def token_id(text: str, tokenizer: Tokenizer) -> int:
-    """The id of a text that is exactly one token.
-
-    Raises:
-        TokenError: it is none or several, and the message shows how it splits, and a near miss; or
-            it is not in the vocabulary at all.
-    """
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if ids == [tokenizer.unk_token_id] and text.strip() != tokenizer.unk_token:
-        raise TokenError(
-            f"{text!r} is not in the vocabulary: the tokenizer reads it as {tokenizer.unk_token}, "
-            "like every word that it does not know."
-        )
-    if len(ids) == 1:
-        return int(ids[0])
-    split = listing(repr(piece(i, tokenizer)) for i in ids) or "nothing"
-    other = text.lstrip() if text[:1] == " " else " " + text
-    near = tokenizer(other, add_special_tokens=False)["input_ids"]
-    hint = ""
-    if len(near) == 1:
-        space = "with a leading space" if other[:1] == " " else "without the leading space"
-        hint = f" Did you mean {other!r} {space}?"
-    raise TokenError(
-        f"{text!r} is not one token: it splits into {len(ids)} ({split}), and a prediction is "
-        f"measured on a single token.{hint}"
-    )

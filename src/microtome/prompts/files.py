@@ -17,6 +17,12 @@ from typing import Any
 from microtome.errors import PromptError, listing
 from microtome.textfiles import read_text, shown
 
+LISTS = frozenset(("ids", "donor_ids", "messages", "donor_messages", "targets", "contrasts"))
+"""Columns of CSV that hold a list, written as JSON."""
+
+OBJECTS = frozenset(("roles", "meta"))
+"""Columns of CSV that hold a JSON object."""
+
 Row = tuple[str, dict[str, Any]]
 """Where a prompt's fields stand, in words, and the fields."""
 
@@ -72,6 +78,14 @@ def json_object(text: str, where: str) -> dict[str, Any]:
     return value
 
 
+def _json_list(text: str, where: str) -> list[Any]:
+    """A JSON list, of which no object gives a key twice."""
+    found: Any = json_object(f'{{"list": {text}\n}}', where)["list"]
+    if not isinstance(found, list):
+        raise PromptError(f"{where}: expected a list in JSON, [1, 2], found {text!r}.")
+    return found
+
+
 def _twice(names: Sequence[str]) -> list[str]:
     return [name for name, times in Counter(names).items() if times > 1]
 
@@ -105,8 +119,10 @@ def _csv(text: str, name: str) -> Iterator[Row]:
         row: dict[str, Any] = {
             key: value for key, value in zip(header, fields, strict=False) if value
         }
-        if "roles" in row:
-            row["roles"] = json_object(row["roles"], where)
+        for name in OBJECTS & row.keys():
+            row[name] = json_object(row[name], where)
+        for name in LISTS & row.keys():
+            row[name] = _json_list(row[name], f"{where}: {name}")
         yield where, row
 
 

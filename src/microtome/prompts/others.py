@@ -20,7 +20,7 @@ def others_of(edit: Operation, encoded: Encoded, reference: Sequence[Tokens]) ->
     if edit.source is Source.DONOR:
         if encoded.donor is None:
             raise PromptError(
-                f"{edit} takes activations from the prompt's donor, and {encoded.prompt.text!r} "
+                f"{edit} takes activations from the prompt's donor, and {encoded.prompt.shown} "
                 'has none: give Prompt(…, donor="…").'
             )
         return [encoded.donor]

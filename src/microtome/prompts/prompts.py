@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, overload
 
 from microtome.errors import PromptError, did_you_mean, listing
+from microtome.notebook import html_table
 from microtome.prompts.files import rows_of
-from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompt import TEXTS, Prompt, number
+
+Given = Prompt | str | Sequence[int]
+"""What stands for one prompt: itself, its text, or its tokens' ids."""
+
+NEARLY = 0.82
+"""How alike a name and a field's are where one is taken for the other, mistyped."""
 
 
 class Prompts(Sequence[Prompt]):
@@ -19,8 +27,8 @@ class Prompts(Sequence[Prompt]):
     2
     """
 
-    def __init__(self, prompts: Iterable[Prompt | str]) -> None:
-        self._prompts = tuple(p if isinstance(p, Prompt) else Prompt(p) for p in prompts)
+    def __init__(self, prompts: Iterable[Given]) -> None:
+        self._prompts = tuple(map(_one, prompts))
         if not self._prompts:
             raise PromptError("There are no prompts.")
 
@@ -38,33 +46,70 @@ class Prompts(Sequence[Prompt]):
     def __repr__(self) -> str:
         return f"Prompts({list(self._prompts)!r})"
 
+    def _repr_html_(self) -> str:
+        """In a notebook: a row for each, with the fields that any of them has."""
+        rows = [prompt.as_dict() for prompt in self._prompts]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return html_table(names, [[row.get(name, "") for name in names] for row in rows])
+
     @classmethod
-    def of(cls, prompts: Prompt | str | Iterable[Prompt | str]) -> Prompts:
-        """One prompt, a string or several of either, as `Prompts`."""
+    def of(cls, prompts: Given | Iterable[Given]) -> Prompts:
+        """One prompt, a string, a list of token ids, or several of these, as `Prompts`.
+
+        >>> Prompts.of([5, 7])
+        Prompts([Prompt(ids=[5, 7])])
+        """
         if isinstance(prompts, cls):
             return prompts
-        return cls([prompts] if isinstance(prompts, Prompt | str) else prompts)
+        if isinstance(prompts, Prompt | str):
+            return cls([prompts])
+        several: list[Any] = list(prompts)
+        ids = [own for one in several if (own := number(_plain(one))) is not None]
+        return cls([Prompt(ids=ids)] if ids and len(ids) == len(several) else several)
 
     @classmethod
     def read(cls, path: str | Path) -> Prompts:
         """Prompts from a ``.jsonl`` or ``.csv`` file, with a `Prompt`'s fields as keys or columns.
 
-        In a CSV file an empty field counts as not given and ``roles`` holds a JSON object. A
-        value keeps its leading space. Files are UTF-8; see `microtome.prompts.files` for what
-        is refused in them.
+        Columns and keys that are no field of a `Prompt` are kept as its ``meta``. In a CSV file an
+        empty field counts as not given, ``roles`` holds a JSON object, and ``ids``, ``targets``,
+        ``messages`` and the like a JSON list. A value keeps its leading space. Files are UTF-8; see
+        `microtome.prompts.files` for what is refused in them.
 
         Raises:
-            PromptError: the file cannot be read, or a line has unknown, missing or wrong fields,
-                or one of them twice.
+            PromptError: the file cannot be read, or a line has missing or wrong fields, one of
+                them twice, or one that is nearly the name of another.
         """
         return cls(_prompt(row, where) for where, row in rows_of(path))
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> Prompt:
     try:
-        return prompt_of(row)
+        return prompt_of(_with_meta(row))
     except PromptError as error:
         raise PromptError(f"{where}: {error}") from None
+
+
+def _with_meta(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a file, in which what is no field of a prompt is its meta.
+
+    Raises:
+        PromptError: a name is none, or is nearly that of a field: it is mistyped.
+    """
+    known = [f.name for f in fields(Prompt)]
+    extra = {name: value for name, value in row.items() if name not in known}
+    for name in extra:
+        plain = name.strip().lower()
+        if not plain or difflib.get_close_matches(plain, known, n=1, cutoff=NEARLY):
+            hint = did_you_mean(plain, known)
+            raise PromptError(
+                f"unknown field {name!r}; known: {listing(known)}.{hint} What else is known of a "
+                "prompt may have any other name."
+            )
+    given = row.get("meta") or {}
+    if not extra or not isinstance(given, Mapping):
+        return dict(row)
+    return {name: row[name] for name in row if name in known} | {"meta": {**given, **extra}}
 
 
 def prompt_of(row: Mapping[str, Any]) -> Prompt:
@@ -81,6 +126,38 @@ def prompt_of(row: Mapping[str, Any]) -> Prompt:
         if name not in known:
             hint = did_you_mean(str(name), known)
             raise PromptError(f"unknown field {name!r}; known: {listing(known)}.{hint}")
-    if "text" not in row:
-        raise PromptError("the field 'text' is missing.")
+    if not set(TEXTS) & set(row):
+        raise PromptError("the field 'text' is missing. (Or 'ids', or 'messages'.)")
     return Prompt(**row)
+
+
+def spelled(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A prompt's fields, with a token's id as ``{id: 12}``: a bare 12 may be meant as a text.
+
+    >>> spelled({"text": "It is", "target": 12, "contrasts": [" a", 5]})
+    {'text': 'It is', 'target': {'id': 12}, 'contrasts': [' a', {'id': 5}]}
+    """
+    found = dict(fields)
+    for name in ("target", "contrast"):
+        if name in found:
+            found[name] = _spelled(found[name])
+        if f"{name}s" in found:
+            found[f"{name}s"] = [*map(_spelled, found[f"{name}s"])]
+    return found
+
+
+def _spelled(given: str | int) -> str | dict[str, int]:
+    return {"id": given} if isinstance(given, int) else given
+
+
+def _one(given: Any) -> Prompt:
+    if isinstance(given, Prompt):
+        return given
+    own = _plain(given)
+    is_ids = isinstance(own, Sequence) and not isinstance(own, str | bytes) and own
+    return Prompt(ids=own) if is_ids else Prompt(given)
+
+
+def _plain(given: Any) -> Any:
+    """What an array or a tensor holds, as lists and numbers."""
+    return given.tolist() if hasattr(given, "tolist") else given

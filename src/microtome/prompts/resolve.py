@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from microtome.errors import AddressError, PromptError
+from microtome.errors import AddressError, PromptError, listing
 from microtome.language.addresses import Address
 from microtome.language.regions import Column, Layout, Region
 from microtome.language.selectors import Everything, Group, Index, Role, Selector, Span, Star, Word
@@ -60,11 +60,17 @@ def layout(address: Address, dims: Dimensions, tokens: Tokens) -> Layout:
     indices = tuple(map(chosen, address.site.axes, address.selectors))
     layers = None if address.layers is None else chosen("layer", address.layers)
     block = dims.n_layers - 1 if address.site.name in BEHIND else 0
-    found = Layout(address.site, layers, indices, block)
+    found = Layout(address.site, layers, indices, dims.reaches, block)
     if dims.causal and found.is_ahead:
         raise AddressError(
             f"{address}: no token attends to a later one in this model, so these weights do not "
             f"exist. Positions are the query's, then the key's: {tokens}"
+        )
+    if found.is_beyond:
+        seen = listing(sorted({1 + reach for reach in dims.reaches if reach is not None}))
+        raise AddressError(
+            f"{address}: the attention there has a window of {seen} tokens, the token itself among "
+            f"them, so that these weights do not exist. Address keys inside of it: {tokens}"
         )
     return found
 
@@ -211,6 +217,19 @@ def check(address: Address, dims: Dimensions, tokens: Tokens) -> None:
     regions(address.fix(**first), dims, tokens)
 
 
+def check_axis(axis: str, selector: Selector, address: Address, size: int) -> None:
+    """Raise `AddressError` if a selector names nothing along an axis that is no position.
+
+    Args:
+        axis: such as ``layer``.
+        selector: what the address says there.
+        address: for the complaint.
+        size: how many indices there are.
+    """
+    if selector != Star():
+        _chosen(axis, selector, address, size, Tokens.of_texts(""))
+
+
 def _size(axis: str, dims: Dimensions, tokens: Tokens) -> int:
     return len(tokens.ids) if axis in POSITIONS else dims.size(axis)
 
@@ -218,7 +237,12 @@ def _size(axis: str, dims: Dimensions, tokens: Tokens) -> int:
 def _indices(
     axis: str, selector: Selector, address: Address, dims: Dimensions, tokens: Tokens
 ) -> tuple[int, ...]:
-    size = _size(axis, dims, tokens)
+    return _chosen(axis, selector, address, _size(axis, dims, tokens), tokens)
+
+
+def _chosen(
+    axis: str, selector: Selector, address: Address, size: int, tokens: Tokens
+) -> tuple[int, ...]:
     members: list[int]
     match selector:
         case Everything():

@@ -34,8 +34,18 @@ class Tokenizer(Protocol):
     def all_special_ids(self) -> Sequence[int]:
         """The ids of the tokens that stand for no text, such as the one that begins every text."""
 
+    @property
+    def chat_template(self) -> Any:
+        """How a chat is written as a text; None where it does not know."""
+
     def __call__(self, text: str, /, **how: Any) -> Mapping[str, Any]:
         """A text's ``input_ids``, and where asked for its ``offset_mapping``."""
+
+    def apply_chat_template(self, conversation: Any, /, **how: Any) -> Any:
+        """A chat as a text, or as tokens."""
+
+    def convert_ids_to_tokens(self, ids: int, /) -> str:
+        """A token as the vocabulary writes it: ``▁the``."""
 
     def decode(self, token_ids: Sequence[int], /, **how: Any) -> str | list[str]:
         """What ids read as."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from microtome.errors import PromptError, did_you_mean, listing
 from microtome.prompts.prompt import BUILT_IN
+from microtome.prompts.words import spans_of, words_of
 
 MASKS = ("[MASK]", "<mask>")
 """How the tokenizers of masked-language models write their mask."""
@@ -21,7 +21,11 @@ class Tokens:
     ``offsets`` are character ranges [start, end) of the text; ``places`` maps roles to places in
     this text. ``mask`` is how a masked-language model's tokenizer writes its mask (empty for other
     models), ``masks`` are the positions of masks. ``special`` are those of special tokens
-    that are written in the text, such as ``<|endoftext|>``: masks too, unknown words not.
+    that are written in the text, such as ``<|endoftext|>``: masks too, unknown words not. ``added``
+    says which tokens the tokenizer added, such as ``<s>``: unless given, those without a place in
+    the text. ``forced`` are ids that the model reads behind the text, as if it had said them; they
+    have no positions that can be addressed, and are not counted. ``begun``: the token that begins
+    every text is there once, and would have been twice: written in the text, or by the tokenizer.
     """
 
     text: str
@@ -32,6 +36,14 @@ class Tokens:
     mask: str = ""
     masks: tuple[int, ...] = ()
     special: tuple[int, ...] = ()
+    added: tuple[bool, ...] = ()
+    forced: tuple[int, ...] = ()
+    begun: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.added:
+            added = tuple(start == stop for start, stop in self.offsets)
+            object.__setattr__(self, "added", added)
 
     @classmethod
     def of_texts(cls, *pieces: str) -> Tokens:
@@ -48,13 +60,19 @@ class Tokens:
         return " ".join(f"{n}:{piece!r}" for n, piece in enumerate(self.pieces))
 
     @property
-    def added(self) -> tuple[bool, ...]:
-        """Which tokens the tokenizer added: they stand for no part of the text.
+    def read(self) -> tuple[int, ...]:
+        """All ids that the model reads: the text's, and those that are forced behind it."""
+        return self.ids + self.forced
 
-        >>> Tokens("a", (1, 5), ("<s>", "a"), ((0, 0), (0, 1))).added
-        (True, False)
+    @property
+    def own(self) -> range:
+        """The positions of the text's own tokens, without what is added in front and behind.
+
+        >>> Tokens("a", (1, 5), ("<s>", "a"), ((0, 0), (0, 1))).own
+        range(1, 2)
         """
-        return tuple(start == stop for start, stop in self.offsets)
+        text = [n for n, added in enumerate(self.added) if not added]
+        return range(text[0], text[-1] + 1) if text else range(0)
 
     def find(self, word: str) -> int:
         """The position of a word's last token.
@@ -69,10 +87,7 @@ class Tokens:
 
     def _tokens_of(self, word: str) -> range:
         """The positions of a word's tokens."""
-        pattern = re.escape(word)
-        pattern = (r"(?<!\w)" if word[:1].isalnum() else "") + pattern
-        pattern += r"(?!\w)" if word[-1:].isalnum() else ""
-        found = [self._between(*match.span()) for match in re.finditer(pattern, self.text)]
+        found = [self._between(*span) for span in spans_of(word, self.text)]
         if len(found) == 1:
             return found[0]
         if found:
@@ -81,12 +96,13 @@ class Tokens:
                 f"{listing(place[-1] for place in found)}: give the position that you mean, or a "
                 "role."
             )
-        hint = did_you_mean(word, re.findall(r"\w+", self.text))
+        hint = did_you_mean(word, [self.text[start:end] for start, end in words_of(self.text)])
         raise PromptError(f"The word {word!r} is not in the prompt {self.text!r}.{hint}")
 
     def _between(self, first: int, end: int) -> range:
         """The positions of the tokens that stand for a stretch of the text."""
-        own = [(n, *span) for n, span in enumerate(self.offsets) if not self.added[n]]
+        # Some stand for no part of the text: what is added, and a space that is put in front.
+        own = [(n, *span) for n, span in enumerate(self.offsets) if span[0] < span[1]]
         last = max(n for n, start, _ in own if start < end)
         return range(min(n for n, _, stop in own if stop > first or n == last), last + 1)
 

@@ -44,12 +44,20 @@ def complaints(
     closed = next((one.tokens for one in encoded if one.tokens.added[-1]), None)
     if closed is not None and not masked:
         yield _closing(closed)
-    begun = next((one for one in texts if _begins_twice(one)), None)
+    begun = next((one for one in texts if one.begun), None)
     if begun is not None:
-        yield _twice(begun)
-    special = next((one for one in texts if _special(one, one is begun)), None)
-    if special is not None:
-        yield _typed(special, _special(special, special is begun))
+        yield _begun(begun)
+    typed = [one for one in _typed_texts(encoded) if _special(one)]
+    if typed:
+        yield _typed(typed[0], _special(typed[0]))
+    asked = [one for one in encoded if (one.target, one.contrast) != (None, None)]
+    blank = next((one for one in _typed_texts(asked) if _ends_in_a_space(one)), None)
+    if blank is not None and not masked:
+        yield _blank(blank)
+    notes = dict.fromkeys(note for one in encoded for note in one.notes)
+    if notes:
+        more = f" (And {len(notes) - 1} more such targets.)" if len(notes) > 1 else ""
+        yield next(iter(notes)) + more
     longest = max(texts, key=len)
     if made_for is not None and len(longest) > made_for:
         yield _long(longest, made_for)
@@ -65,29 +73,48 @@ def _closing(tokens: Tokens) -> str:
     )
 
 
-def _begins_twice(tokens: Tokens) -> bool:
-    """The token that the tokenizer puts in front is written in the text once more."""
-    first = next((n for n, added in enumerate(tokens.added) if not added), 0)
-    return first in tokens.special and first > 0 and tokens.ids[first] == tokens.ids[first - 1]
-
-
-def _twice(tokens: Tokens) -> str:
-    own = next(n for n, added in enumerate(tokens.added) if not added)
-    piece = tokens.pieces[own]
+def _begun(tokens: Tokens) -> str:
+    piece = tokens.pieces[tokens.own.start]
+    if tokens.own.start not in tokens.special:
+        return (
+            f"The tokenizer puts {tokens.pieces[0]!r} in front of every text twice (a fault that "
+            "converted tokenizers have): the model reads it once. To have both, give ids=[…]."
+        )
     return (
-        f"A text begins with {piece!r}, and the tokenizer puts one in front, so that the model "
-        f"reads it twice: {tokens.text[:60]!r}. Leave it out of the text (a chat template writes "
-        f"it there), text.removeprefix({piece!r}); or load the tokenizer without it, "
-        "AutoTokenizer.from_pretrained(…, add_bos_token=False), and give it to "
-        "load(…, tokenizer=…)."
+        f"A text begins with {piece!r}, which the tokenizer puts in front of every text: the model "
+        f"reads it once, and not twice: {tokens.text[:60]!r}. Leave it out of the text, "
+        f"text.removeprefix({piece!r}); a chat goes by Prompt.chat([…]), which needs no template "
+        "by hand."
     )
 
 
-def _special(tokens: Tokens, begun: bool) -> list[int]:
+def _typed_texts(encoded: Sequence[Encoded]) -> Iterator[Tokens]:
+    """The texts that somebody typed: not tokens given as such, nor what a template wrote."""
+    for one in encoded:
+        if one.prompt.text:
+            yield one.tokens
+        if one.donor is not None and one.prompt.donor is not None:
+            yield one.donor
+
+
+def _special(tokens: Tokens) -> list[int]:
     """Special tokens that a text spells out: no masks, and not the one that was told of."""
-    first = next((n for n, added in enumerate(tokens.added) if not added), 0)
-    told = (*tokens.masks, *([first] if begun else []))
+    told = (*tokens.masks, *([tokens.own.start] if tokens.begun else []))
     return [n for n in tokens.special if n not in told]
+
+
+def _ends_in_a_space(tokens: Tokens) -> bool:
+    """Whether a text ends in a space that is a token by itself, or the end of one."""
+    return tokens.text.endswith(" ") and tokens.pieces[tokens.own.stop - 1].endswith(" ")
+
+
+def _blank(tokens: Tokens) -> str:
+    return (
+        f"The text {tokens.text[-60:]!r} ends in a space. Most tokenizers give a word the space "
+        "before it, so that the model has seldom seen a space by itself there, and what it "
+        f"predicts behind it is another thing: the last token is {tokens.pieces[-1]!r}. Leave the "
+        "space out of the text, and begin the target with it."
+    )
 
 
 def _typed(tokens: Tokens, at: Sequence[int]) -> str:

@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from microtome.errors import AddressError, MetricError
+from microtome.errors import AddressError, MetricError, listing
 from microtome.language.addresses import Address
 from microtome.language.sites import Dimensions
+from microtome.prompts.answers import Answer
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.resolve import regions
 
@@ -50,14 +52,15 @@ class Outcome:
 class Prediction:
     """What a metric is computed from, at one position.
 
-    ``token`` is the id that the metric is about; ``target`` and ``contrast`` are the prompt's.
+    ``token`` is what the metric is about; ``target`` and ``contrast`` are the prompt's: an id, or
+    a set of which any is meant.
     """
 
     edited: Outcome
     clean: Outcome
-    token: int | None
-    target: int | None
-    contrast: int | None
+    token: Answer | None
+    target: Answer | None
+    contrast: Answer | None
 
 
 @dataclass(frozen=True)
@@ -97,21 +100,29 @@ TOKEN_ID = "token id"
 _INF = float("inf")
 
 
+def _of(answer: Answer | None, logs: Float[Tensor, "cell vocab"]) -> Tensor:
+    """Of one token its column; of any of a set, the logarithm of what they sum up to."""
+    if isinstance(answer, frozenset):
+        return logs[:, sorted(answer)].logsumexp(-1)
+    assert isinstance(answer, int), "several tokens are read one by one"
+    return logs[:, answer]
+
+
 def _logit(r: Prediction) -> Tensor:
-    return r.edited.exact[:, r.token]
+    return _of(r.token, r.edited.exact)
 
 
 def _logit_diff(r: Prediction) -> Tensor:
-    difference: Tensor = r.edited.exact[:, r.target] - r.edited.exact[:, r.contrast]
+    difference: Tensor = _of(r.target, r.edited.exact) - _of(r.contrast, r.edited.exact)
     return difference
 
 
 def _prob(r: Prediction) -> Tensor:
-    return r.edited.logprobs[:, r.token].exp()
+    return _of(r.token, r.edited.logprobs).exp()
 
 
 def _logprob(r: Prediction) -> Tensor:
-    return r.edited.logprobs[:, r.token]
+    return _of(r.token, r.edited.logprobs)
 
 
 def _loss(r: Prediction) -> Tensor:
@@ -120,7 +131,7 @@ def _loss(r: Prediction) -> Tensor:
 
 def _rank(r: Prediction) -> Tensor:
     logits = r.edited.exact
-    return (logits > logits[:, r.token, None]).sum(-1) + 1
+    return (logits > _of(r.token, logits)[:, None]).sum(-1) + 1
 
 
 def _top1(r: Prediction) -> Tensor:
@@ -160,7 +171,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         for m in (
             Metric("logit", "the token's logit", "logit", (-_INF, _INF),
                    "more is likelier", ("token",), _logit, columns=True),
-            Metric("logit_diff", "logit of the target − logit of the contrast", "logit",
+            Metric("logit_diff", "logit of the target − logit of the contrast (of several tokens, "
+                   "or any of a set: of log probabilities, which is the same of one)", "logit",
                    (-_INF, _INF), "above 0 the target wins", ("token", "contrast"), _logit_diff,
                    columns=True),
             Metric("prob", "the token's probability", "probability", (0, 1),
@@ -185,6 +197,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 """Name → metric."""
 
 TOKENS = ("target", "contrast")
+
+ADDING_UP = ("prob", "logprob", "loss", "logit_diff")
+"""Metrics of several tokens, and of any of a set: their log probabilities, or probabilities, add
+up."""
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -220,16 +238,62 @@ class Reading:
             raise AddressError(f"{self}: a metric is read at one position, not at several.")
         return region.indices[0][0]
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Which of a prompt's target and contrast it reads."""
+        return tuple(self.of if needed == "token" else needed for needed in self.metric.reads)
+
     def check(self, encoded: Encoded, dims: Dimensions) -> None:
         """Raise unless the prompt has what this reads."""
-        self.position(encoded, dims)
-        for needed in self.metric.reads:
-            field = self.of if needed == "token" else needed
-            if getattr(encoded, field) is None:
+        place = self.position(encoded, dims)
+        for field in self.fields:
+            answer = encoded.answer(field)
+            if answer is None:
                 raise MetricError(
                     f"The metric {self} needs a {field}, and the prompt "
-                    f'{encoded.prompt.text!r} has none: give Prompt(…, {field}=" …").'
+                    f'{encoded.prompt.shown} has none: give Prompt(…, {field}=" …").'
                 )
+            if isinstance(answer, int):
+                continue
+            kind = "several tokens" if isinstance(answer, tuple) else "any of a set of tokens"
+            if self.metric.name not in ADDING_UP:
+                raise MetricError(
+                    f"The metric {self} is of one token, and the {field} of "
+                    f"{encoded.prompt.shown} is not one token but {kind}, to which no "
+                    f"{self.metric.name} belongs. "
+                    f"Measure {listing(ADDING_UP)}, which add up; or give one token."
+                )
+            if isinstance(answer, tuple) and place != encoded.tokens.reading:
+                raise MetricError(
+                    f"The metric {self}: the {field} of {encoded.prompt.shown} is several tokens, "
+                    "which are read one after another behind the whole text, not at another "
+                    f"position. Leave @{place} out, or give one token."
+                )
+
+    def steps(self, field: str, n: int) -> tuple[Step, ...]:
+        """The readings that several tokens of a target (or contrast) take, one for each."""
+        return tuple(Step(METRICS["logprob"], field, None, number) for number in range(n))
+
+    def together(self, logprobs: Mapping[str, Array]) -> Array:
+        """Its value, of the log probabilities of all that a target or contrast says, by name."""
+        found = logprobs[self.fields[0]]
+        match self.metric.name:
+            case "prob":
+                return np.exp(found)
+            case "loss":
+                return -found
+            case "logit_diff":
+                return found - logprobs["contrast"]
+            case _:
+                return found
+
+    def noise_together(self, noise: Mapping[str, float], logprobs: Mapping[str, Array]) -> float:
+        """The most that its effects may be noise, where log probabilities have so much."""
+        heard = sum(noise[field] for field in self.fields)
+        if self.metric.name != "prob":
+            return heard
+        likeliest = float(np.exp(np.nan_to_num(logprobs[self.fields[0]], nan=-np.inf)).max())
+        return min(1.0, float(np.expm1(heard)) * likeliest)
 
     def measure(
         self,
@@ -246,10 +310,37 @@ class Reading:
             Prediction(
                 edited=edited,
                 clean=clean,
-                token=getattr(encoded, self.of),
+                token=encoded.answer(self.of),
                 target=encoded.target,
                 contrast=encoded.contrast,
             )
         )
         # A column of the vocabulary would keep all of it in memory: hence the copy.
         return found.double().masked_fill(edited.broken, float("nan"))
+
+
+@dataclass(frozen=True)
+class Step(Reading):
+    """The log probability of one of several tokens, behind the text and the tokens before it.
+
+    What is said before it is forced on the model (`Tokens.forced`). A prompt that has fewer tokens
+    to say has nothing to add: 0.
+    """
+
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"logprob({self.of}, token {self.number})"
+
+    def position(self, encoded: Encoded, dims: Dimensions) -> int:
+        """Where it is read: behind the text, or beyond."""
+        return encoded.tokens.reading + min(self.number, max(0, len(encoded.row(self.of)) - 1))
+
+    def value(self, edited: Outcome, clean: Outcome, encoded: Encoded) -> Float[Tensor, " cell"]:
+        """As of any reading."""
+        row = encoded.row(self.of)
+        token = row[self.number] if self.number < len(row) else encoded.answer(self.of)
+        if self.number and self.number >= len(row):
+            return torch.zeros_like(edited.exact[:, 0])
+        found = _of(token, edited.logprobs)
+        return found.masked_fill(edited.broken, float("nan"))

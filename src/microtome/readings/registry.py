@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from microtome.errors import MetricError, did_you_mean, listing
+from microtome.errors import MetricError, listing
 from microtome.language.addresses import parse
 from microtome.readings.inside import INSIDE, Gauge, Inside, gauge
+from microtome.readings.names import name_of
 from microtome.readings.output import METRICS, TOKENS, Metric, Reading
 
 Asked = Reading | Gauge
@@ -48,11 +49,7 @@ def _reading(text: str) -> Asked:
     inside = gauge(text)
     if inside is not None:
         return inside
-    name = re.split(r"[(@]", text)[0].strip()
-    if name not in METRICS:
-        hint = did_you_mean(name, [*METRICS, *INSIDE])
-        known = listing([*METRICS, *(f"{inner}(…)" for inner in INSIDE)])
-        raise MetricError(f"No metric is called {name!r}. Metrics: {known}.{hint}")
+    name = name_of(text)
     found = re.fullmatch(r"\s*\w+(?:\((\w+)\))?(?:@(.+))?\s*", text)
     if found is None:
         raise MetricError(f"Cannot read the metric {text!r}. Form: name[(contrast)][@position].")

@@ -24,18 +24,30 @@ from microtome.report.folder import (
 )
 from microtome.report.html import render, render_index, texts_of
 from microtome.report.of_sweep import document_of_sweep, summary_of_sweep
+from microtome.report.overview import (
+    ClaimRow,
+    OnModel,
+    Overview,
+    StudyRows,
+    render_overview,
+    write_overview,
+)
 
 __all__ = [
     "VERDICTS",
     "Beginning",
     "Card",
+    "ClaimRow",
     "Document",
     "Finding",
     "Folder",
     "Index",
+    "OnModel",
+    "Overview",
     "Picture",
     "Section",
     "Snippet",
+    "StudyRows",
     "Table",
     "TokenRow",
     "check_folder",
@@ -44,9 +56,11 @@ __all__ = [
     "kept_in",
     "render",
     "render_index",
+    "render_overview",
     "summary_of_sweep",
     "texts_of",
     "verdict_counts",
     "write_folder",
     "write_index",
+    "write_overview",
 ]

@@ -12,6 +12,8 @@ from typing import Any
 
 from microtome.edits import Edit, Source, edit
 from microtome.edits.values import Values
+from microtome.errors import listing
+from microtome.prompts.prompts import spelled
 from microtome.results.effects import Effects
 from microtome.sheets import dump
 
@@ -103,12 +105,15 @@ def again_in_shell(effects: Effects) -> str | None:
         return None
     prompts = spec["prompts"]
     before, given = "", ""
-    if len(prompts) == 1 and "roles" not in prompts[0]:
+    if len(prompts) == 1 and _FLAGGED.issuperset(prompts[0]) and "text" in prompts[0]:
         flags = {
             "text": "--prompt" if prompts[0]["text"].startswith("-") else "-p",
             **{name: f"--{name}" for name in ("target", "contrast", "donor")},
         }
-        given = " ".join(_flag(flags[name], value) for name, value in prompts[0].items())
+        given = " ".join(
+            _flag(flags[name] + ("-id" if isinstance(value, int) else ""), str(value))
+            for name, value in prompts[0].items()
+        )
     else:
         before, given = _file("prompts.jsonl", prompts), "--prompts prompts.jsonl"
     if spec["reference"]:
@@ -142,14 +147,19 @@ def again_in_yaml(effects: Effects) -> str | None:
         return None
     fields = {
         "model": _loaded(record),
-        "prompts": spec["prompts"],
+        "prompts": [spelled(prompt) for prompt in spec["prompts"]],
         "edits": [str(edit(text)) for text in spec["edits"]],
         "metrics": spec["metrics"],
-        **{name: spec[name] for name in ("over", "reference") if spec[name]},
+        **({"over": spec["over"]} if spec["over"] else {}),
+        **({"reference": [*map(spelled, spec["reference"])]} if spec["reference"] else {}),
         **({"engine": record["engine"]["name"]} if "engine" in record else {}),
         **_settings(record),
     }
     return "# microtome sweep --config experiment.yaml -o out\n" + dump(fields).rstrip("\n")
+
+
+_FLAGGED = frozenset(("text", "target", "contrast", "donor"))
+"""A prompt's fields that are options of the command line."""
 
 
 def _argument(value: int | str) -> str:
@@ -212,10 +222,28 @@ def _opening(record: Mapping[str, Any]) -> list[str]:
         named += [f"{name}={value}" for name, value in more.items()]
         if "tokenizer" in more:
             lines.append("# tokenizer: the one that was given in the place of the model's own.")
+        lines += [f"# {line}" for line in source_of(model)]
         lines.append(f"model = mt.load({', '.join(named).removeprefix('name=')})")
     if "loaded" in model:  # An older record's hash is the one at the time of its first sweep.
         lines.append(f"assert model.weight_hash == {_quoted(model['weight_hash'])}")
+    if model.get("additions"):
+        lines += [
+            "# What was on the model besides, which no text brings back; put it there first:",
+            f"assert [str(one) for one in model.additions] == {model['additions']!r}",
+        ]
+    if model.get("adapters"):
+        lines.append(f"# Its adapters were set so: {listing(model['adapters']['states'])}")
     return lines
+
+
+def source_of(model: Mapping[str, Any]) -> list[str]:
+    """Which packed file a model's record names, in words; nothing where it names none."""
+    source = model.get("source")
+    if source is None:
+        return []
+    package = f" of the package {source['package']}" if source["package"] else ""
+    packed = ", ".join(source["types"])
+    return [f"unpacked from {source['file']} ({packed}){package},", f"sha256 {source['sha256']}"]
 
 
 def _loaded(record: Mapping[str, Any]) -> dict[str, str]:
@@ -256,7 +284,8 @@ def _in_memory(record: Mapping[str, Any]) -> bool:
 
 def _is_sayable(record: Mapping[str, Any]) -> bool:
     """Whether the command line and a file can say how the model was loaded."""
-    return not _in_memory(record) and not _more(record)
+    plain = not _in_memory(record) and not record["model"].get("additions")
+    return plain and not _more(record)
 
 
 def _prompts(prompts: Sequence[Mapping[str, Any]]) -> str:
@@ -267,15 +296,22 @@ def _prompts(prompts: Sequence[Mapping[str, Any]]) -> str:
 
 def _prompt(fields: Mapping[str, Any]) -> str:
     named = [
-        f"{name}={_roles(value) if name == 'roles' else _quoted(value)}"
+        f"{name}={_roles(value) if name in ('roles', 'meta') else _plain(value)}"
         for name, value in fields.items()
         if name != "text"
     ]
-    arguments = [_quoted(fields["text"]), *named]
+    arguments = [_quoted(fields["text"]), *named] if "text" in fields else named
     line = f"mt.Prompt({', '.join(arguments)})"
     if len(line) <= WIDTH:
         return line
     return "mt.Prompt(\n" + "".join(f"{TAB}{argument},\n" for argument in arguments) + ")"
+
+
+def _plain(value: object) -> str:
+    """A text in double quotes; numbers and lists as Python writes them."""
+    if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
+        return f"[{', '.join(map(_plain, value))}]"
+    return _quoted(value) if isinstance(value, str) else repr(value)
 
 
 def _roles(roles: Mapping[str, Any]) -> str:

@@ -13,7 +13,15 @@ import plotly.graph_objects as go
 from microtome.errors import EffectsError, listing
 from microtome.report.names import LONGEST, is_legal
 
-VERDICTS = ("holds", "does not hold", "not comparable on this model", "not judged")
+VERDICTS = (
+    "holds",
+    "does not hold",
+    "holds here",
+    "does not hold here",
+    "not comparable on this model",
+    "not judged",
+)
+"""What can be said of a claim: where it was published, on another model, and where nothing can."""
 ROLES = ("recipient", "donor")
 
 
@@ -79,12 +87,14 @@ class Finding:
         measured: the measured value, in words.
         verdict: one of `VERDICTS`.
         note: when the claim counts as holding, or what stands in the way of a judgement.
+        published: where the claim was made.
     """
 
     claim: str
     measured: str
     verdict: str
     note: str = ""
+    published: str = ""
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -135,6 +145,8 @@ class Document:
         sites: where in a block the edits sit, for the drawing beside the method; may be none.
         parallel: attention and MLP of such a block read the same input.
         lang: the language of its texts, which that of its headings follows.
+        caveats: what a reader must know before anything else, a sentence each.
+        exports: tables that are written beside it whole, by the names of their files.
     """
 
     title: str
@@ -149,6 +161,8 @@ class Document:
     sites: tuple[str, ...] = ()
     parallel: bool = False
     lang: str = "en"
+    caveats: tuple[str, ...] = ()
+    exports: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [picture.name for picture in self.pictures]
@@ -191,6 +205,7 @@ class Card:
         seconds: how long it took.
         failure: why it did not run; empty where it did.
         skipped: it is for models of another kind, so that nothing failed.
+        caveats: what its report begins with.
     """
 
     title: str
@@ -203,6 +218,7 @@ class Card:
     seconds: float = 0.0
     failure: str = ""
     skipped: bool = False
+    caveats: tuple[str, ...] = ()
 
     @property
     def verdicts(self) -> dict[str, int]:

@@ -5,11 +5,12 @@
     effects.zarr            one sweep; several are effects/<name>.zarr
     figures/<name>.html     each figure, to hover over; plotly.min.js beside them
     figures/<name>.png      the same as a picture
+    tables/<name>.csv       tables of all cells, and of the prompts, for spreadsheets
     summary.json            the numbers and findings, for programs
     report.html             all of it on one page, for people
 
-It is written in this order: effects, summary, figures, report; what an earlier run left goes when
-all of it is there. Until then the summary's ``state`` says what belongs together.
+It is written in this order: effects, summary, figures, tables, report; what an earlier run left
+goes when all of it is there. Until then the summary's ``state`` says what belongs together.
 """
 
 from __future__ import annotations
@@ -32,16 +33,18 @@ from microtome.report.document import Document, Index
 from microtome.report.html import render, render_index
 from microtome.report.names import distinct, is_legal
 from microtome.results import disk, stores
-from microtome.results.effects import Effects
+from microtome.results.effects import ONE, SEVERAL, Effects
 from microtome.results.stores import PARTIAL
 
-SUMMARY, REPORT, FIGURES, INDEX = "summary.json", "report.html", "figures", "index.html"
-ONE, SEVERAL, ZARR = "effects.zarr", "effects", ".zarr"
+SUMMARY, REPORT, INDEX = "summary.json", "report.html", "index.html"
+FIGURES, TABLES = "figures", "tables"
+ZARR = ".zarr"
 GONE = ".gone"
 """End of the name of a result that is being removed."""
 LONGEST_NAME = 255
 """Bytes of a file's name, on all file systems in use."""
-SUFFIXES = (".html", ".png")
+SUFFIXES = {FIGURES: (".html", ".png"), TABLES: (".csv",)}
+"""Of the files of each name in a folder."""
 MARK = "microtome_folder"
 """Key of a summary by which a folder is known to be one of ours; its value is the format."""
 FORMAT = 1
@@ -132,7 +135,7 @@ def write_index(out: str | Path, index: Index) -> Path:
         EffectsError: the disk refuses, or a link is in the way.
     """
     path = Path(out) / INDEX
-    _write(path, _utf8(render_index(index)))
+    write_file(path, render_index(index))
     return path
 
 
@@ -253,12 +256,13 @@ class Folder:
         self.begin()
         whole = {MARK: FORMAT, **_plain(summary), "findings": [], "effects": self._kept}
         unfinished = {STATE: UNDRAWN, BEFORE: self._before}
-        self._write_summary({**whole, "figures": [], **unfinished})
+        self._write_summary({**whole, FIGURES: [], TABLES: [], **unfinished})
         with self.keeping("The report"):
             made = document if isinstance(document, Document) else document()
         whole |= {
             "findings": [dataclasses.asdict(finding) for finding in made.findings],
-            "figures": [picture.name for picture in made.pictures],
+            FIGURES: [picture.name for picture in made.pictures],
+            TABLES: [*made.exports],
         }
         self._write_summary({**whole, **unfinished})
         self._draw(made)
@@ -277,6 +281,10 @@ class Folder:
                 page = figures.page_of(picture.figure)
                 _write(where / f"{picture.name}.html", _utf8(page))
                 _write(where / f"{picture.name}.png", figures.png_of(picture.figure))
+        for name, frame in document.exports.items():
+            with self.keeping(f"The table {name!r}"):
+                text = frame.to_csv(index=False, lineterminator="\n")
+                _write(self.out / TABLES / f"{name}.csv", _utf8(text))
         with self.keeping("The report"):
             _write(self.out / REPORT, _utf8(render(document)))
 
@@ -287,10 +295,10 @@ class Folder:
             if path not in whole["effects"] and stores.is_result(stale) and not stale.is_symlink():
                 with disk.failures(stale):
                     disk.remove_folder(stale, stale.with_name(stale.name + GONE))
-        for name in self._before["figures"]:
-            for suffix in SUFFIXES:
-                file = self.out / FIGURES / f"{name}{suffix}"
-                if name not in whole["figures"] and file.is_file() and not file.is_symlink():
+        for kind, suffixes in SUFFIXES.items():
+            gone = [name for name in self._before[kind] if name not in whole[kind]]
+            for file in (self.out / kind / f"{name}{end}" for name in gone for end in suffixes):
+                if file.is_file() and not file.is_symlink():
                     with disk.failures(file):
                         disk.remove_file(file)
 
@@ -307,6 +315,7 @@ def _path(out: str | Path) -> Path:
     longest = max(map(len, named.split(os.fsencode(os.sep))))
     if b"\0" in named or longest > LONGEST_NAME:
         raise EffectsError(f"{str(out)[:80]!r} cannot name a folder on this machine.")
+    figures.refuse_file(out)
     return Path(out)
 
 
@@ -327,7 +336,7 @@ def _check_places(out: Path) -> None:
         disk.refuse_link(out / name)
         if (out / name).is_dir():
             raise EffectsError(f"{out / name} is a folder, where a file is to be written.")
-    for name in (SEVERAL, FIGURES):
+    for name in (SEVERAL, FIGURES, TABLES):
         disk.refuse_link(out / name)
         if (out / name).exists() and not (out / name).is_dir():
             raise EffectsError(f"{out / name} is a file, where a folder is to be written.")
@@ -335,7 +344,7 @@ def _check_places(out: Path) -> None:
         disk.refuse_link(path)
         if path.exists() and not stores.is_result(path):
             raise EffectsError(f"{path} exists and is not a saved result; it is left alone.")
-    for path in (out / FIGURES).glob("*"):
+    for path in (*(out / FIGURES).glob("*"), *(out / TABLES).glob("*")):
         disk.refuse_link(path)
 
 
@@ -357,13 +366,14 @@ def _results(out: Path) -> Iterator[str]:
 def _listed(summary: object) -> dict[str, list[str]]:
     """The files that a summary names, those that can be ours: anybody may have written it."""
     given = summary if isinstance(summary, dict) else {}
-    effects, pictures = (
+    effects, pictures, tables = (
         [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
-        for found in (given.get("effects"), given.get(FIGURES))
+        for found in (given.get("effects"), given.get(FIGURES), given.get(TABLES))
     )
     return {
         "effects": [path for path in effects if _is_ours(path)],
-        "figures": [name for name in pictures if is_legal(name)],
+        FIGURES: [name for name in pictures if is_legal(name)],
+        TABLES: [name for name in tables if is_legal(name)],
     }
 
 
@@ -375,7 +385,7 @@ def _is_ours(path: str) -> bool:
 def _union(*several: Mapping[str, list[str]]) -> dict[str, list[str]]:
     return {
         kind: list(dict.fromkeys(one for listed in several for one in listed[kind]))
-        for kind in ("effects", "figures")
+        for kind in ("effects", FIGURES, TABLES)
     }
 
 
@@ -385,6 +395,11 @@ def _summary(out: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and MARK in found else None
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a text as a file of a report, whole; see `write_index`."""
+    _write(path, _utf8(text))
 
 
 def _write(path: Path, data: bytes) -> None:

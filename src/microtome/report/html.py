@@ -18,11 +18,13 @@ from microtome.figures import style
 from microtome.figures.labels import visible
 from microtome.report.diagram import diagram
 from microtome.report.document import Document, Index, Table
-from microtome.texts import Texts, catalogue
+from microtome.texts import Texts, catalogue, number
 
 MARKS: Mapping[str, str] = {
     "holds": "good",
     "does not hold": "bad",
+    "holds here": "good",
+    "does not hold here": "bad",
     "not comparable on this model": "open",
     "not judged": "open",
 }
@@ -112,7 +114,7 @@ def _cells(table: Table) -> list[list[tuple[str, bool]]]:
 
 def _cell(value: object) -> str:
     if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else f"{value:.4g}".replace("-", "−")
+        return "" if np.isnan(value) else number(float(value)).replace("-", "−")
     return str(value)
 
 

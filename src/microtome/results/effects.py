@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 import xarray as xr
 
 from microtome.errors import EffectsError, did_you_mean, listing
-from microtome.figures import effect_map
+from microtome.figures import Drawn, Look, effect_map, png_of, style
+from microtome.figures.choice import Only, Order, chosen
+from microtome.figures.mapped import NOISE_FLOOR
+from microtome.figures.pictures import refuse_file
+from microtome.figures.view import cut
+from microtome.notebook import html_line, html_picture, html_table
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
-from microtome.results import stores
+from microtome.results import over_prompts, roles, stores
+from microtome.stats import MapTest, max_statistic
+from microtome.stats.aligned import why_apart
+from microtome.stats.samples import PROMPT
 
 RECEIPTS = ("values_changed", "change_norm", "refined")
 CLEAN = "clean_"
 SCREEN = "screen_clean_"
-NOISE_FLOOR = "noise_floor"
-"""The attribute of a metric that says how large the effects of rounding are."""
+ONE, SEVERAL = "effects.zarr", "effects"
+"""The result of one sweep, and of several, in a folder with a report."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +41,9 @@ class Effects:
             and ``clean_<metric>`` over ``prompt``: the same without edits. Metrics inside the
             model have dimensions of their own after these, ``at_layer`` and so on. With ``top1``
             comes ``top1_token``, its text. ``values_changed`` and ``change_norm`` are the
-            receipts of every cell: how many values its edits changed, and the L2 norm of that. A
-            cell that does not exist is NaN (-1 and "" for ``top1``). Where a map was screened,
+            receipts of every cell: how many values its edits changed, and the L2 norm of that.
+            Where that is none, the cell's metrics are the clean run's own. A cell that does not
+            exist is NaN (-1 and "" for ``top1``). Where a map was screened,
             ``refined`` says which cells are in the model's own type; the effects of the others
             are against ``screen_clean_<metric>``, the clean run in their type.
     """
@@ -111,6 +120,70 @@ class Effects:
         delta = delta.transpose(*self.data[metric].dims)
         return delta.rename(metric).assign_attrs(self.data[metric].attrs)
 
+    def evidence(self, metric: str) -> xr.DataArray:
+        """The effect where the edits changed something; elsewhere absent (NaN).
+
+        What changed nothing has an effect of exactly 0 in `delta`, which says nothing of what the
+        edits do: statistics are made of this.
+
+        Raises:
+            EffectsError: as `delta`.
+        """
+        return over_prompts.evidence(self, metric)
+
+    def over_prompts(self, metric: str | None = None) -> MapTest:
+        """Each cell's mean over the prompts, with its interval and a p value for all together.
+
+        A prompt in which a cell's edits changed nothing is no evidence, and not among its n. See
+        `microtome.stats.max_statistic`; a table of the same is `top`.
+
+        Raises:
+            EffectsError: as `delta`.
+            StatisticsError: fewer than two prompts, or they are of different lengths and the map is
+                over positions: see `by_role`.
+        """
+        return max_statistic(self.evidence(metric or self.metrics[0]))
+
+    def by_role(self) -> Effects:
+        """The same result over the prompts' roles in the place of positions.
+
+        Prompts of different lengths have roles in common, and not positions. ``pos`` becomes
+        ``role`` (``q_pos`` ``q_role``, and so on), with the names of the roles in the order in
+        which they stand, ``last`` among them; ``role_position`` and ``role_token`` say what that
+        is in each prompt. Where a prompt has no such role, its cells are absent.
+
+        Raises:
+            EffectsError: the map is not over positions.
+
+        >>> import microtome as mt
+        >>> prompts = [mt.Prompt("Sam ran", roles={"who": "Sam"}),
+        ...            mt.Prompt("Then Sally ran", roles={"who": "Sally"})]
+        >>> mt.sweep(mt.load(), prompts, "zero L*.resid_post@*", metrics="kl").by_role().dims
+        ('prompt', 'layer', 'role')
+        """
+        return Effects(roles.by_role(self.data))
+
+    def groups(self, name: str) -> dict[Any, Effects]:
+        """The result of each group of prompts that have the same value of a coordinate.
+
+        Args:
+            name: a coordinate of prompts, such as a column of the file that they were read from.
+
+        Raises:
+            EffectsError: there is no such coordinate.
+        """
+        known = [str(key) for key, one in self.data.coords.items() if one.dims == (PROMPT,)]
+        if name not in known:
+            raise EffectsError(
+                f"Prompts have no coordinate {name!r} to be grouped by; there are: "
+                f"{listing(known)}.{did_you_mean(name, known)}"
+            )
+        values = self.data[name].values
+        return {
+            value: Effects(self.data.isel({PROMPT: values == value}))
+            for value in dict.fromkeys(values.tolist())
+        }
+
     def noise_floor(self, metric: str) -> float | None:
         """The largest effect of cells that change nothing, measured beside the others.
 
@@ -120,22 +193,51 @@ class Effects:
         found = self.data[self._known(metric)].attrs.get(NOISE_FLOOR)
         return None if found is None else float(found)
 
-    def top(self, n: int = 10, metric: str | None = None) -> pd.DataFrame:
+    def top(
+        self, n: int = 10, metric: str | None = None, *, over: str | None = PROMPT
+    ) -> pd.DataFrame:
         """The n cells with the largest effects, by absolute value, the largest first.
+
+        Args:
+            n: how many.
+            metric: the first one measured, unless given.
+            over: ``"prompt"``, where there are several: means over them. None: a row for each cell
+                of each prompt.
 
         Returns:
             A row per cell: its coordinates, ``clean``, ``edited`` and ``effect``; ``above_noise``
-            says whether the effect is larger than the noise floor.
+            says whether the effect is larger than the noise floor. Over several prompts these are
+            means, with ``low`` and ``high``, the effect's 95 % t interval; ``p``, corrected for all
+            cells of the map; ``significant``; ``n``, the prompts in which the edits changed
+            something, and ``unchanged``, those in which they did not.
+
+        Raises:
+            EffectsError: as `delta`; or the map is over positions, and over prompts of different
+                lengths: see `by_role`.
         """
         metric = metric or self.metrics[0]
+        if over not in (PROMPT, None):
+            raise EffectsError(f"over= is 'prompt', or None for each prompt, not {over!r}.")
+        if over == PROMPT and self.data.sizes[PROMPT] > 1:
+            return over_prompts.largest(self.table(metric), n)
         delta = self.delta(metric)
         table = xr.Dataset(
             {"clean": self.baseline(metric), "edited": self.data[metric], "effect": delta}
         )
         frame = _frame(table).dropna(subset=["effect"])
         frame["above_noise"] = frame["effect"].abs() > (self.noise_floor(metric) or 0.0)
-        order = frame["effect"].abs().sort_values(ascending=False, kind="stable").index
-        return frame.loc[order].head(n).reset_index(drop=True)
+        return over_prompts.largest(frame, n)
+
+    def table(self, metric: str | None = None) -> pd.DataFrame:
+        """A row per cell of the map, over the prompts: what `top` has, in the order of the map.
+
+        Raises:
+            EffectsError: as `top`.
+        """
+        metric = metric or self.metrics[0]
+        if why := why_apart(self.delta(metric)):
+            raise EffectsError(f"{why} A row for each prompt: effects.top(n, metric, over=None).")
+        return over_prompts.table(self, metric)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row per cell that exists: coordinates, every metric with its clean value, receipts.
@@ -147,18 +249,48 @@ class Effects:
         data = self.data.drop_dims(inner)
         return _frame(data).dropna(subset=["values_changed"]).reset_index(drop=True)
 
-    def figure(self, metric: str | None = None, **at: Any) -> go.Figure:
+    def figure(
+        self,
+        metric: str | None = None,
+        *,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        size: tuple[float, float] | None = None,
+        colors: str | Sequence[str] | None = None,
+        limit: float | None = None,
+        only: Only | None = None,
+        order: Order | None = None,
+        **at: Any,
+    ) -> Drawn:
         """The map of the effects on a metric: a heatmap over two dimensions, a curve over one.
+
+        It is a plotly figure, and its ``save`` writes SVG and PDF for papers, PNG and HTML.
 
         Args:
             metric: the first one measured, unless given.
+            title, labels, size, colors, limit: how it looks; see `microtome.figures.Look`.
+            only: some coordinates alone: ``{"layer": range(19, 24)}``, or ``slice(19, None)``.
+            order: a dimension, or several, sorted by the size of the effects; or, for each, its
+                coordinates in order: ``"head"``, ``{"head": [3, 0, 1]}``.
             **at: coordinates of the dimensions that are not to be drawn, such as ``pos=3``.
                 Several prompts are averaged unless ``prompt=`` picks one.
 
         Raises:
-            EffectsError: more than two dimensions are left.
+            EffectsError: more than two dimensions are left; or something names what is not there.
+
+        >>> import microtome as mt
+        >>> prompt = mt.Prompt("Berlin is the capital of", target=" Germany")
+        >>> effects = mt.sweep(mt.load(), prompt, mt.zero("L*.z.h*"), metrics="prob")
+        >>> figure = effects.figure(title="Heads", only={"layer": range(3, 6)}, order="head")
+        >>> figure.layout.title.text, figure.data[0].z.shape
+        ('Heads', (3, 8))
         """
-        return effect_map(self, metric or self.metrics[0], **at)
+        metric = metric or self.metrics[0]
+        look = Look(title, dict(labels or {}), size, colors, limit)
+        part = self
+        if only is not None or order is not None:
+            part = Effects(self.data.isel(chosen(self.delta(metric), only, order)))
+        return Drawn(look.on(effect_map(part, metric, **at)))
 
     def save(self, path: str | Path) -> Path:
         """Write to a zarr directory (the usual name ends in ``.zarr``), in the place of any there.
@@ -167,8 +299,9 @@ class Effects:
 
         Raises:
             EffectsError: something that is not a saved result is in the way, somebody else is
-                writing there, or the system refuses.
+                writing there, or the system refuses; or the name is that of a picture or a table.
         """
+        refuse_file(path)
         path = Path(path)
         stores.write(path, self.data)
         return path
@@ -176,6 +309,14 @@ class Effects:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {size}" for name, size in self.data.sizes.items())
         return f"<Effects of {self.n_cells} cells ({sizes}) on {listing(self.metrics)}>"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the map of the first metric, and its strongest cells."""
+        drawn = [name for name in self.metrics if about(name).unit != "token id"][:1]
+        parts = [html_line(repr(self))]
+        for metric in drawn:
+            parts += [*_map_of(self, metric), _strongest_of(self, metric)]
+        return "".join(parts)
 
     def _known(self, metric: str) -> str:
         if metric not in self.metrics:
@@ -186,13 +327,48 @@ class Effects:
         return metric
 
 
+def _map_of(effects: Effects, metric: str) -> Iterator[str]:
+    """Its map as a picture; of one with more than two dimensions the cut through its strongest."""
+    delta = effects.delta(metric).notnull()
+    if not bool(delta.any()) or all(n == 1 for name, n in delta.sizes.items() if name != "prompt"):
+        return
+    part = effects.by_role() if why_apart(effects.delta(metric)) else effects
+    figure = part.figure(metric, **cut(part, metric))
+    yield html_picture(png_of(figure), int(figure.layout.width or style.WIDTH))
+
+
+def _strongest_of(effects: Effects, metric: str) -> str:
+    part = effects.by_role() if why_apart(effects.delta(metric)) else effects
+    top = part.top(5, metric).drop(columns="text", errors="ignore")
+    rows = top.astype(object).values.tolist()
+    return html_table(tuple(map(str, top.columns)), rows, f"Strongest effects on {metric}")
+
+
 def open_effects(path: str | Path) -> Effects:
     """A result that `Effects.save` or a sweep wrote, every byte of it proved by its checksum.
 
+    Args:
+        path: what ``out=`` or `Effects.save` named; or the folder that ``-o`` left, with the
+            result of one sweep in it.
+
     Raises:
-        EffectsError: there is none, it is damaged, or a newer microtome wrote it.
+        EffectsError: there is none, or several; it is damaged, or a newer microtome wrote it.
     """
-    return Effects(stores.read(Path(path)))
+    return Effects(stores.read(_in_folder(Path(path))))
+
+
+def _in_folder(path: Path) -> Path:
+    """The result in a folder that ``-o`` left; any other path as it is."""
+    inner = path / ONE
+    if inner.is_dir() and not stores.is_result(path):
+        return inner
+    several = sorted(one.name for one in (path / SEVERAL).glob("*.zarr"))
+    if several and not stores.is_result(path):
+        example = path / SEVERAL / several[0]
+        raise EffectsError(
+            f"{path} holds several results, {listing(several)}: open one, such as {example}."
+        )
+    return path
 
 
 def _frame(data: xr.Dataset) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from microtome.engines.assembled import Assembled
 from microtome.engines.block import Array
 from microtome.engines.screen import Screening
+from microtome.figures.mapped import NOISE_FLOOR
 from microtome.language.sites import POSITIONS, counted
 from microtome.plan.plan import Plan
 from microtome.plan.question import coordinate
@@ -19,7 +20,8 @@ from microtome.prompts.encoding import Encoded, piece
 from microtome.readings.inside import Gauge, dimension_of
 from microtome.readings.output import Reading
 from microtome.readings.registry import Asked
-from microtome.results.effects import CLEAN, NOISE_FLOOR, SCREEN
+from microtome.results.effects import CLEAN, SCREEN
+from microtome.results.roles import BETWEEN, beside
 
 
 def label(
@@ -42,7 +44,9 @@ def label(
     norm_of = {"unit": "L2 norm of the activations' change"}
     variables["change_norm"] = (dims, measured.norm, norm_of)
     names = [str(asked) for asked in plan.question.asked]
-    return xr.Dataset(variables, _coordinates(plan, measured), {"metrics": names})
+    coordinates = _coordinates(plan, measured)
+    coordinates |= _known(plan.question.encoded, {*variables, *coordinates})
+    return xr.Dataset(variables, coordinates, {"metrics": names})
 
 
 def _output(
@@ -86,17 +90,19 @@ def _coordinates(plan: Plan, measured: Assembled) -> dict[str, Any]:
     found: dict[str, Any] = {
         axis.name: [coordinate(value) for value in axis.values] for axis in plan.axes
     }
-    found["text"] = ("prompt", _texts([one.prompt.text for one in encoded]))
+    found["text"] = ("prompt", _texts([one.tokens.text for one in encoded]))
     for axis in plan.axes:
         if counted(axis.name) in POSITIONS:
-            beside = (("prompt", axis.name), _pieces(encoded, len(axis.values)))
-            found["token" if axis.name == "pos" else f"{axis.name}_token"] = beside
+            pieces = (("prompt", axis.name), _pieces(encoded, len(axis.values)))
+            found["token" if axis.name == "pos" else f"{axis.name}_token"] = pieces
+            found |= _roles(encoded, axis.name, len(axis.values))
     for gauge in (one for one in plan.question.asked if isinstance(one, Gauge)):
         shape = measured.clean_inside[str(gauge)].shape[1:]
         for name, size in zip(gauge.dims, shape, strict=True):
             found[name] = list(range(size))
             if dimension_of(name) in POSITIONS:
                 found[f"{name}_token"] = (("prompt", name), _pieces(encoded, size))
+                found |= _roles(encoded, name, size)
     return found
 
 
@@ -126,6 +132,33 @@ def _pieces(encoded: Sequence[Encoded], longest: int) -> np.ndarray[Any, Any]:
     for row, one in enumerate(encoded):
         pieces[row, : len(one.tokens)] = one.tokens.pieces
     return pieces
+
+
+def _known(encoded: Sequence[Encoded], taken: Collection[str]) -> dict[str, Any]:
+    """What else is known of the prompts, each a coordinate of theirs; "" or NaN where it is not."""
+    found = {}
+    for name in dict.fromkeys(name for one in encoded for name in one.prompt.meta):
+        values = [one.prompt.meta.get(name) for one in encoded]
+        given = [value for value in values if value is not None]
+        own = name if name not in taken else f"prompt_{name}"
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in given):
+            numbers = [np.nan if value is None else float(value) for value in values]
+            found[own] = ("prompt", np.array(numbers))
+        else:
+            found[own] = ("prompt", _texts(["" if v is None else str(v) for v in values]))
+    return found
+
+
+def _roles(encoded: Sequence[Encoded], dimension: str, longest: int) -> dict[str, Any]:
+    """Which role each token has, beside a dimension of positions; nothing where there is none."""
+    if not any(one.tokens.places for one in encoded):
+        return {}
+    names = np.full((len(encoded), longest), "", dtype=object)
+    for row, one in enumerate(encoded):
+        for role in one.tokens.places:
+            at = row, one.tokens.role(role)
+            names[at] = BETWEEN.join(filter(None, (names[at], role)))
+    return {beside(dimension): (("prompt", dimension), names)}
 
 
 def _token_texts(

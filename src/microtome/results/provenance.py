@@ -5,16 +5,18 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 import torch
 
 from microtome.errors import SweepError, VerificationError
+from microtome.model.additions import adapters
 from microtome.model.files import plain_options
-from microtome.model.identity import tokenizer_settings
+from microtome.model.identity import changed_names, tokenizer_settings
 from microtome.model.loaded import Loaded
 from microtome.model.modes import modes
 
@@ -31,6 +33,7 @@ def of_model(model: Loaded) -> dict[str, Any]:
     weights, buffers = model.hashes
     packed = getattr(hf.config, "quantization_config", None)
     spread = getattr(hf, "hf_device_map", None) or {}
+    source = model.origin.source
     return {
         "name": model.name,
         "loaded": model.origin.loaded,
@@ -46,7 +49,15 @@ def of_model(model: Loaded) -> dict[str, Any]:
         "device": str(model.device),
         "device_map": {name: str(place) for name, place in spread.items()},
         "tokenizer": of_tokenizer(model),
+        **({} if source is None else {"source": {**asdict(source), "types": [*source.types]}}),
+        **_beside_weights(model),
     }
+
+
+def _beside_weights(model: Loaded) -> dict[str, Any]:
+    """What decides numbers and is no weight: what somebody has added, and how adapters are set."""
+    found = {"additions": [str(one) for one in model.additions], "adapters": adapters(model.hf)}
+    return {name: value for name, value in found.items() if value}
 
 
 def of_tokenizer(model: Loaded) -> dict[str, Any]:
@@ -75,22 +86,26 @@ def held(model: Loaded) -> Iterator[None]:
     Raises:
         SweepError: at its end, they are others than at its beginning.
     """
-    before = model.hashes
+    before, sign = model.hashes, model.weights_sign
     try:
         yield
     except VerificationError as error:  # of one model and another, the two paths disagree
-        _check_same(model, before, error)
+        _check_same(model, before, sign, error)
         raise
-    _check_same(model, before)
+    _check_same(model, before, sign)
 
 
 def _check_same(
-    model: Loaded, before: tuple[str, str], cause: VerificationError | None = None
+    model: Loaded,
+    before: tuple[str, str],
+    sign: Hashable,
+    cause: VerificationError | None = None,
 ) -> None:
     after = model.hashes
     if after != before:
+        which = changed_names(sign, model.weights_sign)
         raise SweepError(
-            f"The weights of {model.name!r} changed while it was running: sha256 "
+            f"The weights of {model.name!r} changed while it was running ({which}): sha256 "
             f"{before[0][:12]}… at the beginning, {after[0][:12]}… at the end, so that some cells "
             "are of one model and some of another. Nothing of it is kept. Train or change a copy: "
             "load(copy.deepcopy(model.hf), tokenizer=model.tokenizer)."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from microtome.errors import StudyError, did_you_mean, listing
+from microtome.report import Overview
 from microtome.studies import (
     ablation_methods,
     cosine_ripple,
@@ -18,6 +19,7 @@ from microtome.studies import (
     noisy_bert,
     pineapple_pizza,
     replace_activations,
+    several,
 )
 from microtome.studies.cost import Predicted, predict
 from microtome.studies.everything import run_all
@@ -79,21 +81,64 @@ def run(
             they are used, as far as they are done.
         **parameters: in the place of the published ones: ``prompt`` (a text, or a `Prompt` with
             all that belongs to it), ``target``, ``contrast``, ``donor``, ``roles``; ``prompts`` (a
-            ``.jsonl`` or ``.csv`` file, or prompts); ``lang`` (``"en"`` or ``"vi"``); and the
-            study's own, such as ``layer``. With other parameters than published, claims are
-            measured and not judged.
+            ``.jsonl`` or ``.csv`` file, prompts, or a task in the words of the model's tokenizer,
+            such as ``"ioi:16"``); ``lang`` (``"en"`` or ``"vi"``); and the
+            study's own, such as ``layer``. On another model, or with other parameters than
+            published, claims are judged by the same rule, and the verdict says that it is of here.
 
     Raises:
         StudyError: there is no such study or parameter, or a value does not fit.
         PromptError, TokenError, MetricError: a prompt does not fit this model or study.
 
     >>> run("head-ablation", model="nano").findings[1].verdict
-    'not comparable on this model'
+    'holds here'
     """
     study = find(named(name, config))
     given = given_in(config, parameters)
     given.pop("study", None)
     return perform(study, given, model, out, tell, overwrite)
+
+
+def compare(
+    names: str | Iterable[str] | None,
+    models: Sequence[str | Path | Model],
+    out: str | Path | None = None,
+    *,
+    config: str | Path | None = None,
+    tell: Tell = silent,
+    overwrite: bool = False,
+    **parameters: Any,
+) -> Overview:
+    """Run a study, several, or all of them, on several models: which published claims generalise?
+
+    Args:
+        names: one name, several, or None for all. Several are run as published.
+        models: loaded models, or what `load` takes.
+        out: a folder with one for each model, ``overview.html`` and ``overview.json``.
+        config, tell, overwrite: see `run`.
+        **parameters: of the one study, see `run`; of several, ``lang`` alone.
+
+    Raises:
+        StudyError: there is no such study or parameter, a model is given twice, or fewer than two
+            are.
+        EffectsError: a folder cannot be written to; nothing ran.
+
+    >>> compare("ioi-levels", ["nano"])
+    Traceback (most recent call last):
+        ...
+    microtome.errors.StudyError: An overview is of two models or more; given: ['nano'].
+    """
+    if isinstance(names, str) or (names is None and config is not None):
+        given = given_in(config, parameters)
+        given.pop("study", None)
+        return several.compare([find(named(names, config))], models, out, given, tell, overwrite)
+    chosen = STUDIES.values() if names is None else [find(name) for name in names]
+    if config is not None or parameters.keys() - {"lang"}:
+        raise StudyError(
+            "Several studies are run with their own published parameters: give lang alone, "
+            "or one study."
+        )
+    return several.compare(chosen, models, out, parameters, tell, overwrite)
 
 
 def named(name: str | None, config: str | Path | None) -> str:
@@ -110,4 +155,16 @@ def named(name: str | None, config: str | Path | None) -> str:
     return str(in_file) if name is None else name
 
 
-__all__ = ["STUDIES", "Predicted", "Result", "Study", "find", "named", "predict", "run", "run_all"]
+__all__ = [
+    "STUDIES",
+    "Overview",
+    "Predicted",
+    "Result",
+    "Study",
+    "compare",
+    "find",
+    "named",
+    "predict",
+    "run",
+    "run_all",
+]

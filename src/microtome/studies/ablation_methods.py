@@ -17,11 +17,14 @@ from microtome import figures
 from microtome.figures.labels import visible
 from microtome.report import Picture, Section
 from microtome.studies.parameters import Parameters
+from microtome.studies.premise import answers
 from microtome.studies.study import Claim, Data, Measured, Study, Sweep
 from microtome.studies.telling import correlation_of, picture, section, table
 from microtome.texts import Texts
 
-METRICS = ("prob", "prob(contrast)")
+METRICS = ("prob", "prob(contrast)", "rank", "top1")
+FEWEST = {"coincide": 4, "tighter": 5}
+"""Heads with which each test can tell anything: with fewer, no p below 0.05 is possible."""
 METHODS = ("zero", "mean")
 PLACES = {"all": "", "last": "@-1"}
 
@@ -51,15 +54,28 @@ def measure_coincide(zero: xr.DataArray, mean: xr.DataArray) -> Measured:
     """Whether the effects of two methods ``[layer, head]`` have one distribution."""
     a, b = zero.values.ravel(), mean.values.ravel()
     test = scipy_stats.ks_2samp(a, b)
-    words = {"d": float(test.statistic), "p": float(test.pvalue), "n": a.size}
-    return Measured(test.pvalue >= 0.05, test.statistic, words | {"r": correlation_of(a, b)})
+    words: dict[str, Any] = {"d": float(test.statistic), "p": float(test.pvalue), "n": a.size}
+    if a.size < FEWEST["coincide"]:
+        return Measured(None, float(test.statistic), words, wording="none")
+    words["r"] = correlation_of(a, b)
+    return Measured(bool(test.pvalue >= 0.05), float(test.statistic), words)
 
 
-def measure_unspaced(target: xr.DataArray, unspaced: xr.DataArray) -> Measured:
-    """How far the unspaced token moves beside the target."""
+def measure_unspaced(
+    target: xr.DataArray, unspaced: xr.DataArray, is_unspaced: bool = True
+) -> Measured:
+    """How far the unspaced token moves beside the target.
+
+    Args:
+        target, unspaced: effects on their probabilities.
+        is_unspaced: whether the second token is the first without its space, as the claim has it.
+    """
     moved, still = float(abs(target).max()), float(abs(unspaced).max())
-    ratio = still / moved if moved else np.inf
-    return Measured(ratio <= 0.01, ratio, {"still": still, "moved": moved, "ratio": ratio})
+    ratio = still / moved if moved else np.nan
+    words = {"still": still, "moved": moved, "ratio": ratio}
+    if not is_unspaced or not moved:
+        return Measured(None, ratio, words, "none" if moved else "still")
+    return Measured(ratio <= 0.01, ratio, words)
 
 
 def measure_tighter(everywhere: xr.DataArray, last: xr.DataArray) -> Measured:
@@ -69,7 +85,7 @@ def measure_tighter(everywhere: xr.DataArray, last: xr.DataArray) -> Measured:
     """
     wide, narrow = (np.abs(x.values - np.median(x.values)).ravel() for x in (everywhere, last))
     p = _smaller(narrow, wide)
-    ratio = float(last.std()) / float(everywhere.std()) if float(everywhere.std()) else np.inf
+    ratio = float(last.std()) / float(everywhere.std()) if float(everywhere.std()) else np.nan
     words = {
         "wide": float(everywhere.std()),
         "narrow": float(last.std()),
@@ -77,6 +93,8 @@ def measure_tighter(everywhere: xr.DataArray, last: xr.DataArray) -> Measured:
         "p": p,
         "n": wide.size,
     }
+    if wide.size < FEWEST["tighter"] or np.isnan(ratio):
+        return Measured(None, ratio, words, wording="none")
     return Measured(ratio < 1 and p < 0.05, ratio, words)
 
 
@@ -96,7 +114,9 @@ CLAIMS: tuple[Claim[AblationMethods], ...] = (
     Claim(
         "unspaced",
         lambda data: measure_unspaced(
-            data.effect("zero-all", "prob"), data.effect("zero-all", "prob(contrast)")
+            data.effect("zero-all", "prob"),
+            data.effect("zero-all", "prob(contrast)"),
+            _unspaced(data),
         ),
     ),
     Claim(
@@ -106,6 +126,14 @@ CLAIMS: tuple[Claim[AblationMethods], ...] = (
         ),
     ),
 )
+
+
+def _unspaced(data: Data[AblationMethods]) -> bool:
+    """Whether every contrast is its target without the leading space."""
+    return all(
+        one.target != one.contrast and one.prompt.contrast == str(one.prompt.target).lstrip()
+        for one in data.encoded
+    )
 
 
 def numbers(data: Data[AblationMethods]) -> dict[str, Any]:
@@ -165,12 +193,14 @@ def _tokens(data: Data[AblationMethods], texts: Texts) -> Section:
         "tokens.target": ("zero-all", "prob"),
         "tokens.contrast": ("zero-all", "prob(contrast)"),
     }
+    target, contrast = (data.clean("zero-all", metric) for metric in METRICS[:2])
     return section(
         texts,
         "tokens",
         (_histogram(data, texts, "tokens.spaced-and-unspaced", shown),),
-        target=data.clean("zero-all", "prob"),
-        contrast=data.clean("zero-all", "prob(contrast)"),
+        said=("unspaced" if _unspaced(data) and target > contrast else "text",),
+        target=target,
+        contrast=contrast,
         names=", ".join(
             dict.fromkeys(
                 f"“{visible(str(one.prompt.target))}” / “{visible(str(one.prompt.contrast))}”"
@@ -204,6 +234,7 @@ STUDY = Study(
     sites=("z",),
     key_figure="zero-positions",
     sweeps=sweeps,
+    premise=lambda data, texts: answers(data, "zero-all", texts),
     claims=CLAIMS,
     sections=sections,
     numbers=numbers,

@@ -28,7 +28,7 @@ from microtome.stats import Estimate
 from microtome.studies.final_norm import after_norm, with_norm
 from microtome.studies.parameters import Head, Layer, Parameters
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
-from microtome.studies.telling import mean_of, picture, section, table
+from microtome.studies.telling import above, below, mean_of, picture, section, table
 from microtome.texts import Texts
 from microtome.verbs.model import Model
 
@@ -154,9 +154,11 @@ def significant(change: xr.DataArray) -> xr.DataArray:
 
 def measure_falls(clean: xr.DataArray) -> Measured:
     """How the similarity of pairs ``[at_layer, pair]`` changes over the first third of layers."""
-    third = max(1, round(clean.sizes["at_layer"] / 3))
+    n = clean.sizes["at_layer"]
+    third = min(max(1, round(n / 3)), n - 1)
     change = mean_of(clean.values[third] - clean.values[0])
-    return Measured(change.high < 0, change.value, {"layer": third, "change": change})
+    words = {"layer": third, "change": change}
+    return Measured(below(change) if third else None, change.value, words)
 
 
 def measure_rises(clean: xr.DataArray, final: float) -> Measured:
@@ -170,7 +172,8 @@ def measure_rises(clean: xr.DataArray, final: float) -> Measured:
     lowest = int(means.argmin())
     change = mean_of(clean.values[-1] - clean.values[lowest])
     words = {"lowest": lowest, "change": change, "last": float(means[-1]), "final": final}
-    return Measured(change.low > 0 and final >= 0.9, final, words)
+    rises = above(change) if len(means) > 1 else None
+    return Measured(None if rises is None else rises and final >= 0.9, final, words)
 
 
 def measure_delayed(found: xr.Dataset, layer: int) -> Measured:
@@ -195,7 +198,9 @@ def measure_delayed(found: xr.Dataset, layer: int) -> Measured:
         "late": len(late),
         "layers": n,
     }
-    share = passed / len(late) if late else np.nan
+    if not late:
+        return Measured(None, np.nan, words, wording="none")
+    share = passed / len(late)
     return Measured(not once < stats.LEVEL and share > 0.5, share, words)
 
 
@@ -267,7 +272,7 @@ def _clean(data: Data[CosineRipple], texts: Texts) -> Section:
     mean = pairs.mean("pair").values
     low, high = np.quantile(pairs.values, [0.25, 0.75], axis=1)
     n = mean.size
-    quartiles = [np.append(high - mean, np.nan), np.append(mean - low, np.nan)]
+    middle = {texts("clean.middle"): (np.append(low, np.nan), np.append(high, np.nan))}
     name = texts("clean.mean")
     prompt = visible_line(one.encoded[0].prompt.text)
 
@@ -277,7 +282,7 @@ def _clean(data: Data[CosineRipple], texts: Texts) -> Section:
             x_title=texts("x"),
             y_title=texts("clean.y"),
             title=title,
-            y_error={name: quartiles},
+            bands=middle,
         )
         return with_norm(made, n, texts("clean.norm"))
 
@@ -316,7 +321,7 @@ def _tokens(one: Data[CosineRipple], texts: Texts, key: str, layer: int) -> Pict
 def _ripple(data: Data[CosineRipple], texts: Texts) -> Section:
     one, parameters = data.of(0), data.parameters
     found = of_the_head(one)
-    names = {"layer": parameters.layer, "head": parameters.head}
+    names: dict[str, Any] = {"layer": parameters.layer, "head": parameters.head}
     n = int(found["n"].max())
     prompt = visible_line(one.encoded[0].prompt.text)
     return section(
@@ -418,7 +423,7 @@ def _prompts(data: Data[CosineRipple], texts: Texts) -> Section:
     parameters = data.parameters
     means = mean_changes(data).sel(layer=parameters.layer, head=parameters.head, drop=True)
     found = over_the_prompts(means)
-    names = {"layer": parameters.layer, "head": parameters.head}
+    names: dict[str, Any] = {"layer": parameters.layer, "head": parameters.head}
     return section(
         texts,
         "prompts",

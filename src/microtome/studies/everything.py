@@ -72,6 +72,7 @@ def _card(study: Study[Any], result: Result, folder: Path) -> Card:
         thumbnail=(folder / "figures" / f"{key.name}.png").read_bytes(),
         caption=key.caption,
         findings=result.findings,
+        caveats=result.document.caveats,
         cells=cells_of(result.data),
         seconds=result.seconds,
     )

@@ -13,7 +13,7 @@ from microtome.figures.view import visible_line
 from microtome.report import Finding, Section
 from microtome.stats import Estimate
 from microtome.studies import telling
-from microtome.studies.study import Claim, Data, Measured
+from microtome.studies.study import Claim, Data, Measured, Study
 from microtome.texts import Texts
 
 Table = Mapping[str, Sequence[Measured]]
@@ -27,30 +27,50 @@ def measure(claims: Sequence[Claim[Any]], data: Data[Any]) -> Table:
 
 
 def judge(
-    claims: Sequence[Claim[Any]], measured: Table, comparable: bool, texts: Texts
+    study: Study[Any], measured: Table, comparable: bool, texts: Texts
 ) -> tuple[Finding, ...]:
-    """Every claim with what was measured, and the verdict where there can be one.
+    """Every claim with what was measured, and the verdict where there can be one."""
+    published = texts("published", models=" · ".join((study.published.model, *study.also_on)))
+    return tuple(
+        Finding(
+            texts(f"claims.{claim.name}.text"),
+            _shown(f"claims.{claim.name}", measured[claim.name], texts),
+            verdict_of(claim, measured[claim.name], comparable),
+            texts(f"claims.{claim.name}.rule"),
+            published,
+        )
+        for claim in study.claims
+    )
+
+
+def verdict_of(claim: Claim[Any], found: Sequence[Measured], comparable: bool) -> str:
+    """What is to be said of a claim, one of `microtome.report.VERDICTS`.
 
     Over several prompts a claim holds if it does on each.
+
+    Args:
+        claim: the claim.
+        found: what was measured, prompt by prompt.
+        comparable: whether this is where it was published; elsewhere it is judged by the same
+            rule, and the verdict says that it is about the model here.
     """
-    findings = []
-    for claim in claims:
-        found, key = measured[claim.name], f"claims.{claim.name}"
-        verdict = "not comparable on this model"
-        if comparable or claim.anywhere:
-            verdict = "holds" if all(one.holds for one in found) else "does not hold"
-        findings.append(
-            Finding(texts(f"{key}.text"), _shown(key, found, texts), verdict, texts(f"{key}.rule"))
-        )
-    return tuple(findings)
+    if claim.of_checkpoint and not comparable:
+        return "not comparable on this model"
+    held = [one.holds for one in found]
+    if None in held and False not in held:
+        return "not judged"
+    verdict = "holds" if all(held) else "does not hold"
+    return verdict if comparable else f"{verdict} here"
 
 
 def _shown(key: str, found: Sequence[Measured], texts: Texts) -> str:
     if len(found) == 1:
         return texts(f"{key}.{found[0].wording}", **found[0].words)
+    judged = [one for one in found if one.holds is not None]
     return texts(
-        "over_prompts.measured",
-        holds=sum(one.holds for one in found),
+        "over_prompts.measured" if len(judged) == len(found) else "over_prompts.some",
+        holds=sum(bool(one.holds) for one in judged),
+        judged=len(judged),
         n=len(found),
         value=texts(f"{key}.value"),
         mean=telling.mean_of([one.value for one in found]),
@@ -83,7 +103,7 @@ def by_prompt(
                 "low": mean.low,
                 "high": mean.high,
                 "n": mean.n,
-                "holds_on": sum(one.holds for one in found),
+                "holds_on": sum(bool(one.holds) for one in found),
             }
         )
     return telling.section(
@@ -102,7 +122,7 @@ def numbers(measured: Table) -> dict[str, Any]:
     return {
         name: [
             {
-                "holds": bool(one.holds),
+                "holds": None if one.holds is None else bool(one.holds),
                 "value": float(one.value),
                 **{word: _number(value) for word, value in one.words.items()},
             }

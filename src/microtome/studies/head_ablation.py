@@ -21,12 +21,21 @@ from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section
 from microtome.results.effects import Effects
 from microtome.studies.parameters import Parameters
+from microtome.studies.premise import answers, first_choice
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
-from microtome.studies.telling import head_names, picture, section, table
+from microtome.studies.telling import (
+    correlation_of,
+    head_names,
+    mean_of,
+    picture,
+    section,
+    table,
+    trend_of,
+)
 from microtome.texts import Texts
 from microtome.verbs.model import Model
 
-METRICS = ("prob", "prob(contrast)", "top1")
+METRICS = ("prob", "prob(contrast)", "rank", "top1")
 ADDRESS = "L*.z.h*"
 METHODS = ("zero", "mean")
 WHO = {"target": "prob", "contrast": "prob(contrast)"}
@@ -67,15 +76,17 @@ def head_means(model: Model, prompt: Prompt) -> tuple[xr.DataArray, float]:
 def measure_scattered(effect: xr.DataArray) -> Measured:
     """Whether the layers of an effect ``[layer, head]`` differ in size."""
     size = np.abs(effect.transpose("layer", "head").values)
-    p = stats.groups_differ(size)
     largest = int(effect.layer.values[size.max(axis=1).argmax()])
+    if min(size.shape) < 2 or not np.ptp(size):
+        return Measured(None, np.nan, {"layers": len(size), "heads": size.shape[1]}, "none")
+    p = stats.groups_differ(size)
     return Measured(p >= 0.05, p, {"p": p, "n": size.size, "layer": largest})
 
 
-def measure_contrast(effect: xr.DataArray) -> Measured:
-    """The largest change of the contrast's probability."""
+def measure_contrast(effect: xr.DataArray, clean: float) -> Measured:
+    """The largest change of the contrast's probability, which is ``clean`` without edits."""
     largest = float(np.abs(effect).max())
-    return Measured(largest < 0.01, largest, {"largest": largest})
+    return Measured(largest < 0.01, largest, {"largest": largest, "clean": clean})
 
 
 def top1_counts(effects: Effects) -> pd.Series[int]:
@@ -97,27 +108,32 @@ def measure_top1(effects: Effects) -> Measured:
 def measure_means(means: xr.DataArray, spread: float) -> Measured:
     """The heads' means: their size, their centre and their trend over layers."""
     layers = means.layer.broadcast_like(means).values.ravel()
-    slope = stats.trend(layers, means.values.ravel())
-    centre = stats.mean(means.values)
+    slope = trend_of(layers, means.values)
+    centre = mean_of(means.values)
     share = float(abs(means).median()) / spread
-    return Measured(
-        slope.covers_zero and centre.covers_zero and share <= 0.1,
-        share,
-        {"centre": centre, "slope": slope, "share": share},
-    )
+    words = {"centre": centre, "slope": slope, "share": share}
+    if np.isnan(slope.low) or np.isnan(centre.low):
+        return Measured(None, share, words)
+    return Measured(slope.covers_zero and centre.covers_zero and share <= 0.1, share, words)
 
 
 def measure_agreement(zero: xr.DataArray, mean: xr.DataArray) -> Measured:
     """Zero against mean: correlation and largest difference."""
-    r = stats.correlation(zero.values, mean.values)
+    r = correlation_of(zero.values, mean.values)
     largest = float(np.abs(zero - mean).max())
-    return Measured(r.value >= 0.95, r.value, {"r": r, "largest": largest})
+    holds = None if np.isnan(r.value) else r.value >= 0.95
+    return Measured(holds, r.value, {"r": r, "largest": largest})
 
 
 CLAIMS: tuple[Claim[HeadAblation], ...] = (
     Claim("scattered", lambda data: measure_scattered(data.effect("zero", "prob"))),
-    Claim("contrast", lambda data: measure_contrast(data.effect("zero", "prob(contrast)"))),
-    Claim("top1", lambda data: measure_top1(data.effects["zero"])),
+    Claim(
+        "contrast",
+        lambda data: measure_contrast(
+            data.effect("zero", "prob(contrast)"), data.clean("zero", "prob(contrast)")
+        ),
+    ),
+    Claim("top1", lambda data: measure_top1(data.effects["zero"]), of_checkpoint=True),
     Claim("means", lambda data: measure_means(data.array("means"), float(data.array("spread")))),
     Claim(
         "agree",
@@ -189,12 +205,24 @@ def _tops(data: Data[HeadAblation], texts: Texts) -> Section:
         n = effects.n_cells
         return table(texts, f"tops.{method}", changed, changed=len(changed), n=n)
 
-    return section(texts, "tops", tables=tuple(map(listed, METHODS)))
+    ranks = data.effects["zero"].clean("rank").values
+    which = "answer" if (ranks == 1).all() else "several" if data.several else "other"
+    return section(
+        texts,
+        "tops",
+        tables=tuple(map(listed, METHODS)),
+        said=(which,),
+        top=first_choice(data, "zero"),
+        failing=int((ranks > 1).sum()),
+        n=ranks.size,
+    )
 
 
 def _means(data: Data[HeadAblation], texts: Texts) -> Section:
     means = data.array("means")
     layers = means.layer.broadcast_like(means).values.ravel()
+    sloping = means.sizes["layer"] > 2
+    trend = {texts("means.line"): _trend_line(layers, means.values.ravel())} if sloping else {}
     drawn = picture(
         texts,
         "means.head-means",
@@ -205,7 +233,7 @@ def _means(data: Data[HeadAblation], texts: Texts) -> Section:
             title=title,
             x_title=texts("means.x"),
             y_title=texts("means.y"),
-            lines={texts("means.line"): _trend_line(layers, means.values.ravel())},
+            lines=trend,
         ),
     )
     return section(texts, "means", (drawn,))
@@ -215,7 +243,7 @@ def _trend_line(
     x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The least-squares line through the points, drawn from end to end."""
-    slope = stats.trend(x, y).value
+    slope = trend_of(x, y).value
     ends = np.array([x.min(), x.max()], dtype=np.float64)
     return ends, y.mean() + slope * (ends - x.mean())
 
@@ -251,6 +279,7 @@ STUDY = Study(
     key_figure="zero-target",
     sweeps=sweeps,
     observe=observe,
+    premise=lambda data, texts: answers(data, "zero", texts),
     claims=CLAIMS,
     sections=sections,
     numbers=numbers,

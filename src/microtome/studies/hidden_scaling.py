@@ -27,9 +27,10 @@ from microtome.results.effects import Effects
 from microtome.studies.parameters import Layer, Parameters
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import (
+    above,
     correlation_of,
+    lines,
     mean_of,
-    over_prompts,
     picture,
     section,
     share_of,
@@ -40,6 +41,8 @@ from microtome.texts import Texts
 from microtome.verbs.model import Model
 
 METRICS = ("loss", "rank", "logit_corr")
+WITHIN = {"loss": (0.0, np.inf), "rank": (1.0, np.inf), "logit_corr": (-1.0, 1.0)}
+"""Between which values each can be."""
 TOP = 10
 ROUNDING = 1e-4
 """A change of loss no larger than this, in nats, is none."""
@@ -159,16 +162,23 @@ def measure_shift(clean: ArrayLike, edited: ArrayLike) -> Measured:
     before, after = np.asarray(clean, dtype=float), np.asarray(edited, dtype=float)
     change = after - before
     falling = float((change < 0).mean())
-    r = correlation_of(before, after)
-    words = {"shift": mean_of(change), "falling": falling, "r": r}
-    return Measured(falling >= 0.95 and abs(r.value - 0.995) <= 0.005, r.value, words)
+    r = correlation_of(before, after).value
+    words = {"shift": float(change.mean()), "falling": falling, "r": r, "n": change.size}
+    return Measured(None if np.isnan(r) else falling >= 0.95 and r >= 0.99, r, words)
 
 
-def measure_early(loss: xr.DataArray, rank: xr.DataArray) -> Measured:
-    """What scaling a layer of the first third does to the target: changes ``[layer]``."""
+def measure_early(loss: xr.DataArray, rank: xr.DataArray, clean: float) -> Measured:
+    """What scaling a layer of the first third does to the target.
+
+    Args:
+        loss, rank: changes, ``[layer]``.
+        clean: its rank without edits; from 1 it cannot improve.
+    """
     third = -(-loss.size // 3)
     losses, ranks = mean_of(loss.values[:third]), mean_of(rank.values[:third])
     words = {"last": third - 1, "loss": losses, "rank": ranks}
+    if clean <= 1:
+        return Measured(None, losses.value, words, wording="first")
     return Measured(losses.value < 0 and ranks.value < 0, losses.value, words)
 
 
@@ -185,7 +195,7 @@ def measure_most(loss: xr.DataArray) -> Measured:
 def measure_growth(loss: xr.DataArray) -> Measured:
     """The trend of the loss over the layer that is scaled, ``[layer]``."""
     slope = trend_of(loss["layer"].values, loss.values)
-    return Measured(slope.low > 0, slope.value, {"slope": slope})
+    return Measured(above(slope), slope.value, {"slope": slope})
 
 
 def measure_temperature(fit: Fit) -> Measured:
@@ -200,7 +210,11 @@ CLAIMS: tuple[Claim[HiddenScaling], ...] = (
     Claim("shift", lambda data: measure_shift(data.array("clean"), data.array("edited"))),
     Claim(
         "early",
-        lambda data: measure_early(data.effect("layers", "loss"), data.effect("layers", "rank")),
+        lambda data: measure_early(
+            data.effect("layers", "loss"),
+            data.effect("layers", "rank"),
+            data.clean("layers", "rank"),
+        ),
     ),
     Claim("most", lambda data: measure_most(data.effect("layers", "loss"))),
     Claim("growth", lambda data: measure_growth(data.edited("layers", "loss"))),
@@ -266,8 +280,10 @@ def _logits(data: Data[HiddenScaling], texts: Texts) -> Section:
         shift=float((edited - clean).mean()),
         falling=float((edited < clean).mean()),
         r=correlation_of(clean, edited).value,
-        **{f"{m}_clean": one.clean("cell", m) for m in ("loss", "rank")},
-        **{f"{m}_edited": float(one.edited("cell", m)) for m in ("loss", "rank")},
+        loss_clean=one.clean("cell", "loss"),
+        loss_edited=float(one.edited("cell", "loss")),
+        rank_clean=one.clean("cell", "rank"),
+        rank_edited=float(one.edited("cell", "rank")),
         target=visible(str(one.encoded[0].prompt.target)),
     )
 
@@ -300,30 +316,32 @@ def _tops(data: Data[HiddenScaling], texts: Texts) -> tuple[Table, ...]:
 
 def _layers(data: Data[HiddenScaling], texts: Texts) -> Section:
     def drawn(metric: str) -> Picture:
-        each = data.each("layers", metric)
-        layers = each["layer"].values
-        mean, error = over_prompts(each)
         levels = {texts("layers.clean"): data.clean("layers", metric)}
         return picture(
             texts,
             f"layers.{metric}-by-layer",
-            lambda title: figures.series(
-                {texts("layers.edited"): (layers, mean)},
+            lambda title: lines(
+                texts,
+                {texts("layers.edited"): data.each("layers", metric)},
                 x_title=texts("layers.x"),
                 y_title=texts(f"layers.{metric}"),
                 title=title,
-                y_error=None if error is None else {texts("layers.edited"): error},
+                within=WITHIN[metric],
                 levels={} if metric == "logit_corr" else levels,
                 log_y=metric == "rank",
+                whole=metric == "rank",
             ),
             factor=data.parameters.factor,
         )
 
+    undone = float(abs(data.effects["layers"].delta("loss").isel(layer=-1)).max())
     return section(
         texts,
         "layers",
         tuple(map(drawn, ("loss", "rank", "logit_corr"))),
+        said=("text", "undone") if undone <= ROUNDING else ("text",),
         factor=data.parameters.factor,
+        undone=undone,
     )
 
 
@@ -336,10 +354,7 @@ def _factors(data: Data[HiddenScaling], texts: Texts) -> Section:
         texts,
         "factors.correlation-map",
         lambda title: figures.matrix(
-            data.edited("factors", "logit_corr"),
-            title=title,
-            unit="r",
-            diverging=bool((data.edited("factors", "logit_corr") < 0).any()),
+            1 - data.edited("factors", "logit_corr"), title=title, unit="1 − r"
         ),
     )
     return section(texts, "factors", (loss, corr), n=len(data.parameters.factors))
@@ -347,21 +362,19 @@ def _factors(data: Data[HiddenScaling], texts: Texts) -> Section:
 
 def _temperature(data: Data[HiddenScaling], texts: Texts) -> Section:
     fits = data.observed["fits"]
-    layers = fits["layer"].values
 
     def drawn(name: str, variables: tuple[str, ...], levels: dict[str, float]) -> Picture:
-        means = {texts(f"temperature.{v}"): over_prompts(fits[v]) for v in variables}
-        errors = {label: error for label, (_, error) in means.items() if error is not None}
         return picture(
             texts,
             f"temperature.{name}",
-            lambda title: figures.series(
-                {label: (layers, mean) for label, (mean, _) in means.items()},
+            lambda title: lines(
+                texts,
+                {texts(f"temperature.{v}"): fits[v] for v in variables},
                 x_title=texts("layers.x"),
                 y_title=texts(f"temperature.{name}-y"),
                 title=title,
                 levels=levels,
-                y_error=errors or None,
+                within=(0.0, np.inf),
             ),
             factor=data.parameters.factor,
         )

@@ -7,7 +7,8 @@ states, then the k strongest heads together. The score is the difference of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from microtome.prompts.prompt import Prompt
 from microtome.report import Section
 from microtome.results.effects import Effects
 from microtome.studies.parameters import Parameters
+from microtome.studies.premise import prefers
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import picture, section, table
 from microtome.texts import Texts
@@ -82,23 +84,30 @@ def patch_groups(model: Model, prompt: Prompt, heads: Effects) -> xr.DataArray:
     ``lowering``, those that lower the score most.
     """
     effect = heads.delta(SCORE).isel(prompt=0, drop=True).stack(cell=("layer", "head"))
+    alone = heads.data[SCORE].isel(prompt=0, drop=True).stack(cell=("layer", "head")).values
     orders = {"strongest": -np.abs(effect.values), "lowering": effect.values}
     places = list(effect["cell"].values)
     sizes = [2**n for n in range(len(places).bit_length()) if 2**n < len(places)] + [len(places)]
+    known = {frozenset([place]): score for place, score in zip(places, alone, strict=True)}
     scores = []
     for order in orders.values():
         ranked = [places[n] for n in np.argsort(order, kind="stable")]
-        scores.append([_score_of_group(model, prompt, ranked[:k]) for k in sizes])
+        groups = [frozenset(ranked[:k]) for k in sizes]
+        known |= {g: score_of_group(model, prompt, g) for g in groups if g not in known}
+        scores.append([known[group] for group in groups])
     return xr.DataArray(scores, {"order": list(orders), "k": sizes}, ("order", "k"))
 
 
-def _score_of_group(model: Model, prompt: Prompt, group: Sequence[tuple[int, int]]) -> float:
-    layers = sorted({layer for layer, _ in group})
+def score_of_group(model: Model, prompt: Prompt, group: frozenset[tuple[int, int]]) -> float:
+    """The score with some heads, by layer and number, patched together.
+
+    One cell shares its layers with no other, so the walk has nothing to save here.
+    """
+    of_layer = {layer: sorted(head for at, head in group if at == layer) for layer, _ in group}
     edits = [
-        f"patch L{layer}.z.h{{{','.join(str(h) for at, h in sorted(group) if at == layer)}}}@-1"
-        for layer in layers
+        f"patch L{layer}.z.h{{{','.join(map(str, own))}}}@-1" for layer, own in of_layer.items()
     ]
-    cell = sweep(model, prompt, edits, metrics=SCORE, progress=False)
+    cell = sweep(model, prompt, edits, metrics=SCORE, engine="reference", progress=False)
     return float(cell.data[SCORE].values[0])
 
 
@@ -149,8 +158,9 @@ def head_shares(model: Model, prompt: Prompt) -> xr.DataArray:
 def measure_tiny(heads: xr.DataArray, hidden: xr.DataArray) -> Measured:
     """The largest single-head effect as a share of the largest hidden-state one."""
     single, whole = (float(abs(effect).max()) for effect in (heads, hidden))
-    ratio = single / whole if whole else np.inf
-    return Measured(ratio <= 0.25, ratio, {"single": single, "whole": whole, "ratio": ratio})
+    ratio = single / whole if whole else np.nan
+    words = {"single": single, "whole": whole, "ratio": ratio}
+    return Measured(ratio <= 0.25 if whole else None, ratio, words)
 
 
 def measure_late(effect: xr.DataArray) -> Measured:
@@ -158,10 +168,13 @@ def measure_late(effect: xr.DataArray) -> Measured:
     size = np.abs(effect.transpose("layer", "head").values)
     start = len(size) - -(-len(size) // 3)
     late, early = size[start:], size[:start]
-    p = stats.larger(late, early)
+    if comb(size.size, late.size) * stats.LEVEL <= 1:  # no ranking is as rare as that
+        return Measured(None, np.nan, {"layers": len(size), "n": size.size}, "none")
+    p = stats.larger(late.ravel(), early.ravel())
     words = {"late": late.mean(), "early": early.mean(), "start": start, "p": p}
     counts = {"n_late": late.size, "n_early": early.size}
-    return Measured(p < 0.05, late.mean() / early.mean(), words | counts)
+    ratio = late.mean() / early.mean() if early.any() else np.nan
+    return Measured(p < 0.05, ratio, words | counts)
 
 
 def measure_both_ways(effect: xr.DataArray) -> Measured:
@@ -169,7 +182,7 @@ def measure_both_ways(effect: xr.DataArray) -> Measured:
     threshold = 0.01 * float(abs(effect).max())
     raising, lowering = int((effect > threshold).sum()), int((effect < -threshold).sum())
     return Measured(
-        raising > 0 and lowering > 0,
+        (raising > 0 and lowering > 0) if threshold else None,
         raising / max(raising + lowering, 1),
         {"raising": raising, "lowering": lowering, "threshold": threshold},
     )
@@ -189,7 +202,7 @@ CLAIMS: tuple[Claim[IoiHeadToken], ...] = (
     ),
     Claim("late", lambda data: measure_late(data.effect("heads", SCORE))),
     Claim("both_ways", lambda data: measure_both_ways(data.effect("heads", SCORE))),
-    Claim("equation", lambda data: measure_equation(data.dataset("parts")), anywhere=True),
+    Claim("equation", lambda data: measure_equation(data.dataset("parts"))),
 )
 
 
@@ -223,10 +236,12 @@ def sections(data: Data[IoiHeadToken], texts: Texts) -> tuple[Section, ...]:
 
 def _heads(data: Data[IoiHeadToken], texts: Texts) -> Section:
     heads = data.effects["heads"]
-    frame = data.effect("heads", SCORE).to_dataframe("effect").reset_index()
+    effect = data.effect("heads", SCORE)
+    frame = effect.to_dataframe("effect").reset_index()
     frame["edited"] = data.edited("heads", SCORE).values.ravel()
     ranked = frame[["layer", "head", "edited", "effect"]].sort_values("effect", kind="stable")
-    raising, lowering = ranked[ranked["effect"] > 0][::-1], ranked[ranked["effect"] < 0]
+    floor = float(effect.attrs.get("noise_floor") or 0)
+    raising, lowering = ranked[ranked["effect"] > floor][::-1], ranked[ranked["effect"] < -floor]
     return section(
         texts,
         "heads",
@@ -328,6 +343,7 @@ STUDY = Study(
     sweeps=sweeps,
     observe=observe,
     check=check_donor,
+    premise=lambda data, texts: prefers(data, "heads", texts),
     claims=CLAIMS,
     sections=sections,
     numbers=numbers,

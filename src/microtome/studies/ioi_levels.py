@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from microtome import figures
 from microtome.errors import PromptError
 from microtome.prompts.encoding import Encoded
 from microtome.report import Picture, Section
 from microtome.studies.parameters import Parameters
+from microtome.studies.premise import prefers
 from microtome.studies.study import Claim, Data, Measured, Study, Sweep
-from microtome.studies.telling import over_prompts, picture, section, table
+from microtome.studies.telling import lines, picture, section, table
 from microtome.texts import Texts
 
 SCORE = "logit_diff"
@@ -63,9 +63,11 @@ def measure_flips(score: xr.DataArray, clean: float) -> Measured:
     """From which layer on the patch of the hidden state turns the answer round."""
     start = flipped_from(score)
     words = {"clean": clean, "last": float(score.values[-1]), "start": start, "n": score.size}
+    if not clean > 0:
+        return Measured(None, np.nan, words, wording="unanswered")
     if start is None:
         return Measured(False, np.nan, words, wording="none")
-    return Measured(clean > 0, float(start), words)
+    return Measured(True, float(start), words)
 
 
 def measure_never(score: xr.DataArray, clean: float) -> Measured:
@@ -73,7 +75,10 @@ def measure_never(score: xr.DataArray, clean: float) -> Measured:
     at = int(np.argmin(score.values))
     lowest = float(score.values[at])
     words = {"lowest": lowest, "layer": int(score["layer"].values[at]), "clean": clean}
-    return Measured(clean > 0 and lowest > 0, lowest, words | {"n": score.size})
+    words |= {"n": score.size}
+    if not clean > 0:
+        return Measured(None, lowest, words, wording="unanswered")
+    return Measured(lowest > 0, lowest, words)
 
 
 CLAIMS: tuple[Claim[IoiLevels], ...] = (
@@ -108,13 +113,13 @@ def sections(data: Data[IoiLevels], texts: Texts) -> tuple[Section, ...]:
 
 def _scores(data: Data[IoiLevels], texts: Texts) -> Section:
     each = {texts(f"levels.{level}"): data.each(level, SCORE) for level in LEVELS}
-    means = {name: over_prompts(values) for name, values in each.items()}
     layers = data.edited("hidden", SCORE)["layer"].values
     drawn = picture(
         texts,
         "scores.scores",
-        lambda title: figures.series(
-            {name: (layers, mean) for name, (mean, _) in means.items()},
+        lambda title: lines(
+            texts,
+            each,
             x_title=texts("layer"),
             y_title=texts("scores.y"),
             title=title,
@@ -122,7 +127,6 @@ def _scores(data: Data[IoiLevels], texts: Texts) -> Section:
                 texts("scores.clean"): data.clean("hidden", SCORE),
                 texts("scores.even"): 0.0,
             },
-            y_error={name: e for name, (_, e) in means.items() if e is not None} or None,
         ),
     )
     frame = xr.Dataset(
@@ -139,20 +143,17 @@ def _scores(data: Data[IoiLevels], texts: Texts) -> Section:
 
 def _probabilities(data: Data[IoiLevels], texts: Texts) -> Section:
     def drawn(level: str) -> Picture:
-        means = {
-            texts(f"names.{who}"): over_prompts(data.each(level, metric))
-            for who, metric in NAMES.items()
-        }
-        layers = data.edited(level, "prob")["layer"].values
+        each = {texts(f"names.{who}"): data.each(level, metric) for who, metric in NAMES.items()}
         return picture(
             texts,
             f"probabilities.{level}-probabilities",
-            lambda title: figures.series(
-                {name: (layers, mean) for name, (mean, _) in means.items()},
+            lambda title: lines(
+                texts,
+                each,
                 x_title=texts("layer"),
                 y_title=texts("probabilities.y"),
                 title=title,
-                y_error={name: e for name, (_, e) in means.items() if e is not None} or None,
+                within=(0, 1),
             ),
         )
 
@@ -175,6 +176,7 @@ STUDY = Study(
     also_on=("gpt2-medium",),
     sweeps=sweeps,
     check=check_donor,
+    premise=lambda data, texts: prefers(data, "hidden", texts),
     claims=CLAIMS,
     sections=sections,
     numbers=numbers,

@@ -9,7 +9,7 @@ numbers themselves: are they Gaussian?
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -30,8 +30,18 @@ from microtome.report import Picture, Section, Table
 from microtome.results.effects import Effects
 from microtome.stats import Estimate
 from microtome.studies.parameters import Parameters
+from microtome.studies.premise import answers
 from microtome.studies.study import PROMPT, Claim, Data, Labelled, Measured, Study, Sweep
-from microtome.studies.telling import mean_of, over_prompts, picture, section, share_of, table
+from microtome.studies.telling import (
+    below,
+    lines,
+    mean_of,
+    over_prompts,
+    picture,
+    section,
+    share_of,
+    table,
+)
 from microtome.texts import Texts
 from microtome.verbs.model import Model
 
@@ -160,14 +170,16 @@ def measure_accuracy(change: xr.DataArray) -> Measured:
     """
     loss = mean_of(change.mean("layer"))
     slope = mean_of(slopes(change))
-    return Measured(
-        bool(loss.high < 0 and slope.high < 0), slope.value, {"change": loss, "slope": slope}
-    )
+    falls, steeper = below(loss), below(slope)
+    holds = None if change.sizes["layer"] < 2 or None in (falls, steeper) else falls and steeper
+    return Measured(holds, slope.value, {"change": loss, "slope": slope})
 
 
 def slopes(values: xr.DataArray) -> NDArray[np.float64]:
     """The slope over layers of ``[layer, seed]``, for each seed."""
     ordered = values.transpose("layer", "seed").values
+    if len(ordered) < 2:
+        return np.full(ordered.shape[1], np.nan)
     found: NDArray[np.float64] = np.polyfit(np.arange(len(ordered)), ordered, 1)[0]
     return found
 
@@ -196,8 +208,10 @@ def measure_peaked(states: xr.DataArray) -> Measured:
 def mean_kurtosis(states: NDArray[np.float64]) -> Estimate:
     """The mean over layers of the excess kurtosis, with its bootstrap interval."""
 
-    def statistic(chosen: NDArray[np.float64]) -> float:
-        return float(kurtosis(states[:, chosen.astype(int)]).mean())
+    def statistic(chosen: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        picked = chosen.astype(int)  # many draws at a time, which `axis` tells scipy
+        each = [scipy_stats.kurtosis(layer[picked], axis=axis) for layer in states]
+        return np.asarray(np.mean(each, axis=0))
 
     numbers = np.arange(states.shape[1])
     found = stats.bootstrap(numbers, statistic, method="percentile", resamples=RESAMPLES)
@@ -276,18 +290,26 @@ def _target(data: Data[NoisyBert], texts: Texts) -> Section:
     )
 
 
+WITHIN = {"logprob": (-np.inf, 0.0), "loss": (0.0, np.inf), "rank": (1.0, np.inf)}
+"""Between which values each can be, and error bars are drawn."""
+
+
 def _by_layer(data: Data[NoisyBert], texts: Texts, metric: str) -> Picture:
-    values = {name: data.edited(name, metric) for name in EXERCISES}
+    values = {texts(f"exercises.{name}"): data.edited(name, metric) for name in EXERCISES}
     return picture(
         texts,
         f"target.{metric}-by-layer",
-        lambda title: _lines(
-            values,
+        lambda title: lines(
             texts,
+            values,
+            along="seed",
+            within=WITHIN[metric],
             title=title,
+            x_title=texts("x"),
             y_title=texts(f"target.{metric}"),
             levels={texts("clean"): data.clean("noise", metric)},
             log_y=metric == "rank",
+            whole=metric == "rank",
         ),
         n=len(data.parameters.seeds),
     )
@@ -306,21 +328,18 @@ def shares_over_seeds(values: xr.DataArray) -> Means:
     """The same of shares: Wilson's intervals, which do not leave 0 … 1, where each is yes or no."""
     rows = values.transpose("layer", "seed").values
     if not np.isin(rows, (0, 1)).all():  # averaged over several prompts
-        return over_seeds(values)
+        mean, error = over_seeds(values)
+        inside = None if error is None else np.minimum(error, [1 - mean, mean])
+        return mean, inside
     shares = [share_of(int(row.sum()), row.size) for row in rows]
-    above = [share.high - share.value for share in shares]
-    below = [share.value - share.low for share in shares]
-    return rows.mean(axis=1), np.array([above, below])
+    up = [share.high - share.value for share in shares]
+    down = [share.value - share.low for share in shares]
+    return rows.mean(axis=1), np.maximum([up, down], 0)  # rounding goes below
 
 
-Averaged = Callable[[xr.DataArray], Means]
-
-
-def _lines(
-    values: Mapping[str, xr.DataArray], texts: Texts, over: Averaged = over_seeds, **options: Any
-) -> go.Figure:
-    """A line per exercise over the layers, with the intervals over the seeds."""
-    means = {texts(f"exercises.{n}"): over(x) for n, x in values.items()}
+def _lines(values: Mapping[str, xr.DataArray], texts: Texts, **options: Any) -> go.Figure:
+    """Shares: a line per exercise over the layers, with the intervals over the seeds."""
+    means = {texts(f"exercises.{n}"): shares_over_seeds(x) for n, x in values.items()}
     layers = next(iter(values.values()))["layer"].values
     return figures.series(
         {name: (layers, mean) for name, (mean, _) in means.items()},
@@ -350,7 +369,6 @@ def _tops(data: Data[NoisyBert], texts: Texts) -> Section:
             lambda title: _lines(
                 values,
                 texts,
-                shares_over_seeds,
                 title=title,
                 y_title=texts("tops.share"),
                 levels=levels,
@@ -451,6 +469,7 @@ STUDY = Study(
     sweeps=sweeps,
     observe=observe,
     check=check_mask,
+    premise=lambda data, texts: answers(data, "noise", texts),
     claims=CLAIMS,
     sections=sections,
     numbers=numbers,

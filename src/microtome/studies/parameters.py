@@ -39,6 +39,9 @@ smaller model becomes the layer at the same depth, and the report says so."""
 Head = Annotated[int, BeforeValidator(_python), Field(strict=True, ge=0), IndexOf("head")]
 """A head, from 0, likewise."""
 
+KvHead = Annotated[int, BeforeValidator(_python), Field(strict=True, ge=0), IndexOf("kv_head")]
+"""A head of keys and values, from 0, likewise; several query heads may share one."""
+
 
 class Adapted(NamedTuple):
     """A published index that does not exist here, and the one at the same depth that does."""
@@ -86,7 +89,8 @@ class Parameters(BaseModel):
     Attributes:
         model: what `load` takes; by default the published checkpoint.
         prompt, target, contrast, donor, roles: one prompt, as published.
-        prompts: many prompts in its place: a file, or prompts.
+        prompts: many prompts in its place: a file, or prompts; or a task whose words the model's
+            tokenizer has, such as ``ioi:16``.
         lang: the report's language. It changes no number.
     """
 

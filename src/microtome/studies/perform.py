@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from microtome.studies import again, findings
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.parameters import Adapted, Parameters, read_config
 from microtome.studies.study import PROMPT, Data, Labelled, Study
+from microtome.tasks import TASKS
 from microtome.texts import Texts
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
@@ -30,6 +32,10 @@ from microtome.verbs.sweep import sweep
 
 SHOWN_PROMPTS = 3
 """How many prompts are shown token by token."""
+TASK = re.compile(r"(?P<task>\w+)(?::(?P<n>[1-9]\d{0,5}))?")
+"""How a task's prompts are asked for in the place of a file: ``capitals``, ``ioi:16``."""
+TASK_PROMPTS = 16
+"""How many there are unless told."""
 
 Tell = Callable[[str], None]
 """Takes a line about how far a study is."""
@@ -88,7 +94,7 @@ def perform(
     with contextlib.nullcontext() if folder is None else folder.keeping("The report"):
         measured = findings.measure(study.claims, data)
         comparable = study.comparable(loaded, parameters)
-        judged = findings.judge(study.claims, measured, comparable, texts)
+        judged = findings.judge(study, measured, comparable, texts)
         document = _document(study, data, judged, measured, adapted, texts)
         seconds = time.perf_counter() - began
         summary = {
@@ -99,6 +105,7 @@ def perform(
             "cells": cells_of(data),
             "seconds": round(seconds, 3),
             **study.numbers(data),
+            "caveats": document.caveats,
             "claims": findings.numbers(measured),
             **provenance.of_machine(),
         }
@@ -124,10 +131,30 @@ def check_kind(study: Study[Any], model: Model) -> None:
 
 def prompts_for(study: Study[Any], model: Model, parameters: Parameters) -> Prompts:
     """The prompts to run, with the mask of the model at hand where the study is about one."""
-    prompts, mask = parameters.as_prompts(), model.tokenizer.mask_token
+    prompts = task_prompts(parameters.prompts, model) or parameters.as_prompts()
+    mask = model.tokenizer.mask_token
     if not study.masked or mask is None:
         return prompts
     return Prompts(_with_mask(prompt, str(mask)) for prompt in prompts)
+
+
+def task_prompts(given: object, model: Model) -> Prompts | None:
+    """The prompts of a task in the words of the model's tokenizer, where ``ioi:16`` asks for them.
+
+    Args:
+        given: what ``prompts`` is; a file of that name goes before a task.
+        model: whose tokenizer the prompts have to fit.
+
+    Returns:
+        None where something else is given than a task's name, with or without a number.
+
+    Raises:
+        TaskError: the tokenizer has not the words for so many.
+    """
+    found = TASK.fullmatch(str(given)) if isinstance(given, Path) else None
+    if found is None or found["task"] not in TASKS or Path(found[0]).exists():
+        return None
+    return TASKS[found["task"]](int(found["n"] or TASK_PROMPTS), tokenizer=model.tokenizer)
 
 
 def _with_mask(prompt: Prompt, mask: str) -> Prompt:
@@ -246,6 +273,7 @@ def _document(
         method="\n\n".join(method),
         sections=sections,
         findings=judged,
+        caveats=study.premise(data, texts),
         snippets=again.snippets(study.name, data.parameters, texts, model),
         provenance={
             "study": study.name,

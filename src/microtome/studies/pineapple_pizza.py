@@ -24,7 +24,7 @@ from microtome.report import Picture, Section
 from microtome.stats import MapTest
 from microtome.studies.parameters import Parameters
 from microtome.studies.study import Claim, Data, Measured, Study, Sweep
-from microtome.studies.telling import mean_of, over_prompts, picture, section, share_of, table
+from microtome.studies.telling import above, lines, mean_of, picture, section, share_of, table
 from microtome.texts import Texts
 
 ROLES = ("topping", "other", "dish")
@@ -126,7 +126,7 @@ def measure_nearer(topping: xr.DataArray, other: xr.DataArray) -> Measured:
     difference = topping.values - other.values
     mean = mean_of(difference)
     words = {"difference": mean, "above": int((difference > 0).sum()), "layers": difference.size}
-    return Measured(mean.low > 0, mean.value, words)
+    return Measured(above(mean), mean.value, words)
 
 
 def measure_nowhere(found: xr.Dataset) -> Measured:
@@ -134,7 +134,7 @@ def measure_nowhere(found: xr.Dataset) -> Measured:
     tests = int(found["p"].notnull().sum())
     passed = int((found["bonferroni"] < stats.LEVEL).sum())
     if tests == 0:
-        return Measured(False, np.nan, wording="none")
+        return Measured(None, np.nan, wording="none")
     share = share_of(passed, tests)
     fdr = int((found["fdr"] < stats.LEVEL).sum())
     largest = float(abs(found["change"]).max())
@@ -195,18 +195,16 @@ def _word(one: Encoded, role: str) -> str:
 
 
 def _clean(data: Data[PineapplePizza], texts: Texts, names: Mapping[str, str]) -> Section:
-    lines = {names[pair]: over_prompts(clean(data, pair)) for pair in PAIRS}
-    errors = {name: error for name, (_, error) in lines.items() if error is not None}
-    layers = clean(data, "topping")["at_layer"].values
     drawn = picture(
         texts,
         "clean.similarity",
-        lambda title: figures.series(
-            {name: (layers, mean) for name, (mean, _) in lines.items()},
+        lambda title: lines(
+            texts,
+            {names[pair]: clean(data, pair) for pair in PAIRS},
             x_title=texts("x"),
             y_title=texts("y"),
             title=title,
-            y_error=errors or None,
+            within=(-1, 1),
         ),
     )
     one = data.encoded[0]
@@ -272,6 +270,8 @@ def _tests(data: Data[PineapplePizza], texts: Texts, names: Mapping[str, str]) -
     one = data.of(0)
     found = stands_out(changes(one)[0])
     n = int(found["p"].notnull().sum())
+    if n == 0:
+        return section(texts, "tests", said=("untested",))
     threshold = float(scipy_stats.norm.isf(stats.LEVEL / (2 * max(n, 1))))
     values = {names[pair]: found["z"].sel(pair=pair) for pair in PAIRS}
     drawn = picture(
@@ -297,6 +297,9 @@ def _tests(data: Data[PineapplePizza], texts: Texts, names: Mapping[str, str]) -
         cells=data.effects["heads"].n_cells // len(data.encoded),
         layers=found.sizes["at_layer"],
         threshold=threshold,
+        noise=max(
+            one.effects["heads"].delta(metric).attrs["noise_floor"] for metric in PAIRS.values()
+        ),
         prompt=visible_line(one.encoded[0].prompt.text),
     )
 

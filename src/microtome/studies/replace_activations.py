@@ -8,13 +8,12 @@ followed through the layers, down to the output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import torch
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
@@ -22,17 +21,16 @@ from microtome import figures
 from microtome.errors import PromptError
 from microtome.figures.labels import visible
 from microtome.figures.view import visible_line
-from microtome.language.sites import site
-from microtome.model.anatomy import Anatomy
-from microtome.passes.trace import module_output
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section, Table
 from microtome.results.effects import Effects
+from microtome.studies import keys
 from microtome.studies.final_norm import after_norm, with_norm
-from microtome.studies.parameters import Head, Layer, Parameters
+from microtome.studies.parameters import KvHead, Layer, Parameters
+from microtome.studies.premise import answers
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
-from microtome.studies.telling import over_prompts, picture, section, table, trend_of
+from microtome.studies.telling import above, lines, picture, section, table, trend_of
 from microtome.texts import Texts
 from microtome.verbs.model import Model
 
@@ -41,6 +39,8 @@ REST = "std(L*.resid_post@1:)"
 DISTANCE = "distance(L*.resid_post)"
 METRICS = ("prob", "rank", "kl", "top1", SPREAD, REST, DISTANCE)
 EXERCISES = ("keys", "neurons", "weaker", "louder")
+EQUAL = 1e-3
+"""Attention weights nearer to each other than this are the same."""
 
 
 class ReplaceActivations(Parameters):
@@ -56,7 +56,7 @@ class ReplaceActivations(Parameters):
     prompt: str = "Berlin is the capital of"
     target: str | None = " Germany"
     keys_layer: Layer = 3
-    head: Head = 2
+    head: KvHead = 2
     mlp_layer: Layer = 4
     noise_mean: float = 10.0
     noise_std: float = 1.0
@@ -68,7 +68,7 @@ class ReplaceActivations(Parameters):
     @property
     def keys(self) -> str:
         """The address of the keys."""
-        return f"L{self.keys_layer}.k.h{self.head}"
+        return keys.keys_of(self.keys_layer, self.head)
 
     @property
     def edits(self) -> dict[str, str]:
@@ -110,60 +110,14 @@ def observe(
     model: Model, prompt: Prompt, parameters: ReplaceActivations, effects: Mapping[str, Effects]
 ) -> dict[str, Labelled]:
     """What the edits write over, and the spread behind the final norm."""
+    of_keys = parameters.keys_layer, parameters.head
     return {
-        "projections": projections(model, prompt, parameters),
-        "fused": fused_difference(model, prompt, parameters),
+        "projections": keys.projections(model, prompt, *of_keys),
+        "fused": keys.fused_difference(model, prompt, *of_keys),
+        "attention": keys.attention(model, prompt, *of_keys),
         "neurons": neurons(model, prompt, parameters),
         "final": spread_after_norm(model, prompt, parameters),
     }
-
-
-# ---------------------------------------------------------------------------- exercise 1: the keys
-
-
-def fused_columns(anatomy: Anatomy, layer: int, head: int) -> NDArray[np.int64] | None:
-    """The columns of the fused QKV tensor that hold a head's keys, in order.
-
-    None where queries, keys and values come from modules of their own.
-    """
-    taps = [anatomy.tap(site(name), layer) for name in ("q", "k", "v")]
-    if len({(tap.module, tap.side) for tap in taps}) > 1:
-        return None
-    dims = anatomy.dims
-    width = (dims.n_heads + 2 * dims.n_kv_heads) * dims.d_head
-    columns = taps[1].view(torch.arange(width).view(1, 1, width), dims)
-    return np.asarray(columns[0, 0, head].numpy(), dtype=np.int64)
-
-
-def fused_difference(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.DataArray:
-    """The largest difference between a head's keys and their columns of the fused tensor.
-
-    NaN where there is no fused tensor.
-    """
-    columns = fused_columns(model.anatomy, parameters.keys_layer, parameters.head)
-    if columns is None:
-        return xr.DataArray(np.nan)
-    [encoded] = model.encode(prompt)
-    path = model.anatomy.tap(site("k"), parameters.keys_layer).module
-    fused = module_output(model.hf, encoded.tokens, path)[0].float().cpu().numpy()
-    kept = model.run(prompt, keep=[parameters.keys])[parameters.keys].isel(prompt=0)
-    keys = kept.transpose("pos", "kv_head", "d_head").values[:, 0]
-    return xr.DataArray(float(np.abs(fused[:, columns] - keys).max()))
-
-
-def projections(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.DataArray:
-    """Root mean square of every head's q, k and v with the keys set to zero, ``[part, head]``.
-
-    A head without keys and values of its own has NaN there.
-    """
-    addresses = {part: f"L{parameters.keys_layer}.{part}" for part in "qkv"}
-    run = model.run(prompt, edits=parameters.edits["keys"], keep=addresses.values())
-    rows = np.full((3, model.anatomy.dims.n_heads), np.nan)
-    for row, address in zip(rows, addresses.values(), strict=True):
-        square = run[address].astype(float).isel(prompt=0) ** 2
-        [heads] = {"head", "kv_head"} & set(map(str, square.dims))
-        row[: square.sizes[heads]] = (square.mean(["pos", "d_head"]) ** 0.5).values
-    return xr.DataArray(rows, {"part": list("QKV"), "head": range(rows.shape[1])})
 
 
 # ------------------------------------------------------------------------- exercise 2: the neurons
@@ -196,7 +150,7 @@ def measure_growth(spread: ArrayLike, rest: ArrayLike) -> Measured:
     """The trend of the clean spread over depth ``[layer]``; and without the first token."""
     every, later = (np.asarray(x, dtype=float) for x in (spread, rest))
     slope, without = (trend_of(np.arange(x.size), x) for x in (every, later))
-    return Measured(slope.low > 0, slope.value, {"slope": slope, "without": without})
+    return Measured(above(slope), slope.value, {"slope": slope, "without": without})
 
 
 def measure_collapse(ratio: ArrayLike, layer: int, final: float) -> Measured:
@@ -209,7 +163,9 @@ def measure_collapse(ratio: ArrayLike, layer: int, final: float) -> Measured:
     """
     at, last = _ends(ratio, layer)
     words = {"layer": layer, "at": at, "last": last, "final": final}
-    return Measured(at <= 0.2 and last >= 2 * at, last / at if at else np.inf, words)
+    if layer == np.size(ratio) - 1:
+        return Measured(None, np.nan, words, wording="last")
+    return Measured(at <= 0.2 and last >= 2 * at, last / at if at else np.nan, words)
 
 
 def measure_compress(ratio: ArrayLike, layer: int, final: float) -> Measured:
@@ -291,7 +247,24 @@ def sections(data: Data[ReplaceActivations], texts: Texts) -> tuple[Section, ...
 
 def _keys(data: Data[ReplaceActivations], texts: Texts) -> Section:
     parameters, dims = data.parameters, data.model.anatomy.dims
-    names = {"layer": parameters.keys_layer, "head": parameters.head}
+    found = data.dataset("attention")
+    group = dims.n_heads // dims.n_kv_heads
+    own = range(parameters.head * group, (parameters.head + 1) * group)
+    moved = np.flatnonzero(found["moved"].values > EQUAL)
+    uneven = float(found["uneven"].isel(head=list(own)).max())
+    names = {
+        "layer": parameters.keys_layer,
+        "head": parameters.head,
+        "width": dims.d_head,
+        "group": group,
+        "kv_heads": dims.n_kv_heads,
+        "heads": dims.n_heads,
+        "readers": _span(own),
+        "moved": _span(moved.tolist()),
+        "most": float(found["moved"].max()),
+        "uneven": uneven,
+    }
+    shared = ("shared",) if group > 1 else ()
     drawn = picture(
         texts,
         "keys.projections",
@@ -300,9 +273,22 @@ def _keys(data: Data[ReplaceActivations], texts: Texts) -> Section:
             title=title,
             unit=texts("keys.rms"),
         ),
+        said=("caption", *shared),
         **names,
     )
-    return section(texts, "keys", (drawn,), (_columns(data, texts),), **names, width=dims.d_head)
+    said = (
+        "text",
+        *shared,
+        "even" if uneven <= EQUAL else "uneven",
+        "moved" if moved.size else "unmoved",
+    )
+    return section(texts, "keys", (drawn,), (_columns(data, texts),), said, **names)
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """Numbers in words, those in a row as their ends: ``"6 … 8"``."""
+    whole = len(numbers) > 2 and list(numbers) == [*range(numbers[0], numbers[-1] + 1)]
+    return f"{numbers[0]} … {numbers[-1]}" if whole else ", ".join(map(str, numbers))
 
 
 def _columns(data: Data[ReplaceActivations], texts: Texts) -> Table:
@@ -310,7 +296,7 @@ def _columns(data: Data[ReplaceActivations], texts: Texts) -> Table:
     parameters, dims = data.parameters, data.model.anatomy.dims
     head, width = parameters.head, dims.d_head
     alone = np.arange(head * width, (head + 1) * width)
-    columns = fused_columns(data.model.anatomy, parameters.keys_layer, head)
+    columns = keys.fused_columns(data.model.anatomy, parameters.keys_layer, head)
     rows = [(texts("keys.alone"), f"{head} × {width}", alone)]
     if columns is None:
         return table(texts, "keys.not-fused", _column_frame(rows))
@@ -335,6 +321,7 @@ def _neurons(data: Data[ReplaceActivations], texts: Texts) -> Section:
     found = data.of(0).dataset("neurons")
     real, noise = found["real"].values, found["noise"].values
     values = {texts("neurons.real"): real, texts("neurons.noise"): noise}
+    within = (noise >= real.min()) & (noise <= real.max())
     drawn = picture(
         texts,
         "neurons.neurons",
@@ -348,6 +335,8 @@ def _neurons(data: Data[ReplaceActivations], texts: Texts) -> Section:
         texts,
         "neurons",
         (drawn,),
+        said=("text", "apart" if not within.any() else "overlap"),
+        within=float(within.mean()),
         layer=data.parameters.mlp_layer,
         n=real.size,
         mean=data.parameters.noise_mean,
@@ -367,14 +356,14 @@ def _scaled(data: Data[ReplaceActivations], texts: Texts) -> Section:
         f"× {parameters.louder:g}": (data.edited("louder", SPREAD).values, "louder"),
     }
     n = data.model.anatomy.dims.n_layers
-    lines = {
+    curves = {
         name: (np.arange(n + 1), np.append(values, float(final.sel(run=run))))
         for name, (values, run) in shown.items()
     }
 
     def draw(title: str) -> go.Figure:
         made = figures.series(
-            lines,
+            curves,
             x_title=texts("scaled.x"),
             y_title=texts("spread"),
             title=title,
@@ -387,8 +376,8 @@ def _scaled(data: Data[ReplaceActivations], texts: Texts) -> Section:
     for key, row in (("before", at - 1), ("at", at), ("last", n - 1)):
         if row >= 0 and (key == "at" or row != at):
             label = texts(f"scaled.{key}", layer=row)
-            rows.append({"where": label, **{name: y[row] for name, (_, y) in lines.items()}})
-    rows.append({"where": texts("scaled.final"), **{name: y[n] for name, (_, y) in lines.items()}})
+            rows.append({"where": label, **{name: y[row] for name, (_, y) in curves.items()}})
+    rows.append({"where": texts("scaled.final"), **{name: y[n] for name, (_, y) in curves.items()}})
     return section(
         texts,
         "scaled",
@@ -403,18 +392,17 @@ def _scaled(data: Data[ReplaceActivations], texts: Texts) -> Section:
 def _downstream(data: Data[ReplaceActivations], texts: Texts) -> Section:
     layers = np.arange(data.model.anatomy.dims.n_layers)
 
-    def drawn(name: str, lines: dict[str, xr.DataArray], y_title: str) -> Picture:
-        means = {label: over_prompts(values) for label, values in lines.items()}
-        errors = {label: error for label, (_, error) in means.items() if error is not None}
+    def drawn(name: str, shown: dict[str, xr.DataArray], y_title: str) -> Picture:
         return picture(
             texts,
             f"downstream.{name}",
-            lambda title: figures.series(
-                {label: (layers, mean) for label, (mean, _) in means.items()},
+            lambda title: lines(
+                texts,
+                shown,
                 x_title=texts("downstream.x"),
                 y_title=texts(y_title),
                 title=title,
-                y_error=errors or None,
+                within=(0.0, np.inf),
                 log_y=True,
             ),
         )
@@ -484,6 +472,7 @@ STUDY = Study(
     sweeps=sweeps,
     observe=observe,
     check=check_length,
+    premise=lambda data, texts: answers(data, "keys", texts),
     claims=CLAIMS,
     sections=sections,
     numbers=numbers,

@@ -35,7 +35,8 @@ class Measured:
     """A claim held against the data of one prompt.
 
     Attributes:
-        holds: whether the claim does, by its rule.
+        holds: whether the claim does, by its rule; None where there is nothing to judge it by, such
+            as no early layers in a model of one layer.
         value: the number that decides, or the nearest to it; compared from prompt to prompt.
         words: what the text ``claims.<name>.measured`` is filled with: numbers, `Estimate`\\ s,
             and texts without a language (token texts, ``"3 … 5"``).
@@ -43,7 +44,7 @@ class Measured:
             fill in.
     """
 
-    holds: bool
+    holds: bool | None
     value: float
     words: Mapping[str, Any] = field(default_factory=dict)
     wording: str = "measured"
@@ -57,13 +58,14 @@ class Claim(Generic[P]):
         name: its key: ``claims.<name>`` has ``text`` (the claim), ``rule`` (when it counts as
             holding), ``measured`` and ``value`` (what the deciding number is).
         measure: the data of one prompt → what was measured.
-        anywhere: it can be judged on any model and prompt. A claim that is not is judged only
-            where it was made; elsewhere its measured value is shown without a verdict.
+        of_checkpoint: it is about one checkpoint alone, such as "143 of its 144 heads". Elsewhere
+            its measured value is shown without a verdict; any other claim is judged on every
+            model, by the same rule.
     """
 
     name: str
     measure: Callable[[Data[P]], Measured]
-    anywhere: bool = False
+    of_checkpoint: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,11 @@ def accept(encoded: Encoded) -> None:
     """For a study that takes any prompt that its sweeps take."""
 
 
+def presume_nothing(data: Data[Any], texts: Texts) -> tuple[str, ...]:
+    """For a study that asks nothing of what the model answers."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Study(Generic[P]):
     """A published experiment as one command.
@@ -170,6 +177,8 @@ class Study(Generic[P]):
         sections: the data and the texts → text, figures and tables of the report.
         numbers: the data → what the summary keeps besides.
         check: raises `PromptError` for a prompt that it cannot take.
+        premise: the data and the texts → what the study takes for granted and this model does not
+            do, a sentence each; they stand at the top of its report.
         also_on: other checkpoints that it was published on.
         masked: it is for masked-language models, and ``[MASK]`` in its prompts is the mask of the
             model at hand; else it is for models that predict the next token.
@@ -186,6 +195,7 @@ class Study(Generic[P]):
     numbers: Callable[[Data[P]], Mapping[str, Any]]
     observe: Observe = observe_nothing
     check: Callable[[Encoded], None] = accept
+    premise: Callable[[Data[P], Texts], tuple[str, ...]] = presume_nothing
     donor_tokens: str = ""
     also_on: tuple[str, ...] = ()
     masked: bool = False
@@ -204,8 +214,9 @@ class Study(Generic[P]):
     def comparable(self, model: Model, parameters: P) -> bool:
         """Whether this is a published checkpoint with the published parameters.
 
-        Claims can be judged there. A local directory has the hub id's name at most by coincidence,
-        and a model in memory may have been changed: see `is_published`.
+        What was published is repeated there, and not only tried elsewhere. A local directory has
+        the hub id's name at most by coincidence, and a model in memory may have been changed: see
+        `is_published`.
         """
         names = (self.published.model, *self.also_on)
         owner = "google-bert" if self.masked else "openai-community"

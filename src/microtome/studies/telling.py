@@ -6,7 +6,7 @@ and table: ``title`` and ``caption``, the sentence that says how to read it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from scipy import stats as scipy_stats
 
-from microtome import stats
+from microtome import figures, stats
 from microtome.figures.labels import visible
 from microtome.figures.translate import translated
 from microtome.report import Picture, Section, Table
@@ -28,22 +28,41 @@ def section(
     key: str,
     pictures: tuple[Picture, ...] = (),
     tables: tuple[Table, ...] = (),
+    said: Sequence[str] = ("text",),
     **values: Any,
 ) -> Section:
-    """A section: ``<key>.heading`` over it, ``<key>.text`` before its pictures, if there is one."""
-    paragraphs = (texts(f"{key}.text", **values),) if f"{key}.text" in texts else ()
+    """A section: ``<key>.heading`` over it, and paragraphs before its pictures.
+
+    Args:
+        texts: of the study.
+        key: where its texts stand.
+        pictures, tables: in order.
+        said: which texts under the key are its paragraphs: what was measured decides which are
+            true. ``text`` need not be there.
+        **values: what the texts are filled with.
+    """
+    keys = [f"{key}.{name}" for name in said]
+    paragraphs = tuple(texts(one, **values) for one in keys if one in texts or one != f"{key}.text")
     return Section(texts(f"{key}.heading", **values), paragraphs, pictures, tables)
 
 
-def picture(texts: Texts, key: str, draw: Callable[[str], go.Figure], **values: Any) -> Picture:
+def picture(
+    texts: Texts,
+    key: str,
+    draw: Callable[[str], go.Figure],
+    said: Sequence[str] = ("caption",),
+    **values: Any,
+) -> Picture:
     """A figure: ``draw`` is given ``<key>.title``; ``<key>.caption`` stands under it.
 
-    Its file is named after the last part of the key.
+    ``said`` names other texts under the key, one after the other. The file is named after the last
+    part of the key.
     """
     figure = draw(texts(f"{key}.title", **values))
     if texts.lang != "en":
         figure = translated(figure, words(texts))
-    return Picture(key.rpartition(".")[2], figure, texts(f"{key}.caption", **values))
+    caption = " ".join(texts(f"{key}.{name}", **values) for name in said)
+    return Picture(key.rpartition(".")[2], figure, caption)
 
 
 def table(texts: Texts, key: str, frame: pd.DataFrame, **values: Any) -> Table:
@@ -94,6 +113,40 @@ def over_prompts(
     return mean, error * float(scipy_stats.t.ppf(0.975, n - 1))
 
 
+def lines(
+    texts: Texts,
+    named: Mapping[str, xr.DataArray],
+    *,
+    along: str = "prompt",
+    within: tuple[float, float] = (-np.inf, np.inf),
+    **options: Any,
+) -> go.Figure:
+    """Means over the prompts as lines; if there are several, with error bars that a note explains.
+
+    Args:
+        texts: of the study.
+        named: label → ``[prompt, x]``.
+        along: what is averaged over in the place of prompts.
+        within: the values that there can be, which error bars do not leave.
+        **options: of `figures.series`.
+    """
+    means = {label: over_prompts(values, along) for label, values in named.items()}
+    errors = {
+        label: np.stack([np.minimum(e, within[1] - mean), np.minimum(e, mean - within[0])])
+        for label, (mean, e) in means.items()
+        if e is not None
+    }
+    first = next(iter(named.values()))
+    [axis] = [name for name in first.dims if name != along]
+    if errors and along == "prompt":
+        options.setdefault("note", texts("bars", n=first.sizes[along]))
+    return figures.series(
+        {label: (first[axis].values, mean) for label, (mean, _) in means.items()},
+        y_error={label: np.maximum(e, 0) for label, e in errors.items()} or None,
+        **options,
+    )
+
+
 # ------------------------------------------------- estimates where there may be too few for one
 
 
@@ -111,8 +164,10 @@ def mean_of(values: Any) -> Estimate:
 def trend_of(x: Any, y: Any) -> Estimate:
     """The slope with its interval; without one where there are fewer than three points."""
     xs, ys = (np.asarray(a, dtype=float).ravel() for a in (x, y))
-    if xs.size < 3 or _alike(xs) or _alike(ys):
+    if xs.size < 3 or _alike(xs):
         return Estimate(np.nan, np.nan, np.nan, np.nan, xs.size)
+    if _alike(ys):
+        return Estimate(0.0, np.nan, np.nan, np.nan, xs.size)
     return stats.trend(xs, ys)
 
 
@@ -122,6 +177,22 @@ def correlation_of(x: Any, y: Any) -> Estimate:
     if xs.size < 4 or _alike(xs) or _alike(ys):
         return Estimate(np.nan, np.nan, np.nan, np.nan, xs.size)
     return stats.correlation(xs, ys)
+
+
+def above(one: Estimate, limit: float = 0.0) -> bool | None:
+    """Whether an estimate is above a limit, with its whole interval.
+
+    One without an interval because all its values are alike is held against the limit by itself.
+    None where there are too few values to say.
+    """
+    if np.isnan(one.value) or (one.n < 2 and np.isnan(one.low)):
+        return None
+    return bool((one.value if np.isnan(one.low) else one.low) > limit)
+
+
+def below(one: Estimate, limit: float = 0.0) -> bool | None:
+    """The same below it."""
+    return above(Estimate(-one.value, -one.high, -one.low, one.p, one.n), -limit)
 
 
 def _alike(values: np.ndarray[Any, Any]) -> bool:

@@ -47,10 +47,25 @@ def _nano_tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(nano_directory())
 
 
+def inside(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The tokens of pieces of text as they are inside of one, behind a word.
+
+    At the beginning of a text some tokenizers put a space in front. Where a piece makes other
+    tokens of the word before it, it has none of its own.
+    """
+    before, *whole = tokenizer(
+        [_BEFORE, *(_BEFORE + text for text in texts)], add_special_tokens=False
+    )["input_ids"]
+    return [ids[len(before) :] if ids[: len(before)] == before else [] for ids in whole]
+
+
+_BEFORE = "a"
+
+
 def whole_words(candidates: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """The words that are one token after a space, each once, in the order given."""
     different = list(dict.fromkeys(candidates))
-    coded = tokenizer([f" {word}" for word in different], add_special_tokens=False)["input_ids"]
+    coded = inside([f" {word}" for word in different], tokenizer)
     return tuple(
         word
         for word, ids in zip(different, coded, strict=True)
@@ -139,8 +154,8 @@ def first_fitting(
 ) -> list[Prompt]:
     """The first n different candidates that a tokenizer fits; fewer where there are no more.
 
-    A prompt fits when its roles are in it, target and contrast are one token each and not the
-    same, the donor is as long as the recipient, and ``also`` agrees.
+    A prompt fits when its roles are in it, target and contrast are one token each that continues
+    the text, and not the same, the donor is as long as the recipient, and ``also`` agrees.
     """
     found: dict[str, Prompt] = {}
     for candidate in candidates:
@@ -159,6 +174,10 @@ def _fits(
     except TokenError:
         return False
     if encoded.donor is not None and len(encoded.donor) != len(encoded.tokens):
+        return False
+    answers = encoded.target, encoded.contrast
+    # One with a note does not continue the text as it would be written.
+    if encoded.notes or not all(isinstance(answer, int) for answer in answers):
         return False
     return encoded.target != encoded.contrast and also(encoded)
 

@@ -14,6 +14,7 @@ from microtome.engines import screen as screening
 from microtome.engines.assembled import Assembled, assemble
 from microtome.engines.block import Block
 from microtome.engines.executor import Executor
+from microtome.engines.legs import Legs
 from microtome.engines.observer import Observer, go_on
 from microtome.engines.reference import Reference
 from microtome.engines.screen import Screening
@@ -114,7 +115,22 @@ def executor_of(
     tick: Callable[[float], None],
     verified: bool = True,
 ) -> Executor:
-    """What runs the units of a plan on a model."""
+    """What runs the units of a plan on a model, all its legs."""
+    legs = plan.legs
+    if len(legs) == 1 and legs[0].question is plan.question:
+        return _executor_of(model, plan, options, tick, verified)
+    return Legs(
+        plan,
+        [
+            _executor_of(model, leg, options, lambda n: tick(n / len(legs)), verified)
+            for leg in legs
+        ],
+    )
+
+
+def _executor_of(
+    model: Loaded, plan: Plan, options: Options, tick: Callable[[float], None], verified: bool
+) -> Executor:
     sources = sources_of(model, plan)
     if plan.choice.engine == "reference":
         return Reference(model, plan, sources, tick)

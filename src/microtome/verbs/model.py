@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
 
 from microtome.edits import Edit, as_edits
+from microtome.language.habits import here
+from microtome.model.describe import described
 from microtome.model.loaded import Loaded
-from microtome.prompts.prompt import Prompt
+from microtome.notebook import html_fields, html_line, html_table
+from microtome.prompts.prompts import Given
+from microtome.verbs import card as cards
 from microtome.verbs import run as outcome
 
 
@@ -15,12 +20,28 @@ from microtome.verbs import run as outcome
 class Model(Loaded):
     """What `load` gives; see `Loaded` for what it holds."""
 
+    if not TYPE_CHECKING:  # a type checker would take every name for one that is there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """For a name that is not there: what other tools call so is named as it is here."""
+            own = type(self).__name__
+            raise AttributeError(f"{own!r} object has no attribute {name!r}{here(name)}")
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what it is, and what can be addressed in it."""
+        sites = self.sites().reset_index()
+        return (
+            html_line(repr(self))
+            + html_fields(described(self.anatomy, self.hf.config))
+            + html_table(tuple(sites.columns), sites.astype(object).values.tolist())
+        )
+
     def run(
         self,
-        prompts: Prompt | str | Iterable[Prompt | str],
+        prompts: Given | Iterable[Given],
         edits: Edit | str | Iterable[Edit | str] = (),
         keep: str | Iterable[str] = (),
-        reference: Iterable[Prompt | str] = (),
+        reference: Iterable[Given] = (),
     ) -> outcome.Run:
         """Run prompts with edits, one full forward pass each, and keep some activations.
 
@@ -52,3 +73,29 @@ class Model(Loaded):
             keep,
             self.encode(others) if others else encoded,
         )
+
+    def card(self, n: int = 100, seed: int = 0, tasks: Iterable[str] = cards.ASKED) -> cards.Card:
+        """What the model can do of the tasks, measured on prompts in its own tokens.
+
+        Args:
+            n: how many prompts of each task.
+            seed: of their draw.
+            tasks: names in `microtome.tasks`; unless given ioi, capitals, induction and
+                greater_than.
+
+        Returns:
+            Per task the share that is right (the target's logit above the contrast's), the share
+            whose target is the most probable of all tokens, the mean logit difference and the
+            mean probability of the target, with 95 % intervals. A task that the tokenizer has no
+            words for says so.
+
+        Raises:
+            TaskError: there is no such task, or n is too small.
+            MicrotomeError: the model fills in masks.
+
+        >>> import microtome as mt
+        >>> [ability] = mt.load("nano").card(8, tasks=["capitals"]).abilities
+        >>> ability.accuracy, ability.n
+        (1.0, 8)
+        """
+        return cards.measured(self, n, seed, tasks)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import inspect
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +19,7 @@ from microtome.language.operations import Operation
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan
 from microtome.plan.question import Question, plain
+from microtome.prompts.answers import Answer
 from microtome.results import provenance
 from microtome.verbs.options import Options
 
@@ -27,6 +29,10 @@ PASSING = ("created",)
 
 def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dict[str, Any]:
     """Everything that decides the numbers: two sweeps of one identity give the same, bit for bit.
+
+    But for the memory that they may use: units are the same whatever it is, so one may go on with
+    more or less; batches are others then, and with them the last bits of what was left. How much is
+    verified, and which cells, is part of what a result says, and so of what it is.
 
     Args:
         model: the model.
@@ -38,8 +44,9 @@ def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dic
     return {
         "spec": spec_of(plan.question, referred),
         "tokens": [list(one.tokens.ids) for one in plan.question.encoded],
+        **_answers(plan.question),
         "model": provenance.of_model(model),
-        "options": options.as_dict(),
+        "options": {**options.as_dict(), "memory": None},
         "engine": plan.choice.engine,
         "functions": functions(plan.question),
         **{name: value for name, value in machine.items() if name not in PASSING},
@@ -75,7 +82,31 @@ def record(
         },
         "actual": {**measured.work, "seconds": round(measured.work["seconds"], 3)},
         "spec": spec_of(plan.question, referred),
+        "measured": measured_of(plan.question),
     }
+
+
+def measured_of(question: Question) -> list[dict[str, Any]]:
+    """Per prompt the ids of its target and contrast, one after another; of a set, any of them."""
+    return [
+        {
+            name: sorted(answer) if isinstance(answer, frozenset) else [*_row(answer)]
+            for name in ("target", "contrast")
+            if (answer := one.answer(name)) is not None
+        }
+        for one in question.encoded
+    ]
+
+
+def _row(answer: Answer) -> Iterable[int]:
+    return (answer,) if isinstance(answer, int) else answer
+
+
+def _answers(question: Question) -> dict[str, Any]:
+    """What is measured, where a text alone does not say it: so that what was done before this was
+    asked goes on as the same question."""
+    plain = all(one.is_plain for one in question.encoded)
+    return {} if plain else {"measured": measured_of(question)}
 
 
 def verification(plan: Plan, options: Options, measured: Assembled) -> dict[str, Any]:

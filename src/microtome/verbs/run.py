@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -19,15 +19,34 @@ from microtome.edits import Edit
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
 from microtome.errors import AddressError, PromptError, did_you_mean, listing
+from microtome.figures.labels import brief
 from microtome.language.addresses import Address, parse
 from microtome.language.selectors import Index
 from microtome.language.sites import POSITIONS, Dimensions
 from microtome.model.anatomy import Anatomy
+from microtome.notebook import html_line, html_table, html_tokens
 from microtome.passes.hooks import Visit, forward
 from microtome.passes.session import session
 from microtome.passes.trace import ids_of, reader
 from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.resolve import regions
+
+SHOWN = 3
+"""Prompts of a run that a notebook shows."""
+TOP = 5
+"""Tokens that it shows of each."""
+
+
+class Receipts(tuple[Receipt, ...]):
+    """Proofs of what the edits of a run did, prompt by prompt."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a row for each."""
+        names = [one.name for one in fields(Receipt)]
+        rows = [[brief(one.edit), *(getattr(one, name) for name in names[1:])] for one in self]
+        return html_table(names, rows) if rows else html_line("No edit, no receipt.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +59,7 @@ class Run:
     """
 
     logits: Float[Tensor, "prompt pos vocab"]
-    receipts: tuple[Receipt, ...]
+    receipts: Receipts
     encoded: tuple[Encoded, ...]
     _kept: Mapping[str, xr.DataArray]
     _hf: PreTrainedModel
@@ -65,6 +84,18 @@ class Run:
             f"<Run of {len(self.encoded)} prompts; logits {list(self.logits.shape)}; "
             f"{len(self.receipts)} receipts; kept: {listing(self._kept) or 'nothing'}>"
         )
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the first prompts with what is predicted after them, and receipts."""
+        made = [html_line(repr(self))]
+        for number, one in enumerate(self.encoded[:SHOWN]):
+            made.append(html_tokens(one.tokens.pieces))
+            for place in one.tokens.predicted:
+                top = self.top(TOP, prompt=number, position=place)
+                made.append(html_table(tuple(top.columns), top.astype(object).values.tolist()))
+        if self.receipts:
+            made.append(self.receipts._repr_html_())
+        return "".join(made)
 
     @cached_property
     def clean_logits(self) -> Float[Tensor, "prompt pos vocab"]:
@@ -153,7 +184,7 @@ def run(
         str(address): _labelled(address, anatomy.dims, encoded, [k[str(address)] for k in kept])
         for address in addresses
     }
-    return Run(stacked(logits), tuple(receipts), encoded, labelled, hf, anatomy, tokenizer)
+    return Run(stacked(logits), Receipts(receipts), encoded, labelled, hf, anatomy, tokenizer)
 
 
 def stacked(rows: Sequence[Float[Tensor, "1 _ vocab"]]) -> Float[Tensor, "prompt pos vocab"]:
@@ -197,7 +228,7 @@ def _labelled(
 
     labelled = xr.DataArray(full, dims=("prompt", "layer", *axes), name=str(address))
     labelled = labelled.assign_coords(
-        prompt=range(len(encoded)), text=("prompt", [one.prompt.text for one in encoded])
+        prompt=range(len(encoded)), text=("prompt", [one.tokens.text for one in encoded])
     )
     for number, axis in enumerate(axes):
         chosen = {layers[0].indices[number] for layers in found}

@@ -10,11 +10,12 @@ from typing import Any
 from microtome.edits import Edit, as_edits
 from microtome.engines.observer import Observer, observed
 from microtome.engines.sink import Sink
+from microtome.figures.pictures import refuse_file
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import Question, ask, coordinate
 from microtome.plan.verify import Verify
-from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
 from microtome.results import provenance
 from microtome.results.effects import Effects, open_effects
@@ -29,7 +30,7 @@ from microtome.verbs.record import identity, record
 
 def sweep(
     model: Model,
-    prompts: Prompt | str | Iterable[Prompt | str],
+    prompts: Given | Iterable[Given],
     edit: Edit | str | Iterable[Edit | str],
     *,
     metrics: str | Iterable[str],
@@ -42,7 +43,7 @@ def sweep(
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool | Observer = True,
-    reference: Iterable[Prompt | str] = (),
+    reference: Iterable[Given] = (),
     overwrite: bool = False,
 ) -> Effects:
     """Measure every cell that an edit's stars span.
@@ -94,7 +95,7 @@ def sweep(
     options = Options.of(engine, verify, memory, screen, refine, seed)
     others = list(reference)
     question = asking(model, prompts, edit, metrics=metrics, over=over, reference=others)
-    plan = make_plan(question, options.engine, options.budget(model))
+    plan = make_plan(question, options.engine, options.budget(model), model.whole)
     sink = _sink(out, model, plan, options, bool(others), overwrite)
     try:
         if out is not None and isinstance(sink, StoreSink) and sink.finished:
@@ -116,12 +117,12 @@ def sweep(
 
 def asking(
     model: Loaded,
-    prompts: Prompt | str | Iterable[Prompt | str],
+    prompts: Given | Iterable[Given],
     edit: Edit | str | Iterable[Edit | str],
     *,
     metrics: str | Iterable[str],
     over: Mapping[str, Sequence[Any]] | None = None,
-    reference: Iterable[Prompt | str] = (),
+    reference: Iterable[Given] = (),
     to_run: bool = True,
 ) -> Question:
     """The question that a sweep's arguments ask, resolved against a model.
@@ -147,6 +148,7 @@ def _sink(
     """Where blocks go: the disk, where a place is given, which is proved to take them."""
     if out is None:
         return MemorySink()
+    refuse_file(out)
     storable({axis.name: [coordinate(value) for value in axis.values] for axis in plan.axes})
     asked = identity(model, plan, options, referred)
     return StoreSink(out, asked, units_of(plan, options), overwrite=overwrite)

@@ -103,7 +103,7 @@ class Company:
 def companies(plan: Plan, unit: Unit, budget: Budget) -> Iterator[Company]:
     """The prompts of a unit, as many together as the budget allows."""
     question = plan.question
-    length = len(question.encoded[unit.prompts[0]].tokens)
+    length = len(question.encoded[unit.prompts[0]].tokens.read)
     starts = starts_of(plan.cells, unit, length, question.dims, budget.reading)
     firsts = [int(one.positions.min()) for one in starts.values() if len(one.cells)]
     start = min(firsts, default=length - 1)
@@ -115,7 +115,7 @@ def companies(plan: Plan, unit: Unit, budget: Budget) -> Iterator[Company]:
 
 def batches(plan: Plan, company: Company, budget: Budget) -> Iterator[tuple[Batch, Room]]:
     """The cells of some prompts, in batches that fit into the memory."""
-    length = len(plan.question.encoded[company.prompts[0]].tokens)
+    length = len(plan.question.encoded[company.prompts[0]].tokens.read)
     alike: dict[tuple[int, bytes], list[tuple[int, Column]]] = defaultdict(list)
     for prompt, (own, positions) in company.starts.items():
         for position in np.unique(positions).tolist():

@@ -100,4 +100,5 @@ def _together(
         source=torch.cat(given) if given else None,
         rows=np.concatenate([strip.rows for strip in strips]),
         start=position,
+        kind=sources.kind,
     )

@@ -21,6 +21,7 @@ from microtome.language.regions import Column
 from microtome.model.devices import onto
 from microtome.model.loaded import Loaded
 from microtome.plan.memory import Room
+from microtome.prompts.answers import Answer
 from microtome.prompts.encoding import Encoded
 from microtome.readings.output import Outcome, Reading
 
@@ -180,20 +181,38 @@ class Ending:
     def _logits(self, final: Tensor) -> Float[Tensor, "cell vocab"]:
         return self.model.anatomy.unembed(self.model.hf, final)
 
-    @property
+    @cached_property
     def _columns(self) -> list[int]:
         """The prompt's own token ids."""
-        return [token for token in (self.one.target, self.one.contrast) if token is not None]
+        return [*_tokens(self.one.target), *_tokens(self.one.contrast)]
 
     @cached_property
     def _narrowed(self) -> Encoded:
         """The prompt, with the tokens' places among its columns in the place of their ids."""
-        target = None if self.one.target is None else 0
-        contrast = None if self.one.contrast is None else len(self._columns) - 1
+        first = len(_tokens(self.one.target))
+        places = range(first), range(first, len(self._columns))
+        target, contrast = (
+            _placed(answer, own)
+            for answer, own in zip((self.one.target, self.one.contrast), places, strict=True)
+        )
         return replace(self.one, target=target, contrast=contrast)
 
     def _of_columns(self, final: Tensor) -> Float[Tensor, "cell column"]:
         return self.model.anatomy.unembed(self.model.hf, final, self._columns)
+
+
+def _tokens(answer: Answer | None) -> list[int]:
+    """The tokens whose logits are looked at by themselves; several in a row are read otherwise."""
+    if isinstance(answer, frozenset):
+        return sorted(answer)
+    return [answer] if isinstance(answer, int) else []
+
+
+def _placed(answer: Answer | None, places: range) -> Answer | None:
+    """The same with a place for each token."""
+    if isinstance(answer, frozenset):
+        return frozenset(places)
+    return places[0] if isinstance(answer, int) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,9 +126,9 @@ def _ride(donors: Sequence[Tokens], texts: Sequence[Tokens], budget: Budget) -> 
 
     Few tokens read all weights as slowly as many do.
     """
-    length = len(texts[0])
+    length = len(texts[0].read)
     fits = length * (len(donors) + len(texts)) <= budget.tile
-    return bool(donors) and fits and all(len(donor) == length for donor in donors)
+    return bool(donors) and fits and all(len(donor.read) == length for donor in donors)
 
 
 @dataclass(frozen=True, eq=False)

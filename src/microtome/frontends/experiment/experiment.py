@@ -18,7 +18,7 @@ from microtome.frontends.experiment.form import Form, Root, at, path_of, text_of
 from microtome.frontends.experiment.sources import Source
 from microtome.plan.choice import choose
 from microtome.plan.plan import Plan, make_plan
-from microtome.plan.question import plain
+from microtome.plan.question import is_list, plain
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Prompts
 from microtome.readings.registry import readings
@@ -101,7 +101,7 @@ def _over(given: Any) -> dict[str, list[Any]]:
         )
     found = {}
     for name, values in given.items():
-        if isinstance(values, str | Mapping) or not hasattr(values, "__iter__") or not len(values):
+        if not is_list(values):
             raise at(name, f"expected a list of values, at least one, not {values!r}.")
         found[str(name)] = [plain(value) for value in values]
         for value, own in zip(values, found[str(name)], strict=True):
@@ -253,7 +253,7 @@ class Experiment(Root):
             to_run=False,
         )
         budget = budget_of(model, self.memory, Verify.of(self.verify).most)
-        return make_plan(question, self.engine, budget)
+        return make_plan(question, self.engine, budget, model.whole)
 
     def run(
         self,

@@ -14,10 +14,13 @@ from pydantic import BeforeValidator, Discriminator, PlainValidator, Tag, create
 from microtome.errors import did_you_mean, listing
 from microtome.frontends.experiment.form import Form, at, path_of
 from microtome.prompts.prompt import Prompt
-from microtome.prompts.prompts import Prompts, prompt_of
+from microtome.prompts.prompts import Prompts, prompt_of, spelled
 from microtome.tasks import TASKS
 from microtome.verbs.model import Model
 
+TEXTS = ("text", "donor", "target", "contrast")
+ANSWERS = ("target", "contrast")
+SETS = ("targets", "contrasts")
 FIELDS = tuple(field.name for field in dataclasses.fields(Prompt))
 EXPECTED = "expected prompts, {file: prompts.jsonl} or {task: {name: ioi, n: 64}}"
 
@@ -114,9 +117,20 @@ def _prompt(given: Any) -> Prompt:
         if name not in FIELDS:
             text = f"a prompt has no such field; there are: {listing(FIELDS)}."
             raise at(name, text + did_you_mean(str(name), FIELDS))
-        if name != "roles" and value is not None and not isinstance(value, str):
-            raise at(name, f"expected text, not {value!r}; in YAML, put it in quotes.")
+        if name in TEXTS and value is not None and not _is_text(name, value):
+            also = ", or {id: 12} for a token's id" if name in ANSWERS else ""
+            raise at(name, f"expected text, not {value!r}; in YAML, put it in quotes{also}.")
+        if name in SETS and isinstance(value, Iterable):
+            for one in value:
+                if not _is_text("target", one):
+                    text = f"expected texts, not {one!r}; in YAML, put it in quotes, or write "
+                    raise at(name, text + "{id: 12} for a token's id.")
     return prompt_of(given)
+
+
+def _is_text(name: str, value: Any) -> bool:
+    """Whether a field is a text, or a token's id as such: a bare 12 may be meant as "12"."""
+    return isinstance(value, str) or (name in ANSWERS and isinstance(value, Mapping))
 
 
 Written = tuple[Annotated[Prompt, PlainValidator(_prompt)], ...]
@@ -124,7 +138,9 @@ Written = tuple[Annotated[Prompt, PlainValidator(_prompt)], ...]
 
 def _several(given: Any) -> Any:
     """One prompt as a tuple of one, lists as tuples."""
-    if isinstance(given, str | Prompt) or (isinstance(given, Mapping) and "text" in given):
+    if isinstance(given, str | Prompt) or (
+        isinstance(given, Mapping) and not {"text", "ids", "messages"}.isdisjoint(given)
+    ):
         given = (given,)
     if isinstance(given, Mapping) and not {"file", "task"} & set(given):
         names = ("file", "task", *FIELDS)
@@ -174,7 +190,7 @@ def plain(source: tuple[Prompt, ...] | FromFile | FromTask) -> Any:
 
 
 def _fields(prompt: Prompt) -> dict[str, Any]:
-    fields = prompt.as_dict()
+    fields = spelled(prompt.as_dict())
     if "roles" in fields:
         fields["roles"] = {name: _plain(place) for name, place in fields["roles"].items()}
     return fields

@@ -108,6 +108,17 @@ DISTILBERT = family(
     fits=_whole_mlp,
 )
 
+
+def _modernbert_reaches(config: PretrainedConfig) -> tuple[int | None, ...]:
+    """Its window is counted to one side, the token itself left out."""
+    reach = config.local_attention // 2
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:  # before transformers named them
+        every = config.global_attn_every_n_layers
+        return tuple(reach if layer % every else None for layer in range(config.num_hidden_layers))
+    return tuple(reach if "sliding" in kind else None for kind in kinds)
+
+
 # Norms before, a gated MLP, rotary positions: a Llama's block in which positions see both ways.
 MODERNBERT = family(
     "modernbert",
@@ -122,4 +133,5 @@ MODERNBERT = family(
     final=("model.final_norm", "head"),
     causal=False,
     inner="attention",
+    reaches=_modernbert_reaches,
 )

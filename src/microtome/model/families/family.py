@@ -154,6 +154,26 @@ def gated(config: PretrainedConfig) -> Dimensions:
     return replace(sizes(config), mlp_matrices=3)
 
 
+def rotary_of(config: PretrainedConfig) -> tuple[Mapping[str, Any], ...]:
+    """What a configuration says of its rotary embeddings: one for each kind of layer; or none."""
+    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    several = [one for one in given.values() if isinstance(one, Mapping)]
+    return tuple(several) or (given,)
+
+
+def reaches(config: PretrainedConfig) -> tuple[int | None, ...]:
+    """How far back each layer's tokens see, by the names that most configurations give it.
+
+    In a sliding window; None where it is to the first token.
+    """
+    width = getattr(config, "sliding_window", None)
+    if width is None:
+        return ()
+    kinds = getattr(config, "layer_types", None)
+    kinds = kinds or ["sliding_attention"] * config.num_hidden_layers
+    return tuple(width - 1 if kind == "sliding_attention" else None for kind in kinds)
+
+
 def unchanged(x: Tensor, config: PretrainedConfig) -> Tensor:
     """Values as they are."""
     return x
@@ -198,6 +218,7 @@ class Family:
         looks_up: its attention is looked up by name, in transformers' `AttentionInterface`.
         upcast: what its attention without a fused kernel computes in float32.
         inner: what its code computes in float32 whatever the model's type.
+        reaches: per layer, how far its tokens see, of a configuration; empty where to all.
     """
 
     model_type: str
@@ -223,6 +244,7 @@ class Family:
     looks_up: bool = True
     upcast: Upcast = "softmax"
     inner: Literal["", "norms", "attention"] = ""
+    reaches: Callable[[PretrainedConfig], tuple[int | None, ...]] = reaches
 
     @property
     def auto(self) -> Any:

@@ -75,6 +75,11 @@ def _gpt_neo_sizes(config: PretrainedConfig) -> Dimensions:
     )
 
 
+def _gpt_neo_reaches(config: PretrainedConfig) -> tuple[int | None, ...]:
+    kinds = config.attention_layers
+    return tuple(config.window_size - 1 if kind == "local" else None for kind in kinds)
+
+
 GPT_NEO = family(
     "gpt_neo",
     dimensions=_gpt_neo_sizes,
@@ -89,6 +94,7 @@ GPT_NEO = family(
     final=("transformer.ln_f",),
     looks_up=False,
     inner="attention",
+    reaches=_gpt_neo_reaches,
 )
 
 

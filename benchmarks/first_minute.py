@@ -1,0 +1,151 @@
+"""The first minute: how long a command takes from the prompt of the shell to its end.
+
+python -m benchmarks.first_minute --out first_minute.json
+
+Each command is a process of its own. In each round all of them run, one after the other; seconds
+are medians over rounds, and each stands beside the same round's *base*: what no program around a
+transformer can do without, importing torch and transformers' auto classes, and for a sweep also
+loading the model and computing the map, without what microtome imports, verifies, draws and writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+PROMPT = "When Sam and Sally went to the park, Sam gave a gift to"
+COMMAND = [sys.executable, "-m", "microtome"]
+ASKED = ["-p", PROMPT, "--target", " Sally", "-e"]
+
+BASE = f"""
+import time
+began = time.perf_counter()
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+imported = time.perf_counter() - began
+import microtome as mt
+prompt, zero, load, sweep = mt.Prompt({PROMPT!r}, target=" Sally"), mt.zero, mt.load, mt.sweep
+began = time.perf_counter()
+sweep(load("nano"), prompt, zero("L*.z.h*"), metrics="prob", verify=0, progress=False)
+print(imported, imported + time.perf_counter() - began)
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command.
+
+    Attributes:
+        name: what the page calls it.
+        command: the process.
+        bar: its longest time, in seconds where it computes nothing, else as a multiple of the base.
+        computes: whether it loads a model, and the base with it.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    bar: float
+    computes: bool = False
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a command took: seconds, and as a multiple of the base, medians over rounds."""
+
+    name: str
+    seconds: float
+    ratio: float
+    bar: float
+    computes: bool
+
+
+def cases(folder: Path) -> tuple[Case, ...]:
+    """The commands; what they write goes to a folder."""
+    refused = [*COMMAND, "sweep", "nano", *ASKED, "zero L9.z.h3", "-o", str(folder / "never")]
+    sweep = [*COMMAND, "sweep", "nano", *ASKED, "zero L*.z.h*", "-o", str(folder / "map")]
+    return (
+        Case("`import microtome`", (sys.executable, "-c", "import microtome"), 0.5),
+        Case("`microtome --help`", (*COMMAND, "--help"), 0.7),
+        Case("`microtome study list`", (*COMMAND, "study", "list"), 0.7),
+        Case("a refused address", tuple(refused), 0.7),
+        Case("the first `microtome sweep`", (*sweep, "--overwrite"), 1.3, computes=True),
+    )
+
+
+def measure(rounds: int) -> list[Timing]:
+    """All commands, in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked = cases(Path(folder))
+        seconds: dict[str, list[float]] = {case.name: [] for case in asked}
+        ratios: dict[str, list[float]] = {case.name: [] for case in asked}
+        for _ in range(rounds):
+            imported, whole = _base()
+            for case in asked:
+                took = _seconds(case.command)
+                seconds[case.name].append(took)
+                ratios[case.name].append(took / (whole if case.computes else imported))
+    return [
+        Timing(
+            case.name,
+            statistics.median(seconds[case.name]),
+            statistics.median(ratios[case.name]),
+            case.bar,
+            case.computes,
+        )
+        for case in asked
+    ]
+
+
+def record_of(timings: Sequence[Timing], rounds: int) -> dict[str, Any]:
+    """What is kept."""
+    return {"rounds": rounds, "cores": os.cpu_count(), "rows": [asdict(one) for one in timings]}
+
+
+def _base() -> tuple[float, float]:
+    done = subprocess.run(
+        [sys.executable, "-c", BASE], capture_output=True, text=True, check=True, env=_environment()
+    )
+    imported, whole = map(float, done.stdout.split())
+    return imported, whole
+
+
+def _seconds(command: Sequence[str]) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
+    took = time.perf_counter() - began
+    if done.returncode not in (0, 2):
+        raise RuntimeError(f"{command} failed: {done.stderr}")
+    return took
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    timings = measure(asked.rounds)
+    for one in timings:
+        print(f"{one.name}: {one.seconds:.2f} s, {one.ratio:.2f} × the base", flush=True)
+    if asked.out is not None:
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        made = json.dumps(record_of(timings, asked.rounds), indent=1, ensure_ascii=False)
+        asked.out.write_text(made + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The largest effects of a sweep, as the command line shows them."""
+
+from __future__ import annotations
+
+from microtome.frontends.shown import Table, print_table, say
+from microtome.report.cells import comparable, told
+from microtome.results.effects import Effects
+from microtome.results.over_prompts import largest
+
+TOP = 10
+NARROW = ("clean", "edited", "significant")
+"""Columns of `Effects.top` that are left out of many prompts, for those that are more."""
+
+
+def print_effects(effects: Effects, metric: str, quiet: bool = False) -> None:
+    """The largest effects: of many prompts their means, and what is sure of them."""
+    shown = comparable(effects)
+    several = effects.data.sizes["prompt"] > 1
+    say(heading=f"{'Largest mean' if several else 'Strongest'} effects on {metric}")
+    hidden = ["text", *(NARROW if several else [])]
+    frame = shown.table(metric) if several else shown.top(TOP, metric)
+    print_table(Table.of(largest(frame, TOP).drop(columns=hidden, errors="ignore")))
+    if quiet:
+        return
+    if several:
+        for sentence in told(shown, metric, frame):
+            say(sentence)
+    elif effects.n_unchanged:
+        say(f"\nIn {effects.n_unchanged:,} cells nothing changed: their effect is exactly 0.")

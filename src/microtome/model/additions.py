@@ -1,0 +1,240 @@
+"""What somebody has put on a model: hooks, functions in the place of `forward`, classes of theirs.
+
+The modules of transformers and of the libraries that it works with take each position by itself
+outside of attention, whatever is before it or beside it in a batch. Of anything else that is not
+known: a hook may steer the fourth position, or the last. So a model with such additions is only run
+whole and as it is, on the reference path, and its records name them.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+from torch.nn.modules import module as globally
+from transformers import PreTrainedModel
+
+from microtome.errors import listing
+
+KNOWN = (
+    *("torch", "transformers", "accelerate", "peft", "microtome"),
+    # Those that transformers unpacks weights with.
+    *("bitsandbytes", "torchao", "optimum", "gptqmodel", "auto_gptq", "awq", "hqq", "eetq"),
+    *("compressed_tensors", "fbgemm_gpu", "aqlm", "auto_round", "quark", "kernels"),
+)
+"""Packages whose modules and hooks take each position by itself, or are proved at load."""
+
+CALLED = ("forward", "__call__", "_call_impl")
+"""Methods that run when a module is called."""
+
+HARMLESS = ("__init__", "__repr__", "extra_repr")
+"""Methods that may be somebody's own and decide no number."""
+
+MOST = 4
+"""How many a message names."""
+
+Kind = Literal["hook", "method", "class"]
+"""A hook, a function in the place of a method, or a class."""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Something on one module that is no part of the library that made it.
+
+    Attributes:
+        path: the module's; empty for the whole model.
+        kind: of what kind it is.
+        what: in words.
+    """
+
+    path: str
+    kind: Kind
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {'of' if self.kind == 'class' else 'on'} {self.path or 'the model'}"
+
+
+def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
+    """All that somebody has put on a model, module by module.
+
+    Not hooks that see gradients alone, nor what makes weights (parametrizations, weight norm): they
+    see no position.
+    """
+    found = [Addition("", "hook", f"{name} in every module") for name in _global_hooks()]
+    classes: dict[type, list[tuple[Kind, str]]] = {}
+    for path, module in hf.named_modules():
+        if "parametrizations" in path.split("."):
+            continue
+        made = type(module)
+        if made not in classes:
+            classes[made] = [*_of_class(made)]
+        own = (*put_on(module), *classes[made])
+        found += [Addition(path, kind, what) for kind, what in own]
+    return tuple(found)
+
+
+def additions_on(module: nn.Module) -> tuple[Addition, ...]:
+    """The same on one module by itself."""
+    own = (*put_on(module), *_of_class(type(module)))
+    return tuple(Addition("", kind, what) for kind, what in own)
+
+
+def why_not_in_parts(hf: PreTrainedModel) -> str | None:
+    """Why a model has to be run whole; None where its blocks can be run by themselves."""
+    own = additions(hf)
+    if not own:
+        return None
+    return (
+        f"the model has {named(own)}: what that does, it may do by position or to the whole text, "
+        "so the model is run as it is"
+    )
+
+
+def named(own: tuple[Addition, ...]) -> str:
+    """The first of some additions, in words.
+
+    >>> named((Addition("lm_head", "hook", "a hook of your own (double)"),))
+    'a hook of your own (double) on lm_head'
+    """
+    more = f" and {len(own) - MOST} more" if len(own) > MOST else ""
+    return listing(own[:MOST]) + more
+
+
+def unsteady(own: str) -> str:
+    """The complaint about a model of which two passes differ."""
+    return (
+        f"Two passes of the model over one text differ. It has {own}: something there draws random "
+        "numbers, or keeps what earlier passes left, so an edit's effect could not be told from "
+        "that. Make it the same each time, or take it off."
+    )
+
+
+def adapters(hf: PreTrainedModel) -> dict[str, Any]:
+    """What peft's layers are set to, which no weight tells: by what they are, how many modules.
+
+    Which adapters are active, or merged into the weights, with what strength, and whether they are
+    switched off; and a hash that says the same module by module. Empty without such layers.
+    """
+    found: Counter[str] = Counter()
+    digest = hashlib.sha256()
+    for path, module in hf.named_modules():
+        off = getattr(module, "disable_adapters", None)
+        if not isinstance(off, bool):  # a method, where it is the whole model's
+            continue
+        active = list(getattr(module, "active_adapters", ()))
+        strengths = getattr(module, "scaling", None)
+        strengths = strengths if isinstance(strengths, Mapping) else {}
+        state = {
+            "active": active,
+            "off": off,
+            "merged": list(getattr(module, "merged_adapters", ())),
+            "scaling": {name: strengths[name] for name in active if name in strengths},
+        }
+        text = json.dumps(state, default=float)
+        found[text] += 1
+        digest.update(f"{path} {text}".encode())
+    if not found:
+        return {}
+    return {"hash": digest.hexdigest(), "states": dict(found)}
+
+
+def without_hooks(hf: PreTrainedModel) -> PreTrainedModel:
+    """A model of the same modules, weights shared, without anybody's own forward hooks.
+
+    The model itself keeps them: another thread may be running it.
+    """
+    copied: PreTrainedModel = _unhooked(hf, {})
+    return copied
+
+
+def _unhooked(module: nn.Module, made: dict[int, Any]) -> Any:
+    if id(module) not in made:
+        own = made[id(module)] = type(module).__new__(type(module))
+        vars(own).update(vars(module))
+        parts = module._modules.items()
+        inside = {name: None if one is None else _unhooked(one, made) for name, one in parts}
+        tables = ("_parameters", "_buffers")
+        vars(own).update({name: dict(vars(module)[name]) for name in tables}, _modules=inside)
+        # Not those that make weights, or collect what a model is asked to return.
+        hooks = (module._forward_pre_hooks, module._forward_hooks)
+        known = {n for table in hooks for n, hook in table.items() if _is_known(hook)}
+        for table in [name for name in vars(own) if name.startswith("_forward_")]:
+            kept = [(n, one) for n, one in vars(module)[table].items() if n in known]
+            vars(own)[table] = OrderedDict(kept)
+    return made[id(module)]
+
+
+# ------------------------------------------------------------------------------- whose they are
+
+
+def put_on(module: nn.Module) -> Iterator[tuple[Kind, str]]:
+    """What was put on one module: hooks of torch's kind and of accelerate's, functions."""
+    placed = vars(module).get("_hf_hook")
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    hooks += [] if placed is None else getattr(placed, "hooks", (placed,))
+    for hook in hooks:
+        if not _is_known(hook):
+            yield "hook", f"a hook of your own ({_name(hook)})"
+    for name in (*CALLED, "_old_forward"):  # accelerate's name for what it has wrapped
+        function = vars(module).get(name)
+        if function is not None and not _is_known(function):
+            yield "method", f"a {name.removeprefix('_old_')} of your own ({_name(function)})"
+
+
+def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
+    """What a class is that is somebody's own, or was changed by somebody."""
+    own = _own_class(made)
+    if own is not None:
+        yield "class", f"a class of your own ({own})"
+        return
+    for name in CALLED:
+        function = inspect.getattr_static(made, name, None)
+        if function is not None and not _is_known(function):
+            yield "method", f"a {name} of your own ({_name(function)})"
+
+
+def _global_hooks() -> Iterator[str]:
+    tables = (globally._global_forward_pre_hooks, globally._global_forward_hooks)
+    for hook in [hook for table in tables for hook in table.values()]:
+        if not _is_known(hook):
+            yield f"a hook of your own ({_name(hook)})"
+
+
+def _own_class(made: type) -> str | None:
+    """The name of somebody's class that a class is, or is made of, if that changes what it does."""
+    for number, one in enumerate(made.__mro__):
+        if _root(one.__module__) in KNOWN or one is object:
+            continue
+        bases = [base for base in made.__mro__[number + 1 :] if base is not object]
+        for name, value in vars(one).items():
+            is_code = callable(value) or isinstance(value, property | staticmethod | classmethod)
+            if is_code and name not in HARMLESS and any(name in vars(base) for base in bases):
+                return one.__qualname__
+    return None
+
+
+def _is_known(function: Any) -> bool:
+    """Whether a function or a callable object is of a known package."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    home = getattr(function, "__module__", None) or type(function).__module__
+    return _root(home) in KNOWN
+
+
+def _root(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return str(name).replace(".<locals>", "")

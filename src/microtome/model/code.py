@@ -1,0 +1,125 @@
+"""What code there is in memory: a hash that another function in any of its places changes.
+
+Not of files: a function may have been replaced since they were read, and that is what counts.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from types import CodeType, FunctionType, MethodType, ModuleType
+
+FOLLOWED = ("torch", "transformers")
+"""The packages whose modules are looked at for those that a model's own take functions from."""
+
+
+def code_of(values: Iterable[object]) -> str:
+    """sha256 of functions, and of what holds them, wherever they are defined, in hexadecimal.
+
+    Of a class its methods, of a module its functions and classes, of a dataclass or a container
+    what is in it; of a function its instructions, constants, defaults, and what it closes over.
+
+    >>> code_of([len]) == code_of([len]) != code_of([max])
+    True
+    """
+    digest, seen = hashlib.sha256(), dict[int, object]()
+    for value in values:
+        for word in _words(value, seen):
+            digest.update(f"{word}\0".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def modules_of(kinds: Iterable[type]) -> list[ModuleType]:
+    """The Python modules that define classes, and those of which these have functions."""
+    bases = {base for kind in kinds for base in kind.__mro__}
+    own = {kind.__module__ for kind in bases if kind is not object}
+    taken = {
+        value.__module__
+        for name in own
+        for value in vars(sys.modules[name]).values()
+        if isinstance(value, FunctionType) and value.__module__.partition(".")[0] in FOLLOWED
+    }
+    return [sys.modules[name] for name in sorted(own | taken) if name in sys.modules]
+
+
+def modules_in(packages: Iterable[str]) -> list[ModuleType]:
+    """The Python modules of packages that are in memory now."""
+    heads = tuple(f"{package}." for package in packages)
+    return [module for name, module in sorted(sys.modules.items()) if name.startswith(heads)]
+
+
+def _words(value: object, seen: dict[int, object]) -> Iterator[str]:
+    """What decides what a value does, in words; whatever was seen before has said its own.
+
+    What was seen is kept, or another value might come to lie in its place and be taken for it.
+    """
+    if isinstance(value, str | bytes | int | float | complex | None):
+        yield repr(value)
+        return
+    if id(value) in seen:
+        return
+    seen[id(value)] = value
+    yield f"{type(value).__module__}.{type(value).__qualname__}"
+    for part in _parts(value):
+        yield from _words(part, seen)
+
+
+def _parts(value: object) -> Iterator[object]:
+    match value:
+        case ModuleType():
+            for name, own in sorted(vars(value).items()):
+                if isinstance(own, FunctionType | type):
+                    yield name
+                    yield own
+        case type():
+            yield value.__qualname__
+            for name, own in sorted(vars(value).items()):
+                if isinstance(own, FunctionType | staticmethod | classmethod | property):
+                    yield name
+                    yield own
+        case FunctionType():
+            yield value.__qualname__
+            yield _instructions(value.__code__)
+            yield value.__defaults__
+            yield value.__kwdefaults__
+            for cell in value.__closure__ or ():
+                yield _content(cell)
+        case staticmethod() | classmethod() | MethodType():
+            yield value.__func__
+        case property():
+            yield value.fget
+        case functools.partial():
+            yield from (value.func, value.args, value.keywords)
+        case Mapping():
+            for key in sorted(value, key=str):
+                yield str(key)
+                yield value[key]
+        case list() | tuple():
+            yield from value
+        case _ if is_dataclass(value):
+            yield from (getattr(value, part.name) for part in fields(value))
+        case _:
+            yield getattr(value, "__qualname__", "")
+
+
+def _instructions(code: CodeType) -> str:
+    """What a function's code does, and that of the functions inside it; not where it stands."""
+    consts = [
+        _instructions(one)
+        if isinstance(one, CodeType)
+        else str(sorted(map(repr, one)))
+        if isinstance(one, frozenset)
+        else repr(one)
+        for one in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {consts}"
+
+
+def _content(cell: object) -> object:
+    try:
+        return getattr(cell, "cell_contents", None)
+    except ValueError:  # it is filled later: by a class that names itself
+        return None

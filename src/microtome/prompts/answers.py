@@ -1,0 +1,262 @@
+"""What is expected behind a text, in tokens: what continues it there.
+
+The tokens of a target are those of text and target together, minus those of the text. A tokenizer
+may read the same letters otherwise at the beginning of a text, or behind a quote, than behind a
+word. Where the text's own last tokens change when the target is written behind them, nothing
+continues it in that sense: then it is the target alone, as it stands inside of a text, and that is
+said.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from microtome.errors import TokenError, listing
+from microtome.prompts.tokenizer import Tokenizer
+from microtome.prompts.tokens import Tokens
+from microtome.prompts.words import goes_on
+
+Answer = int | tuple[int, ...] | frozenset[int]
+"""What is measured: a token's id; several, one after another; or any of a set."""
+
+Ids = tuple[int, ...]
+
+QUOTES = "\"'`"
+"""Signs that open as well as close."""
+
+ANCHORS = ("\n", '"', "(", ".")
+"""What a piece of text may stand behind, to be read as inside of a text."""
+
+
+@dataclass(frozen=True, eq=False)
+class Behind:
+    """What may stand behind a text.
+
+    Attributes:
+        tokens: the text.
+        tokenizer: its tokenizer.
+        own: a text's tokens, without what the tokenizer adds behind it, written as this one is.
+        n_vocab: how many tokens the model has; None: as many as anybody asks for.
+        masked: the model fills masks, and nothing continues a text.
+    """
+
+    tokens: Tokens
+    tokenizer: Tokenizer
+    own: Callable[[str], Ids]
+    n_vocab: int | None = None
+    masked: bool = False
+
+    def answer(self, given: str | int) -> tuple[Answer, str]:
+        """The tokens of a target, and what should be said of them: mostly nothing.
+
+        Raises:
+            TokenError: it is no token, is unknown, or several where one can be measured.
+        """
+        if isinstance(given, int):
+            check_ids([given], self.n_vocab, "the token's id")
+            return given, ""
+        if self.masked:
+            return self._at_mask(given), ""
+        ids, note = self._continuing(given)
+        self._check_known(ids, given)
+        return (ids[0] if len(ids) == 1 else ids), note
+
+    def any_of(self, given: Sequence[str | int]) -> tuple[Answer, str]:
+        """The same of a set of tokens.
+
+        Raises:
+            TokenError: besides, one of them is several tokens, or two are the same.
+        """
+        found: dict[int, str | int] = {}
+        notes = []
+        for one in given:
+            answer, note = self.answer(one)
+            notes.append(note)
+            if not isinstance(answer, int):
+                split = listing(self._pieces([*answer]))
+                raise TokenError(
+                    f"{one!r} is several tokens here ({split}), and of a set each is one token. "
+                    "Give the first token of each, if that tells them apart; or measure them one "
+                    "by one, target=…."
+                )
+            if answer in found:
+                raise TokenError(f"{found[answer]!r} and {one!r} are the same token here.")
+            found[answer] = one
+        note = next(filter(None, notes), "")
+        return (next(iter(found)) if len(found) == 1 else frozenset(found)), note
+
+    # ------------------------------------------------------------------------------- behind a text
+
+    def _continuing(self, text: str) -> tuple[Ids, str]:
+        if not text:
+            token_id(text, self.tokenizer)
+        before = self.tokens.ids[: self.tokens.own.stop]
+        if self.own(self.tokens.text) != before:  # given as ids that no text has: none to continue
+            return self._alone(text), ""
+        whole = self.own(self.tokens.text + text)
+        continues = whole[: len(before)] == before
+        ids = whole[len(before) :] if continues else self._alone(text)
+        if not ids:
+            raise TokenError(
+                f"{text!r} adds no token to {self.tokens.text[-40:]!r}: give what is said next."
+            )
+        note = ""
+        if len(ids) > 1:
+            spaced = self._coded(text)
+            if not _takes_no_space(self.tokens.text[-1]) and self._is_spaced(spaced):
+                return spaced, self._lacks_space(text, ids)
+            note = self._near_miss(text, before, ids)
+        return ids, note if continues else self._seam(text, before, whole, ids)
+
+    def _is_spaced(self, ids: Ids) -> bool:
+        """Whether it is one token, and the tokenizer put a space in front."""
+        if len(ids) != 1 or not self._is_known(ids):
+            return False
+        return piece(ids[0], self.tokenizer).startswith(" ")
+
+    def _alone(self, text: str) -> Ids:
+        """A text's tokens by itself, without the space that some tokenizers put in front of all."""
+        plain = self._coded(text)
+        if "".join(piece(token, self.tokenizer) for token in plain) == text:
+            return plain
+        for anchor in ANCHORS:
+            before, whole = self._coded(anchor), self._coded(anchor + text)
+            if whole[: len(before)] == before and len(whole) > len(before):
+                return whole[len(before) :]
+        return plain
+
+    def _coded(self, text: str) -> Ids:
+        plain = {"padding": False, "truncation": False, "verbose": False}
+        return tuple(self.tokenizer(text, add_special_tokens=False, **plain)["input_ids"])
+
+    def _seam(self, text: str, before: Ids, whole: Ids, alone: Ids) -> str:
+        """What is said where a text's own tokens change."""
+        pairs = enumerate(zip(before, whole, strict=False))
+        same = next((n for n, (one, other) in pairs if one != other), min(len(before), len(whole)))
+        return (
+            f"{text!r} behind {self.tokens.text[-30:]!r} makes other tokens of the text's own end: "
+            f"{listing(self._pieces(before[same:])) or 'nothing'} would become "
+            f"{listing(self._pieces(whole[same:])) or 'nothing'}. Measured is {text!r} by itself, "
+            f"{listing(self._pieces(alone))}, behind the text as it is: which the model may never "
+            "have seen there. Is a space missing, or one too many; or should the text end earlier?"
+        )
+
+    def _lacks_space(self, text: str, ids: Ids) -> str:
+        """What is said of a word that lacks its space, and by itself is one token with it."""
+        return (
+            f"{text!r} right behind {self.tokens.text[-30:]!r} is {len(ids)} tokens, "
+            f"{listing(self._pieces(ids))}, and by itself the tokenizer reads it as one, with a "
+            f"space in front. Measured is that one: say so, {' ' + text!r}."
+        )
+
+    def _near_miss(self, text: str, before: Ids, ids: Ids) -> str:
+        """What is said of several tokens, where with a space more or less it were one.
+
+        Raises:
+            TokenError: they would go on the text's last word, so that a space must be missing.
+        """
+        other = text.lstrip() if text[:1] == " " else " " + text
+        whole = self.own(self.tokens.text + other) if other.strip() else ()
+        if len(whole) != len(before) + 1 or whole[:-1] != before:
+            return ""
+        if other[:1] == " " and _takes_no_space(self.tokens.text[-1]):
+            return ""
+        space = "with a leading space" if other[:1] == " " else "without the leading space"
+        where, split = repr(self.tokens.text[-30:]), listing(self._pieces(ids))
+        if goes_on(self.tokens.text[-1], text[0]):
+            raise TokenError(
+                f"{text!r} is not one token behind {where}: it would go on the last word there, "
+                f"in {len(ids)} pieces ({split}). Did you mean {other!r} {space}?"
+            )
+        return (
+            f"{text!r} is {len(ids)} tokens behind {where}: {split}. They are measured one after "
+            f"another. Did you mean {other!r} {space}, which is one?"
+        )
+
+    def _check_known(self, ids: Ids, text: str) -> None:
+        unknown = self.tokenizer.unk_token
+        if not self._is_known(ids) and (unknown is None or unknown not in text):
+            raise _unknown(text, unknown)
+
+    def _is_known(self, ids: Ids) -> bool:
+        return self.tokenizer.unk_token_id not in ids
+
+    def _pieces(self, ids: Sequence[int]) -> list[str]:
+        return [repr(piece(token, self.tokenizer)) for token in ids]
+
+    def is_plain(self, given: str | int, answer: Answer) -> bool:
+        """Whether a target is the one token that its text is by itself."""
+        return self.masked or (isinstance(given, str) and self._coded(given) == (answer,))
+
+    # ---------------------------------------------------------------------------------- at a mask
+
+    def _at_mask(self, text: str) -> int:
+        """The id of what fills a mask; of one that stands behind a space, with that space."""
+        before = self.tokens.text.partition(self.tokens.mask)[0] if self.tokens.masks else ""
+        if before[-1:].isspace() and not text[:1].isspace():
+            spaced = self._coded(" " + text)
+            if len(spaced) == 1 and spaced[0] != self.tokenizer.unk_token_id:
+                return int(spaced[0])
+        return token_id(text, self.tokenizer)
+
+
+def _takes_no_space(end: str) -> bool:
+    """Whether what stands behind a sign mostly has no space: a line break, an open bracket."""
+    return end.isspace() or end in QUOTES or unicodedata.category(end) in ("Ps", "Pi")
+
+
+def check_ids(ids: Sequence[int], n_vocab: int | None, what: str) -> None:
+    """Raise a `TokenError` where a model has no token of such an id."""
+    beyond = [one for one in ids if n_vocab is not None and one >= n_vocab]
+    if beyond:
+        raise TokenError(
+            f"{what} {beyond[0]} does not exist: the model has {n_vocab:,} tokens, 0 … "
+            f"{(n_vocab or 0) - 1:,}."
+        )
+
+
+def piece(token: int, tokenizer: Tokenizer) -> str:
+    """What a token id reads as inside of a text, leading space and all.
+
+    A decoder takes it for the beginning of a text, where some leave the space out.
+    """
+    text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+    raw = str(tokenizer.convert_ids_to_tokens(token))
+    spaces = len(raw) - len(raw.lstrip("▁"))
+    if not spaces or text.startswith("▁"):
+        return text
+    return " " * spaces + text.lstrip(" ")
+
+
+def token_id(text: str, tokenizer: Tokenizer) -> int:
+    """The id of a text that is exactly one token by itself.
+
+    Raises:
+        TokenError: it is none or several, and the message shows how it splits, and a near miss; or
+            it is not in the vocabulary at all.
+    """
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if ids == [tokenizer.unk_token_id] and text.strip() != tokenizer.unk_token:
+        raise _unknown(text, tokenizer.unk_token)
+    if len(ids) == 1:
+        return int(ids[0])
+    split = listing(repr(piece(i, tokenizer)) for i in ids) or "nothing"
+    other = text.lstrip() if text[:1] == " " else " " + text
+    near = tokenizer(other, add_special_tokens=False)["input_ids"]
+    hint = ""
+    if len(near) == 1:
+        space = "with a leading space" if other[:1] == " " else "without the leading space"
+        hint = f" Did you mean {other!r} {space}?"
+    raise TokenError(
+        f"{text!r} is not one token: it splits into {len(ids)} ({split}), and a prediction is "
+        f"measured on a single token.{hint}"
+    )
+
+
+def _unknown(text: str, unknown: str | None) -> TokenError:
+    return TokenError(
+        f"{text!r} is not in the vocabulary: the tokenizer reads it as {unknown}, like every word "
+        "that it does not know."
+    )

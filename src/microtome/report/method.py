@@ -1,0 +1,150 @@
+"""What was done in a sweep, in sentences: each of something that was measured, or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from microtome.errors import listing
+from microtome.figures.noise import is_noise
+from microtome.figures.view import view
+from microtome.readings.registry import about
+from microtome.report.cells import comparable, moving
+from microtome.results.effects import Effects
+from microtome.stats.aligned import lengths, positional
+from microtome.stats.samples import PROMPT
+
+
+def with_delta(effects: Effects) -> tuple[str, ...]:
+    """The metrics that have an effect: all but token ids."""
+    return tuple(m for m in effects.metrics if about(m).unit != "token id")
+
+
+def method(effects: Effects) -> Iterator[str]:
+    """What was done, a paragraph each."""
+    record = effects.provenance
+    yield _cells(effects)
+    yield _unchanged(effects)
+    yield from _aligned(effects)
+    engine = record.get("engine")
+    if engine:
+        yield f"Engine: {engine['name']} ({engine['why']}). {_verified(record)}"
+    yield from _noise(effects)
+    yield from _absent(effects)
+    yield from _screened(effects)
+
+
+def _cells(effects: Effects) -> str:
+    sizes, over = effects.data.sizes, record_over(effects)
+    several = sizes[PROMPT] > 1
+    axes = " × ".join(f"{name} ({sizes[name]})" for name in effects.dims[0 if several else 1 :])
+    on = "on one of the prompts" if several else "on the prompt"
+    each = "".join(f", with one value of {name}" for name in over)
+    starred = any(name not in (PROMPT, *over) for name in effects.dims)
+    where = "in one place" if starred else "made"
+    if effects.n_cells == 1:
+        counted = "The one cell is a run of the model"
+    else:
+        counted = f"Each of {effects.n_cells:,} cells is one run of the model"
+    return (
+        f"{counted} {on} with the edits {where}{each}{f': {axes}' if axes else ''}. An effect is "
+        "the metric in a cell minus the same metric without edits."
+    )
+
+
+def record_over(effects: Effects) -> tuple[str, ...]:
+    """The parameters that are dimensions of the result."""
+    return tuple(effects.provenance["spec"]["over"])
+
+
+def _unchanged(effects: Effects) -> str:
+    if not effects.n_unchanged:
+        return "Every cell's edits changed at least one value."
+    several = effects.data.sizes[PROMPT] > 1
+    left_out = " They are left out of means, intervals and tests over prompts." if several else ""
+    which = "the one cell" if effects.n_cells == 1 else f"{effects.n_unchanged:,} cells"
+    return (
+        f"In {which} the edits left every value as it was: that is the run without edits, its "
+        f"effect is exactly 0, and says nothing of what the edits do elsewhere.{left_out}"
+    )
+
+
+def _aligned(effects: Effects) -> Iterator[str]:
+    """How maps over positions are averaged over prompts of several lengths."""
+    if moved := moving(effects):
+        yield (
+            f"{listing(moved)} {'stands' if len(moved) == 1 else 'stand'} at different positions "
+            "in these prompts, and a mean at a position mixes them: beside maps over positions are "
+            "those over roles."
+        )
+    if comparable(effects) is effects:
+        return
+    own = lengths(effects.data, positional(effects.data)[0])
+    yield (
+        f"The prompts are of {own.min()} to {own.max()} tokens, so that a position of one is not "
+        "the same position of another: maps and tables are over the prompts' roles, each where a "
+        "prompt has it, and cells at other positions are not on them."
+    )
+
+
+def _noise(effects: Effects) -> Iterator[str]:
+    """What cells that change nothing did, and how far the two paths were apart in others."""
+    floors = {name: effects.noise_floor(name) for name in with_delta(effects)}
+    known = {name: floor for name, floor in floors.items() if floor is not None}
+    if not known:
+        return
+    if not any(known.values()):
+        again = (effects.provenance.get("verification") or {}).get("cells")
+        same = ", and no effect that was computed again is another" if again else ""
+        yield (
+            "Noise floor: cells that change nothing, computed beside the others, have no effect"
+            f"{same}."
+        )
+        return
+    each = listing(f"{floor:.2g} on {name}" for name, floor in known.items())
+    yield (
+        "Noise floor: cells that change nothing, computed beside the others, have effects, or "
+        f"effects that were computed again differ, by up to {each}. An effect no larger than that "
+        f"may be rounding{'; on the maps it has a grey dot' if _has_noise(effects) else ''}."
+    )
+
+
+def _has_noise(effects: Effects) -> bool:
+    """Whether any map has an effect that may be rounding."""
+    shown = comparable(effects)
+    means = (view(shown, metric, {}).mean["effect"] for metric in with_delta(shown))
+    return any(bool(is_noise(mean).any()) for mean in means)
+
+
+def _absent(effects: Effects) -> Iterator[str]:
+    predicted = effects.provenance.get("predicted") or {}
+    if predicted.get("absent"):
+        yield (
+            f"{predicted['absent']:,} more cells of the map do not exist: "
+            f"{predicted['why_absent']}."
+        )
+
+
+def _screened(effects: Effects) -> Iterator[str]:
+    screen = effects.provenance.get("screen")
+    if screen:
+        own = effects.provenance["model"]["dtype"]
+        off = [f"{name} {gap:.2g}" for name, gap in screen["largest_difference"].items()]
+        yield (
+            f"Screened: all cells in {screen['dtype']} first, then the {screen['refined']:,} with "
+            f"the largest effects on {effects.metrics[0]} again in the model's own type, {own}; "
+            "between the two their "
+            f"values differ by at most {listing(off)}. Every effect is against a clean run of its "
+            "own type."
+        )
+
+
+def _verified(record: Mapping[str, Any]) -> str:
+    found = record.get("verification") or {}
+    if found.get("cells"):
+        return (
+            f"{found['cells']} cells were computed again on the reference path; the largest "
+            f"difference is {found['largest_difference']:.2g}, and {found['tolerance']:.2g} is "
+            "allowed."
+        )
+    return f"Verification: {found['why']}." if found.get("why") else ""

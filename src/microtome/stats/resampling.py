@@ -1,0 +1,110 @@
+"""Intervals by resampling the prompts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from microtome.errors import StatisticsError, did_you_mean, listing
+from microtome.stats.samples import CONFIDENCE, PROMPT, Over, column, present, too_few
+
+Method = Literal["BCa", "percentile", "basic"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A statistic of some values with its 95 % interval by resampling.
+
+    ``low`` and ``high`` are NaN, and ``why`` says why, where resampling gives no interval.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str
+    why: str = ""
+
+    @property
+    def covers_zero(self) -> bool:
+        """Whether 0 is inside the interval; without an interval nothing shows that it is not."""
+        return not (self.low > 0 or self.high < 0)
+
+    def __str__(self) -> str:
+        if self.why:
+            return f"{self.value:.3g} (no interval: {self.why}, n = {self.n})"
+        return (
+            f"{self.value:.3g} (95 % interval {self.low:.3g} … {self.high:.3g}, {self.method}, "
+            f"n = {self.n})"
+        )
+
+
+def bootstrap(
+    values: xr.DataArray | ArrayLike,
+    statistic: Callable[..., Any] = np.mean,
+    *,
+    method: Method = "BCa",
+    resamples: int = 9999,
+    seed: int = 0,
+    over: Over = PROMPT,
+) -> Interval:
+    """A statistic of one value per prompt, with its interval by resampling the prompts.
+
+    Efron, "Better bootstrap confidence intervals" (1987), for BCa; `scipy.stats.bootstrap`.
+
+    Args:
+        values: one value a prompt; NaN is absent.
+        statistic: of an array, such as `numpy.mean` or `numpy.median`.
+        method: ``"BCa"`` corrects for bias and skew; ``"percentile"`` and ``"basic"`` do not.
+        resamples: how many.
+        seed: of the resampling.
+        over: of labelled values, the dimensions along which they are independent of each other.
+
+    Returns:
+        The statistic of the values themselves, which an interval of resamples need not hold: that
+        of a skewed statistic may lie wholly on one side of it.
+
+    Raises:
+        StatisticsError: it is not clear what the sample is, or there is no such method.
+
+    >>> bootstrap([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).value
+    3.5
+    >>> print(bootstrap([1.0, 1.0, 1.0]))
+    1 (no interval: all values are equal, n = 3)
+    """
+    if method not in get_args(Method):
+        hint = did_you_mean(method, get_args(Method))
+        raise StatisticsError(
+            f"No bootstrap is called {method!r}; there are: {listing(get_args(Method))}.{hint}"
+        )
+    if resamples < 1:
+        raise StatisticsError(f"resamples is at least 1, not {resamples}.")
+    sample = present(column(values, over))
+    value = float(statistic(sample)) if sample.size else np.nan
+    none = Interval(value, np.nan, np.nan, sample.size, f"{method} bootstrap")
+    if why := too_few(sample):
+        return replace(none, why=why)
+    if not np.isfinite(value):
+        return replace(none, why="the statistic of these values is no number")
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        # What BCa cannot do for these values comes back as NaN, and is said in `why`.
+        warnings.simplefilter("ignore", category=stats.DegenerateDataWarning)
+        found = stats.bootstrap(
+            (sample,),
+            statistic,
+            n_resamples=resamples,
+            confidence_level=CONFIDENCE,
+            method=method,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    low, high = float(found.low), float(found.high)
+    if np.isnan(low) or np.isnan(high):
+        return replace(none, why=f"{method} is not defined for these values")
+    return replace(none, low=low, high=high)

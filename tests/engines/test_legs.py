@@ -1,0 +1,256 @@
+"""Targets of several tokens: read token by token behind the text, exactly, on both engines."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import microtome as mt
+from conftest import BERLIN, CAT, HEADS, LAYERS, PARIS
+from microtome.errors import MetricError, TokenError
+from microtome.plan.plan import make_plan
+from microtome.verbs.sweep import asking
+from oracles.plain_hooks import Change, run
+
+LONG = " Germany, and"  # 3 tokens
+OTHER = " France is"  # 2 tokens
+METRICS = ("logprob", "prob", "loss", "logit_diff", "prob(contrast)", "kl")
+
+
+@pytest.fixture(scope="module")
+def several():
+    return mt.Prompt(BERLIN, donor=PARIS, target=LONG, contrast=OTHER)
+
+
+def said(hf, text, row, changes=()):
+    """The log probability of some ids behind others, one after another, by plain hooks."""
+    logits = run(hf, [*text, *row[:-1]], changes).logits.double().log_softmax(-1)
+    return sum(float(logits[len(text) - 1 + n, token]) for n, token in enumerate(row))
+
+
+def zeroed(layer, head, positions):
+    return Change("z", layer, [positions, [head], range(8)], lambda x: x * 0)
+
+
+@pytest.mark.parametrize("engine", ["walk", "reference"])
+def test_several_tokens_are_the_sum_of_their_log_probabilities_in_every_cell(
+    tiny64, several, engine
+):
+    found = mt.sweep(
+        tiny64,
+        several,
+        "zero L*.z.h*",
+        metrics=METRICS,
+        engine=engine,
+        verify="all",
+        progress=False,
+    )
+    [one] = tiny64.encode(several)
+    text = one.tokens.ids
+    assert (len(one.target), len(one.contrast)) == (3, 2)
+    for layer in range(LAYERS):
+        for head in range(HEADS):
+            # The edit is of the text: what is forced behind it is left as it is.
+            changes = [zeroed(layer, head, range(len(text)))]
+            target, contrast = (
+                said(tiny64.hf, text, row, changes) for row in (one.target, one.contrast)
+            )
+            cell = found.data.isel(prompt=0, layer=layer, head=head)
+            assert float(cell["logprob"]) == pytest.approx(target, abs=1e-9)
+            assert float(cell["prob"]) == pytest.approx(np.exp(target), abs=1e-12)
+            assert float(cell["loss"]) == pytest.approx(-target, abs=1e-9)
+            assert float(cell["logit_diff"]) == pytest.approx(target - contrast, abs=1e-9)
+            assert float(cell["prob(contrast)"]) == pytest.approx(np.exp(contrast), abs=1e-12)
+    clean = said(tiny64.hf, text, one.target)
+    assert float(found.data["clean_logprob"][0]) == pytest.approx(clean, abs=1e-9)
+    assert found.noise_floor("logprob") < 1e-9
+
+
+def test_a_head_zeroed_everywhere_is_not_zeroed_in_what_is_forced(tiny64, several):
+    """The two differ, so that the test above would not pass by chance."""
+    [one] = tiny64.encode(several)
+    text, row = one.tokens.ids, one.target
+    every = range(len(text) + len(row) - 1)
+    here = said(tiny64.hf, text, row, [zeroed(0, 1, range(len(text)))])
+    assert abs(here - said(tiny64.hf, text, row, [zeroed(0, 1, every)])) > 1e-3
+
+
+EDITS = (
+    "patch L1.z.h1@*",
+    "patch L*.resid_post@-1",
+    "zero L*.pattern.h1",
+    "knockout L*.pattern.h1@-1,0",
+    'mean(over="positions") L*.z.h1',
+    "noise(0, 1, seed=3) L*.mlp_out",
+)
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_both_engines_agree_on_prompts_of_different_lengths_and_targets(tiny64, several, edit):
+    prompts = [
+        several,
+        mt.Prompt(PARIS, donor=BERLIN, target=" France", contrast=" Germany"),
+        mt.Prompt(CAT, donor="The dog sat", target=" on the mat", contrast=" down"),
+        mt.Prompt(BERLIN, donor=PARIS, targets=[" Germany", " France"], contrast=" France is"),
+    ]
+    metrics = ["logit_diff", "prob", "norm(L*.resid_post@-1)"]
+    walk, reference = (
+        mt.sweep(tiny64, prompts, edit, metrics=metrics, engine=engine, progress=False).data
+        for engine in ("walk", "reference")
+    )
+    for name in metrics:
+        np.testing.assert_allclose(walk[name], reference[name], atol=1e-9)
+    np.testing.assert_array_equal(walk["values_changed"], reference["values_changed"])
+    assert list(walk["text"].values) == [BERLIN, PARIS, CAT, BERLIN]
+    if "pos" in walk.dims:  # those of the texts, as without a target
+        assert walk.sizes["pos"] == 5
+
+
+def test_half_precision_and_screens_take_several_tokens_too(tiny, make_gpt2, tokenizer, several):
+    half = mt.load(make_gpt2(dtype=torch.bfloat16), tokenizer=tokenizer)
+    metrics = ["logit_diff", "prob"]
+    found = mt.sweep(half, several, "zero L*.z.h*", metrics=metrics, progress=False)
+    assert found.provenance["verification"]["cells"] >= 4
+    exact = mt.sweep(tiny, several, "zero L*.z.h*", metrics=metrics, progress=False)
+    screened = mt.sweep(
+        *(tiny, several, "zero L*.z.h*"),
+        metrics=metrics,
+        screen="bfloat16",
+        refine=2,
+        progress=False,
+    )
+    again = screened.data["refined"]
+    assert int(again.sum()) == 2
+    np.testing.assert_allclose(
+        screened.data["logit_diff"].values[again], exact.data["logit_diff"].values[again], atol=1e-4
+    )
+
+
+def test_a_trained_model_with_rotary_positions_and_shared_keys_agrees_with_itself(real_models):
+    model = mt.load(real_models / "stories260K", dtype="float64")
+    text = "Once upon a time, there was a little girl named"
+    prompt = mt.Prompt(text, target=" Lily. She loved", contrast=" Timmy")
+    [one] = model.encode(prompt)
+    walk, reference = (
+        mt.sweep(
+            *(model, prompt, "zero L*.k.h*"),
+            metrics=["logprob", "logit_diff"],
+            engine=engine,
+            progress=False,
+        )
+        for engine in ("walk", "reference")
+    )
+    for name in ("logprob", "logit_diff"):
+        np.testing.assert_allclose(walk.data[name], reference.data[name], atol=1e-6)
+    ids = torch.tensor([[*one.tokens.ids, *one.target]])
+    with torch.no_grad():
+        logits = model.hf(ids).logits[0].log_softmax(-1)
+    steps = range(len(one.tokens) - 1, ids.shape[1] - 1)
+    wanted = sum(float(logits[n, ids[0, n + 1]]) for n in steps)
+    assert len(one.target) > 2
+    assert float(walk.data["clean_logprob"][0]) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_one_token_reads_the_same_beside_several(tiny64, several):
+    """log-probability difference and logit difference are one number where each is one token."""
+    plain = mt.Prompt(PARIS, donor=BERLIN, target=" France", contrast=" Germany")
+    alone, beside = (
+        mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["logit_diff", "prob"], progress=False)
+        for prompts in ([plain], [plain, several])
+    )
+    for name in ("logit_diff", "prob"):
+        np.testing.assert_allclose(alone.data[name][0], beside.data[name][0], atol=1e-9)
+
+
+def test_any_of_a_set_is_the_sum_of_probabilities(tiny64):
+    prompt = mt.Prompt(BERLIN, targets=[" Germany", " Italy", 5], contrasts=[" France", 7])
+    metrics = ["prob", "logprob", "loss", "logit_diff", "prob(contrast)"]
+    for engine in ("walk", "reference"):
+        found = mt.sweep(
+            tiny64, prompt, "zero L*.z.h*@-1", metrics=metrics, engine=engine, progress=False
+        )
+        [one] = tiny64.encode(prompt)
+        assert one.target == {5, *(tiny64.tokenizer.convert_tokens_to_ids(["ĠGermany", "ĠItaly"]))}
+        changes = [zeroed(1, 2, [len(one.tokens) - 1])]
+        probs = run(tiny64.hf, one.tokens.ids, changes).logits[-1].double().softmax(-1)
+        target, contrast = (float(probs[sorted(x)].sum()) for x in (one.target, one.contrast))
+        cell = found.data.isel(prompt=0, layer=1, head=2)
+        assert float(cell["prob"]) == pytest.approx(target)
+        assert float(cell["prob(contrast)"]) == pytest.approx(contrast)
+        assert float(cell["loss"]) == pytest.approx(-np.log(target))
+        assert float(cell["logit_diff"]) == pytest.approx(np.log(target) - np.log(contrast))
+
+
+@pytest.mark.parametrize("metric", ["logit", "rank", "logit(contrast)"])
+def test_what_several_tokens_have_not_is_refused_with_the_reason(tiny, several, metric):
+    with pytest.raises(
+        MetricError, match=r"is not one token but several tokens, to which no \w+ belongs"
+    ):
+        mt.sweep(tiny, several, "zero L*.z.h*@-1", metrics=metric)
+    one = mt.Prompt(BERLIN, targets=[1, 2], contrasts=[3, 4])
+    with pytest.raises(MetricError, match="is not one token but any of a set of tokens"):
+        mt.sweep(tiny, one, "zero L*.z.h*@-1", metrics=metric)
+
+
+def test_several_tokens_are_read_behind_the_text_alone(tiny, several):
+    with pytest.raises(MetricError, match="read one after another behind the whole text"):
+        mt.sweep(tiny, several, "zero L*.z.h*@-1", metrics="prob@1")
+    at_end = mt.sweep(tiny, several, "zero L*.z.h*@-1", metrics=["prob@-1"], progress=False)
+    assert at_end.metrics == ("prob@last",)
+
+
+def test_several_tokens_have_to_fit_behind_the_text(tiny):
+    with pytest.raises(TokenError, match="33 tokens long; the model takes 32"):
+        tiny.encode(mt.Prompt(" is" * 31, target=" the cat sat"))
+
+
+def test_a_plan_counts_every_pass(tiny, several):
+    def cost(prompt):
+        question = asking(tiny, prompt, "zero L*.z.h*@-1", metrics=["logit_diff"], to_run=False)
+        return make_plan(question).cost
+
+    one = mt.Prompt(BERLIN, target=" Germany", contrast=" France")
+    assert cost(several).reference_passes == 2 * cost(one).reference_passes
+    assert cost(several).token_blocks > 2 * cost(one).token_blocks
+
+
+def test_what_was_measured_is_kept_and_a_result_goes_on(tiny, several, tmp_path):
+    def go():
+        return mt.sweep(
+            tiny,
+            several,
+            "zero L*.z.h*@-1",
+            metrics="prob",
+            out=tmp_path / "o.zarr",
+            progress=False,
+        )
+
+    first, [one] = go(), tiny.encode(several)
+    kept = json.loads(first.data.attrs["provenance"])
+    assert kept["measured"] == [{"target": [*one.target], "contrast": [*one.contrast]}]
+    assert mt.Prompt(**kept["spec"]["prompts"][0]) == several
+    assert torch.equal(*(torch.tensor(x.data["prob"].values) for x in (first, go())))
+
+
+@pytest.mark.slow
+def test_a_real_models_chat_and_several_tokens(smollm2):
+    talk = [{"role": "user", "content": "What is the most populous country of Korea?"}]
+    prompt = mt.Prompt.chat(talk, target="South Korea", contrast="North Korea")
+    [one] = smollm2.encode(prompt)
+    how = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
+    assert list(one.tokens.ids) == smollm2.tokenizer.apply_chat_template(talk, **how)
+    metrics = ["logprob", "logit_diff"]
+    found = mt.sweep(smollm2, prompt, "zero L29.z.h*@-1", metrics=metrics, progress=False)
+    wanted = {}
+    for name in ("target", "contrast"):
+        ids = torch.tensor([[*one.tokens.ids, *one.row(name)]])
+        with torch.no_grad():
+            logits = smollm2.hf(ids).logits[0].double().log_softmax(-1)
+        steps = range(len(one.tokens) - 1, ids.shape[1] - 1)
+        wanted[name] = sum(float(logits[n, ids[0, n + 1]]) for n in steps)
+    clean = {name: float(found.data[f"clean_{name}"][0]) for name in metrics}
+    assert clean["logprob"] == pytest.approx(wanted["target"], abs=1e-3)
+    assert clean["logit_diff"] == pytest.approx(wanted["target"] - wanted["contrast"], abs=1e-3)

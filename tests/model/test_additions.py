@@ -1,0 +1,418 @@
+"""Models that somebody has added to: as with hooks alone, or refused with what is on them."""
+
+from __future__ import annotations
+
+import functools
+import types
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+import microtome as mt
+from conftest import BERLIN, LAYERS, PARIS
+from microtome.errors import LoadError, MicrotomeError, ProbeError, SweepError
+from microtome.model.additions import additions, without_hooks
+
+PROMPT = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
+EDIT = "zero L*.z.h1@-1"
+
+
+def steer(at):
+    def hook(module, args, output):
+        whole = output[0] if isinstance(output, tuple) else output
+        moved = whole.clone()
+        moved[:, at] += torch.linspace(-2, 2, whole.shape[-1], dtype=whole.dtype)
+        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+    return hook
+
+
+def before(module, args):
+    return (args[0] * torch.arange(1, 33), *args[1:])
+
+
+def with_names(module, args, kwargs):
+    return args, {**kwargs, "input_ids": kwargs["input_ids"].flip(1)}
+
+
+def louder(module, args, output):
+    return type(output)(**{**output, "logits": output.logits * 2.0})
+
+
+def replaced(hf):
+    own = hf.transformer.h[1].mlp.forward
+    hf.transformer.h[1].mlp.forward = lambda x: own(x) * torch.arange(x.shape[1])[:, None]
+
+
+def of_its_class(hf):
+    block = hf.transformer.h[1].mlp
+
+    def forward(self, x):
+        return type(self).forward(self, x).roll(1, dims=1)
+
+    block.forward = types.MethodType(forward, block)
+
+
+def noted(hf):
+    own = hf.transformer.h[1].mlp.forward
+    hf.transformer.h[1].mlp.forward = lambda x: own(x)
+
+
+ADDED = {
+    "a block, everywhere": lambda hf: hf.transformer.h[1].register_forward_hook(steer(slice(None))),
+    "a block, at a position": lambda hf: hf.transformer.h[1].register_forward_hook(steer(3)),
+    "a block, at the last": lambda hf: hf.transformer.h[1].register_forward_hook(steer(-1)),
+    "before a block": lambda hf: hf.transformer.h[2].register_forward_pre_hook(before),
+    "an MLP": lambda hf: hf.transformer.h[0].mlp.register_forward_hook(steer(2)),
+    "a partial": lambda hf: hf.transformer.h[0].register_forward_hook(
+        functools.partial(lambda at, *rest: steer(at)(*rest), 2)
+    ),
+    "the embedding": lambda hf: hf.transformer.wte.register_forward_hook(steer(1)),
+    "the final norm": lambda hf: hf.transformer.ln_f.register_forward_hook(steer(-1)),
+    "the body": lambda hf: hf.transformer.register_forward_hook(
+        lambda module, args, out: type(out)(**{**out, "last_hidden_state": out[0] * 2})
+    ),
+    "the head": lambda hf: hf.lm_head.register_forward_hook(lambda module, args, out: out * 2.0),
+    "the whole": lambda hf: hf.register_forward_hook(louder),
+    "the ids": lambda hf: hf.register_forward_pre_hook(with_names, with_kwargs=True),
+}
+
+
+def by_hand(hf, ids, target, contrast):
+    """Head 1 of each layer zeroed at the last token."""
+
+    def cut(module, args):
+        z = args[0].clone()
+        z[:, -1, 8:16] = 0
+        return (z,)
+
+    found = np.empty(LAYERS)
+    for layer in range(LAYERS):
+        handle = hf.transformer.h[layer].attn.c_proj.register_forward_pre_hook(cut)
+        with torch.no_grad():
+            logits = hf(input_ids=ids).logits[0, -1].double()
+        handle.remove()
+        found[layer] = logits[target] - logits[contrast]
+    return found
+
+
+def wanted(model):
+    [one] = model.encode(PROMPT)
+    return by_hand(model.hf, torch.tensor([one.tokens.ids]), one.target, one.contrast)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny64):
+    """The same without anything on the model."""
+    return wanted(tiny64)
+
+
+@pytest.mark.parametrize("when", ["before load", "after load"])
+@pytest.mark.parametrize("where", ADDED)
+def test_hooks_act_as_with_hooks_alone(make_gpt2, tokenizer, plain, where, when):
+    hf = make_gpt2(dtype=torch.float64)
+    if when == "before load":
+        ADDED[where](hf)
+    model = mt.load(hf, tokenizer=tokenizer)
+    if when == "after load":
+        ADDED[where](hf)
+    by_itself = wanted(model)
+    assert np.abs(by_itself - plain).max() > 1e-3
+    effects = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", verify=0)
+    np.testing.assert_allclose(effects.data["logit_diff"][0], by_itself, atol=1e-12)
+    assert effects.provenance["engine"]["name"] == "reference"
+    assert "hook of your own" in effects.provenance["engine"]["why"]
+    [there] = effects.provenance["model"]["additions"]
+    assert "hook of your own" in there
+    ids = torch.tensor([model.encode(PROMPT)[0].tokens.ids])
+    with torch.no_grad():
+        assert torch.equal(model.run(PROMPT).logits, hf(input_ids=ids).logits)
+    with pytest.raises(SweepError, match=r"hook of your own.*engine='reference'"):
+        mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", engine="walk")
+
+
+def test_a_patch_takes_what_a_hook_on_the_whole_model_makes_of_the_donor(make_gpt2, tokenizer):
+    model = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
+    model.hf.register_forward_pre_hook(with_names, with_kwargs=True)
+    edited = model.run(PROMPT, edits="patch L2.resid_post").logits
+    torch.testing.assert_close(edited, model.run(PARIS).logits, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("change", [replaced, of_its_class, noted])
+def test_a_forward_of_somebodys_own_runs_whole(make_gpt2, tokenizer, change):
+    model = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
+    change(model.hf)
+    effects = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", verify=0)
+    np.testing.assert_allclose(effects.data["logit_diff"][0], wanted(model), atol=1e-12)
+    assert "forward of your own" in effects.provenance["engine"]["why"]
+
+
+@pytest.mark.parametrize("change", [replaced, of_its_class])
+def test_at_load_it_is_refused_by_name_where_sites_are_not_what_they_are(
+    make_gpt2, tokenizer, change
+):
+    hf = make_gpt2(dtype=torch.float64)
+    change(hf)
+    with pytest.raises(ProbeError, match=r"has a forward of your own .* on transformer.h.1.mlp"):
+        mt.load(hf, tokenizer=tokenizer)
+
+
+def test_one_that_changes_nothing_loads(make_gpt2, tokenizer):
+    hf = make_gpt2(dtype=torch.float64)
+    noted(hf)
+    model = mt.load(hf, tokenizer=tokenizer)
+    effects = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", verify=0)
+    np.testing.assert_allclose(effects.data["logit_diff"][0], wanted(model), atol=1e-12)
+
+
+class Scaled(nn.Module):
+    """A block's MLP that gives other than its projection does."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.c_fc, self.c_proj, self.act = inner.c_fc, inner.c_proj, inner.act
+
+    def forward(self, x):
+        return self.c_proj(self.act(self.c_fc(x))) * 3
+
+
+class Louder(nn.Linear):
+    """A head that does more than its weights, and other things at the first position."""
+
+    def forward(self, x):
+        logits = super().forward(x) * 2
+        return logits - logits[:, :1]
+
+
+class Renamed(nn.Linear):
+    """A class of somebody's own that changes nothing."""
+
+
+def test_a_module_that_is_at_odds_with_the_family_is_refused_by_its_name(make_gpt2, tokenizer):
+    hf = make_gpt2()
+    hf.transformer.h[1].mlp = Scaled(hf.transformer.h[1].mlp).eval()
+    with pytest.raises(ProbeError, match=r"class of your own \(Scaled\) of transformer") as e:
+        mt.load(hf, tokenizer=tokenizer)
+    assert "row" not in str(e.value)
+
+
+@pytest.mark.parametrize("kind", ["sequential", "subclass", "class that changes nothing"])
+def test_heads_that_are_not_plain(make_gpt2, tokenizer, kind):
+    hf = make_gpt2(dtype=torch.float64)
+    own = hf.lm_head
+    if kind == "sequential":
+        hf.lm_head = nn.Sequential(own, nn.Hardtanh(-3, 3))
+    else:
+        hf.lm_head = (Louder if kind == "subclass" else Renamed)(32, own.out_features, bias=False)
+        hf.lm_head.weight = own.weight
+    hf.eval().double()
+    model = mt.load(hf, tokenizer=tokenizer)
+    effects = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", verify=0)
+    np.testing.assert_allclose(effects.data["logit_diff"][0], wanted(model), atol=1e-12)
+    engine = "reference" if kind == "subclass" else "walk"
+    assert effects.provenance["engine"]["name"] == engine
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+def test_what_makes_weights_walks(make_gpt2, tokenizer):
+    class Doubled(nn.Module):
+        def forward(self, weight):
+            return weight * 2
+
+    hf = make_gpt2(dtype=torch.float64)
+    parametrize.register_parametrization(hf.transformer.h[0].mlp.c_fc, "weight", Doubled())
+    parametrize.register_parametrization(hf.lm_head, "weight", Doubled())
+    nn.utils.weight_norm(hf.transformer.h[1].mlp.c_fc)
+    hf.transformer.h[2].register_full_backward_hook(lambda *_: None)
+    hf.enable_input_require_grads()
+    hf.eval()(torch.tensor([[1, 2]]), output_attentions=True, output_hidden_states=True)
+    model = mt.load(hf, tokenizer=tokenizer)
+    assert additions(hf) == ()
+    effects = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", engine="walk")
+    np.testing.assert_allclose(effects.data["logit_diff"][0], wanted(model), atol=1e-9)
+
+
+def noisy(module, args, output):
+    return (
+        (output[0] + torch.randn(()), *output[1:])
+        if isinstance(output, tuple)
+        else (output + torch.randn(()))
+    )
+
+
+class Counting:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, module, args, output):
+        self.calls += 1
+        return output + self.calls
+
+
+class Longest:
+    """What it does depends on the longest text before."""
+
+    def __init__(self):
+        self.longest = 0
+
+    def __call__(self, module, args, output):
+        self.longest = max(self.longest, output.shape[1])
+        return output + 0.1 * self.longest
+
+
+@pytest.mark.parametrize("make", [lambda: noisy, Counting, Longest], ids=["rng", "calls", "long"])
+def test_what_differs_from_pass_to_pass_is_refused(make_gpt2, tokenizer, make):
+    hf = make_gpt2()
+    hf.lm_head.register_forward_hook(make())
+    with pytest.raises(LoadError, match=r"Two passes.*hook of your own.*on lm_head"):
+        mt.load(hf, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("make", [lambda: noisy, Counting], ids=["rng", "calls"])
+def test_it_is_refused_after_load_too(make_gpt2, tokenizer, make):
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    model.hf.lm_head.register_forward_hook(make())
+    with pytest.raises(SweepError, match=r"Two passes.*hook of your own"):
+        mt.sweep(model, PROMPT, EDIT, metrics="logit_diff")
+
+
+def test_a_hook_for_longer_texts_loads_and_fails_by_name(make_gpt2, tokenizer):
+    hf = make_gpt2()
+    hf.transformer.h[1].register_forward_hook(steer(9))
+    model = mt.load(hf, tokenizer=tokenizer)
+    with pytest.raises(MicrotomeError, match=r"IndexError.*hook of your own \(steer.hook\) on tr"):
+        model.run(BERLIN)
+    with torch.no_grad():
+        ids = torch.tensor([model.encode(2 * (BERLIN + " "))[0].tokens.ids])
+        assert torch.equal(model.run(2 * (BERLIN + " ")).logits, hf(ids).logits)
+
+
+def test_a_hook_in_every_module_is_named(make_gpt2, tokenizer):
+    hf = make_gpt2()
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        model = mt.load(hf, tokenizer=tokenizer)
+        effects = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff")
+        assert "in every module" in effects.provenance["engine"]["why"]
+    finally:
+        handle.remove()
+
+
+def test_the_copy_without_hooks_shares_the_weights_and_leaves_the_model_alone(make_gpt2):
+    hf = make_gpt2()
+    hf.transformer.h[1].register_forward_hook(steer(1))
+    bare = without_hooks(hf)
+    assert len(additions(hf)) == 1
+    assert additions(bare) == ()
+    assert all(one is two for one, two in zip(hf.parameters(), bare.parameters(), strict=True))
+
+
+class TestWhatDoesNotRun:
+    def test_weights_on_the_meta_device(self, make_gpt2, tokenizer):
+        hf = make_gpt2()
+        hf.transformer.h[2].mlp.to("meta")
+        with pytest.raises(LoadError, match=r"no weights: transformer.h.2.mlp.c_fc.weight is on"):
+            mt.load(hf, tokenizer=tokenizer)
+
+    def test_blocks_of_two_types(self, make_gpt2, tokenizer):
+        hf = make_gpt2()
+        hf.transformer.h[2].mlp.half()
+        with pytest.raises(LoadError, match=r"does not run by itself.*float32, float16") as error:
+            mt.load(hf, tokenizer=tokenizer)
+        assert "row" not in str(error.value)
+
+    @pytest.mark.parametrize("compile_it", [lambda hf: hf.compile(backend="eager")], ids=["whole"])
+    def test_compiled_after_it_was_loaded(self, make_gpt2, tokenizer, compile_it):
+        model = mt.load(make_gpt2(), tokenizer=tokenizer)
+        compile_it(model.hf)
+        with pytest.raises(LoadError, match=r"compiled in place"):
+            model.run(BERLIN)
+
+    def test_weights_that_went_to_the_meta_device_after_it_was_loaded(self, make_gpt2, tokenizer):
+        model = mt.load(make_gpt2(), tokenizer=tokenizer)
+        model.hf.to("meta")
+        with pytest.raises(MicrotomeError, match=r"meta device"):
+            mt.sweep(model, PROMPT, EDIT, metrics="logit_diff")
+
+    def test_a_block_of_another_type_after_it_was_loaded(self, make_gpt2, tokenizer):
+        model = mt.load(make_gpt2(), tokenizer=tokenizer)
+        model.hf.transformer.h[1].half()
+        for act in (
+            lambda: model.run(BERLIN),
+            lambda: mt.sweep(model, PROMPT, EDIT, metrics="logit_diff"),
+        ):
+            with pytest.raises(MicrotomeError, match=r"does not run.*float32, float16"):
+                act()
+
+    def test_a_block_that_was_taken_out_after_it_was_loaded(self, make_gpt2, tokenizer):
+        model = mt.load(make_gpt2(), tokenizer=tokenizer)
+        model.hf.transformer.h = model.hf.transformer.h[:-1]
+        with pytest.raises(MicrotomeError, match=r"has 2 blocks, and 3 are expected"):
+            model.run(BERLIN)
+
+    def test_layers_that_share_a_part(self, make_gpt2, tokenizer):
+        hf = make_gpt2()
+        hf.transformer.h[1].attn = hf.transformer.h[0].attn
+        with pytest.raises(ProbeError, match=r"h.0.attn and transformer.h.1.attn are one module"):
+            mt.load(hf, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("edit", [EDIT, "patch L*.z.h*", "noise(std=1) L*.z.h*@-1", "shuffle L0.z"])
+def test_another_default_device_and_type_make_no_difference(make_gpt2, tokenizer, edit):
+    hf = make_gpt2()
+    wanted = mt.sweep(mt.load(hf, tokenizer=tokenizer), PROMPT, edit, metrics=["logit_diff", "kl"])
+    before = torch.get_rng_state()
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = mt.sweep(
+            mt.load(hf, tokenizer=tokenizer), PROMPT, edit, metrics=["logit_diff", "kl"]
+        )
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found.data["logit_diff"], wanted.data["logit_diff"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_how_adapters_are_set_is_recorded(make_gpt2, tokenizer):
+    """Of layers as peft's are: what is active decides numbers, and no weight tells."""
+
+    class Layer(nn.Linear):
+        __module__ = "peft.tuners.lora.layer"
+        active_adapters = ("default",)
+        disable_adapters = False
+        merged_adapters = ()
+
+    hf = make_gpt2()
+    own = hf.lm_head
+    hf.lm_head = Layer(32, own.out_features, bias=False).eval()
+    hf.lm_head.weight = own.weight
+    model = mt.load(hf, tokenizer=tokenizer)
+    on = mt.sweep(model, PROMPT, EDIT, metrics="kl").provenance["model"]["adapters"]
+    hf.lm_head.disable_adapters = True
+    off = mt.sweep(model, PROMPT, EDIT, metrics="kl").provenance["model"]["adapters"]
+    assert on["hash"] != off["hash"]
+    assert ['"off": false' in text for text in on["states"]] == [True]
+    assert ['"off": true' in text for text in off["states"]] == [True]
+
+
+def test_a_buffer_that_counts_passes_is_named(make_gpt2, tokenizer):
+    class Counted(nn.Linear):
+        def __init__(self, like):
+            super().__init__(like.in_features, like.out_features, bias=False)
+            self.weight = like.weight
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x):
+            self.seen += 1
+            return super().forward(x)
+
+    hf = make_gpt2()
+    hf.lm_head = Counted(hf.lm_head).eval()
+    model = mt.load(hf, tokenizer=tokenizer)
+    with pytest.raises(SweepError, match=r"changed while it was running \(lm_head.seen\)"):
+        mt.sweep(model, PROMPT, EDIT, metrics="logit_diff")

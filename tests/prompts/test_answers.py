@@ -1,0 +1,274 @@
+"""What continues a text: the tokens of a target, in all kinds of tokenizers."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+import microtome as mt
+from conftest import BERLIN
+from microtome.errors import PromptError, PromptWarning, TokenError
+from microtome.prompts.encoding import encode, piece
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.warnings import complaints
+from microtome.tasks.making import whole_words
+
+WORDS = ("When", "went", "to", "the", "store", ",", "gave", "a", "gift", "and", "Mary", "John")
+
+
+def metaspaced(kind):
+    """A Llama tokenizer as one of the two kinds that there are puts a space before any text."""
+    pieces = [("<unk>", 0.0), ("<s>", 0.0)]
+    pieces += [("▁" + word, -2.0) for word in WORDS] + [(word, -3.0) for word in WORDS]
+    pieces += [("▁", -4.0), ('"', -4.0), ("(", -4.0)]
+    known = {name for name, _ in pieces}
+    pieces += [(c, -9.0) for c in "abcdefghijklmnopqrstuvwxyzGMJSW." if c not in known]
+    made = Tokenizer(models.Unigram(pieces, unk_id=0))
+    if kind == "normalizer":
+        steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        made.normalizer = normalizers.Sequence(steps)
+    else:
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    steps = [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    made.decoder = decoders.Sequence(steps)
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>")
+
+
+@pytest.fixture(scope="module", params=["normalizer", "Metaspace"])
+def llama(request):
+    return metaspaced(request.param)
+
+
+@pytest.fixture(scope="module")
+def stories(real_models):
+    return AutoTokenizer.from_pretrained(real_models / "stories260K")
+
+
+def raw(answer, tokenizer):
+    return tokenizer.convert_ids_to_tokens([answer] if isinstance(answer, int) else [*answer])
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "wanted"),
+    [
+        ("John gave a gift to", " Mary", ["▁Mary"]),
+        ("John gave a gift to", "Mary", ["Mary"]),
+        ('John gave "', "Mary", ["Mary"]),
+        ("John gave (", "Mary", ["Mary"]),
+        ("John gave a gift to", " Mary and John", ["▁Mary", "▁and", "▁John"]),
+    ],
+)
+def test_a_target_is_what_continues_the_text(llama, text, target, wanted):
+    one = encode(Prompt(text, target=target, contrast=target), llama)
+    assert raw(one.target, llama) == raw(one.contrast, llama) == wanted
+    whole = llama(text + target)["input_ids"]
+    assert [*one.tokens.ids, *([one.target] if len(wanted) == 1 else one.target)] == whole
+    assert one.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "wanted"),
+    [
+        ('One day, Lily said, "', "I", "I"),
+        ("Lily was happy", ".", "."),
+        ("He was sad and want", "ed", "ed"),
+        ("The end", "\n", "<0x0A>"),
+    ],
+)
+def test_what_stands_inside_of_a_word_or_behind_a_sign_can_be_named(stories, text, target, wanted):
+    one = encode(Prompt(text, target=target), stories)
+    assert raw(one.target, stories) == [wanted]
+    assert one.notes == ()
+
+
+def test_a_word_that_lacks_its_space_is_the_token_that_it_is_by_itself_and_that_is_said(stories):
+    text = "Once upon a time, there was a little girl named"
+    one = encode(Prompt(text, target="Lily"), stories)
+    assert raw(one.target, stories) == ["▁Lily"]
+    [note] = complaints([one], masked=False)
+    assert "'L', 'ily'" in note
+    assert "say so, ' Lily'" in note
+    assert encode(Prompt(text, target=" Lily"), stories).notes == ()
+    assert raw(encode(Prompt("One day,", target="Lily"), stories).target, stories) == ["▁Lily"]
+    quoted = encode(Prompt('Tim said, "', target="Can"), stories)
+    assert raw(quoted.target, stories) == ["C", "an"]
+
+
+def test_where_the_texts_own_tokens_change_both_readings_are_named(gpt2_tokenizer):
+    one = encode(Prompt("It is of ", target="Germany"), gpt2_tokenizer)
+    assert raw(one.target, gpt2_tokenizer) == ["Germany"]
+    assert one.tokens.ids == tuple(gpt2_tokenizer("It is of ")["input_ids"])
+    *_, note = complaints([one], masked=False)
+    assert "' ' would become ' Germany'" in note
+    assert "Measured is 'Germany' by itself, 'Germany'" in note
+
+
+def test_alone_is_without_the_space_that_is_put_in_front_of_texts(stories):
+    one = encode(Prompt("She liked to pl", target="ay"), stories)
+    assert one.notes
+    assert "".join(raw(one.target, stories)) == "ay"
+
+
+def test_a_space_too_few_is_told_where_it_makes_several_tokens_of_one(tokenizer):
+    with pytest.raises(TokenError, match=r"it would go on the last word there, in \d pieces"):
+        encode(Prompt(BERLIN, target="Germany"), tokenizer)
+    one = encode(Prompt("Berlin is in:", target="Germany"), tokenizer)
+    assert len(one.target) > 1
+    [note] = complaints([one], masked=False)
+    assert "Did you mean ' Germany' with a leading space, which is one?" in note
+    for text in ("Berlin is\n", 'Berlin is "', "Berlin is ("):
+        assert encode(Prompt(text, target="Germany"), tokenizer).notes == ()
+    several = encode(Prompt(BERLIN, target=" the cat"), tokenizer)
+    assert several.target == tuple(tokenizer(" the cat")["input_ids"])
+    assert several.notes == ()
+
+
+def test_ids_and_sets_of_tokens_are_taken(tokenizer):
+    [germany] = tokenizer(" Germany")["input_ids"]
+    assert encode(Prompt(BERLIN, target=germany), tokenizer).target == germany
+    some = encode(Prompt(BERLIN, targets=[" France", germany], contrasts=[5]), tokenizer)
+    assert some.target == {germany, *tokenizer(" France")["input_ids"]}
+    assert some.contrast == 5
+    assert "any of" in some.measured("target")
+    assert "' Germany'" in some.measured("target")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"target": 5000}, "the token's id 5000 does not exist: the model has 400 tokens"),
+        ({"targets": [" the cat"]}, "several tokens here (' the', ' cat'), and of a set each is"),
+        ({"targets": [" the", " the"]}, "' the' and ' the' are the same token here"),
+        ({"ids": [4, 5000], "text": ""}, "The prompt's token 5000 does not exist"),
+    ],
+)
+def test_what_cannot_be_measured_says_why(tokenizer, fields, says):
+    with pytest.raises(TokenError) as error:
+        encode(Prompt(**{"text": BERLIN, **fields}), tokenizer, n_vocab=400)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target": " a", "targets": [" b"]},
+        {"targets": []},
+        {"targets": " a"},
+        {"target": -1},
+        {"target": True},
+        {"targets": [None]},
+        {"ids": [1]},
+        {"text": "", "ids": []},
+        {"text": "", "ids": [1, -2]},
+        {"text": "", "ids": ["a"]},
+        {"text": "", "ids": [1], "donor": "a", "donor_ids": [2]},
+        {"text": "", "messages": [{"content": "no role"}]},
+        {"text": "", "messages": "Hi"},
+    ],
+)
+def test_fields_that_do_not_go_are_refused(fields):
+    with pytest.raises(PromptError):
+        Prompt(**{"text": "a", **fields})
+
+
+def test_a_prompt_of_ids_is_its_tokens_and_nothing_else(tiny, stories):
+    ids, other = [5, 7, 300, 7], [5, 9, 300, 9]
+    prompt = Prompt(ids=ids, donor_ids=other, target=7, roles={"second": 1})
+    [one] = tiny.encode(prompt)
+    assert (one.tokens.ids, one.donor.ids) == (tuple(ids), tuple(other))
+    assert encode(Prompt(ids=ids), stories).tokens.ids == tuple(ids)  # no <s> in front
+    assert one.tokens.text == "".join(one.tokens.pieces)
+    found = mt.sweep(tiny, prompt, "patch L*.resid_post@second", metrics="prob", progress=False)
+    assert found.data["text"].item() == one.tokens.text
+    with torch.no_grad():
+        direct = tiny.hf(torch.tensor([ids])).logits[0, -1]
+    assert float(found.data["clean_prob"][0]) == pytest.approx(float(direct.softmax(-1)[7]))
+    assert eval(repr(prompt)) == prompt
+    for given in (ids, [ids], [Prompt(ids=ids)], torch.tensor(ids), torch.tensor([ids])):
+        assert tiny.encode(given)[0].tokens.ids == tuple(ids)
+
+
+def test_files_hold_ids_sets_and_chats(tmp_path):
+    wanted = [
+        Prompt(ids=[1, 2], donor_ids=[1, 3], target=7),
+        Prompt("a", targets=[" b", 5]),
+        Prompt.chat([{"role": "user", "content": "Hi"}], target="a"),
+    ]
+    (tmp_path / "p.jsonl").write_text(
+        '{"ids": [1, 2], "donor_ids": [1, 3], "target": 7}\n'
+        '{"text": "a", "targets": [" b", {"id": 5}]}\n'
+        '{"messages": [{"role": "user", "content": "Hi"}], "target": "a"}\n'
+    )
+    (tmp_path / "p.csv").write_text(
+        "text,ids,donor_ids,targets,messages,target\n"
+        ',"[1, 2]","[1, 3]",[7],,\n'
+        'a,,,"["" b"", 5]",,\n'
+        ',,,,"[{""role"": ""user"", ""content"": ""Hi""}]",a\n'
+    )
+    assert list(mt.Prompts.read(tmp_path / "p.jsonl")) == wanted
+    from_csv = list(mt.Prompts.read(tmp_path / "p.csv"))
+    assert from_csv[1:] == wanted[1:]
+    assert (from_csv[0].ids, from_csv[0].targets) == ((1, 2), (7,))
+    (tmp_path / "bad.csv").write_text('ids\n"{}"\n')
+    with pytest.raises(PromptError, match="line 2: ids: expected a list in JSON"):
+        mt.Prompts.read(tmp_path / "bad.csv")
+
+
+def test_tokens_that_differ_by_their_space_read_differently(stories):
+    for word in ("I", "a", "he"):
+        ids = stories.convert_tokens_to_ids([word, "▁" + word])
+        assert [piece(one, stories) for one in ids] == [word, " " + word]
+
+
+def test_names_are_found_in_tokenizers_that_put_a_space_in_front(llama):
+    assert whole_words(["Mary", "John", "Sam"], llama) == ("Mary", "John")
+
+
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %} [a]{% endif %}"
+)
+TALK = [{"role": "user", "content": "Once upon a time"}]
+
+
+def test_a_chat_is_tokenised_as_the_template_does_it(real_models):
+    tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K", chat_template=CHAT)
+    other = [{"role": "user", "content": "Once upon a day"}]
+    prompt = Prompt.chat(TALK, donor=other, target=" She", roles={"what": "time"})
+    one = encode(prompt, tokenizer)
+    how = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
+    assert list(one.tokens.ids) == tokenizer.apply_chat_template(TALK, **how)
+    assert list(one.donor.ids) == tokenizer.apply_chat_template(other, **how)
+    assert one.tokens.ids.count(tokenizer.bos_token_id) == 1
+    assert one.tokens.text[one.tokens.offsets[one.tokens.role("what")][0] :].startswith(" time")
+    assert list(complaints([one], masked=False)) == []
+    assert Prompt(**prompt.as_dict()) == prompt == eval(repr(prompt))
+    assert encode(Prompt(one.tokens.text), tokenizer).tokens.ids == one.tokens.ids
+
+
+def test_a_chat_that_the_model_does_not_take_says_why(tokenizer, real_models):
+    with pytest.raises(PromptError, match="has no chat template"):
+        encode(Prompt.chat(TALK), tokenizer)
+    picky = "{{ raise_exception('System role not supported') }}"
+    strict = AutoTokenizer.from_pretrained(real_models / "stories260K", chat_template=picky)
+    with pytest.raises(PromptError, match=r"1 turns \(user\): System role not supported"):
+        encode(Prompt.chat(TALK), strict)
+
+
+def test_a_masked_language_model_takes_one_token_and_sets(bert64):
+    with pytest.raises(TokenError, match="not one token"):
+        bert64.encode(Prompt("pay [MASK] attention", target="no man"))
+    [one] = bert64.encode(Prompt("pay [MASK] attention", targets=["no", "man"]))
+    assert len(one.target) == 2
+
+
+def test_encode_warns_with_the_note(tiny):
+    with pytest.warns(PromptWarning, match="Did you mean ' Germany'"):
+        tiny.encode(Prompt("Berlin is in:", target="Germany"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny.encode(Prompt(BERLIN, target=" Germany and France"))

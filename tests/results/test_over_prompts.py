@@ -1,0 +1,296 @@
+"""Many prompts: one row per cell; what changed nothing is no evidence; roles for positions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+import xarray as xr
+
+import effects_made_by_hand as by_hand
+import microtome as mt
+from conftest import BERLIN, CAT, PARIS
+from microtome.engines.assembled import assemble
+from microtome.errors import EffectsError, StatisticsError
+from microtome.report.cells import comparable, told
+
+LONG = "When Mary and John went to the store, John gave a drink to"
+PROMPTS = [
+    mt.Prompt(BERLIN, target=" Germany", roles={"subject": "Berlin", "of": "of"}),
+    mt.Prompt(PARIS, target=" France", roles={"subject": "Paris", "of": "of"}),
+    mt.Prompt(CAT, target=" on", roles={"subject": "cat"}),
+]
+
+
+def many(effect: np.ndarray, changed: np.ndarray | None = None) -> mt.Effects:
+    """A result with these effects on prob, ``[prompt, layer, head]``."""
+    made = by_hand.effects_of({"prob": by_hand.CLEAN + effect}, ("layer", "head"))
+    if changed is not None:
+        made.data["values_changed"] = made.data["values_changed"] * changed
+    return made
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape) / 100
+
+
+class TestWhatChangedNothing:
+    @pytest.mark.parametrize("engine", ["walk", "reference"])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_has_an_effect_of_exactly_0_in_every_type_on_both_engines(
+        self, make_gpt2, tokenizer, engine, dtype
+    ):
+        model = mt.load(make_gpt2(dtype=dtype), tokenizer=tokenizer)
+        edit = "scale(1) L*.resid_post@*"
+        metrics = ["prob", "kl", "top1", "std(L*.resid_post@*)"]
+        found = mt.sweep(
+            model, PROMPTS[:2], edit, metrics=metrics, over={"factor": [1.0, 0.5]}, engine=engine,
+            progress=False,
+        )  # fmt: skip
+        still = found.data.sel(factor=1.0)
+        assert (still["values_changed"] == 0).all()
+        for metric in metrics:
+            clean = found.clean(metric)
+            assert bool((still[metric] == clean).all()), metric
+        assert float(abs(found.delta("prob").sel(factor=0.5)).max()) > 0
+
+    def test_whatever_it_was_computed_as(self, tiny, monkeypatch):
+        """A batch of many cells rounds otherwise; the noise floor tells of it, and no effect."""
+
+        def rounded(plan, blocks):
+            off = [
+                replace(
+                    one,
+                    values={name: values + 1e-6 for name, values in one.values.items()},
+                    inside={name: values + 1e-6 for name, values in one.inside.items()},
+                    noise=dict.fromkeys(one.noise, 1e-6),
+                )
+                for one in blocks
+            ]
+            return assemble(plan, off)
+
+        monkeypatch.setattr("microtome.verbs.answer.assemble", rounded)
+        found = mt.sweep(
+            tiny, PROMPTS[:2], "scale(1) L*.resid_post@-1", metrics=["prob", "std(L0.resid_post)"],
+            over={"factor": [1.0, 0.5]}, progress=False,
+        )  # fmt: skip
+        for metric in found.metrics:
+            still, other = (found.delta(metric).sel(factor=factor) for factor in (1.0, 0.5))
+            assert (still.fillna(0) == 0).all()
+            assert float(abs(other).max()) > 1e-7
+            assert found.noise_floor(metric) == 1e-6
+
+    def test_is_no_evidence(self):
+        effect, changed = np.full((4, 1, 2), 0.2), np.ones((4, 1, 2))
+        effect[2:, 0, 0], changed[2:, 0, 0] = 0, 0
+        found = many(effect, changed)
+        assert found.evidence("prob").notnull().sum("prompt").values.tolist() == [[2, 4]]
+        table = found.table("prob").set_index(["layer", "head"])
+        assert table.loc[(0, 0), ["effect", "n", "unchanged"]].tolist() == pytest.approx(
+            [0.2, 2, 2]
+        )
+        assert found.over_prompts("prob").n.values.tolist() == [[2, 4]]
+
+    def test_in_every_prompt_is_a_cell_of_effect_0_and_n_0_that_is_no_test(self):
+        effect, changed = noise(8, 1, 2) + 0.2, np.ones((8, 1, 2))
+        effect[:, 0, 0], changed[:, 0, 0] = 0, 0
+        table = many(effect, changed).table("prob")
+        assert table["n"].tolist() == [0, 8]
+        assert table["effect"][0] == 0
+        assert np.isnan(table["p"][0])
+        assert "In 1 of 2 cells the edits changed nothing in any prompt" in " ".join(
+            told(many(effect, changed), "prob", table)
+        )
+
+
+class TestOneRowPerCell:
+    def test_means_intervals_and_p_are_those_of_the_formulas(self):
+        effect = noise(9, 2, 3) + 0.01
+        table = many(effect).top(99, "prob")
+        assert len(table) == 6
+        assert "prompt" not in table
+        for row in table.to_dict("records"):
+            own = effect[:, row["layer"], row["head"]]
+            test = scipy.stats.ttest_1samp(own, 0).confidence_interval(0.95)
+            assert row["effect"] == pytest.approx(own.mean())
+            assert (row["low"], row["high"]) == pytest.approx((test.low, test.high))
+            assert row["edited"] - row["clean"] == pytest.approx(row["effect"])
+        p = mt.stats.max_statistic(effect).p.values.ravel()
+        np.testing.assert_allclose(np.sort(table["p"]), np.sort(p))
+
+    def test_rows_are_ordered_by_the_size_of_the_effect_not_by_p(self):
+        effect = noise(8, 1, 3)
+        effect[:, 0, 1] += 0.6 * np.array([1, -1, 1, 1, -1, 1, 1, -1])
+        effect[:, 0, 2] = 0.02 + noise(8) / 100
+        top = many(effect).top(3, "prob")
+        assert top["head"].tolist()[:2] == [1, 2]
+        assert top["p"][1] < top["p"][0]
+        said = " ".join(told(many(effect), "prob", many(effect).table("prob")))
+        assert "The largest mean effect is at layer 0, head 1: +0.1" in said
+        assert "the largest of them at layer 0, head 2: +0.02" in said
+
+    def test_each_prompt_has_rows_of_its_own_where_asked(self):
+        effects = by_hand.heads(n_prompts=3)
+        assert len(effects.top(999, "prob", over=None)) == 36
+        assert set(effects.top(999, "prob", over=None)["prompt"]) == {0, 1, 2}
+        with pytest.raises(EffectsError, match="'prompt', or None"):
+            effects.top(3, "prob", over="head")
+
+    def test_one_prompt_is_as_before(self):
+        assert {"low", "p", "n"}.isdisjoint(by_hand.heads().top(3, "prob"))
+
+    def test_an_infinite_effect_has_a_row_and_is_not_tested(self):
+        effect = noise(8, 1, 3) + 0.1
+        effect[2, 0, 1] = -np.inf
+        effect[:2, 0, 2] = np.inf, -np.inf
+        table = many(effect).top(3, "prob")
+        assert table["effect"].tolist() == [-np.inf, pytest.approx(effect[:, 0, 0].mean())]
+        assert np.isnan(table["p"][0])
+        assert table["p"][1] < 0.05
+        assert told(many(effect), "prob", table)[0].endswith("head 1: −inf (n = 8).")
+
+    def test_too_few_prompts_to_judge_are_said_to_be(self):
+        effects = by_hand.heads(n_prompts=3)
+        said = " ".join(told(effects, "prob", effects.table("prob")))
+        assert "With 3 prompts no p value below 0.25 is possible" in said
+        assert "differ from 0 at" not in said
+
+    def test_nothing_significant_and_one_cell(self):
+        effects = many(noise(8, 2, 2))
+        said = " ".join(told(effects, "prob", effects.table("prob")))
+        assert "No effect differs from 0 at p < 0.05 after correction for 4 cells." in said
+        one = by_hand.effects_of({"prob": 0.7 + noise(8)}, ())
+        said = " ".join(told(one, "prob", one.table("prob")))
+        assert said.startswith("The largest mean effect is +0.2")
+        assert "It differs from 0 at p < 0.05 by a sign-flip test (p = 0.0078)." in said
+
+    def test_an_effect_below_the_noise_floor_is_not_called_significant(self):
+        effects = many(np.full((8, 1, 2), 1e-7) + noise(8, 1, 2) / 1e6)
+        effects.data["prob"].attrs["noise_floor"] = 1e-5
+        table = effects.table("prob")
+        assert (table["p"] < 0.05).all()
+        assert not table["significant"].any()
+        said = " ".join(told(effects, "prob", table))
+        assert "No effect is above the noise floor." in said
+        assert "No effect differs from 0" in said
+
+
+@pytest.fixture(scope="module")
+def uneven(tiny) -> mt.Effects:
+    """Prompts of 5, 5 and 3 tokens at every position."""
+    metrics = ["prob", "top1", "std(L*.resid_post@*)"]
+    return mt.sweep(tiny, PROMPTS, "zero L*.attn_out@*", metrics=metrics, progress=False)
+
+
+class TestLengths:
+    def test_a_mean_over_positions_of_several_lengths_is_refused(self, uneven):
+        for ask in (uneven.top, uneven.table, uneven.figure, uneven.over_prompts):
+            with pytest.raises(
+                (EffectsError, StatisticsError), match=r"3 to 5 tokens.*by_role\(\)"
+            ):
+                ask(metric="prob")
+        with pytest.raises(StatisticsError, match="of different lengths"):
+            mt.stats.max_statistic(uneven.delta("prob"))
+
+    def test_one_prompt_or_one_position_is_drawn(self, uneven):
+        assert uneven.figure("prob", prompt=2).data[0].z.shape == (3, 3)
+        assert len(uneven.figure("prob", pos=0).data)
+
+    def test_roles_take_the_place_of_positions(self, uneven):
+        found = uneven.by_role()
+        assert found.dims == ("prompt", "layer", "role")
+        assert found.data["role"].values.tolist() == ["subject", "of", "last"]
+        wanted = {"subject": [0, 0, 1], "of": [4, 4, None], "last": [4, 4, 2]}
+        for role, places in wanted.items():
+            for prompt, place in enumerate(places):
+                own = found.delta("prob").sel(role=role, prompt=prompt).values
+                if place is None:
+                    assert np.isnan(own).all()
+                    assert (found.data["top1"].sel(role=role, prompt=prompt) == -1).all()
+                else:
+                    there = uneven.delta("prob").sel(pos=place, prompt=prompt).values
+                    np.testing.assert_array_equal(own, there)
+        assert found.data["role_token"].sel(role="subject").values.tolist() == [
+            "Berlin", "Paris", " cat",
+        ]  # fmt: skip
+        assert found.data["role_position"].sel(role="of").values.tolist() == [4, 4, -1]
+
+    def test_metrics_inside_the_model_are_aligned_too(self, uneven):
+        found = uneven.by_role()
+        assert found.delta("std(L*.resid_post@*)").dims == (
+            "prompt", "layer", "role", "at_layer", "at_role",
+        )  # fmt: skip
+        clean = found.clean("std(L*.resid_post@*)").sel(prompt=2, at_role="subject").values
+        there = uneven.clean("std(L*.resid_post@*)").sel(prompt=2, at_pos=1).values
+        np.testing.assert_array_equal(clean, there)
+
+    def test_n_of_each_role_is_shown(self, uneven):
+        found = uneven.by_role()
+        table = found.table("prob")
+        assert table.groupby("role")["n"].first().to_dict() == {"subject": 3, "of": 2, "last": 3}
+        figure = found.figure("prob")
+        assert list(figure.layout.xaxis.ticktext) == [
+            "subject (n = 3)", "of ·of (n = 2)", "last (n = 3)",
+        ]  # fmt: skip
+        assert figure.layout.title.subtitle.text == "mean over 2–3 prompts"
+        assert "n %{customdata[2]}" in figure.data[0].hovertemplate
+
+    def test_attention_weights_have_roles_of_queries_and_of_keys(self, tiny):
+        found = mt.sweep(tiny, PROMPTS, "zero L0.pattern.h0@*,*", metrics="prob", progress=False)
+        assert found.by_role().dims == ("prompt", "q_role", "k_role")
+
+    def test_a_role_at_the_end_of_every_prompt_is_the_last_token(self, tiny):
+        prompts = [mt.Prompt(text, roles={"end": -1}) for text in (BERLIN, CAT)]
+        found = mt.sweep(tiny, prompts, "zero L*.attn_out@*", metrics="kl", progress=False)
+        assert found.by_role().data["role"].values.tolist() == ["end"]
+
+    def test_it_is_saved_and_opened(self, uneven, tmp_path):
+        found = uneven.by_role()
+        again = mt.open_effects(found.save(tmp_path / "e.zarr"))
+        xr.testing.assert_identical(again.data, found.data)
+
+    def test_what_is_over_no_positions_has_no_roles(self):
+        with pytest.raises(EffectsError, match=r"needs a map over positions.*layer"):
+            by_hand.heads(2).by_role()
+
+    def test_prompts_of_one_length_stay_as_they_are(self, tiny, uneven):
+        found = mt.sweep(tiny, PROMPTS[:2], "zero L*.attn_out@*", metrics="prob", progress=False)
+        assert comparable(found) is found
+        assert comparable(uneven).dims == ("prompt", "layer", "role")
+        ticks = list(found.figure("prob").layout.xaxis.ticktext)
+        assert ticks == ["0 @subject", "1 ·is", "2 ·the", "3 ·capital", "4 ·of"]
+        assert found.top(1, "prob")["token"].tolist() != [""]
+
+
+class TestWhatElseIsKnownOfPrompts:
+    def test_it_is_a_coordinate_by_which_they_are_grouped(self, tiny, tmp_path):
+        path = tmp_path / "prompts.csv"
+        path.write_text(
+            "text,target,kind,layer,times\n"
+            "Berlin is, Germany,city,a,1\nThe cat sat, on,beast,b,\nParis is, France,city,c,3\n"
+        )
+        prompts = mt.Prompts.read(path)
+        assert dict(prompts[1].meta) == {"kind": "beast", "layer": "b"}
+        found = mt.sweep(tiny, prompts, "zero L*.attn_out@-1", metrics="kl", progress=False)
+        assert found.data["kind"].values.tolist() == ["city", "beast", "city"]
+        assert found.data["prompt_layer"].values.tolist() == ["a", "b", "c"]
+        assert found.data["times"].values.tolist() == ["1", "", "3"]
+        groups = found.groups("kind")
+        assert list(groups) == ["city", "beast"]
+        assert groups["city"].data["prompt"].values.tolist() == [0, 2]
+        np.testing.assert_array_equal(
+            groups["beast"].delta("kl").values, found.delta("kl").values[1:2]
+        )
+        assert mt.open_effects(found.save(tmp_path / "e.zarr")).groups("kind").keys() == {
+            "city", "beast",
+        }  # fmt: skip
+        with pytest.raises(EffectsError, match="Did you mean 'kind'"):
+            found.groups("kinds")
+
+    def test_numbers_stay_numbers(self, tiny):
+        prompts = [mt.Prompt("Berlin is", meta={"year": 1990}), mt.Prompt("Paris is")]
+        found = mt.sweep(tiny, prompts, "zero L0.attn_out", metrics="kl", progress=False)
+        np.testing.assert_array_equal(found.data["year"].values, [1990, np.nan])

@@ -1,0 +1,55 @@
+"""``pytest --quick``: every test function, one of its cases, three families, nothing slow."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import quick
+
+
+class Item:
+    def __init__(self, nodeid: str, slow: bool = False, **params: str) -> None:
+        self.nodeid, self.slow = nodeid, slow
+        if params:
+            self.callspec = SimpleNamespace(params=params)
+
+    def get_closest_marker(self, name: str) -> bool:
+        return self.slow and name == "slow"
+
+
+def kept(items: list[Item]) -> list[str]:
+    left_out: list[Item] = []
+    hook = SimpleNamespace(pytest_deselected=lambda items: left_out.extend(items))
+    config = SimpleNamespace(getoption=lambda _: True, hook=hook)
+    every = len(items)
+    quick.pytest_collection_modifyitems(config, items)
+    assert len(items) + len(left_out) == every
+    return [item.nodeid for item in items]
+
+
+def test_one_case_of_each_test_and_not_always_the_first():
+    numbers = range(20)
+    items = [Item(f"a.py::test_{n}[{case}]") for n in numbers for case in range(3)]
+    found = kept([*items, Item("a.py::test_alone")])
+    assert {name.partition("[")[0] for name in found} == {
+        *(f"a.py::test_{n}" for n in numbers),
+        "a.py::test_alone",
+    }
+    assert len(found) == 21
+    assert {name.partition("[")[2] for name in found} == {"0]", "1]", "2]", ""}
+
+
+def test_of_families_one_case_of_each_of_three():
+    names = ("gpt2", "opt", "llama, grouped", "bert")
+    items = [
+        Item(f"families/a.py::test_it[{case}-{name}]", name=name)
+        for case in range(4)
+        for name in names
+    ]
+    found = kept(items)
+    assert len(found) == 3
+    assert not any("opt" in name for name in found)
+
+
+def test_what_is_slow_is_left_out():
+    assert kept([Item("a.py::test_slow", slow=True), Item("a.py::test_it")]) == ["a.py::test_it"]
