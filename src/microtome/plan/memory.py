@@ -377,7 +377,7 @@ STREAMS = 8
 
 
 STREAMS_SHARE = 16
-"""They take one part in so many of the memory, but for one that is kept whatever it takes."""
+"""They take one part in so many of the memory at most, with those that they are held against."""
 
 
 def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
@@ -388,8 +388,8 @@ def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
     if not budget.verified or dims.experts > 1:
         return 0
     most = STREAMS if budget.itemsize < 4 else min(STREAMS, budget.verified)
-    each = 2 * length * dims.d_model * max(budget.itemsize, 4)
-    return max(1, min(most, budget.memory // STREAMS_SHARE // each))
+    pair = 4 * length * dims.d_model * max(budget.itemsize, 4)
+    return min(most, budget.memory // STREAMS_SHARE // pair)
 
 
 def bytes_of_streams(dims: Dimensions, length: int, start: int, budget: Budget) -> int:
@@ -440,7 +440,9 @@ def held_for(
     )
     each = bytes_of_trace(dims, length, start, itemsize) + donors
     each += bytes_of_gauges(dims, gauges, length, itemsize)
-    fixed = bytes_of_means(question) + bytes_of_streams(dims, length, start, budget)
+    fixed = bytes_of_means(question)
+    if budget.verified:
+        fixed += bytes_of_streams(dims, length, start, budget)
     # Donors may go along in the pass.
     inside = bytes_of_block(dims, length, itemsize) * (2 if donors else 1)
     looked = [*(layout.site for layout in cells.layouts[prompts[0]]), *(g.site for g in gauges)]
