@@ -84,12 +84,24 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         tree = ast.parse(self.get_data(self.path), self.path)
-        for node in ast.walk(tree):
+        for node in _defined_once(tree):
             if isinstance(node, ast.FunctionDef) and _has_shapes(_of_function(node)):
                 node.decorator_list.append(_decorator(node))  # innermost: it has the annotations
             elif isinstance(node, ast.ClassDef) and _has_shapes(_of_class(node)):
                 node.decorator_list.insert(0, _decorator(node))  # outermost: a dataclass by then
         return compile(tree, self.path, "exec", dont_inherit=True)
+
+
+def _defined_once(tree: ast.Module | ast.ClassDef) -> Iterator[ast.stmt]:
+    """Functions and classes, but for those inside functions.
+
+    What is made anew at every call would be wrapped anew, and beartype keeps each for good, with
+    all the tensors that it closes over.
+    """
+    for node in tree.body:
+        yield node
+        if isinstance(node, ast.ClassDef):
+            yield from _defined_once(node)
 
 
 def _of_function(node: ast.FunctionDef) -> list[ast.expr | None]:

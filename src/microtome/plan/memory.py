@@ -136,7 +136,7 @@ RECEIPT = 64
 UNSEEN, SEEN = 3, 6
 """Copies of the attention scores that there are at once: nobody looks at them, or somebody does."""
 
-COPIES, LOOKED = 4, 2
+COPIES, LOOKED = 3, 1
 """Copies of the stream for each head whose reading or writing is edited, and is looked at."""
 
 LOOK = 8
