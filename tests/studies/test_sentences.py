@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
 from microtome import figures, studies
-from microtome.studies import STUDIES, ablation_methods, perform, premise, telling
+from microtome.studies import STUDIES, ablation_methods, premise, telling
+from microtome.studies.perform import task_prompts
 from microtome.studies.study import Data
 from microtome.texts import LANGUAGES
 
@@ -194,10 +195,10 @@ def test_a_tasks_prompts_are_in_the_words_of_the_model(nano):
 
 def test_a_file_that_is_called_like_a_task_goes_first(nano, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert perform.task_prompts(Path("ioi"), nano) is not None
-    assert perform.task_prompts(Path("nothing"), nano) is None
+    assert task_prompts(Path("ioi"), nano) is not None
+    assert task_prompts(Path("nothing"), nano) is None
     (tmp_path / "ioi").write_text("")
-    assert perform.task_prompts(Path("ioi"), nano) is None
+    assert task_prompts(Path("ioi"), nano) is None
 
 
 # ----------------------------------------------------------------------------------- numbers

@@ -330,7 +330,8 @@ STREAMS = 8
 
 
 STREAMS_SHARE = 16
-"""They take one part in so many of the memory, but for one that is kept whatever it takes."""
+"""They take one part in so many of the memory, those of the walk and those of the pass that
+verifies together; but for one that is kept whatever it takes."""
 
 
 def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
@@ -342,7 +343,7 @@ def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
         return 0
     most = STREAMS if budget.itemsize < 4 else min(STREAMS, budget.verified)
     each = 2 * length * dims.d_model * max(budget.itemsize, 4)
-    return max(1, min(most, budget.memory // STREAMS_SHARE // each))
+    return max(1, min(most, budget.memory // STREAMS_SHARE // (2 * each)))
 
 
 def bytes_of_streams(dims: Dimensions, length: int, start: int, budget: Budget) -> int:
