@@ -50,8 +50,14 @@ LOOKED = Case("zero L0.mlp_post.n*@-1", COSINES, 3 * MIB)
 STREAM = Case("zero L0.resid_post.d*@-1", ("logit_diff",), 4 * MIB, sizes=(("n_embd", 768),))
 PATTERN = Case("zero L0.pattern.h*@*", ("logit_diff",), 3 * MIB, sizes=(("n_head", 16),))
 
+HEADED = (("n_embd", 128), ("n_head", 16))
+READ = Case("zero L0.q_in.d*@3", ("logit_diff",), 12 * MIB, sizes=HEADED)
+WRITTEN = Case("zero L0.head_out.d*@3", ("logit_diff",), 12 * MIB, sizes=HEADED)
+SHARES = Case("zero L0.z.h*@*", ("norm(L*.head_out.h*@-1)",), 6 * MIB, sizes=HEADED)
+CASES = (WIDE, LOOKED, STREAM, PATTERN, READ, WRITTEN, SHARES)
 
-@pytest.mark.parametrize("case", [WIDE, LOOKED, STREAM, PATTERN], ids=str)
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_walk_uses_no_more_than_is_planned(case, make_gpt2, tokenizer):
     model = made(case, make_gpt2, tokenizer)
     cost = planned(model, case).cost

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from test_engine import CAT, EDITS, JOHN, PLACES, SWAPPED
+from test_readers import PLACES as READERS
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -118,7 +119,7 @@ def test_no_edit_makes_the_walk_wait(nowhere, operation, monkeypatch):
 
 
 def test_no_place_makes_the_walk_wait(nowhere):
-    for place in PLACES:
+    for place in (*PLACES, *READERS):
         walk(nowhere, f"zero {place}@-1", ["logit_diff"])
 
 

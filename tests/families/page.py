@@ -29,15 +29,18 @@ difference that a test found between microtome and hand-written hooks, or betwee
 - **read**: the site's values in every layer, against hand-written hooks;
 - **edit**: all logits after the site of the middle layer was zeroed, scaled by −1.5 or replaced,
   at all positions, the last or two, against hand-written hooks (`pattern`: zeroed, halved, replaced
-  and knocked out; `k_head`, `v_head`: zeroed and added to, against two runs joined by hand);
+  and knocked out; `k_head`, `v_head`: zeroed and added to, against two runs joined by hand; what
+  heads, MLP and final norm read, and `head_out`: zeroed, scaled or replaced, likewise);
 - **walk**: logit difference and Kullback–Leibler divergence in every cell of maps that zero, scale
-  or patch the site in every layer, on the walk against the reference path.
+  or patch the site in every layer, on the walk against the reference path (what is read and
+  `head_out`: all of them in one cell, and some by themselves).
 
 – : the family has no such site. Attention and MLP read the same input in a parallel block, which
-has no `resid_mid`; a mixture of experts has no `mlp_post`; `k_head` and `v_head` are where query
-heads share keys. The walk does not take edits of `logits`, which come after the last layer; they go
-to the reference path. GPT-J, GPT-Neo and BLOOM compute attention in float32, ModernBERT turns
-queries and keys in float32, and many norms are computed in float32: verification allows 1e-6 there.
+has no `resid_mid`; a mixture of experts has no `mlp_post`; `k_head`, `v_head` and the sites of
+groups are where query heads share keys. The walk does not take edits of `logits`, which come after
+the last layer; they go to the reference path. GPT-J, GPT-Neo and BLOOM compute attention in
+float32, ModernBERT turns queries and keys in float32, and many norms are computed in float32:
+verification allows 1e-6 there.
 
 ## Encoders
 

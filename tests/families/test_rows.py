@@ -72,6 +72,7 @@ def wrong_modules(right: Anatomy) -> Iterator[Wrong]:
 
     row = right.family
     paths = ("blocks", "out_proj", "down_proj", "attn_norm", "mlp_norm", "mid_norm", "post_norm")
+    paths += ("reads",)
     for name in paths:
         if getattr(row, name) is not None:
             yield other("nowhere", **{name: "nowhere"})
@@ -90,6 +91,17 @@ def wrong_modules(right: Anatomy) -> Iterator[Wrong]:
     if row.attn_norm is not None:
         yield other("adds is not attn_out", attn_norm=None)
         yield other("adds is not mlp_out", mlp_norm=None)
+    if row.reads is not None:
+        yield other("read of resid_pre is not q", reads=None)
+    elif row.mid_norm is not None:
+        yield other("read of resid_pre is not q", reads=row.mid_norm)
+    if row.mlp_reads is not None:
+        yield other("mlp_in", mlp_reads=None)
+        yield other("what the MLP gets", mlp_reads=row.blocks + ".{layer}.mlp")
+    for part in row.joint:
+        yield other("nowhere", joint={**row.joint, part: "nowhere"})
+        rest = {site: norm for site, norm in row.joint.items() if site != part}
+        yield other(f"L0.{part}_in", joint=rest)
     yield other("is not logits", logits=lambda x, config: x * 1.01)
     yield other("pattern · v is not z", values=lambda x, config: x * 1.01)
 

@@ -172,7 +172,7 @@ def test_it_takes_a_few_passes(make_gpt2):
     count.__module__ = "torch"  # a hook of somebody's own is left out of the proof
     hf.register_forward_pre_hook(count, with_kwargs=True)
     probe(hf, Anatomy.of(hf))
-    assert len(tokens) <= 8
+    assert len(tokens) <= 10
     assert max(tokens) <= 36
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -22,7 +22,7 @@ from microtome.edits.sources import Sources
 from microtome.errors import EditError
 from microtome.language.operations import Operation, Source
 from microtome.language.regions import Column, Region, Regions
-from microtome.language.sites import OF_HEADS
+from microtome.language.sites import APART, OF_HEADS
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import onto
 from microtome.passes.hooks import Visit, forward
@@ -96,19 +96,23 @@ class Application:
         """The visit that makes the edit."""
         site, rows = self.regions.site, self.rows
         heads = None
-        if site.name in OF_HEADS:
+        if site.name in OF_HEADS or site.name in APART:
             rows = np.zeros(1, dtype=np.int64) if rows is None else rows
-            heads = rows, self.regions.columns[site.axes.index("head")]
+            heads = rows, self.regions.columns[1]  # behind the positions
         fine = self.edit.widens is not None
         return Visit((site, self.regions.layer), self._act, writes=True, heads=heads, fine=fine)
 
     def _act(self, view: Tensor) -> None:
-        regions, chosen = self.regions, None
+        regions, rows, chosen = self.regions, self.rows, None
+        if regions.site.name in APART:  # the view is of the cells' own heads, and no others
+            pos, _, units = regions.columns
+            regions = replace(regions, columns=(pos, np.arange(view.shape[2])[None], units))
+            rows = np.arange(len(view))
         if self.edit.widens is not None:
             axis = regions.site.axes.index(self.edit.widens)
             chosen = onto(view.device, regions.columns[axis])
             regions = regions.widened(self.edit.widens, view.shape[1 + axis])
-        where = index(regions, view.device, self.rows, self.start)
+        where = index(regions, view.device, rows, self.start)
         before = view[where]
         source = None if self.source is None else self.source.to(before.dtype)
         context = Context(regions.site.axes, self.keys, source, chosen)

@@ -24,6 +24,7 @@ from torch import Tensor
 from microtome.engines.judging import SHARE, Gap, Precision
 from microtome.engines.rerun import Rows
 from microtome.engines.walk.batches import Batch
+from microtome.language.sites import BEHIND
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers
 from microtome.passes.hooks import Visit
@@ -126,9 +127,11 @@ class Streams:
 
     def looks(self, rows: Rows) -> Iterator[Visit]:
         """What sees the same streams in a reference pass whose rows these are."""
-        site = find_site("resid_post")
+        end, last = (find_site("final_in"), None), self.plan.question.dims.n_layers - 1
         for number in rows.cells.keys() & self.walk.keys():
-            yield Visit((site, self.behind[number]), self._look(number, rows))
+            layer = self.behind[number]
+            place = (find_site("resid_post"), layer)
+            yield Visit(place if layer < last else end, self._look(number, rows))
 
     def _look(self, number: int, rows: Rows) -> Callable[[Tensor], None]:
         pair = rows.cells[number], rows.clean[int(self.plan.cells.prompt[number])]
@@ -167,8 +170,16 @@ class Streams:
 
 
 def _layers(plan: Plan, number: int) -> tuple[int, int]:
-    """The first and the last layer that a cell edits; what is before the layers counts to 0."""
-    edited = [region.layer or 0 for regions in plan.cells[number].regions for region in regions]
+    """The first and the last layer that a cell edits.
+
+    What is before the layers counts to the first, and what is behind them to the last.
+    """
+    end = plan.question.dims.n_layers - 1
+    edited = [
+        (end if region.site.name in BEHIND else 0) if region.layer is None else region.layer
+        for regions in plan.cells[number].regions
+        for region in regions
+    ]
     return min(edited), max(edited)
 
 

@@ -103,7 +103,7 @@ def rerun(
     ]
     visits += _gauges(plan, found)
     visits += looks(rows)
-    end = find_site("resid_post"), anatomy.dims.n_layers - 1
+    end = find_site("final_in"), None
     ended: list[Tensor] = []
     visits.append(Visit(end, lambda view: ended.append(view[:, numbers(view.device, places)])))
     with quiet(hf):

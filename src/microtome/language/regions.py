@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from microtome.language.sites import Site, owner
+from microtome.language.sites import BEHIND, Site, owner
 
 FAR = 2**31
 """The reach of attention without a window: beyond any prompt."""
@@ -131,12 +131,19 @@ class Layout:
         indices: per axis of the site, the indices that it selects, or the name of a star.
         reaches: per layer of the model, how many tokens away a token sees (None: all); empty where
             that is all in all of them.
+        block: of a site in no layer, the block that it is at: the first, or the last.
     """
 
     site: Site
     layers: tuple[int, ...] | str | None
     indices: tuple[tuple[int, ...] | str, ...]
     reaches: tuple[int | None, ...] = ()
+    block: int = 0
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The blocks that it is in, where those are no star."""
+        return self.layers if isinstance(self.layers, tuple) else (self.block,)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -238,14 +245,14 @@ class Layout:
         return [np.array([[self.reach(layer)]]) for layer in dict.fromkeys(own)]
 
     def layer(self, stars: Mapping[str, Column], cells: int) -> Column:
-        """The first layer that each cell edits; 0 where the site is in none."""
+        """The first layer that each cell edits; `block` where the site is in none."""
         if isinstance(self.layers, str):
             return stars[self.layers]
-        return np.broadcast_to(np.int64(min(self.layers or (0,))), cells)
+        return np.broadcast_to(np.int64(min(self.blocks)), cells)
 
     def entry(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first block that each cell has to run: what leaves a block enters the next one."""
-        return self.layer(stars, cells) + (self.site.name == "resid_post")
+        return self.layer(stars, cells) + (self.site.name in BEHIND)
 
     def position(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first position whose values depend on each cell's edit."""

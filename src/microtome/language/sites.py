@@ -28,6 +28,9 @@ LETTERS: Mapping[str, str] = MappingProxyType(
 POSITIONS = ("pos", "q_pos", "k_pos")
 """Axes that count tokens."""
 
+HEADS = ("head", "kv_head")
+"""Axes that count heads."""
+
 OWNERS = ("pos", "q_pos")
 """Of these, the one that says which token a value belongs to: a weight is its query's."""
 
@@ -83,6 +86,11 @@ class Site:
 _TABLE = (
     Site("embed", ("pos", "d_model"), "what enters block 0", layered=False),
     Site("resid_pre", ("pos", "d_model"), "input of a block"),
+    Site("q_in", ("pos", "head", "d_model"), "the stream as a head's queries read it"),
+    Site("k_in", ("pos", "head", "d_model"), "the stream as a query head's keys read it"),
+    Site("k_in_group", ("pos", "kv_head", "d_model"), "the stream as a group's keys read it"),
+    Site("v_in", ("pos", "head", "d_model"), "the stream as a query head's values read it"),
+    Site("v_in_group", ("pos", "kv_head", "d_model"), "the stream as a group's values read it"),
     Site("q", ("pos", "head", "d_head"), "queries, before any rotary embedding"),
     Site("k", ("pos", "kv_head", "d_head"), "keys, before any rotary embedding"),
     Site("k_head", ("pos", "head", "d_head"), "keys as each query head by itself sees them"),
@@ -90,11 +98,14 @@ _TABLE = (
     Site("v_head", ("pos", "head", "d_head"), "values as each query head by itself sees them"),
     Site("pattern", ("head", "q_pos", "k_pos"), "attention weights after the softmax"),
     Site("z", ("pos", "head", "d_head"), "each head's output, before W_O mixes the heads"),
+    Site("head_out", ("pos", "head", "d_model"), "a head's share of attn_out, before a post-norm"),
     Site("attn_out", ("pos", "d_model"), "what attention adds to the residual stream"),
     Site("resid_mid", ("pos", "d_model"), "residual between attention and MLP"),
+    Site("mlp_in", ("pos", "d_model"), "the stream as the MLP alone reads it"),
     Site("mlp_post", ("pos", "neuron"), "neuron activations, the input of the down projection"),
     Site("mlp_out", ("pos", "d_model"), "what the MLP adds to the residual stream"),
     Site("resid_post", ("pos", "d_model"), "output of a block (alias: hidden)"),
+    Site("final_in", ("pos", "d_model"), "the stream as the final norm reads it", layered=False),
     Site("logits", ("pos", "vocab"), "the model's output", layered=False),
 )
 SITES: Mapping[str, Site] = MappingProxyType({site.name: site for site in _TABLE})
@@ -102,6 +113,20 @@ SITES: Mapping[str, Site] = MappingProxyType({site.name: site for site in _TABLE
 
 OF_HEADS: Mapping[str, str] = MappingProxyType({"k_head": "k", "v_head": "v"})
 """What one head sees of what its group shares → the site of the group."""
+
+OF_READERS: Mapping[str, str] = MappingProxyType(
+    {"q_in": "q", "k_in": "k", "k_in_group": "k", "v_in": "v", "v_in_group": "v"}
+)
+"""The residual stream as something reads it → the site of what is made of it."""
+
+OF_GROUPS: Mapping[str, str] = MappingProxyType({"k_in_group": "k_in", "v_in_group": "v_in"})
+"""What a group's key or value reads → what each query head's by itself does."""
+
+APART = frozenset({*OF_READERS, "head_out"})
+"""Sites that are as wide as the stream for every head: nobody holds more heads than are named."""
+
+BEHIND = ("resid_post", "final_in")
+"""Sites that leave a block: all of it has been run before they are reached."""
 
 ALIASES: Mapping[str, str] = MappingProxyType({"hidden": "resid_post"})
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from microtome.errors import ArchitectureError, listing
-from microtome.language.sites import OF_HEADS, SITES, Dimensions, Site
+from microtome.language.sites import (
+    OF_GROUPS,
+    OF_HEADS,
+    OF_READERS,
+    SITES,
+    Dimensions,
+    Site,
+)
 from microtome.model.devices import numbers
 from microtome.model.families import FAMILIES
 from microtome.model.families.family import Family, Tap, unchanged
@@ -62,7 +70,8 @@ class Anatomy:
             reaches=fitted.reaches(config),
         )
         if dims.n_kv_heads == dims.n_heads:
-            own = tuple((site, UNSHARED.format(of)) for site, of in OF_HEADS.items())
+            shared = {**OF_HEADS, **OF_GROUPS}.items()
+            own = tuple((site, UNSHARED.format(of)) for site, of in shared)
             dims = replace(dims, lacks=(*dims.lacks, *own))
         return cls(fitted, dims)
 
@@ -70,13 +79,85 @@ class Anatomy:
     def sites(self) -> tuple[Site, ...]:
         """The sites that the model has, in the order of the forward pass."""
         lacking = {name for name, _ in self.dims.lacks}
-        has = {*self.family.taps, *OF_HEADS} - lacking
+        has = {*self.family.taps, *OF_HEADS, *OF_READERS, "head_out", "final_in"} - lacking
         return tuple(site for name, site in SITES.items() if name in has)
 
     def tap(self, site: Site, layer: int | Literal["*"] | None) -> Tap:
-        """Where a site of a layer lives, or of all layers; its module path is whole."""
-        tap = self.family.taps[OF_HEADS.get(site.name, site.name)]
+        """Where a site of a layer lives, or of all layers; its module path is whole.
+
+        What a head reads and what it writes are no module's tensors: that is who reads or writes.
+        """
+        tap, family = self._tap(site.name), self.family
+        if site.name in OF_READERS and family.reads is not None:
+            tap = replace(tap, module=family.reads)
         return replace(tap, module=tap.module.format(layer=layer))
+
+    def _tap(self, site: str) -> Tap:
+        taps = self.family.taps
+        if site in OF_READERS:
+            return Tap(taps[OF_READERS[site]].module, "input")
+        if site == "head_out":
+            return self.mixed
+        if site == "final_in":  # nothing but the final norm reads what leaves the last block
+            last = taps["resid_post"].module.format(layer=self.dims.n_layers - 1)
+            return replace(taps["resid_post"], module=last)
+        return taps[OF_HEADS.get(site, site)]
+
+    @property
+    def mixed(self) -> Tap:
+        """What the heads add together, before a norm of that where there is one."""
+        attn_out = self.family.taps["attn_out"]
+        return attn_out if self.family.attn_norm is None else Tap(self.family.out_proj, "output")
+
+    def normed(self, hf: PreTrainedModel, layer: int, stream: Tensor) -> Tensor:
+        """What q, k and v are made of, of a residual stream ``[…, pos, d_model]``."""
+        return self._through(hf, layer, self.family.reads, stream)
+
+    def mlp_normed(self, hf: PreTrainedModel, layer: int, stream: Tensor) -> Tensor:
+        """What the MLP gets of a residual stream, where it shares the norm of attention."""
+        return self._through(hf, layer, self.family.mlp_reads, stream)
+
+    def projection(self, hf: PreTrainedModel, layer: int, site: str) -> nn.Module:
+        """The module whose output a layer's q, k or v is a part of."""
+        module: nn.Module = hf.get_submodule(self.family.taps[site].module.format(layer=layer))
+        return module
+
+    def projected(self, hf: PreTrainedModel, layer: int, site: str, normed: Tensor) -> Tensor:
+        """q, k or v ``[…, pos, heads, d_head]`` of what `normed` gave."""
+        own = self.projection(hf, layer, site)(normed)
+        return self.family.taps[site].view(own, self.dims)
+
+    def joint(self, hf: PreTrainedModel, layer: int, site: str, values: Tensor) -> Tensor:
+        """What a norm over all heads of q or k together makes of them, where there is one."""
+        norm = self.family.joint.get(site)
+        if norm is None:
+            return values
+        return self._through(hf, layer, norm, values.flatten(-2)).view_as(values)
+
+    def out_matrix(
+        self, hf: PreTrainedModel, layer: int, z: Tensor, besides: type | None = None
+    ) -> Tensor:
+        """W_O by heads, ``[head, d_head, d_model]``: what a head adds is its ``z`` times its own.
+
+        With the multiplier of what attention adds, where there is one, and where a ``z`` is, of its
+        type; hooks of the class ``besides`` on the module do not count.
+        """
+        whole = self.mixed.view(self._out_matrix(hf, layer, z, besides), self.dims)
+        return whole.reshape(self.dims.n_heads, self.dims.d_head, -1)
+
+    def _out_matrix(
+        self, hf: PreTrainedModel, layer: int, z: Tensor, besides: type | None
+    ) -> Tensor:
+        module = self.out_proj(hf, layer)
+        if is_plain(module, nn.Linear, besides):
+            return cast(Tensor, module.weight).T
+        if is_plain(module, Conv1D, besides):
+            return cast(Tensor, module.weight)
+        # Packed, offloaded, adapted: whatever it computes is linear but for the bias.
+        width = self.dims.n_heads * self.dims.d_head
+        units = torch.eye(width, device=z.device, dtype=z.dtype)
+        product: Tensor = module(units) - module(torch.zeros_like(units[:1]))
+        return product
 
     def block(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """A layer's block."""
@@ -109,6 +190,10 @@ class Anatomy:
         """``attn_out`` of some ``z`` ``[…, head, d_head]``: W_O, and a norm where there is one."""
         added = self.out_proj(hf, layer)(z.flatten(-2))
         return self._added(hf, layer, added, self.family.attn_norm, "attn_out")
+
+    def mixes(self, hf: PreTrainedModel, layer: int, z: Tensor) -> Tensor:
+        """The same before that norm: what the heads add together, with the bias."""
+        return self.mixed.view(self.out_proj(hf, layer)(z.flatten(-2)), self.dims)
 
     def mlp_adds(self, hf: PreTrainedModel, layer: int, neurons: Tensor) -> Tensor:
         """``mlp_out`` of some ``mlp_post``: the down projection, and a norm where there is one."""

@@ -28,14 +28,18 @@ def device_of(hf: PreTrainedModel) -> torch.device:
     return torch.device(computing[0] if computing else "cpu")
 
 
-def is_plain(module: nn.Module) -> bool:
+def is_plain(
+    module: nn.Module, kind: type[nn.Module] = nn.Linear, besides: type | None = None
+) -> bool:
     """Whether calling a linear layer is its matrix product and no more, where its weight lies.
 
-    Neither packed nor offloaded, without a `forward` or hooks of its own: a cast, a scale.
+    Neither packed nor offloaded, without a `forward` or hooks of its own: a cast, a scale. Hooks of
+    the class ``besides`` do not count.
     """
-    if type(module) is not nn.Linear or hasattr(module, "_hf_hook") or "forward" in vars(module):
+    if type(module) is not kind or hasattr(module, "_hf_hook") or "forward" in vars(module):
         return False
-    if module._forward_hooks or module._forward_pre_hooks:
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    if any(besides is None or not isinstance(hook, besides) for hook in hooks):
         return False
     return type(module.weight) is nn.Parameter and not module.weight.is_meta
 

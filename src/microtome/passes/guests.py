@@ -36,6 +36,10 @@ class Host(Protocol):
     def is_here(self) -> bool:
         """Whether it is open in the thread that asks."""
 
+    @property
+    def is_visited(self) -> bool:
+        """Whether an edit or a reading is at work: what it runs is no part of the pass."""
+
     def attention_of(self, module: nn.Module) -> Attend | None:
         """What is to be called in the place of a module's own attention function."""
 
@@ -92,7 +96,8 @@ class Hook(Guest):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
         """What torch calls; None leaves all as it is."""
         # In another thread torch may call it without the keywords, if it comes off meanwhile.
-        return None if self.host is None else self._act(module, args, *rest)
+        host = self.host
+        return None if host is None or host.is_visited else self._act(module, args, *rest)
 
     def arrive(self) -> None:
         """Put it behind the hooks that are there."""

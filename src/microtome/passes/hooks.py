@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from microtome.errors import InertEditError, MicrotomeError
-from microtome.language.sites import OF_HEADS, Dimensions, Site
+from microtome.language.sites import OF_HEADS, Dimensions
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import numbers
 from microtome.model.families.family import Tap
@@ -32,32 +31,17 @@ from microtome.model.placement import device_of
 from microtome.passes.attention import show
 from microtome.passes.branches import Branches, Heads, by_head
 from microtome.passes.calling import call
+from microtome.passes.detours import detoured
 from microtome.passes.guests import Act, Side
 from microtome.passes.session import opened, session
+from microtome.passes.visits import Place as Place
+from microtome.passes.visits import Visit as Visit
+
+Point = tuple[str, Literal["input", "output", "weights"], bool, int | None]
+"""Where a hook goes: module, side, whether it writes in place, a layer whose branches it sees."""
 
 BRANCHED = ("q", "k", "k_head", "v", "v_head", "pattern")
 """Sites where a row of attention may have branches beside it."""
-
-Place = tuple[Site, int | None]
-"""A site of a layer (None where the site is in no layer)."""
-
-
-@dataclass(frozen=True)
-class Visit:
-    """Something to do at one site of one layer, once, when the pass gets there.
-
-    ``act`` receives the site's values as a view ``[batch, *axes]``; only where ``writes`` is true
-    may it change them. ``heads`` says which heads of which rows a writer changes, where that is not
-    all (`Branches` need to know). A ``fine`` one gets attention weights before they are rounded to
-    half precision, where they can be had so.
-    """
-
-    place: Place
-    act: Callable[[Tensor], None]
-    writes: bool = False
-    heads: Heads | None = field(default=None, compare=False)
-    fine: bool = False
-
 
 # ----------------------------------------------------------------------------------- the hooks
 
@@ -73,18 +57,27 @@ def hooked(
     session's, of the one that is open in this thread or of its own.
     """
     dims = anatomy.dims
-    visits = sorted(visits, key=lambda v: (anatomy.order(*v.place), not v.writes))
+    made: Counter[Visit] = Counter()
+
+    def in_order(some: Iterable[Visit]) -> list[Visit]:
+        return sorted(some, key=lambda v: (anatomy.order(*v.place), not v.writes))
+
+    asked = in_order(visits)
+    known = frozenset(asked)
+
+    def count(visit: Visit) -> None:
+        if visit in known:  # a detour's own would keep the detour alive, and what it holds
+            made[visit] += 1
+
+    visits = in_order(detoured(asked, hf, anatomy, count))
     branches = _branches(visits, dims)
-    points: dict[
-        tuple[str, Literal["input", "output", "weights"], int | None], list[tuple[Tap, Visit]]
-    ] = defaultdict(list)
+    points: dict[Point, list[tuple[Tap, Visit]]] = defaultdict(list)
     for visit in visits:
         site, layer = visit.place
-        tap = anatomy.tap(site, layer)
+        tap = anatomy.tap(site, layer) if visit.tap is None else visit.tap
         branched = layer if site.name in BRANCHED and layer in branches else None
-        points[tap.module, tap.side, branched].append((tap, visit))
+        points[tap.module, tap.side, tap.in_place, branched].append((tap, visit))
 
-    made: Counter[Visit] = Counter()
     rows: list[torch.Size] = []  # batch and positions, noted where a block goes on without them
 
     def see(stops: Sequence[tuple[Tap, Visit]], branch: Branches | None, full: Tensor) -> Tensor:
@@ -92,7 +85,7 @@ def hooked(
         in_place = any(tap.in_place for tap, _ in stops)
         full = full.clone() if writes and not in_place else full
         for tap, visit in stops:
-            made[visit] += 1
+            count(visit)
             if branch is not None:
                 with own.visit():
                     branch.visit(tap, visit.place[0].name, visit.act, full)
@@ -117,7 +110,7 @@ def hooked(
         for layer, branch in branches.items():
             hooks.append((anatomy.attention(hf, layer), "input", partial(_fork, branch)))
             hooks.append(_at(anatomy.out_proj(hf, layer), "input", branch.join))
-        for (path, side, branched), stops in points.items():
+        for (path, side, _, branched), stops in points.items():
             branch_there = None if branched is None else branches[branched]
             module, look = hf.get_submodule(path), partial(see, stops, branch_there)
             if side == "weights":

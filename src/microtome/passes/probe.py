@@ -4,10 +4,12 @@ On a few random tokens, in some ten passes:
 
 - every site is there, with its shape, and hooks without edits change no bit of the output; showing
   attention weights changes it by rounding;
-- each site is what the row's other sites make of it: sums of the residual stream, projections,
-  values mixed by attention weights that sum to 1, the unembedding;
+- each site is what the row's other sites make of it: sums of the residual stream, projections of
+  what is read of it and of what heads give, values mixed by attention weights that sum to 1, the
+  unembedding;
 - each site is live: an edit of it changes the logits, and all those relations but its own still
   hold, so the edit is where the model goes on from; an edit of q, k or v leaves the other two;
+- what one head reads, changed, leaves the z of the others alone;
 - heads are where they should be: half of one query or key, changed, moves the z of its own heads,
   whole, at the positions that see it, and nothing else.
 
@@ -28,10 +30,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from microtome.errors import LoadError, MicrotomeError, ProbeError, listing
-from microtome.language.sites import OF_HEADS, POSITIONS, Dimensions, Site
+from microtome.language.sites import APART, OF_HEADS, OF_READERS, POSITIONS, Dimensions, Site
 from microtome.language.sites import site as find_site
 from microtome.model.additions import additions, named, unsteady, without_hooks
 from microtome.model.anatomy import Anatomy
+from microtome.model.families.family import Tap
 from microtome.model.placement import device_of, types_of
 from microtome.passes.hooks import Place, Visit, forward
 from microtome.passes.relations import Seen, differences, relations
@@ -48,6 +51,9 @@ TABLED = ("torch", "transformers")
 
 ROWS = 6
 """How many sites are edited in one pass, each in its own row."""
+
+READING = frozenset((None, "resid_pre", "z"))
+"""Sites whose edit what heads read and write depends on; and none."""
 
 ALONE = ("q", "k", "k_head")
 """Sites of which no other's values tell whether an edit was heeded, but for the logits.
@@ -189,13 +195,14 @@ def _check_all(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
         seen = _edited(hf, anatomy, ids, sites)
         _check_edits(sites, clean, seen)
         _check_relations(hf, anatomy, seen, tuple(map(_site_name, sites)))
+    _check_readers(hf, anatomy, ids)
     if ids.shape[1] > 1:
         _check_heads(hf, anatomy, ids)
 
 
 def _rounds(anatomy: Anatomy) -> Iterator[Sequence[Site]]:
     """Sites that are edited in the same pass. Those of single heads have copies of rows there."""
-    others = [s for s in anatomy.sites if s.name not in (*ALONE, *OF_HEADS)]
+    others = [s for s in anatomy.sites if s.name not in (*ALONE, *OF_HEADS, *APART)]
     for start in range(0, len(others), ROWS):
         yield others[start : start + ROWS]
     of_heads = [s for s in anatomy.sites if s.name in OF_HEADS and s.name not in ALONE]
@@ -227,19 +234,27 @@ def _activations(
             place, lambda view: seen.__setitem__((site.name, layer), view.clone().to(ids.device))
         )
 
-    forward(hf, anatomy, ids, [*edits, *map(keeper, places or anatomy.places())])
+    forward(hf, anatomy, ids, [*edits, *map(keeper, places or _places(anatomy))])
     return seen
 
 
+def _places(anatomy: Anatomy) -> list[Place]:
+    """Every (site, layer) but those that are as wide as the stream for every head."""
+    return [place for place in anatomy.places() if place[0].name not in APART]
+
+
 def _check_shapes(anatomy: Anatomy, seen: Seen, length: int) -> None:
-    for site, layer in anatomy.places():
+    for site, layer in _places(anatomy):
         sizes = [length if axis in POSITIONS else anatomy.dims.size(axis) for axis in site.axes]
         found = list(seen[site.name, layer].shape)
         _expect(found == [1, *sizes], f"{_name(site, layer)} has shape {found}, not {[1, *sizes]}")
 
 
 def _check_attention(anatomy: Anatomy) -> None:
-    inside = [anatomy.family.taps[site].module for site in ("q", "k", "v")]
+    taps = anatomy.family.taps
+    inside = [taps[site].module for site in ("q", "k", "v")]
+    for site in ("q", "k", "v"):
+        _expect(taps[site].side == "output", f"{site} is not what a projection gives")
     around = anatomy.family.attention
     holds = all(path.startswith(f"{around}.") for path in inside)
     _expect(holds, f"{around} is not what q, k and v are made in: {inside[0]}")
@@ -259,7 +274,7 @@ def _check_apart_modules(hf: PreTrainedModel, anatomy: Anatomy) -> None:
 
 def _check_untouched(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, seen: Seen) -> None:
     bare: Tensor = hf(input_ids=ids).logits
-    places = [place for place in anatomy.places() if place[0].name != "pattern"]
+    places = [place for place in _places(anatomy) if place[0].name != "pattern"]
     hooked = _activations(hf, anatomy, ids, places=places)["logits", None]
     _expect(torch.equal(bare, hooked), "a pass without edits is not the bare model's")
     # Which it does in the blocks: the head may be of a finer type.
@@ -286,7 +301,7 @@ def _check_relations(
 
     ``edited`` has the name of each row's.
     """
-    for relation in relations(hf, anatomy, seen):
+    for relation in relations(hf, anatomy, seen, projected=not READING.isdisjoint(edited)):
         apart = differences(relation.value, relation.seen)
         for site, (difference, allowed) in zip(edited, apart, strict=True):
             if relation.site != site:
@@ -356,6 +371,53 @@ def _check_apart(site: str, clean: Seen, edited: Seen, row: int) -> None:
         if other != site:
             text = f"an edit of L0.{site} changes L0.{other}"
             _expect_close(edited[other, 0][row], clean[other, 0][0], text)
+
+
+def _check_readers(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
+    """What the first head of each kind reads in the first block is pushed, each in its own row."""
+    dims, sites = anatomy.dims, [site for site in anatomy.sites if site.name in OF_READERS]
+    seen: list[Tensor] = []
+    if anatomy.family.mlp_reads is not None:
+        _check_shared(hf, anatomy, ids)
+
+    def push(view: Tensor) -> None:
+        ramp = torch.linspace(-1, 1, view.shape[-1], dtype=torch.float64, device="cpu").to(view)
+        view += view.std() * ramp
+
+    edits = [
+        Visit((site, 0), push, True, (np.array([row]), np.array([[0]])))
+        for row, site in enumerate(sites, start=1)
+    ]
+    keeper = Visit((find_site("z"), 0), lambda view: seen.append(view.clone()))
+    forward(hf, anatomy, ids.expand(1 + len(sites), -1), [*edits, keeper])
+    [z] = seen
+    for row, site in enumerate(sites, start=1):
+        own = dims.n_heads // dims.size(site.axes[1])
+        text = f"an edit of L0.{site}.h0 changes L0.z of heads that do not read it"
+        if own < dims.n_heads:
+            _expect_close(z[row, :, own:], z[0, :, own:], text)
+
+
+def _check_shared(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
+    """The MLP gets what the norm that it shares makes of the stream, in every block."""
+    stream, mlp = find_site("resid_pre"), find_site("mlp_in")
+    got: dict[int, Tensor] = {}
+    read: dict[int, Tensor] = {}
+
+    def keeper(site: Site, layer: int, into: dict[int, Tensor], tap: Tap) -> Visit:
+        def keep(view: Tensor) -> None:
+            into[layer] = view.clone()
+
+        return Visit((site, layer), keep, tap=tap)
+
+    visits = []
+    for layer in range(anatomy.dims.n_layers):
+        visits.append(keeper(stream, layer, read, anatomy.tap(stream, layer)))
+        visits.append(keeper(mlp, layer, got, anatomy.tap(mlp, layer)))
+    forward(hf, anatomy, ids, visits)
+    for layer, own in got.items():
+        made = anatomy.mlp_normed(hf, layer, read[layer])
+        _expect_close(made, own, f"L{layer}: the norm of mlp_in is not what the MLP gets")
 
 
 def _check_heads(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:

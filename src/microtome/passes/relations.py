@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from microtome.model.anatomy import Anatomy
+from microtome.model.placement import is_plain
 
 Seen = dict[tuple[str, int | None], Tensor]
 """What a pass had at each site, by name, of each layer."""
@@ -25,8 +27,13 @@ class Relation:
     seen: Tensor
 
 
-def relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Relation]:
-    """What each site of every layer should be, by what a pass had at the others."""
+def relations(
+    hf: PreTrainedModel, anatomy: Anatomy, seen: Seen, projected: bool = True
+) -> Iterator[Relation]:
+    """What each site of every layer should be, by what a pass had at the others.
+
+    Without ``projected`` not what heads read of the stream and add to it.
+    """
     dims = anatomy.dims
     stream = seen["embed", None]
     for layer in range(dims.n_layers):
@@ -45,18 +52,42 @@ def relations(hf: PreTrainedModel, anatomy: Anatomy, seen: Seen) -> Iterator[Rel
         if "resid_mid" in at:
             found.append(("resid_mid", text, middle))
             middle, text = at["resid_mid"], "resid_mid"
+        read = "resid_mid" if "resid_mid" in at else "resid_pre"
+        found.append(("mlp_in", read, at[read]))
         if "mlp_post" in at:
-            projected = anatomy.mlp_adds(hf, layer, at["mlp_post"])
-            found.append(("mlp_out", "what the down projection of mlp_post adds", projected))
+            added = anatomy.mlp_adds(hf, layer, at["mlp_post"])
+            found.append(("mlp_out", "what the down projection of mlp_post adds", added))
         after = anatomy.after(hf, layer, middle + at["mlp_out"])
         found.append(("resid_post", f"{text} + mlp_out", after))
         for name, text, value in found:
             yield Relation(name, f"L{layer}: {text} is not {name}", value, at[name])
         yield Relation("z", f"L{layer}: pattern · v is not z", mixed, at["z"])
+        if projected:
+            yield from _projections(hf, anatomy, layer, at)
         stream = at["resid_post"]
-    logits = anatomy.unembed(hf, anatomy.final(hf, stream))
+    text = "the last resid_post is not final_in"
+    yield Relation("final_in", text, stream, seen["final_in", None])
+    logits = anatomy.unembed(hf, anatomy.final(hf, seen["final_in", None]))
     text = "the unembedding of the normed last resid_post is not logits"
     yield Relation("logits", text, logits, seen["logits", None])
+
+
+def _projections(
+    hf: PreTrainedModel, anatomy: Anatomy, layer: int, at: Mapping[str, Tensor]
+) -> Iterator[Relation]:
+    """Queries, keys and values are of what is read of the stream; what heads add is their sum."""
+    normed = anatomy.normed(hf, layer, at["resid_pre"])
+    for site in ("q", "k", "v"):
+        text = f"L{layer}: the projection of what is read of resid_pre is not {site}"
+        yield Relation(site, text, anatomy.projected(hf, layer, site, normed), at[site])
+    module = anatomy.out_proj(hf, layer)
+    if not any(is_plain(module, kind, besides=object) for kind in (nn.Linear, Conv1D)):
+        return  # packed weights may be linear within their own rounding only
+    shares = torch.einsum("bphd,hdm->bpm", at["z"], anatomy.out_matrix(hf, layer, at["z"]))
+    nothing = anatomy.mixes(hf, layer, torch.zeros_like(at["z"]))
+    added = anatomy.mixes(hf, layer, at["z"])
+    text = f"L{layer}: the sum of head_out and the bias is not what z · W_O + b gives"
+    yield Relation("head_out", text, shares + nothing, added)
 
 
 def differences(found: Tensor, wanted: Tensor, eps: float = 0.0) -> list[tuple[float, float]]:

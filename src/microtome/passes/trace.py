@@ -65,7 +65,15 @@ class Piece:
     def of(self, view: Tensor) -> Tensor:
         """A copy of this piece of a site's values ``[batch, *axes]``."""
         axis = 1 + owner(self.place[0].axes)
-        return view.narrow(axis, self.first, self.last + 1 - self.first).clone()
+        return _copy(view.narrow(axis, self.first, self.last + 1 - self.first))
+
+
+def _copy(view: Tensor) -> Tensor:
+    """A copy that takes no more memory than a view: what is one for all heads stays one."""
+    once = view
+    for axis, stride in enumerate(view.stride()):
+        once = once if stride else once.narrow(axis, 0, 1)
+    return once.clone().expand_as(view)
 
 
 def record(

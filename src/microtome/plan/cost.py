@@ -11,12 +11,19 @@ from microtome.language.operations import Source
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
 from microtome.plan.idlers import twins_of
-from microtome.plan.memory import Budget, Needs, bytes_of_reference, bytes_of_walk, needs_of
+from microtome.plan.memory import (
+    Budget,
+    Needs,
+    apart_of,
+    bytes_of_reference,
+    bytes_of_walk,
+    needs_of,
+)
 from microtome.plan.question import Question
 from microtome.plan.results import bytes_of_results, refuse_too_many
 from microtome.plan.starts import Alike, alike, moving_of
 from microtome.plan.units import Unit, count_of
-from microtome.plan.work import flops_of_block, flops_of_blocks, flops_of_pass
+from microtome.plan.work import flops_of_block, flops_of_blocks, flops_of_pass, flops_of_reading
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ def cost_of(
             own = sum(_walked(one, length, dims) for one in groups)
             own += sum(_idled(cells, unit, one, length) for one in groups)
             flops += own * block + len(unit.prompts) * flops_of_blocks(dims, length)
+            flops += sum(_read_apart(cells, one, length, dims) for one in groups)
             if unit.prompts not in needs:
                 needs[unit.prompts] = needs_of(question, cells, unit.prompts, budget)
             own_needs = needs[unit.prompts]
@@ -108,6 +116,13 @@ def _walked(group: Alike, length: int, dims: Dimensions) -> int:
     blocks = dims.n_layers - np.arange(dims.n_layers + 1)
     each = (group.counts @ blocks) * (length - group.starts)
     return len(group.prompts) * int(each.sum())
+
+
+def _read_apart(cells: Cells, group: Alike, length: int, dims: Dimensions) -> float:
+    """Operations of the cells of some prompts for what single heads read and write."""
+    tokens = len(group.prompts) * int(group.counts.sum(axis=1) @ (length - group.starts))
+    layers = max(len(layout.blocks) for layout in cells.layouts[0])
+    return tokens * layers * apart_of(cells) * flops_of_reading(dims)
 
 
 def _idled(cells: Cells, unit: Unit, group: Alike, length: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,7 +13,16 @@ import numpy as np
 from microtome.errors import SweepError
 from microtome.language.operations import Source
 from microtome.language.regions import Layout
-from microtome.language.sites import OF_HEADS, POSITIONS, Dimensions, Site
+from microtome.language.sites import (
+    APART,
+    HEADS,
+    OF_GROUPS,
+    OF_HEADS,
+    OF_READERS,
+    POSITIONS,
+    Dimensions,
+    Site,
+)
 from microtome.plan.cells import Cells
 from microtome.plan.question import Question
 from microtome.plan.starts import Alike
@@ -79,6 +88,7 @@ class Needs:
             from, and the receipt in float64.
         scores: how many copies of the attention scores there are at once.
         branches: rows more in attention, one for each head whose own view is edited.
+        copies: copies of the stream that are made for what single heads read and write.
         gauges: bytes of the numbers that metrics inside the model have read.
         look: bytes of the activations that they are read off.
         end: bytes at the end: what the unembedding reads, and its logits where metrics need all.
@@ -90,6 +100,7 @@ class Needs:
     edited: int
     scores: int
     branches: int
+    copies: int
     gauges: int
     look: int
     end: int
@@ -106,7 +117,7 @@ class Needs:
         function makes several), and the attention scores, unless a fused kernel never has them: it
         does where a cell has no prefix and nobody looks at its weights. Keys and values from the
         first position on, twice, where the family's attention takes them copied for each cell.
-        Attention once more for each branch.
+        Attention once more for each branch, and the stream for what single heads read or write.
         """
         dims = self.dims
         block = bytes_of_block(dims, own, self.itemsize)
@@ -114,7 +125,8 @@ class Needs:
             block += 4 * seen * dims.n_heads * dims.d_head * self.itemsize
         scores = self.scores if own < seen or dims.copies_prefix or self.scores > UNSEEN else 0
         attention = scores * dims.n_heads * own * seen * self.itemsize
-        again = self.branches * (6 * own * dims.d_model * self.itemsize + attention)
+        stream = own * dims.d_model * self.itemsize
+        again = self.branches * (6 * stream + attention) + self.copies * stream
         return block + attention + again + self.edited
 
 
@@ -123,6 +135,9 @@ RECEIPT = 64
 
 UNSEEN, SEEN = 3, 6
 """Copies of the attention scores that there are at once: nobody looks at them, or somebody does."""
+
+COPIES, LOOKED = 4, 2
+"""Copies of the stream for each head whose reading or writing is edited, and is looked at."""
 
 LOOK = 8
 """Metrics inside the model look at as many cells at a time as take one part in so many."""
@@ -139,7 +154,8 @@ def needs_of(question: Question, cells: Cells, prompts: Sequence[int], budget: B
         itemsize=budget.itemsize,
         edited=max(_edited(cells, own, length, budget.itemsize) for own in set(layouts)),
         scores=SEEN if "pattern" in sites else UNSEEN,
-        branches=branches_of(cells),
+        branches=branches_of(cells, dims),
+        copies=COPIES * apart_of(cells) + LOOKED * _wide((g.site for g in question.gauges), dims),
         gauges=8 * sum(math.prod(one.shape) for one in fitted),
         look=max((one.bytes_of_looking(dims, budget.itemsize) for one in fitted), default=0),
         end=_end(question, budget.itemsize),
@@ -272,11 +288,30 @@ def bytes_of_block(dims: Dimensions, tokens: int, itemsize: int) -> int:
     return itemsize * tokens * (12 * dims.d_model + 6 * dims.experts * dims.d_mlp)
 
 
-def branches_of(cells: Cells) -> int:
+def branches_of(cells: Cells, dims: Dimensions) -> int:
     """How many rows more a cell takes in attention: one for each head whose own view it edits."""
-    own = [layout for layout in cells.layouts[0] if layout.site.name in OF_HEADS]
-    heads = [layout.indices[layout.site.axes.index("head")] for layout in own]
-    return sum(1 if isinstance(chosen, str) else len(chosen) for chosen in heads)
+    names = {*OF_HEADS, *OF_GROUPS.values()} if dims.n_kv_heads < dims.n_heads else {*OF_HEADS}
+    return _heads_at(cells, names)
+
+
+def apart_of(cells: Cells) -> int:
+    """How many heads of a cell have what they read or write edited, each by itself.
+
+    The MLP counts as one.
+    """
+    alone = sum(layout.site.name == "mlp_in" for layout in cells.layouts[0])
+    return _heads_at(cells, APART) + alone
+
+
+def _heads_at(cells: Cells, names: Collection[str]) -> int:
+    """How many heads a cell edits at these sites, in a layer."""
+    own = [layout for layout in cells.layouts[0] if layout.site.name in names]
+    return sum(layout.shape[1] for layout in own)
+
+
+def _wide(sites: Iterable[Site], dims: Dimensions) -> int:
+    """The most heads of a site among these that is as wide as the stream for each; 0: none is."""
+    return max((dims.size(site.axes[1]) for site in sites if site.name in APART), default=0)
 
 
 def bytes_of_trace(dims: Dimensions, length: int, start: int, itemsize: int) -> int:
@@ -287,10 +322,18 @@ def bytes_of_trace(dims: Dimensions, length: int, start: int, itemsize: int) -> 
     return itemsize * (keys_and_values + inputs + dims.d_model * length)
 
 
-def bytes_of_source(layout: Layout, dims: Dimensions, length: int, itemsize: int) -> int:
-    """What is recorded of one donor or reference prompt for an edit."""
+def bytes_of_source(
+    layout: Layout, dims: Dimensions, length: int, itemsize: int, by_head: bool = False
+) -> int:
+    """What is recorded of one donor or reference prompt for an edit.
+
+    What heads read is one stream, unless something is computed ``by_head``.
+    """
     values = 1
+    one_stream = layout.site.name in OF_READERS and not by_head
     for axis, chosen in zip(layout.site.axes, layout.indices, strict=True):
+        if one_stream and axis in HEADS:
+            continue
         if axis == "k_pos":
             values *= length
         elif axis not in POSITIONS:
@@ -313,7 +356,7 @@ def bytes_of_means(question: Question) -> int:
                 if edit.source is not Source.REFERENCE:
                     continue
                 place = target.layout.site, ways_of(edit.address, one.tokens, edit.alignment)
-                size = bytes_of_source(target.layout, question.dims, len(one.tokens), 8)
+                size = bytes_of_source(target.layout, question.dims, len(one.tokens), 8, True)
                 found[place] = max(found.get(place, 0), size)
     return sum(found.values()) + max(found.values(), default=0)
 
@@ -321,8 +364,12 @@ def bytes_of_means(question: Question) -> int:
 def bytes_of_gauges(dims: Dimensions, gauges: Sequence[Gauge], length: int, itemsize: int) -> int:
     """What is recorded of one prompt's clean run for the metrics inside the model."""
     places = {place for gauge in gauges for place in gauge.places(dims)}
-    units = (math.prod(dims.size(a) for a in site.axes if a != "pos") for site, _ in places)
-    return itemsize * length * sum(units)
+
+    def units(site: Site) -> int:
+        left = ("pos", *HEADS) if site.name in OF_READERS else ("pos",)
+        return math.prod(dims.size(axis) for axis in site.axes if axis not in left)
+
+    return itemsize * length * sum(units(site) for site, _ in places)
 
 
 STREAMS = 8
@@ -330,8 +377,7 @@ STREAMS = 8
 
 
 STREAMS_SHARE = 16
-"""They take one part in so many of the memory, those of the walk and those of the pass that
-verifies together; but for one that is kept whatever it takes."""
+"""They take one part in so many of the memory at most, with those that they are held against."""
 
 
 def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
@@ -342,8 +388,8 @@ def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
     if not budget.verified or dims.experts > 1:
         return 0
     most = STREAMS if budget.itemsize < 4 else min(STREAMS, budget.verified)
-    each = 2 * length * dims.d_model * max(budget.itemsize, 4)
-    return max(1, min(most, budget.memory // STREAMS_SHARE // (2 * each)))
+    pair = 4 * length * dims.d_model * max(budget.itemsize, 4)
+    return min(most, budget.memory // STREAMS_SHARE // pair)
 
 
 def bytes_of_streams(dims: Dimensions, length: int, start: int, budget: Budget) -> int:
@@ -394,9 +440,13 @@ def held_for(
     )
     each = bytes_of_trace(dims, length, start, itemsize) + donors
     each += bytes_of_gauges(dims, gauges, length, itemsize)
-    fixed = bytes_of_means(question) + bytes_of_streams(dims, length, start, budget)
+    fixed = bytes_of_means(question)
+    if budget.verified:
+        fixed += bytes_of_streams(dims, length, start, budget)
     # Donors may go along in the pass.
     inside = bytes_of_block(dims, length, itemsize) * (2 if donors else 1)
+    looked = [*(layout.site for layout in cells.layouts[prompts[0]]), *(g.site for g in gauges)]
+    inside += LOOKED * _wide(looked, dims) * length * dims.d_model * itemsize
     fit = min(budget.tile // length, len(prompts), budget.memory // 4 // max(each, inside))
     together = max(1, fit)
     held = Held(together, fixed + together * each, together * inside)

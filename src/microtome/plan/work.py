@@ -17,6 +17,11 @@ def flops_of_block(dims: Dimensions, tokens: int, seen: int) -> float:
     return 2.0 * tokens * (weights + 2 * seen * width)
 
 
+def flops_of_reading(dims: Dimensions) -> float:
+    """Operations of one projection of one token, from the stream to heads or back."""
+    return 2.0 * dims.d_model * dims.n_heads * dims.d_head
+
+
 def flops_of_pass(dims: Dimensions, tokens: int) -> float:
     """Operations of one full forward pass, the unembedding included."""
     unembedding = 2.0 * tokens * dims.d_model * dims.d_vocab

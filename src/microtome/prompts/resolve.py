@@ -15,7 +15,7 @@ from microtome.errors import AddressError, PromptError, listing
 from microtome.language.addresses import Address
 from microtome.language.regions import Column, Layout, Region
 from microtome.language.selectors import Everything, Group, Index, Role, Selector, Span, Star, Word
-from microtome.language.sites import POSITIONS, Dimensions
+from microtome.language.sites import BEHIND, POSITIONS, Dimensions
 from microtome.prompts.alignment import SAME, aligned
 from microtome.prompts.tokens import Tokens
 
@@ -59,7 +59,8 @@ def layout(address: Address, dims: Dimensions, tokens: Tokens) -> Layout:
 
     indices = tuple(map(chosen, address.site.axes, address.selectors))
     layers = None if address.layers is None else chosen("layer", address.layers)
-    found = Layout(address.site, layers, indices, dims.reaches)
+    block = dims.n_layers - 1 if address.site.name in BEHIND else 0
+    found = Layout(address.site, layers, indices, dims.reaches, block)
     if dims.causal and found.is_ahead:
         raise AddressError(
             f"{address}: no token attends to a later one in this model, so these weights do not "

@@ -24,6 +24,11 @@ BRANCH = 92
 PLACES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {
         "resid_pre": (64, STREAM),
+        "q_in": (120, BRANCH - 26),
+        "k_in": (120, BRANCH),
+        "k_in_group": (120, BRANCH),
+        "v_in": (120, BRANCH + 26),
+        "v_in_group": (120, BRANCH + 26),
         "q": (166, BRANCH - 26),
         "k": (166, BRANCH),
         "k_head": (166, BRANCH),
@@ -31,8 +36,10 @@ PLACES: Mapping[str, tuple[int, int]] = MappingProxyType(
         "v_head": (166, BRANCH + 26),
         "pattern": (222, BRANCH - 26),
         "z": (286, BRANCH),
+        "head_out": (344, BRANCH),
         "attn_out": (372, BRANCH + 44),
         "resid_mid": (424, STREAM),
+        "mlp_in": (472, BRANCH),
         "mlp_post": (554, BRANCH),
         "mlp_out": (642, BRANCH + 44),
         "resid_post": (706, STREAM),

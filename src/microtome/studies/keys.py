@@ -79,6 +79,6 @@ def attention(model: Model, prompt: Prompt, layer: int, head: int) -> xr.Dataset
     seen = np.tril(np.ones(edited.shape[-2:]))
     equal = seen / seen.sum(axis=1, keepdims=True)
     places = ("q_pos", "k_pos")
-    return xr.Dataset(
-        {"moved": abs(edited - clean).max(places), "uneven": abs(edited - equal).max(places)}
-    )
+    found = {"moved": abs(edited - clean).max(places), "uneven": abs(edited - equal).max(places)}
+    # Without the coordinates, which name the prompt and differ from one to the next.
+    return xr.Dataset({name: ("head", values.values) for name, values in found.items()})

@@ -164,8 +164,8 @@ def first_fitting(
 ) -> list[Prompt]:
     """The first n different candidates that a tokenizer fits; fewer where there are no more.
 
-    A prompt fits when its roles are in it, target and contrast are one token each that continues
-    the text, and not the same, the donor is as long as the recipient, and ``also`` agrees.
+    A prompt fits when its roles are in it, target and contrast are one token each and not the
+    same, the donor is as long as the recipient, and ``also`` agrees.
     """
     found: dict[str, Prompt] = {}
     for candidate in candidates:
@@ -186,8 +186,7 @@ def _fits(
     if encoded.donor is not None and len(encoded.donor) != len(encoded.tokens):
         return False
     answers = encoded.target, encoded.contrast
-    # One with a note does not continue the text as it would be written.
-    if encoded.notes or not all(isinstance(answer, int) for answer in answers):
+    if not all(isinstance(answer, int) for answer in answers):
         return False
     return encoded.target != encoded.contrast and also(encoded)
 

@@ -59,7 +59,7 @@ def _variants(
     if isinstance(layout.layers, str):
         axis = 1 + cells.stars.index(layout.layers)
         chosen = chosen[cells.points[numbers[chosen], axis] == layer]
-    elif layer not in (layout.layers or (0,)):
+    elif layer not in layout.blocks:
         return
     if len(cells.edits) == 1:
         if len(chosen):

@@ -41,6 +41,7 @@ from microtome.engines.walk.edited import edits_at
 from microtome.engines.walk.ending import Ending
 from microtome.engines.witnesses import Witnesses
 from microtome.language.regions import Column
+from microtome.language.sites import BEHIND, OF_READERS
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
@@ -57,13 +58,15 @@ from microtome.prompts.tokens import Tokens
 from microtome.readings.inside import Gauge
 from microtome.readings.watch import Watch
 
-BEFORE_ATTENTION = ("embed", "resid_pre", "q", "k", "k_head", "v", "v_head", "pattern")
+BEFORE_ATTENTION = (
+    *("embed", "resid_pre", *OF_READERS, "q", "k", "k_head", "v", "v_head", "pattern"),
+)
 """Sites of a block up to its attention."""
 
-ATTENTION = ("z", "attn_out")
+ATTENTION = ("z", "head_out", "attn_out")
 """Sites at the end of its attention."""
 
-AFTER_ATTENTION = ("mlp_post", "mlp_out", "resid_post")
+AFTER_ATTENTION = ("mlp_post", "mlp_out", *BEHIND)
 """Sites of a block at and after its MLP."""
 
 
@@ -308,7 +311,7 @@ class Stretch:
             return False
         entering = clean.repeat(1, own.shape[1], 1, 1)
         for visit in self._visits(layer - 1, front, tile, edits):
-            if visit.place[0].name == "resid_post":
+            if visit.place[0].name in BEHIND:
                 visit.act(entering.flatten(0, 1))
         own[:] = entering
         front.prove(tile, edits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -204,6 +204,9 @@ class Family:
         down_proj: the one that makes ``mlp_out`` of ``mlp_post``; None where there is no such one.
         final: what is done between the last block and the unembedding, one after the other.
         taps: where each site lives, in the order of the forward pass.
+        reads: a norm between the residual stream and q, k and v; None: they read the stream.
+        mlp_reads: the same norm, where the MLP has none of its own and reads that one's output.
+        joint: per site of q, k and v a norm that goes over all its heads together.
         attn_norm, mlp_norm: a norm between a projection and the residual stream.
         mid_norm, post_norm: a norm of the residual stream itself, after attention's addition and
             after the MLP's.
@@ -226,6 +229,9 @@ class Family:
     down_proj: str | None
     final: tuple[Step, ...]
     taps: Mapping[str, Tap]
+    reads: str | None = None
+    mlp_reads: str | None = None
+    joint: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     attn_norm: str | None = None
     mlp_norm: str | None = None
     mid_norm: str | None = None
@@ -249,6 +255,14 @@ class Family:
         """This row with some sites tapped elsewhere."""
         return replace(self, taps=MappingProxyType({**self.taps, **taps}))
 
+    def read_by(self, norm: str, mlp_reader: str | None = None) -> Family:
+        """This parallel row with another norm before q, k and v, and perhaps one for the MLP."""
+        block = f"{self.blocks}.{{layer}}"
+        own = replace(self, reads=f"{block}.{norm}", mlp_reads=f"{block}.{norm}")
+        if mlp_reader is None:
+            return own
+        return replace(own.tapped(mlp_in=Tap(f"{block}.{mlp_reader}", "input")), mlp_reads=None)
+
 
 PARALLEL = "attention and MLP read the same input, so there is no residual stream between them"
 EXPERTS = (
@@ -270,6 +284,9 @@ def family(
     dimensions: Callable[[PretrainedConfig], Dimensions] = sizes,
     attention: str | None = None,
     weights: str | None = None,
+    reads: str | None = None,
+    mlp_reader: str | None = None,
+    joint: Mapping[str, str] = MappingProxyType({}),
     attn_norm: str | None = None,
     mlp_norm: str | None = None,
     mid_norm: str | None = None,
@@ -292,6 +309,10 @@ def family(
         attention: the module that is attention, where it is not the one around ``out_proj``.
         weights: what gives the attention weights, where there is such a module (a dropout);
             else attention shows its own.
+        reads: a norm between the residual stream and q, k and v.
+        mlp_reader: what reads the residual stream for the MLP, where that is not ``middle``: the
+            MLP itself, or a norm of its own; None in a parallel block where it shares attention's.
+        joint: per site of q, k and v a norm over all its heads together.
         attn_norm, mlp_norm: norms of what is added to the residual stream.
         mid_norm, post_norm: norms of the residual stream after an addition.
         **rest: other fields of `Family`.
@@ -321,6 +342,8 @@ def family(
         lacks.append(("resid_mid", PARALLEL))
     else:
         taps["resid_mid"] = Tap(inside(middle), "input", in_place=True)
+    shares = middle is None and mlp_reader is None
+    taps["mlp_in"] = Tap(inside(mlp_reader or middle or mlp), "input")
     if down_proj is None:
         lacks.append(("mlp_post", EXPERTS))
     else:
@@ -337,6 +360,9 @@ def family(
         down_proj=perhaps(down_proj),
         final=final,
         taps=MappingProxyType(taps),
+        reads=perhaps(reads),
+        mlp_reads=perhaps(reads) if shares else None,
+        joint=MappingProxyType({site: inside(norm) for site, norm in joint.items()}),
         attn_norm=perhaps(attn_norm),
         mlp_norm=perhaps(mlp_norm),
         mid_norm=perhaps(mid_norm),

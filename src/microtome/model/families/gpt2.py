@@ -52,6 +52,7 @@ GPT2 = family(
     blocks="transformer.h",
     qkv=fused("attn.c_attn", stacked),
     out_proj="attn.c_proj",
+    reads="ln_1",
     middle="ln_2",
     mlp="mlp",
     down_proj="mlp.c_proj",
@@ -86,6 +87,7 @@ GPT_NEO = family(
     qkv=split("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"),
     out_proj="attn.attention.out_proj",
     weights="attn.attention.attn_dropout",
+    reads="ln_1",
     middle="ln_2",
     mlp="mlp",
     down_proj="mlp.c_proj",
@@ -120,22 +122,22 @@ def _opt_fits(row: Family, config: PretrainedConfig) -> Family:
     return row
 
 
-# From here on the block has batch and positions as one axis.
 OPT = family(
     "opt",
     dimensions=_opt_sizes,
     blocks="model.decoder.layers",
     qkv=split("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     out_proj="self_attn.out_proj",
+    reads="self_attn_layer_norm",
     middle="final_layer_norm",
     mlp="fc2",
     down_proj="fc2",
     final=("model.decoder.final_layer_norm",),
     fits=_opt_fits,
 )
-OPT = OPT.tapped(
-    **{name: replace(OPT.taps[name], flat=True) for name in ("resid_mid", "mlp_post", "mlp_out")}
-)
+# Behind attention the block has batch and positions as one axis.
+_FLAT = ("resid_mid", "mlp_in", "mlp_post", "mlp_out")
+OPT = OPT.tapped(**{name: replace(OPT.taps[name], flat=True) for name in _FLAT})
 
 
 def _bloom_sizes(config: PretrainedConfig) -> Dimensions:
@@ -166,6 +168,7 @@ BLOOM = family(
     qkv=fused("self_attention.query_key_value", interleaved),
     out_proj="self_attention.dense",
     weights="self_attention.attention_dropout",
+    reads="input_layernorm",
     middle="post_attention_layernorm",
     mlp="mlp.dense_4h_to_h",
     down_proj="mlp.dense_4h_to_h",

@@ -28,6 +28,7 @@ _kind = partial(
     blocks="model.layers",
     qkv=split("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     out_proj="self_attn.o_proj",
+    reads="input_layernorm",
     middle="post_attention_layernorm",
     mlp="mlp",
     down_proj="mlp.down_proj",
@@ -69,7 +70,14 @@ _normed = partial(
 )
 GEMMA2 = _normed("gemma2", middle="pre_feedforward_layernorm", logits=soft_capped)
 GEMMA3 = _normed("gemma3_text", middle="pre_feedforward_layernorm", logits=soft_capped)
-OLMO2 = _normed("olmo2", middle="mlp")  # no norms before: the MLP reads the residual stream itself
+
+# No norms before: attention and the MLP read the residual stream itself.
+OLMO2 = _normed(
+    "olmo2",
+    reads=None,
+    middle="mlp",
+    joint={"q": "self_attn.q_norm", "k": "self_attn.k_norm"},
+)
 
 # --------------------------------------------------------------------------- mixtures of experts
 

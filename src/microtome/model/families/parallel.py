@@ -30,8 +30,9 @@ def sequential(row: Family, middle: str) -> Family:
         if name == "attn_out":
             module = f"{row.blocks}.{{layer}}.{middle}"
             taps["resid_mid"] = Tap(module, "input", in_place=True)
+    taps["mlp_in"] = replace(taps["resid_mid"], in_place=False)
     lacks = tuple(pair for pair in row.lacks if pair[0] != "resid_mid")
-    return replace(row, taps=MappingProxyType(taps), lacks=lacks)
+    return replace(row, taps=MappingProxyType(taps), lacks=lacks, mlp_reads=None)
 
 
 def _by_parallel_residual(row: Family, config: PretrainedConfig) -> Family:
@@ -44,7 +45,9 @@ GPT_NEOX = family(
     blocks="gpt_neox.layers",
     qkv=fused("attention.query_key_value", interleaved),
     out_proj="attention.dense",
+    reads="input_layernorm",
     middle=None,
+    mlp_reader="post_attention_layernorm",
     mlp="mlp",
     down_proj="mlp.dense_4h_to_h",
     final=("gpt_neox.final_layer_norm",),
@@ -56,6 +59,7 @@ STABLELM = family(
     blocks="model.layers",
     qkv=split("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     out_proj="self_attn.o_proj",
+    reads="input_layernorm",
     middle=None,
     mlp="mlp",
     down_proj="mlp.down_proj",
@@ -67,6 +71,7 @@ PHI = family(
     blocks="model.layers",
     qkv=split("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     out_proj="self_attn.dense",
+    reads="input_layernorm",
     middle=None,
     mlp="mlp",
     down_proj="mlp.fc2",
@@ -78,6 +83,7 @@ COHERE = family(
     blocks="model.layers",
     qkv=split("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     out_proj="self_attn.o_proj",
+    reads="input_layernorm",
     middle=None,
     mlp="mlp",
     down_proj="mlp.down_proj",
@@ -118,6 +124,7 @@ GPTJ = family(
     blocks="transformer.h",
     qkv=split("attn.q_proj", "attn.k_proj", "attn.v_proj"),
     out_proj="attn.out_proj",
+    reads="ln_1",
     middle=None,
     mlp="mlp",
     down_proj="mlp.fc_out",
@@ -147,8 +154,16 @@ def _falcon_sizes(config: PretrainedConfig) -> Dimensions:
 
 def _falcon_fits(row: Family, config: PretrainedConfig) -> Family:
     if config.new_decoder_architecture or config.parallel_attn:
-        return row
+        return _falcon_norms(row, config)
     return sequential(row, "post_attention_layernorm")
+
+
+def _falcon_norms(row: Family, config: PretrainedConfig) -> Family:
+    """Its newer blocks have two norms side by side, unless they are told to have one."""
+    norms = config.num_ln_in_parallel_attn
+    if norms == 2 or (norms is None and config.new_decoder_architecture):
+        return row.read_by("ln_attn", "ln_mlp")
+    return row
 
 
 # One order for all three of its layouts: all queries in one group, or one head in each.
@@ -159,6 +174,7 @@ FALCON = family(
     blocks="transformer.h",
     qkv={**_FALCON_QKV, "q": replace(_FALCON_QKV["q"], put=put_grouped)},
     out_proj="self_attention.dense",
+    reads="input_layernorm",
     middle=None,
     mlp="mlp",
     down_proj="mlp.dense_4h_to_h",
