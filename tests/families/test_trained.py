@@ -39,7 +39,9 @@ def prompt(stories):
     ids = stories.encode(STORY)[0].tokens.ids
     with torch.no_grad():
         order = stories.hf(torch.tensor([ids])).logits[0, -1].argsort(descending=True).tolist()
-    first, second = (stories.tokenizer.convert_ids_to_tokens(i).lstrip("▁") for i in order[:2])
+    first, second = (
+        stories.tokenizer.convert_ids_to_tokens(i).replace("▁", " ") for i in order[:2]
+    )
     return mt.Prompt(STORY, target=first, contrast=second)
 
 

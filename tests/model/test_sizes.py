@@ -51,7 +51,7 @@ def test_a_model_of_few_words(vocabulary, seed):
         pad_token_id=None,
     )
     model = mt.load(LlamaForCausalLM(config).eval(), tokenizer=words(*"abc"[:vocabulary]))
-    effects = mt.sweep(model, mt.Prompt("a b", target="b"), "zero L*.z.h*", metrics="prob")
+    effects = mt.sweep(model, mt.Prompt("a b", target=" b"), "zero L*.z.h*", metrics="prob")
     assert effects.n_cells == 4
 
 

@@ -11,6 +11,7 @@ from microtome.errors import ProbeError
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Tap, View, heads, stacked, whole
 from microtome.model.families.gpt2 import GPT2
+from microtome.passes import probe as probing
 from microtome.passes.probe import probe
 
 BLOCK = "transformer.h.{layer}"
@@ -187,3 +188,24 @@ def test_a_module_of_the_users_that_computes_otherwise_is_found_out(make_gpt2):
     block.forward = halved
     with pytest.raises(ProbeError, match="L1: resid_mid \\+ mlp_out is not resid_post"):
         probe(hf, Anatomy.of(hf))
+
+
+def test_logits_of_minus_infinity_are_pushed_by_the_others(make_gpt2, monkeypatch):
+    hf = make_gpt2()
+    head = hf.lm_head
+    bias = torch.zeros(head.out_features)
+    bias[-4:] = -torch.inf
+    head.bias = torch.nn.Parameter(bias, requires_grad=False)
+    pushed = []
+    check = probing._check_edits
+
+    def checked(sites, clean, edited):
+        pushed.append(edited["logits", None])
+        check(sites, clean, edited)
+
+    monkeypatch.setattr(probing, "_check_edits", checked)
+    probe(hf, Anatomy.of(hf))
+    assert pushed
+    for logits in pushed:
+        assert (logits[..., -4:] == -torch.inf).all()
+        assert logits[..., :-4].isfinite().all()

@@ -278,7 +278,7 @@ def test_reports_and_figures_get_through(tmp_path):
     missing = int(effects.data["logit_diff"].isnull().sum())
     assert missing > 0
     page = (tmp_path / "out" / "report.html").read_text()
-    assert f"{missing} more places on the maps are blank" in page
+    assert f"{missing:,} more cells of the map do not exist" in page
     assert json.loads((tmp_path / "out" / "summary.json").read_text())
     assert mt.open_effects(tmp_path / "out" / "effects.zarr").data["logit_diff"].isnull().any()
 

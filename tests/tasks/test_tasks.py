@@ -233,8 +233,15 @@ class TestGreaterThan:
         def cut(year: int) -> bool:
             return gpt2_tokenizer.tokenize(f" {year}") == [f"Ġ{year // 100}", f"{year % 100:02d}"]
 
+        def has_endings(year: int) -> bool:
+            most = min(99 - year % 100, year % 100 - 2)
+            return any(cut(year + away) and cut(year - away) for away in range(1, most + 1))
+
         years = {c * 100 + yy for c in range(11, 18) for yy in range(3, 99)}
-        kept = {year for year in years if cut(year) and cut(year // 100 * 100 + 1)}
+        read = {year for year in years if cut(year) and cut(year // 100 * 100 + 1)}
+        kept = {year for year in read if has_endings(year)}
+        assert 1130 in kept  # whose nearest are eleven years away
+        assert 1112 in read - kept  # " 1113", " 1114" and so on are one token each
         assert 500 < len(kept) < len(years)
         prompts = mt.tasks.greater_than(len(kept) * 12, tokenizer=gpt2_tokenizer)
         assert {int(prompt.roles["YY"]) for prompt in prompts} == kept

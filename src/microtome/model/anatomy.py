@@ -164,9 +164,15 @@ class Anatomy:
         module: nn.Module = hf.get_submodule(f"{self.family.blocks}.{layer}")
         return module
 
+    def n_blocks(self, hf: PreTrainedModel) -> int:
+        """How many blocks a model runs; one module that stands in two places is two of them."""
+        blocks = hf.get_submodule(self.family.blocks)
+        paths = (path for path, _ in blocks.named_modules(remove_duplicate=False))
+        return sum(bool(path) and "." not in path for path in paths)
+
     def check_layers(self, hf: PreTrainedModel) -> None:
         """Raise `ArchitectureError` unless a model has as many blocks as it is to have."""
-        found = len(list(hf.get_submodule(self.family.blocks).children()))
+        found = self.n_blocks(hf)
         if found != self.dims.n_layers:
             raise ArchitectureError(
                 f"This {type(hf).__name__} has {found} blocks, and {self.dims.n_layers} are "

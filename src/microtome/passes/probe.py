@@ -160,7 +160,7 @@ def _prove(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
         _Unlike: something differs.
     """
     try:
-        blocks = len(list(hf.get_submodule(anatomy.family.blocks).children()))
+        blocks = anatomy.n_blocks(hf)
         _expect(blocks == anatomy.dims.n_layers, f"there are {blocks} blocks")
         _check_attention(anatomy)
         _check_apart_modules(hf, anatomy)
@@ -355,7 +355,8 @@ def _pushes(anatomy: Anatomy, site: Site, row: int) -> tuple[Visit, ...]:
         # A ramp, not a constant: adding one number everywhere is what a layer norm takes out.
         own = view[row]
         ramp = torch.linspace(-1, 1, own.numel(), dtype=torch.float64, device="cpu").to(own)
-        own += own.std() * ramp.reshape(own.shape)
+        # Logits may be minus infinity, which has no deviation, and stays what it is.
+        own += own[own.isfinite()].std() * ramp.reshape(own.shape)
 
     layers = range(anatomy.dims.n_layers) if site.layered else [None]
     heads = np.array([row]), np.arange(anatomy.dims.n_heads)[None]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from microtome.errors import TokenError, listing
-from microtome.prompts.tokenizer import Tokenizer
+from microtome.prompts.tokenizer import Tokenizer, read
 from microtome.prompts.tokens import Tokens
 from microtome.prompts.words import goes_on
 
@@ -93,9 +93,9 @@ class Behind:
         if not text:
             token_id(text, self.tokenizer)
         before = self.tokens.ids[: self.tokens.own.stop]
-        if self.own(self.tokens.text) != before:  # given as ids that no text has: none to continue
+        if self._with("") != before:  # given as ids that no text has: none to continue
             return self._alone(text), ""
-        whole = self.own(self.tokens.text + text)
+        whole = self._with(text)
         continues = whole[: len(before)] == before
         ids = whole[len(before) :] if continues else self._alone(text)
         if not ids:
@@ -110,6 +110,13 @@ class Behind:
             note = self._near_miss(text, before, ids)
         return ids, note if continues else self._seam(text, before, whole, ids)
 
+    def _with(self, text: str) -> Ids:
+        """The tokens of both; none where the tokenizer cannot read them together."""
+        try:
+            return self.own(self.tokens.text + text)
+        except TokenError:
+            return ()
+
     def _is_spaced(self, ids: Ids) -> bool:
         """Whether it is one token, and the tokenizer put a space in front."""
         if len(ids) != 1 or not self._is_known(ids):
@@ -122,23 +129,30 @@ class Behind:
         if "".join(piece(token, self.tokenizer) for token in plain) == text:
             return plain
         for anchor in ANCHORS:
-            before, whole = self._coded(anchor), self._coded(anchor + text)
+            try:
+                before, whole = self._coded(anchor), self._coded(anchor + text)
+            except TokenError:  # of a sign that the tokenizer does not have
+                continue
             if whole[: len(before)] == before and len(whole) > len(before):
                 return whole[len(before) :]
         return plain
 
     def _coded(self, text: str) -> Ids:
-        plain = {"padding": False, "truncation": False, "verbose": False}
-        return tuple(self.tokenizer(text, add_special_tokens=False, **plain)["input_ids"])
+        return tuple(read(self.tokenizer, text, add_special_tokens=False)["input_ids"])
 
     def _seam(self, text: str, before: Ids, whole: Ids, alone: Ids) -> str:
-        """What is said where a text's own tokens change."""
+        """What is said where a text's own tokens change, or cannot be read."""
         pairs = enumerate(zip(before, whole, strict=False))
         same = next((n for n, (one, other) in pairs if one != other), min(len(before), len(whole)))
-        return (
-            f"{text!r} behind {self.tokens.text[-30:]!r} makes other tokens of the text's own end: "
+        found = (
+            "makes other tokens of the text's own end: "
             f"{listing(self._pieces(before[same:])) or 'nothing'} would become "
-            f"{listing(self._pieces(whole[same:])) or 'nothing'}. Measured is {text!r} by itself, "
+            f"{listing(self._pieces(whole[same:])) or 'nothing'}"
+        )
+        if not whole:
+            found = "is nothing that the tokenizer can read"
+        return (
+            f"{text!r} behind {self.tokens.text[-30:]!r} {found}. Measured is {text!r} by itself, "
             f"{listing(self._pieces(alone))}, behind the text as it is: which the model may never "
             "have seen there. Is a space missing, or one too many; or should the text end earlier?"
         )
@@ -158,7 +172,7 @@ class Behind:
             TokenError: they would go on the text's last word, so that a space must be missing.
         """
         other = text.lstrip() if text[:1] == " " else " " + text
-        whole = self.own(self.tokens.text + other) if other.strip() else ()
+        whole = self._with(other) if other.strip() else ()
         if len(whole) != len(before) + 1 or whole[:-1] != before:
             return ""
         if other[:1] == " " and _takes_no_space(self.tokens.text[-1]):
@@ -237,14 +251,14 @@ def token_id(text: str, tokenizer: Tokenizer) -> int:
         TokenError: it is none or several, and the message shows how it splits, and a near miss; or
             it is not in the vocabulary at all.
     """
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = read(tokenizer, text, add_special_tokens=False)["input_ids"]
     if ids == [tokenizer.unk_token_id] and text.strip() != tokenizer.unk_token:
         raise _unknown(text, tokenizer.unk_token)
     if len(ids) == 1:
         return int(ids[0])
     split = listing(repr(piece(i, tokenizer)) for i in ids) or "nothing"
     other = text.lstrip() if text[:1] == " " else " " + text
-    near = tokenizer(other, add_special_tokens=False)["input_ids"]
+    near = read(tokenizer, other, add_special_tokens=False)["input_ids"]
     hint = ""
     if len(near) == 1:
         space = "with a leading space" if other[:1] == " " else "without the leading space"

@@ -13,7 +13,7 @@ from microtome.errors import PromptError, TokenError
 from microtome.prompts.answers import Answer, Behind, Ids, check_ids, piece, token_id
 from microtome.prompts.chat import written
 from microtome.prompts.prompt import Message, Prompt
-from microtome.prompts.tokenizer import Tokenizer
+from microtome.prompts.tokenizer import Tokenizer, read
 from microtome.prompts.tokens import MASKS, Tokens
 
 __all__ = ["Encoded", "encode", "piece", "token_id"]
@@ -88,8 +88,8 @@ def encode(
     Raises:
         PromptError: the text (or donor) is longer than ``n_positions`` tokens, a role's place is
             not in it, it has another tokenizer's mask, or it is a chat and there is no template.
-        TokenError: the target or the contrast is no token, or several where one can be measured;
-            an id is none of ``n_vocab``.
+        TokenError: the tokenizer cannot read the text; the target or the contrast is no token, or
+            several where one can be measured; an id is none of ``n_vocab``.
     """
     own = {name: p[0] if isinstance(p, tuple) else p for name, p in prompt.roles.items()}
     mask = str(tokenizer.mask_token or "") if masked else ""
@@ -215,10 +215,8 @@ class _Reader:
         What the tokenizer puts in front of a text is there once, even if the text has it too, or
         the tokenizer puts two.
         """
-        # A tokenizer may have been saved with padding or truncation switched on.
-        how = {"padding": False, "truncation": False, "verbose": False}
-        how |= {"return_offsets_mapping": True, "return_special_tokens_mask": True}
-        coded = self.tokenizer(text, add_special_tokens=plain, **how)
+        how = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+        coded = read(self.tokenizer, text, add_special_tokens=plain, **how)
         ids = tuple(coded["input_ids"])
         offsets = tuple((int(start), int(end)) for start, end in coded["offset_mapping"])
         added = tuple(

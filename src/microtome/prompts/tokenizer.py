@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from microtome.errors import TokenError
+
 
 @runtime_checkable
 class Tokenizer(Protocol):
@@ -38,8 +40,8 @@ class Tokenizer(Protocol):
     def chat_template(self) -> Any:
         """How a chat is written as a text; None where it does not know."""
 
-    def __call__(self, text: str, /, **how: Any) -> Mapping[str, Any]:
-        """A text's ``input_ids``, and where asked for its ``offset_mapping``."""
+    def __call__(self, text: str | Sequence[str], /, **how: Any) -> Mapping[str, Any]:
+        """A text's ``input_ids``, and where asked for its ``offset_mapping``; or of several."""
 
     def apply_chat_template(self, conversation: Any, /, **how: Any) -> Any:
         """A chat as a text, or as tokens."""
@@ -49,3 +51,21 @@ class Tokenizer(Protocol):
 
     def decode(self, token_ids: Sequence[int], /, **how: Any) -> str | list[str]:
         """What ids read as."""
+
+
+def read(tokenizer: Tokenizer, text: str | Sequence[str], **how: Any) -> Mapping[str, Any]:
+    """What a tokenizer makes of a text, or of several: whole, without padding.
+
+    Raises:
+        TokenError: it makes nothing of it, as one does that has no token for unknown words.
+    """
+    try:
+        # A tokenizer may have been saved with padding or truncation switched on.
+        return tokenizer(text, padding=False, truncation=False, verbose=False, **how)
+    except Exception as error:
+        if type(error) is not Exception:  # tokenizers has no kind of its own
+            raise
+        raise TokenError(
+            f"The tokenizer cannot read {text!r}: {error}. It has no token for what it does not "
+            "know: use words of its vocabulary."
+        ) from error

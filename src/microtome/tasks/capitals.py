@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from microtome.errors import TaskError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
+from microtome.prompts.tokenizer import read
 from microtome.tasks.making import (
     Filled,
     at_hand,
@@ -173,4 +174,4 @@ def _questions(template: str, countries: Sequence[str]) -> dict[str, Filled]:
 
 
 def _lengths(questions: Mapping[str, Filled], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    return {c: len(tokenizer(filled.text)["input_ids"]) for c, filled in questions.items()}
+    return {c: len(read(tokenizer, filled.text)["input_ids"]) for c, filled in questions.items()}

@@ -34,9 +34,6 @@ FIRST, LAST = 3, 98
 DECADES = range(2, 9)
 """Digits of a decade that have a neighbour on both sides, the lower of them above the donor's."""
 
-NEAR: Final = 4
-"""How many other endings are tried where the one drawn is no token of its own."""
-
 Endings = Callable[[int, int], tuple[str, str]]
 """Last two digits of a year and a distance → the target and the contrast."""
 
@@ -144,8 +141,8 @@ def _candidates(rng: Random, years: Sequence[int], endings: Endings) -> Iterator
     for year, noun in wars:
         century, yy = divmod(year, 100)
         text, most = _filled(noun, year), _most(yy, endings)
-        # Where a tokenizer has one token for all of the drawn year, a near one is tried.
-        for away in (rng.randint(1, most), *range(1, min(NEAR, most) + 1)):
+        # Where a tokenizer has one token for all of a year, another is tried, the nearest first.
+        for away in (rng.randint(1, most), *range(1, most + 1)):
             target, contrast = endings(yy, away)
             yield Prompt(
                 text.text,

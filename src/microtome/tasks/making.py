@@ -19,6 +19,7 @@ from microtome.errors import TaskError, TokenError, listing
 from microtome.model.files import nano_directory
 from microtome.prompts.encoding import Encoded, encode, piece
 from microtome.prompts.prompt import Prompt
+from microtome.prompts.tokenizer import read
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -47,19 +48,28 @@ def _nano_tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(nano_directory())
 
 
+_BEFORE = "a"
+
+
 def inside(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """The tokens of pieces of text as they are inside of one, behind a word.
 
     At the beginning of a text some tokenizers put a space in front. Where a piece makes other
-    tokens of the word before it, it has none of its own.
+    tokens of the word before it, or none that the tokenizer knows, it has none of its own.
     """
-    before, *whole = tokenizer(
-        [_BEFORE, *(_BEFORE + text for text in texts)], add_special_tokens=False
-    )["input_ids"]
+    together = [_BEFORE, *(_BEFORE + text for text in texts)]
+    try:
+        before, *whole = read(tokenizer, together, add_special_tokens=False)["input_ids"]
+    except TokenError:  # of a single one of them
+        before, *whole = (_read_or_none(text, tokenizer) for text in together)
     return [ids[len(before) :] if ids[: len(before)] == before else [] for ids in whole]
 
 
-_BEFORE = "a"
+def _read_or_none(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    try:
+        return list(read(tokenizer, text, add_special_tokens=False)["input_ids"])
+    except TokenError:
+        return []
 
 
 def whole_words(candidates: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from microtome.errors import TaskError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
+from microtome.prompts.tokenizer import read
 from microtome.tasks.making import at_hand, check_n, first_fitting, whole_words
 
 QUOTATIONS: Final = (
@@ -116,7 +117,7 @@ def _whole(quotations: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> lis
 def _candidates(
     rng: Random, quotations: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[Prompt]:
-    lengths = {text: len(tokenizer(_split(text)[0])["input_ids"]) for text in quotations}
+    lengths = {text: len(read(tokenizer, _split(text)[0])["input_ids"]) for text in quotations}
     for text in rng.sample(quotations, len(quotations)):
         stem, last = _split(text)
         others = [

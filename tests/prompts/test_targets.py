@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import microtome as mt
 from conftest import BERLIN
-from microtome.errors import PromptError, PromptWarning, TokenError
+from microtome.errors import PromptError, PromptWarning, TaskError, TokenError
 from microtome.prompts.encoding import encode, piece
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.warnings import complaints
@@ -272,3 +272,44 @@ def test_encode_warns_with_the_note(tiny):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tiny.encode(Prompt(BERLIN, target=" Germany and France"))
+
+
+@pytest.fixture(scope="module")
+def of_words():
+    """A tokenizer that has no token for unknown words, and refuses them."""
+    made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=made)
+
+
+class TestATokenizerThatRefusesUnknownWords:
+    def test_what_continues_the_text_is_measured(self, of_words):
+        one = encode(Prompt("John gave Mary", target=" a", contrast=" the gift"), of_words)
+        assert raw(one.target, of_words) == ["a"]
+        assert raw(one.contrast, of_words) == ["the", "gift"]
+        assert not one.notes
+
+    def test_a_target_that_would_make_an_unknown_word_is_measured_by_itself(self, of_words):
+        one = encode(Prompt("John gave Mary", target="a"), of_words)
+        assert raw(one.target, of_words) == ["a"]
+        assert "is nothing that the tokenizer can read" in one.notes[0]
+        assert "Is a space missing" in one.notes[0]
+
+    @pytest.mark.parametrize(
+        "prompt",
+        [
+            Prompt("John gave Peter"),
+            Prompt("John gave", donor="John gives"),
+            Prompt("John gave", target=" Peter"),
+            Prompt("John gave", target="Peter"),
+            Prompt(ids=[0, 1], target="Peter"),
+        ],
+    )
+    def test_an_unknown_word_is_refused_by_name(self, of_words, prompt):
+        with pytest.raises(TokenError, match=r"cannot read '.*(Peter|gives)'.*of its vocabulary"):
+            encode(prompt, of_words)
+
+    def test_tasks_know_its_words(self, of_words):
+        assert whole_words(["Mary", "Peter"], of_words) == ("Mary",)
+        with pytest.raises(TaskError):
+            mt.tasks.induction(1, tokenizer=of_words)
