@@ -102,9 +102,18 @@ class TestWhatChangedNothing:
         assert table["n"].tolist() == [0, 8]
         assert table["effect"][0] == 0
         assert np.isnan(table["p"][0])
-        assert "In 1 of 2 cells the edits changed nothing in any prompt" in " ".join(
-            told(many(effect, changed), "prob", table)
-        )
+        said = " ".join(told(many(effect, changed), "prob", table))
+        assert "In 1 of 2 cells the edits changed nothing in any prompt" in said
+        assert "in some of the prompts" not in said
+
+    def test_in_some_prompts_is_told_apart_from_in_none(self):
+        effect, changed = noise(8, 1, 3) + 0.2, np.ones((8, 1, 3))
+        for head, prompts in enumerate((8, 3)):
+            effect[:prompts, 0, head], changed[:prompts, 0, head] = 0, 0
+        effects = many(effect, changed)
+        said = " ".join(told(effects, "prob", effects.table("prob")))
+        assert "In 1 of 3 cells the edits changed nothing in any prompt" in said
+        assert "In 1 cell the edits changed nothing in some of the prompts" in said
 
 
 class TestOneRowPerCell:
@@ -226,6 +235,11 @@ class TestLengths:
             "Berlin", "Paris", " cat",
         ]  # fmt: skip
         assert found.data["role_position"].sel(role="of").values.tolist() == [4, 4, -1]
+
+    def test_units_and_noise_floors_stay(self, uneven):
+        for name, one in uneven.by_role().data.data_vars.items():
+            assert one.attrs == uneven.data[name].attrs
+        assert "noise_floor" in uneven.by_role().data["prob"].attrs
 
     def test_metrics_inside_the_model_are_aligned_too(self, uneven):
         found = uneven.by_role()
