@@ -6,6 +6,8 @@ import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
+from microtome.texts import number, visible
+
 MOST_ROWS = 20
 """Rows of a table; of more, the first are shown and the others counted."""
 
@@ -14,7 +16,6 @@ MOST_TOKENS = 200
 LONGEST = 300
 """Letters of a cell; of more, the middle is left out."""
 
-_SHOWN = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}
 _CELL = "text-align:left;vertical-align:top;white-space:pre-wrap"
 _TOKEN = (
     "display:inline-block;margin:1px;padding:0 3px;border:1px solid #9995;border-radius:3px;"
@@ -56,7 +57,7 @@ def html_tokens(pieces: Iterable[str]) -> str:
     """Tokens in boxes with their positions, white space to be seen."""
     listed = list(pieces)
     boxes = "".join(
-        f'<span style="{_TOKEN}" title="{position}">{escaped(_visible(piece))}</span>'
+        f'<span style="{_TOKEN}" title="{position}">{escaped(visible(piece))}</span>'
         for position, piece in enumerate(listed[:MOST_TOKENS])
     )
     more = len(listed) - MOST_TOKENS
@@ -73,14 +74,10 @@ def shown(value: object) -> str:
     """A value as a table shows it."""
     if value is None:
         return ""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = number(value) if isinstance(value, float) else str(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} … {text[-LONGEST // 4 :]}"
 
 
 def escaped(text: str) -> str:
     """Text that a page shows as it is, half characters as question marks."""
     return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
-
-
-def _visible(piece: str) -> str:
-    return "".join(_SHOWN.get(letter, letter) for letter in piece) or "∅"

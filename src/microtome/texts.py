@@ -159,3 +159,15 @@ def number(value: float) -> str:
     ('0.1235', '11,880', '1e-07', '3')
     """
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+_SHOWN = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}
+
+
+def visible(token: str) -> str:
+    """A token's text with its white space to be seen.
+
+    >>> visible(" Berlin"), visible("\\n\\n"), visible("")
+    ('·Berlin', '↵↵', '∅')
+    """
+    return "".join(_SHOWN.get(letter, letter) for letter in token) or "∅"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 
 import microtome as mt
 from conftest import BERLIN, CAT, HEADS, LAYERS, PARIS
+from microtome.engines.block import Block
+from microtome.engines.legs import Legs
 from microtome.errors import MetricError, TokenError
 from microtome.plan.plan import make_plan
 from microtome.verbs.sweep import asking
@@ -215,6 +218,72 @@ def test_a_plan_counts_every_pass(tiny, several):
     one = mt.Prompt(BERLIN, target=" Germany", contrast=" France")
     assert cost(several).reference_passes == 2 * cost(one).reference_passes
     assert cost(several).token_blocks > 2 * cost(one).token_blocks
+
+
+@dataclass(frozen=True)
+class Gave:
+    """An executor that gave a block already."""
+
+    block: Block
+
+    def run(self, unit):
+        return self.block
+
+
+def gave(leg, value, work, noise, notes, verification):
+    """A block of one cell in which every reading of a leg has the same value, and noise."""
+    names = [str(reading) for reading in leg.question.asked]
+    one, none, first = np.array([value]), np.ones(1), np.zeros(1, dtype=np.int64)
+    values, clean, heard = (dict.fromkeys(names, what) for what in (one, one, noise))
+    found = (heard, verification, work, notes)
+    return Gave(Block(0, first, values, {}, first, clean, {}, none, none, *found))
+
+
+def checked(cells, difference, tolerance, noise):
+    return {
+        "cells": cells, "largest_difference": difference, "tolerance": tolerance, "noise": noise,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planned(tiny, several):
+    """A plan of two legs: three tokens of a target, two of a contrast; and what none splits."""
+    question = asking(
+        tiny, several, "zero L0.z.h0@-1", metrics=["kl", "logit_diff", "prob"], to_run=False
+    )
+    return make_plan(question)
+
+
+def test_every_reading_is_of_one_leg(planned):
+    first, second = ([str(one) for one in leg.question.asked] for leg in planned.legs)
+    assert first == ["kl", *(f"logprob(target, token {n})" for n in range(3))]
+    assert second == [f"logprob(contrast, token {n})" for n in range(2)]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_legs_are_told_of_as_one(planned, turned):
+    """Noise adds up token by token; of verifications the nearest to what is allowed is told."""
+    near, far = checked(4, 0.2, 1.0, 0.01), checked(7, 0.03, 10.0, 0.02)
+    verifications = [far, near] if turned else [near, far]
+    first, second = planned.legs
+    legs = [
+        gave(first, -1.0, {"blocks": 30.0}, 0.01, ["halved", "late"], verifications[0]),
+        gave(second, -1.0, {"blocks": 12.0}, 0.1, ["halved"], verifications[1]),
+    ]
+    block = Legs(planned, legs).run(planned.units[0])
+    assert set(block.values) == set(block.noise) == {"kl", "logit_diff", "prob"}
+    assert block.values["logit_diff"] == -3.0 + 2.0
+    assert block.noise["kl"] == 0.01
+    assert block.noise["logit_diff"] == pytest.approx(3 * 0.01 + 2 * 0.1)
+    assert block.noise["prob"] == pytest.approx(np.expm1(0.03) * np.exp(-3))
+    assert block.work == {"blocks": 42.0}
+    assert block.notes == ["halved", "late"]
+    assert block.verification == {**near, "cells": 4, "noise": 0.02}
+
+
+def test_legs_of_which_nothing_was_verified_say_so(planned):
+    legs = [gave(leg, -1.0, {}, 0.0, [], None) for leg in planned.legs]
+    assert Legs(planned, legs).run(planned.units[0]).verification is None
 
 
 def test_what_was_measured_is_kept_and_a_result_goes_on(tiny, several, tmp_path):

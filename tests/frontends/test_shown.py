@@ -84,6 +84,18 @@ def test_frames_become_tables_and_what_is_absent_is_empty():
     assert not table.numeric(0)
 
 
+def test_yes_and_no_are_words_and_no_numbers():
+    table = Table(("sure", "n"), ((True, 1), (False, 20)))
+    assert [table.numeric(column) for column in (0, 1)] == [False, True]
+    assert not Table(("n",), ()).numeric(0)
+
+
+def test_in_a_pipe_a_row_is_one_line_whatever_is_in_it(printed):
+    table = Table(("text", "n"), (("one\ntwo", 1), ("three", 2)))
+    text = printed(lambda: print_table(table), 80, terminal=False)
+    assert text.splitlines() == ["text     n", "one two  1", "three    2"]
+
+
 def test_json_has_plain_values_and_no_nan(capsys):
     answer = {"a": np.float32(0.5), "b": [float("nan"), pd.NA, None], "c": np.arange(2), "é": True}
     print_json(answer)

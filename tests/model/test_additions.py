@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 import microtome as mt
 from conftest import BERLIN, LAYERS, PARIS
 from microtome.errors import LoadError, MicrotomeError, ProbeError, SweepError
-from microtome.model.additions import additions, without_hooks
+from microtome.model.additions import adapters, additions, without_hooks
 
 PROMPT = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
 EDIT = "zero L*.z.h1@-1"
@@ -398,6 +398,51 @@ def test_how_adapters_are_set_is_recorded(make_gpt2, tokenizer):
     assert on["hash"] != off["hash"]
     assert ['"off": false' in text for text in on["states"]] == [True]
     assert ['"off": true' in text for text in off["states"]] == [True]
+
+
+@pytest.mark.parametrize(
+    "change", [{"merged_adapters": ("default",)}, {"scaling": {"default": 0.5}}]
+)
+def test_adapters_that_are_merged_or_weaker_are_others(make_gpt2, change):
+    hf = make_gpt2()
+    vars(hf.lm_head).update(
+        disable_adapters=False, active_adapters=["default"], scaling={"default": 1.0, "other": 3.0}
+    )
+    before = adapters(hf)
+    vars(hf.lm_head).update(scaling={"default": 1.0, "other": 4.0})
+    assert adapters(hf) == before, "one that is not active decides nothing"
+    vars(hf.lm_head).update(change)
+    assert adapters(hf)["hash"] != before["hash"]
+    assert adapters(hf)["states"] != before["states"]
+
+
+def test_what_a_class_of_ones_own_may_have_without_being_an_addition(make_gpt2):
+    class Printed(nn.Linear):
+        def __init__(self, like):
+            super().__init__(like.in_features, like.out_features, bias=False)
+            self.weight = like.weight
+
+        def extra_repr(self):
+            return "printed"
+
+        def norm(self):
+            return self.weight.norm()
+
+    hf = make_gpt2()
+    hf.lm_head = Printed(hf.lm_head)
+    assert additions(hf) == ()
+
+
+def test_what_is_wrapped_is_looked_into(make_gpt2):
+    """A method bound by hand is the library's; under accelerate's wrapper may be anybody's."""
+    hf = make_gpt2()
+    mlp = hf.transformer.h[1].mlp
+    mlp.forward = functools.partial(type(mlp).forward, mlp)
+    assert additions(hf) == ()
+    mlp._old_forward = lambda x: x
+    [own] = additions(hf)
+    assert str(own).startswith("a forward of your own (")
+    assert own.path == "transformer.h.1.mlp"
 
 
 def test_a_buffer_that_counts_passes_is_named(make_gpt2, tokenizer):

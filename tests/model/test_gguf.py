@@ -21,7 +21,7 @@ from conftest import BERLIN
 from microtome.errors import ArchitectureError, CacheWarning, LoadError
 from microtome.model import cache, smollm2
 from microtome.model import gguf as ours
-from microtome.model.gguf_header import read_header
+from microtome.model.gguf_header import is_gguf, read_header
 from microtome.report.code import again_in_python
 from microtome.results.provenance import of_model
 
@@ -142,6 +142,16 @@ class TestTheCache:
         monkeypatch.setattr(ours, "_unpack", lambda *_: pytest.fail("it was unpacked again"))
         assert state(load(file)) == first
         assert state(load(file.rename(tmp_path / "another name.gguf"))) == first
+
+    def test_one_without_its_tokenizer_is_kept_apart(self, file, tokenizer):
+        load(file, tokenizer=tokenizer)
+        assert len(load(file).tokenizer) == len(tokenizer)
+
+    def test_its_first_bytes_tell_such_a_file_by_any_name(self, file, tmp_path):
+        named = file.rename(tmp_path / "weights.bin")
+        assert is_gguf(named)
+        assert state(load(named))
+        assert not is_gguf(tmp_path / "nothing.gguf")
 
     def test_another_content_is_another_model(self, file, write):
         assert load(file).weight_hash != load(write(packing=Packing.Q4_0)).weight_hash
@@ -294,6 +304,14 @@ class TestWhatIsRefused:
             ),
             (b"GGUF" + struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"k", 9, 9, 1), "number 9"),
             (b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "general.architecture"),
+            (
+                b"GGUF" + struct.pack("<IQQQ17sII", 3, 0, 1, 17, b"general.alignment", 4, 12),
+                "general.alignment is 12, and no power of two",
+            ),
+            (
+                b"GGUF" + struct.pack("<IQQQ1sIQIQ", 3, 1, 0, 1, b"t", 1, 0, 0, 0),
+                r"its tensor 't' has the shape \[0\]",
+            ),
         ],
     )
     def test_files_that_are_none_or_claim_too_much(self, tmp_path, content, complaint):
@@ -333,6 +351,13 @@ class TestWhatIsRefused:
         odd = replace(read, tensors=(replace(read.tensors[0], kind=999), *read.tensors[1:]))
         monkeypatch.setattr(ours, "read_header", lambda _: odd)
         with pytest.raises(LoadError, match=r"number 999, which gguf .* does not know"):
+            load(file)
+
+    def test_a_tensor_of_parts_of_packed_blocks(self, file, monkeypatch):
+        read = read_header(file)
+        odd = replace(read.tensors[0], kind=Packing.Q8_0.value, shape=(33, 2))
+        monkeypatch.setattr(ours, "read_header", lambda _: replace(read, tensors=(odd,)))
+        with pytest.raises(LoadError, match=r"of shape \[33, 2\] at bytes"):
             load(file)
 
     def test_a_packing_that_is_known_and_cannot_be_unpacked(self, file, monkeypatch):

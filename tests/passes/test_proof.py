@@ -174,6 +174,18 @@ def test_what_somebody_made_or_hooked_is_always_proved(folder, proved, kept):
     assert len([*kept.iterdir()]) == 1
 
 
+@pytest.mark.parametrize("of", ["trust_remote_code", "hf_device_map", "quantization_method"])
+def test_of_foreign_spread_or_packed_models_no_proof_is_kept(folder, of, monkeypatch):
+    """What runs there is not all in the code and the weights that a proof is of."""
+    model = load(folder)
+    assert proof._mark(model) is not None
+    if of == "trust_remote_code":
+        model = replace(model, origin=replace(model.origin, asked={of: True}))
+    else:
+        monkeypatch.setattr(model.hf, of, "cpu", raising=False)
+    assert proof._mark(model) is None
+
+
 def test_small_models_and_no_cache_leave_nothing(folder, proved, kept, monkeypatch):
     monkeypatch.setattr(proof, "WORTH", 10**9)
     load(folder)

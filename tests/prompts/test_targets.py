@@ -152,6 +152,71 @@ def test_what_cannot_be_measured_says_why(tokenizer, fields, says):
     assert says in str(error.value)
 
 
+def test_behind_a_quote_no_space_is_taken_to_be_missing(stories):
+    """By itself ``Lily`` is one token with a space in front, and behind a quote none is missing."""
+    one = encode(Prompt('Tim said, "', target="Lily"), stories)
+    assert [*one.tokens.ids, *one.target] == stories('Tim said, "Lily')["input_ids"]
+    assert one.notes == ()
+
+
+def test_of_a_set_what_is_to_be_said_of_any_token_is_said(stories):
+    text = "Once upon a time, there was a little girl named"
+    for targets in (["Lily", " Tim"], [" Tim", "Lily"]):
+        one = encode(Prompt(text, targets=targets), stories)
+        assert ["say so, ' Lily'" in note for note in one.notes] == [True]
+
+
+def test_behind_ids_that_no_text_has_a_target_is_what_it_is_by_itself(gpt2_tokenizer):
+    """Written as a text the ids would be others: nothing continues those."""
+    ids = gpt2_tokenizer.convert_tokens_to_ids(["B", "er", "lin"])
+    assert gpt2_tokenizer("Berlin")["input_ids"] != ids
+    one = encode(Prompt(ids=ids, target=" Germany and France"), gpt2_tokenizer)
+    assert list(one.target) == gpt2_tokenizer(" Germany and France")["input_ids"]
+    assert one.notes == ()
+
+
+def test_a_piece_is_read_behind_a_sign_that_it_does_not_melt_into():
+    pieces = [
+        ("<unk>", 0.0),
+        ("▁", -4.0),
+        ("\n", -4.0),
+        ("\nMa", -1.0),
+        ('"', -4.0),
+        ("Mary", -3.0),
+    ]
+    pieces += [("M", -9.0), ("a", -9.0), ("r", -1.0), ("y", -1.0)]
+    made = Tokenizer(models.Unigram(pieces, unk_id=0))
+    made.normalizer = normalizers.Prepend("▁")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+    assert raw(tokenizer("\nMary")["input_ids"], tokenizer) == ["▁", "\nMa", "r", "y"]
+    one = encode(Prompt(ids=[3, 3], target="Mary"), tokenizer)
+    assert raw(one.target, tokenizer) == ["Mary"]
+
+
+def words_alone():
+    """A tokenizer of whole words, which keeps no space and has no decoder."""
+    known = {"<unk>": 0, "a": 1, "b": 2, "▁c": 3}
+    made = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+
+
+def test_what_adds_no_token_is_refused():
+    with pytest.raises(TokenError, match="' ' adds no token to 'a b'"):
+        encode(Prompt("a b", target=" "), words_alone())
+
+
+def test_a_space_is_read_once_where_the_decoder_leaves_its_sign():
+    assert piece(3, words_alone()) == "▁c"
+
+
+def test_the_unknown_token_can_be_asked_for_by_its_name(llama):
+    text = "John gave a gift to"
+    assert encode(Prompt(text, target="<unk>"), llama).target == llama.unk_token_id
+    with pytest.raises(TokenError, match="'Q' is not in the vocabulary"):
+        encode(Prompt(text, target="Q"), llama)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -49,6 +49,7 @@ def test_a_word_is_found_in_its_script(text, word):
         ("می\u200cخواهم", "خواهم"),  # joined without a space
         ("👨\u200d👩", "👩"),  # one face of a family
         ("x2y", "2"),
+        ("b_\u0301", "b_"),  # an accent on the sign
     ],
 )
 def test_a_part_of_a_word_is_not_found(text, word):

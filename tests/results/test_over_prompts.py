@@ -16,6 +16,7 @@ from conftest import BERLIN, CAT, PARIS
 from microtome.engines.assembled import assemble
 from microtome.errors import EffectsError, StatisticsError
 from microtome.report.cells import comparable, told
+from microtome.results import over_prompts
 
 LONG = "When Mary and John went to the store, John gave a drink to"
 PROMPTS = [
@@ -101,9 +102,18 @@ class TestWhatChangedNothing:
         assert table["n"].tolist() == [0, 8]
         assert table["effect"][0] == 0
         assert np.isnan(table["p"][0])
-        assert "In 1 of 2 cells the edits changed nothing in any prompt" in " ".join(
-            told(many(effect, changed), "prob", table)
-        )
+        said = " ".join(told(many(effect, changed), "prob", table))
+        assert "In 1 of 2 cells the edits changed nothing in any prompt" in said
+        assert "in some of the prompts" not in said
+
+    def test_in_some_prompts_is_told_apart_from_in_none(self):
+        effect, changed = noise(8, 1, 3) + 0.2, np.ones((8, 1, 3))
+        for head, prompts in enumerate((8, 3)):
+            effect[:prompts, 0, head], changed[:prompts, 0, head] = 0, 0
+        effects = many(effect, changed)
+        said = " ".join(told(effects, "prob", effects.table("prob")))
+        assert "In 1 of 3 cells the edits changed nothing in any prompt" in said
+        assert "In 1 cell the edits changed nothing in some of the prompts" in said
 
 
 class TestOneRowPerCell:
@@ -157,6 +167,14 @@ class TestOneRowPerCell:
         said = " ".join(told(effects, "prob", effects.table("prob")))
         assert "With 3 prompts no p value below 0.25 is possible" in said
         assert "differ from 0 at" not in said
+
+    def test_a_large_map_is_tested_with_fewer_flips(self, monkeypatch):
+        effects = many(noise(20, 1, 2))
+        assert over_prompts.tested(effects, "prob").flips == 10_001
+        monkeypatch.setattr(over_prompts, "MOST_WORK", 5_000 * 40)
+        assert over_prompts.tested(effects, "prob").flips == 5_001
+        monkeypatch.setattr(over_prompts, "MOST_WORK", 1)
+        assert over_prompts.tested(effects, "prob").flips == 1_001
 
     def test_nothing_significant_and_one_cell(self):
         effects = many(noise(8, 2, 2))
@@ -218,6 +236,11 @@ class TestLengths:
         ]  # fmt: skip
         assert found.data["role_position"].sel(role="of").values.tolist() == [4, 4, -1]
 
+    def test_units_and_noise_floors_stay(self, uneven):
+        for name, one in uneven.by_role().data.data_vars.items():
+            assert one.attrs == uneven.data[name].attrs
+        assert "noise_floor" in uneven.by_role().data["prob"].attrs
+
     def test_metrics_inside_the_model_are_aligned_too(self, uneven):
         found = uneven.by_role()
         assert found.delta("std(L*.resid_post@*)").dims == (
@@ -247,6 +270,17 @@ class TestLengths:
         found = mt.sweep(tiny, prompts, "zero L*.attn_out@*", metrics="kl", progress=False)
         assert found.by_role().data["role"].values.tolist() == ["end"]
 
+    def test_a_prompt_without_cells_has_no_end_and_takes_none_from_the_others(self):
+        prob = np.full((3, 3), 0.7)
+        prob[1], prob[2, 2] = np.nan, np.nan
+        tokens = [["The", " cat", " sat"], ["", "", ""], ["The", " dog", ""]]
+        effects = by_hand.effects_of({"prob": prob}, ("pos",), tokens=tokens)
+        ends = [["", "", "end"], ["", "", ""], ["", "end", ""]]
+        data = effects.data.assign_coords(role=(("prompt", "pos"), ends))
+        found = replace(effects, data=data).by_role()
+        assert found.data["role"].values.tolist() == ["end"]
+        assert found.data["role_position"].values.tolist() == [[2], [-1], [1]]
+
     def test_it_is_saved_and_opened(self, uneven, tmp_path):
         found = uneven.by_role()
         again = mt.open_effects(found.save(tmp_path / "e.zarr"))
@@ -255,6 +289,12 @@ class TestLengths:
     def test_what_is_over_no_positions_has_no_roles(self):
         with pytest.raises(EffectsError, match=r"needs a map over positions.*layer"):
             by_hand.heads(2).by_role()
+
+    def test_a_position_is_named_by_its_token_where_all_prompts_have_the_same(self):
+        prob = np.full((2, 3), 0.7)
+        tokens = [["The", " cat", " sat"], ["The", " dog", " sat"]]
+        table = by_hand.effects_of({"prob": prob}, ("pos",), tokens=tokens).table("prob")
+        assert table["token"].tolist() == ["The", "", " sat"]
 
     def test_prompts_of_one_length_stay_as_they_are(self, tiny, uneven):
         found = mt.sweep(tiny, PROMPTS[:2], "zero L*.attn_out@*", metrics="prob", progress=False)

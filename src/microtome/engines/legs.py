@@ -31,13 +31,14 @@ class Legs:
         """Compute the cells of a unit: receipts are the first leg's, as the edits are the same."""
         blocks = [executor.run(unit) for executor in self.executors]
         first = blocks[0]
-        values, clean = {**first.values}, {**first.clean}
-        for block in blocks[1:]:
+        values: dict[str, Array] = {}
+        clean: dict[str, Array] = {}
+        noise: dict[str, float] = {}
+        work: Counter[str] = Counter()
+        for block in blocks:  # no two have a reading in common
             values |= block.values
             clean |= block.clean
-        noise = {name: own for block in reversed(blocks) for name, own in block.noise.items()}
-        work: Counter[str] = Counter()
-        for block in blocks:
+            noise |= block.noise
             work.update(block.work)
         question = self.plan.question
         for reading in question.readings:

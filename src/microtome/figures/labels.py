@@ -11,23 +11,14 @@ from typing import Any
 
 import xarray as xr
 
+from microtome.texts import visible
+
 MOST_TICKS = 24
 MOST_TOKENS = 64
 MOST_NUMBERS = 6
 """Numbers of a list that are written out."""
 DECADES = 100.0
 """A parameter whose largest value is this many times its least gets a logarithmic axis."""
-
-_SHOWN = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}
-
-
-def visible(token: str) -> str:
-    """A token's text with its white space to be seen.
-
-    >>> visible(" Berlin"), visible("\\n\\n"), visible("")
-    ('·Berlin', '↵↵', '∅')
-    """
-    return "".join(_SHOWN.get(letter, letter) for letter in token) or "∅"
 
 
 def escaped(text: str) -> str:

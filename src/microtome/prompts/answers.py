@@ -119,9 +119,7 @@ class Behind:
 
     def _is_spaced(self, ids: Ids) -> bool:
         """Whether it is one token, and the tokenizer put a space in front."""
-        if len(ids) != 1 or not self._is_known(ids):
-            return False
-        return piece(ids[0], self.tokenizer).startswith(" ")
+        return len(ids) == 1 and piece(ids[0], self.tokenizer).startswith(" ")
 
     def _alone(self, text: str) -> Ids:
         """A text's tokens by itself, without the space that some tokenizers put in front of all."""

@@ -85,7 +85,7 @@ def _is_mark(character: str) -> bool:
 
 
 def _is_letter(character: str) -> bool:
-    return character == "_" or unicodedata.category(character)[0] in "LNM" or character in JOINERS
+    return character == "_" or unicodedata.category(character)[0] in "LNM"
 
 
 @lru_cache(maxsize=2**12)

@@ -15,10 +15,9 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from microtome.figures import style
-from microtome.figures.labels import visible
 from microtome.report.diagram import diagram
 from microtome.report.document import Document, Index, Table
-from microtome.texts import Texts, catalogue, number
+from microtome.texts import Texts, catalogue, number, visible
 
 MARKS: Mapping[str, str] = {
     "holds": "good",

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from microtome.errors import EditError, listing
-from microtome.figures.labels import brief, visible
+from microtome.figures.labels import brief
 from microtome.figures.view import visible_line
 from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import about
@@ -23,7 +23,7 @@ from microtome.report.names import distinct
 from microtome.results.effects import Effects
 from microtome.results.over_prompts import largest
 from microtome.stats.samples import PROMPT
-from microtome.texts import number
+from microtome.texts import number, visible
 from microtome.verbs.run import Run
 
 MOST_PROMPTS = 3

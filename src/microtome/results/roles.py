@@ -92,8 +92,7 @@ def _taken(
     elif variable.dtype.kind == "b":
         absent = False
     taken = variable.drop_vars(list(variable.coords)).isel({name: roles.clip(min=0)})
-    found = taken.where(there, absent).transpose(*dims)
-    return found.assign_attrs(variable.attrs)
+    return taken.where(there, absent).transpose(*dims)
 
 
 def _places(data: xr.Dataset, name: str, own: np.ndarray) -> list[dict[str, int]]:

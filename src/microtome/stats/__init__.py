@@ -15,7 +15,15 @@ from microtome.stats.corrections import (
     corrected,
     holm,
 )
-from microtome.stats.estimates import Estimate, correlation, groups_differ, larger, mean, trend
+from microtome.stats.estimates import (
+    Estimate,
+    correlation,
+    groups_differ,
+    larger,
+    mean,
+    share,
+    trend,
+)
 from microtome.stats.maps import MapTest, max_statistic
 from microtome.stats.paired import Difference, paired_t, wilcoxon
 from microtome.stats.resampling import Interval, bootstrap
@@ -40,6 +48,7 @@ __all__ = [
     "max_statistic",
     "mean",
     "paired_t",
+    "share",
     "trend",
     "wilcoxon",
 ]

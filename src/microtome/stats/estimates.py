@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from microtome.errors import StatisticsError
 from microtome.stats.samples import (
     CONFIDENCE,
     PROMPT,
@@ -150,6 +151,27 @@ def _one_sided(xs: Array, ys: Array) -> str:
     if alike(xs):
         return "all x are equal"
     return "all y are equal" if alike(ys) else ""
+
+
+def share(k: int, n: int) -> Estimate:
+    """k of n as a share, with Wilson's interval; no p, as there is no share to hold it against.
+
+    Args:
+        k: how many of them.
+        n: of how many, independent of each other.
+
+    Raises:
+        StatisticsError: there are not so many.
+
+    >>> print(share(9, 10))
+    0.9 (95 % interval 0.596 … 0.982, n = 10)
+    """
+    if not 0 <= k <= n:
+        raise StatisticsError(f"A share is of 0 to n of n, and {k} of {n} is none.")
+    if not n:
+        return _bare(np.nan, 0, "there are no values")
+    interval = stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(k / n, float(interval.low), float(interval.high), np.nan, n)
 
 
 def groups_differ(groups: Sequence[ArrayLike] | ArrayLike) -> float:

@@ -188,7 +188,7 @@ def _sign_flip_p(
     units: Array, observed: Array, permutations: int, seed: int
 ) -> tuple[Array, int, bool]:
     """Corrected p values of cells ``[prompt, cell]``, from how many flips, and whether all."""
-    exact = len(units) <= 50 and 2 ** (len(units) - 1) <= permutations
+    exact = 2 ** (len(units) - 1) <= permutations
     signs = _all_signs(len(units)) if exact else _drawn_signs(len(units), permutations, seed)
     largest = np.sort(np.concatenate([_largest(each, units) for each in signs]))
     # Equal statistics that were added up in another order differ by rounding.

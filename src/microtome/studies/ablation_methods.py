@@ -14,13 +14,12 @@ import xarray as xr
 from scipy import stats as scipy_stats
 
 from microtome import figures
-from microtome.figures.labels import visible
 from microtome.report import Picture, Section
 from microtome.studies.parameters import Parameters
 from microtome.studies.premise import answers
 from microtome.studies.study import Claim, Data, Measured, Study, Sweep
 from microtome.studies.telling import correlation_of, picture, section, table
-from microtome.texts import Texts
+from microtome.texts import Texts, visible
 
 METRICS = ("prob", "prob(contrast)", "rank", "top1")
 FEWEST = {"coincide": 4, "tighter": 5}

@@ -16,7 +16,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from microtome import figures, stats
-from microtome.figures.labels import visible
 from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section
 from microtome.results.effects import Effects
@@ -32,7 +31,7 @@ from microtome.studies.telling import (
     table,
     trend_of,
 )
-from microtome.texts import Texts
+from microtome.texts import Texts, visible
 from microtome.verbs.model import Model
 
 METRICS = ("prob", "prob(contrast)", "rank", "top1")

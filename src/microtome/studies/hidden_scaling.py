@@ -17,8 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from scipy import optimize, special
 
-from microtome import edits, figures
-from microtome.figures.labels import visible
+from microtome import edits, figures, stats
 from microtome.figures.view import visible_line
 from microtome.prompts.encoding import piece
 from microtome.prompts.prompt import Prompt
@@ -33,11 +32,10 @@ from microtome.studies.telling import (
     mean_of,
     picture,
     section,
-    share_of,
     table,
     trend_of,
 )
-from microtome.texts import Texts
+from microtome.texts import Texts, visible
 from microtome.verbs.model import Model
 
 METRICS = ("loss", "rank", "logit_corr")
@@ -188,7 +186,7 @@ def measure_most(loss: xr.DataArray) -> Measured:
     The final norm undoes the scaling of the last layer, up to rounding, which is not counted.
     """
     lower = int((loss < -ROUNDING).sum())
-    share = share_of(lower, loss.size)
+    share = stats.share(lower, loss.size)
     return Measured(share.value > 0.5, share.value, {"lower": lower, "share": share})
 
 

@@ -22,7 +22,6 @@ from scipy import stats as scipy_stats
 from transformers import PreTrainedTokenizerBase
 
 from microtome import figures, stats
-from microtome.figures.labels import visible
 from microtome.figures.view import visible_line
 from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.prompt import Prompt
@@ -39,10 +38,9 @@ from microtome.studies.telling import (
     over_prompts,
     picture,
     section,
-    share_of,
     table,
 )
-from microtome.texts import Texts
+from microtome.texts import Texts, visible
 from microtome.verbs.model import Model
 
 METRICS = ("logprob", "loss", "prob", "rank", "top1")
@@ -331,7 +329,7 @@ def shares_over_seeds(values: xr.DataArray) -> Means:
         mean, error = over_seeds(values)
         inside = None if error is None else np.minimum(error, [1 - mean, mean])
         return mean, inside
-    shares = [share_of(int(row.sum()), row.size) for row in rows]
+    shares = [stats.share(int(row.sum()), row.size) for row in rows]
     up = [share.high - share.value for share in shares]
     down = [share.value - share.low for share in shares]
     return rows.mean(axis=1), np.maximum([up, down], 0)  # rounding goes below

@@ -24,7 +24,7 @@ from microtome.report import Picture, Section
 from microtome.stats import MapTest
 from microtome.studies.parameters import Parameters
 from microtome.studies.study import Claim, Data, Measured, Study, Sweep
-from microtome.studies.telling import above, lines, mean_of, picture, section, share_of, table
+from microtome.studies.telling import above, lines, mean_of, picture, section, table
 from microtome.texts import Texts
 
 ROLES = ("topping", "other", "dish")
@@ -135,7 +135,7 @@ def measure_nowhere(found: xr.Dataset) -> Measured:
     passed = int((found["bonferroni"] < stats.LEVEL).sum())
     if tests == 0:
         return Measured(None, np.nan, wording="none")
-    share = share_of(passed, tests)
+    share = stats.share(passed, tests)
     fdr = int((found["fdr"] < stats.LEVEL).sum())
     largest = float(abs(found["change"]).max())
     words = {"passed": passed, "share": share, "fdr": fdr, "largest": largest}

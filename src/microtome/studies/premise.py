@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from microtome.figures.labels import visible
 from microtome.figures.view import visible_line
 from microtome.studies.study import Data
-from microtome.texts import Texts
+from microtome.texts import Texts, visible
 
 
 def answers(data: Data[Any], sweep: str, texts: Texts) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from microtome import figures
 from microtome.errors import PromptError
-from microtome.figures.labels import visible
 from microtome.figures.view import visible_line
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
@@ -31,7 +30,7 @@ from microtome.studies.parameters import KvHead, Layer, Parameters
 from microtome.studies.premise import answers
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import above, lines, picture, section, table, trend_of
-from microtome.texts import Texts
+from microtome.texts import Texts, visible
 from microtome.verbs.model import Model
 
 SPREAD = "std(L*.resid_post)"

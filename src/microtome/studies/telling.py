@@ -16,11 +16,11 @@ import xarray as xr
 from scipy import stats as scipy_stats
 
 from microtome import figures, stats
-from microtome.figures.labels import visible
 from microtome.figures.translate import translated
 from microtome.report import Picture, Section, Table
 from microtome.stats import Estimate
-from microtome.texts import Texts
+from microtome.stats.samples import alike
+from microtome.texts import Texts, visible
 
 
 def section(
@@ -154,19 +154,15 @@ def mean_of(values: Any) -> Estimate:
     """The mean with its interval; without one where there are fewer than two, or all are alike."""
     sample = np.asarray(values, dtype=float).ravel()
     sample = sample[np.isfinite(sample)]
-    if sample.size == 0:
-        return Estimate(np.nan, np.nan, np.nan, np.nan, 0)
-    if sample.size < 2 or _alike(sample):
-        return Estimate(float(sample.mean()), np.nan, np.nan, np.nan, sample.size)
     return stats.mean(sample)
 
 
 def trend_of(x: Any, y: Any) -> Estimate:
     """The slope with its interval; without one where there are fewer than three points."""
     xs, ys = (np.asarray(a, dtype=float).ravel() for a in (x, y))
-    if xs.size < 3 or _alike(xs):
+    if xs.size < 3 or alike(xs):
         return Estimate(np.nan, np.nan, np.nan, np.nan, xs.size)
-    if _alike(ys):
+    if alike(ys):
         return Estimate(0.0, np.nan, np.nan, np.nan, xs.size)
     return stats.trend(xs, ys)
 
@@ -174,7 +170,7 @@ def trend_of(x: Any, y: Any) -> Estimate:
 def correlation_of(x: Any, y: Any) -> Estimate:
     """Pearson's r; NaN where one side is constant or there are too few."""
     xs, ys = (np.asarray(a, dtype=float).ravel() for a in (x, y))
-    if xs.size < 4 or _alike(xs) or _alike(ys):
+    if xs.size < 4 or alike(xs) or alike(ys):
         return Estimate(np.nan, np.nan, np.nan, np.nan, xs.size)
     return stats.correlation(xs, ys)
 
@@ -193,15 +189,3 @@ def above(one: Estimate, limit: float = 0.0) -> bool | None:
 def below(one: Estimate, limit: float = 0.0) -> bool | None:
     """The same below it."""
     return above(Estimate(-one.value, -one.high, -one.low, one.p, one.n), -limit)
-
-
-def _alike(values: np.ndarray[Any, Any]) -> bool:
-    """Whether values differ by rounding at most, so that nothing can be said of their spread."""
-    return bool(np.ptp(values) <= 1e-10 * np.abs(values).max())
-
-
-def share_of(k: int, n: int) -> Estimate:
-    """k of n as a share, with Wilson's interval."""
-    result = scipy_stats.binomtest(k, n)
-    interval = result.proportion_ci(stats.CONFIDENCE, method="wilson")
-    return Estimate(k / n, float(interval.low), float(interval.high), float("nan"), n)

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from microtome import stats
 from microtome.errors import MicrotomeError, PromptError, TaskError, did_you_mean, listing
@@ -125,14 +124,14 @@ def _ability(model: Loaded, name: str, n: int, seed: int) -> Ability:
     measures = [_of(model, group) for group in _alike(encoded)]
     difference, first, prob = (np.concatenate(parts) for parts in zip(*measures, strict=True))
     right = int((difference > 0).sum())
-    share = binomtest(right, len(difference)).proportion_ci(method="wilson")
+    share = stats.share(right, len(difference))
     mean = stats.mean(difference)
     return Ability(
         name,
         len(difference),
-        right / len(difference),
-        float(share.low),
-        float(share.high),
+        share.value,
+        share.low,
+        share.high,
         float(first.mean()),
         mean.value,
         mean.low,

@@ -1,0 +1,72 @@
+"""Sentences about maps, each where it is true and not where it is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import effects_made_by_hand as by_hand
+from microtome.report.cells import moving, told
+from microtome.report.maps import pictures
+from microtome.report.method import method
+
+
+def many(effect, changed=None):
+    """A result with these effects on prob, ``[prompt, layer, head]``."""
+    made = by_hand.effects_of({"prob": by_hand.CLEAN + np.asarray(effect)}, ("layer", "head"))
+    if changed is not None:
+        made.data["values_changed"] = made.data["values_changed"] * np.asarray(changed)
+    return made
+
+
+def caption(effects):
+    [picture] = pictures(effects, "prob")
+    return picture.caption
+
+
+def test_grey_is_explained_where_a_cell_does_not_exist():
+    effect = np.arange(1.0, 7.0).reshape(1, 2, 3)
+    assert "grey" not in caption(many(effect))
+    effect[0, 1, 2] = np.nan
+    assert "Where it is grey there is no such cell." in caption(many(effect))
+
+
+def test_over_how_many_prompts_a_map_is_averaged():
+    effect, changed = np.ones((3, 2, 2)), np.ones((3, 2, 2))
+    assert "Averaged over 3 prompts." in caption(many(effect))
+    effect[2], changed[2] = 0, 0
+    assert "in which the edits changed something: 2 of 3." in caption(many(effect, changed))
+    effect[1, 0, 0], changed[1, 0, 0] = 0, 0
+    assert "in which the edits changed something: 1 to 2 of 3." in caption(many(effect, changed))
+
+
+def test_a_map_of_nothing_names_no_largest_effect():
+    effects = many(np.zeros((8, 1, 2)))
+    assert told(effects, "prob", effects.table("prob")) == ("Every mean effect is 0.",)
+
+
+@pytest.mark.parametrize(
+    ("floor", "says"),
+    [
+        (
+            0.0,
+            "Noise floor: cells that change nothing, computed beside the others, have no effect.",
+        ),
+        (1e-6, "by up to 1e-06 on prob."),
+    ],
+)
+def test_a_noise_floor_of_nothing_is_said_to_be_none(floor, says):
+    effects = many(np.ones((1, 2, 2)))
+    effects.data["prob"].attrs["noise_floor"] = floor
+    assert says in " ".join(method(effects))
+
+
+def test_roles_move_where_they_stand_elsewhere_in_another_prompt():
+    effects = by_hand.effects_of({"prob": np.full((2, 3), 0.7)}, ("pos",))
+
+    def with_roles(*rows):
+        return type(effects)(effects.data.assign_coords(role=(("prompt", "pos"), [*rows])))
+
+    assert moving(effects) == ()
+    assert moving(with_roles(["", "who", "end"], ["", "who", "end"])) == ()
+    assert moving(with_roles(["", "who", "end"], ["who", "", "end"])) == ("who",)
