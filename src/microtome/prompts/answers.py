@@ -23,6 +23,9 @@ Answer = int | tuple[int, ...] | frozenset[int]
 
 Ids = tuple[int, ...]
 
+Coded = tuple[Ids, tuple[int, ...]]
+"""A text's tokens, and where in it each of them ends."""
+
 QUOTES = "\"'`"
 """Signs that open as well as close."""
 
@@ -37,14 +40,14 @@ class Behind:
     Attributes:
         tokens: the text.
         tokenizer: its tokenizer.
-        own: a text's tokens, without what the tokenizer adds behind it, written as this one is.
+        own: a text in tokens, without what the tokenizer adds behind it, written as this one is.
         n_vocab: how many tokens the model has; None: as many as anybody asks for.
         masked: the model fills masks, and nothing continues a text.
     """
 
     tokens: Tokens
     tokenizer: Tokenizer
-    own: Callable[[str], Ids]
+    own: Callable[[str], Coded]
     n_vocab: int | None = None
     masked: bool = False
 
@@ -93,10 +96,11 @@ class Behind:
         if not text:
             token_id(text, self.tokenizer)
         before = self.tokens.ids[: self.tokens.own.stop]
-        if self.own(self.tokens.text) != before:  # given as ids that no text has: none to continue
+        own, ends = self.own(self.tokens.text)
+        if own != before:  # given as ids that no text has: none to continue
             return self._alone(text), ""
-        whole = self.own(self.tokens.text + text)
-        continues = whole[: len(before)] == before
+        whole, wider = self.own(self.tokens.text + text)
+        continues = _is_continued((before, ends), (whole, wider))
         ids = whole[len(before) :] if continues else self._alone(text)
         if not ids:
             raise TokenError(
@@ -122,19 +126,24 @@ class Behind:
         if "".join(piece(token, self.tokenizer) for token in plain) == text:
             return plain
         for anchor in ANCHORS:
-            before, whole = self._coded(anchor), self._coded(anchor + text)
-            if whole[: len(before)] == before and len(whole) > len(before):
-                return whole[len(before) :]
+            before, whole = self._placed(anchor), self._placed(anchor + text)
+            if _is_continued(before, whole) and len(whole[0]) > len(before[0]):
+                return whole[0][len(before[0]) :]
         return plain
 
     def _coded(self, text: str) -> Ids:
-        plain = {"padding": False, "truncation": False, "verbose": False}
-        return tuple(self.tokenizer(text, add_special_tokens=False, **plain)["input_ids"])
+        return self._placed(text)[0]
+
+    def _placed(self, text: str) -> Coded:
+        how = {"padding": False, "truncation": False, "verbose": False}
+        how |= {"add_special_tokens": False, "return_offsets_mapping": True}
+        coded = self.tokenizer(text, **how)
+        return tuple(coded["input_ids"]), tuple(end for _, end in coded["offset_mapping"])
 
     def _seam(self, text: str, before: Ids, whole: Ids, alone: Ids) -> str:
         """What is said where a text's own tokens change."""
-        pairs = enumerate(zip(before, whole, strict=False))
-        same = next((n for n, (one, other) in pairs if one != other), min(len(before), len(whole)))
+        pairs = enumerate(zip(before[:-1], whole, strict=False))  # the last one is another anyway
+        same = next((n for n, (one, other) in pairs if one != other), len(before) - 1)
         return (
             f"{text!r} behind {self.tokens.text[-30:]!r} makes other tokens of the text's own end: "
             f"{listing(self._pieces(before[same:])) or 'nothing'} would become "
@@ -158,7 +167,7 @@ class Behind:
             TokenError: they would go on the text's last word, so that a space must be missing.
         """
         other = text.lstrip() if text[:1] == " " else " " + text
-        whole = self.own(self.tokens.text + other) if other.strip() else ()
+        whole = self.own(self.tokens.text + other)[0] if other.strip() else ()
         if len(whole) != len(before) + 1 or whole[:-1] != before:
             return ""
         if other[:1] == " " and _takes_no_space(self.tokens.text[-1]):
@@ -200,6 +209,15 @@ class Behind:
             if len(spaced) == 1 and spaced[0] != self.tokenizer.unk_token_id:
                 return int(spaced[0])
         return token_id(text, self.tokenizer)
+
+
+def _is_continued(before: Coded, whole: Coded) -> bool:
+    """Whether a text's tokens are the first of a longer one's, and stand for as much of it there.
+
+    An unknown word that grows by what is written behind it is the same token still.
+    """
+    (ids, ends), own = before, len(before[0])
+    return (whole[0][:own], whole[1][:own][-1:]) == (ids, ends[-1:])
 
 
 def _takes_no_space(end: str) -> bool:

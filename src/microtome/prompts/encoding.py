@@ -99,7 +99,7 @@ def encode(
         tokens.role(role)
     plain = prompt.messages is None
     behind = Behind(
-        tokens, tokenizer, lambda text: reader.code(text, plain).text_ids, n_vocab, masked
+        tokens, tokenizer, lambda text: reader.code(text, plain).of_text, n_vocab, masked
     )
     answers = [_answer(behind, prompt, name, n_positions) for name in ("target", "contrast")]
     return Encoded(
@@ -172,10 +172,11 @@ class _Coded:
     begun: bool
 
     @property
-    def text_ids(self) -> Ids:
-        """Without what is added behind."""
+    def of_text(self) -> tuple[Ids, tuple[int, ...]]:
+        """The tokens, and where each ends, without what is added behind."""
         behind = next((n for n, own in enumerate(reversed(self.added)) if not own), 0)
-        return self.ids[: len(self.ids) - behind]
+        stop = len(self.ids) - behind
+        return self.ids[:stop], tuple(end for _, end in self.offsets[:stop])
 
 
 @dataclass(frozen=True)
