@@ -6,6 +6,7 @@ leads to is looked at before it is opened.
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from pathlib import Path
@@ -14,6 +15,8 @@ from microtome.errors import MicrotomeError
 
 LARGEST = 2**30
 """Bytes that a file of prompts may have, unless told otherwise."""
+
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -48,6 +51,11 @@ def read_text(path: str | Path, error: type[MicrotomeError], largest: int = LARG
         raise error(f"Cannot read {shown(path)}: {problem}.") from None
     if len(raw) > largest:
         raise error(f"{shown(path)} is larger than the {largest:,} bytes that are read.")
+    if raw[:2] in _WIDE or 0 in raw[:2]:  # without a mark, UTF-8 reads letters with zeros between
+        raise error(
+            f"{shown(path)} is not UTF-8 text but UTF-16 or UTF-32, as some spreadsheets and "
+            "terminals write: save it as UTF-8."
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as problem:

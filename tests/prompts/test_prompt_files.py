@@ -64,7 +64,7 @@ def test_what_is_no_field_is_kept_as_what_else_is_known(tmp_path, name, text, wa
         ('{"text": "A", "targt": " b"}', r"unknown field 'targt'.*Did you mean 'target'"),
         ('{"text": "A", "Contrast": " b"}', r"unknown field 'Contrast'.*Did you mean 'contrast'"),
         ('{"text": "A", "": 1}', "unknown field ''"),
-        ('{"text": "A", "note": null}', "'note' is None: names are words, and values text"),
+        ('{"text": "A", "note": [1]}', r"'note' is \[1\]: names are words, and values text"),
         ('{"text": "A", "meta": [1]}', "meta is names with values"),
     ],
 )
@@ -132,6 +132,21 @@ def test_json_is_that_of_the_standard_library(fields):
     assert (where, found) == ("p.jsonl, line 1", fields)
 
 
+@pytest.mark.parametrize("form", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl"])
+def test_text_of_wide_characters_is_told_as_such(tmp_path, form, name):
+    path = tmp_path / name
+    path.write_bytes('{"text": "Berlin is"}'.encode(form))
+    with pytest.raises(PromptError, match="is not UTF-8 text but UTF-16 or UTF-32"):
+        Prompts.read(path)
+
+
+def test_what_is_null_in_a_table_is_not_given(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"text": "A", "target": null, "template": null, "order": 2}')
+    assert Prompts.read(path)[0] == Prompt("A", meta={"order": 2})
+
+
 # -------------------------------------------------------------------------------- texts and words
 
 HALF = "half a cat \ud83d"
@@ -146,6 +161,10 @@ HALF = "half a cat \ud83d"
         {"text": "A", "contrast": HALF},
         {"text": "A", "roles": {"s": HALF}},
         {"text": "A", "roles": {"s": (0, HALF)}},
+        {"messages": [{"role": "user", "content": HALF}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": HALF}]}]},
+        {"messages": [{"role": "user", "content": "A", HALF: "B"}]},
+        {"text": "A", "donor_messages": [{"role": "user", "content": [HALF]}]},
     ],
 )
 def test_half_a_character_is_refused_with_its_place(fields):

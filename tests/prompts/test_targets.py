@@ -113,6 +113,25 @@ def test_alone_is_without_the_space_that_is_put_in_front_of_texts(stories):
     assert "".join(raw(one.target, stories)) == "ay"
 
 
+@pytest.mark.parametrize("kind", ["normalizer", "Metaspace"])
+def test_what_an_unknown_word_takes_in_is_no_token_behind_it(kind):
+    """A tokenizer makes one token of unknown letters in a row: '(1' and '(19' are the same."""
+    llama = metaspaced(kind)
+    for target in ("9a", "9"):
+        before = llama("a 1")["input_ids"]
+        assert llama("a 1" + target)["input_ids"][: len(before)] == before
+        with pytest.raises(TokenError, match=f"'{target}' is not in the vocabulary"):
+            encode(Prompt("a 1", target=target), llama)
+    assert raw(encode(Prompt("a 1", target="a"), llama).target, llama) == ["a"]
+
+
+def test_a_word_that_makes_the_one_before_it_another_unknown_one_is_told_of(wordpiece):
+    one = encode(Prompt("the man sits", target="dog"), wordpiece)
+    [note] = one.notes
+    assert "'[UNK]' would become '[UNK]'" in note
+    assert raw(one.target, wordpiece) == ["dog"]
+
+
 def test_a_space_too_few_is_told_where_it_makes_several_tokens_of_one(tokenizer):
     with pytest.raises(TokenError, match=r"it would go on the last word there, in \d pieces"):
         encode(Prompt(BERLIN, target="Germany"), tokenizer)

@@ -65,6 +65,29 @@ def test_a_tokenizer_that_puts_two_in_front_is_read_as_if_it_put_one(real_models
     assert "'<s>' in front of every text twice" in message
 
 
+@pytest.mark.parametrize(
+    ("front", "given", "read"),
+    [
+        ("<s>", "<s><s>Once", "<s>"),
+        ("<s>", "<s>", ""),
+        ("<s> <s>", "<s>Once", "<s>"),
+        ("<s> <s>", "<s><s>Once", "<s>"),
+        ("</s> <s>", "</s><s>Once", "</s><s>"),
+        ("</s> <s>", "</s><s></s><s>Once", "</s><s>"),
+        ("</s> <s>", "<s>Once", "</s><s>"),
+    ],
+)
+def test_whatever_a_tokenizer_puts_in_front_is_read_once(real_models, front, given, read):
+    tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{front} $A", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    wanted = given if not read else read + given.rpartition(">")[2]
+    one = encode(Prompt("Once", donor=given), tokenizer)
+    assert list(one.donor.ids) == tokenizer(wanted, add_special_tokens=False)["input_ids"]
+    assert any("once" in text for text in complaints([one], masked=False))
+
+
 def test_a_text_that_ends_in_a_space_is_warned_of_where_something_is_to_follow(tiny):
     [message] = told(tiny, Prompt("Berlin is ", target=" Germany"))
     assert "'Berlin is ' ends in a space" in message

@@ -23,6 +23,9 @@ Answer = int | tuple[int, ...] | frozenset[int]
 
 Ids = tuple[int, ...]
 
+Coded = tuple[Ids, tuple[int, ...]]
+"""A text's tokens, and where in it each of them ends."""
+
 QUOTES = "\"'`"
 """Signs that open as well as close."""
 
@@ -37,14 +40,14 @@ class Behind:
     Attributes:
         tokens: the text.
         tokenizer: its tokenizer.
-        own: a text's tokens, without what the tokenizer adds behind it, written as this one is.
+        own: a text in tokens, without what the tokenizer adds behind it, written as this one is.
         n_vocab: how many tokens the model has; None: as many as anybody asks for.
         masked: the model fills masks, and nothing continues a text.
     """
 
     tokens: Tokens
     tokenizer: Tokenizer
-    own: Callable[[str], Ids]
+    own: Callable[[str], Coded]
     n_vocab: int | None = None
     masked: bool = False
 
@@ -93,10 +96,11 @@ class Behind:
         if not text:
             token_id(text, self.tokenizer)
         before = self.tokens.ids[: self.tokens.own.stop]
-        if self._with("") != before:  # given as ids that no text has: none to continue
+        own, ends = self._with("")
+        if own != before:  # given as ids that no text has: none to continue
             return self._alone(text), ""
-        whole = self._with(text)
-        continues = whole[: len(before)] == before
+        whole, wider = self._with(text)
+        continues = _is_continued((before, ends), (whole, wider))
         ids = whole[len(before) :] if continues else self._alone(text)
         if not ids:
             raise TokenError(
@@ -110,12 +114,12 @@ class Behind:
             note = self._near_miss(text, before, ids)
         return ids, note if continues else self._seam(text, before, whole, ids)
 
-    def _with(self, text: str) -> Ids:
+    def _with(self, text: str) -> Coded:
         """The tokens of both; none where the tokenizer cannot read them together."""
         try:
             return self.own(self.tokens.text + text)
         except TokenError:
-            return ()
+            return (), ()
 
     def _is_spaced(self, ids: Ids) -> bool:
         """Whether it is one token, and the tokenizer put a space in front."""
@@ -128,20 +132,25 @@ class Behind:
             return plain
         for anchor in ANCHORS:
             try:
-                before, whole = self._coded(anchor), self._coded(anchor + text)
+                before, whole = self._placed(anchor), self._placed(anchor + text)
             except TokenError:  # of a sign that the tokenizer does not have
                 continue
-            if whole[: len(before)] == before and len(whole) > len(before):
-                return whole[len(before) :]
+            if _is_continued(before, whole) and len(whole[0]) > len(before[0]):
+                return whole[0][len(before[0]) :]
         return plain
 
     def _coded(self, text: str) -> Ids:
-        return tuple(read(self.tokenizer, text, add_special_tokens=False)["input_ids"])
+        return self._placed(text)[0]
+
+    def _placed(self, text: str) -> Coded:
+        how = {"add_special_tokens": False, "return_offsets_mapping": True}
+        coded = read(self.tokenizer, text, **how)
+        return tuple(coded["input_ids"]), tuple(end for _, end in coded["offset_mapping"])
 
     def _seam(self, text: str, before: Ids, whole: Ids, alone: Ids) -> str:
         """What is said where a text's own tokens change, or cannot be read."""
-        pairs = enumerate(zip(before, whole, strict=False))
-        same = next((n for n, (one, other) in pairs if one != other), min(len(before), len(whole)))
+        pairs = enumerate(zip(before[:-1], whole, strict=False))  # the last one is another anyway
+        same = next((n for n, (one, other) in pairs if one != other), len(before) - 1)
         found = (
             "makes other tokens of the text's own end: "
             f"{listing(self._pieces(before[same:])) or 'nothing'} would become "
@@ -170,7 +179,7 @@ class Behind:
             TokenError: they would go on the text's last word, so that a space must be missing.
         """
         other = text.lstrip() if text[:1] == " " else " " + text
-        whole = self._with(other) if other.strip() else ()
+        whole = self._with(other)[0] if other.strip() else ()
         if len(whole) != len(before) + 1 or whole[:-1] != before:
             return ""
         if other[:1] == " " and _takes_no_space(self.tokens.text[-1]):
@@ -212,6 +221,15 @@ class Behind:
             if len(spaced) == 1 and spaced[0] != self.tokenizer.unk_token_id:
                 return int(spaced[0])
         return token_id(text, self.tokenizer)
+
+
+def _is_continued(before: Coded, whole: Coded) -> bool:
+    """Whether a text's tokens are the first of a longer one's, and stand for as much of it there.
+
+    An unknown word that grows by what is written behind it is the same token still.
+    """
+    (ids, ends), own = before, len(before[0])
+    return (whole[0][:own], whole[1][:own][-1:]) == (ids, ends[-1:])
 
 
 def _takes_no_space(end: str) -> bool:

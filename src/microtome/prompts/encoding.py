@@ -99,7 +99,7 @@ def encode(
         tokens.role(role)
     plain = prompt.messages is None
     behind = Behind(
-        tokens, tokenizer, lambda text: reader.code(text, plain).text_ids, n_vocab, masked
+        tokens, tokenizer, lambda text: reader.code(text, plain).of_text, n_vocab, masked
     )
     answers = [_answer(behind, prompt, name, n_positions) for name in ("target", "contrast")]
     return Encoded(
@@ -172,10 +172,11 @@ class _Coded:
     begun: bool
 
     @property
-    def text_ids(self) -> Ids:
-        """Without what is added behind."""
+    def of_text(self) -> tuple[Ids, tuple[int, ...]]:
+        """The tokens, and where each ends, without what is added behind."""
         behind = next((n for n, own in enumerate(reversed(self.added)) if not own), 0)
-        return self.ids[: len(self.ids) - behind]
+        stop = len(self.ids) - behind
+        return self.ids[:stop], tuple(end for _, end in self.offsets[:stop])
 
 
 @dataclass(frozen=True)
@@ -224,17 +225,9 @@ class _Reader:
             for special, (start, end) in zip(coded["special_tokens_mask"], offsets, strict=True)
         )
         own = next((n for n, by_tokenizer in enumerate(added) if not by_tokenizer), 0)
-        twice = {
-            n
-            for n in range(own)
-            if n + 1 < len(ids) and ids[n] == ids[n + 1] and ids[n] in self._special
-        }
-        if twice:
-            ids, offsets, added = (
-                tuple(value for n, value in enumerate(one) if n not in twice)
-                for one in (ids, offsets, added)
-            )
-        return _Coded(ids, offsets, added, begun=bool(twice))
+        once = _once(ids, own, self._special)
+        ids, offsets, added = (tuple(one[n] for n in once) for one in (ids, offsets, added))
+        return _Coded(ids, offsets, added, begun=len(once) < len(coded["input_ids"]))
 
     @property
     def _special(self) -> set[int]:
@@ -287,3 +280,14 @@ class _Reader:
             and start < end
             and (i != unknown or text[start:end].strip() == self.tokenizer.unk_token)
         )
+
+
+def _once(ids: Ids, own: int, special: set[int]) -> list[int]:
+    """Which tokens stay where those in front of a text, ``own`` in number, are there once."""
+    kept = [*range(len(ids))]
+    if not special.issuperset(ids[:own]):
+        return kept
+    while own and [ids[n] for n in kept[:own]] == [ids[n] for n in kept[own : 2 * own]]:
+        del kept[:own]
+    again = {n for n, after in pairwise(kept[: own + 1]) if ids[n] == ids[after]}
+    return [n for n in kept if n not in again]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from types import MappingProxyType
@@ -262,15 +262,26 @@ def _messages(name: str, given: object) -> tuple[Message, ...] | None:
         if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
             turns = []
             break
-        for value in turn.values():
-            if isinstance(value, str):
-                whole(value, "A message")
+        for text in _texts_in(dict(turn)):
+            whole(text, "A message")
     if not turns:
         raise PromptError(
             f"A prompt's {name} are the turns of a chat, a list of "
             f"{{'role': 'user', 'content': '…'}}, not {given!r}."
         )
     return tuple(MappingProxyType(dict(turn)) for turn in turns)
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """All texts of a message's content, which may have parts; names of fields too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from (*_texts_in(name), *_texts_in(inner))
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for inner in value:
+            yield from _texts_in(inner)
 
 
 # --------------------------------------------------------------------------------------- answers

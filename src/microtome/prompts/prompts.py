@@ -97,6 +97,8 @@ def _with_meta(row: Mapping[str, Any]) -> dict[str, Any]:
         PromptError: a name is none, or is nearly that of a field: it is mistyped.
     """
     known = [f.name for f in fields(Prompt)]
+    # None is a cell of a table that is empty, as JSON has it.
+    row = {name: value for name, value in row.items() if name in known or value is not None}
     extra = {name: value for name, value in row.items() if name not in known}
     for name in extra:
         plain = name.strip().lower()
