@@ -187,6 +187,29 @@ def test_any_of_a_set_is_the_sum_of_probabilities(tiny64):
         assert float(cell["logit_diff"]) == pytest.approx(np.log(target) - np.log(contrast))
 
 
+@pytest.mark.parametrize("several", [True, False])
+def test_what_cannot_be_said_has_no_difference_to_what_cannot_either(
+    make_gpt2, tokenizer, several
+):
+    hf = make_gpt2(dtype=torch.float64)
+    head = torch.nn.Linear(*hf.lm_head.weight.shape[::-1], dtype=torch.float64).eval()
+    head.weight = torch.nn.Parameter(hf.lm_head.weight.detach().clone())
+    never = tokenizer.convert_tokens_to_ids(["ĠGermany", "ĠFrance"])
+    with torch.no_grad():
+        head.bias[never] = -torch.inf
+    hf.lm_head = head
+    more = " and" if several else ""
+    prompt = mt.Prompt(BERLIN, target=" Germany" + more, contrast=" France" + more)
+    found = mt.sweep(
+        mt.load(hf, tokenizer=tokenizer),
+        *(prompt, "zero L1.z.h*@-1"),
+        metrics=["logit_diff", "logprob", "prob"],
+        progress=False,
+    ).data
+    assert np.isnan(found["logit_diff"]).all()
+    assert (found["logprob"] == -np.inf).all() and (found["prob"] == 0).all()
+
+
 @pytest.mark.parametrize("metric", ["logit", "rank", "logit(contrast)"])
 def test_what_several_tokens_have_not_is_refused_with_the_reason(tiny, several, metric):
     with pytest.raises(

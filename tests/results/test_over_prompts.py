@@ -330,6 +330,13 @@ class TestWhatElseIsKnownOfPrompts:
         with pytest.raises(EffectsError, match="Did you mean 'kind'"):
             found.groups("kinds")
 
+    def test_those_without_a_number_are_a_group_and_not_lost(self, tiny):
+        years = [1990, None, 2000, None]
+        prompts = [mt.Prompt("Berlin is", meta={"year": y} if y else {}) for y in years]
+        found = mt.sweep(tiny, prompts, "zero L0.attn_out", metrics="kl", progress=False)
+        groups = [part.data["prompt"].values.tolist() for part in found.groups("year").values()]
+        assert groups == [[0], [1, 3], [2]]
+
     def test_numbers_stay_numbers(self, tiny):
         prompts = [mt.Prompt("Berlin is", meta={"year": 1990}), mt.Prompt("Paris is")]
         found = mt.sweep(tiny, prompts, "zero L0.attn_out", metrics="kl", progress=False)

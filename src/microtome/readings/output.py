@@ -283,7 +283,8 @@ class Reading:
             case "loss":
                 return -found
             case "logit_diff":
-                return found - logprobs["contrast"]
+                with np.errstate(invalid="ignore"):  # of two that cannot be, it is no number
+                    return found - logprobs["contrast"]
             case _:
                 return found
 
@@ -293,7 +294,8 @@ class Reading:
         if self.metric.name != "prob":
             return heard
         likeliest = float(np.exp(np.nan_to_num(logprobs[self.fields[0]], nan=-np.inf)).max())
-        return min(1.0, float(np.expm1(heard)) * likeliest)
+        with np.errstate(over="ignore"):
+            return min(1.0, float(np.expm1(heard)) * likeliest)
 
     def measure(
         self,

@@ -166,6 +166,8 @@ class Effects:
     def groups(self, name: str) -> dict[Any, Effects]:
         """The result of each group of prompts that have the same value of a coordinate.
 
+        Those that have none are a group too, of "" or NaN.
+
         Args:
             name: a coordinate of prompts, such as a column of the file that they were read from.
 
@@ -178,10 +180,11 @@ class Effects:
                 f"Prompts have no coordinate {name!r} to be grouped by; there are: "
                 f"{listing(known)}.{did_you_mean(name, known)}"
             )
-        values = self.data[name].values
+        # No NaN equals another: prompts without a number are one group all the same.
+        codes, kinds = pd.factorize(self.data[name].values, use_na_sentinel=False)
         return {
-            value: Effects(self.data.isel({PROMPT: values == value}))
-            for value in dict.fromkeys(values.tolist())
+            value: Effects(self.data.isel({PROMPT: codes == n}))
+            for n, value in enumerate(kinds.tolist())
         }
 
     def noise_floor(self, metric: str) -> float | None:
