@@ -54,7 +54,7 @@ def test_effects_are_differences_within_one_type(screened):
     wanted = screened.data["logit_diff"] - clean.where(refined, coarse)
     assert screened.delta("logit_diff").dims == screened.dims
     np.testing.assert_array_equal(screened.delta("logit_diff"), wanted.transpose(*screened.dims))
-    top = screened.top(40, "logit_diff")
+    top = screened.top(40, "logit_diff", over=None)
     np.testing.assert_allclose(top["edited"] - top["clean"], top["effect"], atol=1e-12)
 
 

@@ -55,6 +55,9 @@ ROWS = 6
 READING = frozenset((None, "resid_pre", "z"))
 """Sites whose edit what heads read and write depends on; and none."""
 
+_Shared = tuple[dict[int, Tensor], dict[int, Tensor]]
+"""By layer, what an MLP gets, and what the norm before it reads."""
+
 ALONE = ("q", "k", "k_head")
 """Sites of which no other's values tell whether an edit was heeded, but for the logits.
 
@@ -186,6 +189,7 @@ def _check_all(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     clean = _activations(hf, anatomy, ids)
     _check_shapes(anatomy, clean, ids.shape[1])
     _check_untouched(hf, anatomy, ids, clean)
+    shared = _shared(hf, anatomy, ids) if anatomy.family.mlp_reads is not None else None
     alone = tuple(site for site in anatomy.sites if site.name in ALONE)
     edited = [_edited(hf, anatomy, ids, [site]) for site in alone]
     for site, seen in zip(alone, edited, strict=True):
@@ -195,6 +199,8 @@ def _check_all(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
         seen = _edited(hf, anatomy, ids, sites)
         _check_edits(sites, clean, seen)
         _check_relations(hf, anatomy, seen, tuple(map(_site_name, sites)))
+    if shared is not None:
+        _check_shared(hf, anatomy, shared)
     _check_readers(hf, anatomy, ids)
     if ids.shape[1] > 1:
         _check_heads(hf, anatomy, ids)
@@ -377,8 +383,6 @@ def _check_readers(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     """What the first head of each kind reads in the first block is pushed, each in its own row."""
     dims, sites = anatomy.dims, [site for site in anatomy.sites if site.name in OF_READERS]
     seen: list[Tensor] = []
-    if anatomy.family.mlp_reads is not None:
-        _check_shared(hf, anatomy, ids)
 
     def push(view: Tensor) -> None:
         ramp = torch.linspace(-1, 1, view.shape[-1], dtype=torch.float64, device="cpu").to(view)
@@ -398,8 +402,8 @@ def _check_readers(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
             _expect_close(z[row, :, own:], z[0, :, own:], text)
 
 
-def _check_shared(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
-    """The MLP gets what the norm that it shares makes of the stream, in every block."""
+def _shared(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> _Shared:
+    """What the MLP gets where it shares its norm with attention, and what that norm reads."""
     stream, mlp = find_site("resid_pre"), find_site("mlp_in")
     got: dict[int, Tensor] = {}
     read: dict[int, Tensor] = {}
@@ -415,6 +419,15 @@ def _check_shared(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
         visits.append(keeper(stream, layer, read, anatomy.tap(stream, layer)))
         visits.append(keeper(mlp, layer, got, anatomy.tap(mlp, layer)))
     forward(hf, anatomy, ids, visits)
+    for layer, own in got.items():
+        found, wanted = list(own.shape), list(read[layer].shape)
+        _expect(found == wanted, f"the MLP gets L{layer}.mlp_in of shape {found}, not {wanted}")
+    return got, read
+
+
+def _check_shared(hf: PreTrainedModel, anatomy: Anatomy, shared: _Shared) -> None:
+    """The MLP gets what the norm that it shares makes of the stream, in every block."""
+    got, read = shared
     for layer, own in got.items():
         made = anatomy.mlp_normed(hf, layer, read[layer])
         _expect_close(made, own, f"L{layer}: the norm of mlp_in is not what the MLP gets")

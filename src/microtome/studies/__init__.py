@@ -91,7 +91,7 @@ def run(
         PromptError, TokenError, MetricError: a prompt does not fit this model or study.
 
     >>> run("head-ablation", model="nano").findings[1].verdict
-    'holds here'
+    'does not hold here'
     """
     study = find(named(name, config))
     given = given_in(config, parameters)
