@@ -200,21 +200,31 @@ def forward(
     return logits
 
 
-@contextmanager
-def quiet(hf: PreTrainedModel) -> Iterator[None]:
-    """Within this block nothing is recorded for gradients.
+class quiet:  # noqa: N801  (it is used as a function is)
+    """Within a ``with`` block of this nothing is recorded for gradients.
+
+    No generator: one that an interrupt leaves suspended ends whenever it is collected, and would
+    switch gradients on in the middle of a later pass. Where an interrupt comes between, the session
+    around it puts them back.
 
     Raises:
         MicrotomeError: the model, or a part of it, is in training mode; or autocast is on.
     """
-    refuse_autocast(device_of(hf))
-    if any(part.training for part in hf.modules()):
-        raise MicrotomeError(
-            "The model, or a part of it, is in training mode, where dropout makes every pass "
-            "different: call model.hf.eval() first."
-        )
-    with torch.no_grad():
-        yield
+
+    def __init__(self, hf: PreTrainedModel) -> None:
+        self._hf, self._before = hf, torch.is_grad_enabled()
+
+    def __enter__(self) -> None:
+        refuse_autocast(device_of(self._hf))
+        if any(part.training for part in self._hf.modules()):
+            raise MicrotomeError(
+                "The model, or a part of it, is in training mode, where dropout makes every pass "
+                "different: call model.hf.eval() first."
+            )
+        torch.set_grad_enabled(False)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_grad_enabled(self._before)
 
 
 @contextmanager
