@@ -185,9 +185,7 @@ def test_any_of_a_set_is_the_sum_of_probabilities(tiny64):
 
 
 @pytest.mark.parametrize("several", [True, False])
-def test_what_cannot_be_said_has_no_difference_to_what_cannot_either(
-    make_gpt2, tokenizer, several
-):
+def test_what_cannot_be_said_has_no_difference_to_what_cannot_either(make_gpt2, tokenizer, several):
     hf = make_gpt2(dtype=torch.float64)
     head = torch.nn.Linear(*hf.lm_head.weight.shape[::-1], dtype=torch.float64).eval()
     head.weight = torch.nn.Parameter(hf.lm_head.weight.detach().clone())
@@ -204,7 +202,8 @@ def test_what_cannot_be_said_has_no_difference_to_what_cannot_either(
         progress=False,
     ).data
     assert np.isnan(found["logit_diff"]).all()
-    assert (found["logprob"] == -np.inf).all() and (found["prob"] == 0).all()
+    assert (found["logprob"] == -np.inf).all()
+    assert (found["prob"] == 0).all()
 
 
 @pytest.mark.parametrize("metric", ["logit", "rank", "logit(contrast)"])
