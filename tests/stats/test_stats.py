@@ -546,6 +546,16 @@ class TestMaxStatistic:
         found = stats.max_statistic(np.full((6, 2), 0.1))
         assert found.p.values.tolist() == [1 / 32, 1 / 32]
 
+    def test_prompts_without_an_effect_do_not_make_few_others_enough(self):
+        """To flip what is absent, or nothing, is no other way to flip."""
+        effects = np.full((12, 3), np.nan)
+        effects[:3] = 1 + np.arange(9).reshape(3, 3) / 10
+        effects[5:8] = 0.0
+        found = stats.max_statistic(effects)
+        assert (found.flips, found.least_p, found.judged) == (4, 0.25, False)
+        assert found.p.values == pytest.approx(stats.max_statistic(effects[:3]).p.values)
+        assert "cannot be judged, no p below 0.25 is possible" in str(found)
+
     def test_five_prompts_cannot_be_judged_and_six_can(self):
         five, six = (stats.max_statistic(np.ones((n, 2))) for n in (5, 6))
         assert not five.judged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import subprocess
 import sys
@@ -241,3 +242,68 @@ def test_seconds_are_those_of_all_units(model, tmp_path):
     spent, there = found.provenance["actual"], whole.provenance["actual"]
     assert spent["token_blocks"] == there["token_blocks"]
     assert spent["seconds"] > 0
+
+
+@pytest.mark.parametrize("strength", [0.5, -2.0])
+def test_a_result_with_a_hook_is_not_opened_for_another_of_its_name(
+    make_gpt2, tokenizer, tmp_path, strength
+):
+    """What a hook looks at may be anything, so what it gave is nobody else's, nor its own."""
+
+    def steered(by):
+        hf = make_gpt2()
+        hf.transformer.h[1].register_forward_hook(lambda module, args, out: out * by)
+        return mt.load(hf, tokenizer=tokenizer)
+
+    def go(by, **options):
+        asked = {"metrics": "kl", "out": tmp_path / "e.zarr", "progress": False}
+        return mt.sweep(steered(by), PROMPT, "zero L*.z.h1@-1", **asked, **options)
+
+    go(0.5)
+    with pytest.raises(EffectsError, match="put there by hand"):
+        go(strength)
+    assert go(strength, overwrite=True).n_cells > 0
+
+
+def test_a_class_of_somebodys_own_is_known_by_its_code(make_gpt2, tokenizer, tmp_path):
+    def model_of(by):
+        hf = make_gpt2()
+
+        class Louder(type(hf.transformer.ln_f)):
+            def forward(self, x):
+                return super().forward(x) * by
+
+        hf.transformer.ln_f.__class__ = Louder
+        return mt.load(hf, tokenizer=tokenizer)
+
+    def go(by):
+        asked = {"metrics": "logit_diff", "out": tmp_path / "e.zarr", "progress": False}
+        return mt.sweep(model_of(by), PROMPT, "zero L*.z.h1@-1", **asked)
+
+    first = go(2.0)
+    xr.testing.assert_identical(go(2.0).data, first.data)
+    with pytest.raises(EffectsError, match="Louder"):
+        go(3.0)
+
+
+@pytest.mark.parametrize("as_donor", [True, False])
+def test_a_chat_that_another_template_writes_is_another_question(
+    make_gpt2, tokenizer, tmp_path, as_donor
+):
+    model = mt.load(make_gpt2(), tokenizer=copy.deepcopy(tokenizer))
+    turns = [{"role": "user", "content": "Paris is the capital"}]
+
+    def go(template):
+        model.tokenizer.chat_template = template
+        asked = {"metrics": "kl", "out": tmp_path / "e.zarr", "progress": False}
+        if as_donor:
+            prompt = mt.Prompt(text="Berlin is the capital of", donor_messages=turns)
+            return mt.sweep(model, prompt, "patch L1.z@0", **asked)
+        chat = [mt.Prompt.chat(turns), "Berlin is the capital of"]
+        mean = 'mean(over="prompts") L1.z@0'
+        return mt.sweep(model, "Berlin is the capital of", mean, reference=chat, **asked)
+
+    first = go("{{ messages[0].content }} of")
+    xr.testing.assert_identical(go("{{ messages[0].content }} of").data, first.data)
+    with pytest.raises(EffectsError, match="written"):
+        go("The {{ messages[0].content }}")

@@ -30,7 +30,8 @@ class MapTest:
         statistic: abs(Σ x) / √(Σ x²) over prompts, 0 … √n; NaN in absent cells.
         n: prompts in which the cell is not absent.
         prompts: how many there are.
-        flips: how many ways of flipping signs the p values rest on, the data as they are included.
+        flips: how many ways of flipping signs the p values rest on, the data as they are included;
+            prompts that have no effect in any cell are not flipped.
         exact: those are all ways there are.
     """
 
@@ -130,7 +131,7 @@ def max_statistic(
             f"A map over prompts is tested with at least 2 prompts in a cell; here are "
             f"{len(sample)}, and {int(n.max(initial=0))} in the fullest cell."
         )
-    units = _in_units_of_chance(sample[:, n >= 2])
+    units = _telling(_in_units_of_chance(sample[:, n >= 2]))
     observed = np.abs(units.sum(0))
     p, flips, exact = _sign_flip_p(units, observed, permutations, seed)
     value, low, high = _cell_intervals(sample)
@@ -182,6 +183,12 @@ def _in_units_of_chance(sample: Array) -> Array:
     scale[scale == 0] = 1  # No effect in any prompt: the statistic is 0, and p is 1.
     units: Array = filled / scale
     return units
+
+
+def _telling(units: Array) -> Array:
+    """Without prompts that have no effect in any cell: to flip those is no other way to flip."""
+    telling: Array = units[(units != 0).any(axis=1)]
+    return telling if len(telling) else units[:1]
 
 
 def _sign_flip_p(

@@ -16,6 +16,7 @@ from microtome.engines.assembled import Assembled
 from microtome.engines.screen import Screening
 from microtome.errors import MicrotomeError
 from microtome.language.operations import Operation
+from microtome.model.code import code_of
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan
 from microtome.plan.question import Question, plain
@@ -45,7 +46,9 @@ def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dic
         "spec": spec_of(plan.question, referred),
         "tokens": [list(one.tokens.ids) for one in plan.question.encoded],
         **_answers(plan.question),
+        **_written(plan.question),
         "model": provenance.of_model(model),
+        **_added(model),
         "options": {**options.as_dict(), "memory": None},
         "engine": plan.choice.engine,
         "functions": functions(plan.question),
@@ -107,6 +110,29 @@ def _answers(question: Question) -> dict[str, Any]:
     asked goes on as the same question."""
     plain = all(one.is_plain for one in question.encoded)
     return {} if plain else {"measured": measured_of(question)}
+
+
+def _written(question: Question) -> dict[str, Any]:
+    """The tokens of donors and references that a chat template wrote, which no record names."""
+    donors = [one.donor for one in question.encoded if one.prompt.donor_messages is not None]
+    others = [one.tokens for one in question.references if one.prompt.messages is not None]
+    found = [list(tokens.ids) for tokens in (*donors, *others) if tokens is not None]
+    return {"written": found} if found else {}
+
+
+def _added(model: Loaded) -> dict[str, Any]:
+    """What somebody has put on the model, each with what it is known by.
+
+    A class by its code. What a hook looks at may be anything, a vector or a number somewhere, so it
+    is known to nobody the next time: a word that no other call has stands for it.
+    """
+    found = {}
+    for one in model.additions:
+        if one.kind == "class":
+            found[str(one)] = code_of(type(model.hf.get_submodule(one.path)).__mro__)
+        else:
+            found[str(one)] = f"put there by hand, {uuid.uuid4()}"
+    return {"added": found} if found else {}
 
 
 def verification(plan: Plan, options: Options, measured: Assembled) -> dict[str, Any]:
