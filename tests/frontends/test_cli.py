@@ -463,14 +463,15 @@ def test_bad_sweeps(call, tmp_path, changes, words):
 
 
 @pytest.mark.parametrize(
-    ("edit", "says"),
+    ("layers", "says"),
     [
-        ("scale(1) L0.attn_out@-1", "In 1 cell nothing changed: its effect is exactly 0."),
-        ("scale(1) L*.attn_out@-1", "In 6 cells nothing changed: their effect is exactly 0."),
+        ("0", "In 1 cell nothing changed: its effect is exactly 0."),
+        ("*", "In 6 cells nothing changed: their effect is exactly 0."),
     ],
 )
-def test_cells_in_which_nothing_changed_are_counted_in_words(call, tmp_path, edit, says):
-    options = ["--target", " Germany", "-e", edit, "-m", "prob", "-o", str(tmp_path / "out.svg")]
+def test_cells_in_which_nothing_changed_are_counted_in_words(call, tmp_path, layers, says):
+    options = ["--target", " Germany", "-e", f"scale(1) L{layers}.attn_out@-1", "-m", "prob"]
+    options += ["--over", "factor=1,0.5", "-o", str(tmp_path / "map.svg")]
     code, told, _ = call("sweep", "nano", *BERLIN, *options)
     assert code == 0
     assert says in told

@@ -106,8 +106,8 @@ def _refuse_missing(name: str) -> None:
     if _is_place(name) and not path.exists():
         beside = [other.name for other in path.parent.glob("*/")]
         raise LoadError(
-            f"There is no directory {name!r}, nor a file. A model is a directory as "
-            "save_pretrained writes it, a GGUF file, 'nano', 'smollm2', or a hub id, such as "
+            f"There is no directory {name!r}, nor a file. A model is a directory with config.json, "
+            "as save_pretrained writes it, a GGUF file, 'nano', 'smollm2', or a hub id, such as "
             f"'openai-community/gpt2'.{did_you_mean(path.name, beside)}"
         )
 
