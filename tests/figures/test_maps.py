@@ -24,6 +24,19 @@ def test_a_heatmap_shows_the_effect_of_every_cell_under_its_layer_and_head():
     assert figure.layout.yaxis.autorange == "reversed", "layer 0 is at the top"
 
 
+def test_marks_in_the_first_and_last_cells_ask_for_no_room_beside_them():
+    figure = figures.heatmap(by_hand.heads(), "prob")
+    for axis, cells in ((figure.layout.xaxis, 4), (figure.layout.yaxis, 3)):
+        ends = axis.autorangeoptions
+        assert (ends.clipmin, ends.clipmax) == (-0.5, cells - 0.5)
+
+
+def test_a_title_is_as_far_from_the_top_of_a_tall_figure_as_of_a_low_one():
+    title = figures.heatmap(by_hand.heads(), "prob").layout.template.layout.title
+    assert (title.y, title.yref, title.yanchor) == (1, "container", "top")
+    assert title.pad.t == 14
+
+
 def test_colors_are_symmetric_about_zero_and_red_is_positive():
     [trace] = figures.heatmap(by_hand.heads(), "prob").data
     assert (trace.zmin, trace.zmid, trace.zmax) == (pytest.approx(-0.06), 0, pytest.approx(0.06))

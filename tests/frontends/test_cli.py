@@ -411,7 +411,9 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["run", "./nowhere", *BERLIN], "config.json"),
         (["plan", "nano", "-e", "zero L0.z"], "--prompts FILE"),
         (["sweep", "-o", "out", *BERLIN], "Give a model and an edit"),
-        (["sweep", "nano", "-o", "out", *BERLIN], "Give a model and an edit"),
+        (["sweep", "nano", "-o", "out", *BERLIN], "Give an edit, nano -e"),
+        (["sweep", "-e", "zero L0.z", "-o", "out", *BERLIN], "Give a model, nano -e"),
+        (["run", "nano", *BERLIN, "-e", "patch L0.z"], "on the command line --donor"),
         (["sweep", "nano", *BERLIN, "-e", "zero L0.z", "-m", "kl"], "-o DIR"),
         (["plan", "--config", "nowhere.yaml"], "Cannot read nowhere.yaml"),
         (["study", "run", "head-ablatoin"], "Did you mean 'head-ablation'?"),
@@ -447,6 +449,7 @@ def test_bad_input_is_one_message_and_exit_code_2(call, arguments, words):
         (["--target", "curious", "-m", "prob"], "Did you mean ' curious' with a leading space?"),
         (["--target", " Germany", "-m", "probb"], "Did you mean 'prob'?"),
         (["-m", "prob"], "needs a target"),
+        (["-m", "prob"], "on the command line --target."),
         (["--target", " Germany", "-m", "logit_diff"], "needs a contrast"),
         (["--target", " Germany", "-m", "prob", "--engine", "wlak"], "Did you mean 'walk'?"),
     ],
@@ -457,6 +460,21 @@ def test_bad_sweeps(call, tmp_path, changes, words):
     assert code == 2
     assert words in " ".join(err.split())
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        ("0", "In 1 cell nothing changed: its effect is exactly 0."),
+        ("*", "In 6 cells nothing changed: their effect is exactly 0."),
+    ],
+)
+def test_cells_in_which_nothing_changed_are_counted_in_words(call, tmp_path, layers, says):
+    options = ["--target", " Germany", "-e", f"scale(1) L{layers}.attn_out@-1", "-m", "prob"]
+    options += ["--over", "factor=1,0.5", "-o", str(tmp_path / "map.svg")]
+    code, told, _ = call("sweep", "nano", *BERLIN, *options)
+    assert code == 0
+    assert says in told
 
 
 def test_a_foreign_folder_is_left_alone(call, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from microtome.frontends import shown
-from microtome.frontends.shown import Table, print_fields, print_json, print_table, say
+from microtome.frontends.shown import Table, print_fields, print_json, print_table, say, tell
 
 NAMES = ("replace-activations-of-everything", "an-even-longer-name-of-a-study-than-that-one")
 PROSE = (
@@ -110,3 +110,10 @@ def test_json_is_ascii_where_the_output_has_no_more(monkeypatch):
     print_json({"é": "飞"})
     stream.flush()
     assert json.loads(stream.buffer.getvalue()) == {"é": "飞"}
+
+
+def test_sentences_are_wrapped_between_words_on_a_terminal_and_whole_in_a_pipe(printed):
+    lines = printed(lambda: tell(PROSE), 40, terminal=True).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert " ".join(" ".join(lines).split()) == PROSE
+    assert printed(lambda: tell(PROSE), 40, terminal=False) == PROSE + "\n"

@@ -67,7 +67,8 @@ def test_a_target_is_what_continues_the_text(llama, text, target, wanted):
     assert raw(one.target, llama) == raw(one.contrast, llama) == wanted
     whole = llama(text + target)["input_ids"]
     assert [*one.tokens.ids, *([one.target] if len(wanted) == 1 else one.target)] == whole
-    assert one.notes == ()
+    lacks_space = (text[-1], target[0]) == ("o", "M")
+    assert ["goes on the last word" in note for note in one.notes] == [True] * 2 * lacks_space
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,18 @@ def test_a_word_that_lacks_its_space_is_the_token_that_it_is_by_itself_and_that_
     assert raw(encode(Prompt("One day,", target="Lily"), stories).target, stories) == ["▁Lily"]
     quoted = encode(Prompt('Tim said, "', target="Can"), stories)
     assert raw(quoted.target, stories) == ["C", "an"]
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("Mary", True), (" Mary", False), (",", False), ("b", False), (" Mary,", False)],
+)
+def test_one_token_that_would_be_another_word_with_its_space_is_said(llama, target, said):
+    one = encode(Prompt("John gave a gift to", target=target), llama)
+    assert any("If a new word is meant" in note for note in one.notes) == said
+    if said:
+        assert raw(one.target, llama) == [target], "measured is what was given"
+        assert repr(" " + target) in one.notes[0]
 
 
 def test_where_the_texts_own_tokens_change_both_readings_are_named(gpt2_tokenizer):

@@ -482,6 +482,9 @@ class TestManyPrompts:
         report = document_of_sweep(effects, tiny.run(BERLIN))
         assert "In 3 cells the edits left every value as it was" in report.method
         assert "exactly 0" in report.method
+        effects = swept(tiny, BERLIN, "scale(1) L0.attn_out@-1", over={"factor": [1.0, 0.5]})
+        method = document_of_sweep(effects, tiny.run(BERLIN)).method
+        assert "In 1 cell the edits left every value as it was" in method
         assert "with one value of factor" in report.method
 
     def test_no_row_and_no_color_of_a_map_without_effects(self, tiny):

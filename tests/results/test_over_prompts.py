@@ -115,6 +115,18 @@ class TestWhatChangedNothing:
         assert "In 1 of 3 cells the edits changed nothing in any prompt" in said
         assert "In 1 cell the edits changed nothing in some of the prompts" in said
 
+    def test_in_some_prompts_is_said_of_one_cell_and_of_several(self):
+        effect, changed = noise(8, 1, 3), np.ones((8, 1, 3))
+        changed[0, 0, 0] = effect[0, 0, 0] = 0
+        one = many(effect, changed)
+        assert told(one, "prob", one.table("prob"))[-1] == (
+            "In 1 cell the edits changed nothing in some of the prompts; these are not among the "
+            "cell's n, nor in its mean."
+        )
+        changed[0, 0, 1] = effect[0, 0, 1] = 0
+        two = many(effect, changed)
+        assert "the cells' n, nor in their means." in told(two, "prob", two.table("prob"))[-1]
+
 
 class TestOneRowPerCell:
     def test_means_intervals_and_p_are_those_of_the_formulas(self):
@@ -141,6 +153,14 @@ class TestOneRowPerCell:
         said = " ".join(told(many(effect), "prob", many(effect).table("prob")))
         assert "The largest mean effect is at layer 0, head 1: +0.1" in said
         assert "the largest of them at layer 0, head 2: +0.02" in said
+
+    @pytest.mark.parametrize(("strong", "says"), [(1, "1 of 3 effects differs"), (2, "differ ")])
+    def test_one_effect_differs_and_several_differ(self, strong, says):
+        effect = noise(8, 1, 3) / 10
+        effect[:, 0, :strong] += 0.3
+        said = " ".join(told(many(effect), "prob", many(effect).table("prob")))
+        assert says in said
+        assert f"{strong} of 3 effects" in said
 
     def test_each_prompt_has_rows_of_its_own_where_asked(self):
         effects = by_hand.heads(n_prompts=3)

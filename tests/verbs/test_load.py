@@ -145,6 +145,22 @@ class TestWhatIsNotThere:
         assert f"config.json of {name}" in str(error.value)
         assert f"hf download {name} --include" in str(error.value)
 
+    @pytest.mark.parametrize("name", ["./nothing", "/no/such/place", "~/models/x", "a/b/c", "../x"])
+    def test_what_can_only_be_a_place_here_is_not_looked_for_on_the_hub(self, name):
+        with pytest.raises(LoadError, match=r"There is no directory .*, nor a file") as error:
+            mt.load(name)
+        assert repr(name) in str(error.value)
+        assert "hf download" not in str(error.value)
+
+    def test_a_directory_of_nearly_that_name_is_named(self, folder):
+        with pytest.raises(LoadError, match=f"Did you mean {folder.name!r}"):
+            mt.load(f"{folder}x")
+
+    @pytest.mark.parametrize(("name", "near"), [("nanoo", "nano"), ("smollm-2", "smollm2")])
+    def test_a_name_that_is_nearly_that_of_a_packaged_model_is_told(self, name, near):
+        with pytest.raises(LoadError, match=f"Did you mean {near!r}"):
+            mt.load(name)
+
     def test_a_hub_that_cannot_be_reached_is_asked_once(self, monkeypatch):
         asked, slept = [], []
 

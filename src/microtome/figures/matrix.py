@@ -55,11 +55,16 @@ def grid(down: Axis, right: Axis, title: str, note: str) -> go.Figure:
     height = min(max(190 + 24 * rows, 340), 900) + slanted
     made = style.figure(title, note, right.name, down.name, height=height)
     made.update_layout(plot_bgcolor=style.ABSENT)
-    made.update_xaxes(showgrid=False, constrain="domain", **right.ticks)
-    made.update_yaxes(showgrid=False, autorange="reversed", **down.ticks)
+    made.update_xaxes(showgrid=False, constrain="domain", **_ends(right), **right.ticks)
+    made.update_yaxes(showgrid=False, autorange="reversed", **_ends(down), **down.ticks)
     if right.slanted:
         made.update_xaxes(tickangle=-45)
     return made
+
+
+def _ends(axis: Axis) -> dict[str, object]:
+    """No room beyond the first and last cells, which marks in them would ask for."""
+    return {"autorangeoptions": {"clipmin": -0.5, "clipmax": len(axis.values) - 0.5}}
 
 
 def colored(

@@ -19,6 +19,8 @@ WIDTH = 900
 """Pixels of a figure that is given no width."""
 TITLE_WIDTH = 72
 """Letters of a title in one line of a figure of that width."""
+TITLE_TOP = 14
+"""Pixels above a title."""
 MOST_LINES = 4
 """Lines of a title."""
 COLORS = ("#3b6fb6", "#d1495b", "#2a9d78", "#e08e28", "#8a63b8", "#3f9fb0", "#b8577f", "#7d7d7d")
@@ -149,9 +151,11 @@ def _template(ink: str, grid: str, page: str) -> go.layout.Template:
                 "x": 0,
                 "xref": "paper",
                 "xanchor": "left",
-                "y": 0.97,
+                # In pixels: as a share, a tall figure's title comes down to its legend.
+                "y": 1,
                 "yref": "container",
                 "yanchor": "top",
+                "pad": {"t": TITLE_TOP},
             },
             "colorway": list(COLORS),
             "paper_bgcolor": page,

@@ -92,6 +92,11 @@ def say(text: str = "", *, heading: str = "") -> None:
     out.print(begin + escape(text), highlight=False, soft_wrap=True)
 
 
+def tell(text: str) -> None:
+    """Sentences: on a terminal wrapped between words, in a pipe a line each."""
+    out.print(escape(text), highlight=False, soft_wrap=not out.is_terminal)
+
+
 def print_table(table: Table) -> None:
     """Rows and columns; see the module for how."""
     drawn = _drawn(table) if out.is_terminal else None

@@ -19,16 +19,20 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from microtome.errors import LoadError, listing
+from microtome.errors import LoadError, did_you_mean, listing
 from microtome.language.sites import Dimensions
 from microtome.model.anatomy import Anatomy, family_of
 from microtome.model.checkpoint import Place, check_complete, check_fits, look
 from microtome.model.families.family import Family
 from microtome.model.gguf_header import SUFFIX
 from microtome.model.loaded import Loaded, Origin
+from microtome.model.smollm2 import SMOLLM2
 
 NANO = "nano"
 """Name of the embedded model."""
+
+SHORT = (NANO, SMOLLM2)
+"""Names of models that come in packages."""
 
 ADAPTER = "adapter_config.json"
 """The file that makes a directory peft's."""
@@ -151,6 +155,7 @@ def _check_there(where: str, source: dict[str, Any]) -> PretrainedConfig:
             f"{where!r} is neither a directory here, nor in the Hugging Face cache, nor to be had "
             f"from the hub now ({_first_line(error).rstrip('.')}). "
             f"Wanted first: config.json of {where}. {_advice(where)}"
+            f"{did_you_mean(where, SHORT, 0.6)}"
         ) from error
     return config
 

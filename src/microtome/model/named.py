@@ -86,7 +86,7 @@ def _gguf_file(
     if is_gguf(Path(name)):
         return Path(name), None
     if within is None:
-        _refuse_missing(Path(name))
+        _refuse_missing(name)
         return None, None
     found = Place(name, files.source_of(name, revision, hf)).find(str(within))
     if found is None:
@@ -94,14 +94,27 @@ def _gguf_file(
     return found, None
 
 
-def _refuse_missing(path: Path) -> None:
-    """Raise where a name can only be that of a file, and there is none."""
+def _refuse_missing(name: str) -> None:
+    """Raise where a name can only be that of a file or a directory here, and there is none."""
+    path = Path(name)
     if path.suffix.lower() == SUFFIX and not path.is_dir():
         others = [other.name for other in path.parent.glob(f"*{SUFFIX}")]
         raise LoadError(
             f"There is no file {str(path)!r}; of this kind {str(path.parent)!r} has "
             f"{listing(sorted(others)) or 'none'}.{did_you_mean(path.name, others)}"
         )
+    if _is_place(name) and not path.exists():
+        beside = [other.name for other in path.parent.glob("*/")]
+        raise LoadError(
+            f"There is no directory {name!r}, nor a file. A model is a directory with config.json, "
+            "as save_pretrained writes it, a GGUF file, 'nano', 'smollm2', or a hub id, such as "
+            f"'openai-community/gpt2'.{did_you_mean(path.name, beside)}"
+        )
+
+
+def _is_place(name: str) -> bool:
+    """Whether a name can only be a place on this machine, since no hub id looks like it."""
+    return name.startswith((".", "~")) or Path(name).is_absolute() or name.count("/") > 1
 
 
 def _commit(name: str, revision: str | None, hf: dict[str, Any]) -> str | None:

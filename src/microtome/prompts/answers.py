@@ -106,7 +106,7 @@ class Behind:
             raise TokenError(
                 f"{text!r} adds no token to {self.tokens.text[-40:]!r}: give what is said next."
             )
-        note = ""
+        note = self._goes_on(text, before) if len(ids) == 1 else ""
         if len(ids) > 1:
             spaced = self._coded(text)
             if not _takes_no_space(self.tokens.text[-1]) and self._is_spaced(spaced):
@@ -194,6 +194,20 @@ class Behind:
         return (
             f"{text!r} is {len(ids)} tokens behind {where}: {split}. They are measured one after "
             f"another. Did you mean {other!r} {space}, which is one?"
+        )
+
+    def _goes_on(self, text: str, before: Ids) -> str:
+        """What is said of one token that goes on the last word, and with a space begins another."""
+        last = self.tokens.text[-1]
+        if not (last.isalpha() and text[0].isalpha() and goes_on(last, text[0])):
+            return ""
+        whole = self.own(f"{self.tokens.text} {text}")
+        if len(whole) != len(before) + 1 or whole[:-1] != before:
+            return ""
+        return (
+            f"{text!r} right behind {self.tokens.text[-30:]!r} goes on the last word there, and "
+            f"that is what is measured. If a new word is meant, begin it with its space: "
+            f"{' ' + text!r}, which is one token too."
         )
 
     def _check_known(self, ids: Ids, text: str) -> None:

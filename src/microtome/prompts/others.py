@@ -21,7 +21,7 @@ def others_of(edit: Operation, encoded: Encoded, reference: Sequence[Tokens]) ->
         if encoded.donor is None:
             raise PromptError(
                 f"{edit} takes activations from the prompt's donor, and {encoded.prompt.shown} "
-                'has none: give Prompt(…, donor="…").'
+                'has none: give Prompt(…, donor="…"), on the command line --donor.'
             )
         return [encoded.donor]
     if edit.source is Source.REFERENCE:

@@ -251,7 +251,8 @@ class Reading:
             if answer is None:
                 raise MetricError(
                     f"The metric {self} needs a {field}, and the prompt "
-                    f'{encoded.prompt.shown} has none: give Prompt(…, {field}=" …").'
+                    f'{encoded.prompt.shown} has none: give Prompt(…, {field}=" …"), on the '
+                    f"command line --{field}."
                 )
             if isinstance(answer, int):
                 continue

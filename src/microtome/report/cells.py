@@ -93,7 +93,8 @@ def _significance(frame: pd.DataFrame, dims: list[str], prompts: int) -> Iterato
     else:
         first = _first(passed, "effect")
         yield (
-            f"{len(passed):,} of {cells:,} effects differ from 0 at p < {LEVEL} {among} "
+            f"{len(passed):,} of {cells:,} effects {'differs' if len(passed) == 1 else 'differ'} "
+            f"from 0 at p < {LEVEL} {among} "
             f"(max-statistic sign flips over prompts), the largest of them at "
             f"{_place(first, dims)}: {signed(first['effect'])} (p = {first['p']:.2g})."
         )
@@ -108,9 +109,10 @@ def _unchanged(frame: pd.DataFrame) -> Iterator[str]:
             "effect is exactly 0, their n is 0, and they are not among the cells tested."
         )
     if some:
+        whose, mean = ("cells'", "their means") if some > 1 else ("cell's", "its mean")
         yield (
             f"In {some:,} cell{'s' if some > 1 else ''} the edits changed nothing in some of the "
-            "prompts; these are not among the cell's n, nor in its mean."
+            f"prompts; these are not among the {whose} n, nor in {mean}."
         )
 
 

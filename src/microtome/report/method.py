@@ -62,7 +62,8 @@ def _unchanged(effects: Effects) -> str:
         return "Every cell's edits changed at least one value."
     several = effects.data.sizes[PROMPT] > 1
     left_out = " They are left out of means, intervals and tests over prompts." if several else ""
-    which = "the one cell" if effects.n_cells == 1 else f"{effects.n_unchanged:,} cells"
+    which = "1 cell" if effects.n_unchanged == 1 else f"{effects.n_unchanged:,} cells"
+    which = "the one cell" if effects.n_cells == 1 else which
     return (
         f"In {which} the edits left every value as it was: that is the run without edits, its "
         f"effect is exactly 0, and says nothing of what the edits do elsewhere.{left_out}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microtome.frontends.shown import Table, print_table, say
+from microtome.frontends.shown import Table, print_table, say, tell
 from microtome.report.cells import comparable, told
 from microtome.results.effects import Effects
 from microtome.results.over_prompts import largest
@@ -24,6 +24,9 @@ def print_effects(effects: Effects, metric: str, quiet: bool = False) -> None:
         return
     if several:
         for sentence in told(shown, metric, frame):
-            say(sentence)
+            tell(sentence)
     elif effects.n_unchanged:
-        say(f"\nIn {effects.n_unchanged:,} cells nothing changed: their effect is exactly 0.")
+        one = effects.n_unchanged == 1
+        which = "1 cell" if one else f"{effects.n_unchanged:,} cells"
+        whose = "its" if one else "their"
+        say(f"\nIn {which} nothing changed: {whose} effect is exactly 0.")

@@ -15,7 +15,7 @@ from microtome.figures.pictures import is_picture
 from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering, writing_to
 from microtome.frontends.listing import words
-from microtome.frontends.shown import Table, err, print_json, print_table, say
+from microtome.frontends.shown import Table, err, print_json, print_table, say, tell
 from microtome.report import Finding, OnModel, Overview, texts_of
 from microtome.sheets import value_of
 from microtome.studies.perform import Result
@@ -45,7 +45,7 @@ def show(name: str, shown: Shown, lang: str) -> None:
         )
         return
     say(heading=texts("title"))
-    say(f"\n{texts('question')}\n\n{texts('method')}\n")
+    tell(f"\n{texts('question')}\n\n{texts('method')}\n")
     headers = tuple(say_in(f"show.{column}") for column in ("parameter", "published", "about"))
     print_table(Table(headers, parameters, names=headers[:1]))
     print_table(Table((say_in("show.claim"), say_in("show.rule")), claims))
@@ -108,7 +108,7 @@ def _run_one(
     rows = tuple((one.claim, one.measured, _verdict(one, result)) for one in result.findings)
     print_table(Table(headers, rows, title=result.document.title))
     for caveat in result.document.caveats:
-        say(f"\n{caveat}")
+        tell(f"\n{caveat}")
     say("\n" + say_in("run.report", path=report))
 
 

@@ -10,6 +10,9 @@ from typing import Any
 from microtome.errors import ExperimentError
 from microtome.frontends.experiment.experiment import Experiment
 
+LACKING = {"model": "a model", "edits": "an edit"}
+"""Fields that nothing can be asked without, and what each is called."""
+
 
 def asked(config: Path | None, options: Mapping[str, Any]) -> Experiment:
     """The experiment of a file and of options, which go before the file's fields.
@@ -24,9 +27,10 @@ def asked(config: Path | None, options: Mapping[str, Any]) -> Experiment:
     given = {name: value for name, value in options.items() if value not in (None, [], {})}
     if config is not None:
         return Experiment.read(config, **given)
-    if "model" not in given or "edits" not in given:
+    lacking = [what for field, what in LACKING.items() if field not in given]
+    if lacking:
         raise ExperimentError(
-            "Give a model and an edit, nano -e 'zero L*.z.h*', or a file with --config."
+            f"Give {' and '.join(lacking)}, nano -e 'zero L*.z.h*', or a file with --config."
         )
     return Experiment(**given)
 
