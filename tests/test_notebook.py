@@ -41,6 +41,12 @@ def test_what_is_long_is_cut():
     assert "… and 800 more" in tokens
 
 
+def test_numbers_are_written_as_in_every_other_table():
+    shown = notebook.html_table(["rank", "prob"], [[11880.25, 0.123456]])
+    assert "11,880" in shown
+    assert "0.1235" in shown
+
+
 def test_a_run_shows_tokens_predictions_and_receipts(nano):
     run = nano.run([EVIL, "Berlin is"], edits=[mt.zero("L0.z.h3")])
     shown = run._repr_html_()

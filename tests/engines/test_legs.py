@@ -290,7 +290,7 @@ def test_legs_are_told_of_as_one(planned, turned):
     first, second = planned.legs
     legs = [
         gave(first, -1.0, {"blocks": 30.0}, 0.01, ["halved", "late"], verifications[0]),
-        gave(second, -1.0, {"blocks": 12.0}, 0.1, ["halved"], verifications[1]),
+        gave(second, -1.0, {"blocks": 12.0}, 0.1, ["halved", "short"], verifications[1]),
     ]
     block = Legs(planned, legs).run(planned.units[0])
     assert set(block.values) == set(block.noise) == {"kl", "logit_diff", "prob"}
@@ -299,7 +299,7 @@ def test_legs_are_told_of_as_one(planned, turned):
     assert block.noise["logit_diff"] == pytest.approx(3 * 0.01 + 2 * 0.1)
     assert block.noise["prob"] == pytest.approx(np.expm1(0.03) * np.exp(-3))
     assert block.work == {"blocks": 42.0}
-    assert block.notes == ["halved", "late"]
+    assert block.notes == ["halved", "late", "short"]
     assert block.verification == {**near, "cells": 4, "noise": 0.02}
 
 

@@ -445,6 +445,43 @@ def test_what_is_wrapped_is_looked_into(make_gpt2):
     assert own.path == "transformer.h.1.mlp"
 
 
+def test_a_method_that_was_put_on_the_librarys_class_is_found(make_gpt2, monkeypatch):
+    hf = make_gpt2()
+    made = type(hf.transformer.h[0].mlp)
+    own = made.forward
+    monkeypatch.setattr(made, "forward", lambda self, x: own(self, x))
+    found = additions(hf)
+    assert [one.path for one in found] == [f"transformer.h.{n}.mlp" for n in range(LAYERS)]
+    assert {one.kind for one in found} == {"method"}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_ones_own_hook_of_accelerates_kind_is_found(make_gpt2, several):
+    class Steering:
+        pass
+
+    class Sequence:
+        hooks = (Steering(),)
+
+    hf = make_gpt2()
+    hf.lm_head._hf_hook = Sequence() if several else Steering()
+    [own] = additions(hf)
+    assert own.kind == "hook"
+    assert "Steering" in str(own)
+
+
+def test_the_copy_without_hooks_keeps_those_of_libraries(make_gpt2):
+    def collecting(*_):
+        """One as transformers puts on a model, to collect what is asked for."""
+
+    collecting.__module__ = "transformers.utils.output_capturing"
+    hf = make_gpt2()
+    hf.lm_head.register_forward_hook(collecting)
+    hf.lm_head.register_forward_hook(lambda *_: None)
+    assert [*without_hooks(hf).lm_head._forward_hooks.values()] == [collecting]
+    assert len(hf.lm_head._forward_hooks) == 2
+
+
 def test_a_buffer_that_counts_passes_is_named(make_gpt2, tokenizer):
     class Counted(nn.Linear):
         def __init__(self, like):

@@ -246,6 +246,23 @@ class TestTheCache:
         assert found[0] == found[1] is not None
         assert cache.is_whole(found[0])
 
+    def test_what_was_made_while_one_waited_is_not_made_again(self, monkeypatch):
+        made = []
+
+        def make(folder):
+            made.append(folder)
+            (folder / "a").write_text("a")
+
+        class Waited(cache.FileLock):
+            def __enter__(self):
+                entered = super().__enter__()
+                cache._make(cache.directory() / "key", 1, make)
+                return entered
+
+        monkeypatch.setattr(cache, "FileLock", Waited)
+        assert cache.is_whole(cache.made_once("key", 1, make))
+        assert len(made) == 1
+
     def test_what_cannot_be_made_is_no_matter_of_the_cache(self):
         def make(folder):
             raise LoadError("not a model")

@@ -131,6 +131,13 @@ def test_over_several_prompts_a_claim_holds_if_it_does_on_each(last, verdict, wo
     assert words in finding.measured
 
 
+def test_one_prompt_on_which_it_fails_decides_whatever_cannot_be_judged():
+    claim = Claim("c", lambda data: None)
+    measured = {"c": [Measured(None, 1.0), Measured(False, 2.0), Measured(True, 3.0)]}
+    [finding] = judge(with_claim(claim), measured, False, TEXTS)
+    assert finding.verdict == "does not hold here"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if not study.masked])
 def test_it_runs_on_a_directory_with_gpt2s_own_tokenizer(name, gpt2_tokenizer, tmp_path):
