@@ -228,8 +228,12 @@ class _Reader:
         )
         own = next((n for n, by_tokenizer in enumerate(added) if not by_tokenizer), 0)
         once = _once(ids, own, self._special)
-        ids, offsets, added = (tuple(one[n] for n in once) for one in (ids, offsets, added))
-        return _Coded(ids, offsets, added, begun=len(once) < len(coded["input_ids"]))
+        return _Coded(
+            ids=tuple(ids[n] for n in once),
+            offsets=tuple(offsets[n] for n in once),
+            added=tuple(added[n] for n in once),
+            begun=len(once) < len(ids),
+        )
 
     @property
     def _special(self) -> set[int]:
