@@ -71,9 +71,9 @@ class Prompts(Sequence[Prompt]):
     def read(cls, path: str | Path) -> Prompts:
         """Prompts from a ``.jsonl`` or ``.csv`` file, with a `Prompt`'s fields as keys or columns.
 
-        Columns and keys that are no field of a `Prompt` are kept as its ``meta``. An empty field in
-        a CSV file, and a ``null`` in JSON, count as not given. In CSV ``roles`` holds an object of
-        JSON, and ``ids``, ``targets``, ``messages`` and the like a JSON list. A value keeps its leading
+        Columns and keys that are no field of a `Prompt` are kept as its ``meta``. What is empty in
+        a CSV file, or ``null`` in JSON, counts as not given. In CSV ``roles`` holds a JSON object,
+        and ``ids``, ``targets``, ``messages`` and the like a JSON list. A value keeps its leading
         space. Files are UTF-8; see `microtome.prompts.files` for what is refused in them.
 
         Raises:
