@@ -79,3 +79,16 @@ def test_star_imports_and_help_know_every_name():
         "print('open_effects' in pydoc.render_doc(microtome, renderer=pydoc.plaintext))"
     )
     assert python(code) == "microtome.verbs.sweep True\nTrue\n"
+
+
+def test_names_of_the_first_versions_are_there_still():
+    """In a process of its own: here all modules are imported already."""
+    found = python(
+        "import sys, microtome as mt\nfrom microtome.alignment import aligned\n"
+        "from microtome.prompts import piece\n"
+        "import microtome.model; assert 'transformers' not in sys.modules\n"
+        "print(aligned.__module__, piece.__module__, mt.model.load.nano_directory().name)"
+    )
+    assert found.split() == ["microtome.prompts.alignment", "microtome.prompts.answers", "nano"]
+    with pytest.raises(AttributeError, match=r"'microtome\.model' has no attribute 'loads'"):
+        mt.model.loads  # noqa: B018

@@ -71,10 +71,10 @@ class Prompts(Sequence[Prompt]):
     def read(cls, path: str | Path) -> Prompts:
         """Prompts from a ``.jsonl`` or ``.csv`` file, with a `Prompt`'s fields as keys or columns.
 
-        Columns and keys that are no field of a `Prompt` are kept as its ``meta``. In a CSV file an
-        empty field counts as not given, ``roles`` holds a JSON object, and ``ids``, ``targets``,
-        ``messages`` and the like a JSON list. A value keeps its leading space. Files are UTF-8; see
-        `microtome.prompts.files` for what is refused in them.
+        Columns and keys that are no field of a `Prompt` are kept as its ``meta``. What is empty in
+        a CSV file, or ``null`` in JSON, counts as not given. In CSV ``roles`` holds a JSON object,
+        and ``ids``, ``targets``, ``messages`` and the like a JSON list. A value keeps its leading
+        space. Files are UTF-8; see `microtome.prompts.files` for what is refused in them.
 
         Raises:
             PromptError: the file cannot be read, or a line has missing or wrong fields, one of
