@@ -201,7 +201,7 @@ class Behind:
         last = self.tokens.text[-1]
         if not (last.isalpha() and text[0].isalpha() and goes_on(last, text[0])):
             return ""
-        whole = self.own(f"{self.tokens.text} {text}")
+        whole, _ = self._with(f" {text}")
         if len(whole) != len(before) + 1 or whole[:-1] != before:
             return ""
         return (
