@@ -410,3 +410,11 @@ class TestATokenizerThatRefusesUnknownWords:
         assert whole_words(["Mary", "Peter"], of_words) == ("Mary",)
         with pytest.raises(TaskError):
             mt.tasks.induction(1, tokenizer=of_words)
+
+
+def test_a_word_beside_itself_with_its_space_is_asked_for_on_purpose(nano):
+    text = "Berlin is the capital of"
+    with pytest.warns(PromptWarning, match="begin it with its space"):
+        nano.encode(mt.Prompt(text, target="Germany"))
+    [one] = nano.encode(mt.Prompt(text, target=" Germany", contrast="Germany"))
+    assert one.target != one.contrast

@@ -165,7 +165,7 @@ def first_fitting(
     """The first n different candidates that a tokenizer fits; fewer where there are no more.
 
     A prompt fits when its roles are in it, target and contrast are one token each and not the
-    same, the donor is as long as the recipient, and ``also`` agrees.
+    same and continue the text, the donor is as long as the recipient, and ``also`` agrees.
     """
     found: dict[str, Prompt] = {}
     for candidate in candidates:
@@ -182,6 +182,8 @@ def _fits(
     try:
         encoded = encode(prompt, tokenizer)
     except TokenError:
+        return False
+    if encoded.notes:  # the model would never see the answer's tokens behind this text
         return False
     if encoded.donor is not None and len(encoded.donor) != len(encoded.tokens):
         return False
