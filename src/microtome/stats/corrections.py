@@ -7,8 +7,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from microtome.errors import StatisticsError, did_you_mean, listing
 from microtome.stats.paired import Difference
@@ -53,7 +53,7 @@ def benjamini_hochberg(p: ArrayLike) -> Array:
     >>> benjamini_hochberg([0.01, 0.02, float("nan")]).tolist()
     [0.02, 0.02, nan]
     """
-    return _adjusted(p, lambda present: np.asarray(stats.false_discovery_control(present)))
+    return _adjusted(p, lambda present: np.asarray(scipy.stats.false_discovery_control(present)))
 
 
 def _adjusted(p: ArrayLike, rule: Callable[[Array], Array]) -> Array:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import xarray as xr
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from microtome.errors import StatisticsError
 from microtome.stats.samples import (
@@ -73,7 +73,7 @@ def mean(values: xr.DataArray | ArrayLike, over: Over = PROMPT) -> Estimate:
     sample = present(column(values, over))
     if why := too_few(sample):
         return _bare(float(sample.mean()) if sample.size else np.nan, sample.size, why)
-    result = stats.ttest_1samp(sample, 0.0)
+    result = scipy.stats.ttest_1samp(sample, 0.0)
     interval = result.confidence_interval(CONFIDENCE)
     return Estimate(
         float(sample.mean()),
@@ -108,8 +108,8 @@ def trend(
     if n == 2:
         slope = float((ys[1] - ys[0]) / (xs[1] - xs[0]))
         return _bare(slope, n, "two points always lie on a line")
-    fit = stats.linregress(xs, ys)
-    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 2)) * float(fit.stderr)
+    fit = scipy.stats.linregress(xs, ys)
+    margin = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 2)) * float(fit.stderr)
     slope = float(fit.slope)
     return Estimate(slope, slope - margin, slope + margin, float(fit.pvalue), n)
 
@@ -138,7 +138,7 @@ def correlation(
     if xs.size < 4:
         r = float(np.corrcoef(xs, ys)[0, 1])
         return _bare(r, xs.size, "fewer than four points have no interval")
-    result = stats.pearsonr(xs, ys)
+    result = scipy.stats.pearsonr(xs, ys)
     interval = result.confidence_interval(CONFIDENCE)
     r = float(result.statistic)
     return Estimate(r, float(interval.low), float(interval.high), float(result.pvalue), xs.size)
@@ -170,7 +170,7 @@ def share(k: int, n: int) -> Estimate:
         raise StatisticsError(f"A share is of 0 to n of n, and {k} of {n} is none.")
     if not n:
         return _bare(np.nan, 0, "there are no values")
-    interval = stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
+    interval = scipy.stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(k / n, float(interval.low), float(interval.high), np.nan, n)
 
 
@@ -186,7 +186,7 @@ def groups_differ(groups: Sequence[ArrayLike] | ArrayLike) -> float:
     rows = [found for row in np.asarray(groups, dtype=object) if (found := present(row)).size]
     if len(rows) < 2 or alike(np.concatenate(rows)):
         return np.nan
-    return float(stats.kruskal(*rows).pvalue)
+    return float(scipy.stats.kruskal(*rows).pvalue)
 
 
 def larger(a: xr.DataArray | ArrayLike, b: xr.DataArray | ArrayLike, over: Over = PROMPT) -> float:
@@ -205,4 +205,4 @@ def larger(a: xr.DataArray | ArrayLike, b: xr.DataArray | ArrayLike, over: Over 
     first, second = present(column(a, over)), present(column(b, over))
     if not (first.size and second.size) or alike(np.concatenate([first, second])):
         return np.nan
-    return float(stats.mannwhitneyu(first, second, alternative="greater").pvalue)
+    return float(scipy.stats.mannwhitneyu(first, second, alternative="greater").pvalue)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 import xarray as xr
 from numpy import typing as npt
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from microtome.errors import StatisticsError, listing
 from microtome.stats.aligned import why_apart
@@ -240,5 +240,5 @@ def _cell_intervals(sample: Array) -> tuple[Array, Array, Array]:
     squares = np.where(present, (sample - value) ** 2, 0).sum(0)
     spread = np.full(n.shape, np.nan)
     np.divide(squares, n * (n - 1.0), out=spread, where=(n > 1) & (squares > 0))
-    margin = stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(n - 1, 1)) * np.sqrt(spread)
+    margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(n - 1, 1)) * np.sqrt(spread)
     return value, value - margin, value + margin

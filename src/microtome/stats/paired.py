@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import xarray as xr
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from microtome.errors import StatisticsError
 from microtome.stats.estimates import mean
@@ -158,8 +158,8 @@ def _signed_rank_p(differences: Array) -> float:
     """Two-sided p of the signed-rank test; exact, with ties too, where the normal is not near."""
     own = differences[differences != 0]
     if own.size > MOST_EXACT:
-        return float(stats.wilcoxon(own).pvalue)
-    ranks = np.rint(2 * stats.rankdata(np.abs(own))).astype(int)  # ties have halves of ranks
+        return float(scipy.stats.wilcoxon(own).pvalue)
+    ranks = np.rint(2 * scipy.stats.rankdata(np.abs(own))).astype(int)  # ties have halves of ranks
     ways = _ways(ranks.tolist())
     positive = int(ranks[own > 0].sum())
     tail = min(ways[: positive + 1].sum(), ways[positive:].sum())
@@ -182,7 +182,7 @@ def _signed_rank_cut(n: int) -> int:
     tail = (1 - CONFIDENCE) / 2
     if n > MOST_EXACT:
         middle, spread = n * (n + 1) / 4, np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-        return int(middle + stats.norm.ppf(tail) * spread)
+        return int(middle + scipy.stats.norm.ppf(tail) * spread)
     ways = _ways(range(1, n + 1))
     return int(np.searchsorted(np.cumsum(ways) / 2.0**n, tail, side="right"))
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+import scipy
 import xarray as xr
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from microtome.errors import StatisticsError, did_you_mean, listing
 from microtome.stats.samples import CONFIDENCE, PROMPT, Over, column, present, too_few
@@ -95,8 +95,8 @@ def bootstrap(
         return replace(none, why="the statistic of these values is no number")
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         # What BCa cannot do for these values comes back as NaN, and is said in `why`.
-        warnings.simplefilter("ignore", category=stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        warnings.simplefilter("ignore", category=scipy.stats.DegenerateDataWarning)
+        found = scipy.stats.bootstrap(
             (sample,),
             statistic,
             n_resamples=resamples,
