@@ -81,6 +81,7 @@ def test_star_imports_and_help_know_every_name():
     assert python(code) == "microtome.verbs.sweep True\nTrue\n"
 
 
+@pytest.mark.slow
 def test_names_of_the_first_versions_are_there_still():
     """In a process of its own: here all modules are imported already."""
     found = python(

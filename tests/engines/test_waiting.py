@@ -118,6 +118,7 @@ def test_no_edit_makes_the_walk_wait(nowhere, operation, monkeypatch):
         assert walked
 
 
+@pytest.mark.slow
 def test_no_place_makes_the_walk_wait(nowhere):
     for place in (*PLACES, *READERS):
         walk(nowhere, f"zero {place}@-1", ["logit_diff"])

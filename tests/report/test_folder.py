@@ -168,6 +168,7 @@ def test_a_kill_at_any_write_leaves_a_result_and_a_summary_that_tells_the_truth(
         assert not [*out.rglob("*.partial"), *out.rglob("*.writing"), *out.rglob("*.gone")]
 
 
+@pytest.mark.slow
 def test_a_kill_in_a_new_folder_does_not_have_the_next_run_refused(quick, stop_at, tmp_path):
     steps = changes(stop_at, tmp_path, before=False)
     for k in steps:

@@ -311,6 +311,7 @@ def test_cells_as_published():
 # ---------------------------------------------------------------------------------- all at once
 
 
+@pytest.mark.slow
 def test_all_studies_and_an_index(nano, tmp_path):
     told: list[str] = []
     chosen = [STUDIES["ioi-levels"], STUDIES["head-ablation"]]

@@ -229,6 +229,7 @@ class TestGreaterThan:
             assert one.tokens.pieces[at] == prompt.roles["YY"][2:]
             assert one.donor.pieces[at] == "01"
 
+    @pytest.mark.slow
     def test_years_that_gpt2_cuts_otherwise_are_left_out(self, gpt2_tokenizer):
         def cut(year: int) -> bool:
             return gpt2_tokenizer.tokenize(f" {year}") == [f"Ġ{year // 100}", f"{year % 100:02d}"]
@@ -249,6 +250,7 @@ class TestGreaterThan:
     def test_nano_mostly_does_it(self, nano):
         assert accuracy(nano, mt.tasks.greater_than(100)) >= 0.6  # 0.79 when written, of 200
 
+    @pytest.mark.slow
     def test_where_every_digit_is_a_token_it_asks_for_a_later_decade(self, smollm2):
         own = smollm2.tokenizer
         for prompt in mt.tasks.greater_than(64, tokenizer=own):
