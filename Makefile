@@ -27,7 +27,7 @@ studies: .venv/ready
 
 test: lint types tests
 
-# Every kind of test and one case of each, while one works: a minute or so.
+# Every kind of test and one case of each, while one works: two minutes or so.
 test-quick: .venv/ready-to-test
 	$(BIN)/pytest -n auto --dist worksteal --quick
 
