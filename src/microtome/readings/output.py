@@ -171,8 +171,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         for m in (
             Metric("logit", "the token's logit", "logit", (-_INF, _INF),
                    "more is likelier", ("token",), _logit, columns=True),
-            Metric("logit_diff", "logit of the target − logit of the contrast (of several tokens, "
-                   "or any of a set: of log probabilities, which is the same of one)", "logit",
+            Metric("logit_diff", "logit of the target − logit of the contrast (log probabilities, "
+                   "where one of them is several tokens or a set)", "logit",
                    (-_INF, _INF), "above 0 the target wins", ("token", "contrast"), _logit_diff,
                    columns=True),
             Metric("prob", "the token's probability", "probability", (0, 1),
