@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from microtome.edits import scale as scale
     from microtome.edits import shuffle as shuffle
     from microtome.edits import zero as zero
+    from microtome.engines.approximate.atp import AtP as AtP
     from microtome.engines.observer import Observer as Observer
     from microtome.errors import Cancelled as Cancelled
     from microtome.errors import MicrotomeError as MicrotomeError
     from microtome.frontends.experiment import Experiment as Experiment
+    from microtome.plan.audit import Audit as Audit
     from microtome.plan.verify import Verify as Verify
     from microtome.prompts.prompt import Prompt as Prompt
     from microtome.prompts.prompts import Prompts as Prompts
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AtP": "engines.approximate.atp",
+    "Audit": "plan.audit",
     "Cancelled": "errors",
     "Edit": "edits",
     "Effects": "results.effects",

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from microtome.edits import Edit, as_edits
+from microtome.engines.approximate.method import Method
 from microtome.engines.observer import Observer, observed
 from microtome.engines.sink import Sink
 from microtome.figures.pictures import refuse_file
 from microtome.model.loaded import Loaded
+from microtome.plan.audit import Audit
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import Question, ask, coordinate
 from microtome.plan.verify import Verify
@@ -45,6 +47,8 @@ def sweep(
     progress: bool | Observer = True,
     reference: Iterable[Given] = (),
     overwrite: bool = False,
+    method: str | Method = "exact",
+    audit: int | Audit = 64,
 ) -> Effects:
     """Measure every cell that an edit's stars span.
 
@@ -76,6 +80,10 @@ def sweep(
         reference: the prompts that `mean(over="prompts")` averages over; by default the prompts
             themselves.
         overwrite: replace what ``out`` holds of another question, once this one is answered.
+        method: ``"exact"``, or an approximation by gradients, as an object or its text:
+            ``"atp"``, ``AtP(at="donor")``. A fixed number of passes, however many cells.
+        audit: how many cells of an approximate map are computed exactly, or an `Audit`; they say
+            how good the others are.
 
     Returns:
         The effects, with dimensions ``prompt``, then the stars, then the parameters in ``over``.
@@ -92,10 +100,10 @@ def sweep(
     >>> effects.dims
     ('prompt', 'layer', 'head')
     """
-    options = Options.of(engine, verify, memory, screen, refine, seed)
+    options = Options.of(engine, verify, memory, screen, refine, seed, method, audit)
     others = list(reference)
     question = asking(model, prompts, edit, metrics=metrics, over=over, reference=others)
-    plan = make_plan(question, options.engine, options.budget(model), model.whole)
+    plan = make_plan(question, options.engine, options.budget(model), model.whole, options.method)
     sink = _sink(out, model, plan, options, bool(others), overwrite)
     try:
         if out is not None and isinstance(sink, StoreSink) and sink.finished:
@@ -104,9 +112,9 @@ def sweep(
         with told as observer, provenance.held(model):
             for note in sink.notes:
                 observer.note(note)
-            measured, screened = Answer(model, plan, options, sink, observer).run()
-            kept = record(model, plan, options, measured, screened, bool(others))
-            data = label(plan, model.tokenizer, measured, screened)
+            measured, beside = Answer(model, plan, options, sink, observer).run()
+            kept = record(model, plan, options, measured, beside, bool(others))
+            data = label(plan, model.tokenizer, measured, beside)
             data = data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
             observer.finishing()
             sink.finish(data)
