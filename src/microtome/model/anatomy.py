@@ -134,9 +134,7 @@ class Anatomy:
             return values
         return self._through(hf, layer, norm, values.flatten(-2)).view_as(values)
 
-    def in_matrix(
-        self, hf: PreTrainedModel, layer: int, site: str, normed: Tensor
-    ) -> Tensor:
+    def in_matrix(self, hf: PreTrainedModel, layer: int, site: str, normed: Tensor) -> Tensor:
         """W_Q, W_K or W_V by heads, ``[head, d_head, d_model]``, of the type of what it reads."""
         module = self.projection(hf, layer, site)
         if is_plain(module, nn.Linear):

@@ -1,10 +1,10 @@
 """Gradients of what is read off passes, at sites: forward once, and back once for each number.
 
-At each place a writer adds zeros to the site's values, just where an edit of them would be made, and
-the gradient of these zeros is the site's. So what a gradient is of is what an edit changes, in every
-family: one head's key where heads share it, the stream as the MLP alone reads it. A detour
-(`passes.detours`) leaves what it does not change to the pass, so its gradient is taken where it ends
-and goes back the way by itself (`Way.pulled`).
+At each place a writer adds zeros to the site's values, just where an edit of them would be made,
+and the gradient of these zeros is the site's. So what a gradient is of is what an edit changes, in
+every family: one head's key where heads share it, the stream as the MLP alone reads it. A detour
+(`passes.detours`) leaves what it does not change to the pass, so its gradient is taken where it
+ends and goes back the way by itself (`Way.pulled`).
 
 Weights are left as they are: nothing is added to their ``grad``, and whether they ask for one makes
 no difference.
@@ -83,7 +83,7 @@ def slopes(
     around: Around = nullcontext,
     back: bool = True,
 ) -> Slopes:
-    """The gradients of numbers at the sites of some places, of rows that know nothing of each other.
+    """The gradients of numbers at some places, of rows that know nothing of each other.
 
     Args:
         hf: the model.

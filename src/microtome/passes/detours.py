@@ -43,7 +43,11 @@ def detoured(
     apart: dict[Place, list[Visit]] = defaultdict(list)
     direct: list[Visit] = []
     for visit in visits:
-        (apart[visit.place] if visit.tap is None and is_apart(visit.place[0], anatomy) else direct).append(visit)
+        (
+            apart[visit.place]
+            if visit.tap is None and is_apart(visit.place[0], anatomy)
+            else direct
+        ).append(visit)
     for (site, layer), own in apart.items():
         assert layer is not None, "these sites are in layers"
         writers = [visit for visit in own if visit.writes]

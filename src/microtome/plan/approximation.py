@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from microtome.plan.cells import Cells
 from microtome.plan.memory import Budget, bytes_of_block, bytes_of_source
 from microtome.plan.question import Question
 from microtome.readings.names import ON_OUTPUT
+
+Chosen = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Passes:
     blocks: int = 0
 
 
+@runtime_checkable
 class Approximation(Protocol):
     """A method as plans see it; see `engines.approximate.method.Method`."""
 
@@ -116,10 +119,16 @@ def _refuse_meeting(method: Approximation, question: Question, cells: Cells) -> 
 
 
 def _meet(one: Layout, two: Layout, stars: dict[str, Column], cells: int, layers: int) -> bool:
-    if one.site != two.site:
+    sites = {one.site.name, two.site.name}
+    # What one head's key is made of goes past edits of the key itself, and of its group's.
+    past = [(f"{p}_in", other) for p in "qkv" for other in (p, f"{p}_head", f"{p}_in_group")]
+    goes_past = sites in map(set, past)
+    if one.site != two.site and not goes_past:
         return False
-    chosen = [_layers(layout, stars, cells, layers) for layout in (one, two)]
+    chosen = [_layers(layout, stars, layers) for layout in (one, two)]
     both = (chosen[0] & chosen[1]).any(axis=1)
+    if goes_past:
+        return bool(both.any())
     for mine, other in zip(
         one.at(None, stars, cells).columns, two.at(None, stars, cells).columns, strict=True
     ):
@@ -127,10 +136,12 @@ def _meet(one: Layout, two: Layout, stars: dict[str, Column], cells: int, layers
     return bool(both.any())
 
 
-def _layers(layout: Layout, stars: dict[str, Column], cells: int, layers: int) -> np.ndarray:
+def _layers(layout: Layout, stars: dict[str, Column], layers: int) -> Chosen:
     """In which layers each cell is edited, ``[cell, layer]``."""
+    found: Chosen
     if isinstance(layout.layers, str):
-        return stars[layout.layers][:, None] == np.arange(layers)
+        found = stars[layout.layers][:, None] == np.arange(layers)
+        return found
     found = np.zeros((1, layers), dtype=bool)
     found[:, list(layout.blocks)] = True
     return found

@@ -73,9 +73,7 @@ def cut(
     return tuple(found)
 
 
-def cut_by_prompt(
-    cells: Cells, kinds: Sequence[tuple[int, ...]]
-) -> tuple[Unit, ...]:
+def cut_by_prompt(cells: Cells, kinds: Sequence[tuple[int, ...]]) -> tuple[Unit, ...]:
     """The units of a plan whose work is by the prompt, however many cells it has: all of each."""
     found: list[Unit] = []
     for prompts, begin, end in _pieces(cells, kinds, np.zeros(len(cells)), WORK):

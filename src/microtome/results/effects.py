@@ -26,7 +26,6 @@ from microtome.stats import MapTest, max_statistic
 from microtome.stats.aligned import why_apart
 from microtome.stats.samples import PROMPT
 
-
 RECEIPTS = ("values_changed", "change_norm", "refined", WHY_EXACT)
 CLEAN = "clean_"
 SCREEN = "screen_clean_"

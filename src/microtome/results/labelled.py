@@ -89,9 +89,7 @@ def _screened(asked: Sequence[Asked], screened: Screening, dims: tuple[str, ...]
     return found
 
 
-def _audited(
-    readings: Sequence[Reading], found: Audited, dims: tuple[str, ...]
-) -> dict[str, Any]:
+def _audited(readings: Sequence[Reading], found: Audited, dims: tuple[str, ...]) -> dict[str, Any]:
     about = {"about": "1 strongest, 2 drawn, 3 flagged: computed exactly; 0: approximate"}
     variables: dict[str, Any] = {WHY_EXACT: (dims, found.why, about)}
     for one in readings:

@@ -1,18 +1,19 @@
 """What an audit of an approximate map says of the cells that it did not look at.
 
-Some cells of a population are computed exactly: those that the approximation holds strongest, and of
-the rest one drawn at random from each of n strata of equal size. Nothing is assumed of how values are
-distributed, or of how good the approximation is.
+Some cells of a population are computed exactly: those that the approximation holds strongest, and
+of the rest one drawn at random from each of n strata of equal size. Nothing is assumed of how
+values are distributed, or of how good the approximation is.
 
-**The bound.** Let m cells of the rest have values above some number. The chance that none of them is
-drawn is the product of (1 − mₛ / Nₛ) over the strata; for given m it is largest where they are spread
-evenly, (1 − m / N)ⁿ. So with confidence 95 % at most m cells of the rest are above the largest value
-drawn, where m is the smallest number for which that product, with m + 1, is 5 % or less. It is the
-one-sided tolerance limit of Wilks 1941 (Ann. Math. Stat. 12:91), of a finite population in strata.
+**The bound.** Let m cells of the rest have values above some number. The chance that none of them
+is drawn is the product of (1 − m_s / N_s) over the strata; for given m it is largest where they are
+spread evenly, (1 − m / N)^n. So with confidence 95 % at most m cells of the rest are above the
+largest value drawn, where m is the smallest number for which that product, with m + 1, is 5 % or
+less. It is the one-sided tolerance limit of Wilks 1941 (Ann. Math. Stat. 12:91), of a finite
+population in strata.
 
-**How many are above a number.** Of how many that were drawn are above it: the interval of Clopper and
-Pearson 1934. Draws from strata are no wider spread than from one population (Hoeffding 1956, Ann. Math.
-Stat. 27:713), so the interval covers at least as often as it says.
+**How many are above a number.** Of how many that were drawn are above it: the interval of Clopper
+and Pearson 1934. Draws from strata are no wider spread than from one population (Hoeffding 1956,
+Ann. Math. Stat. 27:713), so the interval covers at least as often as it says.
 """
 
 from __future__ import annotations
@@ -256,5 +257,9 @@ def recall(drawn: Drawn, exact: Array, k: int) -> Recall | None:
     missed = float(drawn.strata[beyond].sum())
     low, high = how_many(drawn.strata, int(beyond.sum()))
     return Recall(
-        inside, effect, inside / (inside + missed), inside / (inside + high), inside / (inside + low)
+        inside,
+        effect,
+        inside / (inside + missed),
+        inside / (inside + high),
+        inside / (inside + low),
     )

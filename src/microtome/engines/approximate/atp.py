@@ -100,7 +100,7 @@ class DonorsRun:
         alike: dict[int, list[int]] = defaultdict(list)
         for row, one in enumerate(donors):
             alike[len(one.tokens.read)].append(row)
-        runs = {}
+        runs: dict[int, tuple[Slopes, int]] = {}
         for rows in alike.values():
             found = stretch.slopes([donors[row] for row in rows])
             runs |= {stretch.prompts[row]: (found, own) for own, row in enumerate(rows)}
@@ -134,7 +134,9 @@ class DonorsRun:
         donors = sources.donors([one])
         pieces = sources.pieces(donors)
         own = [piece for piece in pieces if piece.place in stretch.places]
-        kept = {piece.place: piece.of(found.at(number, piece.place)[row : row + 1]) for piece in own}
+        kept = {
+            piece.place: piece.of(found.at(number, piece.place)[row : row + 1]) for piece in own
+        }
         sources.hold_recorded(donors, kept)
         return sources
 

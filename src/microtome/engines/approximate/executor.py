@@ -16,7 +16,6 @@ from microtome.engines.approximate.method import Method, Take
 from microtome.engines.approximate.stretch import Stretch
 from microtome.engines.block import Block
 from microtome.engines.collector import Collector
-from microtome.language.regions import Column
 from microtome.model.devices import onto
 from microtome.model.loaded import Loaded
 from microtome.passes.session import session
@@ -99,7 +98,8 @@ class Gradients:
                     stretch, take, number, application, where, cells, change
                 )
                 found[number].index_add_(0, own, effect.to(device))
-            assert application.changed is not None and application.squares is not None
+            assert application.changed is not None, "it was made"
+            assert application.squares is not None, "it was made"
             receipts[0].index_add_(0, own, application.changed.double().to(device))
             receipts[1].index_add_(0, own, application.squares.to(device))
         if proofs is not None:

@@ -1,8 +1,8 @@
 """What an approximation is: a small frozen object that makes effects of gradients.
 
-Each is of first order: what an edit changes at a site, times the gradient of the metric there, summed
-up. They differ in where the gradient is taken, what it goes through, and what is made of several. An
-effect has the sign and the unit of an exact one: edited − clean.
+Each is of first order: what an edit changes at a site, times the gradient of the metric there,
+summed up. They differ in where the gradient is taken, what it goes through, and what is made of
+several. An effect has the sign and the unit of an exact one: edited − clean.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +23,7 @@ from microtome.plan.approximation import Passes
 from microtome.plan.question import Question
 
 
+@runtime_checkable
 class Take(Protocol):
     """The gradients of one way back, at the regions of edits."""
 
@@ -51,7 +52,7 @@ class Method(ABC):
     about: ClassVar[str]
     """What it computes, in words that go on after its name."""
 
-    def check(self, question: Question) -> None:
+    def check(self, question: Question) -> None:  # noqa: B027  (mostly there is nothing to refuse)
         """Raise where it says nothing of what is asked.
 
         Raises:
