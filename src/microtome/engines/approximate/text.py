@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import signature
+from dataclasses import fields
 from types import MappingProxyType
 
+from microtome.edits.base import literal
 from microtome.engines.approximate.atp import AtP
 from microtome.engines.approximate.method import Method
 from microtome.errors import EditError, SweepError, did_you_mean, listing
@@ -41,10 +42,16 @@ def method_of(given: object) -> Method | None:
     try:
         call = called(f"{given.strip()} -", METHODS)
         made = METHODS[name](*call.positional, **call.named)
-    except (EditError, TypeError) as error:
-        known = ", ".join(map(str, signature(METHODS[name]).parameters.values()))
-        raise SweepError(f"method={given!r}: {error} Form: {name}({known}).") from error
+    except EditError as error:
+        raise SweepError(f"method={given!r}: {error} Form: {_form(name)}.") from error
+    except TypeError as error:  # what Python says names the class, and not the text
+        raise SweepError(f"method={given!r} has other parameters: {_form(name)}.") from error
     return made
+
+
+def _form(name: str) -> str:
+    parameters = (f"{f.name}={literal(f.default)}" for f in fields(METHODS[name]))
+    return f"{name}({', '.join(parameters)})"
 
 
 def _known() -> str:
