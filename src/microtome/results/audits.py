@@ -10,11 +10,10 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from microtome.errors import EffectsError
-from microtome.figures.mapped import Mapped
+from microtome.figures.mapped import WHY_EXACT, Mapped
 from microtome.figures.points import points
 from microtome.texts import number
 
-WHY_EXACT = "why_exact"
 APPROXIMATE = "approximate_"
 
 

@@ -14,14 +14,14 @@ import xarray as xr
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import Drawn, Look, effect_map, png_of, style
 from microtome.figures.choice import Only, Order, chosen
-from microtome.figures.mapped import NOISE_FLOOR
+from microtome.figures.mapped import NOISE_FLOOR, WHY_EXACT
 from microtome.figures.pictures import refuse_file
 from microtome.figures.view import cut
 from microtome.notebook import html_line, html_picture, html_table
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
 from microtome.results import audits, over_prompts, roles, stores
-from microtome.results.audits import APPROXIMATE, WHY_EXACT
+from microtome.results.audits import APPROXIMATE
 from microtome.stats import MapTest, max_statistic
 from microtome.stats.aligned import why_apart
 from microtome.stats.samples import PROMPT

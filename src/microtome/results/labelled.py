@@ -13,7 +13,7 @@ from microtome.engines.approximate.audit import Audited
 from microtome.engines.assembled import Assembled
 from microtome.engines.block import Array
 from microtome.engines.screen import Screening
-from microtome.figures.mapped import NOISE_FLOOR
+from microtome.figures.mapped import NOISE_FLOOR, WHY_EXACT
 from microtome.language.sites import POSITIONS, counted
 from microtome.plan.plan import Plan
 from microtome.plan.question import coordinate
@@ -21,7 +21,7 @@ from microtome.prompts.encoding import Encoded, piece
 from microtome.readings.inside import Gauge, dimension_of
 from microtome.readings.output import Reading
 from microtome.readings.registry import Asked
-from microtome.results.audits import APPROXIMATE, WHY_EXACT
+from microtome.results.audits import APPROXIMATE
 from microtome.results.effects import CLEAN, SCREEN
 from microtome.results.roles import BETWEEN, beside
 

@@ -83,7 +83,7 @@ class Answer:
         exact = self.plan.of_cells(chosen.numbers)
         self._run(self.model, exact, verified=True, among=chosen.numbers)
         fine = assemble(self.plan, self._blocks(exact.units))
-        return audited(self.plan, str(method), chosen, rough, fine)
+        return audited(self.plan, str(method), self.options.audit, chosen, rough, fine)
 
     def _run(self, model: Loaded, plan: Plan, verified: bool, among: Column | None = None) -> None:
         """Run what is missing of a plan, whose cells are some among the whole plan's."""

@@ -23,7 +23,7 @@ def approximate(model, prompts, edits, metrics="logit_diff", method="atp", **mor
 
 
 def gradient_by_hand(model, text, prompt):
-    """Of target − contrast at the last token, at every layer's z: ``[layer, pos, head, d_head]``."""
+    """Of target − contrast, at the last token, at each z: ``[layer, pos, head, d_head]``."""
     ids = torch.tensor([model.tokenizer(text)["input_ids"]])
     target, contrast = (
         model.tokenizer(word)["input_ids"][0] for word in (prompt.target, prompt.contrast)

@@ -53,6 +53,7 @@ class Audited:
         approximate: per metric its approximate values, of the plan's shape.
         found: per metric what the exact cells say, in plain values.
         cells: how many cells are exact.
+        asked: how many were asked for.
     """
 
     method: str
@@ -60,10 +61,11 @@ class Audited:
     approximate: Mapping[str, Array]
     found: Mapping[str, Any]
     cells: int
+    asked: int
 
     def as_dict(self) -> dict[str, Any]:
         """What the provenance keeps."""
-        return {"cells": self.cells, "metrics": dict(self.found)}
+        return {"cells": self.cells, "asked": self.asked, "metrics": dict(self.found)}
 
 
 def choose(plan: Plan, rough: Assembled, audit: Audit, seed: int) -> Choice:
@@ -87,7 +89,7 @@ def _effects(plan: Plan, found: Assembled, name: str) -> Array:
 
 
 def audited(
-    plan: Plan, method: str, chosen: Choice, rough: Assembled, fine: Assembled
+    plan: Plan, method: str, audit: Audit, chosen: Choice, rough: Assembled, fine: Assembled
 ) -> tuple[Assembled, Audited]:
     """The map, with the exact values of the cells that have them, and what these say."""
     why = np.zeros(plan.shape, dtype=np.int8)
@@ -118,7 +120,8 @@ def audited(
     for name in rough.values:
         both = (_effects(plan, rough, name)[at], _effects(plan, whole, name)[at])
         found[name] = said(plan, chosen.drawn, *both, at)
-    return whole, Audited(method, why, approximate, found, int((why > 0).sum()))
+    exact = int((why > 0).sum())
+    return whole, Audited(method, why, approximate, found, exact, audit.cells)
 
 
 def said(

@@ -29,6 +29,8 @@ def sweep(question: Asking, how: Answering, shown: Shown) -> None:
         verify=how.verify,
         screen=how.screen,
         refine=how.refine,
+        method=how.method,
+        audit=how.audit,
         seed=how.seed,
         out=None if picture is not None else how.output,
     )
