@@ -6,7 +6,6 @@ when it is called: help and refusals come at once.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -30,6 +29,7 @@ from microtome.frontends.arguments import (
 from microtome.frontends.folding import folded
 from microtome.frontends.guard import guarded
 from microtome.frontends.helping import Command, Group
+from microtome.frontends.importing import imported
 from microtome.frontends.looks import Answering, Looking
 from microtome.frontends.shown import out as out
 from microtome.frontends.study_commands import study_app
@@ -211,4 +211,4 @@ def _check(question: Asking) -> None:
 
 def _answering(name: str) -> ModuleType:
     """The module that answers a command: imported now, and it takes seconds."""
-    return importlib.import_module(f"microtome.frontends.commands.{name}")
+    return imported(f"microtome.frontends.commands.{name}")
