@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import pkgutil
+import signal
 
 from oracles import typechecker
 
@@ -73,6 +74,9 @@ pytest_plugins = ("families.measuring", "quick")
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tensors this small only lose by sharing
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # What a shell starts in the background is deaf to Ctrl-C, and so are its children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
