@@ -79,6 +79,7 @@ class Application:
             read, which is added.
         rows: per cell, its row in the batch; None for a batch of one.
         start: the position at which the batch begins.
+        alike: per cell of an edge, a number of those that read the same; None: not known.
         kind: the model's own type: what it rounds to is not changed.
         changed: per cell, how many values the edit changed; None until it fired.
         squares: per cell, the squared L2 norm of the change.
@@ -90,6 +91,7 @@ class Application:
     source: Tensor | None = None
     rows: Column | None = None
     start: int = 0
+    alike: Column | None = None
     kind: torch.dtype | None = None
     changed: Int[Tensor, " cell"] | None = None
     squares: Float[Tensor, " cell"] | None = None
