@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from microtome.plan.verify import Verify as Verify
     from microtome.prompts.prompt import Prompt as Prompt
     from microtome.prompts.prompts import Prompts as Prompts
+    from microtome.readings.translators import Translators as Translators
     from microtome.results.effects import Effects as Effects
     from microtome.results.effects import open_effects as open_effects
+    from microtome.verbs.lens import Lens as Lens
+    from microtome.verbs.lens import lens as lens
     from microtome.verbs.load import load as load
     from microtome.verbs.model import Model as Model
     from microtome.verbs.options import Screen as Screen
@@ -47,6 +50,7 @@ _HOMES = {
     "Edit": "edits",
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",
+    "Lens": "verbs.lens",
     "MicrotomeError": "errors",
     "Model": "verbs.model",
     "Observer": "engines.observer",
@@ -54,11 +58,13 @@ _HOMES = {
     "Prompts": "prompts.prompts",
     "Run": "verbs.run",
     "Screen": "verbs.options",
+    "Translators": "readings.translators",
     "Verify": "plan.verify",
     "add": "edits",
     "apply": "edits",
     "edit": "edits",
     "knockout": "edits",
+    "lens": "verbs.lens",
     "load": "verbs.load",
     "mean": "edits",
     "noise": "edits",

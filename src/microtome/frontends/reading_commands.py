@@ -1,0 +1,81 @@
+"""The commands that read: what states say, what parts add; see `cli` for how they are answered."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from microtome.frontends import early
+from microtome.frontends.arguments import (
+    Contrast,
+    Dtype,
+    EditTexts,
+    ModelName,
+    Overwrite,
+    PromptFile,
+    PromptText,
+    Shown,
+    Target,
+    examples,
+)
+from microtome.frontends.folding import folded
+from microtome.frontends.helping import Command
+
+
+@dataclass(frozen=True)
+class Read:
+    """What every command that reads takes: the model, the prompts, and where the answer goes."""
+
+    model: ModelName
+    prompt: PromptText = field(default_factory=list)
+    target: Target = None
+    contrast: Contrast = None
+    prompts: PromptFile = None
+    dtype: Dtype = None
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out",
+            help="Folder for figures and report; or a picture: .svg, .pdf, .png, .html.",
+        ),
+    ] = None  # fmt: skip
+    overwrite: Overwrite = False
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command(
+        "lens",
+        cls=Command,
+        epilog=examples(
+            "microtome lens nano -p 'Berlin is the capital of' --target ' Germany' -o out",
+            "microtome lens gpt2 -p 'Berlin is the capital of' -a 'L*.mlp_out@*' -o map.svg",
+        ),
+    )(lens)
+
+
+@folded
+def lens(
+    read: Read,
+    shown: Shown,
+    address: Annotated[
+        str, typer.Option("-a", "--address", help="Of states as wide as the residual stream.")
+    ] = "L*.resid_post@*",
+    edit: EditTexts = [],  # noqa: B006  (typer reads the default, nothing changes it)
+    top: Annotated[int, typer.Option(min=1, help="How many tokens to keep.")] = 5,
+    tuned: Annotated[
+        Path | None, typer.Option(help="A folder with translators, for the tuned lens.")
+    ] = None,
+) -> None:
+    """What each layer's state would have the model say: the logit lens."""
+    early.check(read.model, edit)
+    _answering("reading").lens(read, shown, address, edit, top, tuned)
+
+
+def _answering(name: str) -> ModuleType:
+    return importlib.import_module(f"microtome.frontends.commands.{name}")
