@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from microtome.readings.translators import Translators as Translators
     from microtome.results.effects import Effects as Effects
     from microtome.results.effects import open_effects as open_effects
+    from microtome.verbs.attribution import Attribution as Attribution
+    from microtome.verbs.attribution import attribute_logits as attribute_logits
+    from microtome.verbs.attribution import attribute_neurons as attribute_neurons
     from microtome.verbs.lens import Lens as Lens
     from microtome.verbs.lens import lens as lens
     from microtome.verbs.load import load as load
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Attribution": "verbs.attribution",
     "Cancelled": "errors",
     "Edit": "edits",
     "Effects": "results.effects",
@@ -62,6 +66,8 @@ _HOMES = {
     "Verify": "plan.verify",
     "add": "edits",
     "apply": "edits",
+    "attribute_logits": "verbs.attribution",
+    "attribute_neurons": "verbs.attribution",
     "edit": "edits",
     "knockout": "edits",
     "lens": "verbs.lens",

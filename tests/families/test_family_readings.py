@@ -1,7 +1,8 @@
-"""The lens, in every family: a state is what the model itself says where it leaves the last block.
+"""The readings, in every family.
 
-The oracle is the model: in a run with hooks written by hand, the state takes the place of what
-leaves the last block, and the model finishes.
+The lens: a state is what the model itself says where it leaves the last block. The oracle is the
+model: in a run with hooks written by hand, the state takes the place of what leaves the last block,
+and the model finishes. Direct logit attribution: the shares sum to the model's own logit.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import scipy.special
 
 import microtome as mt
 from oracles import families as by_hand
-from oracles.families import FAMILIES, LAYERS, Change
+from oracles.families import ENCODERS, FAMILIES, LAYERS, Change
 
 CAT = mt.Prompt("The cat sat on the mat, and", target=" cat", contrast=" dog")
 EXACT = 1e-11
+CAPS = {"gemma2": 3.0}
+"""Family → the soft cap of its logits."""
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -102,3 +105,25 @@ def test_a_head_and_a_run_under_an_edit_are_read_too(model, hand, encoded, gap):
     for head in (0, 2):
         logits = finished(model, hand, encoded, kept[:, head])[[1, -1]]
         check(heads.sel(head=head), logits, output[[1, -1]], encoded, gap, "head_out")
+
+
+def uncapped(name: str, logits: np.ndarray) -> np.ndarray:
+    return CAPS[name] * np.arctanh(logits / CAPS[name]) if name in CAPS else logits
+
+
+@pytest.mark.parametrize("metric", ["logit_diff", "logit(contrast)@3"])
+def test_the_shares_sum_to_the_models_logit(model, name, hand, encoded, gap, metric):
+    found = mt.attribute_logits(model, CAT, metric, sources=True)
+    logits = uncapped(name, by_hand.run(model.hf, hand, encoded.tokens.ids).logits.numpy())
+    target, contrast = encoded.target, encoded.contrast
+    wanted = logits[-1, target] - logits[-1, contrast] if "diff" in metric else logits[3, contrast]
+    rounding = 1e-9 if name not in CAPS else 1e-8  # what the arctanh leaves of a capped logit
+    assert gap("shares", "logits", abs(float(found.total[0]) - wanted)) <= rounding
+    assert abs(float(found.data["logit"][0]) - wanted) <= rounding
+    own = found.data.isel(prompt=0)
+    apart = np.abs(own["source"].sum("pos") - own["head_out"])
+    assert gap("shares", "pattern", float(apart.max())) <= hand.rounding
+    for part in ("head_out", "mlp_out"):
+        assert bool((np.abs(own[part]) > 0).all()), part
+    if "@3" in metric and name not in ENCODERS:
+        assert not own["source"].isel(pos=slice(4, None)).values.any()

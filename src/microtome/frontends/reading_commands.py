@@ -57,6 +57,14 @@ def add_to(app: typer.Typer) -> None:
             "microtome lens gpt2 -p 'Berlin is the capital of' -a 'L*.mlp_out@*' -o map.svg",
         ),
     )(lens)
+    app.command(
+        "attribute",
+        cls=Command,
+        epilog=examples(
+            "microtome attribute nano -p 'Berlin is the capital of' --target ' Germany' -o out",
+            "microtome attribute gpt2 --prompts prompts.jsonl --neurons 9",
+        ),
+    )(attribute)
 
 
 @folded
@@ -75,6 +83,24 @@ def lens(
     """What each layer's state would have the model say: the logit lens."""
     early.check(read.model, edit)
     _answering("reading").lens(read, shown, address, edit, top, tuned)
+
+
+@folded
+def attribute(
+    read: Read,
+    shown: Shown,
+    metric: Annotated[
+        str | None,
+        typer.Option("-m", "--metric", help="logit, logit(contrast) or logit_diff, as in a sweep."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 20,
+    neurons: Annotated[
+        int | None, typer.Option(help="A layer: its neurons, with the tokens they promote.")
+    ] = None,
+) -> None:
+    """What each head, MLP and bias adds to a logit by itself: direct logit attribution."""
+    early.check(read.model, (), [] if metric is None else [metric])
+    _answering("reading").attribute(read, shown, metric, top, neurons)
 
 
 def _answering(name: str) -> ModuleType:

@@ -17,7 +17,10 @@ from microtome.frontends.reading_commands import Read
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report import Document, check_folder, write_folder
 from microtome.report.folder import SUMMARY
+from microtome.report.of_attribution import document_of_attribution, summary_of_attribution
 from microtome.report.of_lens import document_of_lens, summary_of_lens
+from microtome.texts import number, visible
+from microtome.verbs.attribution import attribute_logits, attribute_neurons
 from microtome.verbs.lens import lens as look
 
 
@@ -34,10 +37,38 @@ def lens(
     if shown.json:
         print_json({**summary_of_lens(seen), **placed(read)})
         return
-    for number, one in enumerate(seen.encoded):
+    for prompt, one in enumerate(seen.encoded):
         say()
         say(str(one.tokens), heading="Prompt")
-        print_table(Table.of(seen.table(number, pos=-1).drop(columns=["pos", "token"])))
+        print_table(Table.of(seen.table(prompt, pos=-1).drop(columns=["pos", "token"])))
+    say_place(read)
+
+
+def attribute(read: Read, shown: Shown, metric: str | None, top: int, neurons: int | None) -> None:
+    """Show the largest shares, of writers or of the neurons of a layer."""
+    check_output(read)
+    with answering(shown):
+        model, prompts = model_of(read), prompts_of(read)
+        found = attribute_logits(model, prompts, metric)
+        deliver(
+            read,
+            found.figure,
+            lambda: document_of_attribution(found),
+            summary_of_attribution(found),
+        )
+        frame = found.table(top)
+        if neurons is not None:
+            frame = attribute_neurons(model, prompts, neurons, metric, k=top)
+    if shown.json:
+        shares = Table.of(frame).records
+        print_json({**summary_of_attribution(found), "shares": shares, **placed(read)})
+        return
+    logit = float(found.data["logit"].mean())
+    say(f"{found.provenance['spec']['metric']} {number(logit)}, the sum of all shares")
+    for tokens in ("for", "against"):
+        if tokens in frame:
+            frame[tokens] = [" ".join(map(visible, row)) for row in frame[tokens]]
+    print_table(Table.of(frame, names=("writer",)))
     say_place(read)
 
 
