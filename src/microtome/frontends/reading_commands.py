@@ -65,6 +65,19 @@ def add_to(app: typer.Typer) -> None:
             "microtome attribute gpt2 --prompts prompts.jsonl --neurons 9",
         ),
     )(attribute)
+    app.command(
+        "attention",
+        cls=Command,
+        epilog=examples(
+            "microtome attention nano -p 'Berlin is the capital of' -o out",
+            "microtome attention nano -p 'Berlin is the capital of' --head L2.h3 -o map.svg",
+        ),
+    )(attention)
+    app.command(
+        "heads",
+        cls=Command,
+        epilog=examples("microtome heads nano", "microtome heads smollm2 --score duplicate_token"),
+    )(heads)
 
 
 @folded
@@ -101,6 +114,45 @@ def attribute(
     """What each head, MLP and bias adds to a logit by itself: direct logit attribution."""
     early.check(read.model, (), [] if metric is None else [metric])
     _answering("reading").attribute(read, shown, metric, top, neurons)
+
+
+@folded
+def attention(
+    read: Read,
+    shown: Shown,
+    address: Annotated[
+        str, typer.Option("-a", "--address", help="Which layers and heads.")
+    ] = "L*.pattern",
+    head: Annotated[
+        str | None, typer.Option(help="One head, such as L5.h3, token to token.")
+    ] = None,
+    weighted: Annotated[
+        bool, typer.Option("--weighted", help="Weights times the size of what they move.")
+    ] = False,
+) -> None:
+    """Where heads look: all patterns side by side, or one head's, token to token."""
+    early.check(read.model, ())
+    _answering("looking").attention(read, shown, address, head, weighted)
+
+
+@folded
+def heads(
+    model: ModelName,
+    shown: Shown,
+    score: Annotated[
+        str, typer.Option(help="previous_token, duplicate_token, induction or first_token.")
+    ] = "induction",
+    n: Annotated[int, typer.Option("-n", min=2, help="How many rows of random tokens.")] = 10,
+    length: Annotated[int, typer.Option(min=2, help="Tokens in a row.")] = 25,
+    seed: Annotated[int, typer.Option(help="Of their draw.")] = 0,
+    top: Annotated[int, typer.Option(min=1, help="How many heads to show.")] = 10,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--out", help="A picture: .svg, .pdf, .png, .html.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """What heads look at in rows of random tokens that stand twice: induction and the like."""
+    _answering("looking").heads(model, shown, score, (n, length, seed), top, output, overwrite)
 
 
 def _answering(name: str) -> ModuleType:
