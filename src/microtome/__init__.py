@@ -33,9 +33,21 @@ if TYPE_CHECKING:
     from microtome.plan.verify import Verify as Verify
     from microtome.prompts.prompt import Prompt as Prompt
     from microtome.prompts.prompts import Prompts as Prompts
+    from microtome.readings.translators import Translators as Translators
     from microtome.results.effects import Effects as Effects
     from microtome.results.effects import open_effects as open_effects
+    from microtome.verbs.attention import Attention as Attention
+    from microtome.verbs.attention import HeadScores as HeadScores
+    from microtome.verbs.attention import attention as attention
+    from microtome.verbs.attention import head_scores as head_scores
+    from microtome.verbs.attribution import Attribution as Attribution
+    from microtome.verbs.attribution import attribute_logits as attribute_logits
+    from microtome.verbs.attribution import attribute_neurons as attribute_neurons
     from microtome.verbs.edges import edges as edges
+    from microtome.verbs.head_circuit import HeadCircuit as HeadCircuit
+    from microtome.verbs.head_circuit import head_circuit as head_circuit
+    from microtome.verbs.lens import Lens as Lens
+    from microtome.verbs.lens import lens as lens
     from microtome.verbs.load import load as load
     from microtome.verbs.model import Model as Model
     from microtome.verbs.options import Screen as Screen
@@ -45,10 +57,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Attention": "verbs.attention",
+    "Attribution": "verbs.attribution",
     "Cancelled": "errors",
     "Edit": "edits",
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",
+    "HeadCircuit": "verbs.head_circuit",
+    "HeadScores": "verbs.attention",
+    "Lens": "verbs.lens",
     "MicrotomeError": "errors",
     "Model": "verbs.model",
     "Observer": "engines.observer",
@@ -56,13 +73,20 @@ _HOMES = {
     "Prompts": "prompts.prompts",
     "Run": "verbs.run",
     "Screen": "verbs.options",
+    "Translators": "readings.translators",
     "Verify": "plan.verify",
     "add": "edits",
     "apply": "edits",
+    "attention": "verbs.attention",
+    "attribute_logits": "verbs.attribution",
+    "attribute_neurons": "verbs.attribution",
     "edge": "language.edges",
     "edges": "verbs.edges",
     "edit": "edits",
+    "head_circuit": "verbs.head_circuit",
+    "head_scores": "verbs.attention",
     "knockout": "edits",
+    "lens": "verbs.lens",
     "load": "verbs.load",
     "mean": "edits",
     "noise": "edits",

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import microtome
-from microtome.frontends import early
+from microtome.frontends import early, reading_commands
 from microtome.frontends.arguments import (
     Asking,
     Donor,
@@ -196,6 +196,9 @@ def figure(
 ) -> None:
     """Draw the map of a result that is there, as a picture for a paper."""
     _answering("drawing").draw(result, output, looking, shown, overwrite)
+
+
+reading_commands.add_to(app)
 
 
 def main() -> None:
