@@ -499,8 +499,10 @@ def bytes_of_walk(
         most = max(most, room.used(int(counts[start])))
     if budget.verified:
         rows = min(1 + budget.verified, 1 + verified_at_once(needs, length, budget))
-        streams = 2 * bytes_of_streams(question.dims, length, first, budget)
-        most = max(most, bytes_of_verification(rows, needs, length) + streams)
+        kept = 2 * bytes_of_streams(question.dims, length, first, budget)
+        if len(unit.prompts) == 1:  # its past, which the cells may be computed again from
+            kept += bytes_of_trace(question.dims, length, length, budget.itemsize)
+        most = max(most, bytes_of_verification(rows, needs, length) + kept)
     return most
 
 
