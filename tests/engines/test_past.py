@@ -94,6 +94,7 @@ def started(monkeypatch) -> list[int]:
         ("zero L*.q_in.h*@-1", {}, 0),
         ("zero L*.z.h*@-1", {"metrics": ["kl", "norm(L*.resid_post)"]}, 0),
         ("zero L*.z.h*@-1", {"metrics": ["kl", "kl@3"]}, 3),
+        ("zero L*.z.h*@-1", {"memory": 170_000}, 0),
     ],
 )
 def test_what_is_computed_again_in_whole(tiny64, monkeypatch, edit, options, start):

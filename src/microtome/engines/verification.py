@@ -28,7 +28,7 @@ from microtome.engines.witnesses import Witnesses
 from microtome.errors import VerificationError
 from microtome.language.sites import APART, OF_HEADS
 from microtome.passes.session import session
-from microtome.plan.memory import streams_kept
+from microtome.plan.memory import bytes_of_past, streams_kept
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit, passes_of
 from microtome.plan.verify import SHARE, Verify
@@ -114,7 +114,8 @@ class Verified:
         witnesses = Witnesses(into, frozenset(chosen), most=at_once if every else None)
         witnesses.streams = Streams.of(plan, chosen[:streams])
         cheap = 1 + some <= SHARE * passes
-        witnesses.remembers = not (every or cheap) and _go_on(plan, unit, precision)
+        fits = bytes_of_past(plan.question.dims, length, budget) > 0
+        witnesses.remembers = not (every or cheap) and fits and _go_on(plan, unit, precision)
         compared = Comparison(model, self.walk.sources, witnesses, precision, at_once)
         witnesses.full = lambda: compared.take([*witnesses.finals])
         self.walk.collect(unit, into, witnesses)
