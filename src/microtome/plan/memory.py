@@ -383,6 +383,10 @@ STREAMS_SHARE = 16
 """They take one part in so many of the memory at most, with those that they are held against."""
 
 
+PAST_SHARE = 16
+"""So does the past of a prompt, or it is not kept."""
+
+
 def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
     """Of how many cells of a prompt of so many tokens.
 
@@ -399,6 +403,15 @@ def bytes_of_streams(dims: Dimensions, length: int, start: int, budget: Budget) 
     """What is kept of these from a position on: edited and clean, in float32 at least."""
     each = 2 * (length - start) * dims.d_model * max(budget.itemsize, 4)
     return streams_kept(dims, length, budget) * each
+
+
+def bytes_of_past(dims: Dimensions, length: int, budget: Budget) -> int:
+    """What is kept of a prompt's clean run so that cells may be computed again from its middle.
+
+    0 where that is more than a part of the memory: they are computed in whole then.
+    """
+    own = bytes_of_trace(dims, length, length, budget.itemsize)
+    return own if own <= budget.memory // PAST_SHARE else 0
 
 
 @dataclass(frozen=True)
@@ -519,17 +532,20 @@ def bytes_of_walk(
         most = max(most, room.used(int(counts[start])))
     if budget.verified:
         rows = min(1 + budget.verified, 1 + verified_at_once(needs, length, budget))
-        streams = 2 * bytes_of_streams(question.dims, length, first, budget)
-        most = max(most, bytes_of_verification(rows, needs, length) + streams)
+        kept = 2 * bytes_of_streams(question.dims, length, first, budget)
+        if len(unit.prompts) == 1:
+            kept += bytes_of_past(question.dims, length, budget)
+        most = max(most, bytes_of_verification(rows, needs, length) + kept)
     return most
 
 
 def verified_at_once(needs: Needs, length: int, budget: Budget) -> int:
     """How many cells to compute again in one pass, beside a clean run.
 
-    As many as fill a tile, and fit into half the memory with the streams that are compared.
+    As many as fill a tile, and fit into half the memory with what is kept for them.
     """
     own = bytes_of_verification(1, needs, length)
-    free = budget.memory // 2 - 2 * bytes_of_streams(needs.dims, length, 0, budget)
+    kept = 2 * bytes_of_streams(needs.dims, length, 0, budget)
+    free = budget.memory // 2 - kept - bytes_of_past(needs.dims, length, budget)
     fit = min(max(budget.tile // length, LEAST), free // own)
     return max(1, fit - 1)

@@ -46,6 +46,7 @@ from microtome.language.sites import BEHIND, OF_READERS
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
+from microtome.passes.activations import in_one_pass
 from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.passes.session import session
@@ -219,6 +220,7 @@ class Stretch:
     def _show_clean(self) -> None:
         """Let the witnesses see the clean runs: they may compare at once, so all has arrived."""
         if self.witnesses is not None:
+            self.witnesses.see_past(self.trace)
             for row, prompt in enumerate(self.company.prompts):
                 self.witnesses.see_clean(self._ending(prompt, row), self._still(prompt))
 
@@ -250,9 +252,14 @@ class Stretch:
             self._as_memory_allows(half, room)
 
     def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
-        n_layers, prompts = self.model.anatomy.dims.n_layers, len(batch.prompts)
         front = self._front(batch, room)
-        entered = 0
+        with in_one_pass(self.model.hf):
+            self._through_layers(front, room, told)
+        self._arrive(front, room)
+
+    def _through_layers(self, front: _Front, room: Room, told: list[float]) -> None:
+        batch, n_layers = front.batch, self.model.anatomy.dims.n_layers
+        prompts, entered = len(batch.prompts), 0
         for layer in range(int(batch.layers[0]), n_layers + 1):
             before, entered = entered, int(np.searchsorted(batch.layers, layer, side="right"))
             alike = before
@@ -266,6 +273,10 @@ class Stretch:
                 self.into.work["token_blocks"] += prompts * entered * front.x.shape[2]
             told.append(self._progress(batch, layer, entered))
             self.walk.tick(told[-1])
+
+    def _arrive(self, front: _Front, room: Room) -> None:
+        """What is read of cells that have come through."""
+        batch = front.batch
         endings = [*map(self._ending, batch.prompts, front.rows)]
         for row, ending in enumerate(endings):
             ending.measure(batch.cells[row], batch.position, front.x[row], room)
