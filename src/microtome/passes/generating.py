@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -123,8 +123,7 @@ def write(
     with session(hf, anatomy) as own, quiet(hf), _told(own, now):
         more = {name: _apart(name, one, own) for name, one in manner.more.items()}
         with hooked(hf, anatomy, [*visits, reading]) as made, _Seeded(own, manner.seed):
-            with failing_by_name(hf):
-                found = hf.generate(input_ids=_row(hf, prompt), generation_config=manner.config, **more)  # type: ignore[operator]
+            found = _generated(hf, prompt, manner.config, more, now)
         for visit in visits:
             if made[visit] != len(now.passes):
                 site, layer = visit.place
@@ -171,6 +170,24 @@ def reread(
             first = now.prompt - 1 if len(passes) == 1 else stop - 1
             rows.append(found[first - start :].clone())
     return torch.cat(rows)
+
+
+def _generated(
+    hf: PreTrainedModel,
+    prompt: Sequence[int],
+    config: GenerationConfig,
+    more: Mapping[str, Any],
+    now: Now,
+) -> Int[Tensor, "1 pos"]:
+    """Prompt and text, by the model's own ``generate``."""
+    own = cast(Callable[..., Tensor], hf.generate)
+    try:
+        with failing_by_name(hf):
+            return own(input_ids=_row(hf, prompt), generation_config=config, **more)
+    except ValueError as error:
+        if now.passes or isinstance(error, MicrotomeError):
+            raise
+        raise MicrotomeError(f"The model cannot generate so: {error}") from error
 
 
 def _row(hf: PreTrainedModel, ids: Sequence[int]) -> Int[Tensor, "1 pos"]:

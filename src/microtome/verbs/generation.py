@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ class Continuation:
         clean_logprob: of the same token without them.
         likeliest, likeliest_logprob: the most probable token with the edits.
         clean_likeliest, clean_likeliest_logprob: the most probable token without them.
+        clean_pieces: what each of these reads as.
         kl: KL divergence of the prediction with the edits from the one without, in nats, from 0.
         receipts: one per edit and step in which it was made.
         apart: the largest difference of any logit from those of one pass over the finished text,
@@ -75,7 +76,7 @@ class Continuation:
             edits, its ``clean_id`` and its ``clean_token_logprob``; ``kl``; and of the edits made
             in the step the values ``changed`` and the ``norm`` of the change.
         """
-        rows: dict[str, Sequence[object]] = {
+        rows: dict[str, object] = {
             "step": range(len(self)),
             "position": [len(self.encoded.tokens) + step for step in range(len(self))],
             "token": self.pieces,
@@ -117,6 +118,9 @@ class Generation:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def __iter__(self) -> Iterator[Continuation]:
+        return iter(self.texts)
 
     def __getitem__(self, prompt: int) -> Continuation:
         if not -len(self.texts) <= prompt < len(self.texts):
