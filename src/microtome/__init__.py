@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from microtome.edits import Edit as Edit
     from microtome.edits import add as add
     from microtome.edits import apply as apply
+    from microtome.edits import clamp as clamp
     from microtome.edits import edit as edit
     from microtome.edits import knockout as knockout
     from microtome.edits import mean as mean
     from microtome.edits import noise as noise
     from microtome.edits import patch as patch
+    from microtome.edits import project as project
     from microtome.edits import replace as replace
     from microtome.edits import scale as scale
     from microtome.edits import shuffle as shuffle
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from microtome.prompts.prompts import Prompts as Prompts
     from microtome.results.effects import Effects as Effects
     from microtome.results.effects import open_effects as open_effects
+    from microtome.verbs.generation import Generation as Generation
     from microtome.verbs.load import load as load
     from microtome.verbs.model import Model as Model
     from microtome.verbs.options import Screen as Screen
@@ -47,6 +50,7 @@ _HOMES = {
     "Edit": "edits",
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",
+    "Generation": "verbs.generation",
     "MicrotomeError": "errors",
     "Model": "verbs.model",
     "Observer": "engines.observer",
@@ -57,6 +61,7 @@ _HOMES = {
     "Verify": "plan.verify",
     "add": "edits",
     "apply": "edits",
+    "clamp": "edits",
     "edit": "edits",
     "knockout": "edits",
     "load": "verbs.load",
@@ -64,6 +69,7 @@ _HOMES = {
     "noise": "edits",
     "open_effects": "results.effects",
     "patch": "edits",
+    "project": "edits",
     "replace": "edits",
     "scale": "edits",
     "shuffle": "edits",

@@ -115,7 +115,7 @@ class Application:
         where = index(regions, view.device, rows, self.start)
         before = view[where]
         source = None if self.source is None else self.source.to(before.dtype)
-        context = Context(regions.site.axes, self.keys, source, chosen)
+        context = Context(regions.site.axes, self.keys, source, chosen, regions.layer)
         after = self.edit.change(before, context)
         if after.shape != before.shape or after.dtype != before.dtype:
             raise EditError(
