@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from microtome import stats as stats
+    from microtome import steering as steering
     from microtome import studies as studies
     from microtome import tasks as tasks
     from microtome.edits import Edit as Edit
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from microtome.prompts.prompts import Prompts as Prompts
     from microtome.results.effects import Effects as Effects
     from microtome.results.effects import open_effects as open_effects
+    from microtome.steering.vector import SteeringVector as SteeringVector
     from microtome.verbs.generation import Generation as Generation
     from microtome.verbs.load import load as load
     from microtome.verbs.model import Model as Model
@@ -58,6 +60,7 @@ _HOMES = {
     "Prompts": "prompts.prompts",
     "Run": "verbs.run",
     "Screen": "verbs.options",
+    "SteeringVector": "steering.vector",
     "Verify": "plan.verify",
     "add": "edits",
     "apply": "edits",
@@ -78,7 +81,7 @@ _HOMES = {
 }
 """Public name → the module that has it."""
 
-__all__ = sorted([*_HOMES, "stats", "studies", "tasks"])
+__all__ = sorted([*_HOMES, "stats", "steering", "studies", "tasks"])
 
 
 def __getattr__(name: str) -> object:
