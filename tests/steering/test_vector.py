@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import microtome as mt
-from microtome.errors import EffectsError, MicrotomeError
+from microtome.errors import EditError, EffectsError, MicrotomeError
 
 RNG = np.random.default_rng(0)
 VECTOR = mt.SteeringVector(
@@ -67,6 +67,23 @@ def test_a_file_gives_it_back_as_float32_has_it(tmp_path, ending):
     for layer in VECTOR.layers:
         assert (again[layer] == VECTOR[layer].astype(np.float32)).all()
     assert again.save(tmp_path / f"w{ending}").read_bytes() == place.read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".gguf"])
+def test_an_edit_may_name_the_file(tmp_path, tiny64, ending):
+    place = VECTOR.save(tmp_path / f"v{ending}")
+    vector = mt.steering.open_vector(place)
+    edit = mt.edit(f'add("{place}", factor=3) L2.resid_post@last')
+    assert edit == mt.add("L2.resid_post@last", {2: vector[2]}, 3)
+    assert mt.edit(str(edit)) == edit  # what is recorded are the numbers
+    assert mt.project("L{1,2}.resid_post", str(place)).vector == vector.project().vector
+    assert mt.clamp("L:.resid_post", str(place), 0).vector == vector.project().vector
+    with pytest.raises(EditError, match="no vector for layer 0; there are some for layers 1, 2"):
+        tiny64.run("The cat sat on", [f'add("{place}") L0.resid_post'])
+    with pytest.raises(EditError, match="directions of resid_post, and the address is of mlp_out"):
+        mt.edit(f'add("{place}") L1.mlp_out')
+    with pytest.raises(MicrotomeError, match="cannot be read"):
+        mt.edit(f'add("nowhere{ending}") L1.resid_post')
 
 
 def test_the_gguf_is_llama_cpps_control_vector(tmp_path):

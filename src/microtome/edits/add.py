@@ -22,7 +22,8 @@ class Add(Edit):
         vector: one number; or an array with the shape of one position's addressed features
             (``[d_model]``, or ``[head, d_head]``), added at each of them; or one with the whole
             region's shape. A feature axis of length 1 may be left out. Or a mapping of layers to
-            such arrays, ``{5: […], 6: […]}``: each layer's own.
+            such arrays, ``{5: […], 6: […]}``, each layer's own; or the path of a file of them
+            (`SteeringVector.save`).
         factor: how much of it.
 
     Source: activation addition, Turner et al. 2023 (arXiv:2308.10248).
@@ -38,7 +39,7 @@ class Add(Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "vector", vectors_of(self.vector))
+        object.__setattr__(self, "vector", vectors_of(self.vector, self.address))
         object.__setattr__(self, "factor", number(self.factor, "add's factor"))
 
     def check(self, region: Region, causal: bool = True) -> None:

@@ -42,7 +42,7 @@ class Clamp(Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "vector", vectors_of(self.vector))
+        object.__setattr__(self, "vector", vectors_of(self.vector, self.address))
         for side in ("low", "high"):
             bound = getattr(self, side)
             if bound is not None:

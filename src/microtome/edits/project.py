@@ -21,7 +21,8 @@ class Project(Edit):
     Args:
         vector: the direction, whatever its length: an array with the shape of one position's
             addressed features (``[d_model]``, or ``[head, d_head]``, of which an axis of length 1
-            may be left out); or a mapping of layers to theirs, ``{5: […], 6: […]}``.
+            may be left out); or a mapping of layers to theirs, ``{5: […], 6: […]}``; or the path of
+            a file of them (`SteeringVector.save`).
         factor: what is left of the component: 0 nothing, 1 all of it, −1 mirrors it.
 
     Source: directional ablation, Arditi et al. 2024 (arXiv:2406.11717), section 2.4.
@@ -38,7 +39,7 @@ class Project(Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "vector", vectors_of(self.vector))
+        object.__setattr__(self, "vector", vectors_of(self.vector, self.address))
         object.__setattr__(self, "factor", number(self.factor, "project's factor"))
 
     def check(self, region: Region, causal: bool = True) -> None:

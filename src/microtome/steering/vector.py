@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from microtome.edits import vector_files as files
 from microtome.edits.add import Add
 from microtome.edits.base import number
-from microtome.edits.by_layer import Vectors
+from microtome.edits.by_layer import ByLayer, Vectors
 from microtome.edits.clamp import Clamp
 from microtome.edits.project import Project
 from microtome.edits.values import Values
 from microtome.errors import EditError, MicrotomeError, listing
 from microtome.language.addresses import Address, parse
 from microtome.results import disk
-from microtome.steering import files
 
 Direction = np.ndarray[Any, np.dtype[np.float64]]
 Layers = int | Sequence[int] | str | None
@@ -183,7 +183,7 @@ class SteeringVector:
         own = {layer: self[layer] for layer in chosen}
         if len(own) == 1 and layers != "*":
             return address, Values.of(own[chosen[0]])
-        return address, files.by_layer(own)
+        return address, ByLayer.of(own)
 
     # ---------------------------------------------------------------------------------------- files
 

@@ -20,7 +20,6 @@ from gguf import GGUFReader, GGUFWriter
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from microtome.edits.by_layer import ByLayer
 from microtome.errors import MicrotomeError, listing
 
 Direction = np.ndarray[Any, np.dtype[np.float64]]
@@ -32,11 +31,6 @@ FORMAT = "microtome.steering"
 """The name in a file's metadata of how it was made."""
 
 ARCHITECTURE = "controlvector"
-
-
-def by_layer(directions: Mapping[int, Direction]) -> ByLayer:
-    """Directions as an edit has them."""
-    return ByLayer.of(dict(directions))
 
 
 def encoded(suffix: str, directions: Mapping[int, Direction], site: str, about: About) -> bytes:
