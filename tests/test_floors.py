@@ -25,6 +25,7 @@ FLOORS = (
     "engines",
     "figures",
     "results",
+    "steering",
     "verbs",
     "report",
     "studies",

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from microtome import stats as stats
+    from microtome import steering as steering
     from microtome import studies as studies
     from microtome import tasks as tasks
     from microtome.edits import Edit as Edit
     from microtome.edits import add as add
     from microtome.edits import apply as apply
+    from microtome.edits import clamp as clamp
     from microtome.edits import edit as edit
     from microtome.edits import knockout as knockout
     from microtome.edits import mean as mean
     from microtome.edits import noise as noise
     from microtome.edits import patch as patch
+    from microtome.edits import project as project
     from microtome.edits import replace as replace
     from microtome.edits import scale as scale
     from microtome.edits import shuffle as shuffle
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from microtome.readings.translators import Translators as Translators
     from microtome.results.effects import Effects as Effects
     from microtome.results.effects import open_effects as open_effects
+    from microtome.steering.vector import SteeringVector as SteeringVector
     from microtome.verbs.attention import Attention as Attention
     from microtome.verbs.attention import HeadScores as HeadScores
     from microtome.verbs.attention import attention as attention
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from microtome.verbs.attribution import attribute_logits as attribute_logits
     from microtome.verbs.attribution import attribute_neurons as attribute_neurons
     from microtome.verbs.edges import edges as edges
+    from microtome.verbs.generation import Generation as Generation
     from microtome.verbs.head_circuit import HeadCircuit as HeadCircuit
     from microtome.verbs.head_circuit import head_circuit as head_circuit
     from microtome.verbs.lens import Lens as Lens
@@ -63,6 +68,7 @@ _HOMES = {
     "Edit": "edits",
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",
+    "Generation": "verbs.generation",
     "HeadCircuit": "verbs.head_circuit",
     "HeadScores": "verbs.attention",
     "Lens": "verbs.lens",
@@ -73,6 +79,7 @@ _HOMES = {
     "Prompts": "prompts.prompts",
     "Run": "verbs.run",
     "Screen": "verbs.options",
+    "SteeringVector": "steering.vector",
     "Translators": "readings.translators",
     "Verify": "plan.verify",
     "add": "edits",
@@ -80,6 +87,7 @@ _HOMES = {
     "attention": "verbs.attention",
     "attribute_logits": "verbs.attribution",
     "attribute_neurons": "verbs.attribution",
+    "clamp": "edits",
     "edge": "language.edges",
     "edges": "verbs.edges",
     "edit": "edits",
@@ -92,6 +100,7 @@ _HOMES = {
     "noise": "edits",
     "open_effects": "results.effects",
     "patch": "edits",
+    "project": "edits",
     "replace": "edits",
     "scale": "edits",
     "shuffle": "edits",
@@ -100,7 +109,7 @@ _HOMES = {
 }
 """Public name → the module that has it."""
 
-__all__ = sorted([*_HOMES, "stats", "studies", "tasks"])
+__all__ = sorted([*_HOMES, "stats", "steering", "studies", "tasks"])
 
 
 def __getattr__(name: str) -> object:
