@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from microtome.plan.verify import Verify as Verify
     from microtome.prompts.prompt import Prompt as Prompt
     from microtome.prompts.prompts import Prompts as Prompts
+    from microtome.prompts.stream import Stream as Stream
+    from microtome.results.aggregates import Aggregates as Aggregates
+    from microtome.results.aggregates import open_aggregates as open_aggregates
     from microtome.results.effects import Effects as Effects
     from microtome.results.effects import open_effects as open_effects
     from microtome.verbs.load import load as load
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Aggregates": "results.aggregates",
     "Cancelled": "errors",
     "Edit": "edits",
     "Effects": "results.effects",
@@ -54,6 +58,7 @@ _HOMES = {
     "Prompts": "prompts.prompts",
     "Run": "verbs.run",
     "Screen": "verbs.options",
+    "Stream": "prompts.stream",
     "Verify": "plan.verify",
     "add": "edits",
     "apply": "edits",
@@ -62,6 +67,7 @@ _HOMES = {
     "load": "verbs.load",
     "mean": "edits",
     "noise": "edits",
+    "open_aggregates": "results.aggregates",
     "open_effects": "results.effects",
     "patch": "edits",
     "replace": "edits",

@@ -98,7 +98,9 @@ def _refuse_wide(path: str | Path, raw: bytes, error: type[MicrotomeError]) -> N
 
 
 def _no_utf8(path: str | Path, line: int, byte: int, reason: str) -> str:
-    return f"{shown(path)} is not UTF-8 text (line {line}, byte {byte}: {reason}): save it as UTF-8."
+    return (
+        f"{shown(path)} is not UTF-8 text (line {line}, byte {byte}: {reason}): save it as UTF-8."
+    )
 
 
 def _refuse_others(path: Path, error: type[MicrotomeError]) -> None:

@@ -78,7 +78,9 @@ def test_parts_are_put_together(sample):
     second = of([part[17:] for part in sample], first=17)
     whole, both = of(sample), first.merged(second)
     for name in (*COLUMNS, "flipped"):
-        np.testing.assert_allclose(getattr(both, name), getattr(whole, name), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            getattr(both, name), getattr(whole, name), rtol=1e-12, atol=1e-12
+        )
     assert (both.first, both.prompts) == (0, 40)
 
 

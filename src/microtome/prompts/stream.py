@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -69,7 +69,7 @@ class Stream:
         """
         if isinstance(self.source, str | Path):
             return sum(1 for _ in rows_of(self.source))
-        return len(self.source) if hasattr(self.source, "__len__") else None
+        return len(self.source) if isinstance(self.source, Sized) else None
 
     def _rows(self) -> Iterator[tuple[str, Given | Mapping[str, Any]]]:
         source = self.source

@@ -9,13 +9,13 @@ import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from microtome.errors import PromptError
 from microtome.textfiles import shown
+
+if TYPE_CHECKING:  # whoever gives a data frame has imported it
+    import pandas as pd
 
 PARQUET = ".parquet"
 ROWS = 256
@@ -43,16 +43,18 @@ def parquet_rows(path: str | Path) -> Iterator[Row]:
         raise PromptError(f"Cannot read {shown(path)}: {first}.") from error
 
 
-def table_rows(table: object) -> Iterator[Row] | None:
+def table_rows(table: Any) -> Iterator[Row] | None:
     """The rows of a pandas data frame or of an Arrow table; None where it is neither.
 
+    >>> import pandas as pd
     >>> [row for _, row in table_rows(pd.DataFrame({"text": ["A", "B"], "n": [1, None]}))]
     [{'text': 'A', 'n': 1.0}, {'text': 'B'}]
     """
-    if isinstance(table, pd.DataFrame):
+    library = type(table).__module__.partition(".")[0]
+    if library == "pandas" and hasattr(table, "iloc") and hasattr(table, "columns"):
         parts = (table.iloc[at : at + ROWS] for at in range(0, len(table), ROWS))
         return _numbered((row for part in parts for row in _records(part)), "the data frame")
-    if type(table).__module__.partition(".")[0] == "pyarrow" and hasattr(table, "to_batches"):
+    if library == "pyarrow" and hasattr(table, "to_batches"):
         batches = table.to_batches(max_chunksize=ROWS)
         return _numbered((row for one in batches for row in one.to_pylist()), "the table")
     return None
@@ -69,10 +71,10 @@ def _numbered(rows: Iterator[Mapping[str, Any]], name: str) -> Iterator[Row]:
 
 
 def _given(value: object) -> bool:
-    """Whether a place of a table has something in it."""
-    if value is None or value is pd.NA or value is pd.NaT:
+    """Whether a place of a table has something in it: not None, NaN, or what pandas has for it."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return False
-    return not (isinstance(value, float | np.floating) and np.isnan(value))
+    return not (isinstance(value, float) and value != value)
 
 
 def _arrow(what: str) -> ModuleType:

@@ -17,13 +17,13 @@ from microtome.figures import Drawn
 from microtome.figures.mapped import NOISE_FLOOR, cells_of
 from microtome.figures.pictures import refuse_file
 from microtome.readings.registry import about
-from microtome.results import over_prompts, stores
+from microtome.results import over_prompts, places
 from microtome.results.effects import CLEAN, Effects
 from microtome.stats import LEVEL, MapTest
 from microtome.stats.aligned import why_apart
 from microtome.stats.averaged import CHANGED
 from microtome.stats.running import COLUMNS, Running
-from microtome.stats.samples import PROMPT
+from microtome.stats.samples import PROMPT, Array
 
 FLIP, FLIPPED = "flip", "flipped"
 KIND = "aggregates"
@@ -155,7 +155,7 @@ class Aggregates:
         """
         metric = self._known(metric or self.metrics[0])
         running, test = self._running(metric), self.over_prompts(metric)
-        told = running.n + (running.infinite != 0)
+        told = running.told
         n = np.where(told > 0, told, running.unchanged)
         clean = np.where(told > 0, running.clean, running.clean_unchanged)
         edited = np.where(told > 0, running.edited, running.clean_unchanged)
@@ -166,7 +166,7 @@ class Aggregates:
                 "edited": shape.copy(data=_ratio(edited, n).reshape(shape.shape)),
                 "effect": shape,
                 **{name: getattr(test, name) for name in ("low", "high", "p")},
-                "n": test.n.astype(int),
+                "n": shape.copy(data=told.reshape(shape.shape)).astype(int),
                 "unchanged": shape.copy(data=running.unchanged.reshape(shape.shape)).astype(int),
             }
         )
@@ -212,8 +212,8 @@ class Aggregates:
             EffectsError: as `Effects.save`.
         """
         refuse_file(path)
-        stores.write(path if isinstance(path, Path) else str(path), self.data)
-        return path
+        places.write(path, self.data)
+        return places.named(path)
 
     def __repr__(self) -> str:
         shape = self._shape(self.metrics[0])
@@ -261,7 +261,7 @@ def open_aggregates(path: str | Path) -> Aggregates:
     Raises:
         EffectsError: there are none, or what is there is a result with its prompts.
     """
-    data = stores.read(path if isinstance(path, Path) else str(path))
+    data = places.read(path)
     if data.attrs.get("kind") != KIND:
         raise EffectsError(
             f"{path} is a result with its prompts: open_effects({str(path)!r}). "
@@ -323,8 +323,10 @@ def _with_noise(data: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def _ratio(sums: np.ndarray[Any, Any], n: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.divide(sums, n, out=np.full(sums.shape, np.nan), where=n > 0)
+def _ratio(sums: Array, n: Array) -> Array:
+    found = np.full(sums.shape, np.nan)
+    np.divide(sums, n, out=found, where=n > 0)
+    return found
 
 
 def _spelled(shape: xr.DataArray) -> str:

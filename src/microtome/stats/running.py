@@ -48,6 +48,7 @@ class Running:
         seed: of the signs.
         n: prompts that are evidence, ``[cell]``.
         mean: of their effects, ``[cell]``.
+        told: prompts in which the edits changed something, ``[cell]``.
         m2: the sum of the squares of their distances from the mean, ``[cell]``.
         squares: the sum of their squares, ``[cell]``.
         infinite: the sum of the effects that are not finite, ``[cell]``; 0 where there are none.
@@ -63,6 +64,7 @@ class Running:
     seed: int
     n: Array
     mean: Array
+    told: Array
     m2: Array
     squares: Array
     infinite: Array
@@ -99,6 +101,7 @@ class Running:
         told, still = there & (changed != 0), there & (changed == 0)
         evidence = told & np.isfinite(effect)
         x = np.where(evidence, effect, 0.0)
+        self.told[:] += told
         self.n[:] += evidence
         apart = np.where(evidence, x - self.mean, 0.0)
         self.mean[:] += apart / np.maximum(self.n, 1)
@@ -191,7 +194,7 @@ class Running:
         there = (self.n > 1) & (self.m2 > 0) & (self.infinite == 0)
         np.divide(self.m2, self.n * (self.n - 1.0), out=spread, where=there)
         t = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(self.n - 1, 1))
-        margin: Array = t * np.sqrt(spread)
+        margin: Array = np.sqrt(spread) * np.asarray(t, dtype=np.float64)
         return margin
 
 
