@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from microtome import stats as stats
     from microtome import studies as studies
     from microtome import tasks as tasks
+    from microtome import workers as workers
     from microtome.edits import Edit as Edit
     from microtome.edits import add as add
     from microtome.edits import apply as apply
@@ -78,7 +79,7 @@ _HOMES = {
 }
 """Public name → the module that has it."""
 
-__all__ = sorted([*_HOMES, "stats", "studies", "tasks"])
+__all__ = sorted([*_HOMES, "stats", "studies", "tasks", "workers"])
 
 
 def __getattr__(name: str) -> object:

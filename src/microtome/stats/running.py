@@ -194,8 +194,8 @@ class Running:
         there = (self.n > 1) & (self.m2 > 0) & (self.infinite == 0)
         np.divide(self.m2, self.n * (self.n - 1.0), out=spread, where=there)
         t = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(self.n - 1, 1))
-        margin: Array = np.sqrt(spread) * np.asarray(t, dtype=np.float64)
-        return margin
+        np.multiply(np.sqrt(spread), t, out=spread)
+        return spread
 
 
 COLUMNS = tuple(
@@ -213,4 +213,5 @@ def signs(seed: int, prompt: int, flips: int) -> Array:
     True
     """
     drawn = np.random.default_rng([seed % 2**64, prompt]).integers(0, 2, size=flips)
-    return drawn * 2.0 - 1.0
+    found: Array = drawn.astype(np.float64) * 2.0 - 1.0
+    return found

@@ -25,6 +25,7 @@ from microtome.language.regions import Column
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
+from microtome.readings.registry import readings
 from microtome.verbs.options import Options
 
 KEPT = "Whole units are kept where out= was given."
@@ -46,6 +47,13 @@ class Job:
     verified: bool = True
     coarse: bool = False
 
+    def __reduce__(self) -> tuple[Callable[..., Job], tuple[object, ...]]:
+        # Metrics go by their texts: functions of the registry have no names to be found by.
+        question = self.plan.question
+        texts = tuple(map(str, question.asked))
+        bare = replace(self.plan, question=replace(question, asked=()))
+        return _job, (bare, texts, self.options, self.verified, self.coarse)
+
     def start(
         self, model: Loaded, tick: Callable[[float], None] = lambda cells: None
     ) -> Callable[[Unit], Block]:
@@ -61,6 +69,12 @@ class Job:
             return replace(block, work={**block.work, "seconds": time.perf_counter() - began})
 
         return run
+
+
+def _job(bare: Plan, metrics: Sequence[str], options: Options, verified: bool, coarse: bool) -> Job:
+    """A job that was sent."""
+    question = replace(bare.question, asked=readings(metrics))
+    return Job(replace(bare, question=question), options, verified, coarse)
 
 
 class Runner(Protocol):

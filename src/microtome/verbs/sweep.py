@@ -13,7 +13,7 @@ from microtome.engines.sink import Sink
 from microtome.figures.pictures import refuse_file
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan, make_plan
-from microtome.plan.question import coordinate
+from microtome.plan.question import Question, coordinate
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given, Prompts
 from microtome.prompts.stream import Stream
@@ -24,12 +24,14 @@ from microtome.results.effects import Effects, open_effects
 from microtome.results.form import storable
 from microtome.results.labelled import label
 from microtome.results.sinks import MemorySink, StoreSink
-from microtome.verbs.answer import Answer, Here, Runner, cells_of, units_of
+from microtome.verbs.answer import Answer, Runner, cells_of, units_of
 from microtome.verbs.asking import asking as asking
+from microtome.verbs.elsewhere import running
 from microtome.verbs.model import Model
 from microtome.verbs.options import Options, Screen
 from microtome.verbs.record import identity, record
 from microtome.verbs.streaming import Keep, Streamed, check_keep
+from microtome.workers import Workers
 
 
 @overload
@@ -51,6 +53,7 @@ def sweep(
     reference: Iterable[Given] = ...,
     overwrite: bool = ...,
     keep: Literal["cells"] = ...,
+    workers: Workers | str | None = ...,
 ) -> Effects: ...
 @overload
 def sweep(
@@ -71,6 +74,7 @@ def sweep(
     reference: Iterable[Given] = ...,
     overwrite: bool = ...,
     keep: Literal["aggregates"],
+    workers: Workers | str | None = ...,
 ) -> Aggregates: ...
 def sweep(
     model: Model,
@@ -90,6 +94,7 @@ def sweep(
     reference: Iterable[Given] = (),
     overwrite: bool = False,
     keep: Keep = "cells",
+    workers: Workers | str | None = None,
 ) -> Effects | Aggregates:
     """Measure every cell that an edit's stars span.
 
@@ -126,6 +131,9 @@ def sweep(
         keep: ``"cells"`` of every prompt; or ``"aggregates"``, what is known of each cell over all
             prompts (mean, interval, p corrected for all cells), which takes no more room for more
             prompts.
+        workers: who runs the units, in the place of this process: `mt.workers.ray` or
+            `mt.workers.processes`, or a name such as ``"ray:auto"``. On devices of one kind the
+            result is the same, bit for bit.
 
     Returns:
         The effects, with dimensions ``prompt``, then the stars, then the parameters in ``over``; or
@@ -145,27 +153,40 @@ def sweep(
     """
     options = Options.of(engine, verify, memory, screen, refine, seed)
     others = list(reference)
-    runner: Runner = Here(model)
-    if isinstance(prompts, Stream) or check_keep(keep) == "aggregates":
-        stream = prompts if isinstance(prompts, Stream) else Stream(Prompts.of(prompts))
-        whole = (as_edits(edit), readings(metrics), over, others, options, keep)
-        if out is not None:
-            refuse_file(out)
-        return Streamed(model, stream, *whole).run(out, progress, overwrite, runner)
-    question = asking(model, prompts, edit, metrics=metrics, over=over, reference=others)
+    with running(model, workers) as runner:
+        if isinstance(prompts, Stream) or check_keep(keep) == "aggregates":
+            stream = prompts if isinstance(prompts, Stream) else Stream(Prompts.of(prompts))
+            whole = (as_edits(edit), readings(metrics), over, others, options, keep)
+            if out is not None:
+                refuse_file(out)
+            return Streamed(model, stream, *whole).run(out, progress, overwrite, runner)
+        question = asking(model, prompts, edit, metrics=metrics, over=over, reference=others)
+        return _answered(model, question, options, runner, out, progress, overwrite, bool(others))
+
+
+def _answered(
+    model: Model,
+    question: Question,
+    options: Options,
+    runner: Runner,
+    out: str | Path | None,
+    progress: bool | Observer,
+    overwrite: bool,
+    referred: bool,
+) -> Effects:
+    """Plan, open a sink, run, assemble, label."""
     plan = make_plan(question, options.engine, options.budget(model), model.whole)
-    sink = _sink(out, model, plan, options, bool(others), overwrite, runner)
+    sink = _sink(out, model, plan, options, referred, overwrite, runner)
     try:
         if out is not None and isinstance(sink, StoreSink) and sink.finished:
             return open_effects(out)
-        told = observed(progress, cells_of(plan, options), units_of(plan, options))
-        with told as observer, provenance.held(model):
+        cells, units = cells_of(plan, options), units_of(plan, options)
+        with observed(progress, cells, units) as observer, provenance.held(model):
+            observer.expected(cells, units, plan.cost.flops)
             for note in sink.notes:
                 observer.note(note)
-            observer.expected(cells_of(plan, options), units_of(plan, options), plan.cost.flops)
             measured, screened = Answer(plan, options, sink, observer, runner).run()
-            kept = record(model, plan, options, measured, screened, bool(others))
-            kept = runner.located(kept)
+            kept = runner.located(record(model, plan, options, measured, screened, referred))
             data = label(plan, model.tokenizer, measured, screened)
             data = data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
             observer.finishing()
