@@ -28,7 +28,7 @@ def block(unit: Unit) -> Block:
 class Acting:
     number: int
     behave: Behave
-    ready: Outcome | None = field(default_factory=Ready)
+    ready: Outcome | None = field(default_factory=lambda: Ready(1))
     gone: bool = False
 
     def send(self, number: int, job: object, unit: Unit) -> None:
@@ -42,7 +42,7 @@ class Acting:
 @dataclass(eq=False)
 class Stage:
     behave: Behave
-    first: Outcome | None = field(default_factory=Ready)
+    first: Outcome | None = field(default_factory=lambda: Ready(1))
     hired: list[Acting] = field(default_factory=list)
     now: float = 0.0
     most: int = 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import pickle
+import re
 import signal
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,13 @@ import pytest
 import xarray as xr
 
 import microtome as mt
-from microtome.errors import WorkerError
+from microtome.errors import VerificationError, WorkerError
 from microtome.plan import units
-from microtome.verbs.elsewhere import Recipe, There, known
-from microtome.workers import here
+from microtome.verbs.answer import Job
+from microtome.verbs.elsewhere import Recipe, known
+from microtome.workers import clusters, here
+from microtome.workers.crew import Crew
+from microtome.workers.desk import Desk, Died, Ready
 
 PROMPTS = [
     mt.Prompt(text, donor=donor, target=" Germany", contrast=" France")
@@ -90,11 +96,13 @@ class Killing(mt.Observer):
 
     def __init__(self, pid, after: int = 2) -> None:
         self.pid, self.after, self.units, self.notes = pid, after, 0, []
+        self.killed = None
 
     def unit_done(self, number, of):
         self.units += 1
         if self.units == self.after:
-            os.kill(self.pid(), signal.SIGKILL)
+            self.killed = self.pid()
+            os.kill(self.killed, signal.SIGKILL)
 
     def note(self, text):
         self.notes.append(text)
@@ -120,31 +128,123 @@ def test_two_processes_one_of_them_killed_give_the_same_store(model, whole, star
     killing = Killing(lambda: started[0].pid)
     effects = sweep(model, out=out, workers=mt.workers.processes(2), progress=killing)
     assert_same(effects, out, whole)
-    assert len(started) == 3
+    assert killing.killed == started[0].pid
     assert killing.notes == []
-    assert all(one._process.exitcode is not None for one in started)
+    assert [one._process.exitcode for one in started] == [-signal.SIGKILL] * len(started)
+    hired = len(started)
     again = sweep(model, out=out, workers=mt.workers.processes(2))  # it is there: nobody is hired
-    assert len(started) == 3
+    assert len(started) == hired
     xr.testing.assert_identical(again.data, effects.data)
 
 
 @pytest.mark.slow
-def test_a_model_in_memory_is_sent_and_what_is_asked_of_it_is_the_same(make_gpt2, tokenizer):
-    """Without a place to load it from; screened, in windows, and aggregated."""
+def test_two_actors_of_ray_one_of_them_killed_give_the_same_store(
+    model, whole, tmp_path, monkeypatch
+):
+    pytest.importorskip("ray")
+    ready: list[int] = []
+    own = clusters._Actor.answer
+
+    def answer(self):
+        found = own(self)
+        ready.extend([found.pid] if isinstance(found, Ready) else [])
+        return found
+
+    monkeypatch.setattr(clusters._Actor, "answer", answer)
+    out = tmp_path / "map.zarr"
+    killing = Killing(lambda: ready[0])
+    workers = mt.workers.ray(count=2, init={"num_cpus": 2, "object_store_memory": 2**27})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        effects = sweep(model, out=out, workers=workers, progress=killing)
+    assert_same(effects, out, whole)
+    assert killing.killed == ready[0]
+    assert killing.notes == []
+
+
+class Inline:
+    """Workers in this process, who do all that others do, and die as they are told."""
+
+    device = None
+
+    def __init__(self, dies: Callable[[int], bool] = lambda unit: False) -> None:
+        self.dies, self.hired = dies, 0
+
+    def crew(self, recipe):
+        self.recipe = here.packed(recipe)
+        return Crew(self, 2)
+
+    def hire(self):
+        self.hired += 1
+        return Inside(Desk(self.recipe), self.dies)
+
+    def publish(self, job):
+        return here.packed(job)
+
+    def wait(self, hands, seconds):
+        return [(hand, hand.answer) for hand in hands]
+
+    def close(self):
+        pass
+
+
+class Inside:
+    def __init__(self, desk, dies):
+        self.desk, self.dies, self.answer = desk, dies, desk.open()
+
+    def send(self, number, job, unit):
+        self.answer = Died("it was told to")
+        if not self.dies(unit.number):
+            self.answer = self.desk.run(number, lambda: pickle.loads(job), unit)
+
+    def dismiss(self):
+        pass
+
+
+def test_what_goes_through_workers_is_what_stays_here(model, whole, tmp_path):
+    out = tmp_path / "map.zarr"
+    told = Killing(os.getpid, after=-1)
+    assert_same(sweep(model, out=out, workers=Inline(), progress=told), out, whole)
+    assert told.units == whole[0].provenance["predicted"]["units"]
+
+
+def test_a_screened_sweep_and_a_stream_on_workers_are_those_of_this_process(make_gpt2, tokenizer):
+    """Of a model without a place to load it from, which is sent."""
     model = mt.load(make_gpt2(), tokenizer=tokenizer)
-    with contextlib.ExitStack() as stack:
-        there = There(model, mt.workers.processes(1))
-        stack.callback(there.close)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("microtome.verbs.sweep.running", lambda *_: contextlib.nullcontext(there))
-            screened = sweep(model, screen="bfloat16", refine=5, workers="processes:1")
-            stream = mt.Stream(PROMPTS, 2)
-            asked = {"metrics": "kl", "progress": False, "keep": "aggregates"}
-            sums = mt.sweep(model, stream, EDIT.replace("@*", ""), **asked, workers="processes:1")
-    wanted = sweep(model, screen="bfloat16", refine=5)
-    xr.testing.assert_identical(screened.data.drop_attrs(), wanted.data.drop_attrs())
-    alone = mt.sweep(model, stream, EDIT.replace("@*", ""), **asked)
-    xr.testing.assert_identical(sums.data.drop_attrs(), alone.data.drop_attrs())
+    screened = [sweep(model, screen="bfloat16", refine=5, workers=w) for w in (None, Inline())]
+    xr.testing.assert_identical(*(own.data.drop_attrs() for own in screened))
+    asked = {"metrics": "kl", "progress": False, "keep": "aggregates"}
+    stream = mt.Stream(PROMPTS, 2)
+    sums = [mt.sweep(model, stream, "patch L*.z.h*", **asked, workers=w) for w in (None, Inline())]
+    xr.testing.assert_identical(*(own.data.drop_attrs() for own in sums))
+
+
+def test_units_that_kill_their_workers_are_named_and_the_rest_is_kept(model, whole, tmp_path):
+    out = tmp_path / "map.zarr"
+    told = Killing(os.getpid, after=-1)
+    workers = Inline(lambda unit: unit == 1)
+    total = whole[0].provenance["predicted"]["units"]
+    with pytest.raises(WorkerError) as error:
+        sweep(model, out=out, workers=workers, progress=told)
+    says = str(error.value)
+    assert f"1 of {total} units killed 3 workers each and were left out" in says
+    assert re.search(r"Unit 1 \(\d+ cells, 'patch L\d.z.h\d@\d' to 'patch L\d.z.h\d@\d'", says)
+    assert says.endswith("of prompts 1): it was told to.")
+    assert [note[:6] for note in told.notes] == ["Unit 1"]
+    assert told.units == total - 1
+    rest = Killing(os.getpid, after=-1)
+    assert_same(sweep(model, out=out, progress=rest), out, whole)  # it is run here
+    assert rest.units == 1
+
+
+def test_an_error_of_a_unit_is_the_same_error_here(model, monkeypatch):
+    def start(self, model, tick=None):
+        raise VerificationError("a cell is off")
+
+    monkeypatch.setattr(Job, "start", start)
+    with pytest.raises(VerificationError, match="a cell is off") as error:
+        sweep(model, workers=Inline())
+    assert "Raised by a worker" in error.value.__notes__[0]
 
 
 class TestRecipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import traceback
 from collections import OrderedDict
@@ -36,7 +37,9 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is there."""
+    """The model is there, in the process of this number."""
+
+    pid: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ class Desk:
             self._model = pickle.loads(self._recipe).open()
         except Exception as error:
             return Failed(_portable(error))
-        return Ready()
+        return Ready(os.getpid())
 
     def run(self, number: int, job: Callable[[], Job], unit: Unit) -> Outcome:
         """Run a unit of a job.
