@@ -23,6 +23,7 @@ FLOORS = (
     "readings",
     "plan",
     "engines",
+    "workers",
     "figures",
     "results",
     "steering",

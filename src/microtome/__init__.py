@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from microtome import steering as steering
     from microtome import studies as studies
     from microtome import tasks as tasks
+    from microtome import workers as workers
     from microtome.edits import Edit as Edit
     from microtome.edits import add as add
     from microtome.edits import apply as apply
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
     from microtome.plan.verify import Verify as Verify
     from microtome.prompts.prompt import Prompt as Prompt
     from microtome.prompts.prompts import Prompts as Prompts
+    from microtome.prompts.stream import Stream as Stream
     from microtome.readings.translators import Translators as Translators
+    from microtome.results.aggregates import Aggregates as Aggregates
+    from microtome.results.aggregates import open_aggregates as open_aggregates
     from microtome.results.effects import Effects as Effects
     from microtome.results.effects import open_effects as open_effects
     from microtome.steering.vector import SteeringVector as SteeringVector
@@ -62,6 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Aggregates": "results.aggregates",
     "Attention": "verbs.attention",
     "Attribution": "verbs.attribution",
     "Cancelled": "errors",
@@ -80,6 +85,7 @@ _HOMES = {
     "Run": "verbs.run",
     "Screen": "verbs.options",
     "SteeringVector": "steering.vector",
+    "Stream": "prompts.stream",
     "Translators": "readings.translators",
     "Verify": "plan.verify",
     "add": "edits",
@@ -98,6 +104,7 @@ _HOMES = {
     "load": "verbs.load",
     "mean": "edits",
     "noise": "edits",
+    "open_aggregates": "results.aggregates",
     "open_effects": "results.effects",
     "patch": "edits",
     "project": "edits",
@@ -110,6 +117,7 @@ _HOMES = {
 """Public name → the module that has it."""
 
 __all__ = sorted([*_HOMES, "stats", "steering", "studies", "tasks"])
+__all__ = sorted([*_HOMES, "stats", "studies", "tasks", "workers"])
 
 
 def __getattr__(name: str) -> object:
