@@ -26,6 +26,7 @@ FLOORS = (
     "figures",
     "results",
     "verbs",
+    "circuits",
     "report",
     "studies",
     "frontends",

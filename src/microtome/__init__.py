@@ -10,6 +10,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from microtome import circuits as circuits
     from microtome import stats as stats
     from microtome import studies as studies
     from microtome import tasks as tasks
@@ -72,7 +73,7 @@ _HOMES = {
 }
 """Public name → the module that has it."""
 
-__all__ = sorted([*_HOMES, "stats", "studies", "tasks"])
+__all__ = sorted([*_HOMES, "circuits", "stats", "studies", "tasks"])
 
 
 def __getattr__(name: str) -> object:

@@ -195,6 +195,12 @@ class Anatomy:
         """The same before that norm: what the heads add together, with the bias."""
         return self.mixed.view(self.out_proj(hf, layer)(z.flatten(-2)), self.dims)
 
+    def mix_adds(self, hf: PreTrainedModel, layer: int, mixed: Tensor) -> Tensor:
+        """``attn_out`` of what `mixes` gave: a norm of it, where there is one."""
+        if self.family.attn_norm is None:
+            return mixed
+        return self._added(hf, layer, mixed, self.family.attn_norm, "attn_out")
+
     def mlp_adds(self, hf: PreTrainedModel, layer: int, neurons: Tensor) -> Tensor:
         """``mlp_out`` of some ``mlp_post``: the down projection, and a norm where there is one."""
         added = self.down_proj(hf, layer)(neurons)
