@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from microtome.errors import Cancelled as Cancelled
     from microtome.errors import MicrotomeError as MicrotomeError
     from microtome.frontends.experiment import Experiment as Experiment
+    from microtome.language.edges import edge as edge
     from microtome.plan.verify import Verify as Verify
     from microtome.prompts.prompt import Prompt as Prompt
     from microtome.prompts.prompts import Prompts as Prompts
     from microtome.results.effects import Effects as Effects
     from microtome.results.effects import open_effects as open_effects
+    from microtome.verbs.edges import edges as edges
     from microtome.verbs.load import load as load
     from microtome.verbs.model import Model as Model
     from microtome.verbs.options import Screen as Screen
@@ -58,6 +60,8 @@ _HOMES = {
     "Verify": "plan.verify",
     "add": "edits",
     "apply": "edits",
+    "edge": "language.edges",
+    "edges": "verbs.edges",
     "edit": "edits",
     "knockout": "edits",
     "load": "verbs.load",

@@ -86,15 +86,14 @@ class Graph:
                 is read is not a sum of what was written.
         """
         anatomy = model.anatomy if isinstance(model, Loaded) else model
-        family, dims = anatomy.family, anatomy.dims
-        if family.mid_norm is not None or family.post_norm is not None:
+        dims = anatomy.dims
+        if not dims.sums:
             raise CircuitError(
-                f"A {family.model_type} norms the residual stream itself after every addition: "
-                "what is read there is not a sum of what was written, so there are no edges. "
-                "Patch nodes instead: mt.sweep(model, prompts, mt.patch('L*.z.h*'), …)."
+                f"A {anatomy.family.model_type} norms the residual stream itself after every "
+                "addition: what is read there is not a sum of what was written, so there are no "
+                "edges. Patch nodes instead: mt.sweep(model, prompts, mt.patch('L*.z.h*'), …)."
             )
-        parallel = any(site == "resid_mid" for site, _ in dims.lacks)
-        return cls(dims.n_layers, dims.n_heads, dims.d_model, parallel)
+        return cls(dims.n_layers, dims.n_heads, dims.d_model, dims.is_parallel)
 
     # ----------------------------------------------------------------------- its nodes
 

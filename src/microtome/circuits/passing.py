@@ -130,8 +130,8 @@ class CircuitPass:
         """What comes of a change of what a layer's heads add together, behind the norm of that."""
         whole = self.mixed[layer][:, None]
         anatomy, hf = self.model.anatomy, self.model.hf
-        after = anatomy.mix_adds(hf, layer, whole + change)
-        return after - anatomy.mix_adds(hf, layer, whole)
+        after: Tensor = anatomy.attention_normed(hf, layer, whole + change)
+        return after - anatomy.attention_normed(hf, layer, whole)
 
 
 def _summed(

@@ -30,6 +30,7 @@ class Add(Edit):
     """
 
     name: ClassVar[str] = "add"
+    on_edges: ClassVar[bool] = True
 
     vector: Values
 

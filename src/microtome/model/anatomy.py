@@ -68,6 +68,7 @@ class Anatomy:
             lacks=fitted.lacks,
             shapes_logits=fitted.logits is not unchanged,
             reaches=fitted.reaches(config),
+            sums=fitted.mid_norm is None and fitted.post_norm is None,
         )
         if dims.n_kv_heads == dims.n_heads:
             shared = {**OF_HEADS, **OF_GROUPS}.items()
@@ -218,11 +219,9 @@ class Anatomy:
         """The same before that norm: what the heads add together, with the bias."""
         return self.mixed.view(self.out_proj(hf, layer)(z.flatten(-2)), self.dims)
 
-    def mix_adds(self, hf: PreTrainedModel, layer: int, mixed: Tensor) -> Tensor:
-        """``attn_out`` of what `mixes` gave: a norm of it, where there is one."""
-        if self.family.attn_norm is None:
-            return mixed
-        return self._added(hf, layer, mixed, self.family.attn_norm, "attn_out")
+    def attention_normed(self, hf: PreTrainedModel, layer: int, mixed: Tensor) -> Tensor:
+        """``attn_out`` of what the heads add together: the norm of it, where there is one."""
+        return self._through(hf, layer, self.family.attn_norm, mixed)
 
     def mlp_adds(self, hf: PreTrainedModel, layer: int, neurons: Tensor) -> Tensor:
         """``mlp_out`` of some ``mlp_post``: the down projection, and a norm where there is one."""

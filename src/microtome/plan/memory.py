@@ -355,7 +355,7 @@ def bytes_of_means(question: Question) -> int:
             for edit, target in zip(edits, own, strict=True):
                 if edit.source is not Source.REFERENCE:
                     continue
-                place = target.layout.site, ways_of(edit.address, one.tokens, edit.alignment)
+                place = target.layout.site, ways_of(edit.place, one.tokens, edit.alignment)
                 size = bytes_of_source(target.layout, question.dims, len(one.tokens), 8, True)
                 found[place] = max(found.get(place, 0), size)
     return sum(found.values()) + max(found.values(), default=0)

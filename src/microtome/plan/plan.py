@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from microtome.errors import SweepError, listing
+from microtome.language.edges import Edge, exists, refuse
 from microtome.language.operations import Operation
 from microtome.language.regions import Column, Layout
 from microtome.plan.cells import Axis, Cell, Cells
@@ -101,6 +102,8 @@ def make_plan(
     axes = (Axis("prompt", tuple(range(len(question.encoded)))), *stars, *question.varied)
     cells = _cells(question)
     if not len(cells):
+        for edge in (edit.address for edit in edits if isinstance(edit.address, Edge)):
+            raise refuse(edge, dims)
         raise SweepError(
             f"No cell of {listing(edits)} exists: no token attends to a later one or beyond its "
             "layer's window, here or in the donor; a knockout has to leave each token a key; and a "
@@ -121,8 +124,9 @@ def make_plan(
 def _why_absent(question: Question) -> str:
     """Why some of the points that the stars of the edits span are no cells."""
     edits, causal = question.edits, question.dims.causal
-    weights = [edit for edit in edits if "k_pos" in edit.address.site.axes]
+    weights = [edit for edit in edits if "k_pos" in edit.lands.site.axes]
     reasons = {
+        "a writer is not before its reader": any(isinstance(e.address, Edge) for e in edits),
         "no token attends to a later one": causal and bool(weights),
         "a layer with a sliding window sees no further": bool(question.dims.reaches and weights),
         "two tokens stand in another order in the donor": causal and _reorders(question),
@@ -159,6 +163,9 @@ def _cells(question: Question) -> Cells:
         points=points,
         variant=_variant_of(points, extra),
         causal=question.dims.causal,
+        shares=tuple(
+            tuple(target.share for target in per_variant[0]) for per_variant in question.targets
+        ),
     )
 
 
@@ -186,6 +193,9 @@ def _there(
     ):
         for edit, target in zip(edits, targets, strict=True):
             where = target.layout
+            if isinstance(edit.address, Edge):
+                assert target.share is not None, "an edge has a writer"
+                there &= exists(edit.address, target.share, where, values, question.dims)
             weights = (causal or windows) and "k_pos" in where.site.axes
             if weights:
                 left = edit.widens == "k_pos"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from microtome.edits.application import Application, Keys
+from microtome.edits.application import Application
+from microtome.edits.keys import Keys
 from microtome.edits.sources import Sources
 from microtome.engines.walk.batches import Batch, Tile
 from microtome.language.regions import Column, Layout, Regions

@@ -110,25 +110,25 @@ class Walk:
     def _trace(self, own: Sequence[Encoded], start: int, places: Sequence[Place]) -> Trace:
         """The clean runs of some prompts; their donors go along where that is cheap."""
         model, texts = self.model, [one.tokens for one in own]
-        donors = self.sources.donors(own)
-        riders = donors if _ride(donors, texts, self.budget) else []
+        others = self.sources.texts(own)
+        riders = others if _ride(others, texts, self.budget) else []
         pieces = self.sources.pieces(riders)
         clean = trace(model.hf, model.anatomy, texts, start, places, riders, pieces)
         if riders:
             self.sources.hold_recorded(riders, clean.beside)
         else:
-            self.sources.hold(donors, at_once=len(own))
+            self.sources.hold(others, at_once=len(own))
         return clean
 
 
-def _ride(donors: Sequence[Tokens], texts: Sequence[Tokens], budget: Budget) -> bool:
-    """Whether the donors of some prompts go through the model with them.
+def _ride(others: Sequence[Tokens], texts: Sequence[Tokens], budget: Budget) -> bool:
+    """Whether the donors of some prompts, or whatever is recorded, go through the model with them.
 
     Few tokens read all weights as slowly as many do.
     """
     length = len(texts[0].read)
-    fits = length * (len(donors) + len(texts)) <= budget.tile
-    return bool(donors) and fits and all(len(donor.read) == length for donor in donors)
+    fits = length * (len(others) + len(texts)) <= budget.tile
+    return bool(others) and fits and all(len(other.read) == length for other in others)
 
 
 @dataclass(frozen=True, eq=False)
