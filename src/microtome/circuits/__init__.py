@@ -3,6 +3,21 @@
 from microtome.circuits.ablations import ABLATIONS, Ablation
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph
+from microtome.circuits.methods import METHODS, Exact, Method, Removal
 from microtome.circuits.running import run
+from microtome.circuits.scores import Scores, open_scores, score
 
-__all__ = ["ABLATIONS", "Ablation", "Circuit", "Graph", "run"]
+__all__ = [
+    "ABLATIONS",
+    "METHODS",
+    "Ablation",
+    "Circuit",
+    "Exact",
+    "Graph",
+    "Method",
+    "Removal",
+    "Scores",
+    "open_scores",
+    "run",
+    "score",
+]

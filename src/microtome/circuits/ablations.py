@@ -22,9 +22,13 @@ Values = Float[Tensor, "writer pos d_model"]
 
 
 class Ablation(ABC):
-    """What a reader reads of a writer over an edge that is outside of the circuit."""
+    """What a reader reads of a writer over an edge that is outside of the circuit.
+
+    ``edit`` is the edit that does the same to one edge in a sweep; empty where there is none.
+    """
 
     name: ClassVar[str]
+    edit: ClassVar[str] = ""
 
     @abstractmethod
     def check(self, one: Encoded) -> None:
@@ -40,6 +44,7 @@ class Patch(Ablation):
     """What it writes in the donor's run."""
 
     name: ClassVar[str] = "patch"
+    edit: ClassVar[str] = "patch"
 
     def check(self, one: Encoded) -> None:
         """There is a donor, as long as the prompt."""
@@ -67,6 +72,7 @@ class Zero(Ablation):
     """Nothing: zeros."""
 
     name: ClassVar[str] = "zero"
+    edit: ClassVar[str] = "zero"
 
     def check(self, one: Encoded) -> None:
         """Nothing is needed."""
@@ -86,6 +92,7 @@ class Mean(Ablation):
     """
 
     name: ClassVar[str] = "mean"
+    edit: ClassVar[str] = 'mean(over="prompts")'
 
     reference: tuple[Encoded, ...]
 

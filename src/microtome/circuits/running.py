@@ -11,8 +11,8 @@ import xarray as xr
 
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
-from microtome.circuits.trial import Trial
-from microtome.engines.observer import Observer, go_on, observed
+from microtome.circuits.trial import Array, Trial, ticking
+from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
 from microtome.prompts.prompts import Given
@@ -73,14 +73,8 @@ def run(
     trial.check(named.values())
     rows = len(trial.encoded) * len(named)
     with observed(progress, rows, 1) as observer, provenance.held(model):
-        clean = trial.clean
-
-        def tick(done: int) -> None:
-            observer.advanced(done)
-            go_on(observer)
-
-        measured = trial.measure([*named.values()], tick)
-    return labelled(trial, named, clean, measured, alone)
+        measured = trial.measure([*named.values()], ticking(observer))
+    return labelled(trial, named, measured, alone)
 
 
 def _named(circuits: Circuits) -> tuple[dict[Any, Circuit], bool]:
@@ -96,8 +90,7 @@ def _named(circuits: Circuits) -> tuple[dict[Any, Circuit], bool]:
 def labelled(
     trial: Trial,
     named: Mapping[Any, Circuit],
-    clean: Mapping[str, np.ndarray[Any, Any]],
-    measured: Mapping[str, np.ndarray[Any, Any]],
+    measured: Mapping[str, Array],
     alone: bool = False,
 ) -> xr.Dataset:
     """What was measured of circuits, with names and what is needed to repeat it."""
@@ -106,7 +99,7 @@ def labelled(
         name, metric = str(reading), reading.metric
         own = {"about": metric.about, "unit": metric.unit, "direction": metric.direction}
         variables[name] = (("prompt", "circuit"), measured[name], own)
-        variables[CLEAN + name] = ("prompt", clean[name], own)
+        variables[CLEAN + name] = ("prompt", trial.clean[name], own)
     variables["edges"] = ("circuit", [len(one) for one in named.values()], {"unit": "edges"})
     texts = np.array([one.tokens.text for one in trial.encoded], dtype=object)
     coordinates = {

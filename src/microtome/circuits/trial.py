@@ -21,6 +21,7 @@ from microtome.circuits.ablations import Ablation, ablation_of
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph
 from microtome.circuits.passing import CircuitPass, cut_of
+from microtome.engines.observer import Observer, go_on
 from microtome.errors import CircuitError, MetricError, listing
 from microtome.language.regions import Column
 from microtome.model.devices import onto
@@ -40,6 +41,20 @@ Tick = Callable[[int], None]
 
 COPIES = 9
 """Copies of the stream that there are of every head while a layer's readers are given their own."""
+
+
+LESS_IS_BETTER = ("kl", "loss", "rank")
+"""Metrics of which a larger value is further from the answer, or from the model."""
+
+
+def ticking(observer: Observer) -> Tick:
+    """Tells an observer of rows that are done, and stops where it wants no more."""
+
+    def tick(rows: int) -> None:
+        observer.advanced(rows)
+        go_on(observer)
+
+    return tick
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +130,11 @@ class Trial:
                 places = {self._place(reading, number) for reading in self.asked}
                 found.append({at: logits[:, at].clone() for at in places})
         return tuple(found)
+
+    @property
+    def worse(self) -> int:
+        """The sign of a change of the first metric for the worse: 1 where less is better."""
+        return 1 if self.asked[0].metric.name in LESS_IS_BETTER else -1
 
     def _place(self, reading: Reading, prompt: int) -> int:
         return reading.position(self.encoded[prompt], self.model.anatomy.dims)
