@@ -2,6 +2,9 @@
 
 from microtome.circuits.ablations import ABLATIONS, Ablation
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.criteria import completeness, minimality, parts_of
+from microtome.circuits.curve import SIZES, Curve, cmd, cpr, curve
+from microtome.circuits.faithfulness import faithfulness
 from microtome.circuits.graph import Graph
 from microtome.circuits.methods import METHODS, Exact, Method, Removal
 from microtome.circuits.running import run
@@ -10,14 +13,23 @@ from microtome.circuits.scores import Scores, open_scores, score
 __all__ = [
     "ABLATIONS",
     "METHODS",
+    "SIZES",
     "Ablation",
     "Circuit",
+    "Curve",
     "Exact",
     "Graph",
     "Method",
     "Removal",
     "Scores",
+    "cmd",
+    "completeness",
+    "cpr",
+    "curve",
+    "faithfulness",
+    "minimality",
     "open_scores",
+    "parts_of",
     "run",
     "score",
 ]

@@ -69,15 +69,15 @@ def run(
     ('prompt', 'circuit')
     """
     trial = Trial.of(model, prompts, metrics, ablation, reference, memory)
-    named, alone = _named(circuits)
-    trial.check(named.values())
-    rows = len(trial.encoded) * len(named)
+    own, alone = named(circuits)
+    trial.check(own.values())
+    rows = len(trial.encoded) * len(own)
     with observed(progress, rows, 1) as observer, provenance.held(model):
-        measured = trial.measure([*named.values()], ticking(observer))
-    return labelled(trial, named, measured, alone)
+        measured = trial.measure([*own.values()], ticking(observer))
+    return labelled(trial, own, measured, alone)
 
 
-def _named(circuits: Circuits) -> tuple[dict[Any, Circuit], bool]:
+def named(circuits: Circuits) -> tuple[dict[Any, Circuit], bool]:
     """Circuits by name or number, and whether it is one alone."""
     if isinstance(circuits, Circuit):
         return {0: circuits}, True
@@ -89,7 +89,7 @@ def _named(circuits: Circuits) -> tuple[dict[Any, Circuit], bool]:
 
 def labelled(
     trial: Trial,
-    named: Mapping[Any, Circuit],
+    own: Mapping[Any, Circuit],
     measured: Mapping[str, Array],
     alone: bool = False,
 ) -> xr.Dataset:
@@ -97,14 +97,14 @@ def labelled(
     variables: dict[str, Any] = {}
     for reading in trial.asked:
         name, metric = str(reading), reading.metric
-        own = {"about": metric.about, "unit": metric.unit, "direction": metric.direction}
-        variables[name] = (("prompt", "circuit"), measured[name], own)
-        variables[CLEAN + name] = ("prompt", trial.clean[name], own)
-    variables["edges"] = ("circuit", [len(one) for one in named.values()], {"unit": "edges"})
+        told = {"about": metric.about, "unit": metric.unit, "direction": metric.direction}
+        variables[name] = (("prompt", "circuit"), measured[name], told)
+        variables[CLEAN + name] = ("prompt", trial.clean[name], told)
+    variables["edges"] = ("circuit", [len(one) for one in own.values()], {"unit": "edges"})
     texts = np.array([one.tokens.text for one in trial.encoded], dtype=object)
     coordinates = {
         "prompt": np.arange(len(trial.encoded)),
-        "circuit": [*named],
+        "circuit": [*own],
         "text": ("prompt", texts),
     }
     data = xr.Dataset(variables, coordinates, attributes(trial))
