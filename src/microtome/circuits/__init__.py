@@ -7,6 +7,7 @@ from microtome.circuits.curve import SIZES, Curve, cmd, cpr, curve
 from microtome.circuits.discovery import acdc, greedy, top
 from microtome.circuits.faithfulness import faithfulness
 from microtome.circuits.graph import Graph
+from microtome.circuits.interaction import interaction
 from microtome.circuits.methods import METHODS, Exact, Method, Removal
 from microtome.circuits.running import run
 from microtome.circuits.scores import Scores, open_scores, score
@@ -32,6 +33,7 @@ __all__ = [
     "curve",
     "faithfulness",
     "greedy",
+    "interaction",
     "minimality",
     "open_scores",
     "parts_of",
