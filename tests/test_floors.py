@@ -28,6 +28,7 @@ FLOORS = (
     "results",
     "steering",
     "verbs",
+    "circuits",
     "report",
     "studies",
     "frontends",

@@ -10,6 +10,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from microtome import circuits as circuits
     from microtome import stats as stats
     from microtome import steering as steering
     from microtome import studies as studies
@@ -118,6 +119,7 @@ _HOMES = {
 
 __all__ = sorted([*_HOMES, "stats", "steering", "studies", "tasks"])
 __all__ = sorted([*_HOMES, "stats", "studies", "tasks", "workers"])
+__all__ = sorted([*_HOMES, "circuits", "stats", "studies", "tasks"])
 
 
 def __getattr__(name: str) -> object:

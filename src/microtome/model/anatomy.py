@@ -128,6 +128,29 @@ class Anatomy:
         own = self.projection(hf, layer, site)(normed)
         return self.family.taps[site].view(own, self.dims)
 
+    def projected_head(
+        self,
+        hf: PreTrainedModel,
+        layer: int,
+        site: str,
+        normed: Tensor,
+        head: int,
+        besides: type | None = None,
+    ) -> Tensor:
+        """One head's part of `projected`, ``[…, pos, d_head]``, by its own columns where it can be.
+
+        Hooks of the class ``besides`` on the module do not count.
+        """
+        module, view = self.projection(hf, layer, site), self.family.taps[site].view
+        is_linear = is_plain(module, nn.Linear, besides)
+        if not is_linear and not is_plain(module, Conv1D, besides):
+            return self.projected(hf, layer, site, normed)[..., head, :]
+        weight = cast(Tensor, module.weight)
+        columns = view(weight.T if is_linear else weight, self.dims)[:, head]
+        made = normed @ columns
+        bias = cast("Tensor | None", module.bias)
+        return made if bias is None else made + view(bias[None], self.dims)[0, head]
+
     def joint(self, hf: PreTrainedModel, layer: int, site: str, values: Tensor) -> Tensor:
         """What a norm over all heads of q or k together makes of them, where there is one."""
         norm = self.family.joint.get(site)
