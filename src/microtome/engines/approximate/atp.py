@@ -15,6 +15,7 @@ from microtome.edits.sources import Sources
 from microtome.engines.approximate.method import Method, Take
 from microtome.engines.approximate.stretch import Stretch
 from microtome.errors import SweepError
+from microtome.language.edges import Edge
 from microtome.language.operations import Source
 from microtome.language.regions import Column
 from microtome.passes.backward import Slopes
@@ -48,6 +49,11 @@ class AtP(Method):
     def check(self, question: Question) -> None:
         """There has to be a donor for its gradient."""
         for edit in question.edits:
+            if isinstance(edit.address, Edge):
+                raise SweepError(
+                    f"method={str(self)!r} is of what an edit changes at a site, and '{edit}' is "
+                    "made on an edge: use EAP(), which is the same there."
+                )
             if self.at == "donor" and edit.source is not Source.DONOR:
                 raise SweepError(
                     f"method={str(self)!r} takes gradients at the donor's run, and '{edit}' takes "
@@ -131,7 +137,7 @@ class DonorsRun:
         found, row = self.runs[prompt]
         needs = ((edit, one) for edits in stretch.plan.question.variants for edit in edits)
         sources = Sources(stretch.model.hf, stretch.model.anatomy, needs)
-        donors = sources.donors([one])
+        donors = [text for text in sources.texts([one]) if text == one.donor]
         pieces = sources.pieces(donors)
         own = [piece for piece in pieces if piece.place in stretch.places]
         kept = {

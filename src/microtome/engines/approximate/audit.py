@@ -99,6 +99,8 @@ def audited(
         (chosen.flagged, FLAGGED), (at[:top], STRONGEST), (at[top:], DRAWN)
     ):  # fmt: skip
         why[tuple(points[numbers].T)] = reason
+    if plan.mirror:  # of a map of pairs the other half is the same cells
+        why = np.maximum(why, why.transpose(plan.mirror))
     clean = {
         name: np.where(np.isnan(own), rough.clean[name], own) for name, own in fine.clean.items()
     }

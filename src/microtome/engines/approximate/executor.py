@@ -63,7 +63,7 @@ class Gradients:
             prompts = unit.prompts[first : first + most]
             own = {one: cells.of_prompt(one)[unit.first : unit.last] for one in prompts}
             encoded = [self.plan.question.encoded[prompt] for prompt in prompts]
-            self.sources.hold(self.sources.donors(encoded), at_once=len(prompts))
+            self.sources.hold(self.sources.texts(encoded), at_once=len(prompts))
             yield Stretch(self.model, self.plan, self.sources, prompts, own)
 
     def _measure(self, stretch: Stretch, into: Collector) -> None:

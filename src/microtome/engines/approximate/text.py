@@ -8,13 +8,14 @@ from types import MappingProxyType
 
 from microtome.edits.base import literal
 from microtome.engines.approximate.atp import AtP
+from microtome.engines.approximate.eap import EAP
 from microtome.engines.approximate.method import Method
 from microtome.errors import EditError, SweepError, did_you_mean, listing
 from microtome.language.calls import called
 
 EXACT = "exact"
 
-METHODS: Mapping[str, type[Method]] = MappingProxyType({one.name: one for one in (AtP,)})
+METHODS: Mapping[str, type[Method]] = MappingProxyType({one.name: one for one in (AtP, EAP)})
 """Name → method."""
 
 
