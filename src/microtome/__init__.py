@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from microtome.edits import shuffle as shuffle
     from microtome.edits import zero as zero
     from microtome.engines.approximate.atp import AtP as AtP
+    from microtome.engines.approximate.atp_star import AtPStar as AtPStar
     from microtome.engines.approximate.eap import EAP as EAP
+    from microtome.engines.approximate.integrated import IG as IG
+    from microtome.engines.approximate.integrated import GradientNorms as GradientNorms
     from microtome.engines.observer import Observer as Observer
     from microtome.errors import Cancelled as Cancelled
     from microtome.errors import MicrotomeError as MicrotomeError
@@ -72,6 +75,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Aggregates": "results.aggregates",
     "AtP": "engines.approximate.atp",
+    "AtPStar": "engines.approximate.atp_star",
     "Attention": "verbs.attention",
     "Attribution": "verbs.attribution",
     "Audit": "plan.audit",
@@ -85,6 +89,8 @@ _HOMES = {
     "HeadScores": "verbs.attention",
     "Lens": "verbs.lens",
     "MicrotomeError": "errors",
+    "GradientNorms": "engines.approximate.integrated",
+    "IG": "engines.approximate.integrated",
     "Model": "verbs.model",
     "Observer": "engines.observer",
     "Prompt": "prompts.prompt",

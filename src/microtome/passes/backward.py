@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -72,52 +72,73 @@ class Slopes:
         return self.pulled[number, place]
 
 
-def slopes(
+@dataclass(eq=False)
+class Graph:
+    """A pass of which the way back can be gone, again and again.
+
+    Attributes:
+        found: what the pass gave, without gradients.
+        made: per number its values, ``[row]``, with the way back.
+        probes: the zeros that gradients are taken of.
+    """
+
+    found: Slopes
+    made: list[Float[Tensor, " row"]] = field(default_factory=list)
+    probes: dict[tuple[Place, Tap | None], Tensor] = field(default_factory=dict)
+
+    def back(self, again: bool = False) -> Slopes:
+        """Go back once for each number; it can be done once more only if that is said ``again``."""
+        keys = [*self.probes]
+        ends = []
+        for number, values in enumerate(self.made):
+            more = again or number < len(self.made) - 1
+            each = _back(values, [self.probes[key] for key in keys], more)
+            ends.append(dict(zip(keys, each, strict=True)))
+        return replace(self.found, ends=ends, pulled={})
+
+
+def graph(
     hf: PreTrainedModel,
     anatomy: Anatomy,
     ids: Int[Tensor, "row pos"],
     places: Iterable[Place],
     looks: Sequence[Look],
     read: Read,
-    visits: Sequence[Visit] = (),
+    before: Sequence[Visit] = (),
+    behind: Sequence[Visit] = (),
     around: Around = nullcontext,
-    back: bool = True,
-) -> Slopes:
-    """The gradients of numbers at some places, of rows that know nothing of each other.
+    records: bool = True,
+) -> Graph:
+    """A pass of rows that know nothing of each other, with a way back to the sites of some places.
 
     Args:
         hf: the model.
         anatomy: its anatomy.
         ids: the texts.
-        places: where gradients are wanted.
+        places: where values, and gradients, are wanted.
         looks: where logits are read.
         read: what is made of them, ``[look, vocab]``.
-        visits: what else is done on the way, before.
+        before: what else is done on the way: at a place, before its gradient is taken.
+        behind: the same, after it.
         around: what the pass runs within, forward.
-        back: gradients are wanted; without, values are kept alone.
+        records: gradients are wanted; without, values are kept alone.
     """
-    found = Slopes()
-    probes: dict[tuple[Place, Tap | None], Tensor] = {}
+    found = Graph(Slopes())
     wanted = [*dict.fromkeys(places)]
-    asked = [*visits, *(Visit(place, _keeper(place, found.kept)) for place in wanted)]
-    asked += _probing(hf, anatomy, wanted, probes, found) if back else ()
+    asked = [*before, *(Visit(place, _keeper(place, found.found.kept)) for place in wanted)]
+    asked += _probing(hf, anatomy, wanted, found.probes, found.found) if records else ()
     end = find_site("final_in"), None
     ended: list[Tensor] = []
-    asked.append(Visit(end, ended.append))
+    asked += [*behind, Visit(end, ended.append)]
     rows, positions = (numbers(ids.device, [look[side] for look in looks]) for side in (0, 1))
-    with session(hf, anatomy), (recorded if back else quiet)(hf):
+    with session(hf, anatomy), (recorded if records else quiet)(hf):
         with around(), visited(hf, anatomy, asked):
             call_body(hf, ids, use_cache=False)
             [stream] = ended
             final = anatomy.final(hf, stream)[rows.to(stream.device), positions.to(stream.device)]
             made = read(anatomy.unembed(hf, final))
-        keys = [*probes]
-        for number, values in enumerate(made):
-            found.values.append(values.detach())
-            if not back:
-                continue
-            each = _back(values, [probes[key] for key in keys], number < len(made) - 1)
-            found.ends.append(dict(zip(keys, each, strict=True)))
+        found.found.values.extend(values.detach() for values in made)
+        found.made.extend(made if records else ())
     return found
 
 

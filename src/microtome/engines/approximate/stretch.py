@@ -18,11 +18,14 @@ from microtome.engines.walk.batches import Batch, Tile
 from microtome.engines.walk.edited import edits_at
 from microtome.language.regions import Column
 from microtome.model.loaded import Loaded
-from microtome.passes.backward import Around, Slopes, slopes
+from microtome.passes.backward import Around, Graph, Slopes, graph
 from microtome.passes.hooks import Place, Visit
-from microtome.passes.trace import ids_of
+from microtome.passes.trace import Trace, ids_of, trace
 from microtome.plan.plan import Plan
 from microtome.prompts.encoding import Encoded
+
+TOKENS = 512
+"""Tokens that a block is run on at a time, about."""
 
 VALUES = 2**22
 """Addressed values whose changes are computed at a time, about."""
@@ -67,31 +70,52 @@ class Stretch:
         return tuple(found)
 
     @cached_property
+    def trace(self) -> Trace:
+        """These prompts' run, as much of it as is needed to go on from its middle."""
+        texts = [one.tokens for one in self.encoded]
+        return trace(self.model.hf, self.model.anatomy, texts)
+
+    @cached_property
     def own(self) -> Slopes:
         """These prompts' run, with its gradients."""
         return self.slopes()
 
+    def knows(self, own: Slopes) -> None:
+        """Take this for these prompts' run, so that it is not run again."""
+        vars(self)["own"] = own
+
     @cached_property
     def run(self) -> Slopes:
         """These prompts' run; with its gradients if those are there, or without."""
-        return self.own if "own" in vars(self) else self.slopes(back=False)
+        return self.own if "own" in vars(self) else self.graph(records=False).found
 
     def slopes(
         self,
         encoded: Sequence[Encoded] | None = None,
         places: Sequence[Place] | None = None,
-        visits: Sequence[Visit] = (),
+        before: Sequence[Visit] = (),
         around: Around = nullcontext,
-        back: bool = True,
     ) -> Slopes:
-        """The readings' gradients, of these prompts or of other texts of one length.
+        """The readings' gradients; see `graph`."""
+        return self.graph(encoded, places, before, around=around).back()
+
+    def graph(
+        self,
+        encoded: Sequence[Encoded] | None = None,
+        places: Sequence[Place] | None = None,
+        before: Sequence[Visit] = (),
+        behind: Sequence[Visit] = (),
+        around: Around = nullcontext,
+        records: bool = True,
+    ) -> Graph:
+        """A pass of these prompts, or of other texts of one length, read as the question says.
 
         Args:
             encoded: the texts, with the tokens that metrics are about.
             places: where gradients are wanted; where edits are made, unless given.
-            visits: what else is done on the way.
+            before, behind: what else is done on the way, before gradients are taken and after.
             around: what the pass runs within.
-            back: gradients are wanted.
+            records: gradients are wanted.
         """
         texts = self.encoded if encoded is None else encoded
         question = self.plan.question
@@ -115,7 +139,7 @@ class Stretch:
         hf, anatomy = self.model.hf, self.model.anatomy
         ids = ids_of([one.tokens for one in texts], hf)
         wanted = self.places if places is None else places
-        return slopes(hf, anatomy, ids, wanted, looks, read, visits, around, back)
+        return graph(hf, anatomy, ids, wanted, looks, read, before, behind, around, records)
 
     def applications(
         self, prompt: int, sources: Sources | None = None
