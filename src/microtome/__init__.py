@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from microtome.engines.approximate.atp import AtP as AtP
     from microtome.engines.approximate.atp_star import AtPStar as AtPStar
     from microtome.engines.approximate.eap import EAP as EAP
+    from microtome.engines.approximate.eap import EAPIG as EAPIG
     from microtome.engines.approximate.integrated import IG as IG
     from microtome.engines.approximate.integrated import GradientNorms as GradientNorms
     from microtome.engines.observer import Observer as Observer
@@ -81,6 +82,7 @@ _HOMES = {
     "Audit": "plan.audit",
     "Cancelled": "errors",
     "EAP": "engines.approximate.eap",
+    "EAPIG": "engines.approximate.eap",
     "Edit": "edits",
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",

@@ -138,10 +138,10 @@ def test_more_steps_come_nearer(tiny64):
                 approximate(tiny64, "zero L*.mlp_post.n*", mt.IG(n)).sum("neuron") - wanted
             ).max()
         )
-        for n in (1, 3, 9, 27)
+        for n in (5, 10, 20)
     ]
     assert gaps == sorted(gaps, reverse=True)
-    assert gaps[3] < gaps[1] / 40  # it is the midpoint rule: quadratic
+    assert gaps[2] < gaps[0] / 8  # it is the midpoint rule: quadratic
 
 
 def test_integrated_gradients_of_each_value_of_a_parameter_go_their_own_way(tiny64):

@@ -102,7 +102,7 @@ class DonorsRun:
     @classmethod
     def of(cls, stretch: Stretch) -> DonorsRun:
         """Run the donors, those of one length together."""
-        donors = [_as_read(one) for one in stretch.encoded]
+        donors = [donor_of(one) for one in stretch.encoded]
         alike: dict[int, list[int]] = defaultdict(list)
         for row, one in enumerate(donors):
             alike[len(one.tokens.read)].append(row)
@@ -147,7 +147,7 @@ class DonorsRun:
         return sources
 
 
-def _as_read(one: Encoded) -> Encoded:
+def donor_of(one: Encoded) -> Encoded:
     """A prompt's donor in the place of its text, with what is said behind it."""
     assert one.donor is not None, "an edit that takes from a donor has one"
     return replace(one, tokens=replace(one.donor, forced=one.tokens.forced))

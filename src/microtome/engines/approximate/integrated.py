@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from microtome.edits.application import Application
 from microtome.edits.base import whole
 from microtome.engines.approximate.atp import AtP, OwnRun
 from microtome.engines.approximate.method import Method, Take
-from microtome.engines.approximate.stretch import Stretch
+from microtome.engines.approximate.stretch import Stretch, putting
 from microtome.errors import SweepError
 from microtome.language.operations import Operation
 from microtome.language.regions import Column
@@ -87,7 +87,7 @@ class IG(Method):
         total: list[Tensor] = []
         for step in range(self.steps):
             there = start + (step + 0.5) / self.steps * (end - start)
-            visit = Visit(place, _putting(there), writes=True)
+            visit = Visit(place, putting(there), writes=True)
             slopes = stretch.slopes(places=[place], before=[visit])
             own = [slopes.at(n, place) / self.steps for n in range(len(slopes.ends))]
             total = [a + b for a, b in zip(total, own, strict=True)] if total else own
@@ -122,13 +122,6 @@ def _ends(stretch: Stretch) -> dict[Way, Tensor]:
             where, _, after = application.made(own)
             end[where] = after
     return found
-
-
-def _putting(values: Tensor) -> Callable[[Tensor], None]:
-    def put(view: Tensor) -> None:
-        view.copy_(values)
-
-    return put
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -162,3 +162,12 @@ class Stretch:
                 for one in edits_at(plan, sources or self.sources, layer, batch, tile):
                     assert one.rows is not None, "the walk's edits know their rows"
                     yield own[one.rows], replace(one, rows=np.full(len(one.rows), row))
+
+
+def putting(values: Tensor) -> Callable[[Tensor], None]:
+    """What puts values in the place of all that a site has."""
+
+    def put(view: Tensor) -> None:
+        view.copy_(values)
+
+    return put

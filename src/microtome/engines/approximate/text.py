@@ -9,7 +9,7 @@ from types import MappingProxyType
 from microtome.edits.base import literal
 from microtome.engines.approximate.atp import AtP
 from microtome.engines.approximate.atp_star import AtPStar
-from microtome.engines.approximate.eap import EAP
+from microtome.engines.approximate.eap import EAP, EAPIG
 from microtome.engines.approximate.integrated import IG, GradientNorms
 from microtome.engines.approximate.method import Method
 from microtome.errors import EditError, SweepError, did_you_mean, listing
@@ -18,7 +18,7 @@ from microtome.language.calls import called
 EXACT = "exact"
 
 METHODS: Mapping[str, type[Method]] = MappingProxyType(
-    {one.name: one for one in (AtP, AtPStar, IG, GradientNorms, EAP)}
+    {one.name: one for one in (AtP, AtPStar, IG, GradientNorms, EAP, EAPIG)}
 )
 """Name → method."""
 
