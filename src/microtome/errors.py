@@ -61,6 +61,10 @@ class VerificationError(MicrotomeError, ArithmeticError):
     """The walk and the reference path disagree on a cell."""
 
 
+class WorkerError(MicrotomeError, RuntimeError):
+    """Workers that cannot be had, that die again and again, or that are of another kind."""
+
+
 class EffectsError(MicrotomeError, ValueError):
     """A result that cannot be read, saved or drawn as asked."""
 

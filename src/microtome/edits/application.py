@@ -79,6 +79,7 @@ class Application:
             read, which is added.
         rows: per cell, its row in the batch; None for a batch of one.
         start: the position at which the batch begins.
+        alike: per cell of an edge, a number of those that read the same; None: not known.
         kind: the model's own type: what it rounds to is not changed.
         changed: per cell, how many values the edit changed; None until it fired.
         squares: per cell, the squared L2 norm of the change.
@@ -90,6 +91,7 @@ class Application:
     source: Tensor | None = None
     rows: Column | None = None
     start: int = 0
+    alike: Column | None = None
     kind: torch.dtype | None = None
     changed: Int[Tensor, " cell"] | None = None
     squares: Float[Tensor, " cell"] | None = None
@@ -122,7 +124,7 @@ class Application:
             assert source is not None, "what is added is known before a pass"
             after = before + source
         else:
-            context = Context(regions.site.axes, self.keys, source, chosen)
+            context = Context(regions.site.axes, self.keys, source, chosen, regions.layer)
             after = self.edit.change(before, context)
         if after.shape != before.shape or after.dtype != before.dtype:
             raise EditError(
@@ -202,7 +204,7 @@ def intervene(
     applied = [_applications(anatomy, encoded, edit, sources) for edit in edits]
     visits = [application.visit() for group in applied for application in group]
     logits = forward(hf, anatomy, ids_of([encoded.tokens], hf), [*visits, *readers])
-    receipts = [_receipt(edit, group, prompt) for edit, group in zip(edits, applied, strict=True)]
+    receipts = [receipt_of(edit, group, prompt) for edit, group in zip(edits, applied, strict=True)]
     return logits, receipts
 
 
@@ -230,7 +232,12 @@ def no_number(where: str) -> str:
     )
 
 
-def _receipt(edit: Operation, group: Sequence[Application], prompt: int) -> Receipt:
+def receipt_of(edit: Operation, group: Sequence[Application], prompt: int) -> Receipt:
+    """Proof of what one edit did in all its layers.
+
+    Raises:
+        EditError: it gave what is not a finite number.
+    """
     fired = [a for a in group if a.changed is not None and a.squares is not None]
     norm = math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None))
     if not math.isfinite(norm):

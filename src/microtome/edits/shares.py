@@ -9,7 +9,7 @@ change is that of the norm of the whole, in which the one part is edited.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -61,14 +61,6 @@ class Change:
         if len(regions.columns) == 3:
             each = each.unsqueeze(2).expand(-1, -1, regions.columns[1].shape[1], -1)
         return each
-
-
-def written(share: Layout, d_head: int) -> Layout:
-    """What has to be recorded for a writer's share: of heads, their ``z``."""
-    if share.site.name != "head_out":
-        return share
-    pos, heads, _ = share.indices
-    return replace(share, site=find_site("z"), indices=(pos, heads, tuple(range(d_head))))
 
 
 @dataclass(frozen=True, eq=False)

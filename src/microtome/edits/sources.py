@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from microtome.edits.means import Means
-from microtome.edits.shares import Change, Shares, written
-from microtome.language.edges import Edge
+from microtome.edits.shares import Change, Shares
+from microtome.language.edges import Edge, recorded_of
 from microtome.language.operations import Operation, Source
 from microtome.language.regions import Column, Layout
 from microtome.language.sites import owner
@@ -68,7 +68,7 @@ class Sources:
     def _recorded_of(self, edit: Operation, found: Layout) -> Layout:
         """What is recorded at a place: of a head that writes to one reader, less than it adds."""
         is_edge = isinstance(edit.address, Edge)
-        return written(found, self._anatomy.dims.d_head) if is_edge else found
+        return recorded_of(found, self._anatomy.dims) if is_edge else found
 
     def _want(self, found: Layout, other: Tokens) -> None:
         chosen = found.layers

@@ -253,6 +253,14 @@ def exists(
     return np.atleast_1d(written < read)
 
 
+def recorded_of(share: Layout, dims: Dimensions) -> Layout:
+    """What has to be recorded of a run for what a writer adds: of heads, their ``z``."""
+    if share.site.name != "head_out":
+        return share
+    pos, heads, _ = share.indices
+    return replace(share, site=find_site("z"), indices=(pos, heads, tuple(range(dims.d_head))))
+
+
 def refuse(edge_: Edge, dims: Dimensions) -> AddressError:
     """The complaint about an edge whose writer is not before its reader, in any cell."""
     block = "attention and MLP of a block read one stream here, so that neither reads the other"

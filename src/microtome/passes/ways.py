@@ -125,6 +125,11 @@ class HeadReads(Way):
         return find_site(site), self.layer
 
     @property
+    def whole_end(self) -> Place:
+        """The same for all heads at once."""
+        return find_site(self._part), self.layer
+
+    @property
     def tap(self) -> Tap | None:
         """Behind a norm that goes over all heads together, or other heads would see the edit."""
         family = self.anatomy.family
@@ -166,6 +171,14 @@ class HeadReads(Way):
 
         return put
 
+    def every(
+        self, stream: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, "row pos head d_head"]:
+        """What all heads make of a stream: their queries, or the keys or values that there are."""
+        normed = self.anatomy.normed(self.hf, self.layer, stream)
+        every = self.anatomy.projected(self.hf, self.layer, self._part, normed)
+        return self.anatomy.joint(self.hf, self.layer, self._part, every)
+
     def _made(
         self, stream: Float[Tensor, "pair pos d_model"], heads: Column, at_once: int
     ) -> Float[Tensor, "pair pos d_head"]:
@@ -192,9 +205,7 @@ class HeadReads(Way):
         found = []
         for first in range(0, len(stream), at_once):
             some = slice(first, first + at_once)
-            normed = self.anatomy.normed(self.hf, self.layer, stream[some])
-            every = self.anatomy.projected(self.hf, self.layer, self._part, normed)
-            every = self.anatomy.joint(self.hf, self.layer, self._part, every)
+            every = self.every(stream[some])
             own = onto(stream.device, np.arange(len(every)))
             found.append(every[own, :, onto(stream.device, chosen[some])])
         return torch.cat(found)

@@ -63,8 +63,8 @@ class Cells(Sequence[Cell]):
     stars: tuple[str, ...]
     points: Column
     variant: Column
+    shares: tuple[tuple[Layout | None, ...], ...]
     causal: bool = True
-    shares: tuple[tuple[Layout | None, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.points)

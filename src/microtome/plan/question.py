@@ -60,8 +60,12 @@ class Target:
     @property
     def is_moved(self) -> bool:
         """Whether it is at other positions in another text, perhaps."""
-        own = self.layout if self.share is None else self.share
-        return any(self.moved) or any(other != own for other in self.others)
+        return any(self.moved) or any(other != self.changed for other in self.others)
+
+    @property
+    def changed(self) -> Layout:
+        """Whose values are changed: these places, or what a writer adds."""
+        return self.layout if self.share is None else self.share
 
 
 @dataclass(frozen=True, eq=False)
