@@ -137,9 +137,9 @@ class Writing:
     stop: Annotated[list[str], typer.Option(help="A text that ends it.")] = field(
         default_factory=list
     )
-    chat: Annotated[
-        bool, typer.Option("--chat", help="Each -p is what a user says in a chat.")
-    ] = False
+    chat: Annotated[bool, typer.Option("--chat", help="Each -p is what a user says in a chat.")] = (
+        False
+    )
     system: Annotated[str | None, typer.Option(help="What the system is told before that.")] = None
     stream: Annotated[bool, typer.Option("--stream", help="Show tokens as they come.")] = False
     dtype: Dtype = None
