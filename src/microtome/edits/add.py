@@ -33,6 +33,7 @@ class Add(Edit):
     """
 
     name: ClassVar[str] = "add"
+    on_edges: ClassVar[bool] = True
 
     vector: Vectors
     factor: float = 1.0

@@ -6,7 +6,6 @@ when it is called: help and refusals come at once.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -14,7 +13,7 @@ from typing import Annotated
 import typer
 
 import microtome
-from microtome.frontends import early
+from microtome.frontends import early, reading_commands
 from microtome.frontends.arguments import (
     Asking,
     Donor,
@@ -31,6 +30,7 @@ from microtome.frontends.arguments import (
 from microtome.frontends.folding import folded
 from microtome.frontends.guard import guarded
 from microtome.frontends.helping import Command, Group
+from microtome.frontends.importing import imported
 from microtome.frontends.looks import Answering, Looking
 from microtome.frontends.shown import out as out
 from microtome.frontends.study_commands import study_app
@@ -221,6 +221,9 @@ def figure(
     _answering("drawing").draw(result, output, looking, shown, overwrite)
 
 
+reading_commands.add_to(app)
+
+
 def main() -> None:
     """Run the command line; see `guard` for how it ends."""
     guarded(lambda: app(prog_name="microtome"))
@@ -234,4 +237,4 @@ def _check(question: Asking) -> None:
 
 def _answering(name: str) -> ModuleType:
     """The module that answers a command: imported now, and it takes seconds."""
-    return importlib.import_module(f"microtome.frontends.commands.{name}")
+    return imported(f"microtome.frontends.commands.{name}")
