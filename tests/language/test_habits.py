@@ -153,8 +153,8 @@ def test_names_of_other_tools_in_python(nano):
         mt.HookedTransformer  # noqa: B018
     with pytest.raises(AttributeError, match=r"no attribute 'run_with_cache'; here: model\.run"):
         nano.run_with_cache("Berlin")
-    with pytest.raises(AttributeError, match=r"'generate'; here: model\.hf\.generate.*target="):
-        nano.generate("Berlin")
+    with pytest.raises(AttributeError, match=r"'generation'; here: model\.generate\(prompt"):
+        nano.generation("Berlin")
     with pytest.raises(AttributeError, match=r"'cuda'; here: microtome\.load\(name, device="):
         nano.cuda()
     with pytest.raises(AttributeError, match=r"has no attribute 'xylophone'$"):

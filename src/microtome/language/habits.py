@@ -201,9 +201,8 @@ NAMES: Mapping[str, str] = MappingProxyType(
             ("run_with_cache", "ActivationCache", "cache", "get_act_name", "TraceDict", "Trace"),
             'model.run(prompt, keep=["L5.z"])'),
         **dict.fromkeys(("to_tokens", "to_str_tokens", "tokenize"), "model.encode(prompt)"),
-        **dict.fromkeys(("generate", "generation"),
-                        "model.hf.generate(…), without edits; under edits what is said next is "
-                        "measured token by token, Prompt(text, target=…) of as many as you like"),
+        **dict.fromkeys(("generation", "sample", "stream"),
+                        "model.generate(prompt, edits=[…])"),
         **dict.fromkeys(("to", "cuda", "half", "bfloat16"),
                         "microtome.load(name, device=…, dtype=…)"),
         **dict.fromkeys(("cfg", "config"), "model.hf.config, and model.anatomy.dims"),
