@@ -72,7 +72,8 @@ def test_what_is_damaged_or_half_written_is_refused(effects, url, files, damage)
     chunk = next(path for path in files.find(root) if path.endswith("0.0.0"))
     match damage:
         case "a chunk":
-            files.pipe_file(chunk, files.cat(chunk)[:-1] + b"?")
+            *most, last = files.cat(chunk)
+            files.pipe_file(chunk, bytes([*most, last ^ 1]))
         case "a chunk that is gone":
             files.rm_file(chunk)
         case "the list":
