@@ -85,6 +85,10 @@ class StatisticsError(MicrotomeError, ValueError):
     """Data that a statistic is not defined for: samples that do not pair up, no prompts…"""
 
 
+class CircuitError(MicrotomeError, ValueError):
+    """A circuit that cannot be read, run or found as asked: an edge that is not there…"""
+
+
 class StudyError(MicrotomeError, ValueError):
     """A study that does not exist or cannot run on the model at hand."""
 
