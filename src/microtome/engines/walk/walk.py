@@ -48,6 +48,7 @@ from microtome.model.loaded import Loaded
 from microtome.passes.activations import in_one_pass
 from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
+from microtome.passes.products import by_onednn
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.idlers import twins_of
@@ -251,7 +252,7 @@ class Stretch:
 
     def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
         front = self._front(batch, room)
-        with in_one_pass(self.model.hf):
+        with in_one_pass(self.model.hf), by_onednn(self.model.hf):
             self._through_layers(front, room, told)
         self._arrive(front, room)
 
