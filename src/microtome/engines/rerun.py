@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.edits.application import Application, Keys
+from microtome.edits.application import Application
+from microtome.edits.keys import Keys
 from microtome.edits.sources import Sources
 from microtome.language.regions import Regions
 from microtome.language.sites import owner
