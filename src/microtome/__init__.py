@@ -117,9 +117,7 @@ _HOMES = {
 }
 """Public name → the module that has it."""
 
-__all__ = sorted([*_HOMES, "stats", "steering", "studies", "tasks"])
-__all__ = sorted([*_HOMES, "stats", "studies", "tasks", "workers"])
-__all__ = sorted([*_HOMES, "circuits", "stats", "studies", "tasks"])
+__all__ = sorted([*_HOMES, "circuits", "stats", "steering", "studies", "tasks", "workers"])
 
 
 def __getattr__(name: str) -> object:

@@ -181,3 +181,8 @@ def test_a_factor_is_an_axis(tiny64):
         wanted = float(alone[one.target] - alone[one.contrast])
         found = effects.data["logit_diff"].sel(layer=layer, factor=2.0).item()
         assert found == pytest.approx(wanted, abs=1e-9)
+
+
+def test_a_vector_for_each_layer_is_none_of_an_edge():
+    with pytest.raises(EditError, match="edge, which is between two"):
+        mt.add("L0.z.h0 -> L1.q_in.h0", {1: [0.5]})

@@ -420,3 +420,8 @@ def test_other_types_write_within_their_rounding(make_gpt2, tokenizer, dtype):
     made = written(model, "scale(3) L1.mlp_out@last")[0]
     assert (made.kl > 0).all()
     assert len(made.receipts) == 4
+
+
+def test_edges_have_no_meaning_in_a_text_that_is_being_written(tiny64):
+    with pytest.raises(EditError, match="made on an edge"):
+        written(tiny64, "zero L0.z.h0 -> L1.q_in.h0", steps=2)

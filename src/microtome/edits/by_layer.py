@@ -15,6 +15,7 @@ from microtome.edits.values import Values
 from microtome.edits.vector_files import decoded
 from microtome.errors import EditError, listing
 from microtome.language.addresses import Address
+from microtome.language.edges import Edge
 from microtome.language.selectors import Group, Index, Selector
 
 Given = Values | Tensor | ArrayLike
@@ -57,7 +58,7 @@ Vectors = Values | ByLayer
 """One array for every layer, or each layer's own."""
 
 
-def vectors_of(given: object, address: Address) -> Vectors:
+def vectors_of(given: object, address: Address | Edge) -> Vectors:
     """What a user gives as a vector, for an address.
 
     Args:
@@ -66,9 +67,16 @@ def vectors_of(given: object, address: Address) -> Vectors:
         address: where the edit is made.
 
     Raises:
-        EditError: it is none.
+        EditError: it is none; or it is of several layers, and the address an edge.
         MicrotomeError: the file cannot be read.
     """
+    if isinstance(address, Edge):
+        if isinstance(given, ByLayer | Mapping | str):
+            raise EditError(
+                f"A vector for each layer has no meaning on an edge, which is between two: "
+                f"{address}. Give one array."
+            )
+        return Values.of(cast(Given, given))
     if isinstance(given, ByLayer):
         return given
     if isinstance(given, str):

@@ -19,10 +19,12 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from microtome.edits.application import Application, Keys, Receipt, receipt_of
+from microtome.edits.application import Application, Receipt, receipt_of
+from microtome.edits.keys import Keys
 from microtome.edits.sources import Sources
 from microtome.errors import EditError, MicrotomeError
 from microtome.language.addresses import Address
+from microtome.language.edges import Edge
 from microtome.language.operations import Operation, Source
 from microtome.language.regions import Region, Regions
 from microtome.language.selectors import Group, Index, Role, Selector, Word
@@ -76,7 +78,7 @@ class Growth:
         self._anatomy, self._encoded, self._edits = anatomy, encoded, list(edits)
         self._active, self._read = list(active), read
         tokens = encoded.tokens
-        self._settled = [_settled(edit.address, tokens) for edit in edits]
+        self._settled = [_settled(_place(edit), tokens) for edit in edits]
         self._texts: dict[int, Tokens] = {0: tokens}
         self._sources = Sources(hf, anatomy, [(edit, encoded) for edit in edits], reference)
         self._given: dict[tuple[int, int | None], Tensor | None] = {}
@@ -84,7 +86,7 @@ class Growth:
         self._done: dict[tuple[int, int], list[Application]] = defaultdict(list)
         for number, edit in enumerate(self._edits):
             self._check(number, edit)
-            for region in regions(edit.address, anatomy.dims, tokens):
+            for region in regions(_place(edit), anatomy.dims, tokens):
                 self._given[number, region.layer] = self._sources.of(edit, region.layer, encoded)
 
     # ------------------------------------------------------------------------------ in the passes
@@ -93,7 +95,7 @@ class Growth:
         """The visits of every pass; what they do depends on which tokens it reads."""
         dims, tokens = self._anatomy.dims, self._encoded.tokens
         for number, edit in enumerate(self._edits):
-            for region in regions(edit.address, dims, tokens):
+            for region in regions(_place(edit), dims, tokens):
                 own = Application(edit, Regions.of(region), ()).visit()
                 yield replace(own, act=partial(self._act, number, region.layer, now))
 
@@ -208,7 +210,7 @@ class Growth:
         edit.check_together(own, self._anatomy.dims.causal)
         if edit.source is Source.NOTHING:
             return
-        atoms = [one for place in edit.address.places for one in _atoms(place)]
+        atoms = [one for place in _place(edit).places for one in _atoms(place)]
         named = all(isinstance(one, Role) or one == Index(-1) for one in atoms)
         if not named or edit.alignment != "position":
             whose = edit.source.value
@@ -220,7 +222,7 @@ class Growth:
 
 
 def _why_never(edit: Operation) -> str:
-    if edit.address.site.name == "logits":
+    if _place(edit).site.name == "logits":
         return "Of the prompt no logits but the last token's are computed: address logits@last."
     return (
         "Its positions are the prompt's, which step 0 reads, and when= says that edits are made in "
@@ -231,6 +233,20 @@ def _why_never(edit: Operation) -> str:
 
 def _atoms(place: Selector) -> Sequence[Selector]:
     return place.members if isinstance(place, Group) else (place,)
+
+
+def _place(edit: Operation) -> Address:
+    """The address of an edit.
+
+    Raises:
+        EditError: it is an edge, whose shares are those of passes that came before.
+    """
+    if isinstance(edit.address, Edge):
+        raise EditError(
+            f"{edit} is made on an edge, whose change is known from runs over the whole text; of a "
+            "text that is being written there are none yet. Edit the reader's or the writer's site."
+        )
+    return edit.address
 
 
 def _settled(address: Address, tokens: Tokens) -> Address:
