@@ -54,7 +54,7 @@ from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.passes.ways import HeadReads
 from microtome.plan.idlers import twins_of
-from microtome.plan.memory import Budget, Room
+from microtome.plan.memory import Budget, Room, references_at_once
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.prompts.encoding import Encoded
@@ -104,7 +104,7 @@ class Walk:
         question = self.plan.question
         places = [place for gauge in into.inside for place in gauge.places(question.dims)]
         with session(self.model.hf, self.model.anatomy):
-            self.sources.hold_references()
+            self.sources.hold_references(references_at_once(question, self.budget))
             for company in companies(self.plan, unit, self.budget):
                 own = [question.encoded[prompt] for prompt in company.prompts]
                 clean = self._trace(own, company.start, places)
