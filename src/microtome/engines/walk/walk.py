@@ -49,11 +49,12 @@ from microtome.model.loaded import Loaded
 from microtome.passes.activations import in_one_pass
 from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
+from microtome.passes.products import by_onednn
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.passes.ways import HeadReads
 from microtome.plan.idlers import twins_of
-from microtome.plan.memory import Budget, Room
+from microtome.plan.memory import Budget, Room, references_at_once
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.prompts.encoding import Encoded
@@ -103,7 +104,7 @@ class Walk:
         question = self.plan.question
         places = [place for gauge in into.inside for place in gauge.places(question.dims)]
         with session(self.model.hf, self.model.anatomy):
-            self.sources.hold_references()
+            self.sources.hold_references(references_at_once(question, self.budget))
             for company in companies(self.plan, unit, self.budget):
                 own = [question.encoded[prompt] for prompt in company.prompts]
                 clean = self._trace(own, company.start, places)
@@ -253,7 +254,7 @@ class Stretch:
 
     def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
         front = self._front(batch, room)
-        with in_one_pass(self.model.hf):
+        with in_one_pass(self.model.hf), by_onednn(self.model.hf):
             self._through_layers(front, room, told)
         self._arrive(front, room)
 
