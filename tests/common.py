@@ -63,6 +63,7 @@ from microtome.verbs.model import Model
 settings.register_profile("microtome", deadline=None, derandomize=True, database=None)
 settings.load_profile("microtome")
 
+
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tensors this small only lose by sharing
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -1,7 +1,7 @@
 """Sizes and texts that tests share; their fixtures are in `common`.
 
-These are loaded where tests run: whoever only hands out tests to other processes needs no torch, and
-is there some seconds sooner.
+These are loaded where tests run: whoever only hands out tests to other processes needs no torch,
+and is there some seconds sooner.
 """
 
 from __future__ import annotations

@@ -205,7 +205,13 @@ def test_some_are_kept_and_those_that_are_used(folder, proved, kept, monkeypatch
         os.utime(kept / name, ns=(age, age))
     load(folder)
     [own] = {one.name for one in kept.glob("proof-*")} - {"proof-b.123", "proof-c"}
-    assert {one.name for one in kept.iterdir()} == {"proof-b.123", "proof-c", "other", "gguf-d", own}
+    assert {one.name for one in kept.iterdir()} == {
+        "proof-b.123",
+        "proof-c",
+        "other",
+        "gguf-d",
+        own,
+    }
     os.utime(kept / own, ns=(0, 0))
     load(folder)  # it is looked up, so it is the newest
     load(folder, dtype="float64")
