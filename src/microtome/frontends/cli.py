@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import microtome
-from microtome.frontends import early
+from microtome.frontends import early, reading_commands
 from microtome.frontends.arguments import (
     Asking,
     Donor,
@@ -23,6 +23,7 @@ from microtome.frontends.arguments import (
     Overwrite,
     PromptText,
     Shown,
+    Writing,
     chat_of,
     examples,
 )
@@ -82,6 +83,28 @@ def run(
     """The most probable next tokens, or those at the mask, with edits and without; receipts."""
     early.check(model, edit)
     _answering("running").run(model, prompt, edit, donor, top, shown)
+
+
+@app.command(
+    cls=Command,
+    epilog=examples(
+        "microtome generate nano -p 'Berlin is the capital of' -e 'zero L:.attn_out@last'",
+        "microtome generate smollm2 --chat -p 'How was your day?' "
+        "-e 'add(\"joy.safetensors\", factor=2) L12.resid_post'",
+    ),
+)
+@folded
+def generate(
+    model: ModelName,
+    prompt: PromptText,
+    writing: Writing,
+    shown: Shown,
+    edit: EditTexts = [],  # noqa: B006
+    donor: Donor = None,
+) -> None:
+    """Write behind prompts under edits: each token with what it would have been without them."""
+    early.check(model, edit)
+    _answering("generating").generate(model, prompt, edit, donor, writing, shown)
 
 
 @app.command(
@@ -196,6 +219,9 @@ def figure(
 ) -> None:
     """Draw the map of a result that is there, as a picture for a paper."""
     _answering("drawing").draw(result, output, looking, shown, overwrite)
+
+
+reading_commands.add_to(app)
 
 
 def main() -> None:
