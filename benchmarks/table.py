@@ -60,8 +60,8 @@ reports the logit difference of two tokens after the last position, for the same
 - **Floor.** The matrix products that the map needs at least (`benchmarks/floor.py` says how they
   are counted: what comes after the edit in its own block, whole blocks from there, from the first
   edited position on, in the last one what is read, two columns of the unembedding, clean and donor
-  runs), at the rate of the machine's own float32 matrix product
-  with many rows, measured before each tool of each round, as it drifts: median (least–most). Where
+  runs), at the rate of torch's own float32 matrix product
+  with many rows (microtome's walk takes oneDNN's, which is up to a tenth faster), measured before each tool of each round, as it drifts: median (least–most). Where
   these are far apart, the row says *busy!*: something else was running, and seconds mean little.
 """
 
@@ -251,7 +251,8 @@ def first_minute_of(record: Record) -> Iterator[str]:
         "Each line is a process, from the shell's prompt to its end: the median of "
         f"{record['rounds']} rounds on {record['cores']} cores. Beside it the same as a multiple "
         "of what the same round took to import torch and transformers' auto classes; for the "
-        "sweep, to import them, load the model and compute the map unverified. "
+        "sweep, to import them, load model and tokenizer through them, and compute the map "
+        "unverified. "
         "`python -m benchmarks.first_minute` measures it.\n"
     )
     yield from grid(

@@ -124,7 +124,7 @@ class Application:
             assert source is not None, "what is added is known before a pass"
             after = before + source
         else:
-            context = Context(regions.site.axes, self.keys, source, chosen)
+            context = Context(regions.site.axes, self.keys, source, chosen, regions.layer)
             after = self.edit.change(before, context)
         if after.shape != before.shape or after.dtype != before.dtype:
             raise EditError(
@@ -204,7 +204,7 @@ def intervene(
     applied = [_applications(anatomy, encoded, edit, sources) for edit in edits]
     visits = [application.visit() for group in applied for application in group]
     logits = forward(hf, anatomy, ids_of([encoded.tokens], hf), [*visits, *readers])
-    receipts = [_receipt(edit, group, prompt) for edit, group in zip(edits, applied, strict=True)]
+    receipts = [receipt_of(edit, group, prompt) for edit, group in zip(edits, applied, strict=True)]
     return logits, receipts
 
 
@@ -232,7 +232,12 @@ def no_number(where: str) -> str:
     )
 
 
-def _receipt(edit: Operation, group: Sequence[Application], prompt: int) -> Receipt:
+def receipt_of(edit: Operation, group: Sequence[Application], prompt: int) -> Receipt:
+    """Proof of what one edit did in all its layers.
+
+    Raises:
+        EditError: it gave what is not a finite number.
+    """
     fired = [a for a in group if a.changed is not None and a.squares is not None]
     norm = math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None))
     if not math.isfinite(norm):

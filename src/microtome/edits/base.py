@@ -32,12 +32,14 @@ class Context:
         keys: per cell, a text that names its region and prompt: the root of its random numbers.
         source: what `Edit.source` asks for, at the same region; ``[cell, *region]`` or None.
         chosen: per cell, the addressed indices along the axis that `Edit.widens`, ``[cell, n]``.
+        layer: the layer that all cells are edited in; None at a site of no layer.
     """
 
     axes: tuple[str, ...]
     keys: Sequence[str]
     source: Tensor | None = None
     chosen: Tensor | None = None
+    layer: int | None = None
 
     def generators(self, seed: int) -> list[torch.Generator]:
         """One random generator per cell.

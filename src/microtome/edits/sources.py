@@ -93,9 +93,13 @@ class Sources:
         asked = (text for one in encoded for text in (one.tokens, one.donor))
         return list({text: None for text in asked if text in self._wanted})
 
-    def hold_references(self) -> None:
-        """Run the reference prompts that an edit asks for, which are otherwise when it does."""
-        self._means.gather()
+    def hold_references(self, at_once: int) -> None:
+        """Run the reference prompts that an edit asks for, which are otherwise when it does.
+
+        Args:
+            at_once: how many in a pass, at most.
+        """
+        self._means.gather(at_once)
 
     def hold(self, texts: Sequence[Tokens], at_once: int) -> None:
         """Record donors, several of one length in a pass, and forget others."""

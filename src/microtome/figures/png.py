@@ -121,7 +121,22 @@ def _heatmap(axes: Axes, trace: Trace, previous: Trace | None) -> None:
         linewidth=0.4 if trace.xgap else 0,
         rasterized=z.size > MOST_SHAPES,
     )
+    if trace.texttemplate:
+        _words(axes, trace, mesh)
     _colorbar(axes, mesh, trace.colorbar)
+
+
+def _words(axes: Axes, trace: Trace, mesh: Any) -> None:
+    """The text of each cell, dark on light and light on dark."""
+    size = (trace.textfont.size or 11) * POINT
+    for row, words in enumerate(trace.text):
+        for column, word in enumerate(words):
+            red, green, blue, _ = mesh.cmap(mesh.norm(float(trace.z[row][column])))
+            light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
+            axes.text(
+                column, row, _text(word), ha="center", va="center", fontsize=size,
+                color=style.LIGHT.layout.font.color if light else "#ffffff",
+            )  # fmt: skip
 
 
 def _scatter(axes: Axes, trace: Trace, previous: Trace | None) -> None:

@@ -23,6 +23,7 @@ from microtome.language.sites import (
 from microtome.model.devices import numbers
 from microtome.model.families import FAMILIES
 from microtome.model.families.family import Family, Tap, unchanged
+from microtome.model.matrices import bias_of, matrix_of
 from microtome.model.placement import is_plain, types_of
 
 UNSHARED = "no two heads share one, so that '{}' is the same"
@@ -128,6 +129,29 @@ class Anatomy:
         own = self.projection(hf, layer, site)(normed)
         return self.family.taps[site].view(own, self.dims)
 
+    def projected_head(
+        self,
+        hf: PreTrainedModel,
+        layer: int,
+        site: str,
+        normed: Tensor,
+        head: int,
+        besides: type | None = None,
+    ) -> Tensor:
+        """One head's part of `projected`, ``[…, pos, d_head]``, by its own columns where it can be.
+
+        Hooks of the class ``besides`` on the module do not count.
+        """
+        module, view = self.projection(hf, layer, site), self.family.taps[site].view
+        is_linear = is_plain(module, nn.Linear, besides)
+        if not is_linear and not is_plain(module, Conv1D, besides):
+            return self.projected(hf, layer, site, normed)[..., head, :]
+        weight = cast(Tensor, module.weight)
+        columns = view(weight.T if is_linear else weight, self.dims)[:, head]
+        made = normed @ columns
+        bias = cast("Tensor | None", module.bias)
+        return made if bias is None else made + view(bias[None], self.dims)[0, head]
+
     def joint(self, hf: PreTrainedModel, layer: int, site: str, values: Tensor) -> Tensor:
         """What a norm over all heads of q or k together makes of them, where there is one."""
         norm = self.family.joint.get(site)
@@ -149,16 +173,25 @@ class Anatomy:
     def _out_matrix(
         self, hf: PreTrainedModel, layer: int, z: Tensor, besides: type | None
     ) -> Tensor:
-        module = self.out_proj(hf, layer)
-        if is_plain(module, nn.Linear, besides):
-            return cast(Tensor, module.weight).T
-        if is_plain(module, Conv1D, besides):
-            return cast(Tensor, module.weight)
-        # Packed, offloaded, adapted: whatever it computes is linear but for the bias.
         width = self.dims.n_heads * self.dims.d_head
-        units = torch.eye(width, device=z.device, dtype=z.dtype)
-        product: Tensor = module(units) - module(torch.zeros_like(units[:1]))
-        return product
+        return matrix_of(self.out_proj(hf, layer), width, z, besides)
+
+    def down_matrix(self, hf: PreTrainedModel, layer: int, like: Tensor) -> Tensor:
+        """W_out, ``[neuron, d_model]``: what a neuron adds, before a norm, is its own times its.
+
+        With the multiplier of what the MLP adds, where there is one; ``like`` is of the neurons'
+        device and type.
+        """
+        own = matrix_of(self.down_proj(hf, layer), self.dims.d_mlp, like)
+        return own if self.family.mlp_norm is not None else self._mlp_view(own)
+
+    def down_bias(self, hf: PreTrainedModel, layer: int, like: Tensor) -> Tensor:
+        """What the down projection adds where no neuron is active, ``[d_model]``, likewise."""
+        own = bias_of(self.down_proj(hf, layer), self.dims.d_mlp, like)
+        return own if self.family.mlp_norm is not None else self._mlp_view(own)
+
+    def _mlp_view(self, added: Tensor) -> Tensor:
+        return self.family.taps["mlp_out"].view(added, self.dims)
 
     def block(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """A layer's block."""
@@ -271,6 +304,21 @@ class Anatomy:
         bias = getattr(head, "bias", None)
         bias = None if bias is None else bias[own]
         return self.family.logits(nn.functional.linear(final, weight, bias), hf.config)
+
+    def unembedding(
+        self, hf: PreTrainedModel, columns: Sequence[int], like: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Rows of W_U ``[token, d_model]`` and their biases ``[token]``, of a few tokens.
+
+        Without what is done to logits afterwards; ``like`` is of the device and type of what the
+        unembedding reads.
+        """
+        head = hf.get_output_embeddings()
+        own = numbers(like.device, columns)
+        bias = bias_of(head, self.dims.d_model, like)[own]
+        if is_plain(head):
+            return head.weight[own], bias
+        return matrix_of(head, self.dims.d_model, like)[:, own].T, bias
 
     def resume(
         self, hf: PreTrainedModel, layer: int, x: Tensor, arguments: Mapping[str, Any]

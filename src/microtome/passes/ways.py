@@ -185,6 +185,23 @@ class HeadReads(Way):
         """What each pair's head makes of a stream; of as many pairs at a time as there are rows."""
         group = self.anatomy.dims.n_heads // self.anatomy.dims.n_kv_heads
         chosen = heads // group if self._is_one_of_group else heads
+        if self._part in self.anatomy.family.joint:
+            return self._made_together(stream, chosen, at_once)
+        found = stream.new_empty(*stream.shape[:2], self.anatomy.dims.d_head)
+        for head in np.unique(chosen).tolist():
+            mine = np.flatnonzero(chosen == head)
+            for first in range(0, len(mine), at_once):
+                some = onto(stream.device, mine[first : first + at_once])
+                normed = self.anatomy.normed(self.hf, self.layer, stream[some])
+                found[some] = self.anatomy.projected_head(
+                    self.hf, self.layer, self._part, normed, head, besides=Hook
+                )
+        return found
+
+    def _made_together(
+        self, stream: Float[Tensor, "pair pos d_model"], chosen: Column, at_once: int
+    ) -> Float[Tensor, "pair pos d_head"]:
+        """The same, where a norm goes over what all heads make together."""
         found = []
         for first in range(0, len(stream), at_once):
             some = slice(first, first + at_once)

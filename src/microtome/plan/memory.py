@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -351,17 +351,43 @@ def bytes_of_source(
 @lru_cache(maxsize=8)
 def bytes_of_means(question: Question) -> int:
     """The running sums of reference prompts in float64, and what is recorded of one of them."""
+    found = _sums(question)
+    return sum(found) + max(found, default=0)
+
+
+def _sums(question: Question, whole: bool = False) -> list[int]:
+    """Bytes of each running sum of reference prompts, in float64; or of all their positions."""
     found: dict[tuple[Site, tuple[Way, ...]], int] = {}
     for one, targets in zip(question.encoded, question.targets, strict=True):
         for edits, own in zip(question.variants, targets, strict=True):
             for edit, target in zip(edits, own, strict=True):
                 if edit.source is not Source.REFERENCE:
                     continue
-                changed = target.changed
-                place = changed.site, ways_of(edit.place, one.tokens, edit.alignment)
-                size = bytes_of_source(changed, question.dims, len(one.tokens), 8, True)
+                place = target.changed.site, ways_of(edit.place, one.tokens, edit.alignment)
+                layout = _of_all_positions(target.changed) if whole else target.changed
+                size = bytes_of_source(layout, question.dims, len(one.tokens), 8, True)
                 found[place] = max(found.get(place, 0), size)
-    return sum(found.values()) + max(found.values(), default=0)
+    return [*found.values()]
+
+
+def _of_all_positions(layout: Layout) -> Layout:
+    axes = zip(layout.site.axes, layout.indices, strict=True)
+    return replace(layout, indices=tuple("*" if axis in POSITIONS else own for axis, own in axes))
+
+
+REFERENCES_SHARE = 8
+"""What runs of several references take of the memory: one part in so many, at most."""
+
+
+def references_at_once(question: Question, budget: Budget) -> int:
+    """How many reference prompts to run in a pass: as many as fill a tile, and fit.
+
+    What is recorded of one is less than its sums in float64 would be, and a block's inside.
+    """
+    longest = max((len(one.tokens.read) for one in question.references), default=1)
+    inside = bytes_of_block(question.dims, longest, budget.itemsize)
+    fit = budget.memory // REFERENCES_SHARE // (sum(_sums(question, whole=True)) + inside)
+    return max(1, min(budget.tile // longest, fit))
 
 
 def bytes_of_gauges(dims: Dimensions, gauges: Sequence[Gauge], length: int, itemsize: int) -> int:
@@ -383,6 +409,10 @@ STREAMS_SHARE = 16
 """They take one part in so many of the memory at most, with those that they are held against."""
 
 
+PAST_SHARE = 16
+"""So does the past of a prompt, or it is not kept."""
+
+
 def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
     """Of how many cells of a prompt of so many tokens.
 
@@ -399,6 +429,15 @@ def bytes_of_streams(dims: Dimensions, length: int, start: int, budget: Budget) 
     """What is kept of these from a position on: edited and clean, in float32 at least."""
     each = 2 * (length - start) * dims.d_model * max(budget.itemsize, 4)
     return streams_kept(dims, length, budget) * each
+
+
+def bytes_of_past(dims: Dimensions, length: int, budget: Budget) -> int:
+    """What is kept of a prompt's clean run so that cells may be computed again from its middle.
+
+    0 where that is more than a part of the memory: they are computed in whole then.
+    """
+    own = bytes_of_trace(dims, length, length, budget.itemsize)
+    return own if own <= budget.memory // PAST_SHARE else 0
 
 
 @dataclass(frozen=True)
@@ -519,17 +558,20 @@ def bytes_of_walk(
         most = max(most, room.used(int(counts[start])))
     if budget.verified:
         rows = min(1 + budget.verified, 1 + verified_at_once(needs, length, budget))
-        streams = 2 * bytes_of_streams(question.dims, length, first, budget)
-        most = max(most, bytes_of_verification(rows, needs, length) + streams)
+        kept = 2 * bytes_of_streams(question.dims, length, first, budget)
+        if len(unit.prompts) == 1:
+            kept += bytes_of_past(question.dims, length, budget)
+        most = max(most, bytes_of_verification(rows, needs, length) + kept)
     return most
 
 
 def verified_at_once(needs: Needs, length: int, budget: Budget) -> int:
     """How many cells to compute again in one pass, beside a clean run.
 
-    As many as fill a tile, and fit into half the memory with the streams that are compared.
+    As many as fill a tile, and fit into half the memory with what is kept for them.
     """
     own = bytes_of_verification(1, needs, length)
-    free = budget.memory // 2 - 2 * bytes_of_streams(needs.dims, length, 0, budget)
+    kept = 2 * bytes_of_streams(needs.dims, length, 0, budget)
+    free = budget.memory // 2 - kept - bytes_of_past(needs.dims, length, budget)
     fit = min(max(budget.tile // length, LEAST), free // own)
     return max(1, fit - 1)

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import inspect
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -42,12 +42,14 @@ def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dic
         referred: whether reference prompts were given.
     """
     machine = provenance.of_machine()
+    of_model = provenance.of_model(model)
+    of_model.pop("watching", None)  # it decides no number
     return {
         "spec": spec_of(plan.question, referred),
         "tokens": [list(one.tokens.ids) for one in plan.question.encoded],
         **_answers(plan.question),
         **_written(plan.question),
-        "model": provenance.of_model(model),
+        "model": of_model,
         **_added(model),
         "options": {**options.as_dict(), "memory": None},
         "engine": plan.choice.engine,
@@ -142,12 +144,12 @@ def verification(plan: Plan, options: Options, measured: Assembled) -> dict[str,
     each = [one for one in measured.verifications if one["cells"]]
     if not each:
         return _nothing(f"verify={options.verify.given}: nothing was recomputed")
-    worst = max(each, key=_nearness)
+    worst = max(each, key=nearness)
     noise = max(one["noise"] or 0.0 for one in each)
     return {**worst, "cells": sum(one["cells"] for one in each), "noise": noise}
 
 
-def _nearness(one: dict[str, Any]) -> float:
+def nearness(one: Mapping[str, Any]) -> float:
     """How much of its tolerance a unit's verification took."""
     found: float = one["largest_difference"] / one["tolerance"] if one["tolerance"] else 0.0
     return found

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
@@ -20,16 +18,14 @@ from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
 from microtome.errors import AddressError, PromptError, did_you_mean, listing
 from microtome.figures.labels import brief
-from microtome.language.addresses import Address, parse
-from microtome.language.selectors import Index
-from microtome.language.sites import POSITIONS, Dimensions
+from microtome.language.addresses import parse
 from microtome.model.anatomy import Anatomy
 from microtome.notebook import html_line, html_table, html_tokens
-from microtome.passes.hooks import Visit, forward
+from microtome.passes.hooks import forward
 from microtome.passes.session import session
-from microtome.passes.trace import ids_of, reader
+from microtome.passes.trace import ids_of
 from microtome.prompts.encoding import Encoded, piece
-from microtome.prompts.resolve import regions
+from microtome.verbs.kept import labelled, readers
 
 SHOWN = 3
 """Prompts of a run that a notebook shows."""
@@ -172,19 +168,19 @@ def run(
     with session(hf, anatomy):
         for number, one in enumerate(encoded):
             kept.append({str(address): [] for address in addresses})
-            readers = [
+            visits = [
                 visit
                 for address in addresses
-                for visit in _readers(address, anatomy, one, kept[-1][str(address)])
+                for visit in readers(address, anatomy, one, kept[-1][str(address)].append)
             ]
-            edited, proof = intervene(hf, anatomy, one, edits, sources, readers, prompt=number)
+            edited, proof = intervene(hf, anatomy, one, edits, sources, visits, prompt=number)
             logits.append(edited)
             receipts += proof
-    labelled = {
-        str(address): _labelled(address, anatomy.dims, encoded, [k[str(address)] for k in kept])
+    named = {
+        str(address): labelled(address, anatomy.dims, encoded, [k[str(address)] for k in kept])
         for address in addresses
     }
-    return Run(stacked(logits), Receipts(receipts), encoded, labelled, hf, anatomy, tokenizer)
+    return Run(stacked(logits), Receipts(receipts), encoded, named, hf, anatomy, tokenizer)
 
 
 def stacked(rows: Sequence[Float[Tensor, "1 _ vocab"]]) -> Float[Tensor, "prompt pos vocab"]:
@@ -196,57 +192,3 @@ def stacked(rows: Sequence[Float[Tensor, "1 _ vocab"]]) -> Float[Tensor, "prompt
     for number, row in enumerate(rows):
         full[number, : row.shape[1]] = row[0]
     return full
-
-
-# -------------------------------------------------------------------------------- what was kept
-
-
-def _readers(
-    address: Address, anatomy: Anatomy, encoded: Encoded, into: list[Tensor]
-) -> list[Visit]:
-    return [
-        reader(region, into.append)
-        for region in regions(address.together(), anatomy.dims, encoded.tokens)
-    ]
-
-
-def _labelled(
-    address: Address,
-    dims: Dimensions,
-    encoded: Sequence[Encoded],
-    values: Sequence[Sequence[Tensor]],
-) -> xr.DataArray:
-    """Kept values, per prompt and layer ``[1, *region]``, as one array with named axes."""
-    axes = address.site.axes
-    found = [regions(address.together(), dims, one.tokens) for one in encoded]
-    arrays = [_numpy(torch.cat(list(layers))) for layers in values]
-    longest = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays), strict=True))
-    full = np.full((len(arrays), *longest), np.nan, dtype=arrays[0].dtype)
-    for number, array in enumerate(arrays):
-        where: tuple[int | slice, ...] = (number, *(slice(size) for size in array.shape))
-        full[where] = array
-
-    labelled = xr.DataArray(full, dims=("prompt", "layer", *axes), name=str(address))
-    labelled = labelled.assign_coords(
-        prompt=range(len(encoded)), text=("prompt", [one.tokens.text for one in encoded])
-    )
-    for number, axis in enumerate(axes):
-        chosen = {layers[0].indices[number] for layers in found}
-        if len(chosen) == 1:  # else positions that differ from prompt to prompt
-            labelled = labelled.assign_coords({axis: list(chosen.pop())})
-        if axis in POSITIONS:
-            pieces = np.full((len(arrays), longest[1 + number]), "", dtype=object)
-            for row, (one, layers) in enumerate(zip(encoded, found, strict=True)):
-                names = [one.tokens.pieces[position] for position in layers[0].indices[number]]
-                pieces[row, : len(names)] = names
-            beside = "token" if axis == "pos" else f"{axis}_token"
-            labelled = labelled.assign_coords({beside: (("prompt", axis), pieces)})
-    if address.layers is None:
-        return labelled.isel(layer=0)
-    labelled = labelled.assign_coords(layer=[region.layer for region in found[0]])
-    return labelled.isel(layer=0) if isinstance(address.layers, Index) else labelled
-
-
-def _numpy(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.floating[Any]]]:
-    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    return x.cpu().numpy()

@@ -47,13 +47,15 @@ from microtome.language.sites import BEHIND, OF_READERS
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
+from microtome.passes.activations import in_one_pass
 from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
+from microtome.passes.products import by_onednn
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.passes.ways import HeadReads
 from microtome.plan.idlers import twins_of
-from microtome.plan.memory import Budget, Room
+from microtome.plan.memory import Budget, Room, references_at_once
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.prompts.encoding import Encoded
@@ -103,7 +105,7 @@ class Walk:
         question = self.plan.question
         places = [place for gauge in into.inside for place in gauge.places(question.dims)]
         with session(self.model.hf, self.model.anatomy):
-            self.sources.hold_references()
+            self.sources.hold_references(references_at_once(question, self.budget))
             for company in companies(self.plan, unit, self.budget):
                 own = [question.encoded[prompt] for prompt in company.prompts]
                 clean = self._trace(own, company.start, places)
@@ -223,6 +225,7 @@ class Stretch:
     def _show_clean(self) -> None:
         """Let the witnesses see the clean runs: they may compare at once, so all has arrived."""
         if self.witnesses is not None:
+            self.witnesses.see_past(self.trace)
             for row, prompt in enumerate(self.company.prompts):
                 self.witnesses.see_clean(self._ending(prompt, row), self._still(prompt))
 
@@ -254,9 +257,14 @@ class Stretch:
             self._as_memory_allows(half, room)
 
     def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
-        n_layers, prompts = self.model.anatomy.dims.n_layers, len(batch.prompts)
         front = self._front(batch, room)
-        entered = 0
+        with in_one_pass(self.model.hf), by_onednn(self.model.hf):
+            self._through_layers(front, room, told)
+        self._arrive(front, room)
+
+    def _through_layers(self, front: _Front, room: Room, told: list[float]) -> None:
+        batch, n_layers = front.batch, self.model.anatomy.dims.n_layers
+        prompts, entered = len(batch.prompts), 0
         for layer in range(int(batch.layers[0]), n_layers + 1):
             before, entered = entered, int(np.searchsorted(batch.layers, layer, side="right"))
             alike = before
@@ -270,6 +278,10 @@ class Stretch:
                 self.into.work["token_blocks"] += prompts * entered * front.x.shape[2]
             told.append(self._progress(batch, layer, entered))
             self.walk.tick(told[-1])
+
+    def _arrive(self, front: _Front, room: Room) -> None:
+        """What is read of cells that have come through."""
+        batch = front.batch
         endings = [*map(self._ending, batch.prompts, front.rows)]
         for row, ending in enumerate(endings):
             ending.measure(batch.cells[row], batch.position, front.x[row], room)

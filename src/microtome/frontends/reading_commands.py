@@ -1,0 +1,159 @@
+"""The commands that read: what states say, what parts add; see `cli` for how they are answered."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from microtome.frontends import early
+from microtome.frontends.arguments import (
+    Contrast,
+    Dtype,
+    EditTexts,
+    ModelName,
+    Overwrite,
+    PromptFile,
+    PromptText,
+    Shown,
+    Target,
+    examples,
+)
+from microtome.frontends.folding import folded
+from microtome.frontends.helping import Command
+
+
+@dataclass(frozen=True)
+class Read:
+    """What every command that reads takes: the model, the prompts, and where the answer goes."""
+
+    model: ModelName
+    prompt: PromptText = field(default_factory=list)
+    target: Target = None
+    contrast: Contrast = None
+    prompts: PromptFile = None
+    dtype: Dtype = None
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out",
+            help="Folder for figures and report; or a picture: .svg, .pdf, .png, .html.",
+        ),
+    ] = None  # fmt: skip
+    overwrite: Overwrite = False
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command(
+        "lens",
+        cls=Command,
+        epilog=examples(
+            "microtome lens nano -p 'Berlin is the capital of' --target ' Germany' -o out",
+            "microtome lens gpt2 -p 'Berlin is the capital of' -a 'L*.mlp_out@*' -o map.svg",
+        ),
+    )(lens)
+    app.command(
+        "attribute",
+        cls=Command,
+        epilog=examples(
+            "microtome attribute nano -p 'Berlin is the capital of' --target ' Germany' -o out",
+            "microtome attribute gpt2 --prompts prompts.jsonl --neurons 9",
+        ),
+    )(attribute)
+    app.command(
+        "attention",
+        cls=Command,
+        epilog=examples(
+            "microtome attention nano -p 'Berlin is the capital of' -o out",
+            "microtome attention nano -p 'Berlin is the capital of' --head L2.h3 -o map.svg",
+        ),
+    )(attention)
+    app.command(
+        "heads",
+        cls=Command,
+        epilog=examples("microtome heads nano", "microtome heads smollm2 --score duplicate_token"),
+    )(heads)
+
+
+@folded
+def lens(
+    read: Read,
+    shown: Shown,
+    address: Annotated[
+        str, typer.Option("-a", "--address", help="Of states as wide as the residual stream.")
+    ] = "L*.resid_post@*",
+    edit: EditTexts = [],  # noqa: B006  (typer reads the default, nothing changes it)
+    top: Annotated[int, typer.Option(min=1, help="How many tokens to keep.")] = 5,
+    tuned: Annotated[
+        Path | None, typer.Option(help="A folder with translators, for the tuned lens.")
+    ] = None,
+) -> None:
+    """What each layer's state would have the model say: the logit lens."""
+    early.check(read.model, edit)
+    _answering("reading").lens(read, shown, address, edit, top, tuned)
+
+
+@folded
+def attribute(
+    read: Read,
+    shown: Shown,
+    metric: Annotated[
+        str | None,
+        typer.Option("-m", "--metric", help="logit, logit(contrast) or logit_diff, as in a sweep."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 20,
+    neurons: Annotated[
+        int | None, typer.Option(help="A layer: its neurons, with the tokens they promote.")
+    ] = None,
+) -> None:
+    """What each head, MLP and bias adds to a logit by itself: direct logit attribution."""
+    early.check(read.model, (), [] if metric is None else [metric])
+    _answering("reading").attribute(read, shown, metric, top, neurons)
+
+
+@folded
+def attention(
+    read: Read,
+    shown: Shown,
+    address: Annotated[
+        str, typer.Option("-a", "--address", help="Which layers and heads.")
+    ] = "L*.pattern",
+    head: Annotated[
+        str | None, typer.Option(help="One head, such as L5.h3, token to token.")
+    ] = None,
+    weighted: Annotated[
+        bool, typer.Option("--weighted", help="Weights times the size of what they move.")
+    ] = False,
+) -> None:
+    """Where heads look: all patterns side by side, or one head's, token to token."""
+    early.check(read.model, ())
+    _answering("looking").attention(read, shown, address, head, weighted)
+
+
+@folded
+def heads(
+    model: ModelName,
+    shown: Shown,
+    score: Annotated[
+        str, typer.Option(help="previous_token, duplicate_token, induction or first_token.")
+    ] = "induction",
+    n: Annotated[int, typer.Option("-n", min=2, help="How many rows of random tokens.")] = 10,
+    length: Annotated[int, typer.Option(min=2, help="Tokens in a row.")] = 25,
+    seed: Annotated[int, typer.Option(help="Of their draw.")] = 0,
+    top: Annotated[int, typer.Option(min=1, help="How many heads to show.")] = 10,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--out", help="A picture: .svg, .pdf, .png, .html.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """What heads look at in rows of random tokens that stand twice: induction and the like."""
+    _answering("looking").heads(model, shown, score, (n, length, seed), top, output, overwrite)
+
+
+def _answering(name: str) -> ModuleType:
+    return importlib.import_module(f"microtome.frontends.commands.{name}")

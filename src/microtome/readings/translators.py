@@ -1,0 +1,167 @@
+"""Translators of the tuned lens: per layer an affine map of the stream before the final norm.
+
+The state that enters block ``i`` is read as ``h + W_i h + b_i``; translators are trained so that
+the prediction is as near as it gets to the model's own. The files are those of the package
+``tuned-lens``: ``config.json``, and parameters named ``0.weight``, ``0.bias``, …, as safetensors.
+
+After Belrose et al., "Eliciting latent predictions from transformers with the tuned lens" (2023).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from microtome.errors import AddressError, LoadError
+from microtome.language.addresses import Address
+from microtome.language.sites import Dimensions, Site
+from microtome.readings.lens import Translate
+
+CONFIG, PARAMETERS, PICKLED = "config.json", "params.safetensors", "params.pt"
+"""Of a folder; the last one as the package writes it."""
+KIND = "linear_tuned_lens"
+SITES = ("embed", "resid_pre", "resid_post", "final_in")
+"""Sites of the stream as it enters or leaves a block, which is what translators are for."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Translators:
+    """What takes the place of each state of the stream before it is unembedded.
+
+    Attributes:
+        weight: per block that a state enters ``[block, d_model, d_model]``.
+        bias: ``[block, d_model]``.
+        source: where they are from, for records.
+        about: what is known of their training: plain values.
+    """
+
+    weight: Float[Tensor, "block d_model d_model"]
+    bias: Float[Tensor, "block d_model"]
+    source: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def nothing(cls, dims: Dimensions, like: PreTrainedModel) -> Translators:
+        """Translators that change nothing, on the device of a model, in its type or float32."""
+        kind = torch.promote_types(like.dtype, torch.float32)
+        weight = torch.zeros(
+            dims.n_layers, dims.d_model, dims.d_model, dtype=kind, device=like.device
+        )
+        return cls(weight, weight[:, 0].clone(), "none")
+
+    def check(self, address: Address, dims: Dimensions) -> None:
+        """Raise unless these are of such a model, and the address is of the stream.
+
+        Raises:
+            LoadError: they are of a model of other sizes.
+            AddressError: the address is of something else.
+        """
+        wanted = (dims.n_layers, dims.d_model)
+        if self.bias.shape != wanted:
+            raise LoadError(
+                f"The translators of {self.source!r} are for {self.bias.shape[0]} blocks of "
+                f"d_model {self.bias.shape[1]}, and this model has {wanted[0]} of {wanted[1]}."
+            )
+        if address.site.name not in SITES:
+            raise AddressError(
+                f"{address}: translators are of the stream between blocks, {', '.join(SITES)}; "
+                "read parts with the logit lens, without tuned=."
+            )
+
+    def of(self, site: Site, layer: int | None) -> Translate | None:
+        """What translates the states at a place; None where nothing is between it and the end."""
+        block = len(self.bias)
+        if site.name == "embed":
+            block = 0
+        elif layer is not None and site.name != "final_in":
+            block = layer + (site.name == "resid_post")
+        if block == len(self.bias):
+            return None
+        return lambda states: self.translated(block, states)
+
+    def translated(self, block: int, states: Float[Tensor, "*n d_model"]) -> Tensor:
+        """States that enter a block, in the basis of those that leave the last one."""
+        weight = self.weight[block].to(states.device)
+        bias = self.bias[block].to(states.device)
+        own = states.to(weight.dtype)
+        return (own + torch.nn.functional.linear(own, weight, bias)).to(states.dtype)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``params.safetensors`` to a folder.
+
+        Raises:
+            LoadError: it cannot be written to.
+        """
+        folder = Path(folder)
+        blocks, width = self.bias.shape
+        config = {
+            "base_model_name_or_path": self.about.get("model", self.source),
+            "bias": True,
+            "d_model": width,
+            "num_hidden_layers": blocks,
+            "lens_type": KIND,
+            "about": dict(self.about),
+        }
+        named = {}
+        for block in range(blocks):
+            named[f"{block}.weight"] = self.weight[block].detach().cpu().contiguous().clone()
+            named[f"{block}.bias"] = self.bias[block].detach().cpu().contiguous().clone()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(config, indent=2, ensure_ascii=False)
+            (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+            save_file(named, folder / PARAMETERS)
+        except OSError as error:
+            raise LoadError(
+                f"Cannot write translators to {folder}: {error.strerror or error}."
+            ) from error
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Translators:
+        """Translators of a folder, as `save` writes it or as the package ``tuned-lens`` does.
+
+        Raises:
+            LoadError: the folder does not hold any, or some of another kind.
+        """
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            named = _parameters(folder)
+            blocks = int(config["num_hidden_layers"])
+            weight = torch.stack([named[f"{block}.weight"] for block in range(blocks)])
+            bias = torch.stack([named[f"{block}.bias"] for block in range(blocks)])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise LoadError(
+                f"{folder} holds no translators that can be read ({type(error).__name__}: {error}):"
+                f" expected {CONFIG} with num_hidden_layers, and {PARAMETERS} (or {PICKLED}) with "
+                "0.weight, 0.bias, …, as microtome and the package tuned-lens write them."
+            ) from error
+        width = weight.shape[-1]
+        if weight.shape != (blocks, width, width) or bias.shape != (blocks, width):
+            raise LoadError(
+                f"{folder}: translators are {list(weight.shape)} and {list(bias.shape)}, not "
+                "[block, d_model, d_model] and [block, d_model]."
+            )
+        return cls(weight, bias, str(folder), config.get("about", {}))
+
+    def __repr__(self) -> str:
+        blocks, width = self.bias.shape
+        return f"<Translators of {blocks} blocks, d_model {width}, from {self.source!r}>"
+
+
+def _parameters(folder: Path) -> dict[str, Tensor]:
+    if (folder / PARAMETERS).is_file():
+        return load_file(folder / PARAMETERS)
+    # Published ones are pickles; this reads tensors out of one and runs nothing that it says.
+    found: dict[str, Tensor] = torch.load(folder / PICKLED, map_location="cpu", weights_only=True)
+    return found

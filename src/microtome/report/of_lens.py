@@ -1,0 +1,63 @@
+"""The report of a lens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from microtome.figures.view import visible_line
+from microtome.report.document import Document, Picture, Section, Table
+from microtome.report.reading import MOST_PROMPTS, PROMPTS, again, token_rows
+from microtome.verbs.lens import Lens
+
+METHOD = (
+    "Every state goes through the model's final norm, with the statistics that it has itself, and "
+    "the unembedding: what would the model say if it ended here? The last row of resid_post is the "
+    "model's own output. kl is KL(the model's output ‖ what the state says)."
+)
+TRANSLATED = " Before that, a trained translator maps the state to the basis of the last layer."
+
+
+def document_of_lens(seen: Lens) -> Document:
+    """Maps of the first prompts, each with what is said at its last position."""
+    spec = seen.provenance["spec"]
+    asked = "".join(f", edits={[*spec['edits']]!r}" if spec["edits"] else "")
+    call = f"mt.lens(model, prompts, {spec['address']!r}{asked})"
+    return Document(
+        title=f"What {spec['address']} says, on {seen.provenance['model']['name']}",
+        question="What would the model say, were it to end at each of its layers?",
+        method=METHOD + (TRANSLATED if spec["tuned"] else ""),
+        sections=tuple(_section(seen, n) for n in range(min(MOST_PROMPTS, len(seen.encoded)))),
+        snippets=again(seen.provenance, f"{call}.figure()"),
+        provenance=seen.provenance,
+        tokens=token_rows(seen.encoded),
+        n_prompts=len(seen.encoded),
+        exports={"states": seen.data.isel(top=0).to_dataframe().reset_index()},
+    )
+
+
+def summary_of_lens(seen: Lens) -> dict[str, Any]:
+    """What is said at the last position of each prompt, for ``summary.json``."""
+    return {
+        "model": seen.provenance["model"],
+        "spec": seen.provenance["spec"],
+        PROMPTS: [
+            {"text": one.tokens.text, "states": _last(seen, n).to_dict(orient="records")}
+            for n, one in enumerate(seen.encoded)
+        ],
+    }
+
+
+def _section(seen: Lens, prompt: int) -> Section:
+    one = seen.encoded[prompt]
+    headed = "head" in seen.data.dims
+    figure = seen.figure(prompt=prompt, pos=-1) if headed else seen.figure(prompt=prompt)
+    caption = "Each cell's first token; the darker, the more probable."
+    return Section(
+        visible_line(one.tokens.text),
+        pictures=(Picture(f"lens-{prompt}", figure, caption),),
+        tables=(Table("At the last position", _last(seen, prompt)),),
+    )
+
+
+def _last(seen: Lens, prompt: int) -> Any:
+    return seen.table(prompt, pos=-1).drop(columns=["pos", "token"], errors="ignore")

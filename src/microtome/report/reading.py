@@ -1,0 +1,36 @@
+"""What the reports of readings share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from microtome.prompts.encoding import Encoded
+from microtome.report.document import Snippet, TokenRow
+
+MOST_PROMPTS = 3
+"""How many prompts are shown one by one."""
+PROMPTS = "prompts"
+"""What a summary has for each of them."""
+
+
+def token_rows(encoded: Sequence[Encoded]) -> tuple[TokenRow, ...]:
+    """The first prompts, token by token."""
+    return tuple(TokenRow("recipient", one.tokens.pieces) for one in encoded[:MOST_PROMPTS])
+
+
+def again(record: Mapping[str, Any], call: str) -> tuple[Snippet, ...]:
+    """Python that repeats a reading.
+
+    Args:
+        record: its provenance.
+        call: what is asked of ``model`` and ``prompts``.
+    """
+    prompts = ",\n".join(f"    mt.Prompt(**{one!r})" for one in record["spec"]["prompts"])
+    lines = (
+        "import microtome as mt\n",
+        f"model = mt.load({record['model']['name']!r}, dtype={record['model']['dtype']!r})",
+        f"prompts = mt.Prompts([\n{prompts},\n])",
+        call,
+    )
+    return (Snippet("In Python", "\n".join(lines)),)

@@ -1,0 +1,287 @@
+"""Attention: patterns of a prompt, and what heads look at in rows of tokens that repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from microtome import stats
+from microtome.amounts import whole_of
+from microtome.errors import AddressError, EffectsError, PromptError, listing
+from microtome.figures.matrix import matrix
+from microtome.figures.patterns import pattern_grid
+from microtome.figures.pictures import Drawn
+from microtome.language.addresses import Address, parse
+from microtome.language.selectors import Everything
+from microtome.language.sites import site as find_site
+from microtome.passes.hooks import Visit, forward, quiet
+from microtome.passes.session import session
+from microtome.passes.trace import Piece, ids_of, record
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Given
+from microtome.prompts.resolve import regions
+from microtome.readings.patterns import SCORES, Repeated, entropy, weighted
+from microtome.verbs.kept import labelled, numpy_of
+from microtome.verbs.model import Model
+from microtome.verbs.readout import check_prompt, recorded
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Attention:
+    """Attention weights of some prompts.
+
+    Attributes:
+        data: over ``prompt``, ``layer``, ``head``, ``q_pos``, ``k_pos``: ``pattern``, the weights;
+            ``weighted``, those times the norm of what is moved (α ‖v W_O‖, in activations);
+            ``entropy``, of each query's weights, in nats.
+        encoded: the prompts in the model's tokens.
+        provenance: what is needed to repeat it.
+    """
+
+    data: xr.Dataset
+    encoded: tuple[Encoded, ...]
+    provenance: Mapping[str, Any]
+
+    def grid(self, prompt: int = 0, what: str = "pattern") -> Drawn:
+        """All heads at once, a small map each: layers down, heads to the right.
+
+        Args:
+            prompt: which.
+            what: ``"pattern"`` or ``"weighted"``.
+        """
+        array = self._of(prompt, what)
+        title = "Attention, head by head" if what == "pattern" else "What attention moves, by head"
+        return pattern_grid(array, title=title, note=self.encoded[prompt].prompt.shown)
+
+    def figure(self, layer: int, head: int, prompt: int = 0, what: str = "pattern") -> Drawn:
+        """One head: from which token (down) to which (right).
+
+        Args:
+            layer, head: which.
+            prompt: which.
+            what: ``"pattern"`` or ``"weighted"``.
+
+        Raises:
+            EffectsError: there is no such layer or head here.
+        """
+        array = self._of(prompt, what)
+        for name, value in (("layer", layer), ("head", head)):
+            if value not in array[name].values:
+                raise EffectsError(
+                    f"There is no {name} {value} here; there are: {listing(array[name].values)}."
+                )
+        unit = "weight" if what == "pattern" else "weight × norm"
+        own = array.sel(layer=layer, head=head)
+        title = f"Attention of L{layer}.h{head}"
+        return Drawn(matrix(own, title=title, unit=unit, note=self.encoded[prompt].prompt.shown))
+
+    def _of(self, prompt: int, what: str) -> xr.DataArray:
+        check_prompt(prompt, len(self.encoded))
+        if what not in ("pattern", "weighted"):
+            raise EffectsError(f"what is 'pattern' or 'weighted', not {what!r}.")
+        length = len(self.encoded[prompt].tokens)
+        part = self.data[what].isel(prompt=prompt)
+        return part.isel(q_pos=slice(0, length), k_pos=slice(0, length))
+
+    def __repr__(self) -> str:
+        sizes = listing(f"{name} {size}" for name, size in self.data.sizes.items())
+        return f"<Attention: {sizes}>"
+
+
+def attention(
+    model: Model, prompts: Given | Iterable[Given], address: str = "L*.pattern"
+) -> Attention:
+    """Attention weights, with what they move and how spread out they are.
+
+    Args:
+        model: from `load`.
+        prompts: one or several; each runs by itself, unpadded.
+        address: which layers and heads, such as ``"L5.pattern.h{0,3}"``; all positions.
+
+    Raises:
+        AddressError: it is of another site, of some positions, or names what is not there.
+
+    >>> import microtome as mt
+    >>> seen = mt.attention(mt.load("nano"), "Berlin is the capital of", "L0:2.pattern")
+    >>> seen.data["pattern"].dims
+    ('prompt', 'layer', 'head', 'q_pos', 'k_pos')
+    """
+    asked = parse(address)
+    if asked.site.name != "pattern" or set(asked.together().places) != {Everything()}:
+        raise AddressError(
+            f"{address}: attention is read whole, of layers and heads, such as L5.pattern.h3."
+        )
+    encoded = model.encode(prompts)
+    with session(model.hf, model.anatomy), quiet(model.hf):
+        seen = [_seen(model, asked, one) for one in encoded]
+    dims = model.anatomy.dims
+    arrays = {}
+    for name in ("pattern", "weighted", "entropy"):
+        axes = ("head", "q_pos") if name == "entropy" else ("head", "q_pos", "k_pos")
+        arrays[name] = labelled(asked, dims, encoded, [own[name] for own in seen], axes)
+        if "layer" not in arrays[name].dims:
+            arrays[name] = arrays[name].expand_dims("layer", 1)
+    for name, unit in (("pattern", "weight"), ("weighted", "activation"), ("entropy", "nat")):
+        arrays[name].attrs["unit"] = unit
+    return Attention(xr.Dataset(arrays), encoded, recorded(model, encoded, address=str(asked)))
+
+
+def _seen(model: Model, address: Address, one: Encoded) -> dict[str, list[Tensor]]:
+    """What a prompt's heads attend to: name → per layer ``[1, head, q_pos, …]``."""
+    hf, anatomy = model.hf, model.anatomy
+    pattern, values = find_site("pattern"), find_site("v")
+    last = len(one.tokens) - 1
+    found: dict[str, list[Tensor]] = {"pattern": [], "weighted": [], "entropy": []}
+    where = regions(address.together(), anatomy.dims, one.tokens)
+    places = [(site, region.layer) for region in where for site in (pattern, values)]
+    kept = record(hf, anatomy, [one.tokens], [Piece(place, 0, last) for place in places])
+    for region in where:
+        layer = region.layer
+        assert layer is not None, "attention is in layers"
+        weights, v = kept[pattern, layer][0], anatomy.family.values(kept[values, layer], hf.config)
+        v = v[0].repeat_interleave(anatomy.dims.n_heads // v.shape[2], dim=1)
+        heads = [*region.indices[0]]
+        out = anatomy.out_matrix(hf, layer, v)[heads]
+        own = weights[heads]
+        found["pattern"].append(own[None].cpu())
+        found["weighted"].append(weighted(own, v[:, heads], out)[None].cpu())
+        found["entropy"].append(entropy(own)[None].cpu())
+    return found
+
+
+# ------------------------------------------------------------------------------ repeated rows
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadScores:
+    """What every head looks at in rows of random tokens that stand twice.
+
+    Attributes:
+        data: over ``prompt``, ``layer``, ``head`` the scores by name, each 0 to 1 (see
+            `microtome.readings.patterns.SCORES`).
+        provenance: what is needed to repeat it.
+    """
+
+    data: xr.Dataset
+    provenance: Mapping[str, Any]
+
+    def table(self, score: str = "induction", k: int = 10) -> pd.DataFrame:
+        """The k heads with the largest mean score.
+
+        Returns:
+            ``layer``, ``head``, ``score``, and the ends ``low`` and ``high`` of its 95 % interval
+            over the rows (Student's t).
+        """
+        array = self._of(score)
+        mean = array.mean("prompt")
+        order = np.argsort(-mean.values, axis=None, kind="stable")[:k]
+        rows = []
+        for layer, head in zip(*np.unravel_index(order, mean.shape), strict=True):
+            own = stats.mean(array.isel(layer=layer, head=head).values)
+            rows.append((int(layer), int(head), own.value, own.low, own.high))
+        return pd.DataFrame(rows, columns=["layer", "head", "score", "low", "high"])
+
+    def figure(self, score: str = "induction") -> Drawn:
+        """The map of a score over layers and heads."""
+        array = self._of(score)
+        spec = self.provenance["spec"]
+        note = f"{SCORES[score].about}; mean over {spec['n']} rows of {spec['length']} tokens"
+        title = score.replace("_", " ").capitalize()
+        return Drawn(matrix(array.mean("prompt"), title=title, unit="weight", note=note))
+
+    def _of(self, score: str) -> xr.DataArray:
+        if score not in self.data:
+            raise EffectsError(f"There is no score {score!r}; there are: {listing(SCORES)}.")
+        return self.data[score]
+
+    def __repr__(self) -> str:
+        shown = "\n".join(
+            f"{name}\n{self.table(name, 3).to_string(index=False)}" for name in SCORES
+        )
+        return f"<HeadScores>\n{shown}"
+
+
+def head_scores(model: Model, n: int = 10, length: int = 25, seed: int = 0) -> HeadScores:
+    """Previous-token, duplicate-token and induction scores of every head.
+
+    Rows of ordinary tokens drawn at random stand twice, behind what the tokenizer begins a text
+    with. (TransformerLens' ``head_detector`` measures the same with other names: its
+    ``previous_token_head``, ``duplicate_token_head``, ``induction_head``.)
+
+    After Olsson et al., "In-context learning and induction heads" (2022).
+
+    Args:
+        model: from `load`.
+        n: how many rows.
+        length: tokens in a row.
+        seed: of their draw.
+
+    Raises:
+        PromptError: the model does not take so many tokens, or has too few.
+
+    >>> import microtome as mt
+    >>> scores = mt.head_scores(mt.load("nano"), n=2, length=8)
+    >>> scores.data["induction"].sizes["head"]
+    8
+    """
+    rows, where = _rows(model, whole_of(n, 1, "n"), whole_of(length, 2, "length"), seed)
+    encoded = model.encode(rows)
+    pattern, layers = find_site("pattern"), range(model.anatomy.dims.n_layers)
+    found: dict[str, list[np.ndarray[Any, np.dtype[Any]]]] = {name: [] for name in SCORES}
+    with session(model.hf, model.anatomy):
+        for one in encoded:
+            seen: dict[str, dict[int, Tensor]] = {name: {} for name in SCORES}
+            visits = [Visit((pattern, layer), _scoring(layer, where, seen)) for layer in layers]
+            forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf), visits)
+            for name, own in seen.items():
+                found[name].append(numpy_of(torch.stack([own[layer] for layer in layers])))
+    dims = ("prompt", "layer", "head")
+    data = xr.Dataset({name: (dims, np.stack(values)) for name, values in found.items()})
+    data = data.assign_coords({name: range(size) for name, size in data.sizes.items()})
+    spec = {"n": n, "length": length, "seed": seed}
+    return HeadScores(data, recorded(model, encoded, **spec))
+
+
+def _scoring(
+    layer: int, where: Repeated, into: Mapping[str, dict[int, Tensor]]
+) -> Callable[[Tensor], None]:
+    """What a pass does at a layer's weights: every score, kept."""
+
+    def look(view: Tensor) -> None:
+        for name, score in SCORES.items():
+            into[name][layer] = score.measure(view[0], where)
+
+    return look
+
+
+def _rows(model: Model, n: int, length: int, seed: int) -> tuple[list[Prompt], Repeated]:
+    """Texts in which a row of random tokens stands twice, and where."""
+    plain = model.encode("a")[0].tokens
+    before = [token for token, added in zip(plain.ids, plain.added, strict=True) if added]
+    behind = [] if plain.added[0] or not before else before
+    before = [] if behind else before[: 1 if plain.added[0] else 0]
+    special = set(model.tokenizer.all_special_ids)
+    usable = [
+        token
+        for token in range(min(len(model.tokenizer), model.anatomy.dims.d_vocab))
+        if token not in special
+    ]
+    if len(usable) < length:
+        raise PromptError(
+            f"{model.name!r} has {len(usable)} ordinary tokens, and a row of {length} different "
+            "ones is asked for: give a smaller length."
+        )
+    rng = np.random.default_rng(seed)
+    rows: list[Prompt] = []
+    for _ in range(n):
+        row = rng.choice(usable, length, replace=False).tolist()
+        rows.append(Prompt(ids=[*before, *row, *row]))
+    return rows, Repeated(len(before), length)
