@@ -1,6 +1,6 @@
 """Every edge of a GPT-2's graph: microtome's sweeps beside hooks written by hand.
 
-python -m benchmarks.edges --shape small --out benchmarks/results/edges-small.json
+python -m benchmarks.edges --shape small --out benchmarks/results/edges.json
 
 The prompt has 15 random tokens, and the donor is the same but for the tenth. Seconds are the
 processor's, of the process: a map takes minutes, and meanwhile others may run. The hooks are timed
