@@ -63,7 +63,7 @@ def _print(result: Run, top: int) -> None:
                 say(f"{one.tokens.mask} at position {place}", heading="For")
             frame = result.top(top, prompt=number, position=place)
             if not result.receipts:  # nothing is edited: before and after are the same
-                frame = frame.drop(columns=[name for name in frame if name.startswith(CLEAN)])
+                frame = frame.drop(columns=[name for name in frame if str(name).startswith(CLEAN)])
             print_table(Table.of(frame))
     if result.receipts:
         say()
