@@ -439,7 +439,7 @@ class TestManyPrompts:
         assert [picture.name for picture in report.pictures] == ["prob-layer-role"]
         [section] = [s for s in report.sections if s.title == "Effects on prob"]
         assert section.paragraphs[1].startswith("The largest mean effect is at layer")
-        [table] = section.tables
+        table = section.tables[0]
         assert "prompt" not in table.frame
         assert {"layer", "role", "effect", "low", "high", "p", "n"} <= set(table.frame)
         [changes] = [s.tables[0] for s in report.sections if s.title == "Changes of top1"]
