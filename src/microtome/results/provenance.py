@@ -119,4 +119,11 @@ def _type(kind: torch.dtype) -> str:
 @cache
 def _versions() -> dict[str, str]:
     """Looked up once: it takes milliseconds, and they stay."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # a checkout on the path, not installed
+        return "not installed"
