@@ -91,7 +91,8 @@ def held(model: Loaded) -> Iterator[None]:
     Raises:
         SweepError: at its end, they are others than at its beginning.
     """
-    before, sign = model.hashes, model.weights_sign
+    sign = model.weights_sign
+    before = model.hashes_of(sign)
     try:
         yield
     except VerificationError as error:  # of one model and another, the two paths disagree
