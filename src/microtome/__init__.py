@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from microtome.verbs.options import Screen as Screen
     from microtome.verbs.run import Run as Run
     from microtome.verbs.sweep import sweep as sweep
+    from microtome.verbs.tracing import Traces as Traces
+    from microtome.verbs.tracing import trace_facts as trace_facts
 
 __version__ = "0.1.0"
 
@@ -71,6 +73,7 @@ _HOMES = {
     "Prompts": "prompts.prompts",
     "Run": "verbs.run",
     "Screen": "verbs.options",
+    "Traces": "verbs.tracing",
     "Translators": "readings.translators",
     "Verify": "plan.verify",
     "add": "edits",
@@ -92,6 +95,7 @@ _HOMES = {
     "scale": "edits",
     "shuffle": "edits",
     "sweep": "verbs.sweep",
+    "trace_facts": "verbs.tracing",
     "zero": "edits",
 }
 """Public name → the module that has it."""
