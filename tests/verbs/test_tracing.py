@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import numpy as np
 import pytest
 import scipy.special
@@ -10,6 +13,7 @@ import scipy.stats
 import microtome as mt
 from conftest import BERLIN, CAT
 from microtome.errors import EffectsError, MetricError, PromptError
+from microtome.frontends import cli
 from oracles import families as by_hand
 from oracles.families import FAMILIES, LAYERS, Change
 
@@ -135,3 +139,22 @@ def test_what_is_no_fact_is_refused_by_name(tiny, bert64):
         mt.trace_facts(tiny, several)
     with pytest.raises(EffectsError, match="kinds are hidden, mlp, attention; given: heads"):
         mt.trace_facts(tiny, FACTS, kinds=["heads"])
+
+
+def test_the_command_line_leaves_maps_and_averages(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    asked = ["trace", "nano", "--task", "capitals:2", "--kind", "hidden", "--samples", "2"]
+    monkeypatch.setattr(sys, "argv", ["microtome", *asked, "-o", str(out), "--json"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    answer = json.loads(capsys.readouterr().out)
+    [first, *_] = answer["largest"]
+    assert (first["kind"], first["n"]) == ("hidden", 2)
+    for name in ("hidden-average", "hidden-0", "hidden-1"):
+        assert (out / "figures" / f"{name}.png").is_file()
+    asked = ["trace", "nano", "-p", BERLIN, "--subject", "Paris"]
+    monkeypatch.setattr(sys, "argv", ["microtome", *asked])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "'Paris' is not in the prompt" in capsys.readouterr().err

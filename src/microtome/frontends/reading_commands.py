@@ -78,6 +78,15 @@ def add_to(app: typer.Typer) -> None:
         cls=Command,
         epilog=examples("microtome heads nano", "microtome heads smollm2 --score duplicate_token"),
     )(heads)
+    app.command(
+        "trace",
+        cls=Command,
+        epilog=examples(
+            "microtome trace nano -p 'Berlin is the capital of' --subject Berlin -o out",
+            "microtome trace smollm2 --task capitals:4 --kind hidden -o out",
+            "microtome trace gpt2 --prompts facts.jsonl -o out",
+        ),
+    )(trace)
 
 
 @folded
@@ -153,6 +162,29 @@ def heads(
 ) -> None:
     """What heads look at in rows of random tokens that stand twice: induction and the like."""
     _answering("looking").heads(model, shown, score, (n, length, seed), top, output, overwrite)
+
+
+@folded
+def trace(
+    read: Read,
+    shown: Shown,
+    subject: Annotated[
+        str | None, typer.Option(help="What the prompt is about, a word of it.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A task's prompts in the model's tokens: capitals:4.")
+    ] = None,
+    kind: Annotated[
+        list[str], typer.Option(help="What is put back: hidden, mlp, attention; all unless given.")
+    ] = [],  # noqa: B006  (typer reads the default, nothing changes it)
+    samples: Annotated[int, typer.Option(min=1, help="Of the noise.")] = 10,
+    noise: Annotated[float, typer.Option(help="In deviations of the subjects' embeddings.")] = 3.0,
+    window: Annotated[int, typer.Option(min=1, help="Layers of MLPs that go back together.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+) -> None:
+    """Where a fact comes back in a run that has forgotten its subject: causal tracing."""
+    asked = {"samples": samples, "noise_std": noise, "window": window, "seed": seed}
+    _answering("tracing").trace(read, shown, subject, task, kind, asked)
 
 
 def _answering(name: str) -> ModuleType:

@@ -141,7 +141,7 @@ def trace_facts(
     noise_std: float = 3.0,
     window: int = WINDOW,
     seed: int = 0,
-    verify: Verify | int | str = 4,
+    verify: Verify | int | str = 1,
     memory: int | str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Traces:
@@ -166,7 +166,8 @@ def trace_facts(
         noise_std: the noise's standard deviation, in those of the subjects' embeddings.
         window: how many layers of MLPs, or of attention, are put back together.
         seed: of the first sample; the others follow.
-        verify, memory: as `sweep` takes them.
+        verify, memory: as `sweep` takes them, for each of the maps that a fact takes: one of hidden
+            states, and one for each window of layers.
         tell: takes a line whenever a fact begins.
 
     Raises:
