@@ -251,7 +251,8 @@ def first_minute_of(record: Record) -> Iterator[str]:
         "Each line is a process, from the shell's prompt to its end: the median of "
         f"{record['rounds']} rounds on {record['cores']} cores. Beside it the same as a multiple "
         "of what the same round took to import torch and transformers' auto classes; for the "
-        "sweep, to import them, load the model and compute the map unverified. "
+        "sweep, to import them, load model and tokenizer through them, and compute the map "
+        "unverified. "
         "`python -m benchmarks.first_minute` measures it.\n"
     )
     yield from grid(

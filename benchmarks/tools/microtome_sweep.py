@@ -27,7 +27,7 @@ class Microtome:
     ) -> mt.Effects:
         """The map, by the default call: what it verifies by itself is in it, unless told."""
         options: dict[str, Any] = {} if verify is None else {"verify": verify}
-        return mt.sweep(
+        effects: mt.Effects = mt.sweep(
             self.model,
             question.prompts,
             question.map.edit(question.shape),
@@ -36,6 +36,7 @@ class Microtome:
             memory=memory,
             **options,
         )
+        return effects
 
     @staticmethod
     def values(effects: mt.Effects, question: Question, cells: Sequence[Cell]) -> Tensor:

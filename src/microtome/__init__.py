@@ -10,17 +10,22 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from microtome import circuits as circuits
     from microtome import stats as stats
+    from microtome import steering as steering
     from microtome import studies as studies
     from microtome import tasks as tasks
+    from microtome import workers as workers
     from microtome.edits import Edit as Edit
     from microtome.edits import add as add
     from microtome.edits import apply as apply
+    from microtome.edits import clamp as clamp
     from microtome.edits import edit as edit
     from microtome.edits import knockout as knockout
     from microtome.edits import mean as mean
     from microtome.edits import noise as noise
     from microtome.edits import patch as patch
+    from microtome.edits import project as project
     from microtome.edits import replace as replace
     from microtome.edits import scale as scale
     from microtome.edits import shuffle as shuffle
@@ -29,12 +34,17 @@ if TYPE_CHECKING:
     from microtome.errors import Cancelled as Cancelled
     from microtome.errors import MicrotomeError as MicrotomeError
     from microtome.frontends.experiment import Experiment as Experiment
+    from microtome.language.edges import edge as edge
     from microtome.plan.verify import Verify as Verify
     from microtome.prompts.prompt import Prompt as Prompt
     from microtome.prompts.prompts import Prompts as Prompts
+    from microtome.prompts.stream import Stream as Stream
     from microtome.readings.translators import Translators as Translators
+    from microtome.results.aggregates import Aggregates as Aggregates
+    from microtome.results.aggregates import open_aggregates as open_aggregates
     from microtome.results.effects import Effects as Effects
     from microtome.results.effects import open_effects as open_effects
+    from microtome.steering.vector import SteeringVector as SteeringVector
     from microtome.verbs.attention import Attention as Attention
     from microtome.verbs.attention import HeadScores as HeadScores
     from microtome.verbs.attention import attention as attention
@@ -42,6 +52,8 @@ if TYPE_CHECKING:
     from microtome.verbs.attribution import Attribution as Attribution
     from microtome.verbs.attribution import attribute_logits as attribute_logits
     from microtome.verbs.attribution import attribute_neurons as attribute_neurons
+    from microtome.verbs.edges import edges as edges
+    from microtome.verbs.generation import Generation as Generation
     from microtome.verbs.head_circuit import HeadCircuit as HeadCircuit
     from microtome.verbs.head_circuit import head_circuit as head_circuit
     from microtome.verbs.lens import Lens as Lens
@@ -57,12 +69,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Aggregates": "results.aggregates",
     "Attention": "verbs.attention",
     "Attribution": "verbs.attribution",
     "Cancelled": "errors",
     "Edit": "edits",
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",
+    "Generation": "verbs.generation",
     "HeadCircuit": "verbs.head_circuit",
     "HeadScores": "verbs.attention",
     "Lens": "verbs.lens",
@@ -73,6 +87,8 @@ _HOMES = {
     "Prompts": "prompts.prompts",
     "Run": "verbs.run",
     "Screen": "verbs.options",
+    "SteeringVector": "steering.vector",
+    "Stream": "prompts.stream",
     "Traces": "verbs.tracing",
     "Translators": "readings.translators",
     "Verify": "plan.verify",
@@ -81,6 +97,9 @@ _HOMES = {
     "attention": "verbs.attention",
     "attribute_logits": "verbs.attribution",
     "attribute_neurons": "verbs.attribution",
+    "clamp": "edits",
+    "edge": "language.edges",
+    "edges": "verbs.edges",
     "edit": "edits",
     "head_circuit": "verbs.head_circuit",
     "head_scores": "verbs.attention",
@@ -89,8 +108,10 @@ _HOMES = {
     "load": "verbs.load",
     "mean": "edits",
     "noise": "edits",
+    "open_aggregates": "results.aggregates",
     "open_effects": "results.effects",
     "patch": "edits",
+    "project": "edits",
     "replace": "edits",
     "scale": "edits",
     "shuffle": "edits",
@@ -100,7 +121,7 @@ _HOMES = {
 }
 """Public name → the module that has it."""
 
-__all__ = sorted([*_HOMES, "stats", "studies", "tasks"])
+__all__ = sorted([*_HOMES, "circuits", "stats", "steering", "studies", "tasks", "workers"])
 
 
 def __getattr__(name: str) -> object:

@@ -61,6 +61,10 @@ class VerificationError(MicrotomeError, ArithmeticError):
     """The walk and the reference path disagree on a cell."""
 
 
+class WorkerError(MicrotomeError, RuntimeError):
+    """Workers that cannot be had, that die again and again, or that are of another kind."""
+
+
 class EffectsError(MicrotomeError, ValueError):
     """A result that cannot be read, saved or drawn as asked."""
 
@@ -79,6 +83,10 @@ class TaskError(MicrotomeError, ValueError):
 
 class StatisticsError(MicrotomeError, ValueError):
     """Data that a statistic is not defined for: samples that do not pair up, no prompts…"""
+
+
+class CircuitError(MicrotomeError, ValueError):
+    """A circuit that cannot be read, run or found as asked: an edge that is not there…"""
 
 
 class StudyError(MicrotomeError, ValueError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from microtome.errors import MicrotomeError
@@ -51,19 +52,55 @@ def read_text(path: str | Path, error: type[MicrotomeError], largest: int = LARG
         raise error(f"Cannot read {shown(path)}: {problem}.") from None
     if len(raw) > largest:
         raise error(f"{shown(path)} is larger than the {largest:,} bytes that are read.")
+    _refuse_wide(path, raw, error)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = raw.count(b"\n", 0, problem.start) + 1
+        raise error(_no_utf8(path, line, problem.start, problem.reason)) from None
+
+
+def read_lines(path: str | Path, error: type[MicrotomeError]) -> Iterator[str]:
+    """The same text line by line, of a file of any size: what was read is forgotten.
+
+    Lines end as they do in the file, in a line feed; a carriage return alone ends none.
+
+    Raises:
+        MicrotomeError: as `read_text`, but for the size; what is no UTF-8 when it is met.
+    """
+    done = 0
+    try:
+        _refuse_others(Path(path), error)
+        with open(path, "rb") as stream:
+            for number, raw in enumerate(stream, 1):
+                if number == 1:
+                    _refuse_wide(path, raw, error)
+                try:
+                    yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as problem:
+                    at = done + problem.start
+                    raise error(_no_utf8(path, number, at, problem.reason)) from None
+                done += len(raw)
+    except OSError as problem:
+        raise error(f"Cannot read {shown(path)}: {problem.strerror}.") from None
+    except ValueError as problem:  # a null character in the path
+        if isinstance(problem, MicrotomeError):
+            raise
+        raise error(f"Cannot read {shown(path)}: {problem}.") from None
+
+
+def _refuse_wide(path: str | Path, raw: bytes, error: type[MicrotomeError]) -> None:
     if raw[:2] in _WIDE or 0 in raw[:2]:  # without a mark, UTF-8 reads letters with zeros between
         raise error(
             f"{shown(path)} is not UTF-8 text but UTF-16 or UTF-32, as some spreadsheets and "
             "terminals write: save it as UTF-8."
         )
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = raw.count(b"\n", 0, problem.start) + 1
-        raise error(
-            f"{shown(path)} is not UTF-8 text (line {line}, byte {problem.start}: "
-            f"{problem.reason}): save it as UTF-8."
-        ) from None
+
+
+def _no_utf8(path: str | Path, line: int, byte: int, reason: str) -> str:
+    return (
+        f"{shown(path)} is not UTF-8 text (line {line}, byte {byte}: {reason}): save it as UTF-8."
+    )
 
 
 def _refuse_others(path: Path, error: type[MicrotomeError]) -> None:

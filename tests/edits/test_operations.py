@@ -10,7 +10,7 @@ import torch
 
 import microtome as mt
 from microtome.edits import Context, Edit, Source
-from microtome.edits.application import key
+from microtome.edits.keys import key
 from microtome.errors import EditError
 from microtome.language.addresses import parse
 from microtome.language.regions import Region

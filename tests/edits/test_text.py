@@ -33,6 +33,10 @@ def arrays(elements) -> st.SearchStrategy:
     return elements | st.lists(elements, min_size=1, max_size=4) | rows
 
 
+vectors = arrays(floats) | st.dictionaries(
+    st.integers(0, 9), arrays(floats), min_size=1, max_size=2
+)
+
 edits = st.one_of(
     st.builds(mt.zero, ADDRESSES),
     st.builds(mt.patch, ADDRESSES),
@@ -49,7 +53,11 @@ edits = st.one_of(
         seed=seeds,
     ),
     st.builds(mt.replace, ADDRESSES, arrays(floats)),
-    st.builds(mt.add, ADDRESSES, arrays(floats)),
+    st.builds(mt.add, ADDRESSES, vectors, floats),
+    st.builds(mt.project, ADDRESSES, vectors, floats),
+    st.builds(
+        mt.clamp, ADDRESSES, vectors, floats.map(lambda x: -abs(x)), st.none() | floats.map(abs)
+    ),
     st.builds(mt.shuffle, ADDRESSES, seed=seeds),
     st.builds(mt.apply, ADDRESSES, st.sampled_from([torch.sign, torch.nn.functional.gelu, len])),
 )
@@ -64,7 +72,8 @@ def test_the_text_of_an_edit_parses_to_the_same_edit(edit):
 
 def test_every_operation_is_covered_by_the_property_above():
     assert set(OPERATIONS) == {
-        "zero", "mean", "scale", "noise", "patch", "replace", "add", "shuffle", "knockout", "apply"
+        "zero", "mean", "scale", "noise", "patch", "replace", "add", "project", "clamp", "shuffle",
+        "knockout", "apply",
     }  # fmt: skip
 
 
@@ -83,6 +92,10 @@ def test_every_operation_is_covered_by_the_property_above():
         (mt.replace("L0.z", [1, 2.5]), "replace([1.0, 2.5]) L0.z"),
         (mt.add("L0.z", np.float32(0.5)), "add(0.5) L0.z"),
         (mt.add("L0.z", torch.tensor([1.0, -1.0])), "add([1.0, -1.0]) L0.z"),
+        (mt.add("L0.z", 0.5, factor=2), "add(0.5, factor=2) L0.z"),
+        (mt.add("L:.z", {1: [0.5], 0: [2]}), "add({0: [2.0], 1: [0.5]}) L:.z"),
+        (mt.project("L0.z", [1, 0]), "project([1.0, 0.0]) L0.z"),
+        (mt.clamp("L0.z", [1, 0], high=2), "clamp([1.0, 0.0], high=2) L0.z"),
         (mt.shuffle("L0.z", 1), "shuffle(seed=1) L0.z"),
         (mt.apply("L0.z", torch.sign), 'apply("torch:sign") L0.z'),
     ],

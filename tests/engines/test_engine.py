@@ -79,8 +79,11 @@ OF_WEIGHTS = (*EDITS, "knockout")
 
 
 def test_the_table_of_edits_is_whole():
-    """A new operation has to be added to the table above, or walk nowhere (`apply`)."""
-    tried = {text.split("(")[0] for text in (*EDITS, *OF_WEIGHTS)}
+    """A new operation has to be added to the table above, or walk nowhere (`apply`).
+
+    Those along a direction have one for each place, in tests/edits/test_directions.py.
+    """
+    tried = {text.split("(")[0] for text in (*EDITS, *OF_WEIGHTS)} | {"project", "clamp"}
     assert tried | {"apply"} == set(OPERATIONS)
 
 

@@ -67,13 +67,14 @@ def test_without_a_terminal_a_line_is_shown_about_every_minute():
     where, now = console(terminal=False), [0.0]
     bar = ProgressBar(where, clock=lambda: now[0])
     bar.planned(1000, 4)
+    bar.expected(1000, 4, 3e12)
     for _ in range(4):
         now[0] += EVERY / 2
         bar.advanced(250)
     bar.finished()
     assert where.file.getvalue().splitlines() == [
-        "sweep: 500 of 1,000 cells, about 1 min left",
-        "sweep: 1,000 of 1,000 cells",
+        "sweep: 500 of 1,000 cells, 8.3 cells/s, 1.50 of 3.00 TFLOP, about 1 min left",
+        "sweep: 1,000 of 1,000 cells, 8.3 cells/s, 3.00 of 3.00 TFLOP",
     ]
 
 

@@ -168,6 +168,25 @@ def test_there_is_no_false_alarm_in_half_precision(family, tokenizer):
         assert effects.provenance["verification"]["cells"] == effects.n_cells
 
 
+def test_what_computes_in_float32_inside_may_be_off_as_far_as_its_logits_are_large(
+    tokenizer, monkeypatch
+):
+    """GPT-Neo's attention rounds like float32 in float64 too, and the head makes it larger."""
+    hf = by_hand.make("gpt_neo", len(tokenizer)).to(torch.float64)
+    hf.lm_head.weight = torch.nn.Parameter(hf.lm_head.weight.detach() * 64)
+    model = mt.load(hf, tokenizer=tokenizer)
+    dims, question = model.anatomy.dims, "zero L*.z.h*@*"
+    spread = float(model.run(CAT).logits[0, -1].std())
+    found = swept(model, question, CAT, verify="all").provenance["verification"]
+    assert judging.INNER < found["largest_difference"] <= found["tolerance"]
+    assert found["tolerance"] < 8 * spread * judging.INNER
+    for fault in (faults.skips, faults.neighbour("head", dims.n_heads), faults.one_token_off):
+        with monkeypatch.context() as broken:
+            fault(broken)
+            with pytest.raises(VerificationError):
+                swept(model, question, CAT)
+
+
 def test_float32_norms_and_unembedding_over_half_precision_verify(tokenizer):
     hf = by_hand.make("llama", len(tokenizer)).to(torch.bfloat16)
     hf.model.norm.float()

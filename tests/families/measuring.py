@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from families import page
 
 MARK = "difference"
 _found: dict[tuple[str, str, str], float] = {}
@@ -40,4 +39,5 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("--families-page", default=None)
     if path is not None and not hasattr(session.config, "workerinput"):
+        page = importlib.import_module("families.page")  # with torch, which few runs need here
         Path(path).write_text(page.text_of(_found), encoding="utf-8")

@@ -40,7 +40,7 @@ has no `resid_mid`; a mixture of experts has no `mlp_post`; `k_head`, `v_head` a
 groups are where query heads share keys. The walk does not take edits of `logits`, which come after
 the last layer; they go to the reference path. GPT-J, GPT-Neo and BLOOM compute attention in
 float32, ModernBERT turns queries and keys in float32, and many norms are computed in float32:
-verification allows 1e-6 there.
+verification allows 1e-6 there, times the logits' standard deviation where that is above 1.
 
 ## Encoders
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 import microtome as mt
+from microtome.edits import OPERATIONS
 from microtome.errors import AddressError, EditError, LoadError, MetricError
 from microtome.language import habits
 from microtome.language.addresses import parse
@@ -93,8 +94,7 @@ def test_every_valid_address_stays_valid():
 
 def test_the_tables_name_what_there_is():
     assert set(habits.WORDS.values()) <= set(SITES)
-    assert set(habits.EDITS.values()) <= {"zero", "mean", "scale", "noise", "patch", "replace",
-                                          "add", "shuffle", "knockout", "apply"}  # fmt: skip
+    assert set(habits.EDITS.values()) <= set(OPERATIONS)
     for own in habits.METRICS.values():
         assert name_of(own) in (*ON_OUTPUT, *INSIDE)
         mt.readings.registry.readings([own])
@@ -151,8 +151,8 @@ def test_names_of_other_tools_in_python(nano):
         mt.HookedTransformer  # noqa: B018
     with pytest.raises(AttributeError, match=r"no attribute 'run_with_cache'; here: model\.run"):
         nano.run_with_cache("Berlin")
-    with pytest.raises(AttributeError, match=r"'generate'; here: model\.hf\.generate.*target="):
-        nano.generate("Berlin")
+    with pytest.raises(AttributeError, match=r"'generation'; here: model\.generate\(prompt"):
+        nano.generation("Berlin")
     with pytest.raises(AttributeError, match=r"'cuda'; here: microtome\.load\(name, device="):
         nano.cuda()
     with pytest.raises(AttributeError, match=r"has no attribute 'xylophone'$"):

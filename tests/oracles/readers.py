@@ -27,6 +27,7 @@ class Oracle:
     hf: PreTrainedModel
     hand: ByHand
     ids: Sequence[int]
+    layer: int = LAYER
 
     def run(self, *changes: Change) -> Hooked:
         return by_hand.run(self.hf, self.hand, self.ids, changes)
@@ -37,29 +38,29 @@ class Oracle:
         if site == "final_in":
             return seen["resid_post", LAYERS - 1]
         if site == "mlp_in":
-            return seen[self._stream, LAYER]
+            return seen[self._stream, self.layer]
         if site == "head_out":
-            return self._shares(seen["z", LAYER])
+            return self.shares(seen["z", self.layer])
         heads = self.hand.kv_heads if site.endswith("_group") else HEADS
-        return np.repeat(seen["resid_pre", LAYER][:, None], heads, axis=1)
+        return np.repeat(seen["resid_pre", self.layer][:, None], heads, axis=1)
 
     def edit(self, site: str, positions: Sequence[int], heads: Sequence[int], op: Op) -> Hooked:
         """A run in which a site of the layer is edited at some positions, in some of its heads."""
         if site == "final_in":
             return self.run(self._stream_change("resid_post", LAYERS - 1, positions, op))
         if site == "mlp_in":
-            apart = self.run(self._stream_change(self._stream, LAYER, positions, op))
-            return self._with("mlp_out", apart.seen["mlp_out", LAYER])
+            apart = self.run(self._stream_change(self._stream, self.layer, positions, op))
+            return self._with("mlp_out", apart.seen["mlp_out", self.layer])
         if site == "head_out":
             return self._added(positions, heads, op)
         part, _, group = site.partition("_in")
-        apart = self.run(self._stream_change("resid_pre", LAYER, positions, op))
-        made = self._with(part, apart.seen[part, LAYER])
-        z = self.run().seen["z", LAYER].copy()
+        apart = self.run(self._stream_change("resid_pre", self.layer, positions, op))
+        made = self._with(part, apart.seen[part, self.layer])
+        z = self.run().seen["z", self.layer].copy()
         size = HEADS // self.hand.kv_heads if group else 1
         for head in heads:
             own = slice(head * size, (head + 1) * size)
-            z[:, own] = made.seen["z", LAYER][:, own]
+            z[:, own] = made.seen["z", self.layer][:, own]
         return self._with("z", z)
 
     @property
@@ -72,34 +73,34 @@ class Oracle:
 
     def _with(self, site: str, values: np.ndarray) -> Hooked:
         everything = [list(range(n)) for n in values.shape]
-        return self.run(Change(site, LAYER, everything, lambda _: values))
+        return self.run(Change(site, self.layer, everything, lambda _: values))
 
-    def _shares(self, z: np.ndarray) -> np.ndarray:
+    def shares(self, z: np.ndarray) -> np.ndarray:
         """What each head adds, ``[pos, head, d_model]``: a product with its rows of the matrix."""
-        module = self._projection
+        module = self.projection
         weight = module.weight.detach().numpy()
         weight = weight if type(module).__name__ == "Conv1D" else weight.T
-        factor = 1.0 if self._is_normed else self.hand.factor
+        factor = 1.0 if self.is_normed else self.hand.factor
         rows = np.split(weight, HEADS)
         return np.stack([z[:, h] @ rows[h] * factor for h in range(HEADS)], axis=1)
 
     def _added(self, positions: Sequence[int], heads: Sequence[int], op: Op) -> Hooked:
         """The projection's own output is changed, which a norm may follow."""
-        shares = self._shares(self.run().seen["z", LAYER])
+        shares = self.shares(self.run().seen["z", self.layer])
         change = np.zeros(shares.shape)
         where = np.ix_(positions, heads, range(shares.shape[2]))
         change[where] = op(shares[where]) - shares[where]
         added = torch.from_numpy(change.sum(axis=1))[None]
-        factor = 1.0 if self._is_normed else self.hand.factor
-        with _after(self._projection, lambda output: output + added / factor):
+        factor = 1.0 if self.is_normed else self.hand.factor
+        with _after(self.projection, lambda output: output + added / factor):
             return self.run()
 
     @property
-    def _projection(self) -> torch.nn.Module:
-        return self.hf.get_submodule(f"{self.hand.blocks}.{LAYER}.{self.hand.z}")
+    def projection(self) -> torch.nn.Module:
+        return self.hf.get_submodule(f"{self.hand.blocks}.{self.layer}.{self.hand.z}")
 
     @property
-    def _is_normed(self) -> bool:
+    def is_normed(self) -> bool:
         return self.hand.attn_out.endswith("norm")
 
 

@@ -97,12 +97,12 @@ def test_a_donor_that_is_the_prompt_changes_nothing():
 
 
 def test_stars_with_a_name_of_their_own_are_axes_of_their_own():
-    plan = planned(["zero L*.z.h*", "zero L*.z.h* as other"], [encoded("abc")])
+    plan = planned(["zero L*.z.h*", "scale(0) L*.z.h* as other"], [encoded("abc")])
     names = [axis.name for axis in plan.axes]
     assert names == ["prompt", "layer", "head", "other_layer", "other_head"]
     assert len(plan.cells) == (4 * 3) ** 2
-    assert [str(e) for e in plan.cells[-1].edits] == ["zero L3.z.h2", "zero L3.z.h2"]
-    assert [str(e) for e in plan.cells[1].edits] == ["zero L0.z.h0", "zero L0.z.h1"]
+    assert [str(e) for e in plan.cells[-1].edits] == ["zero L3.z.h2", "scale(0) L3.z.h2"]
+    assert [str(e) for e in plan.cells[1].edits] == ["zero L0.z.h0", "scale(0) L0.z.h1"]
 
 
 @pytest.mark.parametrize("name", ["at", "clean", "screen"])

@@ -115,20 +115,24 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
         Prompts.read(tmp_path / "q.csv")
 
 
-@given(st.lists(st.lists(st.text(max_size=6), min_size=2, max_size=2), min_size=1, max_size=4))
-def test_csv_is_that_of_the_standard_library_where_that_writes_it(rows):
+@given(
+    st.lists(st.lists(st.text(max_size=6), min_size=2, max_size=2), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_csv_is_that_of_the_standard_library_where_that_writes_it(rows, by_line):
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
     writer.writerow(["text", "target"])
     writer.writerows(rows)
-    found = [fields for _, fields in READERS[".csv"](stream.getvalue(), "p.csv")]
+    pieces = stream.getvalue().splitlines(keepends=True) if by_line else [stream.getvalue()]
+    found = [fields for _, fields in READERS[".csv"](pieces, "p.csv")]
     names = ("text", "target")
     assert found == [{k: v for k, v in zip(names, row, strict=True) if v} for row in rows]
 
 
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=4))
 def test_json_is_that_of_the_standard_library(fields):
-    [(where, found)] = READERS[".jsonl"](json.dumps(fields), "p.jsonl")
+    [(where, found)] = READERS[".jsonl"]([json.dumps(fields)], "p.jsonl")
     assert (where, found) == ("p.jsonl, line 1", fields)
 
 

@@ -78,6 +78,66 @@ def test_format_1_cut_short_is_an_error_of_ours(format_1, file):
         mt.open_effects(format_1)
 
 
+def _unlisted(path: Path, data: xr.Dataset, chunks: dict[str, tuple[int, ...]]) -> Path:
+    """A result as format 1 was written: without chunks of nothing but fill values."""
+    form = {"format": 1, "variables": list(map(str, data.data_vars))}
+    files = {name: name.replace("/", "%2F") for name in form["variables"]}
+    cut = {files[name]: {"chunks": size} for name, size in chunks.items()}
+    data.rename(files).assign_attrs(form).to_zarr(path, zarr_format=2, encoding=cut)
+    return path
+
+
+def _losses(path: Path) -> dict[str, bool]:
+    """By chunk, whether the result without it is refused for it."""
+    found = {}
+    for file in sorted(file for file in path.rglob("*") if file.name[0].isdigit()):
+        whole, name = file.read_bytes(), file.relative_to(path).as_posix()
+        file.unlink()
+        try:
+            mt.open_effects(path)
+            found[name] = False
+        except EffectsError as error:
+            found[name] = "is missing, and what it held is not absent" in str(error)
+        file.write_bytes(whole)
+    return found
+
+
+def test_format_1_without_any_of_its_chunks_is_refused(format_1):
+    losses = _losses(format_1)
+    assert len(losses) == 20
+    assert all(losses.values())
+
+
+def test_format_1_in_many_chunks_leaves_out_absent_ones_and_no_others(tmp_path):
+    data = sample().data.isel(layer=slice(1, None), at_layer=slice(1))
+    here = data["values_changed"].notnull()
+    for name, absent in (("top1", -1), ("top1_token", ""), ("std(L*.resid_post)", np.nan)):
+        data[name] = data[name].where(here, absent).assign_attrs(data[name].attrs)
+    cells = [name for name, values in data.items() if values.dims == ("prompt", "layer", "factor")]
+    path = _unlisted(tmp_path / "old.zarr", data, dict.fromkeys(cells, (1, 1, 2)))
+    # The second prompt has no cells in the last layer; an axis of one value has 0 there.
+    assert not (path / "prob" / "1.1.0").exists()
+    assert not (path / "at_layer" / "0").exists()
+    xr.testing.assert_identical(mt.open_effects(path).data, data)
+    losses = _losses(path)
+    assert len(losses) == 34
+    assert all(losses.values())
+
+
+@pytest.mark.parametrize("lost", ["top1/0.0.0", "top1_token/0.0.0", "clean_top1/0"])
+def test_format_1_without_the_ids_or_the_texts_of_tokens_is_refused(tmp_path, lost):
+    data = sample().data
+    data["top1"] += 3
+    data["top1_token"][:] = "東京"
+    data["clean_top1"][:] = 3
+    data["clean_top1_token"][:] = "東京"
+    path = _unlisted(tmp_path / "old.zarr", data, {})
+    xr.testing.assert_identical(mt.open_effects(path).data, data)
+    (path / lost).unlink()
+    with pytest.raises(EffectsError, match=f"{lost} is missing"):
+        mt.open_effects(path)
+
+
 def _flip(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 4

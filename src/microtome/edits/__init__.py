@@ -8,10 +8,12 @@ from types import MappingProxyType
 from microtome.edits.add import Add
 from microtome.edits.apply import Apply
 from microtome.edits.base import Context, Edit
+from microtome.edits.clamp import Clamp
 from microtome.edits.knockout import Knockout
 from microtome.edits.mean import Mean
 from microtome.edits.noise import Noise
 from microtome.edits.patch import Patch
+from microtome.edits.project import Project
 from microtome.edits.replace import Replace
 from microtome.edits.scale import Scale, scale
 from microtome.edits.shuffle import Shuffle
@@ -22,13 +24,27 @@ from microtome.language.operations import Source
 OPERATIONS: Mapping[str, type[Edit]] = MappingProxyType(
     {
         operation.name: operation
-        for operation in (Zero, Mean, Scale, Noise, Patch, Replace, Add, Shuffle, Knockout, Apply)
+        for operation in (
+            Zero,
+            Mean,
+            Scale,
+            Noise,
+            Patch,
+            Replace,
+            Add,
+            Project,
+            Clamp,
+            Shuffle,
+            Knockout,
+            Apply,
+        )
     }
 )
 """Name → operation."""
 
 zero, mean, noise, patch = Zero, Mean, Noise, Patch
-replace, add, shuffle, knockout, apply = Replace, Add, Shuffle, Knockout, Apply
+replace, add, project, clamp = Replace, Add, Project, Clamp
+shuffle, knockout, apply = Shuffle, Knockout, Apply
 
 
 def edit(text: str) -> Edit:
@@ -58,12 +74,14 @@ __all__ = [
     "OPERATIONS",
     "Add",
     "Apply",
+    "Clamp",
     "Context",
     "Edit",
     "Knockout",
     "Mean",
     "Noise",
     "Patch",
+    "Project",
     "Replace",
     "Scale",
     "Shuffle",
@@ -72,11 +90,13 @@ __all__ = [
     "add",
     "apply",
     "as_edits",
+    "clamp",
     "edit",
     "knockout",
     "mean",
     "noise",
     "patch",
+    "project",
     "replace",
     "scale",
     "shuffle",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 import torch
@@ -18,18 +17,20 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from microtome.edits.base import Context
+from microtome.edits.keys import Keys
 from microtome.edits.sources import Sources
 from microtome.errors import EditError
+from microtome.language.edges import Edge
 from microtome.language.operations import Operation, Source
-from microtome.language.regions import Column, Region, Regions
+from microtome.language.regions import Column, Regions
 from microtome.language.sites import APART, OF_HEADS
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import onto
 from microtome.passes.hooks import Visit, forward
 from microtome.passes.trace import ids_of, index
 from microtome.prompts.encoding import Encoded
-from microtome.prompts.resolve import regions
-from microtome.prompts.tokens import Tokens
+from microtome.prompts.resolve import check_single
+from microtome.prompts.sides import sides
 
 ULPS = {torch.float64: 16, torch.float32: 16, torch.bfloat16: 4, torch.float16: 4}
 """Type → units in the last place that are rounding of another pass."""
@@ -74,9 +75,11 @@ class Application:
         edit: the operation; its address is not looked at.
         regions: where it lands in each cell.
         keys: per cell, a text that names its region and prompt.
-        source: what `Edit.source` asks for, ``[cell, *region]``.
+        source: what `Edit.source` asks for, ``[cell, *region]``; of an edge, the change of what is
+            read, which is added.
         rows: per cell, its row in the batch; None for a batch of one.
         start: the position at which the batch begins.
+        alike: per cell of an edge, a number of those that read the same; None: not known.
         kind: the model's own type: what it rounds to is not changed.
         changed: per cell, how many values the edit changed; None until it fired.
         squares: per cell, the squared L2 norm of the change.
@@ -88,6 +91,7 @@ class Application:
     source: Tensor | None = None
     rows: Column | None = None
     start: int = 0
+    alike: Column | None = None
     kind: torch.dtype | None = None
     changed: Int[Tensor, " cell"] | None = None
     squares: Float[Tensor, " cell"] | None = None
@@ -115,14 +119,19 @@ class Application:
         where = index(regions, view.device, rows, self.start)
         before = view[where]
         source = None if self.source is None else self.source.to(before.dtype)
-        context = Context(regions.site.axes, self.keys, source, chosen)
-        after = self.edit.change(before, context)
+        is_edge = isinstance(self.edit.address, Edge)
+        if is_edge:
+            assert source is not None, "what is added is known before a pass"
+            after = before + source
+        else:
+            context = Context(regions.site.axes, self.keys, source, chosen, regions.layer)
+            after = self.edit.change(before, context)
         if after.shape != before.shape or after.dtype != before.dtype:
             raise EditError(
                 f"{self.edit} turned values of shape {list(before.shape)}, {before.dtype}, into "
                 f"{list(after.shape)}, {after.dtype}."
             )
-        exact = self.edit.source is Source.NOTHING and not self.edit.rounds
+        exact = self.edit.source is Source.NOTHING and not self.edit.rounds and not is_edge
         by_token = not exact and regions.site.axes[0] == "pos"
         usual = _usual(view, where) if by_token else None
         view[where] = after
@@ -182,41 +191,6 @@ def _usual(
     return found.view(*found.shape, *[1] * (view.ndim - 2))
 
 
-def key(region: Region, tokens: Tokens) -> str:
-    """A text that names a region of a prompt's run: the root of its random numbers."""
-    return f"{region.site}|{region.layer}|{region.indices}|{tokens.ids}"
-
-
-@dataclass(frozen=True, eq=False)
-class Keys(Sequence[str]):
-    """A key per cell, made when an edit draws random numbers and asks for it.
-
-    Attributes:
-        regions: where each cell's edit lands.
-        tokens: the prompts that the cells are of.
-        prompt: per cell, which of these; None where there is one prompt.
-    """
-
-    regions: Regions
-    tokens: Sequence[Tokens]
-    prompt: Column | None = None
-
-    def __len__(self) -> int:
-        return self.regions.cells
-
-    @overload
-    def __getitem__(self, cell: int) -> str: ...
-    @overload
-    def __getitem__(self, cell: slice) -> Sequence[str]: ...
-    def __getitem__(self, cell: int | slice) -> str | Sequence[str]:
-        if isinstance(cell, slice):
-            return [self[n] for n in range(*cell.indices(len(self)))]
-        if not 0 <= cell < len(self):
-            raise IndexError(cell)
-        prompt = 0 if self.prompt is None else int(self.prompt[cell])
-        return key(self.regions[cell], self.tokens[prompt])
-
-
 def intervene(
     hf: PreTrainedModel,
     anatomy: Anatomy,
@@ -230,7 +204,7 @@ def intervene(
     applied = [_applications(anatomy, encoded, edit, sources) for edit in edits]
     visits = [application.visit() for group in applied for application in group]
     logits = forward(hf, anatomy, ids_of([encoded.tokens], hf), [*visits, *readers])
-    receipts = [_receipt(edit, group, prompt) for edit, group in zip(edits, applied, strict=True)]
+    receipts = [receipt_of(edit, group, prompt) for edit, group in zip(edits, applied, strict=True)]
     return logits, receipts
 
 
@@ -238,9 +212,10 @@ def _applications(
     anatomy: Anatomy, encoded: Encoded, edit: Operation, sources: Sources
 ) -> list[Application]:
     applied = []
-    found = regions(edit.address, anatomy.dims, encoded.tokens)
-    edit.check_together(found, anatomy.dims.causal)
-    for region in found:
+    check_single(edit.address)
+    own = sides(edit.address, anatomy.dims, encoded.tokens)
+    edit.check_together(own.changed.regions(), anatomy.dims.causal)
+    for region in own.lands.regions():
         where = Regions.of(region)
         source = sources.of(edit, region.layer, encoded)
         applied.append(
@@ -257,7 +232,12 @@ def no_number(where: str) -> str:
     )
 
 
-def _receipt(edit: Operation, group: Sequence[Application], prompt: int) -> Receipt:
+def receipt_of(edit: Operation, group: Sequence[Application], prompt: int) -> Receipt:
+    """Proof of what one edit did in all its layers.
+
+    Raises:
+        EditError: it gave what is not a finite number.
+    """
     fired = [a for a in group if a.changed is not None and a.squares is not None]
     norm = math.sqrt(sum(float(a.squares) for a in fired if a.squares is not None))
     if not math.isfinite(norm):

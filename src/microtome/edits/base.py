@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.errors import EditError
-from microtome.language.addresses import Address, parse
+from microtome.language.addresses import Address
+from microtome.language.edges import Edge, Where, where
 from microtome.language.operations import Source
 from microtome.language.regions import Region
 from microtome.prompts.alignment import SAME
@@ -31,12 +32,14 @@ class Context:
         keys: per cell, a text that names its region and prompt: the root of its random numbers.
         source: what `Edit.source` asks for, at the same region; ``[cell, *region]`` or None.
         chosen: per cell, the addressed indices along the axis that `Edit.widens`, ``[cell, n]``.
+        layer: the layer that all cells are edited in; None at a site of no layer.
     """
 
     axes: tuple[str, ...]
     keys: Sequence[str]
     source: Tensor | None = None
     chosen: Tensor | None = None
+    layer: int | None = None
 
     def generators(self, seed: int) -> list[torch.Generator]:
         """One random generator per cell.
@@ -68,14 +71,23 @@ class Edit(ABC):
     """Whether it computes what would come out as it was, but for rounding, where nothing is to be
     changed: a mean of equal values."""
 
-    address: Address
+    on_edges: ClassVar[bool] = False
+    """Whether it makes sense of what a reader reads of one writer: its share is changed, and the
+    rest of what is read stays."""
+
+    address: Where
 
     def __post_init__(self) -> None:
         given: object = self.address
         if isinstance(given, str):
-            object.__setattr__(self, "address", parse(given))
-        elif not isinstance(given, Address):
+            object.__setattr__(self, "address", where(given))
+        elif not isinstance(given, Where):
             raise EditError(f"{self.name} takes an address such as 'L5.z.h3', not {given!r}.")
+        if isinstance(self.address, Edge) and not self.on_edges:
+            raise EditError(
+                f"{self.name} makes no sense on an edge, {self.address}: what a reader reads of "
+                "one writer can be edited by patch, zero, mean, scale, noise and add."
+            )
 
     @property
     def source(self) -> Source:
@@ -146,6 +158,16 @@ class Edit(ABC):
     def at(self, **stars: int) -> Self:
         """This edit with indices in the place of its address's stars."""
         return replace(self, address=self.address.fix(**stars))
+
+    @property
+    def place(self) -> Address:
+        """Whose values it changes: the address; of an edge, what the writer adds."""
+        return self.address.share if isinstance(self.address, Edge) else self.address
+
+    @property
+    def lands(self) -> Address:
+        """Where that is put: the address; of an edge, what the reader reads."""
+        return self.address.heard if isinstance(self.address, Edge) else self.address
 
     def having(self, **parameters: Any) -> Self:
         """This edit with other parameters; those that it does not have are left out."""

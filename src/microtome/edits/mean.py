@@ -41,6 +41,7 @@ class Mean(Edit):
     """
 
     name: ClassVar[str] = "mean"
+    on_edges: ClassVar[bool] = True
     rounds: ClassVar[bool] = True
 
     over: str = "tensor"

@@ -66,16 +66,16 @@ class Means:
             if edit.source is not Source.REFERENCE:
                 continue
             others = others_of(edit, one, self._reference)
-            asked = edit.address, edit.alignment
+            asked = edit.place, edit.alignment
             if asked not in kinds:
                 kinds[asked] = list(unlike(*asked, others))
             for other in kinds[asked]:
-                counterpart(edit.address, anatomy.dims, one.tokens, other, edit.alignment)
+                counterpart(edit.place, anatomy.dims, one.tokens, other, edit.alignment)
             self._want(edit, one.tokens)
 
     def _want(self, edit: Operation, tokens: Tokens) -> None:
-        found = layout(edit.address, self._anatomy.dims, tokens)
-        ways = ways_of(edit.address, tokens, edit.alignment)
+        found = layout(edit.place, self._anatomy.dims, tokens)
+        ways = ways_of(edit.place, tokens, edit.alignment)
         chosen = found.indices[owner(found.site.axes)]
         first, last = 0, len(tokens) - 1
         if not isinstance(chosen, str):
@@ -129,8 +129,8 @@ class Means:
     ) -> Tensor:
         """The mean that an edit of a prompt needs in one layer, ``[cell, *region]``."""
         self.gather()
-        found = layout(edit.address, self._anatomy.dims, one.tokens)
-        ways = ways_of(edit.address, one.tokens, edit.alignment)
+        found = layout(edit.place, self._anatomy.dims, one.tokens)
+        ways = ways_of(edit.place, one.tokens, edit.alignment)
         key = found.site, layer, ways
         mean, regions = self._means[key], found.at(layer, stars, cells)
         columns, left = [], iter(ways)

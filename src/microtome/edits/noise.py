@@ -31,6 +31,7 @@ class Noise(Edit):
     """
 
     name: ClassVar[str] = "noise"
+    on_edges: ClassVar[bool] = True
 
     mean: float = 0.0
     std: float = 1.0

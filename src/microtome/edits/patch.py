@@ -34,6 +34,7 @@ class Patch(Edit):
     """
 
     name: ClassVar[str] = "patch"
+    on_edges: ClassVar[bool] = True
 
     align: str = SAME
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from microtome.edits.base import Context, Edit, number, whole
 from microtome.errors import EditError
-from microtome.language.addresses import Address
+from microtome.language.edges import Where
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Scale(Edit):
     """
 
     name: ClassVar[str] = "scale"
+    on_edges: ClassVar[bool] = True
 
     factor: float
 
@@ -43,11 +44,11 @@ class Scale(Edit):
 
 
 @overload
-def scale(where: Address | str, factor: float) -> Scale: ...
+def scale(where: Where | str, factor: float) -> Scale: ...
 @overload
 def scale(where: Mapping[int, float]) -> tuple[Scale, ...]: ...
 def scale(
-    where: Address | str | Mapping[int, float], factor: float | None = None
+    where: Where | str | Mapping[int, float], factor: float | None = None
 ) -> Scale | tuple[Scale, ...]:
     """`Scale` at an address; or, from a dictionary layer → factor, of the layers' hidden states.
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from microtome.edits.means import Means
+from microtome.edits.shares import Change, Shares
+from microtome.language.edges import Edge, recorded_of
 from microtome.language.operations import Operation, Source
 from microtome.language.regions import Column, Layout
 from microtome.language.sites import owner
@@ -20,15 +22,20 @@ from microtome.passes.trace import Piece, index, record
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.others import others_of
 from microtome.prompts.resolve import aligned_stars, counterpart
+from microtome.prompts.sides import sides
 from microtome.prompts.tokens import Tokens
+
+TEXTS = 2
+"""Texts that are kept where none is held: a prompt and its donor."""
 
 
 class Sources:
     """Clean activations of donors and reference prompts, for the edits that ask for them.
 
-    A text is run once for all the places that these edits will ask for. Of donors the addressed
-    positions are kept, those of the ones held (`hold`) or asked for last; of references, their
-    `Means`. ``kind`` is the type of the model's stream.
+    A text is run once for all the places that these edits will ask for. Of donors, and of prompts
+    whose writers are edited for one reader, the addressed positions are kept, those of the ones
+    held (`hold`) or asked for last; of references, their `Means`. ``kind`` is the type of the
+    model's stream.
     """
 
     def __init__(
@@ -44,15 +51,24 @@ class Sources:
         asked = list(edits)
         self._means = Means(hf, anatomy, asked, reference)
         for edit, one in asked:
+            if isinstance(edit.address, Edge):
+                own = sides(edit.address, anatomy.dims, one.tokens).changed
+                self._want(self._recorded_of(edit, own), one.tokens)
             if edit.source is Source.DONOR:
                 [donor] = others_of(edit, one, ())
-                self._want(self._there(edit, one, donor), donor)
+                self._want(self._recorded_of(edit, self._there(edit, one, donor)), donor)
+        self._shares = Shares(hf, anatomy, self._recorded, self._means)
         self._held: dict[Tokens, Mapping[Place, Tensor]] = {}
 
     def _there(self, edit: Operation, one: Encoded, other: Tokens) -> Layout:
         """Where an edit of a prompt finds what it needs in another text."""
         dims = self._anatomy.dims
-        return counterpart(edit.address, dims, one.tokens, other, edit.alignment)
+        return counterpart(edit.place, dims, one.tokens, other, edit.alignment)
+
+    def _recorded_of(self, edit: Operation, found: Layout) -> Layout:
+        """What is recorded at a place: of a head that writes to one reader, less than it adds."""
+        is_edge = isinstance(edit.address, Edge)
+        return recorded_of(found, self._anatomy.dims) if is_edge else found
 
     def _want(self, found: Layout, other: Tokens) -> None:
         chosen = found.layers
@@ -68,9 +84,13 @@ class Sources:
             low, high = wanted.get((found.site, layer), (first, last))
             wanted[found.site, layer] = min(low, first), max(high, last)
 
-    def donors(self, encoded: Iterable[Encoded]) -> list[Tokens]:
-        """The donors of some prompts that an edit asks for, each once."""
-        return list({one.donor: None for one in encoded if one.donor in self._wanted})
+    def texts(self, encoded: Iterable[Encoded]) -> list[Tokens]:
+        """The texts whose runs an edit of some prompts asks for, each once.
+
+        Their donors; and they themselves, for what writers write.
+        """
+        asked = (text for one in encoded for text in (one.tokens, one.donor))
+        return list({text: None for text in asked if text in self._wanted})
 
     def hold_references(self) -> None:
         """Run the reference prompts that an edit asks for, which are otherwise when it does."""
@@ -132,7 +152,7 @@ class Sources:
         """What an edit of a prompt needs in one layer, ``[cell, *region]``.
 
         Args:
-            edit: its address may have stars.
+            edit: its address may have stars; of an edge, the change of what is read is given.
             layer: a layer that it edits in all these cells.
             one: the prompt.
             stars: what each star is in each cell.
@@ -143,6 +163,10 @@ class Sources:
             EditError: there are too few reference prompts.
             PromptError: there is no donor, or positions do not match the prompt's.
         """
+        if isinstance(edit.address, Edge):
+            change = self.change(edit, one, stars, cells, since)
+            lands = sides(edit.address, self._anatomy.dims, one.tokens).lands.since(since)
+            return change.at(lands.at(layer, stars, cells))
         match edit.source:
             case Source.NOTHING:
                 return None
@@ -151,6 +175,12 @@ class Sources:
                 return self._values(edit, layer, one, donor, stars, cells, since)
             case Source.REFERENCE:
                 return self._means.of(edit, layer, one, stars, cells)
+
+    def change(
+        self, edit: Operation, one: Encoded, stars: Mapping[str, Column], cells: int, since: int
+    ) -> Change:
+        """What an edit of an edge changes of what is read, once for all cells of one writer."""
+        return self._shares.change(edit, one, stars, cells, since)
 
     def _values(
         self,
@@ -163,14 +193,15 @@ class Sources:
         since: int,
     ) -> Tensor:
         there = self._there(edit, one, other).since(since)
-        moved = aligned_stars(edit.address, one.tokens, other, edit.alignment)
+        moved = aligned_stars(edit.place, one.tokens, other, edit.alignment)
         stars = {**stars, **{star: column[stars[star]] for star, column in moved.items()}}
-        recorded = self._of_donor(other)[there.site, layer]
-        start = self._wanted[other][there.site, layer][0]
+        recorded, start = self._recorded(other, (there.site, layer))
         where = index(there.at(layer, stars, cells), recorded.device, start=start)
         return recorded[where].expand(cells, *there.shape)
 
-    def _of_donor(self, text: Tokens) -> Mapping[Place, Tensor]:
+    def _recorded(self, text: Tokens, place: Place) -> tuple[Tensor, int]:
+        """What was recorded of a text at a place, and its first position."""
         if text not in self._held:
-            self._held = self._alone(text)
-        return self._held[text]
+            kept = self._held if len(self._held) < TEXTS else {}
+            self._held = {**kept, **self._alone(text)}
+        return self._held[text][place], self._wanted[text][place][0]

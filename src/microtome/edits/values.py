@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -74,6 +75,10 @@ class Values:
         return hash((self.shape, self.array.tobytes()))
 
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         if self.shape == ():
             one = float(self.array)
             return str(int(one)) if one.is_integer() and math.fabs(one) < 1e15 else repr(one)

@@ -24,6 +24,7 @@ class Zero(Edit):
     """
 
     name: ClassVar[str] = "zero"
+    on_edges: ClassVar[bool] = True
 
     @property
     def keeps_zeros(self) -> bool:

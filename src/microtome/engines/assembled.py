@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,28 @@ def assemble(plan: Plan, blocks: Iterable[Block]) -> Assembled:
             whole.verifications.append(block.verification)
         whole.work.update(block.work)
         whole.notes.extend(note for note in block.notes if note not in whole.notes)
-    return _without_rounding(whole)
+    return _without_rounding(_mirrored(whole, plan.mirror))
+
+
+def _mirrored(whole: Assembled, order: tuple[int, ...]) -> Assembled:
+    """The same with the other half of a map of pairs, whose axes in this order are the map again.
+
+    An effect is the same whichever of the two edits is named first.
+    """
+    if not order:
+        return whole
+
+    def filled(values: Array) -> Array:
+        image = values.transpose(*order, *range(len(order), values.ndim))
+        return np.where(np.isnan(values), image, values)
+
+    return replace(
+        whole,
+        values={name: filled(own) for name, own in whole.values.items()},
+        inside={name: filled(own) for name, own in whole.inside.items()},
+        changed=filled(whole.changed),
+        norm=filled(whole.norm),
+    )
 
 
 def _without_rounding(whole: Assembled) -> Assembled:

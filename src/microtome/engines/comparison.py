@@ -13,7 +13,7 @@ from microtome.edits.sources import Sources
 from microtome.engines import judging
 from microtome.engines.collector import Collector
 from microtome.engines.judging import LOGITS, Gap, Pair, Precision
-from microtome.engines.rerun import Rerun, Rows, rerun
+from microtome.engines.rerun import Rerun, Rows, first_position, rerun
 from microtome.engines.witnesses import Witnesses
 from microtome.errors import listing
 from microtome.model.loaded import Loaded
@@ -37,6 +37,7 @@ class Comparison:
         gaps: of all that was compared so far.
         local: the same of streams right behind an edit.
         done: these cells.
+        starts: the positions that passes began at.
         noise: the largest norm of what an idler does to the logits.
     """
 
@@ -48,6 +49,7 @@ class Comparison:
     gaps: list[Gap] = field(default_factory=list)
     local: list[Gap] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
     noise: float = 0.0
 
     @property
@@ -65,7 +67,8 @@ class Comparison:
         for first in range(0, len(cells), self.at_once):
             some = cells[first : first + self.at_once]
             with torch.no_grad():
-                again = rerun(self.model, self.plan, some, self.sources, self._looks)
+                past, start = self.witnesses.past, self._start(some)
+                again = rerun(self.model, self.plan, some, self.sources, self._looks, past, start)
                 logits = self._logits(some, again)
             self.gaps += self._hear(logits)
             self.gaps += self._of_clean(again, logits)
@@ -74,6 +77,16 @@ class Comparison:
                 self.gaps += self._of_inside(number, again)
                 self.local += self._of_stream(number)
             self.done.extend(some)
+            self.starts.append(start)
+
+    def _start(self, cells: Sequence[int]) -> int:
+        """The position from which some cells are computed again."""
+        if self.witnesses.past is None:
+            return 0
+        streams = self.witnesses.streams
+        kept = {} if streams is None else streams.walk
+        looked = [min(kept[number].positions) for number in cells if number in kept]
+        return min([first_position(self.plan, cells), *looked])
 
     def is_in_doubt(self, noise: Mapping[str, float]) -> bool:
         """Whether a cell is beyond the narrow measure, so that more have to be looked at."""

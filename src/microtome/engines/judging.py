@@ -38,7 +38,8 @@ EXACT = 1e-9
 """Of any logit in float64."""
 
 INNER = 1e-6
-"""The same where the family's own code computes attention or norms in float32 all the same."""
+"""The same where the family's own code computes attention or norms in float32 all the same, times
+the logits' standard deviation where that is above 1."""
 
 ROUNDING = 5e-5
 """Of any logit in float32, times their standard deviation where that is above 1."""
@@ -98,8 +99,9 @@ class Precision:
         """
         match dtype:
             case torch.float64:
-                eps = torch.finfo(dtype if exact else torch.float32).eps
-                return cls(eps, EXACT if exact else INNER)
+                if exact:
+                    return cls(torch.finfo(dtype).eps, EXACT)
+                return cls(torch.finfo(torch.float32).eps, INNER, spreads=True)
             case torch.float32:
                 return cls(torch.finfo(dtype).eps, ROUNDING, spreads=True)
             case _:

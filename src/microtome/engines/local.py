@@ -138,7 +138,7 @@ class Streams:
         places = self.walk[number].positions
 
         def look(view: Tensor) -> None:
-            here = numbers(view.device, places)
+            here = numbers(view.device, [place - rows.start for place in places])
             streams = (view[row].index_select(0, here) for row in pair)
             self.reference[number] = Stream(places, *map(_wide, streams))
 

@@ -30,8 +30,8 @@ EVERY = 60.0
 class Observer:
     """Is told what is planned and done, and is asked whether to go on; does nothing by itself.
 
-    A sweep calls `planned` once, then `advanced` and `unit_done` as it goes, `finished` at the
-    end, however it ends. All come from the thread that sweeps.
+    A sweep calls `planned` once and `expected`, then `advanced` and `unit_done` as it goes,
+    `finished` at the end, however it ends. All come from the thread that sweeps.
 
     >>> class Counting(Observer):
     ...     cells = 0.0
@@ -41,6 +41,12 @@ class Observer:
 
     def planned(self, cells: int, units: int) -> None:
         """So many cells are to be computed, in so many units; those that are there are not."""
+
+    def expected(self, cells: int, units: int, flops: float) -> None:
+        """So much is there to do in all, and so many operations, as far as is known by now.
+
+        Told after `planned`; of a stream of prompts, again as more of them are known.
+        """
 
     def advanced(self, cells: float) -> None:
         """So many cells more are done; fewer than 0 where a batch begins anew, in halves."""
@@ -72,6 +78,10 @@ class Relay(Observer):
     def planned(self, cells: int, units: int) -> None:
         """As told."""
         self._to.planned(cells, units)
+
+    def expected(self, cells: int, units: int, flops: float) -> None:
+        """As told."""
+        self._to.expected(cells, units, flops)
 
     def advanced(self, cells: float) -> None:
         """As told."""
@@ -120,6 +130,7 @@ class ProgressBar(Observer):
         self._cell: tqdm[Any] | None = None
         self._task = TaskID(0)
         self._cells, self._done, self._last, self._began = 0, 0.0, clock(), clock()
+        self._flops = 0.0
 
     def planned(self, cells: int, units: int) -> None:
         """Begin."""
@@ -132,24 +143,36 @@ class ProgressBar(Observer):
                 BarColumn(),
                 MofNCompleteColumn(),
                 _Rate(),
+                TextColumn("{task.fields[cost]}"),
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._bar.add_task("sweep", total=cells)
+            self._task = self._bar.add_task("sweep", total=cells, cost="")
             self._bar.start()
         elif self._console.is_jupyter:
             self._cell = tqdm(total=cells, desc="sweep", unit=" cells")
+
+    def expected(self, cells: int, units: int, flops: float) -> None:
+        """Go to another number of cells, and of operations."""
+        self._cells, self._flops = cells, flops
+        if self._bar is not None:
+            self._bar.update(self._task, total=cells, cost=self._cost())
+        elif self._cell is not None:
+            self._cell.total = cells
+            self._cell.refresh()
 
     def advanced(self, cells: float) -> None:
         """Go on, or back."""
         self._done += cells
         if self._bar is not None:
-            self._bar.advance(self._task, cells)
+            self._bar.update(self._task, advance=cells, cost=self._cost())
         elif self._cell is not None:
             self._cell.update(cells)
         elif self._clock() - self._last >= EVERY:
             self._last = self._clock()
-            self._say(f"sweep: {self._done:,.0f} of {self._cells:,} cells{self._left()}")
+            cost = f", {self._cost()}" if self._flops else ""
+            done = f"{self._done:,.0f} of {self._cells:,} cells, {self._rate()}"
+            self._say(f"sweep: {done}{cost}{self._left()}")
 
     def note(self, text: str) -> None:
         """Say it, above the bar."""
@@ -163,6 +186,17 @@ class ProgressBar(Observer):
         if self._cell is not None:
             self._cell.close()
             self._cell = None
+
+    def _rate(self) -> str:
+        spent = self._clock() - self._began
+        return f"{self._done / spent if spent > 0 else 0.0:,.1f} cells/s"
+
+    def _cost(self) -> str:
+        """Operations done, by the share of the cells, and those of all."""
+        if not self._flops or not self._cells:
+            return ""
+        done = self._flops * self._done / self._cells
+        return f"{done / 1e12:,.2f} of {self._flops / 1e12:,.2f} TFLOP"
 
     def _left(self) -> str:
         """About how long it will still take, once some of it is done."""

@@ -3,25 +3,34 @@
 Its rows are the clean runs of some prompts of one length and the cells to compare; each row has the
 edits of its cell, made by the same code as on the reference path. The unembedding reads no more
 than where metrics look.
+
+Where the past of a prompt is given, the pass goes on from it: it begins at the first position that
+any of the cells edits or a metric reads, with transformers' own cache of the clean run before it.
+The row of the clean run begins there too, so whatever is wrong with that cache is seen in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.edits.application import Application, Keys
+from microtome.edits.application import Application
+from microtome.edits.keys import Keys
 from microtome.edits.sources import Sources
 from microtome.language.regions import Regions
+from microtome.language.sites import owner
 from microtome.language.sites import site as find_site
+from microtome.model.call import cache_name
 from microtome.model.devices import numbers
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import Visit, quiet, visited
+from microtome.passes.past import Past
 from microtome.passes.trace import ids_of
 from microtome.plan.memory import Budget, needs_of, verified_at_once
 from microtome.plan.plan import Plan
@@ -37,15 +46,20 @@ class Rows:
     Attributes:
         clean: of each prompt.
         cells: of each cell, by number.
+        start: the position at which they begin.
     """
 
     clean: dict[int, int]
     cells: dict[int, int]
+    start: int = 0
+
+    def __len__(self) -> int:
+        return len(self.clean) + len(self.cells)
 
     @classmethod
-    def of(cls, plan: Plan, cells: Sequence[int]) -> Rows:
+    def of(cls, plan: Plan, cells: Sequence[int], start: int = 0) -> Rows:
         """A row for each of some cells, and of their prompts."""
-        found, row = cls({}, {}), 0
+        found, row = cls({}, {}, start), 0
         for number in sorted(cells):  # prompt by prompt
             prompt = int(plan.cells.prompt[number])
             if prompt not in found.clean:
@@ -58,8 +72,7 @@ class Rows:
     @property
     def prompts(self) -> Iterator[tuple[int, slice]]:
         """Each prompt with its rows, the clean run first."""
-        total = len(self.clean) + len(self.cells)
-        firsts = [*self.clean.values(), total]
+        firsts = [*self.clean.values(), len(self)]
         for prompt, first, end in zip(self.clean, firsts, firsts[1:], strict=False):
             yield prompt, slice(first, end)
 
@@ -89,9 +102,14 @@ def rerun(
     cells: Sequence[int],
     sources: Sources,
     looks: Callable[[Rows], Iterable[Visit]] = lambda rows: (),
+    past: Past | None = None,
+    start: int = 0,
 ) -> Rerun:
-    """Run some cells, of prompts of one length, in one pass; it may be looked at besides."""
-    hf, anatomy, rows = model.hf, model.anatomy, Rows.of(plan, cells)
+    """Run some cells, of prompts of one length, in one pass; it may be looked at besides.
+
+    With the past of their one prompt, from a position on (`first_position`).
+    """
+    hf, anatomy, rows = model.hf, model.anatomy, Rows.of(plan, cells, start)
     encoded = plan.question.encoded
     texts = [
         encoded[prompt].tokens for prompt, own in rows.prompts for _ in range(own.stop - own.start)
@@ -105,10 +123,14 @@ def rerun(
     visits += looks(rows)
     end = find_site("final_in"), None
     ended: list[Tensor] = []
-    visits.append(Visit(end, lambda view: ended.append(view[:, numbers(view.device, places)])))
+    here = [place - start for place in places]
+    visits.append(Visit(end, lambda view: ended.append(view[:, numbers(view.device, here)])))
+    how: dict[str, Any] = {"use_cache": False}
+    if past is not None and start:
+        how = {"use_cache": True, cache_name(hf.base_model): past.before(start, len(rows))}
     with quiet(hf):
         with visited(hf, anatomy, visits):
-            hf.base_model(input_ids=ids_of(texts, hf), use_cache=False)
+            hf.base_model(input_ids=ids_of(texts, hf)[:, start:], **how)
         final = anatomy.final(hf, ended[0])
     found.final.update({place: final[:, n] for n, place in enumerate(places)})
     return found
@@ -119,6 +141,17 @@ def rows_at_once(plan: Plan, unit: Unit, budget: Budget) -> int:
     length = len(plan.question.encoded[unit.prompts[0]].tokens.read)
     needs = needs_of(plan.question, plan.cells, unit.prompts, budget)
     return verified_at_once(needs, length, budget)
+
+
+def first_position(plan: Plan, cells: Sequence[int]) -> int:
+    """The first position that any of some cells edits, or a metric reads in them."""
+    edited = (
+        min(region.indices[owner(region.site.axes)])
+        for number in cells
+        for regions in plan.cells[number].regions
+        for region in regions
+    )
+    return min([*edited, *_places(plan, Rows.of(plan, cells))])
 
 
 def _places(plan: Plan, rows: Rows) -> list[int]:
@@ -143,7 +176,8 @@ def _edits(model: Loaded, plan: Plan, number: int, rows: Rows, sources: Sources)
             where = Regions.of(region)
             source = sources.of(edit, region.layer, one)
             keys = Keys(where, [one.tokens])
-            yield Application(edit, where, keys, source, row, kind=sources.kind).visit()
+            made = Application(edit, where, keys, source, row, rows.start, kind=sources.kind)
+            yield made.visit()
 
 
 def _gauges(plan: Plan, found: Rerun) -> Iterator[Visit]:

@@ -26,10 +26,12 @@ from microtome.engines.rerun import rows_at_once
 from microtome.engines.walk.walk import Walk
 from microtome.engines.witnesses import Witnesses
 from microtome.errors import VerificationError
+from microtome.language.sites import APART, OF_HEADS
 from microtome.passes.session import session
-from microtome.plan.memory import streams_kept
+from microtome.plan.memory import bytes_of_past, streams_kept
+from microtome.plan.plan import Plan
 from microtome.plan.units import Unit, passes_of
-from microtome.plan.verify import Verify
+from microtome.plan.verify import SHARE, Verify
 from microtome.readings.inside import Gauge
 
 DOUBT = 4.0
@@ -37,6 +39,10 @@ DOUBT = 4.0
 
 UNITS = 16.0
 """So may effects of so many units of rounding of the clean value."""
+
+
+IN_THE_OPEN = ("pattern", *OF_HEADS, *APART)
+"""Sites whose edits take attention, or what it reads and writes, apart."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,9 @@ class Verified:
         streams = streams_kept(plan.question.dims, length, budget)
         witnesses = Witnesses(into, frozenset(chosen), most=at_once if every else None)
         witnesses.streams = Streams.of(plan, chosen[:streams])
+        cheap = 1 + some <= SHARE * passes
+        fits = bytes_of_past(plan.question.dims, length, budget) > 0
+        witnesses.remembers = not (every or cheap) and fits and _go_on(plan, unit, precision)
         compared = Comparison(model, self.walk.sources, witnesses, precision, at_once)
         witnesses.full = lambda: compared.take([*witnesses.finals])
         self.walk.collect(unit, into, witnesses)
@@ -118,6 +127,20 @@ class Verified:
         found = _judged(compared, block.noise, every)
         noise = _uncertainty(compared, block.noise)
         return replace(block, noise=noise, verification=found.as_dict())
+
+
+def _go_on(plan: Plan, unit: Unit, precision: Precision) -> bool:
+    """Whether cells may be computed again from the first edited position on.
+
+    Of one prompt in a decoder, where attention is the model's own as a whole, and rounds to float32
+    at least: in half precision it would round otherwise than in the walk, which does so on purpose
+    as whole prompts do.
+    """
+    question = plan.question
+    sites = {layout.site.name for layout in plan.cells.layouts[unit.prompts[0]]}
+    plain = not question.gauges and sites.isdisjoint(IN_THE_OPEN)
+    alone = len(unit.prompts) == 1 and question.dims.causal
+    return alone and plain and precision.promise is not None
 
 
 def _among(
@@ -186,5 +209,10 @@ def _judged(compared: Comparison, noise: Mapping[str, float], every: bool) -> Ve
         f"{'every cell' if every else which}; compared were their effects, the changes of all "
         "logits at the positions read, and in some the change right behind the edit"
     )
+    if max(compared.starts, default=0):
+        why += (
+            f"; they ran from position {min(compared.starts)} on, behind the clean run's own keys "
+            "and values, which the clean run was held to from there as well"
+        )
     difference, tolerance = (None, None) if worst is None else worst[1:]
     return Verification(len(compared.done), difference, tolerance, why, compared.noise)

@@ -20,6 +20,8 @@ from microtome.engines.local import Streams
 from microtome.engines.walk.batches import Batch
 from microtome.engines.walk.ending import Ending
 from microtome.language.regions import Column
+from microtome.passes.past import Past
+from microtome.passes.trace import Trace
 from microtome.plan.idlers import IDLERS
 from microtome.readings.output import TOKEN_ID
 from microtome.readings.registry import Asked
@@ -46,6 +48,8 @@ class Witnesses:
         strongest: the cell with the largest effect so far, and how large that is.
         changed: per part of the layers the cell that was changed most, and the norm of that.
         streams: the residual stream of some chosen cells, right behind their edits.
+        remembers: whether the past of the prompts is kept, of which there is one then.
+        past: it.
     """
 
     into: Collector
@@ -58,12 +62,19 @@ class Witnesses:
     strongest: tuple[int, float] | None = None
     changed: dict[int, tuple[int, float]] = field(default_factory=dict)
     streams: Streams | None = None
+    remembers: bool = False
+    past: Past | None = None
 
     @property
     def first(self) -> Asked | None:
         """The first metric that has effects."""
         asked = self.into.plan.question.asked
         return next((one for one in asked if one.metric.unit != TOKEN_ID), None)
+
+    def see_past(self, trace: Trace) -> None:
+        """Keep what the clean run attended to, if it is to be gone on from."""
+        if self.remembers:
+            self.past = Past(trace.keys, trace.values)
 
     def see_clean(self, ending: Ending, still: Column) -> None:
         """Keep a prompt's clean run, which cells that change nothing are too."""

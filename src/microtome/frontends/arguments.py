@@ -116,6 +116,47 @@ class Shown:
     quiet: Quiet = False
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How `generate` writes."""
+
+    steps: Annotated[int, typer.Option(min=1, help="How many tokens at most.")] = 20
+    when: Annotated[
+        str, typer.Option(help="In which steps edits are made: all, prompt or generated.")
+    ] = "all"
+    sample: Annotated[
+        bool | None,
+        typer.Option(
+            "--sample/--greedy", help="Draw tokens, or take the likeliest; else as the model says."
+        ),
+    ] = None
+    temperature: Annotated[float | None, typer.Option(help="Of what is drawn.")] = None
+    top_p: Annotated[float | None, typer.Option(help="Draw from this share of probability.")] = None
+    top_k: Annotated[int | None, typer.Option(help="Draw from this many tokens.")] = None
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0
+    stop: Annotated[list[str], typer.Option(help="A text that ends it.")] = field(
+        default_factory=list
+    )
+    chat: Annotated[bool, typer.Option("--chat", help="Each -p is what a user says in a chat.")] = (
+        False
+    )
+    system: Annotated[str | None, typer.Option(help="What the system is told before that.")] = None
+    stream: Annotated[bool, typer.Option("--stream", help="Show tokens as they come.")] = False
+    dtype: Dtype = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As transformers' ``generate`` takes them; what is not given is the model's own."""
+        found = {
+            "do_sample": self.sample,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "stop_strings": [*self.stop] or None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
 def answers(**given: Sequence[str | int]) -> dict[str, Any]:
     """A prompt's fields for what is expected: one of several texts and ids each, or any of them.
 

@@ -6,7 +6,6 @@ when it is called: help and refusals come at once.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -24,12 +23,14 @@ from microtome.frontends.arguments import (
     Overwrite,
     PromptText,
     Shown,
+    Writing,
     chat_of,
     examples,
 )
 from microtome.frontends.folding import folded
 from microtome.frontends.guard import guarded
 from microtome.frontends.helping import Command, Group
+from microtome.frontends.importing import imported
 from microtome.frontends.looks import Answering, Looking
 from microtome.frontends.shown import out as out
 from microtome.frontends.study_commands import study_app
@@ -82,6 +83,28 @@ def run(
     """The most probable next tokens, or those at the mask, with edits and without; receipts."""
     early.check(model, edit)
     _answering("running").run(model, prompt, edit, donor, top, shown)
+
+
+@app.command(
+    cls=Command,
+    epilog=examples(
+        "microtome generate nano -p 'Berlin is the capital of' -e 'zero L:.attn_out@last'",
+        "microtome generate smollm2 --chat -p 'How was your day?' "
+        "-e 'add(\"joy.safetensors\", factor=2) L12.resid_post'",
+    ),
+)
+@folded
+def generate(
+    model: ModelName,
+    prompt: PromptText,
+    writing: Writing,
+    shown: Shown,
+    edit: EditTexts = [],  # noqa: B006
+    donor: Donor = None,
+) -> None:
+    """Write behind prompts under edits: each token with what it would have been without them."""
+    early.check(model, edit)
+    _answering("generating").generate(model, prompt, edit, donor, writing, shown)
 
 
 @app.command(
@@ -214,4 +237,4 @@ def _check(question: Asking) -> None:
 
 def _answering(name: str) -> ModuleType:
     """The module that answers a command: imported now, and it takes seconds."""
-    return importlib.import_module(f"microtome.frontends.commands.{name}")
+    return imported(f"microtome.frontends.commands.{name}")

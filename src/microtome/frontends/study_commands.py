@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -22,6 +21,7 @@ from microtome.frontends.arguments import (
 )
 from microtome.frontends.folding import folded
 from microtome.frontends.helping import Command, Group
+from microtome.frontends.importing import imported
 
 study_app = typer.Typer(
     cls=Group, help="Published experiments, claim by claim.", no_args_is_help=True
@@ -100,4 +100,4 @@ def study_run(
 
 def _answering() -> ModuleType:
     """What answers: imported now, and it takes seconds."""
-    return importlib.import_module("microtome.frontends.commands.studying")
+    return imported("microtome.frontends.commands.studying")

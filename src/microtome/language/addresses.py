@@ -92,6 +92,10 @@ class Address:
 
         return self._starless({name: Index(index) for name, index in at.items()})
 
+    def relabelled(self, label: str) -> Address:
+        """This address with another label in front of its stars' names."""
+        return replace(self, label=label)
+
     def together(self) -> Address:
         """This address with ':' in the place of every star.
 

@@ -12,7 +12,8 @@ from microtome.errors import EditError, did_you_mean, listing
 from microtome.language.habits import EDITS, address_of
 
 NAMES = (
-    "zero", "mean", "scale", "noise", "patch", "replace", "add", "shuffle", "knockout", "apply",
+    "zero", "mean", "scale", "noise", "patch", "replace", "add", "project", "clamp", "shuffle",
+    "knockout", "apply",
 )  # fmt: skip
 """The edits that there are."""
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Protocol, Self, runtime_checkable
 
 from microtome.language.addresses import Address
+from microtome.language.edges import Where
 from microtome.language.regions import Region
 
 
@@ -24,8 +25,16 @@ class Operation(Protocol):
     """An edit as plans see it; see `microtome.edits.base.Edit` for what each part means."""
 
     @property
-    def address(self) -> Address:
-        """Where it is made; it may have stars."""
+    def address(self) -> Where:
+        """Where it is made, a place or an edge; it may have stars."""
+
+    @property
+    def place(self) -> Address:
+        """Whose values it changes; of an edge, what the writer adds."""
+
+    @property
+    def lands(self) -> Address:
+        """Where that is put; of an edge, what the reader reads."""
 
     @property
     def widens(self) -> str | None:

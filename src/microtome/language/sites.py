@@ -159,7 +159,7 @@ class Dimensions:
     the walk has to copy keys and values for every cell, ``shapes_logits`` that something is done to
     the unembedding's output, ``reaches`` per layer how many tokens away a token sees, where its
     attention has a window (None: all), ``lacks`` which sites the model does not have, each with
-    the reason.
+    the reason, ``sums`` that the residual stream is the sum of what was written to it.
     """
 
     n_layers: int
@@ -177,6 +177,12 @@ class Dimensions:
     shapes_logits: bool = False
     reaches: tuple[int | None, ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
+    sums: bool = True
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether attention and MLP of a block read the same stream."""
+        return any(name == "resid_mid" for name, _ in self.lacks)
 
     def size(self, axis: str) -> int:
         """The number of indices along an axis other than positions.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from microtome.errors import ArchitectureError, listing
 from microtome.language.sites import (
@@ -68,6 +69,7 @@ class Anatomy:
             lacks=fitted.lacks,
             shapes_logits=fitted.logits is not unchanged,
             reaches=fitted.reaches(config),
+            sums=fitted.mid_norm is None and fitted.post_norm is None,
         )
         if dims.n_kv_heads == dims.n_heads:
             shared = {**OF_HEADS, **OF_GROUPS}.items()
@@ -126,6 +128,29 @@ class Anatomy:
         """q, k or v ``[…, pos, heads, d_head]`` of what `normed` gave."""
         own = self.projection(hf, layer, site)(normed)
         return self.family.taps[site].view(own, self.dims)
+
+    def projected_head(
+        self,
+        hf: PreTrainedModel,
+        layer: int,
+        site: str,
+        normed: Tensor,
+        head: int,
+        besides: type | None = None,
+    ) -> Tensor:
+        """One head's part of `projected`, ``[…, pos, d_head]``, by its own columns where it can be.
+
+        Hooks of the class ``besides`` on the module do not count.
+        """
+        module, view = self.projection(hf, layer, site), self.family.taps[site].view
+        is_linear = is_plain(module, nn.Linear, besides)
+        if not is_linear and not is_plain(module, Conv1D, besides):
+            return self.projected(hf, layer, site, normed)[..., head, :]
+        weight = cast(Tensor, module.weight)
+        columns = view(weight.T if is_linear else weight, self.dims)[:, head]
+        made = normed @ columns
+        bias = cast("Tensor | None", module.bias)
+        return made if bias is None else made + view(bias[None], self.dims)[0, head]
 
     def joint(self, hf: PreTrainedModel, layer: int, site: str, values: Tensor) -> Tensor:
         """What a norm over all heads of q or k together makes of them, where there is one."""
@@ -203,6 +228,10 @@ class Anatomy:
     def mixes(self, hf: PreTrainedModel, layer: int, z: Tensor) -> Tensor:
         """The same before that norm: what the heads add together, with the bias."""
         return self.mixed.view(self.out_proj(hf, layer)(z.flatten(-2)), self.dims)
+
+    def attention_normed(self, hf: PreTrainedModel, layer: int, mixed: Tensor) -> Tensor:
+        """``attn_out`` of what the heads add together: the norm of it, where there is one."""
+        return self._through(hf, layer, self.family.attn_norm, mixed)
 
     def mlp_adds(self, hf: PreTrainedModel, layer: int, neurons: Tensor) -> Tensor:
         """``mlp_out`` of some ``mlp_post``: the down projection, and a norm where there is one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from microtome.errors import MicrotomeError
@@ -38,6 +40,25 @@ def modes() -> dict[str, str | int | bool]:
         "grad": torch.is_grad_enabled(),
         "autocast": False,  # else nothing runs
     }
+
+
+def set_modes(wanted: Mapping[str, str | int | bool]) -> None:
+    """Set torch as another process has it (`modes`), as far as that moves numbers for good.
+
+    Whether gradients are recorded belongs to the thread that runs, and is left as it is.
+    """
+    torch.set_num_threads(int(wanted["threads"]))
+    torch.use_deterministic_algorithms(bool(wanted["deterministic"]))
+    torch.backends.cudnn.deterministic = bool(wanted["cudnn_deterministic"])
+    torch.backends.cudnn.benchmark = bool(wanted["cudnn_benchmark"])
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    if not hasattr(torch.backends, "fp32_precision"):
+        torch.set_float32_matmul_precision(str(wanted["fp32_matmul"]))
+        return
+    for part, name in ((matmul, "fp32_matmul"), (getattr(cudnn, "conv", None), "fp32_conv")):
+        # To set what is set already would choose between the old names and the new ones.
+        if part is not None and name in wanted and part.fp32_precision != wanted[name]:
+            part.fp32_precision = str(wanted[name])
 
 
 def _precision() -> dict[str, str | bool]:

@@ -296,7 +296,25 @@ def once_for_alike(
         last = rows[:, apart:].expand(-1, alike, *x.shape[1:])
         return torch.cat([rows[:, :apart], last], dim=1).flatten(0, 1).contiguous()
 
-    with _hooks([_at(begin, "input", fewer), _at(*end, more)]):
+    with between((begin, "input"), end, fewer, more):
+        yield
+
+
+@contextmanager
+def between(
+    begin: End, end: End, enter: Callable[[Tensor], Tensor], leave: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
+    """Within this block, what lies between two modules runs on other rows.
+
+    Args:
+        begin, end: before or after which modules.
+        enter: the rows there, of those that come.
+        leave: the rows that go on, of those.
+
+    Raises:
+        MicrotomeError: no session is open in this thread.
+    """
+    with _hooks([_at(*begin, enter), _at(*end, leave)]):
         yield
 
 

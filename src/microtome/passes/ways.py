@@ -125,6 +125,11 @@ class HeadReads(Way):
         return find_site(site), self.layer
 
     @property
+    def whole_end(self) -> Place:
+        """The same for all heads at once."""
+        return find_site(self._part), self.layer
+
+    @property
     def tap(self) -> Tap | None:
         """Behind a norm that goes over all heads together, or other heads would see the edit."""
         family = self.anatomy.family
@@ -166,18 +171,41 @@ class HeadReads(Way):
 
         return put
 
+    def every(
+        self, stream: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, "row pos head d_head"]:
+        """What all heads make of a stream: their queries, or the keys or values that there are."""
+        normed = self.anatomy.normed(self.hf, self.layer, stream)
+        every = self.anatomy.projected(self.hf, self.layer, self._part, normed)
+        return self.anatomy.joint(self.hf, self.layer, self._part, every)
+
     def _made(
         self, stream: Float[Tensor, "pair pos d_model"], heads: Column, at_once: int
     ) -> Float[Tensor, "pair pos d_head"]:
         """What each pair's head makes of a stream; of as many pairs at a time as there are rows."""
         group = self.anatomy.dims.n_heads // self.anatomy.dims.n_kv_heads
         chosen = heads // group if self._is_one_of_group else heads
+        if self._part in self.anatomy.family.joint:
+            return self._made_together(stream, chosen, at_once)
+        found = stream.new_empty(*stream.shape[:2], self.anatomy.dims.d_head)
+        for head in np.unique(chosen).tolist():
+            mine = np.flatnonzero(chosen == head)
+            for first in range(0, len(mine), at_once):
+                some = onto(stream.device, mine[first : first + at_once])
+                normed = self.anatomy.normed(self.hf, self.layer, stream[some])
+                found[some] = self.anatomy.projected_head(
+                    self.hf, self.layer, self._part, normed, head, besides=Hook
+                )
+        return found
+
+    def _made_together(
+        self, stream: Float[Tensor, "pair pos d_model"], chosen: Column, at_once: int
+    ) -> Float[Tensor, "pair pos d_head"]:
+        """The same, where a norm goes over what all heads make together."""
         found = []
         for first in range(0, len(stream), at_once):
             some = slice(first, first + at_once)
-            normed = self.anatomy.normed(self.hf, self.layer, stream[some])
-            every = self.anatomy.projected(self.hf, self.layer, self._part, normed)
-            every = self.anatomy.joint(self.hf, self.layer, self._part, every)
+            every = self.every(stream[some])
             own = onto(stream.device, np.arange(len(every)))
             found.append(every[own, :, onto(stream.device, chosen[some])])
         return torch.cat(found)

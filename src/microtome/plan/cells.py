@@ -48,6 +48,7 @@ class Cells(Sequence[Cell]):
     Attributes:
         edits: per variant (a combination of the parameters in ``over=``), the edits with stars.
         layouts: per prompt and edit, where its address lands.
+        shares: per prompt and edit, where the writer of its edge adds; None where it has none.
         live: per prompt, the first position at which an edit can make a difference: a patch takes
             from a donor what is the same up to the first token where the two texts differ.
         stars: the names of the stars, which are the axes after the first.
@@ -62,6 +63,7 @@ class Cells(Sequence[Cell]):
     stars: tuple[str, ...]
     points: Column
     variant: Column
+    shares: tuple[tuple[Layout | None, ...], ...]
     causal: bool = True
 
     def __len__(self) -> int:

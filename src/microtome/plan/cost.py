@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from microtome.language.edges import Edge
 from microtome.language.operations import Source
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
@@ -139,6 +140,8 @@ def _others(question: Question) -> list[int]:
     found = []
     if Source.DONOR in sources:
         found += [len(one.donor) for one in question.encoded if one.donor is not None]
+    if any(isinstance(edit.address, Edge) for edit in question.edits):
+        found += question.lengths
     if Source.REFERENCE in sources:
         found += [len(one.tokens) for one in question.references]
     return found

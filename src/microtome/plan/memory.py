@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from microtome.errors import SweepError
-from microtome.language.operations import Source
+from microtome.language.edges import Edge, recorded_of
+from microtome.language.operations import Operation, Source
 from microtome.language.regions import Layout
 from microtome.language.sites import (
     APART,
@@ -174,7 +175,8 @@ def _edited(cells: Cells, layouts: Sequence[Layout], length: int, itemsize: int)
                 for axis, size in zip(layout.site.axes, layout.shape, strict=True)
             )
             size = math.prod(widened)
-            sources += 0 if edit.source is Source.NOTHING else 2 * size * itemsize
+            brought = edit.source is not Source.NOTHING or isinstance(edit.address, Edge)
+            sources += 2 * size * itemsize if brought else 0
             changed = max(changed, size * (3 * itemsize + RECEIPT))
         most = max(most, sources + changed)
     return most
@@ -355,8 +357,9 @@ def bytes_of_means(question: Question) -> int:
             for edit, target in zip(edits, own, strict=True):
                 if edit.source is not Source.REFERENCE:
                     continue
-                place = target.layout.site, ways_of(edit.address, one.tokens, edit.alignment)
-                size = bytes_of_source(target.layout, question.dims, len(one.tokens), 8, True)
+                changed = target.changed
+                place = changed.site, ways_of(edit.place, one.tokens, edit.alignment)
+                size = bytes_of_source(changed, question.dims, len(one.tokens), 8, True)
                 found[place] = max(found.get(place, 0), size)
     return sum(found.values()) + max(found.values(), default=0)
 
@@ -380,6 +383,10 @@ STREAMS_SHARE = 16
 """They take one part in so many of the memory at most, with those that they are held against."""
 
 
+PAST_SHARE = 16
+"""So does the past of a prompt, or it is not kept."""
+
+
 def streams_kept(dims: Dimensions, length: int, budget: Budget) -> int:
     """Of how many cells of a prompt of so many tokens.
 
@@ -396,6 +403,15 @@ def bytes_of_streams(dims: Dimensions, length: int, start: int, budget: Budget) 
     """What is kept of these from a position on: edited and clean, in float32 at least."""
     each = 2 * (length - start) * dims.d_model * max(budget.itemsize, 4)
     return streams_kept(dims, length, budget) * each
+
+
+def bytes_of_past(dims: Dimensions, length: int, budget: Budget) -> int:
+    """What is kept of a prompt's clean run so that cells may be computed again from its middle.
+
+    0 where that is more than a part of the memory: they are computed in whole then.
+    """
+    own = bytes_of_trace(dims, length, length, budget.itemsize)
+    return own if own <= budget.memory // PAST_SHARE else 0
 
 
 @dataclass(frozen=True)
@@ -430,21 +446,16 @@ def held_for(
         SweepError: not even one of them fits.
     """
     dims, gauges, itemsize = question.dims, question.gauges, budget.itemsize
-    donors = max(
-        sum(
-            bytes_of_source(layout, dims, length, itemsize)
-            for edit, layout in zip(edits, cells.layouts[prompts[0]], strict=True)
-            if edit.source is Source.DONOR
-        )
-        for edits in cells.edits
+    recorded = max(
+        sum(_recorded(cells, edits, prompts[0], dims, length, itemsize)) for edits in cells.edits
     )
-    each = bytes_of_trace(dims, length, start, itemsize) + donors
+    each = bytes_of_trace(dims, length, start, itemsize) + recorded
     each += bytes_of_gauges(dims, gauges, length, itemsize)
     fixed = bytes_of_means(question)
     if budget.verified:
         fixed += bytes_of_streams(dims, length, start, budget)
-    # Donors may go along in the pass.
-    inside = bytes_of_block(dims, length, itemsize) * (2 if donors else 1)
+    # Donors may go along in the pass; and prompts again, of which more is recorded.
+    inside = bytes_of_block(dims, length, itemsize) * (1 + texts_of(cells))
     looked = [*(layout.site for layout in cells.layouts[prompts[0]]), *(g.site for g in gauges)]
     inside += LOOKED * _wide(looked, dims) * length * dims.d_model * itemsize
     fit = min(budget.tile // length, len(prompts), budget.memory // 4 // max(each, inside))
@@ -456,6 +467,28 @@ def held_for(
             f"tokens needs {held.bytes + held.passes:,}. Give more, or ask for shorter prompts."
         )
     return held
+
+
+def _recorded(
+    cells: Cells,
+    edits: Sequence[Operation],
+    prompt: int,
+    dims: Dimensions,
+    length: int,
+    itemsize: int,
+) -> Iterator[int]:
+    """Bytes of what edits need of a prompt's donor, and of what its writers write in both."""
+    layouts, shares = cells.layouts[prompt], cells.shares[prompt]
+    for edit, layout, share in zip(edits, layouts, shares, strict=True):
+        own = layout if share is None else recorded_of(share, dims)
+        texts = (edit.source is Source.DONOR) + (share is not None)
+        yield texts * bytes_of_source(own, dims, length, itemsize)
+
+
+def texts_of(cells: Cells) -> int:
+    """How many texts of each prompt are run besides its clean run: of its donor, and its own."""
+    donors = any(edit.source is Source.DONOR for edits in cells.edits for edit in edits)
+    return donors + any(share is not None for share in cells.shares[0])
 
 
 def bytes_of_reference(question: Question, cells: Cells, budget: Budget) -> int:
@@ -499,17 +532,20 @@ def bytes_of_walk(
         most = max(most, room.used(int(counts[start])))
     if budget.verified:
         rows = min(1 + budget.verified, 1 + verified_at_once(needs, length, budget))
-        streams = 2 * bytes_of_streams(question.dims, length, first, budget)
-        most = max(most, bytes_of_verification(rows, needs, length) + streams)
+        kept = 2 * bytes_of_streams(question.dims, length, first, budget)
+        if len(unit.prompts) == 1:
+            kept += bytes_of_past(question.dims, length, budget)
+        most = max(most, bytes_of_verification(rows, needs, length) + kept)
     return most
 
 
 def verified_at_once(needs: Needs, length: int, budget: Budget) -> int:
     """How many cells to compute again in one pass, beside a clean run.
 
-    As many as fill a tile, and fit into half the memory with the streams that are compared.
+    As many as fill a tile, and fit into half the memory with what is kept for them.
     """
     own = bytes_of_verification(1, needs, length)
-    free = budget.memory // 2 - 2 * bytes_of_streams(needs.dims, length, 0, budget)
+    kept = 2 * bytes_of_streams(needs.dims, length, 0, budget)
+    free = budget.memory // 2 - kept - bytes_of_past(needs.dims, length, budget)
     fit = min(max(budget.tile // length, LEAST), free // own)
     return max(1, fit - 1)

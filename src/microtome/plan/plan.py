@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from microtome.errors import SweepError, listing
+from microtome.language.edges import Edge, exists, refuse
 from microtome.language.operations import Operation
 from microtome.language.regions import Column, Layout
 from microtome.plan.cells import Axis, Cell, Cells
@@ -24,6 +25,7 @@ from microtome.plan.choice import Choice, choose
 from microtome.plan.cost import Cost, cost_of, total
 from microtome.plan.legs import legs_of
 from microtome.plan.memory import Budget
+from microtome.plan.mirror import axes_of, computed, mirror
 from microtome.plan.question import Question, Target
 from microtome.plan.units import Unit, cut, numbers_of, refined
 from microtome.prompts.alignment import ABSENT, SAME
@@ -34,7 +36,8 @@ class Plan:
     """The cells of a question, in order, prompt by prompt; who takes them, and at what cost.
 
     ``absent`` counts the cells that do not exist, and ``why_absent`` says for what reasons some do
-    not.
+    not. ``mirror`` is the order of axes in which a map of pairs is itself: what is not among the
+    cells is its mirror image.
     """
 
     question: Question
@@ -45,6 +48,7 @@ class Plan:
     cost: Cost
     absent: int = 0
     why_absent: str = ""
+    mirror: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -99,8 +103,10 @@ def make_plan(
     ranges = question.ranges
     stars = [Axis(name, tuple(range(max(len(r[name]) for r in ranges)))) for name in ranges[0]]
     axes = (Axis("prompt", tuple(range(len(question.encoded)))), *stars, *question.varied)
-    cells = _cells(question)
+    cells, mirrored = _cells(question)
     if not len(cells):
+        for edge in (edit.address for edit in edits if isinstance(edit.address, Edge)):
+            raise refuse(edge, dims)
         raise SweepError(
             f"No cell of {listing(edits)} exists: no token attends to a later one or beyond its "
             "layer's window, here or in the donor; a knockout has to leave each token a key; and a "
@@ -113,16 +119,18 @@ def make_plan(
     legs = legs_of(question)
     cost = total([cost_of(leg, cells, shape, units, walks, budget) for leg in legs])
     every = sum(math.prod(map(len, own.values())) for own in ranges) * len(question.variants)
-    absent = every - len(cells)
+    absent = every - len(cells) - mirrored
     why = _why_absent(question) if absent else ""
-    return Plan(question, axes, cells, units, choice, cost, absent, why)
+    image = axes_of(mirror(edits), [axis.name for axis in axes])
+    return Plan(question, axes, cells, units, choice, cost, absent, why, image)
 
 
 def _why_absent(question: Question) -> str:
     """Why some of the points that the stars of the edits span are no cells."""
     edits, causal = question.edits, question.dims.causal
-    weights = [edit for edit in edits if "k_pos" in edit.address.site.axes]
+    weights = [edit for edit in edits if "k_pos" in edit.lands.site.axes]
     reasons = {
+        "a writer is not before its reader": any(isinstance(e.address, Edge) for e in edits),
         "no token attends to a later one": causal and bool(weights),
         "a layer with a sliding window sees no further": bool(question.dims.reaches and weights),
         "two tokens stand in another order in the donor": causal and _reorders(question),
@@ -138,18 +146,23 @@ def _reorders(question: Question) -> bool:
     return any(one.is_moved for one in every if "k_pos" in one.layout.site.axes)
 
 
-def _cells(question: Question) -> Cells:
+def _cells(question: Question) -> tuple[Cells, int]:
+    """The cells, and how many more are the mirror images of some of these."""
+    pairs, mirrored = mirror(question.edits), 0
     extra = [len(axis.values) for axis in question.varied]
     columns = []
     for prompt, own in enumerate(question.ranges):
         shape = [len(span) for span in own.values()] + extra
         inner = np.indices(shape).reshape(len(shape), math.prod(shape))
         there = _there(question, prompt, inner.T, extra, list(own))
+        first = computed(pairs, list(own), inner.T)
+        mirrored += int((there & ~first).sum())
+        there &= first
         inner = inner if there.all() else inner[:, there]
-        first = np.full((1, inner.shape[1]), prompt)
-        columns.append(np.concatenate([first, inner]))
+        numbers = np.full((1, inner.shape[1]), prompt)
+        columns.append(np.concatenate([numbers, inner]))
     points = np.concatenate(columns, axis=1).T
-    return Cells(
+    cells = Cells(
         edits=question.variants,
         layouts=tuple(
             tuple(target.layout for target in per_variant[0]) for per_variant in question.targets
@@ -159,7 +172,11 @@ def _cells(question: Question) -> Cells:
         points=points,
         variant=_variant_of(points, extra),
         causal=question.dims.causal,
+        shares=tuple(
+            tuple(target.share for target in per_variant[0]) for per_variant in question.targets
+        ),
     )
+    return cells, mirrored
 
 
 def _variant_of(points: Column, extra: Sequence[int]) -> Column:
@@ -186,6 +203,9 @@ def _there(
     ):
         for edit, target in zip(edits, targets, strict=True):
             where = target.layout
+            if isinstance(edit.address, Edge):
+                assert target.share is not None, "an edge has a writer"
+                there &= exists(edit.address, target.share, where, values, question.dims)
             weights = (causal or windows) and "k_pos" in where.site.axes
             if weights:
                 left = edit.widens == "k_pos"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from microtome.errors import SweepError, did_you_mean, listing
+from microtome.language.edges import Edge
 from microtome.language.operations import Operation, Source
 from microtome.language.regions import Column, Layout
 from microtome.language.sites import Dimensions
@@ -24,7 +25,8 @@ from microtome.plan.cells import Axis
 from microtome.prompts.alignment import SAME
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.others import others_of
-from microtome.prompts.resolve import aligned_stars, counterpart, layout, spans
+from microtome.prompts.resolve import aligned_stars, counterpart
+from microtome.prompts.sides import renamed, sides, spanned
 from microtome.prompts.tokens import Tokens
 from microtome.prompts.ways import unlike
 
@@ -45,6 +47,7 @@ class Target:
         moved: per other text, where each star on a position is there (`ABSENT` where it has no
             counterpart); nothing where texts are not aligned.
         live: the first position at which the edit can make a difference.
+        share: of an edge, where its writer adds; `others` and `moved` are of that.
     """
 
     layout: Layout
@@ -52,11 +55,17 @@ class Target:
     others: tuple[Layout, ...]
     moved: tuple[Mapping[str, Column], ...]
     live: int
+    share: Layout | None = None
 
     @property
     def is_moved(self) -> bool:
         """Whether it is at other positions in another text, perhaps."""
-        return any(self.moved) or any(other != self.layout for other in self.others)
+        return any(self.moved) or any(other != self.changed for other in self.others)
+
+    @property
+    def changed(self) -> Layout:
+        """Whose values are changed: these places, or what a writer adds."""
+        return self.layout if self.share is None else self.share
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +194,7 @@ def _kinds(edit: Operation, texts: Sequence[Tokens]) -> list[Tokens]:
     """The references that an edit has to be held against: one of each kind."""
     if edit.source is not Source.REFERENCE:
         return []
-    return list(unlike(edit.address, edit.alignment, texts))
+    return list(unlike(edit.place, edit.alignment, texts))
 
 
 def _target(
@@ -196,8 +205,9 @@ def _target(
     kinds: Sequence[Tokens],
 ) -> Target:
     """Where an edit lands in a prompt, checked in its first cell, in a reference of each kind."""
-    address, tokens = edit.address, one.tokens
-    here, ranges = layout(address, dims, tokens), spans(address, dims, tokens)
+    address, tokens = edit.place, one.tokens
+    own, ranges = sides(edit.address, dims, tokens), spanned(edit.address, dims, tokens)
+    here = own.changed
     # The last query attends to every key.
     first = {
         star: ranges[star][-1 if chosen == "q_pos" else 0]
@@ -210,11 +220,19 @@ def _target(
     others = others_of(edit, one, references)
     for other in kinds if edit.source is Source.REFERENCE else others:
         there = counterpart(address, dims, tokens, other, edit.alignment)
+        there = renamed(edit.address, there)
         found.append(there)
-        moved.append(aligned_stars(address, tokens, other, edit.alignment))
+        moved.append(_moved(edit, tokens, other))
         if edit.source is Source.DONOR and there == here and edit.alignment == SAME:
             live = _alike(tokens, other) if dims.causal else 0
-    return Target(here, ranges, tuple(found), tuple(moved), live)
+    return Target(own.lands, ranges, tuple(found), tuple(moved), live, own.share)
+
+
+def _moved(edit: Operation, tokens: Tokens, other: Tokens) -> Mapping[str, Column]:
+    """Where each star on a position is in another text, by the stars' names in a cell."""
+    found = aligned_stars(edit.place, tokens, other, edit.alignment)
+    star = edit.address.position_star if isinstance(edit.address, Edge) else None
+    return found if star is None else dict(zip([star], found.values(), strict=False))
 
 
 def _starred(found: Layout) -> Iterator[tuple[str, str]]:

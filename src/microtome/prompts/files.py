@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from microtome.errors import PromptError, listing
-from microtome.textfiles import read_text, shown
+from microtome.prompts.tables import PARQUET, parquet_rows
+from microtome.textfiles import read_lines, shown
 
 LISTS = frozenset(("ids", "donor_ids", "messages", "donor_messages", "targets", "contrasts"))
 """Columns of CSV that hold a list, written as JSON."""
@@ -27,27 +28,39 @@ Row = tuple[str, dict[str, Any]]
 """Where a prompt's fields stand, in words, and the fields."""
 
 
-def rows_of(path: str | Path) -> list[Row]:
-    """The rows of a ``.jsonl`` or ``.csv`` file, at least one.
+def rows_of(path: str | Path) -> Iterator[Row]:
+    """The rows of a ``.jsonl``, ``.csv`` or ``.parquet`` file, at least one, read as they are asked
+    for: a file may be larger than the machine.
 
     Raises:
         PromptError: it cannot be read, or is not of its form; the message says in which line.
     """
-    read = READERS.get(Path(path).suffix.lower())
-    if read is None:
-        raise PromptError(f"{shown(path)}: prompts are read from .jsonl or .csv files.")
-    rows = list(read(read_text(path, PromptError), shown(path)))
-    if not rows:
+    ending = Path(path).suffix.lower()
+    if ending == PARQUET:
+        rows = parquet_rows(path)
+    elif ending in READERS:
+        rows = READERS[ending](read_lines(path, PromptError), shown(path))
+    else:
+        known = listing([*sorted(READERS, reverse=True), PARQUET])
+        raise PromptError(f"{shown(path)}: prompts are read from {known} files.")
+    empty = True
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
         raise PromptError(f"{shown(path)} holds no prompts.")
-    return rows
 
 
-def _json_lines(text: str, name: str) -> Iterator[Row]:
-    # Not splitlines: it also parts at line breaks of Unicode, which may stand inside a text.
-    for number, line in enumerate(re.split("\r\n|\r|\n", text), 1):
-        if line.strip():
-            where = f"{name}, line {number}"
-            yield where, json_object(line, where)
+def _json_lines(pieces: Iterable[str], name: str) -> Iterator[Row]:
+    number = 1
+    for piece in pieces:
+        # Not splitlines: it also parts at line breaks of Unicode, which may stand inside a text.
+        lines = _BREAK.split(piece)
+        for n, line in enumerate(lines, number):
+            if line.strip():
+                where = f"{name}, line {n}"
+                yield where, json_object(line, where)
+        number += len(lines) - 1
 
 
 def json_object(text: str, where: str) -> dict[str, Any]:
@@ -99,8 +112,8 @@ _OPEN = re.compile(r'"(?:[^"]|"")*+\Z')
 _BREAK = re.compile("\r\n|\r|\n")
 
 
-def _csv(text: str, name: str) -> Iterator[Row]:
-    lines = _csv_lines(text, name)
+def _csv(pieces: Iterable[str], name: str) -> Iterator[Row]:
+    lines = _csv_lines(pieces, name)
     _, header = next(lines, (1, []))
     for column in _twice(header):
         raise PromptError(f"{name}, line 1: two columns are called {column!r}.")
@@ -126,10 +139,22 @@ def _csv(text: str, name: str) -> Iterator[Row]:
         yield where, row
 
 
-def _csv_lines(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_lines(pieces: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
     """The fields of each line, and the number of the line where it begins; empty lines are none."""
-    at, number = 0, 1
-    first, fields = 1, list[str]()
+    number, held, quotes = 1, "", 0
+    for piece in pieces:
+        held, quotes = held + piece, quotes + piece.count('"')
+        if quotes % 2:  # inside a quoted field, which may go over lines
+            continue
+        yield from _csv_of(held, number, name)
+        number += len(_BREAK.findall(held))
+        held = ""
+    yield from _csv_of(held, number, name)
+
+
+def _csv_of(text: str, number: int, name: str) -> Iterator[tuple[int, list[str]]]:
+    """The same of a text in which every quoted field ends, or which is the last."""
+    at, first, fields = 0, number, list[str]()
     while at < len(text) or fields:
         found = _FIELD.match(text, at)
         if found is None:
@@ -155,5 +180,8 @@ def _bad_quotes(text: str, at: int, where: str) -> str:
     return f"{where}: not CSV: text after the quotes of a field, {text[at : at + 40]!r}."
 
 
-READERS = {".csv": _csv, ".jsonl": _json_lines}
-"""A file's ending, in small letters → its reader."""
+READERS: Mapping[str, Callable[[Iterable[str], str], Iterator[Row]]] = {
+    ".csv": _csv,
+    ".jsonl": _json_lines,
+}
+"""A text file's ending, in small letters → its reader, of pieces that end in whole lines."""

@@ -69,7 +69,7 @@ class Prompts(Sequence[Prompt]):
 
     @classmethod
     def read(cls, path: str | Path) -> Prompts:
-        """Prompts from a ``.jsonl`` or ``.csv`` file, with a `Prompt`'s fields as keys or columns.
+        """Prompts from a ``.jsonl``, ``.csv`` or ``.parquet`` file, a `Prompt`'s fields as columns.
 
         Columns and keys that are no field of a `Prompt` are kept as its ``meta``. What is empty in
         a CSV file, or ``null`` in JSON, counts as not given. In CSV ``roles`` holds a JSON object,
@@ -80,10 +80,15 @@ class Prompts(Sequence[Prompt]):
             PromptError: the file cannot be read, or a line has missing or wrong fields, one of
                 them twice, or one that is nearly the name of another.
         """
-        return cls(_prompt(row, where) for where, row in rows_of(path))
+        return cls(of_row(row, where) for where, row in rows_of(path))
 
 
-def _prompt(row: Mapping[str, Any], where: str) -> Prompt:
+def of_row(row: Mapping[str, Any], where: str) -> Prompt:
+    """The prompt of a row of a table, in which what is no field is its meta.
+
+    Raises:
+        PromptError: a field is wrong; the message begins with where the row stands.
+    """
     try:
         return prompt_of(_with_meta(row))
     except PromptError as error:

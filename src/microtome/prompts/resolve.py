@@ -13,6 +13,7 @@ import numpy as np
 
 from microtome.errors import AddressError, PromptError, listing
 from microtome.language.addresses import Address
+from microtome.language.edges import Where
 from microtome.language.regions import Column, Layout, Region
 from microtome.language.selectors import Everything, Group, Index, Role, Selector, Span, Star, Word
 from microtome.language.sites import BEHIND, POSITIONS, Dimensions
@@ -88,12 +89,17 @@ def regions(address: Address, dims: Dimensions, tokens: Tokens) -> tuple[Region,
     >>> region.layer, region.indices
     (1, ((1,), (2,), (0, 1, 2, 3)))
     """
-    if address.stars:
+    check_single(address)
+    return layout(address, dims, tokens).regions()
+
+
+def check_single(where: Where) -> None:
+    """Raise `AddressError` if an address or an edge has stars."""
+    if where.stars:
         raise AddressError(
-            f"{address} has stars, which only a sweep can walk; here, write ':' for all together "
+            f"{where} has stars, which only a sweep can walk; here, write ':' for all together "
             "or a number for one."
         )
-    return layout(address, dims, tokens).regions()
 
 
 def counterpart(

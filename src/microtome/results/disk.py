@@ -44,7 +44,7 @@ def about_to(operation: str, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def failures(path: Path) -> Iterator[None]:
+def failures(path: str | Path) -> Iterator[None]:
     """Let whatever the system refuses be an `EffectsError` that names the result and the reason."""
     try:
         yield

@@ -20,7 +20,8 @@ from microtome.figures.view import cut
 from microtome.notebook import html_line, html_picture, html_table
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
-from microtome.results import over_prompts, roles, stores
+from microtome.results import over_prompts, places, roles, stores
+from microtome.results.remote import is_remote
 from microtome.stats import MapTest, max_statistic
 from microtome.stats.aligned import why_apart
 from microtome.stats.samples import PROMPT
@@ -295,8 +296,11 @@ class Effects:
             part = Effects(self.data.isel(chosen(self.delta(metric), only, order)))
         return Drawn(look.on(effect_map(part, metric, **at)))
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path) -> str | Path:
         """Write to a zarr directory (the usual name ends in ``.zarr``), in the place of any there.
+
+        Or to an address of fsspec's, such as ``s3://bucket/map.zarr``, with what such a store can
+        promise (`microtome.results.remote`).
 
         An older result stays until the new one is complete, whatever happens meanwhile.
 
@@ -305,9 +309,8 @@ class Effects:
                 writing there, or the system refuses; or the name is that of a picture or a table.
         """
         refuse_file(path)
-        path = Path(path)
-        stores.write(path, self.data)
-        return path
+        places.write(path, self.data)
+        return places.named(path)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {size}" for name, size in self.data.sizes.items())
@@ -351,13 +354,18 @@ def open_effects(path: str | Path) -> Effects:
     """A result that `Effects.save` or a sweep wrote, every byte of it proved by its checksum.
 
     Args:
-        path: what ``out=`` or `Effects.save` named; or the folder that ``-o`` left, with the
-            result of one sweep in it.
+        path: what ``out=`` or `Effects.save` named, a folder or an address such as ``s3://…``; or
+            the folder that ``-o`` left, with the result of one sweep in it.
 
     Raises:
         EffectsError: there is none, or several; it is damaged, or a newer microtome wrote it.
     """
-    return Effects(stores.read(_in_folder(Path(path))))
+    data = places.read(path if is_remote(path) else _in_folder(Path(path)))
+    if data.attrs.get("kind") == "aggregates":
+        raise EffectsError(
+            f"{path} has aggregates over prompts, not each prompt: open_aggregates({str(path)!r})."
+        )
+    return Effects(data)
 
 
 def _in_folder(path: Path) -> Path:

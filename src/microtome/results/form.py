@@ -17,7 +17,7 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from microtome.errors import EffectsError
-from microtome.results import codecs
+from microtome.results import codecs, first_form
 from microtome.results.names import file_name
 
 FORMAT = 2
@@ -65,13 +65,16 @@ def decode(files: Files) -> xr.Dataset:
     if not is_form(form):
         raise EffectsError("it is a zarr store, but not one that microtome wrote")
     check_format(form)
-    codecs.check(files, complete=form["format"] != 1)
+    first = form["format"] == 1
+    codecs.check(files, complete=not first)
     buffer = default_buffer_prototype().buffer
     store = MemoryStore({name: buffer.from_bytes(data) for name, data in files.items()})
     try:
         opened = xr.open_zarr(store, zarr_format=2, consolidated=False, chunks=None).load()
     except Exception as error:  # whatever a decoder raises on what is damaged
         raise EffectsError(f"it is damaged ({type(error).__name__}: {error})") from error
+    if first:
+        first_form.check(opened, files)
     return _named(opened)
 
 

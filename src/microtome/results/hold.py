@@ -11,6 +11,7 @@ import socket
 import sys
 import weakref
 from pathlib import Path
+from typing import Protocol
 
 from microtome.errors import EffectsError
 from microtome.results import disk
@@ -24,6 +25,27 @@ _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _BEYOND = 1 << 30
 """What Windows locks cannot be read meanwhile: a byte that the file does not have."""
+
+
+class Held(Protocol):
+    """That somebody writes to a place: `Hold`, or where there are no locks, nothing much."""
+
+    @property
+    def held(self) -> bool:
+        """Whether it still is."""
+
+    def release(self) -> None:
+        """Give it back; again, nothing happens."""
+
+
+class Unheld:
+    """In the place of a lock where there are none: nobody is kept out."""
+
+    held = True
+
+    def release(self) -> None:
+        """Nothing more is written."""
+        self.held = False
 
 
 class Hold:

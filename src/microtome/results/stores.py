@@ -7,6 +7,7 @@
         lock                 who is writing
         question.json        what the sweep is asked
         units/000007.zip     what is done of it
+        windows/000003.zip   the same of a stream of prompts (`windows`)
         new/, old/, gone/    the successor, what it replaces, and what is being removed
 
 A result is replaced only by a complete one. Whenever a process is killed, one of the two is there
@@ -18,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +28,13 @@ import xarray as xr
 from microtome.errors import EffectsError
 from microtome.results import disk, form
 from microtome.results.checksums import LIST, Checksums
-from microtome.results.hold import Hold
+from microtome.results.hold import Held, Hold
 from microtome.results.identity import MARK, Identity, Undertaken
 
 PARTIAL = ".partial"
 QUESTION = "question.json"
 UNITS = "units"
+WINDOWS = "windows"
 UNIT = re.compile(r"(\d{6,})\.zip")
 _LOCK = "lock"
 _TRIES = 8
@@ -75,9 +77,14 @@ class Beside:
         return self.folder / UNITS
 
     @property
-    def question(self) -> Path:
+    def asked(self) -> Path:
         """What the sweep is asked."""
         return self.folder / QUESTION
+
+    @property
+    def windows(self) -> Path:
+        """What is done of a stream of prompts."""
+        return self.folder / WINDOWS
 
     def enter(self) -> Hold:
         """Have the folder to oneself, made if need be, with what a killed process left cleared up.
@@ -98,12 +105,12 @@ class Beside:
             raise
         return hold
 
-    def leave(self, hold: Hold) -> None:
+    def leave(self, hold: Held) -> None:
         """Give the folder back, and remove it where no unit is in it; again, nothing happens."""
         if not hold.held:
             return
         try:
-            if not _names(self.units):
+            if not _names(self.units) and not _names(self.windows):
                 with contextlib.suppress(OSError):  # whoever writes next clears up
                     self.clear()
         finally:
@@ -115,12 +122,73 @@ class Beside:
     def clear(self) -> None:
         """Remove the units, then what they answer."""
         disk.recover(self.path, self.new, self.old)
-        for leftover in (self.new, self.old, self.units):
+        for leftover in (self.new, self.old, self.units, self.windows):
             disk.remove_folder(leftover, self.gone)
-        if self.question.exists():
-            disk.remove_file(self.question)
+        if self.asked.exists():
+            disk.remove_file(self.asked)
 
-    def publish(self, files: dict[str, bytes], question: Identity | None = None) -> None:
+    def make(self) -> None:
+        """See that units can be written."""
+        disk.make_folder(self.units)
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files in a folder beside the result, in order."""
+        return sorted(_names(self.folder / folder))
+
+    def read(self, name: str) -> bytes:
+        """A file beside the result.
+
+        Raises:
+            OSError: it is not there, or cannot be read.
+            EffectsError: it is a link.
+        """
+        file = self.folder / name
+        if file.is_symlink():
+            raise EffectsError("it is a link")
+        return file.read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file beside the result: it is whole, or not there.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        disk.make_folder((self.folder / name).parent)
+        disk.write_file(self.folder / name, data)
+
+    def remove(self, name: str) -> None:
+        """Remove a file beside the result, if it is there."""
+        disk.remove_file(self.folder / name)
+
+    def spelled(self, name: str) -> str:
+        """A file beside the result, for messages."""
+        return str(self.folder / name)
+
+    def has_begun(self) -> bool:
+        """Whether anything is done of a sweep into this place."""
+        return bool(unit_numbers(self.units) or _names(self.windows))
+
+    def is_there(self) -> bool:
+        """Whether something is in the result's place."""
+        return self.path.exists() and not is_empty(self.path)
+
+    def question(self) -> Identity | None:
+        """What the result there answers; none where it does not say.
+
+        Raises:
+            EffectsError: its list of files is damaged.
+        """
+        return question_of(self.path)
+
+    def verify(self) -> None:
+        """Raise unless every file of the result there is as it was written.
+
+        Raises:
+            EffectsError: one is not.
+        """
+        verify(self.path)
+
+    def publish(self, files: Mapping[str, bytes], question: Identity | None = None) -> None:
         """Write a result and put it in its place; the older one is there until this one is.
 
         Raises:
@@ -155,7 +223,7 @@ class Beside:
             )
 
     def _is_ours(self) -> bool:
-        known = {_LOCK, QUESTION, QUESTION + disk.WRITING, UNITS, "new", "old", "gone"}
+        known = {_LOCK, QUESTION, QUESTION + disk.WRITING, UNITS, WINDOWS, "new", "old", "gone"}
         return self.folder.is_dir() and _names(self.folder) <= known
 
     def _hold(self) -> Hold:
@@ -270,13 +338,15 @@ def _begun(path: Path) -> str:
     """What of an unfinished sweep lies beside a result that is not there."""
     beside = Beside(Path(os.path.abspath(path)))
     try:
-        asked = Undertaken.read(beside.question.read_bytes())
+        asked = Undertaken.read(beside.asked.read_bytes())
     except (OSError, EffectsError):  # no sweep has begun, or it cannot say what it is
         return ""
+    of = f"{len(unit_numbers(beside.units))} of {asked.units} units"
+    if _names(beside.windows):
+        of = "windows of a stream of prompts"
     return (
-        f", but a sweep that is not finished is: {len(unit_numbers(beside.units))} of "
-        f"{asked.units} units are in {beside.folder}, and the same sweep into the same place goes "
-        "on from there"
+        f", but a sweep that is not finished is: {of} are in {beside.folder}, and the same sweep "
+        "into the same place goes on from there"
     )
 
 

@@ -68,7 +68,7 @@ def pack(block: Block, question: str) -> bytes:
     except (TypeError, ValueError) as error:
         raise EffectsError(f"Unit {block.unit} cannot be saved: {error}.") from error
     files = {_RECORD: text.encode(), **_encoded(dict(_arrays(block)))}
-    return _sealed(files)
+    return archived(files)
 
 
 def unpack(data: bytes) -> Block:
@@ -79,7 +79,7 @@ def unpack(data: bytes) -> Block:
     """
     record = record_of(data)
     try:
-        files = _unsealed(data)
+        files = unarchived(data)
         files.pop(_RECORD)
         codecs.check(files, complete=True)
         arrays = _decoded(files)
@@ -114,9 +114,7 @@ def record_of(data: bytes) -> Record:
     Raises:
         EffectsError: the file is damaged, or not one that `pack` wrote.
     """
-    body, comment = data[:-_DIGITS], data[-_DIGITS:]
-    if checksum(body).encode() != comment:
-        raise EffectsError("it is damaged: its checksum differs")
+    check(data)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found = json.loads(archive.read(_RECORD))
@@ -156,7 +154,7 @@ def _decoded(files: Mapping[str, bytes]) -> dict[str, Array]:
     return {name: np.asarray(array[...]) for name, array in group.arrays()}
 
 
-def _sealed(files: Mapping[str, bytes]) -> bytes:
+def archived(files: Mapping[str, bytes]) -> bytes:
     """An archive whose comment is the checksum of all before it; the same files give the same."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
@@ -167,6 +165,18 @@ def _sealed(files: Mapping[str, bytes]) -> bytes:
     return body + checksum(body).encode()
 
 
-def _unsealed(data: bytes) -> dict[str, bytes]:
+def unarchived(data: bytes) -> dict[str, bytes]:
+    """The files of an archive, whose checksum was proved (`check`)."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+def check(data: bytes) -> None:
+    """Raise unless an archive is as it was written.
+
+    Raises:
+        EffectsError: it is cut, or a byte is wrong.
+    """
+    body, comment = data[:-_DIGITS], data[-_DIGITS:]
+    if checksum(body).encode() != comment:
+        raise EffectsError("it is damaged: its checksum differs")

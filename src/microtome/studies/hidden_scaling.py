@@ -287,7 +287,7 @@ def _logits(data: Data[HiddenScaling], texts: Texts) -> Section:
 
 
 def _edits(data: Data[HiddenScaling]) -> str:
-    return ", ".join(f"L{e.address.layers} × {e.factor:g}" for e in data.parameters.together)
+    return ", ".join(f"L{e.lands.layers} × {e.factor:g}" for e in data.parameters.together)
 
 
 def _tops(data: Data[HiddenScaling], texts: Texts) -> tuple[Table, ...]:

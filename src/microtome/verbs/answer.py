@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,7 +25,91 @@ from microtome.language.regions import Column
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
+from microtome.readings.registry import readings
 from microtome.verbs.options import Options
+
+KEPT = "Whole units are kept where out= was given."
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Units of a plan, and how they are run; where it is to be done somewhere else, it pickles.
+
+    Attributes:
+        plan: the plan.
+        options: how it is answered.
+        verified: whether cells are held against the reference path.
+        coarse: whether on a copy of the model in the type of the screen.
+    """
+
+    plan: Plan
+    options: Options
+    verified: bool = True
+    coarse: bool = False
+
+    def __reduce__(self) -> tuple[Callable[..., Job], tuple[object, ...]]:
+        # Metrics go by their texts: functions of the registry have no names to be found by.
+        question = self.plan.question
+        texts = tuple(map(str, question.asked))
+        bare = replace(self.plan, question=replace(question, asked=()))
+        return _job, (bare, texts, self.options, self.verified, self.coarse)
+
+    def start(
+        self, model: Loaded, tick: Callable[[float], None] = lambda cells: None
+    ) -> Callable[[Unit], Block]:
+        """What runs a unit on a model, and says how long it took."""
+        screen = self.options.screen
+        if self.coarse and screen is not None:
+            model = screening.coarse(model, screen.dtype, self.plan.question.asked[0])
+        executor = executor_of(model, self.plan, self.options, tick, self.verified)
+
+        def run(unit: Unit) -> Block:
+            began = time.perf_counter()
+            block = executor.run(unit)
+            return replace(block, work={**block.work, "seconds": time.perf_counter() - began})
+
+        return run
+
+
+def _job(bare: Plan, metrics: Sequence[str], options: Options, verified: bool, coarse: bool) -> Job:
+    """A job that was sent."""
+    question = replace(bare.question, asked=readings(metrics))
+    return Job(replace(bare, question=question), options, verified, coarse)
+
+
+class Runner(Protocol):
+    """Who runs the units: this process, or workers."""
+
+    def blocks(self, job: Job, units: Sequence[Unit], observer: Observer) -> Iterator[Block]:
+        """What the units gave, in any order, each as it is done; the observer hears of cells."""
+
+    def located(self, told: dict[str, Any]) -> dict[str, Any]:
+        """What a result says of its model, with the device that it ran on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Here:
+    """This process runs the units, one after another."""
+
+    model: Loaded
+
+    def blocks(self, job: Job, units: Sequence[Unit], observer: Observer) -> Iterator[Block]:
+        """What the units gave."""
+
+        def tick(cells: float) -> None:
+            observer.advanced(cells)
+            go_on(observer, KEPT)
+
+        if not units:
+            return
+        run = job.start(self.model, tick)
+        for unit in units:
+            go_on(observer, KEPT)
+            yield run(unit)
+
+    def located(self, told: dict[str, Any]) -> dict[str, Any]:
+        """The same: the device is the model's own."""
+        return told
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,18 +117,18 @@ class Answer:
     """A plan on its way to its result.
 
     Attributes:
-        model: the model.
         plan: the plan of the whole question.
         options: how it is answered.
         sink: where blocks go.
         observer: who is told.
+        runner: who runs the units.
     """
 
-    model: Loaded
     plan: Plan
     options: Options
     sink: Sink
     observer: Observer
+    runner: Runner
 
     def run(self) -> tuple[Assembled, Screening | None]:
         """Run the units that the sink does not have, and lay all of them on the map.
@@ -55,33 +139,27 @@ class Answer:
         """
         screen = self.options.screen
         if screen is None:
-            self._run(self.model, self.plan, verified=True)
+            self._run(Job(self.plan, self.options))
             return assemble(self.plan, self.sink.blocks()), None
-        if not {unit.number for unit in self.plan.units} <= self.sink.done:
-            coarse = screening.coarse(self.model, screen.dtype, self.plan.question.asked[0])
-            self._run(coarse, self.plan, verified=False)
+        self._run(Job(self.plan, self.options, verified=False, coarse=True))
         rough = assemble(self.plan, self._blocks(self.plan.units))
         numbers = screening.strongest(self.plan, rough, screen.refine)
         exact = self.plan.of_cells(numbers)
-        self._run(self.model, exact, verified=True, among=numbers)
+        self._run(Job(exact, self.options), among=numbers)
         fine = assemble(self.plan, self._blocks(exact.units))
         return screening.merged(screen.dtype, self.plan, numbers, rough, fine)
 
-    def _run(self, model: Loaded, plan: Plan, verified: bool, among: Column | None = None) -> None:
+    def _run(self, job: Job, among: Column | None = None) -> None:
         """Run what is missing of a plan, whose cells are some among the whole plan's."""
-        executor = self._executor(model, plan, verified)
-        total, done = units_of(self.plan, self.options), self._done(plan, among)
-        for unit in plan.units:
+        total, done = units_of(self.plan, self.options), self._done(job.plan, among)
+        missing = [unit for unit in job.plan.units if unit.number not in done]
+        for unit in job.plan.units:
             if unit.number in done:
-                self.observer.advanced(len(plan.numbers(unit)))
-                continue
-            go_on(self.observer, "Whole units are kept where out= was given.")
-            began = time.perf_counter()
-            block = executor.run(unit)
-            work = {**block.work, "seconds": time.perf_counter() - began}
+                self.observer.advanced(len(job.plan.numbers(unit)))
+        for block in self.runner.blocks(job, missing, self.observer):
             cells = block.cells if among is None else among[block.cells]
-            self.sink.take(replace(block, cells=cells, work=work))
-            self.observer.unit_done(unit.number, total)
+            self.sink.take(replace(block, cells=cells))
+            self.observer.unit_done(block.unit, total)
 
     def _done(self, plan: Plan, among: Column | None) -> frozenset[int]:
         """The units that are there; of chosen cells, those of the cells that are chosen now."""
@@ -95,17 +173,6 @@ class Answer:
     def _blocks(self, units: Sequence[Unit]) -> Iterator[Block]:
         numbers = {unit.number for unit in units}
         return (block for block in self.sink.blocks() if block.unit in numbers)
-
-    def _executor(self, model: Loaded, plan: Plan, verified: bool) -> Executor:
-        return executor_of(model, plan, self.options, self._tick, verified)
-
-    @cached_property
-    def _tick(self) -> Callable[[float], None]:
-        def tick(cells: float) -> None:
-            self.observer.advanced(cells)
-            go_on(self.observer, "Whole units are kept where out= was given.")
-
-        return tick
 
 
 def executor_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from microtome.edits import Edit, as_edits
 from microtome.language.habits import here
@@ -14,6 +14,8 @@ from microtome.notebook import html_fields, html_line, html_table
 from microtome.prompts.prompts import Given
 from microtome.verbs import card as cards
 from microtome.verbs import run as outcome
+from microtome.verbs.generate import When, generate
+from microtome.verbs.generation import Generation
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,6 +74,69 @@ class Model(Loaded):
             as_edits(edits),
             keep,
             self.encode(others) if others else encoded,
+        )
+
+    def generate(
+        self,
+        prompts: Given | Iterable[Given],
+        edits: Edit | str | Iterable[Edit | str] = (),
+        steps: int = 20,
+        when: When = "all",
+        *,
+        seed: int = 0,
+        reference: Iterable[Given] = (),
+        verify: bool = True,
+        **how: Any,
+    ) -> Generation:
+        """Write behind prompts under edits, by the model's own ``generate``, with its cache.
+
+        Each prompt is written on by itself, so nothing is padded. A token is edited once, in the
+        step that reads it first: step 0 reads the prompt and gives the first token, step n reads
+        the n-th. What an address selects of the tokens that are new in a step is edited, in the
+        text as it is then: ``@last`` is the newest token, ``@:`` every one, a place in the prompt
+        stays where it is.
+
+        Args:
+            prompts: one or several; a chat is written as the model's template has it.
+            edits: made together in each step.
+            steps: how many tokens are written at most.
+            when: ``"prompt"`` (step 0 alone), ``"generated"`` (the others), ``"all"``; or a
+                function of the step's number.
+            seed: of what is drawn, where the model samples; the same for each prompt.
+            reference: the prompts that `mean(over="prompts")` averages over; by default the
+                prompts themselves.
+            verify: read the finished text once more in one pass, with the same edits, and compare
+                the logits; that costs about as much as reading a prompt of that length.
+            **how: settings of transformers' ``GenerationConfig``, such as ``do_sample=True``,
+                ``temperature``, ``stop_strings``, ``use_cache``; and ``logits_processor``,
+                ``stopping_criteria``, ``prefix_allowed_tokens_fn``, ``streamer``. What is not said
+                is as the model's own ``generation_config`` has it.
+
+        Raises:
+            AddressError, EditError, PromptError: something names what is not there, or an edit has
+                no meaning in a step in which it is to be made.
+            MicrotomeError: a setting is of a way to generate in which edits have none (beams).
+            VerificationError: the finished text gives other logits.
+
+        >>> import microtome as mt
+        >>> model = mt.load("nano")
+        >>> made = model.generate("Berlin is the capital of", "zero L:.mlp_out@last", steps=3)
+        >>> len(made[0].ids), [one.step for one in made.receipts]
+        (3, [0, 1, 2])
+        """
+        encoded = self.encode(prompts)
+        others = list(reference)
+        texts = self.encode(others) if others else encoded
+        return generate(
+            self,
+            encoded,
+            as_edits(edits),
+            steps,
+            when,
+            seed,
+            [one.tokens for one in texts],
+            verify,
+            how,
         )
 
     def card(self, n: int = 100, seed: int = 0, tasks: Iterable[str] = cards.ASKED) -> cards.Card:

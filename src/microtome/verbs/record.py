@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import inspect
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -142,12 +142,12 @@ def verification(plan: Plan, options: Options, measured: Assembled) -> dict[str,
     each = [one for one in measured.verifications if one["cells"]]
     if not each:
         return _nothing(f"verify={options.verify.given}: nothing was recomputed")
-    worst = max(each, key=_nearness)
+    worst = max(each, key=nearness)
     noise = max(one["noise"] or 0.0 for one in each)
     return {**worst, "cells": sum(one["cells"] for one in each), "noise": noise}
 
 
-def _nearness(one: dict[str, Any]) -> float:
+def nearness(one: Mapping[str, Any]) -> float:
     """How much of its tolerance a unit's verification took."""
     found: float = one["largest_difference"] / one["tolerance"] if one["tolerance"] else 0.0
     return found

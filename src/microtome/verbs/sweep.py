@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from microtome.edits import Edit, as_edits
 from microtome.engines.observer import Observer, observed
@@ -13,24 +13,72 @@ from microtome.engines.sink import Sink
 from microtome.figures.pictures import refuse_file
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan, make_plan
-from microtome.plan.question import Question, ask, coordinate
+from microtome.plan.question import Question, coordinate
 from microtome.plan.verify import Verify
-from microtome.prompts.prompts import Given
+from microtome.prompts.prompts import Given, Prompts
+from microtome.prompts.stream import Stream
 from microtome.readings.registry import readings
 from microtome.results import provenance
+from microtome.results.aggregates import Aggregates
 from microtome.results.effects import Effects, open_effects
 from microtome.results.form import storable
 from microtome.results.labelled import label
 from microtome.results.sinks import MemorySink, StoreSink
-from microtome.verbs.answer import Answer, cells_of, units_of
+from microtome.verbs.answer import Answer, Runner, cells_of, units_of
+from microtome.verbs.asking import asking as asking
+from microtome.verbs.elsewhere import running
 from microtome.verbs.model import Model
 from microtome.verbs.options import Options, Screen
 from microtome.verbs.record import identity, record
+from microtome.verbs.streaming import Keep, Streamed, check_keep
+from microtome.workers import Workers
 
 
+@overload
 def sweep(
     model: Model,
-    prompts: Given | Iterable[Given],
+    prompts: Given | Iterable[Given] | Stream,
+    edit: Edit | str | Iterable[Edit | str],
+    *,
+    metrics: str | Iterable[str],
+    over: Mapping[str, Sequence[Any]] | None = ...,
+    engine: str = ...,
+    verify: Verify | int | str = ...,
+    memory: int | str | None = ...,
+    screen: str | Screen | None = ...,
+    refine: int = ...,
+    seed: int = ...,
+    out: str | Path | None = ...,
+    progress: bool | Observer = ...,
+    reference: Iterable[Given] = ...,
+    overwrite: bool = ...,
+    keep: Literal["cells"] = ...,
+    workers: Workers | str | None = ...,
+) -> Effects: ...
+@overload
+def sweep(
+    model: Model,
+    prompts: Given | Iterable[Given] | Stream,
+    edit: Edit | str | Iterable[Edit | str],
+    *,
+    metrics: str | Iterable[str],
+    over: Mapping[str, Sequence[Any]] | None = ...,
+    engine: str = ...,
+    verify: Verify | int | str = ...,
+    memory: int | str | None = ...,
+    screen: str | Screen | None = ...,
+    refine: int = ...,
+    seed: int = ...,
+    out: str | Path | None = ...,
+    progress: bool | Observer = ...,
+    reference: Iterable[Given] = ...,
+    overwrite: bool = ...,
+    keep: Literal["aggregates"],
+    workers: Workers | str | None = ...,
+) -> Aggregates: ...
+def sweep(
+    model: Model,
+    prompts: Given | Iterable[Given] | Stream,
     edit: Edit | str | Iterable[Edit | str],
     *,
     metrics: str | Iterable[str],
@@ -45,12 +93,15 @@ def sweep(
     progress: bool | Observer = True,
     reference: Iterable[Given] = (),
     overwrite: bool = False,
-) -> Effects:
+    keep: Keep = "cells",
+    workers: Workers | str | None = None,
+) -> Effects | Aggregates:
     """Measure every cell that an edit's stars span.
 
     Args:
         model: from `load`.
-        prompts: one or several; each is run by itself, unpadded.
+        prompts: one or several; each is run by itself, unpadded. A `Stream` is read, run and
+            forgotten a window at a time, and may have any number of them.
         edit: what is done. Several in a list make one cell together; where they star the same
             dimension, they move along it together.
         metrics: names such as ``"prob"``, ``"logit_diff"``, ``"prob(contrast)"``, ``"loss@3"``.
@@ -68,7 +119,8 @@ def sweep(
         refine: how many cells to compute again: those with the largest effects on the first
             metric.
         seed: of the choice of the cells to verify. Edits carry their own seeds.
-        out: a zarr directory for the result, refused before anything runs where it cannot be one.
+        out: a zarr directory for the result, or an address of fsspec's such as
+            ``s3://bucket/map.zarr``; refused before anything runs where it cannot be one.
             What is done lies beside it, unit by unit, so that the same call goes on from there
             after whatever stopped it; where the result is there already, it is opened.
         progress: show a bar on standard error, where that is a terminal; or an `Observer`, who is
@@ -76,9 +128,16 @@ def sweep(
         reference: the prompts that `mean(over="prompts")` averages over; by default the prompts
             themselves.
         overwrite: replace what ``out`` holds of another question, once this one is answered.
+        keep: ``"cells"`` of every prompt; or ``"aggregates"``, what is known of each cell over all
+            prompts (mean, interval, p corrected for all cells), which takes no more room for more
+            prompts.
+        workers: who runs the units, in the place of this process: `mt.workers.ray` or
+            `mt.workers.processes`, or a name such as ``"ray:auto"``. On devices of one kind the
+            result is the same, bit for bit.
 
     Returns:
-        The effects, with dimensions ``prompt``, then the stars, then the parameters in ``over``.
+        The effects, with dimensions ``prompt``, then the stars, then the parameters in ``over``; or
+        the `Aggregates`.
 
     Raises:
         SweepError, AddressError, EditError, PromptError, MetricError: found before anything runs.
@@ -94,18 +153,40 @@ def sweep(
     """
     options = Options.of(engine, verify, memory, screen, refine, seed)
     others = list(reference)
-    question = asking(model, prompts, edit, metrics=metrics, over=over, reference=others)
+    with running(model, workers) as runner:
+        if isinstance(prompts, Stream) or check_keep(keep) == "aggregates":
+            stream = prompts if isinstance(prompts, Stream) else Stream(Prompts.of(prompts))
+            whole = (as_edits(edit), readings(metrics), over, others, options, keep)
+            if out is not None:
+                refuse_file(out)
+            return Streamed(model, stream, *whole).run(out, progress, overwrite, runner)
+        question = asking(model, prompts, edit, metrics=metrics, over=over, reference=others)
+        return _answered(model, question, options, runner, out, progress, overwrite, bool(others))
+
+
+def _answered(
+    model: Model,
+    question: Question,
+    options: Options,
+    runner: Runner,
+    out: str | Path | None,
+    progress: bool | Observer,
+    overwrite: bool,
+    referred: bool,
+) -> Effects:
+    """Plan, open a sink, run, assemble, label."""
     plan = make_plan(question, options.engine, options.budget(model), model.whole)
-    sink = _sink(out, model, plan, options, bool(others), overwrite)
+    sink = _sink(out, model, plan, options, referred, overwrite, runner)
     try:
         if out is not None and isinstance(sink, StoreSink) and sink.finished:
             return open_effects(out)
-        told = observed(progress, cells_of(plan, options), units_of(plan, options))
-        with told as observer, provenance.held(model):
+        cells, units = cells_of(plan, options), units_of(plan, options)
+        with observed(progress, cells, units) as observer, provenance.held(model):
+            observer.expected(cells, units, plan.cost.flops)
             for note in sink.notes:
                 observer.note(note)
-            measured, screened = Answer(model, plan, options, sink, observer).run()
-            kept = record(model, plan, options, measured, screened, bool(others))
+            measured, screened = Answer(plan, options, sink, observer, runner).run()
+            kept = runner.located(record(model, plan, options, measured, screened, referred))
             data = label(plan, model.tokenizer, measured, screened)
             data = data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
             observer.finishing()
@@ -115,28 +196,6 @@ def sweep(
     return Effects(data)
 
 
-def asking(
-    model: Loaded,
-    prompts: Given | Iterable[Given],
-    edit: Edit | str | Iterable[Edit | str],
-    *,
-    metrics: str | Iterable[str],
-    over: Mapping[str, Sequence[Any]] | None = None,
-    reference: Iterable[Given] = (),
-    to_run: bool = True,
-) -> Question:
-    """The question that a sweep's arguments ask, resolved against a model.
-
-    Not ``to_run``, it is there to be planned: prompts need no targets.
-    """
-    encoded = model.encode(prompts)
-    others = list(reference)
-    references = model.encode(others) if others else encoded
-    dims = model.anatomy.dims
-    asked = readings(metrics)
-    return ask(dims, encoded, as_edits(edit), asked, over, references, to_run)
-
-
 def _sink(
     out: str | Path | None,
     model: Loaded,
@@ -144,11 +203,12 @@ def _sink(
     options: Options,
     referred: bool,
     overwrite: bool,
+    runner: Runner,
 ) -> Sink:
     """Where blocks go: the disk, where a place is given, which is proved to take them."""
     if out is None:
         return MemorySink()
     refuse_file(out)
     storable({axis.name: [coordinate(value) for value in axis.values] for axis in plan.axes})
-    asked = identity(model, plan, options, referred)
+    asked = runner.located(identity(model, plan, options, referred))
     return StoreSink(out, asked, units_of(plan, options), overwrite=overwrite)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from microtome.edits.application import Application, Keys
+from microtome.edits.application import Application
+from microtome.edits.keys import Keys
 from microtome.edits.sources import Sources
 from microtome.engines.walk.batches import Batch, Tile
 from microtome.language.regions import Column, Layout, Regions
@@ -100,5 +101,22 @@ def _together(
         source=torch.cat(given) if given else None,
         rows=np.concatenate([strip.rows for strip in strips]),
         start=position,
+        alike=_alike(cells, number, strips),
         kind=sources.kind,
     )
+
+
+def _alike(cells: Cells, number: int, strips: Sequence[_Strip]) -> Column | None:
+    """A number for each writer of each prompt: cells that have it read the same."""
+    found, known = [], 0
+    for strip in strips:
+        share = cells.shares[strip.prompt][number]
+        if share is None:
+            return None
+        stars = cells.values(strip.cells)
+        own = [stars[name] for name in (share.layers, *share.indices) if isinstance(name, str)]
+        columns = np.stack([np.zeros(len(strip.cells), dtype=np.int64), *own], axis=1)
+        kinds, of = np.unique(columns, axis=0, return_inverse=True)
+        found.append(known + of.reshape(-1))
+        known += len(kinds)
+    return np.concatenate(found)

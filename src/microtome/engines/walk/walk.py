@@ -39,16 +39,19 @@ from microtome.engines.collector import Collector
 from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.engines.walk.edited import edits_at
 from microtome.engines.walk.ending import Ending
+from microtome.engines.walk.entering import Entering, is_entry
 from microtome.engines.witnesses import Witnesses
 from microtome.language.regions import Column
 from microtome.language.sites import BEHIND, OF_READERS
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
+from microtome.passes.activations import in_one_pass
 from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
+from microtome.passes.ways import HeadReads
 from microtome.plan.idlers import twins_of
 from microtome.plan.memory import Budget, Room
 from microtome.plan.plan import Plan
@@ -110,25 +113,25 @@ class Walk:
     def _trace(self, own: Sequence[Encoded], start: int, places: Sequence[Place]) -> Trace:
         """The clean runs of some prompts; their donors go along where that is cheap."""
         model, texts = self.model, [one.tokens for one in own]
-        donors = self.sources.donors(own)
-        riders = donors if _ride(donors, texts, self.budget) else []
+        others = self.sources.texts(own)
+        riders = others if _ride(others, texts, self.budget) else []
         pieces = self.sources.pieces(riders)
         clean = trace(model.hf, model.anatomy, texts, start, places, riders, pieces)
         if riders:
             self.sources.hold_recorded(riders, clean.beside)
         else:
-            self.sources.hold(donors, at_once=len(own))
+            self.sources.hold(others, at_once=len(own))
         return clean
 
 
-def _ride(donors: Sequence[Tokens], texts: Sequence[Tokens], budget: Budget) -> bool:
-    """Whether the donors of some prompts go through the model with them.
+def _ride(others: Sequence[Tokens], texts: Sequence[Tokens], budget: Budget) -> bool:
+    """Whether the donors of some prompts, or whatever is recorded, go through the model with them.
 
     Few tokens read all weights as slowly as many do.
     """
     length = len(texts[0].read)
-    fits = length * (len(donors) + len(texts)) <= budget.tile
-    return bool(donors) and fits and all(len(donor.read) == length for donor in donors)
+    fits = length * (len(others) + len(texts)) <= budget.tile
+    return bool(others) and fits and all(len(other.read) == length for other in others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +220,7 @@ class Stretch:
     def _show_clean(self) -> None:
         """Let the witnesses see the clean runs: they may compare at once, so all has arrived."""
         if self.witnesses is not None:
+            self.witnesses.see_past(self.trace)
             for row, prompt in enumerate(self.company.prompts):
                 self.witnesses.see_clean(self._ending(prompt, row), self._still(prompt))
 
@@ -248,9 +252,14 @@ class Stretch:
             self._as_memory_allows(half, room)
 
     def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
-        n_layers, prompts = self.model.anatomy.dims.n_layers, len(batch.prompts)
         front = self._front(batch, room)
-        entered = 0
+        with in_one_pass(self.model.hf):
+            self._through_layers(front, room, told)
+        self._arrive(front, room)
+
+    def _through_layers(self, front: _Front, room: Room, told: list[float]) -> None:
+        batch, n_layers = front.batch, self.model.anatomy.dims.n_layers
+        prompts, entered = len(batch.prompts), 0
         for layer in range(int(batch.layers[0]), n_layers + 1):
             before, entered = entered, int(np.searchsorted(batch.layers, layer, side="right"))
             alike = before
@@ -264,6 +273,10 @@ class Stretch:
                 self.into.work["token_blocks"] += prompts * entered * front.x.shape[2]
             told.append(self._progress(batch, layer, entered))
             self.walk.tick(told[-1])
+
+    def _arrive(self, front: _Front, room: Room) -> None:
+        """What is read of cells that have come through."""
+        batch = front.batch
         endings = [*map(self._ending, batch.prompts, front.rows)]
         for row, ending in enumerate(endings):
             ending.measure(batch.cells[row], batch.position, front.x[row], room)
@@ -310,7 +323,8 @@ class Stretch:
             own[:] = clean
             return False
         entering = clean.repeat(1, own.shape[1], 1, 1)
-        for visit in self._visits(layer - 1, front, tile, edits):
+        measured = self._measured(layer - 1, front, tile)
+        for visit in (*(edit.visit() for edit in edits), *measured):
             if visit.place[0].name in BEHIND:
                 visit.act(entering.flatten(0, 1))
         own[:] = entering
@@ -321,10 +335,17 @@ class Stretch:
         """Run a block on a tile; from a cell on they are alike."""
         own = front.x[tile.prompts, tile.cells]
         edits = list(edits_at(self.plan, self.walk.sources, layer, front.batch, tile))
-        visits = self._visits(layer, front, tile, edits)
+        measured = self._measured(layer, front, tile)
+        entering = self._entering(layer, tile, alike, edits, measured)
+        if entering is None:
+            visits = [*(edit.visit() for edit in edits), *measured]
+            savings = self._once(layer, tile, alike, visits)
+        else:
+            visits = [entering.visit(own[:, entering.rows.apart]), *measured]
+            savings = iter([self._packed(layer, entering)])
         with ExitStack() as stack:
-            for once in self._once(layer, tile, alike, visits):
-                stack.enter_context(once)
+            for saving in savings:
+                stack.enter_context(saving)
             stack.enter_context(visited(self.model.hf, self.model.anatomy, visits))
             stack.enter_context(self._finish(layer, front.batch, visits))
             rows = front.rows[tile.prompts]
@@ -332,14 +353,44 @@ class Stretch:
         own[:] = out.view_as(own)
         front.prove(tile, edits)
 
-    def _visits(
-        self, layer: int, front: _Front, tile: Tile, edits: Sequence[Application]
-    ) -> list[Visit]:
-        """What is done to a tile in a layer, and then measured."""
+    def _measured(self, layer: int, front: _Front, tile: Tile) -> list[Visit]:
+        """What is measured of a tile in a layer, behind what is done to it."""
         here = {gauge: seen[tile.prompts, tile.cells] for gauge, seen in front.seen.items()}
         rows = front.rows[tile.prompts]
-        measured = self.watch.visits(layer, rows, front.batch.position, here, front.looks)
-        return [*(edit.visit() for edit in edits), *measured]
+        return [*self.watch.visits(layer, rows, front.batch.position, here, front.looks)]
+
+    def _entering(
+        self,
+        layer: int,
+        tile: Tile,
+        alike: int,
+        edits: Sequence[Application],
+        measured: Sequence[Visit],
+    ) -> Entering | None:
+        """The cells that enter here by what single heads read, if that is all that is done."""
+        hf, anatomy = self.model.hf, self.model.anatomy
+        looked = {visit.place[0].name for visit in measured}
+        if not is_entry(edits, anatomy.dims.d_model) or looked.intersection(BEFORE_ATTENTION):
+            return None
+        if not self._is_once(layer):
+            return None
+        [edit] = edits
+        prompts = tile.prompts.stop - tile.prompts.start
+        apart, same = _parts(tile, alike)
+        way = HeadReads(hf, anatomy, layer, edit.regions.site.name)
+        return Entering.of(way, edit, prompts, apart, same)
+
+    def _packed(self, layer: int, entering: Entering) -> AbstractContextManager[None]:
+        """Attention with one row for all heads that read the same."""
+        hf, anatomy = self.model.hf, self.model.anatomy
+        begin: End = (anatomy.attention(hf, layer), "input")
+        return entering.meanwhile(begin, (anatomy.out_proj(hf, layer), "input"))
+
+    def _is_once(self, layer: int) -> bool:
+        """Whether a layer's attention can run on other rows than the block."""
+        looks_up = self.model.anatomy.family.looks_up
+        alibi = "alibi" in self.trace.calls[layer].arguments
+        return looks_up and not alibi and not self._is_flat("z", layer)
 
     def _once(
         self, layer: int, tile: Tile, alike: int, visits: Sequence[Visit]
@@ -352,13 +403,11 @@ class Stretch:
         hf, anatomy = self.model.hf, self.model.anatomy
         names = {visit.place[0].name for visit in visits}
         prompts = tile.prompts.stop - tile.prompts.start
-        apart = min(max(alike - tile.cells.start, 0), tile.cells.stop - tile.cells.start)
-        same = tile.cells.stop - tile.cells.start - apart
+        apart, same = _parts(tile, alike)
         if same < 2 or names.intersection(BEFORE_ATTENTION):
             return
         attention, mlp = anatomy.attention(hf, layer), anatomy.mlp(hf, layer)
-        looks_up = anatomy.family.looks_up and "alibi" not in self.trace.calls[layer].arguments
-        if attention is not None and looks_up and not self._is_flat("z", layer):
+        if attention is not None and self._is_once(layer):
             end: End = (attention, "output")
             if names.intersection(ATTENTION):
                 end = (anatomy.out_proj(hf, layer), "input")
@@ -452,6 +501,13 @@ class _Front:
             own = torch.stack([edit.changed.double(), edit.squares]).to(proof.device)
             proof.index_add_(1, onto(proof.device, edit.rows), own)
         proofs += proof.view_as(proofs)
+
+
+def _parts(tile: Tile, alike: int) -> tuple[int, int]:
+    """How many of a tile's cells are apart, and how many behind them are alike."""
+    cells = tile.cells.stop - tile.cells.start
+    apart = min(max(alike - tile.cells.start, 0), cells)
+    return apart, cells - apart
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

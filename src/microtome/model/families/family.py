@@ -110,7 +110,9 @@ def grouped(part: Literal["q", "k", "v"]) -> View:
 def put_grouped(x: Tensor, values: Tensor, dims: Dimensions) -> None:
     """Queries ``[batch, pos, head, d_head]`` back to their groups."""
     queries = _groups(x, dims)[..., :-2, :]
-    queries.copy_(values.reshape(queries.shape))
+    given = values.reshape(queries.shape)
+    if given.data_ptr() != queries.data_ptr():  # of one group and token they are a view: it is done
+        queries.copy_(given)
 
 
 def _groups(x: Tensor, dims: Dimensions) -> Tensor:

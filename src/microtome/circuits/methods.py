@@ -1,0 +1,177 @@
+"""Methods of scoring: how the effect of ablating one edge, or one node, is come by."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar
+
+import numpy as np
+
+from microtome.circuits.ablations import Mean
+from microtome.circuits.circuit import Circuit
+from microtome.circuits.graph import Bools
+from microtome.circuits.trial import Array, Trial, ticking
+from microtome.engines.observer import Observer, Relay
+from microtome.errors import CircuitError, did_you_mean, listing
+from microtome.results.effects import Effects
+from microtome.verbs.edges import edges as edges_of
+from microtome.verbs.model import Model
+from microtome.verbs.sweep import sweep
+
+NODES = {"embed": "input", "L*.z.h*": "a{}.h{}", "L*.mlp_out": "m{}"}
+"""Addresses that together are all nodes that write → how these are called."""
+
+
+class Method(ABC):
+    """A way to the effects of ablations: the first metric with each, less the clean one."""
+
+    name: ClassVar[str]
+    exact: ClassVar[bool] = False
+
+    @abstractmethod
+    def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
+        """Of each edge of the graph, ``[prompt, edge]``."""
+
+    @abstractmethod
+    def nodes(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
+        """Of each writer of the graph, ``[prompt, writer]``."""
+
+    def cells(self, trial: Trial, level: str) -> int:
+        """How many it computes."""
+        things = len(trial.graph) if level == "edge" else len(trial.graph.writers)
+        return things * len(trial.encoded)
+
+
+@dataclass(frozen=True)
+class Exact(Method):
+    """A cell for each edge, or node: sweeps over all of them, on the walk, verified.
+
+    Args:
+        verify: how many cells of each sweep are computed again on the reference path.
+    """
+
+    name: ClassVar[str] = "exact"
+    exact: ClassVar[bool] = True
+
+    verify: int = 4
+
+    def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
+        """A sweep for each kind of writer and of reader."""
+        found = np.full((len(trial.encoded), len(trial.graph)), np.nan)
+        for kind in edges_of(model).kinds:
+            name = f"{kind.writer}-{kind.reader}"
+            effects = self._effects(model, trial, kind.text, observer, out, name)
+            names = kind.names(model.anatomy.dims)
+            there = names != ""
+            numbers = [trial.graph.number(edge) for edge in names[there].tolist()]
+            found[:, numbers] = effects[:, there]
+        return found
+
+    def nodes(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
+        """A sweep for the input, one for heads, one for MLPs."""
+        found = np.full((len(trial.encoded), len(trial.graph.writers)), np.nan)
+        numbers = {writer.name: n for n, writer in enumerate(trial.graph.writers)}
+        for address, called in NODES.items():
+            name = address.replace("*", "").replace(".", "-")
+            effects = self._effects(model, trial, address, observer, out, name)
+            for at in np.ndindex(*effects.shape[1:]):
+                found[:, numbers[called.format(*at)]] = effects[(slice(None), *at)]
+        return found
+
+    def _effects(
+        self,
+        model: Model,
+        trial: Trial,
+        address: str,
+        observer: Observer,
+        out: Path | None,
+        name: str,
+    ) -> Array:
+        """Of a sweep, ``[prompt, *stars]``."""
+        ablation, metric = trial.ablation, trial.asked[0]
+        if not ablation.edit:
+            raise CircuitError(
+                f"The ablation {ablation.name!r} is no edit that a sweep makes: score with "
+                'method="removal", which runs a circuit for each edge.'
+            )
+        reference = ablation.reference if isinstance(ablation, Mean) else ()
+        effects: Effects = sweep(
+            model,
+            [one.prompt for one in trial.encoded],
+            f"{ablation.edit} {address}",
+            metrics=str(metric),
+            verify=self.verify,
+            memory=trial.budget.memory,
+            reference=[one.prompt for one in reference],
+            progress=Part(observer),
+            out=None if out is None else out / f"{name}.zarr",
+        )
+        found: Array = effects.delta(str(metric)).values
+        return found
+
+
+@dataclass(frozen=True)
+class Removal(Method):
+    """A circuit for each edge, with all others in it; a node without all that leaves it.
+
+    The same numbers as `Exact`, by whole passes: slower, and another way to them.
+    """
+
+    name: ClassVar[str] = "removal"
+    exact: ClassVar[bool] = True
+
+    def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
+        """The full circuit without each."""
+        return self._without(trial, np.eye(len(trial.graph), dtype=bool), observer)
+
+    def nodes(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
+        """The full circuit without what leaves each."""
+        writers = np.arange(len(trial.graph.writers))
+        return self._without(trial, trial.graph.ends[0] == writers[:, None], observer)
+
+    @staticmethod
+    def _without(trial: Trial, removed: Bools, observer: Observer) -> Array:
+        circuits = [Circuit(trial.graph, ~one) for one in removed]
+        name = str(trial.asked[0])
+        measured = trial.measure(circuits, ticking(observer))[name]
+        return measured - trial.clean[name][:, None]
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {method.name: method for method in (Exact(), Removal())}
+)
+"""Name → method, as it is unless told otherwise."""
+
+
+def method_of(given: str | Method) -> Method:
+    """A method, or that of a name.
+
+    Raises:
+        CircuitError: there is no such one.
+    """
+    if isinstance(given, Method):
+        return given
+    if given not in METHODS:
+        hint = did_you_mean(str(given), METHODS)
+        raise CircuitError(f"No method is called {given!r}; there are: {listing(METHODS)}.{hint}")
+    return METHODS[given]
+
+
+class Part(Relay):
+    """Tells of one of several sweeps that are shown as one."""
+
+    def planned(self, cells: int, units: int) -> None:
+        """It was, with all the others."""
+
+    def unit_done(self, number: int, of: int) -> None:
+        """Of one sweep, not of all."""
+
+    def finishing(self) -> None:
+        """Others may follow."""
+
+    def finished(self) -> None:
+        """Others may follow."""

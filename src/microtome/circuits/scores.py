@@ -1,0 +1,237 @@
+"""Scores: how much worse a model does without each edge, or each node; and circuits by them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from microtome.circuits.ablations import Ablation
+from microtome.circuits.circuit import Circuit
+from microtome.circuits.graph import Graph, Numbers
+from microtome.circuits.methods import Method, method_of
+from microtome.circuits.running import attributes
+from microtome.circuits.trial import Array, Trial
+from microtome.engines.observer import Observer, observed
+from microtome.errors import CircuitError, listing
+from microtome.prompts.prompts import Given
+from microtome.readings.output import TOKEN_ID
+from microtome.results import provenance, stores
+from microtome.verbs.model import Model
+
+LEVELS = ("edge", "node")
+KIND = "circuit scores"
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How much worse a metric is without each edge or node.
+
+    Attributes:
+        data: ``score`` over ``prompt`` and ``edge`` (or ``node``), in the metric's unit, more than
+            0 where the edge helps: clean − ablated where more is better, ablated − clean for
+            ``kl``, ``loss`` and ``rank``. ``mean`` is that over prompts, ``clean`` the metric of
+            the model itself. Coordinates are the names.
+    """
+
+    data: xr.Dataset
+
+    @property
+    def level(self) -> str:
+        """``"edge"`` or ``"node"``."""
+        return str(self.data.attrs["level"])
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph of the model."""
+        return Graph.by(json.loads(self.data.attrs["graph"]))
+
+    @property
+    def mean(self) -> Array:
+        """Over prompts, ``[edge]`` or ``[node]``."""
+        found: Array = self.data["mean"].values
+        return found
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def top(self, n: int = 10) -> pd.DataFrame:
+        """The n strongest, by |mean|: name, mean and the least and the most of any prompt."""
+        chosen = self._order(absolute=True)[:n]
+        each = self.data["score"].values[:, chosen]
+        return pd.DataFrame(
+            {
+                self.level: self.data[self.level].values[chosen],
+                "mean": self.mean[chosen],
+                "least": each.min(axis=0),
+                "most": each.max(axis=0),
+            }
+        )
+
+    def circuit(
+        self,
+        n: int | None = None,
+        *,
+        threshold: float | None = None,
+        absolute: bool = True,
+        pruned: bool = True,
+    ) -> Circuit:
+        """The circuit of the strongest edges, or of all edges between the strongest nodes.
+
+        Args:
+            n: how many; of equal ones those earlier in the graph.
+            threshold: or all that are at least this strong.
+            absolute: by |score|; or by the score, where what hurts is weaker than what does
+                nothing.
+            pruned: without what leads nowhere (`Circuit.pruned`), so that there may be fewer.
+
+        Raises:
+            CircuitError: not one of n and threshold is given, or there are not so many.
+
+        Source: Hanna et al. 2024 (arXiv:2403.17806), section 3; Mueller et al. 2025
+        (arXiv:2504.13151), section 3.
+        """
+        chosen = self._chosen(n, threshold, absolute)
+        if self.level == "edge":
+            within = np.zeros(len(self.graph), dtype=bool)
+            within[chosen] = True
+            circuit = Circuit(self.graph, within, self.mean)
+        else:
+            names = self.data["node"].values[chosen].tolist()
+            circuit = Circuit.among(self.graph, names)
+        return circuit.pruned() if pruned else circuit
+
+    def _chosen(self, n: int | None, threshold: float | None, absolute: bool) -> Numbers:
+        if n is not None and threshold is None:
+            if not 0 <= n <= len(self):
+                raise CircuitError(
+                    f"n={n} of {len(self):,} {self.level}s: ask for 0 to {len(self):,}."
+                )
+            return self._order(absolute)[:n]
+        if threshold is not None and n is None:
+            return np.flatnonzero((np.abs(self.mean) if absolute else self.mean) >= threshold)
+        raise CircuitError(
+            f"scores.circuit takes n or threshold=, one of them: the strongest n of {len(self):,} "
+            f"{self.level}s, or all that are at least so strong."
+        )
+
+    def _order(self, absolute: bool) -> Numbers:
+        """All of them, the strongest first; those that are no number last."""
+        strength = np.abs(self.mean) if absolute else self.mean
+        return np.argsort(-np.nan_to_num(strength, nan=-np.inf), kind="stable")
+
+    def save(self, path: str | Path) -> Path:
+        """Write to a zarr directory, in the place of any there; `open_scores` reads it.
+
+        Raises:
+            EffectsError: something else is in the way, or the system refuses.
+        """
+        stores.write(Path(path), self.data)
+        return Path(path)
+
+    def __repr__(self) -> str:
+        attrs = self.data.attrs
+        return (
+            f"<Scores of {len(self):,} {self.level}s on {attrs['metric']}, {attrs['ablation']}, "
+            f"{attrs['method']}; {self.data.sizes['prompt']} prompts>"
+        )
+
+
+def open_scores(path: str | Path) -> Scores:
+    """Read what `Scores.save` wrote.
+
+    Raises:
+        CircuitError: it is something else.
+        EffectsError: it is not there, or damaged.
+    """
+    data = stores.read(Path(path))
+    if data.attrs.get("kind") != KIND:
+        raise CircuitError(f"{path} holds no scores of a circuit but a map of effects.")
+    return Scores(data)
+
+
+def score(
+    model: Model,
+    prompts: Given | Iterable[Given],
+    metric: str = "logit_diff",
+    *,
+    method: str | Method = "exact",
+    level: str = "edge",
+    ablation: str | Ablation = "patch",
+    reference: Iterable[Given] = (),
+    memory: int | str | None = None,
+    out: str | Path | None = None,
+    progress: bool | Observer = True,
+) -> Scores:
+    """Score every edge, or node, of a model by what is lost where it alone is ablated.
+
+    Args:
+        model: from `load`.
+        prompts: one or several, with what the ablation needs: for ``"patch"`` a donor.
+        metric: on the output.
+        method: ``"exact"``, a cell of a sweep for each; ``"removal"``, the same by running
+            circuits; or a `Method`.
+        level: ``"edge"`` or ``"node"``.
+        ablation: ``"patch"``, ``"zero"`` or ``"mean"``, as of `run`.
+        reference: the prompts that ``"mean"`` averages over.
+        memory: bytes besides the model, or a text.
+        out: a folder for the sweeps, so that the same call goes on from there after whatever
+            stopped it.
+        progress: show a bar, or an `Observer`.
+
+    Raises:
+        CircuitError, PromptError, MetricError: found before anything runs.
+        Cancelled: the observer wanted no more.
+
+    >>> import microtome as mt
+    >>> scores = mt.circuits.score(mt.load(), mt.tasks.ioi(2), level="node")
+    >>> len(scores), len(scores.circuit(10).nodes) <= 12
+    (55, True)
+    """
+    chosen = method_of(method)
+    if level not in LEVELS:
+        raise CircuitError(f"No level is called {level!r}; there are: {listing(LEVELS)}.")
+    trial = Trial.of(model, prompts, [metric], ablation, reference, memory)
+    if trial.asked[0].metric.unit == TOKEN_ID:
+        raise CircuitError(
+            f"The metric {metric} is the id of a token, of which there is no more or less."
+        )
+    place = None if out is None else Path(out)
+    with observed(progress, chosen.cells(trial, level), 1) as observer, provenance.held(model):
+        measured = chosen.edges if level == "edge" else chosen.nodes
+        effects = measured(model, trial, observer, place)
+    return _labelled(trial, chosen, level, trial.worse * effects)
+
+
+def _labelled(trial: Trial, method: Method, level: str, scores: Array) -> Scores:
+    metric, graph = trial.asked[0], trial.graph
+    writers = [graph.writers[n] for n in graph.ends[0]] if level == "edge" else graph.writers
+    names: Any = graph.edges if level == "edge" else [writer.name for writer in writers]
+    unit = {"unit": metric.metric.unit, "about": f"how much worse {metric} is without it"}
+    data = xr.Dataset(
+        {
+            "score": (("prompt", level), scores, unit),
+            "mean": (level, scores.mean(axis=0), unit),
+            "clean": ("prompt", trial.clean[str(metric)], {"unit": metric.metric.unit}),
+        },
+        {
+            level: np.array(names, dtype=object),
+            "prompt": np.arange(len(trial.encoded)),
+            "text": ("prompt", np.array([one.tokens.text for one in trial.encoded], dtype=object)),
+        },
+        {
+            **attributes(trial),
+            "kind": KIND,
+            "metric": str(metric),
+            "method": method.name,
+            "level": level,
+        },
+    )
+    return Scores(data)

@@ -1,0 +1,128 @@
+"""What every search for a circuit has: a trial, a journal, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from microtome.circuits.circuit import Circuit
+from microtome.circuits.journal import Journal, kept
+from microtome.circuits.trial import Array, Trial
+from microtome.engines.observer import Observer, go_on, observed
+from microtome.results import provenance
+
+KEPT = "What was measured is kept where out= was given."
+PASSING = ("created",)
+
+Decision = tuple[str, bool, float, int]
+"""An edge, whether it went, what that costs, and how many edges are left."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search came to.
+
+    Attributes:
+        circuit: the circuit, pruned.
+        steps: a row for each decision, in their order: which edge, whether it was ``removed``, how
+            much worse the metric is with it gone (``cost``, in the metric's unit) and how many
+            ``edges`` are left.
+        method: which search, with its parameters.
+    """
+
+    circuit: Circuit
+    steps: pd.DataFrame
+    method: str
+
+    def __repr__(self) -> str:
+        return f"<Found by {self.method}: {self.circuit!r}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """A search that is going on.
+
+    Attributes:
+        trial: what circuits are measured by.
+        journal: what was measured.
+        observer: who is told.
+    """
+
+    trial: Trial
+    journal: Journal
+    observer: Observer
+
+    def worse(self, circuits: Sequence[Circuit]) -> Array:
+        """The mean over prompts of the first metric, more where it is worse, ``[circuit]``."""
+        go_on(self.observer, KEPT)
+        name = str(self.trial.asked[0])
+        values = self.journal.step(circuits, lambda: self.trial.measure(circuits)[name])
+        found: Array = self.trial.worse * values.mean(axis=0)
+        return found
+
+
+@contextmanager
+def searching(
+    trial: Trial,
+    method: Mapping[str, Any],
+    out: str | Path | None,
+    progress: bool | Observer,
+    cells: int,
+    cost: str,
+) -> Iterator[Search]:
+    """A search with its journal, and an observer that has been told what it costs."""
+    asked = {} if out is None else _identity(trial, method)
+    with (
+        kept(out, asked) as journal,
+        observed(progress, cells, 1) as observer,
+        provenance.held(trial.model),
+    ):
+        observer.note(cost)
+        yield Search(trial, journal, observer)
+
+
+def _identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
+    """Everything that decides what is found."""
+    machine = provenance.of_machine()
+    return {
+        "method": dict(method),
+        "metric": str(trial.asked[0]),
+        "ablation": trial.ablation.name,
+        "reference": [list(one.tokens.ids) for one in getattr(trial.ablation, "reference", ())],
+        "prompts": [
+            {
+                "tokens": list(one.tokens.ids),
+                "donor": None if one.donor is None else list(one.donor.ids),
+                "target": _plain(one.target),
+                "contrast": _plain(one.contrast),
+            }
+            for one in trial.encoded
+        ],
+        "model": provenance.of_model(trial.model),
+        **{name: value for name, value in machine.items() if name not in PASSING},
+    }
+
+
+def _plain(answer: object) -> object:
+    return sorted(answer) if isinstance(answer, frozenset) else answer
+
+
+def priced(trial: Trial, name: str, circuits: int, how: str) -> str:
+    """What a search costs, in words."""
+    tokens = sum(len(one.tokens.read) for one in trial.encoded) * circuits
+    return (
+        f"{name}: {how}; at most {circuits:,} circuits on {len(trial.encoded)} prompts, "
+        f"{tokens:,} tokens through the model"
+    )
+
+
+def table(rows: Sequence[Decision]) -> pd.DataFrame:
+    """The decisions of a search."""
+    frame = pd.DataFrame(rows, columns=["edge", "removed", "cost", "edges"])
+    return frame.astype({"removed": bool, "cost": np.float64, "edges": np.int64})

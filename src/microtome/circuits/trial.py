@@ -1,0 +1,280 @@
+"""A trial: the prompts, metrics and ablation by which circuits are measured; and how they are run.
+
+Rows of a pass are pairs of a prompt and a circuit, of prompts of one length, as many as the memory
+takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+import torch
+from numpy import typing as npt
+from torch import Tensor
+
+from microtome.amounts import bytes_of
+from microtome.circuits.ablations import Ablation, ablation_of
+from microtome.circuits.circuit import Circuit
+from microtome.circuits.graph import Graph
+from microtome.circuits.passing import CircuitPass, cut_of
+from microtome.engines.observer import Observer, go_on
+from microtome.errors import CircuitError, MetricError, listing
+from microtome.language.regions import Column
+from microtome.model.devices import onto
+from microtome.model.loaded import Loaded
+from microtome.passes.hooks import forward
+from microtome.passes.session import session
+from microtome.passes.trace import ids_of
+from microtome.plan.memory import Budget, bytes_of_block
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompts import Given
+from microtome.readings.output import METRICS, Reading
+from microtome.readings.registry import Asked, readings
+from microtome.verbs.options import budget_of
+
+Array = npt.NDArray[np.float64]
+Tick = Callable[[int], None]
+
+COPIES = 9
+"""Copies of the stream that there are of every head while a layer's readers are given their own."""
+
+
+LESS_IS_BETTER = ("kl", "loss", "rank")
+"""Metrics of which a larger value is further from the answer, or from the model."""
+
+
+def ticking(observer: Observer) -> Tick:
+    """Tells an observer of rows that are done, and stops where it wants no more."""
+
+    def tick(rows: int) -> None:
+        observer.advanced(rows)
+        go_on(observer)
+
+    return tick
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What circuits of a model are measured by.
+
+    Attributes:
+        model: the model.
+        graph: its graph.
+        encoded: the prompts.
+        asked: the metrics, each on the output.
+        ablation: what edges outside of a circuit carry.
+        budget: what may be used of the machine.
+        kept: what the ablation makes of prompts, where all of that is a small part of the memory.
+    """
+
+    model: Loaded
+    graph: Graph
+    encoded: tuple[Encoded, ...]
+    asked: tuple[Reading, ...]
+    ablation: Ablation
+    budget: Budget
+    kept: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        model: Loaded,
+        prompts: Given | Iterable[Given],
+        metrics: str | Iterable[str],
+        ablation: str | Ablation = "patch",
+        reference: Iterable[Given] = (),
+        memory: int | str | None = None,
+    ) -> Trial:
+        """A trial, checked: nothing of it is refused later.
+
+        Raises:
+            CircuitError: the model has no edges, or prompts are not what the ablation needs.
+            MetricError: a metric is inside the model, or of several tokens.
+        """
+        graph, encoded = Graph.of(model), model.encode(prompts)
+        others = list(reference)
+        chosen = ablation_of(ablation, model.encode(others) if others else encoded)
+        asked = tuple(map(_on_the_output, readings(metrics)))
+        for one in encoded:
+            chosen.check(one)
+            for reading in asked:
+                reading.check(one, model.anatomy.dims)
+                _refuse_several(reading, one)
+        own = None if memory is None else bytes_of(memory, what="memory")
+        return cls(model, graph, encoded, asked, chosen, budget_of(model, own))
+
+    # ----------------------------------------------------------------------- clean runs
+
+    @cached_property
+    def clean(self) -> Mapping[str, Array]:
+        """The metrics of the model itself, ``[prompt]`` each."""
+        found: dict[str, Array] = {}
+        for reading in self.asked:
+            own = [logits[self._place(reading, n)] for n, logits in enumerate(self._clean_logits)]
+            values = [reading.measure(x, x, one) for x, one in zip(own, self.encoded, strict=True)]
+            found[str(reading)] = np.array([float(value) for value in values])
+        return found
+
+    @cached_property
+    def _clean_logits(self) -> tuple[Mapping[int, Tensor], ...]:
+        """Per prompt, the logits ``[1, vocab]`` at each position where a metric is read."""
+        hf, anatomy = self.model.hf, self.model.anatomy
+        found = []
+        with session(hf, anatomy):
+            for number, one in enumerate(self.encoded):
+                logits = forward(hf, anatomy, ids_of([one.tokens], hf))
+                places = {self._place(reading, number) for reading in self.asked}
+                found.append({at: logits[:, at].clone() for at in places})
+        return tuple(found)
+
+    @property
+    def worse(self) -> int:
+        """The sign of a change of the first metric for the worse: 1 where less is better."""
+        return 1 if self.asked[0].metric.name in LESS_IS_BETTER else -1
+
+    def _place(self, reading: Reading, prompt: int) -> int:
+        return reading.position(self.encoded[prompt], self.model.anatomy.dims)
+
+    # ----------------------------------------------------------------------- circuits
+
+    def measure(
+        self, circuits: Sequence[Circuit], tick: Tick = lambda rows: None
+    ) -> dict[str, Array]:
+        """The metrics of circuits, ``[prompt, circuit]`` each.
+
+        Args:
+            circuits: of this model.
+            tick: is told of rows that are done.
+
+        Raises:
+            CircuitError: a circuit is of another model; not even one row fits into the memory.
+        """
+        self.check(circuits)
+        shape = len(self.encoded), len(circuits)
+        found = {str(reading): np.full(shape, np.nan) for reading in self.asked}
+        with session(self.model.hf, self.model.anatomy):
+            for rows in self._batches(len(circuits)):
+                self._run(rows, circuits, found)
+                tick(len(rows))
+        return found
+
+    def check(self, circuits: Iterable[Circuit]) -> None:
+        """Raise `CircuitError` unless some circuits are of this model."""
+        for circuit in circuits:
+            if circuit.graph != self.graph:
+                raise CircuitError(
+                    f"The circuit is of a model with {circuit.graph}, and {self.model.name!r} has "
+                    f"{self.graph}: run it on the model that it was found in."
+                )
+
+    def _batches(self, circuits: int) -> Iterator[Column]:
+        """Pairs of a prompt and a circuit, ``[row, 2]``, some at a time."""
+        lengths = [len(one.tokens.read) for one in self.encoded]
+        order = sorted(range(len(lengths)), key=lambda n: lengths[n])
+        for length, alike in groupby(order, key=lambda n: lengths[n]):
+            pairs = np.array([(prompt, n) for prompt in alike for n in range(circuits)])
+            at_once = self.rows_at_once(length)
+            for first in range(0, len(pairs), at_once):
+                yield pairs[first : first + at_once]
+
+    def rows_at_once(self, length: int) -> int:
+        """How many rows of so many tokens a pass takes.
+
+        One, where somebody's own additions to the model may see what is beside a row.
+        """
+        if self.model.whole is not None:
+            return 1
+        row = self.bytes_of_row(length)
+        if row > self.budget.memory:
+            raise CircuitError(
+                f"memory={self.budget.memory:,} bytes are too few: a circuit on a prompt of "
+                f"{length} tokens needs {row:,}. Give at least that, or a shorter prompt."
+            )
+        return max(1, min(self.budget.memory // row, 4 * self.budget.tile // length))
+
+    def bytes_of_row(self, length: int) -> int:
+        """What a row of so many tokens has in memory at most, about."""
+        dims, size = self.model.anatomy.dims, self.budget.itemsize
+        writers, heads = len(self.graph.writers), dims.n_heads
+        branches = heads if dims.n_kv_heads < heads else 0
+        stream = length * dims.d_model * size
+        attention = (1 + branches) * (6 * stream + 3 * heads * length**2 * size)
+        shares = (2 * writers + COPIES * heads) * stream
+        end = 16 * dims.d_vocab if any(not one.metric.columns for one in self.asked) else 0
+        return (
+            shares
+            + attention
+            + bytes_of_block(dims, length, size)
+            + 2 * self.graph.exists.size
+            + end
+        )
+
+    def _run(self, rows: Column, circuits: Sequence[Circuit], into: Mapping[str, Array]) -> None:
+        prompts, which = rows[:, 0], rows[:, 1]
+        some, own = np.unique(which, return_inverse=True)
+        cut = cut_of([circuits[n] for n in some.tolist()])[own]
+        texts = [self.encoded[n].tokens for n in prompts.tolist()]
+        there = {
+            (prompt, r): self._place(r, prompt) for prompt in prompts.tolist() for r in self.asked
+        }
+        places = sorted({*there.values()})
+        ablated = self._ablated(prompts)
+        final = CircuitPass(self.model, self.graph, texts, cut, ablated).final(places)
+        for prompt, reading in there:
+            mine = np.flatnonzero(prompts == prompt)
+            at = there[prompt, reading]
+            logits = self._unembedded(final[onto(final.device, mine), places.index(at)])
+            clean = self._clean_logits[prompt][at]
+            values = reading.measure(logits, clean, self.encoded[prompt])
+            into[str(reading)][prompt, which[mine]] = values.cpu().numpy()
+
+    def _unembedded(self, final: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.model.anatomy.unembed(self.model.hf, final)
+
+    # ----------------------------------------------------------------------- what is ablated
+
+    def _ablated(self, prompts: Column) -> Tensor:
+        """What edges outside carry, ``[row, writer, pos, d_model]``."""
+        some, own = np.unique(prompts, return_inverse=True)
+        each = [self._values(n) for n in some.tolist()]
+        if len(each) == 1:
+            return each[0].expand(len(prompts), *each[0].shape)
+        return torch.stack(each)[onto(each[0].device, own)]
+
+    def _values(self, prompt: int) -> Tensor:
+        if prompt in self.kept:
+            return self.kept[prompt]
+        values = self.ablation.values(self.model, self.graph, self.encoded[prompt])
+        if self._keeps:
+            self.kept[prompt] = values
+        return values
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether what all prompts' ablations make takes a quarter of the memory at most."""
+        tokens = sum(len(one.tokens.read) for one in self.encoded)
+        size = self.budget.itemsize * len(self.graph.writers) * self.graph.d_model
+        return tokens * size <= self.budget.memory // 4
+
+
+def _on_the_output(asked: Asked) -> Reading:
+    if isinstance(asked, Reading):
+        return asked
+    raise MetricError(
+        f"The metric {asked} is read inside the model, and a circuit is measured by what comes "
+        f"out: choose one of {listing(METRICS)}."
+    )
+
+
+def _refuse_several(reading: Reading, one: Encoded) -> None:
+    for name in reading.fields:
+        if isinstance(one.answer(name), tuple):
+            raise MetricError(
+                f"The {name} of {one.prompt.shown} is several tokens, one after another, and a "
+                "circuit is measured on one text: give one token, or a set of which any is meant."
+            )

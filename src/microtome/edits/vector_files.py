@@ -1,0 +1,133 @@
+"""Files of steering vectors: safetensors, and GGUF in the layout of llama.cpp's control vectors.
+
+The layout, as llama.cpp reads it and repeng writes it: ``general.architecture`` is
+``controlvector``; ``controlvector.model_hint`` names the architecture, and
+``controlvector.layer_count`` says how many directions there are; each is a float32 tensor
+``direction.N``, N from 1, that is added to the output of block N, blocks counted from 0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGUFReader, GGUFWriter
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from microtome.errors import MicrotomeError, listing
+
+Direction = np.ndarray[Any, np.dtype[np.float64]]
+About = Mapping[str, str | int | float]
+
+SAFETENSORS, GGUF = ".safetensors", ".gguf"
+NAME = re.compile(r"direction\.(\d+)")
+FORMAT = "microtome.steering"
+"""The name in a file's metadata of how it was made."""
+
+ARCHITECTURE = "controlvector"
+
+
+def encoded(suffix: str, directions: Mapping[int, Direction], site: str, about: About) -> bytes:
+    """A file's content.
+
+    Raises:
+        MicrotomeError: the ending is none of the two, or the layout has no place for something.
+    """
+    with np.errstate(over="ignore"):  # what is too large is refused below
+        tensors = {f"direction.{n}": one.astype(np.float32) for n, one in directions.items()}
+    for name, one in tensors.items():
+        if not np.isfinite(one).all():
+            raise MicrotomeError(f"{name} has numbers that float32 cannot hold: make it shorter.")
+    record = json.dumps({"site": site, "about": dict(about)}, ensure_ascii=False)
+    match suffix:
+        case ".safetensors":
+            return save(tensors, metadata={FORMAT: record})
+        case ".gguf":
+            return _gguf(tensors, site, about, record)
+        case _:
+            raise MicrotomeError(
+                f"A steering vector is kept as {SAFETENSORS} or {GGUF}, not as {suffix!r}."
+            )
+
+
+def _gguf(
+    tensors: Mapping[str, np.ndarray[Any, Any]], site: str, about: About, record: str
+) -> bytes:
+    if site != "resid_post" or "direction.0" in tensors:
+        what = f"a vector of {site}" if site != "resid_post" else "a direction of layer 0"
+        raise MicrotomeError(
+            f"llama.cpp's control vectors have no place for {what}: they are added to the output "
+            f"of blocks, from block 1 on. Save it as {SAFETENSORS}, or leave that layer out "
+            "(vector.only(…))."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "vector.gguf"
+        writer = GGUFWriter(place, ARCHITECTURE)
+        writer.add_string(f"{ARCHITECTURE}.model_hint", str(about.get("model_type", "")))
+        writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(tensors))
+        writer.add_string(FORMAT, record)
+        for name, one in tensors.items():
+            writer.add_tensor(name, one)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return place.read_bytes()
+
+
+def decoded(path: Path) -> tuple[dict[int, Direction], str, dict[str, str | int | float]]:
+    """Directions, site and how it was made, out of a file.
+
+    Raises:
+        MicrotomeError: it cannot be read, or is no steering vector.
+    """
+    try:
+        match path.suffix:
+            case ".safetensors":
+                tensors, record = _of_safetensors(path)
+            case ".gguf":
+                tensors, record = _of_gguf(path)
+            case _:
+                raise MicrotomeError(
+                    f"{path} is no steering vector: those are {SAFETENSORS} or {GGUF} files."
+                )
+    except (OSError, SafetensorError, ValueError, KeyError, IndexError) as error:
+        if isinstance(error, MicrotomeError):
+            raise
+        raise MicrotomeError(f"{path} cannot be read as a steering vector: {error}") from error
+    found = {name: NAME.fullmatch(name) for name in tensors}
+    strange = [name for name, match in found.items() if match is None]
+    if strange or not tensors:
+        raise MicrotomeError(
+            f"{path} is no steering vector: its tensors would be direction.N, and it has "
+            f"{listing(strange[:5]) or 'none'}."
+        )
+    directions = {
+        int(match[1]): tensors[name].astype(np.float64).ravel()
+        for name, match in found.items()
+        if match is not None
+    }
+    told = json.loads(record) if record else {}
+    return directions, told.get("site", "resid_post"), told.get("about", {})
+
+
+def _of_safetensors(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
+    with safe_open(path, framework="numpy") as file:
+        metadata, names = file.metadata() or {}, list(file.keys())
+        return {name: file.get_tensor(name) for name in names}, metadata.get(FORMAT, "")
+
+
+def _of_gguf(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
+    reader = GGUFReader(path)
+    kind = reader.fields["general.architecture"].contents()
+    if kind != ARCHITECTURE:
+        raise MicrotomeError(f"{path} is no control vector but a {kind!r} model: load(…) takes it.")
+    tensors = {one.name: np.array(one.data, dtype=np.float32) for one in reader.tensors}
+    record = reader.fields.get(FORMAT)
+    return tensors, "" if record is None else str(record.contents())

@@ -1,0 +1,95 @@
+"""``microtome generate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from transformers import TextStreamer
+
+from microtome import Generation, Prompt, load
+from microtome.errors import MicrotomeError
+from microtome.figures.labels import brief
+from microtome.frontends.arguments import Shown, Writing
+from microtome.frontends.commands.keeping import answering
+from microtome.frontends.shown import Table, print_json, print_table, say
+
+
+def generate(
+    model: str,
+    prompt: Sequence[str],
+    edit: Sequence[str],
+    donor: str | None,
+    how: Writing,
+    shown: Shown,
+) -> None:
+    """Show what is written with the edits and without them, token by token."""
+    with answering(shown):
+        loaded = load(model, dtype=how.dtype)
+        prompts = [_prompt(text, donor, how) for text in prompt]
+        asked: dict[str, Any] = {"steps": how.steps, "seed": how.seed, **how.settings}
+        if how.stream and not shown.json:
+            asked["streamer"] = TextStreamer(loaded.tokenizer, skip_special_tokens=True)
+        made = loaded.generate(prompts, edit, when=how.when, **asked)
+        asked.pop("streamer", None)
+        bare = loaded.generate(prompts, **asked) if edit else made
+        if shown.json:
+            print_json(_answer(model, made, bare))
+        else:
+            _print(made, bare, shown)
+
+
+def _prompt(text: str, donor: str | None, how: Writing) -> Prompt:
+    if not how.chat:
+        return Prompt(text, donor=donor)
+    if donor is not None:
+        raise MicrotomeError("A donor of a chat is a chat too: patch from Python, Prompt.chat(…).")
+    turns = [] if how.system is None else [{"role": "system", "content": how.system}]
+    return Prompt.chat([*turns, {"role": "user", "content": text}])
+
+
+def _answer(model: str, made: Generation, bare: Generation) -> dict[str, object]:
+    texts = [
+        {
+            "prompt": one.encoded.tokens.text,
+            "text": one.text,
+            "ended": one.ended,
+            "tokens": Table.of(one.table()).records,
+            "receipts": [asdict(receipt) for receipt in one.receipts],
+            "without_edits": other.text,
+        }
+        for one, other in zip(made, bare, strict=True)
+    ]
+    return {"model": model, "edits": made.edits, "when": made.when, "settings": made.settings,
+            "texts": texts}  # fmt: skip
+
+
+def _print(made: Generation, bare: Generation, shown: Shown) -> None:
+    for one, other in zip(made, bare, strict=True):
+        say()
+        say(str(one.encoded.tokens), heading="Prompt")
+        if made.edits:
+            say("; ".join(map(brief, made.edits)) + f"  (when: {made.when})", heading="Edits")
+        say(one.text, heading="With edits" if made.edits else "Text")
+        if made.edits:
+            say(other.text, heading="Without")
+        columns = [*_SHOWN, *(_OF_EDITS if made.edits else ())]
+        table = one.table()[columns]
+        say()
+        print_table(Table.of(table, names=("token", "clean_token")))
+        if not shown.quiet:
+            say(f"It ended by {_ENDS[one.ended]}.")
+    if not shown.quiet:
+        settings = ", ".join(f"{name} {value}" for name, value in made.settings.items())
+        say(settings, heading="Settings")
+
+
+_SHOWN = ("step", "token", "logprob")
+_OF_EDITS = ("clean_logprob", "clean_token", "clean_token_logprob", "kl", "norm")
+
+_ENDS = {
+    "eos": "a token that ends texts",
+    "steps": "the number of steps",
+    "stopped": "what was to stop it",
+}

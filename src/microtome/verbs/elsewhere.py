@@ -1,0 +1,191 @@
+"""A sweep's units on workers: how each gets the model, and what comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from microtome.engines.block import Block
+from microtome.engines.observer import Observer, go_on
+from microtome.errors import WorkerError, listing
+from microtome.model.loaded import Loaded
+from microtome.model.modes import set_modes
+from microtome.plan.plan import Plan
+from microtome.plan.units import Unit
+from microtome.results import provenance
+from microtome.results.identity import difference
+from microtome.verbs.answer import KEPT, Here, Job, Runner
+from microtome.verbs.load import load
+from microtome.workers import Workers, workers_of
+from microtome.workers.crew import DEATHS, Crew
+
+SHOWN = 5
+"""Lost units that a message names."""
+
+OF_MODEL = (
+    *("weight_hash", "buffer_hash", "architecture", "dtype", "dtypes", "attention"),
+    *("quantization", "adapters"),
+)
+"""What of a model's record is the same on every worker; where it came from and its device need not
+be."""
+
+OF_THREAD = ("grad", "inference_mode")
+"""Modes that belong to the thread that runs, and decide no number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How a worker gets the model that is asked about.
+
+    Attributes:
+        name: what it is loaded by where the worker is; None where it is sent.
+        asked: how it was loaded.
+        module, tokenizer: the model itself, where it is sent.
+        device: where it is put.
+        known: what it is known by.
+    """
+
+    name: str | None
+    asked: Mapping[str, Any]
+    module: PreTrainedModel | None
+    tokenizer: PreTrainedTokenizerBase | None
+    device: str
+    known: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, model: Loaded, device: str | None) -> Recipe:
+        """Of a model: by its name, where it is as it was loaded by that; else the model itself.
+
+        Raises:
+            WorkerError: somebody has put something on it, which workers would not have.
+        """
+        added = [str(one) for one in model.additions if one.kind != "class"]
+        if added:
+            raise WorkerError(
+                f"The model has {listing(added)}, and workers load models of their own, without "
+                "them: take off what is there, or sweep here (no workers=)."
+            )
+        where, asked = device or str(model.device), dict(model.origin.asked)
+        is_as_loaded = model.weights_sign == getattr(model, "first_sign", None)
+        if model.origin.loaded == "from files" and is_as_loaded and "tokenizer" not in asked:
+            name = os.path.abspath(model.name) if os.path.exists(model.name) else model.name
+            how = {key: own for key, own in asked.items() if key != "device"}
+            return cls(name, how, None, None, where, known(model))
+        return cls(None, {}, model.hf, model.tokenizer, where, known(model))
+
+    def open(self) -> Loaded:
+        """The model, on this machine.
+
+        Raises:
+            LoadError: it is not here.
+            WorkerError: it is another, or computes otherwise.
+        """
+        set_modes(self.known["modes"])
+        if self.module is not None:
+            found = load(self.module.to(self.device), tokenizer=self.tokenizer)
+        else:
+            spread = "device_map" in self.asked
+            place = {} if spread else {"device": self.device}
+            found = load(str(self.name), **self.asked, **place)
+        here = known(found)
+        if here != self.known:
+            raise WorkerError(
+                f"A worker is of another kind (there: it; here: who asks): "
+                f"{difference(here, self.known)}. Install the same versions on all machines, and "
+                "see that they have the same files of the model."
+            )
+        return found
+
+
+def known(model: Loaded) -> dict[str, Any]:
+    """What has to be the same for a worker's numbers to be those of this process."""
+    whole, machine = provenance.of_model(model), provenance.of_machine()
+    return {
+        **{name: whole[name] for name in OF_MODEL if name in whole},
+        "tokenizer": whole["tokenizer"]["hash"],
+        "versions": machine["versions"],
+        "modes": {name: own for name, own in machine["modes"].items() if name not in OF_THREAD},
+    }
+
+
+@dataclass(eq=False)
+class There:
+    """Workers run the units.
+
+    They are hired when there is a unit to run: to open what is finished takes none.
+
+    Attributes:
+        model: the model, which workers have too.
+        workers: who they are.
+    """
+
+    model: Loaded
+    workers: Workers
+    _crew: list[Crew] = field(default_factory=list)
+
+    def blocks(self, job: Job, units: Sequence[Unit], observer: Observer) -> Iterator[Block]:
+        """What the units gave, in the order in which they are done.
+
+        Raises:
+            WorkerError: units killed their workers; all others are done by then.
+        """
+        if not units:
+            return
+        lost: list[tuple[Unit, str]] = []
+
+        def lose(unit: Unit, why: str) -> None:
+            lost.append((unit, why))
+            observer.note(f"{spelled(job.plan, unit)} killed {DEATHS} workers: left out ({why}).")
+
+        if not self._crew:
+            self._crew.append(self.workers.crew(Recipe.of(self.model, self.workers.device)))
+        for block in self._crew[0].run(job, units, lose=lose, listen=lambda: go_on(observer, KEPT)):
+            observer.advanced(len(block.cells))
+            yield block
+        if lost:
+            named = [f"{spelled(job.plan, unit)}: {why}" for unit, why in lost[:SHOWN]]
+            more = f"; and {len(lost) - SHOWN} more" if lost[SHOWN:] else ""
+            raise WorkerError(
+                f"{len(lost)} of {len(units)} units killed {DEATHS} workers each and were left "
+                "out; the others are done, and kept where out= was given, where the same call "
+                f"runs these again. {'; '.join(named)}{more}."
+            )
+
+    def located(self, told: dict[str, Any]) -> dict[str, Any]:
+        """The same with the device of the workers."""
+        if self.workers.device is None:
+            return told
+        return {**told, "model": {**told["model"], "device": self.workers.device}}
+
+    def close(self) -> None:
+        """Dismiss the workers."""
+        while self._crew:
+            self._crew.pop().close()
+
+
+@contextlib.contextmanager
+def running(model: Loaded, workers: Workers | str | None) -> Iterator[Runner]:
+    """Who runs a sweep's units: this process, or workers, who are dismissed at the end."""
+    if workers is None:
+        yield Here(model)
+        return
+    there = There(model, workers_of(workers) if isinstance(workers, str) else workers)
+    try:
+        yield there
+    finally:
+        there.close()
+
+
+def spelled(plan: Plan, unit: Unit) -> str:
+    """A unit by its cells, in words."""
+    numbers = plan.numbers(unit)
+    first, last = (plan.cells[int(number)] for number in (numbers[0], numbers[-1]))
+    edits = [listing(cell.edits) for cell in (first, last)]
+    prompts = listing(unit.prompts[:SHOWN]) + (", …" if unit.prompts[SHOWN:] else "")
+    span = edits[0] if len(numbers) == 1 else f"'{edits[0]}' to '{edits[1]}'"
+    return f"Unit {unit.number} ({len(numbers)} cells, {span}, of prompts {prompts})"

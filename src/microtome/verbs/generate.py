@@ -1,0 +1,250 @@
+"""A text written under edits, by the model's own ``generate``; see `Model.generate`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.edits import Edit
+from microtome.edits.growing import Growth, StepReceipt
+from microtome.engines.judging import NOISIEST, SHARE, TIMES, Precision
+from microtome.errors import EditError, MicrotomeError, PromptWarning, VerificationError
+from microtome.model.families.family import rotary_of
+from microtome.model.loaded import Loaded
+from microtome.passes.generating import Manner, Now, Read, reread, write
+from microtome.passes.session import session
+from microtome.prompts.encoding import Encoded, piece
+from microtome.prompts.tokens import Tokens
+from microtome.verbs.generation import Continuation, Generation
+from microtome.verbs.writing import ends, manner_of, settings_of
+
+When = str | Callable[[int], bool]
+"""In which steps edits are made: a word, or a function of the step's number."""
+
+WORDS: Mapping[str, Callable[[int], bool]] = {
+    "all": lambda step: True,
+    "prompt": lambda step: step == 0,
+    "generated": lambda step: step > 0,
+}
+"""Words for `When`."""
+
+FOLLOWING = ("dynamic", "longrope")
+"""Rotary embeddings that turn keys otherwise in a longer text: what is in the cache stays as it
+was turned, and one pass over the whole text is another computation."""
+
+Rows = Float[Tensor, "step vocab"]
+
+
+def generate(
+    model: Loaded,
+    encoded: Sequence[Encoded],
+    edits: Sequence[Edit],
+    steps: int,
+    when: When,
+    seed: int,
+    reference: Sequence[Tokens],
+    verify: bool,
+    asked: Mapping[str, Any],
+) -> Generation:
+    """What the model writes behind each prompt; see `Model.generate`."""
+    active = _active(when, steps)
+    _check(model, encoded, steps)
+    manner = manner_of(model.hf, model.tokenizer, steps, seed, asked)
+    with session(model.hf, model.anatomy):
+        texts = tuple(
+            _Writer(model, one, edits, active, reference, manner, number, verify).text()
+            for number, one in enumerate(encoded)
+        )
+    return Generation(
+        texts=texts,
+        edits=tuple(map(str, edits)),
+        when=when if isinstance(when, str) else getattr(when, "__qualname__", repr(when)),
+        settings={**settings_of(manner.config), "seed": seed},
+    )
+
+
+def _active(when: When, steps: int) -> list[bool]:
+    """For each step whether edits are made in it."""
+    given: object = steps
+    if isinstance(given, bool) or not isinstance(given, int) or steps < 1:
+        raise MicrotomeError(f"steps is how many tokens are written, from 1, not {steps!r}.")
+    if isinstance(when, str):
+        if when not in WORDS:
+            words = " | ".join(map(repr, WORDS))
+            raise EditError(f"when must be {words}, or a function of the step, not {when!r}.")
+        when = WORDS[when]
+    return [bool(when(step)) for step in range(steps)]
+
+
+def _check(model: Loaded, encoded: Sequence[Encoded], steps: int) -> None:
+    if not model.anatomy.dims.causal or not model.hf.can_generate():
+        raise MicrotomeError(
+            f"{model.name!r} does not write: it fills in masks. Look at run(…).top(…) instead."
+        )
+    limit = model.anatomy.dims.n_positions
+    for one in encoded:
+        length = len(one.tokens) + steps - 1
+        if limit is not None and length > limit:
+            raise MicrotomeError(
+                f"To write {steps} tokens behind {one.prompt.shown} the model would read {length}, "
+                f"and it takes {limit}: say steps={max(1, steps - length + limit)}, or fewer."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Writer:
+    """Writes behind one prompt, and looks at what was written."""
+
+    model: Loaded
+    encoded: Encoded
+    edits: Sequence[Edit]
+    active: Sequence[bool]
+    reference: Sequence[Tokens]
+    manner: Manner
+    number: int
+    verify: bool
+
+    def text(self) -> Continuation:
+        """The text, with what is to be known of each token."""
+        model, growth = self.model, self._growth()
+        now = Now(len(self.encoded.tokens))
+        receipts: list[StepReceipt] = []
+
+        def prove() -> None:
+            if growth is not None:
+                receipts.extend(growth.receipts(now.step, self.number))
+                growth.forget()
+
+        visits = [] if growth is None else [*growth.visits(now)]
+        ids, rows = write(
+            model.hf, model.anatomy, self.encoded.tokens.ids, self.manner, now, visits, prove
+        )
+        self._tell(receipts, len(ids))
+        logits, passes = torch.stack(rows), now.passes[: len(ids)]
+        again = self._again(ids, passes, growth) if growth is not None and self.verify else logits
+        clean = self._again(ids, passes, None) if growth is not None or self.verify else logits
+        apart = self._compare(logits, clean if growth is None else again, clean)
+        return self._made(ids, logits, logits if growth is None else clean, receipts, apart)
+
+    def _growth(self) -> Growth | None:
+        if not self.edits:
+            return None
+        model = self.model
+        return Growth(
+            model.hf,
+            model.anatomy,
+            self.encoded,
+            self.edits,
+            self.active,
+            self.reference,
+            lambda token: piece(token, model.tokenizer),
+        )
+
+    def _tell(self, receipts: Sequence[StepReceipt], steps: int) -> None:
+        """Warn of edits that had no step to be made in."""
+        if self.edits and not receipts:
+            warnings.warn(
+                f"The text behind {self.encoded.prompt.shown} ended after {steps} tokens, before "
+                "any step in which the edits are made: nothing was edited.",
+                PromptWarning,
+                stacklevel=2,
+            )
+
+    def _again(self, ids: Sequence[int], passes: Sequence[Read], growth: Growth | None) -> Rows:
+        """The logits of the finished text, with edits or without."""
+        model, text = self.model, (*self.encoded.tokens.ids, *ids)[:-1]
+        now = Now(len(self.encoded.tokens))
+        visits = [] if growth is None else [*growth.visits(now)]
+        whole = [(0, len(text))] if not self._follows else passes
+        found = reread(model.hf, model.anatomy, text, now, whole, visits)
+        if growth is not None:
+            growth.forget()
+        return found
+
+    @property
+    def _follows(self) -> bool:
+        """Whether the model's rotary embedding follows the length of the text."""
+        kinds = [one.get("rope_type") for one in rotary_of(self.model.hf.config.get_text_config())]
+        return any(kind in FOLLOWING for kind in kinds)
+
+    def _compare(self, written: Rows, again: Rows, clean: Rows) -> float:
+        """How far the logits are from those of the finished text.
+
+        Raises:
+            VerificationError: farther than rounding.
+        """
+        precision = Precision.of_stream(self.model)
+        apart = (written.double() - again.double()).abs()
+        apart = apart.masked_fill(written == again, 0.0)  # −∞ twice
+        far = float(apart.max())
+        if precision.promise is not None:
+            finite = again[again.isfinite()].double()
+            allowed = precision.allows(float(finite.std()) if finite.numel() > 1 else 0.0)
+            if self.model.anatomy.family.inner:  # what is in float32 there is not of one size
+                allowed *= TIMES
+            if far <= allowed:
+                return far
+        else:
+            change = (again.double() - clean.double()).nan_to_num(0, 0, 0).norm(dim=-1)
+            size = again.double().nan_to_num(0, 0, 0).norm(dim=-1)
+            bound = NOISIEST * precision.eps * size + SHARE * change
+            if bool((apart.norm(dim=-1) <= bound).all()):
+                return far
+            allowed = float(bound.max())
+        raise VerificationError(
+            f"What was written behind {self.encoded.prompt.shown} is not what one pass over the "
+            f"finished text gives with the same edits: logits differ by {far:.3g}, where "
+            f"{allowed:.3g} is rounding. verify=False looks at neither."
+            if math.isfinite(far)
+            else f"The logits behind {self.encoded.prompt.shown} are no numbers: what the edits "
+            "leave overflows further on in the model. Take a smaller factor, or another edit."
+        )
+
+    def _made(
+        self,
+        ids: tuple[int, ...],
+        logits: Rows,
+        clean: Rows,
+        receipts: Sequence[StepReceipt],
+        apart: float,
+    ) -> Continuation:
+        tokenizer = self.model.tokenizer
+        logprobs, without = (rows.double().log_softmax(-1) for rows in (logits, clean))
+        column = torch.tensor(ids, device=logits.device)[:, None]
+        likeliest, bare = logprobs.max(-1), without.max(-1)
+        each = (without.exp() * (without - logprobs)).masked_fill(without.isneginf(), 0.0)
+        return Continuation(
+            encoded=self.encoded,
+            ids=ids,
+            pieces=tuple(piece(one, tokenizer) for one in ids),
+            text=str(tokenizer.decode(ids, skip_special_tokens=True)),
+            ended=self._ended(ids),
+            logprob=_numpy(logprobs.gather(1, column)[:, 0]),
+            clean_logprob=_numpy(without.gather(1, column)[:, 0]),
+            likeliest=_numpy(likeliest.indices),
+            likeliest_logprob=_numpy(likeliest.values),
+            clean_likeliest=_numpy(bare.indices),
+            clean_likeliest_logprob=_numpy(bare.values),
+            clean_pieces=tuple(piece(int(one), tokenizer) for one in bare.indices),
+            kl=_numpy(each.sum(-1).clamp(min=0)),
+            receipts=tuple(receipts),
+            apart=apart,
+        )
+
+    def _ended(self, ids: Sequence[int]) -> str:
+        if ids[-1] in ends(self.manner.config):
+            return "eos"
+        return "steps" if len(ids) == len(self.active) else "stopped"
+
+
+def _numpy(values: Tensor) -> np.ndarray[Any, Any]:
+    found: np.ndarray[Any, Any] = values.cpu().numpy()
+    return found

@@ -1,0 +1,335 @@
+"""A sweep over a stream of prompts: window by window, each run, kept and forgotten."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal
+
+import xarray as xr
+
+from microtome.edits import Edit, Source
+from microtome.engines.observer import Observer, Relay, observed
+from microtome.errors import EffectsError, PromptError, SweepError, did_you_mean, listing
+from microtome.language.sites import POSITIONS, counted
+from microtome.model.loaded import Loaded
+from microtome.plan.plan import Plan, make_plan
+from microtome.prompts.prompts import Given, Prompts
+from microtome.prompts.stream import Chain, Stream
+from microtome.readings.inside import dimension_of
+from microtome.readings.registry import Asked
+from microtome.results import provenance
+from microtome.results.aggregates import Aggregates, refuse_ids
+from microtome.results.effects import Effects
+from microtome.results.joined import joined
+from microtome.results.labelled import label
+from microtome.results.windows import MemoryWindows, StoreWindows, Windows
+from microtome.results.windows import Whole as WholeWindow
+from microtome.verbs.answer import Answer, Runner
+from microtome.verbs.asking import asking
+from microtome.verbs.options import Options
+from microtome.verbs.record import identity, record
+from microtome.verbs.together import together, without_prompts
+
+Keep = Literal["cells", "aggregates"]
+KEEPS = ("cells", "aggregates")
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """What is asked of every prompt of a stream.
+
+    Attributes:
+        model: the model.
+        stream: the prompts.
+        edits: what is done.
+        asked: the metrics.
+        over: values for parameters of the edits.
+        reference: the prompts that a mean over prompts averages over.
+        options: how it is answered.
+        keep: ``"cells"`` of every prompt, or ``"aggregates"`` over all of them.
+    """
+
+    model: Loaded
+    stream: Stream
+    edits: Sequence[Edit]
+    asked: Sequence[Asked]
+    over: Mapping[str, Sequence[Any]] | None
+    reference: Sequence[Given]
+    options: Options
+    keep: Keep
+    _lengths: set[int] = field(default_factory=set)
+
+    def _check(self) -> None:
+        """Raise for what a stream cannot have.
+
+        Raises:
+            SweepError, EffectsError: there is something.
+        """
+        if self.options.screen is not None:
+            raise SweepError(
+                "screen= ranks the cells of one map, and a stream of prompts is a map for each "
+                "window: leave it out, or give the prompts as a list."
+            )
+        if not self.reference and any(one.source is Source.REFERENCE for one in self.edits):
+            raise SweepError(
+                "A mean over prompts is over all of them, which a stream does not have at once: "
+                "say over which, reference=[…]."
+            )
+        if self.keep == "aggregates":
+            refuse_ids(str(one) for one in self.asked)
+
+    def plan(self, prompts: Prompts) -> Plan:
+        """The plan of a window."""
+        question = asking(
+            self.model,
+            prompts,
+            self.edits,
+            metrics=[str(one) for one in self.asked],
+            over=self.over,
+            reference=self.reference,
+        )
+        plan = make_plan(
+            question, self.options.engine, self.options.budget(self.model), self.model.whole
+        )
+        self._check_alike(plan)
+        return plan
+
+    def _check_alike(self, plan: Plan) -> None:
+        """Raise where cells at positions of prompts of several lengths would be counted as one."""
+        inner = [dimension_of(name) for one in plan.question.gauges for name in one.dims]
+        dims = [counted(axis.name) for axis in plan.axes] + inner
+        if self.keep == "cells" or not set(dims) & set(POSITIONS):
+            return
+        self._lengths.update(plan.question.lengths)
+        if len(self._lengths) > 1:
+            raise SweepError(
+                f"The map is over positions, and prompts have {min(self._lengths)} to "
+                f"{max(self._lengths)} tokens: position 3 of one is not position 3 of another, and "
+                "aggregates would mix them. Address a role (@subject), or keep='cells'; their "
+                "by_role() has aggregates: Aggregates.of(effects.by_role())."
+            )
+
+    def identity(self, plan: Plan) -> dict[str, Any]:
+        """What decides the numbers, but for the prompts: see `record.identity`."""
+        whole = identity(self.model, plan, self.options, bool(self.reference))
+        spec = {**whole["spec"], "prompts": "a stream"}
+        rest = {k: v for k, v in whole.items() if k not in ("tokens", "measured", "written")}
+        return {**rest, "spec": spec, "window": self.stream.window, "keep": self.keep}
+
+    def run(
+        self, out: str | Path | None, progress: bool | Observer, overwrite: bool, runner: Runner
+    ) -> Effects | Aggregates:
+        """Sweep every window.
+
+        Raises:
+            PromptError: there are no prompts, or one is none.
+            MicrotomeError: as `sweep`.
+        """
+        self._check()
+        windows = self.stream.windows()
+        first = _first(windows)
+        plan = self.plan(first)
+        kept = self._windows(out, plan, overwrite, runner)
+        try:
+            if isinstance(kept, StoreWindows) and kept.finished:
+                chain = Chain()
+                for prompts in itertools.chain([first], windows):
+                    chain.add(prompts)
+                if kept.check(chain, overwrite):
+                    return self._labelled(kept.open())
+                windows = self.stream.windows()
+                first = _first(windows)
+            whole = Whole(plan, len(first), self.stream.count())
+            with (
+                observed(progress, whole.cells, whole.units) as told,
+                provenance.held(self.model),
+            ):
+                for note in kept.notes:
+                    told.note(note)
+                overall = Overall(told, whole)
+                self._run(itertools.chain([first], windows), plan, kept, overall, runner)
+                data = self._finished(kept, overall)
+        finally:
+            kept.close()
+        return self._labelled(data)
+
+    def _run(
+        self,
+        windows: Iterable[Prompts],
+        first: Plan,
+        kept: Windows,
+        told: Overall,
+        runner: Runner,
+    ) -> None:
+        """Run the windows that are not there."""
+        chain, there = told.chain, kept.last
+        for number, prompts in enumerate(windows):
+            chain.add(prompts)
+            if there is not None and number <= there.number:
+                if number == there.number and chain.digest != there.digest:
+                    raise _others(there)
+                told.skip(len(prompts))
+                continue
+            plan = first if number == 0 else self.plan(prompts)
+            told.begin(plan, len(prompts))
+            kept.keep(number, chain, self._window(number, plan, kept, told, runner))
+        if there is not None and chain.prompts < there.prompts:
+            raise _others(there)
+
+    def _window(
+        self, number: int, plan: Plan, kept: Windows, told: Overall, runner: Runner
+    ) -> xr.Dataset:
+        """What a window gave; with aggregates, what is known of all so far."""
+        sink = kept.sink(number, told.chain)
+        for note in sink.notes:
+            told.note(note)
+        measured, _ = Answer(plan, self.options, sink, told, runner).run()
+        own = runner.located(
+            record(self.model, plan, self.options, measured, None, bool(self.reference))
+        )
+        data = label(plan, self.model.tokenizer, measured)
+        if self.keep == "cells":
+            return data.assign_attrs(provenance=_written(own))
+        own = without_prompts(own)
+        effects = Effects(data.assign_attrs(provenance=_written(own)))
+        if number == 0:
+            return Aggregates.of(effects, seed=self.options.seed).data
+        *_, before = kept.parts()
+        found = Aggregates(before).extended(effects).data
+        return found.assign_attrs(provenance=_written(together(_read(before), own)))
+
+    def _finished(self, kept: Windows, told: Overall) -> xr.Dataset:
+        """The result over all prompts, put in its place."""
+        told.finishing()
+        parts = list(kept.parts())
+        data = parts[0] if self.keep == "aggregates" else joined(parts)
+        whole = reduce(together, map(_read, parts))
+        of = {"window": self.stream.window, "n": told.chain.prompts, "sha256": told.chain.digest}
+        data = data.assign_attrs(provenance=_written({**whole, "stream": of}))
+        kept.finish(data, told.chain)
+        return data
+
+    def _labelled(self, data: xr.Dataset) -> Effects | Aggregates:
+        return Effects(data) if self.keep == "cells" else Aggregates(data)
+
+    def _windows(
+        self, out: str | Path | None, plan: Plan, overwrite: bool, runner: Runner
+    ) -> Windows:
+        """Where windows go: to a place, which is proved to take them, or to memory."""
+        alone = self.keep == "aggregates"
+        if out is None:
+            return MemoryWindows(alone=alone)
+        asked = runner.located(self.identity(plan))
+        return StoreWindows(out, asked, alone=alone, overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """How much there is in all, guessed from the windows so far.
+
+    Attributes:
+        plan: of a window.
+        prompts: how many it has.
+        of: how many there are in all, where that is known.
+    """
+
+    plan: Plan
+    prompts: int
+    of: int | None
+
+    @property
+    def share(self) -> float:
+        """How many times the window all is."""
+        return 1.0 if self.of is None else max(1.0, self.of / self.prompts)
+
+    @property
+    def cells(self) -> int:
+        """Cells of all prompts."""
+        return round(len(self.plan.cells) * self.share)
+
+    @property
+    def units(self) -> int:
+        """Units of all windows."""
+        return math.ceil(len(self.plan.units) * self.share)
+
+
+class Overall(Relay):
+    """Tells of the windows as of one sweep.
+
+    Attributes:
+        chain: the prompts that were read.
+    """
+
+    def __init__(self, to: Observer, whole: Whole) -> None:
+        super().__init__(to)
+        self.chain = Chain()
+        self._of = whole.of
+        self._each = len(whole.plan.cells) / whole.prompts
+        self._prompts, self._cells, self._units, self._flops, self._done = 0, 0, 0, 0.0, 0
+
+    def begin(self, plan: Plan, prompts: int) -> None:
+        """A window is about to be run: more is known of how much there is."""
+        self._prompts += prompts
+        self._cells += len(plan.cells)
+        self._units += len(plan.units)
+        self._flops += plan.cost.flops
+        run = self.chain.prompts if self._of is None else max(self._of, self.chain.prompts)
+        share = run / self._prompts
+        self._to.expected(
+            round(self._cells * share), math.ceil(self._units * share), self._flops * share
+        )
+
+    def skip(self, prompts: int) -> None:
+        """A window is there already."""
+        self._to.advanced(self._each * prompts)
+
+    def unit_done(self, number: int, of: int) -> None:
+        """A unit, counted over all windows."""
+        share = 1.0 if self._of is None else max(1.0, self._of / self._prompts)
+        self._to.unit_done(self._done, math.ceil(self._units * share))
+        self._done += 1
+
+
+def check_keep(keep: str) -> str:
+    """What is kept, as it was given.
+
+    Raises:
+        SweepError: it is nothing that can be.
+    """
+    if keep not in KEEPS:
+        hint = did_you_mean(str(keep), KEEPS)
+        raise SweepError(f"keep={keep!r} does not exist; there are: {listing(KEEPS)}.{hint}")
+    return keep
+
+
+def _first(windows: Iterator[Prompts]) -> Prompts:
+    found = next(windows, None)
+    if found is None:
+        raise PromptError(
+            "There are no prompts in the stream; a generator can be gone through once only: give a "
+            "function that makes it, Stream(lambda: …)."
+        )
+    return found
+
+
+def _others(there: WholeWindow) -> EffectsError:
+    return EffectsError(
+        f"The first {there.prompts:,} prompts are others than those of the {there.number + 1} "
+        "windows that are there already. Give the same prompts in the same order, choose another "
+        "place, or let it be replaced (overwrite)."
+    )
+
+
+def _written(told: Mapping[str, Any]) -> str:
+    return json.dumps(told, ensure_ascii=False)
+
+
+def _read(data: xr.Dataset) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(data.attrs["provenance"])
+    return found

@@ -1,0 +1,132 @@
+"""How a model is told to write: its own ``generation_config``, and what is asked for besides."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from microtome.errors import MicrotomeError, did_you_mean, listing
+from microtome.passes.generating import Manner
+
+OBJECTS = ("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "streamer")
+"""What ``generate`` takes besides settings, and runs between passes."""
+
+OURS: Mapping[str, str] = {
+    "max_new_tokens": "steps= says how many tokens are written",
+    "max_length": "steps= says how many tokens are written",
+    "inputs": "the prompt comes first",
+    "input_ids": "tokens as a prompt are Prompt(ids=[…])",
+    "attention_mask": "each prompt is written by itself, so nothing is padded",
+    "tokenizer": "it is the model's own; load(…, tokenizer=…) takes another",
+}
+"""What ``generate`` calls what is said here in another way."""
+
+OTHERWISE: Mapping[str, str] = {
+    "assistant_model": "another model would write some of the tokens",
+    "dola_layers": "layers would be read beside the output",
+    "guidance_scale": "the model would be run a second time in each step",
+    "token_healing": "the prompt's last token would be another one",
+    "prefill_chunk_size": "the prompt would be read in pieces",
+    "custom_generate": "somebody else's code would write",
+    "cache_implementation": "edits are made with the cache that grows",
+    "num_return_sequences": "one text is written for a prompt; another seed gives another one",
+}
+"""Ways of generating in which an edit has no meaning here, and why."""
+
+IDLE = (None, False, 1, "dynamic", "hybrid")
+"""Their values that do nothing."""
+
+MODES = ("greedy_search", "sample")
+"""The ways in which one token is written after another."""
+
+
+def manner_of(
+    hf: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    steps: int,
+    seed: int,
+    asked: Mapping[str, Any],
+) -> Manner:
+    """How a model is to write: as its ``generation_config`` says, unless something else is asked.
+
+    Args:
+        hf: the model.
+        tokenizer: what finds stop strings.
+        steps: how many tokens at most.
+        seed: of what is drawn.
+        asked: settings and objects, as ``generate`` takes them.
+
+    Raises:
+        MicrotomeError: a setting is not there, cannot be, or is of a way to generate in which no
+            edit has a meaning.
+    """
+    for name in asked:
+        if name in OURS:
+            raise MicrotomeError(f"generate has no {name}=: {OURS[name]}.")
+    settings = {name: value for name, value in asked.items() if name not in OBJECTS}
+    config = copy.deepcopy(settings.pop("generation_config", None) or hf.generation_config)
+    try:
+        unknown = config.update(**settings, max_new_tokens=steps)
+        config.validate()
+    except (ValueError, TypeError) as error:
+        raise MicrotomeError(f"The model cannot generate so: {error}") from error
+    _refuse(config, unknown)
+    config.max_length = None
+    config.return_dict_in_generate = False
+    if config.pad_token_id is None:  # never read: no text is padded
+        config.pad_token_id = _first(config.eos_token_id)
+    more = {name: asked[name] for name in OBJECTS if asked.get(name) is not None}
+    if config.stop_strings is not None:
+        more["tokenizer"] = tokenizer
+    return Manner(config, seed, more)
+
+
+def _refuse(config: GenerationConfig, unknown: Mapping[str, Any]) -> None:
+    """Raise for names that are no settings, and for ways of generating that no edit is meant in."""
+    said = config.to_dict() | dict(unknown)
+    mode = str(config.get_generation_mode().value)
+    why = "" if mode in MODES else f"its settings ask for {mode.replace('_', ' ')}"
+    for name, reason in OTHERWISE.items():
+        if said.get(name) not in IDLE:
+            why = f"{name} is given, with which {reason}"
+    if why:
+        raise MicrotomeError(
+            f"The model cannot generate so under edits: {why}. Greedy decoding (do_sample=False, "
+            "num_beams=1) and sampling (do_sample=True) can be had."
+        )
+    if unknown:
+        name = next(iter(unknown))
+        raise MicrotomeError(
+            f"generate has no {name}=. It takes the settings of transformers' GenerationConfig "
+            f"(do_sample, temperature, top_p, …) and {listing(OBJECTS)}."
+            f"{did_you_mean(name, config.to_dict())}"
+        )
+
+
+def settings_of(config: GenerationConfig) -> dict[str, Any]:
+    """What decides the tokens: the settings that are not transformers' defaults.
+
+    >>> settings_of(GenerationConfig(do_sample=True, top_p=0.9, max_new_tokens=3))
+    {'do_sample': True, 'max_new_tokens': 3, 'top_p': 0.9}
+    """
+    silent = ("transformers_version", "_from_model_config", "return_dict_in_generate", "max_length")
+    said = config.to_diff_dict()
+    return {
+        name: value for name, value in sorted(said.items())
+        if value is not None and name not in silent and not name.startswith("output_")
+    }  # fmt: skip
+
+
+def ends(config: GenerationConfig) -> tuple[int, ...]:
+    """The tokens that end a text."""
+    given = config.eos_token_id
+    return () if given is None else tuple([given] if isinstance(given, int) else given)
+
+
+def _first(token: int | list[int] | None) -> int:
+    if isinstance(token, list):
+        return token[0] if token else 0
+    return token or 0

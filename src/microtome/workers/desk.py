@@ -1,0 +1,115 @@
+"""What a worker does: it makes a model ready, then runs units on it, one at a time."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from microtome.engines.block import Block
+from microtome.plan.units import Unit
+
+JOBS = 2
+"""Jobs whose executors a worker keeps: a stream goes from one window to the next."""
+
+
+class Recipe(Protocol):
+    """How a model is made ready; it pickles, and is followed where the worker is."""
+
+    def open(self) -> Any:
+        """The model.
+
+        Raises:
+            MicrotomeError: it is not there, or another than the one that is asked about.
+        """
+
+
+class Job(Protocol):
+    """Units of one plan, and how they are run; it pickles."""
+
+    def start(self, model: Any) -> Callable[[Unit], Block]:
+        """What runs a unit on a model."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The model is there, in the process of this number."""
+
+    pid: int
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A unit was run, and gave this."""
+
+    block: Block
+
+
+@dataclass(frozen=True, eq=False)
+class Failed:
+    """An error was raised: it would be anywhere."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Died:
+    """The worker is no more."""
+
+    why: str
+
+
+Outcome = Ready | Done | Failed | Died
+
+
+class Desk:
+    """A worker's own part: the same in a process and in a Ray actor.
+
+    Args:
+        recipe: of the model, pickled.
+    """
+
+    def __init__(self, recipe: bytes) -> None:
+        self._recipe = recipe
+        self._model: Any = None
+        self._running: OrderedDict[int, Callable[[Unit], Block]] = OrderedDict()
+
+    def open(self) -> Outcome:
+        """Make the model ready."""
+        try:
+            self._model = pickle.loads(self._recipe).open()
+        except Exception as error:
+            return Failed(_portable(error))
+        return Ready(os.getpid())
+
+    def run(self, number: int, job: Callable[[], Job], unit: Unit) -> Outcome:
+        """Run a unit of a job.
+
+        Args:
+            number: the job's.
+            job: gives it; asked when a unit of it is first run.
+            unit: the unit.
+        """
+        try:
+            if number not in self._running:
+                self._running[number] = job().start(self._model)
+                while len(self._running) > JOBS:
+                    self._running.popitem(last=False)
+            return Done(self._running[number](unit))
+        except Exception as error:
+            return Failed(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that can be sent, and that says where it was raised."""
+    where = "".join(traceback.format_exception(error)).rstrip()
+    try:
+        sent: Exception = pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever an error of somebody else's has in it
+        sent = RuntimeError(f"{type(error).__name__}: {error}")
+    sent.add_note(f"Raised by a worker:\n{where}")
+    return sent

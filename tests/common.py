@@ -1,0 +1,269 @@
+"""What every test shares: annotations that are executed, tiny models, a tokenizer made here.
+
+`conftest` has it loaded where tests run.
+
+What checks shapes must be there before microtome is imported for the first time, so it is the
+first thing that happens in this file.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import pkgutil
+import signal
+
+from oracles import typechecker
+
+with typechecker.executed("microtome"):
+    gc.disable()  # what is imported and collected stays: a fifth of the time would go into looking
+
+    import microtome as mt
+
+    for module in pkgutil.walk_packages(mt.__path__, "microtome."):
+        importlib.import_module(module.name)  # they are resolved on first use, which is too late
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
+
+from conftest import BERLIN, CAT, D_MODEL, HEADS, LAYERS, PARIS, POSITIONS, SENTENCES
+from microtome.errors import LoadError
+from microtome.model import cache
+from microtome.model.smollm2 import installed
+from microtome.passes.proof import prove
+from microtome.studies import Study
+from microtome.verbs import load as loading
+from microtome.verbs.model import Model
+
+# No deadline: a test never fails because the machine was busy. The same examples each time, so
+# that a red run can be repeated.
+settings.register_profile("microtome", deadline=None, derandomize=True, database=None)
+settings.load_profile("microtome")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)  # tensors this small only lose by sharing
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # What a shell starts in the background is deaf to Ctrl-C, and so are its children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    # What is imported by now stays. To look through it takes half a second at each collection.
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of the tests' own, one for all workers; the user's is read and never written."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    own = folder / "microtome"
+    own.mkdir(exist_ok=True)
+    users = cache.directory()
+    for unpacked in users.glob("gguf-*") if users is not None else ():
+        if unpacked.is_dir():
+            with contextlib.suppress(FileExistsError):  # another worker was here
+                (own / unpacked.name).symlink_to(unpacked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(cache.VARIABLE, str(own))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nano_is_proved_once() -> Iterator[None]:
+    """The embedded model is loaded by a hundred tests that are not about that."""
+    proved: set[tuple[object, ...]] = set()
+
+    def once(model: Model) -> None:
+        read = model.origin.loaded == "from files" and not model.additions
+        same = (model.hashes, model.dtypes, model.hf.config._attn_implementation)
+        if not (read and model.name == "nano" and same in proved):
+            prove(model)
+            proved.add(same)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "prove", once)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE in which every word of the sentences above is one token, space and all."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        min_frequency=1,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+    )
+    made.train_from_iterator(SENTENCES, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>")
+    assert fast.tokenize(BERLIN) == ["Berlin", "Ġis", "Ġthe", "Ġcapital", "Ġof"]
+    assert len(fast.tokenize(PARIS)) == 5
+    assert len(fast.tokenize(CAT)) == 3
+    assert len(fast) < 512
+    return fast
+
+
+@pytest.fixture(scope="session")
+def make_gpt2(tokenizer: PreTrainedTokenizerFast) -> Callable[..., GPT2LMHeadModel]:
+    """A random GPT-2, none of whose weights or biases is zero or one."""
+
+    def make(seed: int = 0, dtype: torch.dtype = torch.float32, **changes) -> GPT2LMHeadModel:
+        sizes = {"n_layer": LAYERS, "n_head": HEADS, "n_embd": D_MODEL, "n_positions": POSITIONS}
+        attention = changes.pop("attn_implementation", "sdpa")
+        config = GPT2Config(
+            vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, **{**sizes, **changes}
+        )
+        config._attn_implementation = attention
+        hf = GPT2LMHeadModel(config)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weight in sorted(hf.named_parameters()):
+                noise = torch.randn(weight.shape, generator=generator)
+                weight.copy_(noise * 0.2 + (1 if ".ln_" in name and "weight" in name else 0))
+        return hf.to(dtype).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(make_gpt2, tokenizer) -> Model:
+    """Three layers, four heads, d_model 32, float32."""
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    return _of_its_size(model, torch.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny64(make_gpt2, tokenizer) -> Model:
+    """The same in float64."""
+    model = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
+    return _of_its_size(model, torch.float64)
+
+
+def _of_its_size(model: Model, dtype: torch.dtype) -> Model:
+    dims = model.anatomy.dims
+    assert (dims.n_layers, dims.n_heads, dims.d_model) == (LAYERS, HEADS, D_MODEL)
+    assert (len(model.hf.transformer.h), model.dtype) == (LAYERS, dtype)
+    assert sum(p.numel() for p in model.hf.parameters()) < 70_000
+    return model
+
+
+@pytest.fixture(scope="session")
+def wordpiece() -> PreTrainedTokenizerFast:
+    """An uncased WordPiece with [CLS], [SEP] and [MASK], in which a plural is two tokens."""
+    words = "pay no attention to that man behind the curtain in front of a dog sat on mat ##s ."
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: number for number, word in enumerate([*special, *words.split()])}
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    ends = [("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, **dict(zip(names, special, strict=True)))
+    assert len(fast) == 24
+    return fast
+
+
+@pytest.fixture(scope="session")
+def make_bert(wordpiece: PreTrainedTokenizerFast) -> Callable[..., BertForMaskedLM]:
+    """A random BERT, none of whose weights or biases is zero or one."""
+
+    def make(seed: int = 0, dtype: torch.dtype = torch.float32, **changes) -> BertForMaskedLM:
+        sizes = {
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": HEADS,
+            "hidden_size": D_MODEL,
+            "intermediate_size": 40,
+            "max_position_embeddings": POSITIONS,
+        }
+        hf = BertForMaskedLM(BertConfig(vocab_size=len(wordpiece), **{**sizes, **changes}))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weight in sorted(hf.named_parameters()):
+                noise = torch.randn(weight.shape, generator=generator)
+                norm = "LayerNorm.weight" in name
+                weight.copy_(noise * 0.3 + float(norm))
+        assert sum(weight.numel() for weight in hf.parameters()) < 40_000
+        return hf.to(dtype).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bert64(make_bert, wordpiece) -> Model:
+    """Three layers, four heads, d_model 32, float64."""
+    return mt.load(make_bert(dtype=torch.float64), tokenizer=wordpiece)
+
+
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """The folder of real weights and tokenizers that lies beside the checkout in CI."""
+    folder = Path(__file__).parents[2] / "shared" / "models"
+    if not folder.is_dir():
+        pytest.skip("the folder of real models, ../shared/models, is not beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer(real_models: Path):
+    """GPT-2's own tokenizer."""
+    if not (real_models / "gpt2-tokenizer").is_dir():
+        pytest.skip("../shared/models/gpt2-tokenizer is not there")
+    return AutoTokenizer.from_pretrained(real_models / "gpt2-tokenizer")
+
+
+@pytest.fixture(scope="session")
+def model_of(nano, bert64) -> Callable[[Study], Model]:
+    """A small model of the kind that a study is for."""
+    return lambda study: bert64 if study.masked else nano
+
+
+@pytest.fixture(scope="session")
+def nano() -> Model:
+    """The embedded model."""
+    return mt.load("nano")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Model:
+    """A real language model, SmolLM2-135M-Instruct, in float32, where its package is installed."""
+    try:
+        installed()
+    except LoadError as error:
+        pytest.skip(str(error))
+    return mt.load("smollm2", device="cpu")

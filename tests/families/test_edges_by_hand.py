@@ -1,0 +1,137 @@
+"""Edges in every family: against hooks written by hand, and both engines against each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import microtome as mt
+from families.both import on_both_paths
+from microtome.errors import AddressError
+from oracles import edges as by_hand
+from oracles import families
+from oracles.edges import OPS, Node
+from oracles.families import FAMILIES
+from oracles.readers import Oracle
+
+CAT = mt.Prompt(
+    "The cat sat on the mat, and",
+    donor="The cat sat on the dog, and",
+    target=" cat",
+    contrast=" dog",
+)
+EXACT = 1e-11
+SUMS = [name for name in FAMILIES if name not in ("bert", "roberta", "distilbert")]
+SHAPES = ("llama", "gemma2", "mixtral", "falcon")
+"""Grouped, post-norm, experts, parallel with shared keys."""
+
+SAMPLE = (
+    (Node("input"), Node("q", 1, 2)),
+    (Node("head", 0, 1), Node("k", 1, 3)),
+    (Node("head", 1, 3), Node("v", 2, 0)),
+    (Node("mlp", 0), Node("v", 1, 1)),
+    (Node("head", 0, 2), Node("mlp", 1)),
+    (Node("mlp", 1), Node("mlp", 2)),
+    (Node("head", 2, 0), Node("logits")),
+    (Node("mlp", 2), Node("logits")),
+)
+
+
+@pytest.fixture(scope="module")
+def loaded(tokenizer):
+    models = {}
+
+    def load(name):
+        if name not in models:
+            hf = families.make(name, len(tokenizer))
+            models[name] = mt.load(hf, tokenizer=tokenizer)
+        return models[name]
+
+    return load
+
+
+def oracle_of(model, hand):
+    [one] = model.encode(CAT)
+    return by_hand.Edges(Oracle(model.hf, hand, one.tokens.ids), one.donor.ids)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_an_edge_is_edited_as_by_hand_and_nothing_else_is(name, loaded):
+    model, hand = loaded(name), FAMILIES[name]
+    oracle = oracle_of(model, hand)
+    exact = EXACT if hand.rounding <= 1e-9 else hand.rounding
+    clean = oracle.here.run().logits
+    for number, (writer, reader) in enumerate(SAMPLE):
+        text, op = list(OPS.items())[(number + len(name)) % len(OPS)]
+        positions = (None, [4, 6])[number % 2]
+        place = "" if positions is None else "@{4,6}"
+        change = oracle.change(writer, op)
+        wanted = oracle.cell(change, reader, positions)
+        edit = f"{text} {writer.writes} -> {reader.reads}{place}"
+        found = model.run(CAT, edits=[edit])
+        assert float((found.logits[0] - wanted.logits).abs().max()) <= exact, edit
+        moved = float((wanted.logits - clean).abs().max())
+        assert moved > 1e-7 or text == "patch", edit
+        [receipt] = found.receipts
+        wide = model.anatomy.dims.d_model * len(positions or CAT_TOKENS)
+        assert receipt.selected == wide
+        size = np.linalg.norm(change[positions or slice(None)])
+        assert receipt.norm == pytest.approx(size, rel=1e-6)
+
+
+CAT_TOKENS = range(8)
+
+MAPS = (
+    ["patch L*.z.h* -> L*.q_in.h*"],
+    ["zero L*.z.h* -> L*.k_in.h*"],
+    ["patch L*.mlp_out -> L*.v_in.h*", "patch embed -> L*.mlp_in"],
+    ["scale(-0.5) L*.z.h*@* -> L*.mlp_in"],
+    ["patch L*.mlp_out -> L*.mlp_in", 'noise(std=0.5, how="add") L*.z.h* -> final_in'],
+)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_the_walk_equals_the_reference_path(name, loaded):
+    hand = FAMILIES[name]
+    edits = MAPS[SUMS.index(name) % len(MAPS)]
+    for edit in edits:
+        on_both_paths(loaded(name), hand, edit, [CAT])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_edge_of_each_shape_of_block_is_as_by_hand(name, loaded):
+    model, hand = loaded(name), FAMILIES[name]
+    oracle, edges = oracle_of(model, hand), by_hand.all_edges(hand.rest is None)
+    assert len(edges) == len(mt.edges(model))
+    effects = {
+        kind.text: mt.sweep(model, CAT, f"patch {kind.text}", metrics=["logit_diff"], verify=0)
+        for kind in mt.edges(model).kinds
+    }
+    found = {}
+    for kind in mt.edges(model).kinds:
+        names = kind.names(model.anatomy.dims)
+        values = effects[kind.text].data["logit_diff"].values[0]
+        found |= dict(zip(names[names != ""], values[names != ""], strict=True))
+    [one] = model.encode(CAT)
+    changes = {writer: oracle.change(writer, OPS["patch"]) for writer, _ in edges}
+    for writer, reader in edges:
+        logits = oracle.cell(changes[writer], reader).logits[-1]
+        wanted = float(logits[one.target] - logits[one.contrast])
+        assert abs(found[name_of(writer, reader)] - wanted) <= max(hand.rounding, 1e-10)
+
+
+def name_of(writer: Node, reader: Node) -> str:
+    left = {"input": "input", "mlp": f"m{writer.layer}"}.get(
+        writer.kind, f"a{writer.layer}.h{writer.head}"
+    )
+    right = {"logits": "logits", "mlp": f"m{reader.layer}"}.get(
+        reader.kind, f"a{reader.layer}.h{reader.head}<{reader.kind}>"
+    )
+    return f"{left}->{right}"
+
+
+def test_a_stream_that_is_normed_has_no_edges(bert64):
+    edit = "zero L0.z.h1 -> L1.q_in.h0"
+    with pytest.raises(AddressError, match=r"norms the residual stream itself.*no edges"):
+        bert64.run("pay no attention to that [MASK]", edits=[edit])

@@ -1,0 +1,86 @@
+"""``microtome generate``: what it shows is what Python gives."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import microtome as mt
+from microtome.frontends import cli
+
+BERLIN = ["-p", "Berlin is the capital of"]
+EDIT = "scale(0.2) L:.attn_out@last"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["microtome", "generate", "nano", *args])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        found = capsys.readouterr()
+        return code, found.out, found.err
+
+    return run
+
+
+def test_it_shows_both_texts_and_each_token_without_the_edits(call, nano):
+    code, shown, _ = call(*BERLIN, "-e", EDIT, "--steps", "4")
+    made = nano.generate("Berlin is the capital of", EDIT, steps=4)[0]
+    assert code == 0
+    assert f"With edits  {made.text}" in shown
+    assert "Without   Germany." in shown
+    for token in made.pieces:
+        assert json.dumps(token) in shown or f" {token} " in shown
+    assert "clean_token_logprob" in shown
+    assert "max_new_tokens 4" in shown
+
+
+def test_json_has_the_numbers(call, nano):
+    asked = ["-e", EDIT, "--steps", "3", "--sample", "--temperature", "2", "--seed", "5", "--json"]
+    code, shown, _ = call(*BERLIN, *asked)
+    assert code == 0
+    answer = json.loads(shown)
+    made = nano.generate(
+        "Berlin is the capital of", EDIT, steps=3, do_sample=True, temperature=2.0, seed=5
+    )[0]
+    [text] = answer["texts"]
+    assert [one["id"] for one in text["tokens"]] == list(made.ids)
+    assert [one["kl"] for one in text["tokens"]] == pytest.approx(made.kl.tolist())
+    assert [one["step"] for one in text["receipts"]] == [0, 1, 2]
+    assert answer["settings"]["temperature"] == 2.0
+
+
+def test_tokens_come_as_they_are_written(call):
+    code, shown, _ = call(*BERLIN, "--stream", "--steps", "3")
+    assert code == 0
+    assert shown.index("Berlin is the capital of Germany") < shown.index("Text")
+
+
+def test_a_vector_file_steers(call, tmp_path):
+    vector = mt.SteeringVector({2: np.full(192, 5.0)}).save(tmp_path / "v.safetensors")
+    code, shown, _ = call(*BERLIN, "-e", f'add("{vector}", factor=3) L2.resid_post', "--steps", "2")
+    assert code == 0
+    assert "192 numbers]}, factor=3)" in shown
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (["--when", "sometimes"], "when must be"),
+        (["--chat"], "no chat template"),
+        (["--chat", "--donor", "Paris"], "a chat too"),
+        (["-e", 'add("nowhere.gguf") L1.resid_post'], "cannot be read"),
+        (["-e", "zero L0.zz"], "No site is called"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_message(call, asked, why):
+    code, _, err = call(*BERLIN, *asked)
+    assert code == 2
+    assert why in err.replace("\n", " ")

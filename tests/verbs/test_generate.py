@@ -1,0 +1,427 @@
+"""Texts written under edits: what edits mean while a text grows, and what is refused."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.generation import LogitsProcessor, LogitsProcessorList
+
+import microtome as mt
+from microtome.errors import (
+    AddressError,
+    EditError,
+    InertEditError,
+    MicrotomeError,
+    PromptError,
+    PromptWarning,
+    VerificationError,
+)
+from microtome.passes.guests import guests_on
+from microtome.verbs import generate as verb
+from oracles.plain_hooks import log_softmax
+
+BERLIN = "Berlin is the capital of"
+CAT = "The cat sat on"
+DONOR = mt.Prompt(BERLIN, donor="Paris is the capital of")
+N = 5
+
+
+def written(model, edits=(), steps=4, prompt=BERLIN, **how):
+    """Without the token that ends texts, which a random model may well write."""
+    return model.generate(prompt, edits, steps, min_new_tokens=steps, **how)
+
+
+def bare(model, steps=4, prompt=BERLIN, **how):
+    ids = torch.tensor([model.encode(prompt)[0].tokens.ids])
+    found = model.hf.generate(ids, max_new_tokens=steps, **how)
+    return tuple(found[0, ids.shape[1] :].tolist())
+
+
+def left_on(model):
+    return [guest for module in model.hf.modules() for guest in guests_on(module)]
+
+
+# -------------------------------------------------------------------------------- the model's own
+
+
+def test_nano_says_what_its_own_generate_says_and_ends_where_it_ends(nano):
+    made = nano.generate(BERLIN, steps=10)[0]
+    assert made.ids == bare(nano, 10)
+    assert made.text == " Germany."
+    assert made.ended == "eos"
+    assert (made.logprob == made.clean_logprob).all()
+    assert (made.kl == 0).all()
+    assert made.apart < 1e-4
+
+
+def test_several_prompts_of_different_lengths_are_each_by_itself(tiny64):
+    together = written(tiny64, "scale(2) L1.mlp_out@last", prompt=[BERLIN, CAT])
+    for one, prompt in zip(together.texts, (BERLIN, CAT), strict=True):
+        [alone] = written(tiny64, "scale(2) L1.mlp_out@last", prompt=prompt).texts
+        assert one.ids == alone.ids
+        assert (one.logprob == alone.logprob).all()
+    assert [one.prompt for one in together.receipts] == [0] * 4 + [1] * 4
+
+
+def test_one_token_may_be_all_that_a_prompt_is(tiny64):
+    prompt = mt.Prompt(ids=[7])
+    made = written(tiny64, "scale(2) L1.attn_out", prompt=prompt)[0]
+    assert len(made) == 4
+    assert [one.step for one in made.receipts] == [0, 1, 2, 3]
+
+
+def test_draws_are_the_seeds_and_leave_the_process_as_it_was(tiny64):
+    how = {"do_sample": True, "top_k": 0, "temperature": 2.0}
+    torch.manual_seed(3)
+    own = bare(tiny64, min_new_tokens=4, **how)
+    state = torch.get_rng_state()
+    made = written(tiny64, seed=3, **how)
+    assert made[0].ids == own
+    assert torch.equal(torch.get_rng_state(), state)
+    assert written(tiny64, seed=4, **how)[0].ids != own
+    assert made.settings["seed"] == 3
+    assert made.settings["do_sample"] is True
+    # The most probable token is told, whatever was drawn.
+    assert (made[0].likeliest_logprob >= made[0].logprob).all()
+
+
+def test_the_models_own_settings_are_taken_and_said(tiny64, monkeypatch):
+    monkeypatch.setattr(tiny64.hf.generation_config, "do_sample", True)
+    monkeypatch.setattr(tiny64.hf.generation_config, "top_k", 1)
+    made = written(tiny64, seed=8)
+    assert made.settings["do_sample"] is True
+    assert made.settings["top_k"] == 1
+    monkeypatch.undo()
+    assert made[0].ids == written(tiny64)[0].ids  # of one token, the likeliest is drawn
+    assert "do_sample" not in written(tiny64).settings
+
+
+def test_a_stop_string_stops(nano):
+    prompt = "When Sam and Sally went to the park, Sam gave a gift to"
+    whole = nano.generate(prompt, steps=6)[0]
+    word = whole.pieces[0].strip()
+    made = nano.generate(prompt, steps=6, stop_strings=[word])[0]
+    assert (made.ids, made.ended) == (whole.ids[:1], "stopped")
+
+
+def test_tokens_come_one_by_one_and_a_streamer_cannot_run_the_model(tiny64):
+    class Streamer:
+        def __init__(self):
+            self.seen, self.over, self.refused = [], False, ""
+
+        def put(self, value):
+            self.seen += value.flatten().tolist()
+            if not self.refused:
+                with pytest.raises(MicrotomeError) as refused:
+                    tiny64.run(CAT)
+                self.refused = str(refused.value)
+
+        def end(self):
+            self.over = True
+
+    streamer = Streamer()
+    made = written(tiny64, "scale(2) L1.mlp_out@last", streamer=streamer)[0]
+    assert streamer.seen == [*made.encoded.tokens.ids, *made.ids]
+    assert streamer.over
+    assert "in the middle of a pass" in streamer.refused
+
+
+def test_a_processor_of_ones_own_decides_tokens_and_not_log_probabilities(tiny64):
+    class Only(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            return torch.full_like(scores, -torch.inf).index_fill_(1, torch.tensor([7]), 0.0)
+
+    made = tiny64.generate(BERLIN, steps=3, logits_processor=LogitsProcessorList([Only()]))[0]
+    assert made.ids == (7, 7, 7)
+    logits = tiny64.run(BERLIN).logits[0, -1].numpy()
+    np.testing.assert_allclose(made.logprob[0], log_softmax(logits)[7], atol=1e-12)
+
+
+# --------------------------------------------------------------------------------- what edits mean
+
+
+def test_the_first_step_is_a_run_of_the_prompt(tiny64):
+    for edit in ("noise L1.resid_post", "shuffle L0.mlp_out", 'mean(over="positions") L1.z.h2'):
+        made = written(tiny64, edit, when="prompt")[0]
+        run = tiny64.run(BERLIN, edits=[edit])
+        wanted = log_softmax(run.logits[0, -1].numpy())[made.ids[0]]
+        np.testing.assert_allclose(made.logprob[0], wanted, atol=1e-12)
+        [receipt] = made.receipts
+        assert (receipt.step, receipt.changed) == (0, run.receipts[0].changed)
+
+
+def test_noise_is_drawn_anew_for_each_token_and_is_the_same_each_time(tiny64):
+    first, second = (written(tiny64, "noise L1.resid_post@last")[0] for _ in range(2))
+    assert first.ids == second.ids
+    assert (first.logprob == second.logprob).all()
+    assert len({one.norm for one in first.receipts}) == 4
+    other = written(tiny64, "noise(seed=1) L1.resid_post@last")[0]
+    assert other.receipts[0].norm != first.receipts[0].norm
+
+
+def test_prompt_positions_stay_where_a_word_comes_again(nano):
+    edit = 'scale(3) L1.resid_post@"Germany"'
+    prompt = "Berlin is in Germany and Berlin is the capital of"
+    made = nano.generate(prompt, edit, steps=3)[0]
+    assert " Germany" in made.pieces  # the word is in the text twice now
+    place = nano.encode(prompt)[0].tokens.find("Germany")
+    by_number = nano.generate(prompt, f"scale(3) L1.resid_post@{place}", steps=3)[0]
+    assert by_number.ids == made.ids
+    assert (by_number.logprob == made.logprob).all()
+    assert [one.step for one in made.receipts] == [0]
+
+
+def test_a_role_stays_too_and_pairs_of_positions_grow_on_one_side(tiny64):
+    prompt = mt.Prompt(BERLIN, roles={"city": "Berlin", "late": -2})
+    by_role = written(tiny64, "knockout L1.pattern.h1@last,{city,late}", prompt=prompt)[0]
+    by_number = written(tiny64, "knockout L1.pattern.h1@last,{0,3}", prompt=prompt)[0]
+    assert (by_role.logprob == by_number.logprob).all()
+    assert [one.step for one in by_role.receipts] == [0, 1, 2, 3]
+
+
+def test_a_knockout_of_all_keys_but_the_first_grows_with_them(tiny64):
+    made = written(tiny64, "knockout L1.pattern.h1@last,1:")[0]
+    assert [one.selected for one in made.receipts] == [4, 5, 6, 7]
+
+
+def test_a_function_says_in_which_steps(tiny64):
+    made = written(tiny64, "scale(2) L1.mlp_out@last", when=lambda step: step % 2 == 1)[0]
+    assert [one.step for one in made.receipts] == [1, 3]
+    clean = written(tiny64)[0]
+    assert made.ids[0] == clean.ids[0]
+    assert made.kl[0] == pytest.approx(0, abs=1e-12)
+    assert (made.kl[1:] > 0).all()
+
+
+def test_logits_are_edited_where_the_next_token_is_chosen(tiny64):
+    made = written(tiny64, "scale(-1) logits", steps=2)[0]
+    logits = tiny64.run(BERLIN).logits[0, -1]
+    assert made.ids[0] == int(logits.argmin())
+    np.testing.assert_allclose(made.logprob[0], log_softmax(-logits.numpy()).max(), atol=1e-12)
+    with pytest.raises(EditError, match=r"never made.*logits@last"):
+        written(tiny64, "zero logits@0")
+    patched = written(tiny64, "patch logits", when="prompt", prompt=DONOR)[0]
+    donor = tiny64.run(DONOR.donor).logits[0, -1].numpy()
+    np.testing.assert_allclose(patched.logprob[0], log_softmax(donor).max(), atol=1e-12)
+
+
+def test_a_mean_over_prompts_stands_for_each_newest_token(tiny64):
+    reference = [BERLIN, "Rome is the capital of"]
+    edit = 'mean(over="prompts") L1.resid_post@last'
+    made = written(tiny64, edit, reference=reference)[0]
+    kept = tiny64.run(reference, keep=["L1.resid_post@last"])["L1.resid_post@last"]
+    vector = kept.values.mean(0).squeeze(0)
+    [zeroed] = written(tiny64, ["zero L1.resid_post@last", mt.add("L1.resid_post@last", vector)])
+    np.testing.assert_allclose(made.logprob, zeroed.logprob, atol=1e-12)
+
+
+def test_a_receipt_tells_how_far_a_vector_moved_each_new_token(tiny64):
+    vector = np.arange(32.0)
+    made = written(tiny64, mt.add("L{0,1}.resid_post@last", vector))[0]
+    for one in made.receipts:
+        assert (one.layers, one.selected) == ((0, 1), 64)
+        assert one.norm == pytest.approx(np.sqrt(2) * np.linalg.norm(vector))
+    table = made.table()
+    assert table["norm"].tolist() == pytest.approx([one.norm for one in made.receipts])
+    assert table["position"].tolist() == [N, N + 1, N + 2, N + 3]
+
+
+def test_what_would_have_been_is_of_the_same_text(nano):
+    """Its clean columns are a pass over prompt and text, written here by hand."""
+    made = nano.generate(BERLIN, "scale(0.2) L:.attn_out@last", steps=4)[0]
+    ids = torch.tensor([[*made.encoded.tokens.ids, *made.ids[:-1]]])
+    with torch.no_grad():
+        logits = nano.hf(ids).logits[0, N - 1 :].double().numpy()
+    for step, row in enumerate(logits):
+        logprobs = log_softmax(row)
+        assert made.clean_likeliest[step] == row.argmax()
+        assert made.clean_logprob[step] == pytest.approx(logprobs[made.ids[step]], abs=1e-6)
+        assert made.clean_likeliest_logprob[step] == pytest.approx(logprobs.max(), abs=1e-6)
+    assert made.table()["clean_token"].tolist() == list(made.clean_pieces)
+
+
+# -------------------------------------------------------------------------------------- refusals
+
+REFUSED = {
+    "when='always' is no word": ({"when": "always"}, "when must be 'all' | 'prompt' | 'generated'"),
+    "steps": ({"steps": 0}, "steps is how many tokens are written, from 1"),
+    "max_new_tokens": ({"max_new_tokens": 3}, "steps= says"),
+    "beams": ({"num_beams": 3}, "beam search"),
+    "several": ({"num_return_sequences": 2, "do_sample": True}, "another seed"),
+    "static cache": ({"cache_implementation": "static"}, "the cache that grows"),
+    "guidance": ({"guidance_scale": 1.5}, "a second time"),
+    "a typo": ({"temprature": 1.0}, "no temprature=.*Did you mean 'temperature'"),
+    "a number": ({"temperature": -1.0, "do_sample": True}, "cannot generate so"),
+    "too long": ({"steps": 40}, "takes 32: say steps=28"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_ways_to_write_that_edits_have_no_meaning_in_are_refused(tiny64, case):
+    how, why = REFUSED[case]
+    with pytest.raises(MicrotomeError, match=why.replace("|", r"\|").replace("(", r"\(")):
+        tiny64.generate(BERLIN, "zero L1.z.h1@last", **how)
+
+
+MEANINGLESS = {
+    ("patch L1.resid_post", "all"): "no token for one that is being written",
+    ("patch L1.resid_post@{0,last}", "generated"): "no token for one",
+    ('patch(align="words") L1.resid_post@last', "all"): "no token for one",
+    ('mean(over="positions") L1.z.h1', "all"): r"mean over one position.*In step 1",
+    ("zero L1.z.h1@0", "generated"): r"never made.*address @last",
+    ("zero L1.z.h1@7", "all"): "position|pos 7 does not exist",
+    ('zero L1.z.h1@"Paris"', "all"): "not in the prompt",
+    ("zero L*.z.h1", "all"): "stars",
+    ("knockout L1.pattern.h1@last,:", "all"): "nothing that the token",
+    ("knockout L1.pattern.h1@last,{0,1,2,3,last}", "generated"): None,
+}
+
+
+@pytest.mark.parametrize(("edit", "when"), MEANINGLESS)
+def test_edits_without_a_meaning_behind_the_prompt_are_refused_before_anything_runs(
+    tiny64, edit, when, monkeypatch
+):
+    why = MEANINGLESS[edit, when]
+    if why is None:
+        assert len(written(tiny64, edit, when=when).receipts) == 3
+        return
+    monkeypatch.setattr(verb, "write", None)
+    with pytest.raises((EditError, AddressError, PromptError), match=why):
+        written(tiny64, edit, when=when, prompt=DONOR)
+
+
+def test_an_edit_that_overflows_is_named(tiny64):
+    with pytest.raises(EditError, match="not all finite"):
+        written(tiny64, mt.apply("L1.resid_post@last", lambda x: x / 0), steps=3)
+
+
+def test_a_text_that_ends_before_any_edit_is_warned_of(nano):
+    with pytest.warns(PromptWarning, match=r"ended after 1 tokens.*nothing"):
+        made = nano.generate(BERLIN + " Germany.", "zero L1.z.h1@last", steps=5, when="generated")
+    assert made[0].ended == "eos"
+    assert not made.receipts
+
+
+def test_masked_models_do_not_write(bert64):
+    with pytest.raises(MicrotomeError, match="fills in masks"):
+        bert64.generate("pay no attention to [MASK]")
+
+
+def test_an_edit_that_is_left_out_of_one_step_is_noticed(tiny64, monkeypatch):
+    """The finished text is read once more, and there it is made."""
+    from microtome.edits.growing import Growth
+
+    whole = Growth._act
+
+    def lazy(self, number, layer, now, view):
+        if not (len(now.passes) == 3 and now.start):
+            whole(self, number, layer, now, view)
+
+    monkeypatch.setattr(Growth, "_act", lazy)
+    with pytest.raises(VerificationError, match="not what one pass"):
+        written(tiny64, "scale(2) L1.mlp_out@last")
+    assert len(written(tiny64, "scale(2) L1.mlp_out@last", verify=False)[0]) == 4
+
+
+def test_a_part_that_is_not_run_in_every_pass_is_noticed(tiny64, monkeypatch):
+    block = tiny64.hf.transformer.h[1]
+    plain, calls = block.forward, []
+
+    def skipping(hidden_states, *args, **kwargs):
+        calls.append(1)
+        return hidden_states if len(calls) == 3 else plain(hidden_states, *args, **kwargs)
+
+    monkeypatch.setattr(block, "forward", skipping)
+    with pytest.raises(InertEditError, match="3 times in 4 passes"):
+        written(tiny64, "scale(2) L1.mlp_out@last")
+
+
+# ---------------------------------------------------------------------------------- nothing is left
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_whatever_stops_it_nothing_stays(tiny64, error):
+    def stop(batch, ids):
+        if ids.shape[-1] == N + 2:
+            raise error
+        return list(range(20))
+
+    with pytest.raises((error, MicrotomeError)):
+        written(tiny64, "scale(2) L1.z.h1", prefix_allowed_tokens_fn=stop)
+    assert not left_on(tiny64)
+    assert written(tiny64)[0].ids == bare(tiny64, min_new_tokens=4)
+    assert torch.is_grad_enabled()
+
+
+def test_two_threads_write_as_each_would_alone(tiny64):
+    how = {"do_sample": True, "top_k": 0, "temperature": 2.0}
+    edits = ["scale(3) L1.mlp_out@last", "zero L2.attn_out"]
+    alone = [written(tiny64, edit, 8, seed=n, **how)[0].ids for n, edit in enumerate(edits)]
+    found: dict[int, tuple[int, ...]] = {}
+
+    def run(number: int) -> None:
+        found[number] = written(tiny64, edits[number], 8, seed=number, **how)[0].ids
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[0], found[1]] == alone
+
+
+# ----------------------------------------------------------------------- caches that are not plain
+
+
+def _llama(tokenizer, **changes):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=40, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, eos_token_id=0, pad_token_id=0,
+        **changes,
+    )  # fmt: skip
+    return mt.load(LlamaForCausalLM(config).double().eval(), tokenizer=tokenizer)
+
+
+ROTARY = {
+    "dynamic": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
+    "longrope": {
+        "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "factor": 2.0,
+        "long_factor": [3.0] * 4, "original_max_position_embeddings": 6,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::microtome.errors.PromptWarning")
+@pytest.mark.parametrize("kind", ROTARY)
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_rotary_embedding_that_follows_the_text_is_read_again_as_it_was_read(
+    tokenizer, kind, use_cache
+):
+    """Its cached keys are turned as the text was long then, so one pass is another computation."""
+    model = _llama(tokenizer, max_position_embeddings=6, rope_parameters=ROTARY[kind])
+    fresh = _llama(tokenizer, max_position_embeddings=6, rope_parameters=ROTARY[kind])
+    how = {"steps": 6, "use_cache": use_cache}
+    assert written(model, **how)[0].ids == bare(fresh, 6, min_new_tokens=6, use_cache=use_cache)
+    made = written(model, "scale(2) L1.mlp_out@last", **how)[0]
+    assert made.apart <= 1e-9
+    assert (made.kl > 0).all()
+    assert written(model, **how)[0].ids == bare(fresh, 6, min_new_tokens=6, use_cache=use_cache)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_types_write_within_their_rounding(make_gpt2, tokenizer, dtype):
+    model = mt.load(make_gpt2(dtype=dtype), tokenizer=tokenizer)
+    assert written(model)[0].ids == bare(model, min_new_tokens=4)
+    made = written(model, "scale(3) L1.mlp_out@last")[0]
+    assert (made.kl > 0).all()
+    assert len(made.receipts) == 4
+
+
+def test_edges_have_no_meaning_in_a_text_that_is_being_written(tiny64):
+    with pytest.raises(EditError, match="made on an edge"):
+        written(tiny64, "zero L0.z.h0 -> L1.q_in.h0", steps=2)

@@ -1,0 +1,300 @@
+"""A sweep over a stream of prompts: what comes of it is what comes of the list."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import microtome as mt
+from microtome.errors import EffectsError, PromptError, SweepError
+from microtome.results import windows as windows_kept
+from microtome.stats.running import COLUMNS
+
+EDIT, METRICS = "zero L*.z.h*@-1", ("logit_diff", "kl")
+TEXTS = (
+    "Berlin is the capital of",
+    "The cat sat",
+    "Paris is the capital of",
+    "Rome is in",
+    "The dog sat on the",
+    "Mary and John went to",
+    "The cat sat",
+)
+PROMPTS = [
+    mt.Prompt(
+        text, target=" Germany", contrast=" France", meta={"n": n} if n != 3 else {"kind": "x"}
+    )
+    for n, text in enumerate(TEXTS)
+]
+
+
+def rows():
+    return (prompt.as_dict() for prompt in PROMPTS)
+
+
+def sweep(model, prompts, edit=EDIT, metrics=METRICS, **more):
+    return mt.sweep(model, prompts, edit, metrics=metrics, progress=False, **more)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny64):
+    return sweep(tiny64, PROMPTS)
+
+
+def numbers(found) -> xr.Dataset:
+    return found.data.drop_attrs()
+
+
+def plain(effects) -> dict:
+    told = effects.provenance
+    return {name: own for name, own in told.items() if name not in ("created", "actual")}
+
+
+@pytest.mark.parametrize("edit", [EDIT, "zero L*.resid_post@*"])
+@pytest.mark.parametrize("window", [2, 7, 100])
+def test_the_cells_of_a_stream_are_those_of_the_list(tiny64, edit, window):
+    metrics = (*METRICS, "top1", "norm(L*.resid_post@*)")
+    wanted = sweep(tiny64, PROMPTS, edit, metrics)
+    found = sweep(tiny64, mt.Stream(lambda: rows(), window), edit, metrics)
+    xr.testing.assert_allclose(found.data, wanted.data, rtol=0, atol=1e-9)
+    assert set(found.data.coords) == set(wanted.data.coords)
+    assert [str(one) for one in found.data["text"].values] == list(TEXTS)
+    for name, own in wanted.data.variables.items():
+        assert found.data.variables[name].dims == own.dims
+        if own.dtype.kind in "OU":
+            np.testing.assert_array_equal(found.data[name].values, own.values)
+    assert found.provenance["spec"]["prompts"] == wanted.provenance["spec"]["prompts"]
+    assert found.provenance["measured"] == wanted.provenance["measured"]
+    for name in ("cells", "absent", "flops"):
+        assert found.provenance["predicted"][name] == wanted.provenance["predicted"][name]
+    assert found.provenance["stream"]["n"] == len(PROMPTS)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "frame", "list", "generator"])
+def test_every_source_gives_the_same_prompts(tmp_path, kind):
+    file = tmp_path / f"prompts.{kind}"
+    simple = [{"text": text, "target": " Germany", "n": str(n)} for n, text in enumerate(TEXTS)]
+    frame = pd.DataFrame(simple)
+    match kind:
+        case "jsonl":
+            file.write_text("\n".join(map(json.dumps, simple)))
+        case "csv":
+            frame.to_csv(file, index=False)
+        case "parquet":
+            pytest.importorskip("pyarrow")
+            frame.to_parquet(file)
+    source = {"frame": frame, "list": simple, "generator": (row for row in simple)}.get(kind, file)
+    stream = mt.Stream(source, window=3)
+    assert stream.count() == (None if kind == "generator" else len(TEXTS))
+    found = list(stream)
+    assert [prompt.text for prompt in found] == list(TEXTS)
+    assert [dict(prompt.meta) for prompt in found] == [{"n": row["n"]} for row in simple]
+
+
+def test_a_row_that_is_no_prompt_is_told_where_it_stands():
+    with pytest.raises(PromptError, match="prompt 1: unknown field 'tex'"):
+        list(mt.Stream([{"text": "A"}, {"tex": "B"}]))
+    with pytest.raises(PromptError, match="window=0: give how many"):
+        mt.Stream(["A"], 0)
+
+
+def test_a_file_is_read_as_it_is_needed(tmp_path):
+    """A line that is wrong is met when its window is."""
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"text": "A"}\n{"text": "B"}\n{"no": 1}\n')
+    windows = mt.Stream(file, 2).windows()
+    assert len(next(windows)) == 2
+    with pytest.raises(PromptError, match="line 3"):
+        next(windows)
+
+
+class TestAggregates:
+    @pytest.mark.parametrize("window", [1, 3, 100])
+    def test_are_those_of_the_cells_that_were_kept_bit_for_bit(self, tiny64, window):
+        stream = mt.Stream(PROMPTS, window)
+        kept = mt.Aggregates.of(sweep(tiny64, stream))
+        found = sweep(tiny64, stream, keep="aggregates")
+        xr.testing.assert_identical(numbers(found), numbers(kept))
+        assert found.prompts == len(PROMPTS)
+        assert found.noise_floor("kl") == sweep(tiny64, stream).noise_floor("kl")
+
+    def test_say_of_each_cell_what_its_effects_say(self, tiny64, whole):
+        found = sweep(tiny64, PROMPTS, keep="aggregates")
+        for metric in METRICS:
+            own, wanted = found.over_prompts(metric), whole.over_prompts(metric)
+            for name in ("value", "low", "high", "statistic", "n"):
+                xr.testing.assert_allclose(getattr(own, name), getattr(wanted, name), atol=1e-9)
+            rest = ["p", "significant"]
+            pd.testing.assert_frame_equal(
+                found.table(metric).drop(columns=rest),
+                whole.table(metric).drop(columns=rest),
+                check_dtype=False,
+                check_like=True,
+                atol=1e-9,
+            )
+        assert list(found.top(3)["effect"].abs()) == sorted(found.top(3)["effect"].abs())[::-1]
+
+    def test_a_patch_that_changes_nothing_is_no_evidence(self, tiny64):
+        pairs = ((0, 2), (0, 0), (2, 0))
+        prompts = [
+            mt.Prompt(TEXTS[one], donor=TEXTS[other], target=" Germany", contrast=" France")
+            for one, other in pairs
+        ]
+        edit = "patch L*.z.h*"
+        whole = sweep(tiny64, prompts, edit)
+        found = mt.Aggregates.of(whole)
+        wanted = whole.table("kl").drop(columns=["p", "significant"])
+        assert wanted["unchanged"].max() > 0
+        own = found.table("kl").drop(columns=["p", "significant"])
+        pd.testing.assert_frame_equal(own, wanted, check_dtype=False, check_like=True)
+
+    def test_parts_of_the_prompts_are_put_together(self, tiny64, whole):
+        stream = mt.Stream(PROMPTS, 100)
+        one = mt.Aggregates.of(mt.Effects(whole.data.isel(prompt=slice(3))))
+        other = mt.Aggregates.of(mt.Effects(whole.data.isel(prompt=slice(3, None))), first=3)
+        both, wanted = one.merged(other), sweep(tiny64, stream, keep="aggregates")
+        for metric in METRICS:
+            for name in (*COLUMNS, "flipped"):
+                xr.testing.assert_allclose(
+                    both.data[f"{name}_{metric}"], wanted.data[f"{name}_{metric}"], atol=1e-9
+                )
+        assert both.prompts == wanted.prompts
+
+    def test_are_saved_and_opened_and_drawn(self, tiny64, tmp_path):
+        found = sweep(tiny64, PROMPTS, keep="aggregates", out=tmp_path / "sums.zarr")
+        opened = mt.open_aggregates(tmp_path / "sums.zarr")
+        xr.testing.assert_identical(opened.data, found.data)
+        figure = found.figure("kl")
+        np.testing.assert_array_equal(figure.data[0].z, found.over_prompts("kl").value.values)
+        with pytest.raises(EffectsError, match=r"has aggregates over prompts.*open_aggregates"):
+            mt.open_effects(tmp_path / "sums.zarr")
+        sweep(tiny64, PROMPTS, out=tmp_path / "map.zarr")
+        with pytest.raises(EffectsError, match="a result with its prompts: open_effects"):
+            mt.open_aggregates(tmp_path / "map.zarr")
+
+    def test_what_has_no_mean_is_refused(self, tiny64):
+        with pytest.raises(
+            EffectsError, match=r"'top1.*' is a token id, of which there is no mean"
+        ):
+            sweep(tiny64, PROMPTS, metrics=("kl", "top1"), keep="aggregates")
+        with pytest.raises(SweepError, match="The map is over positions, and prompts have 3 to"):
+            sweep(tiny64, PROMPTS, "zero L*.resid_post@*", keep="aggregates")
+        with pytest.raises(SweepError, match=r"keep='cell' does not exist.*Did you mean 'cells'"):
+            sweep(tiny64, PROMPTS, keep="cell")
+
+    def test_positions_of_windows_of_other_lengths_are_refused_too(self, tiny64):
+        stream = mt.Stream([PROMPTS[0], PROMPTS[2], PROMPTS[1]], 2)
+        with pytest.raises(SweepError, match="prompts have 3 to 5 tokens"):
+            sweep(tiny64, stream, "zero L*.resid_post@*", keep="aggregates")
+
+
+def test_what_a_stream_cannot_have_is_refused(tiny64):
+    stream = mt.Stream(PROMPTS)
+    with pytest.raises(SweepError, match="screen= ranks the cells of one map"):
+        sweep(tiny64, stream, screen="bfloat16")
+    with pytest.raises(SweepError, match="A mean over prompts is over all of them"):
+        sweep(tiny64, stream, 'mean(over="prompts") L*.z.h*@last')
+    found = sweep(tiny64, stream, 'mean(over="prompts") L*.z.h*@last', reference=TEXTS[:4:2])
+    assert found.data.sizes["prompt"] == len(PROMPTS)
+    with pytest.raises(PromptError, match="There are no prompts in the stream"):
+        sweep(tiny64, mt.Stream(iter(())))
+
+
+class Stopping(mt.Observer):
+    """Wants no more after so many units."""
+
+    def __init__(self, after: int | None = None) -> None:
+        self.after, self.units, self.cells, self.told = after, 0, 0.0, []
+
+    def expected(self, cells, units, flops):
+        self.told.append((cells, units, flops))
+
+    def advanced(self, cells):
+        self.cells += cells
+
+    def unit_done(self, number, of):
+        assert number == self.units < of
+        self.units += 1
+
+    @property
+    def cancelled(self):
+        return self.after is not None and self.units >= self.after
+
+
+@pytest.mark.parametrize(
+    ("keep", "after", "place"),
+    [
+        ("cells", 4, "local"),
+        ("aggregates", 4, "memory://streams/sums.zarr"),
+        ("cells", 1, "memory://streams/map.zarr"),
+        ("aggregates", 2, "local"),
+    ],
+)
+def test_a_stream_that_was_stopped_is_gone_on_with_bit_for_bit(
+    tiny64, tmp_path, keep, after, place
+):
+    stream = mt.Stream(PROMPTS, 3)
+    out = tmp_path / "map.zarr" if place == "local" else place
+    undisturbed = Stopping()
+    asked = {"metrics": METRICS, "keep": keep}
+    wanted = mt.sweep(tiny64, stream, EDIT, progress=undisturbed, **asked)
+    first, second = Stopping(after), Stopping()
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, stream, EDIT, progress=first, out=out, **asked)
+    found = mt.sweep(tiny64, stream, EDIT, progress=second, out=out, **asked)
+    assert first.units == after
+    assert first.units + second.units == undisturbed.units
+    xr.testing.assert_identical(numbers(found), numbers(wanted))
+    again = Stopping()
+    opened = mt.sweep(tiny64, stream, EDIT, progress=again, out=out, **asked)
+    assert again.units == 0
+    xr.testing.assert_identical(opened.data, found.data)
+
+
+def test_other_prompts_are_refused_where_some_were_there(tiny64, tmp_path):
+    out = tmp_path / "map.zarr"
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(3))
+    for others in (PROMPTS[1:], PROMPTS[:2]):
+        with pytest.raises(
+            EffectsError, match="The first 3 prompts are others than those of the 1"
+        ):
+            sweep(tiny64, mt.Stream(others, 3), metrics="kl", out=out)
+    with pytest.raises(EffectsError, match="windows of an unfinished sweep that ask another"):
+        sweep(tiny64, mt.Stream(PROMPTS, 4), metrics="kl", out=out)
+    sweep(tiny64, mt.Stream(PROMPTS, 3), metrics="kl", out=out)
+    with pytest.raises(EffectsError, match="the same question about other prompts"):
+        sweep(tiny64, mt.Stream(PROMPTS[1:], 3), metrics="kl", out=out)
+    found = sweep(tiny64, mt.Stream(PROMPTS[1:], 3), metrics="kl", out=out, overwrite=True)
+    assert found.data.sizes["prompt"] == len(PROMPTS) - 1
+    assert [path.name for path in tmp_path.iterdir()] == ["map.zarr"]
+
+
+def test_a_window_that_is_damaged_is_computed_again(tiny64, tmp_path):
+    out = tmp_path / "map.zarr"
+    stream = mt.Stream(PROMPTS, 2)
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=Stopping(5))
+    window = tmp_path / "map.zarr.partial" / windows_kept.WINDOWS / "000001.zip"
+    window.write_bytes(window.read_bytes()[:-1] + b"?")
+    notes = Stopping()
+    notes.note = lambda text: notes.told.append(text)
+    found = mt.sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=notes)
+    assert any("Window 1 cannot be used" in str(text) for text in notes.told)
+    xr.testing.assert_identical(numbers(found), numbers(sweep(tiny64, stream, metrics="kl")))
+
+
+def test_how_much_there_is_is_told_as_it_becomes_known(tiny64):
+    watch = Stopping()
+    mt.sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", progress=watch)
+    cells = 3 * 4 * len(PROMPTS)
+    assert [own[0] for own in watch.told] == [cells] * 3
+    assert watch.cells == pytest.approx(cells)
+    unknown = Stopping()
+    mt.sweep(tiny64, mt.Stream(iter(PROMPTS), 3), EDIT, metrics="kl", progress=unknown)
+    assert [own[0] for own in unknown.told] == [36, 72, 84]
+    assert watch.told[-1][2] == unknown.told[-1][2] > 0

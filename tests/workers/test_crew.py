@@ -1,0 +1,157 @@
+"""A crew of workers that are made here, which answer, die and hang as they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from microtome.engines.block import Block
+from microtome.errors import WorkerError
+from microtome.plan.units import Unit
+from microtome.workers.crew import Crew
+from microtome.workers.desk import Died, Done, Failed, Outcome, Ready
+
+UNITS = [Unit(number, (0,), number, number + 1) for number in range(6)]
+Behave = Callable[[int, Unit], Outcome | None]
+"""What the worker of a number does with a unit: None, it hangs."""
+
+
+def block(unit: Unit) -> Block:
+    one = np.array([unit.number])
+    return Block(unit.number, one, {}, {}, one, {}, {}, np.ones(1), np.ones(1))
+
+
+@dataclass(eq=False)
+class Acting:
+    number: int
+    behave: Behave
+    ready: Outcome | None = field(default_factory=lambda: Ready(1))
+    gone: bool = False
+
+    def send(self, number: int, job: object, unit: Unit) -> None:
+        assert not self.gone
+        self.ready = self.behave(self.number, unit)
+
+    def dismiss(self) -> None:
+        self.gone = True
+
+
+@dataclass(eq=False)
+class Stage:
+    behave: Behave
+    first: Outcome | None = field(default_factory=lambda: Ready(1))
+    hired: list[Acting] = field(default_factory=list)
+    now: float = 0.0
+    most: int = 0
+
+    def hire(self) -> Acting:
+        self.hired.append(Acting(len(self.hired), self.behave, self.first))
+        self.most = max(self.most, sum(not hand.gone for hand in self.hired))
+        return self.hired[-1]
+
+    def publish(self, job: object) -> object:
+        return job
+
+    def wait(self, hands, seconds):
+        found = [(hand, hand.ready) for hand in hands if hand.ready is not None]
+        for hand, _ in found:
+            hand.ready = None
+        self.now += 1.0 if found else 100.0
+        return found
+
+    def close(self) -> None:
+        self.now = -1.0
+
+
+def works(number: int, unit: Unit) -> Outcome | None:
+    return Done(block(unit))
+
+
+def run(stage: Stage, count: int = 2, patience: float | None = None, units=UNITS):
+    crew = Crew(stage, count, patience, clock=lambda: stage.now)
+    lost: list[tuple[int, str]] = []
+    try:
+        found = [
+            own.unit
+            for own in crew.run(None, units, lose=lambda unit, why: lost.append((unit.number, why)))
+        ]
+    finally:
+        crew.close()
+    assert stage.now == -1.0
+    assert all(hand.gone for hand in stage.hired)
+    return found, lost
+
+
+def test_every_unit_is_run_once_by_so_many_workers():
+    stage = Stage(works)
+    assert run(stage) == (pytest.approx(range(6)), [])
+    assert (len(stage.hired), stage.most) == (2, 2)
+    alone = Stage(works)
+    run(alone, count=8, units=UNITS[:1])
+    assert len(alone.hired) == 1
+
+
+def test_a_unit_whose_worker_died_is_run_again_by_another():
+    stage = Stage(lambda number, unit: Died("killed") if number == 0 else works(number, unit))
+    found, lost = run(stage)
+    assert (sorted(found), lost) == ([*range(6)], [])
+    assert len(stage.hired) == 3
+
+
+def test_a_unit_that_kills_three_workers_is_left_out_and_the_rest_goes_on():
+    stage = Stage(lambda n, unit: Died(f"worker {n} ended") if unit.number == 3 else works(n, unit))
+    found, lost = run(stage)
+    assert sorted(found) == [0, 1, 2, 4, 5]
+    [(number, why)] = lost
+    assert (number, why.startswith("worker")) == (3, True)
+
+
+@pytest.mark.parametrize(("patience", "least"), [(50.0, 50.0), (None, 600.0)])
+def test_a_worker_that_hangs_is_given_up_after_its_time(patience, least):
+    stage = Stage(lambda n, unit: None if (n, unit.number) == (0, 1) else works(n, unit))
+    stage.behave, hung = stage.behave, []
+    found, lost = run(stage, patience=patience)
+    assert (sorted(found), lost) == ([*range(6)], [])
+    always = Stage(lambda n, unit: hung.append(n) if unit.number == 5 else works(n, unit))
+    found, lost = run(always, patience=patience)
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    assert lost == [(5, f"it had not answered for {least:,.0f} s")]
+    assert len(hung) == 3
+
+
+def test_what_a_unit_raises_is_raised_here():
+    wrong = ValueError("no such thing")
+    stage = Stage(lambda n, unit: Failed(wrong) if unit.number == 2 else works(n, unit))
+    with pytest.raises(ValueError, match="no such thing"):
+        run(stage)
+
+
+@pytest.mark.parametrize("first", [Died("no memory"), None])
+def test_workers_that_are_never_ready_are_no_workers(first):
+    stage = Stage(works, first)
+    with pytest.raises(WorkerError, match="3 workers, one after another, died before their model"):
+        run(stage, count=1)
+    assert len(stage.hired) == 3
+
+
+def test_whoever_takes_blocks_slowly_is_waited_for():
+    """No worker has more than one unit that nobody has taken."""
+    sent: list[int] = []
+    stage = Stage(lambda n, unit: sent.append(unit.number) or works(n, unit))
+    crew = Crew(stage, 2, clock=lambda: stage.now)
+    blocks = crew.run(None, UNITS, lose=lambda unit, why: None)
+    for taken, _ in enumerate(blocks, 1):
+        assert len(sent) <= taken + 2
+    crew.close()
+
+
+def test_what_listens_may_end_it():
+    def listen() -> None:
+        raise KeyboardInterrupt
+
+    crew = Crew(Stage(works), 2)
+    with pytest.raises(KeyboardInterrupt):
+        next(crew.run(None, UNITS, lose=lambda unit, why: None, listen=listen))

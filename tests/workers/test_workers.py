@@ -1,0 +1,313 @@
+"""A sweep on workers is the sweep of one process, bit for bit, whatever happens to them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import microtome as mt
+from microtome.errors import VerificationError, WorkerError
+from microtome.plan import units
+from microtome.verbs.answer import Job
+from microtome.verbs.elsewhere import Recipe, known
+from microtome.workers import clusters, here
+from microtome.workers.crew import Crew
+from microtome.workers.desk import Desk, Died, Ready
+
+PROMPTS = [
+    mt.Prompt(text, donor=donor, target=" Germany", contrast=" France")
+    for text, donor in (
+        ("Berlin is the capital of", "Paris is the capital of"),
+        ("The cat sat", "The dog sat"),
+        ("Rome is the capital of", "Berlin is the capital of"),
+    )
+]
+EDIT = "patch L*.z.h*@*"
+METRICS = ("logit_diff", "kl", "top1", "norm(L*.resid_post@-1)")
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch):
+    monkeypatch.setattr(units, "WORK", 2e9)
+    monkeypatch.setattr(units, "PASSES", 0)
+
+
+@pytest.fixture(scope="module")
+def folder(make_gpt2, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    make_gpt2().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return mt.load(folder)
+
+
+def sweep(model, **more):
+    asked = {"metrics": METRICS, "verify": 1, "progress": False, **more}
+    return mt.sweep(model, PROMPTS, EDIT, **asked)
+
+
+def stored(out: Path) -> dict[str, bytes]:
+    """Every file of a store but what says when it was made, and how long that took."""
+    names = (str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    told = (".zattrs", ".zmetadata", "checksums.json")
+    return {name: (out / name).read_bytes() for name in names if name not in told}
+
+
+def plain(effects) -> dict:
+    actual = effects.provenance["actual"]
+    told = {k: v for k, v in effects.provenance.items() if k not in ("created", "actual")}
+    return {**told, "token_blocks": actual["token_blocks"]}
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """The sweep of this process, and its store."""
+    out = tmp_path_factory.mktemp("whole") / "map.zarr"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(units, "WORK", 2e9)
+        patch.setattr(units, "PASSES", 0)
+        effects = sweep(model, out=out)
+    assert effects.provenance["predicted"]["units"] > 5
+    return effects, stored(out)
+
+
+def assert_same(effects, out: Path, whole) -> None:
+    wanted, files = whole
+    xr.testing.assert_identical(effects.data.drop_attrs(), wanted.data.drop_attrs())
+    assert stored(out) == files
+    assert plain(effects) == plain(wanted)
+
+
+class Killing(mt.Observer):
+    """Kills a process after so many units."""
+
+    def __init__(self, pid, after: int = 2) -> None:
+        self.pid, self.after, self.units, self.notes = pid, after, 0, []
+        self.killed = None
+
+    def unit_done(self, number, of):
+        self.units += 1
+        if self.units == self.after:
+            self.killed = self.pid()
+            os.kill(self.killed, signal.SIGKILL)
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that are started, in order."""
+    found: list[here._Process] = []
+    own = here.Shop.hire
+
+    def hire(self):
+        found.append(own(self))
+        return found[-1]
+
+    monkeypatch.setattr(here.Shop, "hire", hire)
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_one_of_them_killed_give_the_same_store(model, whole, started, tmp_path):
+    out = tmp_path / "map.zarr"
+    killing = Killing(lambda: started[0].pid)
+    effects = sweep(model, out=out, workers=mt.workers.processes(2), progress=killing)
+    assert_same(effects, out, whole)
+    assert killing.killed == started[0].pid
+    assert killing.notes == []
+    assert [one._process.exitcode for one in started] == [-signal.SIGKILL] * len(started)
+    hired = len(started)
+    again = sweep(model, out=out, workers=mt.workers.processes(2))  # it is there: nobody is hired
+    assert len(started) == hired
+    xr.testing.assert_identical(again.data, effects.data)
+
+
+@pytest.mark.slow
+def test_two_actors_of_ray_one_of_them_killed_give_the_same_store(
+    model, whole, tmp_path, monkeypatch
+):
+    pytest.importorskip("ray")
+    ready: list[int] = []
+    own = clusters._Actor.answer
+
+    def answer(self):
+        found = own(self)
+        ready.extend([found.pid] if isinstance(found, Ready) else [])
+        return found
+
+    monkeypatch.setattr(clusters._Actor, "answer", answer)
+    out = tmp_path / "map.zarr"
+    killing = Killing(lambda: ready[0])
+    workers = mt.workers.ray(count=2, init={"num_cpus": 2, "object_store_memory": 2**27})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        effects = sweep(model, out=out, workers=workers, progress=killing)
+    assert_same(effects, out, whole)
+    assert killing.killed == ready[0]
+    assert killing.notes == []
+
+
+class Inline:
+    """Workers in this process, who do all that others do, and die as they are told."""
+
+    device = None
+
+    def __init__(self, dies: Callable[[int], bool] = lambda unit: False) -> None:
+        self.dies, self.hired = dies, 0
+
+    def crew(self, recipe):
+        self.recipe = here.packed(recipe)
+        return Crew(self, 2)
+
+    def hire(self):
+        self.hired += 1
+        return Inside(Desk(self.recipe), self.dies)
+
+    def publish(self, job):
+        return here.packed(job)
+
+    def wait(self, hands, seconds):
+        return [(hand, hand.answer) for hand in hands]
+
+    def close(self):
+        pass
+
+
+class Inside:
+    def __init__(self, desk, dies):
+        self.desk, self.dies, self.answer = desk, dies, desk.open()
+
+    def send(self, number, job, unit):
+        self.answer = Died("it was told to")
+        if not self.dies(unit.number):
+            self.answer = self.desk.run(number, lambda: pickle.loads(job), unit)
+
+    def dismiss(self):
+        pass
+
+
+def test_what_goes_through_workers_is_what_stays_here(model, whole, tmp_path):
+    out = tmp_path / "map.zarr"
+    told = Killing(os.getpid, after=-1)
+    assert_same(sweep(model, out=out, workers=Inline(), progress=told), out, whole)
+    assert told.units == whole[0].provenance["predicted"]["units"]
+
+
+def test_a_screened_sweep_and_a_stream_on_workers_are_those_of_this_process(make_gpt2, tokenizer):
+    """Of a model without a place to load it from, which is sent."""
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    screened = [sweep(model, screen="bfloat16", refine=5, workers=w) for w in (None, Inline())]
+    xr.testing.assert_identical(*(own.data.drop_attrs() for own in screened))
+    asked = {"metrics": "kl", "progress": False, "keep": "aggregates"}
+    stream = mt.Stream(PROMPTS, 2)
+    sums = [mt.sweep(model, stream, "patch L*.z.h*", **asked, workers=w) for w in (None, Inline())]
+    xr.testing.assert_identical(*(own.data.drop_attrs() for own in sums))
+
+
+def test_units_that_kill_their_workers_are_named_and_the_rest_is_kept(model, whole, tmp_path):
+    out = tmp_path / "map.zarr"
+    told = Killing(os.getpid, after=-1)
+    workers = Inline(lambda unit: unit == 1)
+    total = whole[0].provenance["predicted"]["units"]
+    with pytest.raises(WorkerError) as error:
+        sweep(model, out=out, workers=workers, progress=told)
+    says = str(error.value)
+    assert f"1 of {total} units killed 3 workers each and were left out" in says
+    assert re.search(r"Unit 1 \(\d+ cells, 'patch L\d.z.h\d@\d' to 'patch L\d.z.h\d@\d'", says)
+    assert says.endswith("of prompts 1): it was told to.")
+    assert [note[:6] for note in told.notes] == ["Unit 1"]
+    assert told.units == total - 1
+    rest = Killing(os.getpid, after=-1)
+    assert_same(sweep(model, out=out, progress=rest), out, whole)  # it is run here
+    assert rest.units == 1
+
+
+def test_an_error_of_a_unit_is_the_same_error_here(model, monkeypatch):
+    def start(self, model, tick=None):
+        raise VerificationError("a cell is off")
+
+    monkeypatch.setattr(Job, "start", start)
+    with pytest.raises(VerificationError, match="a cell is off") as error:
+        sweep(model, workers=Inline())
+    assert "Raised by a worker" in error.value.__notes__[0]
+
+
+class TestRecipe:
+    def test_a_model_is_loaded_where_it_was_and_proved_to_be_the_same(self, model, folder):
+        recipe = Recipe.of(model, None)
+        assert (recipe.name, recipe.module) == (str(folder), None)
+        assert known(recipe.open()) == known(model)
+
+    def test_a_model_that_was_changed_is_sent(self, folder):
+        model = mt.load(folder)
+        model.hf.transformer.h[0].mlp.c_proj.weight.data += 1
+        recipe = Recipe.of(model, None)
+        assert recipe.module is model.hf
+        assert recipe.open().weight_hash == model.weight_hash
+
+    @pytest.mark.parametrize("what", ["weights", "versions", "dtype", "tokenizer"])
+    def test_a_worker_of_another_kind_is_refused(self, model, what, make_gpt2, folder):
+        own = Recipe.of(model, None)
+        others = {
+            "weights": {"weight_hash": "0" * 64},
+            "versions": {"versions": {**own.known["versions"], "torch": "1.0"}},
+            "dtype": {"dtype": "bfloat16", "dtypes": ["bfloat16"]},
+            "tokenizer": {"tokenizer": "0" * 64},
+        }
+        wrong = Recipe(own.name, {}, None, None, "cpu", {**own.known, **others[what]})
+        with pytest.raises(WorkerError, match="A worker is of another kind") as error:
+            wrong.open()
+        assert next(iter(others[what])) in str(error.value)
+
+    def test_hooks_of_ones_own_stay_here(self, folder):
+        model = mt.load(folder)
+        model.hf.transformer.h[0].register_forward_hook(lambda *_: None)
+        with pytest.raises(WorkerError, match=r"The model has .*workers load models of their own"):
+            sweep(model, workers="processes:1", out=None)
+
+
+def test_a_function_made_on_the_spot_is_refused(model):
+    edit = mt.apply("L0.z.h0@-1", lambda x: x * np.float32(2))
+    with pytest.raises(WorkerError, match="What is asked cannot be sent to workers"):
+        mt.sweep(
+            model, PROMPTS, edit, metrics="kl", progress=False, workers=mt.workers.processes(1)
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("rai:auto", r"There are no workers 'rai:auto'.*Did you mean 'ray'"),
+        ("processes", "workers 'processes' cannot be read; such as processes:2"),
+        ("processes:0", "count=0: give how many processes"),
+        ("ray:auto,count=x", "workers 'ray:auto,count=x' cannot be read"),
+        ("ray:auto,gpu=1", "workers 'ray:auto,gpu=1' cannot be read"),
+    ],
+)
+def test_names_that_are_none(name, says):
+    with pytest.raises(WorkerError, match=says):
+        mt.workers.workers_of(name)
+
+
+def test_names_of_workers():
+    ray = mt.workers.workers_of("ray:ray://host:10001,count=8,gpus=0.5,cpus=2,patience=60")
+    assert ray == mt.workers.ray(
+        "ray://host:10001", count=8, gpus_per_worker=0.5, cpus_per_worker=2.0, patience=60.0
+    )
+    assert mt.workers.workers_of("ray") == mt.workers.ray(cpus_per_worker=1.0)
+    assert mt.workers.workers_of("ray:count=2") == mt.workers.ray(count=2)
