@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from microtome.verbs.attribution import attribute_neurons as attribute_neurons
     from microtome.verbs.edges import edges as edges
     from microtome.verbs.generation import Generation as Generation
+    from microtome.verbs.head_card import HeadCard as HeadCard
+    from microtome.verbs.head_card import head_card as head_card
     from microtome.verbs.head_circuit import HeadCircuit as HeadCircuit
     from microtome.verbs.head_circuit import head_circuit as head_circuit
     from microtome.verbs.lens import Lens as Lens
@@ -77,6 +79,7 @@ _HOMES = {
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",
     "Generation": "verbs.generation",
+    "HeadCard": "verbs.head_card",
     "HeadCircuit": "verbs.head_circuit",
     "HeadScores": "verbs.attention",
     "Lens": "verbs.lens",
@@ -101,6 +104,7 @@ _HOMES = {
     "edge": "language.edges",
     "edges": "verbs.edges",
     "edit": "edits",
+    "head_card": "verbs.head_card",
     "head_circuit": "verbs.head_circuit",
     "head_scores": "verbs.attention",
     "knockout": "edits",

@@ -87,6 +87,14 @@ def add_to(app: typer.Typer) -> None:
             "microtome trace gpt2 --prompts facts.jsonl -o out",
         ),
     )(trace)
+    app.command(
+        "head",
+        cls=Command,
+        epilog=examples(
+            "microtome head L4.h3 nano --task ioi:8 -o out",
+            "microtome head L23.h3 smollm2 --task ioi:16",
+        ),
+    )(head)
 
 
 @folded
@@ -152,7 +160,9 @@ def heads(
         str, typer.Option(help="previous_token, duplicate_token, induction or first_token.")
     ] = "induction",
     n: Annotated[int, typer.Option("-n", min=2, help="How many rows of random tokens.")] = 10,
-    length: Annotated[int, typer.Option(min=2, help="Tokens in a row.")] = 25,
+    length: Annotated[
+        int | None, typer.Option(min=2, help="Tokens in a row; 25 unless given.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of their draw.")] = 0,
     top: Annotated[int, typer.Option(min=1, help="How many heads to show.")] = 10,
     output: Annotated[
@@ -185,6 +195,24 @@ def trace(
     """Where a fact comes back in a run that has forgotten its subject: causal tracing."""
     asked = {"samples": samples, "noise_std": noise, "window": window, "seed": seed}
     _answering("tracing").trace(read, shown, subject, task, kind, asked)
+
+
+@folded
+def head(
+    name: Annotated[str, typer.Argument(help="Such as L23.h3.", metavar="HEAD")],
+    read: Read,
+    shown: Shown,
+    task: Annotated[
+        str | None, typer.Option(help="A task's prompts in the model's tokens: ioi:16.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Rows of each table.")] = 10,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Of the vocabulary, for what it copies.")
+    ] = 300,
+) -> None:
+    """One head on one card: its effect, what it writes, looks at and copies, and what feeds it."""
+    early.check(read.model, ())
+    _answering("head").head(name, read, shown, task, top, tokens)
 
 
 def _answering(name: str) -> ModuleType:

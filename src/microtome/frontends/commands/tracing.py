@@ -38,7 +38,7 @@ def trace(
     kinds = list(kind) or list(KINDS)
     with answering(shown):
         model = model_of(read)
-        facts = _facts(read, model, subject, task)
+        facts = facts_of(read, model, subject, task)
         told = (lambda line: None) if shown.quiet else _tell
         traces = trace_facts(model, facts, kinds=kinds, tell=told, **asked)
         deliver(
@@ -59,7 +59,12 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _facts(read: Read, model: Model, subject: str | None, task: str | None) -> Prompts:
+def facts_of(read: Read, model: Model, subject: str | None, task: str | None) -> Prompts:
+    """The prompts of the options, or of a task in the model's tokens.
+
+    Raises:
+        MicrotomeError: there is no such task, or both are given.
+    """
     if task is None:
         given = prompts_of(read)
         if subject is None:
