@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from microtome.verbs.sweep import sweep as sweep
     from microtome.verbs.tracing import Traces as Traces
     from microtome.verbs.tracing import trace_facts as trace_facts
+    from microtome.verbs.tuning import train_translators as train_translators
 
 __version__ = "0.1.0"
 
@@ -121,6 +122,7 @@ _HOMES = {
     "shuffle": "edits",
     "sweep": "verbs.sweep",
     "trace_facts": "verbs.tracing",
+    "train_translators": "verbs.tuning",
     "zero": "edits",
 }
 """Public name → the module that has it."""

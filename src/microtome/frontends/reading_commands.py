@@ -58,6 +58,11 @@ def add_to(app: typer.Typer) -> None:
         ),
     )(lens)
     app.command(
+        "tune",
+        cls=Command,
+        epilog=examples("microtome tune nano --prompts texts.jsonl -o tuned"),
+    )(tune)
+    app.command(
         "attribute",
         cls=Command,
         epilog=examples(
@@ -113,6 +118,21 @@ def lens(
     """What each layer's state would have the model say: the logit lens."""
     early.check(read.model, edit)
     _answering("reading").lens(read, shown, address, edit, top, tuned)
+
+
+@folded
+def tune(
+    model: ModelName,
+    shown: Shown,
+    prompts: Annotated[Path, typer.Option(help="A .jsonl or .csv file of texts to learn from.")],
+    output: Annotated[Path, typer.Option("-o", "--out", help="A folder for the translators.")],
+    steps: Annotated[int, typer.Option(min=1, help="Of training, for each block.")] = 250,
+    batch: Annotated[int, typer.Option(min=1, help="States in a step.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of their order.")] = 0,
+    dtype: Dtype = None,
+) -> None:
+    """Train the tuned lens: per block a translator of its states, for 'lens --tuned'."""
+    _answering("reading").tune(model, shown, prompts, output, (steps, batch, seed), dtype)
 
 
 @folded
