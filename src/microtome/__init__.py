@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from microtome.verbs.attribution import attribute_neurons as attribute_neurons
     from microtome.verbs.edges import edges as edges
     from microtome.verbs.generation import Generation as Generation
+    from microtome.verbs.head_card import HeadCard as HeadCard
+    from microtome.verbs.head_card import head_card as head_card
     from microtome.verbs.head_circuit import HeadCircuit as HeadCircuit
     from microtome.verbs.head_circuit import head_circuit as head_circuit
     from microtome.verbs.lens import Lens as Lens
@@ -64,6 +66,9 @@ if TYPE_CHECKING:
     from microtome.verbs.options import Screen as Screen
     from microtome.verbs.run import Run as Run
     from microtome.verbs.sweep import sweep as sweep
+    from microtome.verbs.tracing import Traces as Traces
+    from microtome.verbs.tracing import trace_facts as trace_facts
+    from microtome.verbs.tuning import train_translators as train_translators
 
 __version__ = "0.1.0"
 
@@ -76,6 +81,7 @@ _HOMES = {
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",
     "Generation": "verbs.generation",
+    "HeadCard": "verbs.head_card",
     "HeadCircuit": "verbs.head_circuit",
     "HeadScores": "verbs.attention",
     "Lens": "verbs.lens",
@@ -88,6 +94,7 @@ _HOMES = {
     "Screen": "verbs.options",
     "SteeringVector": "steering.vector",
     "Stream": "prompts.stream",
+    "Traces": "verbs.tracing",
     "Translators": "readings.translators",
     "Verify": "plan.verify",
     "add": "edits",
@@ -99,6 +106,7 @@ _HOMES = {
     "edge": "language.edges",
     "edges": "verbs.edges",
     "edit": "edits",
+    "head_card": "verbs.head_card",
     "head_circuit": "verbs.head_circuit",
     "head_scores": "verbs.attention",
     "knockout": "edits",
@@ -114,6 +122,8 @@ _HOMES = {
     "scale": "edits",
     "shuffle": "edits",
     "sweep": "verbs.sweep",
+    "trace_facts": "verbs.tracing",
+    "train_translators": "verbs.tuning",
     "watching": "model.watching",
     "zero": "edits",
 }
