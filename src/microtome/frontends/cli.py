@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import microtome
-from microtome.frontends import early, reading_commands
+from microtome.frontends import early, reading_commands, steering_commands
 from microtome.frontends.arguments import (
     Asking,
     Donor,
@@ -222,6 +222,7 @@ def figure(
 
 
 reading_commands.add_to(app)
+steering_commands.add_to(app)
 
 
 def main() -> None:

@@ -108,7 +108,7 @@ class Dose:
                 f"A map has two dimensions, and these doses have {listing(array.dims) or 'none'}: "
                 "use trade() for a picture of any number, or star the layer, layers='*'."
             )
-        return matrix(array, title=self._title, unit=unit, diverging=diverging)
+        return matrix(array, title=self.title, unit=unit, diverging=diverging)
 
     def trade(self, metric: str | None = None) -> go.Figure:
         """What is gained against what it costs, each dose a point.
@@ -123,7 +123,7 @@ class Dose:
         return trade(
             self.data[f"{name}_effect"],
             self.data[KL],
-            title=self._title,
+            title=self.title,
             gain_title=self._gain(name),
             cost_title=COSTS[KL],
         )
@@ -133,7 +133,7 @@ class Dose:
 
     def __repr__(self) -> str:
         sizes = " × ".join(f"{dim} {n}" for dim, n in self.data.sizes.items())
-        return f"<Dose of {self._title}: {sizes}; {listing(self.metrics)}; kl, perplexity>"
+        return f"<Dose of {self.title}: {sizes}; {listing(self.metrics)}; kl, perplexity>"
 
     def _repr_html_(self) -> str:
         """In a notebook: the doses that do most for less than a quarter of a nat."""
@@ -150,7 +150,13 @@ class Dose:
         return metric
 
     @property
-    def _title(self) -> str:
+    def is_map(self) -> bool:
+        """Whether the doses have two dimensions, such as layer × factor."""
+        return self.data[KL].ndim == 2
+
+    @property
+    def title(self) -> str:
+        """Its edits, in brief."""
         return "; ".join(brief(str(one)) for one in self.provenance["spec"]["edits"])
 
 
