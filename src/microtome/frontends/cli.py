@@ -20,6 +20,7 @@ from microtome.frontends.arguments import (
     Dtype,
     EditTexts,
     ModelName,
+    OptionalModel,
     Overwrite,
     PromptText,
     Shown,
@@ -95,10 +96,10 @@ def run(
 )
 @folded
 def generate(
-    model: ModelName,
-    prompt: PromptText,
     writing: Writing,
     shown: Shown,
+    model: OptionalModel = None,
+    prompt: PromptText = [],  # noqa: B006
     edit: EditTexts = [],  # noqa: B006
     donor: Donor = None,
 ) -> None:

@@ -10,9 +10,9 @@ from microtome.verbs.dose import COSTS, Dose
 
 METHOD = (
     "Every dose is a cell of a sweep. What it gains is read after the last token of each prompt, "
-    "and averaged over prompts. What it costs is read at every token of neutral texts, with the same "
-    "edit where its address says: KL(clean ‖ edited) of the prediction, averaged over tokens, and "
-    "the perplexity, exp of the mean −log probability of the texts' own next tokens."
+    "and averaged over prompts. What it costs is read at every token of neutral texts, with the "
+    "same edit where its address says: KL(clean ‖ edited) of the prediction, averaged over tokens, "
+    "and the perplexity, exp of the mean −log probability of the texts' own next tokens."
 )
 AFFORDABLE = 0.25
 """Nats per token that the doses of the first table cost at most."""
