@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from microtome.verbs.attribution import Attribution as Attribution
     from microtome.verbs.attribution import attribute_logits as attribute_logits
     from microtome.verbs.attribution import attribute_neurons as attribute_neurons
+    from microtome.verbs.dose import Dose as Dose
+    from microtome.verbs.dose import dose as dose
     from microtome.verbs.edges import edges as edges
     from microtome.verbs.generation import Generation as Generation
     from microtome.verbs.head_card import HeadCard as HeadCard
@@ -77,6 +79,7 @@ _HOMES = {
     "Attention": "verbs.attention",
     "Attribution": "verbs.attribution",
     "Cancelled": "errors",
+    "Dose": "verbs.dose",
     "Edit": "edits",
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",
@@ -105,6 +108,7 @@ _HOMES = {
     "clamp": "edits",
     "edge": "language.edges",
     "edges": "verbs.edges",
+    "dose": "verbs.dose",
     "edit": "edits",
     "head_card": "verbs.head_card",
     "head_circuit": "verbs.head_circuit",

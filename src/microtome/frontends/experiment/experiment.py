@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
@@ -14,7 +14,7 @@ from microtome.engines.observer import Observer, as_observer
 from microtome.engines.screen import dtype_of
 from microtome.errors import ExperimentError
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.form import Form, Root, at, path_of, text_of
+from microtome.frontends.experiment.form import Filed, Form, at, path_of, text_of
 from microtome.frontends.experiment.sources import Source
 from microtome.plan.choice import choose
 from microtome.plan.plan import Plan, make_plan
@@ -34,7 +34,7 @@ from microtome.report import (
 from microtome.report.of_sweep import MOST_PROMPTS
 from microtome.results.aggregates import Aggregates
 from microtome.results.effects import Effects
-from microtome.sheets import Sheet, dump
+from microtome.sheets import dump
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
 from microtome.verbs.options import budget_of
@@ -74,11 +74,13 @@ class Checkpoint(Form):
         return self.name if len(fields) == 1 else fields
 
 
-def _by_name(given: Any) -> Any:
+def by_name(given: Any) -> Any:
+    """A model's name as the fields of a checkpoint."""
     return {"name": str(given)} if isinstance(given, str | Path) else given
 
 
-def _edit(given: Any) -> Edit:
+def edit_of(given: Any) -> Edit:
+    """An edit, or the text of one."""
     if not isinstance(given, Edit | str):
         raise ValueError(
             f"expected an edit such as 'zero L5.z.h3', not {given!r}; in YAML, put a text that "
@@ -91,10 +93,10 @@ def _metric(given: Any) -> str:
     return str(readings(text_of(given))[0])
 
 
-def _several(given: Any) -> Any:
+def several(given: Any) -> Any:
     """One thing as a tuple of one, a list as a tuple."""
-    several = isinstance(given, Sequence) and not isinstance(given, str)
-    found = tuple(given) if several else (given,)
+    listed = isinstance(given, Sequence) and not isinstance(given, str)
+    found = tuple(given) if listed else (given,)
     if not found:
         raise ValueError("give at least one")
     return found
@@ -143,7 +145,7 @@ def _screen(given: Any) -> str:
     return name
 
 
-class Experiment(Root):
+class Experiment(Filed):
     """Everything that a sweep is told, checked: the Python, command line and YAML forms are one.
 
     Attributes:
@@ -181,12 +183,12 @@ class Experiment(Root):
         # The fields are wider than what they become: texts for edits, names for models.
         def __init__(self, **fields: Any) -> None: ...
 
-    model: Annotated[Checkpoint, BeforeValidator(_by_name)]
+    model: Annotated[Checkpoint, BeforeValidator(by_name)]
     prompts: Source
-    edits: Annotated[tuple[Annotated[Edit, PlainValidator(_edit)], ...], BeforeValidator(_several)]
+    edits: Annotated[tuple[Annotated[Edit, PlainValidator(edit_of)], ...], BeforeValidator(several)]
     metrics: Annotated[
         tuple[Annotated[str, PlainValidator(_metric)], ...],
-        BeforeValidator(_several),
+        BeforeValidator(several),
         AfterValidator(_once),
     ]
     over: Annotated[dict[str, list[Any]], PlainValidator(_over)] = Field(default={})
@@ -201,33 +203,6 @@ class Experiment(Root):
     keep: Annotated[Keep, PlainValidator(check_keep)] = "cells"
     workers: Annotated[str, PlainValidator(_workers)] | None = None
     out: Annotated[Path, PlainValidator(path_of)] | None = None
-
-    @classmethod
-    def read(cls, path: str | Path, **instead: Any) -> Self:
-        """The experiment that a YAML file describes.
-
-        Args:
-            path: the file. A file of prompts that it names is looked up beside it; ``out`` is
-                where one runs.
-            **instead: fields in the place of the file's own, each as a whole.
-
-        Raises:
-            ExperimentError: it cannot be read, or a field is missing, unknown or wrong; the
-                message says in which line.
-        """
-        return cls._of(Sheet.read(path), Path(path).parent, instead)
-
-    @classmethod
-    def from_yaml(cls, text: str, **instead: Any) -> Self:
-        """The experiment that a YAML text describes; files are looked up where one runs."""
-        return cls._of(Sheet.of(text), Path(), instead)
-
-    @classmethod
-    def _of(cls, sheet: Sheet, folder: Path, instead: Mapping[str, Any]) -> Self:
-        fields = {name: _anchored(value, folder) for name, value in sheet.fields.items()}
-        lines = {way: line for way, line in sheet.lines.items() if way[0] not in instead}
-        known = Sheet(sheet.name, sheet.fields, lines)
-        return cls.model_validate({**fields, **instead}, context=known)
 
     def to_yaml(self) -> str:
         """The experiment as YAML, which reads back equal; fields at their defaults are left out.
@@ -334,13 +309,6 @@ class Experiment(Root):
                     lambda: document_of_sweep(found, model.run(shown)), summary_of_sweep(found)
                 )
         return found
-
-
-def _anchored(value: Any, folder: Path) -> Any:
-    """A source of prompts with its file beside the experiment's."""
-    if isinstance(value, Mapping) and isinstance(value.get("file"), str):
-        return {**value, "file": str(folder / value["file"])}
-    return value
 
 
 def _written(one: Edit) -> str:
