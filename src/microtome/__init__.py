@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from microtome.errors import MicrotomeError as MicrotomeError
     from microtome.frontends.experiment import Experiment as Experiment
     from microtome.language.edges import edge as edge
+    from microtome.model.watching import watching as watching
     from microtome.plan.verify import Verify as Verify
     from microtome.prompts.prompt import Prompt as Prompt
     from microtome.prompts.prompts import Prompts as Prompts
@@ -113,6 +114,7 @@ _HOMES = {
     "scale": "edits",
     "shuffle": "edits",
     "sweep": "verbs.sweep",
+    "watching": "model.watching",
     "zero": "edits",
 }
 """Public name → the module that has it."""

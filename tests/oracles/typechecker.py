@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,10 +85,11 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         tree = ast.parse(self.get_data(self.path), self.path)
+        kinds = [*map(re.escape, ARRAYS), *(rf"{name}\b" for name in _aliases(tree))]
         for node in _defined_once(tree):
-            if isinstance(node, ast.FunctionDef) and _has_shapes(_of_function(node)):
+            if isinstance(node, ast.FunctionDef) and _has_shapes(_of_function(node), kinds):
                 node.decorator_list.append(_decorator(node))  # innermost: it has the annotations
-            elif isinstance(node, ast.ClassDef) and _has_shapes(_of_class(node)):
+            elif isinstance(node, ast.ClassDef) and _has_shapes(_of_class(node), kinds):
                 node.decorator_list.insert(0, _decorator(node))  # outermost: a dataclass by then
         return compile(tree, self.path, "exec", dont_inherit=True)
 
@@ -118,9 +120,21 @@ def _of_class(node: ast.ClassDef) -> list[ast.expr | None]:
     return [one.annotation for one in node.body if isinstance(one, ast.AnnAssign)]
 
 
-def _has_shapes(annotations: Sequence[ast.expr | None]) -> bool:
+def _aliases(tree: ast.Module) -> list[str]:
+    """Names that a module gives to arrays of some shape."""
+    given = [node for node in tree.body if isinstance(node, ast.Assign)]
+    return [
+        target.id
+        for node in given
+        for target in node.targets
+        if isinstance(target, ast.Name) and ast.unparse(node.value).startswith(ARRAYS)
+    ]
+
+
+def _has_shapes(annotations: Sequence[ast.expr | None], kinds: Sequence[str]) -> bool:
+    """Whether some of these mention one of these patterns, at the start of a word."""
     texts = [ast.unparse(one) for one in annotations if one is not None]
-    return any(kind in text for kind in ARRAYS for text in texts)
+    return any(re.search(rf"\b{kind}", text) for kind in kinds for text in texts)
 
 
 def _decorator(of: ast.FunctionDef | ast.ClassDef) -> ast.expr:

@@ -19,6 +19,7 @@ from microtome.model.files import plain_options
 from microtome.model.identity import changed_names, tokenizer_settings
 from microtome.model.loaded import Loaded
 from microtome.model.modes import modes
+from microtome.model.watching import watchers
 
 PACKAGES = ("microtome", "torch", "transformers", "numpy")
 
@@ -55,8 +56,12 @@ def of_model(model: Loaded) -> dict[str, Any]:
 
 
 def _beside_weights(model: Loaded) -> dict[str, Any]:
-    """What decides numbers and is no weight: what somebody has added, and how adapters are set."""
-    found = {"additions": [str(one) for one in model.additions], "adapters": adapters(model.hf)}
+    """What somebody has added, hooks that are vouched for among it, and how adapters are set."""
+    found = {
+        "additions": [str(one) for one in model.additions],
+        "watching": [*watchers(model.hf)],
+        "adapters": adapters(model.hf),
+    }
     return {name: value for name, value in found.items() if value}
 
 

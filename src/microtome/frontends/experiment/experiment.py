@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
@@ -21,16 +21,27 @@ from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import is_list, plain
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Prompts
+from microtome.prompts.stream import Stream
 from microtome.readings.registry import readings
-from microtome.report import Beginning, Folder, document_of_sweep, summary_of_sweep
+from microtome.report import (
+    Beginning,
+    Folder,
+    document_of_aggregates,
+    document_of_sweep,
+    summary_of_aggregates,
+    summary_of_sweep,
+)
 from microtome.report.of_sweep import MOST_PROMPTS
+from microtome.results.aggregates import Aggregates
 from microtome.results.effects import Effects
 from microtome.sheets import Sheet, dump
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
 from microtome.verbs.options import budget_of
 from microtome.verbs.record import reads_back
+from microtome.verbs.streaming import Keep, check_keep
 from microtome.verbs.sweep import asking, sweep
+from microtome.workers import workers_of
 
 Text = Annotated[str, PlainValidator(text_of)]
 
@@ -120,6 +131,12 @@ def _verify(given: Any) -> int | Literal["all"]:
     return Verify.of(given).given
 
 
+def _workers(given: Any) -> str:
+    name = text_of(given)
+    workers_of(name)
+    return name
+
+
 def _screen(given: Any) -> str:
     name = text_of(given)
     dtype_of(name)
@@ -140,6 +157,9 @@ class Experiment(Root):
         engine, verify, seed: as `sweep` takes them.
         memory: bytes for the walk's batches, or a text such as ``2GiB``.
         screen, refine: as `sweep` takes them.
+        window: how many prompts are run at a time, as a `Stream`; all, unless given.
+        keep: ``cells`` of every prompt, or ``aggregates`` over all of them.
+        workers: who runs the units, by name: ``processes:2``, ``ray:auto``.
         out: a folder for report, figures and numbers, as ``-o`` on the command line.
 
     Raises:
@@ -177,6 +197,9 @@ class Experiment(Root):
     screen: Annotated[str, PlainValidator(_screen)] | None = None
     refine: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 64
     seed: Annotated[int, PlainValidator(whole_of)] = 0
+    window: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] | None = None
+    keep: Annotated[Keep, PlainValidator(check_keep)] = "cells"
+    workers: Annotated[str, PlainValidator(_workers)] | None = None
     out: Annotated[Path, PlainValidator(path_of)] | None = None
 
     @classmethod
@@ -240,6 +263,11 @@ class Experiment(Root):
         """The reference prompts, written out; none where the prompts are their own reference."""
         return () if self.reference is None else tuple(sources.make(self.reference, model))
 
+    def given_to(self, model: Model) -> Prompts | Stream:
+        """The prompts as the sweep takes them: all at once, or a window at a time."""
+        prompts = self.prompts_for(model)
+        return prompts if self.window is None else Stream(prompts, self.window)
+
     def plan(self, model: Model | None = None) -> Plan:
         """The plan of the sweep, nothing run."""
         model = model or self.load()
@@ -261,7 +289,7 @@ class Experiment(Root):
         *,
         progress: bool | Observer = True,
         overwrite: bool = False,
-    ) -> Effects:
+    ) -> Effects | Aggregates:
         """Run the sweep; where ``out`` is given, leave its folder.
 
         Args:
@@ -276,10 +304,10 @@ class Experiment(Root):
         """
         folder = None if self.out is None else Folder(self.out)
         model = model or self.load()
-        prompts = self.prompts_for(model)
-        effects = sweep(
+        run = cast("Callable[..., Effects | Aggregates]", sweep)  # which, `keep` says
+        found = run(
             model,
-            prompts,
+            self.given_to(model),
             self.edits,
             metrics=self.metrics,
             over=self.over,
@@ -293,14 +321,19 @@ class Experiment(Root):
             progress=progress if folder is None else Beginning(as_observer(progress), folder),
             reference=self.reference_for(model),
             overwrite=overwrite,
+            keep=self.keep,
+            workers=self.workers,
         )
         if folder is not None:
             folder.kept()
-            folder.finish(
-                lambda: document_of_sweep(effects, model.run(prompts[:MOST_PROMPTS])),
-                summary_of_sweep(effects),
-            )
-        return effects
+            if isinstance(found, Aggregates):
+                folder.finish(document_of_aggregates(found), summary_of_aggregates(found))
+            else:
+                shown = self.prompts_for(model)[:MOST_PROMPTS]
+                folder.finish(
+                    lambda: document_of_sweep(found, model.run(shown)), summary_of_sweep(found)
+                )
+        return found
 
 
 def _anchored(value: Any, folder: Path) -> Any:
