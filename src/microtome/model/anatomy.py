@@ -148,9 +148,9 @@ class Anatomy:
             return self.projected(hf, layer, site, normed)[..., head, :]
         weight = cast(Tensor, module.weight)
         columns = view(weight.T if is_linear else weight, self.dims)[:, head]
-        made = normed @ columns
         bias = cast("Tensor | None", module.bias)
-        return made if bias is None else made + view(bias[None], self.dims)[0, head]
+        own = None if bias is None else view(bias[None], self.dims)[0, head]
+        return nn.functional.linear(normed, columns.T, own)  # rounded once, as the module's own is
 
     def joint(self, hf: PreTrainedModel, layer: int, site: str, values: Tensor) -> Tensor:
         """What a norm over all heads of q or k together makes of them, where there is one."""

@@ -180,10 +180,20 @@ class HeadReads(Way):
 
         return put
 
-    def every(
+    def of_all(
         self, stream: Float[Tensor, "row pos d_model"]
     ) -> Float[Tensor, "row pos head d_head"]:
-        """What all heads make of a stream: their queries, or the keys or values that there are."""
+        """What all heads make of a stream, each as it does by itself: the keys that there are."""
+        if self._part in self.anatomy.family.joint:
+            return self._together(stream)
+        normed = self.anatomy.normed(self.hf, self.layer, stream)
+        heads = range(self.anatomy.dims.size(find_site(self._part).axes[1]))
+        return torch.stack([self._of_head(normed, head) for head in heads], dim=2)
+
+    def _together(
+        self, stream: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, "row pos head d_head"]:
+        """The same by one projection, whose norm goes over all heads."""
         normed = self.anatomy.normed(self.hf, self.layer, stream)
         every = self.anatomy.projected(self.hf, self.layer, self._part, normed)
         return self.anatomy.joint(self.hf, self.layer, self._part, every)
@@ -205,7 +215,8 @@ class HeadReads(Way):
                 matrix = anatomy.in_matrix(hf, layer, self._part, normed)[chosen].detach()
                 back = torch.einsum("rphd,hdm->rphm", slope, matrix)
                 return torch.autograd.grad(normed, each, back)[0]
-            own = self.every(each)[:, :, heads, chosen]
+            every = self._together(each.flatten(0, 1))[:, heads, chosen]
+            own = every.view(*each.shape[:3], -1)
             return torch.autograd.grad(own, each, slope)[0]
 
     def _made(
@@ -222,10 +233,15 @@ class HeadReads(Way):
             for first in range(0, len(mine), at_once):
                 some = onto(stream.device, mine[first : first + at_once])
                 normed = self.anatomy.normed(self.hf, self.layer, stream[some])
-                found[some] = self.anatomy.projected_head(
-                    self.hf, self.layer, self._part, normed, head, besides=Hook
-                )
+                found[some] = self._of_head(normed, head)
         return found
+
+    def _of_head(
+        self, normed: Float[Tensor, "row pos d_model"], head: int
+    ) -> Float[Tensor, "row pos d_head"]:
+        return self.anatomy.projected_head(
+            self.hf, self.layer, self._part, normed, head, besides=Hook
+        )
 
     def _made_together(
         self, stream: Float[Tensor, "pair pos d_model"], chosen: Column, at_once: int
@@ -234,7 +250,7 @@ class HeadReads(Way):
         found = []
         for first in range(0, len(stream), at_once):
             some = slice(first, first + at_once)
-            every = self.every(stream[some])
+            every = self._together(stream[some])
             own = onto(stream.device, np.arange(len(every)))
             found.append(every[own, :, onto(stream.device, chosen[some])])
         return torch.cat(found)

@@ -81,15 +81,21 @@ def again_in_python(effects: Effects) -> str:
         *([f"over={spec['over']!r}"] if spec["over"] else []),
         *([f"reference={_prompts(spec['reference'])}"] if spec["reference"] else []),
         *([f"engine={_quoted(engine)}"] if (engine := _engine(record)) else []),
-        *(f"{name}={_argument(value)}" for name, value in _settings(record).items()),
+        *(
+            f"{name}={_argument(value)}"
+            for name, value in _settings(record).items()
+            if name != WINDOW
+        ),
     ]
+    window = record.get("stream", {}).get(WINDOW)
+    given = "prompts" if window is None else f"mt.Stream(prompts, {window})"
     return "\n".join(
         [
             *_opening(record),
             f"prompts = {_prompts(spec['prompts'])}",
             "effects = mt.sweep(",
             "    model,",
-            "    prompts,",
+            f"    {given},",
             f"    {edits[0] if len(edits) == 1 else '[' + ', '.join(edits) + ']'},",
             *(indent(f"{argument},", TAB) for argument in arguments),
             ")",
@@ -158,6 +164,9 @@ def again_in_yaml(effects: Effects) -> str | None:
     return "# microtome sweep --config experiment.yaml -o out\n" + dump(fields).rstrip("\n")
 
 
+WINDOW = "window"
+"""The setting of a sweep that read its prompts a window at a time."""
+
 _FLAGGED = frozenset(("text", "target", "contrast", "donor"))
 """A prompt's fields that are options of the command line."""
 
@@ -183,6 +192,8 @@ def _settings(record: Mapping[str, Any]) -> dict[str, int | str]:
     if record.get("screen"):
         found["screen"] = record["screen"]["dtype"]
         found["refine"] = record["screen"]["refined"]
+    if record.get("stream"):
+        found[WINDOW] = record["stream"][WINDOW]
     if record.get("audit"):
         found["method"] = record["method"]
         found["audit"] = record["audit"]["asked"]

@@ -17,6 +17,7 @@ from microtome.report import code
 from microtome.report.cells import comparable, moving, signed, told
 from microtome.report.document import Document, Picture, Section, Snippet, Table, TokenRow
 from microtome.report.exports import exports
+from microtome.report.groups import by_groups
 from microtome.report.maps import of_each_prompt, pictures
 from microtome.report.method import method, with_delta
 from microtome.report.names import distinct, slug
@@ -147,9 +148,12 @@ def _map_section(effects: Effects, metric: str) -> Section:
     if several:
         frame = whole.table(metric)
         said, table = told(whole, metric, frame), _means(_first(frame), frame)
+        groups = [
+            replace(t, frame=_visible(t.frame)) for _, t in by_groups(whole, metric, frame, TOP)
+        ]
     else:
-        said, table = (), _strongest(effects, metric)
-    tables = () if table.frame.empty else (table,)
+        said, table, groups = (), _strongest(effects, metric), []
+    tables = () if table.frame.empty else (table, *groups)
     return Section(f"Effects on {metric}", (first, *said), drawn, tables)
 
 

@@ -44,12 +44,14 @@ def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dic
         referred: whether reference prompts were given.
     """
     machine = provenance.of_machine()
+    of_model = provenance.of_model(model)
+    of_model.pop("watching", None)  # it decides no number
     return {
         "spec": spec_of(plan.question, referred),
         "tokens": [list(one.tokens.ids) for one in plan.question.encoded],
         **_answers(plan.question),
         **_written(plan.question),
-        "model": provenance.of_model(model),
+        "model": of_model,
         **_added(model),
         "options": {**options.as_dict(), "memory": None},
         "engine": plan.choice.engine,

@@ -20,7 +20,7 @@ from microtome.model.devices import onto
 from microtome.model.loaded import Loaded
 from microtome.passes.session import session
 from microtome.plan.approximation import together
-from microtome.plan.memory import Budget
+from microtome.plan.memory import Budget, references_at_once
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 
@@ -49,7 +49,7 @@ class Gradients:
         """Compute the cells of a unit, its prompts together as far as memory allows."""
         into = Collector.of(self.plan, unit)
         with session(self.model.hf, self.model.anatomy):
-            self.sources.hold_references()
+            self.sources.hold_references(references_at_once(self.plan.question, self.budget))
             for stretch in self._stretches(unit):
                 self._measure(stretch, into)
                 into.settle()
