@@ -73,6 +73,7 @@ def test_an_experiment_says_it_and_reads_back():
         ("window", 0, "window: "),
         ("keep", "cell", "keep='cell' does not exist"),
         ("workers", "rai", "There are no workers 'rai'"),
+        ("out", "s3://bucket/out", "out: s3://bucket/out is an address"),
     ],
 )
 def test_what_is_none_is_refused(field, value, says):
