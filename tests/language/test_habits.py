@@ -7,10 +7,10 @@ import re
 import pytest
 
 import microtome as mt
-from microtome.edits import OPERATIONS
 from microtome.errors import AddressError, EditError, LoadError, MetricError
 from microtome.language import habits
 from microtome.language.addresses import parse
+from microtome.language.calls import NAMES
 from microtome.language.sites import SITES
 from microtome.readings.names import INSIDE, ON_OUTPUT, name_of
 
@@ -94,7 +94,7 @@ def test_every_valid_address_stays_valid():
 
 def test_the_tables_name_what_there_is():
     assert set(habits.WORDS.values()) <= set(SITES)
-    assert set(habits.EDITS.values()) <= set(OPERATIONS)
+    assert set(habits.EDITS.values()) <= set(NAMES)
     for own in habits.METRICS.values():
         assert name_of(own) in (*ON_OUTPUT, *INSIDE)
         mt.readings.registry.readings([own])
@@ -106,6 +106,8 @@ def test_the_tables_name_what_there_is():
         ("ablate L5.z", "Did you mean 'zero'?"),
         ("mean_ablate L5.z", "Did you mean 'mean'?"),
         ("steer L5.z", "Did you mean 'add'?"),
+        ("project_out L5.z", "Did you mean 'project'?"),
+        ("cap L5.z", "Did you mean 'clamp'?"),
         ("L5.z.h3", "Say what is done there"),
         ("blocks.5.attn.hook_z", "here: L5.z."),
         ("zreo L5.z", "Did you mean 'zero'?"),
@@ -120,7 +122,7 @@ def test_an_edit_of_another_name(text, words):
     ("given", "nearest"),
     [("logit_difference", "logit_diff"), ("kl_div", "kl"), ("KL divergence", "kl"),
      ("cross-entropy", "loss"), ("probability", "prob"), ("log_prob", "logprob"),
-     ("accuracy", "top1"), ("perplexity@3", "loss")],
+     ("accuracy", "top1"), ("perplexity@3", "next_loss")],
 )  # fmt: skip
 def test_a_metric_of_another_name(given, nearest):
     with pytest.raises(MetricError, match=f"Nearest: '{nearest}'"):

@@ -13,13 +13,14 @@ from typing import Annotated
 import typer
 
 import microtome
-from microtome.frontends import early, reading_commands
+from microtome.frontends import early, reading_commands, steering_commands
 from microtome.frontends.arguments import (
     Asking,
     Donor,
     Dtype,
     EditTexts,
     ModelName,
+    OptionalModel,
     Overwrite,
     PromptText,
     Shown,
@@ -27,6 +28,7 @@ from microtome.frontends.arguments import (
     chat_of,
     examples,
 )
+from microtome.frontends.circuit_commands import circuit_app
 from microtome.frontends.folding import folded
 from microtome.frontends.guard import guarded
 from microtome.frontends.helping import Command, Group
@@ -44,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(study_app, name="study")
+app.add_typer(circuit_app, name="circuit")
 
 
 def _version(asked: bool) -> None:
@@ -95,10 +98,10 @@ def run(
 )
 @folded
 def generate(
-    model: ModelName,
-    prompt: PromptText,
     writing: Writing,
     shown: Shown,
+    model: OptionalModel = None,
+    prompt: PromptText = [],  # noqa: B006
     edit: EditTexts = [],  # noqa: B006
     donor: Donor = None,
 ) -> None:
@@ -222,6 +225,7 @@ def figure(
 
 
 reading_commands.add_to(app)
+steering_commands.add_to(app)
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from microtome.errors import MetricError, did_you_mean, listing
 from microtome.language.habits import METRICS as ELSEWHERE
 
 ON_OUTPUT = (
-    "logit", "logit_diff", "prob", "logprob", "loss", "rank", "top1", "kl", "logit_corr",
+    "logit", "logit_diff", "prob", "logprob", "loss", "rank", "top1", "kl", "next_loss",
+    "logit_corr",
 )  # fmt: skip
 """On the output."""
 

@@ -9,7 +9,7 @@ from microtome.errors import MetricError, listing
 from microtome.language.addresses import parse
 from microtome.readings.inside import INSIDE, Gauge, Inside, gauge
 from microtome.readings.names import name_of
-from microtome.readings.output import METRICS, TOKENS, Metric, Reading
+from microtome.readings.output import METRICS, NEXT, TOKENS, Metric, Onward, Reading
 
 Asked = Reading | Gauge
 """A metric as asked for: on the output, or inside the model."""
@@ -61,4 +61,4 @@ def _reading(text: str) -> Asked:
             "token (logit, prob, logprob, loss, rank)."
         )
     at = None if place is None else parse(f"logits@{place.strip()}")
-    return Reading(metric, of or "target", at)
+    return (Onward if name == NEXT else Reading)(metric, of or "target", at)
