@@ -11,6 +11,7 @@ from microtome.errors import StudyError, did_you_mean, listing
 from microtome.report import Overview
 from microtome.studies import (
     ablation_methods,
+    causal_tracing,
     cosine_ripple,
     head_ablation,
     hidden_scaling,
@@ -41,6 +42,7 @@ STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
             ioi_levels,
             ioi_head_token,
             pineapple_pizza,
+            causal_tracing,
             noisy_bert,
         )
     }
