@@ -14,6 +14,7 @@ from microtome.studies import (
     cosine_ripple,
     head_ablation,
     hidden_scaling,
+    ioi_circuit,
     ioi_head_token,
     ioi_levels,
     noisy_bert,
@@ -39,6 +40,7 @@ STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
             cosine_ripple,
             ioi_levels,
             ioi_head_token,
+            ioi_circuit,
             pineapple_pizza,
             noisy_bert,
         )
