@@ -213,20 +213,11 @@ def test_heads_that_read_the_same_share_a_row_of_attention(tiny64, monkeypatch):
 
 
 def test_verification_finds_an_entry_that_is_wrong(tiny64, monkeypatch):
-    every = ways.HeadReads.every
-    monkeypatch.setattr(ways.HeadReads, "every", lambda self, stream: 1.01 * every(self, stream))
-    monkeypatch.setattr(ways.HeadReads, "_made", honest(every))
+    """On the walk alone: the reference path has a row of its own for each cell."""
+    of_all = ways.HeadReads.of_all
+    monkeypatch.setattr(ways.HeadReads, "of_all", lambda self, stream: 1.01 * of_all(self, stream))
     with pytest.raises(VerificationError):
         mt.sweep(tiny64, LATE, "patch L*.z.h* -> L*.v_in.h*", metrics=["logit_diff"], verify=2)
-
-
-def honest(every):
-    """What heads make of a stream, where the reference path makes it."""
-
-    def made(self, stream, heads, at_once):
-        return every(self, stream)[range(len(stream)), :, heads]
-
-    return made
 
 
 def test_a_donor_that_is_the_text_changes_nothing(tiny64):

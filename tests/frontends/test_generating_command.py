@@ -18,7 +18,9 @@ EDIT = "scale(0.2) L:.attn_out@last"
 @pytest.fixture
 def call(monkeypatch, capsys):
     def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["microtome", "generate", "nano", *args])
+        own = [] if "--config" in args or "--no-model" in args else ["nano"]
+        rest = [one for one in args if one != "--no-model"]
+        monkeypatch.setattr(sys, "argv", ["microtome", "generate", *own, *rest])
         try:
             cli.main()
             code = 0
@@ -84,3 +86,50 @@ def test_what_cannot_be_is_refused_in_one_message(call, asked, why):
     code, _, err = call(*BERLIN, *asked)
     assert code == 2
     assert why in err.replace("\n", " ")
+
+
+FILE = """
+model: nano
+prompts:
+  - text: Berlin is the capital of
+edits: scale(0.2) L:.attn_out@last
+steps: 3
+when: generated
+settings: {do_sample: true, temperature: 2.0}
+"""
+
+
+def test_a_file_asks_for_the_same_and_options_go_before_its_fields(call, tmp_path, nano):
+    file = tmp_path / "writing.yaml"
+    file.write_text(FILE)
+    how = {"when": "generated", "do_sample": True, "temperature": 2.0}
+    for options, more in (([], {"steps": 3}), (["--steps", "2", "--seed", "4"], {"steps": 2})):
+        code, shown, err = call("--config", str(file), *options, "--json")
+        assert code == 0, err
+        seed = 4 if options else 0
+        made = nano.generate("Berlin is the capital of", EDIT, seed=seed, **how, **more)[0]
+        [text] = json.loads(shown)["texts"]
+        assert [one["id"] for one in text["tokens"]] == list(made.ids)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("steps: none", "steps"),
+        ("tempo: 3", "there is no such field"),
+        ("edits: zero L0.zz", "No site is called"),
+        ("settings: {temprature: 1.0}", "Did you mean 'temperature'"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(call, tmp_path, line, why):
+    file = tmp_path / "writing.yaml"
+    file.write_text(f"model: nano\nprompts: Berlin is\n{line}\n")
+    code, _, err = call("--config", str(file))
+    assert code == 2
+    assert why in err.replace("\n", " ")
+
+
+def test_a_model_and_a_prompt_are_needed(call):
+    code, _, err = call(*BERLIN, "--no-model")
+    assert code == 2
+    assert "Give a model and a prompt" in err

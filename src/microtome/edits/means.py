@@ -119,12 +119,15 @@ class Means:
     ) -> Iterator[tuple[Sequence[Tokens], Sequence[int], Mapping[Way, Column]]]:
         """References to run together, how often each counts, where rows of means are in them."""
         ways = dict.fromkeys(way for _, _, own in self._spans for way in own)
-        alike: dict[object, list[Tokens]] = defaultdict(list)
-        found: dict[object, Mapping[Way, Column]] = {}
+        alike: dict[tuple[object, ...], list[Tokens]] = defaultdict(list)
+        found: dict[tuple[object, ...], Mapping[Way, Column]] = {}
         counted = Counter(self._reference)
         for text in counted:
             places = {way: way.there(text) for way in ways}
-            kind = len(text.read), *(place.tobytes() for place in places.values())
+            kind: tuple[object, ...] = (
+                len(text.read),
+                *(place.tobytes() for place in places.values()),
+            )
             alike[kind].append(text)
             found[kind] = places
         for kind, texts in alike.items():

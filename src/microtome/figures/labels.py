@@ -15,6 +15,8 @@ from microtome.texts import visible
 
 MOST_TICKS = 24
 MOST_TOKENS = 64
+MOST_LAYERS = 2
+"""Layers whose vectors are shown by their numbers."""
 MOST_NUMBERS = 6
 """Numbers of a list that are written out."""
 DECADES = 100.0
@@ -44,6 +46,8 @@ def brief(text: str, longest: int = 120) -> str:
 
     >>> brief(f"add({[0.5] * 768}) L5.resid_post")
     'add([0.5, 0.5, … 768 numbers]) L5.resid_post'
+    >>> brief(f"add({dict.fromkeys(range(30), [0.5] * 768)}) L*.resid_post")
+    'add({0: […], 1: […], … 30 layers}) L*.resid_post'
     >>> brief("scale(0.6) L2.resid_post")
     'scale(0.6) L2.resid_post'
     """
@@ -54,6 +58,13 @@ def brief(text: str, longest: int = 120) -> str:
             return found[0]
         return f"[{', '.join(numbers[:2])}, … {len(numbers):,} numbers]"
 
+    def cut_layers(found: re.Match[str]) -> str:
+        layers = re.findall(r"(\d+): \[", found[0])
+        if len(layers) <= MOST_LAYERS:
+            return found[0]
+        return f"{{{layers[0]}: […], {layers[1]}: […], … {len(layers)} layers}}"
+
+    text = re.sub(r"\{\d+: \[[^{}]*\}", cut_layers, text)
     short = re.sub(r"\[[^A-Za-z\"]*(?:[eE][^A-Za-z\"]*)*\]", cut, text)
     if len(short) <= longest:
         return short

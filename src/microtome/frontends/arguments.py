@@ -118,12 +118,15 @@ class Shown:
 
 @dataclass(frozen=True)
 class Writing:
-    """How `generate` writes."""
+    """How `generate` writes; what is not given is a file's, or the model's own."""
 
-    steps: Annotated[int, typer.Option(min=1, help="How many tokens at most.")] = 20
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="How many tokens at most; 20 unless given.")
+    ] = None
     when: Annotated[
-        str, typer.Option(help="In which steps edits are made: all, prompt or generated.")
-    ] = "all"
+        str | None,
+        typer.Option(help="In which steps edits are made: all, prompt or generated."),
+    ] = None
     sample: Annotated[
         bool | None,
         typer.Option(
@@ -133,7 +136,7 @@ class Writing:
     temperature: Annotated[float | None, typer.Option(help="Of what is drawn.")] = None
     top_p: Annotated[float | None, typer.Option(help="Draw from this share of probability.")] = None
     top_k: Annotated[int | None, typer.Option(help="Draw from this many tokens.")] = None
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0
+    seed: Annotated[int | None, typer.Option(help="Of what is drawn.")] = None
     stop: Annotated[list[str], typer.Option(help="A text that ends it.")] = field(
         default_factory=list
     )
@@ -143,10 +146,11 @@ class Writing:
     system: Annotated[str | None, typer.Option(help="What the system is told before that.")] = None
     stream: Annotated[bool, typer.Option("--stream", help="Show tokens as they come.")] = False
     dtype: Dtype = None
+    config: Config = None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As transformers' ``generate`` takes them; what is not given is the model's own."""
+        """As transformers' ``generate`` takes them."""
         found = {
             "do_sample": self.sample,
             "temperature": self.temperature,

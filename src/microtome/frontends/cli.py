@@ -13,13 +13,14 @@ from typing import Annotated
 import typer
 
 import microtome
-from microtome.frontends import early, reading_commands
+from microtome.frontends import early, reading_commands, steering_commands
 from microtome.frontends.arguments import (
     Asking,
     Donor,
     Dtype,
     EditTexts,
     ModelName,
+    OptionalModel,
     Overwrite,
     PromptText,
     Shown,
@@ -97,10 +98,10 @@ def run(
 )
 @folded
 def generate(
-    model: ModelName,
-    prompt: PromptText,
     writing: Writing,
     shown: Shown,
+    model: OptionalModel = None,
+    prompt: PromptText = [],  # noqa: B006
     edit: EditTexts = [],  # noqa: B006
     donor: Donor = None,
 ) -> None:
@@ -224,6 +225,7 @@ def figure(
 
 
 reading_commands.add_to(app)
+steering_commands.add_to(app)
 
 
 def main() -> None:

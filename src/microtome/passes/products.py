@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
+from microtome.model.placement import device_of
 from microtome.passes.session import Session, opened
 
 ROWS = 8
@@ -43,9 +44,11 @@ def by_onednn(hf: PreTrainedModel) -> Iterator[None]:
     Raises:
         MicrotomeError: no session on the model is open in this thread.
     """
-    own, product = opened(hf), _product()
+    own, product = opened(hf), None
+    if torch.backends.mkldnn.enabled and device_of(hf).type == "cpu":
+        product = _product()
     with own.block():
-        if product is not None and torch.backends.mkldnn.enabled:
+        if product is not None:
             mode = _Products(own, product)
             own.at_end(mode.close)
             mode.open()

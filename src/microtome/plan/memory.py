@@ -363,8 +363,8 @@ def _sums(question: Question, whole: bool = False) -> list[int]:
             for edit, target in zip(edits, own, strict=True):
                 if edit.source is not Source.REFERENCE:
                     continue
-                place = target.layout.site, ways_of(edit.address, one.tokens, edit.alignment)
-                layout = _of_all_positions(target.layout) if whole else target.layout
+                place = target.changed.site, ways_of(edit.place, one.tokens, edit.alignment)
+                layout = _of_all_positions(target.changed) if whole else target.changed
                 size = bytes_of_source(layout, question.dims, len(one.tokens), 8, True)
                 found[place] = max(found.get(place, 0), size)
     return [*found.values()]

@@ -91,7 +91,8 @@ def held(model: Loaded) -> Iterator[None]:
     Raises:
         SweepError: at its end, they are others than at its beginning.
     """
-    before, sign = model.hashes, model.weights_sign
+    sign = model.weights_sign
+    before = model.hashes_of(sign)
     try:
         yield
     except VerificationError as error:  # of one model and another, the two paths disagree
@@ -124,4 +125,11 @@ def _type(kind: torch.dtype) -> str:
 @cache
 def _versions() -> dict[str, str]:
     """Looked up once: it takes milliseconds, and they stay."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # a checkout on the path, not installed
+        return "not installed"

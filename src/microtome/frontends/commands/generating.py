@@ -8,16 +8,18 @@ from typing import Any
 
 from transformers import TextStreamer
 
-from microtome import Generation, Prompt, load
+from microtome import Generation, Prompt, Prompts
 from microtome.errors import MicrotomeError
 from microtome.figures.labels import brief
 from microtome.frontends.arguments import Shown, Writing
 from microtome.frontends.commands.keeping import answering
+from microtome.frontends.experiment.options import checkpoint
+from microtome.frontends.experiment.writing import Written
 from microtome.frontends.shown import Table, print_json, print_table, say
 
 
 def generate(
-    model: str,
+    model: str | None,
     prompt: Sequence[str],
     edit: Sequence[str],
     donor: str | None,
@@ -25,19 +27,46 @@ def generate(
     shown: Shown,
 ) -> None:
     """Show what is written with the edits and without them, token by token."""
+    asked = _asked(model, prompt, edit, donor, how)
     with answering(shown):
-        loaded = load(model, dtype=how.dtype)
-        prompts = [_prompt(text, donor, how) for text in prompt]
-        asked: dict[str, Any] = {"steps": how.steps, "seed": how.seed, **how.settings}
+        loaded = asked.model.load()
+        objects: dict[str, Any] = {}
         if how.stream and not shown.json:
-            asked["streamer"] = TextStreamer(loaded.tokenizer, skip_special_tokens=True)
-        made = loaded.generate(prompts, edit, when=how.when, **asked)
-        asked.pop("streamer", None)
-        bare = loaded.generate(prompts, **asked) if edit else made
+            objects["streamer"] = TextStreamer(loaded.tokenizer, skip_special_tokens=True)
+        made = asked.run(loaded, **objects)
+        bare = asked.model_copy(update={"edits": ()}).run(loaded) if made.edits else made
         if shown.json:
-            print_json(_answer(model, made, bare))
+            print_json(_answer(asked.model.name, made, bare))
         else:
             _print(made, bare, shown)
+
+
+def _asked(
+    model: str | None,
+    prompt: Sequence[str],
+    edit: Sequence[str],
+    donor: str | None,
+    how: Writing,
+) -> Written:
+    """What options, and perhaps a file, ask for; an option goes before its field, as a whole."""
+    given = {
+        "model": checkpoint(model, how.dtype, None, None, None),
+        "prompts": Prompts(_prompt(text, donor, how) for text in prompt) if prompt else None,
+        "edits": [*edit],
+        "steps": how.steps,
+        "when": how.when,
+        "seed": how.seed,
+        "settings": how.settings,
+    }
+    fields = {name: value for name, value in given.items() if value not in (None, [], {})}
+    if how.config is not None:
+        return Written.read(how.config, **fields)
+    if "model" not in fields or "prompts" not in fields:
+        raise MicrotomeError(
+            "Give a model and a prompt, nano -p 'Berlin is the capital of', or a file with "
+            "--config."
+        )
+    return Written(**fields)
 
 
 def _prompt(text: str, donor: str | None, how: Writing) -> Prompt:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from microtome.amounts import bytes_of, whole_of
 from microtome.edits import Edit, as_edits
+from microtome.engines.approximate.text import EXACT, method_of
 from microtome.engines.observer import Observer, as_observer
 from microtome.engines.screen import dtype_of
 from microtome.errors import ExperimentError
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.form import Form, Root, at, path_of, text_of
+from microtome.frontends.experiment.form import Filed, Form, at, path_of, text_of
 from microtome.frontends.experiment.sources import Source
+from microtome.plan.audit import Audit
 from microtome.plan.choice import choose
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import is_list, plain
@@ -34,7 +36,7 @@ from microtome.report import (
 from microtome.report.of_sweep import MOST_PROMPTS
 from microtome.results.aggregates import Aggregates
 from microtome.results.effects import Effects
-from microtome.sheets import Sheet, dump
+from microtome.sheets import dump
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
 from microtome.verbs.options import budget_of
@@ -74,11 +76,13 @@ class Checkpoint(Form):
         return self.name if len(fields) == 1 else fields
 
 
-def _by_name(given: Any) -> Any:
+def by_name(given: Any) -> Any:
+    """A model's name as the fields of a checkpoint."""
     return {"name": str(given)} if isinstance(given, str | Path) else given
 
 
-def _edit(given: Any) -> Edit:
+def edit_of(given: Any) -> Edit:
+    """An edit, or the text of one."""
     if not isinstance(given, Edit | str):
         raise ValueError(
             f"expected an edit such as 'zero L5.z.h3', not {given!r}; in YAML, put a text that "
@@ -91,10 +95,10 @@ def _metric(given: Any) -> str:
     return str(readings(text_of(given))[0])
 
 
-def _several(given: Any) -> Any:
+def several(given: Any) -> Any:
     """One thing as a tuple of one, a list as a tuple."""
-    several = isinstance(given, Sequence) and not isinstance(given, str)
-    found = tuple(given) if several else (given,)
+    listed = isinstance(given, Sequence) and not isinstance(given, str)
+    found = tuple(given) if listed else (given,)
     if not found:
         raise ValueError("give at least one")
     return found
@@ -143,7 +147,12 @@ def _screen(given: Any) -> str:
     return name
 
 
-class Experiment(Root):
+def _method(given: Any) -> str:
+    found = method_of(given)
+    return EXACT if found is None else str(found)
+
+
+class Experiment(Filed):
     """Everything that a sweep is told, checked: the Python, command line and YAML forms are one.
 
     Attributes:
@@ -160,6 +169,7 @@ class Experiment(Root):
         window: how many prompts are run at a time, as a `Stream`; all, unless given.
         keep: ``cells`` of every prompt, or ``aggregates`` over all of them.
         workers: who runs the units, by name: ``processes:2``, ``ray:auto``.
+        method, audit: as `sweep` takes them; a method as its text, ``"atp"``.
         out: a folder for report, figures and numbers, as ``-o`` on the command line.
 
     Raises:
@@ -181,12 +191,12 @@ class Experiment(Root):
         # The fields are wider than what they become: texts for edits, names for models.
         def __init__(self, **fields: Any) -> None: ...
 
-    model: Annotated[Checkpoint, BeforeValidator(_by_name)]
+    model: Annotated[Checkpoint, BeforeValidator(by_name)]
     prompts: Source
-    edits: Annotated[tuple[Annotated[Edit, PlainValidator(_edit)], ...], BeforeValidator(_several)]
+    edits: Annotated[tuple[Annotated[Edit, PlainValidator(edit_of)], ...], BeforeValidator(several)]
     metrics: Annotated[
         tuple[Annotated[str, PlainValidator(_metric)], ...],
-        BeforeValidator(_several),
+        BeforeValidator(several),
         AfterValidator(_once),
     ]
     over: Annotated[dict[str, list[Any]], PlainValidator(_over)] = Field(default={})
@@ -196,38 +206,13 @@ class Experiment(Root):
     memory: Annotated[int, PlainValidator(bytes_of)] | None = None
     screen: Annotated[str, PlainValidator(_screen)] | None = None
     refine: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 64
+    method: Annotated[str, PlainValidator(_method)] = EXACT
+    audit: Annotated[int, PlainValidator(lambda given: Audit.of(given).cells)] = 64
     seed: Annotated[int, PlainValidator(whole_of)] = 0
     window: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] | None = None
     keep: Annotated[Keep, PlainValidator(check_keep)] = "cells"
     workers: Annotated[str, PlainValidator(_workers)] | None = None
     out: Annotated[Path, PlainValidator(path_of)] | None = None
-
-    @classmethod
-    def read(cls, path: str | Path, **instead: Any) -> Self:
-        """The experiment that a YAML file describes.
-
-        Args:
-            path: the file. A file of prompts that it names is looked up beside it; ``out`` is
-                where one runs.
-            **instead: fields in the place of the file's own, each as a whole.
-
-        Raises:
-            ExperimentError: it cannot be read, or a field is missing, unknown or wrong; the
-                message says in which line.
-        """
-        return cls._of(Sheet.read(path), Path(path).parent, instead)
-
-    @classmethod
-    def from_yaml(cls, text: str, **instead: Any) -> Self:
-        """The experiment that a YAML text describes; files are looked up where one runs."""
-        return cls._of(Sheet.of(text), Path(), instead)
-
-    @classmethod
-    def _of(cls, sheet: Sheet, folder: Path, instead: Mapping[str, Any]) -> Self:
-        fields = {name: _anchored(value, folder) for name, value in sheet.fields.items()}
-        lines = {way: line for way, line in sheet.lines.items() if way[0] not in instead}
-        known = Sheet(sheet.name, sheet.fields, lines)
-        return cls.model_validate({**fields, **instead}, context=known)
 
     def to_yaml(self) -> str:
         """The experiment as YAML, which reads back equal; fields at their defaults are left out.
@@ -281,7 +266,7 @@ class Experiment(Root):
             to_run=False,
         )
         budget = budget_of(model, self.memory, Verify.of(self.verify).most)
-        return make_plan(question, self.engine, budget, model.whole)
+        return make_plan(question, self.engine, budget, model.whole, method_of(self.method))
 
     def run(
         self,
@@ -316,6 +301,8 @@ class Experiment(Root):
             memory=self.memory,
             screen=self.screen,
             refine=self.refine,
+            method=self.method,
+            audit=self.audit,
             seed=self.seed,
             out=None if folder is None else folder.path_of(),
             progress=progress if folder is None else Beginning(as_observer(progress), folder),
@@ -334,13 +321,6 @@ class Experiment(Root):
                     lambda: document_of_sweep(found, model.run(shown)), summary_of_sweep(found)
                 )
         return found
-
-
-def _anchored(value: Any, folder: Path) -> Any:
-    """A source of prompts with its file beside the experiment's."""
-    if isinstance(value, Mapping) and isinstance(value.get("file"), str):
-        return {**value, "file": str(folder / value["file"])}
-    return value
 
 
 def _written(one: Edit) -> str:

@@ -73,6 +73,44 @@ class Root(Form):
             raise ExperimentError("\n".join(dict.fromkeys(complaints))) from None
 
 
+class Filed(Root):
+    """A form that may be a YAML file, and whose sources of prompts may lie beside it."""
+
+    @classmethod
+    def read(cls, path: str | Path, **instead: Any) -> Self:
+        """What a YAML file describes.
+
+        Args:
+            path: the file. A file of prompts that it names is looked up beside it; ``out`` is
+                where one runs.
+            **instead: fields in the place of the file's own, each as a whole.
+
+        Raises:
+            ExperimentError: it cannot be read, or a field is missing, unknown or wrong; the
+                message says in which line.
+        """
+        return cls._of(Sheet.read(path), Path(path).parent, instead)
+
+    @classmethod
+    def from_yaml(cls, text: str, **instead: Any) -> Self:
+        """What a YAML text describes; files are looked up where one runs."""
+        return cls._of(Sheet.of(text), Path(), instead)
+
+    @classmethod
+    def _of(cls, sheet: Sheet, folder: Path, instead: Mapping[str, Any]) -> Self:
+        fields = {name: _anchored(value, folder) for name, value in sheet.fields.items()}
+        lines = {way: line for way, line in sheet.lines.items() if way[0] not in instead}
+        known = Sheet(sheet.name, sheet.fields, lines)
+        return cls.model_validate({**fields, **instead}, context=known)
+
+
+def _anchored(value: Any, folder: Path) -> Any:
+    """A source of prompts with its file beside the experiment's."""
+    if isinstance(value, Mapping) and isinstance(value.get("file"), str):
+        return {**value, "file": str(folder / value["file"])}
+    return value
+
+
 def _flat(error: ValidationError, before: Steps = ()) -> Iterator[tuple[ErrorDetails, Steps]]:
     """Every single error and the way to it; those of a form in a form among them."""
     for one in error.errors(include_url=False):

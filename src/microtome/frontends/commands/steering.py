@@ -1,0 +1,126 @@
+"""``microtome steer`` and ``microtome dose``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from microtome import Model, SteeringVector, load, steering
+from microtome.errors import EffectsError, MicrotomeError
+from microtome.frontends.arguments import Asking, Shown
+from microtome.frontends.commands.asking import experiment_of
+from microtome.frontends.commands.keeping import answering
+from microtome.frontends.shown import Table, print_json, print_table, say
+from microtome.frontends.steering_commands import Making
+from microtome.prompts.files import rows_of
+from microtome.report import check_folder, write_folder
+from microtome.report.folder import SUMMARY
+from microtome.report.of_dose import document_of_dose, summary_of_dose
+from microtome.texts import number
+from microtome.verbs.dose import dose as measure
+
+
+def steer(
+    model: str, making: Making, output: Path, overwrite: bool, dtype: str | None, shown: Shown
+) -> None:
+    """Make a vector, keep it, and show how long it is in each layer."""
+    if output.exists() and not overwrite:
+        raise EffectsError(f"{output} is there already: name another file, or --overwrite.")
+    with answering(shown):
+        vector = _made(load(model, dtype=dtype), making)
+        if output.suffix == ".gguf" and 0 in vector.layers and len(vector.layers) > 1:
+            vector = vector.only(vector.layers[1:])  # llama.cpp has no place for layer 0
+        vector.save(output)
+    if shown.json:
+        print_json(
+            {"file": str(output), "site": vector.site, "norms": vector.norms, **vector.about}
+        )
+        return
+    say(repr(vector))
+    rows = tuple(vector.norms.items())
+    print_table(Table(("layer", "norm"), rows))
+    say(f'Kept in {output}: add("{output}") L{vector.layers[-1]}.{vector.site}')
+
+
+def _made(model: Model, making: Making) -> SteeringVector:
+    positive, negative = [*making.positive], [*making.negative]
+    if making.pairs is not None:
+        for where, fields in rows_of(making.pairs):
+            if set(fields) != {"positive", "negative"}:
+                raise MicrotomeError(f"{where}: a pair has two fields, positive and negative.")
+            positive.append(fields["positive"])
+            negative.append(fields["negative"])
+    kinds = [bool(positive or negative), making.text is not None, making.token is not None]
+    if sum(kinds) != 1:
+        raise MicrotomeError(
+            "Say what the vector is made of, and once: --positive and --negative, or --pairs; "
+            "--text; or --token."
+        )
+    how = {"site": making.site, "at": making.at}
+    if making.token is not None:
+        return steering.of_token(
+            model, making.token, without=making.without, normalise=making.normalise
+        )
+    if making.text is not None:
+        return steering.of_text(
+            model, making.text, without=making.without, normalise=making.normalise, **how
+        )
+    if making.without is not None:
+        raise MicrotomeError("--without goes with --text or --token; of contrasts, --negative.")
+    if not (positive and negative):
+        raise MicrotomeError("A contrast has two sides: give --positive and --negative.")
+    return steering.contrast(
+        model, positive, negative, how=making.how, normalise=making.normalise, **how
+    )
+
+
+def dose(
+    question: Asking,
+    neutral: Sequence[str],
+    output: Path | None,
+    budget: float,
+    overwrite: bool,
+    shown: Shown,
+) -> None:
+    """Measure doses; show the strongest that cost little, and leave the report."""
+    if output is not None:
+        check_folder(output)
+        if (output / SUMMARY).exists() and not overwrite:
+            raise EffectsError(f"{output} holds an answer already: another folder, or --overwrite.")
+    asked = experiment_of(question)
+    if not asked.over:
+        raise MicrotomeError("Say which doses: --over factor=-1,0.5,1.")
+    with answering(shown):
+        model = asked.load()
+        found = measure(
+            model,
+            asked.edits,
+            asked.prompts_for(model),
+            neutral,
+            over=asked.over,
+            metrics=asked.metrics,
+            verify=asked.verify,
+            memory=asked.memory,
+            seed=asked.seed,
+        )
+        if output is not None:
+            write_folder(
+                output,
+                found.behaviour,
+                lambda: document_of_dose(found),
+                summary_of_dose(found),
+            )
+    best = found.best(kl=budget, top=10)
+    if shown.json:
+        where = {} if output is None else {"folder": str(output)}
+        print_json({**summary_of_dose(found), "best": Table.of(best).records, **where})
+        return
+    say(repr(found))
+    clean = number(float(found.data["clean_perplexity"]))
+    say(f"Perplexity of the neutral texts without edits: {clean}")
+    say()
+    say(f"The largest effects at {number(budget)} nat per token or less", heading="Best")
+    print_table(Table.of(best))
+    if output is not None:
+        say()
+        say(f"Report: {output / 'report.html'}")
