@@ -69,9 +69,11 @@ bench: .venv-bench/ready
 	    --out benchmarks/results/$$shape-$$map.json || exit 1; done; done
 	$(BENCH) -m benchmarks.memory --out benchmarks/results/memory.json; within=$$?; \
 	$(BENCH) -m benchmarks.first_minute --out benchmarks/results/first_minute.json; \
+	$(BENCH) -m benchmarks.edges --out benchmarks/results/edges.json; \
 	$(BENCH) -m benchmarks.table benchmarks/results/*-*.json \
 	  --memory benchmarks/results/memory.json \
-	  --first-minute benchmarks/results/first_minute.json -o docs/benchmarks.md && exit $$within
+	  --first-minute benchmarks/results/first_minute.json \
+	  --edges benchmarks/results/edges.json -o docs/benchmarks.md && exit $$within
 
 bench-quick: .venv-bench/ready
 	$(BENCH) -m benchmarks.run --shape tiny --rounds 1 --out out/bench-quick/cpu.json

@@ -4,3 +4,10 @@
 ``python -m benchmarks.table`` writes the page. `questions` says what is asked, `tools` holds one
 file for each tool that answers, `floor` counts the operations that nobody can avoid.
 """
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec("microtome") is None:  # a bare clone, with nothing installed but what it needs
+    sys.path.insert(0, str(Path(__file__).parents[1] / "src"))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import edges
 from benchmarks.bars import BARS, Row, over_floor, ratio, seconds, unverified
 from benchmarks.measure import UNASKED
 from benchmarks.questions import MAPS, SHAPES
@@ -60,9 +61,10 @@ reports the logit difference of two tokens after the last position, for the same
 - **Floor.** The matrix products that the map needs at least (`benchmarks/floor.py` says how they
   are counted: what comes after the edit in its own block, whole blocks from there, from the first
   edited position on, in the last one what is read, two columns of the unembedding, clean and donor
-  runs), at the rate of the machine's own float32 matrix product
-  with many rows, measured before each tool of each round, as it drifts: median (least–most). Where
-  these are far apart, the row says *busy!*: something else was running, and seconds mean little.
+  runs), at the rate of torch's own float32 matrix product with many rows (microtome's walk takes
+  oneDNN's, which is up to a tenth faster), measured before each tool of each round, as it drifts:
+  median (least–most). Where these are far apart, the row says *busy!*: something else was running,
+  and seconds mean little.
 """
 
 
@@ -72,16 +74,21 @@ def main() -> None:
     parser.add_argument("records", nargs="+", type=Path)
     parser.add_argument("--memory", action="append", type=Path, default=[])
     parser.add_argument("--first-minute", type=Path)
+    parser.add_argument("--edges", action="append", type=Path, default=[])
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/benchmarks.md"))
     asked = parser.parse_args()
     records = [json.loads(path.read_text()) for path in asked.records]
     memory = [json.loads(path.read_text()) for path in asked.memory]
     first = None if asked.first_minute is None else json.loads(asked.first_minute.read_text())
-    asked.out.write_text(page(records, memory, first))
+    graphs = [json.loads(path.read_text()) for path in asked.edges]
+    asked.out.write_text(page(records, memory, first, graphs))
 
 
 def page(
-    records: Sequence[Record], memory: Sequence[Record] = (), first: Record | None = None
+    records: Sequence[Record],
+    memory: Sequence[Record] = (),
+    first: Record | None = None,
+    graphs: Sequence[Record] = (),
 ) -> str:
     """The whole page."""
     parts = [INTRODUCTION, *tools(records)]
@@ -91,6 +98,8 @@ def page(
     for name, own in machines.items():
         parts += machine(name, own)
     parts += bars(records)
+    for record in graphs:
+        parts += edges.lines(record)
     for record in memory:
         parts += memory_of(record)
     if first is not None:

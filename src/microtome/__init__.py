@@ -30,11 +30,19 @@ if TYPE_CHECKING:
     from microtome.edits import scale as scale
     from microtome.edits import shuffle as shuffle
     from microtome.edits import zero as zero
+    from microtome.engines.approximate.atp import AtP as AtP
+    from microtome.engines.approximate.atp_star import AtPStar as AtPStar
+    from microtome.engines.approximate.eap import EAP as EAP
+    from microtome.engines.approximate.eap import EAPIG as EAPIG
+    from microtome.engines.approximate.integrated import IG as IG
+    from microtome.engines.approximate.integrated import GradientNorms as GradientNorms
     from microtome.engines.observer import Observer as Observer
     from microtome.errors import Cancelled as Cancelled
     from microtome.errors import MicrotomeError as MicrotomeError
     from microtome.frontends.experiment import Experiment as Experiment
     from microtome.language.edges import edge as edge
+    from microtome.model.watching import watching as watching
+    from microtome.plan.audit import Audit as Audit
     from microtome.plan.verify import Verify as Verify
     from microtome.prompts.prompt import Prompt as Prompt
     from microtome.prompts.prompts import Prompts as Prompts
@@ -56,6 +64,8 @@ if TYPE_CHECKING:
     from microtome.verbs.dose import dose as dose
     from microtome.verbs.edges import edges as edges
     from microtome.verbs.generation import Generation as Generation
+    from microtome.verbs.head_card import HeadCard as HeadCard
+    from microtome.verbs.head_card import head_card as head_card
     from microtome.verbs.head_circuit import HeadCircuit as HeadCircuit
     from microtome.verbs.head_circuit import head_circuit as head_circuit
     from microtome.verbs.lens import Lens as Lens
@@ -65,21 +75,32 @@ if TYPE_CHECKING:
     from microtome.verbs.options import Screen as Screen
     from microtome.verbs.run import Run as Run
     from microtome.verbs.sweep import sweep as sweep
+    from microtome.verbs.tracing import Traces as Traces
+    from microtome.verbs.tracing import trace_facts as trace_facts
+    from microtome.verbs.tuning import train_translators as train_translators
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Aggregates": "results.aggregates",
+    "AtP": "engines.approximate.atp",
+    "AtPStar": "engines.approximate.atp_star",
     "Attention": "verbs.attention",
     "Attribution": "verbs.attribution",
+    "Audit": "plan.audit",
     "Cancelled": "errors",
     "Dose": "verbs.dose",
+    "EAP": "engines.approximate.eap",
+    "EAPIG": "engines.approximate.eap",
     "Edit": "edits",
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",
     "Generation": "verbs.generation",
+    "GradientNorms": "engines.approximate.integrated",
+    "HeadCard": "verbs.head_card",
     "HeadCircuit": "verbs.head_circuit",
     "HeadScores": "verbs.attention",
+    "IG": "engines.approximate.integrated",
     "Lens": "verbs.lens",
     "MicrotomeError": "errors",
     "Model": "verbs.model",
@@ -90,6 +111,7 @@ _HOMES = {
     "Screen": "verbs.options",
     "SteeringVector": "steering.vector",
     "Stream": "prompts.stream",
+    "Traces": "verbs.tracing",
     "Translators": "readings.translators",
     "Verify": "plan.verify",
     "add": "edits",
@@ -98,10 +120,11 @@ _HOMES = {
     "attribute_logits": "verbs.attribution",
     "attribute_neurons": "verbs.attribution",
     "clamp": "edits",
+    "dose": "verbs.dose",
     "edge": "language.edges",
     "edges": "verbs.edges",
-    "dose": "verbs.dose",
     "edit": "edits",
+    "head_card": "verbs.head_card",
     "head_circuit": "verbs.head_circuit",
     "head_scores": "verbs.attention",
     "knockout": "edits",
@@ -117,6 +140,9 @@ _HOMES = {
     "scale": "edits",
     "shuffle": "edits",
     "sweep": "verbs.sweep",
+    "trace_facts": "verbs.tracing",
+    "train_translators": "verbs.tuning",
+    "watching": "model.watching",
     "zero": "edits",
 }
 """Public name → the module that has it."""

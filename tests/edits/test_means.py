@@ -13,7 +13,7 @@ from conftest import BERLIN, PARIS
 from microtome.edits import means as module
 from microtome.edits.means import Means
 from microtome.errors import EditError, PromptError
-from microtome.plan.memory import bytes_of_means
+from microtome.plan.memory import Budget, bytes_of_means, references_at_once
 from microtome.verbs.sweep import asking
 from oracles import plain_hooks
 
@@ -125,33 +125,67 @@ def test_align_is_for_means_over_prompts():
 # ------------------------------------------------------------------------------------ what it takes
 
 
-@pytest.mark.parametrize("engine", ["walk", "reference"])
-def test_references_run_once_each_and_are_looked_at_once(tiny64, monkeypatch, engine):
+def counts(model, monkeypatch, texts, **options) -> Counter[str]:
+    """How often a map of means runs references, and looks at them."""
+    calls: Counter[str] = Counter()
+
+    def counting(name, own):
+        def call(*args, **kwargs):
+            calls[name] += 1
+            return own(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("record", "counterpart", "_chosen"):
+            patched.setattr(module, name, counting(name, getattr(module, name)))
+        edit = 'mean(over="prompts") L*.attn_out@*'
+        mt.sweep(model, texts, edit, metrics="kl", verify=0, progress=False, **options)
+    return calls
+
+
+NAMES = ("Berlin", "Paris", "Rome", "The")
+TEXTS = [f"{name} is the capital{end}" for end in (" of", " in") for name in NAMES]
+
+
+def test_references_run_once_each_and_are_looked_at_once(tiny64, monkeypatch):
     """Twice as many prompts that are their own references: twice the passes and looks, not four."""
-
-    def counts(n: int) -> Counter[str]:
-        calls: Counter[str] = Counter()
-
-        def counting(name, own):
-            def call(*args, **kwargs):
-                calls[name] += 1
-                return own(*args, **kwargs)
-
-            return call
-
-        with monkeypatch.context() as patched:
-            for name in ("record", "counterpart", "_chosen"):
-                patched.setattr(module, name, counting(name, getattr(module, name)))
-            names = ("Berlin", "Paris", "Rome", "The")
-            texts = [f"{name} is the capital{end}" for end in (" of", " in") for name in names]
-            edit = 'mean(over="prompts") L*.attn_out@*'
-            kwargs = {"metrics": "kl", "engine": engine, "verify": 0, "progress": False}
-            mt.sweep(tiny64, texts[:n], edit, **kwargs)
-        return calls
-
-    four, eight = counts(4), counts(8)
+    four, eight = (counts(tiny64, monkeypatch, TEXTS[:n], engine="reference") for n in (4, 8))
     assert four == {"record": 4, "counterpart": 4, "_chosen": 4 * 3}
     assert eight == {name: 2 * calls for name, calls in four.items()}
+
+
+def test_references_of_one_length_go_through_the_model_together(tiny64, monkeypatch):
+    """With little memory, fewer at a time: as many as are planned."""
+    one_pass = counts(tiny64, monkeypatch, TEXTS, engine="walk")
+    assert (one_pass["record"], one_pass["_chosen"]) == (1, 3)
+    asked = asking(tiny64, TEXTS, 'mean(over="prompts") L*.attn_out@*', metrics="kl")
+    few = Budget(memory=1_200_000, itemsize=8)
+    assert references_at_once(asked, few) == 3
+    in_threes = counts(tiny64, monkeypatch, TEXTS, engine="walk", memory=few.memory)
+    assert (in_threes["record"], in_threes["_chosen"]) == (3, 3 * 3)
+
+
+def test_however_many_run_together_the_mean_is_the_same(tiny64):
+    """Of several lengths and roles elsewhere, one of them twice."""
+    edit = mt.mean("L*.z.h*@{subject,verb}", over="prompts")
+    encoded = tiny64.encode([*ROLES, ROLES[1], *(swapped(one) for one in ROLES)])
+    tokens = [one.tokens for one in encoded]
+    found = []
+    for at_once in (1, 2, 64):
+        means = Means(tiny64.hf, tiny64.anatomy, [(edit, encoded[0])], tokens)
+        means.gather(at_once)
+        found.append(means._means)
+    for other in found[1:]:
+        assert found[0].keys() == other.keys()
+        for key, mean in found[0].items():
+            assert float((mean - other[key]).abs().max()) < 1e-13
+
+
+def swapped(prompt: mt.Prompt) -> mt.Prompt:
+    """The same text with its roles the other way round."""
+    roles = dict(zip(prompt.roles, reversed(prompt.roles.values()), strict=True))
+    return mt.Prompt(prompt.text, roles=roles)
 
 
 def test_nothing_but_the_means_is_kept_and_it_is_what_was_planned(tiny64):

@@ -9,6 +9,7 @@ from test_engine import CAT, JOHN, SWAPPED, same_on_both_paths
 
 import microtome as mt
 from microtome.engines.walk import entering
+from microtome.engines.walk.walk import Stretch
 from microtome.errors import AddressError, EditError, PromptError, SweepError, VerificationError
 from microtome.passes import ways
 
@@ -81,13 +82,15 @@ def linear(make_gpt2, tokenizer):
     """Every token attends to all before it alike, no MLP, no norm: logits are linear."""
     hf = make_gpt2(dtype=torch.float64)
     hf.transformer.ln_f = torch.nn.Identity()
+    for block in hf.transformer.h:
+        block.ln_1, block.ln_2 = torch.nn.Identity(), torch.nn.Identity()
+    model = mt.load(hf.eval(), tokenizer=tokenizer)  # which proves that queries count
     with torch.no_grad():
         for block in hf.transformer.h:
-            block.ln_1 = block.ln_2 = torch.nn.Identity()
             block.attn.c_attn.weight[:, : 2 * 32] = 0
             block.attn.c_attn.bias[: 2 * 32] = 0
             block.mlp.c_proj.weight.zero_()
-    return mt.load(hf.eval(), tokenizer=tokenizer)
+    return model
 
 
 def values_and_out(hf, layer):
@@ -210,20 +213,11 @@ def test_heads_that_read_the_same_share_a_row_of_attention(tiny64, monkeypatch):
 
 
 def test_verification_finds_an_entry_that_is_wrong(tiny64, monkeypatch):
-    every = ways.HeadReads.every
-    monkeypatch.setattr(ways.HeadReads, "every", lambda self, stream: 1.01 * every(self, stream))
-    monkeypatch.setattr(ways.HeadReads, "_made", honest(every))
+    """On the walk alone: the reference path has a row of its own for each cell."""
+    of_all = ways.HeadReads.of_all
+    monkeypatch.setattr(ways.HeadReads, "of_all", lambda self, stream: 1.01 * of_all(self, stream))
     with pytest.raises(VerificationError):
         mt.sweep(tiny64, LATE, "patch L*.z.h* -> L*.v_in.h*", metrics=["logit_diff"], verify=2)
-
-
-def honest(every):
-    """What heads make of a stream, where the reference path makes it."""
-
-    def made(self, stream, heads, at_once):
-        return every(self, stream)[range(len(stream)), :, heads]
-
-    return made
 
 
 def test_a_donor_that_is_the_text_changes_nothing(tiny64):
@@ -278,3 +272,23 @@ def test_a_run_takes_no_stars(tiny64):
         tiny64.run(CAT, edits=["zero L0.z.h* -> L1.q_in.h0"])
     with pytest.raises(PromptError, match="donor"):
         tiny64.run("The cat sat", edits=["patch L0.z.h1 -> L1.q_in.h0"])
+
+
+def test_cells_of_shares_that_do_not_change_are_settled_without_a_run(tiny64, monkeypatch):
+    """The donor differs from the text in one token, so that the others' embeddings are the same."""
+    walked = []
+    blocks = Stretch._block
+    monkeypatch.setattr(
+        Stretch,
+        "_block",
+        lambda self, layer, x, *rest: walked.append(len(x)) or blocks(self, layer, x, *rest),
+    )
+    effects = mt.sweep(
+        tiny64, LATE, "patch embed -> L2.v_in.h*@*", metrics=["logit_diff"], verify="all"
+    )
+    moved = effects.data["values_changed"].values[0].any(axis=0)
+    assert moved.nonzero()[0].tolist() == [5]
+    assert float(abs(effects.delta("logit_diff").sel(pos=[0, 1, 2, 3, 4, 6, 7])).max()) == 0
+    assert max(walked) == HEADS + 1  # an idler goes along
+    nothing = mt.sweep(tiny64, LATE, "scale(1) L0.z.h* -> L2.k_in.h*", metrics=["logit_diff"])
+    assert float(abs(nothing.delta("logit_diff")).max()) == 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
 from conftest import BERLIN, CAT, HEADS, LAYERS, PARIS
@@ -225,6 +226,51 @@ def test_several_tokens_are_read_behind_the_text_alone(tiny, several):
         mt.sweep(tiny, several, "zero L*.z.h*@-1", metrics="prob@1")
     at_end = mt.sweep(tiny, several, "zero L*.z.h*@-1", metrics=["prob@-1"], progress=False)
     assert at_end.metrics == ("prob@last",)
+
+
+TURNED = {
+    "dynamic": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
+    "longrope": {
+        "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "factor": 2.0,
+        "long_factor": [3.0] * 4, "original_max_position_embeddings": 6,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::microtome.errors.PromptWarning")
+@pytest.mark.parametrize("kind", TURNED)
+def test_several_tokens_are_refused_where_they_turn_the_text_otherwise(tokenizer, kind):
+    """A text of 5 tokens, of a model that was trained on 6."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=40, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=6,
+        rope_parameters=TURNED[kind],
+    )  # fmt: skip
+    model = mt.load(LlamaForCausalLM(config).double().eval(), tokenizer=tokenizer)
+
+    def predicted(target):
+        prompt = mt.Prompt(BERLIN, target=target)
+        found = mt.sweep(model, prompt, "zero L*.z.h*@-1", metrics=["logprob", "kl"])
+        with torch.no_grad():
+            alone = model.hf(torch.tensor([found_ids(model, BERLIN)])).logits[0, -1]
+        return found, alone.log_softmax(-1)
+
+    one, alone = predicted(" Germany")
+    assert float(one.clean("logprob")[0]) == pytest.approx(
+        float(alone[found_ids(model, " Germany")[0]]), abs=1e-9
+    )
+    two, _ = predicted(" Germany,")  # in a pass over 6
+    np.testing.assert_allclose(two.data["kl"], one.data["kl"], atol=1e-9)
+    with pytest.raises(MetricError, match=r"is 5 tokens.* over 7, which .* turns otherwise"):
+        predicted(LONG)
+    with pytest.raises(MetricError, match="turns otherwise"):
+        mt.sweep(model, mt.Prompt(BERLIN, target=" is", contrast=LONG), "zero L*.z.h*@-1",
+                 metrics="logit_diff")  # fmt: skip
+
+
+def found_ids(model, text):
+    return model.tokenizer(text)["input_ids"]
 
 
 def test_several_tokens_have_to_fit_behind_the_text(tiny):

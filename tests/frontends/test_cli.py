@@ -44,6 +44,14 @@ def test_run_shows_tokens_before_and_after_and_receipts(call):
         assert part in out
 
 
+def test_run_without_edits_shows_each_number_once(call):
+    code, out, _ = call("run", "nano", "-p", PROMPT, "--top", "3")
+    assert code == 0
+    assert all(column in out for column in ("logit", "prob", "rank"))
+    assert "clean" not in out
+    assert "Receipts" not in out
+
+
 def test_a_sweep_of_many_prompts_shows_a_row_per_cell_and_what_is_sure(call, tmp_path):
     rows = [{"text": f"{name} went to the", "target": " park", "kind": "x"} for name in NAMES]
     rows.append({"text": "Then, Lily and Tom went to the", "target": " park"})
@@ -376,6 +384,10 @@ def test_study_run_on_two_models_prints_which_claims_generalise(call, tmp_path):
     assert "holds here" in shown
     assert "did not run" in shown
     assert "1 of 1" in shown
+    assert "The number in brackets is the one that decides:" in shown
+    overview = json.loads((out / "overview.json").read_text())
+    for row in overview["studies"][0]["claims"]:
+        assert row["number"] in shown.replace("\n", " ")
     assert "model nano" in err
     assert (out / "nano" / "report.html").exists()
     assert json.loads((out / "overview.json").read_text())["models"][0] == "nano"

@@ -69,7 +69,7 @@ def test_weights_that_change_have_another_hash(model, change):
     assert model.weight_hash == identity.weight_hash(model.hf)
 
 
-def test_weights_that_stay_are_hashed_once(model, hashed):
+def test_weights_that_stay_are_hashed_once(hashed, model):
     first = model.weight_hash
     model.run(BERLIN, edits="zero L1.z")
     mt.sweep(model, BERLIN, "zero L*.z.h*", metrics="kl")

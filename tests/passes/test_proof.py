@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import deque
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -194,6 +195,46 @@ def test_small_models_and_no_cache_leave_nothing(folder, proved, kept, monkeypat
     load(folder)
     assert len(proved) == 2
     assert not kept.exists()
+
+
+def test_some_are_kept_and_those_that_are_used(folder, proved, kept, monkeypatch):
+    monkeypatch.setattr(proof, "MOST", 3)
+    kept.mkdir()
+    for age, name in enumerate(("proof-a", "proof-b.123", "proof-c", "other", "gguf-d")):
+        (kept / name).write_text(name)
+        os.utime(kept / name, ns=(age, age))
+    load(folder)
+    [own] = {one.name for one in kept.glob("proof-*")} - {"proof-b.123", "proof-c"}
+    assert {one.name for one in kept.iterdir()} == {
+        "proof-b.123",
+        "proof-c",
+        "other",
+        "gguf-d",
+        own,
+    }
+    os.utime(kept / own, ns=(0, 0))
+    load(folder)  # it is looked up, so it is the newest
+    load(folder, dtype="float64")
+    left = {one.name for one in kept.glob("proof-*")}
+    assert (len(left), {own, "proof-c"} < left, len(proved)) == (3, True, 2)
+
+
+def test_two_processes_may_remove_the_oldest_at_once(kept, monkeypatch):
+    monkeypatch.setattr(proof, "MOST", 1)
+    kept.mkdir()
+    for name in "abc":
+        (kept / f"proof-{name}").write_text(name)
+    own = Path.stat
+
+    def stat(self, **how):  # the other one is just ahead
+        found = own(self, **how)
+        if self.name.startswith("proof-") and self.name != "proof-c":
+            self.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    proof._remove_oldest(kept)
+    assert os.listdir(kept) == ["proof-c"]
 
 
 def test_where_nothing_can_be_written_it_is_proved_each_time(folder, proved, kept):

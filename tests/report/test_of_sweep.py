@@ -205,6 +205,7 @@ SWEEPS = {
         ['mean(over="prompts") L*.attn_out', "scale(0.5) L1.mlp_out@-1"],
         {"reference": [PARIS, ROME]},
     ),
+    "windows": ([BERLIN, ROME, PARIS], "zero L*.z.h*@-1", {}),
 }
 
 
@@ -219,7 +220,8 @@ def test_python_command_and_file_give_the_same_result_bit_for_bit(
 ):
     """Each form of a report is executed as it stands there."""
     prompts, edit, more = SWEEPS[kind]
-    effects = mt.sweep(nano, prompts, edit, metrics=METRICS, progress=False, **more)
+    given = mt.Stream(prompts, 2) if kind == "windows" else prompts
+    effects = mt.sweep(nano, given, edit, metrics=METRICS, progress=False, **more)
     report = document_of_sweep(effects, nano.run(prompts))
     python, shell, sheet = (snippet.code for snippet in report.snippets[1:])
     monkeypatch.chdir(tmp_path)
@@ -437,7 +439,7 @@ class TestManyPrompts:
         assert [picture.name for picture in report.pictures] == ["prob-layer-role"]
         [section] = [s for s in report.sections if s.title == "Effects on prob"]
         assert section.paragraphs[1].startswith("The largest mean effect is at layer")
-        [table] = section.tables
+        table = section.tables[0]
         assert "prompt" not in table.frame
         assert {"layer", "role", "effect", "low", "high", "p", "n"} <= set(table.frame)
         [changes] = [s.tables[0] for s in report.sections if s.title == "Changes of top1"]
@@ -495,3 +497,24 @@ class TestManyPrompts:
         assert "Every effect on it is 0." in section.pictures[0].caption
         assert "Red" not in section.pictures[0].caption
         assert not any("strongest" in snippet.title for snippet in report.snippets)
+
+
+def test_an_approximate_map_says_what_it_is_and_how_good(nano):
+    prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
+    effects = mt.sweep(nano, prompt, "zero L*.z.h*@{0,-1}", metrics="prob", method="atp", audit=16)
+    document = document_of_sweep(effects, nano.run(prompt))
+    assert "Approximated: effects are those of atp, which is not exact. 16 cells" in document.method
+    assert "With 95% confidence, of the " in document.method
+    names = [picture.name for section in document.sections for picture in section.pictures]
+    assert "audit-prob" in names
+    shown = " ".join(str(snippet) for snippet in document.snippets)
+    assert 'method="atp"' in shown
+    assert "--method atp" in shown
+    assert "engine" not in shown
+    drawn = next(p for s in document.sections for p in s.pictures if p.name == "prob-layer-head")
+    rings = [trace for trace in drawn.figure.data if trace.name == "exact"]
+    assert len(rings) == 1
+    assert len(rings[0].x) > 0
+    summary = summary_of_sweep(effects)
+    assert summary["method"] == "atp"
+    assert summary["audit"]["cells"] == 16

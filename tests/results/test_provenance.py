@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 
 import pytest
@@ -121,3 +122,25 @@ def test_a_screened_map_says_which_cells_were_open_to_verification(tiny):
         tiny, PROMPT, "zero L*.z.h*", metrics="prob", screen="bfloat16", refine=3
     ).provenance["screen"]
     assert screened["verifiable"] == "the refined cells alone"
+
+
+def test_a_checkout_that_is_not_installed_is_said_to_be_none(monkeypatch):
+    """As in a bare clone, whose benchmarks run all the same."""
+
+    def version(name: str) -> str:
+        if name == "microtome":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = provenance._versions.__wrapped__()
+    assert found == dict.fromkeys(provenance.PACKAGES, "1.0") | {"microtome": "not installed"}
+
+
+def test_whether_products_are_onednns_is_recorded(tiny):
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        off = provenance.of_machine()["modes"]["onednn"]
+    finally:
+        torch._C._set_mkldnn_enabled(True)
+    assert (off, provenance.of_machine()["modes"]["onednn"]) == (False, True)

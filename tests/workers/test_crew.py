@@ -38,6 +38,8 @@ class Acting:
     def dismiss(self) -> None:
         self.gone = True
 
+    part = dismiss
+
 
 @dataclass(eq=False)
 class Stage:

@@ -5,6 +5,7 @@ from microtome.circuits.circuit import Circuit
 from microtome.circuits.criteria import completeness, minimality, parts_of
 from microtome.circuits.curve import SIZES, Curve, cmd, cpr, curve
 from microtome.circuits.discovery import acdc, greedy, top
+from microtome.circuits.drawing import draw, draw_curve, draw_edges, draw_interaction
 from microtome.circuits.faithfulness import faithfulness
 from microtome.circuits.graph import Graph
 from microtome.circuits.interaction import interaction
@@ -31,6 +32,10 @@ __all__ = [
     "completeness",
     "cpr",
     "curve",
+    "draw",
+    "draw_curve",
+    "draw_edges",
+    "draw_interaction",
     "faithfulness",
     "greedy",
     "interaction",

@@ -19,6 +19,7 @@ from microtome.circuits.graph import Graph, Numbers
 from microtome.circuits.methods import Method, method_of
 from microtome.circuits.running import attributes
 from microtome.circuits.trial import Array, Trial
+from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError, listing
 from microtome.prompts.prompts import Given
@@ -162,7 +163,7 @@ def score(
     prompts: Given | Iterable[Given],
     metric: str = "logit_diff",
     *,
-    method: str | Method = "exact",
+    method: str | Method | Approximation = "exact",
     level: str = "edge",
     ablation: str | Ablation = "patch",
     reference: Iterable[Given] = (),

@@ -1,5 +1,7 @@
 """Means over reference prompts: each reference runs once, and is added to running sums.
 
+References of one length, in which positions are found at the same places, go through the model
+together, as many as there is room for.
 There is one sum for each place and each `Way` in which prompts find their positions in the
 references: one for all prompts where a position is the same in every text, and one for each prompt
 where texts are aligned. Nothing else of a reference is kept.
@@ -8,7 +10,7 @@ where texts are aligned. Nothing else of a reference is kept.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -88,35 +90,61 @@ class Means:
             low, high = self._spans.get((found.site, layer, ways), (first, last))
             self._spans[found.site, layer, ways] = min(low, first), max(high, last)
 
-    def gather(self) -> None:
-        """Run every reference once and take the means; nothing where that is done."""
+    def gather(self, at_once: int = 1) -> None:
+        """Run every reference once and take the means; nothing where that is done.
+
+        Args:
+            at_once: how many to run in a pass, at most.
+        """
         if len(self._means) == len(self._spans):
             return
         sums: dict[Key, Tensor] = {}
         kinds: dict[Key, torch.dtype] = {}
-        for text, times in Counter(self._reference).items():
-            places = {way: way.there(text) for _, _, ways in self._spans for way in ways}
-            kept, starts = self._recorded(text, places)
+        for texts, times, places in self._batches(at_once):
+            kept, starts = self._recorded(texts, places)
             for key, span in self._spans.items():
                 view = kept.get(key[:2])
-                if view is None:  # nowhere in this text: no cell can ask for it
+                if view is None:  # nowhere in these texts: no cell can ask for it
                     continue
                 kinds[key] = view.dtype
-                values = _chosen(view, key, span, places, starts[key[:2]]).double() * times
+                each = _chosen(view, key, span, places, starts[key[:2]]).double()
+                counted = onto(view.device, np.array(times, dtype=np.float64))
+                values = (each * counted.view(-1, *[1] * (each.ndim - 1))).sum(0, keepdim=True)
                 sums[key] = values if key not in sums else sums[key].add_(values)
         for key in list(sums):
             self._means[key] = (sums.pop(key) / len(self._reference)).to(kinds[key])
 
+    def _batches(
+        self, at_once: int
+    ) -> Iterator[tuple[Sequence[Tokens], Sequence[int], Mapping[Way, Column]]]:
+        """References to run together, how often each counts, where rows of means are in them."""
+        ways = dict.fromkeys(way for _, _, own in self._spans for way in own)
+        alike: dict[tuple[object, ...], list[Tokens]] = defaultdict(list)
+        found: dict[tuple[object, ...], Mapping[Way, Column]] = {}
+        counted = Counter(self._reference)
+        for text in counted:
+            places = {way: way.there(text) for way in ways}
+            kind: tuple[object, ...] = (
+                len(text.read),
+                *(place.tobytes() for place in places.values()),
+            )
+            alike[kind].append(text)
+            found[kind] = places
+        for kind, texts in alike.items():
+            for first in range(0, len(texts), at_once):
+                some = texts[first : first + at_once]
+                yield some, [counted[text] for text in some], found[kind]
+
     def _recorded(
-        self, text: Tokens, places: Mapping[Way, Column]
+        self, texts: Sequence[Tokens], places: Mapping[Way, Column]
     ) -> tuple[Mapping[Place, Tensor], Mapping[Place, int]]:
-        """What is wanted of one text, place by place, and the position at which each begins."""
+        """What is wanted of some texts, place by place, and the position at which each begins."""
         wanted: dict[Place, list[int]] = defaultdict(list)
         for (site, layer, ways), (first, last) in self._spans.items():
             there = places[_owners(site, ways)][first : last + 1]
             wanted[site, layer] += there[there != ABSENT].tolist()
         pieces = [Piece(place, min(own), max(own)) for place, own in wanted.items() if own]
-        kept = record(self._hf, self._anatomy, [text], pieces)
+        kept = record(self._hf, self._anatomy, texts, pieces)
         return kept, {piece.place: piece.first for piece in pieces}
 
     def of(
@@ -148,7 +176,7 @@ def _owners(site: Site, ways: Sequence[Way]) -> Way:
 
 
 def _chosen(view: Tensor, key: Key, span: Span, places: Mapping[Way, Column], start: int) -> Tensor:
-    """The rows of a mean out of what was recorded of one text; NaN where it has none."""
+    """The rows of a mean out of what was recorded of texts; NaN where they have none."""
     site, _, ways = key
     left = iter(ways)
     for number, axis in enumerate(site.axes, 1):

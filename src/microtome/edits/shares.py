@@ -99,11 +99,9 @@ class Shares:
         share = sides(edit.address, self.anatomy.dims, one.tokens).share
         assert share is not None, "an edge has a writer"
         share = share.since(since)
-        names = [name for name in (share.layers, *share.indices) if isinstance(name, str)]
-        kinds, of = _unlike([stars[name] for name in names], cells)
-        own = dict(zip(names, kinds.T, strict=True))
+        kinds, of = share.unlike(stars, cells)
         with torch.no_grad():
-            table = self._table(edit, one, share, own, len(kinds), since)
+            table = self._table(edit, one, share, kinds, int(of.max()) + 1, since)
         return Change(table, of)
 
     def _table(
@@ -197,14 +195,6 @@ class Shares:
         where = onto(z.device, positions - first)
         whole: Tensor = self.anatomy.mixes(self.hf, layer, z[0][where])
         return whole
-
-
-def _unlike(columns: list[Column], cells: int) -> tuple[Column, Column]:
-    """The different rows of some columns, and which of them each cell has."""
-    if not columns:
-        return np.zeros((1, 0), dtype=np.int64), np.zeros(cells, dtype=np.int64)
-    kinds, of = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
-    return kinds, of.reshape(-1)
 
 
 def _by_layer(

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from microtome.edits.means import Means
+from microtome.edits.paths import Path
 from microtome.edits.shares import Change, Shares
 from microtome.language.edges import Edge, recorded_of
 from microtome.language.operations import Operation, Source
@@ -92,9 +93,13 @@ class Sources:
         asked = (text for one in encoded for text in (one.tokens, one.donor))
         return list({text: None for text in asked if text in self._wanted})
 
-    def hold_references(self) -> None:
-        """Run the reference prompts that an edit asks for, which are otherwise when it does."""
-        self._means.gather()
+    def hold_references(self, at_once: int) -> None:
+        """Run the reference prompts that an edit asks for, which are otherwise when it does.
+
+        Args:
+            at_once: how many in a pass, at most.
+        """
+        self._means.gather(at_once)
 
     def hold(self, texts: Sequence[Tokens], at_once: int) -> None:
         """Record donors, several of one length in a pass, and forget others."""
@@ -164,9 +169,7 @@ class Sources:
             PromptError: there is no donor, or positions do not match the prompt's.
         """
         if isinstance(edit.address, Edge):
-            change = self.change(edit, one, stars, cells, since)
-            lands = sides(edit.address, self._anatomy.dims, one.tokens).lands.since(since)
-            return change.at(lands.at(layer, stars, cells))
+            return self._heard(edit, edit.address, layer, one, stars, cells, since)
         match edit.source:
             case Source.NOTHING:
                 return None
@@ -175,6 +178,25 @@ class Sources:
                 return self._values(edit, layer, one, donor, stars, cells, since)
             case Source.REFERENCE:
                 return self._means.of(edit, layer, one, stars, cells)
+
+    def _heard(
+        self,
+        edit: Operation,
+        edge: Edge,
+        layer: int | None,
+        one: Encoded,
+        stars: Mapping[str, Column],
+        cells: int,
+        since: int,
+    ) -> Tensor:
+        """The change of what readers in a layer read, ``[cell, *region]``."""
+        own = sides(edge, self._anatomy.dims, one.tokens)
+        change = self._shares.change(edit, one, stars, cells, since)
+        if not edge.is_path:
+            return change.at(own.lands.since(since).at(layer, stars, cells))
+        [share] = own.changed.regions()
+        [lands] = (region for region in own.lands.regions() if region.layer == layer)
+        return Path(self._hf, self._anatomy, edge, one.tokens).change(share, change.table, lands)
 
     def change(
         self, edit: Operation, one: Encoded, stars: Mapping[str, Column], cells: int, since: int

@@ -28,6 +28,7 @@ from microtome.frontends.arguments import (
     chat_of,
     examples,
 )
+from microtome.frontends.circuit_commands import circuit_app
 from microtome.frontends.folding import folded
 from microtome.frontends.guard import guarded
 from microtome.frontends.helping import Command, Group
@@ -45,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(study_app, name="study")
+app.add_typer(circuit_app, name="circuit")
 
 
 def _version(asked: bool) -> None:

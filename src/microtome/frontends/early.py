@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import StudyError, did_you_mean, listing
-from microtome.language.addresses import Address, parse
+from microtome.language.addresses import Address
 from microtome.language.calls import called
+from microtome.language.edges import Edge, where
 from microtome.prompts.resolve import check_axis
 from microtome.readings.names import name_of
 
@@ -33,12 +34,14 @@ def check(model: str | None, edits: Iterable[str], metrics: Iterable[str] = ()) 
     Raises:
         AddressError, EditError, MetricError: as where the answer is computed.
     """
-    addresses = [parse(called(text).address) for text in edits]
+    places = [where(called(text).address) for text in edits]
     for text in metrics:
         name_of(text)
     config = _config(model)
-    for address in addresses:
-        _check_sizes(address, config)
+    for place in places:
+        sides = (place.writer, place.reader) if isinstance(place, Edge) else (place,)
+        for address in sides:
+            _check_sizes(address, config)
 
 
 def check_study(name: str, names: Iterable[str]) -> None:

@@ -58,6 +58,11 @@ def add_to(app: typer.Typer) -> None:
         ),
     )(lens)
     app.command(
+        "tune",
+        cls=Command,
+        epilog=examples("microtome tune nano --prompts texts.jsonl -o tuned"),
+    )(tune)
+    app.command(
         "attribute",
         cls=Command,
         epilog=examples(
@@ -78,6 +83,23 @@ def add_to(app: typer.Typer) -> None:
         cls=Command,
         epilog=examples("microtome heads nano", "microtome heads smollm2 --score duplicate_token"),
     )(heads)
+    app.command(
+        "trace",
+        cls=Command,
+        epilog=examples(
+            "microtome trace nano -p 'Berlin is the capital of' --subject Berlin -o out",
+            "microtome trace smollm2 --task capitals:4 --kind hidden -o out",
+            "microtome trace gpt2 --prompts facts.jsonl -o out",
+        ),
+    )(trace)
+    app.command(
+        "head",
+        cls=Command,
+        epilog=examples(
+            "microtome head L4.h3 nano --task ioi:8 -o out",
+            "microtome head L23.h3 smollm2 --task ioi:16",
+        ),
+    )(head)
 
 
 @folded
@@ -96,6 +118,21 @@ def lens(
     """What each layer's state would have the model say: the logit lens."""
     early.check(read.model, edit)
     _answering("reading").lens(read, shown, address, edit, top, tuned)
+
+
+@folded
+def tune(
+    model: ModelName,
+    shown: Shown,
+    prompts: Annotated[Path, typer.Option(help="A .jsonl or .csv file of texts to learn from.")],
+    output: Annotated[Path, typer.Option("-o", "--out", help="A folder for the translators.")],
+    steps: Annotated[int, typer.Option(min=1, help="Of training, for each block.")] = 250,
+    batch: Annotated[int, typer.Option(min=1, help="States in a step.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of their order.")] = 0,
+    dtype: Dtype = None,
+) -> None:
+    """Train the tuned lens: per block a translator of its states, for 'lens --tuned'."""
+    _answering("reading").tune(model, shown, prompts, output, (steps, batch, seed), dtype)
 
 
 @folded
@@ -143,7 +180,9 @@ def heads(
         str, typer.Option(help="previous_token, duplicate_token, induction or first_token.")
     ] = "induction",
     n: Annotated[int, typer.Option("-n", min=2, help="How many rows of random tokens.")] = 10,
-    length: Annotated[int, typer.Option(min=2, help="Tokens in a row.")] = 25,
+    length: Annotated[
+        int | None, typer.Option(min=2, help="Tokens in a row; 25 unless given.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of their draw.")] = 0,
     top: Annotated[int, typer.Option(min=1, help="How many heads to show.")] = 10,
     output: Annotated[
@@ -153,6 +192,47 @@ def heads(
 ) -> None:
     """What heads look at in rows of random tokens that stand twice: induction and the like."""
     _answering("looking").heads(model, shown, score, (n, length, seed), top, output, overwrite)
+
+
+@folded
+def trace(
+    read: Read,
+    shown: Shown,
+    subject: Annotated[
+        str | None, typer.Option(help="What the prompt is about, a word of it.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A task's prompts in the model's tokens: capitals:4.")
+    ] = None,
+    kind: Annotated[
+        list[str], typer.Option(help="What is put back: hidden, mlp, attention; all unless given.")
+    ] = [],  # noqa: B006  (typer reads the default, nothing changes it)
+    samples: Annotated[int, typer.Option(min=1, help="Of the noise.")] = 10,
+    noise: Annotated[float, typer.Option(help="In deviations of the subjects' embeddings.")] = 3.0,
+    window: Annotated[int, typer.Option(min=1, help="Layers of MLPs that go back together.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+) -> None:
+    """Where a fact comes back in a run that has forgotten its subject: causal tracing."""
+    asked = {"samples": samples, "noise_std": noise, "window": window, "seed": seed}
+    _answering("tracing").trace(read, shown, subject, task, kind, asked)
+
+
+@folded
+def head(
+    name: Annotated[str, typer.Argument(help="Such as L23.h3.", metavar="HEAD")],
+    read: Read,
+    shown: Shown,
+    task: Annotated[
+        str | None, typer.Option(help="A task's prompts in the model's tokens: ioi:16.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Rows of each table.")] = 10,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Of the vocabulary, for what it copies.")
+    ] = 300,
+) -> None:
+    """One head on one card: its effect, what it writes, looks at and copies, and what feeds it."""
+    early.check(read.model, ())
+    _answering("head").head(name, read, shown, task, top, tokens)
 
 
 def _answering(name: str) -> ModuleType:

@@ -29,7 +29,7 @@ import numpy as np
 from microtome.errors import AddressError, did_you_mean, listing
 from microtome.language.addresses import Address, parse
 from microtome.language.regions import Column, Layout
-from microtome.language.selectors import Everything, Selector, Star
+from microtome.language.selectors import Everything, Index, Selector, Star
 from microtome.language.sites import POSITIONS, Dimensions, Site
 from microtome.language.sites import site as find_site
 
@@ -55,6 +55,9 @@ ENDS = (*READERS, "z")
 
 PARTS = ("head", "mlp")
 """What a path may go through."""
+
+_ADD = {"head": ("z", "head_out"), "mlp": ("mlp_out", "mlp_out")}
+"""Part → where it is held, and what it adds."""
 
 FORM = "WRITER -> READER, for example L9.z.h6 -> L10.q_in.h0 (=> for a path through MLPs)"
 
@@ -98,7 +101,9 @@ class Edge:
             raise AddressError(
                 f"{self}: both sides call their stars {self.writer.label!r}; name one otherwise."
             )
-        if not self.is_path:
+        if self.is_path:
+            _check_layer(self)
+        else:
             _check_places(self)
 
     def __str__(self) -> str:
@@ -253,6 +258,31 @@ def exists(
     return np.atleast_1d(written < read)
 
 
+def held(
+    path: Edge, written: int | None, read: int | None, dims: Dimensions
+) -> list[tuple[Site, int | None]]:
+    """Between a writer and a reader, what a path does not go through: it is to stay as it was.
+
+    Args:
+        path: the path.
+        written: the layer of its writer.
+        read: the layer of its reader.
+        dims: the model's.
+    """
+    begin, end = (
+        _order(site, np.array(dims.n_layers if layer is None else layer), dims)
+        for site, layer in ((WRITERS[path.writer.site.name], written), (path.site.name, read))
+    )
+    layers = np.arange(dims.n_layers)
+    found: list[tuple[Site, int | None]] = []
+    for part, (site, adds) in _ADD.items():
+        if part not in (path.via or ()):
+            at = _order(adds, layers, dims)
+            there = layers[(begin < at) & (at < end)].tolist()
+            found += [(find_site(site), layer) for layer in there]
+    return found
+
+
 def recorded_of(share: Layout, dims: Dimensions) -> Layout:
     """What has to be recorded of a run for what a writer adds: of heads, their ``z``."""
     if share.site.name != "head_out":
@@ -337,6 +367,14 @@ def _check_sides(own: Edge) -> None:
         raise AddressError(
             f"{own.writer} -> {own.reader}: single coordinates are chosen where they are read: "
             f"write .d at the reader."
+        )
+
+
+def _check_layer(own: Edge) -> None:
+    """Raise where a path begins in several layers at once: one is in the other's way."""
+    if not isinstance(own.writer.layers, Index | Star | None):
+        raise AddressError(
+            f"{own}: a path begins in one layer. Write L5 for one, or L* for each separately."
         )
 
 

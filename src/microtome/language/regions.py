@@ -268,6 +268,25 @@ class Layout:
             return stars[chosen]
         return np.broadcast_to(np.int64(max(chosen)), cells)
 
+    @property
+    def stars(self) -> tuple[str, ...]:
+        """The names of its stars."""
+        return tuple(name for name in (self.layers, *self.indices) if isinstance(name, str))
+
+    def unlike(self, stars: Mapping[str, Column], cells: int) -> tuple[dict[str, Column], Column]:
+        """Its different places in some cells, as what its stars are there; and which each has.
+
+        >>> from microtome.language.sites import site
+        >>> one = Layout(site("mlp_out"), "layer", ((0,), (0,)))
+        >>> one.unlike({"layer": np.array([2, 0, 2]), "head": np.array([0, 1, 2])}, 3)
+        ({'layer': array([0, 2])}, array([1, 0, 1]))
+        """
+        if not self.stars:
+            return {}, np.zeros(cells, dtype=np.int64)
+        columns = np.stack([stars[name] for name in self.stars], axis=1)
+        kinds, of = np.unique(columns, axis=0, return_inverse=True)
+        return dict(zip(self.stars, kinds.T, strict=True)), of.reshape(-1)
+
     def since(self, position: int) -> Layout:
         """The same without what belongs to earlier positions; stars stay open."""
         number = owner(self.site.axes)

@@ -94,7 +94,7 @@ def why_not_in_parts(hf: PreTrainedModel) -> str | None:
         return None
     return (
         f"the model has {named(own)}: what that does, it may do by position or to the whole text, "
-        "so the model is run as it is"
+        "so the model is run as it is (a hook that only looks may say so: microtome.watching)"
     )
 
 
@@ -182,11 +182,11 @@ def put_on(module: nn.Module) -> Iterator[tuple[Kind, str]]:
     hooks += [] if placed is None else getattr(placed, "hooks", (placed,))
     for hook in hooks:
         if not _is_known(hook):
-            yield "hook", f"a hook of your own ({_name(hook)})"
+            yield "hook", f"a hook of your own ({name_of(hook)})"
     for name in (*CALLED, "_old_forward"):  # accelerate's name for what it has wrapped
         function = vars(module).get(name)
         if function is not None and not _is_known(function):
-            yield "method", f"a {name.removeprefix('_old_')} of your own ({_name(function)})"
+            yield "method", f"a {name.removeprefix('_old_')} of your own ({name_of(function)})"
 
 
 def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
@@ -198,14 +198,14 @@ def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
     for name in CALLED:
         function = inspect.getattr_static(made, name, None)
         if function is not None and not _is_known(function):
-            yield "method", f"a {name} of your own ({_name(function)})"
+            yield "method", f"a {name} of your own ({name_of(function)})"
 
 
 def _global_hooks() -> Iterator[str]:
     tables = (globally._global_forward_pre_hooks, globally._global_forward_hooks)
     for hook in [hook for table in tables for hook in table.values()]:
         if not _is_known(hook):
-            yield f"a hook of your own ({_name(hook)})"
+            yield f"a hook of your own ({name_of(hook)})"
 
 
 def _own_class(made: type) -> str | None:
@@ -233,7 +233,8 @@ def _root(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _name(function: Any) -> str:
+def name_of(function: Any) -> str:
+    """What a function or a callable object is called where it was written."""
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__

@@ -148,9 +148,9 @@ class Anatomy:
             return self.projected(hf, layer, site, normed)[..., head, :]
         weight = cast(Tensor, module.weight)
         columns = view(weight.T if is_linear else weight, self.dims)[:, head]
-        made = normed @ columns
         bias = cast("Tensor | None", module.bias)
-        return made if bias is None else made + view(bias[None], self.dims)[0, head]
+        own = None if bias is None else view(bias[None], self.dims)[0, head]
+        return nn.functional.linear(normed, columns.T, own)  # rounded once, as the module's own is
 
     def joint(self, hf: PreTrainedModel, layer: int, site: str, values: Tensor) -> Tensor:
         """What a norm over all heads of q or k together makes of them, where there is one."""
@@ -158,6 +158,19 @@ class Anatomy:
         if norm is None:
             return values
         return self._through(hf, layer, norm, values.flatten(-2)).view_as(values)
+
+    def in_matrix(self, hf: PreTrainedModel, layer: int, site: str, normed: Tensor) -> Tensor:
+        """W_Q, W_K or W_V by heads, ``[head, d_head, d_model]``, of the type of what it reads."""
+        module = self.projection(hf, layer, site)
+        if is_plain(module, nn.Linear):
+            whole = cast(Tensor, module.weight).T
+        elif is_plain(module, Conv1D):
+            whole = cast(Tensor, module.weight)
+        else:  # whatever it computes is linear but for the bias
+            units = torch.eye(normed.shape[-1], device=normed.device, dtype=normed.dtype)
+            whole = module(units) - module(torch.zeros_like(units[:1]))
+        by_input = self.family.taps[site].view(whole.contiguous(), self.dims)
+        return by_input.permute(1, 2, 0)
 
     def out_matrix(
         self, hf: PreTrainedModel, layer: int, z: Tensor, besides: type | None = None

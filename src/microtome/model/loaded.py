@@ -215,7 +215,10 @@ class Loaded:
     @property
     def hashes(self) -> tuple[str, str]:
         """`weight_hash` and `buffer_hash`, from one look at the weights."""
-        sign = self.weights_sign
+        return self.hashes_of(self.weights_sign)
+
+    def hashes_of(self, sign: Hashable) -> tuple[str, str]:
+        """The same, where the weights' sign is known: to take one takes milliseconds."""
         return (
             self._hashes["weights"].get(sign, lambda: weight_hash(self.hf)),
             self._hashes["buffers"].get(sign, lambda: buffer_hash(self.hf)),

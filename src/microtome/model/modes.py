@@ -36,6 +36,7 @@ def modes() -> dict[str, str | int | bool]:
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         **_precision(),
+        "onednn": bool(torch.backends.mkldnn.enabled),
         "inference_mode": torch.is_inference_mode_enabled(),
         "grad": torch.is_grad_enabled(),
         "autocast": False,  # else nothing runs
@@ -51,6 +52,7 @@ def set_modes(wanted: Mapping[str, str | int | bool]) -> None:
     torch.use_deterministic_algorithms(bool(wanted["deterministic"]))
     torch.backends.cudnn.deterministic = bool(wanted["cudnn_deterministic"])
     torch.backends.cudnn.benchmark = bool(wanted["cudnn_benchmark"])
+    torch.backends.mkldnn.set_flags(bool(wanted["onednn"]))  # type: ignore[no-untyped-call]
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     if not hasattr(torch.backends, "fp32_precision"):
         torch.set_float32_matmul_precision(str(wanted["fp32_matmul"]))

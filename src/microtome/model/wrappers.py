@@ -25,6 +25,9 @@ ASK = (
     "load(AutoModelForCausalLM.from_pretrained(…), tokenizer=…)."
 )
 
+TORCHS_PACKED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+"""Where torch has the layers that it quantises itself."""
+
 OTHERS = {
     "transformer_lens": "TransformerLens computes with weights that it has changed",
     "nnsight": "nnsight wraps the model that it loads",
@@ -60,6 +63,7 @@ def module_of(given: object) -> PreTrainedModel:
         module = inner
     refuse_unseen(module)
     refuse_empty(module)
+    _refuse_packed(module)
     return module
 
 
@@ -87,6 +91,28 @@ def refuse_empty(module: PreTrainedModel) -> None:
                 "shapes alone. Load the weights, from_pretrained(…), or fill them "
                 "(hf.to_empty(device=…), hf.load_state_dict(…)), and give the model then."
             )
+
+
+def _refuse_packed(module: PreTrainedModel) -> None:
+    """Raise for layers that torch itself has quantised.
+
+    In 8 bits they round what they are given by the range of the whole batch, so a cell's numbers
+    would depend on those beside it; and no hash sees their weights.
+    """
+    packed: list[str] = []
+    for path, part in module.named_modules():
+        inside = packed and path.startswith(f"{packed[-1]}.")
+        if type(part).__module__.startswith(TORCHS_PACKED) and not inside:
+            packed.append(path)
+    if packed:
+        kind = type(module.get_submodule(packed[0]))
+        more = f" and {len(packed) - 1} more are layers" if len(packed) > 1 else " is a layer"
+        raise LoadError(
+            f"{packed[0]}{more} that torch has quantised ({kind.__module__}.{kind.__qualname__}): "
+            "they may round what they are given by the range of the whole batch, so a cell would "
+            "depend on those beside it. Give the model before quantize_dynamic, or with weights "
+            "packed by bitsandbytes, torchao or GGUF (docs/big-models.md)."
+        )
 
 
 def tokenizer_of(given: object) -> PreTrainedTokenizerBase | None:

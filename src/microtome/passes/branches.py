@@ -141,7 +141,9 @@ class Branches:
         joined = rows[:, 0].clone()
         for slot, heads in enumerate(self.heads.T, start=1):
             where = _along(1, heads, joined)
-            joined.scatter_(1, where, rows[:, slot].gather(1, where))
+            own = rows[:, slot]
+            own = own.clone() if own.requires_grad else own  # a gradient needs it as it is now
+            joined.scatter_(1, where, own.gather(1, where))
         return joined
 
 

@@ -3,7 +3,8 @@
 A proof is of one model (weights, buffers, configuration, types, device), of the code that it runs
 and of the code that proved it, as they are in memory; of versions, and of how torch is set. It is
 kept in the user's cache for models that are large enough to be worth it, that microtome read
-itself, and that nobody has put anything on. Whatever differs is proved again.
+itself, and that nobody has put anything on. Whatever differs is proved again. Some hundred are
+kept.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ from microtome.passes.probe import probe
 
 WORTH = 20_000_000
 """Numbers that a model has at the least: a smaller one is proved faster than it is looked up."""
+
+MOST = 256
+"""Proofs that are kept: of more, those go that nobody has looked up for longest."""
+
+NAMED = "proof-"
 
 PROVERS = ("microtome.language", "microtome.model", "microtome.passes")
 
@@ -74,15 +80,19 @@ def _mark(model: Loaded) -> Path | None:
         "code": code_of(code),
     }
     text = json.dumps(told, sort_keys=True, default=str)
-    return root / f"proof-{hashlib.sha256(text.encode()).hexdigest()}"
+    return root / f"{NAMED}{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _is_kept(mark: Path) -> bool:
     """Whether a proof is there, whole: its content is its own name."""
     try:
-        return mark.read_text(encoding="ascii") == mark.name
+        if mark.read_text(encoding="ascii") != mark.name:
+            return False
     except (OSError, ValueError):
         return False
+    with contextlib.suppress(OSError):  # a cache that may only be read is one too
+        os.utime(mark)
+    return True
 
 
 def _keep(mark: Path) -> None:
@@ -90,3 +100,14 @@ def _keep(mark: Path) -> None:
     making = mark.with_name(f"{mark.name}.{os.getpid()}")
     making.write_text(mark.name, encoding="ascii")
     making.replace(mark)
+    _remove_oldest(mark.parent)
+
+
+def _remove_oldest(root: Path) -> None:
+    """Keep `MOST` proofs, and of what killed processes left no more; others may do so meanwhile."""
+    used: list[tuple[int, Path]] = []
+    for one in root.glob(f"{NAMED}*"):
+        with contextlib.suppress(FileNotFoundError):
+            used.append((one.stat().st_mtime_ns, one))
+    for _, one in sorted(used)[:-MOST]:
+        one.unlink(missing_ok=True)

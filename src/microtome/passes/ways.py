@@ -92,6 +92,15 @@ class Way(ABC):
     ) -> Put:
         """What puts the change of some pairs in its place."""
 
+    @abstractmethod
+    def pulled(self, seen: Tensor, slope: Tensor) -> Tensor:
+        """The gradient at the site, ``[row, *axes]``, of the one where the way ends.
+
+        Args:
+            seen: what was seen where it begins, in the pass that the gradient is of.
+            slope: the gradient where it ends.
+        """
+
     def replaced(
         self, whole: Tensor, rows: Tensor, heads: Tensor, after: Float[Tensor, "pair pos d_model"]
     ) -> Tensor:
@@ -171,13 +180,44 @@ class HeadReads(Way):
 
         return put
 
-    def every(
+    def of_all(
         self, stream: Float[Tensor, "row pos d_model"]
     ) -> Float[Tensor, "row pos head d_head"]:
-        """What all heads make of a stream: their queries, or the keys or values that there are."""
+        """What all heads make of a stream, each as it does by itself: the keys that there are."""
+        if self._part in self.anatomy.family.joint:
+            return self._together(stream)
+        normed = self.anatomy.normed(self.hf, self.layer, stream)
+        heads = range(self.anatomy.dims.size(find_site(self._part).axes[1]))
+        return torch.stack([self._of_head(normed, head) for head in heads], dim=2)
+
+    def _together(
+        self, stream: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, "row pos head d_head"]:
+        """The same by one projection, whose norm goes over all heads."""
         normed = self.anatomy.normed(self.hf, self.layer, stream)
         every = self.anatomy.projected(self.hf, self.layer, self._part, normed)
         return self.anatomy.joint(self.hf, self.layer, self._part, every)
+
+    def pulled(
+        self,
+        seen: Float[Tensor, "row pos d_model"],
+        slope: Float[Tensor, "row pos head d_head"],
+    ) -> Float[Tensor, "row pos head d_model"]:
+        """Back through the head's own projection, then the norm of the stream that it reads."""
+        hf, anatomy, layer = self.hf, self.anatomy, self.layer
+        heads = onto(seen.device, np.arange(self.heads))
+        group = anatomy.dims.n_heads // anatomy.dims.n_kv_heads
+        chosen = heads // group if self._is_one_of_group else heads
+        with torch.enable_grad():
+            each = self.whole(seen.detach()).clone().requires_grad_()
+            normed = anatomy.normed(hf, layer, each)
+            if anatomy.family.joint.get(self._part) is None:
+                matrix = anatomy.in_matrix(hf, layer, self._part, normed)[chosen].detach()
+                back = torch.einsum("rphd,hdm->rphm", slope, matrix)
+                return torch.autograd.grad(normed, each, back)[0]
+            every = self._together(each.flatten(0, 1)).unflatten(0, each.shape[:2])
+            own = every[:, :, heads, chosen]
+            return torch.autograd.grad(own, each, slope)[0]
 
     def _made(
         self, stream: Float[Tensor, "pair pos d_model"], heads: Column, at_once: int
@@ -193,10 +233,15 @@ class HeadReads(Way):
             for first in range(0, len(mine), at_once):
                 some = onto(stream.device, mine[first : first + at_once])
                 normed = self.anatomy.normed(self.hf, self.layer, stream[some])
-                found[some] = self.anatomy.projected_head(
-                    self.hf, self.layer, self._part, normed, head, besides=Hook
-                )
+                found[some] = self._of_head(normed, head)
         return found
+
+    def _of_head(
+        self, normed: Float[Tensor, "row pos d_model"], head: int
+    ) -> Float[Tensor, "row pos d_head"]:
+        return self.anatomy.projected_head(
+            self.hf, self.layer, self._part, normed, head, besides=Hook
+        )
 
     def _made_together(
         self, stream: Float[Tensor, "pair pos d_model"], chosen: Column, at_once: int
@@ -205,7 +250,7 @@ class HeadReads(Way):
         found = []
         for first in range(0, len(stream), at_once):
             some = slice(first, first + at_once)
-            every = self.every(stream[some])
+            every = self._together(stream[some])
             own = onto(stream.device, np.arange(len(every)))
             found.append(every[own, :, onto(stream.device, chosen[some])])
         return torch.cat(found)
@@ -244,6 +289,12 @@ class Adds(Way):
     ) -> Float[Tensor, "row pos head d_model"]:
         """Each head's share."""
         return (seen.transpose(1, 2) @ self._matrix(seen)).transpose(1, 2)
+
+    def pulled(
+        self, seen: Tensor, slope: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, "row pos head d_model"]:
+        """The sum's own, for every head."""
+        return slope.unsqueeze(2).expand(-1, -1, self.heads, -1)
 
     def parts(
         self, seen: Float[Tensor, "row pos head d_head"], rows: Column, heads: Column
@@ -306,6 +357,15 @@ class MlpReads(Way):
     def whole(self, seen: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         """The stream."""
         return seen
+
+    def pulled(
+        self, seen: Float[Tensor, "row pos d_model"], slope: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, "row pos d_model"]:
+        """Back through the norm."""
+        with torch.enable_grad():
+            own = seen.detach().clone().requires_grad_()
+            normed = self.anatomy.mlp_normed(self.hf, self.layer, own)
+            return torch.autograd.grad(normed, own, slope)[0]
 
     def parts(self, seen: Tensor, rows: Column, heads: Column) -> Float[Tensor, "pair pos d_model"]:
         """The stream of some rows."""

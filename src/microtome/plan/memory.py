@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -351,17 +351,43 @@ def bytes_of_source(
 @lru_cache(maxsize=8)
 def bytes_of_means(question: Question) -> int:
     """The running sums of reference prompts in float64, and what is recorded of one of them."""
+    found = _sums(question)
+    return sum(found) + max(found, default=0)
+
+
+def _sums(question: Question, whole: bool = False) -> list[int]:
+    """Bytes of each running sum of reference prompts, in float64; or of all their positions."""
     found: dict[tuple[Site, tuple[Way, ...]], int] = {}
     for one, targets in zip(question.encoded, question.targets, strict=True):
         for edits, own in zip(question.variants, targets, strict=True):
             for edit, target in zip(edits, own, strict=True):
                 if edit.source is not Source.REFERENCE:
                     continue
-                changed = target.changed
-                place = changed.site, ways_of(edit.place, one.tokens, edit.alignment)
-                size = bytes_of_source(changed, question.dims, len(one.tokens), 8, True)
+                place = target.changed.site, ways_of(edit.place, one.tokens, edit.alignment)
+                layout = _of_all_positions(target.changed) if whole else target.changed
+                size = bytes_of_source(layout, question.dims, len(one.tokens), 8, True)
                 found[place] = max(found.get(place, 0), size)
-    return sum(found.values()) + max(found.values(), default=0)
+    return [*found.values()]
+
+
+def _of_all_positions(layout: Layout) -> Layout:
+    axes = zip(layout.site.axes, layout.indices, strict=True)
+    return replace(layout, indices=tuple("*" if axis in POSITIONS else own for axis, own in axes))
+
+
+REFERENCES_SHARE = 8
+"""What runs of several references take of the memory: one part in so many, at most."""
+
+
+def references_at_once(question: Question, budget: Budget) -> int:
+    """How many reference prompts to run in a pass: as many as fill a tile, and fit.
+
+    What is recorded of one is less than its sums in float64 would be, and a block's inside.
+    """
+    longest = max((len(one.tokens.read) for one in question.references), default=1)
+    inside = bytes_of_block(question.dims, longest, budget.itemsize)
+    fit = budget.memory // REFERENCES_SHARE // (sum(_sums(question, whole=True)) + inside)
+    return max(1, min(budget.tile // longest, fit))
 
 
 def bytes_of_gauges(dims: Dimensions, gauges: Sequence[Gauge], length: int, itemsize: int) -> int:

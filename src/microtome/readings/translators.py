@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -140,9 +141,10 @@ class Translators:
             blocks = int(config["num_hidden_layers"])
             weight = torch.stack([named[f"{block}.weight"] for block in range(blocks)])
             bias = torch.stack([named[f"{block}.bias"] for block in range(blocks)])
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+            why = str(error).splitlines()[0]
             raise LoadError(
-                f"{folder} holds no translators that can be read ({type(error).__name__}: {error}):"
+                f"{folder} holds no translators that can be read ({type(error).__name__}: {why}):"
                 f" expected {CONFIG} with num_hidden_layers, and {PARAMETERS} (or {PICKLED}) with "
                 "0.weight, 0.bias, …, as microtome and the package tuned-lens write them."
             ) from error

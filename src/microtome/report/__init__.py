@@ -23,6 +23,7 @@ from microtome.report.folder import (
     write_index,
 )
 from microtome.report.html import render, render_index, texts_of
+from microtome.report.of_aggregates import document_of_aggregates, summary_of_aggregates
 from microtome.report.of_sweep import document_of_sweep, summary_of_sweep
 from microtome.report.overview import (
     ClaimRow,
@@ -52,11 +53,13 @@ __all__ = [
     "TokenRow",
     "check_folder",
     "check_index",
+    "document_of_aggregates",
     "document_of_sweep",
     "kept_in",
     "render",
     "render_index",
     "render_overview",
+    "summary_of_aggregates",
     "summary_of_sweep",
     "texts_of",
     "verdict_counts",

@@ -15,11 +15,12 @@ from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import about
 from microtome.report import code
 from microtome.report.cells import comparable, moving, signed, told
-from microtome.report.document import Document, Section, Snippet, Table, TokenRow
+from microtome.report.document import Document, Picture, Section, Snippet, Table, TokenRow
 from microtome.report.exports import exports
+from microtome.report.groups import by_groups
 from microtome.report.maps import of_each_prompt, pictures
 from microtome.report.method import method, with_delta
-from microtome.report.names import distinct
+from microtome.report.names import distinct, slug
 from microtome.results.effects import Effects
 from microtome.results.over_prompts import largest
 from microtome.stats.samples import PROMPT
@@ -51,6 +52,7 @@ def document_of_sweep(effects: Effects, run: Run) -> Document:
             (
                 _clean_section(effects, run),
                 *(_map_section(effects, metric) for metric in with_delta(effects)),
+                *_audit_sections(effects),
                 *_token_sections(comparable(effects)),
             )
         ),
@@ -76,6 +78,8 @@ def summary_of_sweep(effects: Effects) -> dict[str, Any]:
         "created": record.get("created"),
         "versions": record.get("versions"),
         "verification": record.get("verification"),
+        "method": effects.method,
+        "audit": record.get("audit"),
         "noise_floor": {name: effects.noise_floor(name) for name in with_delta(effects)},
         "dims": {name: effects.data.sizes[name] for name in effects.dims},
         "cells": effects.n_cells,
@@ -144,9 +148,12 @@ def _map_section(effects: Effects, metric: str) -> Section:
     if several:
         frame = whole.table(metric)
         said, table = told(whole, metric, frame), _means(_first(frame), frame)
+        groups = [
+            replace(t, frame=_visible(t.frame)) for _, t in by_groups(whole, metric, frame, TOP)
+        ]
     else:
-        said, table = (), _strongest(effects, metric)
-    tables = () if table.frame.empty else (table,)
+        said, table, groups = (), _strongest(effects, metric), []
+    tables = () if table.frame.empty else (table, *groups)
     return Section(f"Effects on {metric}", (first, *said), drawn, tables)
 
 
@@ -195,6 +202,22 @@ def _named_apart(sections: tuple[Section, ...]) -> tuple[Section, ...]:
         replace(one, pictures=tuple(replace(each, name=next(names)) for each in one.pictures))
         for one in sections
     )
+
+
+def _audit_sections(effects: Effects) -> Iterator[Section]:
+    """Approximate effects against exact ones, metric by metric."""
+    if not effects.provenance.get("audit"):
+        return
+    drawn = tuple(
+        Picture(
+            slug(f"audit {metric}"),
+            effects.audit_figure(metric),
+            f"Each point is a cell that was computed exactly: what {effects.method} says of its "
+            f"effect on {metric}, and what it is. On the dashed line they are equal.",
+        )
+        for metric in with_delta(effects)
+    )
+    yield Section("How good the approximation is", (), drawn, ())
 
 
 def _token_sections(effects: Effects) -> Iterator[Section]:

@@ -16,6 +16,7 @@ from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import Drawn
 from microtome.figures.mapped import NOISE_FLOOR, cells_of
 from microtome.figures.pictures import refuse_file
+from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
 from microtome.results import over_prompts, places
 from microtome.results.effects import CLEAN, Effects
@@ -185,25 +186,32 @@ class Aggregates:
         """
         return over_prompts.largest(self.table(metric), n)
 
-    def figure(self, metric: str | None = None, **how: Any) -> Drawn:
-        """The map of the mean effects; arguments as `Effects.figure` takes them."""
+    def mean_effects(self, metric: str | None = None) -> Effects:
+        """The mean effects on a metric as those of one prompt, to be drawn; its clean value is 0.
+
+        Receipts are the prompts that are evidence.
+        """
         metric = self._known(metric or self.metrics[0])
         shape, running = self._shape(metric), self._running(metric)
         mean = shape.copy(data=running.value.reshape(shape.shape)).expand_dims({PROMPT: [0]})
-        told = shape.copy(data=running.n.reshape(shape.shape)).expand_dims({PROMPT: [0]})
-        there = mean.notnull()
+        told = shape.copy(data=running.told.reshape(shape.shape)).expand_dims({PROMPT: [0]})
+        told = told.where(mean.notnull())
+        inner = [name for name in map(str, shape.dims) if name.startswith(PREFIX)]
+        receipts = told.isel(dict.fromkeys(inner, 0), drop=True)
         data = xr.Dataset(
             {
-                metric: mean.assign_attrs(self.data[f"mean_{metric}"].attrs),
-                CLEAN + metric: (PROMPT, [0.0]),
-                "values_changed": told.where(there),
-                "change_norm": told.where(there),
+                metric: mean.assign_attrs(shape.attrs),
+                CLEAN + metric: xr.zeros_like(mean).isel(_outer(shape, inner), drop=True),
+                "values_changed": receipts,
+                "change_norm": receipts,
             },
             attrs={"metrics": [metric], "provenance": self.data.attrs["provenance"]},
         )
-        return Effects(data.assign_coords(text=(PROMPT, [f"{self.prompts:,} prompts"]))).figure(
-            metric, **how
-        )
+        return Effects(data.assign_coords(text=(PROMPT, [f"{self.prompts:,} prompts"])))
+
+    def figure(self, metric: str | None = None, **how: Any) -> Drawn:
+        """The map of the mean effects; arguments as `Effects.figure` takes them."""
+        return self.mean_effects(metric).figure(metric or self.metrics[0], **how)
 
     def save(self, path: str | Path) -> str | Path:
         """Write to a zarr directory or store, as `Effects.save`; `open_aggregates` opens it.
@@ -321,6 +329,11 @@ def _with_noise(data: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
         if floors:
             own[NOISE_FLOOR] = max(floors)
     return data
+
+
+def _outer(shape: xr.DataArray, inner: list[str]) -> dict[str, int]:
+    """The dimensions of the map itself, without those of a metric inside the model."""
+    return {name: 0 for name in map(str, shape.dims) if name not in inner}
 
 
 def _ratio(sums: Array, n: Array) -> Array:

@@ -19,6 +19,7 @@ from microtome.model.files import plain_options
 from microtome.model.identity import changed_names, tokenizer_settings
 from microtome.model.loaded import Loaded
 from microtome.model.modes import modes
+from microtome.model.watching import watchers
 
 PACKAGES = ("microtome", "torch", "transformers", "numpy")
 
@@ -55,8 +56,12 @@ def of_model(model: Loaded) -> dict[str, Any]:
 
 
 def _beside_weights(model: Loaded) -> dict[str, Any]:
-    """What decides numbers and is no weight: what somebody has added, and how adapters are set."""
-    found = {"additions": [str(one) for one in model.additions], "adapters": adapters(model.hf)}
+    """What somebody has added, hooks that are vouched for among it, and how adapters are set."""
+    found = {
+        "additions": [str(one) for one in model.additions],
+        "watching": [*watchers(model.hf)],
+        "adapters": adapters(model.hf),
+    }
     return {name: value for name, value in found.items() if value}
 
 
@@ -86,7 +91,8 @@ def held(model: Loaded) -> Iterator[None]:
     Raises:
         SweepError: at its end, they are others than at its beginning.
     """
-    before, sign = model.hashes, model.weights_sign
+    sign = model.weights_sign
+    before = model.hashes_of(sign)
     try:
         yield
     except VerificationError as error:  # of one model and another, the two paths disagree
@@ -119,4 +125,11 @@ def _type(kind: torch.dtype) -> str:
 @cache
 def _versions() -> dict[str, str]:
     """Looked up once: it takes milliseconds, and they stay."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # a checkout on the path, not installed
+        return "not installed"

@@ -27,6 +27,7 @@ from microtome.studies.parameters import read_config
 from microtome.studies.perform import Result, Tell, given_in, perform, silent
 from microtome.studies.study import Study
 from microtome.verbs.model import Model
+from microtome.workers import Workers
 
 STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
     {
@@ -67,6 +68,7 @@ def run(
     config: str | Path | None = None,
     tell: Tell = silent,
     overwrite: bool = False,
+    workers: Workers | str | None = None,
     **parameters: Any,
 ) -> Result:
     """Run a study.
@@ -79,6 +81,7 @@ def run(
         tell: takes a line whenever a step begins.
         overwrite: replace results of other questions that are in ``out``. Of the same questions
             they are used, as far as they are done.
+        workers: who runs the units of its sweeps, as `sweep` takes them.
         **parameters: in the place of the published ones: ``prompt`` (a text, or a `Prompt` with
             all that belongs to it), ``target``, ``contrast``, ``donor``, ``roles``; ``prompts`` (a
             ``.jsonl`` or ``.csv`` file, prompts, or a task in the words of the model's tokenizer,
@@ -96,7 +99,7 @@ def run(
     study = find(named(name, config))
     given = given_in(config, parameters)
     given.pop("study", None)
-    return perform(study, given, model, out, tell, overwrite)
+    return perform(study, given, model, out, tell, overwrite, workers)
 
 
 def compare(

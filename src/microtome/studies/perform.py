@@ -29,6 +29,7 @@ from microtome.texts import Texts
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
 from microtome.verbs.sweep import sweep
+from microtome.workers import Workers
 
 SHOWN_PROMPTS = 3
 """How many prompts are shown token by token."""
@@ -78,6 +79,7 @@ def perform(
     out: str | Path | None = None,
     tell: Tell = silent,
     overwrite: bool = False,
+    workers: Workers | str | None = None,
 ) -> Result:
     """Run a study; see `microtome.studies.run`."""
     asked = study.parameters.of(study.name, _given(given, model))
@@ -90,7 +92,7 @@ def perform(
     folder = None if out is None else Folder(out, study.sweeps(parameters))
     texts = study.texts(parameters.lang)
     began = time.perf_counter()
-    data = collect(study, loaded, parameters, tell, folder, overwrite)
+    data = collect(study, loaded, parameters, tell, folder, overwrite, workers)
     with contextlib.nullcontext() if folder is None else folder.keeping("The report"):
         measured = findings.measure(study.claims, data)
         comparable = study.comparable(loaded, parameters)
@@ -197,6 +199,7 @@ def collect(
     tell: Tell,
     folder: Folder | None = None,
     overwrite: bool = False,
+    workers: Workers | str | None = None,
 ) -> Data[Any]:
     """Run a study's sweeps, in a folder where there is one, and look at what no sweep measures.
 
@@ -219,6 +222,7 @@ def collect(
             out=None if folder is None else folder.path_of(name),
             progress=True if folder is None else Beginning(as_observer(True), folder),
             overwrite=overwrite,
+            workers=workers,
         )
         if folder is not None:
             folder.kept(name)

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from microtome.edits import Edit, as_edits
+from microtome.errors import MetricError
 from microtome.model.loaded import Loaded
+from microtome.model.rotary import turned
+from microtome.plan.legs import legs_of
 from microtome.plan.question import Question, ask
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
@@ -31,4 +34,24 @@ def asking(
     references = model.encode(others) if others else encoded
     dims = model.anatomy.dims
     asked = readings(metrics)
-    return ask(dims, encoded, as_edits(edit), asked, over, references, to_run)
+    question = ask(dims, encoded, as_edits(edit), asked, over, references, to_run)
+    _check_turned(model, question)
+    return question
+
+
+def _check_turned(model: Loaded, question: Question) -> None:
+    """Raise where tokens that are forced behind a text change how the text itself is read.
+
+    Then the first of them has another probability there than behind the text alone.
+    """
+    config = model.hf.config.get_text_config()
+    for leg in legs_of(question):
+        for one in leg.encoded:
+            text, whole = len(one.tokens), len(one.tokens.read)
+            if turned(config, text) != turned(config, whole):
+                raise MetricError(
+                    f"{one.prompt.text!r} is {text} tokens, and a target or contrast of several "
+                    f"is read in a pass over {whole}, which this model's rotary embedding turns "
+                    "otherwise, the text too: what is predicted there is not what the text alone "
+                    "predicts. Give targets of one token, or a shorter text."
+                )

@@ -33,6 +33,9 @@ from microtome.verbs.kept import labelled, numpy_of
 from microtome.verbs.model import Model
 from microtome.verbs.readout import check_prompt, recorded
 
+LENGTH = 25
+"""Tokens of a row that stands twice, unless that is said."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attention:
@@ -209,7 +212,7 @@ class HeadScores:
         return f"<HeadScores>\n{shown}"
 
 
-def head_scores(model: Model, n: int = 10, length: int = 25, seed: int = 0) -> HeadScores:
+def head_scores(model: Model, n: int = 10, length: int | None = None, seed: int = 0) -> HeadScores:
     """Previous-token, duplicate-token and induction scores of every head.
 
     Rows of ordinary tokens drawn at random stand twice, behind what the tokenizer begins a text
@@ -221,7 +224,7 @@ def head_scores(model: Model, n: int = 10, length: int = 25, seed: int = 0) -> H
     Args:
         model: from `load`.
         n: how many rows.
-        length: tokens in a row.
+        length: tokens in a row; 25 unless given, or as many as the model has room and words for.
         seed: of their draw.
 
     Raises:
@@ -232,7 +235,8 @@ def head_scores(model: Model, n: int = 10, length: int = 25, seed: int = 0) -> H
     >>> scores.data["induction"].sizes["head"]
     8
     """
-    rows, where = _rows(model, whole_of(n, 1, "n"), whole_of(length, 2, "length"), seed)
+    length = _usual(model) if length is None else whole_of(length, 2, "length")
+    rows, where = _rows(model, whole_of(n, 1, "n"), length, seed)
     encoded = model.encode(rows)
     pattern, layers = find_site("pattern"), range(model.anatomy.dims.n_layers)
     found: dict[str, list[np.ndarray[Any, np.dtype[Any]]]] = {name: [] for name in SCORES}
@@ -268,12 +272,7 @@ def _rows(model: Model, n: int, length: int, seed: int) -> tuple[list[Prompt], R
     before = [token for token, added in zip(plain.ids, plain.added, strict=True) if added]
     behind = [] if plain.added[0] or not before else before
     before = [] if behind else before[: 1 if plain.added[0] else 0]
-    special = set(model.tokenizer.all_special_ids)
-    usable = [
-        token
-        for token in range(min(len(model.tokenizer), model.anatomy.dims.d_vocab))
-        if token not in special
-    ]
+    usable = _ordinary(model)
     if len(usable) < length:
         raise PromptError(
             f"{model.name!r} has {len(usable)} ordinary tokens, and a row of {length} different "
@@ -285,3 +284,17 @@ def _rows(model: Model, n: int, length: int, seed: int) -> tuple[list[Prompt], R
         row = rng.choice(usable, length, replace=False).tolist()
         rows.append(Prompt(ids=[*before, *row, *row]))
     return rows, Repeated(len(before), length)
+
+
+def _ordinary(model: Model) -> list[int]:
+    """Tokens that are not special."""
+    special = set(model.tokenizer.all_special_ids)
+    known = min(len(model.tokenizer), model.anatomy.dims.d_vocab)
+    return [token for token in range(known) if token not in special]
+
+
+def _usual(model: Model) -> int:
+    """How long a row is, unless that is said."""
+    room = model.anatomy.dims.n_positions
+    most = LENGTH if room is None else min(LENGTH, (room - 1) // 2)
+    return min(most, len(_ordinary(model)))

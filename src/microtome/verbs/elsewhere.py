@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.engines.block import Block
@@ -86,6 +87,7 @@ class Recipe:
             WorkerError: it is another, or computes otherwise.
         """
         set_modes(self.known["modes"])
+        transformers.logging.disable_progress_bar()  # a worker has no terminal of its own
         if self.module is not None:
             found = load(self.module.to(self.device), tokenizer=self.tokenizer)
         else:

@@ -188,6 +188,10 @@ class _Actor:
         except self._ray.exceptions.RayError as error:
             return Died(" ".join(str(error).split())[:300])
 
+    def part(self) -> None:
+        """Let it end."""
+        self.dismiss()
+
     def dismiss(self) -> None:
         """End it."""
         with contextlib.suppress(Exception):  # it is gone, or the cluster is

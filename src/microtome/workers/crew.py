@@ -42,6 +42,9 @@ class Hand(Protocol):
     def send(self, number: int, job: object, unit: Unit) -> None:
         """Give it a unit of a job that was published."""
 
+    def part(self) -> None:
+        """Let it end: it does nothing."""
+
     def dismiss(self) -> None:
         """End it, whatever it does."""
 
@@ -147,8 +150,10 @@ class Crew:
 
     def close(self) -> None:
         """Dismiss everybody; again, nothing happens."""
-        for hand in [*self._idle, *self._busy]:
+        for hand in self._busy:
             hand.dismiss()
+        for hand in self._idle:
+            hand.part()
         self._idle, self._busy = [], {}
         self.employer.close()
 

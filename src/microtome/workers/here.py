@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
@@ -13,6 +15,9 @@ from microtome.errors import WorkerError
 from microtome.plan.units import Unit
 from microtome.workers.crew import Crew, Hand
 from microtome.workers.desk import Desk, Died, Job, Outcome, Recipe
+
+PARTING = 10.0
+"""Seconds in which a process that is not needed any more ends by itself, or is ended."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,12 @@ class _Process:
             self._process.join()
             return Died(f"its process ended with code {self._process.exitcode}")
 
+    def part(self) -> None:
+        """Let it end by itself: the end of its pipe tells it."""
+        self.pipe.close()
+        self._process.join(PARTING)
+        self.dismiss()
+
     def dismiss(self) -> None:
         """End it."""
         self._process.kill()
@@ -130,17 +141,17 @@ class _Process:
 
 def serve(pipe: Connection, recipe: bytes) -> None:
     """What a process does until its pipe ends."""
-    desk, jobs = Desk(recipe), dict[int, bytes]()
-    pipe.send(desk.open())
-    while True:
-        try:
+    desk, known = Desk(recipe), b""
+    with contextlib.suppress(EOFError, OSError):  # whoever asked is gone, or wants no more
+        pipe.send(desk.open())
+        while True:
             number, job, unit = pipe.recv()
-        except EOFError:
-            return
-        if job is not None:
-            jobs[number] = job
-        pipe.send(desk.run(number, lambda: cast("Job", pickle.loads(jobs[number])), unit))  # noqa: B023
-        jobs = {number: jobs[number]}
+            known = known if job is None else job
+            pipe.send(desk.run(number, partial(_unpacked, known), unit))
+
+
+def _unpacked(job: bytes) -> Job:
+    return cast("Job", pickle.loads(job))
 
 
 def packed(sent: Recipe | Job) -> bytes:

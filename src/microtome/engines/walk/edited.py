@@ -113,10 +113,7 @@ def _alike(cells: Cells, number: int, strips: Sequence[_Strip]) -> Column | None
         share = cells.shares[strip.prompt][number]
         if share is None:
             return None
-        stars = cells.values(strip.cells)
-        own = [stars[name] for name in (share.layers, *share.indices) if isinstance(name, str)]
-        columns = np.stack([np.zeros(len(strip.cells), dtype=np.int64), *own], axis=1)
-        kinds, of = np.unique(columns, axis=0, return_inverse=True)
-        found.append(known + of.reshape(-1))
-        known += len(kinds)
+        _, of = share.unlike(cells.values(strip.cells), len(strip.cells))
+        found.append(known + of)
+        known += int(of.max()) + 1
     return np.concatenate(found)

@@ -107,7 +107,7 @@ class Entering:
         self._prove()
         after = view[:, :, 0]
         differs = (after != before).any(-1)[:, :, None, None]
-        made = self.way.every(after)
+        made = self.way.of_all(after)
         where = onto(stream.device, self.rows.row(self.prompts, self.slots))
 
         def put(values: Float[Tensor, "row pos head d_head"]) -> None:

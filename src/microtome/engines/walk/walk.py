@@ -40,6 +40,7 @@ from microtome.engines.walk.batches import Batch, Company, Tile, batches, compan
 from microtome.engines.walk.edited import edits_at
 from microtome.engines.walk.ending import Ending
 from microtome.engines.walk.entering import Entering, is_entry
+from microtome.engines.walk.settled import settled
 from microtome.engines.witnesses import Witnesses
 from microtome.language.regions import Column
 from microtome.language.sites import BEHIND, OF_READERS
@@ -49,11 +50,12 @@ from microtome.model.loaded import Loaded
 from microtome.passes.activations import in_one_pass
 from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
+from microtome.passes.products import by_onednn
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.passes.ways import HeadReads
 from microtome.plan.idlers import twins_of
-from microtome.plan.memory import Budget, Room
+from microtome.plan.memory import Budget, Room, references_at_once
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.prompts.encoding import Encoded
@@ -103,12 +105,13 @@ class Walk:
         question = self.plan.question
         places = [place for gauge in into.inside for place in gauge.places(question.dims)]
         with session(self.model.hf, self.model.anatomy):
-            self.sources.hold_references()
+            self.sources.hold_references(references_at_once(question, self.budget))
             for company in companies(self.plan, unit, self.budget):
                 own = [question.encoded[prompt] for prompt in company.prompts]
                 clean = self._trace(own, company.start, places)
+                moving, still = settled(self.plan, company, self.sources)
                 watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
-                Stretch(self, company, clean, watch, into, witnesses).measure()
+                Stretch(self, moving, still, clean, watch, into, witnesses).measure()
 
     def _trace(self, own: Sequence[Encoded], start: int, places: Sequence[Place]) -> Trace:
         """The clean runs of some prompts; their donors go along where that is cheap."""
@@ -141,6 +144,7 @@ class Stretch:
     Attributes:
         walk: the executor that it is of.
         company: the prompts.
+        inert: per prompt, cells of edges that change exactly nothing.
         trace: their clean runs.
         watch: the metrics inside the model, on them.
         into: where results go.
@@ -149,6 +153,7 @@ class Stretch:
 
     walk: Walk
     company: Company
+    inert: Mapping[int, Column]
     trace: Trace
     watch: Watch
     into: Collector
@@ -227,8 +232,8 @@ class Stretch:
     def _still(self, prompt: int) -> Column:
         """A prompt's cells that change nothing."""
         own = self.into.numbers[self.plan.cells.prompt[self.into.numbers] == prompt]
-        still: Column = own[self.plan.cells.still[own]]
-        return still
+        still = own[self.plan.cells.still[own]]
+        return np.concatenate([still, self.inert[prompt]])
 
     def _ending(self, prompt: int, row: int) -> Ending:
         one, final = self.plan.question.encoded[prompt], self.trace.final[row]
@@ -253,7 +258,7 @@ class Stretch:
 
     def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
         front = self._front(batch, room)
-        with in_one_pass(self.model.hf):
+        with in_one_pass(self.model.hf), by_onednn(self.model.hf):
             self._through_layers(front, room, told)
         self._arrive(front, room)
 

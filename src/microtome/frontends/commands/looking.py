@@ -56,7 +56,7 @@ def heads(
     model: str,
     shown: Shown,
     score: str,
-    drawn: tuple[int, int, int],
+    drawn: tuple[int, int | None, int],
     top: int,
     output: Path | None,
     overwrite: bool,

@@ -13,6 +13,7 @@ from microtome.frontends.commands.asking import experiment_of
 from microtome.frontends.commands.keeping import answering
 from microtome.frontends.shown import out, print_fields, print_json, say
 from microtome.plan.plan import Plan
+from microtome.plan.scale import Scale, scale_of
 from microtome.prompts.alignment import SAME, aligned
 from microtome.prompts.encoding import Encoded
 
@@ -83,6 +84,7 @@ def _fields(experiment: Experiment, made: Plan, seconds: float) -> dict[str, str
         f"forward passes (cell by cell: {cost.reference_passes:,} passes)",
         "expected time": f"about {_duration(seconds)} here, by the pace of one pass; "
         "verification, loading and figures come on top",
+        **_units(scale_of(made, seconds)),
         "memory besides the weights": f"about {cost.bytes / 2**20:,.1f} MiB",
         "memory for results": f"about {cost.result_bytes / 2**20:,.1f} MiB",
         "engine": f"{made.choice.engine}: {made.choice.why}",
@@ -102,6 +104,8 @@ def _answer(
         "passes": made.cost.passes,
         "reference_passes": made.cost.reference_passes,
         "seconds": seconds,
+        "units": len(made.units),
+        "workers": _with_workers(scale_of(made, seconds)),
         "bytes": made.cost.bytes,
         "result_bytes": made.cost.result_bytes,
         "engine": {"name": made.choice.engine, "why": made.choice.why},
@@ -120,6 +124,22 @@ def _answer(
             for one in encoded
         ],
     }
+
+
+def _units(scale: Scale) -> dict[str, str]:
+    """How many units there are, and what workers would bring, where there are several."""
+    if len(scale.shares) == 1:
+        return {"units": "1: workers would bring nothing"}
+    by = [f"{n}: {_duration(own)}" for n, own in _with_workers(scale).items()]
+    return {
+        "units": f"{len(scale.shares):,}, the largest {max(scale.shares):.1%} of the work",
+        "with workers": f"{listing(by)}, at most, once each has loaded the model",
+    }
+
+
+def _with_workers(scale: Scale) -> dict[int, float]:
+    """Seconds by how many workers."""
+    return {n: scale.seconds_of(n) for n in scale.counts}
 
 
 def _absent(plan: Plan) -> str:

@@ -22,6 +22,7 @@ from microtome.report.of_lens import document_of_lens, summary_of_lens
 from microtome.texts import number, visible
 from microtome.verbs.attribution import attribute_logits, attribute_neurons
 from microtome.verbs.lens import lens as look
+from microtome.verbs.tuning import train_translators
 
 
 def lens(
@@ -42,6 +43,28 @@ def lens(
         say(str(one.tokens), heading="Prompt")
         print_table(Table.of(seen.table(prompt, pos=-1).drop(columns=["pos", "token"])))
     say_place(read)
+
+
+def tune(
+    model: str,
+    shown: Shown,
+    prompts: Path,
+    output: Path,
+    recipe: tuple[int, int, int],
+    dtype: str | None,
+) -> None:
+    """Train translators, and show how much nearer they come."""
+    steps, batch, seed = recipe
+    texts = Prompts.read(prompts)
+    with answering(shown):
+        loaded = load(model, dtype=dtype)
+        told = (lambda line: None) if shown.quiet or shown.json else say
+        made = train_translators(loaded, texts, steps=steps, batch=batch, seed=seed, tell=told)
+        made.save(output)
+    if shown.json:
+        print_json({**made.about, "folder": str(output)})
+    else:
+        say(f"Translators: {output}")
 
 
 def attribute(read: Read, shown: Shown, metric: str | None, top: int, neurons: int | None) -> None:

@@ -11,6 +11,8 @@ from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering
 from microtome.frontends.shown import Table, print_json, print_table, say
 
+CLEAN = "clean_"
+
 
 def run(
     model: str,
@@ -59,7 +61,10 @@ def _print(result: Run, top: int) -> None:
         for place in one.tokens.predicted:
             if one.tokens.masks:
                 say(f"{one.tokens.mask} at position {place}", heading="For")
-            print_table(Table.of(result.top(top, prompt=number, position=place)))
+            frame = result.top(top, prompt=number, position=place)
+            if not result.receipts:  # nothing is edited: before and after are the same
+                frame = frame.drop(columns=[name for name in frame if str(name).startswith(CLEAN)])
+            print_table(Table.of(frame))
     if result.receipts:
         say()
         say(heading="Receipts")

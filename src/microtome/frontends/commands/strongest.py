@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from microtome.frontends.shown import Table, print_table, say, tell
 from microtome.report.cells import comparable, told
+from microtome.report.groups import by_groups
 from microtome.results.effects import Effects
 from microtome.results.over_prompts import largest
 
@@ -25,6 +26,10 @@ def print_effects(effects: Effects, metric: str, quiet: bool = False) -> None:
     if several:
         for sentence in told(shown, metric, frame):
             tell(sentence)
+        for name, table in by_groups(shown, metric, frame, TOP):
+            say()
+            say(heading=f"The same by {name}")
+            print_table(Table.of(table.frame))
     elif effects.n_unchanged:
         one = effects.n_unchanged == 1
         which = "1 cell" if one else f"{effects.n_unchanged:,} cells"

@@ -176,6 +176,10 @@ def _print_overview(overview: Overview) -> None:
             for row in study.claims
         )
         print_table(Table(headers, rows, title=study.title))
+        if rows:
+            say(say_in("overview.brackets"))
+        for row in study.claims:
+            say(f"- {row.claim} {row.number}")
         for model, said in study.caveats.items():
             for sentence in said:
                 say(f"{model}: {sentence}")

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from microtome.amounts import bytes_of, whole_of
 from microtome.edits import Edit, as_edits
+from microtome.engines.approximate.text import EXACT, method_of
 from microtome.engines.observer import Observer, as_observer
 from microtome.engines.screen import dtype_of
 from microtome.errors import ExperimentError
 from microtome.frontends.experiment import sources
 from microtome.frontends.experiment.form import Filed, Form, at, path_of, text_of
 from microtome.frontends.experiment.sources import Source
+from microtome.plan.audit import Audit
 from microtome.plan.choice import choose
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import is_list, plain
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Prompts
+from microtome.prompts.stream import Stream
 from microtome.readings.registry import readings
-from microtome.report import Beginning, Folder, document_of_sweep, summary_of_sweep
+from microtome.report import (
+    Beginning,
+    Folder,
+    document_of_aggregates,
+    document_of_sweep,
+    summary_of_aggregates,
+    summary_of_sweep,
+)
 from microtome.report.of_sweep import MOST_PROMPTS
+from microtome.results.aggregates import Aggregates
 from microtome.results.effects import Effects
 from microtome.sheets import dump
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
 from microtome.verbs.options import budget_of
 from microtome.verbs.record import reads_back
+from microtome.verbs.streaming import Keep, check_keep
 from microtome.verbs.sweep import asking, sweep
+from microtome.workers import workers_of
 
 Text = Annotated[str, PlainValidator(text_of)]
 
@@ -122,10 +135,21 @@ def _verify(given: Any) -> int | Literal["all"]:
     return Verify.of(given).given
 
 
+def _workers(given: Any) -> str:
+    name = text_of(given)
+    workers_of(name)
+    return name
+
+
 def _screen(given: Any) -> str:
     name = text_of(given)
     dtype_of(name)
     return name
+
+
+def _method(given: Any) -> str:
+    found = method_of(given)
+    return EXACT if found is None else str(found)
 
 
 class Experiment(Filed):
@@ -142,6 +166,10 @@ class Experiment(Filed):
         engine, verify, seed: as `sweep` takes them.
         memory: bytes for the walk's batches, or a text such as ``2GiB``.
         screen, refine: as `sweep` takes them.
+        window: how many prompts are run at a time, as a `Stream`; all, unless given.
+        keep: ``cells`` of every prompt, or ``aggregates`` over all of them.
+        workers: who runs the units, by name: ``processes:2``, ``ray:auto``.
+        method, audit: as `sweep` takes them; a method as its text, ``"atp"``.
         out: a folder for report, figures and numbers, as ``-o`` on the command line.
 
     Raises:
@@ -178,7 +206,12 @@ class Experiment(Filed):
     memory: Annotated[int, PlainValidator(bytes_of)] | None = None
     screen: Annotated[str, PlainValidator(_screen)] | None = None
     refine: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 64
+    method: Annotated[str, PlainValidator(_method)] = EXACT
+    audit: Annotated[int, PlainValidator(lambda given: Audit.of(given).cells)] = 64
     seed: Annotated[int, PlainValidator(whole_of)] = 0
+    window: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] | None = None
+    keep: Annotated[Keep, PlainValidator(check_keep)] = "cells"
+    workers: Annotated[str, PlainValidator(_workers)] | None = None
     out: Annotated[Path, PlainValidator(path_of)] | None = None
 
     def to_yaml(self) -> str:
@@ -215,6 +248,11 @@ class Experiment(Filed):
         """The reference prompts, written out; none where the prompts are their own reference."""
         return () if self.reference is None else tuple(sources.make(self.reference, model))
 
+    def given_to(self, model: Model) -> Prompts | Stream:
+        """The prompts as the sweep takes them: all at once, or a window at a time."""
+        prompts = self.prompts_for(model)
+        return prompts if self.window is None else Stream(prompts, self.window)
+
     def plan(self, model: Model | None = None) -> Plan:
         """The plan of the sweep, nothing run."""
         model = model or self.load()
@@ -228,7 +266,7 @@ class Experiment(Filed):
             to_run=False,
         )
         budget = budget_of(model, self.memory, Verify.of(self.verify).most)
-        return make_plan(question, self.engine, budget, model.whole)
+        return make_plan(question, self.engine, budget, model.whole, method_of(self.method))
 
     def run(
         self,
@@ -236,7 +274,7 @@ class Experiment(Filed):
         *,
         progress: bool | Observer = True,
         overwrite: bool = False,
-    ) -> Effects:
+    ) -> Effects | Aggregates:
         """Run the sweep; where ``out`` is given, leave its folder.
 
         Args:
@@ -251,10 +289,10 @@ class Experiment(Filed):
         """
         folder = None if self.out is None else Folder(self.out)
         model = model or self.load()
-        prompts = self.prompts_for(model)
-        effects = sweep(
+        run = cast("Callable[..., Effects | Aggregates]", sweep)  # which, `keep` says
+        found = run(
             model,
-            prompts,
+            self.given_to(model),
             self.edits,
             metrics=self.metrics,
             over=self.over,
@@ -263,19 +301,26 @@ class Experiment(Filed):
             memory=self.memory,
             screen=self.screen,
             refine=self.refine,
+            method=self.method,
+            audit=self.audit,
             seed=self.seed,
             out=None if folder is None else folder.path_of(),
             progress=progress if folder is None else Beginning(as_observer(progress), folder),
             reference=self.reference_for(model),
             overwrite=overwrite,
+            keep=self.keep,
+            workers=self.workers,
         )
         if folder is not None:
             folder.kept()
-            folder.finish(
-                lambda: document_of_sweep(effects, model.run(prompts[:MOST_PROMPTS])),
-                summary_of_sweep(effects),
-            )
-        return effects
+            if isinstance(found, Aggregates):
+                folder.finish(document_of_aggregates(found), summary_of_aggregates(found))
+            else:
+                shown = self.prompts_for(model)[:MOST_PROMPTS]
+                folder.finish(
+                    lambda: document_of_sweep(found, model.run(shown)), summary_of_sweep(found)
+                )
+        return found
 
 
 def _written(one: Edit) -> str:

@@ -1,0 +1,191 @@
+"""Streams and workers: memory by the number of prompts, and time by the number of workers.
+
+    python -m benchmarks.streams memory --model ../shared/models/stories260K
+    python -m benchmarks.streams workers --model ../shared/models/stories260K --backend ray
+    python -m benchmarks.streams paper
+
+``memory`` sweeps 100 prompts and 3,000, each in a process of its own, and compares the largest
+resident set that the operating system saw; status 1 where they are more than a tenth apart.
+``workers`` sweeps one map with one worker and with two, each with one thread, and compares the
+times, without starting, with the plan's formula. ``paper`` computes, with the same formula, what
+docs/scale.md says of 64 GPUs: nothing of that is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import GPT2Config
+
+import microtome as mt
+from microtome.edits import as_edits
+from microtome.model.anatomy import family_of
+from microtome.plan.plan import make_plan
+from microtome.plan.question import ask
+from microtome.plan.scale import Scale, scale_of
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.tokens import Tokens
+from microtome.readings.registry import readings
+from microtome.verbs.sweep import asking
+
+NAMES = ("Tom", "Lily", "Ben", "Sam", "Mia", "Tim", "Sue", "Max")
+PLACES = ("park", "house", "garden", "shop", "school", "forest")
+EDIT, METRIC = "zero L*.z.h*@-1", "logit_diff"
+FEW, MANY = 100, 3_000
+WITHIN = 0.10
+"""How far the two peaks may be apart."""
+
+WINDOW = 64
+
+
+def prompts(n: int, repeats: int = 1) -> Iterator[dict[str, Any]]:
+    """Rows of a stream: two names and who is given something; ``repeats`` makes them longer."""
+    draw = random.Random(0)
+    for _ in range(n):
+        one, other = draw.sample(NAMES, 2)
+        place = draw.choice(PLACES)
+        text = f"{one} and {other} went to the {place}. " * repeats + f"{other} gave a toy to"
+        yield {"text": text, "target": f" {one}", "contrast": f" {other}"}
+
+
+def peak(model: str, n: int) -> None:
+    """Sweep so many prompts, and tell the largest resident set of this process."""
+    torch.set_num_threads(1)
+    loaded = mt.load(model, device="cpu")
+    stream = mt.Stream(lambda: prompts(n), window=WINDOW)
+    began = time.perf_counter()
+    found = mt.sweep(
+        loaded, stream, EDIT, metrics=METRIC, keep="aggregates", progress=False, memory="64MiB"
+    )
+    seconds = time.perf_counter() - began
+    assert found.prompts == n
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"prompts": n, "seconds": round(seconds, 2), "peak_bytes": used}))
+
+
+def memory(model: str) -> bool:
+    """Whether 3,000 prompts take no more than 100."""
+    found = []
+    for n in (FEW, MANY):
+        command = [sys.executable, "-m", "benchmarks.streams", "peak", "--model", model]
+        done = subprocess.run(
+            [*command, "--prompts", str(n)], capture_output=True, text=True, check=True
+        )
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+        mib = found[-1]["peak_bytes"] / 2**20
+        print(f"{n:,} prompts: peak {mib:,.1f} MiB, {found[-1]['seconds']} s", flush=True)
+    apart = found[1]["peak_bytes"] / found[0]["peak_bytes"] - 1
+    print(f"{apart:+.1%} (allowed: {WITHIN:.0%})")
+    return bool(apart <= WITHIN)
+
+
+class Watch(mt.Observer):
+    """Notes when units are done."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def unit_done(self, number: int, of: int) -> None:
+        """A unit came back."""
+        self.times.append(time.perf_counter())
+
+
+def with_workers(model: str, backend: str, n: int, repeats: int, edit: str) -> None:
+    """Time one map with one worker and with two, from the first unit that came back on."""
+    torch.set_num_threads(1)
+    loaded = mt.load(model, device="cpu")
+    rows = [mt.Prompt(**row) for row in prompts(n, repeats)]
+    plan = make_plan(asking(loaded, rows, edit, metrics=METRIC))
+    scale = scale_of(plan, 1.0)
+    seconds = {}
+    for count in (1, 2):
+        workers: mt.workers.Workers = mt.workers.processes(count)
+        if backend == "ray":
+            workers = mt.workers.ray(count=count, init={"num_cpus": count})
+        watch = Watch()
+        began = time.perf_counter()
+        effects = mt.sweep(loaded, rows, edit, metrics=METRIC, workers=workers, progress=watch)
+        whole = time.perf_counter() - began
+        # The first units of all workers come back after they have started, which is not counted.
+        done = watch.times[-1] - watch.times[count - 1]
+        seconds[count] = done * len(plan.units) / (len(plan.units) - count)
+        busy = effects.provenance["actual"]["seconds"]
+        print(
+            f"{count} {backend} worker(s): {len(plan.units)} units, {seconds[count]:.1f} s "
+            f"({whole:.1f} s with starting; units' own seconds: {busy:.1f})",
+            flush=True,
+        )
+    real = seconds[1] / (2 * seconds[2])
+    print(f"efficiency at 2: {real:.3f}; the formula promises {scale.efficiency(2):.3f}")
+
+
+LARGE = {"n_layer": 36, "n_head": 20, "n_embd": 1280}
+"""GPT-2 Large."""
+
+TOKENS = 16
+MANY_PROMPTS, ON_PAPER = 100_000, 512
+"""Prompts on paper, and in a window."""
+
+
+def paper(rate: float, between: float, start: float) -> None:
+    """What the formula says of 10⁵ prompts on up to 256 GPUs.
+
+    Args:
+        rate: operations per second of one GPU, in float32 and in the walk's batches.
+        between: seconds between two windows, in which one process encodes, plans and keeps.
+        start: seconds in which a worker loads the model.
+    """
+    config = GPT2Config(**LARGE)
+    dims = family_of(config, "GPT-2 Large is").dimensions(config)
+    tokens = Tokens.of_texts(*[f" word{n}" for n in range(TOKENS)])
+    one = Encoded(Prompt("…"), tokens, None, 0, 1)
+    question = ask(dims, [one] * ON_PAPER, as_edits(EDIT), readings(METRIC), None, [one])
+    plan = make_plan(question)
+    windows = MANY_PROMPTS / ON_PAPER
+    seconds = plan.cost.flops * windows / rate
+    shares = scale_of(plan, 1.0).shares
+    scale = Scale(seconds, [own / windows for own in shares], round(windows), start, between)
+    print(
+        f"{plan.cost.flops / ON_PAPER / 1e12:.2f} TFLOP a prompt ({len(plan.cells) // ON_PAPER} "
+        f"cells of {TOKENS} tokens), {len(plan.units)} units a window of {ON_PAPER}"
+    )
+    for workers in (1, 8, 16, 64, 256):
+        hours = scale.seconds_of(workers) / 3600
+        print(f"{workers} GPUs: {hours:.2f} h, efficiency {scale.efficiency(workers):.2f}")
+
+
+def main() -> None:
+    """One of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("what", choices=("memory", "workers", "paper", "peak"))
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--edit", default=EDIT)
+    parser.add_argument("--backend", choices=("processes", "ray"), default="processes")
+    parser.add_argument("--rate", type=float, default=1e13, help="a GPU's operations per second")
+    parser.add_argument("--between", type=float, default=2.0, help="seconds between two windows")
+    parser.add_argument("--start", type=float, default=60.0, help="seconds to load the model")
+    asked = parser.parse_args()
+    if asked.what == "paper":
+        paper(asked.rate, asked.between, asked.start)
+    elif asked.what == "peak":
+        peak(asked.model, asked.prompts)
+    elif asked.what == "memory":
+        sys.exit(0 if memory(asked.model) else 1)
+    else:
+        with_workers(asked.model, asked.backend, asked.prompts, asked.repeats, asked.edit)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""``microtome circuit``: score, find, evaluate and draw."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from microtome import Model, Prompt, Prompts, circuits, load
+from microtome.circuits import Circuit, Found, Scores
+from microtome.errors import CircuitError, MicrotomeError
+from microtome.figures.pictures import check_picture
+from microtome.frontends.arguments import Shown
+from microtome.frontends.circuit_commands import Trying
+from microtome.frontends.commands.keeping import answering
+from microtome.frontends.shown import Table, print_json, print_table, say
+from microtome.report import check_folder
+from microtome.report.folder import Folder
+from microtome.report.of_circuit import document_of_circuit, document_of_curve
+from microtome.studies.perform import task_prompts
+
+SEARCHES = ("top", "greedy", "acdc")
+TOP = 10
+
+
+def score(
+    name: str, trying: Trying, level: str, method: str, keep: Path | None, out: Path, shown: Shown
+) -> None:
+    """Score every edge or node, and write that down."""
+    with answering(shown):
+        model = load(name, dtype=trying.dtype)
+        scores = circuits.score(
+            model, _prompts(model, trying), trying.metric or "logit_diff", level=level,
+            method=method, out=keep, **_trial(trying),
+        )  # fmt: skip
+        scores.save(out)
+    if shown.json:
+        print_json({"scores": str(out), "level": level, "top": scores.top(TOP).to_dict("records")})
+        return
+    say(repr(scores))
+    print_table(Table.of(scores.top(TOP), names=(level,)))
+    say(f"Scores: {out}")
+
+
+def find(name: str, trying: Trying, how: Mapping[str, Any], out: Path, shown: Shown) -> None:
+    """Find a circuit, and write it down."""
+    if how["by"] not in SEARCHES:
+        raise CircuitError(f"No search is called {how['by']!r}; there are: {', '.join(SEARCHES)}.")
+    with answering(shown):
+        model = load(name, dtype=trying.dtype)
+        found = _found(model, trying, how)
+        found.circuit.save(out)
+    answer = {"circuit": str(out), "method": found.method, "edges": len(found.circuit)}
+    if shown.json:
+        print_json({**answer, "nodes": list(found.circuit.nodes)})
+        return
+    say(repr(found))
+    say(f"Circuit: {out}")
+
+
+def _found(model: Model, trying: Trying, how: Mapping[str, Any]) -> Found:
+    scores = None if how["scores"] is None else _scores_of(how["scores"], model)
+    if how["by"] == "top":
+        if scores is None:
+            raise CircuitError("The strongest edges are by scores: --scores scores.zarr.")
+        return circuits.top(scores, how["n"], threshold=how["threshold"])
+    if how["start"] is not None and scores is None:
+        raise CircuitError("--start is of scores: --scores scores.zarr.")
+    start = scores.circuit(how["start"]) if scores is not None and how["start"] else None
+    more = {"start": start, "out": how["keep"], **_trial(trying)}
+    prompts = _prompts(model, trying)
+    if how["by"] == "greedy":
+        return circuits.greedy(
+            model, prompts, trying.metric or "logit_diff", n=how["n"] or 0,
+            tolerance=how["tolerance"], every=how["every"], **more,
+        )  # fmt: skip
+    if how["threshold"] is None:
+        raise CircuitError("acdc keeps edges that cost at least τ: --threshold 0.05.")
+    order = int(how["order"]) if how["order"].isdigit() else how["order"]
+    return circuits.acdc(
+        model, prompts, how["threshold"], trying.metric or "kl", order=order, **more
+    )
+
+
+def evaluate(name: str, of: Path, trying: Trying, out: Path | None, shown: Shown) -> None:
+    """Say how faithful a circuit is, or circuits of growing size."""
+    if out is not None:
+        check_folder(out)
+    command = shlex.join(["microtome", *sys.argv[1:]])
+    with answering(shown):
+        model = load(name, dtype=trying.dtype)
+        prompts, how = _prompts(model, trying), _trial(trying)
+        if of.suffix == ".json":
+            circuit = Circuit.open(of, model)
+            data = circuits.faithfulness(
+                model, prompts, circuit, trying.metric or "logit_diff", **how
+            )
+            document = document_of_circuit(model.name, circuit, data, command)
+            answer: dict[str, Any] = {
+                key: float(data[key]) for key in ("faithfulness", "low", "high")
+            }
+            answer["edges"] = len(circuit)
+        else:
+            scores = _scores_of(of, model)
+            curve = circuits.curve(model, prompts, scores, trying.metric, **how)
+            document = document_of_curve(model.name, scores, curve, command)
+            answer = {"cpr": curve.cpr.value, "cmd": curve.cmd.value}
+            names = ("edges", "faithfulness", "low", "high")
+            frame = curve.data[[*names]].to_dataframe().reset_index()[["share", *names]]
+            answer["sizes"] = frame.replace({np.nan: None}).to_dict("records")
+        if out is not None:
+            Folder(out, ()).finish(document, answer)
+    _show(answer, out, shown)
+
+
+def _show(answer: Mapping[str, Any], out: Path | None, shown: Shown) -> None:
+    if shown.json:
+        print_json({**answer, "report": None if out is None else str(out / "report.html")})
+        return
+    if "sizes" in answer:
+        headers = tuple(answer["sizes"][0])
+        rows = (tuple("" if v is None else v for v in one.values()) for one in answer["sizes"])
+        print_table(Table(headers, tuple(rows)))
+        say(f"CPR {answer['cpr']:.4f}, CMD {answer['cmd']:.4f}")
+    else:
+        say(
+            f"Faithfulness {answer['faithfulness']:.4f} (95 % interval {answer['low']:.4f} … "
+            f"{answer['high']:.4f}), {answer['edges']:,} edges"
+        )
+    if out is not None:
+        say(f"Report: {out / 'report.html'}")
+
+
+def draw(of: Path, output: Path, n: int, matrix: bool, shown: Shown, overwrite: bool) -> None:
+    """Draw a circuit, or all edges."""
+    check_picture(output, overwrite)
+    with answering(shown):
+        if of.suffix == ".json":
+            figure = circuits.draw(Circuit.open(of))
+        else:
+            scores = circuits.open_scores(of)
+            figure = (
+                circuits.draw_edges(scores)
+                if matrix
+                else circuits.draw(scores.circuit(min(n, len(scores))))
+            )
+        figure.save(output)
+    if shown.json:
+        print_json({"picture": str(output)})
+    elif not shown.quiet:
+        say(f"Picture: {output}")
+
+
+def _scores_of(path: Path, model: Model) -> Scores:
+    scores = circuits.open_scores(path)
+    own = circuits.Graph.of(model)
+    if scores.graph != own:
+        raise CircuitError(
+            f"The scores in {path} are of a model with {scores.graph}, and {model.name!r} has "
+            f"{own}: score that one."
+        )
+    return scores
+
+
+def _trial(trying: Trying) -> dict[str, Any]:
+    reference = () if trying.reference is None else Prompts.read(trying.reference)
+    return {"ablation": trying.ablation, "reference": reference, "memory": trying.memory}
+
+
+def _prompts(model: Model, trying: Trying) -> Prompts:
+    if (trying.prompts is None) == (not trying.prompt):
+        raise MicrotomeError(
+            "Give the prompt with -p TEXT, or several with --prompts FILE or a task, ioi:16."
+        )
+    if trying.prompts is None:
+        return Prompts(
+            Prompt(text, donor=trying.donor, target=trying.target, contrast=trying.contrast)
+            for text in trying.prompt
+        )
+    made = task_prompts(Path(trying.prompts), model)
+    return Prompts.read(trying.prompts) if made is None else made

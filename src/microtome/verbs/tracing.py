@@ -1,0 +1,361 @@
+"""Causal tracing: where, in a run that has forgotten its subject, the fact comes back.
+
+The embeddings of the subject's tokens are corrupted with noise; one state of the clean run at a
+time is put back; how much of the answer's probability comes back is the state's indirect effect.
+
+After Meng, Bau, Andonian & Belinkov, "Locating and editing factual associations in GPT" (2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from microtome import stats
+from microtome.amounts import whole_of
+from microtome.edits import noise, patch
+from microtome.errors import EffectsError, MetricError, PromptError, listing
+from microtome.figures.matrix import matrix
+from microtome.figures.pictures import Drawn
+from microtome.language.addresses import parse
+from microtome.language.sites import site as find_site
+from microtome.passes.hooks import forward
+from microtome.passes.session import session
+from microtome.passes.trace import Piece, ids_of, record
+from microtome.plan.verify import Verify
+from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Given
+from microtome.readings.facts import PARTS, parts_of, window_of
+from microtome.results.effects import Effects
+from microtome.verbs.model import Model
+from microtome.verbs.readout import check_prompt, recorded
+from microtome.verbs.sweep import sweep
+
+SUBJECT = "subject"
+"""The role that says what a fact is about."""
+KINDS: Mapping[str, str] = {"hidden": "resid_post", "mlp": "mlp_out", "attention": "attn_out"}
+"""What is put back → its site."""
+WINDOW = 10
+"""Layers of MLPs, or of attention, that are put back together."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Traces:
+    """How much of an answer's probability comes back, by what is put back and where.
+
+    Attributes:
+        data: ``prob``, over ``kind``, ``prompt``, ``layer``, ``pos`` and ``sample``: the answer's
+            probability in the corrupted run with that state put back, NaN where a shorter prompt
+            has no such position; ``corrupted``, over ``prompt`` and ``sample``, with nothing put
+            back; ``clean``, over ``prompt``; beside each position its ``token`` and its ``part``,
+            one of `microtome.readings.facts.PARTS`.
+        encoded: the prompts in the model's tokens.
+        provenance: what is needed to repeat it.
+    """
+
+    data: xr.Dataset
+    encoded: tuple[Encoded, ...]
+    provenance: Mapping[str, Any]
+
+    @property
+    def effect(self) -> xr.DataArray:
+        """The indirect effect, ``[kind, prompt, layer, pos]``: probability that comes back."""
+        return self.data["prob"].mean("sample") - self.data["corrupted"].mean("sample")
+
+    @property
+    def total(self) -> xr.DataArray:
+        """What the noise took away, ``[prompt]``: clean minus corrupted."""
+        return self.data["clean"] - self.data["corrupted"].mean("sample")
+
+    def average(self) -> xr.Dataset:
+        """The average indirect effect over facts, by part of the text.
+
+        Of each fact the mean over the tokens of a part; then the mean over facts with its 95 %
+        interval (Student's t), and over how many.
+
+        Returns:
+            ``effect``, ``low``, ``high`` and ``n`` over ``kind``, ``part`` and ``layer``.
+        """
+        effect, part = self.effect, self.data["part"]
+        found: dict[str, list[Any]] = {name: [] for name in ("effect", "low", "high", "n")}
+        for name in PARTS:
+            own = effect.where(part == name).mean("pos").transpose("kind", "layer", "prompt")
+            each = np.array([[_mean(row) for row in kind] for kind in own.values])
+            for number, column in enumerate(found):
+                found[column].append(each[..., number])
+        dims = ("part", "kind", "layer")
+        arrays = {name: (dims, np.stack(values)) for name, values in found.items()}
+        coordinates = {"part": [*PARTS], "kind": effect["kind"], "layer": effect["layer"]}
+        made = xr.Dataset(arrays, coordinates).transpose("kind", "part", "layer")
+        return made.isel(part=(made["n"] > 0).any(["kind", "layer"]).values)
+
+    def figure(self, kind: str = "hidden", prompt: int | None = None) -> Drawn:
+        """The map of indirect effects: of one prompt token by token, or the average by part.
+
+        Args:
+            kind: ``"hidden"``, ``"mlp"`` or ``"attention"``, of those that were put back.
+            prompt: which; the average over all unless given.
+
+        Raises:
+            EffectsError: this was not put back.
+        """
+        there = self.data["kind"].values.tolist()
+        if kind not in there:
+            raise EffectsError(f"There is no {kind!r} here; there are: {listing(there)}.")
+        if prompt is None:
+            shown = self.average()["effect"].sel(kind=kind)
+            note = f"average indirect effect over {len(self.encoded)} facts"
+        else:
+            check_prompt(prompt, len(self.encoded))
+            one = self.encoded[prompt]
+            shown = self.effect.sel(kind=kind).isel(prompt=prompt, pos=slice(0, len(one.tokens)))
+            shown = shown.transpose("pos", "layer")
+            note = one.prompt.shown
+        window = self.provenance["spec"]["window"]
+        what = "the hidden state" if kind == "hidden" else f"{window} layers of {_NAMES[kind]}"
+        title = f"Probability that comes back with {what}"
+        return Drawn(matrix(shown, title=title, unit="probability", diverging=True, note=note))
+
+    def __repr__(self) -> str:
+        clean, corrupted = (float(self.data[n].mean()) for n in ("clean", "corrupted"))
+        return (
+            f"<Traces of {len(self.encoded)} facts: {clean:.3g} clean, {corrupted:.3g} corrupted>"
+        )
+
+
+_NAMES = {"mlp": "MLPs", "attention": "attention"}
+
+
+def trace_facts(
+    model: Model,
+    facts: Given | Iterable[Given],
+    *,
+    kinds: Sequence[str] = tuple(KINDS),
+    samples: int = 10,
+    noise_std: float = 3.0,
+    window: int = WINDOW,
+    seed: int = 0,
+    verify: Verify | int | str = 1,
+    memory: int | str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Traces:
+    """Where in the model a fact comes back, when its subject was made unreadable.
+
+    Gaussian noise is added to the embeddings of the subject's tokens, the same samples in every
+    cell. Then, position by position and layer by layer, the clean run's hidden state is put back,
+    or what the MLPs or the attention of some layers around it add. Each cell has both edits, and a
+    map's cells are walked together, and verified, as those of any sweep.
+
+    After Meng et al., "Locating and editing factual associations in GPT" (2022). Differences from
+    their code: the deviation that the noise is a multiple of is that of what enters block 0 at
+    the subjects' tokens, so that learned positions count in it where a model has them; the answer
+    is the prompt's target where it has one.
+
+    Args:
+        model: from `load`; one that predicts the next token.
+        facts: prompts with the role ``subject``, a word or words of the text. Their answer is the
+            target; where there is none, what the model itself says.
+        kinds: what is put back: ``"hidden"``, ``"mlp"``, ``"attention"``.
+        samples: of the noise.
+        noise_std: the noise's standard deviation, in those of the subjects' embeddings.
+        window: how many layers of MLPs, or of attention, are put back together.
+        seed: of the first sample; the others follow.
+        verify, memory: as `sweep` takes them, for each of the maps that a fact takes: one of hidden
+            states, and one for each window of layers.
+        tell: takes a line whenever a fact begins.
+
+    Raises:
+        PromptError: a fact has no subject, or the model fills in masks.
+        MetricError: an answer is several tokens.
+
+    >>> import microtome as mt
+    >>> facts = mt.tasks.capitals(1, seed=1)
+    >>> traces = mt.trace_facts(mt.load("nano"), facts, kinds=["hidden"], samples=2)
+    >>> traces.effect.dims
+    ('kind', 'prompt', 'layer', 'pos')
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise EffectsError(f"kinds are {listing(KINDS)}; given: {listing(kinds) or 'none'}.")
+    encoded = _facts(model, facts)
+    std = noise_std * spread_of(model, encoded)
+    tracing = _Tracing(
+        model,
+        tuple(range(seed, seed + whole_of(samples, 1, "samples"))),
+        std,
+        whole_of(window, 1, "window"),
+        verify,
+        memory,
+    )
+    found = []
+    for number, one in enumerate(encoded):
+        tell(f"fact {number + 1} of {len(encoded)}: {one.tokens.text}")
+        found.append(tracing.of(one, kinds))
+    spec = {"kinds": [*kinds], "samples": samples, "noise_std": noise_std, "std": std}
+    record_ = recorded(model, encoded, **spec, window=window, seed=seed)
+    return Traces(_together(model, encoded, found, kinds), encoded, record_)
+
+
+def spread_of(model: Model, encoded: Sequence[Encoded]) -> float:
+    """The standard deviation of what enters block 0 at the subjects' tokens, over all of them."""
+    embed = find_site("embed"), None
+    rows = []
+    for one in encoded:
+        span = one.tokens.extent(SUBJECT)
+        kept = record(model.hf, model.anatomy, [one.tokens], [Piece(embed, span[0], span[-1])])
+        rows.append(kept[embed][0].double())
+    return float(torch.cat(rows).std(correction=0))
+
+
+@dataclass(frozen=True)
+class _Tracing:
+    """How facts are traced.
+
+    Attributes:
+        seeds: one for each sample of the noise.
+        std: of the noise, in activations.
+    """
+
+    model: Model
+    seeds: tuple[int, ...]
+    std: float
+    window: int
+    verify: Verify | int | str
+    memory: int | str | None
+
+    def of(self, one: Encoded, kinds: Sequence[str]) -> dict[str, xr.DataArray]:
+        """One fact: ``clean``; ``corrupted`` ``[sample]``; each kind ``[layer, pos, sample]``."""
+        alone = self._sweep(one, None)
+        found = {
+            "clean": alone.baseline("prob").isel(prompt=0),
+            "corrupted": alone.data["prob"].isel(prompt=0),
+        }
+        for kind in kinds:
+            found[kind] = self._restored(one, kind)
+        return found
+
+    def _restored(self, one: Encoded, kind: str) -> xr.DataArray:
+        site, n_layers = KINDS[kind], self.model.anatomy.dims.n_layers
+        if kind == "hidden":
+            return self._sweep(one, f"L*.{site}@*").data["prob"].isel(prompt=0)
+        windows = [window_of(layer, self.window, n_layers) for layer in range(n_layers)]
+        each = {
+            own: self._sweep(one, f"L{own.start}:{own.stop}.{site}@*").data["prob"].isel(prompt=0)
+            for own in dict.fromkeys(windows)
+        }
+        return xr.concat(
+            [each[own] for own in windows], "layer", coords="minimal", compat="override"
+        )
+
+    def _sweep(self, one: Encoded, restore: str | None) -> Effects:
+        """The corrupted run of every sample, with something put back or nothing."""
+        places = ",".join(map(str, one.tokens.extent(SUBJECT)))
+        corrupt = noise(parse(f"embed@{{{places}}}"), std=self.std, how="add")
+        return sweep(
+            self.model,
+            one.prompt,
+            [corrupt] if restore is None else [corrupt, patch(parse(restore))],
+            metrics=["prob"],
+            over={"seed": self.seeds},
+            verify=self.verify,
+            memory=self.memory,
+            progress=False,
+        )
+
+
+def _facts(model: Model, facts: Given | Iterable[Given]) -> tuple[Encoded, ...]:
+    """Facts as prompts whose donor is their own text, and whose target is their answer."""
+    if not model.anatomy.dims.causal:
+        raise PromptError(
+            f"{model.name!r} fills in masks: facts are traced where the next token is predicted."
+        )
+    given = model.encode(facts)
+    for one in given:
+        if SUBJECT not in one.tokens.places:
+            raise PromptError(
+                f"The fact {one.prompt.shown} has no subject: name its words as a role, "
+                "Prompt(…, roles={'subject': 'Berlin'})."
+            )
+        if not isinstance(one.target, int | None):
+            raise MetricError(
+                f"The answer of {one.prompt.shown} is several tokens: give one token as its target."
+            )
+    with session(model.hf, model.anatomy):
+        return model.encode([_its_own_donor(one, _answer(model, one)) for one in given])
+
+
+def _answer(model: Model, one: Encoded) -> int:
+    """A fact's target, or what the model says where it has none."""
+    if isinstance(one.target, int):
+        return one.target
+    logits = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf))
+    return int(logits[0, -1].argmax())
+
+
+def _its_own_donor(one: Encoded, target: int) -> Prompt:
+    """The same tokens as text and as donor, with roles by their places."""
+    roles = {name: _places(one, name) for name in one.tokens.places}
+    given = one.prompt
+    if given.ids is None and given.messages is None:
+        return replace(
+            given, donor=given.text, donor_ids=None, target=target, targets=None, contrast=None,
+            contrasts=None, roles=roles,
+        )  # fmt: skip
+    ids = one.tokens.ids
+    return Prompt(ids=ids, donor_ids=ids, target=target, roles=roles)
+
+
+def _places(one: Encoded, name: str) -> Any:
+    """A role's place in this text alone, as in the donor, which is the same text."""
+    place = one.tokens.places[name]
+    return place, place
+
+
+def _together(
+    model: Model,
+    encoded: Sequence[Encoded],
+    found: Sequence[Mapping[str, xr.DataArray]],
+    kinds: Sequence[str],
+) -> xr.Dataset:
+    longest = max(len(one.tokens) for one in encoded)
+    n_layers, samples = model.anatomy.dims.n_layers, found[0]["corrupted"].size
+    prob = np.full((len(kinds), len(encoded), n_layers, longest, samples), np.nan)
+    tokens, parts = (np.full((len(encoded), longest), "", dtype=object) for _ in range(2))
+    for n, (one, own) in enumerate(zip(encoded, found, strict=True)):
+        length = len(one.tokens)
+        for k, kind in enumerate(kinds):
+            prob[k, n, :, :length] = own[kind].transpose("layer", "pos", "seed").values
+        tokens[n, :length] = one.tokens.pieces
+        parts[n, :length] = parts_of(one.tokens.extent(SUBJECT), length)
+    return xr.Dataset(
+        {
+            "prob": (("kind", "prompt", "layer", "pos", "sample"), prob),
+            "corrupted": (("prompt", "sample"), [own["corrupted"].values for own in found]),
+            "clean": ("prompt", [float(own["clean"]) for own in found]),
+        },
+        {
+            "kind": [*kinds],
+            "prompt": range(len(encoded)),
+            "layer": range(n_layers),
+            "pos": range(longest),
+            "sample": range(samples),
+            "text": ("prompt", [one.tokens.text for one in encoded]),
+            "token": (("prompt", "pos"), tokens),
+            "part": (("prompt", "pos"), parts),
+        },
+    )
+
+
+def _mean(row: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float, float, int]:
+    """A mean over facts, the ends of its interval, and over how many it is."""
+    own = row[~np.isnan(row)]
+    if not own.size:
+        return np.nan, np.nan, np.nan, 0
+    found = stats.mean(own)
+    return found.value, found.low, found.high, int(own.size)

@@ -1,0 +1,192 @@
+"""Training the translators of the tuned lens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.amounts import whole_of
+from microtome.errors import AddressError, PromptError
+from microtome.language.sites import site as find_site
+from microtome.passes.hooks import quiet
+from microtome.passes.session import session
+from microtome.passes.trace import Piece, record
+from microtome.prompts.prompts import Given
+from microtome.readings.lens import unembedded
+from microtome.readings.translators import Translators
+from microtome.verbs.model import Model
+
+HELD_OUT = 8
+"""Of so many texts one is kept apart, to measure on."""
+ROWS = 256
+"""States that are measured on at a time."""
+
+
+def train_translators(
+    model: Model,
+    texts: Iterable[Given],
+    *,
+    steps: int = 250,
+    batch: int = 64,
+    lr: float = 1e-3,
+    blocks: Sequence[int] | None = None,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Translators:
+    """Translators for the tuned lens: per block an affine map, trained on texts.
+
+    The state that enters a block is translated, normed and unembedded; what is made small is
+    KL(the model's own output ‖ that), by AdamW whose rate falls to nothing. The model's weights
+    stay as they are. Every eighth text is kept apart, and the divergence on it, before and after,
+    is in the result's ``about``. The first position of each text is left out: in many models its
+    state is of another size than all others.
+
+    After Belrose et al., "Eliciting latent predictions from transformers with the tuned lens"
+    (2023), who use SGD with momentum and millions of tokens.
+
+    Args:
+        model: from `load`.
+        texts: of the kind that will be read, at least two, of two tokens or more.
+        steps: of training, for each block.
+        batch: states in a step.
+        lr: AdamW's first rate, of weights in units of the states' own size.
+        blocks: which blocks' translators are trained; all unless given. The others change nothing.
+        seed: of the order of the states.
+        tell: takes a line whenever a block is done.
+
+    Raises:
+        PromptError: there are too few texts.
+        AddressError: there is no such block.
+
+    >>> import microtome as mt
+    >>> texts = ["Berlin is the capital of Germany.", "Paris is the capital of France."]
+    >>> made = mt.train_translators(mt.load("nano"), texts, steps=2, blocks=[3])
+    >>> made.about["blocks"]
+    [3]
+    """
+    whole_of(steps, 1, "steps"), whole_of(batch, 1, "batch")
+    n = model.anatomy.dims.n_layers
+    chosen = [*range(n)] if blocks is None else [block % n for block in blocks if -n <= block < n]
+    if not chosen or (blocks is not None and len(chosen) < len(blocks)):
+        raise AddressError(f"blocks={blocks!r}: there are {n}, from 0 to {n - 1}.")
+    learnt, kept = _states(model, texts, chosen)
+    made = Translators.nothing(model.anatomy.dims, model.hf)
+    measured: dict[str, list[float]] = {"kl_before": [], "kl_after": []}
+    with session(model.hf, model.anatomy), quiet(model.hf):
+        for block in chosen:
+            measured["kl_before"].append(_divergence(model, made, block, kept))
+            _train(model, made, block, learnt, _Recipe(steps, batch, lr, seed))
+            measured["kl_after"].append(_divergence(model, made, block, kept))
+            before, after = (measured[name][-1] for name in ("kl_before", "kl_after"))
+            tell(f"block {block}: KL {before:.3f} → {after:.3f} nat on texts kept apart")
+    about: dict[str, Any] = {
+        "model": model.name,
+        "weight_hash": model.weight_hash,
+        "blocks": chosen,
+        "steps": steps,
+        "batch": batch,
+        "lr": lr,
+        "seed": seed,
+        "states": len(learnt.final),
+        **measured,
+    }
+    return Translators(made.weight, made.bias, f"trained on {model.name}", about)
+
+
+@dataclass(frozen=True, eq=False)
+class _States:
+    """States of some positions.
+
+    Attributes:
+        entering: block → ``[row, d_model]``.
+        final: what leaves the last block at the same positions.
+    """
+
+    entering: dict[int, Float[Tensor, "row d_model"]]
+    final: Float[Tensor, "row d_model"]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    steps: int
+    batch: int
+    lr: float
+    seed: int
+
+
+def _states(model: Model, texts: Iterable[Given], blocks: Sequence[int]) -> tuple[_States, _States]:
+    """States to learn from, and of the texts that are kept apart."""
+    encoded = [one for one in model.encode(list(texts)) if len(one.tokens) > 1]
+    if len(encoded) < 2:
+        raise PromptError(
+            f"Translators are trained on texts of several tokens, at least two; given: "
+            f"{len(encoded)}."
+        )
+    places = [(find_site("resid_pre"), block) for block in blocks]
+    last = find_site("final_in"), None
+    parts: tuple[list[dict[Any, Tensor]], list[dict[Any, Tensor]]] = ([], [])
+    with session(model.hf, model.anatomy):
+        for number, one in enumerate(encoded):
+            pieces = [Piece(place, 1, len(one.tokens) - 1) for place in (*places, last)]
+            kept = record(model.hf, model.anatomy, [one.tokens], pieces)
+            apart = number % HELD_OUT == HELD_OUT - 1 or number == len(encoded) - 1
+            parts[apart].append(kept)
+    learnt, held = (
+        _States(
+            {
+                block: torch.cat([kept[place][0] for kept in some])
+                for block, place in zip(blocks, places, strict=True)
+            },
+            torch.cat([kept[last][0] for kept in some]),
+        )
+        for some in parts
+    )
+    return learnt, held
+
+
+def _train(model: Model, made: Translators, block: int, states: _States, recipe: _Recipe) -> None:
+    """Put what is learnt into a block's translator."""
+    entering = states.entering[block].to(made.weight.device)
+    size = float(entering.double().norm(dim=-1).median()) or 1.0
+    generator = torch.Generator().manual_seed(recipe.seed)
+    # In units of the states' own size, so that one rate fits the blocks of every model.
+    weight = torch.zeros_like(made.weight[block], requires_grad=True)
+    bias = torch.zeros_like(made.bias[block], requires_grad=True)
+    optimizer = torch.optim.AdamW([weight, bias], lr=recipe.lr, weight_decay=0.0)
+    for step in range(recipe.steps):
+        rows = torch.randint(len(entering), (recipe.batch,), generator=generator)
+        rows = rows.to(entering.device)
+        with torch.no_grad():
+            own = _logprobs(model, states.final[rows])
+        with torch.enable_grad():
+            state = entering[rows].to(weight.dtype)
+            moved = state + torch.nn.functional.linear(state, weight, bias * size)
+            seen = _logprobs(model, moved.to(entering.dtype))
+            loss = torch.nn.functional.kl_div(seen, own, reduction="batchmean", log_target=True)
+        # Of these two alone: the model's weights get no gradients.
+        weight.grad, bias.grad = torch.autograd.grad(loss, [weight, bias])
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * (1 - step / recipe.steps)
+        optimizer.step()
+    made.weight[block] = weight.detach()
+    made.bias[block] = bias.detach() * size
+
+
+def _divergence(model: Model, made: Translators, block: int, states: _States) -> float:
+    """Mean KL(output ‖ translated), in nats."""
+    total = 0.0
+    for rows in torch.split(torch.arange(len(states.final)), ROWS):
+        own = _logprobs(model, states.final[rows])
+        seen = _logprobs(model, made.translated(block, states.entering[block][rows]))
+        total += float((own.exp() * (own - seen)).nansum())
+    return total / len(states.final)
+
+
+def _logprobs(model: Model, states: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+    logits = unembedded(model.hf, model.anatomy, states)
+    return logits.float().log_softmax(-1)

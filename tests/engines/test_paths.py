@@ -1,0 +1,120 @@
+"""Paths: as two runs by hand, and equal to what they are at their ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_edge_cells import EXACT, LATE
+
+import microtome as mt
+from microtome.errors import AddressError, SweepError
+from oracles import families
+from oracles.edges import OPS, Edges, Node
+from oracles.families import FAMILIES, LAYERS, Change
+from oracles.readers import Oracle
+
+VIAS = {"=>": ("mlp",), "=head=>": ("head",), "=all=>": ("head", "mlp")}
+PATHS = (
+    (Node("head", 0, 1), Node("q", 2, 3)),
+    (Node("input"), Node("v", 2, 0)),
+    (Node("mlp", 0), Node("mlp", 2)),
+    (Node("head", 1, 2), Node("logits")),
+    (Node("head", 0, 3), Node("z", 2, 1)),
+)
+ADDED = {"input": ("embed", None), "head": ("attn_out", 0), "mlp": ("mlp_out", 0)}
+
+
+def everything(array: np.ndarray) -> list[list[int]]:
+    return [list(range(n)) for n in array.shape]
+
+
+def by_hand(oracle: Edges, writer: Node, reader: Node, via: tuple[str, ...], op, parallel: bool):
+    """The writer is edited for all, with frozen parts; then the reader's part alone is put."""
+    here, clean = oracle.here, oracle.here.run().seen
+    change = oracle.change(writer, op)
+    site, layer = ADDED[writer.kind]
+    layer = None if layer is None else writer.layer
+    changes = [Change(site, layer, everything(change), lambda own: own + change)]
+    begin = {"input": -1.0, "head": writer.layer + 0.2, "mlp": writer.layer + 0.4}[writer.kind]
+    end = {"logits": float(LAYERS), "mlp": reader.layer + (0.1 if parallel else 0.3)}.get(
+        reader.kind, reader.layer + 0.1
+    )
+    for n in range(LAYERS):
+        for part, name, when in (("head", "z", n + 0.2), ("mlp", "mlp_out", n + 0.4)):
+            if part not in via and begin < when < end:
+                kept = clean[name, n]
+                changes.append(Change(name, n, everything(kept), lambda _, kept=kept: kept))
+    seen = here.run(*changes).seen
+    own = replace(here, layer=reader.layer)
+    if reader.kind == "z":
+        z = clean["z", reader.layer].copy()
+        z[:, reader.head] = seen["z", reader.layer][:, reader.head]
+        return here.run(Change("z", reader.layer, everything(z), lambda _: z))
+    place = {"mlp": "resid_pre" if parallel else "resid_mid", "logits": "resid_post"}.get(
+        reader.kind, "resid_pre"
+    )
+    at = place, (LAYERS - 1 if reader.kind == "logits" else reader.layer)
+    arrived = seen[at] - clean[at]
+    site = {"mlp": "mlp_in", "logits": "final_in"}.get(reader.kind, f"{reader.kind}_in")
+    positions = list(range(len(arrived)))
+    return own.edit(site, positions, [reader.head], lambda values: values + arrived)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "gpt_neox", "llama"])
+def test_a_path_is_two_runs_by_hand(name, tokenizer):
+    model = mt.load(families.make(name, len(tokenizer)), tokenizer=tokenizer)
+    hand = FAMILIES[name]
+    [one] = model.encode(LATE)
+    oracle = Edges(Oracle(model.hf, hand, one.tokens.ids), one.donor.ids)
+    for number, (writer, reader) in enumerate(PATHS):
+        arrow, via = list(VIAS.items())[(number + len(name)) % len(VIAS)]
+        text, op = list(OPS.items())[number % 3]
+        wanted = by_hand(oracle, writer, reader, via, op, hand.rest is None)
+        end = f"L{reader.layer}.z.h{reader.head}" if reader.kind == "z" else reader.reads
+        edit = f"{text} {writer.writes} {arrow} {end}"
+        found = model.run(LATE, edits=[edit])
+        assert float((found.logits[0] - wanted.logits).abs().max()) <= 1e-10, edit
+        assert found.receipts[0].changed > 0, edit
+
+
+def test_a_path_to_the_end_by_every_part_is_the_writer_edited(tiny64):
+    for writer in ("L0.z.h1", "embed", "L1.mlp_out"):
+        path = tiny64.run(LATE, edits=[f"patch {writer} =all=> final_in"]).logits
+        whole = tiny64.run(LATE, edits=[f"patch {writer}"]).logits
+        assert float((path - whole).abs().max()) <= EXACT
+
+
+def test_a_path_past_nothing_is_the_edge(tiny64):
+    """From one layer into the next one's heads there is an MLP between, and that alone."""
+    held = mt.edge("L0.z.h1", "L1.q_in.h2", via="head")
+    apart = tiny64.run(LATE, edits=[mt.patch(held)]).logits
+    edge = tiny64.run(LATE, edits=["patch L0.z.h1 -> L1.q_in.h2"]).logits
+    assert float((apart - edge).abs().max()) <= EXACT
+    through = tiny64.run(LATE, edits=["patch L0.z.h1 => L1.q_in.h2"]).logits
+    assert float((through - edge).abs().max()) > 1e-6
+
+
+def test_paths_are_swept_with_axes_of_both_ends(tiny64):
+    effects = mt.sweep(tiny64, LATE, "patch L*.z.h*@5 => L*.z.h1@-1", metrics=["logit_diff"])
+    assert effects.dims == ("prompt", "from_layer", "from_head", "layer")
+    there = np.isfinite(effects.data["logit_diff"].values[0])
+    assert there[0, :, 1:].all()
+    assert not there[:, :, 0].any()
+    assert effects.provenance["engine"]["name"] == "reference"
+    assert "a pass of its own" in effects.provenance["engine"]["why"]
+    assert np.abs(effects.delta("logit_diff").values[0][there]).min() > 1e-6
+    still = mt.sweep(tiny64, LATE, "patch L0.z.h*@5 => L2.mlp_in@-1", metrics=["logit_diff"])
+    assert float(abs(still.delta("logit_diff")).max()) == 0  # only heads read at other positions
+    moved = mt.sweep(tiny64, LATE, "patch L0.z.h*@5 =all=> L2.mlp_in@-1", metrics=["logit_diff"])
+    assert float(abs(moved.delta("logit_diff")).min()) > 1e-6
+
+
+def test_what_is_no_path_is_refused(tiny64):
+    with pytest.raises(AddressError, match="begins in one layer"):
+        mt.edit("zero L0:2.mlp_out => final_in")
+    with pytest.raises(AddressError, match="no such edge"):
+        tiny64.run(LATE, edits=["zero L2.z.h1 => L1.z.h0"])
+    with pytest.raises(SweepError, match=r"The walk cannot take.*path"):
+        mt.sweep(tiny64, LATE, "zero L0.z.h1 => L2.z.h*", metrics=["kl"], engine="walk")

@@ -1,0 +1,148 @@
+"""``microtome circuit``: what it shows and writes is what Python gives."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import microtome as mt
+from microtome.circuits import Circuit, open_scores
+from microtome.frontends import cli
+
+PROMPT = ["-p", "Berlin is the capital of", "--donor", "Paris is the capital of"]
+ASKED = [*PROMPT, "--target", " Germany", "--contrast", " France"]
+SAME = mt.Prompt(
+    "Berlin is the capital of", donor="Paris is the capital of", target=" Germany",
+    contrast=" France",
+)  # fmt: skip
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["microtome", "circuit", *map(str, args)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        found = capsys.readouterr()
+        return code, found.out, found.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def scores(nano, tmp_path_factory):
+    """Of nodes: few cells."""
+    path = tmp_path_factory.mktemp("scores") / "nodes.zarr"
+    found = mt.circuits.score(nano, SAME, level="node", progress=False)
+    found.save(path)
+    return path
+
+
+def test_scores_are_written_and_the_strongest_shown(call, scores, tmp_path):
+    code, shown, _ = call("score", "nano", *ASKED, "--level", "node", "-o", tmp_path / "s.zarr")
+    assert code == 0
+    own = open_scores(tmp_path / "s.zarr")
+    assert np.array_equal(own.mean, open_scores(scores).mean)
+    assert own.top(1)["node"][0] in shown
+    assert "s.zarr" in shown
+
+
+def test_a_circuit_by_scores(call, scores, nano, tmp_path):
+    code, shown, _ = call("find", "nano", "--scores", scores, "-n", 6, "-o", tmp_path / "c.json")
+    assert code == 0
+    assert Circuit.open(tmp_path / "c.json", nano) == open_scores(scores).circuit(6)
+    assert "top(n=6)" in shown
+
+
+@pytest.mark.parametrize(
+    "by", [["greedy", "-n", 2, "--every", 4], ["acdc", "--threshold", 0.2, "--order", "first"]]
+)
+def test_a_circuit_by_a_search(call, scores, nano, tmp_path, by):
+    code, shown, noted = call(
+        "find", "nano", "--by", *by, "--scores", scores, "--start", 3, *ASKED, "-m", "logit_diff",
+        "-o", tmp_path / "c.json", "--keep", tmp_path / "kept", "--json",
+    )  # fmt: skip
+    assert code == 0
+    start = open_scores(scores).circuit(3)
+    if by[0] == "greedy":
+        found = mt.circuits.greedy(nano, SAME, n=2, every=4, start=start, progress=False)
+    else:
+        found = mt.circuits.acdc(
+            nano, SAME, 0.2, "logit_diff", order="first", start=start, progress=False
+        )
+    answer = json.loads(shown)
+    assert Circuit.open(tmp_path / "c.json") == found.circuit
+    assert (answer["edges"], answer["method"]) == (len(found.circuit), found.method)
+    assert "circuits on 1 prompts" in noted
+    assert (tmp_path / "kept" / "steps").is_dir()
+
+
+def test_a_circuit_is_judged_with_a_report(call, scores, nano, tmp_path):
+    circuit = open_scores(scores).circuit(10)
+    circuit.save(tmp_path / "c.json")
+    code, shown, _ = call("evaluate", "nano", tmp_path / "c.json", *ASKED, "-o", tmp_path / "out")
+    assert code == 0
+    found = mt.circuits.faithfulness(nano, SAME, circuit, progress=False)
+    assert f"Faithfulness {float(found['faithfulness']):.4f}" in shown
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"A circuit of {len(circuit):,} edges, nano" in page
+    assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == {
+        "circuit.html", "circuit.png", "plotly.min.js",
+    }  # fmt: skip
+
+
+def test_circuits_of_growing_size_are_judged_with_a_report(call, scores, nano, tmp_path):
+    code, shown, _ = call("evaluate", "nano", scores, *ASKED, "-o", tmp_path / "out", "--json")
+    assert code == 0
+    answer = json.loads(shown)
+    curve = mt.circuits.curve(nano, SAME, open_scores(scores), progress=False)
+    assert answer["cpr"] == pytest.approx(curve.cpr.value)
+    assert [one["share"] for one in answer["sizes"]] == curve.shares
+    assert "CPR" in (tmp_path / "out" / "report.html").read_text()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["cmd"] == pytest.approx(curve.cmd.value)
+
+
+def test_a_circuit_is_drawn(call, scores, tmp_path):
+    open_scores(scores).circuit(5).save(tmp_path / "c.json")
+    for given, more in ((tmp_path / "c.json", []), (scores, ["-n", "4"])):
+        code, _, _ = call("draw", given, *more, "-o", tmp_path / "c.png", "--overwrite")
+        assert code == 0
+        assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["find", "nano", "-o", "c.json"], "--scores scores.zarr"),
+        (["find", "nano", "--by", "best", "-o", "c.json"], "No search is called 'best'"),
+        (["find", "nano", "--by", "acdc", *ASKED, "-o", "c.json"], "--threshold 0.05"),
+        (["score", "nano", "-o", "s.zarr"], "Give the prompt with -p TEXT"),
+        (
+            ["score", "nano", *PROMPT[:2], "--target", " a", "--contrast", " b", "-o", "s"],
+            "no donor",
+        ),
+        (["draw", "nowhere.json", "-o", "c.png"], "Cannot read nowhere.json"),
+    ],
+)
+def test_what_is_missing_is_said(call, args, complaint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = call(*args)
+    assert code != 0
+    assert complaint in error
+    assert "Traceback" not in error
+
+
+def test_a_tasks_prompts_are_the_tokenizers(call, nano, tmp_path):
+    code, _, _ = call(
+        "score", "nano", "--prompts", "ioi:2", "--level", "node", "-o", tmp_path / "s.zarr", "-q"
+    )
+    assert code == 0
+    own = mt.circuits.score(nano, mt.tasks.ioi(2), level="node", progress=False)
+    assert np.array_equal(open_scores(tmp_path / "s.zarr").mean, own.mean)

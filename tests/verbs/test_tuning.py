@@ -1,0 +1,146 @@
+"""The tuned lens: its translators, their files, their training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+from recipes.nano.corpus import documents
+
+import microtome as mt
+from conftest import BERLIN, D_MODEL, LAYERS
+from microtome.errors import AddressError, LoadError, PromptError
+from microtome.frontends import cli
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return [one.text for one in islice(documents(5, 24), 24)]
+
+
+@pytest.fixture(scope="module")
+def random(tiny64):
+    """Translators that change something, drawn at random."""
+    torch.manual_seed(0)
+    nothing = mt.Translators.nothing(tiny64.anatomy.dims, tiny64.hf)
+    return replace(
+        nothing,
+        weight=torch.randn_like(nothing.weight) * 0.3,
+        bias=torch.randn_like(nothing.bias),
+        source="random",
+    )
+
+
+def test_a_state_is_translated_by_that_of_the_block_that_it_enters(tiny64, random):
+    kept = tiny64.run(BERLIN, keep=["L*.resid_post", "embed"])
+    norm, head = tiny64.hf.transformer.ln_f, tiny64.hf.lm_head
+
+    def entropy(state: np.ndarray, block: int | None) -> np.ndarray:
+        x = torch.tensor(state)
+        if block is not None:
+            x = x + x @ random.weight[block].T + random.bias[block]
+        probs = scipy.special.softmax(head(norm(x)).detach().numpy(), axis=-1)
+        return -(probs * np.log(probs)).sum(-1)
+
+    found = mt.lens(tiny64, BERLIN, tuned=random).data["entropy"][0]
+    for layer in range(LAYERS):
+        state = kept["L*.resid_post"].values[0, layer]
+        wanted = entropy(state, layer + 1 if layer + 1 < LAYERS else None)
+        np.testing.assert_allclose(found.sel(layer=layer), wanted, atol=1e-10)
+    before = mt.lens(tiny64, BERLIN, "L*.resid_pre@*", tuned=random).data["entropy"][0]
+    np.testing.assert_allclose(before.sel(layer=1), found.sel(layer=0), atol=1e-12)
+    embed = mt.lens(tiny64, BERLIN, "embed@*", tuned=random).data["entropy"][0]
+    np.testing.assert_allclose(embed, entropy(kept["embed"].values[0], 0), atol=1e-10)
+    with pytest.raises(AddressError, match="translators are of the stream between blocks"):
+        mt.lens(tiny64, BERLIN, "L*.mlp_out@*", tuned=random)
+
+
+def test_they_come_back_from_their_files_and_from_those_of_the_package(tiny64, random, tmp_path):
+    back = mt.Translators.load(random.save(tmp_path / "own"))
+    assert torch.equal(back.weight, random.weight)
+    assert torch.equal(back.bias, random.bias)
+    published = tmp_path / "published"
+    published.mkdir()
+    named = {f"{n}.weight": random.weight[n] for n in range(LAYERS)}
+    named |= {f"{n}.bias": random.bias[n] for n in range(LAYERS)}
+    torch.save(named, published / "params.pt")
+    config = {"num_hidden_layers": LAYERS, "d_model": D_MODEL, "bias": True}
+    (published / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    other = mt.Translators.load(published)
+    own = mt.lens(tiny64, BERLIN, tuned=random).data
+    np.testing.assert_array_equal(mt.lens(tiny64, BERLIN, tuned=other).data["kl"], own["kl"])
+    with pytest.raises(LoadError, match="holds no translators that can be read"):
+        mt.Translators.load(tmp_path)
+
+
+def test_a_pickle_that_would_run_something_is_refused(tmp_path):
+    torch.save({"0.weight": print}, tmp_path / "params.pt")
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 1}', encoding="utf-8")
+    with pytest.raises(LoadError, match="holds no translators"):
+        mt.Translators.load(tmp_path)
+
+
+def test_translators_of_another_model_are_refused(nano, random):
+    with pytest.raises(LoadError, match="for 3 blocks of d_model 32, and this model has 6 of 192"):
+        mt.lens(nano, BERLIN, tuned=random)
+
+
+def test_on_nano_they_come_nearer_to_the_output_on_other_texts(nano, texts):
+    weights = nano.weight_hash
+    made = mt.train_translators(nano, texts, steps=40, blocks=[1, 4])
+    assert nano.weight_hash == weights
+    assert all(weight.grad is None for weight in nano.hf.parameters())
+    for before, after in zip(made.about["kl_before"], made.about["kl_after"], strict=True):
+        assert after < 0.6 * before
+    other = [one.text for one in islice(documents(6, 8), 8)]
+    plain = mt.lens(nano, other, "L{0,3}.resid_post@1:").data["kl"].mean(["prompt", "pos"])
+    tuned = mt.lens(nano, other, "L{0,3}.resid_post@1:", tuned=made).data["kl"]
+    assert (tuned.mean(["prompt", "pos"]) < 0.7 * plain).all()
+    untrained = mt.lens(nano, BERLIN, "L1.resid_post@*", tuned=made).data["kl"]
+    same = mt.lens(nano, BERLIN, "L1.resid_post@*").data["kl"]
+    np.testing.assert_array_equal(untrained, same)
+
+
+def test_a_seed_gives_the_same_ones(tiny, texts):
+    def made(seed: int) -> mt.Translators:
+        some = [BERLIN, "Paris is the capital of France"]
+        return mt.train_translators(tiny, some, steps=3, batch=2, seed=seed)
+
+    assert torch.equal(made(1).weight, made(1).weight)
+    assert not torch.equal(made(1).weight, made(2).weight)
+
+
+def test_what_cannot_be_trained_is_refused(tiny):
+    with pytest.raises(PromptError, match="at least two; given: 1"):
+        mt.train_translators(tiny, [BERLIN, "Berlin"])
+    with pytest.raises(AddressError, match=r"blocks=\[3\]: there are 3, from 0 to 2"):
+        mt.train_translators(tiny, [BERLIN, BERLIN], blocks=[3])
+
+
+def test_the_command_line_trains_and_uses_them(tmp_path, monkeypatch, capsys, texts):
+    file = tmp_path / "texts.jsonl"
+    file.write_text("\n".join(json.dumps({"text": one}) for one in texts[:6]), encoding="utf-8")
+    out = tmp_path / "tuned"
+    asked = ["tune", "nano", "--prompts", str(file), "--steps", "2", "-o", str(out)]
+    lens = ["lens", "nano", "-p", BERLIN, "--tuned", str(out), "--json"]
+    for given in (asked, lens):
+        monkeypatch.setattr(sys, "argv", ["microtome", *given])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        said = capsys.readouterr().out
+    assert json.loads(said)["spec"]["tuned"] == str(out)
+
+
+@pytest.mark.slow
+def test_on_a_real_model_they_come_nearer_too(smollm2):
+    facts = mt.tasks.capitals(24, tokenizer=smollm2.tokenizer)
+    texts = [f"{one.text}{one.target}." for one in facts]
+    made = mt.train_translators(smollm2, texts, steps=40, batch=16, blocks=[24])
+    assert made.about["kl_after"][0] < 0.7 * made.about["kl_before"][0]
