@@ -215,8 +215,8 @@ class HeadReads(Way):
                 matrix = anatomy.in_matrix(hf, layer, self._part, normed)[chosen].detach()
                 back = torch.einsum("rphd,hdm->rphm", slope, matrix)
                 return torch.autograd.grad(normed, each, back)[0]
-            every = self._together(each.flatten(0, 1)).unflatten(0, each.shape[:2])
-            own = every[:, :, heads, chosen]
+            every = self._together(each.flatten(0, 1))[:, heads, chosen]
+            own = every.view(*each.shape[:3], -1)
             return torch.autograd.grad(own, each, slope)[0]
 
     def _made(

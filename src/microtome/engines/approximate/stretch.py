@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -125,21 +125,25 @@ class Stretch:
             for row, one in enumerate(texts)
         ]
 
-        def read(logits: Float[Tensor, "look vocab"]) -> list[Float[Tensor, " row"]]:
-            found = []
-            for number, reading in enumerate(question.readings):
-                own = logits[number * len(texts) : (number + 1) * len(texts)]
-                values = [
-                    reading.measure(own[row : row + 1], own[row : row + 1].detach(), one)
-                    for row, one in enumerate(texts)
-                ]
-                found.append(torch.cat(values))
-            return found
-
         hf, anatomy = self.model.hf, self.model.anatomy
         ids = ids_of([one.tokens for one in texts], hf)
         wanted = self.places if places is None else places
+        read = partial(self._read, texts)
         return graph(hf, anatomy, ids, wanted, looks, read, before, behind, around, records)
+
+    def _read(
+        self, texts: Sequence[Encoded], logits: Float[Tensor, "look vocab"]
+    ) -> list[Float[Tensor, " row"]]:
+        """Each metric of each text."""
+        found = []
+        for number, reading in enumerate(self.plan.question.readings):
+            own = logits[number * len(texts) : (number + 1) * len(texts)]
+            values = [
+                reading.measure(own[row : row + 1], own[row : row + 1].detach(), one)
+                for row, one in enumerate(texts)
+            ]
+            found.append(torch.cat(values))
+        return found
 
     def applications(
         self, prompt: int, sources: Sources | None = None
