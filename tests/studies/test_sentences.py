@@ -36,6 +36,7 @@ GIVEN = {
     "head-ablation": {**FACT, "contrast": " France"},
     "cosine-ripple": {"prompt": FACT["prompt"]},
     "ioi-levels": IOI,
+    "ioi-circuit": IOI,
     "ioi-head-token": IOI,
     "pineapple-pizza": CAT,
 }
