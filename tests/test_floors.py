@@ -90,9 +90,8 @@ def test_the_pictures_imports_are_those_of_the_files():
             for line in path.read_text(encoding="utf-8").splitlines()
         )
         found = set(re.findall(r"^\s*(?:from|import) microtome\.(\w+)", lines, re.MULTILINE))
-        found |= set(
-            re.findall(r"^\s*from microtome import (\w+)(?: as \w+)?$", lines, re.MULTILINE)
-        )
+        for names in re.findall(r"^\s*from microtome import (.+)$", lines, re.MULTILINE):
+            found |= {name.split()[0] for name in names.split(", ")}
         assert set(others) == (found & set(FLOORS)) - {name}
 
 

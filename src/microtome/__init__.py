@@ -30,12 +30,19 @@ if TYPE_CHECKING:
     from microtome.edits import scale as scale
     from microtome.edits import shuffle as shuffle
     from microtome.edits import zero as zero
+    from microtome.engines.approximate.atp import AtP as AtP
+    from microtome.engines.approximate.atp_star import AtPStar as AtPStar
+    from microtome.engines.approximate.eap import EAP as EAP
+    from microtome.engines.approximate.eap import EAPIG as EAPIG
+    from microtome.engines.approximate.integrated import IG as IG
+    from microtome.engines.approximate.integrated import GradientNorms as GradientNorms
     from microtome.engines.observer import Observer as Observer
     from microtome.errors import Cancelled as Cancelled
     from microtome.errors import MicrotomeError as MicrotomeError
     from microtome.frontends.experiment import Experiment as Experiment
     from microtome.language.edges import edge as edge
     from microtome.model.watching import watching as watching
+    from microtome.plan.audit import Audit as Audit
     from microtome.plan.verify import Verify as Verify
     from microtome.prompts.prompt import Prompt as Prompt
     from microtome.prompts.prompts import Prompts as Prompts
@@ -76,17 +83,24 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Aggregates": "results.aggregates",
+    "AtP": "engines.approximate.atp",
+    "AtPStar": "engines.approximate.atp_star",
     "Attention": "verbs.attention",
     "Attribution": "verbs.attribution",
+    "Audit": "plan.audit",
     "Cancelled": "errors",
     "Dose": "verbs.dose",
+    "EAP": "engines.approximate.eap",
+    "EAPIG": "engines.approximate.eap",
     "Edit": "edits",
     "Effects": "results.effects",
     "Experiment": "frontends.experiment",
     "Generation": "verbs.generation",
+    "GradientNorms": "engines.approximate.integrated",
     "HeadCard": "verbs.head_card",
     "HeadCircuit": "verbs.head_circuit",
     "HeadScores": "verbs.attention",
+    "IG": "engines.approximate.integrated",
     "Lens": "verbs.lens",
     "MicrotomeError": "errors",
     "Model": "verbs.model",
@@ -106,9 +120,9 @@ _HOMES = {
     "attribute_logits": "verbs.attribution",
     "attribute_neurons": "verbs.attribution",
     "clamp": "edits",
+    "dose": "verbs.dose",
     "edge": "language.edges",
     "edges": "verbs.edges",
-    "dose": "verbs.dose",
     "edit": "edits",
     "head_card": "verbs.head_card",
     "head_circuit": "verbs.head_circuit",

@@ -497,3 +497,24 @@ class TestManyPrompts:
         assert "Every effect on it is 0." in section.pictures[0].caption
         assert "Red" not in section.pictures[0].caption
         assert not any("strongest" in snippet.title for snippet in report.snippets)
+
+
+def test_an_approximate_map_says_what_it_is_and_how_good(nano):
+    prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
+    effects = mt.sweep(nano, prompt, "zero L*.z.h*@{0,-1}", metrics="prob", method="atp", audit=16)
+    document = document_of_sweep(effects, nano.run(prompt))
+    assert "Approximated: effects are those of atp, which is not exact. 16 cells" in document.method
+    assert "With 95% confidence, of the " in document.method
+    names = [picture.name for section in document.sections for picture in section.pictures]
+    assert "audit-prob" in names
+    shown = " ".join(str(snippet) for snippet in document.snippets)
+    assert 'method="atp"' in shown
+    assert "--method atp" in shown
+    assert "engine" not in shown
+    drawn = next(p for s in document.sections for p in s.pictures if p.name == "prob-layer-head")
+    rings = [trace for trace in drawn.figure.data if trace.name == "exact"]
+    assert len(rings) == 1
+    assert len(rings[0].x) > 0
+    summary = summary_of_sweep(effects)
+    assert summary["method"] == "atp"
+    assert summary["audit"]["cells"] == 16

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from microtome.circuits.ablations import Mean
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Bools
 from microtome.circuits.trial import Array, Trial, ticking
+from microtome.engines.approximate.eap import EAP
+from microtome.engines.approximate.method import Method as Approximation
+from microtome.engines.approximate.text import METHODS as APPROXIMATIONS
+from microtome.engines.approximate.text import method_of as approximation_of
 from microtome.engines.observer import Observer, Relay
 from microtome.errors import CircuitError, did_you_mean, listing
 from microtome.results.effects import Effects
@@ -109,9 +113,14 @@ class Exact(Method):
             reference=[one.prompt for one in reference],
             progress=Part(observer),
             out=None if out is None else out / f"{name}.zarr",
+            **self._asked(),
         )
         found: Array = effects.delta(str(metric)).values
         return found
+
+    def _asked(self) -> dict[str, Any]:
+        """What else the sweeps are told."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -141,23 +150,51 @@ class Removal(Method):
         return measured - trial.clean[name][:, None]
 
 
+@dataclass(frozen=True)
+class Approximated(Exact):
+    """The same sweeps by gradients: a fixed number of passes for each, with its audit.
+
+    Args:
+        by: the approximation: of edges `EAP` or `EAPIG`, of nodes `AtP` or another of sites.
+        audit: how many cells of each sweep are exact.
+    """
+
+    exact: ClassVar[bool] = False
+
+    by: Approximation = field(default_factory=EAP)
+    audit: int = 64
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """As the approximation's text."""
+        return str(self.by)
+
+    def _asked(self) -> dict[str, Any]:
+        return {"method": self.by, "audit": self.audit}
+
+
 METHODS: Mapping[str, Method] = MappingProxyType(
     {method.name: method for method in (Exact(), Removal())}
 )
 """Name → method, as it is unless told otherwise."""
 
 
-def method_of(given: str | Method) -> Method:
-    """A method, or that of a name.
+def method_of(given: str | Method | Approximation) -> Method:
+    """A method, or that of a name; an approximation is one, too.
 
     Raises:
         CircuitError: there is no such one.
     """
     if isinstance(given, Method):
         return given
+    if isinstance(given, Approximation) or given.partition("(")[0] in APPROXIMATIONS:
+        by = approximation_of(given)
+        assert by is not None, "exact is no approximation"
+        return Approximated(by=by)
     if given not in METHODS:
-        hint = did_you_mean(str(given), METHODS)
-        raise CircuitError(f"No method is called {given!r}; there are: {listing(METHODS)}.{hint}")
+        known = [*METHODS, *APPROXIMATIONS]
+        hint = did_you_mean(str(given), known)
+        raise CircuitError(f"No method is called {given!r}; there are: {listing(known)}.{hint}")
     return METHODS[given]
 
 
@@ -166,6 +203,9 @@ class Part(Relay):
 
     def planned(self, cells: int, units: int) -> None:
         """It was, with all the others."""
+
+    def expected(self, cells: int, units: int, flops: float) -> None:
+        """Of one sweep, not of all."""
 
     def unit_done(self, number: int, of: int) -> None:
         """Of one sweep, not of all."""

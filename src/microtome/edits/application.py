@@ -107,11 +107,27 @@ class Application:
         return Visit((site, self.regions.layer), self._act, writes=True, heads=heads, fine=fine)
 
     def _act(self, view: Tensor) -> None:
-        regions, rows, chosen = self.regions, self.rows, None
+        regions, rows = self.regions, self.rows
         if regions.site.name in APART:  # the view is of the cells' own heads, and no others
             pos, _, units = regions.columns
             regions = replace(regions, columns=(pos, np.arange(view.shape[2])[None], units))
             rows = np.arange(len(view))
+        where, _, after = self._made(view, regions, rows)
+        view[where] = after
+
+    def made(self, view: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """The edit as it would be made in a view of all of the site, which stays as it is.
+
+        Returns:
+            Where it lands in the view, and the values there before it and after it,
+            ``[cell, *region]``.
+        """
+        return self._made(view, self.regions, self.rows)
+
+    def _made(
+        self, view: Tensor, regions: Regions, rows: Column | None
+    ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        chosen = None
         if self.edit.widens is not None:
             axis = regions.site.axes.index(self.edit.widens)
             chosen = onto(view.device, regions.columns[axis])
@@ -131,14 +147,22 @@ class Application:
                 f"{self.edit} turned values of shape {list(before.shape)}, {before.dtype}, into "
                 f"{list(after.shape)}, {after.dtype}."
             )
-        exact = self.edit.source is Source.NOTHING and not self.edit.rounds and not is_edge
-        by_token = not exact and regions.site.axes[0] == "pos"
+        self._prove(before, after, view, where)
+        return where, before, after
+
+    def _prove(
+        self, before: Tensor, after: Tensor, view: Tensor, where: tuple[Tensor, ...]
+    ) -> None:
+        """Write down what changes."""
+        exact = self.edit.source is Source.NOTHING and not self.edit.rounds
+        exact = exact and not isinstance(self.edit.address, Edge)
+        by_token = not exact and self.regions.site.axes[0] == "pos"
         usual = _usual(view, where) if by_token else None
-        view[where] = after
-        if regions.site.name == "pattern" and self.kind is not None:  # shown unrounded, perhaps
+        if self.regions.site.name == "pattern" and self.kind is not None:  # unrounded, perhaps
             before, after = before.to(self.kind), after.to(self.kind)
         each = tuple(range(1, before.ndim))
-        weights = regions.site.name == "pattern" and before.dtype in (torch.float32, torch.float64)
+        weights = self.regions.site.name == "pattern"
+        weights = weights and before.dtype in (torch.float32, torch.float64)
         times = SCORES if weights else 1
         self.changed = differs(before, after, exact, usual, times).sum(dim=each)
         self.squares = (after.double() - before.double()).square().sum(dim=each)
@@ -180,15 +204,17 @@ def _usual(
 ) -> Float[Tensor, " cell *ones"]:
     """How large values are in the tokens' rows that regions are in: the median of some of each."""
     some = view[..., :: max(1, math.prod(view.shape[2:]) // SEEN)]
-    found = (
-        some[where[0].flatten(1), where[1].flatten(1)]
-        .abs()
-        .flatten(2)
-        .double()
-        .median(dim=-1)
-        .values
-    )
+    rows, positions = where[0].flatten(1), where[1].flatten(1)
+    if len(rows) * positions.shape[1] > math.prod(view.shape[:2]):  # tokens come again
+        found = _median(some.flatten(2))[rows, positions]
+    else:
+        found = _median(some[rows, positions].flatten(2))
     return found.view(*found.shape, *[1] * (view.ndim - 2))
+
+
+def _median(values: Tensor) -> Tensor:
+    median: Tensor = values.abs().double().median(dim=-1).values
+    return median
 
 
 def intervene(

@@ -221,6 +221,17 @@ def whole(value: object, what: str) -> int:
     return int(value)
 
 
+def truth(value: object, what: str) -> bool:
+    """A parameter that must be a truth value.
+
+    Raises:
+        EditError: it is not.
+    """
+    if not isinstance(value, bool):
+        raise EditError(f"{what} must be True or False, not {value!r}.")
+    return value
+
+
 def one_of(value: str, options: tuple[str, ...], what: str) -> str:
     """A parameter that must be one of a few words.
 

@@ -124,7 +124,10 @@ class Means:
         counted = Counter(self._reference)
         for text in counted:
             places = {way: way.there(text) for way in ways}
-            kind: object = (len(text.read), *(place.tobytes() for place in places.values()))
+            kind: tuple[object, ...] = (
+                len(text.read),
+                *(place.tobytes() for place in places.values()),
+            )
             alike[kind].append(text)
             found[kind] = places
         for kind, texts in alike.items():

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from microtome.engines.block import Array, Block
 from microtome.engines.executor import Executor
 from microtome.plan.legs import is_split, steps_of
@@ -43,7 +45,7 @@ class Legs:
         question = self.plan.question
         for reading in question.readings:
             if is_split(question, reading):
-                self._put_together(reading, values, clean, noise)
+                self._put_together(reading, first, values, clean, noise)
         names = {str(one) for one in question.asked}
         return replace(
             first,
@@ -58,6 +60,7 @@ class Legs:
     def _put_together(
         self,
         reading: Reading,
+        first: Block,
         values: dict[str, Array],
         clean: dict[str, Array],
         noise: dict[str, float],
@@ -68,10 +71,47 @@ class Legs:
             for field in reading.fields
         }
         without = _sums(steps, clean)
-        values[name] = reading.together(_sums(steps, values))
         clean[name] = reading.together(without)
+        rows = np.searchsorted(first.prompts, self.plan.cells.prompt[first.cells])
+        own = {field: each[rows] for field, each in without.items()}
+        values[name] = self._values(reading, _sums(steps, values), own, clean[name][rows])
         heard = {field: sum(noise.get(step, 0.0) for step in own) for field, own in steps.items()}
         noise[name] = reading.noise_together(heard, without)
+
+    def _values(
+        self,
+        reading: Reading,
+        logprobs: Mapping[str, Array],
+        without: Mapping[str, Array],
+        clean: Array,
+    ) -> Array:
+        """A reading of what a target and a contrast have in each cell.
+
+        Args:
+            reading: the metric.
+            logprobs: log probabilities in each cell, ``[cell]``.
+            without: the same of each cell's prompt without edits.
+            clean: the reading of each cell's prompt without edits.
+        """
+        return reading.together(logprobs)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearLegs(Legs):
+    """The same of effects to first order: an effect on a product is so, too."""
+
+    def _values(
+        self,
+        reading: Reading,
+        logprobs: Mapping[str, Array],
+        without: Mapping[str, Array],
+        clean: Array,
+    ) -> Array:
+        """A probability changes by itself times what its logarithm changes by."""
+        if reading.metric.name != "prob":
+            return reading.together(logprobs)
+        [field] = reading.fields
+        return clean * (1 + logprobs[field] - without[field])
 
 
 def _sums(steps: Mapping[str, Sequence[str]], values: Mapping[str, Array]) -> dict[str, Array]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
 
 from microtome.figures import style
 from microtome.figures.labels import Axis
-from microtome.figures.mapped import Mapped
+from microtome.figures.mapped import EXACT, Mapped
 from microtome.figures.matrix import colored, grid
 from microtome.figures.noise import is_noise, mark
 from microtome.figures.view import squeezed, view
@@ -19,7 +20,8 @@ def heatmap(effects: Mapped, metric: str, *, title: str | None = None, **at: Any
     """The effects on a metric over two dimensions, such as layer × head.
 
     The first dimension runs down, with layer 0 at the top; red is an effect above zero. A cell
-    that does not exist is a gap. A grey dot marks an effect no larger than the noise floor.
+    that does not exist is a gap. A grey dot marks an effect no larger than the noise floor, and a
+    ring on an approximate map a cell that was computed exactly.
 
     Args:
         effects: the result of a sweep.
@@ -63,7 +65,24 @@ def heatmap(effects: Mapped, metric: str, *, title: str | None = None, **at: Any
     made.add_trace(trace)
     rows, columns = np.nonzero(is_noise(mean["effect"]))
     mark(made, columns, rows, mean["effect"], 5 if max(mean["effect"].shape) <= 64 else 2)
+    if EXACT in mean:
+        rows, columns = np.nonzero(mean[EXACT].values > 0)
+        _mark_exact(made, columns, rows, part.n_prompts > 1)
     return made
+
+
+def _mark_exact(made: go.Figure, x: ArrayLike, y: ArrayLike, several: bool) -> None:
+    """Rings at cells of an approximate map that were computed exactly."""
+    made.add_scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        name="exact in some of the prompts" if several else "exact",
+        marker={"color": style.QUIET, "size": 6, "symbol": "circle-open"},
+        hoverinfo="skip",
+        showlegend=True,
+    )
+    made.update_layout(showlegend=True)
 
 
 def _plain(axis: Axis) -> bool:

@@ -32,6 +32,14 @@ class Answering:
     refine: Annotated[
         int | None, typer.Option(help="How many cells a screen computes again; 64 unless given.")
     ] = None
+    method: Annotated[
+        str | None,
+        typer.Option(help="exact, or by gradients: atp. A fixed number of passes for any map."),
+    ] = None
+    audit: Annotated[
+        int | None,
+        typer.Option(help="How many cells of an approximate map are exact; 64 unless given."),
+    ] = None
     seed: Annotated[int | None, typer.Option(help="Of the choice of cells to verify.")] = None
     window: Annotated[
         int | None, typer.Option(help="How many prompts are in memory at once; all unless given.")

@@ -159,6 +159,19 @@ class Anatomy:
             return values
         return self._through(hf, layer, norm, values.flatten(-2)).view_as(values)
 
+    def in_matrix(self, hf: PreTrainedModel, layer: int, site: str, normed: Tensor) -> Tensor:
+        """W_Q, W_K or W_V by heads, ``[head, d_head, d_model]``, of the type of what it reads."""
+        module = self.projection(hf, layer, site)
+        if is_plain(module, nn.Linear):
+            whole = cast(Tensor, module.weight).T
+        elif is_plain(module, Conv1D):
+            whole = cast(Tensor, module.weight)
+        else:  # whatever it computes is linear but for the bias
+            units = torch.eye(normed.shape[-1], device=normed.device, dtype=normed.dtype)
+            whole = module(units) - module(torch.zeros_like(units[:1]))
+        by_input = self.family.taps[site].view(whole.contiguous(), self.dims)
+        return by_input.permute(1, 2, 0)
+
     def out_matrix(
         self, hf: PreTrainedModel, layer: int, z: Tensor, besides: type | None = None
     ) -> Tensor:

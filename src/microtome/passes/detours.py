@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from microtome.errors import MicrotomeError
 from microtome.language.regions import Column
-from microtome.language.sites import APART
+from microtome.language.sites import APART, Site
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import onto
 from microtome.passes.branches import Heads
@@ -43,7 +43,11 @@ def detoured(
     apart: dict[Place, list[Visit]] = defaultdict(list)
     direct: list[Visit] = []
     for visit in visits:
-        (apart[visit.place] if _is_apart(visit, anatomy) else direct).append(visit)
+        (
+            apart[visit.place]
+            if visit.tap is None and is_apart(visit.place[0], anatomy)
+            else direct
+        ).append(visit)
     for (site, layer), own in apart.items():
         assert layer is not None, "these sites are in layers"
         writers = [visit for visit in own if visit.writes]
@@ -52,10 +56,10 @@ def detoured(
     yield from direct  # behind a detour's at the same place
 
 
-def _is_apart(visit: Visit, anatomy: Anatomy) -> bool:
-    name = visit.place[0].name
-    shares = name == "mlp_in" and anatomy.family.mlp_reads is not None
-    return visit.tap is None and (name in APART or shares)
+def is_apart(site: Site, anatomy: Anatomy) -> bool:
+    """Whether a visit of this site takes a detour."""
+    shares = site.name == "mlp_in" and anatomy.family.mlp_reads is not None
+    return site.name in APART or shares
 
 
 @dataclass(eq=False)

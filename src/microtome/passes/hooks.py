@@ -200,8 +200,8 @@ def forward(
     return logits
 
 
-class quiet:  # noqa: N801  (it is used as a function is)
-    """Within a ``with`` block of this nothing is recorded for gradients.
+class _Mode:
+    """Within a ``with`` block of this gradients are recorded, or not.
 
     No generator: one that an interrupt leaves suspended ends whenever it is collected, and would
     switch gradients on in the middle of a later pass. Where an interrupt comes between, the session
@@ -210,6 +210,8 @@ class quiet:  # noqa: N801  (it is used as a function is)
     Raises:
         MicrotomeError: the model, or a part of it, is in training mode; or autocast is on.
     """
+
+    records = False
 
     def __init__(self, hf: PreTrainedModel) -> None:
         self._hf, self._before = hf, torch.is_grad_enabled()
@@ -221,10 +223,32 @@ class quiet:  # noqa: N801  (it is used as a function is)
                 "The model, or a part of it, is in training mode, where dropout makes every pass "
                 "different: call model.hf.eval() first."
             )
-        torch.set_grad_enabled(False)
+        torch.set_grad_enabled(self.records)
 
     def __exit__(self, *_: object) -> None:
         torch.set_grad_enabled(self._before)
+
+
+class quiet(_Mode):  # noqa: N801  (it is used as a function is)
+    """Within a ``with`` block of this nothing is recorded for gradients."""
+
+
+class recorded(_Mode):  # noqa: N801
+    """Within a ``with`` block of this, what gradients need is.
+
+    Raises:
+        MicrotomeError: torch's inference mode is on, in which nothing can be.
+    """
+
+    records = True
+
+    def __enter__(self) -> None:
+        if torch.is_inference_mode_enabled():
+            raise MicrotomeError(
+                "torch.inference_mode is on, in which there are no gradients: leave the block "
+                "(torch.no_grad() may stay), or take method='exact'."
+            )
+        super().__enter__()
 
 
 @contextmanager

@@ -92,6 +92,15 @@ class Way(ABC):
     ) -> Put:
         """What puts the change of some pairs in its place."""
 
+    @abstractmethod
+    def pulled(self, seen: Tensor, slope: Tensor) -> Tensor:
+        """The gradient at the site, ``[row, *axes]``, of the one where the way ends.
+
+        Args:
+            seen: what was seen where it begins, in the pass that the gradient is of.
+            slope: the gradient where it ends.
+        """
+
     def replaced(
         self, whole: Tensor, rows: Tensor, heads: Tensor, after: Float[Tensor, "pair pos d_model"]
     ) -> Tensor:
@@ -189,6 +198,27 @@ class HeadReads(Way):
         every = self.anatomy.projected(self.hf, self.layer, self._part, normed)
         return self.anatomy.joint(self.hf, self.layer, self._part, every)
 
+    def pulled(
+        self,
+        seen: Float[Tensor, "row pos d_model"],
+        slope: Float[Tensor, "row pos head d_head"],
+    ) -> Float[Tensor, "row pos head d_model"]:
+        """Back through the head's own projection, then the norm of the stream that it reads."""
+        hf, anatomy, layer = self.hf, self.anatomy, self.layer
+        heads = onto(seen.device, np.arange(self.heads))
+        group = anatomy.dims.n_heads // anatomy.dims.n_kv_heads
+        chosen = heads // group if self._is_one_of_group else heads
+        with torch.enable_grad():
+            each = self.whole(seen.detach()).clone().requires_grad_()
+            normed = anatomy.normed(hf, layer, each)
+            if anatomy.family.joint.get(self._part) is None:
+                matrix = anatomy.in_matrix(hf, layer, self._part, normed)[chosen].detach()
+                back = torch.einsum("rphd,hdm->rphm", slope, matrix)
+                return torch.autograd.grad(normed, each, back)[0]
+            every = self._together(each.flatten(0, 1))[:, heads, chosen]
+            own = every.view(*each.shape[:3], -1)
+            return torch.autograd.grad(own, each, slope)[0]
+
     def _made(
         self, stream: Float[Tensor, "pair pos d_model"], heads: Column, at_once: int
     ) -> Float[Tensor, "pair pos d_head"]:
@@ -260,6 +290,12 @@ class Adds(Way):
         """Each head's share."""
         return (seen.transpose(1, 2) @ self._matrix(seen)).transpose(1, 2)
 
+    def pulled(
+        self, seen: Tensor, slope: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, "row pos head d_model"]:
+        """The sum's own, for every head."""
+        return slope.unsqueeze(2).expand(-1, -1, self.heads, -1)
+
     def parts(
         self, seen: Float[Tensor, "row pos head d_head"], rows: Column, heads: Column
     ) -> Float[Tensor, "pair pos d_model"]:
@@ -321,6 +357,15 @@ class MlpReads(Way):
     def whole(self, seen: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         """The stream."""
         return seen
+
+    def pulled(
+        self, seen: Float[Tensor, "row pos d_model"], slope: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, "row pos d_model"]:
+        """Back through the norm."""
+        with torch.enable_grad():
+            own = seen.detach().clone().requires_grad_()
+            normed = self.anatomy.mlp_normed(self.hf, self.layer, own)
+            return torch.autograd.grad(normed, own, slope)[0]
 
     def parts(self, seen: Tensor, rows: Column, heads: Column) -> Float[Tensor, "pair pos d_model"]:
         """The stream of some rows."""

@@ -9,6 +9,9 @@ from microtome.errors import SweepError, did_you_mean, listing
 from microtome.language.edges import Edge
 from microtome.language.operations import Operation
 
+GRADIENTS = "gradients"
+"""What takes the cells of an approximation: no engine that can be asked for by itself."""
+
 ENGINES = ("auto", "walk", "reference")
 
 WALK = "one pass through the layers for all cells of a prompt"

@@ -10,6 +10,7 @@ import numpy as np
 from microtome.language.edges import Edge
 from microtome.language.operations import Source
 from microtome.language.sites import Dimensions
+from microtome.plan.approximation import Approximation, bytes_of_prompt, together
 from microtome.plan.cells import Cells
 from microtome.plan.idlers import twins_of
 from microtome.plan.memory import (
@@ -107,6 +108,41 @@ def cost_of(
         flops=flops,
         passes=flops / flops_of_pass(dims, max(lengths)),
         reference_passes=len(cells) + len(lengths) + len(others),
+        bytes=float(most),
+        result_bytes=float(results),
+    )
+
+
+def cost_by_gradients(
+    question: Question,
+    cells: Cells,
+    shape: Sequence[int],
+    units: Sequence[Unit],
+    method: Approximation,
+    budget: Budget,
+) -> Cost:
+    """What the cells of a plan take by gradients: so many passes for each prompt, whatever it has.
+
+    Raises:
+        SweepError: the budget is too small, or what is measured does not fit into the machine.
+    """
+    dims, lengths, passes = question.dims, question.lengths, method.passes(question)
+    times = passes.forward + 2 * passes.backward
+    each = np.array([flops_of_pass(dims, length) for length in lengths])
+    cell = np.array([flops_of_block(dims, length, length) for length in lengths])
+    flops = times * each.sum() + passes.blocks * cell[cells.prompt].sum()
+    flops += sum(flops_of_blocks(dims, length) for length in _others(question))
+    most = 0
+    for unit in units:
+        own = max(bytes_of_prompt(question, cells, prompt, budget) for prompt in unit.prompts)
+        most = max(most, own * together(question, cells, unit.prompts, budget))
+    results = bytes_of_results(question, cells, shape)
+    refuse_too_many(results, most, shape, budget)
+    return Cost(
+        token_blocks=times * dims.n_layers * sum(lengths),
+        flops=float(flops),
+        passes=float(flops / flops_of_pass(dims, max(lengths))),
+        reference_passes=len(cells) + len(lengths) + len(_others(question)),
         bytes=float(most),
         result_bytes=float(results),
     )

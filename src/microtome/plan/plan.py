@@ -20,14 +20,16 @@ from microtome.errors import SweepError, listing
 from microtome.language.edges import Edge, exists, refuse
 from microtome.language.operations import Operation
 from microtome.language.regions import Column, Layout
+from microtome.plan import approximation
+from microtome.plan.approximation import Approximation
 from microtome.plan.cells import Axis, Cell, Cells
-from microtome.plan.choice import Choice, choose
-from microtome.plan.cost import Cost, cost_of, total
+from microtome.plan.choice import GRADIENTS, Choice, choose
+from microtome.plan.cost import Cost, cost_by_gradients, cost_of, total
 from microtome.plan.legs import legs_of
 from microtome.plan.memory import Budget
 from microtome.plan.mirror import axes_of, computed, mirror
 from microtome.plan.question import Question, Target
-from microtome.plan.units import Unit, cut, numbers_of, refined
+from microtome.plan.units import Unit, cut, cut_by_prompt, numbers_of, refined
 from microtome.prompts.alignment import ABSENT, SAME
 
 
@@ -37,7 +39,8 @@ class Plan:
 
     ``absent`` counts the cells that do not exist, and ``why_absent`` says for what reasons some do
     not. ``mirror`` is the order of axes in which a map of pairs is itself: what is not among the
-    cells is its mirror image.
+    cells is its mirror image. ``exact`` is who takes cells of an approximation that are
+    computed exactly.
     """
 
     question: Question
@@ -49,6 +52,7 @@ class Plan:
     absent: int = 0
     why_absent: str = ""
     mirror: tuple[int, ...] = ()
+    exact: Choice | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,10 +70,13 @@ class Plan:
         return refined(self.units)
 
     def of_cells(self, numbers: Column) -> Plan:
-        """The plan of some of the cells, given in order, in units that are numbered on."""
+        """The plan of some of the cells, given in order, in units that are numbered on.
+
+        They are computed exactly, whatever the others are.
+        """
         points, variant = self.cells.points[numbers], self.cells.variant[numbers]
         cells = replace(self.cells, points=points, variant=variant)
-        return replace(self, cells=cells, units=self.again)
+        return replace(self, cells=cells, units=self.again, choice=self.exact or self.choice)
 
     def of_prompt(self, prompt: int) -> list[Cell]:
         """The cells of one prompt."""
@@ -85,6 +92,7 @@ def make_plan(
     engine: str = "auto",
     budget: Budget = Budget(),  # noqa: B008  (frozen)
     whole: str | None = None,
+    method: Approximation | None = None,
 ) -> Plan:
     """The plan of a question.
 
@@ -93,10 +101,12 @@ def make_plan(
         engine: ``"walk"``, ``"reference"``, or ``"auto"``: the walk wherever it can go.
         budget: what the walk may use of the machine.
         whole: why the model can only be run as it is, where that is so.
+        method: how effects are approximated; None: they are exact.
 
     Raises:
         SweepError: the walk is asked for where it cannot go, the budget is too small for it, or no
-            cell exists.
+            cell exists; or the method says nothing of the edits.
+        MetricError: the method says nothing of a metric.
     """
     dims, edits = question.dims, question.edits
     choice = choose(engine, edits, dims.causal, whole)
@@ -113,16 +123,23 @@ def make_plan(
             "position without a counterpart in the donor cannot be patched. "
             "'microtome plan' shows what is aligned with what, token by token."
         )
-    walks = choice.engine == "walk"
-    units = cut(cells, question.kinds, dims, walks)
     shape = [len(axis.values) for axis in axes]
-    legs = legs_of(question)
-    cost = total([cost_of(leg, cells, shape, units, walks, budget) for leg in legs])
+    legs, exact = legs_of(question), None
+    if method is None:
+        walks = choice.engine == "walk"
+        units = cut(cells, question.kinds, dims, walks)
+        cost = total([cost_of(leg, cells, shape, units, walks, budget) for leg in legs])
+    else:
+        approximation.check(method, question, cells, whole)
+        exact, choice = choice, Choice(GRADIENTS, f"method {method}: {method.about}")
+        units = cut_by_prompt(cells, question.kinds)
+        each = [cost_by_gradients(leg, cells, shape, units, method, budget) for leg in legs]
+        cost = total(each)
     every = sum(math.prod(map(len, own.values())) for own in ranges) * len(question.variants)
     absent = every - len(cells) - mirrored
     why = _why_absent(question) if absent else ""
     image = axes_of(mirror(edits), [axis.name for axis in axes])
-    return Plan(question, axes, cells, units, choice, cost, absent, why, image)
+    return Plan(question, axes, cells, units, choice, cost, absent, why, image, exact)
 
 
 def _why_absent(question: Question) -> str:

@@ -73,6 +73,14 @@ def cut(
     return tuple(found)
 
 
+def cut_by_prompt(cells: Cells, kinds: Sequence[tuple[int, ...]]) -> tuple[Unit, ...]:
+    """The units of a plan whose work is by the prompt, however many cells it has: all of each."""
+    found: list[Unit] = []
+    for prompts, begin, end in _pieces(cells, kinds, np.zeros(len(cells)), WORK):
+        found.append(Unit(len(found), prompts, begin, end))
+    return tuple(found)
+
+
 def refined(units: Sequence[Unit]) -> tuple[Unit, ...]:
     """The units of a few cells of the same plan, numbered on: its prompts, as they are together.
 

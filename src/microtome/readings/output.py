@@ -79,6 +79,7 @@ class Metric:
         undefined: it may be no number where all logits are (it is absent there).
         holds: how many float64 numbers for each token of the vocabulary computing it holds at once,
             besides what `Outcome` keeps.
+        flat: why its gradient at the clean run says nothing; empty where it does.
     """
 
     name: str
@@ -92,12 +93,16 @@ class Metric:
     logprobs: bool = False
     holds: int = 0
     undefined: bool = False
+    flat: str = ""
 
 
 TOKEN_ID = "token id"
 """The unit of a metric that has no effects, since ids cannot be subtracted."""
 
 _INF = float("inf")
+
+_COUNTS = "it is a whole number, which small changes leave as it is"
+_LEAST = "without edits it has its best value, so that its gradient there is 0"
 
 
 def _of(answer: Answer | None, logs: Float[Tensor, "cell vocab"]) -> Tensor:
@@ -182,17 +187,18 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("loss", "−log probability of the token", "nat", (0, _INF),
                    "more is less likely", ("token",), _loss, logprobs=True),
             Metric("rank", "1 + the number of tokens with a larger logit", "rank", (1, _INF),
-                   "1 is the top prediction", ("token",), _rank, holds=2),
+                   "1 is the top prediction", ("token",), _rank, holds=2, flat=_COUNTS),
             Metric("top1", "id of the most probable token", TOKEN_ID, (0, _INF),
-                   "none", (), _top1),
+                   "none", (), _top1, flat=_COUNTS),
             Metric("kl", "KL divergence of the edited prediction from the clean one", "nat",
-                   (0, _INF), "0 is no change", (), _kl, logprobs=True, holds=1),
+                   (0, _INF), "0 is no change", (), _kl, logprobs=True, holds=1,
+                   flat=_LEAST),
             Metric("next_loss", "−log probability of the text's own next token", "nat", (0, _INF),
                    "more is less likely", (), _loss, logprobs=True),
             Metric("logit_corr", "correlation of edited and clean logits over the vocabulary; none "
                    "where either is constant", "r",
                    (-1, 1), "1 is no change but of scale and shift", (), _logit_corr, holds=5,
-                   undefined=True),
+                   undefined=True, flat=_LEAST),
         )
     }
 )  # fmt: skip

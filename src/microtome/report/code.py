@@ -80,7 +80,7 @@ def again_in_python(effects: Effects) -> str:
         f"metrics=[{', '.join(map(_quoted, spec['metrics']))}]",
         *([f"over={spec['over']!r}"] if spec["over"] else []),
         *([f"reference={_prompts(spec['reference'])}"] if spec["reference"] else []),
-        *([f"engine={_quoted(record['engine']['name'])}"] if "engine" in record else []),
+        *([f"engine={_quoted(engine)}"] if (engine := _engine(record)) else []),
         *(
             f"{name}={_argument(value)}"
             for name, value in _settings(record).items()
@@ -134,7 +134,7 @@ def again_in_shell(effects: Effects) -> str | None:
         *(f"-e {shlex.quote(text)}" for text in spec["edits"]),
         *(_flag("--over", _values(name, values)) for name, values in spec["over"].items()),
         *(f"-m {shlex.quote(name)}" for name in spec["metrics"]),
-        *([f"--engine {record['engine']['name']}"] if "engine" in record else []),
+        *([f"--engine {engine}"] if (engine := _engine(record)) else []),
         *(_flag(f"--{name}", str(value)) for name, value in _settings(record).items()),
         "-o out",
     ]  # fmt: skip
@@ -158,7 +158,7 @@ def again_in_yaml(effects: Effects) -> str | None:
         "metrics": spec["metrics"],
         **({"over": spec["over"]} if spec["over"] else {}),
         **({"reference": [*map(spelled, spec["reference"])]} if spec["reference"] else {}),
-        **({"engine": record["engine"]["name"]} if "engine" in record else {}),
+        **({"engine": engine} if (engine := _engine(record)) else {}),
         **_settings(record),
     }
     return "# microtome sweep --config experiment.yaml -o out\n" + dump(fields).rstrip("\n")
@@ -175,6 +175,13 @@ def _argument(value: int | str) -> str:
     return _quoted(value) if isinstance(value, str) else str(value)
 
 
+def _engine(record: Mapping[str, Any]) -> str:
+    """What computed the cells; empty where that is not known, or is said by the method."""
+    if "engine" not in record or record.get("method", "exact") != "exact":
+        return ""
+    return str(record["engine"]["name"])
+
+
 def _settings(record: Mapping[str, Any]) -> dict[str, int | str]:
     """The seed, and what else was set and might move a number."""
     found: dict[str, int | str] = {"seed": record["seed"]}
@@ -187,6 +194,9 @@ def _settings(record: Mapping[str, Any]) -> dict[str, int | str]:
         found["refine"] = record["screen"]["refined"]
     if record.get("stream"):
         found[WINDOW] = record["stream"][WINDOW]
+    if record.get("audit"):
+        found["method"] = record["method"]
+        found["audit"] = record["audit"]["asked"]
     return found
 
 

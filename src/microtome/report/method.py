@@ -32,6 +32,7 @@ def method(effects: Effects) -> Iterator[str]:
     yield from _noise(effects)
     yield from _absent(effects)
     yield from _screened(effects)
+    yield from _approximated(effects)
 
 
 def _cells(effects: Effects) -> str:
@@ -104,9 +105,9 @@ def _noise(effects: Effects) -> Iterator[str]:
         return
     each = listing(f"{floor:.2g} on {name}" for name, floor in known.items())
     yield (
-        "Noise floor: cells that change nothing, computed beside the others, have effects, or "
-        f"effects that were computed again differ, by up to {each}. An effect no larger than that "
-        f"may be rounding{'; on the maps it has a grey dot' if _has_noise(effects) else ''}."
+        f"Noise floor: {each}. So much at most did cells that change nothing, computed beside the "
+        "others, differ from no edit, and effects from the same computed again. One that is no "
+        f"larger may be rounding{'; on the maps it has a grey dot' if _has_noise(effects) else ''}."
     )
 
 
@@ -137,6 +138,52 @@ def _screened(effects: Effects) -> Iterator[str]:
             "between the two their "
             f"values differ by at most {listing(off)}. Every effect is against a clean run of its "
             "own type."
+        )
+
+
+def _approximated(effects: Effects) -> Iterator[str]:
+    """What was approximated, how good that is, and which cells are exact."""
+    record = effects.provenance
+    audit = record.get("audit")
+    if not audit:
+        return
+    yield (
+        f"Approximated: effects are those of {effects.method}, which is not exact. "
+        f"{audit['cells']:,} cells were computed exactly as well, the strongest by the "
+        "approximation and others drawn at random; on the maps these are exact, and have a ring."
+    )
+    for metric in with_delta(effects):
+        yield f"On {metric}: {' '.join(_how_good(effects.audit(metric), effects, metric))}"
+
+
+def _how_good(found: Mapping[str, Any], effects: Effects, metric: str) -> Iterator[str]:
+    unit = about(metric).unit
+    if found["pearson"] is not None:
+        yield (
+            f"estimated for the whole map, approximate and exact effects correlate with "
+            f"{found['pearson']:.3f} (their ranks with {found['spearman']:.3f})"
+            + (f", and {found['signs']:.0%} have the same sign." if found["signs"] else ".")
+        )
+    worst = found["worst"]
+    where = listing(f"{name} {value}" for name, value in worst["cell"].items() if name != PROMPT)
+    yield (
+        f"The largest miss is {found['miss']:.3g} {unit}{f', at {where}' if where else ''}: "
+        f"{worst['approximate']:+.3g} in the place of {worst['exact']:+.3g}."
+    )
+    recall, bound = found["recall"], found["bound"]
+    if recall is not None:
+        yield (
+            f"Of the cells with an effect of {recall['effect']:.3g} or more, "
+            f"{recall['share']:.0%} ({recall['low']:.0%} to {recall['high']:.0%}) are among those "
+            "that it holds strongest."
+        )
+    if bound is None:
+        yield "All cells are exact."
+    else:
+        yield (
+            f"With {bound['confidence']:.0%} confidence, of the {bound['cells']:,} cells that are "
+            f"approximate no more than {bound['share']:.1%} have an exact effect above "
+            f"{bound['effect']:.3g}, and no more than that are off by over {bound['miss']:.3g}."
         )
 
 

@@ -11,16 +11,17 @@ import pandas as pd
 from microtome.errors import EditError, listing
 from microtome.figures.labels import brief
 from microtome.figures.view import visible_line
+from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import about
 from microtome.report import code
 from microtome.report.cells import comparable, moving, signed, told
-from microtome.report.document import Document, Section, Snippet, Table, TokenRow
+from microtome.report.document import Document, Picture, Section, Snippet, Table, TokenRow
 from microtome.report.exports import exports
 from microtome.report.groups import by_groups
 from microtome.report.maps import of_each_prompt, pictures
 from microtome.report.method import method, with_delta
-from microtome.report.names import distinct
+from microtome.report.names import distinct, slug
 from microtome.results.effects import Effects
 from microtome.results.over_prompts import largest
 from microtome.stats.samples import PROMPT
@@ -52,6 +53,7 @@ def document_of_sweep(effects: Effects, run: Run) -> Document:
             (
                 _clean_section(effects, run),
                 *(_map_section(effects, metric) for metric in with_delta(effects)),
+                *_audit_sections(effects),
                 *_token_sections(comparable(effects)),
             )
         ),
@@ -77,6 +79,8 @@ def summary_of_sweep(effects: Effects) -> dict[str, Any]:
         "created": record.get("created"),
         "versions": record.get("versions"),
         "verification": record.get("verification"),
+        "method": effects.method,
+        "audit": record.get("audit"),
         "noise_floor": {name: effects.noise_floor(name) for name in with_delta(effects)},
         "dims": {name: effects.data.sizes[name] for name in effects.dims},
         "cells": effects.n_cells,
@@ -110,7 +114,15 @@ def _clean_section(effects: Effects, run: Run) -> Section:
     clean = "; ".join(f"{m} {_mean(effects, m)}" for m in single)
     averaged = f" (mean over the {total} prompts)" if total > 1 else ""
     text = f"The metrics without edits{averaged}: {clean}." if clean else ""
-    return Section("Without edits", tuple(filter(None, (text + more,))), (), tables)
+    asked = _asked(run.encoded[0]) if total == 1 else ""
+    return Section("Without edits", tuple(filter(None, (asked, text + more))), (), tables)
+
+
+def _asked(one: Encoded) -> str:
+    """The tokens that metrics are of, where a prompt has them."""
+    given = {name: one.measured(name) for name in ("target", "contrast")}
+    named = [f"the {name} is {text}" for name, text in given.items() if text]
+    return f"Here {listing(named)}." if named else ""
 
 
 def _mean(effects: Effects, metric: str) -> str:
@@ -136,7 +148,7 @@ def _map_section(effects: Effects, metric: str) -> Section:
     known = about(metric)
     whole = comparable(effects)
     several = effects.data.sizes[PROMPT] > 1
-    first = f"{metric}: {known.about} ({known.unit}); {known.direction}."
+    first = f"{metric} ({known.unit}): {known.about}; {known.direction}."
     drawn = (
         *pictures(whole, metric),
         *(pictures(whole.by_role(), metric) if moving(effects) else ()),
@@ -179,7 +191,9 @@ def _strongest(effects: Effects, metric: str) -> Table:
     tokens = [name for name in top if str(name).endswith("token")]
     columns = [*dims, *tokens, "clean", "edited", "effect"]
     return Table(
-        "The strongest cells", _visible(top[columns]), "By the size of the effect, of all cells."
+        "The strongest cells",
+        _visible(top[columns]),
+        "The largest effects of all cells, up or down.",
     )
 
 
@@ -201,6 +215,22 @@ def _named_apart(sections: tuple[Section, ...]) -> tuple[Section, ...]:
     )
 
 
+def _audit_sections(effects: Effects) -> Iterator[Section]:
+    """Approximate effects against exact ones, metric by metric."""
+    if not effects.provenance.get("audit"):
+        return
+    drawn = tuple(
+        Picture(
+            slug(f"audit {metric}"),
+            effects.audit_figure(metric),
+            f"Each point is a cell that was computed exactly: what {effects.method} says of its "
+            f"effect on {metric}, and what it is. On the dashed line they are equal.",
+        )
+        for metric in with_delta(effects)
+    )
+    yield Section("How good the approximation is", (), drawn, ())
+
+
 def _token_sections(effects: Effects) -> Iterator[Section]:
     """For metrics that are token ids: which cells have another one, in how many prompts."""
     for metric in effects.metrics:
@@ -208,7 +238,7 @@ def _token_sections(effects: Effects) -> Iterator[Section]:
             continue
         frame = effects.to_dataframe()
         changed = frame[frame[metric] != frame[f"clean_{metric}"]]
-        count = f"{len(changed):,} of {len(frame):,} cells have another one."
+        count = f"In {len(changed):,} of {len(frame):,} cells it is another than without edits."
         several = effects.data.sizes[PROMPT] > 1
         table = (
             _how_often(effects, frame, metric) if several else _changed(effects, changed, metric)

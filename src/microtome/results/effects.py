@@ -14,21 +14,23 @@ import xarray as xr
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import Drawn, Look, effect_map, png_of, style
 from microtome.figures.choice import Only, Order, chosen
-from microtome.figures.mapped import NOISE_FLOOR
+from microtome.figures.mapped import NOISE_FLOOR, WHY_EXACT
 from microtome.figures.pictures import refuse_file
 from microtome.figures.view import cut
 from microtome.notebook import html_line, html_picture, html_table
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
-from microtome.results import over_prompts, places, roles, stores
+from microtome.results import audits, over_prompts, places, roles, stores
+from microtome.results.audits import APPROXIMATE
 from microtome.results.remote import is_remote
 from microtome.stats import MapTest, max_statistic
 from microtome.stats.aligned import why_apart
 from microtome.stats.samples import PROMPT
 
-RECEIPTS = ("values_changed", "change_norm", "refined")
+RECEIPTS = ("values_changed", "change_norm", "refined", WHY_EXACT)
 CLEAN = "clean_"
 SCREEN = "screen_clean_"
+
 ONE, SEVERAL = "effects.zarr", "effects"
 """The result of one sweep, and of several, in a folder with a report."""
 
@@ -46,7 +48,10 @@ class Effects:
             Where that is none, the cell's metrics are the clean run's own. A cell that does not
             exist is NaN (-1 and "" for ``top1``). Where a map was screened,
             ``refined`` says which cells are in the model's own type; the effects of the others
-            are against ``screen_clean_<metric>``, the clean run in their type.
+            are against ``screen_clean_<metric>``, the clean run in their type. Where it was
+            approximated, ``why_exact`` says which cells are exact all the same (1, they are the
+            strongest; 2, they were drawn; 0, they are approximate), and ``approximate_<metric>``
+            has the approximate values of all.
     """
 
     data: xr.Dataset
@@ -66,7 +71,7 @@ class Effects:
         return tuple(
             name
             for name, values in ((str(n), v) for n, v in self.data.data_vars.items())
-            if not name.startswith((CLEAN, SCREEN))
+            if not name.startswith((CLEAN, SCREEN, APPROXIMATE))
             and values.dtype.kind not in "OSTU"
             and name not in RECEIPTS
         )
@@ -120,6 +125,35 @@ class Effects:
         delta = self.data[metric] - self.baseline(metric)
         delta = delta.transpose(*self.data[metric].dims)
         return delta.rename(metric).assign_attrs(self.data[metric].attrs)
+
+    @property
+    def method(self) -> str:
+        """How effects came about: ``"exact"``, or the approximation, as its text."""
+        return str(self.provenance.get("method", "exact"))
+
+    def approximate(self, metric: str) -> xr.DataArray:
+        """The approximate effects of all cells, of those that are exact as well.
+
+        Raises:
+            EffectsError: the map was not approximated, or the metric was not measured.
+        """
+        return audits.approximate(self, metric)
+
+    def audit(self, metric: str | None = None) -> Mapping[str, Any]:
+        """What the exact cells say of an approximate map; docs/approximations.md names each number.
+
+        Raises:
+            EffectsError: as `approximate`.
+        """
+        return audits.audit(self, metric or self.metrics[0])
+
+    def audit_figure(self, metric: str | None = None) -> Drawn:
+        """Approximate effects against exact ones, with the diagonal.
+
+        Raises:
+            EffectsError: as `approximate`.
+        """
+        return Drawn(audits.figure(self, metric or self.metrics[0]))
 
     def evidence(self, metric: str) -> xr.DataArray:
         """The effect where the edits changed something; elsewhere absent (NaN).

@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 from transformers import PreTrainedTokenizerBase
 
+from microtome.engines.approximate.audit import Audited
 from microtome.engines.assembled import Assembled
 from microtome.engines.block import Array
 from microtome.engines.screen import Screening
-from microtome.figures.mapped import NOISE_FLOOR
+from microtome.figures.mapped import NOISE_FLOOR, WHY_EXACT
 from microtome.language.sites import POSITIONS, counted
 from microtome.plan.plan import Plan
 from microtome.plan.question import coordinate
@@ -20,6 +21,7 @@ from microtome.prompts.encoding import Encoded, piece
 from microtome.readings.inside import Gauge, dimension_of
 from microtome.readings.output import Reading
 from microtome.readings.registry import Asked
+from microtome.results.audits import APPROXIMATE
 from microtome.results.effects import CLEAN, SCREEN
 from microtome.results.roles import BETWEEN, beside
 
@@ -28,7 +30,7 @@ def label(
     plan: Plan,
     tokenizer: PreTrainedTokenizerBase,
     measured: Assembled,
-    screened: Screening | None = None,
+    beside: Screening | Audited | None = None,
 ) -> xr.Dataset:
     """All cells of a plan as variables over its axes, each metric with its clean value."""
     variables: dict[str, Any] = {}
@@ -39,8 +41,10 @@ def label(
         else:
             variables |= _output(asked, measured, dims, tokenizer)
     variables["values_changed"] = (dims, measured.changed, {"unit": "values"})
-    if screened is not None:
-        variables |= _screened(plan.question.asked, screened, dims)
+    if isinstance(beside, Screening):
+        variables |= _screened(plan.question.asked, beside, dims)
+    if isinstance(beside, Audited):
+        variables |= _audited(plan.question.readings, beside, dims)
     norm_of = {"unit": "L2 norm of the activations' change"}
     variables["change_norm"] = (dims, measured.norm, norm_of)
     names = [str(asked) for asked in plan.question.asked]
@@ -83,6 +87,15 @@ def _screened(asked: Sequence[Asked], screened: Screening, dims: tuple[str, ...]
         else:
             found[SCREEN + name] = ("prompt", screened.clean[name], attributes)
     return found
+
+
+def _audited(readings: Sequence[Reading], found: Audited, dims: tuple[str, ...]) -> dict[str, Any]:
+    about = {"about": "1 strongest, 2 drawn: computed exactly; 0: approximate"}
+    variables: dict[str, Any] = {WHY_EXACT: (dims, found.why, about)}
+    for one in readings:
+        values = found.approximate[str(one)]
+        variables[APPROXIMATE + str(one)] = (dims, values, _attributes(one))
+    return variables
 
 
 def _coordinates(plan: Plan, measured: Assembled) -> dict[str, Any]:

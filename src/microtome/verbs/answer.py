@@ -11,10 +11,14 @@ import numpy as np
 
 from microtome.edits.sources import Sources
 from microtome.engines import screen as screening
+from microtome.engines.approximate.audit import Audited, audited, choose
+from microtome.engines.approximate.executor import Gradients
+from microtome.engines.approximate.method import Method
+from microtome.engines.approximate.precision import widened
 from microtome.engines.assembled import Assembled, assemble
 from microtome.engines.block import Block
 from microtome.engines.executor import Executor
-from microtome.engines.legs import Legs
+from microtome.engines.legs import Legs, LinearLegs
 from microtome.engines.observer import Observer, go_on
 from microtome.engines.reference import Reference
 from microtome.engines.screen import Screening
@@ -23,6 +27,7 @@ from microtome.engines.verification import Verified
 from microtome.engines.walk.walk import Walk
 from microtome.language.regions import Column
 from microtome.model.loaded import Loaded
+from microtome.plan.choice import GRADIENTS
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.readings.registry import readings
@@ -61,6 +66,8 @@ class Job:
         screen = self.options.screen
         if self.coarse and screen is not None:
             model = screening.coarse(model, screen.dtype, self.plan.question.asked[0])
+        if self.plan.choice.engine == GRADIENTS:
+            model = widened(model)
         executor = executor_of(model, self.plan, self.options, tick, self.verified)
 
         def run(unit: Unit) -> Block:
@@ -130,7 +137,7 @@ class Answer:
     observer: Observer
     runner: Runner
 
-    def run(self) -> tuple[Assembled, Screening | None]:
+    def run(self) -> tuple[Assembled, Screening | Audited | None]:
         """Run the units that the sink does not have, and lay all of them on the map.
 
         Raises:
@@ -138,6 +145,8 @@ class Answer:
             VerificationError: a cell computed again is beyond the tolerance.
         """
         screen = self.options.screen
+        if self.options.method is not None:
+            return self._approximate(self.options.method)
         if screen is None:
             self._run(Job(self.plan, self.options))
             return assemble(self.plan, self.sink.blocks()), None
@@ -148,6 +157,16 @@ class Answer:
         self._run(Job(exact, self.options), among=numbers)
         fine = assemble(self.plan, self._blocks(exact.units))
         return screening.merged(screen.dtype, self.plan, numbers, rough, fine)
+
+    def _approximate(self, method: Method) -> tuple[Assembled, Audited]:
+        """The whole map by gradients, and then the cells of its audit, exactly."""
+        self._run(Job(self.plan, self.options, verified=False))
+        rough = assemble(self.plan, self._blocks(self.plan.units))
+        chosen = choose(self.plan, rough, self.options.audit, self.options.seed)
+        exact = self.plan.of_cells(chosen.numbers)
+        self._run(Job(exact, self.options), among=chosen.numbers)
+        fine = assemble(self.plan, self._blocks(exact.units))
+        return audited(self.plan, str(method), self.options.audit, chosen, rough, fine)
 
     def _run(self, job: Job, among: Column | None = None) -> None:
         """Run what is missing of a plan, whose cells are some among the whole plan's."""
@@ -186,7 +205,8 @@ def executor_of(
     legs = plan.legs
     if len(legs) == 1 and legs[0].question is plan.question:
         return _executor_of(model, plan, options, tick, verified)
-    return Legs(
+    kind = LinearLegs if plan.choice.engine == GRADIENTS else Legs
+    return kind(
         plan,
         [
             _executor_of(model, leg, options, lambda n: tick(n / len(legs)), verified)
@@ -201,6 +221,9 @@ def _executor_of(
     sources = sources_of(model, plan)
     if plan.choice.engine == "reference":
         return Reference(model, plan, sources, tick)
+    if plan.choice.engine == GRADIENTS:
+        assert options.method is not None, "nothing else is computed by gradients"
+        return Gradients(model, plan, sources, options.budget(model), tick, options.method)
     walk = Walk(model, plan, sources, options.budget(model), tick)
     return Verified(walk, options.verify, options.seed) if verified else walk
 
@@ -216,13 +239,15 @@ def sources_of(model: Loaded, plan: Plan) -> Sources:
 
 
 def units_of(plan: Plan, options: Options) -> int:
-    """How many units the question has; where it is screened, the exact ones among them."""
-    if options.screen is None:
+    """How many units the question has; of one screened or approximated the exact ones too."""
+    if options.screen is None and options.method is None:
         return len(plan.units)
     return len(plan.units) + len(plan.again)
 
 
 def cells_of(plan: Plan, options: Options) -> int:
-    """How many cells are computed; the refined ones twice."""
+    """How many cells are computed; those that are refined or audited twice."""
     again = 0 if options.screen is None else min(options.screen.refine, len(plan.cells))
+    if options.method is not None:
+        again = min(options.audit.cells + options.audit.refine, len(plan.cells))
     return len(plan.cells) + again

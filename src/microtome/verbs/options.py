@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from microtome.amounts import bytes_of, whole_of
+from microtome.engines.approximate.method import Method
+from microtome.engines.approximate.text import EXACT, method_of
 from microtome.engines.screen import dtype_of
 from microtome.errors import SweepError
 from microtome.model.host import memory_left
 from microtome.model.loaded import Loaded
+from microtome.plan.audit import Audit
 from microtome.plan.memory import DEFAULT_MEMORY, READING, TILES, Budget
 from microtome.plan.verify import Verify
 
@@ -50,7 +53,9 @@ class Options:
         verify: how many cells are recomputed.
         memory: bytes besides the model; None: 2 GiB.
         screen: a coarse map first, or None.
-        seed: of the choice of the cells to verify.
+        seed: of the choice of the cells to verify, and to audit.
+        method: how effects are approximated; None: they are exact.
+        audit: which cells are exact all the same.
     """
 
     engine: str
@@ -58,6 +63,8 @@ class Options:
     memory: int | None
     screen: Screen | None
     seed: int
+    method: Method | None = None
+    audit: Audit = field(default_factory=Audit)
 
     @classmethod
     def of(
@@ -68,23 +75,35 @@ class Options:
         screen: str | Screen | None,
         refine: int,
         seed: int,
+        method: str | Method = EXACT,
+        audit: int | Audit = 64,
     ) -> Options:
         """Options as `sweep` takes them, checked.
 
         Raises:
             SweepError: one is not what it can be.
         """
+        chosen = method_of(method)
+        if chosen is not None and screen is not None:
+            raise SweepError(
+                f"screen= computes a map twice, and method={str(chosen)!r} approximates it: take "
+                "one of the two."
+            )
         return cls(
             engine=engine,
             verify=Verify.of(verify),
             memory=None if memory is None else bytes_of(memory, what="memory"),
             screen=Screen.of(screen, refine),
             seed=seed,
+            method=chosen,
+            audit=Audit.of(audit),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """In plain values."""
-        return {**asdict(self), "verify": self.verify.given}
+        found = {**asdict(self), "verify": self.verify.given}
+        method, audit = found.pop("method"), found.pop("audit")
+        return found if method is None else {**found, "method": str(self.method), "audit": audit}
 
     def budget(self, model: Loaded) -> Budget:
         """What a sweep on a model may use."""

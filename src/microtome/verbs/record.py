@@ -12,6 +12,8 @@ from typing import Any
 
 from microtome.edits import Apply
 from microtome.edits import edit as parsed
+from microtome.engines.approximate.audit import Audited
+from microtome.engines.approximate.text import EXACT
 from microtome.engines.assembled import Assembled
 from microtome.engines.screen import Screening
 from microtome.errors import MicrotomeError
@@ -63,11 +65,12 @@ def record(
     plan: Plan,
     options: Options,
     measured: Assembled,
-    screened: Screening | None,
+    beside: Screening | Audited | None,
     referred: bool,
 ) -> dict[str, Any]:
     """The provenance of a result."""
-    screen = options.screen
+    screened = beside if isinstance(beside, Screening) else None
+    audit = beside if isinstance(beside, Audited) else None
     return {
         "model": provenance.of_model(model),
         **provenance.of_machine(),
@@ -77,7 +80,9 @@ def record(
         "engine": {"name": plan.choice.engine, "why": plan.choice.why, "notes": measured.notes},
         "verification": verification(plan, options, measured),
         "noise_floor": measured.noise,
-        "screen": None if screened is None or screen is None else screened.as_dict(),
+        "screen": None if screened is None else screened.as_dict(),
+        "method": EXACT if options.method is None else str(options.method),
+        "audit": None if audit is None else audit.as_dict(),
         "predicted": {
             "cells": len(plan.cells),
             "units": len(plan.units),
@@ -139,7 +144,7 @@ def _added(model: Loaded) -> dict[str, Any]:
 
 def verification(plan: Plan, options: Options, measured: Assembled) -> dict[str, Any]:
     """The verification of all units together."""
-    if plan.choice.engine == "reference":
+    if (plan.exact or plan.choice).engine == "reference":
         return _nothing("every cell was computed on the reference path itself")
     each = [one for one in measured.verifications if one["cells"]]
     if not each:

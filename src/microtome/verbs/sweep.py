@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from microtome.edits import Edit, as_edits
+from microtome.engines.approximate.method import Method
 from microtome.engines.observer import Observer, observed
 from microtome.engines.sink import Sink
+from microtome.errors import SweepError
 from microtome.figures.pictures import refuse_file
 from microtome.model.loaded import Loaded
+from microtome.plan.audit import Audit
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import Question, coordinate
 from microtome.plan.verify import Verify
@@ -54,6 +57,8 @@ def sweep(
     overwrite: bool = ...,
     keep: Literal["cells"] = ...,
     workers: Workers | str | None = ...,
+    method: str | Method = ...,
+    audit: int | Audit = ...,
 ) -> Effects: ...
 @overload
 def sweep(
@@ -75,6 +80,8 @@ def sweep(
     overwrite: bool = ...,
     keep: Literal["aggregates"],
     workers: Workers | str | None = ...,
+    method: str | Method = ...,
+    audit: int | Audit = ...,
 ) -> Aggregates: ...
 def sweep(
     model: Model,
@@ -95,6 +102,8 @@ def sweep(
     overwrite: bool = False,
     keep: Keep = "cells",
     workers: Workers | str | None = None,
+    method: str | Method = "exact",
+    audit: int | Audit = 64,
 ) -> Effects | Aggregates:
     """Measure every cell that an edit's stars span.
 
@@ -134,6 +143,10 @@ def sweep(
         workers: who runs the units, in the place of this process: `mt.workers.ray` or
             `mt.workers.processes`, or a name such as ``"ray:auto"``. On devices of one kind the
             result is the same, bit for bit.
+        method: ``"exact"``, or an approximation by gradients, as an object or its text:
+            ``"atp"``, ``AtP(at="donor")``. A fixed number of passes, however many cells.
+        audit: how many cells of an approximate map are computed exactly, or an `Audit`; they say
+            how good the others are.
 
     Returns:
         The effects, with dimensions ``prompt``, then the stars, then the parameters in ``over``; or
@@ -151,10 +164,15 @@ def sweep(
     >>> effects.dims
     ('prompt', 'layer', 'head')
     """
-    options = Options.of(engine, verify, memory, screen, refine, seed)
+    options = Options.of(engine, verify, memory, screen, refine, seed, method, audit)
     others = list(reference)
     with running(model, workers) as runner:
         if isinstance(prompts, Stream) or check_keep(keep) == "aggregates":
+            if options.method is not None:
+                raise SweepError(
+                    f"method={str(options.method)!r} is audited on the cells of every prompt: take "
+                    "a list of prompts and keep='cells'; or method='exact'."
+                )
             stream = prompts if isinstance(prompts, Stream) else Stream(Prompts.of(prompts))
             whole = (as_edits(edit), readings(metrics), over, others, options, keep)
             if out is not None:
@@ -175,7 +193,7 @@ def _answered(
     referred: bool,
 ) -> Effects:
     """Plan, open a sink, run, assemble, label."""
-    plan = make_plan(question, options.engine, options.budget(model), model.whole)
+    plan = make_plan(question, options.engine, options.budget(model), model.whole, options.method)
     sink = _sink(out, model, plan, options, referred, overwrite, runner)
     try:
         if out is not None and isinstance(sink, StoreSink) and sink.finished:
@@ -185,9 +203,9 @@ def _answered(
             observer.expected(cells, units, plan.cost.flops)
             for note in sink.notes:
                 observer.note(note)
-            measured, screened = Answer(plan, options, sink, observer, runner).run()
-            kept = runner.located(record(model, plan, options, measured, screened, referred))
-            data = label(plan, model.tokenizer, measured, screened)
+            measured, beside = Answer(plan, options, sink, observer, runner).run()
+            kept = runner.located(record(model, plan, options, measured, beside, referred))
+            data = label(plan, model.tokenizer, measured, beside)
             data = data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
             observer.finishing()
             sink.finish(data)

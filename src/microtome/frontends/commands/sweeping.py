@@ -30,6 +30,8 @@ def sweep(question: Asking, how: Answering, shown: Shown) -> None:
         verify=how.verify,
         screen=how.screen,
         refine=how.refine,
+        method=how.method,
+        audit=how.audit,
         seed=how.seed,
         window=how.window,
         keep=how.keep,

@@ -11,12 +11,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from microtome.amounts import bytes_of, whole_of
 from microtome.edits import Edit, as_edits
+from microtome.engines.approximate.text import EXACT, method_of
 from microtome.engines.observer import Observer, as_observer
 from microtome.engines.screen import dtype_of
 from microtome.errors import ExperimentError
 from microtome.frontends.experiment import sources
 from microtome.frontends.experiment.form import Filed, Form, at, path_of, text_of
 from microtome.frontends.experiment.sources import Source
+from microtome.plan.audit import Audit
 from microtome.plan.choice import choose
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import is_list, plain
@@ -159,6 +161,11 @@ def _screen(given: Any) -> str:
     return name
 
 
+def _method(given: Any) -> str:
+    found = method_of(given)
+    return EXACT if found is None else str(found)
+
+
 class Experiment(Filed):
     """Everything that a sweep is told, checked: the Python, command line and YAML forms are one.
 
@@ -176,6 +183,7 @@ class Experiment(Filed):
         window: how many prompts are run at a time, as a `Stream`; all, unless given.
         keep: ``cells`` of every prompt, or ``aggregates`` over all of them.
         workers: who runs the units, by name: ``processes:2``, ``ray:auto``.
+        method, audit: as `sweep` takes them; a method as its text, ``"atp"``.
         out: a folder for report, figures and numbers, as ``-o`` on the command line.
 
     Raises:
@@ -212,6 +220,8 @@ class Experiment(Filed):
     memory: Annotated[int, PlainValidator(bytes_of)] | None = None
     screen: Annotated[str, PlainValidator(_screen)] | None = None
     refine: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 64
+    method: Annotated[str, PlainValidator(_method)] = EXACT
+    audit: Annotated[int, PlainValidator(lambda given: Audit.of(given).cells)] = 64
     seed: Annotated[int, PlainValidator(whole_of)] = 0
     window: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] | None = None
     keep: Annotated[Keep, PlainValidator(check_keep)] = "cells"
@@ -270,7 +280,7 @@ class Experiment(Filed):
             to_run=False,
         )
         budget = budget_of(model, self.memory, Verify.of(self.verify).most)
-        return make_plan(question, self.engine, budget, model.whole)
+        return make_plan(question, self.engine, budget, model.whole, method_of(self.method))
 
     def run(
         self,
@@ -305,6 +315,8 @@ class Experiment(Filed):
             memory=self.memory,
             screen=self.screen,
             refine=self.refine,
+            method=self.method,
+            audit=self.audit,
             seed=self.seed,
             out=None if folder is None else folder.path_of(),
             progress=progress if folder is None else Beginning(as_observer(progress), folder),

@@ -126,10 +126,11 @@ def times(factor: float) -> View:
 
 
 def put_times(factor: float) -> Put:
-    """The inverse of `times`; values that were left alone keep every bit."""
+    """The inverse of `times`; values that were left alone keep every bit, and their gradients."""
 
     def put(x: Tensor, values: Tensor, dims: Dimensions) -> None:
-        x.copy_((values / factor).where(values != x * factor, x))
+        same = x + (values - x * factor) / factor if values.requires_grad else x
+        x.copy_((values / factor).where(values != x * factor, same))
 
     return put
 

@@ -1,0 +1,1 @@
+"""Approximations of a map by gradients: a fixed number of passes, however many cells."""

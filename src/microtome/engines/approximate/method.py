@@ -1,0 +1,105 @@
+"""What an approximation is: a small frozen object that makes effects of gradients.
+
+Each is of first order: what an edit changes at a site, times the gradient of the metric there,
+summed up. They differ in where the gradient is taken, what it goes through, and what is made of
+several. An effect has the sign and the unit of an exact one: edited − clean.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.edits.application import Application
+from microtome.edits.base import literal
+from microtome.engines.approximate.stretch import Stretch
+from microtome.language.regions import Column
+from microtome.plan.approximation import Passes
+from microtome.plan.question import Question
+
+
+@runtime_checkable
+class Take(Protocol):
+    """The gradients of one way back, at the regions of edits."""
+
+    def at(
+        self, number: int, application: Application, where: tuple[Tensor, ...], cells: Column
+    ) -> Float[Tensor, " cell *region"]:
+        """The gradient of a reading where an edit of some cells lands.
+
+        Args:
+            number: of the reading.
+            application: the edit.
+            where: the places in the site's values.
+            cells: the numbers of the cells, all of one prompt.
+        """
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A way to approximate effects.
+
+    Subclasses add their parameters as fields. The text form, ``name(parameters)``, parses to an
+    equal one (`engines.approximate.text`).
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    """What it computes, in words that go on after its name."""
+
+    def check(self, question: Question) -> None:  # noqa: B027  (mostly there is nothing to refuse)
+        """Raise where it says nothing of what is asked.
+
+        Raises:
+            SweepError: so it is.
+        """
+
+    @abstractmethod
+    def passes(self, question: Question) -> Passes:
+        """How often a prompt goes through the model."""
+
+    @abstractmethod
+    def takes(self, stretch: Stretch) -> Iterator[Take]:
+        """The gradients that it is made of, one way back after another."""
+
+    def effect(
+        self,
+        stretch: Stretch,
+        take: Take,
+        number: int,
+        application: Application,
+        where: tuple[Tensor, ...],
+        cells: Column,
+        change: Float[Tensor, " cell *region"],
+    ) -> Float[Tensor, " cell"]:
+        """What one edit of some cells does to a reading, by one of the takes: to first order.
+
+        Args:
+            stretch: the prompts that they are of.
+            take: the gradients.
+            number: of the reading.
+            application: the edit.
+            where: where it lands in the site's values.
+            cells: the numbers of the cells.
+            change: what it changes there, in float64.
+        """
+        slope = take.at(number, application, where, cells).double()
+        return (change * slope).flatten(1).sum(-1)
+
+    def together(self, each: Sequence[Float[Tensor, " cell"]]) -> Float[Tensor, " cell"]:
+        """One effect of those by every take."""
+        [only] = each
+        return only
+
+    def __str__(self) -> str:
+        shown = [
+            f"{f.name}={literal(value)}"
+            for f in fields(self)
+            if (value := getattr(self, f.name)) != f.default
+        ]
+        return f"{self.name}({', '.join(shown)})" if shown else self.name

@@ -1,0 +1,112 @@
+"""Edges by gradients: against hand-written hooks, on circuits, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import microtome as mt
+from microtome.circuits import score
+from microtome.errors import CircuitError, SweepError
+
+BERLIN = mt.Prompt(
+    "Berlin is the capital of", donor="Paris is the capital of", target=" Germany", contrast=" is"
+)
+EXACT = 1e-9
+
+
+def approximate(model, edit, method="eap", prompt=BERLIN):
+    found = mt.sweep(model, prompt, edit, metrics="logit_diff", method=method, audit=1, verify=0)
+    return found.approximate("logit_diff")
+
+
+def shares(model, text):
+    """What each MLP writes, and the gradient at what each MLP reads, before its norm; by hand."""
+    ids = torch.tensor([model.tokenizer(text)["input_ids"]])
+    written, read = [], []
+
+    def forward_of(block):
+        def forward(x):
+            own = x.clone()
+            own.retain_grad()
+            read.append(own)
+            return torch.nn.LayerNorm.forward(block.ln_2, own)
+
+        return forward
+
+    for block in model.hf.transformer.h:
+        block.ln_2.forward = forward_of(block)
+    hooks = [
+        b.mlp.register_forward_hook(lambda *a: written.append(a[2])) for b in model.hf.transformer.h
+    ]
+    try:
+        logits = model.hf(input_ids=ids).logits[0, -1]
+        words = (model.tokenizer(w)["input_ids"][0] for w in (BERLIN.target, BERLIN.contrast))
+        target, contrast = words
+        (logits[target] - logits[contrast]).backward()
+    finally:
+        for block, hook in zip(model.hf.transformer.h, hooks, strict=True):
+            del block.ln_2.forward
+            hook.remove()
+        model.hf.zero_grad(set_to_none=True)
+    return [w.detach()[0] for w in written], [r.grad[0] for r in read]
+
+
+def test_an_edge_is_the_writers_change_times_the_gradient_at_the_reader(tiny64):
+    ours, slope = shares(tiny64, BERLIN.text)
+    theirs, _ = shares(tiny64, BERLIN.donor)
+    found = approximate(tiny64, "patch L*.mlp_out -> L*.mlp_in").sel(prompt=0)
+    for writer in range(3):
+        for reader in range(3):
+            got = float(found.sel(from_layer=writer, layer=reader))
+            if reader <= writer:
+                assert np.isnan(got)
+                continue
+            wanted = float(((theirs[writer] - ours[writer]) * slope[reader]).sum())
+            assert abs(got - wanted) < EXACT
+
+
+def test_positions_may_be_apart(tiny64):
+    whole = approximate(tiny64, "patch L*.z.h* -> L*.v_in.h*")
+    each = approximate(tiny64, "patch L*.z.h*@* -> L*.v_in.h*")
+    assert np.abs(each.sum("from_pos", skipna=False) - whole).max() < EXACT
+
+
+def test_one_step_is_the_gradient_of_the_prompts_own_run(tiny64):
+    edit = "patch L*.mlp_out -> final_in"
+    gap = approximate(tiny64, edit, mt.EAPIG(1)) - approximate(tiny64, edit)
+    assert np.abs(gap).max() < EXACT
+
+
+def test_circuits_are_scored_by_it(tiny64):
+    exact, rough = (
+        score(tiny64, BERLIN, method=method, progress=False) for method in ("exact", mt.EAP())
+    )
+    assert rough.data.attrs["method"] == "eap"
+    assert len(rough) == len(exact)
+    assert np.corrcoef(rough.mean, exact.mean)[0, 1] > 0.8
+    again = score(tiny64, BERLIN, method="eap", progress=False)
+    assert np.array_equal(again.mean, rough.mean)
+    nodes = score(tiny64, BERLIN, method="atp", level="node", progress=False)
+    assert len(nodes) == 1 + 3 * 5
+    with pytest.raises(CircuitError, match="there are: exact, removal, atp"):
+        score(tiny64, BERLIN, method="eat", progress=False)
+
+
+def test_what_it_cannot_do_is_refused(tiny64):
+    with pytest.raises(SweepError, match="is of edges, and 'zero L"):
+        approximate(tiny64, "zero L*.z.h*")
+    with pytest.raises(SweepError, match="use EAP"):
+        approximate(tiny64, "patch L*.z.h* -> L*.mlp_in", "atp")
+    with pytest.raises(SweepError, match="is made on a path"):
+        approximate(tiny64, "patch L0.z.h* => final_in")
+    with pytest.raises(SweepError, match="has no donor"):
+        approximate(
+            tiny64,
+            "zero L*.z.h* -> final_in",
+            "eap_ig",
+            mt.Prompt("The cat", target=" sat", contrast=" on"),
+        )
+    with pytest.raises(SweepError, match="one step at least"):
+        mt.EAPIG(0)
