@@ -76,6 +76,7 @@ OF_OTHER_MODELS = {
     "hidden-scaling": {"layers.undone"},
     "pineapple-pizza": {"tests.untested"},
     "ablation-methods": {"tokens.text", "tokens.unspaced"},
+    "ioi-circuit": {"roles.negative", "roles.inhibition", "roles.backup"},
 }
 """What is said where a model is built, or answers, otherwise than the one that is tested here."""
 

@@ -303,6 +303,7 @@ def test_cells_as_published():
     assert cells["head-ablation"] == 2 * 144
     assert cells["ioi-head-token"] == 720 + 36
     assert cells["ioi-levels"] == 2 * 12
+    assert cells["ioi-circuit"] == 1 + 12 + 3 * 144
     assert cells["ablation-methods"] == 4 * 144
     assert cells["hidden-scaling"] == 1 + 24 + 24 * 11
     assert cells["replace-activations"] == 4
