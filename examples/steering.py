@@ -1,7 +1,7 @@
 """Steer a small language model between two moods: ``python examples/steering.py [MODEL] [DIR]``.
 
-It makes a vector from ten pairs of texts, writes on under it, and keeps it as two files. What it
-prints stands in docs/steering.md.
+It makes a vector from ten pairs of texts, writes on under it, measures what doses of it gain and
+cost in every layer, and keeps it as two files. What it prints stands in docs/steering.md.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import microtome as mt
+from microtome import figures
 
 PROMPT = "The film that we saw last night was"
 TOPICS = (
@@ -17,6 +18,13 @@ TOPICS = (
     "the concert", "that book", "my neighbours",
 )  # fmt: skip
 LAYER, STEPS = 12, 24
+JUDGED = ("The concert", "My holiday", "The soup", "His speech")
+NEUTRAL = (
+    "The committee will meet on Tuesday to discuss the budget for the coming year.",
+    "Water boils at one hundred degrees, and freezes at zero.",
+    "The train to the coast leaves from the second platform at noon.",
+)
+FACTORS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)
 
 
 def happy_minus_sad(model: mt.Model) -> mt.SteeringVector:
@@ -32,8 +40,17 @@ def written(model: mt.Model, vector: mt.SteeringVector, factor: float) -> mt.Gen
     return model.generate(PROMPT, edits, STEPS)
 
 
+def doses(model: mt.Model, vector: mt.SteeringVector) -> mt.Dose:
+    """What the vector does for “wonderful” against “terrible”, in every layer, and its cost."""
+    prompts = [
+        mt.Prompt(f"{subject} was absolutely", target=" wonderful", contrast=" terrible")
+        for subject in JUDGED
+    ]
+    return mt.dose(model, vector.add(layers="*"), prompts, NEUTRAL, over={"factor": FACTORS})
+
+
 def main() -> None:
-    """Write the texts, and the vector's files."""
+    """Write the texts, the vector's files and the maps of its doses."""
     model = mt.load(sys.argv[1] if len(sys.argv) > 1 else "smollm2")
     out = Path(sys.argv[2] if len(sys.argv) > 2 else "out/steering")
     out.mkdir(parents=True, exist_ok=True)
@@ -43,6 +60,11 @@ def main() -> None:
         print(f"{factor:+.1f}  KL {one.kl.mean():.2f}  {one.text.strip()}")
         if factor > 0:
             print(one.table()[["token", "logprob", "clean_token", "kl"]].head(6).to_string())
+    found = doses(model, vector)
+    print(found.best(kl=0.3).round(2).to_string())
+    for of in ("logit_diff", "kl", "perplexity"):
+        figures.write_png(found.figure(of), out / f"dose-{of}.png")
+    figures.write_png(found.trade(), out / "dose-trade.png")
     vector.save(out / "happy.safetensors")
     vector.only(range(1, len(vector.layers))).save(out / "happy.gguf")
 

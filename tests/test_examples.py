@@ -6,7 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-from examples import name_movers, repeat_a_name
+import torch
+from examples import name_movers, repeat_a_name, steering
 
 import microtome as mt
 
@@ -84,3 +85,55 @@ class TestNameMovers:
     def test_a_negative_name_mover_is_told_by_its_look(self, smollm2, gifts):
         cut = name_movers.knocked_out(smollm2, gifts, 24, "IO").delta("logit_diff")
         assert float(cut.sel(head=4).mean()) > 1.5
+
+
+@pytest.fixture(scope="module")
+def mood(smollm2):
+    """The vector of docs/steering.md."""
+    return steering.happy_minus_sad(smollm2)
+
+
+@pytest.mark.slow
+class TestSteering:
+    def test_the_model_writes_what_the_page_shows(self, smollm2, mood):
+        assert mood.norms[12] == pytest.approx(109.1, abs=0.1)
+        begins = {0.5: " a great success.", 0.0: " a film about a young", -0.5: " a movie about a"}
+        for factor, begin in begins.items():
+            [one] = steering.written(smollm2, mood, factor)
+            assert one.text.startswith(begin)
+            assert one.kl.mean() == pytest.approx({0.5: 0.71, 0.0: 0, -0.5: 0.53}[factor], abs=0.01)
+            assert one.apart < 1e-3
+
+    def test_without_edits_it_is_the_modules_own_in_a_chat_too(self, smollm2):
+        chat = mt.Prompt.chat([{"role": "user", "content": "Is a whale a fish?"}])
+        [one] = smollm2.generate(chat, steps=12)
+        ids = torch.tensor([one.encoded.tokens.ids])
+        own = smollm2.hf.generate(ids, max_new_tokens=12, do_sample=False)
+        assert one.ids == tuple(own[0, ids.shape[1] :].tolist())
+
+    def test_a_dose_gains_and_costs_what_the_page_says(self, smollm2, mood):
+        prompts = [
+            mt.Prompt(f"{subject} was absolutely", target=" wonderful", contrast=" terrible")
+            for subject in steering.JUDGED
+        ]
+        found = mt.dose(
+            smollm2, mood.add(layers=18), prompts, steering.NEUTRAL, over={"factor": [-0.5]},
+            verify=1, progress=False,
+        )  # fmt: skip
+        assert found.data["logit_diff_effect"].item() == pytest.approx(-3.41, abs=0.01)
+        assert found.data["kl"].item() == pytest.approx(0.25, abs=0.01)
+        assert found.data["perplexity"].item() == pytest.approx(92.9, abs=0.1)
+        assert found.data["clean_perplexity"].item() == pytest.approx(84.9, abs=0.1)
+
+
+def test_a_trained_llama_writes_its_own_text_and_steers(stories):
+    """Grouped keys, and a text of 30 tokens."""
+    prompt = "Once upon a time, there was a little girl named Lily."
+    ids = torch.tensor([stories.encode(prompt)[0].tokens.ids])
+    own = stories.hf.generate(ids, max_new_tokens=30, do_sample=False)[0, ids.shape[1] :]
+    [clean] = stories.generate(prompt, steps=30)
+    assert clean.ids == tuple(own.tolist())
+    vector = mt.steering.of_token(stories, "y", normalise=True)
+    [one] = stories.generate(prompt, vector.add(2, layers=3, at="last"), steps=30)
+    assert (one.kl > 0).all()
+    assert [receipt.norm for receipt in one.receipts] == pytest.approx([2.0] * 30, rel=1e-4)

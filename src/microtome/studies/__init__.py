@@ -11,6 +11,7 @@ from microtome.errors import StudyError, did_you_mean, listing
 from microtome.report import Overview
 from microtome.studies import (
     ablation_methods,
+    causal_tracing,
     cosine_ripple,
     head_ablation,
     hidden_scaling,
@@ -43,6 +44,7 @@ STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
             ioi_head_token,
             ioi_circuit,
             pineapple_pizza,
+            causal_tracing,
             noisy_bert,
         )
     }

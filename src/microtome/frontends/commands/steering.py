@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from microtome import Model, SteeringVector, load, steering
+from microtome import Model, load
 from microtome.errors import EffectsError, MicrotomeError
 from microtome.frontends.arguments import Asking, Shown
 from microtome.frontends.commands.asking import experiment_of
@@ -16,6 +16,7 @@ from microtome.prompts.files import rows_of
 from microtome.report import check_folder, write_folder
 from microtome.report.folder import SUMMARY
 from microtome.report.of_dose import document_of_dose, summary_of_dose
+from microtome.steering import SteeringVector, contrast, of_text, of_token
 from microtome.texts import number
 from microtome.verbs.dose import dose as measure
 
@@ -58,20 +59,16 @@ def _made(model: Model, making: Making) -> SteeringVector:
         )
     how = {"site": making.site, "at": making.at}
     if making.token is not None:
-        return steering.of_token(
-            model, making.token, without=making.without, normalise=making.normalise
-        )
+        return of_token(model, making.token, without=making.without, normalise=making.normalise)
     if making.text is not None:
-        return steering.of_text(
+        return of_text(
             model, making.text, without=making.without, normalise=making.normalise, **how
         )
     if making.without is not None:
         raise MicrotomeError("--without goes with --text or --token; of contrasts, --negative.")
     if not (positive and negative):
         raise MicrotomeError("A contrast has two sides: give --positive and --negative.")
-    return steering.contrast(
-        model, positive, negative, how=making.how, normalise=making.normalise, **how
-    )
+    return contrast(model, positive, negative, how=making.how, normalise=making.normalise, **how)
 
 
 def dose(
