@@ -129,11 +129,6 @@ def main() -> None:
     if asked.out is not None:
         where = platform.processor() or platform.machine()
         kept = {"model": asked.model, "steps": asked.steps, "machine": where, "seconds": found}
-            "model": asked.model,
-            "steps": asked.steps,
-            "machine": platform.processor() or platform.machine(),
-            "seconds": found,
-        }
         asked.out.write_text(json.dumps(kept, indent=1))
 
 
