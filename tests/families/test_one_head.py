@@ -149,6 +149,16 @@ def test_rows_of_several_cells_are_verified_where_blocks_get_a_mask(kind, site, 
     assert gap.max() <= EXACT
 
 
+def test_heads_of_different_groups_share_a_branch(model):
+    dims = model.anatomy.dims
+    group = dims.n_heads // dims.n_kv_heads
+    rows = torch.zeros(2, 3, 4)
+    assert len(Branches(dims, [None]).fork(rows)) == 2 * (1 + group)
+    first = np.array([0]), np.array([[0, dims.n_heads - 1]])
+    several = Branches(dims, [first])
+    assert len(several.fork(rows)) == 2 * (1 + (2 if dims.n_kv_heads == 1 else 1))
+
+
 def test_a_branch_gets_what_its_row_gets(model):
     branches = Branches(model.anatomy.dims, [None])
     rows = torch.arange(2.0).view(2, 1, 1).expand(2, 2, 3)

@@ -11,6 +11,7 @@ import xarray as xr
 import microtome as mt
 from microtome.errors import ExperimentError
 from microtome.frontends import cli
+from microtome.plan import units
 
 TEXTS = ("Berlin is the capital of", "Rome is the capital of", "Paris is the capital of")
 PROMPTS = [mt.Prompt(text, target=" Germany") for text in TEXTS]
@@ -72,6 +73,7 @@ def test_an_experiment_says_it_and_reads_back():
         ("window", 0, "window: "),
         ("keep", "cell", "keep='cell' does not exist"),
         ("workers", "rai", "There are no workers 'rai'"),
+        ("out", "s3://bucket/out", "out: s3://bucket/out is an address"),
     ],
 )
 def test_what_is_none_is_refused(field, value, says):
@@ -90,3 +92,21 @@ def test_who_computes_is_handed_on(monkeypatch, nano):
     with pytest.raises(KeyboardInterrupt):
         mt.Experiment(**ASKED, workers="ray:auto,gpus=1").run(nano)
     assert asked["workers"] == "ray:auto,gpus=1"
+
+
+def test_a_plan_says_what_workers_would_bring(monkeypatch, capsys):
+    def planned(*more: str) -> str:
+        words = ["plan", "nano", "-p", TEXTS[0], "-e", "zero L*.z.h*@*", *more]
+        monkeypatch.setattr(sys, "argv", ["microtome", *words])
+        with pytest.raises(SystemExit):
+            cli.main()
+        return capsys.readouterr().out
+
+    assert "1: workers would bring nothing" in planned()
+    monkeypatch.setattr(units, "WORK", 1e9)
+    monkeypatch.setattr(units, "PASSES", 0)
+    told = json.loads(planned("--json"))
+    assert told["units"] > 4
+    assert told["seconds"] / 2 < told["workers"]["2"] < told["seconds"]
+    assert told["workers"]["4"] < told["workers"]["2"]
+    assert f"{told['units']}, the largest" in " ".join(planned().split())

@@ -38,6 +38,7 @@ def planned(edits, prompts, budget: Budget = Budget()):
     return make_plan(ask(DIMS, prompts, as_edits(edits)), budget=budget)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(2, 6), min_size=1, max_size=6),
     st.sampled_from([1e3, 2e8, 5e9]),

@@ -71,7 +71,10 @@ PROBES = [
 ]
 
 
-@pytest.mark.parametrize("edit", ["zero L*.z.h*@*", "scale(2) L*.resid_pre@giver", "noise L0:2.k"])
+EVERYWHERE = pytest.param("zero L*.z.h*@*", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("edit", [EVERYWHERE, "scale(2) L*.resid_pre@giver", "noise L0:2.k"])
 def test_the_walk_equals_the_reference_path_inside_too(tiny64, edit):
     """On prompts of one length and of another, whose roles are in different places."""
     walked, slow = (

@@ -276,6 +276,7 @@ class TestTraining:
         assert max(map(len, met)) >= 4
         assert not any(holdout.names(people) for people in met)
 
+    @pytest.mark.slow
     def test_a_few_steps_lower_the_loss(self):
         learn = Round((Stage(12, documents=1.0, tokens=2048),), learning_rate=1e-2)
         tiny = Recipe(

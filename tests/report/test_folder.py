@@ -148,6 +148,7 @@ def changes(stop_at, tmp_path, before: bool) -> list[int]:
     return [k for k, change in enumerate(made, 1) if not store.fullmatch(change)]
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_write_leaves_a_result_and_a_summary_that_tells_the_truth(
     quick, stop_at, tmp_path
 ):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import effects_made_by_hand as by_hand
+import microtome as mt
+from microtome.report import document_of_sweep
 from microtome.report.cells import moving, told
 from microtome.report.maps import pictures
 from microtome.report.method import method
@@ -52,13 +54,27 @@ def test_a_map_of_nothing_names_no_largest_effect():
             0.0,
             "Noise floor: cells that change nothing, computed beside the others, have no effect.",
         ),
-        (1e-6, "by up to 1e-06 on prob."),
+        (1e-6, "Noise floor: 1e-06 on prob. So much at most did cells that change nothing"),
     ],
 )
 def test_a_noise_floor_of_nothing_is_said_to_be_none(floor, says):
     effects = many(np.ones((1, 2, 2)))
     effects.data["prob"].attrs["noise_floor"] = floor
     assert says in " ".join(method(effects))
+
+
+def test_what_is_measured_is_named_where_there_is_one_prompt(tiny):
+    prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
+    germany, france = (tiny.tokenizer.convert_tokens_to_ids(f"Ġ{w}") for w in ("Germany", "France"))
+    effects = mt.sweep(tiny, prompt, "zero L*.z.h*", metrics="logit_diff", progress=False)
+    clean, shown = document_of_sweep(effects, tiny.run(prompt)).sections
+    assert clean.paragraphs[0] == (
+        f"Here the target is ' Germany' ({germany}), the contrast is ' France' ({france})."
+    )
+    assert shown.paragraphs[0].startswith("logit_diff (logit): logit of the target − logit of")
+    bare = mt.sweep(tiny, prompt.text, "zero L*.z.h*", metrics="kl", progress=False)
+    clean, _ = document_of_sweep(bare, tiny.run(prompt.text)).sections
+    assert not any("Here" in text for text in clean.paragraphs)
 
 
 def test_roles_move_where_they_stand_elsewhere_in_another_prompt():

@@ -55,7 +55,10 @@ PROMPTS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 
-FEW: dict[str, dict[str, Any]] = {"noisy-bert": {"seeds": (0, 1)}}
+FEW: dict[str, dict[str, Any]] = {
+    "noisy-bert": {"seeds": (0, 1)},
+    "causal-tracing": {"samples": 2},
+}
 """Parameters that make a study short, and leave what it says as it is."""
 
 OF_OTHER_MODELS = {
@@ -73,6 +76,7 @@ OF_OTHER_MODELS = {
     "hidden-scaling": {"layers.undone"},
     "pineapple-pizza": {"tests.untested"},
     "ablation-methods": {"tokens.text", "tokens.unspaced"},
+    "ioi-circuit": {"roles.negative", "roles.inhibition", "roles.backup"},
 }
 """What is said where a model is built, or answers, otherwise than the one that is tested here."""
 
@@ -82,6 +86,8 @@ def prompts_of(name: str) -> list[dict[str, Any]]:
         return PROMPTS["masks"]
     if name == "pineapple-pizza":
         return PROMPTS["pizza"]
+    if name == "causal-tracing":
+        return [{**one, "roles": {"subject": one["text"].split()[0]}} for one in PROMPTS["facts"]]
     return PROMPTS["ioi" if name.startswith("ioi") else "facts"]
 
 

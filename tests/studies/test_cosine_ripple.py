@@ -111,6 +111,7 @@ def test_layers_before_the_head_are_no_tests():
     assert found["n"].values.tolist() == [0, 0, 0] + [PAIRS] * 6
 
 
+@pytest.mark.slow
 def test_noise_is_rarely_significant_and_a_shift_is():
     """Over many layers without a change, Bonferroni lets through about one family in twenty."""
     generator = np.random.default_rng(0)

@@ -289,7 +289,10 @@ def test_the_predicted_cost_is_that_of_the_plan(study, model_of, monkeypatch):
         make_plan(
             ask(model.anatomy.dims, [encoded], as_edits(sweep.edits), (), sweep.over, [encoded])
         )
-        for sweep in study.sweeps(study.published).values()
+        for sweep in (
+            *study.sweeps(study.published).values(),
+            *study.watched(study.published, dims).values(),
+        )
     ]
     assert predicted.cells == sum(len(plan.cells) for plan in plans)
     assert predicted.flops == pytest.approx(sum(plan.cost.flops for plan in plans))
@@ -300,12 +303,15 @@ def test_cells_as_published():
     assert cells["head-ablation"] == 2 * 144
     assert cells["ioi-head-token"] == 720 + 36
     assert cells["ioi-levels"] == 2 * 12
+    assert cells["ioi-circuit"] == 1 + 12 + 3 * 144
     assert cells["ablation-methods"] == 4 * 144
     assert cells["hidden-scaling"] == 1 + 24 + 24 * 11
     assert cells["replace-activations"] == 4
     assert cells["cosine-ripple"] == 24 * 16
     assert cells["pineapple-pizza"] == 720
     assert cells["noisy-bert"] == 2 * 24 * 10
+    windows = 4 + 39 + 5  # cut at the beginning, whole, cut at the end; of 48 layers
+    assert cells["causal-tracing"] == 10 * (1 + 7 * 48 + 2 * 7 * windows)
 
 
 # ---------------------------------------------------------------------------------- all at once

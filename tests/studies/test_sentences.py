@@ -36,6 +36,7 @@ GIVEN = {
     "head-ablation": {**FACT, "contrast": " France"},
     "cosine-ripple": {"prompt": FACT["prompt"]},
     "ioi-levels": IOI,
+    "ioi-circuit": IOI,
     "ioi-head-token": IOI,
     "pineapple-pizza": CAT,
 }
@@ -95,7 +96,7 @@ def test_shared_keys_are_told_with_the_query_heads_that_read_them(grouped):
     assert "2 heads of keys and values for its 6 query heads: 3 query heads share each" in said
     assert "Key head 1 is read by query heads 3 … 5, and not by query head 1 alone" in said
     assert "attends equally to every token up to its own" in said
-    assert "an attention weight changes by more than 0.001: 3 … 5, by up to" in said
+    assert "an attention weight changes by more than 0.001, by their numbers: 3 … 5." in said
     found = done.data.dataset("attention")
     assert float(found["moved"][:3].max()) == 0 < float(found["moved"][3:].min())
     [picture] = done.document.sections[0].pictures
@@ -106,7 +107,7 @@ def test_shared_keys_are_told_with_the_query_heads_that_read_them(grouped):
 def test_keys_of_one_head_each_are_told_without_sharing(tiny):
     done = studies.run("replace-activations", tiny, keys_layer=1, **FACT)
     assert "share each" not in text_of(done)
-    assert "an attention weight changes by more than 0.001: 2, by up to" in text_of(done)
+    assert "an attention weight changes by more than 0.001, by their numbers: 2." in text_of(done)
     assert "Grey" not in done.document.sections[0].pictures[0].caption
 
 

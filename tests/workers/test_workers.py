@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import re
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import microtome as mt
 from microtome.errors import VerificationError, WorkerError
 from microtome.plan import units
 from microtome.verbs.answer import Job
-from microtome.verbs.elsewhere import Recipe, known
+from microtome.verbs.elsewhere import Recipe, There, known
 from microtome.workers import clusters, here
 from microtome.workers.crew import Crew
 from microtome.workers.desk import Desk, Died, Ready
@@ -278,11 +280,43 @@ class TestRecipe:
             wrong.open()
         assert next(iter(others[what])) in str(error.value)
 
+    def test_a_worker_computes_as_this_process_does(self, model):
+        """With as many threads, whatever it had before."""
+        recipe = Recipe.of(model, None)
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(threads + 1)
+            assert known(recipe.open()) == known(model) | {"modes": recipe.known["modes"]}
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(threads)
+
     def test_hooks_of_ones_own_stay_here(self, folder):
         model = mt.load(folder)
         model.hf.transformer.h[0].register_forward_hook(lambda *_: None)
         with pytest.raises(WorkerError, match=r"The model has .*workers load models of their own"):
             sweep(model, workers="processes:1", out=None)
+
+
+def test_a_result_says_the_device_of_its_workers(model):
+    told = {"model": {"name": "nano", "device": "cpu"}}
+    assert There(model, mt.workers.processes(1)).located(told) is told
+    there = There(model, mt.workers.ray(gpus_per_worker=1))
+    assert there.located(told) == {"model": {"name": "nano", "device": "cuda:0"}}
+    assert told["model"]["device"] == "cpu"
+
+
+def test_a_study_hands_its_workers_on(nano, monkeypatch):
+    asked = {}
+
+    def sweep(*_, **how):
+        asked.update(how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("microtome.studies.perform"), "sweep", sweep)
+    with pytest.raises(KeyboardInterrupt):
+        mt.studies.run("head-ablation", model=nano, workers="processes:2")
+    assert asked["workers"] == "processes:2"
 
 
 def test_a_function_made_on_the_spot_is_refused(model):

@@ -204,6 +204,9 @@ class Part(Relay):
     def planned(self, cells: int, units: int) -> None:
         """It was, with all the others."""
 
+    def expected(self, cells: int, units: int, flops: float) -> None:
+        """Of one sweep, not of all."""
+
     def unit_done(self, number: int, of: int) -> None:
         """Of one sweep, not of all."""
 

@@ -19,7 +19,7 @@ from microtome.prompts.prompts import Given
 from microtome.results import provenance
 from microtome.results.effects import CLEAN
 
-Circuits = Circuit | Sequence[Circuit] | Mapping[str, Circuit]
+Circuits = Circuit | Sequence[Circuit] | Mapping[Any, Circuit]
 
 
 def run(

@@ -18,7 +18,7 @@ from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph, Numbers
 from microtome.circuits.methods import Method, method_of
 from microtome.circuits.running import attributes
-from microtome.circuits.trial import Array, Trial
+from microtome.circuits.trial import LESS_IS_BETTER, Array, Trial
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError, listing
@@ -43,6 +43,33 @@ class Scores:
     """
 
     data: xr.Dataset
+
+    @classmethod
+    def of_nodes(
+        cls, graph: Graph, inputs: Array, heads: Array, mlps: Array, metric: str
+    ) -> Scores:
+        """Scores of nodes out of sweeps that patch each of them.
+
+        Args:
+            graph: of the model.
+            inputs: the effects of ``patch embed``, ``[prompt]``.
+            heads: of ``patch L*.z.h*``, ``[prompt, layer, head]``.
+            mlps: of ``patch L*.mlp_out``, ``[prompt, layer]``.
+            metric: what they are effects on.
+        """
+        layers = np.concatenate([heads, mlps[..., None]], axis=-1)
+        effects = np.concatenate([inputs[:, None], layers.reshape(len(inputs), -1)], axis=1)
+        worse = 1 if metric.partition("(")[0] in LESS_IS_BETTER else -1
+        scores = worse * effects
+        data = xr.Dataset(
+            {"score": (("prompt", "node"), scores), "mean": ("node", scores.mean(axis=0))},
+            {"node": np.array([writer.name for writer in graph.writers], dtype=object)},
+            {
+                "kind": KIND, "metric": metric, "method": "exact", "level": "node",
+                "ablation": "patch", "graph": json.dumps(graph.cfg),
+            },
+        )  # fmt: skip
+        return cls(data)
 
     @property
     def level(self) -> str:

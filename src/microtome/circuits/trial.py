@@ -200,7 +200,7 @@ class Trial:
         """What a row of so many tokens has in memory at most, about."""
         dims, size = self.model.anatomy.dims, self.budget.itemsize
         writers, heads = len(self.graph.writers), dims.n_heads
-        branches = heads if dims.n_kv_heads < heads else 0
+        branches = heads // dims.n_kv_heads if dims.n_kv_heads < heads else 0
         stream = length * dims.d_model * size
         attention = (1 + branches) * (6 * stream + 3 * heads * length**2 * size)
         shares = (2 * writers + COPIES * heads) * stream

@@ -10,7 +10,8 @@ embeddings, norms and caches are the model's own, in every family.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,17 +34,21 @@ class Branches:
     """The branches of one layer in one pass.
 
     A batch of rows becomes one of ``1 + slots`` rows for each, one after the other: the row itself
-    and its branches, each for one head.
+    and its branches, each for one head of every group at most: what a head sees of its own group
+    is nothing to another group's. So there are as many as heads of one group are edited.
 
     Attributes:
         dims: the model's.
         edited: which heads are edited in which rows; None: all in all.
-        heads: per row and branch, whose it is, ``[row, slot]``; known when the batch is.
+        heads: per row and branch, whose it is, ``[row, slot, head]``; the same one several times
+            where it is of fewer. Known when the batch is.
     """
 
     dims: Dimensions
     edited: Sequence[Heads | None]
-    heads: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.long, device="cpu"))
+    heads: Tensor = field(
+        default_factory=lambda: torch.empty(0, 0, 1, dtype=torch.long, device="cpu")
+    )
 
     def fork(self, x: Float[Tensor, "row pos d"]) -> Float[Tensor, "all pos d"]:
         """What enters attention: every row and its branches."""
@@ -53,11 +58,28 @@ class Branches:
             several = np.broadcast_to(heads, (len(rows), heads.shape[1]))
             for row, own in zip(rows.tolist(), several.tolist(), strict=True):
                 chosen[row].update(dict.fromkeys(own))
-        slots = max(map(len, chosen))
+        packed = [self._packed(own) for own in chosen]
+        slots = max(map(len, packed))
+        width = max((len(own) for row in packed for own in row), default=1)
         # A row with fewer has branches that nothing is edited in.
-        table = [[*own, *[0] * (slots - len(own))] for own in chosen]
+        table = [
+            [own + own[:1] * (width - len(own)) for own in row] + [[0] * width] * (slots - len(row))
+            for row in packed
+        ]
         self.heads = onto(x.device, torch.tensor(table, dtype=torch.long, device="cpu"))
         return self._repeated(x)
+
+    def _packed(self, heads: Iterable[int]) -> list[list[int]]:
+        """Heads in as few branches as there can be."""
+        group, found = self.dims.n_heads // self.dims.n_kv_heads, list[list[int]]()
+        taken: Counter[int] = Counter()
+        for head in heads:
+            slot = taken[head // group]
+            taken[head // group] += 1
+            if slot == len(found):
+                found.append([])
+            found[slot].append(head)
+        return found
 
     def beside(self, given: Any, entered: Tensor) -> Any:
         """What attention gets besides, for every row and its branches, once those are known.
@@ -84,7 +106,7 @@ class Branches:
         """What the output projection reads: each branch's own head, and the row's others."""
         rows = self._by_row(z.view(*z.shape[:2], self.dims.n_heads, -1))
         joined = rows[:, 0].clone()
-        for slot, heads in enumerate(self.heads.T, start=1):
+        for slot, heads in enumerate(self.heads.unbind(1), start=1):
             where = _along(2, heads, joined)
             joined.scatter_(2, where, rows[:, slot].gather(2, where))
         return joined.flatten(2)
@@ -117,7 +139,7 @@ class Branches:
         self, rows: Float[Tensor, "row branch pos d"], tap: Tap
     ) -> Float[Tensor, "row pos head d_head"]:
         seen = by_head(tap.view(rows[:, 0], self.dims), self.dims)
-        for slot, heads in enumerate(self.heads.T, start=1):
+        for slot, heads in enumerate(self.heads.unbind(1), start=1):
             own = by_head(tap.view(rows[:, slot], self.dims), self.dims)
             where = _along(2, heads, own)
             seen.scatter_(2, where, own.gather(2, where))
@@ -130,7 +152,7 @@ class Branches:
         seen: Float[Tensor, "row pos head d_head"],
     ) -> None:
         group = self.dims.n_heads // self.dims.n_kv_heads
-        for slot, heads in enumerate(self.heads.T, start=1):
+        for slot, heads in enumerate(self.heads.unbind(1), start=1):
             where = _along(2, heads, seen)
             tap.view(rows[:, slot], self.dims).scatter_(2, where // group, seen.gather(2, where))
 
@@ -139,7 +161,7 @@ class Branches:
     ) -> Float[Tensor, "row head query key"]:
         """Each head's attention weights, from where it is edited."""
         joined = rows[:, 0].clone()
-        for slot, heads in enumerate(self.heads.T, start=1):
+        for slot, heads in enumerate(self.heads.unbind(1), start=1):
             where = _along(1, heads, joined)
             own = rows[:, slot]
             own = own.clone() if own.requires_grad else own  # a gradient needs it as it is now
@@ -147,11 +169,12 @@ class Branches:
         return joined
 
 
-def _along(axis: int, heads: Int[Tensor, " row"], of: Tensor) -> Tensor:
-    """One index per row along an axis, to gather and scatter with."""
-    shape = list(of.shape)
-    shape[axis] = 1
-    return heads.view(-1, *[1] * (of.ndim - 1)).expand(shape)
+def _along(axis: int, heads: Int[Tensor, "row head"], of: Tensor) -> Tensor:
+    """Some indices per row along an axis, to gather and scatter with."""
+    shape, own = list(of.shape), [1] * of.ndim
+    shape[axis] = own[axis] = heads.shape[1]
+    own[0] = len(heads)
+    return heads.view(own).expand(shape)
 
 
 def by_head(

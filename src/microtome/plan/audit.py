@@ -15,8 +15,7 @@ class Audit:
     Attributes:
         cells: how many: half of them those that the approximation holds strongest on the first
             metric, half drawn at random from the rest. A map of fewer cells is exact.
-        refine: how many more: of those that are left, the ones of which the approximation is least
-            to be trusted (`engines.approximate.flags`).
+        refine: how many more of the strongest.
 
     >>> Audit.of(64)
     Audit(cells=64, refine=0)

@@ -105,9 +105,9 @@ def _noise(effects: Effects) -> Iterator[str]:
         return
     each = listing(f"{floor:.2g} on {name}" for name, floor in known.items())
     yield (
-        "Noise floor: cells that change nothing, computed beside the others, have effects, or "
-        f"effects that were computed again differ, by up to {each}. An effect no larger than that "
-        f"may be rounding{'; on the maps it has a grey dot' if _has_noise(effects) else ''}."
+        f"Noise floor: {each}. So much at most did cells that change nothing, computed beside the "
+        "others, differ from no edit, and effects from the same computed again. One that is no "
+        f"larger may be rounding{'; on the maps it has a grey dot' if _has_noise(effects) else ''}."
     )
 
 

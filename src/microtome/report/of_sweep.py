@@ -11,6 +11,7 @@ import pandas as pd
 from microtome.errors import EditError, listing
 from microtome.figures.labels import brief
 from microtome.figures.view import visible_line
+from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import about
 from microtome.report import code
@@ -113,7 +114,15 @@ def _clean_section(effects: Effects, run: Run) -> Section:
     clean = "; ".join(f"{m} {_mean(effects, m)}" for m in single)
     averaged = f" (mean over the {total} prompts)" if total > 1 else ""
     text = f"The metrics without edits{averaged}: {clean}." if clean else ""
-    return Section("Without edits", tuple(filter(None, (text + more,))), (), tables)
+    asked = _asked(run.encoded[0]) if total == 1 else ""
+    return Section("Without edits", tuple(filter(None, (asked, text + more))), (), tables)
+
+
+def _asked(one: Encoded) -> str:
+    """The tokens that metrics are of, where a prompt has them."""
+    given = {name: one.measured(name) for name in ("target", "contrast")}
+    named = [f"the {name} is {text}" for name, text in given.items() if text]
+    return f"Here {listing(named)}." if named else ""
 
 
 def _mean(effects: Effects, metric: str) -> str:
@@ -139,7 +148,7 @@ def _map_section(effects: Effects, metric: str) -> Section:
     known = about(metric)
     whole = comparable(effects)
     several = effects.data.sizes[PROMPT] > 1
-    first = f"{metric}: {known.about} ({known.unit}); {known.direction}."
+    first = f"{metric} ({known.unit}): {known.about}; {known.direction}."
     drawn = (
         *pictures(whole, metric),
         *(pictures(whole.by_role(), metric) if moving(effects) else ()),
@@ -182,7 +191,9 @@ def _strongest(effects: Effects, metric: str) -> Table:
     tokens = [name for name in top if str(name).endswith("token")]
     columns = [*dims, *tokens, "clean", "edited", "effect"]
     return Table(
-        "The strongest cells", _visible(top[columns]), "By the size of the effect, of all cells."
+        "The strongest cells",
+        _visible(top[columns]),
+        "The largest effects of all cells, up or down.",
     )
 
 
@@ -227,7 +238,7 @@ def _token_sections(effects: Effects) -> Iterator[Section]:
             continue
         frame = effects.to_dataframe()
         changed = frame[frame[metric] != frame[f"clean_{metric}"]]
-        count = f"{len(changed):,} of {len(frame):,} cells have another one."
+        count = f"In {len(changed):,} of {len(frame):,} cells it is another than without edits."
         several = effects.data.sizes[PROMPT] > 1
         table = (
             _how_often(effects, frame, metric) if several else _changed(effects, changed, metric)

@@ -50,8 +50,8 @@ class Effects:
             ``refined`` says which cells are in the model's own type; the effects of the others
             are against ``screen_clean_<metric>``, the clean run in their type. Where it was
             approximated, ``why_exact`` says which cells are exact all the same (1, they are the
-            strongest; 2, they were drawn; 3, they were flagged; 0, they are approximate), and
-            ``approximate_<metric>`` has the approximate values of all.
+            strongest; 2, they were drawn; 0, they are approximate), and ``approximate_<metric>``
+            has the approximate values of all.
     """
 
     data: xr.Dataset

@@ -26,7 +26,7 @@ from microtome.results import disk, form, places
 from microtome.results.identity import Identity, digest
 from microtome.results.kept import Kept
 from microtome.results.sinks import MemorySink
-from microtome.results.stores import WINDOWS
+from microtome.results.stores import QUESTION, WINDOWS
 from microtome.results.units import archived, check, pack, record_of, unarchived, unpack
 
 PROMPTS = "prompts"
@@ -138,7 +138,7 @@ class StoreWindows(Kept):
         self.finished = False
         self._place.clear()
         self._place.make()
-        self._place.write("question.json", self._asked.written())
+        self._place.write(QUESTION, self._asked.written())
         return False
 
     def sink(self, number: int, chain: Chain) -> Sink:

@@ -57,7 +57,9 @@ class Drawn:
         return np.concatenate([np.ones(len(self.strongest)), self.strata.astype(float)])
 
 
-def draw(values: Array, groups: Indices, some: int, chance: np.random.Generator) -> Drawn:
+def draw(
+    values: Array, groups: Indices, some: int, chance: np.random.Generator, more: int = 0
+) -> Drawn:
     """Choose cells for an audit: half of them the strongest, half at random.
 
     Strata are of the rest in order: by group, and within it by size.
@@ -67,6 +69,7 @@ def draw(values: Array, groups: Indices, some: int, chance: np.random.Generator)
         groups: such as layers, ``[cell]``.
         some: how many to choose; of fewer cells, all.
         chance: where random numbers come from.
+        more: how many more of the strongest.
 
     Raises:
         StatisticsError: there is no cell, or none is to be chosen.
@@ -75,10 +78,12 @@ def draw(values: Array, groups: Indices, some: int, chance: np.random.Generator)
         raise StatisticsError("An audit needs at least one cell to look at, and one to choose.")
     size = np.where(np.isnan(values), np.inf, np.abs(values))
     order = np.argsort(-size, kind="stable")
-    top = len(order) if some >= len(order) else (some + 1) // 2
+    top = len(order) if some + more >= len(order) else (some + 1) // 2 + more
     rest = order[top:]
     rest = rest[np.lexsort((size[rest], groups[rest]))]
-    edges = np.linspace(0, len(rest), min(some - top, len(rest)) + 1).round().astype(np.int64)
+    edges = (
+        np.linspace(0, len(rest), min(some + more - top, len(rest)) + 1).round().astype(np.int64)
+    )
     strata = np.diff(edges)
     at = edges[:-1] + chance.integers(0, strata) if len(strata) else edges[:0]
     return Drawn(order[:top], rest[at], strata)

@@ -11,9 +11,11 @@ from microtome.errors import StudyError, did_you_mean, listing
 from microtome.report import Overview
 from microtome.studies import (
     ablation_methods,
+    causal_tracing,
     cosine_ripple,
     head_ablation,
     hidden_scaling,
+    ioi_circuit,
     ioi_head_token,
     ioi_levels,
     noisy_bert,
@@ -40,7 +42,9 @@ STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
             cosine_ripple,
             ioi_levels,
             ioi_head_token,
+            ioi_circuit,
             pineapple_pizza,
+            causal_tracing,
             noisy_bert,
         )
     }

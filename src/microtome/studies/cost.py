@@ -52,7 +52,7 @@ def plans_of(study: Study[Any]) -> dict[str, Plan]:
     encoded = Encoded(prompt, replace(_tokens(study.tokens), places=places), donor, 0, 0)
     return {
         name: make_plan(ask(dims, [encoded], as_edits(sweep.edits), (), sweep.over, [encoded]))
-        for name, sweep in study.sweeps(published).items()
+        for name, sweep in {**study.sweeps(published), **study.watched(published, dims)}.items()
     }
 
 

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import xarray as xr
 
 from microtome.edits import Edit
+from microtome.language.sites import Dimensions
 from microtome.model.published import is_published
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
@@ -158,6 +159,11 @@ def presume_nothing(data: Data[Any], texts: Texts) -> tuple[str, ...]:
     return ()
 
 
+def watch_nothing(parameters: Any, dims: Dimensions) -> Mapping[str, Sweep]:
+    """For a study that walks nothing but its sweeps."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Study(Generic[P]):
     """A published experiment as one command.
@@ -173,6 +179,8 @@ class Study(Generic[P]):
         sweeps: its parameters → its sweeps by name. Pure: nothing is run.
         observe: looks at what no sweep measures, for one prompt: model, prompt, parameters, and
             that prompt's effects → arrays by name, without the dimension ``prompt``.
+        watched: its parameters and a model's dimensions → the maps that `observe` walks by itself,
+            as on the published prompt: what its cost is predicted from, besides its sweeps.
         claims: what was published, in order.
         sections: the data and the texts → text, figures and tables of the report.
         numbers: the data → what the summary keeps besides.
@@ -194,6 +202,7 @@ class Study(Generic[P]):
     sections: Callable[[Data[P], Texts], tuple[Section, ...]]
     numbers: Callable[[Data[P]], Mapping[str, Any]]
     observe: Observe = observe_nothing
+    watched: Callable[[P, Dimensions], Mapping[str, Sweep]] = watch_nothing
     check: Callable[[Encoded], None] = accept
     premise: Callable[[Data[P], Texts], tuple[str, ...]] = presume_nothing
     donor_tokens: str = ""

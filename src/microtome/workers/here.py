@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import pickle
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -141,6 +142,8 @@ class _Process:
 
 def serve(pipe: Connection, recipe: bytes) -> None:
     """What a process does until its pipe ends."""
+    # Ctrl-C at a terminal reaches every process; whoever asked decides what it ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     desk, known = Desk(recipe), b""
     with contextlib.suppress(EOFError, OSError):  # whoever asked is gone, or wants no more
         pipe.send(desk.open())

@@ -16,7 +16,7 @@ from microtome.plan.plan import Plan
 from microtome.plan.question import coordinate
 from microtome.stats.auditing import Drawn, agreement, bound, draw, recall
 
-STRONGEST, DRAWN, FLAGGED = 1, 2, 3
+STRONGEST, DRAWN = 1, 2
 """Why a cell was computed exactly; 0: it was not."""
 
 RECALLED = 20
@@ -29,18 +29,16 @@ class Choice:
 
     Attributes:
         population: the numbers of the cells whose edits change something.
-        flagged: of these, those computed for another reason than the audit.
-        drawn: which of the others, by their place among them.
+        drawn: which of these, by their place among them.
     """
 
     population: Column
-    flagged: Column
     drawn: Drawn
 
     @property
     def numbers(self) -> Column:
         """Their numbers, in order."""
-        return np.sort(np.concatenate([self.population[self.drawn.cells], self.flagged]))
+        return np.sort(self.population[self.drawn.cells])
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +74,8 @@ def choose(plan: Plan, rough: Assembled, audit: Audit, seed: int) -> Choice:
         population = np.arange(len(plan.cells))
     effects = _effects(plan, rough, str(plan.question.asked[0]))[population]
     chance = np.random.default_rng([seed % 2**64, len(population)])
-    drawn = draw(effects, plan.cells.entry[population], audit.cells, chance)
-    return Choice(population, population[:0], drawn)
+    drawn = draw(effects, plan.cells.entry[population], audit.cells, chance, audit.refine)
+    return Choice(population, drawn)
 
 
 def _effects(plan: Plan, found: Assembled, name: str) -> Array:
@@ -95,9 +93,7 @@ def audited(
     why = np.zeros(plan.shape, dtype=np.int8)
     points, at = plan.cells.points, chosen.population[chosen.drawn.cells]
     top = len(chosen.drawn.strongest)
-    for numbers, reason in (
-        (chosen.flagged, FLAGGED), (at[:top], STRONGEST), (at[top:], DRAWN)
-    ):  # fmt: skip
+    for numbers, reason in ((at[:top], STRONGEST), (at[top:], DRAWN)):
         why[tuple(points[numbers].T)] = reason
     if plan.mirror:  # of a map of pairs the other half is the same cells
         why = np.maximum(why, why.transpose(plan.mirror))

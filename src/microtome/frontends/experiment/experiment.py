@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -44,6 +45,9 @@ from microtome.verbs.record import reads_back
 from microtome.verbs.streaming import Keep, check_keep
 from microtome.verbs.sweep import asking, sweep
 from microtome.workers import workers_of
+
+ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/")
+"""How an address of fsspec's begins, once a `Path` has taken two slashes for one."""
 
 Text = Annotated[str, PlainValidator(text_of)]
 
@@ -135,6 +139,16 @@ def _verify(given: Any) -> int | Literal["all"]:
     return Verify.of(given).given
 
 
+def _folder(given: Any) -> Path:
+    path = path_of(given)
+    if ADDRESS.match(str(path)):
+        raise ValueError(
+            f"{given} is an address, and figures and report are written to a folder of this "
+            "machine; in Python, mt.sweep(…, out='s3://…') keeps the numbers there"
+        )
+    return path
+
+
 def _workers(given: Any) -> str:
     name = text_of(given)
     workers_of(name)
@@ -212,7 +226,7 @@ class Experiment(Filed):
     window: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] | None = None
     keep: Annotated[Keep, PlainValidator(check_keep)] = "cells"
     workers: Annotated[str, PlainValidator(_workers)] | None = None
-    out: Annotated[Path, PlainValidator(path_of)] | None = None
+    out: Annotated[Path, PlainValidator(_folder)] | None = None
 
     def to_yaml(self) -> str:
         """The experiment as YAML, which reads back equal; fields at their defaults are left out.

@@ -1,0 +1,74 @@
+"""Causal tracing as a study: each claim both ways, and what it looks at is what tracing gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import microtome as mt
+from conftest import BERLIN
+from microtome.errors import PromptError
+from microtome.studies.causal_tracing import (
+    LAST,
+    LAST_SUBJECT,
+    SHOWN,
+    measure_attention,
+    measure_mlp,
+)
+
+LAYERS = 8
+
+
+def peaking(part: str, layer: int) -> xr.DataArray:
+    """An effect ``[part, layer]`` that is largest there; one part is absent."""
+    values = np.full((len(SHOWN), LAYERS), 0.1)
+    values[SHOWN.index(part), layer] = 0.5
+    values[1] = np.nan
+    return xr.DataArray(values, {"part": [*SHOWN], "layer": range(LAYERS)}, ("part", "layer"))
+
+
+@pytest.mark.parametrize(
+    ("part", "layer", "holds"),
+    [
+        (LAST_SUBJECT, 3, True),
+        (LAST_SUBJECT, 1, False),
+        (LAST_SUBJECT, 6, False),
+        (LAST, 3, False),
+    ],
+)
+def test_mlps_in_the_middle_at_the_subjects_last_token(part, layer, holds):
+    found = measure_mlp(peaking(part, layer), 0.5)
+    assert (found.holds, found.value) == (holds, layer)
+    assert found.wording == ("measured" if part == LAST_SUBJECT else "elsewhere")
+
+
+@pytest.mark.parametrize(("late", "holds"), [(5, True), (3, False), (1, False)])
+def test_attention_is_later_at_the_last_token(late, holds):
+    found = measure_attention(peaking(LAST, late), peaking(LAST_SUBJECT, 3), 0.5)
+    assert (found.holds, found.value) == (holds, late - 3)
+
+
+def test_where_nothing_was_forgotten_nothing_is_judged():
+    one = peaking(LAST_SUBJECT, 3)
+    assert measure_mlp(one, 0.0).holds is None
+    assert measure_attention(one, one, -0.1).holds is None
+    assert measure_attention(one.where(one["part"] != LAST), one, 0.5).holds is None
+
+
+def test_it_shows_what_tracing_gives(nano):
+    given = {"prompt": BERLIN, "target": " Germany", "roles": {"subject": "Berlin"}}
+    done = mt.studies.run("causal-tracing", nano, samples=2, window=2, **given)
+    fact = mt.Prompt(BERLIN, target=" Germany", roles={"subject": "Berlin"})
+    traces = mt.trace_facts(nano, fact, samples=2, window=2)
+    average = traces.average()["effect"]
+    effect = done.data.array("effect")
+    for part in average["part"].values:
+        own = effect.sel(part=part).transpose("kind", "layer")
+        np.testing.assert_allclose(own, average.sel(part=part), atol=1e-12)
+    assert done.summary["clean"] == pytest.approx(float(traces.data["clean"][0]))
+
+
+def test_a_prompt_without_a_subject_is_refused(nano):
+    with pytest.raises(PromptError, match="makes the subject unreadable"):
+        mt.studies.run("causal-tracing", nano, prompt=BERLIN, roles={})

@@ -1,0 +1,145 @@
+"""The parts of `ioi-circuit`, each against what is known of it, both ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import microtome as mt
+from microtome import studies
+from microtome.errors import PromptError
+from microtome.studies import ioi_circuit as study
+
+CLEAN = 10.0
+
+
+def by_head(values) -> xr.DataArray:
+    array = np.asarray(values, float)
+    sizes = {"layer": range(array.shape[0]), "head": range(array.shape[1])}
+    return xr.DataArray(array, sizes, ("layer", "head"))
+
+
+def looking(at) -> xr.DataArray:
+    """Heads that look at one of the names each."""
+    weights = np.array([[[name == place for place in study.PLACES] for name in row] for row in at])
+    coordinates = {**by_head(np.zeros((2, 2))).coords, "place": list(study.PLACES)}
+    return xr.DataArray(weights.astype(float), coordinates, ("layer", "head", "place"))
+
+
+def test_name_movers_write_the_answer_and_look_at_it():
+    direct = by_head([[0.4, 0.6], [0.9, -0.7]])
+    attention = looking([["IO", "IO"], ["IO", "IO"]])
+    assert study.movers(direct, attention, CLEAN) == [(1, 0), (0, 1)]  # 0.4 is too little
+    assert study.negative(direct, attention, CLEAN) == [(1, 1)]
+    elsewhere = looking([["IO", "S2"], ["S1", "S2"]])
+    assert study.movers(direct, elsewhere, CLEAN) == []
+    assert study.negative(direct, elsewhere, CLEAN) == []
+
+
+def test_s_inhibition_is_read_by_a_name_movers_query_and_looks_at_s2():
+    queries = by_head([[0.4, 0.8], [0.9, 0.0]])
+    assert study.inhibition(queries, looking([["S2", "S2"], ["IO", "S2"]]), CLEAN) == [(0, 1)]
+    assert study.inhibition(queries, looking([["IO", "IO"], ["S1", "S2"]]), CLEAN) == []
+
+
+def test_the_edge_to_a_query_is_the_largest_of_all_name_movers(nano):
+    """Each by itself; none is before layer 0."""
+    [prompt] = mt.tasks.ioi(1, seed=3)
+    like = by_head(np.zeros((6, 8)))
+    assert float(study.into_queries(nano, prompt, [(0, 1)], like).max()) == 0
+    each = [study.into_queries(nano, prompt, [own], like) for own in ((3, 1), (2, 0))]
+    both = study.into_queries(nano, prompt, [(3, 1), (2, 0)], like)
+    assert np.allclose(both, np.maximum(*each), atol=1e-4)
+    cell = mt.sweep(nano, prompt, "patch L1.z.h6 -> L3.q_in.h1@-1", metrics="logit_diff")
+    assert float(each[0].sel(layer=1, head=6)) == pytest.approx(
+        max(0.0, -cell.delta("logit_diff").item()), abs=1e-4
+    )
+
+
+def test_backup_heads_are_missed_by_more():
+    assert study.backups(by_head([[0.6, 0.4], [np.nan, -0.9]]), CLEAN) == [(0, 0)]
+    assert study.backups(by_head(np.full((2, 2), np.nan)), CLEAN) == []
+
+
+@pytest.mark.parametrize(
+    ("heads", "clean", "holds", "wording"),
+    [
+        ([(1, 0)], CLEAN, True, "measured"),
+        ([], CLEAN, False, "none"),
+        ([(1, 0)], -1.0, None, "unanswered"),
+    ],
+)
+def test_a_part_is_played_or_not(heads, clean, holds, wording):
+    measured = study.measure_part(heads, by_head([[0.1, 0.2], [0.9, 0.3]]), clean)
+    assert (measured.holds, measured.wording, measured.value) == (holds, wording, 0.9)
+    assert measured.words["heads"] == ("1.0" if heads else "")
+
+
+def test_without_a_name_mover_nobody_is_a_backup():
+    measured = study.measure_part([], by_head(np.full((2, 2), np.nan)), CLEAN)
+    assert (measured.holds, measured.wording) == (None, "nobody")
+
+
+@pytest.mark.parametrize(
+    ("f", "clean", "holds"), [(0.8, 3.0, True), (0.79, 3.0, False), (0.9, -1.0, None)]
+)
+def test_a_small_circuit_keeps_most_of_the_score_or_not(f, clean, holds):
+    kept = xr.DataArray([0.0, f, 1.0], {"share": [0.1, study.SMALL, 1.0]}, ("share",))
+    assert study.measure_faithful(kept, clean).holds is holds
+
+
+def test_names_are_found_in_the_tokens(nano):
+    [one] = nano.encode(mt.tasks.ioi(1, seed=3))
+    found = study.places_of(one)
+    assert [one.tokens.ids[found[name]] for name in study.PLACES] == [
+        one.target, one.contrast, one.contrast,
+    ]  # fmt: skip
+    assert found["S1"] < found["S2"]
+
+
+def test_other_sentences_are_refused(nano):
+    with pytest.raises(PromptError, match="named once and the contrast twice"):
+        studies.run(
+            "ioi-circuit", nano, prompt="Berlin is the capital of", donor="Paris is the capital of",
+            target=" Germany", contrast=" France",
+        )  # fmt: skip
+    with pytest.raises(PromptError, match="donor of the same length"):
+        studies.run("ioi-circuit", nano, donor="Sam gave a gift to")
+
+
+@pytest.fixture(scope="module")
+def done(nano):
+    return studies.run("ioi-circuit", nano)
+
+
+def test_it_measures_what_it_says(done, nano):
+    """The strongest name mover, the backup and the circuit, once more and otherwise."""
+    data = done.data
+    clean = data.clean("direct", study.SCORE)
+    (layer, head), *_ = study.parts(data)["movers"][0]
+    prompt = data.encoded[0].prompt
+    full = mt.circuits.Circuit.full(nano)
+    edge = mt.circuits.Circuit.of(nano, [f"a{layer}.h{head}->logits"])
+    without = mt.circuits.run(nano, prompt, full - edge, progress=False)["logit_diff"].item()
+    direct = float(study.parts(data)["movers"][1].sel(layer=layer, head=head))
+    assert direct == pytest.approx(clean - without, abs=1e-3)
+    movers = [f"zero L{a}.z.h{b}@-1" for a, b in study.parts(data)["movers"][0]]
+
+    def score(*edits: str) -> float:
+        [one], logits = data.encoded, nano.run(prompt, edits=list(edits)).logits[0, -1].double()
+        return float(logits[one.target] - logits[one.contrast])
+
+    other = "zero L3.z.h1@-1"
+    more = (score(other) - clean) - (score(*movers, other) - score(*movers))
+    assert float(data.array("backup").sel(layer=3, head=1)) == pytest.approx(more, abs=1e-3)
+    nodes = mt.circuits.score(nano, prompt, level="node", progress=False)
+    own = nodes.circuit(int(study.SMALL * len(nodes)))
+    f = float(mt.circuits.faithfulness(nano, prompt, own, progress=False)["faithfulness"])
+    assert float(data.array("faithful").sel(share=study.SMALL)) == pytest.approx(f, abs=1e-3)
+
+
+def test_the_circuit_is_drawn_with_its_nodes(done):
+    [drawn] = [p for p in done.document.pictures if p.name == "drawn"]
+    texts = [t.partition("<br>")[0] for trace in drawn.figure.data for t in trace.text or ()]
+    assert set(study.numbers(done.data)["circuit"]) <= set(texts)
