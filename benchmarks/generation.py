@@ -41,7 +41,7 @@ def ways(
     """The ways to write, by name."""
     [encoded] = model.encode(PROMPT)
     ids = torch.tensor([encoded.tokens.ids])
-    edit = mt.add(f"L{layer}.resid_post", vector)
+    edit = mt.SteeringVector({layer: vector}).add(layers=layer)
     settings = {"max_new_tokens": steps, "min_new_tokens": steps, "do_sample": False}
 
     def own() -> list[int]:
