@@ -78,7 +78,7 @@ def _mark_exact(made: go.Figure, x: ArrayLike, y: ArrayLike, several: bool) -> N
         y=y,
         mode="markers",
         name="exact in some of the prompts" if several else "exact",
-        marker={"color": style.QUIET, "size": 6, "symbol": "circle-open"},
+        marker={"color": style.QUIET, "size": 11, "symbol": "circle-open"},
         hoverinfo="skip",
         showlegend=True,
     )

@@ -169,7 +169,8 @@ def _scatter(axes: Axes, trace: Trace, previous: Trace | None) -> None:
         color=_color((line.color or style.COLORS[0]) if lined else marker.color),
         marker="o" if "markers" in mode else "",
         markersize=(marker.size or 6) * POINT,
-        markeredgewidth=0,
+        markeredgewidth=POINT if marker.symbol == "circle-open" else 0,
+        markerfacecolor="none" if marker.symbol == "circle-open" else None,
         alpha=marker.opacity if "markers" in mode else None,
         label=_label(trace),
     )  # fmt: skip
