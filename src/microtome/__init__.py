@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from microtome.engines.approximate.eap import EAPIG as EAPIG
     from microtome.engines.approximate.integrated import IG as IG
     from microtome.engines.approximate.integrated import GradientNorms as GradientNorms
+    from microtome.engines.approximate.relp import RelP as RelP
     from microtome.engines.observer import Observer as Observer
     from microtome.errors import Cancelled as Cancelled
     from microtome.errors import MicrotomeError as MicrotomeError
@@ -107,6 +108,7 @@ _HOMES = {
     "Observer": "engines.observer",
     "Prompt": "prompts.prompt",
     "Prompts": "prompts.prompts",
+    "RelP": "engines.approximate.relp",
     "Run": "verbs.run",
     "Screen": "verbs.options",
     "SteeringVector": "steering.vector",

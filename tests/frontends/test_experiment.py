@@ -258,3 +258,14 @@ def test_paths_may_be_paths():
     )
     assert experiment.model.name == "models/x"
     assert mt.Experiment.from_yaml(experiment.to_yaml()) == experiment
+
+
+def test_an_approximation_is_a_field_too():
+    fields = {"model": "nano", "prompts": "Berlin is the capital of", "edits": "zero L*.z.h*@-1"}
+    experiment = mt.Experiment(**fields, metrics="prob", method="atp_star(grad_drop=False)", audit=9)
+    assert mt.Experiment.from_yaml(experiment.to_yaml()) == experiment
+    assert "method: atp_star(grad_drop=False)" in experiment.to_yaml()
+    assert "method" not in mt.Experiment(**fields, metrics="prob").to_yaml()
+    for wrong, words in (({"method": "atq"}, "there are: exact, atp"), ({"audit": 0}, "at least 1")):
+        with pytest.raises(ExperimentError, match=words):
+            mt.Experiment(**fields, metrics="prob", **wrong)

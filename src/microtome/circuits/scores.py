@@ -205,7 +205,8 @@ def score(
         prompts: one or several, with what the ablation needs: for ``"patch"`` a donor.
         metric: on the output.
         method: ``"exact"``, a cell of a sweep for each; ``"removal"``, the same by running
-            circuits; or a `Method`.
+            circuits; an approximation by gradients, of edges `EAP` or `EAPIG`, of nodes `AtP`
+            and its like; or a `Method`.
         level: ``"edge"`` or ``"node"``.
         ablation: ``"patch"``, ``"zero"`` or ``"mean"``, as of `run`.
         reference: the prompts that ``"mean"`` averages over.

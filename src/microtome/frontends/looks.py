@@ -34,7 +34,7 @@ class Answering:
     ] = None
     method: Annotated[
         str | None,
-        typer.Option(help="exact, or by gradients: atp. A fixed number of passes for any map."),
+        typer.Option(help="exact, or by gradients: atp, atp_star, ig, relp; of edges eap, eap_ig."),
     ] = None
     audit: Annotated[
         int | None,

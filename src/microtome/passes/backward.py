@@ -147,7 +147,12 @@ def _back(values: Float[Tensor, " row"], probes: Sequence[Tensor], again: bool) 
     if not values.requires_grad:
         return [torch.zeros_like(probe) for probe in probes]
     each = torch.autograd.grad(
-        values.sum(), probes, retain_graph=again, allow_unused=True, materialize_grads=True
+        values,
+        probes,
+        torch.ones_like(values),
+        retain_graph=again,
+        allow_unused=True,
+        materialize_grads=True,
     )
     return [*each]
 

@@ -12,13 +12,14 @@ from microtome.engines.approximate.atp_star import AtPStar
 from microtome.engines.approximate.eap import EAP, EAPIG
 from microtome.engines.approximate.integrated import IG, GradientNorms
 from microtome.engines.approximate.method import Method
+from microtome.engines.approximate.relp import RelP
 from microtome.errors import EditError, SweepError, did_you_mean, listing
 from microtome.language.calls import called
 
 EXACT = "exact"
 
 METHODS: Mapping[str, type[Method]] = MappingProxyType(
-    {one.name: one for one in (AtP, AtPStar, IG, GradientNorms, EAP, EAPIG)}
+    {one.name: one for one in (AtP, AtPStar, IG, GradientNorms, RelP, EAP, EAPIG)}
 )
 """Name → method."""
 
