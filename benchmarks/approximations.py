@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import microtome as mt
+from microtome.engines.approximate.method import Method
 
 SITES = {
     "heads": "patch L*.z.h*",
@@ -52,7 +53,7 @@ def _row(
     prompts: mt.Prompts,
     task: str,
     site: str,
-    method: object,
+    method: str | Method,
     exact: np.ndarray,
     seconds: float,
 ) -> str:
@@ -70,9 +71,17 @@ def _row(
     )
 
 
-def _sweep(model: mt.Model, prompts: mt.Prompts, edit: str, method: object) -> mt.Effects:
-    asked = {"metrics": "logit_diff", "verify": 0, "progress": False}
-    return mt.sweep(model, prompts, edit, method=method, audit=8, **asked)
+def _sweep(model: mt.Model, prompts: mt.Prompts, edit: str, method: str | Method) -> mt.Effects:
+    return mt.sweep(
+        model,
+        prompts,
+        edit,
+        metrics="logit_diff",
+        verify=0,
+        progress=False,
+        method=method,
+        audit=8,
+    )
 
 
 def main() -> None:

@@ -125,14 +125,17 @@ class Hooks:
         self.changes = {name: other[name] - share for name, share in own.items()}
 
     @torch.no_grad()
-    def values(self, edges: Sequence[str]) -> Tensor:
-        """The logit difference of some edges into one kind of reader of a layer, a row each."""
+    def values(self, edges: Sequence[str], keep: int = 1) -> Tensor:
+        """The logit difference of some edges into one kind of reader of a layer, a row each.
+
+        The unembedding runs at so many of the last positions; 0: at all.
+        """
         sides = [name.split("->") for name in edges]
         readers = [Reader.of(reader, self.shape) for _, reader in sides]
         changes = torch.stack([self.changes[writer] for writer, _ in sides])
         tokens = torch.tensor([self.question.ids] * len(edges))
         with self._read(readers, changes):
-            last = self.model(tokens, logits_to_keep=1).logits[:, -1]
+            last = self.model(tokens, logits_to_keep=keep).logits[:, -1]
         found: Tensor = last[:, self.question.target] - last[:, self.question.contrast]
         return found
 
@@ -251,7 +254,7 @@ def measure(shape: Shape, singles: int, some: int) -> dict[str, Any]:
     assert set(values) == set(graph)
     chosen, groups = sample(graph, singles), batches(graph, shape, some)
     hooks.values(chosen[:1])
-    alone, found = timed(lambda: [float(hooks.values([name])) for name in chosen])
+    alone, found = timed(lambda: [float(hooks.values([name], keep=0)) for name in chosen])
     together, rows = timed(lambda: [hooks.values(group).tolist() for group in groups])
     pairs = [*zip(chosen, found, strict=True)]
     pairs += [(n, v) for g, r in zip(groups, rows, strict=True) for n, v in zip(g, r, strict=True)]
@@ -305,7 +308,10 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
     yield "| | processor seconds | ÷ microtome | measured on |"
     yield "|---|---|---|---|"
     yield f"| microtome, fifteen sweeps | {ours:,.0f} | | {row['edges']:,} edges |"
-    for name, what in (("hooks", "plain hooks"), ("batched", f"plain hooks, {BATCH} rows")):
+    for name, what in (
+        ("hooks", "plain hooks"),
+        ("batched", f"plain hooks, batched, {BATCH} rows"),
+    ):
         seconds, on = row[f"{name}_seconds"], row[f"{name}_measured"]["edges"]
         yield f"| {what} | {seconds:,.0f}* | {seconds / ours:.1f} × | {on} edges, scaled |"
     yield f"| floor | {row['floor_seconds']:,.0f} | {row['floor_seconds'] / ours:.2f} × | |"

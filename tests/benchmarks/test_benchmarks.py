@@ -16,7 +16,7 @@ from benchmarks.tools import ORACLE, PEERS
 from benchmarks.tools.microtome_sweep import NAME, Microtome
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import first_minute, floor, table
+from benchmarks import first_minute, floor, price, table
 
 TINY = SHAPES["tiny"]
 HERE = Path(__file__).parent
@@ -258,3 +258,28 @@ def test_the_commands_of_the_first_minute_are_ones_that_there_are(tmp_path):
         if not case.computes:
             assert first_minute._seconds(case.command) > 0
     assert not list(tmp_path.iterdir())
+
+
+def test_the_price_is_of_the_least_seconds_of_each(monkeypatch):
+    """The floor's product, the walk and the default call, in turn, by the process's own clock."""
+    took = iter([4.0, 2.0, 3.0, 5.0, 1.5, 9.0])
+
+    def seconds(work):
+        work()
+        return next(took)
+
+    verified = []
+
+    class Noted:
+        def sweep(self, question, verify=None):
+            verified.append(verify)
+
+    monkeypatch.setattr(price, "_seconds", seconds)
+    question = ask(MAPS["b"], TINY)
+    found = price.price(Noted(), question, rounds=2)
+    rows = Machine("cpu").rows
+    product = 2 * rows * TINY.width * 4 * TINY.width * price.PRODUCTS / 4.0
+    assert found.floor == pytest.approx(floor.flops(question) / product)
+    assert (found.unverified, found.default) == (1.5, 3.0)
+    assert verified == [0, None, 0, None]
+    assert "default ÷ unverified 2.000" in str(found)

@@ -58,6 +58,6 @@ def test_an_edge_counted_by_hand():
 def test_the_page_says_what_was_measured(record):
     text = "\n".join(lines(record))
     assert "All 110 edges of GPT-2's *tiny* shape" in text
-    assert "| plain hooks, 16 rows |" in text
+    assert "| plain hooks, batched, 16 rows |" in text
     assert "on 8 edges" not in text
     assert "| 8 edges, scaled |" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -30,8 +32,13 @@ def small(make_gpt2, tokenizer):
 
 
 def mean(model, circuit, metric) -> float:
-    found = mt.circuits.run(model, PROMPTS, circuit, metrics=metric, progress=False)
-    return float(found[metric].mean())
+    """One circuit by itself."""
+    return float(_trial(model, metric).measure([circuit])[metric].mean())
+
+
+@cache
+def _trial(model, metric) -> Trial:
+    return Trial.of(model, PROMPTS, [metric])
 
 
 def without(circuit: Circuit, edge: str) -> Circuit:

@@ -11,7 +11,7 @@ from microtome.errors import ProbeError
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Tap, View, heads, stacked, whole
 from microtome.model.families.gpt2 import GPT2
-from microtome.passes import probe as probing
+from microtome.passes import probed_sites
 from microtome.passes.probe import probe
 
 BLOCK = "transformer.h.{layer}"
@@ -197,13 +197,13 @@ def test_logits_of_minus_infinity_are_pushed_by_the_others(make_gpt2, monkeypatc
     bias[-4:] = -torch.inf
     head.bias = torch.nn.Parameter(bias, requires_grad=False)
     pushed = []
-    check = probing._check_edits
+    check = probed_sites._check_edits
 
     def checked(sites, clean, edited):
         pushed.append(edited["logits", None])
         check(sites, clean, edited)
 
-    monkeypatch.setattr(probing, "_check_edits", checked)
+    monkeypatch.setattr(probed_sites, "_check_edits", checked)
     probe(hf, Anatomy.of(hf))
     assert pushed
     for logits in pushed:

@@ -20,7 +20,7 @@ from microtome.model import cache
 from microtome.model.code import code_of
 from microtome.model.families.family import Tap
 from microtome.passes import probe as probing
-from microtome.passes import proof
+from microtome.passes import probed_sites, proof
 
 
 @pytest.fixture(autouse=True)
@@ -92,8 +92,8 @@ def another_method_of_torchs(monkeypatch, folder, make_gpt2):
 
 
 def another_prover(monkeypatch, folder, make_gpt2):
-    own = probing._moved
-    monkeypatch.setattr(probing, "_moved", lambda *given: own(*given))
+    own = probed_sites._moved
+    monkeypatch.setattr(probed_sites, "_moved", lambda *given: own(*given))
 
 
 def other_settings_of_torch(monkeypatch, folder, make_gpt2):

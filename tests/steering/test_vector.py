@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import gguf
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import microtome as mt
+from microtome.edits import vector_files
 from microtome.errors import EditError, EffectsError, MicrotomeError
 
 RNG = np.random.default_rng(0)
@@ -138,3 +140,9 @@ def test_what_a_file_cannot_hold_or_is_not_is_refused(tmp_path, real_models):
     }.items():
         with pytest.raises(MicrotomeError, match=why):
             mt.steering.open_vector(path)
+
+
+def test_without_the_package_of_gguf_files_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)  # as where it is not installed
+    with pytest.raises(MicrotomeError, match="need the package gguf: pip install gguf; or save"):
+        vector_files._package()

@@ -56,11 +56,11 @@ def test_where_nothing_was_forgotten_nothing_is_judged():
     assert measure_attention(one.where(one["part"] != LAST), one, 0.5).holds is None
 
 
-def test_it_shows_what_tracing_gives(nano):
+def test_it_shows_what_tracing_gives(tiny64):
     given = {"prompt": BERLIN, "target": " Germany", "roles": {"subject": "Berlin"}}
-    done = mt.studies.run("causal-tracing", nano, samples=2, window=2, **given)
+    done = mt.studies.run("causal-tracing", tiny64, samples=2, window=2, **given)
     fact = mt.Prompt(BERLIN, target=" Germany", roles={"subject": "Berlin"})
-    traces = mt.trace_facts(nano, fact, samples=2, window=2)
+    traces = mt.trace_facts(tiny64, fact, samples=2, window=2)
     average = traces.average()["effect"]
     effect = done.data.array("effect")
     for part in average["part"].values:

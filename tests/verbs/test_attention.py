@@ -58,6 +58,9 @@ def test_a_prompt_among_others_and_one_head_are_as_alone(tiny64):
     figure = alone.figure(1, 3)
     assert figure.data[0].z.shape == (3, 3)
     assert png_of(several.grid())[:4] == b"\x89PNG"
+    named = several.grid(1).data[0].customdata
+    assert named[0, 0] == "L0.h0<br>0 The → 0 The"
+    assert named[5, 6] == "L1.h1<br>1 ·cat → 2 ·sat"
     with pytest.raises(EffectsError, match="There is no head 0 here; there are: 1, 3"):
         alone.figure(1, 0)
     with pytest.raises(EffectsError, match="'pattern' or 'weighted'"):
@@ -66,6 +69,15 @@ def test_a_prompt_among_others_and_one_head_are_as_alone(tiny64):
         mt.attention(tiny64, CAT, "L0.z")
     with pytest.raises(AddressError, match="read whole"):
         mt.attention(tiny64, CAT, "L0.pattern@-1")
+
+
+def test_a_grid_of_too_many_weights_is_refused_and_a_large_one_names_nothing(tiny64, monkeypatch):
+    seen = mt.attention(tiny64, CAT)
+    monkeypatch.setattr("microtome.figures.patterns.MOST_NAMED", 100)
+    assert seen.grid().data[0].customdata is None
+    monkeypatch.setattr("microtome.figures.patterns.MOST", 100)
+    with pytest.raises(EffectsError, match="108 weights, and a figure at most 100"):
+        seen.grid()
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -74,12 +74,12 @@ def test_of_the_first_layer_and_of_one_prompt(tiny64, bert64):
 
 def test_the_command_line_leaves_the_card(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    asked = ["head", "L4.h3", "nano", "--task", "ioi:2", "--tokens", "10", "-o", str(out), "--json"]
+    asked = ["head", "L0.h3", "nano", "--task", "ioi:2", "--tokens", "10", "-o", str(out), "--json"]
     monkeypatch.setattr(sys, "argv", ["microtome", *asked])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code
     answer = json.loads(capsys.readouterr().out)
-    assert [row["edit"] for row in answer["effects"]] == ["zero L4.z.h3", "patch L4.z.h3"]
+    assert [row["edit"] for row in answer["effects"]] == ["zero L0.z.h3", "patch L0.z.h3"]
     assert (out / "figures" / "pattern.png").is_file()
     assert "What feeds it" in (out / "report.html").read_text(encoding="utf-8")

@@ -98,6 +98,8 @@ def test_every_source_gives_the_same_prompts(tmp_path, kind):
 def test_a_row_that_is_no_prompt_is_told_where_it_stands():
     with pytest.raises(PromptError, match="prompt 1: unknown field 'tex'"):
         list(mt.Stream([{"text": "A"}, {"tex": "B"}]))
+    with pytest.raises(PromptError, match="first=-1: give the number of the first"):
+        mt.Stream(["A"], first=-1)
     with pytest.raises(PromptError, match="window=0: give how many"):
         mt.Stream(["A"], 0)
 
@@ -155,7 +157,8 @@ class TestAggregates:
     def test_parts_of_the_prompts_are_put_together(self, tiny64, whole):
         stream = mt.Stream(PROMPTS, 100)
         one = mt.Aggregates.of(mt.Effects(whole.data.isel(prompt=slice(3))))
-        other = mt.Aggregates.of(mt.Effects(whole.data.isel(prompt=slice(3, None))), first=3)
+        rest = mt.Stream(PROMPTS[3:], 2, first=3)
+        other = sweep(tiny64, rest, keep="aggregates")
         both, wanted = one.merged(other), sweep(tiny64, stream, keep="aggregates")
         for metric in METRICS:
             for name in (*COLUMNS, "flipped"):

@@ -143,7 +143,7 @@ def test_what_is_no_fact_is_refused_by_name(tiny, bert64):
 
 def test_the_command_line_leaves_maps_and_averages(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    asked = ["trace", "nano", "--task", "capitals:2", "--kind", "hidden", "--samples", "2"]
+    asked = ["trace", "nano", "--task", "capitals:2", "--kind", "hidden", "--samples", "1"]
     monkeypatch.setattr(sys, "argv", ["microtome", *asked, "-o", str(out), "--json"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

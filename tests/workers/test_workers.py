@@ -7,7 +7,8 @@ import os
 import pickle
 import re
 import signal
-import warnings
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +22,9 @@ from microtome.errors import VerificationError, WorkerError
 from microtome.plan import units
 from microtome.verbs.answer import Job
 from microtome.verbs.elsewhere import Recipe, There, known
-from microtome.workers import clusters, here
+from microtome.workers import here
 from microtome.workers.crew import Crew
-from microtome.workers.desk import Desk, Died, Ready
+from microtome.workers.desk import Desk, Died
 
 PROMPTS = [
     mt.Prompt(text, donor=donor, target=" Germany", contrast=" France")
@@ -141,29 +142,56 @@ def test_two_processes_one_of_them_killed_give_the_same_store(model, whole, star
     xr.testing.assert_identical(again.data, effects.data)
 
 
+ON_RAY = """
+import os, signal
+import torch
+import microtome as mt
+from microtome.plan import units
+from microtome.workers import clusters
+from microtome.workers.desk import Ready
+
+ready, own = [], clusters._Actor.answer
+
+def answer(self):
+    found = own(self)
+    ready.extend([found.pid] if isinstance(found, Ready) else [])
+    return found
+
+class Killing(mt.Observer):
+    units = 0
+
+    def unit_done(self, number, of):
+        self.units += 1
+        if self.units == 2:
+            os.kill(ready[0], signal.SIGKILL)
+            print("killed")
+
+    def note(self, text):
+        print("note", text)
+
+torch.set_num_threads(1)
+clusters._Actor.answer = answer
+units.WORK, units.PASSES = 2e9, 0
+workers = mt.workers.ray(count=2, init={"num_cpus": 2, "object_store_memory": 2**27})
+prompts = [mt.Prompt(**row) for row in PROMPTS]
+asked = {"metrics": METRICS, "verify": 1, "out": OUT}
+mt.sweep(mt.load(FOLDER), prompts, EDIT, workers=workers, progress=Killing(), **asked)
+"""
+
+
 @pytest.mark.slow
-def test_two_actors_of_ray_one_of_them_killed_give_the_same_store(
-    model, whole, tmp_path, monkeypatch
-):
+def test_two_actors_of_ray_one_of_them_killed_give_the_same_store(folder, whole, tmp_path):
+    """In a process of its own, which Ray may leave as it likes."""
     pytest.importorskip("ray")
-    ready: list[int] = []
-    own = clusters._Actor.answer
-
-    def answer(self):
-        found = own(self)
-        ready.extend([found.pid] if isinstance(found, Ready) else [])
-        return found
-
-    monkeypatch.setattr(clusters._Actor, "answer", answer)
     out = tmp_path / "map.zarr"
-    killing = Killing(lambda: ready[0])
-    workers = mt.workers.ray(count=2, init={"num_cpus": 2, "object_store_memory": 2**27})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own
-        effects = sweep(model, out=out, workers=workers, progress=killing)
-    assert_same(effects, out, whole)
-    assert killing.killed == ready[0]
-    assert killing.notes == []
+    names = {"FOLDER": str(folder), "OUT": str(out), "EDIT": EDIT, "METRICS": METRICS}
+    names["PROMPTS"] = [prompt.as_dict() for prompt in PROMPTS]
+    code = "\n".join(f"{name} = {own!r}" for name, own in names.items()) + ON_RAY
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith(("killed", "note"))]
+    assert said == ["killed"]
+    assert_same(mt.open_effects(out), out, whole)
 
 
 class Inline:

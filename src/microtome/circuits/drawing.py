@@ -104,7 +104,7 @@ def _edges(
     """Draw edges; returns of each trace the size of the circuit from which on it is shown."""
     places, shown = _Places(graph), []
     strongest = np.nanmax(np.abs(scores)) if np.isfinite(scores).any() else 1.0
-    wide = np.nan_to_num(np.abs(scores) / (strongest or 1.0), nan=0.3)
+    wide = np.nan_to_num(np.abs(scores) / (strongest or 1.0), nan=0.05)
     width = np.minimum((np.sqrt(wide) * len(WIDTHS)).astype(int), len(WIDTHS) - 1)
     writers, readers = graph.ends[0][chosen], graph.node_of_reader[graph.ends[1][chosen]]
     bends = np.array([_bend(places, w, r) for w, r in zip(writers, readers, strict=True)])

@@ -8,6 +8,7 @@ The layout, as llama.cpp reads it and repeng writes it: ``general.architecture``
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import tempfile
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader, GGUFWriter
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -68,7 +68,7 @@ def _gguf(
         )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "vector.gguf"
-        writer = GGUFWriter(place, ARCHITECTURE)
+        writer = _package().GGUFWriter(place, ARCHITECTURE)
         writer.add_string(f"{ARCHITECTURE}.model_hint", str(about.get("model_type", "")))
         writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(tensors))
         writer.add_string(FORMAT, record)
@@ -124,10 +124,21 @@ def _of_safetensors(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
 
 
 def _of_gguf(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
-    reader = GGUFReader(path)
+    reader = _package().GGUFReader(path)
     kind = reader.fields["general.architecture"].contents()
     if kind != ARCHITECTURE:
         raise MicrotomeError(f"{path} is no control vector but a {kind!r} model: load(…) takes it.")
     tensors = {one.name: np.array(one.data, dtype=np.float32) for one in reader.tensors}
     record = reader.fields.get(FORMAT)
     return tensors, "" if record is None else str(record.contents())
+
+
+def _package() -> Any:
+    """The package that reads and writes GGUF, which the rest of microtome does without."""
+    try:
+        return importlib.import_module("gguf")
+    except ImportError as error:
+        raise MicrotomeError(
+            "Vectors in GGUF files need the package gguf: pip install gguf; or save them as "
+            f"{SAFETENSORS}."
+        ) from error

@@ -209,9 +209,16 @@ NAMES: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("named_parameters", "parameters", "W_E", "W_U", "W_O", "W_Q", "W_K",
                          "W_V", "blocks", "state_dict", "modules", "named_modules"),
                         "model.hf, the Hugging Face module with its weights"),
-        **dict.fromkeys(("activation_patching", "act_patch", "generic_activation_patch",
-                         "causal_trace"), "microtome.sweep(model, prompt, 'patch L*.z.h*@-1', …)"),
         **{name: f"microtome.{own}" for name, own in EDITS.items()},
+        **dict.fromkeys(("logit_lens", "accumulated_resid", "tuned_lens", "TunedLens"),
+                        "microtome.lens(model, prompt)"),
+        **dict.fromkeys(("logit_attrs", "direct_logit_attribution", "decompose_resid",
+                         "stack_head_results"), "microtome.attribute_logits(model, prompt)"),
+        **dict.fromkeys(("detect_head", "head_detector"), "microtome.head_scores(model)"),
+        **dict.fromkeys(("causal_trace", "trace_with_patch", "calculate_hidden_flow"),
+                        "microtome.trace_facts(model, facts)"),
+        **dict.fromkeys(("activation_patching", "act_patch", "generic_activation_patch"),
+                        "microtome.sweep(model, prompt, 'patch L*.z.h*@-1', …)"),
     }
 )  # fmt: skip
 """Names in other tools' Python → what does it here."""

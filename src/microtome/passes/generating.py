@@ -8,7 +8,7 @@ first pass to the last, and a `Now` says which tokens the pass at hand reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -122,7 +122,8 @@ def write(
     reading = Visit((find_site("logits"), None), see)
     with session(hf, anatomy) as own, quiet(hf), _told(own, now):
         more = {name: _apart(name, one, own) for name, one in manner.more.items()}
-        with hooked(hf, anatomy, [*visits, reading]) as made, _Seeded(own, manner.seed):
+        drawing = _Seeded(own, manner.seed) if manner.config.do_sample else nullcontext()
+        with hooked(hf, anatomy, [*visits, reading]) as made, drawing:
             found = _generated(hf, prompt, manner.config, more, now)
         for visit in visits:
             if made[visit] != len(now.passes):

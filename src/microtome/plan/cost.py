@@ -156,7 +156,12 @@ def _walked(group: Alike, length: int, dims: Dimensions) -> int:
 
 
 def _read_apart(cells: Cells, group: Alike, length: int, dims: Dimensions) -> float:
-    """Operations of the cells of some prompts for what single heads read and write."""
+    """Operations of the cells of some prompts for what single heads read and write.
+
+    Not of edges: what a writer's cells read is made once for all of them.
+    """
+    if all(share is not None for share in cells.shares[0]):
+        return 0.0
     tokens = len(group.prompts) * int(group.counts.sum(axis=1) @ (length - group.starts))
     layers = max(len(layout.blocks) for layout in cells.layouts[0])
     return tokens * layers * apart_of(cells) * flops_of_reading(dims)

@@ -38,6 +38,8 @@ class Stream:
             fields (others are kept as its ``meta``) one after another; or a function that returns
             such a thing, where it can be gone through once and the sweep may have to begin again.
         window: how many prompts are in memory at once.
+        first: the number of its first prompt, where it is a part of a longer stream whose
+            aggregates are put together afterwards (`Aggregates.merged`).
 
     Raises:
         PromptError: the window is none, or a row is no prompt: when it is met.
@@ -48,10 +50,13 @@ class Stream:
 
     source: Source
     window: int = WINDOW
+    first: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
             raise PromptError(f"window={self.window!r}: give how many prompts, at least 1.")
+        if isinstance(self.first, bool) or not isinstance(self.first, int) or self.first < 0:
+            raise PromptError(f"first={self.first!r}: give the number of the first prompt, from 0.")
 
     def __iter__(self) -> Iterator[Prompt]:
         return (_prompt(one, where) for where, one in self._rows())

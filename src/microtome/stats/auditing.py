@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats as distributions
+import scipy
 
 from microtome.errors import StatisticsError
 
@@ -122,8 +122,8 @@ def how_many(strata: Indices, found: int, confidence: float = CONFIDENCE) -> tup
     if not n:
         return 0.0, 0.0
     side = (1 - confidence) / 2
-    low = 0.0 if not found else float(distributions.beta.ppf(side, found, n - found + 1))
-    high = 1.0 if found == n else float(distributions.beta.ppf(1 - side, found + 1, n - found))
+    low = 0.0 if not found else float(scipy.stats.beta.ppf(side, found, n - found + 1))
+    high = 1.0 if found == n else float(scipy.stats.beta.ppf(1 - side, found + 1, n - found))
     share = float(strata.max()) * n
     return max(float(found), low * total), min(total - (n - found), high * share)
 

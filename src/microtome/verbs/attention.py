@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -269,9 +270,8 @@ def _scoring(
 def _rows(model: Model, n: int, length: int, seed: int) -> tuple[list[Prompt], Repeated]:
     """Texts in which a row of random tokens stands twice, and where."""
     plain = model.encode("a")[0].tokens
-    before = [token for token, added in zip(plain.ids, plain.added, strict=True) if added]
-    behind = [] if plain.added[0] or not before else before
-    before = [] if behind else before[: 1 if plain.added[0] else 0]
+    added = zip(plain.ids, plain.added, strict=True)
+    before = [token for token, _ in takewhile(lambda pair: pair[1], added)]
     usable = _ordinary(model)
     if len(usable) < length:
         raise PromptError(

@@ -156,8 +156,8 @@ def attribute_logits(
     the stream itself, are held too. All shares sum to the logit before a soft cap. A bias of the
     values counts as its head's.
 
-    A share is what a part writes, not what would happen without it: other parts read it, and the
-    norm's scale would change. For that, sweep.
+    A share is what a part writes in a run without edits, not what would happen without it: other
+    parts read it, and the norm's scale would change. For that, sweep.
 
     After Elhage et al., "A mathematical framework for transformer circuits" (2021). What
     TransformerLens calls ``logit_attrs`` is the same on a model whose weights it has folded and

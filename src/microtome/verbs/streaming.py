@@ -120,7 +120,8 @@ class Streamed:
         whole = identity(self.model, plan, self.options, bool(self.reference))
         spec = {**whole["spec"], "prompts": "a stream"}
         rest = {k: v for k, v in whole.items() if k not in ("tokens", "measured", "written")}
-        return {**rest, "spec": spec, "window": self.stream.window, "keep": self.keep}
+        own = {"window": self.stream.window, "first": self.stream.first, "keep": self.keep}
+        return {**rest, "spec": spec, **own}
 
     def run(
         self, out: str | Path | None, progress: bool | Observer, overwrite: bool, runner: Runner
@@ -199,7 +200,7 @@ class Streamed:
         own = without_prompts(own)
         effects = Effects(data.assign_attrs(provenance=_written(own)))
         if number == 0:
-            return Aggregates.of(effects, seed=self.options.seed).data
+            return Aggregates.of(effects, first=self.stream.first, seed=self.options.seed).data
         *_, before = kept.parts()
         found = Aggregates(before).extended(effects).data
         return found.assign_attrs(provenance=_written(together(_read(before), own)))

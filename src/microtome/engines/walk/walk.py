@@ -23,7 +23,7 @@ clean run. What cannot be done this way goes to the reference path (`plan.choice
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
@@ -39,21 +39,19 @@ from microtome.engines.collector import Collector
 from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.engines.walk.edited import edits_at
 from microtome.engines.walk.ending import Ending
-from microtome.engines.walk.entering import Entering, is_entry
 from microtome.engines.walk.settled import settled
+from microtome.engines.walk.shared import AFTER_ATTENTION, Shared
 from microtome.engines.witnesses import Witnesses
 from microtome.language.regions import Column
-from microtome.language.sites import BEHIND, OF_READERS
-from microtome.language.sites import site as find_site
+from microtome.language.sites import BEHIND
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
 from microtome.passes.activations import in_one_pass
-from microtome.passes.hooks import End, Place, Visit, once_for_alike, only_at, quiet, visited
+from microtome.passes.hooks import Place, Visit, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.passes.products import by_onednn
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
-from microtome.passes.ways import HeadReads
 from microtome.plan.idlers import twins_of
 from microtome.plan.memory import Budget, Room, references_at_once
 from microtome.plan.plan import Plan
@@ -62,17 +60,6 @@ from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
 from microtome.readings.inside import Gauge
 from microtome.readings.watch import Watch
-
-BEFORE_ATTENTION = (
-    *("embed", "resid_pre", *OF_READERS, "q", "k", "k_head", "v", "v_head", "pattern"),
-)
-"""Sites of a block up to its attention."""
-
-ATTENTION = ("z", "head_out", "attn_out")
-"""Sites at the end of its attention."""
-
-AFTER_ATTENTION = ("mlp_post", "mlp_out", *BEHIND)
-"""Sites of a block at and after its MLP."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,13 +328,14 @@ class Stretch:
         own = front.x[tile.prompts, tile.cells]
         edits = list(edits_at(self.plan, self.walk.sources, layer, front.batch, tile))
         measured = self._measured(layer, front, tile)
-        entering = self._entering(layer, tile, alike, edits, measured)
+        shared = Shared.of(self.model, self.trace.calls[layer], layer, tile, alike)
+        entering = shared.entering(edits, measured)
         if entering is None:
             visits = [*(edit.visit() for edit in edits), *measured]
-            savings = self._once(layer, tile, alike, visits)
+            savings = [*shared.once(visits)]
         else:
             visits = [entering.visit(own[:, entering.rows.apart]), *measured]
-            savings = iter([self._packed(layer, entering)])
+            savings = [shared.packed(entering)]
         with ExitStack() as stack:
             for saving in savings:
                 stack.enter_context(saving)
@@ -363,69 +351,6 @@ class Stretch:
         here = {gauge: seen[tile.prompts, tile.cells] for gauge, seen in front.seen.items()}
         rows = front.rows[tile.prompts]
         return [*self.watch.visits(layer, rows, front.batch.position, here, front.looks)]
-
-    def _entering(
-        self,
-        layer: int,
-        tile: Tile,
-        alike: int,
-        edits: Sequence[Application],
-        measured: Sequence[Visit],
-    ) -> Entering | None:
-        """The cells that enter here by what single heads read, if that is all that is done."""
-        hf, anatomy = self.model.hf, self.model.anatomy
-        looked = {visit.place[0].name for visit in measured}
-        if not is_entry(edits, anatomy.dims.d_model) or looked.intersection(BEFORE_ATTENTION):
-            return None
-        if not self._is_once(layer):
-            return None
-        [edit] = edits
-        prompts = tile.prompts.stop - tile.prompts.start
-        apart, same = _parts(tile, alike)
-        way = HeadReads(hf, anatomy, layer, edit.regions.site.name)
-        return Entering.of(way, edit, prompts, apart, same)
-
-    def _packed(self, layer: int, entering: Entering) -> AbstractContextManager[None]:
-        """Attention with one row for all heads that read the same."""
-        hf, anatomy = self.model.hf, self.model.anatomy
-        begin: End = (anatomy.attention(hf, layer), "input")
-        return entering.meanwhile(begin, (anatomy.out_proj(hf, layer), "input"))
-
-    def _is_once(self, layer: int) -> bool:
-        """Whether a layer's attention can run on other rows than the block."""
-        looks_up = self.model.anatomy.family.looks_up
-        alibi = "alibi" in self.trace.calls[layer].arguments
-        return looks_up and not alibi and not self._is_flat("z", layer)
-
-    def _once(
-        self, layer: int, tile: Tile, alike: int, visits: Sequence[Visit]
-    ) -> Iterator[AbstractContextManager[None]]:
-        """Cells that enter here are one, up to where they are edited or something is looked at.
-
-        Their attention is, unless that is at its input; and the first half of their MLP, if it is
-        the neurons or later.
-        """
-        hf, anatomy = self.model.hf, self.model.anatomy
-        names = {visit.place[0].name for visit in visits}
-        prompts = tile.prompts.stop - tile.prompts.start
-        apart, same = _parts(tile, alike)
-        if same < 2 or names.intersection(BEFORE_ATTENTION):
-            return
-        attention, mlp = anatomy.attention(hf, layer), anatomy.mlp(hf, layer)
-        if attention is not None and self._is_once(layer):
-            end: End = (attention, "output")
-            if names.intersection(ATTENTION):
-                end = (anatomy.out_proj(hf, layer), "input")
-            yield once_for_alike(attention, end, prompts, apart, same)
-        if (
-            mlp is not None
-            and names <= set(AFTER_ATTENTION)
-            and not self._is_flat("mlp_post", layer)
-        ):
-            yield once_for_alike(mlp, (anatomy.down_proj(hf, layer), "input"), prompts, apart, same)
-
-    def _is_flat(self, name: str, layer: int) -> bool:
-        return self.model.anatomy.tap(find_site(name), layer).flat
 
     def _finish(
         self, layer: int, batch: Batch, visits: Sequence[Visit]
@@ -506,13 +431,6 @@ class _Front:
             own = torch.stack([edit.changed.double(), edit.squares]).to(proof.device)
             proof.index_add_(1, onto(proof.device, edit.rows), own)
         proofs += proof.view_as(proofs)
-
-
-def _parts(tile: Tile, alike: int) -> tuple[int, int]:
-    """How many of a tile's cells are apart, and how many behind them are alike."""
-    cells = tile.cells.stop - tile.cells.start
-    apart = min(max(alike - tile.cells.start, 0), cells)
-    return apart, cells - apart
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

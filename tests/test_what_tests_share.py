@@ -1,0 +1,30 @@
+"""What tests do to the machine they run on, and what whoever hands them out needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from microtome.model import cache
+
+PLUGINS = "import conftest, quick, families.measuring, sys; print('torch' in sys.modules)"
+
+
+def test_the_users_cache_is_not_written_to(tmp_path_factory):
+    base = tmp_path_factory.getbasetemp()
+    assert cache.directory().parent in (base, base.parent)
+    assert os.environ[cache.VARIABLE] == str(cache.directory())  # programs that tests start too
+
+
+def test_whoever_hands_out_tests_needs_no_torch():
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", PLUGINS],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(tests)},
+    )
+    assert done.stdout.strip() == "False"
