@@ -21,7 +21,7 @@ from microtome.circuits.ablations import Ablation, ablation_of
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph
 from microtome.circuits.passing import CircuitPass, cut_of
-from microtome.engines.judging import MORE_UNITS, UNITS, Precision
+from microtome.engines.judging import MORE_UNITS, Precision
 from microtome.engines.observer import Observer, go_on
 from microtome.errors import CircuitError, MetricError, listing
 from microtome.language.regions import Column
@@ -43,6 +43,11 @@ Tick = Callable[[int], None]
 
 COPIES = 9
 """Copies of the stream that there are of every head while a layer's readers are given their own."""
+
+
+HALF_A_UNIT = 0.5
+"""Units of rounding that logits of two passes are apart by in half precision; in float32 and float64
+it is `MORE_UNITS`, of a unit that is nothing."""
 
 
 LESS_IS_BETTER = ("kl", "loss", "next_loss", "rank")
@@ -163,7 +168,7 @@ class Trial:
             float(logits[self._place(reading, n)].nan_to_num(0, 0, 0).abs().max())
             for n, logits in enumerate(self._clean_logits)
         )
-        units = UNITS if own.promise is None else MORE_UNITS
+        units = HALF_A_UNIT if own.promise is None else MORE_UNITS
         allowed = units * own.eps * max(1.0, size)
         match reading.metric.name:
             case "kl" | "logit_corr":
