@@ -46,8 +46,8 @@ COPIES = 9
 
 
 HALF_A_UNIT = 0.5
-"""Units of rounding that logits of two passes are apart by in half precision; in float32 and float64
-it is `MORE_UNITS`, of a unit that is nothing."""
+"""How far apart logits of two passes are in half precision, in units of rounding; in float32 and
+float64, whose units are nothing, `MORE_UNITS`."""
 
 
 LESS_IS_BETTER = ("kl", "loss", "next_loss", "rank")
