@@ -67,7 +67,7 @@ def generate(
         texts=texts,
         edits=tuple(map(str, edits)),
         when=when if isinstance(when, str) else getattr(when, "__qualname__", repr(when)),
-        settings={**settings_of(manner.config), "seed": seed},
+        settings={**settings_of(manner.config, asked), "seed": seed},
     )
 
 
