@@ -37,6 +37,14 @@ def test_its_edits_name_layers_places_and_each_layers_own_direction(tiny64):
     ]  # fmt: skip
 
 
+def test_layers_may_be_numpys_numbers():
+    vector = mt.SteeringVector({n: np.eye(32)[n] for n in range(3)})
+    assert vector.add(layers=np.int64(1)) == vector.add(layers=1)
+    assert vector.project(layers=np.arange(2)) == vector.project(layers=[0, 1])
+    assert vector.only(np.int64(2)).layers == (2,)
+    assert all(type(one) is int for one in vector.only(np.array([0, 2])).layers)
+
+
 def test_a_map_over_its_layers_takes_a_direction_for_all_of_them(tiny64):
     prompt = mt.Prompt("The cat sat on", target=" the")
     with pytest.raises(MicrotomeError, match="no vector for layer 0; there are some for layers 1"):
