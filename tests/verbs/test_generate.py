@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
-from transformers.generation import LogitsProcessor, LogitsProcessorList
+from transformers.generation import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 import microtome as mt
 from microtome.errors import (
@@ -180,6 +184,24 @@ def test_a_processor_of_ones_own_decides_tokens_and_not_log_probabilities(tiny64
     assert made.ids == (7, 7, 7)
     logits = tiny64.run(BERLIN).logits[0, -1].numpy()
     np.testing.assert_allclose(made.logprob[0], log_softmax(logits)[7], atol=1e-12)
+
+
+def test_transformers_processor_takes_the_place_of_the_settings_own(tiny64, monkeypatch):
+    monkeypatch.setattr(tiny64.hf.generation_config, "repetition_penalty", 9.0)
+    how = {"logits_processor": LogitsProcessorList([RepetitionPenaltyLogitsProcessor(1 / 9)])}
+    own = bare(tiny64, **how, min_new_tokens=4)
+    assert written(tiny64, **how)[0].ids == own
+    assert own != written(tiny64)[0].ids
+
+
+def test_a_text_keeps_the_space_between_the_prompt_and_itself(real_models):
+    """Tokenizers that put a space in front of every text take the first one away again."""
+    stories = mt.load(real_models / "stories260K")
+    made = stories.generate("Once upon", steps=4)[0]
+    assert made.text.startswith(" a time")
+    ids = stories.encode("Once upon")[0].tokens.ids
+    whole = stories.tokenizer.decode([*ids, *made.ids], skip_special_tokens=True)
+    assert "Once upon" + made.text == whole
 
 
 # --------------------------------------------------------------------------------- what edits mean

@@ -251,11 +251,17 @@ def _apart(name: str, given: Any, own: Session) -> Any:
         case "streamer":
             return _Streamer(given, own)
         case "logits_processor" | "stopping_criteria":
-            return type(given)([_Own(one, own) for one in given])
+            # One of transformers' takes the place of generate's own of the same class.
+            return type(given)([one if _is_theirs(one) else _Own(one, own) for one in given])
         case "prefix_allowed_tokens_fn":
             return _Own(given, own)
         case _:
             return given
+
+
+def _is_theirs(function: object) -> bool:
+    """Whether it is transformers' own, which runs no model."""
+    return type(function).__module__.startswith("transformers.")
 
 
 class _Own:
