@@ -137,6 +137,11 @@ def test_what_a_file_cannot_hold_or_is_not_is_refused(tmp_path, real_models):
         mt.SteeringVector({1: np.array([1e300])}).save(tmp_path / "v.gguf")
     with pytest.raises(EffectsError, match="could not be written"):
         VECTOR.save(tmp_path / "nowhere" / "v.gguf")
+    for record in ("{", "[]", '{"site": 3}'):
+        told = {vector_files.FORMAT: record}
+        save_file({"direction.1": np.ones(4, np.float32)}, tmp_path / "r.safetensors", told)
+        with pytest.raises(MicrotomeError, match=r"r\.safetensors has a record that"):
+            mt.steering.open_vector(tmp_path / "r.safetensors")
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + os.urandom(40))
     save_file({"weight": np.ones(4, dtype=np.float32)}, tmp_path / "model.safetensors")
