@@ -277,6 +277,32 @@ def test_other_prompts_are_refused_where_some_were_there(tiny64, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["map.zarr"]
 
 
+def test_windows_of_other_prompts_are_replaced_where_they_may_be(tiny64, tmp_path):
+    out = tmp_path / "map.zarr"
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(3))
+    others = mt.Stream(PROMPTS[1:], 3)
+    wanted = sweep(tiny64, others, metrics="kl")
+    found = sweep(tiny64, others, metrics="kl", out=out, overwrite=True)
+    xr.testing.assert_identical(numbers(found), numbers(wanted))
+
+
+def test_what_is_done_of_a_result_that_replaces_another_is_kept(tiny64, tmp_path):
+    """The same question about other prompts: which they are is known when they were read."""
+    out = tmp_path / "map.zarr"
+    sweep(tiny64, mt.Stream(PROMPTS, 3), metrics="kl", out=out)
+    asked = {"metrics": "kl", "out": out, "overwrite": True}
+    others, all_, first, second = mt.Stream(PROMPTS[1:], 3), Stopping(), Stopping(2), Stopping()
+    wanted = mt.sweep(tiny64, others, EDIT, metrics="kl", progress=all_)
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, others, EDIT, progress=first, **asked)
+    assert mt.open_effects(out).data.sizes["prompt"] == len(PROMPTS)
+    found = mt.sweep(tiny64, others, EDIT, progress=second, **asked)
+    assert (first.units, first.units + second.units) == (2, all_.units)
+    xr.testing.assert_identical(numbers(found), numbers(wanted))
+    assert [path.name for path in tmp_path.iterdir()] == ["map.zarr"]
+
+
 def test_a_window_that_is_damaged_is_computed_again(tiny64, tmp_path):
     out = tmp_path / "map.zarr"
     stream = mt.Stream(PROMPTS, 2)

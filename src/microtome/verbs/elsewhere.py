@@ -72,8 +72,8 @@ class Recipe:
                 "them: take off what is there, or sweep here (no workers=)."
             )
         where, asked = device or str(model.device), dict(model.origin.asked)
-        is_as_loaded = model.weights_sign == getattr(model, "first_sign", None)
-        if model.origin.loaded == "from files" and is_as_loaded and "tokenizer" not in asked:
+        by_name = model.origin.loaded == "from files" and model.is_as_loaded
+        if by_name and "tokenizer" not in asked:
             name = os.path.abspath(model.name) if os.path.exists(model.name) else model.name
             how = {key: own for key, own in asked.items() if key != "device"}
             return cls(name, how, None, None, where, known(model))
@@ -109,6 +109,7 @@ def known(model: Loaded) -> dict[str, Any]:
     whole, machine = provenance.of_model(model), provenance.of_machine()
     return {
         **{name: whole[name] for name in OF_MODEL if name in whole},
+        "modules": model.modules_hash,
         "tokenizer": whole["tokenizer"]["hash"],
         "versions": machine["versions"],
         "modes": {name: own for name, own in machine["modes"].items() if name not in OF_THREAD},

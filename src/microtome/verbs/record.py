@@ -52,6 +52,7 @@ def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dic
         **_answers(plan.question),
         **_written(plan.question),
         "model": of_model,
+        "modules": model.modules_hash,
         **_added(model),
         "options": {**options.as_dict(), "memory": None},
         "engine": plan.choice.engine,

@@ -108,6 +108,8 @@ def _portable(error: Exception) -> Exception:
     """An error that can be sent, and that says where it was raised."""
     where = "".join(traceback.format_exception(error)).rstrip()
     try:
+        if type(error).__module__ == "__mp_main__":  # a worker's name for the script that asks
+            raise TypeError
         sent: Exception = pickle.loads(pickle.dumps(error))
     except Exception:  # whatever an error of somebody else's has in it
         sent = RuntimeError(f"{type(error).__name__}: {error}")
