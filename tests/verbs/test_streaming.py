@@ -104,6 +104,16 @@ def test_a_row_that_is_no_prompt_is_told_where_it_stands():
         mt.Stream(["A"], 0)
 
 
+def test_what_is_no_row_of_prompts_is_refused():
+    """Of the splits of a dataset only the names would be read, of a path only the letters."""
+    with pytest.raises(PromptError, match=r"this is a dict of train.*dict\['train'\]"):
+        list(mt.Stream({"train": ["A"], "test": ["B"]}))
+    with pytest.raises(PromptError, match="A stream is of prompts one after another, not Prompt"):
+        list(mt.Stream(mt.Prompt("A")))
+    with pytest.raises(PromptError, match=r"nowhere\.jsonl"):
+        list(mt.Stream(lambda: "nowhere.jsonl"))
+
+
 def test_a_file_is_read_as_it_is_needed(tmp_path):
     """A line that is wrong is met when its window is."""
     file = tmp_path / "p.jsonl"
@@ -166,6 +176,23 @@ class TestAggregates:
                     both.data[f"{name}_{metric}"], wanted.data[f"{name}_{metric}"], atol=1e-9
                 )
         assert both.prompts == wanted.prompts
+        told = both.provenance
+        assert [part["n"] for part in told["parts"]] == [3, 4]
+        assert "stream" not in told
+        cells = [own.provenance["predicted"]["cells"] for own in (one, other)]
+        assert told["predicted"]["cells"] == sum(cells)
+
+    def test_of_another_question_are_not_put_together(self, tiny64):
+        asked = {"keep": "aggregates"}
+        first = sweep(tiny64, mt.Stream(PROMPTS[:3]), **asked)
+        rest = mt.Stream(PROMPTS[3:], first=3)
+        other = sweep(tiny64, rest, EDIT.replace("zero", "scale(0.5)"), **asked)
+        with pytest.raises(EffectsError, match=r"answer different questions .*edits"):
+            first.merged(other)
+        with pytest.raises(EffectsError, match=r"are of .*kl.*, and what is added is of kl:"):
+            first.merged(sweep(tiny64, rest, metrics="kl", **asked))
+        with pytest.raises(EffectsError, match=r"answer different questions .*edits"):
+            first.extended(sweep(tiny64, PROMPTS[3:], EDIT.replace("zero", "scale(0.5)")))
 
     def test_are_saved_and_opened_and_drawn(self, tiny64, tmp_path):
         found = sweep(tiny64, PROMPTS, keep="aggregates", out=tmp_path / "sums.zarr")

@@ -28,13 +28,13 @@ from microtome.results.aggregates import Aggregates, refuse_ids
 from microtome.results.effects import Effects
 from microtome.results.joined import joined
 from microtome.results.labelled import label
+from microtome.results.together import together, without_prompts
 from microtome.results.windows import MemoryWindows, StoreWindows, Windows
 from microtome.results.windows import Whole as WholeWindow
 from microtome.verbs.answer import Answer, Runner
 from microtome.verbs.asking import asking
 from microtome.verbs.options import Options
 from microtome.verbs.record import identity, record
-from microtome.verbs.together import together, without_prompts
 
 Keep = Literal["cells", "aggregates"]
 KEEPS = ("cells", "aggregates")
