@@ -11,6 +11,7 @@ import xarray as xr
 
 import microtome as mt
 from microtome.errors import EffectsError, PromptError, SweepError
+from microtome.report import document_of_aggregates, summary_of_aggregates
 from microtome.results import windows as windows_kept
 from microtome.stats.running import COLUMNS
 
@@ -181,6 +182,9 @@ class TestAggregates:
         assert "stream" not in told
         cells = [own.provenance["predicted"]["cells"] for own in (one, other)]
         assert told["predicted"]["cells"] == sum(cells)
+        for found in (one, both):  # whose prompts were not one stream
+            assert f"each of {found.prompts} prompts; what" in document_of_aggregates(found).method
+            assert summary_of_aggregates(found)["prompts"] == found.prompts
 
     def test_of_another_question_are_not_put_together(self, tiny64):
         asked = {"keep": "aggregates"}

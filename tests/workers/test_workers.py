@@ -429,6 +429,39 @@ def test_a_function_made_on_the_spot_is_refused(model):
         )
 
 
+def doubled(x):
+    return x * 2
+
+
+def halved(x):
+    return x / 2
+
+
+def test_a_function_that_is_another_where_the_worker_is_is_refused(model, monkeypatch):
+    """Such as when its file is changed on the way: who is hired later reads what is there then."""
+    edit = mt.apply("L0.z.h0@-1", doubled)
+    asked = {"metrics": "kl", "progress": False}
+    own = mt.sweep(model, PROMPTS, edit, **asked)
+    there = mt.sweep(model, PROMPTS, edit, **asked, workers=Inline())
+    xr.testing.assert_identical(own.data.drop_attrs(), there.data.drop_attrs())
+    published = Inline.publish
+
+    def publish(self, job):
+        sent = published(self, job)
+        monkeypatch.setattr(doubled, "__code__", halved.__code__)
+        return sent
+
+    monkeypatch.setattr(Inline, "publish", publish)
+    with pytest.raises(WorkerError, match=r"The function of 'apply.*is another where the worker"):
+        mt.sweep(model, PROMPTS, edit, **asked, workers=Inline())
+
+
+def test_what_has_no_name_where_the_worker_is_is_told_in_words():
+    desk_ = desk.Desk(b"cnowhere\nthing\n.")
+    assert isinstance(desk_.open().error, WorkerError)
+    assert "put them in a module that can be imported" in str(desk_.open().error)
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
