@@ -120,7 +120,7 @@ def test_a_worker_that_hangs_is_given_up_after_its_time(patience, least):
     always = Stage(lambda n, unit: hung.append(n) if unit.number == 5 else works(n, unit))
     found, lost = run(always, patience=patience)
     assert sorted(found) == [0, 1, 2, 3, 4]
-    assert lost == [(5, f"it had not answered for {least:,.0f} s")]
+    assert lost == [(5, f"it had not answered for {least:,.0f} s; patience= gives a unit more")]
     assert len(hung) == 3
 
 

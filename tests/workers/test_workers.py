@@ -400,6 +400,20 @@ def test_a_ray_that_was_started_for_a_model_that_does_not_fit_is_ended(monkeypat
     assert told == ["init", "shutdown"]
 
 
+@pytest.mark.parametrize("how", [{"address": "ray://host:10001"}, {"init": {"num_cpus": 2}}])
+def test_a_cluster_is_not_taken_for_another(monkeypatch, how):
+    monkeypatch.setattr(clusters, "_library", lambda: SimpleNamespace(is_initialized=lambda: True))
+    with pytest.raises(WorkerError, match=r"in a cluster of Ray's already.*ray\.shutdown"):
+        clusters.Cluster(mt.workers.ray(**how), b"")
+
+
+def test_a_hook_that_watches_is_not_left_without_anything_to_see(folder):
+    model = mt.load(folder)
+    model.hf.transformer.h[0].register_forward_hook(mt.watching(lambda *_: None))
+    with pytest.raises(WorkerError, match="would see nothing of what workers compute"):
+        sweep(model, workers=Inline())
+
+
 def test_a_result_says_the_device_of_its_workers(model):
     told = {"model": {"name": "nano", "device": "cpu"}}
     assert There(model, mt.workers.processes(1)).located(told) is told

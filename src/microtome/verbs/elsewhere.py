@@ -16,6 +16,7 @@ from microtome.engines.observer import Observer, go_on
 from microtome.errors import WorkerError, listing
 from microtome.model.loaded import Loaded
 from microtome.model.modes import set_modes
+from microtome.model.watching import watchers
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.results import provenance
@@ -70,6 +71,11 @@ class Recipe:
             raise WorkerError(
                 f"The model has {listing(added)}, and workers load models of their own, without "
                 "them: take off what is there, or sweep here (no workers=)."
+            )
+        if watching := [*watchers(model.hf)]:
+            raise WorkerError(
+                f"{listing(watching)} would see nothing of what workers compute: take off what "
+                "watches, or sweep here (no workers=)."
             )
         where, asked = device or str(model.device), dict(model.origin.asked)
         by_name = model.origin.loaded == "from files" and model.is_as_loaded

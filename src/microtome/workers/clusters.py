@@ -109,6 +109,11 @@ class Cluster:
     def __init__(self, asked: Ray, recipe: bytes) -> None:
         self._asked, self._ray = asked, _library()
         self._began = not self._ray.is_initialized()
+        if not self._began and (asked.address not in (None, "auto") or asked.init):
+            raise WorkerError(
+                f"This process is in a cluster of Ray's already, so that address={asked.address!r} "
+                "and init= would count for nothing: leave them out, or call ray.shutdown() first."
+            )
         if self._began:
             how = {"log_to_driver": False, "include_dashboard": False, **asked.init}
             if asked.address is not None:

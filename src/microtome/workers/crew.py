@@ -180,7 +180,8 @@ class Crew:
             if id(hand) not in answered and late:
                 hand.dismiss()
                 seconds = self._allowed(busy)
-                found.append((hand, Died(f"it had not answered for {seconds:,.0f} s")))
+                more = "" if busy.unit is None else "; patience= gives a unit more"
+                found.append((hand, Died(f"it had not answered for {seconds:,.0f} s{more}")))
         for hand, outcome in found:
             if isinstance(outcome, Died):
                 hand.dismiss()
