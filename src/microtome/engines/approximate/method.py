@@ -18,8 +18,10 @@ from torch import Tensor
 from microtome.edits.application import Application
 from microtome.edits.base import literal
 from microtome.engines.approximate.stretch import Stretch
+from microtome.errors import MetricError
 from microtome.language.regions import Column
 from microtome.plan.approximation import Passes
+from microtome.plan.legs import is_split
 from microtome.plan.question import Question
 
 
@@ -103,3 +105,18 @@ class Method(ABC):
             if (value := getattr(self, f.name)) != f.default
         ]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+
+def refuse_split(method: Method, question: Question) -> None:
+    """Raise where an answer is of several tokens, whose sizes do not add up to that of them all.
+
+    Raises:
+        MetricError: so it is.
+    """
+    for reading in question.readings:
+        if is_split(question, reading):
+            raise MetricError(
+                f"method={str(method)!r} gives the size of an effect, and {reading} is of an answer "
+                "of several tokens, which are read one by one: sizes do not add up. Take "
+                "method='atp', or measure a single token."
+            )
