@@ -116,7 +116,7 @@ def refuse_split(method: Method, question: Question) -> None:
     for reading in question.readings:
         if is_split(question, reading):
             raise MetricError(
-                f"method={str(method)!r} gives the size of an effect, and {reading} is of an answer "
-                "of several tokens, which are read one by one: sizes do not add up. Take "
-                "method='atp', or measure a single token."
+                f"method={str(method)!r} gives the size of an effect, and {reading} is of several "
+                "tokens, which are read one by one: sizes do not add up. Take method='atp', or "
+                "measure a single token."
             )
