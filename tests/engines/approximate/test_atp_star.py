@@ -192,3 +192,21 @@ def test_sizes_of_answers_of_several_tokens_are_refused(tiny64, method):
         approximate(tiny64, "zero L*.z.h*", method, several)
     plain = approximate(tiny64, "zero L*.z.h*", mt.AtPStar(grad_drop=False), several)
     assert np.isfinite(plain).all()
+
+
+@pytest.mark.parametrize(
+    ("edit", "method"),
+    [
+        ("zero L*.z.h*", "ig"),
+        ("patch L*.z.h*", "atp(at='donor')"),
+        ("patch L*.z.h* -> L*.mlp_in", "eap_ig"),
+    ],
+)
+def test_a_product_of_probabilities_is_refused_where_gradients_are_elsewhere(tiny64, edit, method):
+    """By itself times its logarithm's change it would be the slope in the prompt's own run."""
+    several = mt.Prompt("Berlin is the", donor="Paris is the", target=" capital of Germany")
+    with pytest.raises(MetricError, match="several tokens, a product"):
+        mt.sweep(tiny64, several, edit, metrics="prob", method=method)
+    for metric, prompt in (("logprob", several), ("prob", BERLIN)):
+        found = mt.sweep(tiny64, prompt, edit, metrics=metric, method=method, audit=2)
+        assert np.isfinite(found.approximate(metric)).any()

@@ -13,7 +13,7 @@ from torch import Tensor
 from microtome.edits.application import Application
 from microtome.edits.base import whole
 from microtome.engines.approximate.atp import AtP, OwnRun
-from microtome.engines.approximate.method import Method, Take, refuse_split
+from microtome.engines.approximate.method import Method, Take, refuse_products, refuse_split
 from microtome.engines.approximate.stretch import Stretch, putting
 from microtome.errors import SweepError
 from microtome.language.operations import Operation
@@ -61,6 +61,7 @@ class IG(Method):
         """What `AtP` refuses; what single heads read, of which no pass has all at once; and edits
         whose ends cannot all be reached together."""
         AtP().check(question)
+        refuse_products(self, question)
         for edit in question.edits:
             if edit.address.site.name in (*APART, "mlp_in"):
                 raise SweepError(

@@ -120,3 +120,19 @@ def refuse_split(method: Method, question: Question) -> None:
                 "tokens, which are read one by one: sizes do not add up. Take method='atp', or "
                 "measure a single token."
             )
+
+
+def refuse_products(method: Method, question: Question) -> None:
+    """Raise where a probability is a product of several: it changes by itself times the sum of what
+    their logarithms change by only where gradients are those of the prompt's own run.
+
+    Raises:
+        MetricError: so it is.
+    """
+    for reading in question.readings:
+        if reading.metric.name == "prob" and is_split(question, reading):
+            raise MetricError(
+                f"method={str(method)!r} takes gradients elsewhere than in the prompt's own run, "
+                f"and {reading} is of several tokens, a product: what it changes by there is not "
+                "known. Measure logprob, or take method='atp'."
+            )
