@@ -99,3 +99,24 @@ def test_what_is_kept_goes_on_though_another_call_watched(own, tmp_path):
     swept(own, out=tmp_path / "e.zarr")
     own.hf.transformer.h[1].mlp.register_forward_hook(mt.watching(Recorder()))
     swept(own, out=tmp_path / "e.zarr")
+
+
+@pytest.mark.parametrize("global_too", [False, True])
+def test_on_an_activation_function_it_sees_what_the_function_makes(own, global_too):
+    """The walk computes it in one pass over memory, and with the same numbers."""
+    plain, act, made = swept(own, verify=0), own.hf.transformer.h[1].mlp.act, []
+
+    def look(module, given, values):
+        if module is act:
+            made.append((given[0].shape, values.shape, float(values.abs().max())))
+
+    if global_too:
+        handle = torch.nn.modules.module.register_module_forward_hook(mt.watching(look))
+    else:
+        handle = act.register_forward_hook(mt.watching(look))
+    try:
+        xr.testing.assert_equal(swept(own, verify=0).data, plain.data)
+    finally:
+        handle.remove()
+    assert made
+    assert all(before == after for before, after, _ in made)

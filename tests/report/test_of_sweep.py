@@ -17,7 +17,7 @@ import pytest
 import microtome as mt
 from microtome.errors import EffectsError
 from microtome.frontends import cli
-from microtome.report import code, document_of_sweep, render, summary_of_sweep, write_folder
+from microtome.report import code, document_of_sweep, method, render, summary_of_sweep, write_folder
 
 BERLIN = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
 PARIS = mt.Prompt("Paris is the capital of", target=" France", contrast=" Germany")
@@ -518,3 +518,21 @@ def test_an_approximate_map_says_what_it_is_and_how_good(nano):
     summary = summary_of_sweep(effects)
     assert summary["method"] == "atp"
     assert summary["audit"]["cells"] == 16
+    assert "audit=16," in code.again_in_python(effects)
+    assert "--audit 16" in code.again_in_shell(effects)
+
+
+def test_an_audit_of_more_of_the_strongest_is_repeated_as_it_was(nano):
+    effects = mt.sweep(
+        nano, BERLIN, "zero L*.z.h*@-1", metrics="prob", method="atp", audit=mt.Audit(8, refine=3)
+    )
+    assert "audit=mt.Audit(cells=8, refine=3)," in code.again_in_python(effects)
+    assert code.again_in_shell(effects) is None
+    assert code.again_in_yaml(effects) is None
+
+
+def test_signs_of_which_none_agree_are_told():
+    found = {"pearson": -0.5, "spearman": -0.5, "signs": 0.0, "miss": 1.0}
+    worst = {"cell": {}, "approximate": 0.5, "exact": -0.5}
+    told = method._how_good({**found, "worst": worst, "recall": None, "bound": None}, None, "prob")
+    assert "0% have the same sign" in " ".join(told)

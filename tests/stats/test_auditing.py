@@ -143,3 +143,24 @@ def test_the_largest_miss_is_named_and_what_is_no_number_is_the_largest():
 def test_a_constant_map_has_no_correlation():
     found = auditing.agreement(np.zeros(3), np.array([0.0, 0, 0]), np.ones(3))
     assert (found.pearson, found.spearman, found.signs) == (None, None, None)
+
+
+def test_an_audit_of_one_cell_draws_it_and_knows_next_to_nothing():
+    values, chance = np.linspace(1, 0, 40), np.random.default_rng(2)
+    drawn = auditing.draw(values, np.zeros(40, dtype=int), 1, chance)
+    assert (len(drawn.strongest), drawn.strata.tolist()) == (0, [40])
+    found = auditing.bound(drawn, values[drawn.cells], values[drawn.cells])
+    assert found.cells == 39
+    assert found.share > 0.9
+    assert auditing.recall(drawn, values[drawn.cells], 20) is None
+
+
+def test_of_strata_of_one_and_two_cells_the_fewest_are_counted():
+    """All that were found may be in strata of one cell."""
+    strata = np.array([1] * 15 + [2] * 5)
+    low, high = auditing.how_many(strata, 10)
+    side = distributions.beta.ppf([0.025, 0.975], [10, 11], [11, 10])
+    assert low == pytest.approx(max(10, 20 * side[0]))
+    assert high == pytest.approx(min(25 - 10, 40 * side[1]))
+    low, _ = auditing.how_many(np.array([100] * 10 + [101] * 10), 10)
+    assert low == pytest.approx(2000 * side[0])

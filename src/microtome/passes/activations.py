@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as globally
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 
@@ -44,12 +45,17 @@ def in_one_pass(hf: PreTrainedModel) -> Iterator[None]:
 
 
 def _instead(module: nn.Module) -> Iterator[tuple[nn.Module, Side, Act]]:
-    """The hooks that give a module nothing to do, and do it."""
+    """The hooks that give a module nothing to do, and do it.
+
+    One that somebody watches does it all the same: what is seen there is what the module makes.
+    """
     given: list[Tensor] = []
+    watched = bool(module._forward_hooks or globally._global_forward_hooks)
 
     def take(_: nn.Module, args: tuple[Tensor], kwargs: dict[str, Any]) -> Any:
         given[:] = args
-        return (args[0][:0] if args[0].dtype in KINDS else args[0],), kwargs
+        whole = watched or args[0].dtype not in KINDS
+        return (args[0] if whole else args[0][:0],), kwargs
 
     def put(module: nn.Module, _: tuple[Tensor], output: Tensor) -> Tensor:
         x = given.pop()

@@ -35,6 +35,9 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
 )
 """The classes of activation functions that transformers knows."""
 
+FUNCTIONS = (nn.functional.gelu, nn.functional.silu, nn.functional.relu)
+"""What they call; a family's own code may call it by itself, as RoBERTa's head does."""
+
 
 @contextmanager
 def relevance(hf: PreTrainedModel, anatomy: Anatomy) -> Iterator[None]:
@@ -47,7 +50,7 @@ def relevance(hf: PreTrainedModel, anatomy: Anatomy) -> Iterator[None]:
     _refuse_unruled(hf, anatomy)
     own = opened(hf)
     hooks: list[tuple[nn.Module, Side, Act]] = [
-        (part, "output", _linear) for part in hf.modules() if isinstance(part, ACTIVATIONS)
+        (part, "output", _activated) for part in hf.modules() if isinstance(part, ACTIVATIONS)
     ]
     with own.block(), _Rules():
         own.hook(hooks)
@@ -84,9 +87,12 @@ def halves(anatomy: Anatomy) -> Sequence[Visit]:
     return [Visit((site, layer), share, writes=True) for layer in range(dims.n_layers)]
 
 
-def _linear(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+def _activated(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    return _linear(args[0], output)
+
+
+def _linear(given: Tensor, output: Tensor) -> Tensor:
     """An activation function as its input times a constant: value by input."""
-    given = args[0]
     times = torch.where(given == 0, torch.zeros_like(given), output / given).detach()
     return _as(output, given * times)
 
@@ -106,6 +112,8 @@ class _Rules(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in ROOTS or func in SOFTMAX:
             return func(*args, **kwargs).detach()
+        if func in FUNCTIONS:
+            return _linear(args[0], func(*args, **kwargs))
         if func is nn.functional.layer_norm:
             return _layer_norm(func(*args, **kwargs), *args, **kwargs)
         if func is nn.functional.scaled_dot_product_attention:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from microtome.errors import MetricError, SweepError, listing
+from microtome.language.operations import Operation
 from microtome.language.regions import Column, Layout
 from microtome.plan.cells import Cells
 from microtome.plan.memory import Budget, bytes_of_block, bytes_of_source
@@ -110,28 +112,48 @@ def _refuse_meeting(method: Approximation, question: Question, cells: Cells) -> 
         stars = cells.values(cells.span(prompt))
         count = len(cells.of_prompt(prompt))
         for one, two in itertools.combinations(range(len(layouts)), 2):
-            if _meet(layouts[one], layouts[two], stars, count, question.dims.n_layers):
+            edits = question.edits[one], question.edits[two]
+            if _meet(edits, layouts[one], layouts[two], stars, count, question.dims.n_layers):
                 raise SweepError(
-                    f"method={str(method)!r}: '{question.edits[one]}' and '{question.edits[two]}' "
+                    f"method={str(method)!r}: '{edits[0]}' and '{edits[1]}' "
                     "change the same values, and what they do together is no sum of what each "
                     "does. Make one edit of them, or take method='exact'."
                 )
 
 
-def _meet(one: Layout, two: Layout, stars: dict[str, Column], cells: int, layers: int) -> bool:
+BOUNDARIES: Mapping[str, int] = MappingProxyType(
+    {"embed": 0, "resid_pre": 0, "resid_post": 1, "final_in": 1}
+)
+"""Sites between blocks: whether they are before a layer, or behind it."""
+
+
+def _meet(
+    edits: Sequence[Operation],
+    one: Layout,
+    two: Layout,
+    stars: dict[str, Column],
+    cells: int,
+    layers: int,
+) -> bool:
     sites = {one.site.name, two.site.name}
     # What one head's key is made of goes past edits of the key itself, and of its group's.
     past = [(f"{p}_in", other) for p in "qkv" for other in (p, f"{p}_head", f"{p}_in_group")]
     goes_past = sites in map(set, past)
-    if one.site != two.site and not goes_past:
+    between = BOUNDARIES.keys() >= sites
+    if one.site != two.site and not goes_past and not between:
         return False
     chosen = [_layers(layout, stars, layers) for layout in (one, two)]
+    if between:
+        behind = [BOUNDARIES[layout.site.name] for layout in (one, two)]
+        chosen = [np.pad(own, ((0, 0), (n, 1 - n))) for own, n in zip(chosen, behind, strict=True)]
     both = (chosen[0] & chosen[1]).any(axis=1)
     if goes_past:
         return bool(both.any())
-    for mine, other in zip(
-        one.at(None, stars, cells).columns, two.at(None, stars, cells).columns, strict=True
-    ):
+    widened = {edit.widens for edit in edits}
+    columns = (layout.at(None, stars, cells).columns for layout in (one, two))
+    for axis, mine, other in zip(one.site.axes, *columns, strict=True):
+        if axis in widened:  # all along it are changed
+            continue
         both = both & (mine[:, :, None] == other[:, None, :]).any(axis=(1, 2))
     return bool(both.any())
 

@@ -14,7 +14,7 @@ class Audit:
 
     Attributes:
         cells: how many: half of them those that the approximation holds strongest on the first
-            metric, half drawn at random from the rest. A map of fewer cells is exact.
+            metric, half (of one, it) drawn at random from the rest. A map of fewer cells is exact.
         refine: how many more of the strongest.
 
     >>> Audit.of(64)

@@ -84,8 +84,9 @@ def again_in_python(effects: Effects) -> str:
         *(
             f"{name}={_argument(value)}"
             for name, value in _settings(record).items()
-            if name != WINDOW
+            if name not in (WINDOW, AUDIT)
         ),
+        *([f"audit={_audit(record[AUDIT])}"] if record.get(AUDIT) else []),
     ]
     window = record.get("stream", {}).get(WINDOW)
     given = "prompts" if window is None else f"mt.Stream(prompts, {window})"
@@ -167,6 +168,9 @@ def again_in_yaml(effects: Effects) -> str | None:
 WINDOW = "window"
 """The setting of a sweep that read its prompts a window at a time."""
 
+AUDIT = "audit"
+"""Of an approximate map: how many cells are exact."""
+
 _FLAGGED = frozenset(("text", "target", "contrast", "donor"))
 """A prompt's fields that are options of the command line."""
 
@@ -194,10 +198,16 @@ def _settings(record: Mapping[str, Any]) -> dict[str, int | str]:
         found["refine"] = record["screen"]["refined"]
     if record.get("stream"):
         found[WINDOW] = record["stream"][WINDOW]
-    if record.get("audit"):
+    if record.get(AUDIT):
         found["method"] = record["method"]
-        found["audit"] = record["audit"]["asked"]
+        found[AUDIT] = record[AUDIT]["asked"]
     return found
+
+
+def _audit(audit: Mapping[str, Any]) -> str:
+    """How it is asked for; more of the strongest only by an object."""
+    asked, more = audit["asked"], audit.get("refine", 0)
+    return f"mt.Audit(cells={asked}, refine={more})" if more else str(asked)
 
 
 def _file(name: str, prompts: Sequence[Mapping[str, Any]]) -> str:
@@ -304,9 +314,10 @@ def _in_memory(record: Mapping[str, Any]) -> bool:
 
 
 def _is_sayable(record: Mapping[str, Any]) -> bool:
-    """Whether the command line and a file can say how the model was loaded."""
+    """Whether the command line and a file can say how the model was loaded, and cells audited."""
     plain = not _in_memory(record) and not record["model"].get("additions")
-    return plain and not _more(record)
+    refined = (record.get(AUDIT) or {}).get("refine", 0)
+    return plain and not refined and not _more(record)
 
 
 def _prompts(prompts: Sequence[Mapping[str, Any]]) -> str:

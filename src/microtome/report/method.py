@@ -162,7 +162,11 @@ def _how_good(found: Mapping[str, Any], effects: Effects, metric: str) -> Iterat
         yield (
             f"estimated for the whole map, approximate and exact effects correlate with "
             f"{found['pearson']:.3f} (their ranks with {found['spearman']:.3f})"
-            + (f", and {found['signs']:.0%} have the same sign." if found["signs"] else ".")
+            + (
+                f", and {found['signs']:.0%} have the same sign."
+                if found["signs"] is not None
+                else "."
+            )
         )
     worst = found["worst"]
     where = listing(f"{name} {value}" for name, value in worst["cell"].items() if name != PROMPT)

@@ -60,7 +60,7 @@ class Drawn:
 def draw(
     values: Array, groups: Indices, some: int, chance: np.random.Generator, more: int = 0
 ) -> Drawn:
-    """Choose cells for an audit: half of them the strongest, half at random.
+    """Choose cells for an audit: half of them the strongest, half at random, and one at least.
 
     Strata are of the rest in order: by group, and within it by size.
 
@@ -78,7 +78,7 @@ def draw(
         raise StatisticsError("An audit needs at least one cell to look at, and one to choose.")
     size = np.where(np.isnan(values), np.inf, np.abs(values))
     order = np.argsort(-size, kind="stable")
-    top = len(order) if some + more >= len(order) else (some + 1) // 2 + more
+    top = len(order) if some + more >= len(order) else some // 2 + more
     rest = order[top:]
     rest = rest[np.lexsort((size[rest], groups[rest]))]
     edges = (
@@ -124,8 +124,8 @@ def how_many(strata: Indices, found: int, confidence: float = CONFIDENCE) -> tup
     side = (1 - confidence) / 2
     low = 0.0 if not found else float(scipy.stats.beta.ppf(side, found, n - found + 1))
     high = 1.0 if found == n else float(scipy.stats.beta.ppf(1 - side, found + 1, n - found))
-    share = float(strata.max()) * n
-    return max(float(found), low * total), min(total - (n - found), high * share)
+    least, most = (float(one) * n for one in (strata.min(), strata.max()))
+    return max(float(found), low * least), min(total - (n - found), high * most)
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,15 @@ def test_one_layer_one_head_one_token(make_gpt2, tokenizer):
         ("zero L*.z.h*", "prob", "atp(at='donor')", "takes nothing from a donor"),
         (["zero L*.z.h*", "scale(2) L*.z.h1"], "prob", "atp", "change the same values"),
         (["zero L1.q_in.h1", "zero L1.q.h1"], "prob", "atp", "change the same values"),
+        (["zero L1.resid_post@1", "zero L2.resid_pre@{1,2}"], "prob", "atp", "change the same"),
+        (["zero embed@1", "scale(2) L*.resid_pre@1"], "prob", "atp", "change the same values"),
+        (["zero L2.resid_post@-1", "zero final_in@-1"], "prob", "atp", "change the same values"),
+        (
+            ["knockout L1.pattern.h0@-1,0", "knockout L1.pattern.h0@-1,1"],
+            "prob",
+            "atp",
+            "change the same values",
+        ),
         ("zero L*.z.h*", "prob", "atp2", "method='atp2' does not exist.*Did you mean 'atp'"),
         ("zero L*.z.h*", "prob", "atp(where=1)", r"has other parameters: atp\(at=\"clean\"\)"),
         ("zero L*.z.h*", "prob", "atp(at='x')", "must be 'clean' | 'donor'"),
@@ -192,12 +201,16 @@ def test_what_says_nothing_is_refused_with_what_to_do(tiny64, edits, metrics, me
 
 
 def test_different_places_of_one_site_may_be_edited_together(tiny64):
-    both = approximate(tiny64, CAT, ["zero L1.z.h0", "scale(2) L1.z.h1"]).approximate("logit_diff")
-    each = [
-        approximate(tiny64, CAT, one).approximate("logit_diff")
-        for one in ("zero L1.z.h0", "scale(2) L1.z.h1")
-    ]
-    assert np.abs(both - sum(each)).max() < EXACT
+    for pair in (
+        ("zero L1.z.h0", "scale(2) L1.z.h1"),
+        ("zero L1.resid_post@1", "zero L2.resid_pre@2"),
+        ("zero L1.resid_pre@1", "zero L1.resid_post@1"),
+        ("knockout L1.pattern.h0@-1,0", "knockout L1.pattern.h1@-1,0"),
+        ("knockout L1.pattern.h0@-1,0", "knockout L1.pattern.h0@1,0"),
+    ):
+        both = approximate(tiny64, CAT, [*pair]).approximate("logit_diff")
+        each = [approximate(tiny64, CAT, one).approximate("logit_diff") for one in pair]
+        assert np.abs(both - sum(each)).max() < EXACT, pair
 
 
 def test_nothing_is_left_on_the_model(tiny64):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import microtome as mt
-from microtome.errors import EditError, SweepError
+from microtome.errors import EditError, MetricError, SweepError
 
 BERLIN = mt.Prompt(
     "Berlin is the capital of", donor="Paris is the capital of", target=" Germany", contrast=" is"
@@ -85,6 +85,13 @@ def test_a_size_is_the_mean_over_ways_back_without_one_layer(tiny64):
             total[layer] += (-z.detach() * slope(z)).sum((0, 2)).abs().numpy()
     assert np.abs(np.abs(found) - total / 2).max() < EXACT
     assert (np.sign(found) == np.sign(plain)).all()
+
+
+def test_of_the_stream_the_mean_is_over_all_layers(tiny64):
+    """Behind the last layer none matters, so that what is left out makes no difference."""
+    for edit in ("zero L2.resid_post@-1", "zero final_in@-1", "patch L2.resid_post.d*@-1"):
+        gap = approximate(tiny64, edit, "atp_star") - approximate(tiny64, edit, "atp")
+        assert np.abs(gap).max() < EXACT, edit
 
 
 def test_without_either_it_is_attribution_patching(tiny64):
@@ -168,9 +175,38 @@ def test_what_they_cannot_do_is_refused(tiny64, make_gpt2, tokenizer):
         approximate(one, "zero L*.z.h*", "atp_star")
     with pytest.raises(SweepError, match="take q, k, v, z or mlp_post"):
         approximate(tiny64, "zero L*.q_in.h*", "ig")
+    with pytest.raises(SweepError, match="changes what others are about: take AtP"):
+        approximate(tiny64, "knockout L*.pattern.h*@-1,*", "ig")
     with pytest.raises(SweepError, match="one step at least"):
         mt.IG(0)
     with pytest.raises(EditError, match="must be True or False"):
         mt.AtPStar(qk_fix=1)
     with pytest.raises(SweepError, match="use EAP"):
         approximate(tiny64, "zero L*.z.h* -> L*.mlp_in", "atp_star")
+
+
+@pytest.mark.parametrize("method", ["gradient_norms", "atp_star"])
+def test_sizes_of_answers_of_several_tokens_are_refused(tiny64, method):
+    several = mt.Prompt("Berlin is the", target=" capital of Germany", contrast=" cat sat")
+    with pytest.raises(MetricError, match="sizes do not add up"):
+        approximate(tiny64, "zero L*.z.h*", method, several)
+    plain = approximate(tiny64, "zero L*.z.h*", mt.AtPStar(grad_drop=False), several)
+    assert np.isfinite(plain).all()
+
+
+@pytest.mark.parametrize(
+    ("edit", "method"),
+    [
+        ("zero L*.z.h*", "ig"),
+        ("patch L*.z.h*", "atp(at='donor')"),
+        ("patch L*.z.h* -> L*.mlp_in", "eap_ig"),
+    ],
+)
+def test_a_product_of_probabilities_is_refused_where_gradients_are_elsewhere(tiny64, edit, method):
+    """By itself times its logarithm's change it would be the slope in the prompt's own run."""
+    several = mt.Prompt("Berlin is the", donor="Paris is the", target=" capital of Germany")
+    with pytest.raises(MetricError, match="several tokens, a product"):
+        mt.sweep(tiny64, several, edit, metrics="prob", method=method)
+    for metric, prompt in (("logprob", several), ("prob", BERLIN)):
+        found = mt.sweep(tiny64, prompt, edit, metrics=metric, method=method, audit=2)
+        assert np.isfinite(found.approximate(metric)).any()

@@ -15,7 +15,7 @@ from microtome.passes.trace import ids_of
 from oracles import families as by_hand
 
 CAT = mt.Prompt("The cat sat on the mat, and", target=" cat", contrast=" dog")
-NAMES = ("gpt2", "gpt_neox", "llama, tied", "qwen3", "gemma2", "phi", "opt")
+NAMES = ("gpt2", "gpt_neox", "llama, tied", "qwen3", "gemma2", "phi", "opt", "roberta")
 
 
 @pytest.fixture(params=NAMES)

@@ -12,7 +12,7 @@ from torch import Tensor
 from microtome.edits.application import Application
 from microtome.edits.base import one_of
 from microtome.edits.sources import Sources
-from microtome.engines.approximate.method import Method, Take
+from microtome.engines.approximate.method import Method, Take, refuse_products
 from microtome.engines.approximate.stretch import Stretch
 from microtome.errors import SweepError
 from microtome.language.edges import Edge
@@ -48,6 +48,8 @@ class AtP(Method):
 
     def check(self, question: Question) -> None:
         """There has to be a donor for its gradient."""
+        if self.at == "donor":
+            refuse_products(self, question)
         for edit in question.edits:
             if isinstance(edit.address, Edge):
                 raise SweepError(

@@ -13,7 +13,7 @@ from torch import Tensor
 from microtome.edits.application import Application
 from microtome.edits.base import truth
 from microtome.engines.approximate.atp import AtP, OwnRun
-from microtome.engines.approximate.method import Method, Take
+from microtome.engines.approximate.method import Method, Take, refuse_split
 from microtome.engines.approximate.stretch import Stretch
 from microtome.engines.approximate.weights import attention_of
 from microtome.errors import SweepError
@@ -27,6 +27,10 @@ BEFORE_SOFTMAX = ("q", "k", "k_head", "q_in", "k_in", "k_in_group")
 """Sites of which attention weights are made, and nothing else."""
 
 
+STREAM = ("embed", "resid_pre", "resid_mid", "resid_post", "final_in")
+"""Sites from which there is a way past every layer."""
+
+
 @dataclass(frozen=True)
 class AtPStar(Method):
     """Attribution patching that sees through a saturated softmax, and through effects that cancel.
@@ -37,8 +41,8 @@ class AtPStar(Method):
             says that nothing happens.
         grad_drop: the size of an effect is the mean over ways back that each leave out what one
             layer adds, so that two ways that cancel are seen; its sign is that of the effect with
-            nothing left out. The mean is over one layer less than there are, as in a cell's own
-            layer nothing is left.
+            nothing left out. Of what is inside a layer the mean is over one layer less than there
+            are, as without its own nothing is left; of the stream, where something is, over all.
 
     Source: Kramár et al. 2024 (arXiv:2403.00745), equations 7 to 11.
 
@@ -62,6 +66,8 @@ class AtPStar(Method):
     def check(self, question: Question) -> None:
         """What `AtP` refuses; and there has to be a layer to leave out."""
         AtP().check(question)
+        if self.grad_drop:
+            refuse_split(self, question)
         if self.grad_drop and question.dims.n_layers < 2:
             raise SweepError(
                 f"method={str(self)!r} leaves out one layer after another, and the model has one: "
@@ -88,7 +94,7 @@ class AtPStar(Method):
         yield OwnRun(first)
         for layer in range(dims.n_layers if self.grad_drop else 0):
             switch.layer = layer
-            yield OwnRun(made.back(again=layer < dims.n_layers - 1))
+            yield WithoutALayer(made.back(again=layer < dims.n_layers - 1))
 
     def effect(
         self,
@@ -101,8 +107,12 @@ class AtPStar(Method):
         change: Float[Tensor, " cell *region"],
     ) -> Float[Tensor, " cell"]:
         """As `Method.effect`; of a query or a key, by what attention weights become."""
-        if not (self.qk_fix and _is_before(application.regions.site.name)):
-            return super().effect(stretch, take, number, application, where, cells, change)
+        site, layers = application.regions.site.name, stretch.plan.question.dims.n_layers
+        if not (self.qk_fix and _is_before(site)):
+            effects = super().effect(stretch, take, number, application, where, cells, change)
+            # `together` divides by one layer less than there are.
+            every = isinstance(take, WithoutALayer) and site in STREAM
+            return effects * ((layers - 1) / layers) if every else effects
         assert isinstance(take, OwnRun), "these are of the clean run"
         place = find_site("pattern"), application.regions.layer
         slope = take.slopes.at(number, place).double()
@@ -119,6 +129,11 @@ class AtPStar(Method):
             return plain
         size = torch.stack([*dropped]).abs().sum(0) / (len(dropped) - 1)
         return torch.where(plain < 0, -size, size)
+
+
+@dataclass(frozen=True, eq=False)
+class WithoutALayer(OwnRun):
+    """The gradients of a way back that leaves out what one layer adds."""
 
 
 def _is_before(site: str) -> bool:

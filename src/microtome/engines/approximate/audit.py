@@ -51,7 +51,7 @@ class Audited:
         approximate: per metric its approximate values, of the plan's shape.
         found: per metric what the exact cells say, in plain values.
         cells: how many cells are exact.
-        asked: how many were asked for.
+        asked: the audit that was asked for.
     """
 
     method: str
@@ -59,11 +59,12 @@ class Audited:
     approximate: Mapping[str, Array]
     found: Mapping[str, Any]
     cells: int
-    asked: int
+    asked: Audit
 
     def as_dict(self) -> dict[str, Any]:
         """What the provenance keeps."""
-        return {"cells": self.cells, "asked": self.asked, "metrics": dict(self.found)}
+        asked = {"asked": self.asked.cells, "refine": self.asked.refine}
+        return {"cells": self.cells, **asked, "metrics": dict(self.found)}
 
 
 def choose(plan: Plan, rough: Assembled, audit: Audit, seed: int) -> Choice:
@@ -119,7 +120,7 @@ def audited(
         both = (_effects(plan, rough, name)[at], _effects(plan, whole, name)[at])
         found[name] = said(plan, chosen.drawn, *both, at)
     exact = int((why > 0).sum())
-    return whole, Audited(method, why, approximate, found, exact, audit.cells)
+    return whole, Audited(method, why, approximate, found, exact, audit)
 
 
 def said(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from microtome.edits.base import whole
 from microtome.engines.approximate.atp import OwnRun, donor_of
-from microtome.engines.approximate.method import Method, Take
+from microtome.engines.approximate.method import Method, Take, refuse_products
 from microtome.engines.approximate.stretch import Stretch, putting
 from microtome.errors import SweepError
 from microtome.language.edges import Edge
@@ -88,6 +88,7 @@ class EAPIG(Method):
     def check(self, question: Question) -> None:
         """Every edit has to be of an edge, and every prompt has to have a donor of its length."""
         refuse_all_but_edges(self, question)
+        refuse_products(self, question)
         for one in question.encoded:
             if one.donor is None:
                 raise SweepError(

@@ -13,7 +13,7 @@ from torch import Tensor
 from microtome.edits.application import Application
 from microtome.edits.base import whole
 from microtome.engines.approximate.atp import AtP, OwnRun
-from microtome.engines.approximate.method import Method, Take
+from microtome.engines.approximate.method import Method, Take, refuse_products, refuse_split
 from microtome.engines.approximate.stretch import Stretch, putting
 from microtome.errors import SweepError
 from microtome.language.operations import Operation
@@ -58,13 +58,20 @@ class IG(Method):
             raise SweepError(f"IG(steps={self.steps}): there has to be one step at least.")
 
     def check(self, question: Question) -> None:
-        """What `AtP` refuses; and what single heads read, of which no pass has all at once."""
+        """What `AtP` refuses; what single heads read, of which no pass has all at once; and edits
+        whose ends cannot all be reached together."""
         AtP().check(question)
+        refuse_products(self, question)
         for edit in question.edits:
             if edit.address.site.name in (*APART, "mlp_in"):
                 raise SweepError(
                     f"method={str(self)!r} moves all cells of a layer together, and '{edit}' is of "
                     "what single parts read or write: take q, k, v, z or mlp_post, or AtP()."
+                )
+            if edit.widens is not None:
+                raise SweepError(
+                    f"method={str(self)!r} moves all cells of a layer together, and each cell of "
+                    f"'{edit}' changes what others are about: take AtP()."
                 )
 
     def passes(self, question: Question) -> Passes:
@@ -139,8 +146,9 @@ class GradientNorms(Method):
     about: ClassVar[str] = "the norm of what an edit changes times the norm of the gradient there"
 
     def check(self, question: Question) -> None:
-        """What `AtP` refuses."""
+        """What `AtP` refuses; and answers that are read token by token."""
         AtP().check(question)
+        refuse_split(self, question)
 
     def passes(self, question: Question) -> Passes:
         """Forward once, and back for each metric."""

@@ -18,8 +18,10 @@ from torch import Tensor
 from microtome.edits.application import Application
 from microtome.edits.base import literal
 from microtome.engines.approximate.stretch import Stretch
+from microtome.errors import MetricError
 from microtome.language.regions import Column
 from microtome.plan.approximation import Passes
+from microtome.plan.legs import is_split
 from microtome.plan.question import Question
 
 
@@ -103,3 +105,34 @@ class Method(ABC):
             if (value := getattr(self, f.name)) != f.default
         ]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+
+def refuse_split(method: Method, question: Question) -> None:
+    """Raise where an answer is of several tokens, whose sizes do not add up to that of them all.
+
+    Raises:
+        MetricError: so it is.
+    """
+    for reading in question.readings:
+        if is_split(question, reading):
+            raise MetricError(
+                f"method={str(method)!r} gives the size of an effect, and {reading} is of several "
+                "tokens, which are read one by one: sizes do not add up. Take method='atp', or "
+                "measure a single token."
+            )
+
+
+def refuse_products(method: Method, question: Question) -> None:
+    """Raise where a probability is a product of several: it changes by itself times the sum of what
+    their logarithms change by only where gradients are those of the prompt's own run.
+
+    Raises:
+        MetricError: so it is.
+    """
+    for reading in question.readings:
+        if reading.metric.name == "prob" and is_split(question, reading):
+            raise MetricError(
+                f"method={str(method)!r} takes gradients elsewhere than in the prompt's own run, "
+                f"and {reading} is of several tokens, a product: what it changes by there is not "
+                "known. Measure logprob, or take method='atp'."
+            )

@@ -166,6 +166,16 @@ def _method(given: Any) -> str:
     return EXACT if found is None else str(found)
 
 
+def _audit(given: Any) -> int:
+    audit = Audit.of(given)
+    if audit.refine:
+        raise ValueError(
+            f"a file says how many cells are exact, and not {audit}; in Python, "
+            f"mt.sweep(…, audit={audit})"
+        )
+    return audit.cells
+
+
 class Experiment(Filed):
     """Everything that a sweep is told, checked: the Python, command line and YAML forms are one.
 
@@ -221,7 +231,7 @@ class Experiment(Filed):
     screen: Annotated[str, PlainValidator(_screen)] | None = None
     refine: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 64
     method: Annotated[str, PlainValidator(_method)] = EXACT
-    audit: Annotated[int, PlainValidator(lambda given: Audit.of(given).cells)] = 64
+    audit: Annotated[int, PlainValidator(_audit)] = 64
     seed: Annotated[int, PlainValidator(whole_of)] = 0
     window: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] | None = None
     keep: Annotated[Keep, PlainValidator(check_keep)] = "cells"
