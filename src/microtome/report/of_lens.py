@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from microtome.figures.view import visible_line
+from microtome.report.cells import visible_tokens
 from microtome.report.document import Document, Picture, Section, Table
 from microtome.report.reading import MOST_PROMPTS, PROMPTS, again, token_rows
 from microtome.verbs.lens import Lens
@@ -20,7 +21,9 @@ TRANSLATED = " Before that, a trained translator maps the state to the basis of 
 def document_of_lens(seen: Lens) -> Document:
     """Maps of the first prompts, each with what is said at its last position."""
     spec = seen.provenance["spec"]
-    asked = "".join(f", edits={[*spec['edits']]!r}" if spec["edits"] else "")
+    asked = f", edits={[*spec['edits']]!r}" if spec["edits"] else ""
+    if spec["tuned"]:
+        asked += f", tuned=mt.Translators.load({spec['tuned']!r})"
     call = f"mt.lens(model, prompts, {spec['address']!r}{asked})"
     return Document(
         title=f"What {spec['address']} says, on {seen.provenance['model']['name']}",
@@ -55,7 +58,7 @@ def _section(seen: Lens, prompt: int) -> Section:
     return Section(
         visible_line(one.tokens.text),
         pictures=(Picture(f"lens-{prompt}", figure, caption),),
-        tables=(Table("At the last position", _last(seen, prompt)),),
+        tables=(Table("At the last position", visible_tokens(_last(seen, prompt))),),
     )
 
 
