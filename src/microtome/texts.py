@@ -11,6 +11,7 @@ A file nests names; a leaf holds the same text in every language, with places to
 from __future__ import annotations
 
 import math
+import re
 import string
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,11 @@ from typing import Any, Protocol, runtime_checkable
 import yaml
 
 from microtome.errors import TextError, did_you_mean, listing
+
+MOST_LAYERS = 2
+"""Layers whose vectors are shown by their numbers."""
+MOST_NUMBERS = 6
+"""Numbers of a list that are written out."""
 
 LANGUAGES: Mapping[str, str] = {"en": "English", "vi": "Tiếng Việt"}
 """Code → name of each language that every text is written in; the first is the default."""
@@ -159,6 +165,36 @@ def number(value: float) -> str:
     ('0.1235', '11,880', '1e-07', '3')
     """
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def brief(text: str, longest: int = 120) -> str:
+    """An edit's text, or a coordinate's, with long lists of numbers cut to their first and length.
+
+    >>> brief(f"add({[0.5] * 768}) L5.resid_post")
+    'add([0.5, 0.5, … 768 numbers]) L5.resid_post'
+    >>> brief(f"add({dict.fromkeys(range(30), [0.5] * 768)}) L*.resid_post")
+    'add({0: […], 1: […], … 30 layers}) L*.resid_post'
+    >>> brief("scale(0.6) L2.resid_post")
+    'scale(0.6) L2.resid_post'
+    """
+
+    def cut(found: re.Match[str]) -> str:
+        numbers = re.findall(r"[^\[\],\s]+", found[0])
+        if len(numbers) <= MOST_NUMBERS:
+            return found[0]
+        return f"[{', '.join(numbers[:2])}, … {len(numbers):,} numbers]"
+
+    def cut_layers(found: re.Match[str]) -> str:
+        layers = re.findall(r"(\d+): \[", found[0])
+        if len(layers) <= MOST_LAYERS:
+            return found[0]
+        return f"{{{layers[0]}: […], {layers[1]}: […], … {len(layers)} layers}}"
+
+    text = re.sub(r"\{\d+: \[[^{}]*\}", cut_layers, text)
+    short = re.sub(r"\[[^A-Za-z\"]*(?:[eE][^A-Za-z\"]*)*\]", cut, text)
+    if len(short) <= longest:
+        return short
+    return short[: longest * 2 // 3] + " … " + short[-longest // 3 + 3 :]
 
 
 _SHOWN = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}

@@ -13,9 +13,9 @@ import effects_made_by_hand as by_hand
 from microtome import figures
 from microtome.errors import EffectsError
 from microtome.figures import style
-from microtome.figures.labels import brief
 from microtome.figures.pictures import check_picture, is_picture, write
 from microtome.figures.png import picture_of
+from microtome.texts import brief
 
 
 @pytest.mark.parametrize("kind", ["heatmap", "curve"])

@@ -24,6 +24,7 @@ from microtome.figures import matrix as matrix_of
 from microtome.stats.samples import PROMPT
 
 HELPS, HURTS, UNSCORED = "#b2182b", "#2166ac", "#7d7d7d"
+SCORED = "red: helps, blue: hurts; the wider the stronger"
 WIDTHS = (0.7, 1.4, 2.4, 3.8, 5.5)
 """Pixels of an edge, by how strong it is beside the strongest."""
 STEPS = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)
@@ -58,7 +59,8 @@ def draw(circuit: Circuit, *, title: str | None = None) -> Drawn:
     """A circuit, drawn: layers upwards, heads at their numbers, edges by weight and sign.
 
     Red edges help, blue ones hurt, grey ones have no score; the wider the stronger. To hover over
-    an edge tells its name and score. The slider shows fewer: the strongest ones.
+    an edge tells its name and score. Where there are scores, the slider shows
+    fewer: the strongest ones.
 
     Args:
         circuit: with scores or without.
@@ -77,10 +79,11 @@ def draw(circuit: Circuit, *, title: str | None = None) -> Drawn:
     scores = np.full(len(chosen), np.nan) if circuit.scores is None else circuit.scores[chosen]
     name = title or f"Circuit of {len(circuit):,} edges and {len(circuit.nodes)} nodes"
     made = style.figure(
-        name, "red: helps, blue: hurts; the wider the stronger", "head", "layer",
+        name, "" if circuit.scores is None else SCORED, "head", "layer",
         height=min(1400, 260 + 90 * graph.n_layers),
     )  # fmt: skip
-    sizes = [*(n for n in STEPS if n < len(chosen)), len(chosen)]
+    steps = () if circuit.scores is None else STEPS  # none is the stronger without scores
+    sizes = [*(n for n in steps if n < len(chosen)), len(chosen)]
     shown = _edges(made, graph, chosen, scores, sizes)
     _nodes(made, circuit)
     _axes(made, graph)

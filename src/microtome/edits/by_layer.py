@@ -17,6 +17,7 @@ from microtome.errors import EditError, listing
 from microtome.language.addresses import Address
 from microtome.language.edges import Edge
 from microtome.language.selectors import Group, Index, Selector
+from microtome.texts import brief
 
 Given = Values | Tensor | ArrayLike
 """What an array can be made of."""
@@ -113,5 +114,5 @@ def vector_in(vectors: Vectors, layer: int | None, edit: object) -> Values:
     there = listing(known for known, _ in vectors.layers)
     where = "no layer" if layer is None else f"layer {layer}"
     raise EditError(
-        f"There is no vector for {where}; there are some for layers {there}. Given: {edit}"
+        f"{brief(str(edit))}: there is no vector for {where}; there are some for layers {there}."
     )

@@ -15,6 +15,7 @@ from microtome.edits.values import Values
 from microtome.errors import EditError
 from microtome.language.regions import Region
 from microtome.language.sites import OWNERS, owner
+from microtome.texts import brief
 
 
 def check_direction(vectors: Vectors, region: Region, edit: object) -> None:
@@ -29,11 +30,11 @@ def check_direction(vectors: Vectors, region: Region, edit: object) -> None:
     squeezed = tuple(n for n in shape if n > 1)
     if direction.shape not in (shape, squeezed) or direction.shape == ():
         raise EditError(
-            f"{edit}: given an array of shape {list(direction.shape)}, where a direction of one "
-            f"position's features is {list(shape)}. Nothing is broadcast."
+            f"{brief(str(edit))}: given an array of shape {list(direction.shape)}, where a "
+            f"direction of one position's features is {list(shape)}. Nothing is broadcast."
         )
     if not np.abs(direction.array).max() > 0:
-        raise EditError(f"{edit}: the vector is zero, which is no direction.")
+        raise EditError(f"{brief(str(edit))}: the vector is zero, which is no direction.")
 
 
 def along(

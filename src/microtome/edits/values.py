@@ -14,6 +14,7 @@ from torch import Tensor
 
 from microtome.errors import EditError
 from microtome.model.devices import onto
+from microtome.texts import brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +65,8 @@ class Values:
         if self.shape not in ((), shape, *also):
             accepted = " or ".join(str(list(s)) for s in dict.fromkeys((shape, *also)))
             raise EditError(
-                f"{edit}: given an array of shape {list(self.shape)}, where one number or "
-                f"{accepted} fits. Nothing is broadcast."
+                f"{brief(str(edit))}: given an array of shape {list(self.shape)}, where one number "
+                f"or {accepted} fits. Nothing is broadcast."
             )
 
     def __eq__(self, other: object) -> bool:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import html
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 
-from microtome.texts import visible
+from microtome.texts import brief, visible
 
 MOST_TICKS = 24
 MOST_TOKENS = 64
-MOST_LAYERS = 2
-"""Layers whose vectors are shown by their numbers."""
-MOST_NUMBERS = 6
-"""Numbers of a list that are written out."""
 DECADES = 100.0
 """A parameter whose largest value is this many times its least gets a logarithmic axis."""
 
@@ -39,36 +34,6 @@ def shown(value: object) -> str:
     ('3', '0.6', '10', 'add')
     """
     return f"{value:.6g}" if isinstance(value, float) else brief(str(value), 40)
-
-
-def brief(text: str, longest: int = 120) -> str:
-    """An edit's text, or a coordinate's, with long lists of numbers cut to their first and length.
-
-    >>> brief(f"add({[0.5] * 768}) L5.resid_post")
-    'add([0.5, 0.5, … 768 numbers]) L5.resid_post'
-    >>> brief(f"add({dict.fromkeys(range(30), [0.5] * 768)}) L*.resid_post")
-    'add({0: […], 1: […], … 30 layers}) L*.resid_post'
-    >>> brief("scale(0.6) L2.resid_post")
-    'scale(0.6) L2.resid_post'
-    """
-
-    def cut(found: re.Match[str]) -> str:
-        numbers = re.findall(r"[^\[\],\s]+", found[0])
-        if len(numbers) <= MOST_NUMBERS:
-            return found[0]
-        return f"[{', '.join(numbers[:2])}, … {len(numbers):,} numbers]"
-
-    def cut_layers(found: re.Match[str]) -> str:
-        layers = re.findall(r"(\d+): \[", found[0])
-        if len(layers) <= MOST_LAYERS:
-            return found[0]
-        return f"{{{layers[0]}: […], {layers[1]}: […], … {len(layers)} layers}}"
-
-    text = re.sub(r"\{\d+: \[[^{}]*\}", cut_layers, text)
-    short = re.sub(r"\[[^A-Za-z\"]*(?:[eE][^A-Za-z\"]*)*\]", cut, text)
-    if len(short) <= longest:
-        return short
-    return short[: longest * 2 // 3] + " … " + short[-longest // 3 + 3 :]
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any
 import xarray as xr
 
 from microtome.errors import EffectsError, did_you_mean, listing
-from microtome.figures.labels import Axis, brief, escaped, shown
+from microtome.figures.labels import Axis, escaped, shown
 from microtome.figures.mapped import Mapped, cells_of
 from microtome.language.sites import POSITIONS
 from microtome.stats.aligned import why_apart
 from microtome.stats.averaged import CHANGED, averaged
 from microtome.stats.samples import PROMPT
-from microtome.texts import visible
+from microtome.texts import brief, visible
 
 
 @dataclass(frozen=True, eq=False)

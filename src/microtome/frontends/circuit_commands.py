@@ -74,6 +74,7 @@ def circuit_score(
     trying: Trying,
     shown: Shown,
     output: Result,
+    overwrite: Overwrite = False,
     level: Annotated[str, typer.Option(help="edge or node.")] = "edge",
     method: Annotated[str, typer.Option(help="exact: a cell each; removal: a circuit each.")] = (
         "exact"
@@ -83,7 +84,7 @@ def circuit_score(
     ] = None,
 ) -> None:
     """How much worse the model is without each edge, or each node, exactly."""
-    _answering().score(model, trying, level, method, keep, output, shown)
+    _answering().score(model, trying, level, method, keep, output, shown, overwrite)
 
 
 @circuit_app.command(
@@ -102,6 +103,7 @@ def circuit_find(
     trying: Trying,
     shown: Shown,
     output: Result,
+    overwrite: Overwrite = False,
     by: Annotated[str, typer.Option(help="top, greedy or acdc.")] = "top",
     scores: Annotated[Path | None, typer.Option(help="From 'circuit score'.")] = None,
     n: Annotated[int | None, typer.Option("-n", min=0, help="How many edges.")] = None,
@@ -123,7 +125,7 @@ def circuit_find(
     """A circuit: by scores, or by a search in which every decision is exact."""
     how = {"by": by, "scores": scores, "n": n, "threshold": threshold, "tolerance": tolerance,
            "every": every, "start": start, "order": order, "keep": keep}  # fmt: skip
-    _answering().find(model, trying, how, output, shown)
+    _answering().find(model, trying, how, output, shown, overwrite)
 
 
 @circuit_app.command(
@@ -143,9 +145,10 @@ def circuit_evaluate(
     output: Annotated[
         Path | None, typer.Option("-o", "--out", help="A folder for the report.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """How faithful a circuit is; of scores, the circuits of ten sizes, with CPR and CMD."""
-    _answering().evaluate(model, of, trying, output, shown)
+    _answering().evaluate(model, of, trying, output, shown, overwrite)
 
 
 @circuit_app.command(

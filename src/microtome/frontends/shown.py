@@ -71,7 +71,7 @@ class Table:
         """Whether a column holds numbers."""
         values = [row[column] for row in self.rows]
         return bool(values) and all(
-            isinstance(v, int | float) and not isinstance(v, bool) for v in values
+            v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values
         )
 
     def whole(self, column: int) -> bool:
@@ -182,7 +182,10 @@ def _padded(text: str, width: int, right: bool) -> str:
 
 
 def _is_absent(value: object) -> bool:
-    return type(value).__name__ == "NAType"  # pandas'; asking it needs pandas
+    """None, no number, or pandas' own, whose name tells it: asking it needs pandas."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or type(value).__name__ == "NAType"
 
 
 def _text(value: object) -> str:

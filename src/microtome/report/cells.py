@@ -13,7 +13,7 @@ from microtome.results.roles import beside
 from microtome.stats import LEVEL
 from microtome.stats.aligned import positional, why_apart
 from microtome.stats.samples import PROMPT
-from microtome.texts import number
+from microtome.texts import brief, number, visible
 
 
 def comparable(effects: Effects) -> Effects:
@@ -141,3 +141,12 @@ def signed(value: float) -> str:
     """
     text = number(value).replace("-", "−")
     return f"+{text}" if value > 0 else text
+
+
+def visible_tokens(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same with the white space of tokens to be seen."""
+    tokens = [name for name in frame if str(name).endswith("token")]
+    shown = frame.map(lambda value: brief(value) if isinstance(value, str) else value)
+    for name in tokens:
+        shown[name] = [visible(text) if text else "" for text in frame[name]]
+    return shown

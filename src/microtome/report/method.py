@@ -32,7 +32,7 @@ def method(effects: Effects) -> Iterator[str]:
     yield from _noise(effects)
     yield from _absent(effects)
     yield from _screened(effects)
-    yield from _approximated(effects)
+    yield from approximated(effects)
 
 
 def _cells(effects: Effects) -> str:
@@ -141,7 +141,7 @@ def _screened(effects: Effects) -> Iterator[str]:
         )
 
 
-def _approximated(effects: Effects) -> Iterator[str]:
+def approximated(effects: Effects) -> Iterator[str]:
     """What was approximated, how good that is, and which cells are exact."""
     record = effects.provenance
     audit = record.get("audit")

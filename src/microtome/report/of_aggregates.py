@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from microtome.errors import listing
-from microtome.figures.labels import brief
 from microtome.readings.registry import about
 from microtome.report.document import Document, Section, Table
 from microtome.report.maps import pictures
 from microtome.report.names import distinct
 from microtome.results.aggregates import Aggregates
 from microtome.results.over_prompts import largest
+from microtome.texts import brief
 
 TOP = 10
 TABLED = ["effect", "low", "high", "p", "n", "unchanged", "clean", "edited"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from microtome.report.cells import visible_tokens
 from microtome.report.document import Document, Picture, Section, Table
 from microtome.report.reading import again, token_rows
 from microtome.texts import visible
@@ -75,7 +76,9 @@ def _copies(card: HeadCard) -> Section:
         f"whole vocabulary; its queries fit the same token's key for {circuit.matching}."
     )
     title = "Tokens that it copies best"
-    return Section("What it copies", (said,), tables=(Table(title, _listed(card).head(ROWS)),))
+    return Section(
+        "What it copies", (said,), tables=(Table(title, visible_tokens(_listed(card).head(ROWS))),)
+    )
 
 
 def _fed(card: HeadCard) -> Section:

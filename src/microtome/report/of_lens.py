@@ -6,6 +6,7 @@ from typing import Any
 
 from microtome.figures.pictures import Drawn
 from microtome.figures.view import visible_line
+from microtome.report.cells import visible_tokens
 from microtome.report.document import Document, Picture, Section, Table
 from microtome.report.reading import MOST_PROMPTS, PROMPTS, again, token_rows
 from microtome.verbs.lens import Lens
@@ -22,7 +23,8 @@ def document_of_lens(seen: Lens) -> Document:
     """Maps of the first prompts, each with what is said at its last position."""
     spec = seen.provenance["spec"]
     asked = f", edits={[*spec['edits']]!r}" if spec["edits"] else ""
-    asked += f", tuned=mt.Translators.load({spec['tuned']!r})" if spec["tuned"] else ""
+    if spec["tuned"]:
+        asked += f", tuned=mt.Translators.load({spec['tuned']!r})"
     call = f"mt.lens(model, prompts, {spec['address']!r}{asked})"
     return Document(
         title=f"What {spec['address']} says, on {seen.provenance['model']['name']}",
@@ -60,7 +62,7 @@ def _section(seen: Lens, prompt: int) -> Section:
             if len(dims) > 1
             else ()
         ),
-        tables=(Table("At the last position", _last(seen, prompt)),),
+        tables=(Table("At the last position", visible_tokens(_last(seen, prompt))),),
     )
 
 

@@ -9,13 +9,12 @@ from typing import Any
 import pandas as pd
 
 from microtome.errors import EditError, listing
-from microtome.figures.labels import brief
 from microtome.figures.view import visible_line
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import about
 from microtome.report import code
-from microtome.report.cells import comparable, moving, signed, told
+from microtome.report.cells import comparable, moving, signed, told, visible_tokens
 from microtome.report.document import Document, Picture, Section, Snippet, Table, TokenRow
 from microtome.report.exports import exports
 from microtome.report.groups import by_groups
@@ -25,7 +24,7 @@ from microtome.report.names import distinct, slug
 from microtome.results.effects import Effects
 from microtome.results.over_prompts import largest
 from microtome.stats.samples import PROMPT
-from microtome.texts import number, visible
+from microtome.texts import brief, number, visible
 from microtome.verbs.run import Run
 
 MOST_PROMPTS = 3
@@ -158,7 +157,8 @@ def _map_section(effects: Effects, metric: str) -> Section:
         frame = whole.table(metric)
         said, table = told(whole, metric, frame), _means(_first(frame), frame)
         groups = [
-            replace(t, frame=_visible(t.frame)) for _, t in by_groups(whole, metric, frame, TOP)
+            replace(t, frame=visible_tokens(t.frame))
+            for _, t in by_groups(whole, metric, frame, TOP)
         ]
     else:
         said, table, groups = (), _strongest(effects, metric), []
@@ -178,7 +178,7 @@ def _means(top: pd.DataFrame, frame: pd.DataFrame) -> Table:
     also = "; unchanged: in how many more they changed nothing" if unchanged else ""
     return Table(
         "The largest mean effects",
-        _visible(top[[*places, *numbers]]),
+        visible_tokens(top[[*places, *numbers]]),
         "By size, of all cells, whether they are significant or not. low … high: the 95 % t "
         "interval of the effect; p: that it is 0, corrected for all cells; n: the prompts in which "
         f"the edits changed something{also}.",
@@ -192,18 +192,9 @@ def _strongest(effects: Effects, metric: str) -> Table:
     columns = [*dims, *tokens, "clean", "edited", "effect"]
     return Table(
         "The strongest cells",
-        _visible(top[columns]),
+        visible_tokens(top[columns]),
         "The largest effects of all cells, up or down.",
     )
-
-
-def _visible(frame: pd.DataFrame) -> pd.DataFrame:
-    """The same with the white space of tokens to be seen."""
-    tokens = [name for name in frame if str(name).endswith("token")]
-    shown = frame.map(lambda value: brief(value) if isinstance(value, str) else value)
-    for name in tokens:
-        shown[name] = [visible(text) if text else "" for text in frame[name]]
-    return shown
 
 
 def _named_apart(sections: tuple[Section, ...]) -> tuple[Section, ...]:

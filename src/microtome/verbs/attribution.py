@@ -120,8 +120,8 @@ class Attribution:
         before = float(part["embed"])
         after = float(part["final_bias"] + part["unembed_bias"])
         note = (
-            f"{metric} {number(float(part['logit']))} = the map + {number(before)} (embedding) + "
-            f"{number(after)} (biases behind the last layer)"
+            f"{metric} {number(float(part['logit']))} = the map {_signed(before)} (embedding) "
+            f"{_signed(after)} (biases behind the last layer)"
         )
         several = len(self.encoded) if prompt is None else 1
         whose = f", mean over {several} prompts" if several > 1 else ""
@@ -262,6 +262,11 @@ def routes_of(
     tokens = [one.answer(field) for field in reading.fields]
     [*ids] = [token for token in tokens if isinstance(token, int)]
     return Routes.of(hf, anatomy, kept), Logits(*ids)
+
+
+def _signed(value: float) -> str:
+    """A number that is added to others, with its sign."""
+    return f"{'−' if value < 0 else '+'} {number(abs(value))}"
 
 
 def _metric(metric: str | None, encoded: Sequence[Encoded]) -> Reading:

@@ -14,7 +14,6 @@ import xarray as xr
 from microtome.edits import Edit, as_edits
 from microtome.engines.observer import Observer
 from microtome.errors import EditError, EffectsError, MetricError, PromptError, listing
-from microtome.figures.labels import brief
 from microtome.figures.matrix import matrix
 from microtome.figures.trade import trade
 from microtome.language.sites import POSITIONS
@@ -23,6 +22,7 @@ from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import about
 from microtome.results.effects import Effects
+from microtome.texts import brief
 from microtome.verbs.model import Model
 from microtome.verbs.sweep import sweep
 

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 
 from microtome.edits.growing import StepReceipt
 from microtome.errors import PromptError
-from microtome.figures.labels import brief
 from microtome.notebook import html_line, html_table, html_tokens
 from microtome.prompts.encoding import Encoded
+from microtome.texts import brief
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -29,7 +29,10 @@ def head_of(text: str, dims: Dimensions) -> tuple[int, int]:
     if short is not None:
         given = int(short[1]), int(short[2])
     else:
-        address = parse(text)
+        try:
+            address = parse(text)
+        except AddressError as error:
+            raise AddressError(f"{text!r} names no head: {FORM}.") from error
         layer, head = address.layers, address.selectors[1] if len(address.selectors) > 1 else None
         whose = address.site.axes[1:2]
         if whose != ("head",) or not isinstance(layer, Index) or not isinstance(head, Index):

@@ -17,7 +17,6 @@ from microtome.edits import Edit
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
 from microtome.errors import AddressError, PromptError, did_you_mean, listing
-from microtome.figures.labels import brief
 from microtome.language.addresses import parse
 from microtome.model.anatomy import Anatomy
 from microtome.notebook import html_line, html_table, html_tokens
@@ -25,6 +24,7 @@ from microtome.passes.hooks import forward
 from microtome.passes.session import session
 from microtome.passes.trace import ids_of
 from microtome.prompts.encoding import Encoded, piece
+from microtome.texts import brief
 from microtome.verbs.kept import labelled, readers
 
 SHOWN = 3

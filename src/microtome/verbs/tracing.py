@@ -124,8 +124,9 @@ class Traces:
 
     def __repr__(self) -> str:
         clean, corrupted = (float(self.data[n].mean()) for n in ("clean", "corrupted"))
+        named = "fact" if len(self.encoded) == 1 else "facts"
         return (
-            f"<Traces of {len(self.encoded)} facts: {clean:.3g} clean, {corrupted:.3g} corrupted>"
+            f"<Traces of {len(self.encoded)} {named}: {clean:.3g} clean, {corrupted:.3g} corrupted>"
         )
 
 
@@ -280,7 +281,7 @@ def _facts(model: Model, facts: Given | Iterable[Given]) -> tuple[Encoded, ...]:
         if SUBJECT not in one.tokens.places:
             raise PromptError(
                 f"The fact {one.prompt.shown} has no subject: name its words as a role, "
-                "Prompt(…, roles={'subject': 'Berlin'})."
+                "Prompt(…, roles={'subject': 'Berlin'}), on the command line --subject."
             )
         if not isinstance(one.target, int | None):
             raise MetricError(

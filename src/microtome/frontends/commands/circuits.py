@@ -19,7 +19,7 @@ from microtome.frontends.circuit_commands import Trying
 from microtome.frontends.commands.keeping import answering
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report import check_folder
-from microtome.report.folder import Folder
+from microtome.report.folder import SUMMARY, Folder
 from microtome.report.of_circuit import document_of_circuit, document_of_curve
 from microtome.studies.perform import task_prompts
 
@@ -28,9 +28,11 @@ TOP = 10
 
 
 def score(
-    name: str, trying: Trying, level: str, method: str, keep: Path | None, out: Path, shown: Shown
-) -> None:
+    name: str, trying: Trying, level: str, method: str, keep: Path | None, out: Path, shown: Shown,
+    overwrite: bool,
+) -> None:  # fmt: skip
     """Score every edge or node, and write that down."""
+    _check_free(out, overwrite)
     with answering(shown):
         model = load(name, dtype=trying.dtype)
         scores = circuits.score(
@@ -46,8 +48,11 @@ def score(
     say(f"Scores: {out}")
 
 
-def find(name: str, trying: Trying, how: Mapping[str, Any], out: Path, shown: Shown) -> None:
+def find(
+    name: str, trying: Trying, how: Mapping[str, Any], out: Path, shown: Shown, overwrite: bool
+) -> None:
     """Find a circuit, and write it down."""
+    _check_free(out, overwrite)
     if how["by"] not in SEARCHES:
         raise CircuitError(f"No search is called {how['by']!r}; there are: {', '.join(SEARCHES)}.")
     with answering(shown):
@@ -86,10 +91,13 @@ def _found(model: Model, trying: Trying, how: Mapping[str, Any]) -> Found:
     )
 
 
-def evaluate(name: str, of: Path, trying: Trying, out: Path | None, shown: Shown) -> None:
+def evaluate(
+    name: str, of: Path, trying: Trying, out: Path | None, shown: Shown, overwrite: bool
+) -> None:
     """Say how faithful a circuit is, or circuits of growing size."""
     if out is not None:
         check_folder(out)
+        _check_free(out / SUMMARY, overwrite)
     command = shlex.join(["microtome", *sys.argv[1:]])
     with answering(shown):
         model = load(name, dtype=trying.dtype)
@@ -123,7 +131,7 @@ def _show(answer: Mapping[str, Any], out: Path | None, shown: Shown) -> None:
         return
     if "sizes" in answer:
         headers = tuple(answer["sizes"][0])
-        rows = (tuple("" if v is None else v for v in one.values()) for one in answer["sizes"])
+        rows = (tuple(one.values()) for one in answer["sizes"])
         print_table(Table(headers, tuple(rows)))
         say(f"CPR {answer['cpr']:.4f}, CMD {answer['cmd']:.4f}")
     else:
@@ -153,6 +161,13 @@ def draw(of: Path, output: Path, n: int, matrix: bool, shown: Shown, overwrite: 
         print_json({"picture": str(output)})
     elif not shown.quiet:
         say(f"Picture: {output}")
+
+
+def _check_free(place: Path, overwrite: bool) -> None:
+    """Refuse to write over an answer, before anything runs."""
+    if place.exists() and not overwrite:
+        there = f"{place.parent} holds an answer" if place.name == SUMMARY else f"{place} is there"
+        raise MicrotomeError(f"{there} already: name another place, or --overwrite.")
 
 
 def _scores_of(path: Path, model: Model) -> Scores:

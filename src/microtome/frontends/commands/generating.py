@@ -10,12 +10,12 @@ from transformers import TextStreamer
 
 from microtome import Generation, Prompt, Prompts
 from microtome.errors import MicrotomeError
-from microtome.figures.labels import brief
 from microtome.frontends.arguments import Shown, Writing
 from microtome.frontends.commands.keeping import answering
 from microtome.frontends.experiment.options import checkpoint
 from microtome.frontends.experiment.writing import Written
 from microtome.frontends.shown import Table, print_json, print_table, say
+from microtome.texts import brief
 
 
 def generate(

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from microtome import Prompt, Run, load
-from microtome.figures.labels import brief
 from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering
 from microtome.frontends.shown import Table, print_json, print_table, say
+from microtome.texts import brief
 
 CLEAN = "clean_"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from microtome.frontends.shown import Table, print_table, say, tell
 from microtome.report.cells import comparable, told
 from microtome.report.groups import by_groups
+from microtome.report.method import approximated
 from microtome.results.effects import Effects
 from microtome.results.over_prompts import largest
 
@@ -17,12 +18,15 @@ def print_effects(effects: Effects, metric: str, quiet: bool = False) -> None:
     """The largest effects: of many prompts their means, and what is sure of them."""
     shown = comparable(effects)
     several = effects.data.sizes["prompt"] > 1
-    say(heading=f"{'Largest mean' if several else 'Strongest'} effects on {metric}")
+    about = ", approximate" if effects.provenance.get("audit") else ""
+    say(heading=f"{'Largest mean' if several else 'Strongest'} effects on {metric}{about}")
     hidden = ["text", *(NARROW if several else [])]
     frame = shown.table(metric) if several else shown.top(TOP, metric)
     print_table(Table.of(largest(frame, TOP).drop(columns=hidden, errors="ignore")))
     if quiet:
         return
+    for sentence in approximated(effects):
+        tell(sentence)
     if several:
         for sentence in told(shown, metric, frame):
             tell(sentence)
