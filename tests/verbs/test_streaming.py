@@ -126,6 +126,13 @@ class TestAggregates:
 
     def test_say_of_each_cell_what_its_effects_say(self, tiny64, whole):
         found = sweep(tiny64, PROMPTS, keep="aggregates")
+        assert found.data.attrs["seed"] == 0
+        seeded = sweep(tiny64, PROMPTS, keep="aggregates", seed=5)
+        drawn = mt.Aggregates.of(whole, seed=5)
+        for metric in METRICS:
+            own = seeded.data[f"flipped_{metric}"]
+            xr.testing.assert_allclose(own, drawn.data[f"flipped_{metric}"], atol=1e-9)
+            assert not own.equals(found.data[f"flipped_{metric}"])
         for metric in METRICS:
             own, wanted = found.over_prompts(metric), whole.over_prompts(metric)
             for name in ("value", "low", "high", "statistic", "n"):
@@ -166,6 +173,22 @@ class TestAggregates:
                     both.data[f"{name}_{metric}"], wanted.data[f"{name}_{metric}"], atol=1e-9
                 )
         assert both.prompts == wanted.prompts
+        for metric in METRICS:  # of both parts the larger one, whichever has it
+            floors = [part.noise_floor(metric) for part in (one, other)]
+            assert both.noise_floor(metric) == max(floors)
+            assert one.extended(sweep(tiny64, PROMPTS[3:])).noise_floor(metric) >= floors[0]
+        quiet = other.data.copy()
+        quiet["mean_kl"].attrs["noise_floor"] = 0.0
+        assert one.merged(mt.Aggregates(quiet)).noise_floor("kl") == one.noise_floor("kl") > 0
+
+    def test_of_another_map_are_not_put_together(self, tiny64, whole):
+        one = mt.Aggregates.of(mt.Effects(whole.data.isel(prompt=slice(3))))
+        edit = "zero L*.z.h{0,1,2}@-1"
+        other = sweep(tiny64, PROMPTS[3:], edit)
+        with pytest.raises(EffectsError, match="only cells of one map are counted together"):
+            one.extended(other)
+        with pytest.raises(EffectsError, match="only cells of one map are counted together"):
+            one.merged(mt.Aggregates.of(other, first=3))
 
     def test_are_saved_and_opened_and_drawn(self, tiny64, tmp_path):
         found = sweep(tiny64, PROMPTS, keep="aggregates", out=tmp_path / "sums.zarr")
@@ -275,6 +298,44 @@ def test_other_prompts_are_refused_where_some_were_there(tiny64, tmp_path):
     found = sweep(tiny64, mt.Stream(PROMPTS[1:], 3), metrics="kl", out=out, overwrite=True)
     assert found.data.sizes["prompt"] == len(PROMPTS) - 1
     assert [path.name for path in tmp_path.iterdir()] == ["map.zarr"]
+
+
+def test_what_decides_the_aggregates_is_part_of_the_question(tiny64, tmp_path):
+    out, asked = tmp_path / "sums.zarr", {"metrics": "kl", "keep": "aggregates"}
+    sweep(tiny64, mt.Stream(PROMPTS[:2], 2), out=out, **asked)
+    others = {
+        "first": {"prompts": mt.Stream(PROMPTS[:2], 2, first=2)},
+        "window": {"prompts": mt.Stream(PROMPTS[:2], 1)},
+        "seed": {"seed": 1},
+        "keep": {"keep": "cells"},
+    }
+    for own in others.values():
+        how = {"prompts": mt.Stream(PROMPTS[:2], 2), **asked, **own}
+        with pytest.raises(EffectsError, match="another question"):
+            sweep(tiny64, out=out, **how)
+
+
+def test_units_of_a_window_of_other_prompts_are_computed_again(tiny64, tmp_path):
+    """No window is whole yet, so that nobody knows which prompts there were but the units."""
+    out = tmp_path / "map.zarr"
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(1))
+    assert len(list((tmp_path / "map.zarr.partial" / windows_kept.WINDOWS).iterdir())) == 1
+    others = [mt.Prompt(prompt.text.replace("The", "John")) for prompt in reversed(PROMPTS)]
+    stream = mt.Stream(others, 3)
+    found = sweep(tiny64, stream, metrics="kl", out=out)
+    xr.testing.assert_identical(numbers(found), numbers(sweep(tiny64, stream, metrics="kl")))
+
+
+def test_windows_behind_one_that_is_damaged_are_computed_again_too(tiny64, tmp_path):
+    out, stream = tmp_path / "map.zarr", mt.Stream(PROMPTS, 2)
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=Stopping(5))
+    folder = tmp_path / "map.zarr.partial" / windows_kept.WINDOWS
+    assert (folder / "000001.zip").is_file()
+    (folder / "000000.zip").write_bytes(b"nothing")
+    found = sweep(tiny64, stream, metrics="kl", out=out)
+    xr.testing.assert_identical(numbers(found), numbers(sweep(tiny64, stream, metrics="kl")))
 
 
 def test_a_window_that_is_damaged_is_computed_again(tiny64, tmp_path):

@@ -141,7 +141,7 @@ def faithfulness(
     >>> found["faithfulness"].values.round(3).tolist()
     [1.0, 0.0]
     """
-    trial = Trial.of(model, prompts, [metric], ablation, reference, memory)
+    trial = Trial.by(model, prompts, metric, ablation, reference, memory)
     own, alone = named(circuits)
     trial.check(own.values())
     rows = len(trial.encoded) * (len(own) + 1)

@@ -101,8 +101,9 @@ def _identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
                 "donor": None if one.donor is None else list(one.donor.ids),
                 "target": _plain(one.target),
                 "contrast": _plain(one.contrast),
+                "read": trial.place(trial.asked[0], number),
             }
-            for one in trial.encoded
+            for number, one in enumerate(trial.encoded)
         ],
         "model": provenance.of_model(trial.model),
         **{name: value for name, value in machine.items() if name not in PASSING},

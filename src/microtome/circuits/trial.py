@@ -32,7 +32,7 @@ from microtome.passes.trace import ids_of
 from microtome.plan.memory import Budget, bytes_of_block
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given
-from microtome.readings.output import METRICS, Reading
+from microtome.readings.output import METRICS, TOKEN_ID, Reading
 from microtome.readings.registry import Asked, readings
 from microtome.verbs.options import budget_of
 
@@ -43,7 +43,7 @@ COPIES = 9
 """Copies of the stream that there are of every head while a layer's readers are given their own."""
 
 
-LESS_IS_BETTER = ("kl", "loss", "rank")
+LESS_IS_BETTER = ("kl", "loss", "next_loss", "rank")
 """Metrics of which a larger value is further from the answer, or from the model."""
 
 
@@ -107,6 +107,29 @@ class Trial:
         own = None if memory is None else bytes_of(memory, what="memory")
         return cls(model, graph, encoded, asked, chosen, budget_of(model, own))
 
+    @classmethod
+    def by(
+        cls,
+        model: Loaded,
+        prompts: Given | Iterable[Given],
+        metric: str,
+        ablation: str | Ablation = "patch",
+        reference: Iterable[Given] = (),
+        memory: int | str | None = None,
+    ) -> Trial:
+        """A trial by one metric, of which there is more and less.
+
+        Raises:
+            CircuitError: the metric is a token id; and as `of`.
+            MetricError: as `of`.
+        """
+        trial = cls.of(model, prompts, [metric], ablation, reference, memory)
+        if trial.asked[0].metric.unit == TOKEN_ID:
+            raise CircuitError(
+                f"The metric {metric} is the id of a token, of which there is no more or less."
+            )
+        return trial
+
     # ----------------------------------------------------------------------- clean runs
 
     @cached_property
@@ -114,7 +137,7 @@ class Trial:
         """The metrics of the model itself, ``[prompt]`` each."""
         found: dict[str, Array] = {}
         for reading in self.asked:
-            own = [logits[self._place(reading, n)] for n, logits in enumerate(self._clean_logits)]
+            own = [logits[self.place(reading, n)] for n, logits in enumerate(self._clean_logits)]
             values = [reading.measure(x, x, one) for x, one in zip(own, self.encoded, strict=True)]
             found[str(reading)] = np.array([float(value) for value in values])
         return found
@@ -127,16 +150,17 @@ class Trial:
         with session(hf, anatomy):
             for number, one in enumerate(self.encoded):
                 logits = forward(hf, anatomy, ids_of([one.tokens], hf))
-                places = {self._place(reading, number) for reading in self.asked}
+                places = {self.place(reading, number) for reading in self.asked}
                 found.append({at: logits[:, at].clone() for at in places})
         return tuple(found)
 
     @property
     def worse(self) -> int:
         """The sign of a change of the first metric for the worse: 1 where less is better."""
-        return 1 if self.asked[0].metric.name in LESS_IS_BETTER else -1
+        return worse(self.asked[0])
 
-    def _place(self, reading: Reading, prompt: int) -> int:
+    def place(self, reading: Reading, prompt: int) -> int:
+        """The position of a prompt where a metric is read."""
         return reading.position(self.encoded[prompt], self.model.anatomy.dims)
 
     # ----------------------------------------------------------------------- circuits
@@ -219,7 +243,7 @@ class Trial:
         cut = cut_of([circuits[n] for n in some.tolist()])[own]
         texts = [self.encoded[n].tokens for n in prompts.tolist()]
         there = {
-            (prompt, r): self._place(r, prompt) for prompt in prompts.tolist() for r in self.asked
+            (prompt, r): self.place(r, prompt) for prompt in prompts.tolist() for r in self.asked
         }
         places = sorted({*there.values()})
         ablated = self._ablated(prompts)
@@ -260,6 +284,11 @@ class Trial:
         tokens = sum(len(one.tokens.read) for one in self.encoded)
         size = self.budget.itemsize * len(self.graph.writers) * self.graph.d_model
         return tokens * size <= self.budget.memory // 4
+
+
+def worse(asked: Asked) -> int:
+    """The sign of a change of a metric for the worse: 1 where less is better."""
+    return 1 if _on_the_output(asked).metric.name in LESS_IS_BETTER else -1
 
 
 def _on_the_output(asked: Asked) -> Reading:
