@@ -13,7 +13,7 @@ import microtome as mt
 from conftest import BERLIN, CAT, PARIS
 from microtome.circuits import Circuit, Graph, acdc, greedy, top
 from microtome.circuits.discovery import circuits_of_greedy, in_order
-from microtome.circuits.journal import Journal
+from microtome.circuits.journal import Journal, kept
 from microtome.circuits.trial import Trial
 from microtome.errors import Cancelled, CircuitError
 from microtome.results import disk
@@ -295,6 +295,20 @@ def test_a_folder_of_a_metric_that_is_read_elsewhere_is_refused(small, tmp_path)
     acdc(small, places[0], 0.01, **asked)
     with pytest.raises(CircuitError, match=r"another search: prompts\S*read"):
         acdc(small, places[1], 0.01, **asked)
+
+
+def test_what_was_measured_is_written_whatever_ends_it(tmp_path):
+    circuits = [Circuit.full(Graph(1, 1, 4))]  # far fewer than are written at a time
+
+    def stopped():
+        with kept(tmp_path / "own", {"search": "own"}) as journal:
+            journal.step(circuits, lambda: np.ones((2, 1)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    with kept(tmp_path / "own", {"search": "own"}) as journal:
+        assert journal.step(circuits, lambda: np.zeros((2, 1))).tolist() == [[1.0], [1.0]]
 
 
 def test_a_journal_knows_its_own_steps(small):

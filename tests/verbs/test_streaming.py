@@ -147,18 +147,20 @@ class TestAggregates:
             )
         assert list(found.top(3)["effect"].abs()) == sorted(found.top(3)["effect"].abs())[::-1]
 
-    def test_a_patch_that_changes_nothing_is_no_evidence(self, tiny64):
+    @pytest.mark.parametrize("edit", ["patch L*.z.h*", "patch L*.resid_pre@*"])
+    def test_a_patch_that_changes_nothing_is_no_evidence(self, tiny64, edit):
         pairs = ((0, 2), (0, 0), (2, 0))
         prompts = [
             mt.Prompt(TEXTS[one], donor=TEXTS[other], target=" Germany", contrast=" France")
             for one, other in pairs
         ]
-        edit = "patch L*.z.h*"
         whole = sweep(tiny64, prompts, edit)
         found = mt.Aggregates.of(whole)
         wanted = whole.table("kl").drop(columns=["p", "significant"])
         assert wanted["unchanged"].max() > 0
+        assert (wanted["n"] == 0).any() == ("pos" in wanted)  # what no donor has otherwise
         own = found.table("kl").drop(columns=["p", "significant"])
+        wanted = wanted.drop(columns="token", errors="ignore")  # each prompt has its own there
         pd.testing.assert_frame_equal(own, wanted, check_dtype=False, check_like=True)
 
     def test_parts_of_the_prompts_are_put_together(self, tiny64, whole):
@@ -176,7 +178,9 @@ class TestAggregates:
         for metric in METRICS:  # of both parts the larger one, whichever has it
             floors = [part.noise_floor(metric) for part in (one, other)]
             assert both.noise_floor(metric) == max(floors)
-            assert one.extended(sweep(tiny64, PROMPTS[3:])).noise_floor(metric) >= floors[0]
+        still = whole.data.isel(prompt=slice(3, None)).copy()
+        still["kl"].attrs["noise_floor"] = 0.0
+        assert one.extended(mt.Effects(still)).noise_floor("kl") == one.noise_floor("kl")
         quiet = other.data.copy()
         quiet["mean_kl"].attrs["noise_floor"] = 0.0
         assert one.merged(mt.Aggregates(quiet)).noise_floor("kl") == one.noise_floor("kl") > 0
@@ -211,6 +215,11 @@ class TestAggregates:
             sweep(tiny64, PROMPTS, "zero L*.resid_post@*", keep="aggregates")
         with pytest.raises(SweepError, match=r"keep='cell' does not exist.*Did you mean 'cells'"):
             sweep(tiny64, PROMPTS, keep="cell")
+
+    def test_of_a_map_over_positions_of_several_lengths_there_are_none(self, tiny64):
+        effects = sweep(tiny64, PROMPTS, "zero L*.resid_post@*")
+        with pytest.raises(EffectsError, match=r"Aggregates.of\(effects.by_role\(\)\)"):
+            mt.Aggregates.of(effects)
 
     def test_positions_of_windows_of_other_lengths_are_refused_too(self, tiny64):
         stream = mt.Stream([PROMPTS[0], PROMPTS[2], PROMPTS[1]], 2)
