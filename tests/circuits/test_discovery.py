@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,7 @@ import microtome as mt
 from conftest import BERLIN, CAT, PARIS
 from microtome.circuits import Circuit, Graph, acdc, greedy, top
 from microtome.circuits.discovery import circuits_of_greedy, in_order
-from microtome.circuits.journal import Journal
+from microtome.circuits.journal import Journal, kept
 from microtome.circuits.trial import Trial
 from microtome.errors import Cancelled, CircuitError
 from microtome.results import disk
@@ -21,6 +22,7 @@ PROMPTS = [
     mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France"),
     mt.Prompt(CAT, donor="The dog sat", target=" on", contrast=" the"),
 ]
+WAY = ("input->a0.h1<v>", "a0.h1->logits", "input->m0", "m0->logits")
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +47,12 @@ def without(circuit: Circuit, edge: str) -> Circuit:
     return circuit - Circuit.of(circuit.graph, [edge])
 
 
-def plainly_greedy(model, n, every):
+def plainly_greedy(model, n, every, size=abs):
     """The algorithm as its docstring has it, one circuit at a time."""
     circuit = Circuit.full(model)
     while len(circuit) > n:
         now = mean(model, circuit, "logit_diff")
-        costs = [abs(mean(model, without(circuit, e), "logit_diff") - now) for e in circuit]
+        costs = [size(now - mean(model, without(circuit, e), "logit_diff")) for e in circuit]
         order = np.argsort(np.array(costs).round(9), kind="stable")[: min(every, len(circuit) - n)]
         edges = circuit.edges
         for k in order:
@@ -78,6 +80,16 @@ def test_greedy_is_what_its_words_say(small):
     assert found.steps["removed"].all()
     assert found.steps["edges"].is_monotonic_decreasing
     assert found.circuit <= Circuit.full(small)
+
+
+def test_greedy_may_take_what_hurts_first(small):
+    """Not ``absolute``, a removal that makes the metric better costs less than nothing."""
+    found = greedy(small, PROMPTS, n=30, every=8, absolute=False, progress=False)
+    assert found.circuit == plainly_greedy(small, 30, 8, size=float)
+    assert found.circuit != greedy(small, PROMPTS, n=30, every=8, progress=False).circuit
+    first = mean(small, Circuit.full(small), "logit_diff")
+    bound = greedy(small, PROMPTS, tolerance=0.02, every=8, absolute=False, progress=False)
+    assert abs(mean(small, bound.circuit, "logit_diff") - first) <= 0.02
 
 
 def test_greedy_stops_before_the_metric_has_moved_too_far(small):
@@ -116,7 +128,9 @@ def test_greedy_costs_what_was_said(small, monkeypatch):
     assert before == 0  # told before anything ran
 
 
-@pytest.mark.parametrize(("metric", "threshold"), [("kl", 0.0005), ("logit_diff", 0.005)])
+@pytest.mark.parametrize(
+    ("metric", "threshold"), [("kl", 0.0005), ("logit_diff", 0.005), ("next_loss@1", 0.002)]
+)
 def test_acdc_is_what_its_words_say(small, metric, threshold):
     found = acdc(small, PROMPTS, threshold, metric, progress=False)
     circuit, decisions = plainly_acdc(small, threshold, metric, "last")
@@ -144,8 +158,17 @@ def test_a_threshold_of_nothing_keeps_what_matters_and_a_large_one_nothing(small
     assert mean(small, kept, "kl") < 1e-9
 
 
+def test_what_costs_as_much_as_the_threshold_stays(small):
+    """An edge into what nobody reads costs exactly nothing."""
+    start = Circuit.of(small, [*WAY, "input->a0.h0<q>"])
+    found = acdc(small, PROMPTS, 0.0, "kl", start=start, progress=False).steps.set_index("edge")
+    stray = found.loc["input->a0.h0<q>"]
+    assert (stray["cost"], stray["removed"]) == (0.0, False)
+    assert acdc(small, PROMPTS, 1e-12, "kl", start=start, progress=False).steps["removed"].any()
+
+
 def test_a_search_begins_where_it_is_told(small):
-    start = Circuit.of(small, ["input->a0.h1<v>", "a0.h1->logits", "input->m0", "m0->logits"])
+    start = Circuit.of(small, WAY)
     found = acdc(small, PROMPTS, 0.01, "logit_diff", start=start, progress=False)
     assert found.circuit <= start
     assert set(found.steps["edge"]) == set(start)
@@ -236,10 +259,64 @@ def test_a_folder_of_another_search_is_refused(small, tmp_path):
         acdc(
             small, ROLED[1], 0.1, "logit_diff@who", start=Circuit.empty(small), out=tmp_path / "who"
         )
+    others = {
+        "metric": {"metric": "loss"},
+        "ablation": {"ablation": "zero"},
+        "tolerance": {"tolerance": 0.5},
+        "absolute": {"absolute": False},
+        "start": {"start": Circuit.full(small) - Circuit.of(small, ["input->logits"])},
+    }
+    for differs, how in others.items():
+        with pytest.raises(CircuitError, match=rf"another search: \S*{differs}"):
+            greedy(small, PROMPTS, n=44, out=tmp_path / "own", progress=False, **how)
+    for field, other in {"donor": CAT, "target": " is", "contrast": " is"}.items():
+        prompts = [PROMPTS[0], replace(PROMPTS[1], **{field: other})]
+        with pytest.raises(CircuitError, match=rf"another search: prompts\S*{field}"):
+            greedy(small, prompts, n=44, out=tmp_path / "own", progress=False)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("Dear")
     with pytest.raises(CircuitError, match="holds something else"):
         greedy(small, PROMPTS, n=44, out=tmp_path / "other", progress=False)
+
+
+def test_a_folder_of_other_references_or_thresholds_is_refused(small, tmp_path):
+    means = {"ablation": "mean", "progress": False, "out": tmp_path}
+    edges = {"start": Circuit.of(small, WAY), **means}
+    acdc(small, PROMPTS[:1], 0.01, "logit_diff", reference=[BERLIN, PARIS], **edges)
+    for differs, how in {
+        "reference": (0.01, [BERLIN, "Rome is the capital of"]),
+        "threshold": (0.02, [BERLIN, PARIS]),
+    }.items():
+        threshold, reference = how
+        with pytest.raises(CircuitError, match=rf"another search: \S*{differs}"):
+            acdc(small, PROMPTS[:1], threshold, "logit_diff", reference=reference, **edges)
+    with pytest.raises(CircuitError, match=r"another search: \S*order"):
+        acdc(small, PROMPTS[:1], 0.01, "logit_diff", reference=[BERLIN, PARIS], order="first",
+             **edges)  # fmt: skip
+
+
+def test_a_folder_of_a_metric_that_is_read_elsewhere_is_refused(small, tmp_path):
+    """The same tokens and the same words for the metric; a role is another place."""
+    start = Circuit.of(small, WAY)
+    places = [replace(PROMPTS[0], roles={"end": word}) for word in ("capital", "of")]
+    asked = {"metric": "kl@end", "start": start, "out": tmp_path, "progress": False}
+    acdc(small, places[0], 0.01, **asked)
+    with pytest.raises(CircuitError, match=r"another search: prompts\S*read"):
+        acdc(small, places[1], 0.01, **asked)
+
+
+def test_what_was_measured_is_written_whatever_ends_it(tmp_path):
+    circuits = [Circuit.full(Graph(1, 1, 4))]  # far fewer than are written at a time
+
+    def stopped():
+        with kept(tmp_path / "own", {"search": "own"}) as journal:
+            journal.step(circuits, lambda: np.ones((2, 1)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    with kept(tmp_path / "own", {"search": "own"}) as journal:
+        assert journal.step(circuits, lambda: np.zeros((2, 1))).tolist() == [[1.0], [1.0]]
 
 
 def test_a_journal_knows_its_own_steps(small):
@@ -250,6 +327,9 @@ def test_a_journal_knows_its_own_steps(small):
 
 
 def test_what_makes_no_search_is_refused(small):
+    for search in (greedy, lambda *asked, **how: acdc(*asked[:2], 0.1, asked[2], **how)):
+        with pytest.raises(CircuitError, match="top1 is the id of a token"):
+            search(small, PROMPTS, "top1", progress=False)
     with pytest.raises(CircuitError, match="every at least 1"):
         greedy(small, PROMPTS, every=0)
     for wrong in (-1.0, float("nan")):

@@ -161,6 +161,18 @@ def test_the_curve_is_by_the_scores_own_metric_and_ablation(tiny64):
     assert found.data.attrs["ablation"] == "zero"
 
 
+def test_the_curve_may_leave_out_what_hurts(tiny64, scores):
+    found = mt.circuits.curve(tiny64, PROMPTS[:2], scores, sizes=(0.2, 1.0), absolute=False)
+    n = int(0.2 * len(scores))
+    assert found.circuits[0] == scores.circuit(n, absolute=False) != scores.circuit(n)
+
+
+def test_ids_of_tokens_have_no_means(tiny64, circuit):
+    for judge in ("faithfulness", "completeness", "minimality"):
+        with pytest.raises(CircuitError, match="top1 is the id of a token"):
+            getattr(mt.circuits, judge)(tiny64, PROMPTS[:2], circuit, "top1")
+
+
 def test_sizes_grow_and_scores_are_of_the_model(tiny64, scores, nano):
     with pytest.raises(CircuitError, match="that grow, from 0 to 1"):
         mt.circuits.curve(tiny64, PROMPTS, scores, sizes=(0.5, 0.1))
@@ -204,6 +216,9 @@ def test_minimality_takes_each_part_away(tiny64, circuit):
     assert np.allclose(found["without"][:, 0], measured[:, 1])
     more = mt.circuits.minimality(tiny64, PROMPTS, circuit, draws=2)
     assert (more["gap"] >= found["gap"] - 1e-12).all()
+    assert (more["gap"] > found["gap"] + 1e-6).any()
+    shown = np.abs((more["with_part"] - more["without"]).mean("prompt"))  # of the K that tells most
+    assert np.abs(shown - more["gap"]).max() < 1e-12
 
 
 def test_a_part_that_leads_nowhere_is_of_no_use(tiny64):

@@ -222,6 +222,19 @@ def test_bfloat16_is_run_in_bfloat16(make_gpt2, tokenizer):
     assert torch.equal(full, clean)
 
 
+def test_what_somebody_put_on_the_model_sees_no_other_circuit(make_gpt2, tokenizer):
+    """It may look beside its row, so each circuit has a pass of its own."""
+    model = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
+    model.hf.transformer.h[1].register_forward_hook(
+        lambda module, args, output: output + output.mean(0, keepdim=True)
+    )
+    circuits = [some(Graph.of(model), 0.5, seed) for seed in range(3)]
+    together = mt.circuits.run(model, PROMPT, circuits, progress=False)["logit_diff"][0]
+    for circuit, found in zip(circuits, together, strict=True):
+        alone = mt.circuits.run(model, PROMPT, circuit, progress=False)["logit_diff"][0]
+        assert abs(float(found) - float(alone)) < 1e-11
+
+
 def test_a_pass_leaves_nothing_on_the_model(tiny64):
     [one] = tiny64.encode(PROMPT)
     before = forward(tiny64.hf, tiny64.anatomy, ids_of([one.tokens], tiny64.hf))

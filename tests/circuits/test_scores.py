@@ -8,6 +8,7 @@ import pytest
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
 from microtome.circuits import Circuit, Exact, Graph, Removal, Scores, open_scores
+from microtome.circuits.trial import Trial
 from microtome.errors import CircuitError, EffectsError
 from oracles import families as by_hand
 from oracles.families import FAMILIES
@@ -98,6 +99,19 @@ def test_of_what_is_better_small_more_is_worse(tiny64, metric):
     ]
     by_sweeps = Scores.of_nodes(Graph.of(tiny64), *parts, metric)
     assert np.abs(by_sweeps.mean - found.mean).max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("metric", "sign"),
+    [("rank", 1), ("kl@1", 1), ("loss", 1), ("next_loss@1", 1), ("prob(contrast)", -1)],
+)
+def test_a_score_is_how_much_worse_it_is(tiny64, metric, sign):
+    trial = Trial.of(tiny64, PROMPTS, [metric])
+    assert trial.worse == sign
+    graph, one = trial.graph, np.ones((2, 1))
+    heads, mlps = np.full((2, 3, 4), 2.0), np.full((2, 3), 3.0)
+    nodes = Scores.of_nodes(graph, one[:, 0], heads, mlps, metric)
+    assert nodes.mean.tolist() == [sign * n for n in (1, *3 * [2, 2, 2, 2, 3])]
 
 
 def test_the_strongest_edges_are_a_circuit(scores):
@@ -202,4 +216,5 @@ def test_methods_are_objects_too(tiny64):
     by_name = mt.circuits.score(tiny64, PROMPTS[:1], level="node")
     by_object = mt.circuits.score(tiny64, PROMPTS[:1], level="node", method=Exact(verify=1))
     assert np.abs(by_name.mean - by_object.mean).max() < 1e-12
-    assert Removal().cells is not None
+    whole = mt.circuits.score(tiny64, PROMPTS[:1], level="node", method=Removal())
+    assert np.abs(by_name.mean - whole.mean).max() < 1e-9

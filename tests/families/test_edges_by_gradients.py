@@ -56,9 +56,8 @@ def test_the_edges_of_a_writer_add_up_to_what_it_writes(model):
         assert gap < rounding * max(1.0, float(np.abs(whole).max())), writer
 
 
-def test_the_edges_of_the_input_add_up_to_the_whole_difference(model, name):
-    if name != "gpt2":
-        return
+def test_the_edges_of_the_input_add_up_to_the_whole_difference(tokenizer):
+    model = mt.load(by_hand.make("gpt2", len(tokenizer)), tokenizer=tokenizer)
     clean = float(model.run(CAT).logits[0, -1] @ _difference(model))
     donor = float(model.run(CAT.donor).logits[0, -1] @ _difference(model))
     coarse, fine = (float(from_writer(model, "embed", mt.EAPIG(n)).squeeze()) for n in (10, 20))

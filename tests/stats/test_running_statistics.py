@@ -21,7 +21,8 @@ def sample():
     edited = clean + random.normal(size=(40, 6)) + [0.0, 0.1, 0.5, -2.0, 0.0, 0.0]
     changed = random.integers(0, 4, size=(40, 6)).astype(float)
     changed[:, 4] = 0
-    edited[changed == 0] = clean[changed == 0]
+    still = changed == 0  # where nothing changed there is rounding, and no evidence
+    edited[still] = clean[still] + 1e-3 * random.normal(size=still.sum())
     edited[random.random((40, 6)) < 0.1] = np.nan
     edited[:, 5] = np.nan
     return edited, clean, changed
@@ -64,6 +65,27 @@ def test_p_is_that_of_the_same_flips_made_one_by_one(sample):
     np.testing.assert_allclose(found.p.values.ravel()[tested], np.array(wanted)[tested])
     assert np.isnan(found.p.values.ravel()[~tested]).all()
     assert (found.flips, found.exact) == (201, False)
+
+
+def test_sums_of_the_metric_are_over_the_same_prompts(sample):
+    found, (edited, clean, changed) = of(sample), sample
+    there, told = ~np.isnan(edited), ~np.isnan(evidence(sample))
+    np.testing.assert_allclose(found.edited, np.where(told, edited, 0).sum(0), rtol=1e-12)
+    np.testing.assert_allclose(found.clean, np.where(told, clean, 0).sum(0), rtol=1e-12)
+    still = there & (changed == 0)
+    np.testing.assert_array_equal(found.unchanged, still.sum(0))
+    np.testing.assert_allclose(found.clean_unchanged, np.where(still, clean, 0).sum(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_flip_that_gives_as_much_counts_whatever_its_rounding(seed):
+    """Of three effects above 0 just the flips of all, or of none, give as much as was seen."""
+    x = np.random.default_rng(seed).random((3, 1)) + 0.1
+    found = of((x, np.zeros_like(x), np.ones_like(x)), flips=200)
+    drawn = np.stack([signs(0, prompt, 200) for prompt in range(3)])
+    as_much = (np.abs(drawn.sum(0)) == 3).sum()
+    p = found.tested(xr.DataArray(np.zeros(1), dims="cell")).p.item()
+    assert p == (1 + as_much) / 201
 
 
 @pytest.mark.parametrize("cut", [(1,), (13, 14), tuple(range(1, 40))])

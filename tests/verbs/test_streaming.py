@@ -137,6 +137,13 @@ class TestAggregates:
 
     def test_say_of_each_cell_what_its_effects_say(self, tiny64, whole):
         found = sweep(tiny64, PROMPTS, keep="aggregates")
+        assert found.data.attrs["seed"] == 0
+        seeded = sweep(tiny64, PROMPTS, keep="aggregates", seed=5)
+        drawn = mt.Aggregates.of(whole, seed=5)
+        for metric in METRICS:
+            own = seeded.data[f"flipped_{metric}"]
+            xr.testing.assert_allclose(own, drawn.data[f"flipped_{metric}"], atol=1e-9)
+            assert not own.equals(found.data[f"flipped_{metric}"])
         for metric in METRICS:
             own, wanted = found.over_prompts(metric), whole.over_prompts(metric)
             for name in ("value", "low", "high", "statistic", "n"):
@@ -151,18 +158,20 @@ class TestAggregates:
             )
         assert list(found.top(3)["effect"].abs()) == sorted(found.top(3)["effect"].abs())[::-1]
 
-    def test_a_patch_that_changes_nothing_is_no_evidence(self, tiny64):
+    @pytest.mark.parametrize("edit", ["patch L*.z.h*", "patch L*.resid_pre@*"])
+    def test_a_patch_that_changes_nothing_is_no_evidence(self, tiny64, edit):
         pairs = ((0, 2), (0, 0), (2, 0))
         prompts = [
             mt.Prompt(TEXTS[one], donor=TEXTS[other], target=" Germany", contrast=" France")
             for one, other in pairs
         ]
-        edit = "patch L*.z.h*"
         whole = sweep(tiny64, prompts, edit)
         found = mt.Aggregates.of(whole)
         wanted = whole.table("kl").drop(columns=["p", "significant"])
         assert wanted["unchanged"].max() > 0
+        assert (wanted["n"] == 0).any() == ("pos" in wanted)  # what no donor has otherwise
         own = found.table("kl").drop(columns=["p", "significant"])
+        wanted = wanted.drop(columns="token", errors="ignore")  # each prompt has its own there
         pd.testing.assert_frame_equal(own, wanted, check_dtype=False, check_like=True)
 
     def test_parts_of_the_prompts_are_put_together(self, tiny64, whole):
@@ -185,6 +194,15 @@ class TestAggregates:
         for found in (one, both):  # whose prompts were not one stream
             assert f"each of {found.prompts} prompts; what" in document_of_aggregates(found).method
             assert summary_of_aggregates(found)["prompts"] == found.prompts
+        for metric in METRICS:  # of both parts the larger one, whichever has it
+            floors = [part.noise_floor(metric) for part in (one, other)]
+            assert both.noise_floor(metric) == max(floors)
+        still = whole.data.isel(prompt=slice(3, None)).copy()
+        still["kl"].attrs["noise_floor"] = 0.0
+        assert one.extended(mt.Effects(still)).noise_floor("kl") == one.noise_floor("kl")
+        quiet = other.data.copy()
+        quiet["mean_kl"].attrs["noise_floor"] = 0.0
+        assert one.merged(mt.Aggregates(quiet)).noise_floor("kl") == one.noise_floor("kl") > 0
 
     def test_of_another_question_are_not_put_together(self, tiny64):
         asked = {"keep": "aggregates"}
@@ -197,6 +215,15 @@ class TestAggregates:
             first.merged(sweep(tiny64, rest, metrics="kl", **asked))
         with pytest.raises(EffectsError, match=r"answer different questions .*edits"):
             first.extended(sweep(tiny64, PROMPTS[3:], EDIT.replace("zero", "scale(0.5)")))
+
+    def test_of_another_map_are_not_put_together(self, tiny64, whole):
+        one = mt.Aggregates.of(mt.Effects(whole.data.isel(prompt=slice(3))))
+        edit = "zero L*.z.h{0,1,2}@-1"
+        other = sweep(tiny64, PROMPTS[3:], edit)
+        with pytest.raises(EffectsError, match=r"different questions .*edits"):
+            one.extended(other)
+        with pytest.raises(EffectsError, match=r"different questions .*edits"):
+            one.merged(mt.Aggregates.of(other, first=3))
 
     def test_are_saved_and_opened_and_drawn(self, tiny64, tmp_path):
         found = sweep(tiny64, PROMPTS, keep="aggregates", out=tmp_path / "sums.zarr")
@@ -219,6 +246,11 @@ class TestAggregates:
             sweep(tiny64, PROMPTS, "zero L*.resid_post@*", keep="aggregates")
         with pytest.raises(SweepError, match=r"keep='cell' does not exist.*Did you mean 'cells'"):
             sweep(tiny64, PROMPTS, keep="cell")
+
+    def test_of_a_map_over_positions_of_several_lengths_there_are_none(self, tiny64):
+        effects = sweep(tiny64, PROMPTS, "zero L*.resid_post@*")
+        with pytest.raises(EffectsError, match=r"Aggregates.of\(effects.by_role\(\)\)"):
+            mt.Aggregates.of(effects)
 
     def test_positions_of_windows_of_other_lengths_are_refused_too(self, tiny64):
         stream = mt.Stream([PROMPTS[0], PROMPTS[2], PROMPTS[1]], 2)
@@ -332,6 +364,44 @@ def test_what_is_done_of_a_result_that_replaces_another_is_kept(tiny64, tmp_path
     assert (first.units, first.units + second.units) == (2, all_.units)
     xr.testing.assert_identical(numbers(found), numbers(wanted))
     assert [path.name for path in tmp_path.iterdir()] == ["map.zarr"]
+
+
+def test_what_decides_the_aggregates_is_part_of_the_question(tiny64, tmp_path):
+    out, asked = tmp_path / "sums.zarr", {"metrics": "kl", "keep": "aggregates"}
+    sweep(tiny64, mt.Stream(PROMPTS[:2], 2), out=out, **asked)
+    others = {
+        "first": {"prompts": mt.Stream(PROMPTS[:2], 2, first=2)},
+        "window": {"prompts": mt.Stream(PROMPTS[:2], 1)},
+        "seed": {"seed": 1},
+        "keep": {"keep": "cells"},
+    }
+    for own in others.values():
+        how = {"prompts": mt.Stream(PROMPTS[:2], 2), **asked, **own}
+        with pytest.raises(EffectsError, match="another question"):
+            sweep(tiny64, out=out, **how)
+
+
+def test_units_of_a_window_of_other_prompts_are_computed_again(tiny64, tmp_path):
+    """No window is whole yet, so that nobody knows which prompts there were but the units."""
+    out = tmp_path / "map.zarr"
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(1))
+    assert len(list((tmp_path / "map.zarr.partial" / windows_kept.WINDOWS).iterdir())) == 1
+    others = [mt.Prompt(prompt.text.replace("The", "John")) for prompt in reversed(PROMPTS)]
+    stream = mt.Stream(others, 3)
+    found = sweep(tiny64, stream, metrics="kl", out=out)
+    xr.testing.assert_identical(numbers(found), numbers(sweep(tiny64, stream, metrics="kl")))
+
+
+def test_windows_behind_one_that_is_damaged_are_computed_again_too(tiny64, tmp_path):
+    out, stream = tmp_path / "map.zarr", mt.Stream(PROMPTS, 2)
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=Stopping(5))
+    folder = tmp_path / "map.zarr.partial" / windows_kept.WINDOWS
+    assert (folder / "000001.zip").is_file()
+    (folder / "000000.zip").write_bytes(b"nothing")
+    found = sweep(tiny64, stream, metrics="kl", out=out)
+    xr.testing.assert_identical(numbers(found), numbers(sweep(tiny64, stream, metrics="kl")))
 
 
 def test_a_window_that_is_damaged_is_computed_again(tiny64, tmp_path):

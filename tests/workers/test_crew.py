@@ -131,6 +131,70 @@ def test_what_a_unit_raises_is_raised_here():
         run(stage)
 
 
+def test_only_deaths_one_after_another_are_a_reason_to_stop():
+    """Two that die before they are ready, one that works and dies, again and again."""
+
+    class Fragile(Stage):
+        def hire(self) -> Acting:
+            self.first = Died("no memory") if len(self.hired) % 3 < 2 else Ready(1)
+            return super().hire()
+
+    died: set[int] = set()
+
+    def dies_once(number: int, unit: Unit) -> Outcome:
+        if unit.number in died:
+            return works(number, unit)
+        died.add(unit.number)
+        return Died("killed")
+
+    stage = Fragile(dies_once)
+    found, lost = run(stage, count=1, units=UNITS[:2])
+    assert (sorted(found), lost) == ([0, 1], [])
+    assert len(stage.hired) == 9
+
+
+@dataclass(eq=False)
+class Slow(Stage):
+    """Whose workers answer after so many seconds, by the unit; and are ready after some."""
+
+    seconds: dict[int, float] = field(default_factory=dict)
+    due: dict[int, float] = field(default_factory=dict)
+    ready_after: float = 0.0
+
+    def hire(self) -> Acting:
+        hand = super().hire()
+        self.due[hand.number] = self.now + self.ready_after
+        return hand
+
+    def wait(self, hands, seconds):
+        self.now += 10.0
+        return [(hand, hand.ready) for hand in hands if self.due[hand.number] <= self.now]
+
+
+def slowly(seconds: dict[int, float], **more) -> Slow:
+    def behave(number: int, unit: Unit) -> Outcome:
+        stage.due[number] = stage.now + seconds.get(unit.number, 0.0)
+        return works(number, unit)
+
+    stage = Slow(behave, **more)
+    return stage
+
+
+def test_a_unit_may_take_ten_times_as_long_as_the_longest_before_it():
+    stage = slowly({0: 300.0, 2: 2500.0})  # after a short one, too
+    assert run(stage, count=1, units=UNITS[:3]) == ([0, 1, 2], [])
+    assert len(stage.hired) == 1
+    late = slowly({0: 300.0, 2: 3500.0})
+    found, [(number, why)] = run(late, count=1, units=UNITS[:3])
+    assert (found, number, why) == ([0, 1], 2, "it had not answered for 3,000 s")
+
+
+def test_no_more_are_hired_than_there_are_units_while_they_make_ready():
+    stage = slowly({}, ready_after=50.0)
+    assert run(stage, count=8, units=UNITS[:2])[1] == []
+    assert len(stage.hired) == 2
+
+
 @pytest.mark.parametrize("first", [Died("no memory"), None])
 def test_workers_that_are_never_ready_are_no_workers(first):
     stage = Stage(works, first)

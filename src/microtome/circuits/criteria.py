@@ -78,7 +78,7 @@ def completeness(
     Raises:
         CircuitError, PromptError, MetricError: found before anything runs.
     """
-    trial = Trial.of(model, prompts, [metric], ablation, reference, memory)
+    trial = Trial.by(model, prompts, metric, ablation, reference, memory)
     own = {"nothing": Circuit.empty(trial.graph), **(parts_of(circuit) if parts is None else parts)}
     trial.check([circuit, *own.values()])
     own |= dict(_drawn(list(own.items())[1:], draws, seed))
@@ -127,7 +127,7 @@ def minimality(
     Raises:
         CircuitError, PromptError, MetricError: found before anything runs.
     """
-    trial = Trial.of(model, prompts, [metric], ablation, reference, memory)
+    trial = Trial.by(model, prompts, metric, ablation, reference, memory)
     own = parts_of(circuit) if parts is None else dict(parts)
     trial.check([circuit, *own.values()])
     if not own:
@@ -164,7 +164,6 @@ def _measured(
     model: Loaded, trial: Trial, circuits: list[Circuit], progress: bool | Observer
 ) -> Array:
     """The metric of some circuits, ``[prompt, circuit]``; equal ones are run once."""
-    trial.check_amount()
     unlike = list(dict.fromkeys(circuits))
     rows = len(trial.encoded) * len(unlike)
     with observed(progress, rows, 1) as observer, provenance.held(model):

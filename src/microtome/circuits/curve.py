@@ -122,10 +122,10 @@ def curve(
     if shares != sorted(set(shares)) or not shares or not 0 <= shares[0] <= shares[-1] <= 1:
         raise CircuitError(f"sizes= are shares of all edges that grow, from 0 to 1, not {shares}.")
     attrs = scores.data.attrs
-    trial = Trial.of(
+    trial = Trial.by(
         model,
         prompts,
-        [metric or attrs["metric"]],
+        metric or attrs["metric"],
         ablation or attrs["ablation"],
         reference,
         memory,

@@ -86,7 +86,7 @@ def greedy(
     >>> len(greedy(model, prompts, n=len(start) // 2, every=5, start=start).circuit) > 0
     True
     """
-    trial = Trial.of(model, prompts, [metric], ablation, reference, memory)
+    trial = Trial.by(model, prompts, metric, ablation, reference, memory)
     begin = Circuit.full(trial.graph) if start is None else start
     trial.check([begin])
     if n < 0 or every < 1:
@@ -196,7 +196,7 @@ def acdc(
     >>> acdc(model, prompts, 0.1, "logit_diff", start=start).circuit <= start
     True
     """
-    trial = Trial.of(model, prompts, [metric], ablation, reference, memory)
+    trial = Trial.by(model, prompts, metric, ablation, reference, memory)
     begin = Circuit.full(trial.graph) if start is None else start
     trial.check([begin])
     if np.isnan(threshold):

@@ -92,12 +92,7 @@ def _alone(f: Array) -> Array:
 
 
 def measured(trial: Trial, circuits: Sequence[Circuit], observer: Observer) -> Measured:
-    """The first metric of circuits, of none and of the model.
-
-    Raises:
-        CircuitError: there is no more or less of it.
-    """
-    trial.check_amount()
+    """The first metric of circuits, of none and of the model."""
     name = str(trial.asked[0])
     found = trial.measure([*circuits, Circuit.empty(trial.graph)], ticking(observer))[name]
     return Measured(found[:, :-1], found[:, -1], trial.clean[name], trial.rounding)
@@ -149,7 +144,7 @@ def faithfulness(
     >>> found["faithfulness"].values.round(3).tolist()
     [1.0, 0.0]
     """
-    trial = Trial.of(model, prompts, [metric], ablation, reference, memory)
+    trial = Trial.by(model, prompts, metric, ablation, reference, memory)
     own, alone = named(circuits)
     trial.check(own.values())
     rows = len(trial.encoded) * (len(own) + 1)

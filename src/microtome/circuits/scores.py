@@ -23,7 +23,7 @@ from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError, listing
 from microtome.prompts.prompts import Given
-from microtome.readings.registry import about
+from microtome.readings.registry import readings
 from microtome.results import provenance, stores
 from microtome.verbs.model import Model
 
@@ -38,7 +38,7 @@ class Scores:
     Attributes:
         data: ``score`` over ``prompt`` and ``edge`` (or ``node``), in the metric's unit, more than
             0 where the edge helps: clean − ablated where more is better, ablated − clean for
-            ``kl``, ``loss`` and ``rank``. ``mean`` is that over prompts, ``clean`` the metric of
+            ``kl``, losses and ``rank``. ``mean`` is that over prompts, ``clean`` the metric of
             the model itself. Coordinates are the names.
     """
 
@@ -59,7 +59,8 @@ class Scores:
         """
         layers = np.concatenate([heads, mlps[..., None]], axis=-1)
         effects = np.concatenate([inputs[:, None], layers.reshape(len(inputs), -1)], axis=1)
-        scores = worse(about(metric)) * effects
+        [asked] = readings(metric)
+        scores = worse(asked) * effects
         data = xr.Dataset(
             {"score": (("prompt", "node"), scores), "mean": ("node", scores.mean(axis=0))},
             {"node": np.array([writer.name for writer in graph.writers], dtype=object)},
@@ -234,8 +235,7 @@ def score(
     chosen = method_of(method)
     if level not in LEVELS:
         raise CircuitError(f"No level is called {level!r}; there are: {listing(LEVELS)}.")
-    trial = Trial.of(model, prompts, [metric], ablation, reference, memory)
-    trial.check_amount()
+    trial = Trial.by(model, prompts, metric, ablation, reference, memory)
     place = None if out is None else Path(out)
     with observed(progress, chosen.cells(trial, level), 1) as observer, provenance.held(model):
         measured = chosen.edges if level == "edge" else chosen.nodes

@@ -79,9 +79,8 @@ def searching(
     """A search with its journal, and an observer that has been told what it costs.
 
     Raises:
-        CircuitError: there is no more or less of the metric; or see `kept`.
+        CircuitError: see `kept`.
     """
-    trial.check_amount()
     asked = {} if out is None else _identity(trial, method)
     with (
         kept(out, asked) as journal,
@@ -107,8 +106,9 @@ def _identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
                 "donor": None if one.donor is None else list(one.donor.ids),
                 "target": _plain(one.target),
                 "contrast": _plain(one.contrast),
+                "read": trial.place(trial.asked[0], number),
             }
-            for one in trial.encoded
+            for number, one in enumerate(trial.encoded)
         ],
         "model": provenance.of_model(trial.model),
         **{name: value for name, value in machine.items() if name not in PASSING},

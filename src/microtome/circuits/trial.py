@@ -33,8 +33,7 @@ from microtome.passes.trace import ids_of
 from microtome.plan.memory import Budget, bytes_of_block
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given
-from microtome.readings.inside import Inside
-from microtome.readings.output import METRICS, TOKEN_ID, Metric, Reading
+from microtome.readings.output import METRICS, TOKEN_ID, Reading
 from microtome.readings.registry import Asked, readings
 from microtome.verbs.options import budget_of
 
@@ -52,11 +51,6 @@ float64, whose units are nothing, `MORE_UNITS`."""
 
 LESS_IS_BETTER = ("kl", "loss", "next_loss", "rank")
 """Metrics of which a larger value is further from the answer, or from the model."""
-
-
-def worse(metric: Metric | Inside) -> int:
-    """The sign of a change of a metric for the worse: 1 where less is better."""
-    return 1 if metric.name in LESS_IS_BETTER else -1
 
 
 def ticking(observer: Observer) -> Tick:
@@ -119,6 +113,29 @@ class Trial:
         own = None if memory is None else bytes_of(memory, what="memory")
         return cls(model, graph, encoded, asked, chosen, budget_of(model, own))
 
+    @classmethod
+    def by(
+        cls,
+        model: Loaded,
+        prompts: Given | Iterable[Given],
+        metric: str,
+        ablation: str | Ablation = "patch",
+        reference: Iterable[Given] = (),
+        memory: int | str | None = None,
+    ) -> Trial:
+        """A trial by one metric, of which there is more and less.
+
+        Raises:
+            CircuitError: the metric is a token id; and as `of`.
+            MetricError: as `of`.
+        """
+        trial = cls.of(model, prompts, [metric], ablation, reference, memory)
+        if trial.asked[0].metric.unit == TOKEN_ID:
+            raise CircuitError(
+                f"The metric {metric} is the id of a token, of which there is no more or less."
+            )
+        return trial
+
     # ----------------------------------------------------------------------- clean runs
 
     @cached_property
@@ -126,7 +143,7 @@ class Trial:
         """The metrics of the model itself, ``[prompt]`` each."""
         found: dict[str, Array] = {}
         for reading in self.asked:
-            own = [logits[self._place(reading, n)] for n, logits in enumerate(self._clean_logits)]
+            own = [logits[self.place(reading, n)] for n, logits in enumerate(self._clean_logits)]
             values = [reading.measure(x, x, one) for x, one in zip(own, self.encoded, strict=True)]
             found[str(reading)] = np.array([float(value) for value in values])
         return found
@@ -139,22 +156,14 @@ class Trial:
         with session(hf, anatomy):
             for number, one in enumerate(self.encoded):
                 logits = forward(hf, anatomy, ids_of([one.tokens], hf))
-                places = {self._place(reading, number) for reading in self.asked}
+                places = {self.place(reading, number) for reading in self.asked}
                 found.append({at: logits[:, at].clone() for at in places})
         return tuple(found)
 
     @property
     def worse(self) -> int:
         """The sign of a change of the first metric for the worse: 1 where less is better."""
-        return worse(self.asked[0].metric)
-
-    def check_amount(self) -> None:
-        """Raise `CircuitError` unless there is more and less of the first metric."""
-        if self.asked[0].metric.unit == TOKEN_ID:
-            raise CircuitError(
-                f"The metric {self.asked[0]} is the id of a token, of which there is no more or "
-                "less."
-            )
+        return worse(self.asked[0])
 
     @property
     def rounding(self) -> float:
@@ -165,7 +174,7 @@ class Trial:
         """
         reading, own = self.asked[0], Precision.of_stream(self.model)
         size = max(
-            float(logits[self._place(reading, n)].nan_to_num(0, 0, 0).abs().max())
+            float(logits[self.place(reading, n)].nan_to_num(0, 0, 0).abs().max())
             for n, logits in enumerate(self._clean_logits)
         )
         units = HALF_A_UNIT if own.promise is None else MORE_UNITS
@@ -180,7 +189,8 @@ class Trial:
             case _:
                 return allowed
 
-    def _place(self, reading: Reading, prompt: int) -> int:
+    def place(self, reading: Reading, prompt: int) -> int:
+        """The position of a prompt where a metric is read."""
         return reading.position(self.encoded[prompt], self.model.anatomy.dims)
 
     # ----------------------------------------------------------------------- circuits
@@ -276,7 +286,7 @@ class Trial:
         cut = cut_of([circuits[n] for n in some.tolist()])[own]
         texts = [self.encoded[n].tokens for n in prompts.tolist()]
         there = {
-            (prompt, r): self._place(r, prompt) for prompt in prompts.tolist() for r in self.asked
+            (prompt, r): self.place(r, prompt) for prompt in prompts.tolist() for r in self.asked
         }
         places = sorted({*there.values()})
         ablated = self._ablated(prompts)
@@ -317,6 +327,11 @@ class Trial:
         tokens = sum(len(one.tokens.read) for one in self.encoded)
         size = self.budget.itemsize * len(self.graph.writers) * self.graph.d_model
         return tokens * size <= self.budget.memory // 4
+
+
+def worse(asked: Asked) -> int:
+    """The sign of a change of a metric for the worse: 1 where less is better."""
+    return 1 if _on_the_output(asked).metric.name in LESS_IS_BETTER else -1
 
 
 def _on_the_output(asked: Asked) -> Reading:

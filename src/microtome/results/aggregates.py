@@ -162,6 +162,8 @@ class Aggregates:
     def table(self, metric: str | None = None) -> pd.DataFrame:
         """A row per cell of the map, in its order, with the columns of `Effects.table`.
 
+        But for what is beside positions, of which each prompt has its own: tokens and roles.
+
         Raises:
             StatisticsError: fewer than two prompts.
         """

@@ -112,11 +112,12 @@ def test_what_a_query_or_key_is_made_of_goes_through_the_softmax_too(tiny64, edi
     assert abs(fixed - exact).max() < 0.5 * abs(plain - exact).max()
 
 
-def test_cells_in_parts_are_the_same(tiny64, monkeypatch):
-    whole = approximate(tiny64, "patch L*.k.h*@*", "atp_star")
+@pytest.mark.parametrize("edit", ["patch L*.k.h*@*", "noise L*.k.h*@*"])
+def test_cells_in_parts_are_the_same(tiny64, monkeypatch, edit):
+    whole = approximate(tiny64, edit, "atp_star")
     monkeypatch.setattr("microtome.engines.approximate.weights.TOKENS", 11)
     monkeypatch.setattr("microtome.engines.approximate.stretch.VALUES", 70)
-    assert np.abs(approximate(tiny64, "patch L*.k.h*@*", "atp_star") - whole).max() < EXACT
+    assert np.abs(approximate(tiny64, edit, "atp_star") - whole).max() < EXACT
 
 
 @pytest.mark.parametrize(

@@ -108,5 +108,8 @@ def test_what_it_cannot_do_is_refused(tiny64):
             "eap_ig",
             mt.Prompt("The cat", target=" sat", contrast=" on"),
         )
+    longer = mt.Prompt("The cat sat", donor=BERLIN.text, target=" on", contrast=" is")
+    with pytest.raises(SweepError, match="they are 5 and 3 tokens long"):
+        approximate(tiny64, "zero L*.z.h*@last -> final_in", "eap_ig", longer)
     with pytest.raises(SweepError, match="one step at least"):
         mt.EAPIG(0)

@@ -96,8 +96,6 @@ def audited(
     top = len(chosen.drawn.strongest)
     for numbers, reason in ((at[:top], STRONGEST), (at[top:], DRAWN)):
         why[tuple(points[numbers].T)] = reason
-    if plan.mirror:  # of a map of pairs the other half is the same cells
-        why = np.maximum(why, why.transpose(plan.mirror))
     clean = {
         name: np.where(np.isnan(own), rough.clean[name], own) for name, own in fine.clean.items()
     }

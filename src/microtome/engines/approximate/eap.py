@@ -109,10 +109,11 @@ class EAPIG(Method):
     def takes(self, stretch: Stretch) -> Iterator[Take]:
         """One for each step."""
         place = find_site("embed"), None
-        own, donors = (
-            stretch.graph(texts, [place], records=False).found.kept[place]
-            for texts in (stretch.encoded, [donor_of(one) for one in stretch.encoded])
-        )
+        run = stretch.graph(places=[place, *stretch.places], records=False).found
+        stretch.knows(run)
+        others = [donor_of(one) for one in stretch.encoded]
+        own = run.kept[place]
+        donors = stretch.graph(others, [place], records=False).found.kept[place]
         for step in range(1, self.steps + 1):
             there = donors + step / self.steps * (own - donors)
             visit = Visit(place, putting(there), writes=True)
