@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import torch
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
 from microtome.circuits import Circuit, Graph, acdc, greedy, top
+from microtome.circuits.ablations import Ablation
 from microtome.circuits.discovery import circuits_of_greedy, in_order
 from microtome.circuits.journal import Journal, kept
 from microtome.circuits.trial import Trial
+from microtome.circuits.written import written
 from microtome.errors import Cancelled, CircuitError
 from microtome.results import disk
 
@@ -248,6 +251,21 @@ def test_a_damaged_page_is_measured_again(small, tmp_path):
 ROLED = [mt.Prompt(**{**PROMPTS[0].as_dict(), "roles": {"who": n}}) for n in (3, 4)]
 
 
+@dataclass(frozen=True)
+class Part(Ablation):
+    """Some of what a writer writes."""
+
+    name: ClassVar[str] = "part"
+
+    share: float
+
+    def check(self, one):
+        """Nothing is needed."""
+
+    def values(self, model, graph, one):
+        return self.share * written(model, graph, [one.tokens])[0]
+
+
 def test_a_folder_of_another_search_is_refused(small, tmp_path):
     greedy(small, PROMPTS, n=44, out=tmp_path / "own", progress=False)
     with pytest.raises(CircuitError, match=r"another search: method.every is 1 there and 2 here"):
@@ -273,6 +291,14 @@ def test_a_folder_of_another_search_is_refused(small, tmp_path):
         prompts = [PROMPTS[0], replace(PROMPTS[1], **{field: other})]
         with pytest.raises(CircuitError, match=rf"another search: prompts\S*{field}"):
             greedy(small, prompts, n=44, out=tmp_path / "own", progress=False)
+    acdc(
+        small, ROLED[0], 0.1, start=Circuit.empty(small), ablation=Part(0.5), out=tmp_path / "half"
+    )
+    with pytest.raises(CircuitError, match=r"another search: ablation"):
+        acdc(
+            small, ROLED[0], 0.1, start=Circuit.empty(small), ablation=Part(0.4),
+            out=tmp_path / "half",
+        )  # fmt: skip
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("Dear")
     with pytest.raises(CircuitError, match="holds something else"):

@@ -119,6 +119,8 @@ class Scores:
     ) -> Circuit:
         """The circuit of the strongest edges, or of all edges between the strongest nodes.
 
+        Of nodes, the input and the logits are always among them: of 0 there is ``input->logits``.
+
         Args:
             n: how many; of equal ones those earlier in the graph.
             threshold: or all that are at least this strong.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from microtome.circuits.ablations import Ablation, Mean, Patch, Zero
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.journal import Journal, kept
 from microtome.circuits.trial import Array, Trial
@@ -98,7 +99,7 @@ def _identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
         "method": dict(method),
         "metric": str(trial.asked[0]),
         "read_at": [trial.asked[0].position(one, dims) for one in trial.encoded],
-        "ablation": trial.ablation.name,
+        "ablation": _told(trial.ablation),
         "reference": [list(one.tokens.ids) for one in getattr(trial.ablation, "reference", ())],
         "prompts": [
             {
@@ -113,6 +114,12 @@ def _identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
         "model": provenance.of_model(trial.model),
         **{name: value for name, value in machine.items() if name not in PASSING},
     }
+
+
+def _told(ablation: Ablation) -> str:
+    """By its name, or of somebody's own, of which that does not say all, as it is written."""
+    own = not isinstance(ablation, Patch | Zero | Mean)
+    return f"{ablation.name}: {ablation!r}" if own else ablation.name
 
 
 def _plain(answer: object) -> object:
