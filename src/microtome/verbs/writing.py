@@ -39,6 +39,9 @@ OTHERWISE: Mapping[str, str] = {
 IDLE = (None, False, 1, "dynamic", "hybrid")
 """Their values that do nothing."""
 
+SOMETHING = ("use_cache", "num_beams", "num_return_sequences")
+"""Settings that cannot be none: None says nothing."""
+
 MODES = ("greedy_search", "sample")
 """The ways in which one token is written after another."""
 
@@ -66,7 +69,10 @@ def manner_of(
     for name in asked:
         if name in OURS:
             raise MicrotomeError(f"generate has no {name}=: {OURS[name]}.")
-    settings = {name: value for name, value in asked.items() if name not in OBJECTS}
+    settings = {
+        name: value for name, value in asked.items()
+        if name not in OBJECTS and not (name in SOMETHING and value is None)
+    }  # fmt: skip
     given = settings.pop("generation_config", None)
     if not isinstance(given, GenerationConfig | None):
         raise MicrotomeError(f"generation_config= is a GenerationConfig, not {given!r}.")
