@@ -131,7 +131,9 @@ def settings_of(config: GenerationConfig, asked: Mapping[str, Any]) -> dict[str,
     """
     silent = ("transformers_version", "_from_model_config", "return_dict_in_generate", "max_length")
     said = {name: value for name, value in config.to_diff_dict().items() if value is not None}
-    said |= {name: None for name in _nothing(asked) if name in config.to_dict()}
+    said |= {
+        name: None for name in _nothing(asked) if hasattr(config, name) and name not in SOMETHING
+    }
     return {
         name: value for name, value in sorted(said.items())
         if name not in silent and not name.startswith("output_")
