@@ -120,6 +120,13 @@ def test_what_is_asked_to_be_none_is_none_as_in_the_modules_own_generate(tiny64,
     assert (endless[0].ids, endless[0].ended) == (own, "steps")
 
 
+@pytest.mark.parametrize("name", ["use_cache", "num_beams", "num_return_sequences"])
+def test_what_cannot_be_none_is_as_if_nothing_was_said(tiny64, name):
+    made = written(tiny64, "scale(2) L1.mlp_out", **{name: None})
+    bare = written(tiny64, "scale(2) L1.mlp_out")
+    assert (made[0].ids, made.settings) == (bare[0].ids, bare.settings)
+
+
 def test_what_a_configuration_leaves_open_is_the_models_own(tiny64, monkeypatch):
     monkeypatch.setattr(tiny64.hf.generation_config, "do_sample", True)
     given = GenerationConfig(temperature=3.0, min_new_tokens=4)

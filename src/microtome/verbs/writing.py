@@ -39,6 +39,9 @@ OTHERWISE: Mapping[str, str] = {
 IDLE = (None, False, 1, "dynamic", "hybrid")
 """Their values that do nothing."""
 
+SOMETHING = ("use_cache", "num_beams", "num_return_sequences")
+"""Settings that cannot be none: None says nothing."""
+
 MODES = ("greedy_search", "sample")
 """The ways in which one token is written after another."""
 
@@ -66,7 +69,10 @@ def manner_of(
     for name in asked:
         if name in OURS:
             raise MicrotomeError(f"generate has no {name}=: {OURS[name]}.")
-    settings = {name: value for name, value in asked.items() if name not in OBJECTS}
+    settings = {
+        name: value for name, value in asked.items()
+        if name not in OBJECTS and not (name in SOMETHING and value is None)
+    }  # fmt: skip
     given = settings.pop("generation_config", None)
     if not isinstance(given, GenerationConfig | None):
         raise MicrotomeError(f"generation_config= is a GenerationConfig, not {given!r}.")
@@ -125,7 +131,9 @@ def settings_of(config: GenerationConfig, asked: Mapping[str, Any]) -> dict[str,
     """
     silent = ("transformers_version", "_from_model_config", "return_dict_in_generate", "max_length")
     said = {name: value for name, value in config.to_diff_dict().items() if value is not None}
-    said |= {name: None for name in _nothing(asked) if name in config.to_dict()}
+    said |= {
+        name: None for name in _nothing(asked) if hasattr(config, name) and name not in SOMETHING
+    }
     return {
         name: value for name, value in sorted(said.items())
         if name not in silent and not name.startswith("output_")
