@@ -222,12 +222,20 @@ def test_a_damaged_page_is_measured_again(small, tmp_path):
     )
 
 
+ROLED = [mt.Prompt(**{**PROMPTS[0].as_dict(), "roles": {"who": n}}) for n in (3, 4)]
+
+
 def test_a_folder_of_another_search_is_refused(small, tmp_path):
     greedy(small, PROMPTS, n=44, out=tmp_path / "own", progress=False)
     with pytest.raises(CircuitError, match=r"another search: method.every is 1 there and 2 here"):
         greedy(small, PROMPTS, n=44, every=2, out=tmp_path / "own", progress=False)
     with pytest.raises(CircuitError, match=r"another search: .*prompts"):
         greedy(small, PROMPTS[:1], n=44, out=tmp_path / "own", progress=False)
+    acdc(small, ROLED[0], 0.1, "logit_diff@who", start=Circuit.empty(small), out=tmp_path / "who")
+    with pytest.raises(CircuitError, match=r"another search: read_at"):
+        acdc(
+            small, ROLED[1], 0.1, "logit_diff@who", start=Circuit.empty(small), out=tmp_path / "who"
+        )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("Dear")
     with pytest.raises(CircuitError, match="holds something else"):
@@ -244,6 +252,11 @@ def test_a_journal_knows_its_own_steps(small):
 def test_what_makes_no_search_is_refused(small):
     with pytest.raises(CircuitError, match="every at least 1"):
         greedy(small, PROMPTS, every=0)
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(CircuitError, match="tolerance is at least 0"):
+            greedy(small, PROMPTS, tolerance=wrong)
+    with pytest.raises(CircuitError, match="threshold is a number"):
+        acdc(small, PROMPTS, float("nan"))
     with pytest.raises(CircuitError, match="No order is called 'middle'"):
         acdc(small, PROMPTS, 0.1, order="middle")
     with pytest.raises(CircuitError, match="each of the 46 edges once"):

@@ -77,6 +77,31 @@ def test_prompts_on_which_nothing_is_lost_show_nothing():
         _ = same.faithfulness
 
 
+@pytest.mark.parametrize("metric", ["logit_diff@1", "prob@1", "kl@1", "loss@1"])
+def test_rounding_is_nothing_to_be_faithful_to(tiny, metric):
+    """The donor differs behind where the metric is read, so that all is there that was."""
+    donor = BERLIN.replace(" capital of", " cat sat")
+    prompts = [
+        mt.Prompt(text, donor=donor, target=" Germany", contrast=" France")
+        for text in (BERLIN, BERLIN.replace(" of", " the"))
+    ]
+    some = Circuit(Graph.of(tiny), np.arange(len(Graph.of(tiny))) % 2 == 0)
+    with pytest.raises(CircuitError, match="leave nothing that a circuit could be faithful to"):
+        mt.circuits.faithfulness(tiny, prompts, some, metric)
+
+
+def test_an_id_of_a_token_is_nothing_to_keep(tiny, circuit):
+    for judge in (
+        mt.circuits.faithfulness,
+        mt.circuits.completeness,
+        mt.circuits.minimality,
+        lambda *asked: mt.circuits.greedy(*asked[:2], asked[3]),
+        lambda *asked: mt.circuits.acdc(*asked[:2], 0.1, asked[3]),
+    ):
+        with pytest.raises(CircuitError, match="is the id of a token"):
+            judge(tiny, PROMPTS[:1], circuit, "top1")
+
+
 def test_an_interval_holds_the_truth_as_often_as_it_says():
     """Prompts drawn from a known distribution, f known: about 95 % of intervals hold it."""
     rng, held, times = np.random.default_rng(0), 0, 60

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import microtome as mt
-from conftest import BERLIN
+from conftest import BERLIN, PARIS
 from microtome.circuits import interaction
 from microtome.errors import CircuitError
 
 PROMPT = mt.Prompt(BERLIN, target=" Germany", contrast=" France")
+DONOR = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
 PAIRS = ["zero L*.z.h*", "zero L*.z.h* as other"]
 
 
@@ -76,3 +77,34 @@ def test_an_edit_that_adds_up_needs_the_singles(tiny64):
     other = mt.sweep(tiny64, PROMPT, "scale(0.5) L*.z.h*", metrics="logit_diff")
     with pytest.raises(CircuitError, match="sweep the same edit, once"):
         interaction(effects, singles=other)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        ["zero L1.z.h*", "patch L1.z.h* as b"],
+        ["zero L1.z.h*@-1", "zero L2.z.h*@-1 as b"],
+        ["zero L0.mlp_out", "zero L1.z.h*", "zero L1.z.h* as b"],
+    ],
+)
+def test_the_diagonal_of_what_is_not_one_edit_twice_is_no_single_effect(tiny64, edits):
+    effects = mt.sweep(tiny64, DONOR, edits, metrics="logit_diff")
+    with pytest.raises(CircuitError, match=r"one edit that is made twice.*this sweep makes"):
+        interaction(effects)
+
+
+def test_an_edge_cut_twice_is_cut_more_than_once(tiny64):
+    """Both cells of an edge take the clean share away: the diagonal has no single effects."""
+    edge, two = "zero L0.z.h* as a -> final_in", "zero L0.z.h* as b -> final_in"
+    effects = mt.sweep(tiny64, PROMPT, [edge, two], metrics="logit_diff")
+    with pytest.raises(CircuitError, match="not the same as made once"):
+        interaction(effects)
+    alone = mt.sweep(tiny64, PROMPT, edge, metrics="logit_diff")
+    found = interaction(effects, singles=alone).sel(a_head=0, b_head=2)
+    joint, one, other = (
+        mt.sweep(tiny64, PROMPT, f"zero L0.z.h{heads} -> final_in", metrics="logit_diff")
+        for heads in ("{0,2}", "0", "2")
+    )
+    each = [float(run.delta("logit_diff")[0]) for run in (joint, one, other)]
+    assert float(found[0]) == pytest.approx(each[0] - each[1] - each[2], abs=1e-9)
+    assert float(interaction(effects, singles=alone)[0, 1, 1]) == 0

@@ -262,6 +262,15 @@ def test_metrics_that_no_single_pass_gives_are_refused(tiny):
         mt.circuits.run(tiny, mt.Prompt(BERLIN, donor=PARIS, target=" is"), Circuit.full(tiny))
 
 
+def test_what_overflows_is_no_result(make_gpt2, tokenizer):
+    model = mt.load(make_gpt2(dtype=torch.float16), tokenizer=tokenizer)
+    with torch.no_grad():
+        for block in model.hf.transformer.h:
+            block.mlp.c_proj.bias.fill_(4e4)
+    with pytest.raises(CircuitError, match=r"logit is no number.*float16, holds no activation"):
+        mt.circuits.run(model, PROMPT, Circuit.empty(model), metrics="logit", ablation="zero")
+
+
 def test_a_circuit_of_another_model_is_refused(tiny):
     with pytest.raises(CircuitError, match=r"12 layers × 12 heads.*3 layers × 4 heads"):
         mt.circuits.run(tiny, PROMPT, Circuit.empty(Graph(12, 12, 768)))

@@ -86,6 +86,20 @@ def test_what_helps_is_above_zero(tiny64, scores):
     assert np.abs(loss - cell.delta("loss").values).max() < 1e-12
 
 
+@pytest.mark.parametrize("metric", ["kl", "loss", "next_loss@-2", "rank"])
+def test_of_what_is_better_small_more_is_worse(tiny64, metric):
+    found = mt.circuits.score(tiny64, PROMPTS[:1], metric, level="node")
+    zeroed = mt.sweep(tiny64, PROMPTS[:1], "patch L*.mlp_out", metrics=metric).delta(metric)[0]
+    own = found.data["score"][0].sel(node=["m0", "m1", "m2"])
+    assert np.abs(own.values - zeroed.values).max() < 1e-9
+    parts = [
+        mt.sweep(tiny64, PROMPTS[:1], f"patch {site}", metrics=metric).delta(metric).values
+        for site in ("embed", "L*.z.h*", "L*.mlp_out")
+    ]
+    by_sweeps = Scores.of_nodes(Graph.of(tiny64), *parts, metric)
+    assert np.abs(by_sweeps.mean - found.mean).max() < 1e-9
+
+
 def test_the_strongest_edges_are_a_circuit(scores):
     order = np.argsort(-np.abs(scores.mean))
     circuit = scores.circuit(20, pruned=False)
@@ -178,6 +192,10 @@ def test_a_size_is_asked_for_once(scores):
         scores.circuit(3, threshold=0.1)
     with pytest.raises(CircuitError, match="ask for 0 to"):
         scores.circuit(10**6)
+    with pytest.raises(CircuitError, match="not NaN"):
+        scores.circuit(threshold=float("nan"))
+    with pytest.raises(CircuitError, match="n is at least 0"):
+        scores.top(-1)
 
 
 def test_methods_are_objects_too(tiny64):

@@ -99,7 +99,9 @@ def test_add_takes_a_factor_and_each_layers_own_vector():
         before, after = changed(edit)
         np.testing.assert_allclose(after, before + 0.5 * vector, atol=1e-15)
     assert edit.vector == ByLayer.of(vectors)
-    with pytest.raises(EditError, match="no vector for layer 1; there are some for layers 0"):
+    with pytest.raises(
+        EditError, match="^There is no vector for layer 1; there are some for layers 0"
+    ):
         mt.add("L1.resid_post", {0: np.ones(8)}).check(region_of("L1.resid_post"))
     with pytest.raises(EditError, match="no vector for no layer"):
         mt.add("embed", {0: np.ones(8)}).check(region_of("embed"))

@@ -124,6 +124,38 @@ def test_what_is_somebody_elses_is_left_alone(effects, url, files):
     assert files.cat(url.removeprefix("memory:/") + "/notes.txt") == b"mine"
 
 
+def test_another_store_of_zarr_is_somebody_elses_too(tiny64, effects, url, files):
+    root = url.removeprefix("memory:/")
+    files.pipe_file(f"{root}/.zattrs", b'{"title": "ocean"}')
+    files.pipe_file(f"{root}/.zgroup", b'{"zarr_format": 2}')
+    with pytest.raises(EffectsError, match=r"holds something that is not a saved .*zattrs"):
+        effects.save(url)
+    with pytest.raises(EffectsError, match=r"holds something that is not a saved"):
+        sweep(tiny64, out=url, overwrite=True)
+    assert len(files.find(root)) == 2
+
+
+def test_what_was_half_written_is_written_again(effects, url, files, monkeypatch):
+    own, written = type(files).pipe_file, []
+
+    def pipe_file(self, path, value, **how):
+        written.append(path)
+        if len(written) == 2:
+            raise OSError("the connection is lost")
+        own(self, path, value, **how)
+
+    monkeypatch.setattr(type(files), "pipe_file", pipe_file)
+    with pytest.raises(EffectsError, match="the connection is lost"):
+        effects.save(url)
+    effects.save(url)
+    xr.testing.assert_identical(mt.open_effects(url).data, effects.data)
+
+
+def test_a_folder_is_given_by_its_path(effects, tmp_path):
+    with pytest.raises(EffectsError, match="is a folder of this machine: give its path, /"):
+        effects.save(f"file://{tmp_path}/map.zarr")
+
+
 def test_a_store_that_nobody_knows_is_refused_before_anything_runs(tiny64):
     with pytest.raises(EffectsError, match=r"nothing://map.zarr cannot be opened.*s3fs for s3://"):
         sweep(tiny64, out="nothing://map.zarr")

@@ -101,6 +101,14 @@ def test_a_cell_with_an_infinite_effect_has_no_test_and_keeps_the_others(sample)
     assert np.isnan(of((edited, clean, changed)).value[0])
 
 
+def test_infinities_of_both_signs_in_two_parts_have_no_mean_either(sample):
+    edited, clean, changed = (part.copy() for part in sample)
+    edited[3, 0], edited[20, 0], changed[:, 0] = -np.inf, np.inf, 1
+    first = of([part[:17] for part in (edited, clean, changed)])
+    both = first.merged(of([part[17:] for part in (edited, clean, changed)], first=17))
+    assert np.isnan(both.value[0])
+
+
 def test_one_prompt_is_no_sample(sample):
     with pytest.raises(StatisticsError, match="at least 2 prompts in a cell; here are 1, and 1"):
         of([part[:1] for part in sample]).tested(CELLS)

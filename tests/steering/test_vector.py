@@ -37,6 +37,14 @@ def test_its_edits_name_layers_places_and_each_layers_own_direction(tiny64):
     ]  # fmt: skip
 
 
+def test_layers_may_be_numpys_numbers():
+    vector = mt.SteeringVector({n: np.eye(32)[n] for n in range(3)})
+    assert vector.add(layers=np.int64(1)) == vector.add(layers=1)
+    assert vector.project(layers=np.arange(2)) == vector.project(layers=[0, 1])
+    assert vector.only(np.int64(2)).layers == (2,)
+    assert all(type(one) is int for one in vector.only(np.array([0, 2])).layers)
+
+
 def test_a_map_over_its_layers_takes_a_direction_for_all_of_them(tiny64):
     prompt = mt.Prompt("The cat sat on", target=" the")
     with pytest.raises(MicrotomeError, match="no vector for layer 0; there are some for layers 1"):
@@ -129,6 +137,11 @@ def test_what_a_file_cannot_hold_or_is_not_is_refused(tmp_path, real_models):
         mt.SteeringVector({1: np.array([1e300])}).save(tmp_path / "v.gguf")
     with pytest.raises(EffectsError, match="could not be written"):
         VECTOR.save(tmp_path / "nowhere" / "v.gguf")
+    for record in ("{", "[]", '{"site": 3}'):
+        told = {vector_files.FORMAT: record}
+        save_file({"direction.1": np.ones(4, np.float32)}, tmp_path / "r.safetensors", told)
+        with pytest.raises(MicrotomeError, match=r"r\.safetensors has a record that"):
+            mt.steering.open_vector(tmp_path / "r.safetensors")
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + os.urandom(40))
     save_file({"weight": np.ones(4, dtype=np.float32)}, tmp_path / "model.safetensors")

@@ -76,6 +76,13 @@ def test_a_part_is_played_or_not(heads, clean, holds, wording):
     assert measured.words["heads"] == ("1.0" if heads else "")
 
 
+def test_the_strongest_of_a_part_is_one_of_its_heads():
+    """Another head's edge may be worth more, and it looks elsewhere."""
+    by = by_head([[0.1, 2.0], [0.9, 0.3]])
+    assert study.measure_part([(1, 0)], by, CLEAN).value == 0.9
+    assert study.measure_part([], by, CLEAN).value == 2.0
+
+
 def test_without_a_name_mover_nobody_is_a_backup():
     measured = study.measure_part([], by_head(np.full((2, 2), np.nan)), CLEAN)
     assert (measured.holds, measured.wording) == (None, "nobody")
@@ -87,6 +94,24 @@ def test_without_a_name_mover_nobody_is_a_backup():
 def test_a_small_circuit_keeps_most_of_the_score_or_not(f, clean, holds):
     kept = xr.DataArray([0.0, f, 1.0], {"share": [0.1, study.SMALL, 1.0]}, ("share",))
     assert study.measure_faithful(kept, clean).holds is holds
+
+
+def test_to_a_donor_of_the_same_score_nothing_is_faithful(nano):
+    [one] = mt.tasks.ioi(1, seed=3)
+    same = mt.Prompt(one.text, donor=one.text, target=one.target, contrast=one.contrast)
+    scores = study.nodes_of(nano, study_sweeps(nano, same))
+    kept = study.kept_by(nano, same, scores)
+    assert np.isnan(kept).all()
+    measured = study.measure_faithful(kept, 3.0)
+    assert (measured.holds, measured.wording) == (None, "same")
+
+
+def study_sweeps(model, prompt):
+    every = study.sweeps(study.IoiCircuit())
+    return {
+        name: mt.sweep(model, prompt, list(every[name].edits), metrics="logit_diff")
+        for name in ("input", "heads", "mlps")
+    }
 
 
 def test_names_are_found_in_the_tokens(nano):

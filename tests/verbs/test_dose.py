@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import pytest
 
 import microtome as mt
-from microtome.errors import EffectsError, MetricError, PromptError, SweepError
+from microtome.errors import EditError, EffectsError, MetricError, PromptError, SweepError
 from oracles.plain_hooks import log_softmax
 
 PROMPTS = [
@@ -116,6 +116,9 @@ def test_what_cannot_be_dosed_is_refused(tiny64, vector):
         mt.dose(tiny64, edit, PROMPTS, [NEUTRAL[0], mt.Prompt(ids=[3])], over={"factor": [1.0]})
     with pytest.raises(SweepError, match="strength"):
         mt.dose(tiny64, edit, PROMPTS, NEUTRAL, over={"strength": [1.0]})
+    for place in ("L1.resid_post@*", "L1.pattern.h0@-1,*"):
+        with pytest.raises(EditError, match="a star over positions, which are others"):
+            mt.dose(tiny64, f"scale(2) {place}", PROMPTS, NEUTRAL, over={"factor": [1.0]})
     with pytest.raises(MetricError, match="needs a target"):
         mt.dose(tiny64, edit, NEUTRAL, NEUTRAL, over={"factor": [1.0]})
 

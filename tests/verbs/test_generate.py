@@ -7,8 +7,12 @@ import threading
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.generation import LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers.generation import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 import microtome as mt
 from microtome.errors import (
@@ -100,6 +104,47 @@ def test_the_models_own_settings_are_taken_and_said(tiny64, monkeypatch):
     assert "do_sample" not in written(tiny64).settings
 
 
+def test_what_is_asked_to_be_none_is_none_as_in_the_modules_own_generate(tiny64, monkeypatch):
+    monkeypatch.setattr(tiny64.hf.generation_config, "do_sample", True)
+    monkeypatch.setattr(tiny64.hf.generation_config, "top_k", 1)
+    torch.manual_seed(3)
+    own = bare(tiny64, min_new_tokens=4, temperature=3.0, top_k=None)
+    made = written(tiny64, temperature=3.0, top_k=None, seed=3)
+    assert made[0].ids == own
+    assert made[0].ids != written(tiny64, temperature=3.0, seed=3)[0].ids
+    assert made.settings["top_k"] is None
+    end = own[1]  # a text goes on behind it, where nothing is said to end texts
+    monkeypatch.setattr(tiny64.hf.generation_config, "eos_token_id", end)
+    assert tiny64.generate(BERLIN, (), 4, temperature=3.0, top_k=None, seed=3)[0].ended == "eos"
+    endless = tiny64.generate(BERLIN, (), 4, temperature=3.0, top_k=None, seed=3, eos_token_id=None)
+    assert (endless[0].ids, endless[0].ended) == (own, "steps")
+
+
+def test_what_a_configuration_leaves_open_is_the_models_own(tiny64, monkeypatch):
+    monkeypatch.setattr(tiny64.hf.generation_config, "do_sample", True)
+    given = GenerationConfig(temperature=3.0, min_new_tokens=4)
+    torch.manual_seed(3)
+    own = bare(tiny64, generation_config=given)
+    state = torch.get_rng_state()
+    made = tiny64.generate(BERLIN, (), 4, generation_config=given, seed=3)
+    assert made[0].ids == own
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (made.settings["do_sample"], made.settings["temperature"]) == (True, 3.0)
+    assert given == GenerationConfig(temperature=3.0, min_new_tokens=4)
+
+
+@pytest.mark.parametrize("end", [None, 1])
+def test_a_prompt_with_the_token_of_padding_is_read_whole(tiny64, monkeypatch, end):
+    """Padding is put in front of texts; what stands in a prompt is one of its tokens."""
+    monkeypatch.setattr(tiny64.hf.generation_config, "eos_token_id", end)
+    monkeypatch.setattr(tiny64.hf.generation_config, "pad_token_id", end and 0)
+    prompt = mt.Prompt(ids=[0, 5, 6, 0, 7])
+    made = tiny64.generate(prompt, steps=4, suppress_tokens=[1])[0]
+    mask = torch.ones(1, 5, dtype=torch.long)
+    assert made.ids == bare(tiny64, prompt=prompt, attention_mask=mask, suppress_tokens=[1])
+    assert made.apart < 1e-9
+
+
 def test_a_stop_string_stops(nano):
     prompt = "When Sam and Sally went to the park, Sam gave a gift to"
     whole = nano.generate(prompt, steps=6)[0]
@@ -139,6 +184,24 @@ def test_a_processor_of_ones_own_decides_tokens_and_not_log_probabilities(tiny64
     assert made.ids == (7, 7, 7)
     logits = tiny64.run(BERLIN).logits[0, -1].numpy()
     np.testing.assert_allclose(made.logprob[0], log_softmax(logits)[7], atol=1e-12)
+
+
+def test_transformers_processor_takes_the_place_of_the_settings_own(tiny64, monkeypatch):
+    monkeypatch.setattr(tiny64.hf.generation_config, "repetition_penalty", 9.0)
+    how = {"logits_processor": LogitsProcessorList([RepetitionPenaltyLogitsProcessor(1 / 9)])}
+    own = bare(tiny64, **how, min_new_tokens=4)
+    assert written(tiny64, **how)[0].ids == own
+    assert own != written(tiny64)[0].ids
+
+
+def test_a_text_keeps_the_space_between_the_prompt_and_itself(real_models):
+    """Tokenizers that put a space in front of every text take the first one away again."""
+    stories = mt.load(real_models / "stories260K")
+    made = stories.generate("Once upon", steps=4)[0]
+    assert made.text.startswith(" a time")
+    ids = stories.encode("Once upon")[0].tokens.ids
+    whole = stories.tokenizer.decode([*ids, *made.ids], skip_special_tokens=True)
+    assert "Once upon" + made.text == whole
 
 
 # --------------------------------------------------------------------------------- what edits mean
@@ -207,6 +270,39 @@ def test_logits_are_edited_where_the_next_token_is_chosen(tiny64):
     patched = written(tiny64, "patch logits", when="prompt", prompt=DONOR)[0]
     donor = tiny64.run(DONOR.donor).logits[0, -1].numpy()
     np.testing.assert_allclose(patched.logprob[0], log_softmax(donor).max(), atol=1e-12)
+
+
+@pytest.mark.parametrize("place", ["", "@last", "@{1,-1}"])
+def test_logits_are_edited_without_a_cache_as_with_it(tiny64, place):
+    cached, whole = (
+        written(tiny64, f"scale(-1) logits{place}", use_cache=use)[0] for use in (True, False)
+    )
+    assert cached.ids == whole.ids
+    np.testing.assert_allclose(cached.logprob, whole.logprob, atol=1e-9, rtol=0)
+    assert [one.step for one in whole.receipts] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("edit", ["patch", 'mean(over="prompts")'])
+def test_of_several_roles_a_newest_token_gets_what_the_last_has(tiny64, edit):
+    prompt = mt.Prompt(BERLIN, donor=DONOR.donor, roles={"subject": ("Berlin", "Paris")})
+    if edit != "patch":
+        prompt = mt.Prompt(BERLIN, roles={"subject": "Berlin"})
+    reference = [prompt, mt.Prompt("Paris is the capital of", roles={"subject": "Paris"})]
+    both, each = (
+        written(tiny64, edits, prompt=prompt, reference=reference)[0]
+        for edits in (
+            f"{edit} L1.resid_post@{{subject,last}}",
+            [f"{edit} L1.resid_post@subject", f"{edit} L1.resid_post@last"],
+        )
+    )
+    assert both.ids == each.ids
+    np.testing.assert_allclose(both.logprob, each.logprob, atol=1e-9, rtol=0)
+    assert [(one.step, one.selected) for one in both.receipts] == [
+        (0, 64),
+        (1, 32),
+        (2, 32),
+        (3, 32),
+    ]
 
 
 def test_a_mean_over_prompts_stands_for_each_newest_token(tiny64):

@@ -14,6 +14,8 @@ from conftest import BERLIN, CAT
 from microtome.errors import AddressError, EffectsError, MetricError, PromptError
 from microtome.figures.png import png_of
 from microtome.frontends import cli
+from microtome.readings.translators import Translators
+from microtome.report.of_lens import document_of_lens
 
 PROMPT = mt.Prompt(BERLIN, target=" Germany", contrast=" France")
 
@@ -98,6 +100,31 @@ def test_a_map_has_its_tokens_in_its_picture(nano):
     bare = mt.lens(nano, PROMPT).figure()
     bare.data[0].texttemplate = None
     assert png_of(figure) != png_of(bare)
+
+
+@pytest.mark.parametrize(
+    ("address", "columns"),
+    [("embed@*", {"pos"}), ("L1.resid_post@-1", {"pos"}), ("L1.head_out@*", {"pos", "head"})],
+)
+def test_one_layer_has_a_table_and_a_report_too(tiny, address, columns):
+    seen = mt.lens(tiny, ["Berlin is the capital of", "The cat sat"], address, top=2)
+    for prompt in (0, 1):
+        row = seen.table(prompt, pos=-1)
+        assert len(row) == (4 if "head" in columns else 1)
+        assert columns <= {*seen.table(prompt)}
+        whole = seen.data.isel(prompt=prompt, top=0)
+        last = seen.encoded[prompt].tokens.pieces[-1]
+        assert {*row["token"]} == {last}
+        assert {*row["top_token"]} <= {*whole["top_token"].values.flatten()}
+    made = document_of_lens(seen)
+    assert [len(one.pictures) for one in made.sections] == [int("head" in columns)] * 2
+
+
+def test_a_report_of_the_tuned_lens_says_how_to_repeat_it(tiny, tmp_path):
+    folder = Translators.nothing(tiny.anatomy.dims, tiny.hf).save(tmp_path / "lens")
+    seen = mt.lens(tiny, "The cat sat", tuned=mt.Translators.load(folder))
+    said = "".join(snippet.code for snippet in document_of_lens(seen).snippets)
+    assert f"tuned=mt.Translators.load({str(folder)!r})" in said
 
 
 def test_the_command_line_leaves_a_report(tmp_path, monkeypatch, capsys):

@@ -307,3 +307,13 @@ def test_a_chat_that_another_template_writes_is_another_question(
     xr.testing.assert_identical(go("{{ messages[0].content }} of").data, first.data)
     with pytest.raises(EffectsError, match="written"):
         go("The {{ messages[0].content }}")
+
+
+def test_a_model_of_which_a_setting_was_changed_is_another(folder, tmp_path):
+    """No weight tells of a norm's epsilon."""
+    changed = mt.load(folder / "model")
+    asked = {"metrics": "kl", "progress": False, "out": tmp_path / "map.zarr"}
+    mt.sweep(changed, PROMPT, "zero L0.z.h0@-1", **asked)
+    changed.hf.transformer.h[0].ln_1.eps = 1.0
+    with pytest.raises(EffectsError, match=r"the result of another question: .*modules"):
+        mt.sweep(changed, PROMPT, "zero L0.z.h0@-1", **asked)

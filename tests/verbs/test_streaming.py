@@ -11,6 +11,7 @@ import xarray as xr
 
 import microtome as mt
 from microtome.errors import EffectsError, PromptError, SweepError
+from microtome.report import document_of_aggregates, summary_of_aggregates
 from microtome.results import windows as windows_kept
 from microtome.stats.running import COLUMNS
 
@@ -104,6 +105,16 @@ def test_a_row_that_is_no_prompt_is_told_where_it_stands():
         mt.Stream(["A"], 0)
 
 
+def test_what_is_no_row_of_prompts_is_refused():
+    """Of the splits of a dataset only the names would be read, of a path only the letters."""
+    with pytest.raises(PromptError, match=r"this is a dict of train.*dict\['train'\]"):
+        list(mt.Stream({"train": ["A"], "test": ["B"]}))
+    with pytest.raises(PromptError, match="A stream is of prompts one after another, not Prompt"):
+        list(mt.Stream(mt.Prompt("A")))
+    with pytest.raises(PromptError, match=r"nowhere\.jsonl"):
+        list(mt.Stream(lambda: "nowhere.jsonl"))
+
+
 def test_a_file_is_read_as_it_is_needed(tmp_path):
     """A line that is wrong is met when its window is."""
     file = tmp_path / "p.jsonl"
@@ -166,6 +177,26 @@ class TestAggregates:
                     both.data[f"{name}_{metric}"], wanted.data[f"{name}_{metric}"], atol=1e-9
                 )
         assert both.prompts == wanted.prompts
+        told = both.provenance
+        assert [part["n"] for part in told["parts"]] == [3, 4]
+        assert "stream" not in told
+        cells = [own.provenance["predicted"]["cells"] for own in (one, other)]
+        assert told["predicted"]["cells"] == sum(cells)
+        for found in (one, both):  # whose prompts were not one stream
+            assert f"each of {found.prompts} prompts; what" in document_of_aggregates(found).method
+            assert summary_of_aggregates(found)["prompts"] == found.prompts
+
+    def test_of_another_question_are_not_put_together(self, tiny64):
+        asked = {"keep": "aggregates"}
+        first = sweep(tiny64, mt.Stream(PROMPTS[:3]), **asked)
+        rest = mt.Stream(PROMPTS[3:], first=3)
+        other = sweep(tiny64, rest, EDIT.replace("zero", "scale(0.5)"), **asked)
+        with pytest.raises(EffectsError, match=r"answer different questions .*edits"):
+            first.merged(other)
+        with pytest.raises(EffectsError, match=r"are of .*kl.*, and what is added is of kl:"):
+            first.merged(sweep(tiny64, rest, metrics="kl", **asked))
+        with pytest.raises(EffectsError, match=r"answer different questions .*edits"):
+            first.extended(sweep(tiny64, PROMPTS[3:], EDIT.replace("zero", "scale(0.5)")))
 
     def test_are_saved_and_opened_and_drawn(self, tiny64, tmp_path):
         found = sweep(tiny64, PROMPTS, keep="aggregates", out=tmp_path / "sums.zarr")
@@ -274,6 +305,32 @@ def test_other_prompts_are_refused_where_some_were_there(tiny64, tmp_path):
         sweep(tiny64, mt.Stream(PROMPTS[1:], 3), metrics="kl", out=out)
     found = sweep(tiny64, mt.Stream(PROMPTS[1:], 3), metrics="kl", out=out, overwrite=True)
     assert found.data.sizes["prompt"] == len(PROMPTS) - 1
+    assert [path.name for path in tmp_path.iterdir()] == ["map.zarr"]
+
+
+def test_windows_of_other_prompts_are_replaced_where_they_may_be(tiny64, tmp_path):
+    out = tmp_path / "map.zarr"
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(3))
+    others = mt.Stream(PROMPTS[1:], 3)
+    wanted = sweep(tiny64, others, metrics="kl")
+    found = sweep(tiny64, others, metrics="kl", out=out, overwrite=True)
+    xr.testing.assert_identical(numbers(found), numbers(wanted))
+
+
+def test_what_is_done_of_a_result_that_replaces_another_is_kept(tiny64, tmp_path):
+    """The same question about other prompts: which they are is known when they were read."""
+    out = tmp_path / "map.zarr"
+    sweep(tiny64, mt.Stream(PROMPTS, 3), metrics="kl", out=out)
+    asked = {"metrics": "kl", "out": out, "overwrite": True}
+    others, all_, first, second = mt.Stream(PROMPTS[1:], 3), Stopping(), Stopping(2), Stopping()
+    wanted = mt.sweep(tiny64, others, EDIT, metrics="kl", progress=all_)
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, others, EDIT, progress=first, **asked)
+    assert mt.open_effects(out).data.sizes["prompt"] == len(PROMPTS)
+    found = mt.sweep(tiny64, others, EDIT, progress=second, **asked)
+    assert (first.units, first.units + second.units) == (2, all_.units)
+    xr.testing.assert_identical(numbers(found), numbers(wanted))
     assert [path.name for path in tmp_path.iterdir()] == ["map.zarr"]
 
 

@@ -79,6 +79,21 @@ def test_they_come_back_from_their_files_and_from_those_of_the_package(tiny64, r
         mt.Translators.load(tmp_path)
 
 
+def test_another_config_is_not_written_over(random, tmp_path, monkeypatch, capsys):
+    random.save(random.save(tmp_path / "own"))  # its own is
+    for text in ('{"model_type": "gpt2"}', "no json", "[]"):
+        (tmp_path / "config.json").write_text(text, encoding="utf-8")
+        with pytest.raises(LoadError, match=r"config\.json is not of translators"):
+            random.save(tmp_path)
+        assert (tmp_path / "config.json").read_text(encoding="utf-8") == text
+    (tmp_path / "texts.jsonl").write_text('{"text": "Berlin is"}\n', encoding="utf-8")
+    given = ["tune", "nowhere", "--prompts", str(tmp_path / "texts.jsonl"), "-o", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["microtome", *given])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "is not of translators" in capsys.readouterr().err
+
+
 def test_a_pickle_that_would_run_something_is_refused(tmp_path):
     torch.save({"0.weight": print}, tmp_path / "params.pt")
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 1}', encoding="utf-8")

@@ -120,7 +120,7 @@ def test_a_worker_that_hangs_is_given_up_after_its_time(patience, least):
     always = Stage(lambda n, unit: hung.append(n) if unit.number == 5 else works(n, unit))
     found, lost = run(always, patience=patience)
     assert sorted(found) == [0, 1, 2, 3, 4]
-    assert lost == [(5, f"it had not answered for {least:,.0f} s")]
+    assert lost == [(5, f"it had not answered for {least:,.0f} s; patience= gives a unit more")]
     assert len(hung) == 3
 
 
@@ -137,6 +137,30 @@ def test_workers_that_are_never_ready_are_no_workers(first):
     with pytest.raises(WorkerError, match="3 workers, one after another, died before their model"):
         run(stage, count=1)
     assert len(stage.hired) == 3
+
+
+def test_a_crew_goes_on_with_those_that_there_was_room_for():
+    """The second is never ready, nor who comes in its place: it is not tried for ever."""
+
+    class Small(Stage):
+        def hire(self) -> Acting:
+            self.first = Died("no room") if self.hired else Ready(1)
+            return super().hire()
+
+    stage = Small(works)
+    found, lost = run(stage, units=[Unit(number, (0,), number, number + 1) for number in range(40)])
+    assert (sorted(found), lost) == ([*range(40)], [])
+    assert len(stage.hired) == 1 + 3
+
+
+def test_what_others_have_done_is_taken_before_an_error_ends_it():
+    stage = Stage(lambda n, unit: Failed(ValueError("no")) if unit.number == 0 else works(n, unit))
+    crew, found = Crew(stage, 2, clock=lambda: stage.now), []
+    blocks = crew.run(None, UNITS[:2], lose=lambda unit, why: None)
+    with pytest.raises(ValueError, match="no"):
+        found.extend(own.unit for own in blocks)
+    assert found == [1]
+    crew.close()
 
 
 def test_whoever_takes_blocks_slowly_is_waited_for():

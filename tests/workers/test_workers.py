@@ -11,18 +11,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
 import microtome as mt
 from microtome.errors import VerificationError, WorkerError
 from microtome.plan import units
 from microtome.verbs.answer import Job
 from microtome.verbs.elsewhere import Recipe, There, known
-from microtome.workers import here
+from microtome.workers import clusters, desk, here
 from microtome.workers.crew import Crew
 from microtome.workers.desk import Desk, Died
 
@@ -281,6 +283,13 @@ def test_an_error_of_a_unit_is_the_same_error_here(model, monkeypatch):
     assert "Raised by a worker" in error.value.__notes__[0]
 
 
+class Halved(GPT2MLP):
+    """Half of what an MLP adds."""
+
+    def forward(self, x):
+        return super().forward(x / 2)
+
+
 class TestRecipe:
     def test_a_model_is_loaded_where_it_was_and_proved_to_be_the_same(self, model, folder):
         recipe = Recipe.of(model, None)
@@ -293,6 +302,26 @@ class TestRecipe:
         recipe = Recipe.of(model, None)
         assert recipe.module is model.hf
         assert recipe.open().weight_hash == model.weight_hash
+
+    @pytest.mark.parametrize("how", ["a setting", "a class"])
+    def test_a_model_of_which_something_else_was_changed_is_sent_too(self, folder, how):
+        """No weight tells of it, and what its name brings back is another."""
+        model = mt.load(folder)
+        block = model.hf.transformer.h[0]
+        match how:
+            case "a setting":
+                block.ln_1.eps = 1.0
+            case "a class":
+                block.mlp.__class__ = Halved
+        recipe = Recipe.of(model, None)
+        assert recipe.module is model.hf
+        sent = pickle.loads(here.packed(recipe)).open()
+        asked = {"metrics": "kl", "progress": False}
+        one, other = (mt.sweep(m, PROMPTS, EDIT, **asked) for m in (model, sent))
+        xr.testing.assert_identical(one.data.drop_attrs(), other.data.drop_attrs())
+        by_name = Recipe(str(folder), {}, None, None, "cpu", recipe.known)
+        with pytest.raises(WorkerError, match=r"A worker is of another kind.*modules"):
+            by_name.open()
 
     @pytest.mark.parametrize("what", ["weights", "versions", "dtype", "tokenizer"])
     def test_a_worker_of_another_kind_is_refused(self, model, what, make_gpt2, folder):
@@ -326,6 +355,65 @@ class TestRecipe:
             sweep(model, workers="processes:1", out=None)
 
 
+def test_an_error_that_only_a_worker_knows_is_told_in_words(monkeypatch):
+    """A class of the script that asks has another module there, and loads there alone."""
+    own = type("Mine", (Exception,), {"__module__": "__mp_main__"})
+    monkeypatch.setitem(sys.modules, "__mp_main__", SimpleNamespace(Mine=own))
+    sent = desk._portable(own("off"))
+    assert (type(sent), str(sent)) == (RuntimeError, "Mine: off")
+    assert "Raised by a worker" in sent.__notes__[0]
+
+
+def test_all_actors_that_answered_are_heard():
+    """One that is left out would be taken for one that hangs."""
+
+    class Library:
+        def wait(self, refs, *, num_returns, timeout):
+            return refs[:num_returns], refs[num_returns:]
+
+        def get(self, ref):
+            return ref
+
+    cluster = object.__new__(clusters.Cluster)
+    cluster._ray = Library()
+    hands = [object.__new__(clusters._Actor) for _ in range(3)]
+    for number, hand in enumerate(hands):
+        hand._ray, hand.coming = cluster._ray, number
+    assert cluster.wait(hands, 0.0) == [*zip(hands, range(3), strict=True)]
+
+
+def test_a_ray_that_was_started_for_a_model_that_does_not_fit_is_ended(monkeypatch):
+    told = []
+
+    class Library:
+        is_initialized = staticmethod(lambda: False)
+        init = staticmethod(lambda **how: told.append("init"))
+        shutdown = staticmethod(lambda: told.append("shutdown"))
+
+        @staticmethod
+        def put(recipe):
+            raise MemoryError("the store is full")
+
+    monkeypatch.setattr(clusters, "_library", Library)
+    with pytest.raises(MemoryError):
+        clusters.Cluster(mt.workers.ray(), b"")
+    assert told == ["init", "shutdown"]
+
+
+@pytest.mark.parametrize("how", [{"address": "ray://host:10001"}, {"init": {"num_cpus": 2}}])
+def test_a_cluster_is_not_taken_for_another(monkeypatch, how):
+    monkeypatch.setattr(clusters, "_library", lambda: SimpleNamespace(is_initialized=lambda: True))
+    with pytest.raises(WorkerError, match=r"in a cluster of Ray's already.*ray\.shutdown"):
+        clusters.Cluster(mt.workers.ray(**how), b"")
+
+
+def test_a_hook_that_watches_is_not_left_without_anything_to_see(folder):
+    model = mt.load(folder)
+    model.hf.transformer.h[0].register_forward_hook(mt.watching(lambda *_: None))
+    with pytest.raises(WorkerError, match="would see nothing of what workers compute"):
+        sweep(model, workers=Inline())
+
+
 def test_a_result_says_the_device_of_its_workers(model):
     told = {"model": {"name": "nano", "device": "cpu"}}
     assert There(model, mt.workers.processes(1)).located(told) is told
@@ -353,6 +441,39 @@ def test_a_function_made_on_the_spot_is_refused(model):
         mt.sweep(
             model, PROMPTS, edit, metrics="kl", progress=False, workers=mt.workers.processes(1)
         )
+
+
+def doubled(x):
+    return x * 2
+
+
+def halved(x):
+    return x / 2
+
+
+def test_a_function_that_is_another_where_the_worker_is_is_refused(model, monkeypatch):
+    """Such as when its file is changed on the way: who is hired later reads what is there then."""
+    edit = mt.apply("L0.z.h0@-1", doubled)
+    asked = {"metrics": "kl", "progress": False}
+    own = mt.sweep(model, PROMPTS, edit, **asked)
+    there = mt.sweep(model, PROMPTS, edit, **asked, workers=Inline())
+    xr.testing.assert_identical(own.data.drop_attrs(), there.data.drop_attrs())
+    published = Inline.publish
+
+    def publish(self, job):
+        sent = published(self, job)
+        monkeypatch.setattr(doubled, "__code__", halved.__code__)
+        return sent
+
+    monkeypatch.setattr(Inline, "publish", publish)
+    with pytest.raises(WorkerError, match=r"The function of 'apply.*is another where the worker"):
+        mt.sweep(model, PROMPTS, edit, **asked, workers=Inline())
+
+
+def test_what_has_no_name_where_the_worker_is_is_told_in_words():
+    desk_ = desk.Desk(b"cnowhere\nthing\n.")
+    assert isinstance(desk_.open().error, WorkerError)
+    assert "put them in a module that can be imported" in str(desk_.open().error)
 
 
 @pytest.mark.parametrize(

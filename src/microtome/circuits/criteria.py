@@ -164,6 +164,7 @@ def _measured(
     model: Loaded, trial: Trial, circuits: list[Circuit], progress: bool | Observer
 ) -> Array:
     """The metric of some circuits, ``[prompt, circuit]``; equal ones are run once."""
+    trial.check_amount()
     unlike = list(dict.fromkeys(circuits))
     rows = len(trial.encoded) * len(unlike)
     with observed(progress, rows, 1) as observer, provenance.held(model):

@@ -91,6 +91,8 @@ def greedy(
     trial.check([begin])
     if n < 0 or every < 1:
         raise CircuitError(f"n is at least 0 and every at least 1, not {n} and {every}.")
+    if tolerance is not None and not tolerance >= 0:
+        raise CircuitError(f"tolerance is at least 0, or None, not {tolerance}.")
     method = {
         "search": "greedy", "n": n, "tolerance": tolerance, "every": every, "absolute": absolute,
         "start": np.flatnonzero(begin.chosen).tolist(),
@@ -197,6 +199,8 @@ def acdc(
     trial = Trial.of(model, prompts, [metric], ablation, reference, memory)
     begin = Circuit.full(trial.graph) if start is None else start
     trial.check([begin])
+    if np.isnan(threshold):
+        raise CircuitError("threshold is a number, in the metric's unit, not NaN.")
     edges = [n for n in in_order(trial.graph, order) if begin.chosen[n]]
     method = {
         "search": "acdc", "threshold": threshold, "order": edges,

@@ -36,11 +36,13 @@ class Measured:
     Attributes:
         circuits: ``[prompt, circuit]``.
         empty, full: ``[prompt]``.
+        rounding: how far apart these may be on a prompt and say nothing.
     """
 
     circuits: Array
     empty: Array
     full: Array
+    rounding: float = 0.0
 
     def ratio(self, prompts: npt.NDArray[Any]) -> Array:
         """f of the circuits, of the means over some prompts ``[…, prompt]``: ``[…, circuit]``."""
@@ -59,7 +61,8 @@ class Measured:
         Raises:
             CircuitError: the model does no better than with every edge ablated.
         """
-        if self.full.mean() == self.empty.mean():
+        apart = np.abs(self.full - self.empty).max()
+        if apart <= self.rounding or self.full.mean() == self.empty.mean():
             raise CircuitError(
                 f"The metric is {self.full.mean():.3g} with all edges and with none: these prompts "
                 "and this ablation leave nothing that a circuit could be faithful to."
@@ -89,10 +92,15 @@ def _alone(f: Array) -> Array:
 
 
 def measured(trial: Trial, circuits: Sequence[Circuit], observer: Observer) -> Measured:
-    """The first metric of circuits, of none and of the model."""
+    """The first metric of circuits, of none and of the model.
+
+    Raises:
+        CircuitError: there is no more or less of it.
+    """
+    trial.check_amount()
     name = str(trial.asked[0])
     found = trial.measure([*circuits, Circuit.empty(trial.graph)], ticking(observer))[name]
-    return Measured(found[:, :-1], found[:, -1], trial.clean[name])
+    return Measured(found[:, :-1], found[:, -1], trial.clean[name], trial.rounding)
 
 
 def faithfulness(

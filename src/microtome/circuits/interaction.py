@@ -7,6 +7,7 @@ unimportant, and together they are not. A part that is simply unimportant does n
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import xarray as xr
@@ -19,6 +20,9 @@ from microtome.stats.samples import PROMPT
 TWICE_AS_ONCE = ("zero", "mean", "patch", "replace")
 """Edits that made a second time change nothing more, so that the diagonal is their own effect."""
 
+_LABEL = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<label> as \w+)')
+"""What the stars of an address are called; or a text in quotes, where it means nothing."""
+
 
 def interaction(
     effects: Effects, metric: str | None = None, *, singles: Effects | None = None
@@ -30,7 +34,7 @@ def interaction(
             ``["zero L*.z.h*", "zero L*.z.h* as other"]``: half of the square is computed.
         metric: the first unless given.
         singles: of the sweep with the one edit. Not needed for `zero`, `mean`, `patch` and
-            `replace`, where the diagonal has them.
+            `replace`, where the diagonal has them; but on an edge, where two edits add up.
 
     Returns:
         Of the dimensions of the sweep. 0: what the two do adds up; for ``logit_diff``, below 0 they
@@ -38,7 +42,8 @@ def interaction(
         other needless. 0 on the diagonal, where there is no pair.
 
     Raises:
-        CircuitError: the sweep is not of pairs, or singles are needed.
+        CircuitError: the sweep is not of one edit made twice, or singles are needed; or these are
+            of another edit.
 
     >>> import microtome as mt
     >>> model, [prompt] = mt.load(), mt.tasks.ioi(1)
@@ -50,15 +55,17 @@ def interaction(
     name = effects.metrics[0] if metric is None else metric
     joint = effects.delta(name)
     pairs = pairs_of(joint)
+    given = _twice(effects)
     own, other = [*pairs], [*pairs.values()]
     rest = [str(dim) for dim in joint.dims if dim not in (*own, *other)]
     square = joint.transpose(*rest, *own, *other)
     size = math.prod(square.sizes[dim] for dim in own)
     flat = square.values.reshape(*square.shape[: len(rest)], size, size)
     if singles is None:
-        _check_twice_as_once(effects)
+        _check_twice_as_once(given)
         alone = np.diagonal(flat, axis1=-2, axis2=-1)
     else:
+        _check_once(singles, given)
         alone = _singles(singles, name, rest, square, own).reshape(flat.shape[:-1])
     beyond = flat - (alone[..., :, None] + alone[..., None, :])
     np.einsum("...ii->...i", beyond)[:] = np.where(np.isnan(alone), np.nan, 0.0)
@@ -67,9 +74,44 @@ def interaction(
     return found.assign_attrs(about=f"{name}: joint effect − sum of single effects")
 
 
-def _check_twice_as_once(effects: Effects) -> None:
-    given = str(effects.provenance["spec"]["edits"][0])
-    if given.partition(" ")[0].partition("(")[0] not in TWICE_AS_ONCE:
+def _twice(effects: Effects) -> str:
+    """The one edit that a sweep makes twice, as a text.
+
+    Raises:
+        CircuitError: it makes others.
+    """
+    edits = _edits_of(effects)
+    if len(edits) != 2 or len({*map(_plain, edits)}) != 1:
+        raise CircuitError(
+            "Interactions are of one edit that is made twice, as 'zero L*.z.h*' and 'zero L*.z.h* "
+            f"as other': this sweep makes {listing(edits)}, whose single effects are not in the "
+            "map."
+        )
+    return edits[0]
+
+
+def _check_once(singles: Effects, given: str) -> None:
+    edits = _edits_of(singles)
+    if [*map(_plain, edits)] != [_plain(given)]:
+        raise CircuitError(
+            f"The single effects are of {listing(edits)}, and the pairs of {given}: sweep the same "
+            "edit, once."
+        )
+
+
+def _edits_of(effects: Effects) -> list[str]:
+    return [str(text) for text in effects.provenance["spec"]["edits"]]
+
+
+def _plain(text: str) -> str:
+    """An edit without what its stars are called."""
+    return _LABEL.sub(lambda found: "" if found["label"] else found[0], text)
+
+
+def _check_twice_as_once(given: str) -> None:
+    kind = given.partition(" ")[0].partition("(")[0]
+    is_edge = ">" in _LABEL.sub("", given)  # an arrow, in no quotes
+    if kind not in TWICE_AS_ONCE or is_edge:
         raise CircuitError(
             f"{given!r} made twice is not the same as made once, so this map does not have the "
             "effects of single ones: give singles=, the sweep of that edit alone."

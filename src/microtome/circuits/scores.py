@@ -18,12 +18,12 @@ from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph, Numbers
 from microtome.circuits.methods import Method, method_of
 from microtome.circuits.running import attributes
-from microtome.circuits.trial import LESS_IS_BETTER, Array, Trial
+from microtome.circuits.trial import Array, Trial, worse
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError, listing
 from microtome.prompts.prompts import Given
-from microtome.readings.output import TOKEN_ID
+from microtome.readings.registry import about
 from microtome.results import provenance, stores
 from microtome.verbs.model import Model
 
@@ -59,8 +59,7 @@ class Scores:
         """
         layers = np.concatenate([heads, mlps[..., None]], axis=-1)
         effects = np.concatenate([inputs[:, None], layers.reshape(len(inputs), -1)], axis=1)
-        worse = 1 if metric.partition("(")[0] in LESS_IS_BETTER else -1
-        scores = worse * effects
+        scores = worse(about(metric)) * effects
         data = xr.Dataset(
             {"score": (("prompt", "node"), scores), "mean": ("node", scores.mean(axis=0))},
             {"node": np.array([writer.name for writer in graph.writers], dtype=object)},
@@ -91,7 +90,13 @@ class Scores:
         return len(self.mean)
 
     def top(self, n: int = 10) -> pd.DataFrame:
-        """The n strongest, by |mean|: name, mean and the least and the most of any prompt."""
+        """The n strongest, by |mean|: name, mean and the least and the most of any prompt.
+
+        Raises:
+            CircuitError: n is below 0.
+        """
+        if n < 0:
+            raise CircuitError(f"The strongest n={n} of {len(self):,}: n is at least 0.")
         chosen = self._order(absolute=True)[:n]
         each = self.data["score"].values[:, chosen]
         return pd.DataFrame(
@@ -144,6 +149,8 @@ class Scores:
                 )
             return self._order(absolute)[:n]
         if threshold is not None and n is None:
+            if np.isnan(threshold):
+                raise CircuitError("threshold is a number, in the metric's unit, not NaN.")
             return np.flatnonzero((np.abs(self.mean) if absolute else self.mean) >= threshold)
         raise CircuitError(
             f"scores.circuit takes n or threshold=, one of them: the strongest n of {len(self):,} "
@@ -228,10 +235,7 @@ def score(
     if level not in LEVELS:
         raise CircuitError(f"No level is called {level!r}; there are: {listing(LEVELS)}.")
     trial = Trial.of(model, prompts, [metric], ablation, reference, memory)
-    if trial.asked[0].metric.unit == TOKEN_ID:
-        raise CircuitError(
-            f"The metric {metric} is the id of a token, of which there is no more or less."
-        )
+    trial.check_amount()
     place = None if out is None else Path(out)
     with observed(progress, chosen.cells(trial, level), 1) as observer, provenance.held(model):
         measured = chosen.edges if level == "edge" else chosen.nodes

@@ -76,7 +76,12 @@ def searching(
     cells: int,
     cost: str,
 ) -> Iterator[Search]:
-    """A search with its journal, and an observer that has been told what it costs."""
+    """A search with its journal, and an observer that has been told what it costs.
+
+    Raises:
+        CircuitError: there is no more or less of the metric; or see `kept`.
+    """
+    trial.check_amount()
     asked = {} if out is None else _identity(trial, method)
     with (
         kept(out, asked) as journal,
@@ -89,10 +94,11 @@ def searching(
 
 def _identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
     """Everything that decides what is found."""
-    machine = provenance.of_machine()
+    machine, dims = provenance.of_machine(), trial.model.anatomy.dims
     return {
         "method": dict(method),
         "metric": str(trial.asked[0]),
+        "read_at": [trial.asked[0].position(one, dims) for one in trial.encoded],
         "ablation": trial.ablation.name,
         "reference": [list(one.tokens.ids) for one in getattr(trial.ablation, "reference", ())],
         "prompts": [

@@ -21,6 +21,7 @@ from microtome.circuits.ablations import Ablation, ablation_of
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph
 from microtome.circuits.passing import CircuitPass, cut_of
+from microtome.engines.judging import MORE_UNITS, Precision
 from microtome.engines.observer import Observer, go_on
 from microtome.errors import CircuitError, MetricError, listing
 from microtome.language.regions import Column
@@ -32,7 +33,8 @@ from microtome.passes.trace import ids_of
 from microtome.plan.memory import Budget, bytes_of_block
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given
-from microtome.readings.output import METRICS, Reading
+from microtome.readings.inside import Inside
+from microtome.readings.output import METRICS, TOKEN_ID, Metric, Reading
 from microtome.readings.registry import Asked, readings
 from microtome.verbs.options import budget_of
 
@@ -43,8 +45,18 @@ COPIES = 9
 """Copies of the stream that there are of every head while a layer's readers are given their own."""
 
 
-LESS_IS_BETTER = ("kl", "loss", "rank")
+HALF_A_UNIT = 0.5
+"""How far apart logits of two passes are in half precision, in units of rounding; in float32 and
+float64, whose units are nothing, `MORE_UNITS`."""
+
+
+LESS_IS_BETTER = ("kl", "loss", "next_loss", "rank")
 """Metrics of which a larger value is further from the answer, or from the model."""
+
+
+def worse(metric: Metric | Inside) -> int:
+    """The sign of a change of a metric for the worse: 1 where less is better."""
+    return 1 if metric.name in LESS_IS_BETTER else -1
 
 
 def ticking(observer: Observer) -> Tick:
@@ -134,7 +146,39 @@ class Trial:
     @property
     def worse(self) -> int:
         """The sign of a change of the first metric for the worse: 1 where less is better."""
-        return 1 if self.asked[0].metric.name in LESS_IS_BETTER else -1
+        return worse(self.asked[0].metric)
+
+    def check_amount(self) -> None:
+        """Raise `CircuitError` unless there is more and less of the first metric."""
+        if self.asked[0].metric.unit == TOKEN_ID:
+            raise CircuitError(
+                f"The metric {self.asked[0]} is the id of a token, of which there is no more or "
+                "less."
+            )
+
+    @property
+    def rounding(self) -> float:
+        """How far apart the first metric's values of two passes may be and say nothing.
+
+        Of a metric that is at its best without edits it is the square: a divergence is that of
+        what logits are apart by.
+        """
+        reading, own = self.asked[0], Precision.of_stream(self.model)
+        size = max(
+            float(logits[self._place(reading, n)].nan_to_num(0, 0, 0).abs().max())
+            for n, logits in enumerate(self._clean_logits)
+        )
+        units = HALF_A_UNIT if own.promise is None else MORE_UNITS
+        allowed = units * own.eps * max(1.0, size)
+        match reading.metric.name:
+            case "kl" | "logit_corr":
+                return allowed**2
+            case "prob":
+                return allowed * float(np.nan_to_num(self.clean[str(reading)]).max())
+            case "rank":
+                return 0.0
+            case _:
+                return allowed
 
     def _place(self, reading: Reading, prompt: int) -> int:
         return reading.position(self.encoded[prompt], self.model.anatomy.dims)
@@ -151,7 +195,8 @@ class Trial:
             tick: is told of rows that are done.
 
         Raises:
-            CircuitError: a circuit is of another model; not even one row fits into the memory.
+            CircuitError: a circuit is of another model; not even one row fits into the memory; or
+                what comes out is no number.
         """
         self.check(circuits)
         shape = len(self.encoded), len(circuits)
@@ -160,7 +205,19 @@ class Trial:
             for rows in self._batches(len(circuits)):
                 self._run(rows, circuits, found)
                 tick(len(rows))
+        for reading in self.asked:
+            self._refuse_no_number(reading, found[str(reading)])
         return found
+
+    def _refuse_no_number(self, reading: Reading, values: Array) -> None:
+        lost = np.flatnonzero(np.isnan(values).any(axis=1))
+        if len(lost) and not reading.metric.undefined:
+            raise CircuitError(
+                f"The metric {reading} is no number in some circuit on "
+                f"{self.encoded[lost[0]].prompt.shown}: the model's type, "
+                f"{str(self.model.dtype).removeprefix('torch.')}, holds no activation as large. "
+                "Load it with dtype='float32'."
+            )
 
     def check(self, circuits: Iterable[Circuit]) -> None:
         """Raise `CircuitError` unless some circuits are of this model."""

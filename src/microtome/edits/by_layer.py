@@ -112,4 +112,6 @@ def vector_in(vectors: Vectors, layer: int | None, edit: object) -> Values:
             return values
     there = listing(known for known, _ in vectors.layers)
     where = "no layer" if layer is None else f"layer {layer}"
-    raise EditError(f"{edit}: there is no vector for {where}; there are some for layers {there}.")
+    raise EditError(
+        f"There is no vector for {where}; there are some for layers {there}. Given: {edit}"
+    )

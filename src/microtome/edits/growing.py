@@ -104,8 +104,8 @@ class Growth:
             if not self._active[step]:
                 continue
             region = self._regions(number, step, now).get(layer)
-            if region is None:
-                continue
+            if region is None or _begins(region) < _start(region, now, view):
+                continue  # the logits that earlier tokens were chosen by are not computed again
             made = self._application(number, region, step, now, view)
             made.visit().act(view)
             self._done[number, step].append(made)
@@ -122,14 +122,16 @@ class Growth:
             columns[axis] = own[own >= 0][None]
             where = replace(where, columns=tuple(columns))
         source = self._given[number, region.layer]
-        if source is not None and site.name == "logits":
-            source = source[:, -where.shape[0] :]
+        if source is not None:  # of places that are in the prompt alone, it is nothing's now
+            axis = 1 + owner(site.axes)
+            n = where.shape[axis - 1]
+            source = source.narrow(axis, source.shape[axis] - n, n)
         return Application(
             self._edits[number],
             where,
             Keys(Regions.of(region), [self._texts[step]]),
             source,
-            start=stop - view.shape[1 + owner(site.axes)],
+            start=_start(region, now, view),
             kind=self._sources.kind,
         )
 
@@ -279,6 +281,16 @@ def _grown(tokens: Tokens, token: int, piece: str) -> Tokens:
         offsets=(*tokens.offsets, (end, end + len(piece))),
         added=(*tokens.added, False),
     )
+
+
+def _start(region: Region, now: Now, view: Tensor) -> int:
+    """The position that a view begins with."""
+    return len(now.ids) - view.shape[1 + owner(region.site.axes)]
+
+
+def _begins(region: Region) -> int:
+    """The first position of a region."""
+    return min(region.indices[owner(region.site.axes)])
 
 
 def _since(region: Region, first: int) -> Region | None:

@@ -113,8 +113,19 @@ def decoded(path: Path) -> tuple[dict[int, Direction], str, dict[str, str | int 
         for name, match in found.items()
         if match is not None
     }
-    told = json.loads(record) if record else {}
+    told = _told(path, record)
     return directions, told.get("site", "resid_post"), told.get("about", {})
+
+
+def _told(path: Path, record: str) -> dict[str, Any]:
+    """What a file's record says."""
+    try:
+        told = json.loads(record or "{}")
+    except ValueError as error:
+        raise MicrotomeError(f"{path} has a record that cannot be read: {error}.") from error
+    if not isinstance(told, dict) or not isinstance(told.get("site", ""), str):
+        raise MicrotomeError(f"{path} has a record that says no site: {record[:80]}.")
+    return told
 
 
 def _of_safetensors(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], str]:

@@ -165,7 +165,7 @@ def _unhooked(module: nn.Module, made: dict[int, Any]) -> Any:
         vars(own).update({name: dict(vars(module)[name]) for name in tables}, _modules=inside)
         # Not those that make weights, or collect what a model is asked to return.
         hooks = (module._forward_pre_hooks, module._forward_hooks)
-        known = {n for table in hooks for n, hook in table.items() if _is_known(hook)}
+        known = {n for table in hooks for n, hook in table.items() if is_known(hook)}
         for table in [name for name in vars(own) if name.startswith("_forward_")]:
             kept = [(n, one) for n, one in vars(module)[table].items() if n in known]
             vars(own)[table] = OrderedDict(kept)
@@ -181,11 +181,11 @@ def put_on(module: nn.Module) -> Iterator[tuple[Kind, str]]:
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
     hooks += [] if placed is None else getattr(placed, "hooks", (placed,))
     for hook in hooks:
-        if not _is_known(hook):
+        if not is_known(hook):
             yield "hook", f"a hook of your own ({name_of(hook)})"
     for name in (*CALLED, "_old_forward"):  # accelerate's name for what it has wrapped
         function = vars(module).get(name)
-        if function is not None and not _is_known(function):
+        if function is not None and not is_known(function):
             yield "method", f"a {name.removeprefix('_old_')} of your own ({name_of(function)})"
 
 
@@ -197,14 +197,14 @@ def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
         return
     for name in CALLED:
         function = inspect.getattr_static(made, name, None)
-        if function is not None and not _is_known(function):
+        if function is not None and not is_known(function):
             yield "method", f"a {name} of your own ({name_of(function)})"
 
 
 def _global_hooks() -> Iterator[str]:
     tables = (globally._global_forward_pre_hooks, globally._global_forward_hooks)
     for hook in [hook for table in tables for hook in table.values()]:
-        if not _is_known(hook):
+        if not is_known(hook):
             yield f"a hook of your own ({name_of(hook)})"
 
 
@@ -221,8 +221,8 @@ def _own_class(made: type) -> str | None:
     return None
 
 
-def _is_known(function: Any) -> bool:
-    """Whether a function or a callable object is of a known package."""
+def is_known(function: Any) -> bool:
+    """Whether a function, a callable object or a class is of a known package."""
     while isinstance(function, functools.partial):
         function = function.func
     home = getattr(function, "__module__", None) or type(function).__module__

@@ -333,6 +333,12 @@ class Anatomy:
             return head.weight[own], bias
         return matrix_of(head, self.dims.d_model, like)[:, own].T, bias
 
+    def scale_of_logits(self, hf: PreTrainedModel) -> float:
+        """What the family multiplies logits by; 1 where it does something else, as a cap is."""
+        probe = torch.tensor([1.0, 1000.0], dtype=torch.float64)
+        one, many = self.family.logits(probe, hf.config).tolist()
+        return float(one) if abs(many - 1000 * one) <= 1e-9 * abs(many) else 1.0
+
     def resume(
         self, hf: PreTrainedModel, layer: int, x: Tensor, arguments: Mapping[str, Any]
     ) -> Tensor:

@@ -11,12 +11,16 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.errors import listing
+from microtome.model.additions import is_known, name_of
+from microtome.model.code import code_of
 from microtome.model.placement import fetched, parts, weights
 
 SAMPLES = 128
@@ -27,6 +31,15 @@ MOST = 4
 
 GROWS = ("dynamic", "longrope")
 """Kinds of rotary embedding that change their frequencies on the way, for long texts."""
+
+VOLATILE = {
+    "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version",
+    "use_cache", "output_attentions", "output_hidden_states", "return_dict",
+}  # fmt: skip
+"""Settings that do not say what a model computes."""
+
+MOVING = ("training", "max_seq_len_cached")
+"""Settings of modules that a pass may change, or that are refused elsewhere."""
 
 
 class Remembered:
@@ -127,6 +140,41 @@ def _some(tensor: Tensor) -> Tensor:
     if not tensor.is_contiguous():
         return tensor.flatten()[:: max(1, tensor.numel() // SAMPLES)]
     return tensor.view(-1)[:: max(1, tensor.numel() // SAMPLES)]
+
+
+# ----------------------------------------------------------------------------------------- modules
+
+
+def modules_hash(hf: PreTrainedModel) -> str:
+    """sha256 over what decides numbers besides weights and hooks, in hexadecimal.
+
+    The configuration; and of each module its class, and its settings, such as a norm's epsilon.
+    """
+    digest, words = hashlib.sha256(), dict[type, str]()
+    digest.update(json.dumps(settings(hf), sort_keys=True, default=str).encode())
+    for path, module in hf.named_modules():
+        made = type(module)
+        if made not in words:
+            words[made] = made.__qualname__ + ("" if is_known(made) else code_of(made.__mro__))
+        own = sorted(f"{name} {word}" for name, word in _set_on(module))
+        digest.update(json.dumps([path, words[made], *own]).encode())
+    return digest.hexdigest()
+
+
+def settings(hf: PreTrainedModel) -> dict[str, Any]:
+    """A model's configuration, as far as it says what is computed."""
+    told: dict[str, Any] = hf.config.to_dict()
+    return {name: value for name, value in told.items() if name not in VOLATILE}
+
+
+def _set_on(module: nn.Module) -> Iterator[tuple[str, str]]:
+    for name, value in vars(module).items():
+        if name.startswith("_") or name in MOVING:
+            continue
+        if isinstance(value, bool | int | float | str | tuple | None):
+            yield name, repr(value)
+        elif isinstance(value, FunctionType):
+            yield name, name_of(value) if is_known(value) else code_of([value])
 
 
 # --------------------------------------------------------------------------------------- tokenizer

@@ -20,6 +20,7 @@ from microtome.model.families.family import Tap, rotary_of
 from microtome.model.identity import (
     Remembered,
     buffer_hash,
+    modules_hash,
     tokenizer_hash,
     tokenizer_sign,
     weight_hash,
@@ -238,10 +239,20 @@ class Loaded:
         """
         return weights_sign(self.hf)
 
+    @property
+    def modules_hash(self) -> str:
+        """sha256 of the configuration, and of modules' classes and settings, as they are now."""
+        return modules_hash(self.hf)
+
     @cached_property
-    def first_sign(self) -> Hashable:
-        """The sign of the weights when it was first asked for, which `load` does."""
-        return self.weights_sign
+    def first_sign(self) -> tuple[Hashable, str]:
+        """The sign of the weights, and what modules were, when first asked for: `load` does."""
+        return self.weights_sign, self.modules_hash
+
+    @property
+    def is_as_loaded(self) -> bool:
+        """Whether weights, configuration and modules are as they were loaded."""
+        return self.first_sign == (self.weights_sign, self.modules_hash)
 
     @cached_property
     def _hashes(self) -> dict[str, Remembered]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from microtome.errors import MicrotomeError
+from microtome.model.identity import settings
 from microtome.model.loaded import Loaded
 from microtome.model.named import read
 
@@ -14,12 +14,6 @@ HARMLESS = {
     "local_files_only", "force_download", "use_safetensors", "low_cpu_mem_usage",
 }  # fmt: skip
 """Options of `load` that leave a model the one of its files."""
-
-VOLATILE = {
-    "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version",
-    "use_cache", "output_attentions", "output_hidden_states", "return_dict",
-}  # fmt: skip
-"""Settings that do not say what a model computes."""
 
 
 def is_published(model: Loaded) -> bool:
@@ -39,7 +33,7 @@ def _as_read(model: Loaded) -> bool:
     origin = model.origin
     if origin.loaded != "from files" or not set(origin.asked) <= HARMLESS:
         return False
-    return model.first_sign == model.weights_sign
+    return model.is_as_loaded
 
 
 def _equals_files(model: Loaded) -> bool:
@@ -55,16 +49,11 @@ def _equals_files(model: Loaded) -> bool:
     except MicrotomeError:  # They are not here, or of a kind that is not known: no proof.
         return False
     return (
-        _settings(files) == _settings(model)
+        settings(files.hf) == settings(model.hf)
         and files.tokenizer_hash == model.tokenizer_hash
         and files.weight_hash == model.weight_hash
         and files.buffer_hash == model.buffer_hash
     )
-
-
-def _settings(model: Loaded) -> dict[str, Any]:
-    settings: dict[str, Any] = model.hf.config.to_dict()
-    return {name: value for name, value in settings.items() if name not in VOLATILE}
 
 
 def _packed(model: Loaded) -> bool:

@@ -75,12 +75,14 @@ class Manner:
     """How `write` is to go on.
 
     Attributes:
-        config: what transformers is told.
+        config: what comes of the model's own settings and of what is asked for.
+        told: what ``generate`` is told of it.
         seed: of what is drawn.
         more: processors, criteria and a streamer of the caller's, as ``generate`` takes them.
     """
 
     config: GenerationConfig
+    told: Mapping[str, Any]
     seed: int = 0
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -124,7 +126,7 @@ def write(
         more = {name: _apart(name, one, own) for name, one in manner.more.items()}
         drawing = _Seeded(own, manner.seed) if manner.config.do_sample else nullcontext()
         with hooked(hf, anatomy, [*visits, reading]) as made, drawing:
-            found = _generated(hf, prompt, manner.config, more, now)
+            found = _generated(hf, prompt, {**manner.told, **more}, now)
         for visit in visits:
             if made[visit] != len(now.passes):
                 site, layer = visit.place
@@ -176,15 +178,16 @@ def reread(
 def _generated(
     hf: PreTrainedModel,
     prompt: Sequence[int],
-    config: GenerationConfig,
-    more: Mapping[str, Any],
+    told: Mapping[str, Any],
     now: Now,
 ) -> Int[Tensor, "1 pos"]:
     """Prompt and text, by the model's own ``generate``."""
     own = cast(Callable[..., Tensor], hf.generate)
+    ids = _row(hf, prompt)
     try:
         with failing_by_name(hf):
-            return own(input_ids=_row(hf, prompt), generation_config=config, **more)
+            # Without a mask, tokens of the prompt that are the padding's would be left out.
+            return own(input_ids=ids, attention_mask=torch.ones_like(ids), **told)
     except ValueError as error:
         if now.passes or isinstance(error, MicrotomeError):
             raise
@@ -248,11 +251,17 @@ def _apart(name: str, given: Any, own: Session) -> Any:
         case "streamer":
             return _Streamer(given, own)
         case "logits_processor" | "stopping_criteria":
-            return type(given)([_Own(one, own) for one in given])
+            # One of transformers' takes the place of generate's own of the same class.
+            return type(given)([one if _is_theirs(one) else _Own(one, own) for one in given])
         case "prefix_allowed_tokens_fn":
             return _Own(given, own)
         case _:
             return given
+
+
+def _is_theirs(function: object) -> bool:
+    """Whether it is transformers' own, which runs no model."""
+    return type(function).__module__.startswith("transformers.")
 
 
 class _Own:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from microtome.errors import PromptError
+from microtome.errors import PromptError, listing
 from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Given, Prompts, of_row
@@ -81,9 +81,19 @@ class Stream:
         if isinstance(source, str | Path):
             return iter(rows_of(source))
         made = source() if callable(source) else source
+        if isinstance(made, str | Path):
+            return iter(rows_of(made))
         rows: Iterator[Row] | None = table_rows(made)
         if rows is not None:
             return rows
+        if isinstance(made, Mapping):
+            raise PromptError(
+                f"A stream is of prompts one after another, and this is a {type(made).__name__} of "
+                f"{listing(list(made)[:5])}: choose one of them, such as "
+                f"{type(made).__name__.lower()}[{next(iter(made), 'train')!r}]."
+            )
+        if not isinstance(made, Iterable):
+            raise PromptError(f"A stream is of prompts one after another, not {made!r}: [prompt].")
         return ((f"prompt {number}", one) for number, one in enumerate(made))
 
 

@@ -213,17 +213,10 @@ def _unembedding(routes: Routes, logits: Logits) -> tuple[Tensor, float, float, 
     hf, anatomy = routes.hf, routes.anatomy
     final = anatomy.final(hf, routes.kept[find_site("final_in"), None])
     rows, biases = anatomy.unembedding(hf, logits.tokens, final)
-    factor = scale_of_logits(hf, anatomy)
+    factor = anatomy.scale_of_logits(hf)
     plain: Tensor = hf.get_output_embeddings()(final)[0, 0].double()
     logit = float(logits.of(plain[[*logits.tokens]])) * factor
     return logits.of(rows.double()), float(logits.of(biases.double())), logit, factor
-
-
-def scale_of_logits(hf: PreTrainedModel, anatomy: Anatomy) -> float:
-    """What a family multiplies logits by; 1 where it does something else to them, as a cap is."""
-    probe = torch.tensor([1.0, 1000.0], dtype=torch.float64)
-    one, many = anatomy.family.logits(probe, hf.config).tolist()
-    return float(one) if abs(many - 1000 * one) <= 1e-9 * abs(many) else 1.0
 
 
 def _norms(

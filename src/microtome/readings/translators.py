@@ -100,9 +100,10 @@ class Translators:
         """Write ``config.json`` and ``params.safetensors`` to a folder.
 
         Raises:
-            LoadError: it cannot be written to.
+            LoadError: it cannot be written to, or is somebody else's.
         """
         folder = Path(folder)
+        check_folder(folder)
         blocks, width = self.bias.shape
         config = {
             "base_model_name_or_path": self.about.get("model", self.source),
@@ -159,6 +160,19 @@ class Translators:
     def __repr__(self) -> str:
         blocks, width = self.bias.shape
         return f"<Translators of {blocks} blocks, d_model {width}, from {self.source!r}>"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `LoadError` where translators would take the place of another ``config.json``."""
+    place = folder / CONFIG
+    try:
+        known = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {KIND: None}
+    except (OSError, ValueError):
+        known = None
+    if not isinstance(known, dict) or not known.keys() & {KIND, "lens_type"}:
+        raise LoadError(
+            f"{place} is not of translators, and would be written over: name another folder."
+        )
 
 
 def _parameters(folder: Path) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def summary_of_aggregates(found: Aggregates) -> dict[str, Any]:
     return {
         "model": record["model"],
         "spec": record["spec"],
-        "stream": record["stream"],
+        "stream": record.get("stream", record.get("parts")),
         "created": record["created"],
         "versions": record["versions"],
         "verification": record["verification"],
@@ -56,10 +56,12 @@ def summary_of_aggregates(found: Aggregates) -> dict[str, Any]:
 def _method(found: Aggregates) -> Iterator[str]:
     record = found.provenance
     verified = record["verification"]
+    window = record.get("stream", {}).get("window")
+    at_once = "" if window is None else f", {window:,} of them in memory at a time"
     yield (
-        f"Every cell was run on each of {found.prompts:,} prompts, {record['stream']['window']:,} "
-        "of them in memory at a time; what is kept is what is known of it over all of them. An "
-        "effect is the metric with the edits minus the same metric without, in one prompt."
+        f"Every cell was run on each of {found.prompts:,} prompts{at_once}; what is kept is what "
+        "is known of it over all of them. An effect is the metric with the edits minus the same "
+        "metric without, in one prompt."
     )
     yield (
         f"Engine: {record['engine']['name']} ({record['engine']['why']}). "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from microtome.figures.pictures import Drawn
 from microtome.figures.view import visible_line
 from microtome.report.document import Document, Picture, Section, Table
 from microtome.report.reading import MOST_PROMPTS, PROMPTS, again, token_rows
@@ -20,7 +21,8 @@ TRANSLATED = " Before that, a trained translator maps the state to the basis of 
 def document_of_lens(seen: Lens) -> Document:
     """Maps of the first prompts, each with what is said at its last position."""
     spec = seen.provenance["spec"]
-    asked = "".join(f", edits={[*spec['edits']]!r}" if spec["edits"] else "")
+    asked = f", edits={[*spec['edits']]!r}" if spec["edits"] else ""
+    asked += f", tuned=mt.Translators.load({spec['tuned']!r})" if spec["tuned"] else ""
     call = f"mt.lens(model, prompts, {spec['address']!r}{asked})"
     return Document(
         title=f"What {spec['address']} says, on {seen.provenance['model']['name']}",
@@ -49,14 +51,22 @@ def summary_of_lens(seen: Lens) -> dict[str, Any]:
 
 def _section(seen: Lens, prompt: int) -> Section:
     one = seen.encoded[prompt]
-    headed = "head" in seen.data.dims
-    figure = seen.figure(prompt=prompt, pos=-1) if headed else seen.figure(prompt=prompt)
+    dims = {*seen.data["top_prob"].dims} - {"prompt", "top"}
     caption = "Each cell's first token; the darker, the more probable."
     return Section(
         visible_line(one.tokens.text),
-        pictures=(Picture(f"lens-{prompt}", figure, caption),),
+        pictures=(
+            (Picture(f"lens-{prompt}", _drawn(seen, prompt, len(dims)), caption),)
+            if len(dims) > 1
+            else ()
+        ),
         tables=(Table("At the last position", _last(seen, prompt)),),
     )
+
+
+def _drawn(seen: Lens, prompt: int, dims: int) -> Drawn:
+    """Layers, positions and heads are too many for a map: of these the last position."""
+    return seen.figure(prompt=prompt, pos=-1) if dims > 2 else seen.figure(prompt=prompt)
 
 
 def _last(seen: Lens, prompt: int) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
 from microtome.results import over_prompts, places
 from microtome.results.effects import CLEAN, Effects
+from microtome.results.identity import difference
+from microtome.results.together import together
 from microtome.stats import LEVEL, MapTest
 from microtome.stats.aligned import why_apart
 from microtome.stats.averaged import CHANGED
@@ -80,8 +82,9 @@ class Aggregates:
         """With the prompts of another result, which come right after these.
 
         Raises:
-            EffectsError: it is another map.
+            EffectsError: it is another map, or of another question.
         """
+        self._check_asked(effects.metrics, effects.provenance)
         found: dict[str, Any] = {}
         for metric in self.metrics:
             cells = _cells(effects, metric)
@@ -98,16 +101,24 @@ class Aggregates:
         Equal to those of all prompts one after another, but for rounding.
 
         Raises:
-            EffectsError: they are of another map.
+            EffectsError: they are of another map, or of another question.
             StatisticsError: their prompts are not the next ones, or they have another seed.
         """
+        self._check_asked(other.metrics, other.provenance)
         found: dict[str, Any] = {}
         for metric in self.metrics:
             shape = other._shape(metric)
             self._check_same(metric, shape)
             both = self._running(metric).merged(other._running(metric))
             found |= _variables(metric, both, shape)
-        attributes = {**self.data.attrs, "prompts": self.prompts + other.prompts}
+        one, two = self.provenance, other.provenance
+        told = {**together(one, two), "parts": [*self._parts, *other._parts]}
+        told.pop("stream", None)
+        attributes = {
+            **self.data.attrs,
+            "prompts": self.prompts + other.prompts,
+            "provenance": json.dumps(told, ensure_ascii=False),
+        }
         data = xr.Dataset(found, attrs=attributes)
         return Aggregates(_with_noise(_with_noise(data, self.data), other.data))
 
@@ -243,6 +254,26 @@ class Aggregates:
             flipped=flipped.reshape(len(flipped), -1),
         )
 
+    @property
+    def _parts(self) -> list[Any]:
+        """Which prompts there were: of each part that was put together, in order."""
+        told = self.provenance
+        return list(told.get("parts", [{**told.get("stream", {}), "n": self.prompts}]))
+
+    def _check_asked(self, metrics: Sequence[str], told: Mapping[str, Any]) -> None:
+        """Raise where what is to be added answers another question, or for another model."""
+        if tuple(metrics) != self.metrics:
+            raise EffectsError(
+                f"These aggregates are of {listing(self.metrics)}, and what is added is of "
+                f"{listing(metrics)}: only the same metrics are counted together."
+            )
+        mine, theirs = _asked(self.provenance), _asked(told)
+        if mine != theirs:
+            raise EffectsError(
+                "These aggregates and what is added answer different questions "
+                f"({difference(theirs, mine)}): only prompts of one are counted together."
+            )
+
     def _check_same(self, metric: str, other: xr.DataArray) -> None:
         mine = self._shape(metric)
         if mine.dims != other.dims or not mine.coords.to_dataset().equals(
@@ -290,6 +321,12 @@ def refuse_ids(metrics: Iterable[str]) -> None:
                 f"{metric!r} is a token id, of which there is no mean over prompts: leave it out, "
                 "or keep='cells'."
             )
+
+
+def _asked(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What is the same in all parts of one result."""
+    spec = {k: v for k, v in told.get("spec", {}).items() if k != "prompts"}
+    return {"spec": spec, "weight_hash": told.get("model", {}).get("weight_hash")}
 
 
 def _cells(effects: Effects, metric: str) -> xr.Dataset:

@@ -73,9 +73,17 @@ class Kept:
         if self._place.is_there():
             self._look_at_result(overwrite)
         if self.finished:
-            if begun == self._asked:
-                self._place.clear()
+            self._answered(begun)
             return
+        self._begin(begun, overwrite)
+
+    def _answered(self, begun: Undertaken | None) -> None:
+        """The result is there: what led to it is not needed any more."""
+        if begun == self._asked:
+            self._place.clear()
+
+    def _begin(self, begun: Undertaken | None, overwrite: bool) -> None:
+        """Go on with what has begun, or make room."""
         if begun != self._asked:
             self._make_room(begun, overwrite)
         self._place.make()

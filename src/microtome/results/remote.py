@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 
 import fsspec
 import xarray as xr
+from fsspec.implementations.local import LocalFileSystem
 
 from microtome.errors import EffectsError
 from microtome.results import form
@@ -50,6 +51,10 @@ class Remote:
         self.path = url.rstrip("/")
         with failures(self.path):
             self._files, self._root = fsspec.core.url_to_fs(self.path)
+        if isinstance(self._files, LocalFileSystem):
+            raise EffectsError(
+                f"{self.path} is a folder of this machine: give its path, {self._root}."
+            )
         self._root = self._root.rstrip("/")
 
     def enter(self) -> Unheld:
@@ -59,19 +64,18 @@ class Remote:
             EffectsError: what is in the result's place is no result.
         """
         with failures(self.path):
-            if self._names(self._root) and not self.is_there():
-                listed = self._names(self._root)[:3]
-                if LIST not in listed and form.ATTRIBUTES not in listed:
-                    raise EffectsError(
-                        f"{self.path} holds something that is not a saved result "
-                        f"({', '.join(listed)}); it is left alone."
-                    )
+            listed = self._names(self._root)
+            if listed and not self.is_there() and not self._is_half():
+                raise EffectsError(
+                    f"{self.path} holds something that is not a saved result "
+                    f"({', '.join(listed[:3])}); it is left alone."
+                )
         return Unheld()
 
     def leave(self, hold: Held) -> None:
         """Nothing more is written; what led to no unit is removed."""
-        if hold.held and not self.has_begun():
-            with contextlib.suppress(EffectsError):  # whoever writes next clears up
+        with contextlib.suppress(EffectsError):  # whoever writes next clears up
+            if hold.held and not self.has_begun():
                 self.clear()
         hold.release()
 
@@ -166,14 +170,21 @@ class Remote:
             older = self._files.find(self._root) if self._files.exists(self._root) else []
             if self.is_there():
                 self._files.rm_file(f"{self._root}/{LIST}")
-            for name, data in files.items():
-                self._files.pipe_file(f"{self._root}/{name}", data)
+            for name in sorted(files, key=lambda name: name != form.ATTRIBUTES):
+                self._files.pipe_file(f"{self._root}/{name}", files[name])
             kept = {f"{self._root}/{name}".lstrip("/") for name in (*files, LIST)}
             for path in older:
                 if path.lstrip("/") not in kept:
                     self._files.rm_file(path)
             written = Checksums.of(files, question).written()
             self._files.pipe_file(f"{self._root}/{LIST}", written)
+
+    def _is_half(self) -> bool:
+        """Whether what is there was begun as a result: its attributes are written first."""
+        try:
+            return form.is_form(form.attributes({form.ATTRIBUTES: self._own(form.ATTRIBUTES)}))
+        except FileNotFoundError:
+            return False
 
     def _own(self, name: str) -> bytes:
         with failures(self.path):

@@ -113,7 +113,8 @@ class StoreSink(Kept):
         with disk.failures(self.path):
             self._place.publish(files, self._asked.question)
         self.finished = True
-        with contextlib.suppress(OSError):  # the result is there; whoever writes next clears up
+        # The result is there; whoever writes next clears up.
+        with contextlib.suppress(OSError, EffectsError):
             self._place.clear()
 
     def _take_over(self) -> None:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -23,10 +24,10 @@ from microtome.engines.sink import Sink
 from microtome.errors import EffectsError
 from microtome.prompts.stream import Chain
 from microtome.results import disk, form, places
-from microtome.results.identity import Identity, digest
+from microtome.results.identity import Identity, Undertaken, digest
 from microtome.results.kept import Kept
 from microtome.results.sinks import MemorySink
-from microtome.results.stores import QUESTION, WINDOWS
+from microtome.results.stores import WINDOWS
 from microtome.results.units import archived, check, pack, record_of, unarchived, unpack
 
 PROMPTS = "prompts"
@@ -61,6 +62,9 @@ class Windows(Protocol):
     def last(self) -> Whole | None:
         """The last window that is whole, as are all before it."""
 
+    def forget(self) -> None:
+        """Remove what is there: it is of other prompts."""
+
     def sink(self, number: int, chain: Chain) -> Sink:
         """Where the units of a window go. The chain has its prompts."""
 
@@ -85,6 +89,9 @@ class MemoryWindows:
         self.notes: list[str] = []
         self.last: Whole | None = None
         self._parts: list[xr.Dataset] = []
+
+    def forget(self) -> None:
+        """Nothing is there that an earlier call left."""
 
     def sink(self, number: int, chain: Chain) -> Sink:
         """The units of a window, in memory."""
@@ -119,6 +126,7 @@ class StoreWindows(Kept):
         self._alone = alone
         self._whole: dict[int, Whole] = {}
         self._there: Identity = {}
+        self._before: Undertaken | None = None
         super().__init__(path, question, 1, overwrite=overwrite)
 
     @property
@@ -133,13 +141,25 @@ class StoreWindows(Kept):
             EffectsError: it is of others, and not to be replaced.
         """
         if self._there == told(chain):
+            with disk.failures(self.path):
+                super()._answered(self._before)
             return True
         self._refuse(overwrite, "the result of the same question about other prompts")
         self.finished = False
-        self._place.clear()
-        self._place.make()
-        self._place.write(QUESTION, self._asked.written())
+        with disk.failures(self.path):
+            self._begin(self._before, overwrite)
         return False
+
+    def forget(self) -> None:
+        """Remove the windows that are there: they are of other prompts.
+
+        Raises:
+            EffectsError: they cannot be removed.
+        """
+        with disk.failures(self.path):
+            self._place.clear()
+            self._whole = {}
+            self._begin(self._asked, overwrite=True)
 
     def sink(self, number: int, chain: Chain) -> Sink:
         """The units of a window, at the place."""
@@ -193,12 +213,17 @@ class StoreWindows(Kept):
         files = form.encode(data)
         with disk.failures(self.path):
             self._place.publish(files, {**self._asked.question, PROMPTS: told(chain)})
-            self.finished = True
+        self.finished = True
+        with contextlib.suppress(OSError, EffectsError):  # it is there; whoever writes next clears
             self._place.clear()
 
     def open(self) -> xr.Dataset:
         """The finished result."""
         return places.read(self.path)
+
+    def _answered(self, begun: Undertaken | None) -> None:
+        """Which prompts it answers is not known yet (`check`): what has begun may be of others."""
+        self._before = begun
 
     def _is_asked(self, there: Identity) -> bool:
         prompts = there.get(PROMPTS)
@@ -255,7 +280,13 @@ class _Units:
     def blocks(self) -> Iterator[Block]:
         """Every block that is there, in order."""
         for unit in sorted(self._done):
-            yield unpack(self._windows._read(self._file(unit)))
+            packed = self._windows._read(self._file(unit))
+            try:
+                block = unpack(packed)
+            except EffectsError as error:
+                file = self._place.spelled(self._file(unit))
+                raise EffectsError(f"{file} cannot be used: {error}.") from error
+            yield block
 
     def finish(self, data: xr.Dataset) -> None:
         """The window is kept whole (`StoreWindows.keep`)."""

@@ -132,7 +132,9 @@ class Running:
         n = self.n + other.n
         share = np.divide(other.n, n, out=np.zeros_like(n), where=n > 0)
         apart = other.mean - self.mean
-        sums = {name: getattr(self, name) + getattr(other, name) for name in (*COLUMNS, "flipped")}
+        names = (*COLUMNS, "flipped")
+        with np.errstate(invalid="ignore"):  # of two infinities
+            sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         sums["mean"] = self.mean + apart * share
         sums["m2"] = self.m2 + other.m2 + apart**2 * self.n * share
         return replace(self, prompts=self.prompts + other.prompts, **sums)

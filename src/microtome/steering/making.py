@@ -123,8 +123,9 @@ def of_token(
     """The direction along which a token's logit grows most, for every layer's output.
 
     It is the token's row of the unembedding, with the weight of the final norm and, of a LayerNorm,
-    without its mean: the gradient of the logit at the final norm's input, where the norm's scale is
-    1, as the logit lens reads a state. One for all layers.
+    without its mean, times what the family multiplies logits by: the gradient of the logit, before
+    a cap, at the final norm's input, where the norm's scale is 1, as the logit lens reads a state.
+    One for all layers.
 
     Args:
         model: the model.
@@ -214,7 +215,7 @@ def _row(model: Loaded, token: str | int) -> Float[States, " d_model"]:
             "its rows cannot be read. Load the model whole."
         )
     found: States = weight[number].detach().double().cpu().numpy()
-    return found
+    return found * model.anatomy.scale_of_logits(model.hf)
 
 
 def _width(model: Loaded) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from jaxtyping import Float
 
 from microtome.edits import vector_files as files
 from microtome.edits.add import Add
-from microtome.edits.base import number
+from microtome.edits.base import number, whole
 from microtome.edits.by_layer import ByLayer, Vectors
 from microtome.edits.clamp import Clamp
 from microtome.edits.project import Project
@@ -109,8 +110,7 @@ class SteeringVector:
         Raises:
             MicrotomeError: it has none for one of them.
         """
-        chosen = (layers,) if isinstance(layers, int) else layers
-        return replace(self, directions={layer: self[layer] for layer in chosen})
+        return replace(self, directions={layer: self[layer] for layer in _numbers(layers)})
 
     def __mul__(self, factor: float) -> SteeringVector:
         """All directions times a number."""
@@ -170,13 +170,12 @@ class SteeringVector:
 
     def _where(self, layers: Layers, at: str) -> tuple[Address, Vectors]:
         """Where an edit is made, and the vectors that it needs there."""
-        if layers == "*":
+        if isinstance(layers, str) and layers == "*":
             chosen, text = self.layers, "*"
         elif isinstance(layers, str):
             raise EditError(f"layers= is a number, several, or '*', not {layers!r}.")
         else:
-            given = self.layers if layers is None else layers
-            chosen = (given,) if isinstance(given, int) else tuple(given)
+            chosen = self.layers if layers is None else _numbers(layers)
             text = str(chosen[0]) if len(chosen) == 1 else f"{{{','.join(map(str, chosen))}}}"
         place = "" if at == ":" else f"@{at}"
         address = parse(f"L{text}.{self.site}{place}")
@@ -206,6 +205,12 @@ class SteeringVector:
             disk.refuse_link(place)
             disk.write_file(place, data)
         return place
+
+
+def _numbers(layers: int | Sequence[int]) -> tuple[int, ...]:
+    """One layer or several, whoever's whole numbers they are."""
+    several = [layers] if isinstance(layers, int | Integral) else [*layers]
+    return tuple(whole(one, "A layer") for one in several)
 
 
 def open_vector(path: str | PathLike[str]) -> SteeringVector:

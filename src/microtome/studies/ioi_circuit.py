@@ -22,7 +22,7 @@ import xarray as xr
 from microtome import figures
 from microtome.circuits import Circuit, Graph, Scores, draw
 from microtome.circuits.faithfulness import faithfulness
-from microtome.errors import PromptError
+from microtome.errors import CircuitError, PromptError
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.report import Section
@@ -156,10 +156,16 @@ def missed_more(model: Model, prompt: Prompt, own: list[Head], silenced: Effects
 
 
 def kept_by(model: Model, prompt: Prompt, scores: Scores) -> xr.DataArray:
-    """The faithfulness of circuits of the strongest nodes, ``[share]``."""
+    """The faithfulness of circuits of the strongest nodes, ``[share]``.
+
+    NaN where the donor's score is the prompt's.
+    """
     own = {share: scores.circuit(int(share * len(scores))) for share in SHARES}
-    found = faithfulness(model, prompt, own, SCORE, progress=False)["faithfulness"]
-    return xr.DataArray(found.values, {"share": list(SHARES)}, ("share",))
+    try:
+        found = faithfulness(model, prompt, own, SCORE, progress=False)["faithfulness"].values
+    except CircuitError:  # there is nothing that a circuit could be faithful to
+        found = np.full(len(SHARES), np.nan)
+    return xr.DataArray(found, {"share": list(SHARES)}, ("share",))
 
 
 def nodes_of(model: Model, effects: Mapping[str, Effects]) -> Scores:
@@ -235,7 +241,7 @@ def measure_part(heads: list[Head], by: xr.DataArray, clean: float) -> Measured:
     finite = by.values[np.isfinite(by.values)]
     if not finite.size:
         return Measured(None, np.nan, wording="nobody")
-    largest = float(finite.max())
+    largest = float(by.sel(layer=heads[0][0], head=heads[0][1]) if heads else finite.max())
     words = {"n": len(heads), "heads": named(heads), "largest": largest, "clean": clean}
     if not clean > 0:
         return Measured(None, largest, words, wording="unanswered")
@@ -246,8 +252,8 @@ def measure_faithful(kept: xr.DataArray, clean: float) -> Measured:
     """How much of the score the circuit of a share of all nodes keeps."""
     f = float(kept.sel(share=SMALL))
     words = {"f": f, "share": 100 * SMALL, "clean": clean}
-    if not clean > 0:
-        return Measured(None, f, words, wording="unanswered")
+    if not clean > 0 or np.isnan(f):
+        return Measured(None, f, words, wording="unanswered" if np.isfinite(f) else "same")
     return Measured(f >= MOST, f, words)
 
 

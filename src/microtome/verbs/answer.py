@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any, Protocol
 
 import numpy as np
 
+from microtome.edits import Apply
 from microtome.edits.sources import Sources
 from microtome.engines import screen as screening
 from microtome.engines.approximate.audit import Audited, audited, choose
@@ -25,7 +27,9 @@ from microtome.engines.screen import Screening
 from microtome.engines.sink import Sink
 from microtome.engines.verification import Verified
 from microtome.engines.walk.walk import Walk
+from microtome.errors import WorkerError
 from microtome.language.regions import Column
+from microtome.model.code import code_of
 from microtome.model.loaded import Loaded
 from microtome.plan.choice import GRADIENTS
 from microtome.plan.plan import Plan
@@ -57,7 +61,7 @@ class Job:
         question = self.plan.question
         texts = tuple(map(str, question.asked))
         bare = replace(self.plan, question=replace(question, asked=()))
-        return _job, (bare, texts, self.options, self.verified, self.coarse)
+        return _job, (bare, texts, self.options, self.verified, self.coarse, _codes(self.plan))
 
     def start(
         self, model: Loaded, tick: Callable[[float], None] = lambda cells: None
@@ -78,10 +82,41 @@ class Job:
         return run
 
 
-def _job(bare: Plan, metrics: Sequence[str], options: Options, verified: bool, coarse: bool) -> Job:
-    """A job that was sent."""
+def _job(
+    bare: Plan,
+    metrics: Sequence[str],
+    options: Options,
+    verified: bool,
+    coarse: bool,
+    codes: Mapping[str, str],
+) -> Job:
+    """A job that was sent.
+
+    Raises:
+        WorkerError: a function goes by its name, and is another here.
+    """
+    here = _codes(bare)
+    for edit, code in codes.items():
+        if here.get(edit) != code:
+            raise WorkerError(
+                f"The function of '{edit}' is another where the worker is than in the process "
+                "that asks: its file was changed since it was imported there, or it was put in the "
+                "place of another. Start that process again."
+            )
     question = replace(bare.question, asked=readings(metrics))
     return Job(replace(bare, question=question), options, verified, coarse)
+
+
+def _codes(plan: Plan) -> dict[str, str]:
+    """What the user's functions do, by the edits that apply them."""
+    every = (edit for variant in plan.question.variants for edit in variant)
+    plain = (edit for edit in every if isinstance(edit, Apply) and _is_plain(edit.fn))
+    return {str(edit): code_of([edit.fn]) for edit in plain}
+
+
+def _is_plain(function: object) -> bool:
+    """Whether all that a function does is in its code: it closes over nothing."""
+    return isinstance(function, FunctionType) and not function.__closure__
 
 
 class Runner(Protocol):

@@ -13,10 +13,11 @@ import xarray as xr
 
 from microtome.edits import Edit, as_edits
 from microtome.engines.observer import Observer
-from microtome.errors import EffectsError, MetricError, PromptError, listing
+from microtome.errors import EditError, EffectsError, MetricError, PromptError, listing
 from microtome.figures.labels import brief
 from microtome.figures.matrix import matrix
 from microtome.figures.trade import trade
+from microtome.language.sites import POSITIONS
 from microtome.notebook import html_line, html_table
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
@@ -191,6 +192,7 @@ def dose(
         verify, memory, seed, progress: as of `sweep`; each sweep is verified.
 
     Raises:
+        EditError: an address has a star over positions.
         PromptError: a neutral text is a single token.
         SweepError, AddressError, EditError, MetricError: as of `sweep`.
 
@@ -204,6 +206,7 @@ def dose(
     ({'layer': 6, 'factor': 2}, 0.0)
     """
     edits = as_edits(edit)
+    _check(edits)
     asked = {"over": over, "verify": verify, "memory": memory, "seed": seed, "progress": progress}
     texts = model.encode(neutral)
     for one in texts:
@@ -218,6 +221,16 @@ def dose(
         for one in texts
     )
     return Dose(_together(behaviour, damage), behaviour, damage)
+
+
+def _check(edits: Sequence[Edit]) -> None:
+    """Raise `EditError` unless a dose is one dose in all texts."""
+    for edit in edits:
+        if any(star.endswith(POSITIONS) for star in edit.address.stars):
+            raise EditError(
+                f"{edit} has a star over positions, which are others in each text, so that no mean "
+                "over texts is of one dose: address one place, such as @last, or all together."
+            )
 
 
 def _at_each(length: int) -> list[str]:

@@ -16,6 +16,7 @@ from microtome.engines.observer import Observer, go_on
 from microtome.errors import WorkerError, listing
 from microtome.model.loaded import Loaded
 from microtome.model.modes import set_modes
+from microtome.model.watching import watchers
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.results import provenance
@@ -71,9 +72,14 @@ class Recipe:
                 f"The model has {listing(added)}, and workers load models of their own, without "
                 "them: take off what is there, or sweep here (no workers=)."
             )
+        if watching := [*watchers(model.hf)]:
+            raise WorkerError(
+                f"{listing(watching)} would see nothing of what workers compute: take off what "
+                "watches, or sweep here (no workers=)."
+            )
         where, asked = device or str(model.device), dict(model.origin.asked)
-        is_as_loaded = model.weights_sign == getattr(model, "first_sign", None)
-        if model.origin.loaded == "from files" and is_as_loaded and "tokenizer" not in asked:
+        by_name = model.origin.loaded == "from files" and model.is_as_loaded
+        if by_name and "tokenizer" not in asked:
             name = os.path.abspath(model.name) if os.path.exists(model.name) else model.name
             how = {key: own for key, own in asked.items() if key != "device"}
             return cls(name, how, None, None, where, known(model))
@@ -109,6 +115,7 @@ def known(model: Loaded) -> dict[str, Any]:
     whole, machine = provenance.of_model(model), provenance.of_machine()
     return {
         **{name: whole[name] for name in OF_MODEL if name in whole},
+        "modules": model.modules_hash,
         "tokenizer": whole["tokenizer"]["hash"],
         "versions": machine["versions"],
         "modes": {name: own for name, own in machine["modes"].items() if name not in OF_THREAD},

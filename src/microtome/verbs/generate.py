@@ -67,7 +67,7 @@ def generate(
         texts=texts,
         edits=tuple(map(str, edits)),
         when=when if isinstance(when, str) else getattr(when, "__qualname__", repr(when)),
-        settings={**settings_of(manner.config), "seed": seed},
+        settings={**settings_of(manner.config, asked), "seed": seed},
     )
 
 
@@ -225,7 +225,7 @@ class _Writer:
             encoded=self.encoded,
             ids=ids,
             pieces=tuple(piece(one, tokenizer) for one in ids),
-            text=str(tokenizer.decode(ids, skip_special_tokens=True)),
+            text=self._text(ids),
             ended=self._ended(ids),
             logprob=_numpy(logprobs.gather(1, column)[:, 0]),
             clean_logprob=_numpy(without.gather(1, column)[:, 0]),
@@ -238,6 +238,15 @@ class _Writer:
             receipts=tuple(receipts),
             apart=apart,
         )
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """What the tokens read as behind the prompt: by themselves some lose their first space."""
+        before = self.encoded.tokens.ids
+        prompt, whole, alone = (
+            str(self.model.tokenizer.decode(some, skip_special_tokens=True))
+            for some in (before, (*before, *ids), ids)
+        )
+        return whole[len(prompt) :] if whole.startswith(prompt) else alone
 
     def _ended(self, ids: Sequence[int]) -> str:
         if ids[-1] in ends(self.manner.config):

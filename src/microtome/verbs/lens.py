@@ -68,7 +68,9 @@ class Lens:
         """
         part = self._of(prompt, at)
         first = part.isel({TOP: 0}).drop_vars(["top_id", "text"], errors="ignore")
-        frame = first.to_dataframe().reset_index().drop(columns=["prompt"], errors="ignore")
+        rows = first if first.sizes else first.expand_dims("state")  # of one state there is none
+        frame = rows.to_dataframe().reset_index()
+        frame = frame.drop(columns=["prompt", "state"], errors="ignore")
         return frame.dropna(subset=["top_prob"]).reset_index(drop=True)
 
     def figure(self, metric: str = "top_prob", prompt: int = 0, **at: int) -> Drawn:

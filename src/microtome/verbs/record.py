@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import inspect
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +24,7 @@ from microtome.plan.plan import Plan
 from microtome.plan.question import Question, plain
 from microtome.prompts.answers import Answer
 from microtome.results import provenance
+from microtome.results.together import nearness
 from microtome.verbs.options import Options
 
 PASSING = ("created",)
@@ -52,6 +53,7 @@ def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dic
         **_answers(plan.question),
         **_written(plan.question),
         "model": of_model,
+        "modules": model.modules_hash,
         **_added(model),
         "options": {**options.as_dict(), "memory": None},
         "engine": plan.choice.engine,
@@ -152,12 +154,6 @@ def verification(plan: Plan, options: Options, measured: Assembled) -> dict[str,
     worst = max(each, key=nearness)
     noise = max(one["noise"] or 0.0 for one in each)
     return {**worst, "cells": sum(one["cells"] for one in each), "noise": noise}
-
-
-def nearness(one: Mapping[str, Any]) -> float:
-    """How much of its tolerance a unit's verification took."""
-    found: float = one["largest_difference"] / one["tolerance"] if one["tolerance"] else 0.0
-    return found
 
 
 def _nothing(why: str) -> dict[str, Any]:

@@ -28,13 +28,13 @@ from microtome.results.aggregates import Aggregates, refuse_ids
 from microtome.results.effects import Effects
 from microtome.results.joined import joined
 from microtome.results.labelled import label
+from microtome.results.together import together, without_prompts
 from microtome.results.windows import MemoryWindows, StoreWindows, Windows
 from microtome.results.windows import Whole as WholeWindow
 from microtome.verbs.answer import Answer, Runner
 from microtome.verbs.asking import asking
 from microtome.verbs.options import Options
 from microtome.verbs.record import identity, record
-from microtome.verbs.together import together, without_prompts
 
 Keep = Literal["cells", "aggregates"]
 KEEPS = ("cells", "aggregates")
@@ -154,7 +154,16 @@ class Streamed:
                 for note in kept.notes:
                     told.note(note)
                 overall = Overall(told, whole)
-                self._run(itertools.chain([first], windows), plan, kept, overall, runner)
+                try:
+                    self._run(itertools.chain([first], windows), plan, kept, overall, runner)
+                except _OthersError:
+                    if not overwrite:
+                        raise
+                    windows = self.stream.windows()
+                    first = _first(windows)
+                    kept.forget()
+                    overall = Overall(told, whole)
+                    self._run(itertools.chain([first], windows), plan, kept, overall, runner)
                 data = self._finished(kept, overall)
         finally:
             kept.close()
@@ -319,8 +328,12 @@ def _first(windows: Iterator[Prompts]) -> Prompts:
     return found
 
 
-def _others(there: WholeWindow) -> EffectsError:
-    return EffectsError(
+class _OthersError(EffectsError):
+    """What is there is of other prompts."""
+
+
+def _others(there: WholeWindow) -> _OthersError:
+    return _OthersError(
         f"The first {there.prompts:,} prompts are others than those of the {there.number + 1} "
         "windows that are there already. Give the same prompts in the same order, choose another "
         "place, or let it be replaced (overwrite)."

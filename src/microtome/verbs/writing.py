@@ -67,21 +67,28 @@ def manner_of(
         if name in OURS:
             raise MicrotomeError(f"generate has no {name}=: {OURS[name]}.")
     settings = {name: value for name, value in asked.items() if name not in OBJECTS}
-    config = copy.deepcopy(settings.pop("generation_config", None) or hf.generation_config)
+    given = settings.pop("generation_config", None)
+    if not isinstance(given, GenerationConfig | None):
+        raise MicrotomeError(f"generation_config= is a GenerationConfig, not {given!r}.")
+    settings |= {"max_new_tokens": steps, "return_dict_in_generate": False}
+    config = copy.deepcopy(given or hf.generation_config)
     try:
-        unknown = config.update(**settings, max_new_tokens=steps)
+        # What a configuration leaves open is the model's own, as in transformers' generate.
+        config.update(**hf.generation_config.to_dict(), defaults_only=True)
+        unknown = config.update(**settings)
         config.validate()
     except (ValueError, TypeError) as error:
         raise MicrotomeError(f"The model cannot generate so: {error}") from error
     _refuse(config, unknown)
-    config.max_length = None
-    config.return_dict_in_generate = False
     if config.pad_token_id is None:  # never read: no text is padded
-        config.pad_token_id = _first(config.eos_token_id)
+        config.pad_token_id = settings["pad_token_id"] = _first(config.eos_token_id)
+    told = settings
+    if given is not None:  # a setting that is asked to be None would be filled in there
+        told = {"generation_config": config, **_nothing(settings)}
     more = {name: asked[name] for name in OBJECTS if asked.get(name) is not None}
     if config.stop_strings is not None:
         more["tokenizer"] = tokenizer
-    return Manner(config, seed, more)
+    return Manner(config, told, seed, more)
 
 
 def _refuse(config: GenerationConfig, unknown: Mapping[str, Any]) -> None:
@@ -106,18 +113,28 @@ def _refuse(config: GenerationConfig, unknown: Mapping[str, Any]) -> None:
         )
 
 
-def settings_of(config: GenerationConfig) -> dict[str, Any]:
+def settings_of(config: GenerationConfig, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the tokens: the settings that are not transformers' defaults.
 
-    >>> settings_of(GenerationConfig(do_sample=True, top_p=0.9, max_new_tokens=3))
-    {'do_sample': True, 'max_new_tokens': 3, 'top_p': 0.9}
+    Args:
+        config: what comes of the model's own settings and of what is asked for.
+        asked: that; what is None there is none, whatever the default.
+
+    >>> settings_of(GenerationConfig(do_sample=True, top_p=0.9, max_new_tokens=3), {"top_k": None})
+    {'do_sample': True, 'max_new_tokens': 3, 'top_k': None, 'top_p': 0.9}
     """
     silent = ("transformers_version", "_from_model_config", "return_dict_in_generate", "max_length")
-    said = config.to_diff_dict()
+    said = {name: value for name, value in config.to_diff_dict().items() if value is not None}
+    said |= {name: None for name in _nothing(asked) if name in config.to_dict()}
     return {
         name: value for name, value in sorted(said.items())
-        if value is not None and name not in silent and not name.startswith("output_")
+        if name not in silent and not name.startswith("output_")
     }  # fmt: skip
+
+
+def _nothing(settings: Mapping[str, Any]) -> dict[str, None]:
+    """The settings that are asked to be none."""
+    return {name: None for name, value in settings.items() if value is None}
 
 
 def ends(config: GenerationConfig) -> tuple[int, ...]:

@@ -109,6 +109,11 @@ class Cluster:
     def __init__(self, asked: Ray, recipe: bytes) -> None:
         self._asked, self._ray = asked, _library()
         self._began = not self._ray.is_initialized()
+        if not self._began and (asked.address not in (None, "auto") or asked.init):
+            raise WorkerError(
+                f"This process is in a cluster of Ray's already, so that address={asked.address!r} "
+                "and init= would count for nothing: leave them out, or call ray.shutdown() first."
+            )
         if self._began:
             how = {"log_to_driver": False, "include_dashboard": False, **asked.init}
             if asked.address is not None:
@@ -120,7 +125,11 @@ class Cluster:
                     f"Ray cannot be reached at {asked.address or 'this machine'}: {error} "
                     "Start one with 'ray start --head', or leave the address out."
                 ) from error
-        self._recipe = self._ray.put(recipe)
+        try:
+            self._recipe = self._ray.put(recipe)
+        except BaseException:  # such as a store that is too small for the model
+            self.close()
+            raise
         self._kind = self._ray.remote(
             num_cpus=asked.cpus_per_worker,
             num_gpus=asked.gpus_per_worker,
@@ -156,7 +165,9 @@ class Cluster:
     def wait(self, hands: Sequence[Hand], seconds: float) -> list[tuple[Hand, Outcome]]:
         """What some of these actors answered."""
         by_answer = {own.coming: own for own in cast("Sequence[_Actor]", hands)}
-        ready, _ = self._ray.wait([*by_answer], num_returns=1, timeout=seconds)
+        self._ray.wait([*by_answer], num_returns=1, timeout=seconds)
+        # All that answered: to one that is left out it would look as if it had not.
+        ready, _ = self._ray.wait([*by_answer], num_returns=len(by_answer), timeout=0)
         return [(by_answer[one], by_answer[one].answer()) for one in ready]
 
     def close(self) -> None:

@@ -163,8 +163,11 @@ class Crew:
             hand, unit = self._idle.pop(), waiting.popleft()
             hand.send(number, published, unit)
             self._busy[hand] = _Busy(self.clock(), unit)
+        there = len(self._busy) + len(self._idle)
+        if there and self._stillborn >= DEATHS:
+            return  # there is room for no more than these
         starting = sum(own.unit is None for own in self._busy.values())
-        wanted = min(self.count - len(self._busy) - len(self._idle), len(waiting) - starting)
+        wanted = min(self.count - there, len(waiting) - starting)
         for _ in range(wanted):
             self._busy[self.employer.hire()] = _Busy(self.clock())
 
@@ -177,11 +180,13 @@ class Crew:
             if id(hand) not in answered and late:
                 hand.dismiss()
                 seconds = self._allowed(busy)
-                found.append((hand, Died(f"it had not answered for {seconds:,.0f} s")))
+                more = "" if busy.unit is None else "; patience= gives a unit more"
+                found.append((hand, Died(f"it had not answered for {seconds:,.0f} s{more}")))
         for hand, outcome in found:
             if isinstance(outcome, Died):
                 hand.dismiss()
-        return found
+        # An error ends it: what others have done by then is taken first.
+        return sorted(found, key=lambda own: isinstance(own[1], Failed))
 
     def _allowed(self, busy: _Busy) -> float:
         """Seconds that a worker may take for what it does."""
@@ -192,8 +197,9 @@ class Crew:
         return max(LEAST, TIMES * self._longest) if self._longest else AT_FIRST
 
     def _bury(self, why: str) -> None:
+        """Count one that was never ready; those that are there go on without it."""
         self._stillborn += 1
-        if self._stillborn >= DEATHS:
+        if self._stillborn >= DEATHS and not (self._idle or self._busy):
             raise WorkerError(
                 f"{DEATHS} workers, one after another, died before their model was ready; the last "
                 f"one: {why}. Is there room for the model on each? Nothing that was done is lost."

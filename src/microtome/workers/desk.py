@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from microtome.engines.block import Block
+from microtome.errors import WorkerError
 from microtome.plan.units import Unit
 
 JOBS = 2
@@ -81,7 +82,7 @@ class Desk:
     def open(self) -> Outcome:
         """Make the model ready."""
         try:
-            self._model = pickle.loads(self._recipe).open()
+            self._model = _read(lambda: pickle.loads(self._recipe)).open()
         except Exception as error:
             return Failed(_portable(error))
         return Ready(os.getpid())
@@ -96,7 +97,7 @@ class Desk:
         """
         try:
             if number not in self._running:
-                self._running[number] = job().start(self._model)
+                self._running[number] = _read(job).start(self._model)
                 while len(self._running) > JOBS:
                     self._running.popitem(last=False)
             return Done(self._running[number](unit))
@@ -104,10 +105,28 @@ class Desk:
             return Failed(_portable(error))
 
 
+def _read(sent: Callable[[], Any]) -> Any:
+    """What was sent, as it is read here.
+
+    Raises:
+        WorkerError: something in it has no such name here.
+    """
+    try:
+        return sent()
+    except (AttributeError, ImportError) as error:
+        raise WorkerError(
+            f"What is asked cannot be read by a worker ({error}). Functions and classes go by "
+            "their names, and those of a notebook, or of a script's own beginning, are not there: "
+            "put them in a module that can be imported."
+        ) from error
+
+
 def _portable(error: Exception) -> Exception:
     """An error that can be sent, and that says where it was raised."""
     where = "".join(traceback.format_exception(error)).rstrip()
     try:
+        if type(error).__module__ == "__mp_main__":  # a worker's name for the script that asks
+            raise TypeError
         sent: Exception = pickle.loads(pickle.dumps(error))
     except Exception:  # whatever an error of somebody else's has in it
         sent = RuntimeError(f"{type(error).__name__}: {error}")

@@ -15,10 +15,16 @@ from typing import cast
 from microtome.errors import WorkerError
 from microtome.plan.units import Unit
 from microtome.workers.crew import Crew, Hand
-from microtome.workers.desk import Desk, Died, Job, Outcome, Recipe
+from microtome.workers.desk import Desk, Died, Failed, Job, Outcome, Recipe
 
 PARTING = 10.0
 """Seconds in which a process that is not needed any more ends by itself, or is ended."""
+
+UNREADY = (
+    " (what it wrote on standard error says more; a script that starts processes has its own "
+    "beginning in: if __name__ == '__main__')"
+)
+"""Of a process that ended before it was given anything."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,15 @@ class _Process:
             return cast("Outcome", self.pipe.recv())
         except (EOFError, OSError):
             self._process.join()
-            return Died(f"its process ended with code {self._process.exitcode}")
+            unready = "" if self._knows else UNREADY
+            return Died(f"its process ended with code {self._process.exitcode}{unready}")
+        except Exception as error:  # whatever is raised where something has no such name here
+            return Failed(
+                WorkerError(
+                    "What a worker answered cannot be read in this process "
+                    f"({type(error).__name__}: {error})."
+                )
+            )
 
     def part(self) -> None:
         """Let it end by itself: the end of its pipe tells it."""

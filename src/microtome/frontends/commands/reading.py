@@ -15,6 +15,7 @@ from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering
 from microtome.frontends.reading_commands import Read
 from microtome.frontends.shown import Table, print_json, print_table, say
+from microtome.readings.translators import check_folder as check_place
 from microtome.report import Document, check_folder, write_folder
 from microtome.report.folder import SUMMARY
 from microtome.report.of_attribution import document_of_attribution, summary_of_attribution
@@ -56,6 +57,7 @@ def tune(
     """Train translators, and show how much nearer they come."""
     steps, batch, seed = recipe
     texts = Prompts.read(prompts)
+    check_place(output)
     with answering(shown):
         loaded = load(model, dtype=dtype)
         told = (lambda line: None) if shown.quiet or shown.json else say

@@ -1,11 +1,9 @@
-"""What the windows of a stream say of themselves, put together."""
+"""What the windows of a stream, or parts of one, say of themselves, put together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-
-from microtome.verbs.record import nearness
 
 Record = Mapping[str, Any]
 
@@ -27,8 +25,14 @@ def together(one: Record, other: Record) -> dict[str, Any]:
         "predicted": _predicted(one["predicted"], other["predicted"]),
         "actual": _by_name(one["actual"], other["actual"], lambda a, b: a + b),
         "spec": {**one["spec"], "prompts": [*one["spec"]["prompts"], *other["spec"]["prompts"]]},
-        "measured": [*one["measured"], *other["measured"]],
+        "measured": [*one.get("measured", ()), *other.get("measured", ())],
     }
+
+
+def nearness(one: Record) -> float:
+    """How much of its tolerance a unit's verification took."""
+    found: float = one["largest_difference"] / one["tolerance"] if one["tolerance"] else 0.0
+    return found
 
 
 def without_prompts(one: Record) -> dict[str, Any]:
