@@ -13,6 +13,7 @@ import numpy as np
 from microtome.errors import MetricError, SweepError, listing
 from microtome.language.operations import Operation
 from microtome.language.regions import Column, Layout
+from microtome.language.sites import OF_HEADS, Dimensions
 from microtome.plan.cells import Cells
 from microtome.plan.memory import Budget, bytes_of_block, bytes_of_source
 from microtome.plan.question import Question
@@ -113,7 +114,7 @@ def _refuse_meeting(method: Approximation, question: Question, cells: Cells) -> 
         count = len(cells.of_prompt(prompt))
         for one, two in itertools.combinations(range(len(layouts)), 2):
             edits = question.edits[one], question.edits[two]
-            if _meet(edits, layouts[one], layouts[two], stars, count, question.dims.n_layers):
+            if _meet(edits, layouts[one], layouts[two], stars, count, question.dims):
                 raise SweepError(
                     f"method={str(method)!r}: '{edits[0]}' and '{edits[1]}' "
                     "change the same values, and what they do together is no sum of what each "
@@ -133,16 +134,17 @@ def _meet(
     two: Layout,
     stars: dict[str, Column],
     cells: int,
-    layers: int,
+    dims: Dimensions,
 ) -> bool:
     sites = {one.site.name, two.site.name}
     # What one head's key is made of goes past edits of the key itself, and of its group's.
     past = [(f"{p}_in", other) for p in "qkv" for other in (p, f"{p}_head", f"{p}_in_group")]
     goes_past = sites in map(set, past)
     between = BOUNDARIES.keys() >= sites
-    if one.site != two.site and not goes_past and not between:
+    of_group = any(sites == {own, shared} for own, shared in OF_HEADS.items())
+    if one.site != two.site and not (goes_past or between or of_group):
         return False
-    chosen = [_layers(layout, stars, layers) for layout in (one, two)]
+    chosen = [_layers(layout, stars, dims.n_layers) for layout in (one, two)]
     if between:
         behind = [BOUNDARIES[layout.site.name] for layout in (one, two)]
         chosen = [np.pad(own, ((0, 0), (n, 1 - n))) for own, n in zip(chosen, behind, strict=True)]
@@ -150,12 +152,22 @@ def _meet(
     if goes_past:
         return bool(both.any())
     widened = {edit.widens for edit in edits}
-    columns = (layout.at(None, stars, cells).columns for layout in (one, two))
+    columns = (_columns(layout, stars, cells, dims if of_group else None) for layout in (one, two))
     for axis, mine, other in zip(one.site.axes, *columns, strict=True):
         if axis in widened:  # all along it are changed
             continue
         both = both & (mine[:, :, None] == other[:, None, :]).any(axis=(1, 2))
     return bool(both.any())
+
+
+def _columns(
+    layout: Layout, stars: dict[str, Column], cells: int, grouped: Dimensions | None
+) -> Sequence[Column]:
+    """Which indices each cell changes, by axis; of heads by themselves, their groups'."""
+    found = [*layout.at(None, stars, cells).columns]
+    if grouped is not None and layout.site.name in OF_HEADS:
+        found[1] = found[1] * grouped.n_kv_heads // grouped.n_heads
+    return found
 
 
 def _layers(layout: Layout, stars: dict[str, Column], layers: int) -> Chosen:

@@ -10,6 +10,7 @@ import microtome as mt
 from microtome.errors import MetricError, MicrotomeError, SweepError
 from microtome.plan.plan import make_plan
 from microtome.verbs.sweep import asking
+from oracles import families as by_hand
 
 BERLIN = mt.Prompt(
     "Berlin is the capital of", donor="Paris is the capital of", target=" Germany", contrast=" is"
@@ -256,3 +257,21 @@ def test_a_plan_counts_passes_and_not_cells(tiny64):
         for edit in ("zero L*.z.h*", "zero L*.mlp_post.n*@*")
     ]
     assert costs[0].passes == costs[1].passes == 1 + 2 * 2
+
+
+@pytest.mark.parametrize("site", ["k", "v"])
+def test_a_heads_own_key_is_its_groups_and_no_other_groups(tokenizer, site):
+    """Of 4 heads and 2 groups: what changes the group's key changes its heads', which add up to no
+    more than that."""
+    model = mt.load(by_hand.make("llama", len(tokenizer)), tokenizer=tokenizer)
+    dims = model.anatomy.dims
+    each = dims.n_heads // dims.n_kv_heads
+    assert each > 1
+    group = f"zero L1.{site}.h1@1"
+    for pair in ([group, f"zero L1.{site}_head.h{each}@1"], [f"zero L1.{site}_head.h*", group]):
+        with pytest.raises(SweepError, match="change the same values"):
+            approximate(model, CAT, pair)
+    for other in (f"zero L1.{site}_head.h{each - 1}@1", f"zero L1.{site}_head.h{each}@2"):
+        both = approximate(model, CAT, [group, other]).approximate("logit_diff")
+        own = [approximate(model, CAT, one).approximate("logit_diff") for one in (group, other)]
+        assert np.abs(both - sum(own)).max() < EXACT
