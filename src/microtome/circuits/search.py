@@ -105,6 +105,7 @@ def _identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
             for one in trial.encoded
         ],
         "model": provenance.of_model(trial.model),
+        "modules": trial.model.modules_hash,
         **{name: value for name, value in machine.items() if name not in PASSING},
     }
 
