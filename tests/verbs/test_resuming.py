@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 import microtome as mt
-from microtome.errors import EffectsError
+from microtome.errors import EffectsError, SweepError
 from microtome.plan import units
 
 PROMPT = mt.Prompt(
@@ -317,3 +317,22 @@ def test_a_model_of_which_a_setting_was_changed_is_another(folder, tmp_path):
     changed.hf.transformer.h[0].ln_1.eps = 1.0
     with pytest.raises(EffectsError, match=r"the result of another question: .*modules"):
         mt.sweep(changed, PROMPT, "zero L0.z.h0@-1", **asked)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_units_of_weights_that_changed_on_the_way_are_not_gone_on_with(folder, tmp_path, streamed):
+    """The model may be loaded again, and would be taken for the one that they are of."""
+    changed = mt.load(folder / "model")
+    prompts = mt.Stream([PROMPT, PROMPT], 1) if streamed else PROMPT
+    asked = {"metrics": "kl", "verify": 0, "out": tmp_path / "map.zarr"}
+    stop = Counting(lambda done: setattr(stop, "cancel", True))
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(changed, prompts, EDIT, progress=stop, **asked)
+    change = Counting(lambda done: changed.hf.lm_head.weight.data.mul_(1 + (done == 1)))
+    with pytest.raises(SweepError, match="changed while it was running"):
+        mt.sweep(changed, prompts, EDIT, progress=change, **asked)
+    again = Counting()
+    found = mt.sweep(mt.load(folder / "model"), prompts, EDIT, progress=again, **asked)
+    assert len(again.done) == len(change.done) + streamed  # what there was before it, of a map
+    wanted = mt.sweep(mt.load(folder / "model"), prompts, EDIT, metrics="kl", verify=0)
+    xr.testing.assert_identical(numbers(found), numbers(wanted))

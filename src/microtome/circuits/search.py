@@ -112,6 +112,7 @@ def _identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
             for number, one in enumerate(trial.encoded)
         ],
         "model": provenance.of_model(trial.model),
+        "modules": trial.model.modules_hash,
         **{name: value for name, value in machine.items() if name not in PASSING},
     }
 

@@ -32,5 +32,8 @@ class Sink(Protocol):
     def finish(self, data: xr.Dataset) -> None:
         """Keep the finished result, in the place of the blocks that it was made from."""
 
+    def discard(self) -> None:
+        """Remove the blocks that were taken: they are of no model."""
+
     def close(self) -> None:
         """Let go of what was held; what is there stays. Again, nothing happens."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -85,8 +85,12 @@ def of_machine() -> dict[str, Any]:
 
 
 @contextmanager
-def held(model: Loaded) -> Iterator[None]:
+def held(model: Loaded, discard: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Within this block a model's weights stay as they are, or what was computed has no model.
+
+    Args:
+        model: the model.
+        discard: removes what was kept within the block, which would be taken for the model's.
 
     Raises:
         SweepError: at its end, they are others than at its beginning.
@@ -96,19 +100,21 @@ def held(model: Loaded) -> Iterator[None]:
     try:
         yield
     except VerificationError as error:  # of one model and another, the two paths disagree
-        _check_same(model, before, sign, error)
+        _check_same(model, before, sign, discard, error)
         raise
-    _check_same(model, before, sign)
+    _check_same(model, before, sign, discard)
 
 
 def _check_same(
     model: Loaded,
     before: tuple[str, str],
     sign: Hashable,
+    discard: Callable[[], None],
     cause: VerificationError | None = None,
 ) -> None:
     after = model.hashes
     if after != before:
+        discard()
         which = changed_names(sign, model.weights_sign)
         raise SweepError(
             f"The weights of {model.name!r} changed while it was running ({which}): sha256 "

@@ -40,6 +40,10 @@ class MemorySink:
     def finish(self, data: xr.Dataset) -> None:
         """Nothing is to be written."""
 
+    def discard(self) -> None:
+        """Forget the blocks."""
+        self._blocks = {}
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -55,6 +59,7 @@ class StoreSink(Kept):
         self, path: str | Path, question: Identity, units: int, *, overwrite: bool = False
     ):
         self._done: set[int] = set()
+        self._taken: set[int] = set()
         super().__init__(path, question, units, overwrite=overwrite)
 
     @property
@@ -76,6 +81,7 @@ class StoreSink(Kept):
         with disk.failures(self.path):
             self._place.write(_file(block.unit), pack(block, self._digest))
         self._done.add(block.unit)
+        self._taken.add(block.unit)
 
     def blocks(self) -> Iterator[Block]:
         """Every block that is there, in the order of their units, each read from disk.
@@ -116,6 +122,18 @@ class StoreSink(Kept):
         # The result is there; whoever writes next clears up.
         with contextlib.suppress(OSError, EffectsError):
             self._place.clear()
+
+    def discard(self) -> None:
+        """Remove the blocks that were taken, not those that were there.
+
+        Raises:
+            EffectsError: one cannot be removed.
+        """
+        with disk.failures(self.path):
+            for unit in sorted(self._taken):
+                self._place.remove(_file(unit))
+        self._done -= self._taken
+        self._taken = set()
 
     def _take_over(self) -> None:
         found = (UNIT.fullmatch(name) for name in self._place.names(UNITS))

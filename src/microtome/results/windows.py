@@ -77,6 +77,9 @@ class Windows(Protocol):
     def finish(self, data: xr.Dataset, chain: Chain) -> None:
         """Keep the finished result, in the place of the windows."""
 
+    def discard(self) -> None:
+        """Remove what was kept: it is of no model."""
+
     def close(self) -> None:
         """Let go; what is there stays."""
 
@@ -107,6 +110,10 @@ class MemoryWindows:
 
     def finish(self, data: xr.Dataset, chain: Chain) -> None:
         """Nothing is to be written."""
+
+    def discard(self) -> None:
+        """Forget the windows."""
+        self._parts = []
 
     def close(self) -> None:
         """Nothing is held."""
@@ -184,6 +191,16 @@ class StoreWindows(Kept):
             for name in self._place.names(WINDOWS):
                 if (found := _UNIT.fullmatch(name)) and int(found[1]) <= number:
                     self._place.remove(f"{WINDOWS}/{name}")
+
+    def discard(self) -> None:
+        """Remove all windows: one may have taken the place of those before.
+
+        Raises:
+            EffectsError: one cannot be removed.
+        """
+        with disk.failures(self.path):
+            self._place.clear()
+        self._whole = {}
 
     def parts(self) -> Iterator[xr.Dataset]:
         """What was kept, in order, each read from its place.
@@ -290,6 +307,9 @@ class _Units:
 
     def finish(self, data: xr.Dataset) -> None:
         """The window is kept whole (`StoreWindows.keep`)."""
+
+    def discard(self) -> None:
+        """The stream removes it."""
 
     def close(self) -> None:
         """The stream holds the place."""

@@ -147,23 +147,21 @@ class Streamed:
                 windows = self.stream.windows()
                 first = _first(windows)
             whole = Whole(plan, len(first), self.stream.count())
-            with (
-                observed(progress, whole.cells, whole.units) as told,
-                provenance.held(self.model),
-            ):
-                for note in kept.notes:
-                    told.note(note)
-                overall = Overall(told, whole)
-                try:
-                    self._run(itertools.chain([first], windows), plan, kept, overall, runner)
-                except _OthersError:
-                    if not overwrite:
-                        raise
-                    windows = self.stream.windows()
-                    first = _first(windows)
-                    kept.forget()
+            with observed(progress, whole.cells, whole.units) as told:
+                with provenance.held(self.model, kept.discard):
+                    for note in kept.notes:
+                        told.note(note)
                     overall = Overall(told, whole)
-                    self._run(itertools.chain([first], windows), plan, kept, overall, runner)
+                    try:
+                        self._run(itertools.chain([first], windows), plan, kept, overall, runner)
+                    except _OthersError:
+                        if not overwrite:
+                            raise
+                        windows = self.stream.windows()
+                        first = _first(windows)
+                        kept.forget()
+                        overall = Overall(told, whole)
+                        self._run(itertools.chain([first], windows), plan, kept, overall, runner)
                 data = self._finished(kept, overall)
         finally:
             kept.close()

@@ -199,14 +199,15 @@ def _answered(
         if out is not None and isinstance(sink, StoreSink) and sink.finished:
             return open_effects(out)
         cells, units = cells_of(plan, options), units_of(plan, options)
-        with observed(progress, cells, units) as observer, provenance.held(model):
-            observer.expected(cells, units, plan.cost.flops)
-            for note in sink.notes:
-                observer.note(note)
-            measured, beside = Answer(plan, options, sink, observer, runner).run()
-            kept = runner.located(record(model, plan, options, measured, beside, referred))
-            data = label(plan, model.tokenizer, measured, beside)
-            data = data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
+        with observed(progress, cells, units) as observer:
+            with provenance.held(model, sink.discard):
+                observer.expected(cells, units, plan.cost.flops)
+                for note in sink.notes:
+                    observer.note(note)
+                measured, beside = Answer(plan, options, sink, observer, runner).run()
+                kept = runner.located(record(model, plan, options, measured, beside, referred))
+                data = label(plan, model.tokenizer, measured, beside)
+                data = data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
             observer.finishing()
             sink.finish(data)
     finally:
