@@ -14,6 +14,8 @@ from conftest import BERLIN, CAT
 from microtome.errors import AddressError, EffectsError, MetricError, PromptError
 from microtome.figures.png import png_of
 from microtome.frontends import cli
+from microtome.report import render
+from microtome.report.of_lens import document_of_lens
 
 PROMPT = mt.Prompt(BERLIN, target=" Germany", contrast=" France")
 
@@ -98,6 +100,18 @@ def test_a_map_has_its_tokens_in_its_picture(nano):
     bare = mt.lens(nano, PROMPT).figure()
     bare.data[0].texttemplate = None
     assert png_of(figure) != png_of(bare)
+
+
+def test_its_report_marks_spaces_and_repeats_what_was_asked(nano, tmp_path):
+    mt.Translators.nothing(nano.anatomy.dims, nano.hf).save(tmp_path)
+    tuned = mt.Translators.load(tmp_path)
+    document = document_of_lens(mt.lens(nano, BERLIN, edits="zero L0.z.h1", tuned=tuned))
+    [table] = document.sections[0].tables
+    assert table.frame["top_token"].iloc[-1] == "·Germany"
+    [snippet] = document.snippets
+    assert f"tuned=mt.Translators.load({str(tmp_path)!r})" in str(snippet)
+    assert "edits=['zero L0.z.h1']" in str(snippet)
+    assert "figure .plot { width: 100%; overflow-x: auto; }" in render(document)
 
 
 def test_the_command_line_leaves_a_report(tmp_path, monkeypatch, capsys):
