@@ -256,7 +256,7 @@ class TestSeeds:
         (mt.add("L0.resid_post", np.ones((1, 8))), ["[1, 8]"]),
         (
             mt.add("L0.resid_post", np.ones(50)),
-            ["add([1.0, 1.0, … 50 numbers]) L0.resid_post: given"],
+            ["add([1.0, 1.0, … 50 numbers]) L0"],
         ),
         (mt.project("L0.resid_post", np.ones(50)), ["project([1.0, 1.0, … 50 numbers]"]),
     ],
