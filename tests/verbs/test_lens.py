@@ -111,7 +111,7 @@ def test_its_report_marks_spaces_and_repeats_what_was_asked(nano, tmp_path):
     [snippet] = document.snippets
     assert f"tuned=mt.Translators.load({str(tmp_path)!r})" in str(snippet)
     assert "edits=['zero L0.z.h1']" in str(snippet)
-    assert "figure .plot { width: 100%; overflow-x: auto; }" in render(document)
+    assert "figure { margin: 1.75rem 0 2.25rem; overflow-x: auto; }" in render(document)
 
 
 def test_the_command_line_leaves_a_report(tmp_path, monkeypatch, capsys):
