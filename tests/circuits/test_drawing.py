@@ -63,6 +63,9 @@ def test_colours_are_signs(circuit):
     assert {t.line.color for t in figure.data if t.mode == "lines"} == {HELPS, HURTS}
     bare = draw(Circuit(GRAPH, circuit.chosen))
     assert {t.line.color for t in bare.data if t.mode == "lines"} == {UNSCORED}
+    assert not bare.layout.sliders
+    assert "red" not in str(bare.layout.title)
+    assert "red" in str(figure.layout.title)
 
 
 def test_the_slider_shows_the_strongest_without_anything_computed(circuit):

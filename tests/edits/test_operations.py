@@ -17,6 +17,7 @@ from microtome.language.regions import Region
 from microtome.language.sites import Dimensions
 from microtome.prompts.resolve import regions
 from microtome.prompts.tokens import Tokens
+from microtome.texts import brief
 
 DIMS = Dimensions(
     n_layers=2, n_heads=4, n_kv_heads=2, d_model=8, d_head=2, d_mlp=5, d_vocab=6, n_positions=16
@@ -253,12 +254,17 @@ class TestSeeds:
         (mt.replace("L0.resid_post", np.ones((5, 1))), ["[5, 1]", "[5, 8] fits"]),
         (mt.add("L0.resid_post", np.ones(5)), ["[5]", "[5, 8] or [8]"]),
         (mt.add("L0.resid_post", np.ones((1, 8))), ["[1, 8]"]),
+        (
+            mt.add("L0.resid_post", np.ones(50)),
+            ["add([1.0, 1.0, … 50 numbers]) L0"],
+        ),
+        (mt.project("L0.resid_post", np.ones(50)), ["project([1.0, 1.0, … 50 numbers]"]),
     ],
 )
 def test_an_edit_that_could_do_nothing_there_is_refused(edit, says):
     with pytest.raises(EditError) as error:
         edit.check(region_of(str(edit.address)))
-    for words in [str(edit), *says]:
+    for words in [brief(str(edit)), *says]:
         assert words in str(error.value)
 
 

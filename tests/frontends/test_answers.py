@@ -55,6 +55,17 @@ def test_sweep_as_json_says_what_python_says(call, tmp_path, nano):
     assert answer["report"] == str(tmp_path / "map" / "report.html")
 
 
+def test_an_approximate_map_is_called_one_and_says_how_good_it_is(call, tmp_path):
+    asked = ("sweep", "nano", *HEADS, "--method", "atp", "--audit", "16")
+    code, out, err = call(*asked, "-o", str(tmp_path / "out"))
+    assert code == 0, err
+    assert "Strongest effects on prob, approximate" in out
+    assert "which is not exact" in out + err
+    assert "The largest miss is" in out + err
+    code, out, _ = call(*asked, "-o", str(tmp_path / "out"), "--quiet")
+    assert ", approximate" in out
+
+
 def test_plan_as_json_has_seconds_by_the_pace_of_a_pass(call, monkeypatch, nano):
     now = [0.0]
 

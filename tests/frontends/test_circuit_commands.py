@@ -104,7 +104,9 @@ def test_circuits_of_growing_size_are_judged_with_a_report(call, scores, nano, t
     curve = mt.circuits.curve(nano, SAME, open_scores(scores), progress=False)
     assert answer["cpr"] == pytest.approx(curve.cpr.value)
     assert [one["share"] for one in answer["sizes"]] == curve.shares
-    assert "CPR" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "CPR" in page
+    assert "in all; the first" not in page
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["cmd"] == pytest.approx(curve.cmd.value)
 
@@ -115,6 +117,20 @@ def test_a_circuit_is_drawn(call, scores, tmp_path):
         code, _, _ = call("draw", given, *more, "-o", tmp_path / "c.png", "--overwrite")
         assert code == 0
         assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_answer_is_not_written_over_unless_asked(call, scores, tmp_path):
+    circuit, out = tmp_path / "c.json", tmp_path / "out"
+    asked = (
+        ("find", "nano", "--scores", scores, "-n", "4", "-o", circuit),
+        ("evaluate", "nano", circuit, *ASKED, "-o", out),
+        ("score", "nano", *ASKED, "--level", "node", "-o", tmp_path / "s.zarr"),
+    )
+    for args in asked:
+        assert call(*args)[0] == 0
+        code, _, error = call(*args)
+        assert (code, "already: name another place, or --overwrite" in error) == (2, True)
+        assert call(*args, "--overwrite")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,12 @@ def test_frames_become_tables_and_what_is_absent_is_empty():
     assert not table.numeric(0)
 
 
+def test_a_number_that_there_is_none_of_is_empty_and_its_column_one_of_numbers():
+    table = Table(("low",), ((0.5,), (float("nan"),), (None,)))
+    assert table.cells == (("0.5",), ("",), ("",))
+    assert table.numeric(0)
+
+
 def test_yes_and_no_are_words_and_no_numbers():
     table = Table(("sure", "n"), ((True, 1), (False, 20)))
     assert [table.numeric(column) for column in (0, 1)] == [False, True]

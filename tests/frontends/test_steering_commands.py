@@ -103,7 +103,10 @@ def test_doses_leave_a_folder_with_maps_and_a_report(call, tmp_path, nano):
     out = tmp_path / "out"
     names = {path.name for path in (out / "figures").iterdir()}
     assert names >= {"gain-0.png", "trade.png", "cost-kl.png", "cost-perplexity.png"}
-    assert "What it costs" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "What it costs" in page
+    assert "microtome dose" in page
+    assert "in all; the first" not in page
     summary = json.loads((out / "summary.json").read_text())
     prompt = mt.Prompt(ASKED[1], target=" Germany", contrast=" France")
     found = mt.dose(nano, mt.edit(edit.replace("v.", f"{tmp_path}/v.")), prompt, neutral,

@@ -211,3 +211,11 @@ def test_on_a_real_model_they_sum_to_the_logit(smollm2):
     assert float(found.total[0]) == pytest.approx(
         float(own[one.target] - own[one.contrast]), abs=1e-3
     )
+
+
+def test_what_is_not_in_the_map_stands_over_it_with_its_sign(nano):
+    prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
+    note = mt.attribute_logits(nano, prompt).figure().layout.title.subtitle.text
+    assert note.startswith("logit_diff 7.958 = the map − 0.0074")
+    assert "(embedding) − 0.087" in note
+    assert "+ -" not in note

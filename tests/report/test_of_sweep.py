@@ -503,6 +503,7 @@ def test_an_approximate_map_says_what_it_is_and_how_good(nano):
     prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
     effects = mt.sweep(nano, prompt, "zero L*.z.h*@{0,-1}", metrics="prob", method="atp", audit=16)
     document = document_of_sweep(effects, nano.run(prompt))
+    assert "cells stands for one run of the model" in document.method
     assert "Approximated: effects are those of atp, which is not exact. 16 cells" in document.method
     assert "With 95% confidence, of the " in document.method
     names = [picture.name for section in document.sections for picture in section.pictures]

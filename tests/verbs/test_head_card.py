@@ -63,6 +63,9 @@ def test_of_the_first_layer_and_of_one_prompt(tiny64, bert64):
     assert set(one.fed["writer"]) == {"embed"}
     assert one.effects["edit"].tolist() == ["zero L0.z.h0"]
     assert len(one.looks) == 5
+    for wrong in ("L4", "three"):
+        with pytest.raises(AddressError, match=f"'{wrong}' names no head: L<layer>.h<head>"):
+            mt.head_card(tiny64, wrong, FACTS)
     with pytest.raises(AddressError, match="there is no layer 7"):
         mt.head_card(tiny64, "L7.h0", FACTS)
     with pytest.raises(MetricError, match="has no target"):

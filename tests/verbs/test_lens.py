@@ -15,6 +15,7 @@ from microtome.errors import AddressError, EffectsError, MetricError, PromptErro
 from microtome.figures.png import png_of
 from microtome.frontends import cli
 from microtome.readings.translators import Translators
+from microtome.report import render
 from microtome.report.of_lens import document_of_lens
 
 PROMPT = mt.Prompt(BERLIN, target=" Germany", contrast=" France")
@@ -125,6 +126,18 @@ def test_a_report_of_the_tuned_lens_says_how_to_repeat_it(tiny, tmp_path):
     seen = mt.lens(tiny, "The cat sat", tuned=mt.Translators.load(folder))
     said = "".join(snippet.code for snippet in document_of_lens(seen).snippets)
     assert f"tuned=mt.Translators.load({str(folder)!r})" in said
+
+
+def test_its_report_marks_spaces_and_repeats_what_was_asked(nano, tmp_path):
+    mt.Translators.nothing(nano.anatomy.dims, nano.hf).save(tmp_path)
+    tuned = mt.Translators.load(tmp_path)
+    document = document_of_lens(mt.lens(nano, BERLIN, edits="zero L0.z.h1", tuned=tuned))
+    [table] = document.sections[0].tables
+    assert table.frame["top_token"].iloc[-1] == "·Germany"
+    [snippet] = document.snippets
+    assert f"tuned=mt.Translators.load({str(tmp_path)!r})" in str(snippet)
+    assert "edits=['zero L0.z.h1']" in str(snippet)
+    assert "figure { margin: 1.75rem 0 2.25rem; overflow-x: auto; }" in render(document)
 
 
 def test_the_command_line_leaves_a_report(tmp_path, monkeypatch, capsys):

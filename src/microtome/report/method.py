@@ -46,7 +46,8 @@ def _cells(effects: Effects) -> str:
     if effects.n_cells == 1:
         counted = "The one cell is a run of the model"
     else:
-        counted = f"Each of {effects.n_cells:,} cells is one run of the model"
+        verb = "is" if effects.method == "exact" else "stands for"
+        counted = f"Each of {effects.n_cells:,} cells {verb} one run of the model"
     return (
         f"{counted} {on} with the edits {where}{each}{f': {axes}' if axes else ''}. An effect is "
         "the metric in a cell minus the same metric without edits."

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from microtome.report.document import Document, Picture, Section, Table
-from microtome.report.reading import again
+from microtome.report.document import Document, Picture, Section, Snippet, Table
 from microtome.verbs.dose import COSTS, Dose
 
 METHOD = (
@@ -18,18 +17,20 @@ AFFORDABLE = 0.25
 """Nats per token that the doses of the first table cost at most."""
 
 
-def document_of_dose(found: Dose) -> Document:
-    """Maps of gains and costs, and the doses that gain most for little."""
+def document_of_dose(found: Dose, command: str) -> Document:
+    """Maps of gains and costs, and the doses that gain most for little.
+
+    Args:
+        found: the doses.
+        command: that repeats it: an edit's vectors may be larger than the page.
+    """
     record = found.provenance
-    spec = record["spec"]
     return Document(
         title=f"{found.title}, dose by dose, on {record['model']['name']}",
         question="What does a dose do for the behaviour, and what does it cost elsewhere?",
         method=METHOD,
         sections=(_gains(found), _costs(found)),
-        snippets=again(
-            record, f"mt.dose(model, edit, prompts, neutral, over={spec['over']!r}).figure()"
-        ),
+        snippets=(Snippet("On the command line", command),),
         provenance=record,
         n_prompts=int(found.behaviour.data.sizes["prompt"]),
         exports={"doses": found.table()},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,6 +89,7 @@ def dose(
     asked = experiment_of(question)
     if not asked.over:
         raise MicrotomeError("Say which doses: --over factor=-1,0.5,1.")
+    command = shlex.join(["microtome", *sys.argv[1:]])
     with answering(shown):
         model = asked.load()
         found = measure(
@@ -104,7 +107,7 @@ def dose(
             write_folder(
                 output,
                 found.behaviour,
-                lambda: document_of_dose(found),
+                lambda: document_of_dose(found, command),
                 summary_of_dose(found),
             )
     best = found.best(kl=budget, top=10)
