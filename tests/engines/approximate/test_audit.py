@@ -155,3 +155,13 @@ def test_an_approximation_does_not_stand_alone(tiny64):
         mt.sweep(tiny64, BERLIN, EDIT, metrics="prob", method="atp", audit=0)
     with pytest.raises(SweepError, match="take one of the two"):
         mt.sweep(tiny64, BERLIN, EDIT, metrics="prob", method="atp", screen="bfloat16")
+
+
+def test_prompts_together_are_each_as_by_themselves(tiny64):
+    """With gradients at donors' runs: each prompt has its own donor's."""
+    rome = mt.Prompt("Rome is the capital of", donor=BERLIN.text, target=" Italy", contrast=" is")
+    asked = {"metrics": "prob", "method": mt.AtP(at="donor"), "audit": 1, "verify": 0}
+    both = mt.sweep(tiny64, [BERLIN, rome], EDIT, **asked).approximate("prob")
+    for number, prompt in enumerate((BERLIN, rome)):
+        alone = mt.sweep(tiny64, prompt, EDIT, **asked).approximate("prob")
+        assert np.abs(both[number] - alone[0]).max() < 1e-9
