@@ -164,3 +164,17 @@ def test_of_strata_of_one_and_two_cells_the_fewest_are_counted():
     assert high == pytest.approx(min(25 - 10, 40 * side[1]))
     low, _ = auditing.how_many(np.array([100] * 10 + [101] * 10), 10)
     assert low == pytest.approx(2000 * side[0])
+
+
+def test_of_none_that_were_found_there_may_be_so_many():
+    """Clopper and Pearson in closed form: 1 − 0.025^(1/n), as if all strata were as the largest."""
+    strata = np.array([20] * 9 + [40])
+    found = auditing.how_many(strata, 0)
+    assert found == (0.0, pytest.approx(min(210, (1 - 0.025**0.1) * 400)))
+    assert auditing.how_many(np.full(10, 1), 10) == (10.0, 10.0)  # all were looked at
+
+
+def test_an_effect_that_one_side_does_not_see_has_another_sign():
+    zero, one = np.array([0.0, 1.0, 0.0]), np.array([1.0, 1.0, 0.0])
+    for sides in ((zero, one), (one, zero)):
+        assert auditing.agreement(*sides, np.ones(3)).signs == 0.5

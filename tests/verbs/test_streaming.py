@@ -167,10 +167,10 @@ class TestAggregates:
         ]
         whole = sweep(tiny64, prompts, edit)
         found = mt.Aggregates.of(whole)
-        wanted = whole.table("kl").drop(columns=["p", "significant"])
+        wanted = whole.table("logit_diff").drop(columns=["p", "significant"])
         assert wanted["unchanged"].max() > 0
         assert (wanted["n"] == 0).any() == ("pos" in wanted)  # what no donor has otherwise
-        own = found.table("kl").drop(columns=["p", "significant"])
+        own = found.table("logit_diff").drop(columns=["p", "significant"])
         wanted = wanted.drop(columns="token", errors="ignore")  # each prompt has its own there
         pd.testing.assert_frame_equal(own, wanted, check_dtype=False, check_like=True)
 

@@ -97,24 +97,14 @@ def test_a_small_map_is_exact_all_over(tiny64):
     assert found.audit()["bound"] is None
 
 
-def test_prompts_without_exact_cells_have_clean_values_of_their_own(tiny64):
-    rome = mt.Prompt("Rome is the capital of", donor=BERLIN.text, target=" Italy", contrast=" is")
-    exact, found = (
-        mt.sweep(tiny64, [BERLIN, rome], EDIT, metrics="logit_diff", verify=0, **how)
-        for how in ({}, {"method": "atp", "audit": 1})
-    )
-    assert ((found.data["why_exact"] > 0).any(["layer", "head", "pos"])).sum() == 1
-    assert np.abs(found.clean("logit_diff") - exact.clean("logit_diff")).max() < 1e-9
-
-
 def test_another_seed_draws_others(tiny64):
+    asked = {"metrics": "prob", "method": "atp", "audit": 16}
     one, other = (
-        mt.sweep(tiny64, BERLIN, EDIT, metrics="prob", method="atp", audit=16, seed=seed)
+        mt.sweep(tiny64, BERLIN, EDIT, seed=seed, **asked).data["why_exact"].values
         for seed in (0, 1)
     )
-    strongest, drawn = ((found.data["why_exact"].values for found in (one, other)) for _ in "12")
-    assert np.array_equal(*(why == 1 for why in strongest))
-    assert not np.array_equal(*(why == 2 for why in drawn))
+    assert np.array_equal(one == 1, other == 1)
+    assert not np.array_equal(one == 2, other == 2)
 
 
 def test_cells_that_change_nothing_are_not_drawn(tiny64):
@@ -165,3 +155,13 @@ def test_an_approximation_does_not_stand_alone(tiny64):
         mt.sweep(tiny64, BERLIN, EDIT, metrics="prob", method="atp", audit=0)
     with pytest.raises(SweepError, match="take one of the two"):
         mt.sweep(tiny64, BERLIN, EDIT, metrics="prob", method="atp", screen="bfloat16")
+
+
+def test_prompts_together_are_each_as_by_themselves(tiny64):
+    """With gradients at donors' runs: each prompt has its own donor's."""
+    rome = mt.Prompt("Rome is the capital of", donor=BERLIN.text, target=" Italy", contrast=" is")
+    asked = {"metrics": "prob", "method": mt.AtP(at="donor"), "audit": 1, "verify": 0}
+    both = mt.sweep(tiny64, [BERLIN, rome], EDIT, **asked).approximate("prob")
+    for number, prompt in enumerate((BERLIN, rome)):
+        alone = mt.sweep(tiny64, prompt, EDIT, **asked).approximate("prob")
+        assert np.abs(both[number] - alone[0]).max() < 1e-9
