@@ -50,7 +50,9 @@ def document_of_curve(model: str, scores: Scores, curve: Curve, command: str) ->
             **{name: data[name].values for name in ("faithfulness", "low", "high")},
         }
     )
-    picture = Picture("faithfulness", draw_curve(curve), "By how many of all edges are taken.")
+    picture = Picture(
+        "faithfulness", draw_curve(curve), "By what share of all edges, or of all nodes, is taken."
+    )
     section = Section(
         "Faithfulness",
         (

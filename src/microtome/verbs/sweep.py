@@ -125,8 +125,8 @@ def sweep(
             it is unless given.
         screen: ``"bfloat16"`` or a `Screen`: compute the whole map in this type first, on a copy of
             the model, then the strongest cells again in the model's own.
-        refine: how many cells to compute again: those with the largest effects on the first
-            metric.
+        refine: how many cells a screen computes again: those with the largest effects on the
+            first metric. An approximation's are said by ``audit``.
         seed: of the choice of the cells to verify. Edits carry their own seeds.
         out: a zarr directory for the result, or an address of fsspec's such as
             ``s3://bucket/map.zarr``; refused before anything runs where it cannot be one.

@@ -25,8 +25,8 @@ class RelP(Method):
 
     On the way back the scale of a norm is a constant, as attention weights are; an activation
     function is its value divided by its input, times that input; and where a gated MLP multiplies
-    two values, each gets half. So in a model without biases what all values of a layer's stream say
-    adds up to the logit.
+    two values, each gets half. So in a model without biases, and without a
+    soft cap on its logits, what all values of a layer's stream say adds up to the logit.
 
     Source: Jafari et al. 2025 (arXiv:2508.21258), section 3; the rules are those of Ali et al. 2022
     (arXiv:2202.07304) and Arras et al. 2019.
