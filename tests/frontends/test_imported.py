@@ -51,7 +51,7 @@ def test_what_cannot_be_imported_leaves_it_as_it_was(asked):
         gc.enable()
 
 
-NEEDLESS = ("gguf", "scipy.stats", "ray", "pyarrow")
+NEEDLESS = ("gguf", "scipy.stats", "ray")  # pyarrow comes with pandas where there is one
 SWEEPING = (
     "import importlib, sys; importlib.import_module('microtome.frontends.commands.sweeping'); "
     f"print([name for name in {NEEDLESS!r} if name in sys.modules])"
