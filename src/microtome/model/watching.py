@@ -68,7 +68,7 @@ def watching(hook: Hook) -> Watching:
     >>> handle = model.hf.transformer.h[0].mlp.register_forward_hook(look)
     >>> run = model.run("Berlin is the capital of")
     >>> model.whole is None, shapes[-1]
-    (True, (1, 5, 128))
+    (True, (1, 5, 192))
     >>> handle.remove()
     """
     return Watching(hook)

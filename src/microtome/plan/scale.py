@@ -51,7 +51,7 @@ class Scale:
         """The share of the workers' time that they compute, at least, 0 … 1.
 
         >>> Scale(60.0, (0.01,) * 100).efficiency(2)
-        0.9950248756218907
+        0.9900990099009901
         """
         return self.seconds / (workers * self.seconds_of(workers))
 
