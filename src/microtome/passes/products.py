@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from transformers import PreTrainedModel
 
 from microtome.model.placement import device_of
@@ -90,9 +90,10 @@ class _Products(TorchFunctionMode):
         self.__enter__()  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """End; once more does no harm."""
-        if self.is_open:
-            self.is_open = False
+        """End; once more does no harm, nor where an interrupt came before it had begun."""
+        self.is_open = False
+        there = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+        if any(mode is self for mode in there):
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
