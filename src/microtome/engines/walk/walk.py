@@ -49,7 +49,6 @@ from microtome.model.loaded import Loaded
 from microtome.passes.activations import in_one_pass
 from microtome.passes.hooks import Place, Visit, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
-from microtome.passes.products import by_onednn
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.idlers import twins_of
@@ -245,7 +244,7 @@ class Stretch:
 
     def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
         front = self._front(batch, room)
-        with in_one_pass(self.model.hf), by_onednn(self.model.hf):
+        with in_one_pass(self.model.hf):
             self._through_layers(front, room, told)
         self._arrive(front, room)
 
