@@ -20,6 +20,7 @@ import torch
 
 import microtome as mt
 from microtome.passes.guests import guests_on
+from microtome.passes.modes import stack
 from microtome.passes.session import session
 
 # One that comes while Python itself closes a generator is lost, wherever in a program.
@@ -32,12 +33,16 @@ MOMENTS = 24
 JOBS = {
     "walk, weights": lambda model: sweep(model, "knockout L*.pattern.h0@-1,2", "walk"),
     "reference, weights": lambda model: sweep(model, "knockout L*.pattern.h0@-1,2", "reference"),
+    "relevances": lambda model: sweep(model, "zero L*.z.h0@2", "auto", method="relp", audit=1),
+    "written": lambda model: torch.tensor(
+        model.generate(CAT, ["zero L1.z.h0@last"], 3, do_sample=True, verify=False)[0].ids
+    ),
     "run": lambda model: model.run(CAT, edits=["zero L0.z.h1", "scale(0.5) L2.pattern.h1"]).logits,
 }
 
 
-def sweep(model, edit: str, engine: str) -> torch.Tensor:
-    effects = mt.sweep(model, CAT, edit, metrics="logit_diff", engine=engine, verify=0)
+def sweep(model, edit: str, engine: str, **how) -> torch.Tensor:
+    effects = mt.sweep(model, CAT, edit, metrics="logit_diff", engine=engine, verify=0, **how)
     return torch.tensor(effects.data["logit_diff"].values)
 
 
@@ -67,6 +72,8 @@ class Interrupted:
         """What Python calls at every moment."""
         code = frame.f_code
         if event in ("call", "c_return") and code.co_filename.startswith(WATCHED):
+            if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+                return  # it waits
             self.moments.append(f"{event} of {code.co_qualname}")
             if len(self.moments) - 1 == self.at:
                 raise KeyboardInterrupt
@@ -103,6 +110,9 @@ def test_whenever_it_comes_the_model_is_as_it_was(tiny, name):
             assert torch.equal(job(tiny), wanted), moments[moment]
             assert not any([*guests_on(module)] for module in tiny.hf.modules())
     assert len(came) >= MOMENTS // 2
+    assert not any(mode.is_on for mode in stack())
+    with session(tiny.hf, tiny.anatomy):
+        assert stack() == []
     assert torch.equal(job(tiny), wanted)
     assert not any([*guests_on(module)] for module in tiny.hf.modules())
 
@@ -120,6 +130,9 @@ def test_a_session_around_it_goes_on(tiny, name):
             assert around.is_open
             assert torch.equal(bare(tiny), clean), moments[moment]
         assert torch.equal(job(tiny), wanted)
+    del around
+    with session(tiny.hf, tiny.anatomy):  # torch may put a mode back that has had its end
+        assert stack() == []
 
 
 def test_another_thread_has_its_turn_after_one(tiny):

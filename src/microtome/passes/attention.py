@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from microtome.errors import MicrotomeError
 from microtome.model.families.family import Family, Upcast
+from microtome.passes.modes import Mode
 from microtome.passes.session import Session, opened
 
 IGNORED = frozenset(
@@ -177,45 +177,33 @@ def _softmax(scores: Tensor, upcast: bool) -> Tensor:
 def _catch(own: Session, module: nn.Module, see: See) -> None:
     """Let ``see`` get what a module's own code computes as attention weights, in this block."""
     catcher = _Catch(own, see)
-    own.at_end(catcher.close)
+    own.at_end(catcher.take_off)
     own.hook([(module, "input", catcher.begin), (module, "output", catcher.end)])
 
 
-class _Catch(TorchFunctionMode):
+class _Catch(Mode):
     """Shows the result of ``softmax``, and makes one where attention is fused.
 
     A mode is of one thread. It does nothing once it was closed, or its session is over.
     """
 
-    def __init__(self, own: Session, see: See) -> None:
+    def __init__(self, own: Session, shown: See) -> None:
         super().__init__()
-        self.session, self.see = own, see
-        self.catches = False
+        self.session, self.shown = own, shown
 
     def begin(self, *_: Any) -> None:
         """The module runs."""
-        self.catches = True
-        self.__enter__()  # type: ignore[no-untyped-call]
+        self.put_on()
 
     def end(self, *_: Any) -> None:
         """It has run."""
-        self.close()
+        self.take_off()
 
-    def close(self) -> None:
-        """Catch nothing more."""
-        if self.catches:
-            self.catches = False
-            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if not self.catches or not self.session.is_here:
-            return func(*args, **kwargs)
-        if func is nn.functional.softmax:
-            return self.see(func(*args, **kwargs))
-        if func is nn.functional.scaled_dot_product_attention:
+    def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As of a mode; weights are shown."""
+        if self.session.is_here and func is nn.functional.softmax:
+            return self.shown(func(*args, **kwargs))
+        if self.session.is_here and func is nn.functional.scaled_dot_product_attention:
             return self._fused(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -231,4 +219,4 @@ class _Catch(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> Tensor:
         scores = _masked(_scores(query, key, scale), attn_mask, is_causal)
-        return _mixed(self.see(_softmax(scores, upcast=False).to(scores.dtype)), value)
+        return _mixed(self.shown(_softmax(scores, upcast=False).to(scores.dtype)), value)

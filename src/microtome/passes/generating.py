@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from microtome.errors import InertEditError, MicrotomeError
@@ -27,6 +26,7 @@ from microtome.model.devices import onto
 from microtome.model.placement import device_of
 from microtome.passes.calling import call, failing_by_name
 from microtome.passes.hooks import Visit, hooked, quiet
+from microtome.passes.modes import Mode
 from microtome.passes.session import Session, session
 
 Read = tuple[int, int]
@@ -124,7 +124,8 @@ def write(
     reading = Visit((find_site("logits"), None), see)
     with session(hf, anatomy) as own, quiet(hf), _told(own, now):
         more = {name: _apart(name, one, own) for name, one in manner.more.items()}
-        drawing = _Seeded(own, manner.seed) if manner.config.do_sample else nullcontext()
+        sampled = manner.config.do_sample
+        drawing = own.within(_Seeded(own, manner.seed)) if sampled else nullcontext()
         with hooked(hf, anatomy, [*visits, reading]) as made, drawing:
             found = _generated(hf, prompt, {**manner.told, **more}, now)
         for visit in visits:
@@ -225,7 +226,7 @@ def _told(own: Session, now: Now) -> Iterator[None]:
         yield
 
 
-class _Seeded(TorchFunctionMode):
+class _Seeded(Mode):
     """Draws come from a generator of their own: the process's stays as it is, and its threads'.
 
     They are those of a process that was seeded so (``torch.manual_seed``) before it began.
@@ -236,10 +237,8 @@ class _Seeded(TorchFunctionMode):
         self.session = own
         self.generator = torch.Generator(device_of(own.hf)).manual_seed(seed)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As of a mode; what is drawn comes from the generator."""
         if func is torch.multinomial and self.session.is_here:
             kwargs = {"generator": self.generator, **kwargs}
         return func(*args, **kwargs)

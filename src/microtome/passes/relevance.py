@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.activations import ACT2CLS
 
@@ -23,7 +22,8 @@ from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import unchanged
 from microtome.passes.guests import Act, Side
 from microtome.passes.hooks import Visit
-from microtome.passes.session import opened
+from microtome.passes.modes import Mode
+from microtome.passes.session import Session, opened
 
 ROOTS = (torch.rsqrt, Tensor.rsqrt)
 """What makes a norm's scale."""
@@ -52,7 +52,7 @@ def relevance(hf: PreTrainedModel, anatomy: Anatomy) -> Iterator[None]:
     hooks: list[tuple[nn.Module, Side, Act]] = [
         (part, "output", _activated) for part in hf.modules() if isinstance(part, ACTIVATIONS)
     ]
-    with own.block(), _Rules():
+    with own.within(_Rules(own)):
         own.hook(hooks)
         yield
 
@@ -103,13 +103,17 @@ def _as(value: Tensor, way: Tensor) -> Tensor:
     return found
 
 
-class _Rules(TorchFunctionMode):
+class _Rules(Mode):
     """The rules for what the model's code calls by name."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def __init__(self, own: Session) -> None:
+        super().__init__()
+        self.session = own
+
+    def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As of a mode; by its rule, where there is one."""
+        if not self.session.is_here:
+            return func(*args, **kwargs)
         if func in ROOTS or func in SOFTMAX:
             return func(*args, **kwargs).detach()
         if func in FUNCTIONS:

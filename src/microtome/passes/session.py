@@ -15,7 +15,6 @@ there, exceptions and interrupts included:
 
 from __future__ import annotations
 
-import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -45,10 +44,9 @@ from microtome.passes.guests import (
     guests_on,
     keeps_state,
 )
+from microtome.passes.modes import Mode, forget_modes
+from microtome.passes.signals import undisturbed
 from microtome.passes.turns import Turns
-
-HELD = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM"))
-"""Signals that wait while things go on modules or come off."""
 
 _turns = Turns()
 
@@ -139,6 +137,14 @@ class Session:
             self._end(own)
 
     @contextmanager
+    def within(self, mode: Mode) -> Iterator[None]:
+        """Within this block a mode of torch's sees what is called in this thread."""
+        with self.block():
+            self.at_end(mode.take_off)
+            mode.put_on()
+            yield
+
+    @contextmanager
     def visit(self) -> Iterator[None]:
         """Within this block an edit or a reading is at work, and no other pass may begin."""
         self.is_visited = True
@@ -204,7 +210,7 @@ class Session:
                 self.at_end(guest.leave)
                 guest.arrive()
 
-        _undisturbed(together)
+        undisturbed(together)
 
     def _open(self) -> None:
         """Take off what dead sessions have left, and put on what is there all the time."""
@@ -224,6 +230,7 @@ class Session:
             _opened.sessions.append(weakref.ref(self))
             self._began = True
             AttentionInterface.register(OURS, attend)  # the same each time
+            undisturbed(forget_modes)
             self._admit([*self._choosers(), *self._stateless()])
 
     def _choosers(self) -> Iterator[Chooser]:
@@ -252,7 +259,7 @@ class Session:
                 if last is block:
                     return
 
-        _undisturbed(together)
+        undisturbed(together)
 
     def _close(self) -> None:
         self._ended = True  # from here on all that it put on is inert
@@ -394,18 +401,3 @@ def _in_a_pass(hf: nn.Module) -> str:
         "cannot run the model that it edits. Run the model before, and let the function use what "
         "that gave; or load the model a second time."
     )
-
-
-def _undisturbed(act: Callable[[], None]) -> None:
-    """Do something while signals wait, where they would come to this thread."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(
-        signal, "pthread_sigmask"
-    ):
-        act()
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-        act()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
