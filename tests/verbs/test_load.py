@@ -146,7 +146,11 @@ class TestWhatIsNotThere:
         assert f"hf download {name} --include" in str(error.value)
 
     @pytest.mark.parametrize("name", ["./nothing", "/no/such/place", "~/models/x", "a/b/c", "../x"])
-    def test_what_can_only_be_a_place_here_is_not_looked_for_on_the_hub(self, name):
+    def test_what_can_only_be_a_place_here_is_not_looked_for_on_the_hub(
+        self, name, tmp_path, monkeypatch
+    ):
+        (tmp_path / "empty").mkdir()
+        monkeypatch.chdir(tmp_path / "empty")  # whatever lies around the checkout
         with pytest.raises(LoadError, match=r"There is no directory .*, nor a file") as error:
             mt.load(name)
         assert repr(name) in str(error.value)
