@@ -96,6 +96,8 @@ def test_what_is_drawn_in_another_order_is_what_is_clicked(tiny64):
     assert clickable.cell == {"prompt": 0, "layer": 1, "head": 1}
     [frame] = clickable.map.layout.shapes
     assert (frame.x0, frame.y0) == (0.5, -0.5)
+    clickable.click(layer=0, head=1)  # is not drawn
+    assert clickable.map.layout.shapes == ()
 
 
 def test_of_several_prompts_one_is_chosen(tiny64):

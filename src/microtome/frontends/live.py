@@ -142,6 +142,9 @@ class Live:
     def _frame(self, cell: Mapping[str, Any]) -> None:
         """Mark the cell in the figure."""
         axes = self._drawn.axes
+        self.map.layout.shapes = self._lines
+        if any(cell[axis.name] not in axis.values for axis in axes):
+            return  # only= leaves it out
         at = [axis.values.index(cell[axis.name]) for axis in axes]
         if len(at) == 2:
             row, column = at
