@@ -82,12 +82,12 @@ assert max(sizes.values()) < abs(float(strongest))
 # %% [markdown]
 # ## 3. All edges
 #
-# Now every edge of the model, by how much worse the answer is without it. (A real model has a
-# hundred thousand; `method=mt.EAP()` takes a handful of passes instead, see
+# Now every edge of the model, by how much worse the answer is without it, in one sentence. (A real
+# model has a hundred thousand; `method=mt.EAP()` takes a handful of passes instead, see
 # `trust_an_approximation`.)
 
 # %%
-scores = mt.circuits.score(model, found_on[:2])
+scores = mt.circuits.score(model, found_on[0])
 scores.top(10)
 
 # %%

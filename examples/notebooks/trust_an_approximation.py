@@ -78,7 +78,7 @@ for site, audit in audits.items():
     above = int((np.abs(true[left]) > bound["effect"] + 1e-9).sum())
     print(
         f"{site}: at most {bound['share']:.1%} of {bound['cells']} cells are said to be above "
-        f"{bound['effect']:.3f} logits; there are {above}, {above / left.sum():.1%}"
+        f"{bound['effect']:.3f} logits; there are {above}, {above / bound['cells']:.1%}"
     )
     assert above <= bound["share"] * bound["cells"]
 
