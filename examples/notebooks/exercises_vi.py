@@ -201,9 +201,8 @@ patched = mt.sweep(model, gift, "patch L*.resid_post@-1", metrics="logit_diff")
 score = patched.data["logit_diff"].isel(prompt=0).values
 turned = [n for n in range(len(score)) if (score[n:] < 0).all()]
 print(f"Bị đảo từ tầng {turned[0] if turned else None} trở đi. Dự đoán của bạn: {my_layer}.")
-donor = model.run(gift.donor).logits[0, -1]
-[encoded] = model.encode(gift)
-assert abs(score[-1] - float(donor[encoded.target] - donor[encoded.contrast])) < 1e-3
+donor = model.run(mt.Prompt(gift.donor, target=gift.target, contrast=gift.contrast))
+assert abs(score[-1] - donor.measure("logit_diff")["clean"].item()) < 1e-3
 patched.figure()
 
 # %%

@@ -32,9 +32,7 @@ clean
 
 # %%
 answer = clean.top(1)["token"][0]
-[encoded] = clean.encoded
-logits = clean.logits[0, -1]
-preference = float(logits[encoded.target] - logits[encoded.contrast])
+preference = clean.measure("logit_diff")["clean"].item()
 print(f"After “… gave a gift to” {model.name} says “{answer}”,")
 print(f"and prefers “{prompt.target}” to “{prompt.contrast}” by {preference:.2f} logits.")
 assert answer == prompt.target
@@ -48,6 +46,9 @@ assert preference > 0
 
 # %%
 silenced = model.run(prompt, edits="zero L5.z.h3")
+silenced.measure(["logit_diff", "prob"])
+
+# %%
 silenced.top(5)
 
 # %% [markdown]
@@ -108,8 +109,7 @@ clickable
 
 # %%
 run = clickable.click(layer=int(first["layer"]), head=int(first["head"]))
-edited = run.logits[0, -1]
-shown = float(edited[encoded.target] - edited[encoded.contrast])
+shown = run.measure("logit_diff")["edited"].item()
 print(f"run by itself: {shown:.4f}; on the map: {first['edited']:.4f}")
 assert abs(shown - first["edited"]) < 1e-3
 

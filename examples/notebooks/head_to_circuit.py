@@ -73,8 +73,7 @@ cell = feeding[kind, side].top(1, over=None).iloc[0]
 writer = f"L{cell['from_layer']}." + (f"z.h{cell['from_head']}" if kind == "heads" else "mlp_out")
 edge = f"{writer} -> L{layer}.{side}_in.h{head}"
 run = model.run(found_on[int(cell["prompt"])], edits=mt.patch(edge))
-[encoded] = run.encoded
-by_itself = float(run.logits[0, -1, encoded.target] - run.logits[0, -1, encoded.contrast])
+by_itself = run.measure("logit_diff")["edited"].item()
 print(f"patch {edge}: {by_itself:.4f}; on the map {cell['edited']:.4f}")
 assert abs(by_itself - cell["edited"]) < 1e-3
 assert max(sizes.values()) < abs(float(strongest))
