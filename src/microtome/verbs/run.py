@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
@@ -172,7 +173,7 @@ class Run:
                 rows.append((number, str(reading), *self._measured(reading, number, one)))
         table = pd.DataFrame(rows, columns=["prompt", "metric", "clean", "edited"])
         ids = [about(name).unit == "token id" for name in table["metric"]]
-        return table.assign(effect=(table["edited"] - table["clean"]).mask(ids))
+        return table.assign(effect=(table["edited"] - table["clean"]).mask(np.array(ids)))
 
     def _measured(self, reading: Asked, number: int, one: Encoded) -> tuple[float, float]:
         """A metric of one prompt: without the edits, and with them."""
