@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
 import microtome as mt
@@ -129,20 +129,22 @@ def register(app: Dash, context: Context) -> None:
 def _shown(app: Dash, context: Context) -> None:
     """The fields follow the address."""
 
-    @app.callback(
+    app.clientside_callback(
+        ClientsideFunction("microtome", "fields"),
         *(Output(f"ask-{name}", "value") for name in FIELDS),
-        Output("ask-model", "children"),
         Input("address", "search"),
     )
-    def show(search: str | None) -> tuple[object, ...]:
+
+    @app.callback(Output("ask-model", "children"), Input("address", "search"))
+    def show(search: str | None) -> list[Component]:
         view = context.view(search)
-        options = [
+        options: list[dict[str, Any]] = [
             {"label": one.name, "value": one.name, "disabled": bool(one.lacks), "title": one.lacks}
             for one in context.desk.offers
         ]
         if view.model not in [one["value"] for one in options]:
             options.append({"label": view.model, "value": view.model})
-        return *(getattr(view, name) for name in FIELDS), listed(options, view.model)
+        return listed(options, view.model)
 
 
 def _typed(app: Dash, context: Context) -> None:
