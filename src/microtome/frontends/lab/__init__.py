@@ -1,0 +1,1 @@
+"""The lab: maps to click, in a browser."""
