@@ -1,1 +1,1 @@
-"""The lab: maps to click, in a browser."""
+"""The lab: causal maps in a browser. `microtome.frontends.lab.server` is where it starts."""
