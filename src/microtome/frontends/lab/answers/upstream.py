@@ -86,6 +86,21 @@ def written_before(model: Model, reader: str) -> tuple[str, ...]:
     return tuple(one.name for one in _before(model, reader))
 
 
+def edits_into(model: Model, prompt: Prompt, reader: str, way: str = "") -> tuple[str, ...]:
+    """The sweeps that span every edge into a reader, as texts, each over one kind of writers.
+
+    Raises:
+        CircuitError: as `written_before`.
+
+    >>> import microtome as mt
+    >>> edits_into(mt.load("nano"), mt.Prompt("Berlin is"), "m0")
+    ('zero embed -> L0.mlp_in', 'zero L*.z.h* -> L0.mlp_in')
+    """
+    [encoded] = model.encode(prompt)
+    how, forms = way_for(encoded, way), _forms(_before(model, reader))
+    return tuple(f"{how} {form} -> {read(reader)}" for form in forms)
+
+
 def upstream(
     model: Model,
     prompt: Prompt,
@@ -110,21 +125,18 @@ def upstream(
     """
     [encoded], name = model.encode(prompt), canonical(metric)
     way = way_for(encoded, way)
-    maps = {
-        form: sweep(
-            model, prompt, f"{way} {form} -> {read(reader)}", metrics=[name],
-            progress=observer or False,
-        )
-        for form in _forms(_before(model, reader))
-    }  # fmt: skip
-    edges = [edge for effects in maps.values() for edge in _edges(effects, reader, way)]
+    maps = [
+        sweep(model, prompt, edit, metrics=[name], progress=observer or False)
+        for edit in edits_into(model, prompt, reader, way)
+    ]
+    edges = [edge for effects in maps for edge in _edges(effects, reader, way)]
     return Upstream(
         reader,
         way,
         name,
         about(name).unit,
-        float(maps["embed"].clean(name).values.item()),
-        max(effects.noise_floor(name) or 0.0 for effects in maps.values()),
+        float(maps[0].clean(name).values.item()),
+        max(effects.noise_floor(name) or 0.0 for effects in maps),
         tuple(sorted(edges, key=_size)),
     )
 

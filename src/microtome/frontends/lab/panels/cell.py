@@ -75,7 +75,7 @@ def register(app: Dash, context: Context) -> None:
     _together(app, context, answers)
     _shares(app, context, answers)
     _looks(app, context, answers)
-    feeding.register(app, context, answers, NAME, _readers)
+    feeding.register(app, context, answers, NAME, readers)
 
 
 def _choosing(app: Dash, context: Context) -> None:
@@ -295,7 +295,7 @@ def _nodes(context: Context, view: View) -> tuple[str, ...]:
     return found
 
 
-def _readers(context: Context, view: View) -> Sequence[str]:
+def readers(context: Context, view: View) -> Sequence[str]:
     """What the chosen cells read by."""
     nodes = imported("microtome.frontends.lab.answers.nodes")
     if not view.chosen:
