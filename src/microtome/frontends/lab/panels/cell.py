@@ -1,6 +1,7 @@
-"""The chosen cells: what their run answers, what they do together, where they look, what they write.
+"""The chosen cells: what their run answers, what they do together, where they look and write.
 
-The quick parts come first; what feeds a cell is asked for, with its cost, unless it is small.
+One part waits for the one before it, the quickest first: all of them want the same model. What
+feeds a cell is last, and asked for, with its cost, unless it is small.
 """
 
 from __future__ import annotations
@@ -8,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
+from microtome.errors import MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.panels import feeding
 from microtome.frontends.lab.panels.map import drawing_of
-from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
-from microtome.frontends.lab.panels.parts import labelled
+from microtome.frontends.lab.panels.panel import Context, Panel, moved
+from microtome.frontends.lab.panels.parts import labelled, listed, select
 from microtome.frontends.lab.panels.showing import (
     Remembered,
     Shown,
     answered,
+    clicked,
     effect,
     graph,
     is_open,
@@ -44,19 +47,14 @@ def layout(words: Texts) -> Component:
         className=NAME,
         **{"aria-label": words("cell.title")},
         children=[
-            labelled(
-                words("cell.chosen"),
-                dcc.Dropdown(
-                    id="cell-pick", multi=True, placeholder=words("cell.none"), searchable=True
-                ),
-                words("cell.how"),
-            ),
+            html.Div(id="cell-chosen", className="chips", **{"aria-label": words("cell.chosen")}),
+            labelled(words("cell.pick"), select("cell-pick"), words("cell.how")),
             html.Div(id="cell-answer", **{"aria-live": "polite"}),
             html.Div(id="cell-together"),
             html.Div(id="cell-shares"),
             html.Div(
                 [
-                    labelled(words("cell.head"), dcc.Dropdown(id="cell-head", clearable=False)),
+                    labelled(words("cell.head"), select("cell-head")),
                     dcc.Loading(html.Div(id="cell-pattern")),
                 ],
                 id="cell-looks",
@@ -75,36 +73,66 @@ def register(app: Dash, context: Context) -> None:
     _together(app, context, answers)
     _shares(app, context, answers)
     _looks(app, context, answers)
-    feeding.register(app, context, answers, NAME, readers)
+    feeding.register(app, context, answers, NAME, readers, after=["cell-pattern"])
 
 
 def _choosing(app: Dash, context: Context) -> None:
-    """A list of the strongest cells: several can be chosen without a mouse."""
+    """The chosen cells, each to be let go; and a list of the strongest, for one more."""
 
     @app.callback(
-        Output("cell-pick", "options"),
-        Output("cell-pick", "value"),
+        Output("cell-chosen", "children"),
+        Output("cell-pick", "children"),
         Input("address", "search"),
         Input("grown", "data"),
     )
-    def offer(search: str | None, _: Mapping[str, Any] | None) -> tuple[object, object]:
+    def offer(search: str | None, _: Mapping[str, Any] | None) -> tuple[Shown, Shown]:
         view = context.view(search)
+        words = context.words(view.lang)
         drawing = drawing_of(context, view)
         strong = [] if drawing is None else drawing.strongest
-        labels = {one.edit: f"{one.edit}   {one.effect}" for one in strong}
-        labels = {cell: brief(cell) for cell in view.chosen} | labels
-        return [{"label": said, "value": cell} for cell, said in labels.items()], [*view.chosen]
+        options = [
+            {"label": f"{one.edit}   {one.effect}", "value": one.edit}
+            for one in strong
+            if one.edit not in view.chosen
+        ]
+        first = {"label": words("cell.add" if view.chosen else "cell.none"), "value": ""}
+        return [_chip(cell, words) for cell in view.chosen], listed([first, *options], "")
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
-        Input("cell-pick", "value"),
+        Input("cell-pick", "data-value"),
         State("address", "search"),
         prevent_initial_call=True,
     )
-    def choose(cells: list[str] | None, search: str | None) -> object:
+    def choose(cell: str | None, search: str | None) -> object:
         view = context.view(search)
-        chosen = tuple(cells or ())
-        return no_update if chosen == view.chosen else moved(view, chosen=chosen)
+        return moved(view, chosen=(*view.chosen, cell)) if _is_new(cell, view) else no_update
+
+    @app.callback(
+        Output("address", "search", allow_duplicate=True),
+        Input({"type": "cell-drop", "edit": ALL}, "n_clicks"),
+        State("address", "search"),
+        prevent_initial_call=True,
+    )
+    def drop(clicks: list[int | None], search: str | None) -> object:
+        if not clicked():
+            return no_update
+        view, gone = context.view(search), ctx.triggered_id["edit"]
+        return moved(view, chosen=tuple(one for one in view.chosen if one != gone))
+
+
+def _is_new(cell: str | None, view: View) -> bool:
+    return bool(cell) and cell not in view.chosen
+
+
+def _chip(cell: str, words: Texts) -> Component:
+    return html.Button(
+        [html.Span(brief(cell), className="mono"), " ×"],
+        id={"type": "cell-drop", "edit": cell},
+        className="chosen",
+        title=words("cell.drop"),
+        **{"aria-label": f"{words('cell.drop')}: {cell}"},
+    )
 
 
 def _answer(app: Dash, context: Context, answers: Remembered) -> None:
@@ -120,9 +148,7 @@ def _answer(app: Dash, context: Context, answers: Remembered) -> None:
         def work() -> Shown:
             prompt, model = prompt_of(view), context.desk.model(view.model)
             key = ("changed", model.weight_hash, prompt, view.chosen)
-            found = answers.get(
-                key, lambda: _cell().changed(model, prompt, view.chosen)
-            )
+            found = answers.get(key, lambda: _cell().changed(model, prompt, view.chosen))
             return [_words(found, words), _receipts(found, words)]
 
         return answered(work)
@@ -165,9 +191,12 @@ def _receipts(found: Any, words: Texts) -> Component:
 
 def _together(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
-        Output("cell-together", "children"), Input("address", "search"), Input("ready", "data")
+        Output("cell-together", "children"),
+        Input("address", "search"),
+        Input("ready", "data"),
+        Input("cell-answer", "children"),
     )
-    def together(search: str | None, ready: Mapping[str, str] | None) -> Shown:
+    def together(search: str | None, ready: Mapping[str, str] | None, _: object) -> Shown:
         view = context.view(search)
         if not is_open(view, NAME, ready) or not view.chosen:
             return []
@@ -210,9 +239,12 @@ def _joined(found: Any, words: Texts) -> Shown:
 
 def _shares(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
-        Output("cell-shares", "children"), Input("address", "search"), Input("ready", "data")
+        Output("cell-shares", "children"),
+        Input("address", "search"),
+        Input("ready", "data"),
+        Input("cell-together", "children"),
     )
-    def share(search: str | None, ready: Mapping[str, str] | None) -> Shown:
+    def share(search: str | None, ready: Mapping[str, str] | None, _: object) -> Shown:
         view = context.view(search)
         if not is_open(view, NAME, ready) or not view.chosen:
             return []
@@ -247,36 +279,40 @@ def _written(found: Any, words: Texts) -> Shown:
 
 def _looks(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
-        Output("cell-head", "options"),
-        Output("cell-head", "value"),
+        Output("cell-head", "children"),
         Output("cell-looks", "hidden"),
         Input("address", "search"),
         Input("ready", "data"),
-        State("cell-head", "value"),
+        State("cell-head", "data-value"),
     )
     def offer(
         search: str | None, ready: Mapping[str, str] | None, now: str | None
-    ) -> tuple[object, ...]:
+    ) -> tuple[Shown, bool]:
         view = context.view(search)
         if not is_open(view, NAME, ready):
-            return [], None, True
-        heads = [node for node in _nodes(context, view) if node.startswith("a")][:MOST_PATTERNS]
-        return heads, now if now in heads else next(iter(heads), None), not heads
+            return [], True
+        heads = _heads(context, view)
+        return listed([{"label": one, "value": one} for one in heads], now or ""), not heads
 
     @app.callback(
         Output("cell-pattern", "children"),
-        Input("cell-head", "value"),
+        Input("cell-head", "data-value"),
         Input("address", "search"),
-        State("ready", "data"),
+        Input("ready", "data"),
+        Input("cell-shares", "children"),
     )
     def look(
-        node: str | None, search: str | None, ready: Mapping[str, str] | None
+        now: str | None, search: str | None, ready: Mapping[str, str] | None, _: object
     ) -> Shown:
         view = context.view(search)
-        if node is None or not is_open(view, NAME, ready) or node not in _nodes(context, view):
+        if not is_open(view, NAME, ready):
             return []
 
         def work() -> Shown:
+            heads = _heads(context, view)
+            if not heads:
+                return []
+            node = now if now in heads else heads[0]
             prompt, model = prompt_of(view), context.desk.model(view.model)
             layer, head = imported("microtome.frontends.lab.answers.nodes").head_of(node)
             key = ("looked", model.weight_hash, prompt, layer, head)
@@ -286,17 +322,22 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
         return answered(work)
 
 
-def _nodes(context: Context, view: View) -> tuple[str, ...]:
-    """The nodes of the chosen cells; none of one that names nothing here, as the answer says."""
-    from_edits = imported("microtome.frontends.lab.answers.nodes").nodes_of_all
-    found: tuple[str, ...] = from_edits(
-        context.desk.model(view.model), prompt_of(view), view.chosen
-    )
-    return found
+def _heads(context: Context, view: View) -> list[str]:
+    """The heads that chosen cells are of; none where the prompt is none, as the answer says."""
+    nodes_of_all = imported("microtome.frontends.lab.answers.nodes").nodes_of_all
+    try:
+        nodes = nodes_of_all(context.desk.model(view.model), prompt_of(view), view.chosen)
+    except MicrotomeError:
+        return []
+    return [node for node in nodes if node.startswith("a")][:MOST_PATTERNS]
 
 
 def readers(context: Context, view: View) -> Sequence[str]:
-    """What the chosen cells read by."""
+    """What the chosen cells read by.
+
+    Raises:
+        PromptError: the prompt is none.
+    """
     nodes = imported("microtome.frontends.lab.answers.nodes")
     if not view.chosen:
         return ()

@@ -6,19 +6,20 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import microtome as mt
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
+import microtome as mt
 from microtome.errors import MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.panels.panel import Context, moved
-from microtome.frontends.lab.panels.parts import labelled, notice
+from microtome.frontends.lab.panels.parts import labelled, notice, select
 from microtome.frontends.lab.panels.showing import (
     Remembered,
     Shown,
     answered,
+    clicked,
     effect,
     graph,
     is_open,
@@ -43,7 +44,9 @@ ABLATIONS = ("patch", "zero")
 def layout(words: Texts) -> Component:
     """The part of the panel."""
     judged = [{"label": words("trace.on_this"), "value": "this"}]
-    judged += [{"label": words("trace.on_task", n=PROMPTS, task=one), "value": one} for one in TASKS]
+    judged += [
+        {"label": words("trace.on_task", n=PROMPTS, task=one), "value": one} for one in TASKS
+    ]
     return html.Div(
         [
             html.H3(words("trace.pins")),
@@ -58,10 +61,7 @@ def layout(words: Texts) -> Component:
             html.Div(
                 [
                     html.Button(words("trace.weigh"), id="trace-weigh"),
-                    labelled(
-                        words("trace.judge_on"),
-                        dcc.Dropdown(judged, "this", id="trace-on", clearable=False),
-                    ),
+                    labelled(words("trace.judge_on"), select("trace-on", judged, "this")),
                     html.Button(words("trace.judge"), id="trace-judge"),
                 ],
                 id="trace-judging",
@@ -118,9 +118,7 @@ def _circuit(context: Context, view: View, answers: Remembered, weigh: bool) -> 
     key = ("weighed", model.weight_hash, prompt, found, view.measured, view.way)
     if not weigh and not answers.has(key):
         return found
-    return answers.get(
-        key, lambda: pinned.weighed(model, prompt, found, view.measured, view.way)
-    )
+    return answers.get(key, lambda: pinned.weighed(model, prompt, found, view.measured, view.way))
 
 
 def _scores(found: Circuit, words: Texts) -> Shown:
@@ -141,13 +139,7 @@ def _pins(view: View, words: Texts) -> Shown:
         html.Li(
             [
                 html.Span(pin.replace("->", " → "), className="mono"),
-                dcc.Input(
-                    id={"type": "trace-note", "pin": pin},
-                    value=notes.get(pin, ""),
-                    placeholder=words("trace.note"),
-                    maxLength=200,
-                    className="commits note",
-                ),
+                html.Label([html.Span(words("trace.note_of", edge=pin)), _note(pin, notes, words)]),
                 html.Button(
                     words("trace.unpin"),
                     id={"type": "edge-pin", "edge": pin, "by": "pins"},
@@ -160,6 +152,16 @@ def _pins(view: View, words: Texts) -> Shown:
     return [html.Ul(rows, className="pins")]
 
 
+def _note(pin: str, notes: Mapping[str, str], words: Texts) -> Component:
+    return dcc.Input(
+        id={"type": "trace-note", "pin": pin},
+        value=notes.get(pin, ""),
+        placeholder=words("trace.note"),
+        maxLength=200,
+        className="commits",
+    )
+
+
 def _changed(app: Dash, context: Context) -> None:
     address = Output("address", "search", allow_duplicate=True)
 
@@ -167,12 +169,11 @@ def _changed(app: Dash, context: Context) -> None:
         address,
         Output("trace-add", "value"),
         Input("trace-add", "n_blur"),
-        Input("trace-add", "n_submit"),
         State("trace-add", "value"),
         State("address", "search"),
         prevent_initial_call=True,
     )
-    def add(blurred: int, sent: int, text: str | None, search: str | None) -> tuple[object, object]:
+    def add(_: int | None, text: str | None, search: str | None) -> tuple[object, object]:
         view, pin = context.view(search), (text or "").strip()
         if not pin:
             return no_update, no_update
@@ -181,19 +182,19 @@ def _changed(app: Dash, context: Context) -> None:
     @app.callback(
         address,
         Input({"type": "trace-note", "pin": ALL}, "n_blur"),
-        Input({"type": "trace-note", "pin": ALL}, "n_submit"),
         State({"type": "trace-note", "pin": ALL}, "value"),
         State({"type": "trace-note", "pin": ALL}, "id"),
         State("address", "search"),
         prevent_initial_call=True,
     )
     def note(
-        blurred: Sequence[int],
-        sent: Sequence[int],
+        _: Sequence[int | None],
         texts: Sequence[str | None],
         ids: Sequence[Mapping[str, str]],
         search: str | None,
     ) -> object:
+        if not clicked():
+            return no_update
         view = context.view(search)
         given = zip((one["pin"] for one in ids), texts, strict=True)
         notes = tuple((pin, text.strip()) for pin, text in given if text and text.strip())
@@ -205,18 +206,18 @@ def _judged(app: Dash, context: Context, answers: Remembered) -> None:
         Output("trace-kept", "children"),
         Input("trace-judge", "n_clicks"),
         Input("address", "search"),
-        State("trace-on", "value"),
+        State("trace-on", "data-value"),
         State("ready", "data"),
         running=[(Output("trace-judge", "disabled"), True, False)],
     )
     def judge(
-        _: int | None, search: str | None, on: str, ready: Mapping[str, str] | None
+        _: int | None, search: str | None, on: str | None, ready: Mapping[str, str] | None
     ) -> Shown:
         view = context.view(search)
         if not is_open(view, NAME, ready) or not view.pins or ctx.triggered_id != "trace-judge":
             return []  # what is shown is of the circuit that is shown
         words = context.words(view.lang)
-        return answered(lambda: [_faithful(context, view, answers, on, words)])
+        return answered(lambda: [_faithful(context, view, answers, on or "this", words)])
 
 
 def _faithful(

@@ -6,14 +6,14 @@ The cell's panel shows it of the chosen cells, the one that traces upstream of w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dash import Dash, Input, Output, ctx, dcc, html
 from dash.development.base_component import Component
 
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import Asked, prompt_of
-from microtome.frontends.lab.costing import cost_of
+from microtome.frontends.lab.costing import AT_ONCE, cost_of
 from microtome.frontends.lab.panels.panel import Context
 from microtome.frontends.lab.panels.showing import (
     Remembered,
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from microtome import Model
     from microtome.frontends.lab.answers.upstream import Incoming, Upstream
 
-AT_ONCE = 2.0
-"""Seconds up to which edges are computed without being asked for."""
 MOST_READERS = 6
 """Readers whose edges are computed together."""
 ROWS = 15
@@ -63,7 +61,12 @@ def layout(name: str, words: Texts) -> Component:
 
 
 def register(
-    app: Dash, context: Context, answers: Remembered, name: str, readers: Readers
+    app: Dash,
+    context: Context,
+    answers: Remembered,
+    name: str,
+    readers: Readers,
+    after: Sequence[str] = (),
 ) -> None:
     """Put the callback on.
 
@@ -73,6 +76,7 @@ def register(
         answers: what was computed lately.
         name: of the panel.
         readers: of whom the edges are shown, in a view.
+        after: components that are waited for: what is quicker goes first.
     """
 
     @app.callback(
@@ -82,20 +86,22 @@ def register(
         Input("address", "search"),
         Input("ready", "data"),
         Input(f"{name}-feed", "n_clicks"),
+        *(Input(one, "children") for one in after),
     )
-    def feed(search: str | None, ready: Mapping[str, str] | None, _: int | None) -> Shown:
+    def feed(search: str | None, ready: Mapping[str, str] | None, *_: object) -> Shown:
         view = context.view(search)
         if not is_open(view, name, ready):
             return [], "", True
-        asks = ctx.triggered_id == f"{name}-feed"
-        told: list[Any] = ["", True]
+        asks, told = ctx.triggered_id == f"{name}-feed", [""]
 
         def work() -> Shown:
             found = _Feeding(context, view, answers, readers(context, view))
-            told[:] = found.cost_told(asks), found.waits(asks) is False
-            return [] if found.waits(asks) else found.shown(name)
+            if not asks and (cost := found.cost()):
+                told[0] = cost
+                return []
+            return found.shown(name)
 
-        return answered(work), *told
+        return answered(work), told[0], not told[0]
 
 
 class _Feeding:
@@ -113,26 +119,22 @@ class _Feeding:
     def model(self) -> Model:
         return self.context.desk.model(self.view.model)
 
-    def waits(self, asks: bool) -> bool:
-        """Whether it is to be asked for first."""
-        if asks or not self.readers or all(map(self.answers.has, map(self._key, self.readers))):
-            return False
-        return self._cost()[1] > AT_ONCE
-
-    def cost_told(self, asks: bool) -> str:
-        """What it takes, where it waits; what is left out, where there are more."""
-        if self.waits(asks):
-            cells, time = self._cost()
-            return self.words("trace.cost", edges=f"{cells:,}", time=seconds(time))
-        if self.every > len(self.readers):
-            return self.words("trace.first", n=len(self.readers), of=self.every)
-        return ""
+    def cost(self) -> str:
+        """What it takes, where it is to be asked for first; else nothing."""
+        if all(map(self.answers.has, map(self._key, self.readers))):
+            return ""
+        cells, time = self._cost()
+        said = self.words("trace.cost", edges=f"{cells:,}", time=seconds(time))
+        return said if time > AT_ONCE else ""
 
     def shown(self, by: str) -> Shown:
         """The strongest edges of all readers."""
         if not self.readers:
             return []
-        return edges_table([self._of(one) for one in self.readers], self.view, self.words, by)
+        made = edges_table([self._of(one) for one in self.readers], self.view, self.words, by)
+        if self.every == len(self.readers):
+            return made
+        return [html.P(self.words("trace.first", n=len(self.readers), of=self.every)), *made]
 
     def _of(self, reader: str) -> Upstream:
         view, answer = self.view, imported("microtome.frontends.lab.answers.upstream").upstream
@@ -168,9 +170,7 @@ def edges_table(found: Iterable[Upstream], view: View, words: Texts, by: str) ->
     """
     each = list(found)
     noise, largest = max(one.noise for one in each), _largest(each)
-    edges = sorted(
-        (edge for one in each for edge in one.edges), key=lambda one: -_size(one.effect)
-    )
+    edges = sorted((edge for one in each for edge in one.edges), key=lambda one: -_size(one.effect))
     rows = [_row(edge, view, words, by, noise, largest) for edge in edges[:ROWS]]
     first = each[0]
     title = words(
@@ -219,23 +219,36 @@ def _buttons(edge: Incoming, view: View, words: Texts, by: str) -> list[Componen
         words("trace.unpin" if is_pinned else "trace.pin"),
         id={"type": "edge-pin", "edge": edge.name, "by": by},
         className="chosen" if is_pinned else "",
-        **{"aria-pressed": str(is_pinned).lower(), "aria-label": words("trace.pin_it", edge=edge.name)},
+        **{
+            "aria-pressed": str(is_pinned).lower(),
+            "aria-label": words("trace.pin_it", edge=edge.name),
+        },
     )
     readers = imported("microtome.frontends.lab.answers.nodes").readers_of(edge.writer)
-    return [pin, *(go_button(reader, words, f"{by} {edge.name}") for reader in readers)]
+    where = f"{by} {edge.name}"
+    return [pin, *(go_button(one, words, where, _part_of(one)) for one in readers)]
 
 
-def go_button(reader: str, words: Texts, by: str) -> Component:
+def _part_of(reader: str) -> str:
+    """What a head reads for; of others their name.
+
+    >>> _part_of("a5.h3<q>"), _part_of("m5")
+    ('q', 'm5')
+    """
+    return reader.partition("<")[2].removesuffix(">") or reader
+
+
+def go_button(reader: str, words: Texts, by: str, said: str = "") -> Component:
     """A button that traces what something reads.
 
     Args:
         reader: what reads.
         words: of the page.
         by: where the button is, as no two of a page are one.
+        said: what stands on it; the reader's name unless given.
     """
-    part = reader.partition("<")[2].removesuffix(">") or reader
     return html.Button(
-        f"→ {part}",
+        f"→ {said or reader}",
         id={"type": "edge-go", "reader": reader, "by": by},
         title=words("trace.go", reader=reader),
         **{"aria-label": words("trace.go", reader=reader)},

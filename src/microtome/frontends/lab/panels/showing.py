@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
-from dash import dcc, html
+from dash import ctx, dcc, html
 from dash.development.base_component import Component
 
 from microtome.errors import MicrotomeError
@@ -38,6 +38,11 @@ def answered(work: Callable[[], Shown]) -> Shown:
         return work()
     except MicrotomeError as error:
         return [notice(str(error), "wrong")]
+
+
+def clicked() -> bool:
+    """Whether a callback is called by a click: buttons that only appear call it, too."""
+    return bool(ctx.triggered_id) and any(one["value"] for one in ctx.triggered)
 
 
 class Remembered:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
@@ -13,9 +12,9 @@ from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.panels import circuit, feeding
 from microtome.frontends.lab.panels.cell import readers as readers_of_chosen
 from microtome.frontends.lab.panels.panel import Context, Panel, moved
-from microtome.frontends.lab.panels.parts import labelled
-from microtome.frontends.lab.panels.showing import Remembered, Shown, answered, is_open
-from microtome.frontends.lab.state import View
+from microtome.frontends.lab.panels.parts import labelled, listed, select
+from microtome.frontends.lab.panels.showing import Remembered, Shown, answered, clicked, is_open
+from microtome.frontends.lab.state import WAYS, View
 from microtome.texts import Texts
 
 NAME = "trace"
@@ -23,7 +22,6 @@ NAME = "trace"
 
 def layout(words: Texts) -> Component:
     """The panel."""
-    ways = [{"label": words(f"trace.way_{way}"), "value": way} for way in ("", "patch", "zero")]
     return html.Section(
         id=NAME,
         className=NAME,
@@ -32,19 +30,28 @@ def layout(words: Texts) -> Component:
             html.P(words("trace.about"), className="quiet"),
             html.Div(
                 [
-                    labelled(
-                        words("trace.reader"),
-                        dcc.Dropdown(id="trace-reader", placeholder=words("trace.choose")),
-                    ),
-                    labelled(words("trace.way"), dcc.RadioItems(ways, "", id="trace-way", inline=True)),
+                    labelled(words("trace.reader"), _reader(words)),
+                    labelled(words("trace.way_label"), select("trace-way")),
                 ],
                 className="line",
             ),
+            html.Datalist(id="trace-readers"),
             html.Div(id="trace-from", className="chips"),
             html.Div(id="trace-why"),
             feeding.layout(NAME, words),
             circuit.layout(words),
         ],
+    )
+
+
+def _reader(words: Texts) -> Component:
+    return dcc.Input(
+        id="trace-reader",
+        list="trace-readers",
+        placeholder=words("trace.choose"),
+        maxLength=60,
+        className="commits mono",
+        autoComplete="off",
     )
 
 
@@ -60,9 +67,9 @@ def register(app: Dash, context: Context) -> None:
 
 def _shown(app: Dash, context: Context) -> None:
     @app.callback(
-        Output("trace-reader", "options"),
+        Output("trace-readers", "children"),
         Output("trace-reader", "value"),
-        Output("trace-way", "value"),
+        Output("trace-way", "children"),
         Output("trace-from", "children"),
         Output("trace-why", "children"),
         Input("address", "search"),
@@ -72,17 +79,20 @@ def _shown(app: Dash, context: Context) -> None:
         view = context.view(search)
         words = context.words(view.lang)
         if not is_open(view, NAME, ready):
-            return [], None, view.way, [], []
+            return [], view.reader, [], [], []
         names: list[str] = []
+        begin: dict[str, None] = {}
 
         def work() -> Shown:
             names.extend(_every(context, view))
+            begin.update(dict.fromkeys([*readers_of_chosen(context, view), "logits"]))
             return _why(context, view, words)
 
         why = answered(work)
-        begin = [*readers_of_chosen(context, view), "logits"] if names else []
-        buttons = [feeding.go_button(one, words, "trace from") for one in dict.fromkeys(begin)]
-        return names, view.reader or None, view.way, buttons, why
+        ways = [{"label": words(f"trace.way.{way or 'auto'}"), "value": way} for way in ("", *WAYS)]
+        buttons = [feeding.go_button(one, words, "trace from") for one in begin]
+        options = [html.Option(value=one) for one in names]
+        return options, view.reader, listed(ways, view.way), buttons, why
 
 
 def _every(context: Context, view: View) -> Sequence[str]:
@@ -108,14 +118,21 @@ def _changed(app: Dash, context: Context) -> None:
     address = Output("address", "search", allow_duplicate=True)
 
     @app.callback(
-        address, Input("trace-reader", "value"), State("address", "search"), prevent_initial_call=True
+        address,
+        Input("trace-reader", "n_blur"),
+        State("trace-reader", "value"),
+        State("address", "search"),
+        prevent_initial_call=True,
     )
-    def read(name: str | None, search: str | None) -> object:
-        view = context.view(search)
-        return no_update if not name or name == view.reader else moved(view, reader=name)
+    def read(_: int | None, name: str | None, search: str | None) -> object:
+        view, name = context.view(search), (name or "").strip()
+        return no_update if name == view.reader else moved(view, reader=name)
 
     @app.callback(
-        address, Input("trace-way", "value"), State("address", "search"), prevent_initial_call=True
+        address,
+        Input("trace-way", "data-value"),
+        State("address", "search"),
+        prevent_initial_call=True,
     )
     def go(way: str | None, search: str | None) -> object:
         view = context.view(search)
@@ -148,11 +165,6 @@ def _pinned(app: Dash, context: Context) -> None:
             return moved(view, pins=(*view.pins, edge))
         pins = tuple(one for one in view.pins if one != edge)
         return moved(view, pins=pins, notes=tuple(one for one in view.notes if one[0] != edge))
-
-
-def clicked() -> bool:
-    """Whether a callback is called by a click: buttons that only appear call it, too."""
-    return bool(ctx.triggered_id) and any(one["value"] for one in ctx.triggered)
 
 
 def _readers(context: Context, view: View) -> Sequence[str]:

@@ -10,6 +10,7 @@ from dash.development.base_component import Component
 
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import prompt_of
+from microtome.frontends.lab.costing import AT_ONCE
 from microtome.frontends.lab.panels.panel import Context, Panel, moved
 from microtome.frontends.lab.panels.parts import labelled
 from microtome.frontends.lab.panels.showing import (
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
     from microtome.frontends.lab.answers.writing import Token, Written
 
 NAME = "write"
-AT_ONCE = 2.0
-"""Seconds up to which a text is written without being asked for."""
-PASSES = 4
-"""Texts of so many tokens are read: each is written, and read again."""
+STEP = 5.0
+"""Tokens of a long pass that take as long as a step for one."""
 FULL = 2.0
 """Nats of divergence at which a token's background is as strong as it gets."""
 
@@ -51,7 +50,11 @@ def layout(words: Texts) -> Component:
                     labelled(
                         words("write.steps"),
                         dcc.Input(
-                            id="write-steps", type="number", min=1, max=MOST_STEPS, step=1,
+                            id="write-steps",
+                            type="number",
+                            min=1,
+                            max=MOST_STEPS,
+                            step=1,
                             className="commits",
                         ),
                     ),
@@ -59,7 +62,7 @@ def layout(words: Texts) -> Component:
                     html.Small(id="write-cost"),
                 ],
                 className="line",
-            ),  # fmt: skip
+            ),
             dcc.Loading(html.Div(id="write-texts", **{"aria-live": "polite"})),
         ],
     )
@@ -70,7 +73,9 @@ def register(app: Dash, context: Context) -> None:
     answers = Remembered()
 
     @app.callback(
-        Output("write-steps", "value"), Output("write-edits", "children"), Input("address", "search")
+        Output("write-steps", "value"),
+        Output("write-edits", "children"),
+        Input("address", "search"),
     )
     def show(search: str | None) -> tuple[int, str]:
         view = context.view(search)
@@ -82,12 +87,11 @@ def register(app: Dash, context: Context) -> None:
     @app.callback(
         Output("address", "search", allow_duplicate=True),
         Input("write-steps", "n_blur"),
-        Input("write-steps", "n_submit"),
         State("write-steps", "value"),
         State("address", "search"),
         prevent_initial_call=True,
     )
-    def count(blurred: int, sent: int, steps: int | None, search: str | None) -> object:
+    def count(_: int | None, steps: int | None, search: str | None) -> object:
         view = context.view(search)
         if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS or steps == view.steps:
             return no_update
@@ -107,11 +111,16 @@ def register(app: Dash, context: Context) -> None:
         view = context.view(search)
         if not is_open(view, NAME, ready):
             return [], "", True
-        words = context.words(view.lang)
-        time = _seconds(context, view)
-        if ctx.triggered_id != "write-go" and time > AT_ONCE and not answers.has(_key(context, view)):
-            return [], words("write.cost", time=seconds(time)), False
-        return answered(lambda: _texts(_written(context, view, answers), words)), "", True
+        words, time = context.words(view.lang), _seconds(context, view)
+        asks, told = ctx.triggered_id == "write-go", [""]
+
+        def work() -> Shown:
+            if not asks and time > AT_ONCE and not answers.has(_key(context, view)):
+                told[0] = words("write.cost", time=seconds(time))
+                return []
+            return _texts(_written(context, view, answers), words)
+
+        return answered(work), told[0], not told[0]
 
 
 def _key(context: Context, view: View) -> tuple[object, ...]:
@@ -128,12 +137,15 @@ def _written(context: Context, view: View, answers: Remembered) -> Written:
 
 
 def _seconds(context: Context, view: View) -> float:
-    """About how long it takes: a token in a step of its own costs what some in one pass do."""
-    return context.desk.pace(view.model) * PASSES * (len(view.text) / 4 + 4 * view.steps)
+    """About how long it takes: both texts are written, and the edited one is read twice more."""
+    return context.desk.pace(view.model) * STEP * (2 * view.steps + 6)
 
 
 def _texts(found: Written, words: Texts) -> Shown:
-    edited = [html.Span(found.prompt, className="given"), *(_token(one, words) for one in found.tokens)]
+    edited = [
+        html.Span(found.prompt, className="given"),
+        *(_token(one, words) for one in found.tokens),
+    ]
     plain = [html.Span(found.prompt, className="given"), html.Span("".join(found.plain))]
     return [
         html.Div(
