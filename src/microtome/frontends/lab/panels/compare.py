@@ -101,16 +101,14 @@ def other_of(view: View) -> View | None:
     against = view.against
     if against is None:
         return None
-    if against.kind == "prompt":
-        return replace(view, **_texts_of(view, against.value), roles=(), against=None)
-    return replace(view, **{against.kind: against.value}, against=None)
-
-
-def _texts_of(view: View, value: str) -> dict[str, str]:
-    if not value.startswith("?text="):
-        return {name: getattr(view, name) for name in FIELDS} | {"text": value}
-    given = View.from_query(value)
-    return {name: getattr(given, name) for name in FIELDS}
+    alone = replace(view, against=None)
+    if against.kind == "model":
+        return replace(alone, model=against.value)
+    if against.kind == "edit":
+        return replace(alone, edit=against.value)
+    if not against.value.startswith("?text="):
+        return replace(alone, text=against.value, roles=())
+    return replace(_with(alone, _own(View.from_query(against.value))), roles=())
 
 
 def register(app: Dash, context: Context) -> None:
@@ -220,6 +218,11 @@ def _own(view: View) -> dict[str, str]:
     return {name: getattr(view, name) for name in FIELDS}
 
 
+def _with(view: View, texts: Mapping[str, str]) -> View:
+    text, donor, target, contrast = (texts[name] for name in FIELDS)
+    return replace(view, text=text, donor=donor, target=target, contrast=contrast)
+
+
 def _swapped(view: View) -> dict[str, str]:
     """The donor as the text, and what is expected of each exchanged."""
     own = _own(view)
@@ -230,7 +233,7 @@ def _as_prompt(texts: Mapping[str, str]) -> Against | None:
     """A prompt as the other side; none where there is no text."""
     if not texts["text"].strip():
         return None
-    return Against("prompt", View(**texts).to_query())
+    return Against("prompt", _with(View(), texts).to_query())
 
 
 def _compared(app: Dash, context: Context) -> None:
