@@ -122,7 +122,7 @@ def test_a_sweep_that_is_refused_says_why_and_the_next_one_runs(jobs):
 def test_a_map_is_seen_while_it_grows_and_its_units_outlive_a_cancel(jobs, desk, monkeypatch):
     """Cells that are computed are those of the whole map; the others are absent, not zero."""
     monkeypatch.setattr(units, "WORK", 1.0)
-    monkeypatch.setattr(units, "PASSES", 4)
+    monkeypatch.setattr(units, "PASSES", 60)
     seen = []
 
     class Looking(lab_jobs.Job):
@@ -143,7 +143,7 @@ def test_a_map_is_seen_while_it_grows_and_its_units_outlive_a_cancel(jobs, desk,
 
     monkeypatch.undo()
     monkeypatch.setattr(units, "WORK", 1.0)
-    monkeypatch.setattr(units, "PASSES", 4)
+    monkeypatch.setattr(units, "PASSES", 60)
     planned = []
     monkeypatch.setattr(
         lab_jobs.Job, "advanced", lambda self, cells: planned.append(cells), raising=True
