@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 
 import pytest
+from asked_panels import Page, rows, texts, within
 
 import microtome as mt
-from asked_panels import Page, rows, texts, within
 from conftest import BERLIN, CAT, PARIS
 from microtome.frontends.lab.answers.cell import changed, shares, together
 from microtome.frontends.lab.answers.upstream import upstream
@@ -225,9 +225,12 @@ def test_pins_are_a_circuit_with_notes(page, tiny):
     wanted = -effect.delta("logit_diff").item()
     [row] = [row for row in weighed if row[0] == "m0 → logits"]
     assert number(row[1]) == pytest.approx(wanted, rel=1e-3, abs=1e-9)
-    ids = [({"type": "trace-note", "pin": pin}, 1) for pin in PINNED.pins]
-    said = [({"type": "trace-note", "pin": pin}, text) for pin, text in zip(PINNED.pins, ("one", "", " two "), strict=True)]  # fmt: skip
-    given = {"trace-note.n_blur": ids, "trace-note.value": said, "trace-note.id": [(of, of) for of, _ in ids]}  # fmt: skip
+    ids = [{"type": "trace-note", "pin": pin} for pin in PINNED.pins]
+    given = {
+        "trace-note.n_blur": [(of, 1) for of in ids],
+        "trace-note.value": [*zip(ids, ("one", "", " two "), strict=True)],
+        "trace-note.id": [(of, of) for of in ids],
+    }
     noted = page.change("trace-note.n_blur", PINNED, given)
     assert noted.notes == (("input->m0", "one"), ("a0.h1", "two"))
     added = page.change("trace-add.n_blur", PINNED, {"trace-add.value": " m2->logits "})
