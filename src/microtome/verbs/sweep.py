@@ -7,9 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import xarray as xr
+
 from microtome.edits import Edit, as_edits
+from microtome.engines.approximate.audit import Audited
 from microtome.engines.approximate.method import Method
+from microtome.engines.assembled import Assembled, assemble
 from microtome.engines.observer import Observer, observed
+from microtome.engines.screen import Screening
 from microtome.engines.sink import Sink
 from microtome.errors import SweepError
 from microtome.figures.pictures import refuse_file
@@ -218,10 +223,17 @@ def _answered(
                 observer.expected(cells, units, plan.cost.flops)
                 for note in sink.notes:
                     observer.note(note)
-                measured, beside = Answer(plan, options, sink, observer, runner).run()
-                kept = runner.located(record(model, plan, options, measured, beside, referred))
-                data = label(plan, model.tokenizer, measured, beside)
-                data = data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
+
+                def labelled(
+                    measured: Assembled, beside: Screening | Audited | None = None
+                ) -> xr.Dataset:
+                    kept = runner.located(record(model, plan, options, measured, beside, referred))
+                    data = label(plan, model.tokenizer, measured, beside)
+                    return data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
+
+                if options.screen is None and options.method is None:
+                    observer.growing(lambda: labelled(assemble(plan, sink.blocks())))
+                data = labelled(*Answer(plan, options, sink, observer, runner).run())
             observer.finishing()
             sink.finish(data)
     finally:
