@@ -108,25 +108,35 @@ def upstream(
         CircuitError: there is no such reader.
         AddressError, EditError, PromptError, MetricError, EffectsError: as `sweep`.
     """
-    [encoded], name = model.encode(prompt), canonical(metric)
-    way = way_for(encoded, way)
-    maps = {
-        form: sweep(
-            model, prompt, f"{way} {form} -> {read(reader)}", metrics=[name],
-            progress=observer or False,
-        )
-        for form in _forms(_before(model, reader))
-    }  # fmt: skip
-    edges = [edge for effects in maps.values() for edge in _edges(effects, reader, way)]
+    name = canonical(metric)
+    way = way_for(model.encode(prompt)[0], way)
+    maps = [
+        sweep(model, prompt, edit, metrics=[name], progress=observer or False)
+        for edit in sweeps_into(model, reader, way)
+    ]
+    edges = [edge for effects in maps for edge in _edges(effects, reader, way)]
     return Upstream(
         reader,
         way,
         name,
         about(name).unit,
-        float(maps["embed"].clean(name).values.item()),
-        max(effects.noise_floor(name) or 0.0 for effects in maps.values()),
+        float(maps[0].clean(name).values.item()),
+        max(effects.noise_floor(name) or 0.0 for effects in maps),
         tuple(sorted(edges, key=_size)),
     )
+
+
+def sweeps_into(model: Model, reader: str, way: str) -> tuple[str, ...]:
+    """The edits with stars that are every edge into a reader, one for each kind of writer.
+
+    Raises:
+        CircuitError: there is no such reader, or the model's stream is no sum.
+
+    >>> import microtome as mt
+    >>> sweeps_into(mt.load("nano"), "m0", "zero")
+    ('zero embed -> L0.mlp_in', 'zero L*.z.h* -> L0.mlp_in')
+    """
+    return tuple(f"{way} {form} -> {read(reader)}" for form in _forms(_before(model, reader)))
 
 
 def _before(model: Model, reader: str) -> Sequence[Writer]:

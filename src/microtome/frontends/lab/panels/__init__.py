@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from microtome.frontends.lab.panels.ask import ASK
+from microtome.frontends.lab.panels.keep import KEEP
 from microtome.frontends.lab.panels.map import MAP
 from microtome.frontends.lab.panels.panel import Context, Panel, moved
 
-TABS: tuple[Panel, ...] = ()
+TABS: tuple[Panel, ...] = (KEEP,)
 """Those below the map, in the order of their tabs."""
 
 PANELS: tuple[Panel, ...] = (ASK, MAP, *TABS)
