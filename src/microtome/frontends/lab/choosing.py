@@ -13,7 +13,7 @@ from microtome.errors import MicrotomeError
 from microtome.language.addresses import Address, parse
 from microtome.language.calls import Call, called
 from microtome.language.edges import Edge, where
-from microtome.language.selectors import Everything, Role, Selector, Star
+from microtome.language.selectors import Everything, Group, Index, Role, Selector, Span, Star
 from microtome.language.sites import HEADS, POSITIONS, SITES, Dimensions, Site
 from microtome.readings.names import ON_OUTPUT
 
@@ -185,6 +185,30 @@ def position_of(text: str) -> str:
     return "" if address is None or not address.places else str(address.places[0])
 
 
+def is_at(position: str, token: int, of: int) -> bool:
+    """Whether a selection of positions, as it is written, takes in a token of so many.
+
+    Words and roles are not looked for.
+
+    >>> is_at("-1", 4, 5), is_at("last", 3, 5), is_at("1:3", 2, 5), is_at("*", 0, 5)
+    (True, False, True, True)
+    """
+    if not position:
+        return False
+    match _selector(position):
+        case Everything() | Star():
+            return True
+        case Index(value):
+            return value % of == token
+        case Role(name):
+            return name == "last" and token == of - 1
+        case Span(start, stop, step):
+            return token in range(of)[start:stop:step]
+        case Group(members):
+            return any(is_at(str(one), token, of) for one in members)
+    return False
+
+
 def axes_of(text: str, dims: Dimensions, positions: int) -> tuple[AxisChoice, ...]:
     """The axes of an edit's address, and what can be selected along each.
 
@@ -201,9 +225,11 @@ def axes_of(text: str, dims: Dimensions, positions: int) -> tuple[AxisChoice, ..
 
 def _axes(address: Address, dims: Dimensions, positions: int) -> Iterator[AxisChoice]:
     for axis, selector in address.labelled:
+        if axis in ("d_model", "d_head", "vocab") and selector == Everything():
+            continue  # hardly anybody wants single coordinates: they are typed
         size = positions if axis in POSITIONS else dims.size(axis)
         numbers = range(size) if size <= MOST_UNITS else range(0)
-        first = ("*", ":", "last") if axis in POSITIONS else ("*", ":")
+        first = ("*", ":", "-1") if axis in POSITIONS else ("*", ":")
         values = dict.fromkeys([*first, *map(str, numbers), str(selector)])
         yield AxisChoice(axis, str(selector), tuple(values))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import microtome as mt
 from microtome.errors import LoadError, MicrotomeError, listing
+from microtome.frontends.importing import imported
 from microtome.model.smollm2 import SMOLLM2, installed
 
 if TYPE_CHECKING:
@@ -168,7 +169,19 @@ class Desk:
             del self._futures[name]
 
 
+_importing = threading.Lock()
+
+
 def _loaded(name: str) -> Model:
+    """A model, once all that computes is imported.
+
+    It takes seconds, which the page does not wait for; and of several threads that import the same
+    packages at once, one may find half of one.
+    """
+    with _importing:
+        for public in mt.__all__:
+            getattr(mt, public)
+        imported("microtome.report")
     return mt.load(name)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PROMPT = "prompt"
 CHOSEN = "#111418"
 """Frames around chosen cells: neither of the scale's two colours."""
-ROW = 26
+ROW = 24
 """Pixels of a row of the map."""
 STRONGEST = 12
 """Cells that are listed beside the map."""
@@ -144,10 +144,10 @@ def _figure(
     figure = effects.figure(metric, title="", **at)
     rows = effects.data.sizes[dims[0]] if len(dims) > 1 else 0
     figure.update_layout(
-        height=max(430, 150 + ROW * rows),
+        height=max(420, 110 + ROW * rows),
         width=None,
         autosize=True,
-        margin={"l": 56, "r": 16, "t": 34, "b": 52},
+        margin={"l": 52, "r": 8, "t": 26, "b": 48},
         clickmode="event",
         dragmode=False,
     )

@@ -9,6 +9,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
 from microtome.frontends.lab.panels import ASK, MAP, PANELS, TABS, Context, Panel, moved
+from microtome.frontends.lab.panels.ask import tokens
 from microtome.frontends.lab.panels.parts import notice
 from microtome.frontends.lab.state import View
 from microtome.texts import LANGUAGES, Texts
@@ -131,7 +132,7 @@ def _whole(words: Texts) -> list[Component]:
                 html.Div(
                     [html.Div(id="shell-model", role="status"), ASK.layout(words)], className="side"
                 ),
-                html.Div([MAP.layout(words), *tabs], className="work"),
+                html.Div([tokens(words), MAP.layout(words), *tabs], className="work"),
             ],
         ),
     ]

@@ -17,6 +17,15 @@
     }
   });
 
+  // A browser's own list says what was chosen; Dash's HTML components do not listen to it.
+  window.addEventListener("change", (event) => {
+    const list = event.target;
+    if (list.matches && list.matches("select.native")) {
+      const id = list.id.startsWith("{") ? JSON.parse(list.id) : list.id;
+      window.dash_clientside.set_props(id, { "data-value": list.value });
+    }
+  });
+
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     microtome: {
       clicked: (data) => {

@@ -11,10 +11,10 @@ from dash.development.base_component import Component
 
 import microtome as mt
 from microtome.errors import MicrotomeError
-from microtome.frontends.lab.choosing import is_readable, position_of, with_position
+from microtome.frontends.lab.choosing import is_at, is_readable, position_of, with_position
 from microtome.frontends.lab.examples import EXAMPLES
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
-from microtome.frontends.lab.panels.parts import labelled, notice, token_text
+from microtome.frontends.lab.panels.parts import labelled, listed, notice, select, token_text
 from microtome.frontends.lab.reading import Reading, Token, encoded, read
 from microtome.frontends.lab.state import LONGEST, SHORT, View
 from microtome.texts import Texts
@@ -24,14 +24,14 @@ TASKS = ("capitals", "greater_than", "induction", "ioi", "quotes")
 
 
 def layout(words: Texts) -> Component:
-    """The panel."""
+    """The fields; `tokens` is what becomes of them."""
     return html.Section(
         id="ask",
         className="ask",
         **{"aria-label": words("ask.title")},
         children=[
-            labelled(words("ask.model"), dcc.Dropdown(id="ask-model", clearable=False)),
-            html.Div(id="ask-loading", **{"aria-live": "polite"}),
+            labelled(words("ask.model"), select("ask-model")),
+            html.Div(id="ask-others"),
             labelled(words("ask.text"), _text("ask-text", words("ask.text_example"))),
             labelled(words("ask.donor"), _text("ask-donor"), words("ask.donor_about")),
             html.Div(
@@ -43,25 +43,37 @@ def layout(words: Texts) -> Component:
                     ),
                 ],
             ),
+            html.Div(id="ask-problems"),
+            _begin(words),
+        ],
+    )
+
+
+def tokens(words: Texts) -> Component:
+    """The prompt's tokens in a row, with what a click on one does."""
+    kinds = [{"label": words(f"ask.{kind}"), "value": kind} for kind in ("position", "role")]
+    return html.Section(
+        className="read",
+        **{"aria-label": words("ask.tokens")},
+        children=[
             html.Div(id="ask-tokens", className="tokens", **{"aria-live": "polite"}),
             html.Div(
                 className="clicking",
                 children=[
-                    html.Small(words("ask.click")),
-                    dcc.RadioItems(
-                        id="ask-click",
-                        options=[
-                            {"label": words("ask.position"), "value": "position"},
-                            {"label": words("ask.role"), "value": "role"},
-                        ],
-                        value="position",
-                        inline=True,
+                    html.Label(words("ask.click"), htmlFor="ask-click"),
+                    select("ask-click", kinds, "position"),
+                    html.Div(
+                        dcc.Input(
+                            id="ask-role",
+                            value="subject",
+                            maxLength=30,
+                            placeholder=words("ask.role_name"),
+                        ),
+                        id="ask-naming",
+                        hidden=True,
                     ),
-                    dcc.Input(id="ask-role", value="subject", maxLength=30, size="10"),
                 ],
             ),
-            html.Div(id="ask-problems"),
-            _begin(words),
         ],
     )
 
@@ -119,8 +131,7 @@ def _shown(app: Dash, context: Context) -> None:
 
     @app.callback(
         *(Output(f"ask-{name}", "value") for name in FIELDS),
-        Output("ask-model", "value"),
-        Output("ask-model", "options"),
+        Output("ask-model", "children"),
         Input("address", "search"),
     )
     def show(search: str | None) -> tuple[object, ...]:
@@ -131,7 +142,7 @@ def _shown(app: Dash, context: Context) -> None:
         ]
         if view.model not in [one["value"] for one in options]:
             options.append({"label": view.model, "value": view.model})
-        return *(getattr(view, name) for name in FIELDS), view.model, options
+        return *(getattr(view, name) for name in FIELDS), listed(options, view.model)
 
 
 def _typed(app: Dash, context: Context) -> None:
@@ -181,7 +192,7 @@ def _committed(app: Dash, context: Context) -> None:
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
-        Input("ask-model", "value"),
+        Input("ask-model", "data-value"),
         State("address", "search"),
         prevent_initial_call=True,
     )
@@ -196,12 +207,14 @@ def _clicked(app: Dash, context: Context) -> None:
     @app.callback(
         Output("address", "search", allow_duplicate=True),
         Input({"type": "ask-token", "at": ALL}, "n_clicks"),
-        State("ask-click", "value"),
+        State("ask-click", "data-value"),
         State("ask-role", "value"),
         State("address", "search"),
         prevent_initial_call=True,
     )
-    def click(clicks: list[int | None], kind: str, role: str | None, search: str | None) -> object:
+    def click(
+        clicks: list[int | None], kind: str | None, role: str | None, search: str | None
+    ) -> object:
         if not any(clicks) or not ctx.triggered_id:
             return no_update
         at, view = int(ctx.triggered_id["at"]), context.view(search)
@@ -210,6 +223,14 @@ def _clicked(app: Dash, context: Context) -> None:
         if not is_readable(view.edit):
             return no_update
         return moved(view, edit=with_position(view.edit, str(at)), chosen=())
+
+    @app.callback(
+        Output("ask-naming", "hidden"),
+        Input("ask-click", "data-value"),
+        prevent_initial_call=True,
+    )
+    def name(kind: str | None) -> bool:
+        return kind != "role"
 
 
 def _begun(app: Dash, context: Context) -> None:
@@ -282,13 +303,7 @@ def _now(view: View) -> str:
 def _rows(found: Reading, now: str, words: Texts) -> list[Component]:
     """The tokens in a row, each a button, with what the donor has in its place."""
     n = len(found.tokens)
-    chosen = {now, "*", ":"} & {"*", ":"} or {now}
-    last = {str(n - 1), "-1", "last"}
-    columns = [
-        _column(one, bool({str(one.position), str(one.position - n)} & chosen)
-                or (one.position == n - 1 and bool(last & chosen)), words)
-        for one in found.tokens
-    ]  # fmt: skip
+    columns = [_column(one, is_at(now, one.position, n), words) for one in found.tokens]
     beside = [html.P([words("ask.other_length"), " ", *_plain(found.donor)])] if found.donor else []
     return [html.Div(columns, className="row"), *beside]
 

@@ -13,7 +13,7 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab import choosing
 from microtome.frontends.lab.choosing import Choice, Composed
 from microtome.frontends.lab.panels.panel import Context, is_ready, moved
-from microtome.frontends.lab.panels.parts import labelled, options_of
+from microtome.frontends.lab.panels.parts import labelled, listed, options_of, select
 from microtome.frontends.lab.reading import encoded
 from microtome.frontends.lab.state import SHORT, View
 from microtome.language.sites import Site
@@ -37,22 +37,23 @@ def layout(words: Texts) -> Component:
     return html.Div(
         className="choose",
         children=[
-            html.Div(id="map-block", className="block"),
-            html.Div(id="map-finer", className="chips finer"),
             html.Div(
-                className="line",
-                children=[
-                    labelled(
-                        words("map.operation"), dcc.Dropdown(id="map-operation", clearable=False)
-                    ),
-                    html.Div(id="map-axes", className="line"),
-                    labelled(words("map.metric"), dcc.Dropdown(id="map-metric", clearable=False)),
-                ],
+                [
+                    html.Div(id="map-block", className="block"),
+                    html.Div(id="map-finer", className="finer"),
+                ]
             ),
-            labelled(
-                words("map.edit"),
-                dcc.Input(id="map-edit", maxLength=SHORT, className="commits mono"),
-                words("map.edit_about"),
+            html.Div(
+                className="lists",
+                children=[
+                    labelled(words("map.operation"), select("map-operation")),
+                    labelled(words("map.metric"), select("map-metric")),
+                    html.Div(id="map-axes", className="axes"),
+                    labelled(
+                        words("map.edit"),
+                        dcc.Input(id="map-edit", maxLength=SHORT, className="commits mono"),
+                    ),
+                ],
             ),
         ],
     )
@@ -67,10 +68,8 @@ def register(app: Dash, context: Context) -> None:
 def _shown(app: Dash, context: Context) -> None:
     @app.callback(
         Output("map-edit", "value"),
-        Output("map-operation", "options"),
-        Output("map-operation", "value"),
-        Output("map-metric", "options"),
-        Output("map-metric", "value"),
+        Output("map-operation", "children"),
+        Output("map-metric", "children"),
         Output("map-axes", "children"),
         Output("map-block", "children"),
         Output("map-finer", "children"),
@@ -85,7 +84,8 @@ def _shown(app: Dash, context: Context) -> None:
         if view.measured not in [one.value for one in measures]:
             measured.append({"label": view.measured, "value": view.measured})
         if not choosing.is_readable(view.edit):
-            return view.edit, [], None, measured, view.measured, [], no_update, no_update
+            nothing = listed(measured, view.measured)
+            return view.edit, [], nothing, [], no_update, no_update
         made = Composed.of(view.edit)
         site = None if made.address is None else made.address.site
         done = choosing.operations(site, bool(view.donor))
@@ -97,7 +97,8 @@ def _shown(app: Dash, context: Context) -> None:
         drawn = [] if model is None else _drawing(model, _name_of(site), words)
         finer = [] if model is None else _finer(model, _name_of(site), words)
         axes = [] if model is None else _axes(model, view, words)
-        return view.edit, options, made.name, measured, view.measured, axes, drawn, finer
+        lists = listed(options, made.name), listed(measured, view.measured)
+        return view.edit, *lists, axes, drawn, finer
 
 
 def _changed(app: Dash, context: Context) -> None:
@@ -120,7 +121,7 @@ def _changed(app: Dash, context: Context) -> None:
 
     @app.callback(
         address,
-        Input("map-operation", "value"),
+        Input("map-operation", "data-value"),
         State("address", "search"),
         prevent_initial_call=True,
     )
@@ -131,7 +132,10 @@ def _changed(app: Dash, context: Context) -> None:
         return edited(search, choosing.with_operation(edit, name))
 
     @app.callback(
-        address, Input("map-metric", "value"), State("address", "search"), prevent_initial_call=True
+        address,
+        Input("map-metric", "data-value"),
+        State("address", "search"),
+        prevent_initial_call=True,
     )
     def measure(name: str | None, search: str | None) -> object:
         view = context.view(search)
@@ -151,7 +155,7 @@ def _changed(app: Dash, context: Context) -> None:
 
     @app.callback(
         address,
-        Input({"type": "map-axis", "name": ALL}, "value"),
+        Input({"type": "map-axis", "name": ALL}, "data-value"),
         State("address", "search"),
         prevent_initial_call=True,
     )
@@ -178,12 +182,10 @@ def _axes(model: Model, view: View, words: Texts) -> list[Component]:
     return [
         labelled(
             words(f"map.axis.{one.axis}"),
-            dcc.Dropdown(
-                id={"type": "map-axis", "name": one.axis},
-                options=[{"label": _value(v, words), "value": v} for v in one.values],
-                value=one.now,
-                clearable=False,
-                searchable=False,
+            select(
+                {"type": "map-axis", "name": one.axis},
+                [{"label": _value(v, words), "value": v} for v in one.values],
+                one.now,
             ),
         )
         for one in choosing.axes_of(view.edit, model.anatomy.dims, positions)
@@ -191,9 +193,8 @@ def _axes(model: Model, view: View, words: Texts) -> list[Component]:
 
 
 def _value(value: str, words: Texts) -> str:
-    return {"*": words("map.each"), ":": words("map.all"), "last": words("map.last")}.get(
-        value, value
-    )
+    named = {"*": "each", ":": "all", "-1": "last", "last": "last"}
+    return words(f"map.{named[value]}") if value in named else value
 
 
 def _drawing(model: Model, now: str | None, words: Texts) -> list[Component]:

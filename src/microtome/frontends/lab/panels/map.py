@@ -15,7 +15,7 @@ from microtome.frontends.lab.drawing import Drawing, cell_at, drawn
 from microtome.frontends.lab.jobs import CANCELLED, FAILED, RUNNING, WAITING, Progress
 from microtome.frontends.lab.panels import choose
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
-from microtome.frontends.lab.panels.parts import notice
+from microtome.frontends.lab.panels.parts import labelled, notice, select
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
 
@@ -179,11 +179,11 @@ def _figure(app: Dash, context: Context) -> None:
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
-        Input({"type": "map-pick", "name": ALL}, "value"),
+        Input({"type": "map-pick", "name": ALL}, "data-value"),
         State("address", "search"),
         prevent_initial_call=True,
     )
-    def pick(values: list[int | None], search: str | None) -> object:
+    def pick(values: list[str | None], search: str | None) -> object:
         if not ctx.triggered_id or len(ctx.triggered) != 1 or ctx.triggered[0]["value"] is None:
             return no_update
         view = context.view(search)
@@ -209,20 +209,9 @@ def drawing_of(context: Context, view: View) -> Drawing | None:
 
 
 def _pick(name: str, now: int, drawing: Drawing, words: Texts) -> Component:
-    options = [{"label": f"{name} {n}", "value": n} for n in range(drawing.sizes[name])]
-    return html.Div(
-        [
-            html.Label(words("map.cut", name=name)),
-            dcc.Dropdown(
-                id={"type": "map-pick", "name": name},
-                options=options,
-                value=now,
-                clearable=False,
-                searchable=False,
-            ),
-        ],
-        className="field",
-    )
+    options = [{"label": f"{name} {n}", "value": str(n)} for n in range(drawing.sizes[name])]
+    control = select({"type": "map-pick", "name": name}, options, str(now))
+    return labelled(words("map.cut", name=name), control)
 
 
 def _side(drawing: Drawing, view: View, words: Texts) -> list[Component]:

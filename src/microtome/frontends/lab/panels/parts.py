@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dash import dcc, html
+from dash import html
 from dash.development.base_component import Component
 
 from microtome.frontends.lab.choosing import Choice
@@ -15,21 +16,40 @@ from microtome.texts import Texts, visible
 def labelled(words: str, control: Component, about: str | Component = "") -> Component:
     """A control with its label above it, and what is to be said of it below."""
     below = about if isinstance(about, Component) else html.Small(about) if about else None
-    name = html.Label(words, htmlFor=_id_of(control))
+    name = html.Label(words, htmlFor=dom_id(control.id))
     return html.Div([one for one in (name, control, below) if one is not None], className="field")
 
 
-def select(name: str, label: str, options: Sequence[Any] = (), value: str | None = None) -> Any:
-    """A list to choose one thing from; with a label that is spoken."""
-    return dcc.Dropdown(
-        id=name,
-        options=list(options),
-        value=value,
-        clearable=False,
-        searchable=False,
-        className="select",
-        labels={},
-    )
+def select(
+    name: str | dict[str, str], options: Sequence[Mapping[str, Any]] = (), value: str = ""
+) -> Component:
+    """A browser's own list to choose one thing from; what was chosen is its ``data-value``."""
+    return html.Select(listed(options, value), id=name, className="native")
+
+
+def listed(options: Sequence[Mapping[str, Any]], value: str) -> list[Component]:
+    """The lines of a `select`, one of them chosen; those that cannot be are grey."""
+    return [
+        html.Option(
+            one["label"],
+            value=one["value"],
+            selected=one["value"] == value,
+            disabled=one.get("disabled", False),
+            title=one.get("title"),
+        )
+        for one in options
+    ]
+
+
+def dom_id(name: str | dict[str, str]) -> str:
+    """The id that a component has in the page.
+
+    >>> dom_id({"type": "map-axis", "name": "head"})
+    '{"name":"head","type":"map-axis"}'
+    """
+    if isinstance(name, str):
+        return name
+    return json.dumps(name, sort_keys=True, separators=(",", ":"))
 
 
 def options_of(choices: Sequence[Choice], words: Texts, why: str) -> list[dict[str, Any]]:
@@ -56,8 +76,3 @@ def token_text(text: str) -> str:
 def notice(text: str, kind: str = "note") -> Component:
     """A sentence that stands out: ``note`` or ``wrong``."""
     return html.P(text, className=kind, role="alert" if kind == "wrong" else "status")
-
-
-def _id_of(control: Component) -> Any:
-    found = getattr(control, "id", None)
-    return found if isinstance(found, str) else None
