@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,8 +139,15 @@ class Tab:
         return self.page.evaluate("window.location.search")
 
     def until(self, condition: str, argument: Any = None) -> None:
-        """Wait until something holds in the page."""
-        self.page.wait_for_function(condition, arg=argument)
+        """Wait until something holds in the page.
+
+        Playwright's own way makes code of texts in the page, which its policy forbids.
+        """
+        patience = time.monotonic() + PATIENCE / 1000
+        while not self.page.evaluate(condition, argument):
+            if time.monotonic() > patience:
+                raise AssertionError(f"it never came to this: {condition}")
+            self.page.wait_for_timeout(30)
 
     def until_address(self, part: str) -> None:
         """Wait until the address has a part."""
