@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 NANO = "nano"
 
+RETRY = 5.0
+"""Seconds after which a model that could not be loaded is tried again where one looks at it."""
+
 Load = Callable[[str], "Model"]
 
 
@@ -92,7 +95,7 @@ class Desk:
     def state(self, name: str) -> Loading:
         """How far a model is, which begins to be loaded now if it was not."""
         try:
-            future = self._future(name)
+            future = self._future(name, self._may_try_again(name))
         except LoadError as error:
             return Loading("failed", 0.0, str(error))
         began, took = self._times[name]
@@ -125,9 +128,14 @@ class Desk:
             self._paces[name] = (time.perf_counter() - began) / tokens
         return self._paces[name]
 
-    def _future(self, name: str) -> Future[Model]:
+    def _may_try_again(self, name: str) -> bool:
+        """Whether a model that failed did so a while ago: whoever only looks does not load."""
+        began, took = self._times.get(name, (0.0, None))
+        return took is not None and time.monotonic() - began - took > RETRY
+
+    def _future(self, name: str, again: bool = True) -> Future[Model]:
         with self._guard:
-            if name in self._futures and not _failed(self._futures[name]):
+            if name in self._futures and not (again and _failed(self._futures[name])):
                 self._futures.move_to_end(name)
                 return self._futures[name]
             self._check(name)
@@ -179,7 +187,7 @@ def _loaded(name: str) -> Model:
     packages at once, one may find half of one.
     """
     with _importing:
-        for public in mt.__all__:
+        for public in set(mt.__all__) - {"studies"}:
             getattr(mt, public)
         imported("microtome.report")
     return mt.load(name)

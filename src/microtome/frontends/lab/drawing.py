@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import microtome as mt
 from microtome.frontends.importing import imported
+from microtome.language.calls import called
 from microtome.texts import number
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Strong:
 
     Attributes:
         edit: what is done there, without stars.
-        where: its coordinates in words.
+        where: its address.
         effect: its effect, as it is written.
         above_noise: whether that is larger than the noise floor.
     """
@@ -150,8 +151,9 @@ def _figure(
         margin={"l": 52, "r": 8, "t": 26, "b": 48},
         clickmode="event",
         dragmode=False,
+        title_subtitle_text="",
+        hoverlabel={"bgcolor": "#fff", "bordercolor": "#c9ced4", "font_color": "#1f2328"},
     )
-    figure.update_layout(title_subtitle_text="")
     return figure
 
 
@@ -195,9 +197,9 @@ def _strongest(effects: Effects, metric: str, edit: str) -> tuple[Strong, ...]:
     found = []
     for row in table.to_dict("records"):
         at = {name: int(row[name]) for name in dims}
-        where = " · ".join(f"{name} {value}" for name, value in at.items())
+        cell = edit_at(edit, at)
         effect = number(float(row["effect"])).replace("-", "−")
-        found.append(Strong(edit_at(edit, at), where, effect, bool(row["above_noise"])))
+        found.append(Strong(cell, called(cell).address, effect, bool(row["above_noise"])))
     return tuple(found)
 
 

@@ -1,10 +1,11 @@
 // What a page needs besides its callbacks: the keyboard, and whether shift was held at a click.
 (function () {
+  // As it was when something was pressed: what a click leads to comes later, and the key is up.
   let shift = false;
-  const note = (event) => { shift = event.shiftKey; };
-  for (const kind of ["mousedown", "keydown", "keyup"]) {
-    window.addEventListener(kind, note, true);
-  }
+  window.addEventListener("pointerdown", (event) => { shift = event.shiftKey; }, true);
+  window.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") { shift = event.shiftKey; }
+  }, true);
 
   // Enter in a field is as good as leaving it; in a text, shift and Enter begin a new line.
   window.addEventListener("keydown", (event) => {
@@ -26,8 +27,14 @@
     }
   });
 
+  const said = (search, key, unless) => new URLSearchParams(search || "").getAll(key).pop() ?? unless;
+
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     microtome: {
+      // What stands in the fields follows the address at once: a later answer of the server
+      // would overwrite what is being typed by then.
+      fields: (search) => ["text", "donor", "target", "contrast"].map((key) => said(search, key, "")),
+      edit: (search, unless) => said(search, "edit", unless),
       clicked: (data) => {
         const point = data && data.points && data.points[0];
         if (!point) { return window.dash_clientside.no_update; }

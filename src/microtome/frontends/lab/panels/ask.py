@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
 import microtome as mt
@@ -31,7 +31,11 @@ def layout(words: Texts) -> Component:
         **{"aria-label": words("ask.title")},
         children=[
             labelled(words("ask.model"), select("ask-model")),
-            html.Div(id="ask-others"),
+            html.Details(
+                [html.Summary(words("ask.other")), _word("ask-path", words("ask.other_about"))],
+                id="ask-others",
+                hidden=True,
+            ),
             labelled(words("ask.text"), _text("ask-text", words("ask.text_example"))),
             labelled(words("ask.donor"), _text("ask-donor"), words("ask.donor_about")),
             html.Div(
@@ -89,8 +93,10 @@ def _text(name: str, example: str = "") -> Component:
     )
 
 
-def _word(name: str) -> Component:
-    return dcc.Input(id=name, maxLength=SHORT, className="commits", spellCheck=False)
+def _word(name: str, example: str = "") -> Component:
+    return dcc.Input(
+        id=name, maxLength=SHORT, placeholder=example, className="commits", spellCheck=False
+    )
 
 
 def _begin(words: Texts) -> Component:
@@ -129,20 +135,26 @@ def register(app: Dash, context: Context) -> None:
 def _shown(app: Dash, context: Context) -> None:
     """The fields follow the address."""
 
-    @app.callback(
+    app.clientside_callback(
+        ClientsideFunction("microtome", "fields"),
         *(Output(f"ask-{name}", "value") for name in FIELDS),
-        Output("ask-model", "children"),
         Input("address", "search"),
     )
-    def show(search: str | None) -> tuple[object, ...]:
+
+    @app.callback(
+        Output("ask-model", "children"),
+        Output("ask-others", "hidden"),
+        Input("address", "search"),
+    )
+    def show(search: str | None) -> tuple[list[Component], bool]:
         view = context.view(search)
-        options = [
+        options: list[dict[str, Any]] = [
             {"label": one.name, "value": one.name, "disabled": bool(one.lacks), "title": one.lacks}
             for one in context.desk.offers
         ]
         if view.model not in [one["value"] for one in options]:
             options.append({"label": view.model, "value": view.model})
-        return *(getattr(view, name) for name in FIELDS), listed(options, view.model)
+        return listed(options, view.model), not context.desk.typed
 
 
 def _typed(app: Dash, context: Context) -> None:
@@ -199,6 +211,18 @@ def _committed(app: Dash, context: Context) -> None:
     def choose_model(name: str | None, search: str | None) -> object:
         view = context.view(search)
         return no_update if name in (None, view.model) else moved(view, model=name, chosen=())
+
+    @app.callback(
+        Output("address", "search", allow_duplicate=True),
+        Input("ask-path", "n_blur"),
+        Input("ask-path", "n_submit"),
+        State("ask-path", "value"),
+        State("address", "search"),
+        prevent_initial_call=True,
+    )
+    def name_model(_: int, __: int, path: str | None, search: str | None) -> object:
+        view, name = context.view(search), (path or "").strip()
+        return no_update if name in ("", view.model) else moved(view, model=name, chosen=())
 
 
 def _clicked(app: Dash, context: Context) -> None:

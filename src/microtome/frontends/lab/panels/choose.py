@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
 from microtome.frontends.importing import imported
@@ -15,7 +15,7 @@ from microtome.frontends.lab.choosing import Choice, Composed
 from microtome.frontends.lab.panels.panel import Context, is_ready, moved
 from microtome.frontends.lab.panels.parts import labelled, listed, options_of, select
 from microtome.frontends.lab.reading import encoded
-from microtome.frontends.lab.state import SHORT, View
+from microtome.frontends.lab.state import EDIT, SHORT, View
 from microtome.language.sites import Site
 from microtome.prompts.prompt import Prompt
 from microtome.texts import Texts
@@ -51,7 +51,12 @@ def layout(words: Texts) -> Component:
                     html.Div(id="map-axes", className="axes"),
                     labelled(
                         words("map.edit"),
-                        dcc.Input(id="map-edit", maxLength=SHORT, className="commits mono"),
+                        dcc.Input(
+                            id="map-edit",
+                            maxLength=SHORT,
+                            placeholder=EDIT,
+                            className="commits mono",
+                        ),
                     ),
                 ],
             ),
@@ -66,8 +71,14 @@ def register(app: Dash, context: Context) -> None:
 
 
 def _shown(app: Dash, context: Context) -> None:
-    @app.callback(
+    app.clientside_callback(
+        ClientsideFunction("microtome", "edit"),
         Output("map-edit", "value"),
+        Input("address", "search"),
+        State("map-edit", "placeholder"),
+    )
+
+    @app.callback(
         Output("map-operation", "children"),
         Output("map-metric", "children"),
         Output("map-axes", "children"),
@@ -85,7 +96,7 @@ def _shown(app: Dash, context: Context) -> None:
             measured.append({"label": view.measured, "value": view.measured})
         if not choosing.is_readable(view.edit):
             nothing = listed(measured, view.measured)
-            return view.edit, [], nothing, [], no_update, no_update
+            return [], nothing, [], no_update, no_update
         made = Composed.of(view.edit)
         site = None if made.address is None else made.address.site
         done = choosing.operations(site, bool(view.donor))
@@ -98,7 +109,7 @@ def _shown(app: Dash, context: Context) -> None:
         finer = [] if model is None else _finer(model, _name_of(site), words)
         axes = [] if model is None else _axes(model, view, words)
         lists = listed(options, made.name), listed(measured, view.measured)
-        return view.edit, *lists, axes, drawn, finer
+        return *lists, axes, drawn, finer
 
 
 def _changed(app: Dash, context: Context) -> None:

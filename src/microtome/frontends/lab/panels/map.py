@@ -153,7 +153,7 @@ def _told(progress: Progress, words: Texts) -> list[Component | str]:
         return [bar, html.Span(told), html.Small(words("map.between"))]
     effects = progress.effects
     cells = 0 if effects is None else effects.n_cells
-    return [words("map.done", cells=f"{cells:,}", time=_time(progress.seconds, words))]
+    return [words("map.done", cells=f"{cells:,}", n=f"{progress.seconds:.1f}")]
 
 
 def _figure(app: Dash, context: Context) -> None:
@@ -175,7 +175,8 @@ def _figure(app: Dash, context: Context) -> None:
         side = _side(drawing, view, words)
         if drawing.figure is None:
             return no_update, {"display": "none"}, side, picks
-        return drawing.figure, {"display": "block"}, side, picks
+        # A figure that follows its column's width takes its height from its frame.
+        return drawing.figure, {"height": f"{drawing.figure.layout.height}px"}, side, picks
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
