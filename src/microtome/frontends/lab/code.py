@@ -11,7 +11,7 @@ from microtome.circuits import Circuit
 from microtome.edits import as_edits
 from microtome.frontends.experiment.writing import Written
 from microtome.frontends.lab.answers.pinned import circuit_of
-from microtome.frontends.lab.answers.upstream import sweeps_into, way_for
+from microtome.frontends.lab.answers.upstream import edits_into, way_for
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.state import View
 from microtome.plan.question import Question
@@ -174,9 +174,7 @@ def other_side(view: View) -> View:
 
 def _trace(view: View, models: Models) -> Iterator[Code]:
     """Every edge into what is traced, writers of one kind a sweep."""
-    model = models(view.model)
-    way = way_for(model.encode(prompt_of(view))[0])
-    for edit in sweeps_into(model, view.reader, way):
+    for edit in edits_into(models(view.model), prompt_of(view), view.reader):
         yield _sweep(_record(view, [edit], models))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from microtome import Model, Prompt
 from microtome.edits import edit as parsed
+from microtome.errors import MicrotomeError
 from microtome.language.regions import Region
 from microtome.language.sites import Dimensions
 from microtome.prompts.resolve import regions
@@ -38,6 +40,32 @@ def nodes_of(model: Model, prompt: Prompt, edit: str) -> tuple[str, ...]:
     dims, [encoded] = model.anatomy.dims, model.encode(prompt)
     where = regions(parsed(edit).lands, dims, encoded.tokens)
     return tuple(dict.fromkeys(node for region in where for node in _of(region, dims)))
+
+
+def nodes_of_all(model: Model, prompt: Prompt, edits: Sequence[str]) -> tuple[str, ...]:
+    """The nodes of several edits, each once; an edit that names nothing is of none.
+
+    Whoever shows what the edits do says what is wrong with it.
+    """
+    found: dict[str, None] = {}
+    for edit in edits:
+        with contextlib.suppress(MicrotomeError):
+            found |= dict.fromkeys(nodes_of(model, prompt, edit))
+    return tuple(found)
+
+
+def readers_of_all(model: Model, prompt: Prompt, edits: Sequence[str]) -> tuple[str, ...]:
+    """What the nodes of several edits read by, each once.
+
+    >>> import microtome as mt
+    >>> readers_of_all(mt.load("nano"), mt.Prompt("Berlin is"), ["zero L1.k.h0", "zero L1.mlp_out"])
+    ('a1.h0<k>', 'm1')
+    """
+    found: dict[str, None] = {}
+    for edit in edits:
+        for node in nodes_of_all(model, prompt, [edit]):
+            found |= dict.fromkeys(readers_of(node, parsed(edit).lands.site.name))
+    return tuple(found)
 
 
 def _of(region: Region, dims: Dimensions) -> Iterator[str]:

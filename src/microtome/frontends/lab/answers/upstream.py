@@ -86,6 +86,21 @@ def written_before(model: Model, reader: str) -> tuple[str, ...]:
     return tuple(one.name for one in _before(model, reader))
 
 
+def edits_into(model: Model, prompt: Prompt, reader: str, way: str = "") -> tuple[str, ...]:
+    """The sweeps that span every edge into a reader, as texts, each over one kind of writers.
+
+    Raises:
+        CircuitError: as `written_before`.
+
+    >>> import microtome as mt
+    >>> edits_into(mt.load("nano"), mt.Prompt("Berlin is"), "m0")
+    ('zero embed -> L0.mlp_in', 'zero L*.z.h* -> L0.mlp_in')
+    """
+    [encoded] = model.encode(prompt)
+    how, forms = way_for(encoded, way), _forms(_before(model, reader))
+    return tuple(f"{how} {form} -> {read(reader)}" for form in forms)
+
+
 def upstream(
     model: Model,
     prompt: Prompt,
@@ -108,11 +123,11 @@ def upstream(
         CircuitError: there is no such reader.
         AddressError, EditError, PromptError, MetricError, EffectsError: as `sweep`.
     """
-    name = canonical(metric)
-    way = way_for(model.encode(prompt)[0], way)
+    [encoded], name = model.encode(prompt), canonical(metric)
+    way = way_for(encoded, way)
     maps = [
         sweep(model, prompt, edit, metrics=[name], progress=observer or False)
-        for edit in sweeps_into(model, reader, way)
+        for edit in edits_into(model, prompt, reader, way)
     ]
     edges = [edge for effects in maps for edge in _edges(effects, reader, way)]
     return Upstream(
@@ -124,19 +139,6 @@ def upstream(
         max(effects.noise_floor(name) or 0.0 for effects in maps),
         tuple(sorted(edges, key=_size)),
     )
-
-
-def sweeps_into(model: Model, reader: str, way: str) -> tuple[str, ...]:
-    """The edits with stars that are every edge into a reader, one for each kind of writer.
-
-    Raises:
-        CircuitError: there is no such reader, or the model's stream is no sum.
-
-    >>> import microtome as mt
-    >>> sweeps_into(mt.load("nano"), "m0", "zero")
-    ('zero embed -> L0.mlp_in', 'zero L*.z.h* -> L0.mlp_in')
-    """
-    return tuple(f"{way} {form} -> {read(reader)}" for form in _forms(_before(model, reader)))
 
 
 def _before(model: Model, reader: str) -> Sequence[Writer]:
