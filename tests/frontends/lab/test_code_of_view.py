@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from microtome.frontends.experiment.writing import Written
 from microtome.frontends.lab import exports
 from microtome.frontends.lab.answers import cell, pinned, upstream, writing
 from microtome.frontends.lab.asked import prompt_of
-from microtome.frontends.lab.code import codes, other_side, parts
+from microtome.frontends.lab.code import codes, parts
+from microtome.frontends.lab.sides import other_of
 from microtome.frontends.lab.state import Against, View
 
 SAM = View(
@@ -139,24 +141,30 @@ def test_what_is_traced_is_repeated_writer_by_writer(nano, models, tmp_path):
     check_sweep(found[0], effects[0], tmp_path)
 
 
-def test_the_circuit_is_judged_the_same(nano, models, command):
-    circuit = pinned.circuit_of(nano, SAM.pins)
-    expected = pinned.kept(nano, prompt_of(SAM), circuit, SAM.measured, "zero").faithfulness
-    [made] = codes("circuit", SAM, models)
-    assert executed(made.python)["found"]["faithfulness"].item() - expected == 0
-    assert json.loads(command(made.shell, "--json"))["faithfulness"] - expected == 0
-    assert made.yaml is None
+def test_the_circuit_is_judged_the_same_by_each_ablation(nano, models, command):
+    view = replace(SAM, donor=SAM.text.replace("Sam gave", "Sally gave"))
+    circuit, found = pinned.circuit_of(nano, SAM.pins), codes("circuit", view, models)
+    assert len(codes("circuit", SAM, models)) == 1  # there is no donor to patch from
+    for way, made in zip(("patch", "zero"), found, strict=True):
+        expected = pinned.kept(nano, prompt_of(view), circuit, view.measured, way).faithfulness
+        assert executed(made.python)["found"]["faithfulness"].item() - expected == 0
+        assert json.loads(command(made.shell, "--json"))["faithfulness"] - expected == 0
+        assert made.yaml is None
 
 
 @pytest.mark.parametrize(
     "against",
-    [Against("edit", "mean L*.z.h*@-1"), Against("prompt", SAM.text.replace("Sam", "Tom"))],
-    ids=["edit", "prompt"],
+    [
+        Against("edit", "mean L*.z.h*@-1"),
+        Against("prompt", SAM.text.replace("Sam", "Tom")),
+        Against("prompt", View(text=SAM.text, target=" Sam", contrast=" Sally").to_query()),
+    ],
+    ids=["edit", "text", "prompt"],
 )
 def test_a_comparison_is_repeated_side_by_side(nano, models, tmp_path, against):
     view = View(text=SAM.text, target=" Sally", contrast=" Sam", against=against)
     side, both = codes("comparison", view, models)
-    one, other = shown(nano, view), shown(nano, other_side(view))
+    one, other = shown(nano, view), shown(nano, other_of(view))
     check_sweep(side, other, tmp_path)
     expected = other.delta("logit_diff") - one.delta("logit_diff")
     assert float(abs(executed(both.python)["difference"] - expected).max()) == 0

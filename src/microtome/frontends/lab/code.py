@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from microtome.circuits import Circuit
 from microtome.edits import as_edits
 from microtome.frontends.experiment.writing import Written
 from microtome.frontends.lab.answers.pinned import circuit_of
-from microtome.frontends.lab.answers.upstream import edits_into, way_for
+from microtome.frontends.lab.answers.upstream import edits_into, why_no_patch
 from microtome.frontends.lab.asked import prompt_of
-from microtome.frontends.lab.state import View
+from microtome.frontends.lab.sides import other_of
+from microtome.frontends.lab.state import WAYS, View
 from microtome.plan.question import Question
 from microtome.report import spelling
 from microtome.report.code import run_in_python, sweep_in_python, sweep_in_shell, sweep_in_yaml
@@ -136,7 +137,8 @@ def _run(view: View, models: Models) -> Iterator[Code]:
 
 def _comparison(view: View, models: Models) -> Iterator[Code]:
     """The other side; and both with their difference, where their cells are the same."""
-    there = other_side(view)
+    there = other_of(view)
+    assert there is not None, "asked for only where there is another side"
     own, other = (_question(one, [one.edit], models) for one in (view, there))
     one, two = asked(models(view.model), own), asked(models(there.model), other)
     yield _sweep(two)
@@ -157,24 +159,9 @@ def _comparison(view: View, models: Models) -> Iterator[Code]:
     )
 
 
-def other_side(view: View) -> View:
-    """The view that a comparison's other side is the map of.
-
-    >>> from microtome.frontends.lab.state import Against
-    >>> other_side(View(text="Berlin is", against=Against("prompt", "Paris is"))).text
-    'Paris is'
-    """
-    assert view.against is not None, "asked for only where there is another side"
-    kind, value = view.against.kind, view.against.value
-    alone = replace(view, against=None)
-    if kind == "prompt":
-        return replace(alone, text=value)
-    return replace(alone, model=value) if kind == "model" else replace(alone, edit=value)
-
-
 def _trace(view: View, models: Models) -> Iterator[Code]:
     """Every edge into what is traced, writers of one kind a sweep."""
-    for edit in edits_into(models(view.model), prompt_of(view), view.reader):
+    for edit in edits_into(models(view.model), prompt_of(view), view.reader, view.way):
         yield _sweep(_record(view, [edit], models))
 
 
@@ -182,10 +169,15 @@ def _trace(view: View, models: Models) -> Iterator[Code]:
 
 
 def _circuit(view: View, models: Models) -> Iterator[Code]:
-    """How faithful the pinned circuit is, to the prompt of the page."""
+    """How faithful the pinned circuit is to the prompt of the page, by each ablation it allows."""
     record, model = _record(view, [view.edit], models), models(view.model)
-    circuit = circuit_of(model, view.pins)
-    metric, way = record["spec"]["metrics"][0], way_for(model.encode(prompt_of(view))[0])
+    circuit, [encoded] = circuit_of(model, view.pins), model.encode(prompt_of(view))
+    for ablation in ("zero",) if why_no_patch(encoded) else WAYS:
+        yield _judged(circuit, record, ablation)
+
+
+def _judged(circuit: Circuit, record: Record, ablation: str) -> Code:
+    metric = record["spec"]["metrics"][0]
     python = [
         *spelling.opening(record),
         f"prompts = {spelling.prompts(record['spec']['prompts'])}",
@@ -193,16 +185,16 @@ def _circuit(view: View, models: Models) -> Iterator[Code]:
         *(f"{spelling.TAB}{spelling.quoted(edge)}," for edge in circuit),
         "])",
         "found = mt.circuits.faithfulness(",
-        f'    model, prompts, circuit, {spelling.quoted(metric)}, ablation="{way}"',
+        f'    model, prompts, circuit, {spelling.quoted(metric)}, ablation="{ablation}"',
         ")",
         'print(found["faithfulness"].item())',
     ]
     command = _command(
         "circuit evaluate", record, ("dtype",), spelling.ANSWERED,
-        f"{CIRCUIT} --ablation {way} -m {shlex.quote(metric)}",
+        f"{CIRCUIT} --ablation {ablation} -m {shlex.quote(metric)}",
     )  # fmt: skip
-    yield Code(
-        ", ".join(view.pins),
+    return Code(
+        f"{ablation}, {len(circuit)}",
         "\n".join(python),
         command and spelling.file(CIRCUIT, [_form(circuit)]) + command,
     )
