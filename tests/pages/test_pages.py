@@ -7,7 +7,8 @@ import pytest
 
 from code_in_pages import ROOT, blocks, run
 
-SLOW = "smollm2"
+REAL, SLOW = 'load("smollm2")', ('load("smollm2")', "circuits.score(")
+"""What a page has that takes a real model, and one that takes long."""
 PAGES = sorted(
     path
     for folder in ("tutorials", "coming-from", ".")
@@ -18,15 +19,15 @@ PAGES = sorted(
 
 def cases():
     for page in PAGES:
-        real = f'load("{SLOW}")' in page.read_text(encoding="utf-8")
-        name = page.relative_to(ROOT / "docs").as_posix()
-        yield pytest.param(page, real, id=name, marks=[pytest.mark.slow] if real else [])
+        text, name = page.read_text(encoding="utf-8"), page.relative_to(ROOT / "docs").as_posix()
+        marks = [pytest.mark.slow] if any(one in text for one in SLOW) else []
+        yield pytest.param(page, REAL in text, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(("page", "real"), [*cases()])
 def test_the_code_of_a_page_runs(page, real, request, tmp_path, monkeypatch):
     if real:
-        request.getfixturevalue(SLOW)  # skips where it is not installed
+        request.getfixturevalue("smollm2")  # skips where it is not installed
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(go.Figure, "show", lambda figure: None)
     assert run(page, {}) > 0
