@@ -71,7 +71,9 @@ class Checkpoint(Form):
 
     def load(self) -> Model:
         """The model."""
-        more = {} if self.attention is None else {"attn_implementation": self.attention}
+        more: dict[str, Any] = {}
+        if self.attention is not None:
+            more["attn_implementation"] = self.attention
         return load(self.name, revision=self.revision, dtype=self.dtype, device=self.device, **more)
 
     def plain(self) -> str | dict[str, str]:

@@ -196,11 +196,6 @@ def _own(view: View) -> dict[str, str]:
     return {name: getattr(view, name) for name in FIELDS}
 
 
-def _with(view: View, texts: Mapping[str, str]) -> View:
-    text, donor, target, contrast = (texts[name] for name in FIELDS)
-    return replace(view, text=text, donor=donor, target=target, contrast=contrast)
-
-
 def _swapped(view: View) -> dict[str, str]:
     """The donor as the text, and what is expected of each exchanged."""
     own = _own(view)
@@ -211,7 +206,7 @@ def _as_prompt(texts: Mapping[str, str]) -> Against | None:
     """A prompt as the other side; none where there is no text."""
     if not texts["text"].strip():
         return None
-    return Against("prompt", _with(View(), texts).to_query())
+    return Against("prompt", View(**texts).to_query())
 
 
 def _compared(app: Dash, context: Context) -> None:
