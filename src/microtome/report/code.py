@@ -86,7 +86,7 @@ def again_in_python(effects: Effects) -> str:
             for name, value in _settings(record).items()
             if name not in (WINDOW, AUDIT)
         ),
-        *([f"audit={_audit(record[AUDIT])}"] if record.get(AUDIT) else []),
+        *([f"audit={record[AUDIT]['asked']}"] if record.get(AUDIT) else []),
     ]
     window = record.get("stream", {}).get(WINDOW)
     given = "prompts" if window is None else f"mt.Stream(prompts, {window})"
@@ -201,13 +201,16 @@ def _settings(record: Mapping[str, Any]) -> dict[str, int | str]:
     if record.get(AUDIT):
         found["method"] = record["method"]
         found[AUDIT] = record[AUDIT]["asked"]
+        if refine := _refine(record[AUDIT]):
+            found["refine"] = refine
     return found
 
 
-def _audit(audit: Mapping[str, Any]) -> str:
-    """How it is asked for; more of the strongest only by an object."""
-    asked, more = audit["asked"], audit.get("refine", 0)
-    return f"mt.Audit(cells={asked}, refine={more})" if more else str(asked)
+def _refine(audit: Mapping[str, Any]) -> int | str:
+    """How more cells are asked for; 0 where none were."""
+    if audit.get("below") is not None:
+        return f"below {audit['below']!r}"
+    return int(audit.get("refine", 0))
 
 
 def _file(name: str, prompts: Sequence[Mapping[str, Any]]) -> str:
@@ -314,10 +317,9 @@ def _in_memory(record: Mapping[str, Any]) -> bool:
 
 
 def _is_sayable(record: Mapping[str, Any]) -> bool:
-    """Whether the command line and a file can say how the model was loaded, and cells audited."""
+    """Whether the command line and a file can say how the model was loaded."""
     plain = not _in_memory(record) and not record["model"].get("additions")
-    refined = (record.get(AUDIT) or {}).get("refine", 0)
-    return plain and not refined and not _more(record)
+    return plain and not _more(record)
 
 
 def _prompts(prompts: Sequence[Mapping[str, Any]]) -> str:
