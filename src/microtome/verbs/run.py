@@ -17,7 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from microtome.edits import Edit
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
-from microtome.errors import AddressError, MetricError, MicrotomeError, PromptError, did_you_mean, listing
+from microtome.errors import (
+    AddressError,
+    MetricError,
+    MicrotomeError,
+    PromptError,
+    did_you_mean,
+    listing,
+)
 from microtome.language.addresses import parse
 from microtome.model.anatomy import Anatomy
 from microtome.notebook import html_line, html_table, html_tokens
