@@ -186,7 +186,7 @@ def sweep(
                 refuse_file(out)
             return Streamed(model, stream, *whole).run(out, progress, overwrite, runner)
         question = asking(model, prompts, edit, metrics=metrics, over=over, reference=others)
-        return _answered(model, question, options, runner, out, progress, overwrite, bool(others))
+        return answered(model, question, options, runner, out, progress, overwrite, bool(others))
 
 
 def _refuse_joint_keys(model: Loaded, question: Question, method: Method | None) -> None:
@@ -202,7 +202,7 @@ def _refuse_joint_keys(model: Loaded, question: Question, method: Method | None)
             )
 
 
-def _answered(
+def answered(
     model: Model,
     question: Question,
     options: Options,
@@ -212,7 +212,16 @@ def _answered(
     overwrite: bool,
     referred: bool,
 ) -> Effects:
-    """Plan, open a sink, run, assemble, label."""
+    """Plan a question, open a sink, run, assemble, label; arguments as of `sweep`.
+
+    Args:
+        model: the model.
+        question: what is asked of it.
+        options: how it is answered.
+        runner: who runs the units.
+        out, progress, overwrite: where to, who is told, and what may be replaced.
+        referred: whether reference prompts were given.
+    """
     _refuse_joint_keys(model, question, options.method)
     plan = make_plan(question, options.engine, options.budget(model), model.whole, options.method)
     sink = _sink(out, model, plan, options, referred, overwrite, runner)
