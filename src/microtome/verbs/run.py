@@ -17,7 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from microtome.edits import Edit
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
-from microtome.errors import AddressError, MetricError, PromptError, did_you_mean, listing
+from microtome.errors import (
+    AddressError,
+    MetricError,
+    MicrotomeError,
+    PromptError,
+    did_you_mean,
+    listing,
+)
 from microtome.language.addresses import parse
 from microtome.model.anatomy import Anatomy
 from microtome.notebook import html_line, html_table, html_tokens
@@ -105,7 +112,9 @@ class Run:
             [forward(self._hf, self._anatomy, ids_of([e.tokens], self._hf)) for e in self.encoded]
         )
 
-    def top(self, k: int = 10, prompt: int = 0, position: int | None = None) -> pd.DataFrame:
+    def top(
+        self, k: int = 10, prompt: int = 0, position: int | None = None, *, by: str = "edited"
+    ) -> pd.DataFrame:
         """The k most probable tokens that come next, or that fill the mask, with edits and without.
 
         Args:
@@ -113,6 +122,7 @@ class Run:
             prompt: index of the prompt.
             position: after which token of that prompt (at which, in a masked-language model);
                 negative counts from its end. The last or the mask unless given.
+            by: ``"edited"``, the most probable ones with the edits; ``"clean"``, those without.
 
         Returns:
             A row per token, the most probable first: ``token``, ``id``, ``logit``, ``prob``
@@ -122,7 +132,10 @@ class Run:
         Raises:
             PromptError: there is no such prompt or position; or no position is given, and the
                 prompt has several masks.
+            MicrotomeError: ``by`` is another word.
         """
+        if by not in ("edited", "clean"):
+            raise MicrotomeError(f"by is 'edited' or 'clean', not {by!r}.")
         if not -len(self.encoded) <= prompt < len(self.encoded):
             raise PromptError(f"There is no prompt {prompt}; there are {len(self.encoded)}.")
         tokens = self.encoded[prompt].tokens
@@ -135,7 +148,7 @@ class Run:
             )
         at = position % length
         after, before = self.logits[prompt, at], self.clean_logits[prompt, at]
-        ids = after.topk(min(k, len(after))).indices
+        ids = (after if by == "edited" else before).topk(min(k, len(after))).indices
         columns: dict[str, object] = {
             "token": [piece(int(i), self._tokenizer) for i in ids],
             "id": ids.tolist(),
