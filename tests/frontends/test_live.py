@@ -100,6 +100,18 @@ def test_what_is_drawn_in_another_order_is_what_is_clicked(tiny64):
     assert clickable.map.layout.shapes == ()
 
 
+def test_metrics_inside_the_model_have_axes_of_their_own(tiny64):
+    effects = swept(tiny64, PROMPTS, "zero L*.mlp_out", metrics="std(L*.resid_post)")
+    clickable = mt.live(tiny64, effects)
+    sent(clickable, x=2, y=1, index=[1, 2])
+    assert clickable.cell == {"prompt": 0, "layer": 1}
+    [frame] = clickable.map.layout.shapes
+    assert (frame.x0, frame.y0) == (1.5, 0.5)
+    clickable.choice.value = 1
+    assert clickable.cell == {"prompt": 1, "layer": 1}
+    assert clickable.run.receipts[0].edit == "zero L1.mlp_out"
+
+
 def test_of_several_prompts_one_is_chosen(tiny64):
     effects = swept(tiny64, PROMPTS, "zero L*.z.h*@-1")
     clickable = mt.live(tiny64, effects)
@@ -172,6 +184,9 @@ def test_what_cannot_be_clicked_is_refused(tiny64, tiny, make_gpt2, tokenizer, m
     other = mt.load(make_gpt2(seed=1), tokenizer=tokenizer)
     with pytest.raises(EffectsError, match="The map is of other weights"):
         mt.live(other, effects)
+    some = swept(tiny64, PROMPTS, "zero L*.z.h*", keep="aggregates")
+    with pytest.raises(EffectsError, match="this is of type Aggregates"):
+        mt.live(tiny64, some)
     roles = [mt.Prompt(BERLIN, target=" Germany", contrast=" France", roles={"who": "Berlin"})]
     over = swept(tiny64, roles, "zero L*.resid_post@*").by_role()
     with pytest.raises(EffectsError, match=r"over role, which is another position.*by_role"):
