@@ -54,6 +54,11 @@ def test_a_notebook_is_that_of_its_script(name):
     assert written == notebook(script(name)), "make notebooks"
 
 
+def test_the_page_names_them_all():
+    page = (FOLDER.parents[1] / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    assert {name for name in NAMES if f"(../examples/notebooks/{name}.ipynb)" in page} == {*NAMES}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_it_runs_and_what_it_asserts_holds(name, nano, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
