@@ -160,6 +160,19 @@ def test_what_fails_is_said_in_the_panel_and_raised_to_a_caller(tiny64):
         edges.click(from_layer=2, layer=1)
 
 
+def test_a_map_that_was_kept_is_clicked_as_well(tiny64, tmp_path):
+    prompt = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France",
+                       roles={"subject": ("Berlin", "Paris")}, meta={"kind": "fact"})  # fmt: skip
+    swept(tiny64, prompt, "patch L*.resid_post@subject").save(tmp_path / "map.zarr")
+    effects = mt.open_effects(tmp_path / "map.zarr")
+    clickable = mt.live(tiny64, effects)
+    clickable.click(layer=1)
+    assert measured(clickable) == pytest.approx(
+        float(effects.data["logit_diff"].sel(clickable.cell)), abs=1e-9
+    )
+    assert clickable.run.encoded[0].prompt == prompt
+
+
 def test_text_from_outside_is_shown_and_never_run(nano):
     evil = mt.Prompt("<script>alert(1)</script> is & the", target=" <b>")
     clickable = mt.live(nano, swept(nano, evil, "zero L*.z.h*", metrics="kl"))
