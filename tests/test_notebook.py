@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -153,14 +155,13 @@ def test_what_is_read_and_scored_shows_a_table(nano):
 
 
 def test_a_circuit_shows_its_strongest_edge_first(nano):
-    scores = mt.circuits.score(nano, mt.tasks.ioi(1), method=mt.EAP(), progress=False)
-    circuit = scores.circuit(60)
-    table = circuit.to_dataframe()
-    strongest = table.loc[table["score"].abs().idxmax(), "edge"]
-    [first] = re.findall(r"<tbody><tr><td[^>]*>([^<]*)</td>", circuit._repr_html_())
-    assert first == notebook.escaped(strongest)
-    unscored = mt.circuits.Circuit.of(nano, ["input->a0.h1<v>"])
-    assert "input-&gt;a0.h1&lt;v&gt;" in unscored._repr_html_()
+    circuit = mt.circuits.Circuit.of(nano, ["input->a0.h1<v>", "a0.h1->m3", "a0.h1->logits"])
+    assert "input-&gt;a0.h1&lt;v&gt;" in circuit._repr_html_()
+    scores = np.where(circuit.chosen, 0.5, np.nan)
+    scores[circuit.graph.edges.index("a0.h1->m3")] = -2.0
+    shown = replace(circuit, scores=scores)._repr_html_()
+    [first] = re.findall(r"<tbody><tr><td[^>]*>([^<]*)</td>", shown)
+    assert first == "a0.h1-&gt;m3"
 
 
 def test_figures_of_a_dose_are_written_like_others(nano, tmp_path):
