@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class Tab:
     page: Page
     server: Server
     wrong: list[str] = field(default_factory=list)
+    asked: set[Any] = field(default_factory=set)
 
     def open(self, query: str = "") -> Page:
         """Open an address, and wait until the page is there."""
@@ -149,6 +151,13 @@ class Tab:
                 raise AssertionError(f"it never came to this: {condition}")
             self.page.wait_for_timeout(30)
 
+    def settle(self) -> None:
+        """Wait until the page asks the server nothing, and goes on asking nothing."""
+        quiet = 0
+        while quiet < 4:
+            self.page.wait_for_timeout(40)
+            quiet = 0 if self.asked else quiet + 1
+
     def until_address(self, part: str) -> None:
         """Wait until the address has a part."""
         self.until("part => window.location.search.includes(part)", part)
@@ -170,6 +179,9 @@ def watched(context: BrowserContext, server: Server) -> Tab:
             tab.wrong.append(f"asked for {request.url}")
 
     page.on("request", asked)
+    page.on("request", tab.asked.add)
+    page.on("requestfinished", tab.asked.discard)
+    page.on("requestfailed", tab.asked.discard)
     return tab
 
 
@@ -213,3 +225,48 @@ GIFT = {
     "contrast": " Sam",
 }
 """A prompt that nano knows what to make of."""
+
+
+def site(name: str) -> str:
+    return f'[id*=\'"name":"{name}","type":"map-site"\']'
+
+
+def axis(name: str) -> str:
+    return f'[id*=\'"name":"{name}","type":"map-axis"\']'
+
+
+def token(at: int) -> str:
+    return f'[id*=\'"at":{at},"type":"ask-token"\']'
+
+
+def panel(name: str) -> str:
+    return f'[id*=\'"name":"{name}","type":"shell-tab"\']'
+
+
+def shown(page: Page, figure: str = "#map-figure") -> np.ndarray:
+    """The numbers of a map as the browser has them, ``[row, column]``."""
+    found = page.evaluate(
+        "figure => Array.from(document.querySelector(figure + ' .js-plotly-plot')._fullData[0].z,"
+        " row => Array.from(row))",
+        figure,
+    )
+    return np.array(found, dtype=float)
+
+
+def click_cell(page: Page, layer: int, head: int, shift: bool = False) -> None:
+    """A real click on the middle of a cell, where plotly has drawn it."""
+    x, y = page.evaluate(
+        """([row, column]) => {
+            const plot = document.querySelector('#map-figure .js-plotly-plot');
+            const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
+            return [box.left + xaxis._offset + xaxis.d2p(column),
+                    box.top + yaxis._offset + yaxis.d2p(row)];
+        }""",
+        [layer, head],
+    )
+    if shift:
+        page.keyboard.down("Shift")
+    page.mouse.move(x, y)
+    page.mouse.click(x, y)
+    if shift:
+        page.keyboard.up("Shift")
