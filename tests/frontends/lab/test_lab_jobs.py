@@ -157,6 +157,27 @@ def test_a_map_is_seen_while_it_grows_and_its_units_outlive_a_cancel(jobs, desk,
     assert planned[0] == there.sum()  # the first unit was there at once, whole
 
 
+def test_a_click_is_answered_between_two_units(jobs, nano, monkeypatch):
+    """The model is free there: what another thread asks of it does not wait for the whole map."""
+    monkeypatch.setattr(units, "WORK", 1.0)
+    monkeypatch.setattr(units, "PASSES", 60)
+    answered = []
+
+    class Asking(lab_jobs.Job):
+        def unit_done(self, number, of):
+            super().unit_done(number, of)
+            click = threading.Thread(target=lambda: answered.append(nano.run(VIEW.text).logits))
+            click.start()
+            click.join(60)
+
+    monkeypatch.setattr(lab_jobs, "Job", Asking)
+    job = jobs.submit(ASKED)
+    assert job.over.wait(60)
+    assert job.state == DONE
+    assert len(answered) == job.progress().of_units > 2
+    assert all(one.equal(answered[0]) for one in answered)
+
+
 def test_the_end_of_the_server_cancels_and_takes_no_more(desk, tmp_path, held):
     jobs = Jobs(desk, tmp_path)
     running, waiting = jobs.submit(ASKED), jobs.submit(other("zero L*.mlp_out@-1"))
