@@ -174,14 +174,17 @@ def watched(context: BrowserContext, server: Server) -> Tab:
     home = server.at().partition("//")[2].partition("/")[0]
 
     def asked(request: Any) -> None:
+        tab.asked.add(request)
         place = request.url.partition("//")[2].partition("/")[0]
         if request.url.startswith(("http", "ws")) and place != home:
             tab.wrong.append(f"asked for {request.url}")
 
+    def answered(request: Any) -> None:
+        tab.asked.discard(request)
+
     page.on("request", asked)
-    page.on("request", tab.asked.add)
-    page.on("requestfinished", tab.asked.discard)
-    page.on("requestfailed", tab.asked.discard)
+    page.on("requestfinished", answered)
+    page.on("requestfailed", answered)
     return tab
 
 

@@ -122,7 +122,7 @@ def test_a_sweep_that_is_refused_says_why_and_the_next_one_runs(jobs):
 def test_a_map_is_seen_while_it_grows_and_its_units_outlive_a_cancel(jobs, desk, monkeypatch):
     """Cells that are computed are those of the whole map; the others are absent, not zero."""
     monkeypatch.setattr(units, "WORK", 1.0)
-    monkeypatch.setattr(units, "PASSES", 4)
+    monkeypatch.setattr(units, "PASSES", 60)
     seen = []
 
     class Looking(lab_jobs.Job):
@@ -143,7 +143,7 @@ def test_a_map_is_seen_while_it_grows_and_its_units_outlive_a_cancel(jobs, desk,
 
     monkeypatch.undo()
     monkeypatch.setattr(units, "WORK", 1.0)
-    monkeypatch.setattr(units, "PASSES", 4)
+    monkeypatch.setattr(units, "PASSES", 60)
     planned = []
     monkeypatch.setattr(
         lab_jobs.Job, "advanced", lambda self, cells: planned.append(cells), raising=True
@@ -155,6 +155,27 @@ def test_a_map_is_seen_while_it_grows_and_its_units_outlive_a_cancel(jobs, desk,
     there = ~np.isnan(part.effects.data["logit_diff"].values)
     np.testing.assert_array_equal(part.effects.data["logit_diff"].values[there], whole[there])
     assert planned[0] == there.sum()  # the first unit was there at once, whole
+
+
+def test_a_click_is_answered_between_two_units(jobs, nano, monkeypatch):
+    """The model is free there: what another thread asks of it does not wait for the whole map."""
+    monkeypatch.setattr(units, "WORK", 1.0)
+    monkeypatch.setattr(units, "PASSES", 60)
+    answered = []
+
+    class Asking(lab_jobs.Job):
+        def unit_done(self, number, of):
+            super().unit_done(number, of)
+            click = threading.Thread(target=lambda: answered.append(nano.run(VIEW.text).logits))
+            click.start()
+            click.join(60)
+
+    monkeypatch.setattr(lab_jobs, "Job", Asking)
+    job = jobs.submit(ASKED)
+    assert job.over.wait(60)
+    assert job.state == DONE
+    assert len(answered) == job.progress().of_units > 2
+    assert all(one.equal(answered[0]) for one in answered)
 
 
 def test_the_end_of_the_server_cancels_and_takes_no_more(desk, tmp_path, held):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ from urllib.parse import urlsplit
 from dash import Dash
 from dash.development.base_component import Component
 from flask import has_request_context, request
-from waitress import create_server
+from waitress import create_server, wasyncore
+from waitress.server import BaseWSGIServer
 
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab import guard, shell
@@ -107,42 +109,48 @@ def serve(
         MicrotomeError: the place is taken, or may not be listened at.
     """
     wanted = stop or threading.Event()
-    application = _Late()
-    try:
+    with _listening(host, port) as listener:
+        gate = Gate.of(host, int(listener.getsockname()[1]))
         server = create_server(
-            application,
-            host=host,
-            port=port,
+            build_app(desk, jobs, gate, lang).server,
+            sockets=[listener],
             threads=THREADS,
             ident="microtome lab",
             max_request_body_size=guard.MOST_BYTES,
             clear_untrusted_proxy_headers=True,
         )
-    except (OSError, ValueError) as error:
+        thread = threading.Thread(target=server.run, name="lab server", daemon=True)
+        try:
+            thread.start()
+            desk.state(desk.default)  # begin to load it
+            started(_url(gate))
+            while not wanted.wait(0.5):  # a wait without end hears no signal on some systems
+                pass
+        finally:
+            jobs.close()
+            _end(server, thread)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        MicrotomeError: the place is taken, or may not be listened at.
+    """
+    try:
+        [(family, *_, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return socket.create_server(address, family=family)
+    except (OSError, OverflowError) as error:
         raise MicrotomeError(
             f"Cannot listen at {host}:{port} ({error}): take another with --port, or --host."
         ) from None
-    gate = Gate.of(host, int(server.effective_port))
-    application.app = build_app(desk, jobs, gate, lang).server
-    thread = threading.Thread(target=server.run, name="lab server", daemon=True)
-    try:
-        thread.start()
-        desk.state(desk.default)
-        started(_url(gate))
-        while not wanted.wait(0.5):  # a wait without end hears no signal on some systems
-            pass
-    finally:
-        jobs.close()
-        server.close()
 
 
-class _Late:
-    """A WSGI application that is put in once the port is known."""
-
-    app: Callable[..., object]
-
-    def __call__(self, *given: object) -> object:
-        return self.app(*given)
+def _end(server: BaseWSGIServer, thread: threading.Thread) -> None:
+    """Close a server's connections, in the thread that looks after them."""
+    server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+    thread.join(5.0)
+    server.task_dispatcher.shutdown()
 
 
 def _url(gate: Gate) -> str:

@@ -118,7 +118,10 @@ def _circuit(context: Context, view: View, answers: Remembered, weigh: bool) -> 
     key = ("weighed", model.weight_hash, prompt, found, view.measured, view.way)
     if not weigh and not answers.has(key):
         return found
-    return answers.get(key, lambda: pinned.weighed(model, prompt, found, view.measured, view.way))
+    made: Circuit = answers.get(
+        key, lambda: pinned.weighed(model, prompt, found, view.measured, view.way)
+    )
+    return made
 
 
 def _scores(found: Circuit, words: Texts) -> Shown:

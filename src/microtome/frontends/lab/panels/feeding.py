@@ -138,10 +138,11 @@ class _Feeding:
 
     def _of(self, reader: str) -> Upstream:
         view, answer = self.view, imported("microtome.frontends.lab.answers.upstream").upstream
-        return self.answers.get(
+        found: Upstream = self.answers.get(
             self._key(reader),
             lambda: answer(self.model, self.prompt, reader, view.measured, view.way),
         )
+        return found
 
     def _key(self, reader: str) -> tuple[object, ...]:
         view = self.view

@@ -39,9 +39,9 @@ def layout(words: Texts) -> Component:
                         words("map.compute"), id="map-compute", className="main", hidden=True
                     ),
                     html.Button(words("map.cancel"), id="map-cancel", hidden=True),
+                    html.Div(id="map-picks", className="picks"),
                 ],
             ),
-            html.Div(id="map-picks", className="line"),
             html.Div(
                 className="seen",
                 children=[

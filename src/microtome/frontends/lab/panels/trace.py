@@ -89,7 +89,8 @@ def _shown(app: Dash, context: Context) -> None:
             return _why(context, view, words)
 
         why = answered(work)
-        ways = [{"label": words(f"trace.way.{way or 'auto'}"), "value": way} for way in ("", *WAYS)]
+        ways = [{"label": words("trace.way.auto"), "value": ""}]
+        ways += [{"label": words(f"trace.way.{way}"), "value": way} for way in WAYS]
         buttons = [feeding.go_button(one, words, "trace from") for one in begin]
         options = [html.Option(value=one) for one in names]
         return options, view.reader, listed(ways, view.way), buttons, why

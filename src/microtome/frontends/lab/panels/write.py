@@ -111,10 +111,11 @@ def register(app: Dash, context: Context) -> None:
         view = context.view(search)
         if not is_open(view, NAME, ready):
             return [], "", True
-        words, time = context.words(view.lang), _seconds(context, view)
-        asks, told = ctx.triggered_id == "write-go", [""]
+        words, told = context.words(view.lang), [""]
+        asks = ctx.triggered_id == "write-go"
 
         def work() -> Shown:
+            time = _seconds(context, view)
             if not asks and time > AT_ONCE and not answers.has(_key(context, view)):
                 told[0] = words("write.cost", time=seconds(time))
                 return []
@@ -131,9 +132,10 @@ def _key(context: Context, view: View) -> tuple[object, ...]:
 def _written(context: Context, view: View, answers: Remembered) -> Written:
     answer = imported("microtome.frontends.lab.answers.writing").written
     model = context.desk.model(view.model)
-    return answers.get(
+    found: Written = answers.get(
         _key(context, view), lambda: answer(model, prompt_of(view), view.chosen, view.steps)
     )
+    return found
 
 
 def _seconds(context: Context, view: View) -> float:
