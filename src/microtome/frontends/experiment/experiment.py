@@ -252,7 +252,7 @@ class Experiment(Filed):
             **dict(self),
             "model": self.model.plain(),
             "prompts": sources.plain(self.prompts),
-            "edits": [_written(one) for one in self.edits],
+            "edits": [text_that_reads_back(one) for one in self.edits],
             "metrics": list(self.metrics),
             "reference": None if self.reference is None else sources.plain(self.reference),
             "out": None if self.out is None else str(self.out),
@@ -347,7 +347,12 @@ class Experiment(Filed):
         return found
 
 
-def _written(one: Edit) -> str:
+def text_that_reads_back(one: Edit) -> str:
+    """The text of an edit in a file.
+
+    Raises:
+        ExperimentError: it has none (a function made on the spot).
+    """
     if reads_back(one):
         return str(one)
     raise ExperimentError(

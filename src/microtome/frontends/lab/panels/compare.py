@@ -6,7 +6,6 @@ The other side is a part of the address; its map is one like any other, in the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
@@ -29,6 +28,7 @@ from microtome.frontends.lab.panels.showing import (
     table,
     value,
 )
+from microtome.frontends.lab.sides import FIELDS, other_of, texts_of, with_texts
 from microtome.frontends.lab.state import KINDS, LONGEST, SHORT, Against, View
 from microtome.texts import Texts, brief
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from microtome.frontends.lab.answers.comparison import Comparison
 
 NAME = "compare"
-FIELDS = ("text", "donor", "target", "contrast")
 BEAT = 500
 """Milliseconds between two looks at the other map, while it is computed."""
 
@@ -86,29 +85,6 @@ def _prompt(words: Texts) -> list[Component]:
 def _field(name: str) -> Component:
     most = LONGEST // 4 if name in ("compare-text", "compare-donor") else SHORT
     return dcc.Input(id=name, maxLength=most, className="commits", spellCheck=False)
-
-
-def other_of(view: View) -> View | None:
-    """The view that a view is compared with; None where there is none.
-
-    Another prompt is a text alone, or the query of a view with what belongs to it.
-
-    >>> other_of(View(text="a", target=" b", against=Against("edit", "zero L*.z.h*"))).edit
-    'zero L*.z.h*'
-    >>> other_of(View(text="a", target=" b", against=Against("prompt", "c"))).target
-    ' b'
-    """
-    against = view.against
-    if against is None:
-        return None
-    alone = replace(view, against=None)
-    if against.kind == "model":
-        return replace(alone, model=against.value)
-    if against.kind == "edit":
-        return replace(alone, edit=against.value)
-    if not against.value.startswith("?text="):
-        return replace(alone, text=against.value, roles=())
-    return replace(_with(alone, _own(View.from_query(against.value))), roles=())
 
 
 def register(app: Dash, context: Context) -> None:
@@ -211,22 +187,13 @@ def _changed(app: Dash, context: Context) -> None:
 def _first(view: View, kind: str) -> Against | None:
     """What a side is compared with before anything is said: what is most likely meant."""
     if kind == "prompt":
-        return _as_prompt(_swapped(view)) if view.donor else _as_prompt(_own(view))
+        return _as_prompt(_swapped(view)) if view.donor else _as_prompt(texts_of(view))
     return Against(kind, getattr(view, kind)) if kind else None
-
-
-def _own(view: View) -> dict[str, str]:
-    return {name: getattr(view, name) for name in FIELDS}
-
-
-def _with(view: View, texts: Mapping[str, str]) -> View:
-    text, donor, target, contrast = (texts[name] for name in FIELDS)
-    return replace(view, text=text, donor=donor, target=target, contrast=contrast)
 
 
 def _swapped(view: View) -> dict[str, str]:
     """The donor as the text, and what is expected of each exchanged."""
-    own = _own(view)
+    own = texts_of(view)
     return dict(zip(FIELDS, (own[n] for n in ("donor", "text", "contrast", "target")), strict=True))
 
 
@@ -234,7 +201,7 @@ def _as_prompt(texts: Mapping[str, str]) -> Against | None:
     """A prompt as the other side; none where there is no text."""
     if not texts["text"].strip():
         return None
-    return Against("prompt", _with(View(), texts).to_query())
+    return Against("prompt", with_texts(View(), texts).to_query())
 
 
 def _compared(app: Dash, context: Context) -> None:
