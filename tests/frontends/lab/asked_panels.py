@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dash import Dash
+from dash.development.base_component import Component
 from flask import Flask
 
 from microtome.frontends.lab.panels import TABS, Context
@@ -103,6 +104,8 @@ def texts(node: Any) -> list[str]:
         return [node]
     if isinstance(node, list):
         return [text for one in node for text in texts(one)]
+    if isinstance(node, Component):
+        return texts(getattr(node, "children", None))
     return texts(node["props"].get("children", [])) if isinstance(node, dict) else []
 
 

@@ -13,7 +13,7 @@ from microtome.frontends.lab.panels import circuit, feeding
 from microtome.frontends.lab.panels.cell import readers as readers_of_chosen
 from microtome.frontends.lab.panels.panel import Context, Panel, moved
 from microtome.frontends.lab.panels.parts import labelled, listed, select
-from microtome.frontends.lab.panels.showing import Remembered, Shown, answered, clicked, is_open
+from microtome.frontends.lab.panels.showing import Shown, answered, clicked, is_open
 from microtome.frontends.lab.state import WAYS, View
 from microtome.texts import Texts
 
@@ -57,12 +57,11 @@ def _reader(words: Texts) -> Component:
 
 def register(app: Dash, context: Context) -> None:
     """Put the callbacks on."""
-    answers = Remembered()
     _shown(app, context)
     _changed(app, context)
     _pinned(app, context)
-    feeding.register(app, context, answers, NAME, _readers)
-    circuit.register(app, context, answers)
+    feeding.register(app, context, NAME, _readers)
+    circuit.register(app, context)
 
 
 def _shown(app: Dash, context: Context) -> None:
