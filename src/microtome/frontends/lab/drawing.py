@@ -55,6 +55,8 @@ class Drawing:
         clean: the metric without edits, as it is written.
         alone: the effect, where the map is a single cell.
         noise: the noise floor, as it is written; "" where it was not measured.
+        shape: rows and columns that are drawn; a curve has one row.
+        framed: column and row of each chosen cell that is seen.
     """
 
     figure: go.Figure | None
@@ -65,6 +67,8 @@ class Drawing:
     clean: str
     alone: str = ""
     noise: str = ""
+    shape: tuple[int, int] = (0, 0)
+    framed: tuple[tuple[int, int], ...] = ()
 
 
 def drawn(
@@ -87,8 +91,10 @@ def drawn(
     floor = effects.noise_floor(metric)
     alone = number(float(delta.values.ravel()[0])) if not sizes else ""
     figure = None if not sizes else _figure(effects, metric, dims, picked)
+    framed = _places(effects, metric, dims, picked, edit, chosen)
     if figure is not None:
-        _frame(figure, _places(effects, metric, dims, picked, edit, chosen))
+        _frame(figure, framed, len(dims) > 1)
+    shape = [1, *(sizes[name] for name in dims)][-2:] if sizes else (0, 0)
     return Drawing(
         figure=figure,
         dims=dims,
@@ -98,6 +104,8 @@ def drawn(
         clean=number(float(effects.clean(metric).values[0])),
         alone=alone,
         noise="" if floor is None else f"{floor:.2g}",
+        shape=(shape[0], shape[1]),
+        framed=tuple(framed),
     )
 
 
@@ -167,27 +175,27 @@ def _places(
 ) -> list[tuple[int, int]]:
     """Column and row of each chosen cell that is seen."""
     delta = effects.delta(metric)
-    if not chosen or len(dims) != 2:
+    if not chosen or not dims:
         return []
-    rows, columns = (delta[name].values.tolist() for name in dims)
-    known = {
-        edit_at(edit, {**_alone(delta), **picked, dims[0]: int(row), dims[1]: int(column)}): (x, y)
-        for y, row in enumerate(rows)
-        for x, column in enumerate(columns)
-    }
+    rows = delta[dims[0]].values.tolist() if len(dims) > 1 else [None]
+    columns = delta[dims[-1]].values.tolist()
+    fixed = {**_alone(delta), **picked}
+    known = {}
+    for y, row in enumerate(rows):
+        down = {} if row is None else {dims[0]: int(row)}
+        for x, column in enumerate(columns):
+            known[edit_at(edit, {**fixed, **down, dims[-1]: int(column)})] = (x, y)
     return [known[one] for one in chosen if one in known]
 
 
-def _frame(figure: go.Figure, places: Sequence[tuple[int, int]]) -> None:
+def _frame(figure: go.Figure, places: Sequence[tuple[int, int]], has_rows: bool) -> None:
+    """Frames around cells of a map; around points of a curve, lines from top to bottom."""
     for x, y in places:
-        figure.add_shape(
-            type="rect",
-            x0=x - 0.5,
-            x1=x + 0.5,
-            y0=y - 0.5,
-            y1=y + 0.5,
-            line={"color": CHOSEN, "width": 2.5},
+        down = (
+            {"y0": y - 0.5, "y1": y + 0.5} if has_rows else {"y0": 0, "y1": 1, "yref": "y domain"}
         )
+        line = {"color": CHOSEN, "width": 2.5 if has_rows else 1}
+        figure.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, line=line, **down)
 
 
 def _strongest(effects: Effects, metric: str, edit: str) -> tuple[Strong, ...]:

@@ -18,6 +18,23 @@
     }
   });
 
+  // On the map arrow keys choose the next cell; in a frame of their own, so that a page still scrolls.
+  const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  let at = null;
+  let given = "";
+  window.addEventListener("keydown", (event) => {
+    const frame = event.target;
+    const step = STEPS[event.key];
+    if (frame.id !== "map-frame" || !step || !frame.dataset.at) { return; }
+    event.preventDefault();
+    if (frame.dataset.at !== given) { at = JSON.parse(given = frame.dataset.at); }
+    const within = (value, size) => Math.min(Math.max(value, 0), size - 1);
+    at.x = within(at.x + step[0], at.columns);
+    at.y = within(at.y + step[1], at.rows);
+    const cell = { x: at.x, y: at.y, more: event.shiftKey, at: Date.now() };
+    window.dash_clientside.set_props("map-clicked", { data: cell });
+  });
+
   // A browser's own list says what was chosen; Dash's HTML components do not listen to it.
   window.addEventListener("change", (event) => {
     const list = event.target;

@@ -30,7 +30,7 @@ def layout(words: Texts) -> Component:
         className="ask",
         **{"aria-label": words("ask.title")},
         children=[
-            labelled(words("ask.model"), select("ask-model")),
+            labelled(words("ask.model"), select("ask-model"), html.Small(id="ask-lacking")),
             html.Details(
                 [html.Summary(words("ask.other")), _word("ask-path", words("ask.other_about"))],
                 id="ask-others",
@@ -143,10 +143,11 @@ def _shown(app: Dash, context: Context) -> None:
 
     @app.callback(
         Output("ask-model", "children"),
+        Output("ask-lacking", "children"),
         Output("ask-others", "hidden"),
         Input("address", "search"),
     )
-    def show(search: str | None) -> tuple[list[Component], bool]:
+    def show(search: str | None) -> tuple[list[Component], str, bool]:
         view = context.view(search)
         options: list[dict[str, Any]] = [
             {"label": one.name, "value": one.name, "disabled": bool(one.lacks), "title": one.lacks}
@@ -154,7 +155,8 @@ def _shown(app: Dash, context: Context) -> None:
         ]
         if view.model not in [one["value"] for one in options]:
             options.append({"label": view.model, "value": view.model})
-        return listed(options, view.model), not context.desk.typed
+        lacking = " ".join(one.lacks for one in context.desk.offers if one.lacks)
+        return listed(options, view.model), lacking, not context.desk.typed
 
 
 def _typed(app: Dash, context: Context) -> None:

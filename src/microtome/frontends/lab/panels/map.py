@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,11 @@ def layout(words: Texts) -> Component:
                 children=[
                     html.Div(
                         dcc.Graph(id="map-figure", config=CONFIG, style={"display": "none"}),
+                        id="map-frame",
                         className="figure",
+                        tabIndex=0,
+                        role="application",
+                        **{"aria-label": words("map.keys"), "data-at": ""},
                     ),
                     html.Div(id="map-strongest", className="strongest"),
                 ],
@@ -160,6 +165,7 @@ def _figure(app: Dash, context: Context) -> None:
     @app.callback(
         Output("map-figure", "figure"),
         Output("map-figure", "style"),
+        Output("map-frame", "data-at"),
         Output("map-strongest", "children"),
         Output("map-picks", "children"),
         Input("grown", "data"),
@@ -170,13 +176,14 @@ def _figure(app: Dash, context: Context) -> None:
         drawing = drawing_of(context, view) if grown else None
         words = context.words(view.lang)
         if drawing is None:
-            return no_update, {"display": "none"}, [], []
+            return no_update, {"display": "none"}, "", [], []
         picks = [_pick(name, n, drawing, words) for name, n in drawing.picked.items()]
         side = _side(drawing, view, words)
         if drawing.figure is None:
-            return no_update, {"display": "none"}, side, picks
+            return no_update, {"display": "none"}, "", side, picks
         # A figure that follows its column's width takes its height from its frame.
-        return drawing.figure, {"height": f"{drawing.figure.layout.height}px"}, side, picks
+        height = {"height": f"{drawing.figure.layout.height}px"}
+        return drawing.figure, height, _at(drawing), side, picks
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
@@ -207,6 +214,13 @@ def drawing_of(context: Context, view: View) -> Drawing | None:
         return drawn(progress.effects, view.measured, view.edit, dict(view.at), view.chosen)
     except MicrotomeError:  # the status line says it
         return None
+
+
+def _at(drawing: Drawing) -> str:
+    """Where arrow keys begin, and how far they go, for the page's script."""
+    x, y = drawing.framed[-1] if drawing.framed else (-1, -1)
+    rows, columns = drawing.shape
+    return json.dumps({"x": x, "y": y, "rows": rows, "columns": columns})
 
 
 def _pick(name: str, now: int, drawing: Drawing, words: Texts) -> Component:
