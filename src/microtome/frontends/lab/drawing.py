@@ -26,6 +26,21 @@ STRONGEST = 12
 
 
 @dataclass(frozen=True)
+class Cut:
+    """Which part of a map is drawn.
+
+    Attributes:
+        dims: what runs down and to the right; one of a curve, none of a single cell.
+        picked: the other dimensions, with where the map is cut.
+        sizes: how many coordinates each dimension has.
+    """
+
+    dims: tuple[str, ...]
+    picked: Mapping[str, int]
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Strong:
     """One of the strongest cells.
 
@@ -48,9 +63,7 @@ class Drawing:
 
     Attributes:
         figure: the figure; None where there is no dimension to draw over.
-        dims: what runs down and to the right; one of a curve.
-        picked: the other dimensions, with where the map is cut.
-        sizes: how many coordinates each of these has.
+        cut: which part of the map it shows.
         strongest: the cells with the largest effects.
         clean: the metric without edits, as it is written.
         alone: the effect, where the map is a single cell.
@@ -60,9 +73,7 @@ class Drawing:
     """
 
     figure: go.Figure | None
-    dims: tuple[str, ...]
-    picked: Mapping[str, int]
-    sizes: Mapping[str, int]
+    cut: Cut
     strongest: tuple[Strong, ...]
     clean: str
     alone: str = ""
@@ -83,43 +94,49 @@ def drawn(
         at: where else it is to be cut.
         chosen: edits without stars whose cells are framed.
     """
-    delta = effects.delta(metric)
-    sizes = {str(name): size for name, size in delta.sizes.items() if name != PROMPT}
-    picked = _picked(effects, metric, sizes, at)
-    dims = tuple(name for name, size in sizes.items() if name not in picked and size > 1)
-    dims = dims or tuple(sizes)[:1]
+    cut = cut_of(effects, metric, at)
     floor = effects.noise_floor(metric)
-    alone = number(float(delta.values.ravel()[0])) if not sizes else ""
-    figure = None if not sizes else _figure(effects, metric, dims, picked)
-    framed = _places(effects, metric, dims, picked, edit, chosen)
+    figure = _figure(effects, metric, cut) if cut.dims else None
+    framed = _places(effects, metric, cut, edit, chosen)
     if figure is not None:
-        _frame(figure, framed, len(dims) > 1)
-    shape = [1, *(sizes[name] for name in dims)][-2:] if sizes else (0, 0)
+        _frame(figure, framed, len(cut.dims) > 1)
+    shape = [1, 1, *(cut.sizes[name] for name in cut.dims)]
     return Drawing(
         figure=figure,
-        dims=dims,
-        picked=picked,
-        sizes={name: sizes[name] for name in picked},
+        cut=cut,
         strongest=_strongest(effects, metric, edit),
         clean=number(float(effects.clean(metric).values[0])),
-        alone=alone,
+        alone="" if cut.dims else number(float(effects.delta(metric).values.ravel()[0])),
         noise="" if floor is None else f"{floor:.2g}",
-        shape=(shape[0], shape[1]),
+        shape=(shape[-2], shape[-1]),
         framed=tuple(framed),
     )
 
 
-def cell_at(
-    effects: Effects, metric: str, edit: str, drawing: Drawing, x: int, y: int
-) -> str | None:
+def cut_of(effects: Effects, metric: str, at: Mapping[str, int]) -> Cut:
+    """Which two dimensions of a map are drawn, and where it is cut along the others.
+
+    Args:
+        effects: the result, or as much of it as there is.
+        metric: what is drawn.
+        at: where it is to be cut; elsewhere, through its strongest cell.
+    """
+    delta = effects.delta(metric)
+    sizes = {str(name): size for name, size in delta.sizes.items() if name != PROMPT}
+    picked = _picked(effects, metric, sizes, at)
+    dims = tuple(name for name, size in sizes.items() if name not in picked and size > 1)
+    return Cut(dims or tuple(sizes)[:1], picked, sizes)
+
+
+def cell_at(effects: Effects, metric: str, edit: str, cut: Cut, x: int, y: int) -> str | None:
     """The edit of the cell that is drawn at some place; None where there is none."""
     delta = effects.delta(metric)
-    at = dict(drawing.picked)
-    for name, index in zip(drawing.dims, (y, x) if len(drawing.dims) > 1 else (x,), strict=True):
+    at = {**_alone(delta), **cut.picked}
+    for name, index in zip(cut.dims, (y, x)[-len(cut.dims) :], strict=True):
         if not 0 <= index < delta.sizes[name]:
             return None
         at[name] = int(delta[name].values[index])
-    return edit_at(edit, {**_alone(delta), **at})
+    return edit_at(edit, at)
 
 
 def edit_at(edit: str, at: Mapping[str, int]) -> str:
@@ -146,12 +163,10 @@ def _picked(
     return found | wanted
 
 
-def _figure(
-    effects: Effects, metric: str, dims: Sequence[str], picked: Mapping[str, int]
-) -> go.Figure:
-    at: dict[str, Any] = dict(picked)
+def _figure(effects: Effects, metric: str, cut: Cut) -> go.Figure:
+    at: dict[str, Any] = dict(cut.picked)
     figure = effects.figure(metric, title="", **at)
-    rows = effects.data.sizes[dims[0]] if len(dims) > 1 else 0
+    rows = cut.sizes[cut.dims[0]] if len(cut.dims) > 1 else 0
     figure.update_layout(
         height=max(420, 110 + ROW * rows),
         width=None,
@@ -166,20 +181,15 @@ def _figure(
 
 
 def _places(
-    effects: Effects,
-    metric: str,
-    dims: Sequence[str],
-    picked: Mapping[str, int],
-    edit: str,
-    chosen: Sequence[str],
+    effects: Effects, metric: str, cut: Cut, edit: str, chosen: Sequence[str]
 ) -> list[tuple[int, int]]:
     """Column and row of each chosen cell that is seen."""
-    delta = effects.delta(metric)
+    delta, dims = effects.delta(metric), cut.dims
     if not chosen or not dims:
         return []
     rows = delta[dims[0]].values.tolist() if len(dims) > 1 else [None]
     columns = delta[dims[-1]].values.tolist()
-    fixed = {**_alone(delta), **picked}
+    fixed = {**_alone(delta), **cut.picked}
     known = {}
     for y, row in enumerate(rows):
         down = {} if row is None else {dims[0]: int(row)}

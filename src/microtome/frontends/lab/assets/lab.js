@@ -21,13 +21,16 @@
   // On the map arrow keys choose the next cell; in a frame of their own, so that a page still scrolls.
   const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   let at = null;
-  let given = "";
+  let pressed = 0;  // when: answers to earlier keys may still come, and are not where one is now
   window.addEventListener("keydown", (event) => {
     const frame = event.target;
     const step = STEPS[event.key];
     if (frame.id !== "map-frame" || !step || !frame.dataset.at) { return; }
     event.preventDefault();
-    if (frame.dataset.at !== given) { at = JSON.parse(given = frame.dataset.at); }
+    const told = JSON.parse(frame.dataset.at);
+    const same = at && at.rows === told.rows && at.columns === told.columns;
+    if (!same || Date.now() - pressed > 3000) { at = told; }
+    pressed = Date.now();
     const within = (value, size) => Math.min(Math.max(value, 0), size - 1);
     at.x = within(at.x + step[0], at.columns);
     at.y = within(at.y + step[1], at.rows);
