@@ -89,7 +89,7 @@ def test_chosen_cells_are_framed_where_they_are(maps):
     edit = "zero L*.z.h*@-1"
     chosen = ("zero L1.z.h6@-1", "zero L4.z.h5@-1", "zero L0.k.h0")
     drawing = drawn(maps(edit), "logit_diff", edit, {}, chosen)
-    frames = [(one.x0, one.x1, one.y0, one.y1) for one in drawing.figure.layout.shapes]
+    frames = [tuple(one[at] for at in ("x0", "x1", "y0", "y1")) for one in drawing.shapes]
     assert frames == [(5.5, 6.5, 0.5, 1.5), (4.5, 5.5, 3.5, 4.5)]
     assert drawing.framed == ((6, 1), (5, 4))
     assert drawing.shape == (6, 8)
@@ -99,8 +99,10 @@ def test_a_chosen_point_of_a_curve_is_marked(maps):
     edit = "zero L*.resid_post@-1"
     drawing = drawn(maps(edit), "logit_diff", edit, {}, ("zero L2.resid_post@-1",))
     assert (drawing.framed, drawing.shape) == (((2, 0),), (1, 6))
-    frame = drawing.figure.layout.shapes[-1]
-    assert (frame.x0, frame.x1, frame.yref) == (1.5, 2.5, "y domain")
+    zero, frame = drawing.shapes
+    assert [zero] == [one.to_plotly_json() for one in drawing.figure.layout.shapes]
+    assert (frame["x0"], frame["x1"], frame["yref"]) == (1.5, 2.5, "y domain")
+    assert drawn(maps(edit), "logit_diff", edit, {}, ()).shapes == (zero,)
 
 
 def test_the_strongest_cells_are_the_tables(maps):

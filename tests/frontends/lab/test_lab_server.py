@@ -153,6 +153,14 @@ def test_a_small_map_is_computed_as_it_is_looked_at(page):
     assert drawn["map-figure"]["figure"]["data"][0]["type"] == "heatmap"
     assert "noise" in json.dumps(drawn["map-strongest"]["children"]).lower()
 
+    chosen = View(**{**vars(VIEW), "chosen": ("zero L1.z.h6@-1",)}).to_query()
+    more = {"grown.data": again["grown"]["data"], "map-drawn.data": drawn["map-drawn"]["data"]}
+    framed = page.call("map-figure.figure", **given | more | {"address.search": chosen})
+    [change] = framed["map-figure"]["figure"]["operations"]  # no more than the frames is sent
+    assert change["location"] == ["layout", "shapes"]
+    [frame] = change["params"]["value"]
+    assert (frame["x0"], frame["y0"]) == (5.5, 0.5)
+
 
 def test_what_costs_much_is_said_first_and_begins_when_it_is_asked_for(page, monkeypatch):
     monkeypatch.setattr("microtome.frontends.lab.costing.AT_ONCE", -1.0)

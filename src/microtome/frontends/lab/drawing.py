@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import microtome as mt
@@ -70,6 +71,8 @@ class Drawing:
         noise: the noise floor, as it is written; "" where it was not measured.
         shape: rows and columns that are drawn; a curve has one row.
         framed: column and row of each chosen cell that is seen.
+        shapes: the figure's, as plotly takes them, with a frame around each of these; in the figure
+            itself there are none.
     """
 
     figure: go.Figure | None
@@ -80,6 +83,7 @@ class Drawing:
     noise: str = ""
     shape: tuple[int, int] = (0, 0)
     framed: tuple[tuple[int, int], ...] = ()
+    shapes: tuple[dict[str, Any], ...] = ()
 
 
 def drawn(
@@ -94,12 +98,18 @@ def drawn(
         at: where else it is to be cut.
         chosen: edits without stars whose cells are framed.
     """
-    cut = cut_of(effects, metric, at)
+    plain = _plain(effects, metric, edit, tuple(at.items()))
+    framed = _places(effects, metric, plain.cut, edit, chosen)
+    shapes = [*plain.shapes, *(_frame(*place, len(plain.cut.dims) > 1) for place in framed)]
+    return replace(plain, framed=tuple(framed), shapes=tuple(shapes))
+
+
+@lru_cache(maxsize=32)
+def _plain(effects: Effects, metric: str, edit: str, at: tuple[tuple[str, int], ...]) -> Drawing:
+    """The same without frames: what stays while one clicks."""
+    cut = cut_of(effects, metric, dict(at))
     floor = effects.noise_floor(metric)
     figure = _figure(effects, metric, cut) if cut.dims else None
-    framed = _places(effects, metric, cut, edit, chosen)
-    if figure is not None:
-        _frame(figure, framed, len(cut.dims) > 1)
     shape = [1, 1, *(cut.sizes[name] for name in cut.dims)]
     return Drawing(
         figure=figure,
@@ -109,7 +119,9 @@ def drawn(
         alone="" if cut.dims else number(float(effects.delta(metric).values.ravel()[0])),
         noise="" if floor is None else f"{floor:.2g}",
         shape=(shape[-2], shape[-1]),
-        framed=tuple(framed),
+        shapes=()
+        if figure is None
+        else tuple(one.to_plotly_json() for one in figure.layout.shapes),
     )
 
 
@@ -145,7 +157,12 @@ def edit_at(edit: str, at: Mapping[str, int]) -> str:
     >>> edit_at("zero L*.z.h*@-1", {"layer": 3, "head": 1})
     'zero L3.z.h1@-1'
     """
-    return str(mt.edit(edit).at(**at))
+    return _edit_at(edit, tuple(at.items()))
+
+
+@lru_cache(maxsize=20_000)
+def _edit_at(edit: str, at: tuple[tuple[str, int], ...]) -> str:
+    return str(mt.edit(edit).at(**dict(at)))
 
 
 def _picked(
@@ -198,14 +215,11 @@ def _places(
     return [known[one] for one in chosen if one in known]
 
 
-def _frame(figure: go.Figure, places: Sequence[tuple[int, int]], has_rows: bool) -> None:
-    """Frames around cells of a map; around points of a curve, lines from top to bottom."""
-    for x, y in places:
-        down = (
-            {"y0": y - 0.5, "y1": y + 0.5} if has_rows else {"y0": 0, "y1": 1, "yref": "y domain"}
-        )
-        line = {"color": CHOSEN, "width": 2.5 if has_rows else 1}
-        figure.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, line=line, **down)
+def _frame(x: int, y: int, has_rows: bool) -> dict[str, Any]:
+    """A frame around a cell of a map; at a point of a curve, from top to bottom."""
+    down = {"y0": y - 0.5, "y1": y + 0.5} if has_rows else {"y0": 0, "y1": 1, "yref": "y domain"}
+    line = {"color": CHOSEN, "width": 2.5 if has_rows else 1}
+    return {"type": "rect", "x0": x - 0.5, "x1": x + 0.5, "line": line, **down}
 
 
 def _strongest(effects: Effects, metric: str, edit: str) -> tuple[Strong, ...]:

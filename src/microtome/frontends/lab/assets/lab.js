@@ -49,12 +49,15 @@
 
   const said = (search, key, unless) => new URLSearchParams(search || "").getAll(key).pop() ?? unless;
 
+  const other = (next, now) => (next === now ? window.dash_clientside.no_update : next);
+
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     microtome: {
       // What stands in the fields follows the address at once: a later answer of the server
       // would overwrite what is being typed by then.
-      fields: (search) => ["text", "donor", "target", "contrast"].map((key) => said(search, key, "")),
-      edit: (search, unless) => said(search, "edit", unless),
+      fields: (search, ...now) => ["text", "donor", "target", "contrast"].map((key, n) =>
+        other(said(search, key, ""), now[n])),
+      edit: (search, unless, now) => other(said(search, "edit", unless), now),
       clicked: (data) => {
         const point = data && data.points && data.points[0];
         if (!point) { return window.dash_clientside.no_update; }

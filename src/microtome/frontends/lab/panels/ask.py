@@ -139,6 +139,7 @@ def _shown(app: Dash, context: Context) -> None:
         ClientsideFunction("microtome", "fields"),
         *(Output(f"ask-{name}", "value") for name in FIELDS),
         Input("address", "search"),
+        *(State(f"ask-{name}", "value") for name in FIELDS),
     )
 
     @app.callback(
@@ -169,7 +170,7 @@ def _typed(app: Dash, context: Context) -> None:
         Output("ask-not", "children"),
         *(Input(f"ask-{name}", "value") for name in FIELDS),
         Input("ready", "data"),
-        State("address", "search"),
+        Input("address", "search"),
     )
     def read_it(*given: Any) -> tuple[object, ...]:
         *values, ready, search = given

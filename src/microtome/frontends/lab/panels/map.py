@@ -6,7 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import (
+    ALL,
+    ClientsideFunction,
+    Dash,
+    Input,
+    Output,
+    Patch,
+    State,
+    ctx,
+    dcc,
+    html,
+    no_update,
+)
 from dash.development.base_component import Component
 
 from microtome.errors import MicrotomeError
@@ -61,6 +73,7 @@ def layout(words: Texts) -> Component:
                 ],
             ),
             dcc.Store(id="map-clicked"),
+            dcc.Store(id="map-drawn"),
         ],
     )
 
@@ -171,22 +184,28 @@ def _figure(app: Dash, context: Context) -> None:
         Output("map-frame", "data-at"),
         Output("map-strongest", "children"),
         Output("map-picks", "children"),
+        Output("map-drawn", "data"),
         Input("grown", "data"),
         Input("address", "search"),
+        State("map-drawn", "data"),
     )
-    def draw(grown: Mapping[str, Any] | None, search: str | None) -> tuple[object, ...]:
+    def draw(
+        grown: Mapping[str, Any] | None, search: str | None, before: list[Any] | None
+    ) -> tuple[object, ...]:
         view = context.view(search)
         drawing = drawing_of(context, view) if grown else None
         words = context.words(view.lang)
-        if drawing is None:
-            return no_update, {"display": "none"}, "", [], []
+        if grown is None or drawing is None:
+            return no_update, {"display": "none"}, "", [], [], None
         picks = [_pick(name, n, drawing.cut, words) for name, n in drawing.cut.picked.items()]
         side = _side(drawing, view, words)
         if drawing.figure is None:
-            return no_update, {"display": "none"}, "", side, picks
+            return no_update, {"display": "none"}, "", side, picks, None
         # A figure that follows its column's width takes its height from its frame.
         height = {"height": f"{drawing.figure.layout.height}px"}
-        return drawing.figure, height, _at(drawing), side, picks
+        now = [grown["key"], grown["units"], view.measured, [list(one) for one in view.at]]
+        figure = _framed(drawing) if now == before else _whole(drawing)
+        return figure, height, _at(drawing), side, picks, now
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
@@ -223,6 +242,20 @@ def drawing_of(context: Context, view: View) -> Drawing | None:
     if effects is None:
         return None
     return drawn(effects, view.measured, view.edit, dict(view.at), view.chosen)
+
+
+def _whole(drawing: Drawing) -> dict[str, Any]:
+    """The figure with its frames."""
+    assert drawing.figure is not None, "asked before"
+    made: dict[str, Any] = drawing.figure.to_plotly_json()
+    return made | {"layout": made["layout"] | {"shapes": list(drawing.shapes)}}
+
+
+def _framed(drawing: Drawing) -> Patch:
+    """The frames alone, of a figure that is there."""
+    made = Patch()
+    made["layout"]["shapes"] = list(drawing.shapes)
+    return made
 
 
 def _at(drawing: Drawing) -> str:
