@@ -15,6 +15,7 @@ from microtome.frontends.lab.state import (
     MOST,
     MOST_STEPS,
     SHORT,
+    WAYS,
     Against,
     View,
 )
@@ -42,6 +43,7 @@ VIEWS = st.builds(
         st.tuples(TEXTS.filter(lambda text: "|" not in text), TEXTS), max_size=3, unique=True
     ).map(tuple),
     reader=TEXTS,
+    way=st.sampled_from(["", *WAYS]),
     against=st.none() | st.builds(Against, st.sampled_from(KINDS), SOME),
     steps=st.integers(1, MOST_STEPS),
     panel=st.from_regex(r"[a-z]{0,20}", fullmatch=True),
@@ -120,3 +122,43 @@ def test_the_metric_follows_what_the_prompt_allows():
 def test_a_plus_is_a_space_as_browsers_send_it():
     assert View.from_query("?text=Berlin+is").text == "Berlin is"
     assert View.from_query("?text=" + quote("1+1")).text == "1+1"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        'apply("os:abort") L0.z.h1',
+        ' apply ("os:abort") L*.z',
+        'add("/etc/passwd") L*.resid_post',
+        'add({3: "v.safetensors"}) L3.resid_post',
+        'project(vector="v.gguf") L3.resid_post',
+        'clamp(["a"], 0, 1) L3.resid_post',
+        'replace("v.safetensors") L3.resid_post',
+    ],
+)
+def test_an_address_asks_for_no_code_and_no_file(edit):
+    asked = f"?edit={quote(edit)}&cell={quote(edit)}&cell=zero L0.z.h1&against=edit:{quote(edit)}"
+    found = View.from_query(asked)
+    assert found.edit == View().edit
+    assert found.chosen == ("zero L0.z.h1",)
+    assert found.against is None
+    assert [(one.why, one.part) for one in found.problems] == [
+        ("refused", "edit"),
+        ("refused", "cell"),
+        ("refused", "against"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        'mean(over="positions") L*.attn_out',
+        'patch(align="words") L*.z.h*',
+        'noise(how="add", relative=True) L2.mlp_out',
+        "add([0.5, 1], factor=2) L0.resid_post",
+        "L*.z.h*",
+    ],
+)
+def test_other_edits_are_read_as_they_are(edit):
+    found = View.from_query(f"?edit={quote(edit)}")
+    assert (found.edit, found.problems) == (edit, ())

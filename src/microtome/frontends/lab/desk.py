@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from microtome import Model
 
 NANO = "nano"
+TOKENS = 12
+"""Tokens by which a model's pace is measured."""
 
 RETRY = 5.0
 """Seconds after which a model that could not be loaded is tried again where one looks at it."""
@@ -120,8 +122,8 @@ class Desk:
         """Seconds that a token takes on its way through a loaded model, about; measured once."""
         if name not in self._paces:
             model = self.model(name)
-            some = mt.Prompt("The quick brown fox jumps over the lazy dog.")
-            tokens = len(model.encode(some)[0].tokens)
+            tokens = min(TOKENS, model.anatomy.dims.n_positions or TOKENS)
+            some = mt.Prompt(ids=[0] * tokens)  # what any tokenizer has, and any model takes
             model.run(some)  # the first pass of a process is slower
             began = time.perf_counter()
             model.run(some)

@@ -19,6 +19,7 @@ key            what it is
 ``pin``        a pinned edge, once for each
 ``note``       ``pin|words``, once for each pin that is written about
 ``reader``     what is traced upstream
+``way``        what edges carry then: the donor's (``patch``), or nothing (``zero``)
 ``against``    ``kind:value``: the other side of a comparison
 ``steps``      how many tokens are written
 ``panel``      what is open
@@ -34,6 +35,7 @@ from dataclasses import dataclass, field, fields
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote
 
+from microtome.frontends.lab.allowed import is_allowed
 from microtome.texts import LANGUAGES
 
 LONGEST = 8_000
@@ -48,6 +50,9 @@ LONGEST_QUERY = 60_000
 
 EDIT = "zero L*.z.h*@-1"
 """What is done unless something is asked for: every head of every layer, at the last token."""
+
+WAYS = ("patch", "zero")
+"""What edges carry in the place of what was written."""
 
 KINDS = ("prompt", "model", "edit")
 """What two sides of a comparison may differ in."""
@@ -76,7 +81,8 @@ class Problem:
     """A part of an address that could not be used.
 
     Attributes:
-        why: ``"long"``, ``"many"``, ``"unknown"`` or ``"unreadable"``.
+        why: ``"long"``, ``"many"``, ``"unknown"`` or ``"unreadable"``; or ``"refused"``, of an edit
+            that runs a function or reads a file.
         part: its key.
         given: what stood there, shortened.
     """
@@ -112,6 +118,7 @@ class View:
     pins: tuple[str, ...] = ()
     notes: tuple[Pair, ...] = ()
     reader: str = ""
+    way: str = ""
     against: Against | None = None
     steps: int = 20
     panel: str = ""
@@ -177,14 +184,20 @@ class _Reading:
         """Fields with their values; None: as by default."""
         for name in ("text", "donor"):
             yield name, self.one(name, LONGEST)
-        for name in ("model", "target", "contrast", "edit", "metric", "reader"):
+        for name in ("model", "target", "contrast", "metric", "reader"):
             yield name, self.one(name, SHORT)
-        for name in ("chosen", "pins"):
-            yield name, self.several(name, lambda text: text)
+        yield "edit", self.allowed("edit", self.one("edit", SHORT))
+        chosen = self.several("chosen", lambda text: text) or ()
+        yield "chosen", tuple(one for one in chosen if self.allowed("cell", one) is not None)
+        yield "pins", self.several("pins", lambda text: text)
         for name in ("roles", "at"):
             yield name, self.several(name, _numbered)
         yield "notes", self.several("notes", _note)
-        yield "against", self.read("against", _against, LONGEST)
+        yield "way", self.read("way", lambda text: text if text in WAYS else None)
+        against = self.read("against", _against, LONGEST)
+        if against is not None and against.kind == "edit":
+            against = None if self.allowed("against", against.value) is None else against
+        yield "against", against
         yield "steps", self.read("steps", _steps)
         yield "panel", self.read("panel", lambda text: re.fullmatch("[a-z]{1,20}", text) and text)
         yield "lang", self.read("lang", lambda text: text if text in LANGUAGES else None)
@@ -196,6 +209,13 @@ class _Reading:
             self.problems.append(Problem("long", key, _brief(value)))
             return None
         return value
+
+    def allowed(self, key: str, edit: str | None) -> str | None:
+        """An edit, unless it runs a function or reads a file of this machine."""
+        if edit is None or is_allowed(edit):
+            return edit
+        self.problems.append(Problem("refused", key, _brief(edit)))
+        return None
 
     def read(self, key: str, read: Callable[[str], Part | None], most: int = SHORT) -> Part | None:
         """The value of a key as something else than a text."""
