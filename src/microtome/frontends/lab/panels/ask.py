@@ -111,7 +111,6 @@ def _begin(words: Texts) -> Component:
     ]
     return html.Details(
         id="ask-begin",
-        open=True,
         children=[
             html.Summary(words("ask.begin")),
             html.P(words("ask.examples")),
