@@ -95,6 +95,13 @@ class Works(Generic[Answer]):
             found = self._works.get(key)
             return None if found is None or found.failed else found
 
+    def stop(self, key: Hashable) -> Work[Answer] | None:
+        """Cancel the work that answers this, if it is on its way."""
+        work = self.find(key)
+        if work is not None:
+            work.cancel()
+        return work
+
     def begin(self, key: Hashable, of: int, work: Callable[[Observer], Answer]) -> Work[Answer]:
         """The work that answers this: one that is there already, or a new one.
 
