@@ -106,7 +106,7 @@ def sweep_in_python(record: Mapping[str, Any]) -> str:
             for name, value in _settings(record).items()
             if name not in (WINDOW, AUDIT)
         ),
-        *([f"audit={_audit(record[AUDIT])}"] if record.get(AUDIT) else []),
+        *([f"audit={record[AUDIT]['asked']}"] if record.get(AUDIT) else []),
     ]
     window = record.get("stream", {}).get(WINDOW)
     given = "prompts" if window is None else f"mt.Stream(prompts, {window})"
@@ -127,7 +127,7 @@ def sweep_in_python(record: Mapping[str, Any]) -> str:
 def sweep_in_shell(record: Mapping[str, Any]) -> str | None:
     """The same, from a record."""
     spec = record["spec"]
-    if not _is_sayable(record):
+    if not spelling.is_sayable(record):
         return None
     prompts = spec["prompts"]
     before = ""
@@ -154,7 +154,7 @@ def sweep_in_shell(record: Mapping[str, Any]) -> str | None:
 def sweep_in_yaml(record: Mapping[str, Any]) -> str | None:
     """The same, from a record."""
     spec = record["spec"]
-    if not _is_sayable(record):
+    if not spelling.is_sayable(record):
         return None
     fields = {
         "model": spelling.loaded(record),
@@ -174,12 +174,6 @@ WINDOW = "window"
 
 AUDIT = "audit"
 """Of an approximate map: how many cells are exact."""
-
-
-def _is_sayable(record: Mapping[str, Any]) -> bool:
-    """Whether the command line and a file can say how the model was loaded, and cells audited."""
-    refined = (record.get(AUDIT) or {}).get("refine", 0)
-    return spelling.is_sayable(record) and not refined
 
 
 def _argument(value: int | str) -> str:
@@ -208,13 +202,16 @@ def _settings(record: Mapping[str, Any]) -> dict[str, int | str]:
     if record.get(AUDIT):
         found["method"] = record["method"]
         found[AUDIT] = record[AUDIT]["asked"]
+        if refine := _refine(record[AUDIT]):
+            found["refine"] = refine
     return found
 
 
-def _audit(audit: Mapping[str, Any]) -> str:
-    """How it is asked for; more of the strongest only by an object."""
-    asked, more = audit["asked"], audit.get("refine", 0)
-    return f"mt.Audit(cells={asked}, refine={more})" if more else str(asked)
+def _refine(audit: Mapping[str, Any]) -> int | str:
+    """How more cells are asked for; 0 where none were."""
+    if audit.get("below") is not None:
+        return f"below {audit['below']!r}"
+    return int(audit.get("refine", 0))
 
 
 def _values(name: str, values: Sequence[Any]) -> str:

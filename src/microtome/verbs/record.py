@@ -183,7 +183,15 @@ def spec_of(question: Question, referred: bool) -> dict[str, Any]:
         "metrics": [str(reading) for reading in question.asked],
         "prompts": [one.prompt.as_dict() for one in question.encoded],
         "reference": [one.prompt.as_dict() for one in question.references] if referred else [],
+        **_corrupted(question),
     }
+
+
+def _corrupted(question: Question) -> dict[str, Any]:
+    """What all runs of each prompt have, where they are corrupted."""
+    if not question.corruption:
+        return {}
+    return {"corruption": [[str(edit) for edit in edits] for edits in question.corruption]}
 
 
 def functions(question: Question) -> dict[str, str]:

@@ -10,14 +10,17 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from dash import no_update
 
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab import server as servers
+from microtome.frontends.lab import shell
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.guard import Gate
 from microtome.frontends.lab.jobs import DONE, Jobs
 from microtome.frontends.lab.server import build_app, serve
 from microtome.frontends.lab.state import View
+from microtome.texts import LANGUAGES
 
 HOST = {"Host": "127.0.0.1:8050"}
 VIEW = View(
@@ -103,6 +106,40 @@ def test_the_page_comes_in_the_language_of_its_address(page):
     )
 
 
+def ids(component) -> set[str]:
+    """The ids of a layout that are words."""
+    if isinstance(component, list | tuple):
+        return set().union(*map(ids, component))
+    if not hasattr(component, "to_plotly_json"):
+        return set()
+    own = getattr(component, "id", None)
+    inner = ids(getattr(component, "children", None))  # what has no children itself is false
+    return inner | ({own} if isinstance(own, str) else set())
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_callback_finds_its_components_on_the_page(page, lang):
+    """One that does not is silently not called."""
+    there = ids(page.app.layout_in(lang))
+    parts = [part for one in page.callbacks.values() for part in (*one["inputs"], *one["state"])]
+    asked = {part["id"] for part in parts if not part["id"].startswith("{")}
+    for output in page.callbacks:
+        asked |= set(re.findall(r"(?:^|\.\.)([a-z][a-z-]*)\.", output))
+    assert len(asked) > 20
+    assert asked <= there
+
+
+def test_what_fails_is_said_and_the_page_stays(page, monkeypatch, capsys):
+    said = {}
+    monkeypatch.setattr(shell, "set_props", lambda name, props: said.update({name: props}))
+    assert shell.failed(MicrotomeError("no such thing")) is no_update
+    assert said["shell-problems"]["children"].children == "no such thing"
+    assert capsys.readouterr().err == ""
+    shell.failed(ValueError("unforeseen"))
+    assert said["shell-problems"]["children"].children == "ValueError: unforeseen"
+    assert "unforeseen" in capsys.readouterr().err
+
+
 def test_a_small_map_is_computed_as_it_is_looked_at(page):
     given = {"address.search": VIEW.to_query(), "ready.data": READY}
     first = page.call("map-status.children", **given)
@@ -115,6 +152,14 @@ def test_a_small_map_is_computed_as_it_is_looked_at(page):
     drawn = page.call("map-figure.figure", **given | {"grown.data": again["grown"]["data"]})
     assert drawn["map-figure"]["figure"]["data"][0]["type"] == "heatmap"
     assert "noise" in json.dumps(drawn["map-strongest"]["children"]).lower()
+
+    chosen = View(**{**vars(VIEW), "chosen": ("zero L1.z.h6@-1",)}).to_query()
+    more = {"grown.data": again["grown"]["data"], "map-drawn.data": drawn["map-drawn"]["data"]}
+    framed = page.call("map-figure.figure", **given | more | {"address.search": chosen})
+    [change] = framed["map-figure"]["figure"]["operations"]  # no more than the frames is sent
+    assert change["location"] == ["layout", "shapes"]
+    [frame] = change["params"]["value"]
+    assert (frame["x0"], frame["y0"]) == (5.5, 0.5)
 
 
 def test_what_costs_much_is_said_first_and_begins_when_it_is_asked_for(page, monkeypatch):

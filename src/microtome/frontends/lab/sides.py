@@ -30,17 +30,21 @@ def other_of(view: View) -> View | None:
         return replace(alone, model=against.value)
     if against.kind == "edit":
         return replace(alone, edit=against.value)
-    if not against.value.startswith("?text="):
-        return replace(alone, text=against.value, roles=())
-    return replace(with_texts(alone, texts_of(View.from_query(against.value))), roles=())
+    return replace(with_texts(alone, _texts_of(view, against.value)), roles=())
 
 
 def texts_of(view: View) -> dict[str, str]:
-    """What its prompt is made of, by `FIELDS`."""
+    """What a view's prompt is made of."""
     return {name: getattr(view, name) for name in FIELDS}
 
 
 def with_texts(view: View, texts: Mapping[str, str]) -> View:
-    """The view with another prompt."""
+    """A view with another prompt."""
     text, donor, target, contrast = (texts[name] for name in FIELDS)
     return replace(view, text=text, donor=donor, target=target, contrast=contrast)
+
+
+def _texts_of(view: View, value: str) -> dict[str, str]:
+    if not value.startswith("?text="):
+        return texts_of(view) | {"text": value}
+    return texts_of(View.from_query(value))
