@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-PATIENCE = 60_000
+PATIENCE = 120_000
 """Milliseconds that anything may take on a busy machine."""
 
 PLANTED = (
@@ -66,9 +66,17 @@ class Server:
             self.process.stdout.close()
 
 
-def serving(keep: Path, *more: str, models: tuple[str, ...] = ()) -> Server:
-    """Start it, and wait until it says where it is."""
-    command = [sys.executable, "-m", "microtome", "lab", *models, "--port", "0", "--no-open"]
+def serving(keep: Path, *more: str, models: tuple[str, ...] = (), first: str = "") -> Server:
+    """Start it, and wait until it says where it is.
+
+    Args:
+        keep: where maps are kept.
+        *more: options.
+        models: those that are offered first.
+        first: Python that its process executes before anything else.
+    """
+    program = f"{first}\nfrom microtome.__main__ import main\nmain()"
+    command = [sys.executable, "-c", program, "lab", *models, "--port", "0", "--no-open"]
     process = subprocess.Popen(
         [*command, "--keep", str(keep), *more],
         stdout=subprocess.PIPE,
