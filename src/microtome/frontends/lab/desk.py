@@ -66,8 +66,8 @@ class Desk:
 
     Args:
         names: those that somebody named; nano, and smollm2, are offered besides.
-        typed: whether other names and paths may be asked for: only where whoever asks sits at the
-            machine.
+        typed: whether other names and paths may be named on the page: only where whoever does sits
+            at the machine. An address alone loads none: anybody can write one.
         load: what loads one, `mt.load` unless given.
         most: how many are kept.
     """
@@ -82,6 +82,7 @@ class Desk:
     ) -> None:
         self.offers = tuple(map(_offer, dict.fromkeys([*names, NANO, SMOLLM2])))
         self.typed = typed
+        self._named: set[str] = set()
         self._load = load or _loaded
         self._most = most
         self._guard = threading.Lock()
@@ -93,6 +94,11 @@ class Desk:
     def default(self) -> str:
         """The model of a page that names none."""
         return self.offers[0].name
+
+    def name(self, name: str) -> None:
+        """Take on a model that somebody typed, where that may be."""
+        if self.typed and name.strip():
+            self._named.add(name)
 
     def state(self, name: str) -> Loading:
         """How far a model is, which begins to be loaded now if it was not."""
@@ -164,13 +170,14 @@ class Desk:
         offer = next((one for one in self.offers if one.name == name), None)
         if offer is not None and offer.lacks:
             raise LoadError(offer.lacks)
-        if offer is None and not self.typed:
-            raise LoadError(
-                f"{name!r} is not offered here; models: {listing(o.name for o in self.offers)}. "
-                "Others are named when the lab is started: microtome lab NAME."
+        if offer is None and name not in self._named:
+            others = (
+                "Another is loaded once it is typed under its list."
+                if self.typed
+                else "Others are named when the lab is started: microtome lab NAME."
             )
-        if not name.strip():
-            raise LoadError("No model is named: nano is always there.")
+            known = listing(one.name for one in self.offers)
+            raise LoadError(f"{name!r} is not offered here; models: {known}. {others}")
 
     def _forget(self) -> None:
         """Let go of the models that were not asked for the longest."""
