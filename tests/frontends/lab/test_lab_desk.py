@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+import microtome as mt
 from microtome.errors import LoadError
 from microtome.frontends.lab import desk as desks
 from microtome.frontends.lab.desk import Desk
@@ -100,7 +101,9 @@ def test_what_cannot_be_loaded_here_is_offered_with_the_reason(monkeypatch):
         desk.model("smollm2")
 
 
-def test_the_pace_is_measured_once(nano):
-    desk = Desk(load=Loader(nano=nano))
-    assert desk.pace("nano") > 0
-    assert desk.pace("nano") == desk.pace("nano")
+def test_the_pace_is_measured_once_on_what_is_asked(nano, bert64):
+    desk = Desk(["bert"], load=Loader(nano=nano, bert=bert64))
+    first = desk.pace("nano", mt.Prompt("Berlin"))
+    assert first > 0
+    assert desk.pace("nano", mt.Prompt("Berlin is the capital of")) == first
+    assert desk.pace("bert", mt.Prompt("pay no [MASK] to that man")) > 0
