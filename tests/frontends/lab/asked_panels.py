@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from dash import Dash
 from dash.development.base_component import Component
 from flask import Flask
 
-from microtome.frontends.lab.panels import TABS, Context
+from microtome.frontends.lab.panels import TABS, Context, Panel
 from microtome.frontends.lab.state import View
 
 Given = Mapping[str, Any]
@@ -27,10 +27,10 @@ class Page:
     context: Context
 
     @classmethod
-    def on(cls, context: Context) -> Page:
+    def on(cls, context: Context, panels: Sequence[Panel] = TABS) -> Page:
         app = Dash("test", server=Flask("test"), suppress_callback_exceptions=True)
-        app.layout = [panel.layout(context.words("en")) for panel in TABS]
-        for panel in TABS:
+        app.layout = [panel.layout(context.words("en")) for panel in panels]
+        for panel in panels:
             panel.register(app, context)
         return cls(app, context)
 

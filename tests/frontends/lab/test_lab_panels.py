@@ -18,7 +18,7 @@ from microtome.frontends.lab.answers.writing import written
 from microtome.frontends.lab.asked import Asked, prompt_of
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import Jobs
-from microtome.frontends.lab.panels import TABS, Context, feeding, judging
+from microtome.frontends.lab.panels import PANELS, TABS, Context, feeding, judging
 from microtome.frontends.lab.panels.compare import other_of
 from microtome.frontends.lab.state import Against, View
 from microtome.texts import LANGUAGES
@@ -405,3 +405,17 @@ def test_what_is_large_says_what_it_takes_first(page, monkeypatch):
     shown = page.shown("trace-fed.children", view, by="trace-feed.n_clicks")
     assert rows(shown)
     assert rows(page.shown("trace-fed.children", view)), "it is remembered"
+
+
+def test_several_cells_can_be_chosen_without_shift(context, mapped):
+    mapped(VIEW)
+    page = Page.on(context, PANELS)
+    for n, pressed in ((1, "true"), (2, "false")):
+        by = "map-more.n_clicks"
+        assert page.shown("map-more.aria-pressed", VIEW, {by: n}, by) == pressed
+    strong = [({"type": "map-strong", "edit": "patch L0.z.h1@-1"}, 1)]
+    clicks = {"map-strong.n_clicks": strong, "map-clicked.data": {"x": 1, "y": 0, "more": False}}
+    for by in ("map-strong.n_clicks", "map-clicked.data"):
+        for pressed, before in (("true", VIEW.chosen), ("false", ())):
+            found = page.change(by, VIEW, {**clicks, "map-more.aria-pressed": pressed})
+            assert found.chosen == (*before, "patch L0.z.h1@-1")

@@ -15,6 +15,7 @@ from dash import no_update
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab import server as servers
 from microtome.frontends.lab import shell
+from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.guard import Gate
 from microtome.frontends.lab.jobs import DONE, Jobs
@@ -211,6 +212,44 @@ def test_what_the_model_lacks_is_not_offered_and_says_why(page):
     options = {one["props"]["value"]: one["props"] for one in told["map-operation"]["children"]}
     assert options["patch"]["disabled"]
     assert "needs a donor" in options["patch"]["children"]
+
+
+def test_a_model_is_loaded_once_somebody_types_it_on_the_page(nano):
+    desk = Desk(typed=True, load=lambda name: nano)
+    page = Page(build_app(desk, Jobs(desk), Gate.of("127.0.0.1", 8050)))
+    there = View(**{**vars(VIEW), "model": "/some/where"}).to_query()
+    told = page.call("shell-model.children", **{"address.search": there})
+    assert told["ready"]["data"]["state"] == "failed"
+    assert "once it is typed" in json.dumps(told["shell-model"]["children"])
+    typed = {"ask-path.value": " /some/where ", "address.search": there}
+    again = page.call("address.search", changed="ask-path.n_blur", **typed)
+    assert again == {"pulse": {"n_intervals": 0}}  # the page looks again
+    assert desk.model("/some/where") is nano
+    other = page.call("address.search", changed="ask-path.n_submit", **typed | {
+        "address.search": VIEW.to_query()
+    })  # fmt: skip
+    assert View.from_query(other["address"]["search"]).model == "/some/where"
+
+
+def test_a_click_chooses_a_cell_and_with_shift_one_more(page):
+    job = page.jobs.submit(Asked.of(VIEW))
+    assert job.over.wait(60)
+
+    def clicked(view: View, x: int, y: int, more: bool = False) -> View:
+        given = {
+            "map-clicked.data": {"x": x, "y": y, "more": more},
+            "address.search": view.to_query(),
+        }
+        found = page.call("address.search", changed="map-clicked.data", **given)
+        return View.from_query(found["address"]["search"])
+
+    one = clicked(VIEW, 6, 1)
+    assert one.chosen == ("zero L1.z.h6@-1",)
+    both = clicked(one, 2, 0, more=True)
+    assert both.chosen == ("zero L1.z.h6@-1", "zero L0.z.h2@-1")
+    assert clicked(both, 6, 1, more=True).chosen == ("zero L0.z.h2@-1",)
+    assert clicked(one, 6, 1).chosen == ()
+    assert clicked(both, 3, 3).chosen == ("zero L3.z.h3@-1",)
 
 
 def test_it_listens_tells_where_and_ends(nano, tmp_path):

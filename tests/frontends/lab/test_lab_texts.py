@@ -15,7 +15,7 @@ from microtome.texts import LANGUAGES
 
 FOLDER = Path(lab.__file__).parent
 SOURCES = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.rglob("*.py"))]
-WORD = re.compile(r"""f?"([a-z]+\.[\w.{}\[\]']+)\"""")
+WORD = re.compile(r"""f?"([a-z]+\.[\w.{}\[\]' ]+)\"""")
 
 
 @pytest.fixture(scope="module")

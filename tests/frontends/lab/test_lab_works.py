@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
 
 import pytest
 from asked_panels import texts
@@ -99,3 +101,21 @@ def test_only_so_many_are_on_their_way_and_so_many_kept(gate):
     assert last.over.wait(WAIT)
     kept = [n for n in (*range(MOST_RUNNING), "more") if works.find(n) is not None]
     assert kept == [MOST_RUNNING - 1, "more"]
+
+
+def test_at_the_end_what_is_on_its_way_is_cancelled_and_waited_for():
+    works, began = Works(), threading.Event()
+
+    def work(observer):
+        began.set()
+        until = time.monotonic() + WAIT
+        while not observer.cancelled and time.monotonic() < until:
+            time.sleep(0.01)
+        return observer.cancelled
+
+    made = works.begin("key", 1, work)
+    assert began.wait(WAIT)
+    del works
+    gc.collect()
+    assert made.over.is_set()
+    assert made.answer is True

@@ -216,15 +216,21 @@ def _committed(app: Dash, context: Context) -> None:
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
+        Output("pulse", "n_intervals"),
         Input("ask-path", "n_blur"),
         Input("ask-path", "n_submit"),
         State("ask-path", "value"),
         State("address", "search"),
         prevent_initial_call=True,
     )
-    def name_model(_: int, __: int, path: str | None, search: str | None) -> object:
+    def name_model(_: int, __: int, path: str | None, search: str | None) -> tuple[object, object]:
         view, name = context.view(search), (path or "").strip()
-        return no_update if name in ("", view.model) else moved(view, model=name, chosen=())
+        if not name:
+            return no_update, no_update
+        context.desk.name(name)
+        if name == view.model:  # it stands in an address that nobody typed: look again
+            return no_update, 0
+        return moved(view, model=name, chosen=()), no_update
 
 
 def _clicked(app: Dash, context: Context) -> None:

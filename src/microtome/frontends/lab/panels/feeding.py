@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dash import Dash, Input, Output, ctx, dcc, html
 from dash.development.base_component import Component
 
+from microtome.errors import Cancelled
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import Asked, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE, Cost, cost_of
@@ -23,7 +24,7 @@ from microtome.frontends.lab.panels.showing import (
     seconds,
     value,
 )
-from microtome.frontends.lab.panels.works import BEAT, PATIENCE, Works, told
+from microtome.frontends.lab.panels.works import BEAT, PATIENCE, Work, Works, told
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
 
@@ -98,11 +99,10 @@ def register(
         def work() -> Shown:
             nonlocal is_running, cost
             found = _Feeding(context, view, works, readers(context, view))
-            if by == f"{name}-stop":
-                found.stop()
-            elif by != f"{name}-feed" and (cost := found.cost()):
+            stopped = works.stop(found.key) if by == f"{name}-stop" else None
+            if stopped is None and by != f"{name}-feed" and (cost := found.cost()):
                 return []
-            shown, is_running = found.shown(name)
+            shown, is_running = found.shown(name, stopped)
             return shown
 
         shown = answered(work)
@@ -128,30 +128,22 @@ class _Feeding:
             self.model.weight_hash, self.prompt, self.readers, view.measured, view.way,
         )  # fmt: skip
 
-    def stop(self) -> None:
-        """Cancel what is on its way."""
-        work = self.works.find(self.key)
-        if work is not None:
-            work.cancel()
-
     def cost(self) -> str:
         """What it takes, where it is to be asked for first; else nothing."""
         if not self.readers or self.works.find(self.key) is not None:
             return ""
-        costs = self._costs()
-        time = sum(one.seconds for one in costs)
-        cells = sum(one.cells for one in costs)
-        said = self.words("trace.cost", edges=f"{cells:,}", time=seconds(time))
+        time = sum(one.seconds for one in self._costs())
+        said = self.words("trace.cost", edges=f"{self._cells:,}", time=seconds(time))
         return said if time > AT_ONCE else ""
 
-    def shown(self, by: str) -> tuple[Shown, bool]:
+    def shown(self, by: str, stopped: Work[tuple[Upstream, ...]] | None) -> tuple[Shown, bool]:
         """The strongest edges of all readers, and whether they are on their way yet."""
         if not self.readers:
             return [], False
-        work = self.works.begin(self.key, sum(one.cells for one in self._costs()), self._made)
+        work = stopped or self.works.begin(self.key, self._cells, self._made)
         if not work.over.wait(PATIENCE):
             return told(work, self.words), True
-        if work.cancelled and work.failed:
+        if isinstance(work.error, Cancelled):
             return told(work, self.words), False
         made = edges_table(work.answer, self.view, self.words, by)
         if self.every == len(self.readers):
@@ -165,6 +157,10 @@ class _Feeding:
             answer(self.model, self.prompt, one, view.measured, view.way, observer)
             for one in self.readers
         )
+
+    @property
+    def _cells(self) -> int:
+        return sum(one.cells for one in self._costs())
 
     def _costs(self) -> list[Cost]:
         edits = imported("microtome.frontends.lab.answers.upstream").edits_into

@@ -9,13 +9,13 @@ from dash import Dash, Input, Output, State, ctx, dcc, html
 from dash.development.base_component import Component
 
 import microtome as mt
-from microtome.errors import MicrotomeError
+from microtome.errors import Cancelled, MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.panels.panel import Context
 from microtome.frontends.lab.panels.parts import labelled, notice, select
 from microtome.frontends.lab.panels.showing import Shown, answered, is_open, table, value
-from microtome.frontends.lab.panels.works import BEAT, PATIENCE, Works, told
+from microtome.frontends.lab.panels.works import BEAT, PATIENCE, Work, Works, told
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
 
@@ -76,9 +76,8 @@ def register(app: Dash, context: Context) -> None:
         def work() -> Shown:
             nonlocal is_running
             trial = _Trial(context, view, works, on or THIS)
-            if by == "trace-judge-stop":
-                trial.stop()
-            shown, is_running = trial.shown()
+            stopped = works.stop(trial.key) if by == "trace-judge-stop" else None
+            shown, is_running = trial.shown(stopped)
             return shown
 
         return answered(work), not is_running, not is_running
@@ -109,19 +108,13 @@ class _Trial:
         """
         return tuple(mt.tasks.TASKS[self.on](PROMPTS, 1, tokenizer=self.model.tokenizer))
 
-    def stop(self) -> None:
-        """Cancel what is on its way."""
-        work = self.works.find(self.key)
-        if work is not None:
-            work.cancel()
-
-    def shown(self) -> tuple[Shown, bool]:
+    def shown(self, stopped: Work[tuple[Kept | MicrotomeError, ...]] | None) -> tuple[Shown, bool]:
         """The verdicts, and whether they are on their way yet."""
         runs = len(ABLATIONS) * 2 * len(self.prompts)
-        work = self.works.begin(self.key, runs, lambda observer: tuple(self._each(observer)))
+        work = stopped or self.works.begin(self.key, runs, lambda own: tuple(self._each(own)))
         if not work.over.wait(PATIENCE):
             return told(work, self.words), True
-        if work.cancelled and work.failed:
+        if isinstance(work.error, Cancelled):
             return told(work, self.words), False
         return self._table(work.answer), False
 
@@ -132,7 +125,7 @@ class _Trial:
                 yield self.pinned.kept(
                     self.model, self.prompts, self.circuit, self.metric, ablation, observer
                 )
-            except mt.Cancelled:
+            except Cancelled:
                 raise
             except MicrotomeError as error:
                 yield error

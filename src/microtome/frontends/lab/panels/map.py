@@ -56,6 +56,12 @@ def layout(words: Texts) -> Component:
                     ),
                     html.Button(words("map.cancel"), id="map-cancel", hidden=True),
                     html.Div(id="map-picks", className="picks"),
+                    html.Button(
+                        words("map.more"),
+                        id="map-more",
+                        title=words("map.more_about"),
+                        **{"aria-pressed": "false"},
+                    ),
                 ],
             ),
             html.Div(
@@ -294,7 +300,7 @@ def _side(drawing: Drawing, view: View, words: Texts) -> list[Component]:
 
 
 def _clicked(app: Dash, context: Context) -> None:
-    """A click chooses a cell; with shift, one more."""
+    """A click chooses a cell; with shift, or where that is switched on, one more."""
     clicked = Output("map-clicked", "data")
     app.clientside_callback(
         ClientsideFunction("microtome", "clicked"), clicked, Input("map-figure", "clickData")
@@ -304,9 +310,12 @@ def _clicked(app: Dash, context: Context) -> None:
         Output("address", "search", allow_duplicate=True),
         Input("map-clicked", "data"),
         State("address", "search"),
+        State("map-more", "aria-pressed"),
         prevent_initial_call=True,
     )
-    def choose_cell(data: Mapping[str, Any] | None, search: str | None) -> object:
+    def choose_cell(
+        data: Mapping[str, Any] | None, search: str | None, pressed: str | None
+    ) -> object:
         view = context.view(search)
         effects = effects_of(context, view)
         if not data or effects is None:
@@ -314,18 +323,29 @@ def _clicked(app: Dash, context: Context) -> None:
         cut = cut_of(effects, view.measured, dict(view.at))
         x, y = int(data["x"]), int(data["y"])
         cell = cell_at(effects, view.measured, view.edit, cut, x, y)
-        return no_update if cell is None else _chosen(view, cell, bool(data["more"]))
+        more = bool(data["more"]) or pressed == "true"
+        return no_update if cell is None else _chosen(view, cell, more)
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
         Input({"type": "map-strong", "edit": ALL}, "n_clicks"),
         State("address", "search"),
+        State("map-more", "aria-pressed"),
         prevent_initial_call=True,
     )
-    def choose_strong(clicks: list[int | None], search: str | None) -> object:
+    def choose_strong(clicks: list[int | None], search: str | None, pressed: str | None) -> object:
         if not any(clicks) or not ctx.triggered_id:
             return no_update
-        return _chosen(context.view(search), ctx.triggered_id["edit"], more=False)
+        return _chosen(context.view(search), ctx.triggered_id["edit"], pressed == "true")
+
+    @app.callback(
+        Output("map-more", "aria-pressed"),
+        Output("map-more", "className"),
+        Input("map-more", "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def switch(clicks: int) -> tuple[str, str]:
+        return ("true", "chosen") if clicks % 2 else ("false", "")
 
 
 def _chosen(view: View, cell: str, more: bool) -> str:

@@ -6,8 +6,10 @@ A work is shared by all who ask the same; who asks again while it is on its way 
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Generic, TypeVar
 
 from dash import html
@@ -19,6 +21,8 @@ from microtome.texts import Texts
 
 MOST_RUNNING = 16
 """Works that may be on their way at once; they take turns on the model."""
+ENDING = 20.0
+"""Seconds that the end waits for what is on its way."""
 PATIENCE = 2.0
 """Seconds that a page waits for an answer before it is told how far that is."""
 BEAT = 700
@@ -88,12 +92,21 @@ class Works(Generic[Answer]):
     def __init__(self, most: int = 32) -> None:
         self._most, self._guard = most, threading.Lock()
         self._works: OrderedDict[Hashable, Work[Answer]] = OrderedDict()
+        # Also when the process ends: a thread that is in the middle of a pass then takes it down.
+        weakref.finalize(self, _end, self._works)
 
     def find(self, key: Hashable) -> Work[Answer] | None:
         """The work that answers this, if anybody asked and it did not fail."""
         with self._guard:
             found = self._works.get(key)
             return None if found is None or found.failed else found
+
+    def stop(self, key: Hashable) -> Work[Answer] | None:
+        """Cancel the work that answers this, if it is on its way."""
+        work = self.find(key)
+        if work is not None:
+            work.cancel()
+        return work
 
     def begin(self, key: Hashable, of: int, work: Callable[[Observer], Answer]) -> Work[Answer]:
         """The work that answers this: one that is there already, or a new one.
@@ -127,6 +140,16 @@ class Works(Generic[Answer]):
             raise MicrotomeError(
                 f"{running} such questions are on their way already: wait for one, or cancel it."
             )
+
+
+def _end(works: Mapping[Hashable, Work[Answer]]) -> None:
+    """Cancel what is on its way, and wait until it has let go."""
+    running = [one for one in works.values() if not one.over.is_set()]
+    for one in running:
+        one.cancel()
+    until = time.monotonic() + ENDING
+    for one in running:
+        one.over.wait(max(0.0, until - time.monotonic()))
 
 
 def told(work: Work[Answer], words: Texts) -> list[Component]:
