@@ -28,11 +28,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDTH, HEIGHT = 1280, 900
 PATIENCE = 300_000
 """Milliseconds."""
-COLORS = 200
-"""Of a picture: flat areas need no more, and it is a fourth as large."""
+LARGEST = 150_000
+"""Bytes of a picture; one that is larger loses colours."""
 
-HEAD = "patch L3.z.h1@-1"
-CIRCUIT = ("input->a1.h6<v>", "a1.h6->a3.h1<q>", "a3.h1->logits", "m0->logits")
+HEAD = "patch L1.z.h6@-1"
+CIRCUIT = ("m0->a1.h6<v>", "a1.h6", "m1", "m2", "m3", "m4", "m5")
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ SHOTS: Mapping[str, Shot] = {
     "ask": Shot(View(), "#ask-begin button", size=(WIDTH, 640)),
     "map": Shot(replace(GIFT, edit="patch L*.z.h*@-1"), MAP, size=(WIDTH, 1000)),
     "cell": Shot(
-        replace(GIFT, edit="patch L*.z.h*@-1", chosen=(HEAD, "patch L1.z.h6@-1"), panel="cell"),
+        replace(GIFT, edit="patch L*.z.h*@-1", chosen=(HEAD, "patch L4.z.h5@-1"), panel="cell"),
         "#cell-pattern .js-plotly-plot",
         of="#cell",
     ),
     "trace": Shot(
-        replace(GIFT, reader="a3.h1<q>", pins=CIRCUIT, panel="trace",
-                notes=(("a3.h1->logits", "names the other one"),)),
+        replace(GIFT, reader="a1.h6<v>", pins=CIRCUIT, panel="trace",
+                notes=(("a1.h6", "moves the other name"),)),
         "#trace-kept table", of="#trace", click="#trace-judge",
     ),
     "compare": Shot(
@@ -75,12 +75,12 @@ SHOTS: Mapping[str, Shot] = {
         of="#compare",
     ),
     "write": Shot(
-        replace(CAPITAL, edit="zero L*.mlp_out@-1", chosen=("zero L3.mlp_out@last",), steps=12,
+        replace(CAPITAL, chosen=("scale(0.2) L:.attn_out@last",), steps=12,
                 panel="write"),
         "#write-texts .text", of="#write",
     ),
     "keep": Shot(
-        replace(GIFT, chosen=(HEAD,), pins=CIRCUIT[2:], panel="keep"),
+        replace(GIFT, chosen=(HEAD,), pins=CIRCUIT[:2], panel="keep"),
         "#keep-files a[href*='map.csv']",
         of="#keep",
     ),
@@ -122,11 +122,16 @@ def taken(page: Page, address: str, shot: Shot) -> bytes:
 
 
 def small(png: bytes) -> bytes:
-    """The same with few colours."""
-    found = io.BytesIO()
+    """The same, as small as it comes; with few colours, where it is too large otherwise."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    image.quantize(COLORS, dither=Image.Dither.NONE).save(found, "PNG", optimize=True)
-    return found.getvalue()
+    found = _written(image)
+    return found if len(found) <= LARGEST else _written(image.quantize(256))
+
+
+def _written(image: Image.Image) -> bytes:
+    made = io.BytesIO()
+    image.save(made, "PNG", optimize=True)
+    return made.getvalue()
 
 
 def main() -> None:

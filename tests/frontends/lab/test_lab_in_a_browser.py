@@ -200,7 +200,7 @@ def test_a_link_opens_what_its_sender_saw(tab, tabs):
     tab.until("document.querySelector('#keep-link').value === window.location.href")
     other = tabs()
     other.page.goto(link.input_value())
-    other.page.wait_for_selector("#keep-code-circuit-0")
+    other.page.wait_for_selector("#keep-code-circuit-0", state="attached")
     for one in ("#ask-text", "#ask-target", "#map-edit"):
         other.until("one => !!document.querySelector(one).value", one)
         assert other.page.input_value(one) == page.input_value(one)
@@ -242,7 +242,7 @@ def test_a_reload_gives_the_same_page(tab):
     page.reload()
     page.wait_for_selector("#keep-files a[href*='map.csv']")
     page.wait_for_selector("#map-strongest button")
-    page.wait_for_selector("#keep-code-writing-0")
+    page.wait_for_selector("#keep-code-writing-0", state="attached")
     tab.until("text => document.querySelector('main').innerText === text", before)
 
 

@@ -106,14 +106,16 @@ def _pieces(
         return
     for n, one in enumerate(found):
         title = words("keep.about", part=words(f"keep.of.{part}"), of=brief(one.about))
-        text = getattr(one, form)
-        yield html.H4(title)
-        if text is None:
-            yield html.P(words(f"keep.no_{form}"), className="quiet")
-            continue
-        name = f"keep-code-{part}-{n}"
-        yield _copies(name, title, words)
-        yield html.Pre(text, id=name, tabIndex=0, **{"aria-label": title})
+        shown = _text(getattr(one, form), f"keep-code-{part}-{n}", title, form, words)
+        yield html.Details([html.Summary(title), *shown], open=part == "map")
+
+
+def _text(text: str | None, name: str, title: str, form: str, words: Texts) -> list[Component]:
+    """Code with what copies it; or why there is none."""
+    if text is None:
+        return [html.P(words(f"keep.no_{form}"), className="quiet")]
+    code = html.Pre(text, id=name, tabIndex=0, **{"aria-label": title})
+    return [code, _copies(name, title, words)]
 
 
 def _copies(target: str, what: str, words: Texts) -> Component:
