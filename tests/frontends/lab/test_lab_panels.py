@@ -396,7 +396,7 @@ def test_every_panel_speaks_both_languages(context, lang):
 
 
 def test_what_is_large_says_what_it_takes_first(page, monkeypatch):
-    monkeypatch.setattr(Desk, "pace", lambda self, name: 1.0)
+    monkeypatch.setattr(Desk, "pace", lambda self, name, prompt: 1.0)
     view = replace(TRACED, reader="a2.h3<k>")
     assert "11 edges" in page.shown("trace-cost.children", view)
     assert page.shown("trace-fed.children", view) == []

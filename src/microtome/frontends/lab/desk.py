@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from microtome import Model, Prompt
 
 NANO = "nano"
-TOKENS = 12
-"""Tokens by which a model's pace is measured."""
 
 RETRY = 5.0
 """Seconds after which a model that could not be loaded is tried again where one looks at it."""
