@@ -118,7 +118,8 @@ def taken(page: Page, address: str, shot: Shot) -> bytes:
     page.wait_for_selector(shot.until)
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1500)  # what is drawn last has no end to wait for
-    return page.locator(shot.of).screenshot() if shot.of else page.screenshot()
+    found: bytes = page.locator(shot.of).screenshot() if shot.of else page.screenshot()
+    return found
 
 
 def small(png: bytes) -> bytes:
