@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 import pytest
+from recipes.pages import ROOT, blocks, run
 
-from code_in_pages import ROOT, blocks, run
-
-REAL, SLOW = 'load("smollm2")', ('load("smollm2")', "circuits.score(")
+REAL, SLOW = 'load("smollm2")', ('load("smollm2")', "circuits.score(", "head_card(")
 """What a page has that takes a real model, and one that takes long."""
 PAGES = sorted(
     path

@@ -16,10 +16,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from recipes.docstrings import fenced
+from recipes.pages import ROOT
 from recipes.site import BROUGHT, COMMANDS, command_page, relinked
 
 import microtome as mt
-from code_in_pages import ROOT
 from microtome import errors
 
 REFERENCE = ROOT / "docs" / "reference"

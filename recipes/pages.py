@@ -44,22 +44,25 @@ def blocks(page: Path) -> Iterator[Block]:
         yield Block(kind, title or "", line, re.sub(rf"^{indent}", "", code, flags=re.M))
 
 
-def run(page: Path, names: dict[str, object], title: str = "") -> int:
-    """Run a page's blocks of one title, and say how many there were.
+def run(page: Path, names: dict[str, object]) -> int:
+    """Run a page's own blocks, and say how many there were.
 
     Args:
         page: the file.
         names: the namespace, in which the page's names are afterwards.
-        title: whose blocks; our own unless given.
     """
-    chosen = [block for block in blocks(page) if block.title == title]
+    chosen = [block for block in blocks(page) if not block.title]
     for block in chosen:
-        if block.kind == "python":
-            lines = "\n" * (block.line - 1) + block.code  # errors say which line of the page
-            exec(compile(lines, str(page), "exec"), names)
-        else:
-            _session(page, block, names)
+        execute(page, block, names)
     return len(chosen)
+
+
+def execute(page: Path, block: Block, names: dict[str, object]) -> None:
+    """Run one block; what is wrong with it is told by its line of the page."""
+    if block.kind == "python":
+        exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
+    else:
+        _session(page, block, names)
 
 
 def _session(page: Path, block: Block, names: dict[str, object]) -> None:
