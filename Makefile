@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: demo demo-real test test-quick test-oldest test-newest lint types tests families floors listed docs studies bench bench-quick bench-pages clean
+.PHONY: demo demo-real test test-quick test-oldest test-newest lint types tests families floors listed docs notebooks studies bench bench-quick bench-pages clean
 
 demo: .venv/ready
 	$(BIN)/microtome sweep nano -o out/demo --overwrite -e 'zero L*.z.h*' \
@@ -48,6 +48,10 @@ families: .venv/ready-to-test
 # docs/images/floors.svg, from the imports.
 floors: .venv/ready
 	$(BIN)/python -m recipes.floors
+
+# examples/notebooks/*.ipynb, from the scripts beside them.
+notebooks: .venv/ready-to-test
+	$(BIN)/python -m recipes.notebooks
 
 # What `microtome study list` shows, from the studies.
 listed: .venv/ready
