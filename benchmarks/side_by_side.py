@@ -2,8 +2,8 @@
 
     make bench-pages
 
-A block with a title is another tool's; one without is ours. Where both sides of a task have left
-their answer, ``theirs`` and ``ours``, the two are compared.
+Blocks have the title of their tool. Where both sides of a task have left their answer, ``theirs``
+and ``ours``, the two are compared.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The code in pages of Markdown, run as a reader would: block after block, in one namespace.
 
 A fence of ``python`` is executed; one of ``pycon`` is a session whose answers have to come (by
-`doctest`; an answer may be wrapped, and ``...`` stands for anything). One with a title is somebody
-else's code.
+`doctest`; an answer may be wrapped, and ``...`` stands for anything). One with the title of another
+tool is that one's code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Block:
 
     Attributes:
         kind: ``python`` or ``pycon``.
-        title: whose it is; our own have none.
+        title: whose it is, where that is said.
         line: of the page, on which the code begins.
         code: what is in it, without the fence's indentation.
     """
@@ -33,6 +33,11 @@ class Block:
     title: str
     line: int
     code: str
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is microtome's, and no other tool's."""
+        return self.title in ("", "microtome")
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -51,7 +56,7 @@ def run(page: Path, names: dict[str, object]) -> int:
         page: the file.
         names: the namespace, in which the page's names are afterwards.
     """
-    chosen = [block for block in blocks(page) if not block.title]
+    chosen = [block for block in blocks(page) if block.ours]
     for block in chosen:
         execute(page, block, names)
     return len(chosen)
