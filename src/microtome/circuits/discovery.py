@@ -102,7 +102,8 @@ def greedy(
     cost = priced(trial, "greedy", most, how)
     with searching(trial, method, out, progress, max(0, len(begin) - n), cost) as search:
         found, rows = _peeled(search, begin, n, tolerance, every, absolute)
-    return Found(found, table(rows), f"greedy(n={n}, tolerance={tolerance}, every={every})")
+    how = f"greedy(n={n}, tolerance={tolerance}, every={every})"
+    return Found(found, table(rows), how, trial.checked.as_dict())
 
 
 def circuits_of_greedy(edges: int, n: int, every: int = 1) -> int:
@@ -210,7 +211,8 @@ def acdc(
     with searching(trial, method, out, progress, len(edges), cost) as search:
         found, rows = _decided(search, begin, edges, threshold)
     shown = order if isinstance(order, str | int) else "own"
-    return Found(found, table(rows), f"acdc(threshold={threshold}, order={shown!r})")
+    how = f"acdc(threshold={threshold}, order={shown!r})"
+    return Found(found, table(rows), how, trial.checked.as_dict())
 
 
 def in_order(graph: Graph, order: str | int | Sequence[str]) -> list[int]:

@@ -115,6 +115,8 @@ class Exact(Method):
             out=None if out is None else out / f"{name}.zarr",
             **self._asked(),
         )
+        if self.exact:
+            trial.checked.hear_of(effects, str(metric))
         found: Array = effects.delta(str(metric)).values
         return found
 
