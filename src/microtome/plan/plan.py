@@ -69,14 +69,21 @@ class Plan:
         """The units in which some of the cells are computed again, more exactly."""
         return refined(self.units)
 
-    def of_cells(self, numbers: Column) -> Plan:
+    def of_cells(self, numbers: Column, turn: int = 0) -> Plan:
         """The plan of some of the cells, given in order, in units that are numbered on.
 
-        They are computed exactly, whatever the others are.
+        They are computed exactly, whatever the others are. ``turn`` says how often cells were
+        chosen before.
         """
         points, variant = self.cells.points[numbers], self.cells.variant[numbers]
         cells = replace(self.cells, points=points, variant=variant)
-        return replace(self, cells=cells, units=self.again, choice=self.exact or self.choice)
+        units = refined(self.units, turn)
+        return replace(self, cells=cells, units=units, choice=self.exact or self.choice)
+
+    def numbered(self, first: int) -> Plan:
+        """The same in units that are numbered from a number on."""
+        units = (replace(unit, number=first + n) for n, unit in enumerate(self.units))
+        return replace(self, units=tuple(units))
 
     def of_prompt(self, prompt: int) -> list[Cell]:
         """The cells of one prompt."""
@@ -105,10 +112,12 @@ def make_plan(
 
     Raises:
         SweepError: the walk is asked for where it cannot go, the budget is too small for it, or no
-            cell exists; or the method says nothing of the edits.
+            cell exists; or the method says nothing of the edits, or of corrupted runs.
         MetricError: the method says nothing of a metric.
     """
     dims, edits = question.dims, question.edits
+    if method is not None and question.corruption:
+        raise SweepError(f"method={str(method)!r} says nothing of corrupted runs: take 'exact'.")
     choice = choose(engine, edits, dims.causal, whole)
     ranges = question.ranges
     stars = [Axis(name, tuple(range(max(len(r[name]) for r in ranges)))) for name in ranges[0]]

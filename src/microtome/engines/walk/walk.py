@@ -37,6 +37,7 @@ from microtome.edits.application import Application
 from microtome.edits.sources import Sources
 from microtome.engines.block import Block
 from microtome.engines.collector import Collector
+from microtome.engines.corrupting import corrupting
 from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.engines.walk.edited import edits_at
 from microtome.engines.walk.ending import Ending
@@ -102,18 +103,21 @@ class Walk:
             self.sources.hold_references(references_at_once(question, self.budget))
             for company in companies(self.plan, unit, self.budget):
                 own = [question.encoded[prompt] for prompt in company.prompts]
-                clean = self._trace(own, company.start, places)
+                clean = self._trace(own, company, places)
                 moving, still = settled(self.plan, company, self.sources)
                 watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
                 Stretch(self, moving, still, clean, watch, into, witnesses).measure()
 
-    def _trace(self, own: Sequence[Encoded], start: int, places: Sequence[Place]) -> Trace:
-        """The clean runs of some prompts; their donors go along where that is cheap."""
+    def _trace(self, own: Sequence[Encoded], company: Company, places: Sequence[Place]) -> Trace:
+        """The runs of some prompts without edits; their donors go along where that is cheap."""
         model, texts = self.model, [one.tokens for one in own]
         others = self.sources.texts(own)
         riders = others if _ride(others, texts, self.budget) else []
         pieces = self.sources.pieces(riders)
-        clean = trace(model.hf, model.anatomy, texts, start, places, riders, pieces)
+        rows = {prompt: (row,) for row, prompt in enumerate(company.prompts)}
+        edits = [*corrupting(model, self.plan.question, rows, self.sources)]
+        start = company.start
+        clean = trace(model.hf, model.anatomy, texts, start, places, riders, pieces, edits)
         if riders:
             self.sources.hold_recorded(riders, clean.beside)
         else:
