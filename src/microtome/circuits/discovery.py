@@ -18,6 +18,7 @@ from microtome.circuits.graph import Graph, Numbers
 from microtome.circuits.scores import Scores
 from microtome.circuits.search import Decision, Found, Search, priced, searching, table
 from microtome.circuits.trial import Trial
+from microtome.circuits.without import Without
 from microtome.engines.observer import Observer
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
@@ -124,8 +125,8 @@ def _peeled(
     while len(circuit) > n or tolerance is not None:
         edges = np.flatnonzero(circuit.chosen)
         going = min(every, max(0, len(edges) - n))
-        each = [_without(circuit, edges[k : k + 1]) for k in range(len(edges) if going else 0)]
-        now, *others = search.worse([circuit, *each]).tolist()
+        parts = [edges[:0], *(edges[k : k + 1] for k in range(len(edges) if going else 0))]
+        now, *others = search.worse(Without(circuit, parts)).tolist()
         first = now if first is None else first
         if tolerance is not None and abs(now - first) > tolerance:
             return before[0].pruned(), rows[: before[1]]
@@ -143,9 +144,7 @@ def _peeled(
 
 
 def _without(circuit: Circuit, edges: Numbers) -> Circuit:
-    chosen = circuit.chosen.copy()
-    chosen[edges] = False
-    return Circuit(circuit.graph, chosen, circuit.scores)
+    return Without(circuit, [edges])[0]
 
 
 # ------------------------------------------------------------------------------------------- acdc

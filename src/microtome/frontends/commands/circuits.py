@@ -12,11 +12,12 @@ import numpy as np
 
 from microtome import Model, Prompt, Prompts, circuits, load
 from microtome.circuits import Circuit, Found, Scores
+from microtome.circuits.journal import measured_in
 from microtome.errors import CircuitError, MicrotomeError
 from microtome.figures.pictures import check_picture
 from microtome.frontends.arguments import Shown
 from microtome.frontends.circuit_commands import Trying
-from microtome.frontends.commands.keeping import answering
+from microtome.frontends.commands.keeping import answering, keeping
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report import check_folder
 from microtome.report.folder import SUMMARY, Folder
@@ -33,7 +34,7 @@ def score(
 ) -> None:  # fmt: skip
     """Score every edge or node, and write that down."""
     _check_free(out, overwrite)
-    with answering(shown):
+    with answering(shown), keeping(keep):
         model = load(name, dtype=trying.dtype)
         scores = circuits.score(
             model, _prompts(model, trying), trying.metric or "logit_diff", level=level,
@@ -55,7 +56,8 @@ def find(
     _check_free(out, overwrite)
     if how["by"] not in SEARCHES:
         raise CircuitError(f"No search is called {how['by']!r}; there are: {', '.join(SEARCHES)}.")
-    with answering(shown):
+    _refuse_idle_scores(how)
+    with answering(shown), keeping(how["keep"], measured_in):
         model = load(name, dtype=trying.dtype)
         found = _found(model, trying, how)
         found.circuit.save(out)
@@ -65,6 +67,15 @@ def find(
         return
     say(repr(found))
     say(f"Circuit: {out}")
+
+
+def _refuse_idle_scores(how: Mapping[str, Any]) -> None:
+    """Raise where scores are given and nothing is done with them."""
+    if how["by"] != "top" and how["scores"] is not None and not how["start"]:
+        raise CircuitError(
+            f"{how['by']} measures every edge itself, and takes of --scores where it begins: say "
+            "with how many of the strongest, --start 300; or leave --scores out to begin with all."
+        )
 
 
 def _found(model: Model, trying: Trying, how: Mapping[str, Any]) -> Found:
