@@ -17,7 +17,8 @@ from microtome.errors import CircuitError, MicrotomeError
 from microtome.figures.pictures import check_picture
 from microtome.frontends.arguments import Shown
 from microtome.frontends.circuit_commands import Trying
-from microtome.frontends.commands.keeping import answering, keeping
+from microtome.frontends.commands.keeping import answering, keeping, writing_to
+from microtome.frontends.experiment.circuit import CircuitExperiment, kept_of
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report import check_folder
 from microtome.report.folder import SUMMARY, Folder
@@ -109,7 +110,7 @@ def evaluate(
     if out is not None:
         check_folder(out)
         _check_free(out / SUMMARY, overwrite)
-    command = shlex.join(["microtome", *sys.argv[1:]])
+    command = _command()
     with answering(shown):
         model = load(name, dtype=trying.dtype)
         prompts, how = _prompts(model, trying), _trial(trying)
@@ -134,6 +135,20 @@ def evaluate(
         if out is not None:
             Folder(out, ()).finish(document, answer)
     _show(answer, out, shown)
+
+
+def run(config: Path, out: Path | None, shown: Shown, overwrite: bool) -> None:
+    """Score, search and judge, as a file says."""
+    instead = {} if out is None else {"out": out}
+    experiment = CircuitExperiment.read(config, **instead)
+    place = experiment.out
+    if place is None:
+        raise MicrotomeError(
+            "Say where scores, circuit and report go: -o DIR, or out: in the file."
+        )
+    with answering(shown), writing_to(place, kept_of):
+        found = experiment.run(overwrite=overwrite, command=_command())
+    _show(found.summary(), place, shown)
 
 
 def _show(answer: Mapping[str, Any], out: Path | None, shown: Shown) -> None:
@@ -172,6 +187,10 @@ def draw(of: Path, output: Path, n: int, matrix: bool, shown: Shown, overwrite: 
         print_json({"picture": str(output)})
     elif not shown.quiet:
         say(f"Picture: {output}")
+
+
+def _command() -> str:
+    return shlex.join(["microtome", *sys.argv[1:]])
 
 
 def _check_free(place: Path, overwrite: bool) -> None:
