@@ -23,7 +23,7 @@ from microtome.results.effects import Effects
 from microtome.studies import again, findings
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.parameters import Adapted, Parameters, read_config
-from microtome.studies.study import PROMPT, Data, Labelled, Study
+from microtome.studies.study import PROMPT, Data, Labelled, Place, Study
 from microtome.tasks import TASKS
 from microtome.texts import Texts
 from microtome.verbs.load import load
@@ -226,6 +226,14 @@ def collect(
         )
         if folder is not None:
             folder.kept(name)
+    if study.observe_all is not None:
+        if folder is not None:
+            folder.begin()
+        place = Place(None if folder is None else folder.several, overwrite, tell)
+        observed = study.observe_all(model, prompts, parameters, place)
+        if folder is not None:
+            folder.kept_besides(study.watched(parameters, model.anatomy.dims))
+        return Data(model, parameters, encoded, effects, observed)
     seen = []
     for number, prompt in enumerate(prompts):
         tell(f"{study.name}: prompt {number + 1} of {len(prompts)}, what no sweep measures")
