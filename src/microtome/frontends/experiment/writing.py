@@ -9,15 +9,11 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from microtome.amounts import whole_of
 from microtome.edits import Edit
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.experiment import Checkpoint, by_name, edit_of, several
+from microtome.frontends.experiment.experiment import Checkpoint, by_name, edit_of, some
 from microtome.frontends.experiment.form import Filed, text_of
 from microtome.frontends.experiment.sources import Source
 from microtome.verbs.generation import Generation
 from microtome.verbs.model import Model
-
-
-def _some(given: Any) -> Any:
-    return () if given in ((), []) else several(given)
 
 
 class Written(Filed):
@@ -43,7 +39,7 @@ class Written(Filed):
     model: Annotated[Checkpoint, BeforeValidator(by_name)]
     prompts: Source
     edits: Annotated[
-        tuple[Annotated[Edit, PlainValidator(edit_of)], ...], BeforeValidator(_some)
+        tuple[Annotated[Edit, PlainValidator(edit_of)], ...], BeforeValidator(some)
     ] = ()
     steps: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 20
     when: Annotated[str, PlainValidator(text_of)] = "all"
