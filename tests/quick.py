@@ -1,38 +1,96 @@
 """A plugin: ``pytest --quick`` takes every kind of test and one of its cases, in a minute or so.
 
 Of each test function it keeps one case, always the same, and not the first of all tables; of tests
-of families, one of each of three that differ most; no test that is marked ``slow``. Of pictures in
-reports each kind is drawn once. `make test` runs and draws all of them.
+of families, one of each of three that differ most; no test that is marked ``slow``, and none that
+`dear.txt` lists: those that took long when they were last weighed, all but the quickest of a file.
+Of pictures in reports each kind is drawn once. `make test` runs and draws all of them.
+
+``pytest --quick --weigh -n 0`` weighs them and writes the list.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 FAMILIES = ("gpt2", "llama, grouped", "bert")
 """Learnt positions and one projection for q, k and v; rotary, gated, shared keys; an encoder."""
 
+DEAR = Path(__file__).with_name("dear.txt")
+LIMIT = 0.5
+"""Seconds of a processor that a test may take, with those of processes that it started."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="every kind of test, one case of each")
+    parser.addoption("--weigh", action="store_true", help=f"with --quick, alone: write {DEAR.name}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--weigh"):
+        if config.getoption("numprocesses", None) or not config.getoption("--quick"):
+            raise pytest.UsageError("--weigh goes with --quick -n 0, one test at a time.")
+        config.pluginmanager.register(Scale())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--quick"):
         return
+    dear = set() if config.getoption("--weigh") else listed(DEAR.read_text("utf-8"))
     cases: dict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
     for item in items:
-        family = _family(item)
-        if not item.get_closest_marker("slow") and family in (*FAMILIES, ""):
-            cases[item.nodeid.partition("[")[0], family].append(item)
+        family, name = _family(item), _function(item)
+        left_out = item.get_closest_marker("slow") or name in dear
+        if not left_out and family in (*FAMILIES, ""):
+            cases[name, family].append(item)
     kept = {_chosen(name, group) for (name, _), group in cases.items()}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
+
+
+def listed(text: str) -> set[str]:
+    """The tests of a list, a line each: what one took, and its name."""
+    return {line.split(maxsplit=1)[1] for line in text.splitlines()}
+
+
+def too_dear(weights: Mapping[str, float]) -> dict[str, float]:
+    """Those of some tests that take too long, but for the quickest of each file."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for name in weights:
+        files[name.partition("::")[0]].append(name)
+    quickest = {min(names, key=weights.__getitem__) for names in files.values()}
+    return {
+        name: seconds
+        for name, seconds in sorted(weights.items())
+        if seconds > LIMIT and name not in quickest
+    }
+
+
+class Scale:
+    """Weighs each test with what is set up for it, and writes the list when all have run."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, float] = defaultdict(float)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        before = _processor()
+        try:
+            return (yield)
+        finally:
+            self.weights[_function(item)] += _processor() - before
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.OK:
+            dear = too_dear(self.weights)
+            lines = [f"{seconds:.1f} {name}\n" for name, seconds in dear.items()]
+            DEAR.write_text("".join(lines), "utf-8")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +112,15 @@ def pictures_of_a_kind_are_drawn_once(request: pytest.FixtureRequest) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "png_of", once)
         yield
+
+
+def _processor() -> float:
+    """Seconds of a processor so far, those of processes that have ended too."""
+    return sum(os.times()[:4])
+
+
+def _function(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
 
 
 def _family(item: pytest.Item) -> str:

@@ -20,7 +20,7 @@ class Item:
 def kept(items: list[Item]) -> list[str]:
     left_out: list[Item] = []
     hook = SimpleNamespace(pytest_deselected=lambda items: left_out.extend(items))
-    config = SimpleNamespace(getoption=lambda _: True, hook=hook)
+    config = SimpleNamespace(getoption=lambda name: name == "--quick", hook=hook)
     every = len(items)
     quick.pytest_collection_modifyitems(config, items)
     assert len(items) + len(left_out) == every
@@ -53,3 +53,24 @@ def test_of_families_one_case_of_each_of_three():
 
 def test_what_is_slow_is_left_out():
     assert kept([Item("a.py::test_slow", slow=True), Item("a.py::test_it")]) == ["a.py::test_it"]
+
+
+def test_what_was_dear_is_left_out_with_all_its_cases(monkeypatch, tmp_path):
+    page = tmp_path / "dear.txt"
+    page.write_text("1.2 a.py::test_long\n0.9 a.py::Test::test_b\n")
+    monkeypatch.setattr(quick, "DEAR", page)
+    names = ["a.py::test_long[1]", "a.py::test_long[2]", "a.py::Test::test_b", "a.py::test_it"]
+    assert kept([Item(name) for name in names]) == ["a.py::test_it"]
+
+
+def test_of_each_file_the_quickest_stays():
+    weights = {"a.py::x": 0.1, "a.py::y": 3.0, "b.py::z": 2.0, "b.py::w": 2.5}
+    assert quick.too_dear(weights) == {"a.py::y": 3.0, "b.py::w": 2.5}
+
+
+def test_what_is_listed_is_there():
+    """A test that was renamed is weighed again."""
+    root = quick.DEAR.parent.parent
+    for name in quick.listed(quick.DEAR.read_text("utf-8")):
+        path, *_, function = name.split("::")
+        assert f"def {function}(" in (root / path).read_text("utf-8"), name

@@ -271,7 +271,7 @@ def test_an_approximation_is_a_field_too():
     for wrong, words in (
         ({"method": "atq"}, "there are: exact, atp"),
         ({"audit": 0}, "at least 1"),
-        ({"audit": mt.Audit(8, refine=3)}, "in Python, mt.sweep"),
+        ({"audit": mt.Audit(8, refine=3)}, "and the others as refine"),
     ):
         with pytest.raises(ExperimentError, match=words):
             mt.Experiment(**fields, metrics="prob", **wrong)

@@ -88,7 +88,7 @@ class Edges:
         if writer.kind != "head" or not oracle.is_normed:
             return change
         bias = oracle.projection.bias
-        whole = oracle.shares(oracle.run().seen["z", writer.layer]).sum(axis=1)
+        whole = oracle.shares(oracle.clean.seen["z", writer.layer]).sum(axis=1)
         whole = whole + (0 if bias is None else bias.detach().numpy())
         path = f"{self.here.hand.blocks}.{writer.layer}.{self.here.hand.attn_out}"
         norm = self.here.hf.get_submodule(path)
@@ -98,7 +98,7 @@ class Edges:
 
     @staticmethod
     def _share(oracle: Oracle, writer: Node) -> np.ndarray:
-        seen = oracle.run().seen
+        seen = oracle.clean.seen
         match writer.kind:
             case "input":
                 return seen["embed", None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,13 +28,23 @@ class Oracle:
     hand: ByHand
     ids: Sequence[int]
     layer: int = LAYER
+    known: dict[tuple[int, ...], Hooked] = field(default_factory=dict, repr=False, compare=False)
+    """The clean run of each text: the same for every layer."""
+
+    @property
+    def clean(self) -> Hooked:
+        """The run in which nothing is edited, made once."""
+        ids = tuple(self.ids)
+        if ids not in self.known:
+            self.known[ids] = self.run()
+        return self.known[ids]
 
     def run(self, *changes: Change) -> Hooked:
         return by_hand.run(self.hf, self.hand, self.ids, changes)
 
     def read(self, site: str) -> np.ndarray:
         """The values of a site of the layer in a clean run."""
-        seen = self.run().seen
+        seen = self.clean.seen
         if site == "final_in":
             return seen["resid_post", LAYERS - 1]
         if site == "mlp_in":
@@ -56,7 +66,7 @@ class Oracle:
         part, _, group = site.partition("_in")
         apart = self.run(self._stream_change("resid_pre", self.layer, positions, op))
         made = self._with(part, apart.seen[part, self.layer])
-        z = self.run().seen["z", self.layer].copy()
+        z = self.clean.seen["z", self.layer].copy()
         size = HEADS // self.hand.kv_heads if group else 1
         for head in heads:
             own = slice(head * size, (head + 1) * size)
@@ -68,7 +78,7 @@ class Oracle:
         return "resid_mid" if self.hand.rest is not None else "resid_pre"
 
     def _stream_change(self, site: str, layer: int, positions: Sequence[int], op: Op) -> Change:
-        width = self.run().seen[site, layer].shape[1]
+        width = self.clean.seen[site, layer].shape[1]
         return Change(site, layer, [list(positions), list(range(width))], op)
 
     def _with(self, site: str, values: np.ndarray) -> Hooked:
@@ -86,7 +96,7 @@ class Oracle:
 
     def _added(self, positions: Sequence[int], heads: Sequence[int], op: Op) -> Hooked:
         """The projection's own output is changed, which a norm may follow."""
-        shares = self.shares(self.run().seen["z", self.layer])
+        shares = self.shares(self.clean.seen["z", self.layer])
         change = np.zeros(shares.shape)
         where = np.ix_(positions, heads, range(shares.shape[2]))
         change[where] = op(shares[where]) - shares[where]

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import microtome as mt
 from microtome.errors import EffectsError
@@ -523,13 +524,20 @@ def test_an_approximate_map_says_what_it_is_and_how_good(nano):
     assert "--audit 16" in code.again_in_shell(effects)
 
 
-def test_an_audit_of_more_of_the_strongest_is_repeated_as_it_was(nano):
-    effects = mt.sweep(
-        nano, BERLIN, "zero L*.z.h*@-1", metrics="prob", method="atp", audit=mt.Audit(8, refine=3)
-    )
-    assert "audit=mt.Audit(cells=8, refine=3)," in code.again_in_python(effects)
-    assert code.again_in_shell(effects) is None
-    assert code.again_in_yaml(effects) is None
+@pytest.mark.parametrize(
+    ("audit", "refine", "shell"),
+    [
+        (mt.Audit(8, refine=3), "3", "--refine 3"),
+        (mt.Audit(8, below=0.5), "'below 0.5'", "--refine 'below 0.5'"),
+    ],
+)
+def test_a_refined_map_is_repeated_as_it_was(nano, audit, refine, shell):
+    effects = mt.sweep(nano, BERLIN, "zero L*.z.h*@-1", metrics="prob", method="atp", audit=audit)
+    again = code.again_in_python(effects)
+    assert "audit=8," in again
+    assert f"refine={refine}," in again.replace('"', "'")
+    assert shell in code.again_in_shell(effects)
+    assert yaml.safe_load(code.again_in_yaml(effects))["refine"] == (audit.refine or "below 0.5")
 
 
 def test_signs_of_which_none_agree_are_told():

@@ -77,6 +77,7 @@ OF_OTHER_MODELS = {
     "pineapple-pizza": {"tests.untested"},
     "ablation-methods": {"tokens.text", "tokens.unspaced"},
     "ioi-circuit": {"roles.negative", "roles.inhibition", "roles.backup"},
+    "trust-the-map": {"trust.all", "trust.none"},
 }
 """What is said where a model is built, or answers, otherwise than the one that is tested here."""
 
@@ -88,7 +89,7 @@ def prompts_of(name: str) -> list[dict[str, Any]]:
         return PROMPTS["pizza"]
     if name == "causal-tracing":
         return [{**one, "roles": {"subject": one["text"].split()[0]}} for one in PROMPTS["facts"]]
-    return PROMPTS["ioi" if name.startswith("ioi") else "facts"]
+    return PROMPTS["ioi" if name.startswith("ioi") or name == "trust-the-map" else "facts"]
 
 
 def test_there_is_a_file_for_each_study_and_no_other():

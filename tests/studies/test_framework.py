@@ -310,6 +310,7 @@ def test_cells_as_published():
     assert cells["cosine-ripple"] == 24 * 16
     assert cells["pineapple-pizza"] == 720
     assert cells["noisy-bert"] == 2 * 24 * 10
+    assert cells["trust-the-map"] == 3 * 144 + 12 * 14 + 3072 + 12 * 78
     windows = 4 + 39 + 5  # cut at the beginning, whole, cut at the end; of 48 layers
     assert cells["causal-tracing"] == 10 * (1 + 7 * 48 + 2 * 7 * windows)
 

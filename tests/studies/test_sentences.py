@@ -39,6 +39,7 @@ GIVEN = {
     "ioi-circuit": IOI,
     "ioi-head-token": IOI,
     "pineapple-pizza": CAT,
+    "trust-the-map": IOI,
 }
 """Each decoder's study in words that the tests' own tokenizer has."""
 

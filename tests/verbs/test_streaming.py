@@ -295,8 +295,8 @@ class Stopping(mt.Observer):
     ("keep", "after", "place"),
     [
         ("cells", 4, "local"),
-        ("aggregates", 4, "memory://streams/sums.zarr"),
-        ("cells", 1, "memory://streams/map.zarr"),
+        ("aggregates", 4, "memory://STREAMS/sums.zarr"),
+        ("cells", 1, "memory://STREAMS/map.zarr"),
         ("aggregates", 2, "local"),
     ],
 )
@@ -304,7 +304,7 @@ def test_a_stream_that_was_stopped_is_gone_on_with_bit_for_bit(
     tiny64, tmp_path, keep, after, place
 ):
     stream = mt.Stream(PROMPTS, 3)
-    out = tmp_path / "map.zarr" if place == "local" else place
+    out = tmp_path / "map.zarr" if place == "local" else place.replace("STREAMS", tmp_path.name)
     undisturbed = Stopping()
     asked = {"metrics": METRICS, "keep": keep}
     wanted = mt.sweep(tiny64, stream, EDIT, progress=undisturbed, **asked)

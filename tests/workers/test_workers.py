@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from microtome.verbs.answer import Job
 from microtome.verbs.elsewhere import Recipe, There, known
 from microtome.workers import clusters, desk, here
 from microtome.workers.crew import Crew
-from microtome.workers.desk import Desk, Died
+from microtome.workers.desk import Desk, Died, Failed
 
 PROMPTS = [
     mt.Prompt(text, donor=donor, target=" Germany", contrast=" France")
@@ -288,6 +289,20 @@ class Halved(GPT2MLP):
 
     def forward(self, x):
         return super().forward(x / 2)
+
+
+def test_an_interrupt_that_comes_before_a_worker_is_ready_does_not_end_it():
+    """Ctrl-C reaches every process of a terminal; whoever asked is the one to decide."""
+    shop = here.Shop(here.packed("no recipe"))
+    hand = shop.hire()
+    try:
+        for _ in range(20):
+            os.kill(hand.pid, signal.SIGINT)
+            time.sleep(0.01)
+        [(_, outcome)] = shop.wait([hand], 120)
+    finally:
+        hand.dismiss()
+    assert isinstance(outcome, Failed)
 
 
 class TestRecipe:

@@ -30,7 +30,11 @@ class Answering:
         typer.Option(help="bfloat16: the whole map in this type, then the strongest cells again."),
     ] = None
     refine: Annotated[
-        int | None, typer.Option(help="How many cells a screen computes again; 64 unless given.")
+        str | None,
+        typer.Option(
+            help="How many cells a screen computes again, 64 unless given; of an approximate map "
+            "how many more are exact, or until its bound is 'below 0.05'."
+        ),
     ] = None
     method: Annotated[
         str | None,

@@ -69,14 +69,21 @@ class Plan:
         """The units in which some of the cells are computed again, more exactly."""
         return refined(self.units)
 
-    def of_cells(self, numbers: Column) -> Plan:
+    def of_cells(self, numbers: Column, turn: int = 0) -> Plan:
         """The plan of some of the cells, given in order, in units that are numbered on.
 
-        They are computed exactly, whatever the others are.
+        They are computed exactly, whatever the others are. ``turn`` says how often cells were
+        chosen before.
         """
         points, variant = self.cells.points[numbers], self.cells.variant[numbers]
         cells = replace(self.cells, points=points, variant=variant)
-        return replace(self, cells=cells, units=self.again, choice=self.exact or self.choice)
+        units = refined(self.units, turn)
+        return replace(self, cells=cells, units=units, choice=self.exact or self.choice)
+
+    def numbered(self, first: int) -> Plan:
+        """The same in units that are numbered from a number on."""
+        units = (replace(unit, number=first + n) for n, unit in enumerate(self.units))
+        return replace(self, units=tuple(units))
 
     def of_prompt(self, prompt: int) -> list[Cell]:
         """The cells of one prompt."""

@@ -81,13 +81,18 @@ def cut_by_prompt(cells: Cells, kinds: Sequence[tuple[int, ...]]) -> tuple[Unit,
     return tuple(found)
 
 
-def refined(units: Sequence[Unit]) -> tuple[Unit, ...]:
+def refined(units: Sequence[Unit], turn: int = 0) -> tuple[Unit, ...]:
     """The units of a few cells of the same plan, numbered on: its prompts, as they are together.
 
     How many there are is known before it is known which cells they have.
+
+    Args:
+        units: of the plan.
+        turn: how often cells were chosen before, each time in as many units.
     """
     together = dict.fromkeys(unit.prompts for unit in units)
-    numbers = range(len(units), len(units) + len(together))
+    first = len(units) + turn * len(together)
+    numbers = range(first, first + len(together))
     return tuple(
         Unit(number, prompts, 0, MOST) for number, prompts in zip(numbers, together, strict=True)
     )

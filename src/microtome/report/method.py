@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from microtome.engines.approximate.audit import DOUBTED
 from microtome.errors import listing
+from microtome.figures.mapped import WHY_EXACT
 from microtome.figures.noise import is_noise
 from microtome.figures.view import view
 from microtome.readings.registry import about
@@ -153,8 +155,30 @@ def approximated(effects: Effects) -> Iterator[str]:
         f"{audit['cells']:,} cells were computed exactly as well, the strongest by the "
         "approximation and others drawn at random; on the maps these are exact, and have a ring."
     )
+    yield from _refined(audit, effects)
     for metric in with_delta(effects):
         yield f"On {metric}: {' '.join(_how_good(effects.audit(metric), effects, metric))}"
+
+
+def _refined(audit: Mapping[str, Any], effects: Effects) -> Iterator[str]:
+    """Which cells are exact since they were in doubt, and whether that was enough."""
+    if "rounds" not in audit:
+        return
+    metric, below = effects.metrics[0], audit.get("below")
+    refined = int((effects.data[WHY_EXACT] == DOUBTED).sum())
+    against = (
+        f"of which {effects.method} and {audit['against']} say the most different of {metric}"
+        if audit["against"]
+        else f"that are the next strongest, as no other approximation takes them, on {metric}"
+    )
+    yield f"Refined: among the exact cells are {refined:,} {against}."
+    if below is not None:
+        told = "is reached" if audit["enough"] else "is not reached, and cells were left"
+        yield (
+            f"Cells were chosen {audit['rounds']} times, until the bound on {metric} would be no "
+            f"more than {below:.3g}, which {told}. Each time has its part of the 5 %, so that the "
+            "bound holds though one could stop after any."
+        )
 
 
 def _how_good(found: Mapping[str, Any], effects: Effects, metric: str) -> Iterator[str]:

@@ -90,7 +90,7 @@ def _screened(asked: Sequence[Asked], screened: Screening, dims: tuple[str, ...]
 
 
 def _audited(readings: Sequence[Reading], found: Audited, dims: tuple[str, ...]) -> dict[str, Any]:
-    about = {"about": "1 strongest, 2 drawn: computed exactly; 0: approximate"}
+    about = {"about": "1 strongest, 2 drawn, 3 in doubt: computed exactly; 0: approximate"}
     variables: dict[str, Any] = {WHY_EXACT: (dims, found.why, about)}
     for one in readings:
         values = found.approximate[str(one)]

@@ -37,7 +37,8 @@ class Drawn:
     """Which of a population's cells are computed exactly.
 
     Attributes:
-        strongest: those that the approximation holds strongest, the strongest first.
+        strongest: those that the approximation holds strongest, the strongest first; and what is
+            computed exactly for another reason, behind them.
         sample: one of each stratum of the rest.
         strata: how many cells each stratum has, ``[sample]``.
     """
@@ -57,8 +58,25 @@ class Drawn:
         return np.concatenate([np.ones(len(self.strongest)), self.strata.astype(float)])
 
 
+NONE: Indices = np.empty(0, dtype=np.int64)
+"""No cells."""
+
+
+def strongest_first(values: Array, known: Indices = NONE) -> Indices:
+    """The cells by the size of their values, what is no number first, without some of them."""
+    size = np.where(np.isnan(values), np.inf, np.abs(values))
+    order = np.argsort(-size, kind="stable")
+    found: Indices = order[~np.isin(order, known)] if len(known) else order
+    return found
+
+
 def draw(
-    values: Array, groups: Indices, some: int, chance: np.random.Generator, more: int = 0
+    values: Array,
+    groups: Indices,
+    some: int,
+    chance: np.random.Generator,
+    known: Indices = NONE,
+    top: int | None = None,
 ) -> Drawn:
     """Choose cells for an audit: half of them the strongest, half at random, and one at least.
 
@@ -69,7 +87,8 @@ def draw(
         groups: such as layers, ``[cell]``.
         some: how many to choose; of fewer cells, all.
         chance: where random numbers come from.
-        more: how many more of the strongest.
+        known: cells that are computed exactly besides, which are not chosen again.
+        top: how many of them are the strongest; half, unless given.
 
     Raises:
         StatisticsError: there is no cell, or none is to be chosen.
@@ -77,16 +96,15 @@ def draw(
     if some < 1 or not len(values):
         raise StatisticsError("An audit needs at least one cell to look at, and one to choose.")
     size = np.where(np.isnan(values), np.inf, np.abs(values))
-    order = np.argsort(-size, kind="stable")
-    top = len(order) if some + more >= len(order) else some // 2 + more
+    order = strongest_first(values, known)
+    top = some // 2 if top is None else top
+    top = len(order) if some >= len(order) else top
     rest = order[top:]
     rest = rest[np.lexsort((size[rest], groups[rest]))]
-    edges = (
-        np.linspace(0, len(rest), min(some + more - top, len(rest)) + 1).round().astype(np.int64)
-    )
+    edges = np.linspace(0, len(rest), min(some - top, len(rest)) + 1).round().astype(np.int64)
     strata = np.diff(edges)
     at = edges[:-1] + chance.integers(0, strata) if len(strata) else edges[:0]
-    return Drawn(order[:top], rest[at], strata)
+    return Drawn(np.concatenate([order[:top], known]), rest[at], strata)
 
 
 def most_above(strata: Indices, confidence: float = CONFIDENCE) -> int:
@@ -230,24 +248,39 @@ def _ranks(values: Array, weights: Array) -> Array:
     return ranks
 
 
-def bound(drawn: Drawn, approximate: Array, exact: Array) -> Bound | None:
+def spent(turn: int) -> float:
+    """The confidence of one of many looks, of which all hold together with 95 %.
+
+    A look after which one may stop, or look again, is a chance to be wrong: each is given half of
+    what is left of the 5 %.
+
+    >>> spent(0), spent(1)
+    (0.975, 0.9875)
+    """
+    return 1 - (1 - CONFIDENCE) * 0.5 ** (turn + 1)
+
+
+def bound(
+    drawn: Drawn, approximate: Array, exact: Array, confidence: float = CONFIDENCE
+) -> Bound | None:
     """What may be among the other cells; None where there are none.
 
     Args:
         drawn: which cells were computed exactly.
         approximate, exact: their effects, in the order of `Drawn.cells`.
+        confidence: of this look, where there may be others.
     """
     others = int(drawn.strata.sum()) - len(drawn.sample)
     if not others:
         return None
     sample = slice(len(drawn.strongest), None)
     off = np.abs(exact[sample] - approximate[sample])
-    share = min(1.0, most_above(drawn.strata) / others)
+    share = min(1.0, most_above(drawn.strata, confidence) / others)
     largest = np.abs(exact[sample]).max()
     return Bound(others, share, float(largest), float(np.where(np.isnan(off), np.inf, off).max()))
 
 
-def recall(drawn: Drawn, exact: Array, k: int) -> Recall | None:
+def recall(drawn: Drawn, exact: Array, k: int, confidence: float = CONFIDENCE) -> Recall | None:
     """How many of the strongest cells are among those that the approximation holds so.
 
     None where fewer than one cell is.
@@ -260,7 +293,7 @@ def recall(drawn: Drawn, exact: Array, k: int) -> Recall | None:
     inside = int((top >= effect).sum())
     beyond = np.abs(exact[len(drawn.strongest) :]) >= effect
     missed = float(drawn.strata[beyond].sum())
-    low, high = how_many(drawn.strata, int(beyond.sum()))
+    low, high = how_many(drawn.strata, int(beyond.sum()), confidence)
     return Recall(
         inside,
         effect,

@@ -22,6 +22,7 @@ from microtome.studies import (
     pineapple_pizza,
     replace_activations,
     several,
+    trust_the_map,
 )
 from microtome.studies.cost import Predicted, predict
 from microtome.studies.everything import run_all
@@ -46,6 +47,7 @@ STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
             pineapple_pizza,
             causal_tracing,
             noisy_bert,
+            trust_the_map,
         )
     }
 )

@@ -30,14 +30,14 @@ def judge(
     study: Study[Any], measured: Table, comparable: bool, texts: Texts
 ) -> tuple[Finding, ...]:
     """Every claim with what was measured, and the verdict where there can be one."""
-    published = texts("published", models=" · ".join((study.published.model, *study.also_on)))
+    own = (study.published.model, *study.also_on)
     return tuple(
         Finding(
             texts(f"claims.{claim.name}.text"),
             _shown(f"claims.{claim.name}", measured[claim.name], texts),
             verdict_of(claim, measured[claim.name], comparable),
             texts(f"claims.{claim.name}.rule"),
-            published,
+            texts("published", models=" · ".join(claim.on or own)),
         )
         for claim in study.claims
     )
@@ -60,7 +60,7 @@ def verdict_of(claim: Claim[Any], found: Sequence[Measured], comparable: bool) -
     if None in held and False not in held:
         return "not judged"
     verdict = "holds" if all(held) else "does not hold"
-    return verdict if comparable else f"{verdict} here"
+    return verdict if comparable and not claim.on else f"{verdict} here"
 
 
 def _shown(key: str, found: Sequence[Measured], texts: Texts) -> str:

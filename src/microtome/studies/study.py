@@ -64,11 +64,14 @@ class Claim(Generic[P]):
         of_checkpoint: it is about one checkpoint alone, such as "143 of its 144 heads". Elsewhere
             its measured value is shown without a verdict; any other claim is judged on every
             model, by the same rule.
+        on: the models that it was published on, where those are not the study's: it is never said
+            to hold where it was published, as these are not run here.
     """
 
     name: str
     measure: Callable[[Data[P]], Measured]
     of_checkpoint: bool = False
+    on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from microtome.edits import Apply
 from microtome.edits.sources import Sources
 from microtome.engines import screen as screening
 from microtome.engines.approximate.audit import Audited, audited, choose
+from microtome.engines.approximate.doubt import other_of
 from microtome.engines.approximate.executor import Gradients
 from microtome.engines.approximate.method import Method
 from microtome.engines.approximate.precision import widened
@@ -195,13 +196,39 @@ class Answer:
 
     def _approximate(self, method: Method) -> tuple[Assembled, Audited]:
         """The whole map by gradients, and then the cells of its audit, exactly."""
-        self._run(Job(self.plan, self.options, verified=False))
-        rough = assemble(self.plan, self._blocks(self.plan.units))
-        chosen = choose(self.plan, rough, self.options.audit, self.options.seed)
-        exact = self.plan.of_cells(chosen.numbers)
-        self._run(Job(exact, self.options), among=chosen.numbers)
-        fine = assemble(self.plan, self._blocks(exact.units))
-        return audited(self.plan, str(method), self.options.audit, chosen, rough, fine)
+        plan, audit, seed = self.plan, self.options.audit, self.options.seed
+        self._run(Job(plan, self.options, verified=False))
+        rough = assemble(plan, self._blocks(plan.units))
+        other = other_of(method, plan.question, audit)
+        beside = None if other is None else self._by(other)
+        name = None if other is None else str(other)
+        chosen = choose(plan, rough, audit, seed, beside)
+        exact: list[Unit] = []
+        while True:
+            turn = plan.of_cells(chosen.fresh, chosen.turn)
+            self._run(Job(turn, self.options), among=chosen.fresh)
+            exact.extend(turn.units)
+            fine = assemble(plan, self._blocks(exact))
+            whole, found = audited(plan, str(method), audit, chosen, rough, fine, name)
+            if found.enough or chosen.turn + 1 == audit.rounds:
+                break
+            chosen = choose(plan, rough, audit, seed, beside, chosen)
+        self._leave(chosen.turn + 1, audit.rounds)
+        return whole, found
+
+    def _by(self, other: Method) -> Assembled:
+        """The map by another approximation, in units behind all others."""
+        first = units_of(self.plan, self.options) - len(self.plan.units)
+        plan = self.plan.numbered(first)
+        self._run(Job(plan, replace(self.options, method=other), verified=False))
+        return assemble(plan, self._blocks(plan.units))
+
+    def _leave(self, first: int, last: int) -> None:
+        """Units of rounds that were not needed, without cells: so that all units are there."""
+        nobody, nothing = np.empty(0, dtype=np.int64), np.empty(0)
+        for turn in range(first, last):
+            for unit in self.plan.of_cells(nobody, turn).units:
+                self.sink.take(Block(unit.number, nobody, {}, {}, nobody, {}, {}, nothing, nothing))
 
     def _run(self, job: Job, among: Column | None = None) -> None:
         """Run what is missing of a plan, whose cells are some among the whole plan's."""
@@ -275,14 +302,18 @@ def sources_of(model: Loaded, plan: Plan) -> Sources:
 
 def units_of(plan: Plan, options: Options) -> int:
     """How many units the question has; of one screened or approximated the exact ones too."""
-    if options.screen is None and options.method is None:
-        return len(plan.units)
-    return len(plan.units) + len(plan.again)
+    if options.method is not None:
+        twice = other_of(options.method, plan.question, options.audit) is not None
+        return len(plan.units) * (1 + twice) + len(plan.again) * options.audit.rounds
+    return len(plan.units) + (0 if options.screen is None else len(plan.again))
 
 
 def cells_of(plan: Plan, options: Options) -> int:
     """How many cells are computed; those that are refined or audited twice."""
     again = 0 if options.screen is None else min(options.screen.refine, len(plan.cells))
     if options.method is not None:
-        again = min(options.audit.cells + options.audit.refine, len(plan.cells))
+        audit = options.audit
+        most = audit.cells * (1 if audit.below is None else 2 ** (audit.rounds - 1))
+        twice = other_of(options.method, plan.question, audit) is not None
+        again = min(most + audit.refine, len(plan.cells)) + twice * len(plan.cells)
     return len(plan.cells) + again

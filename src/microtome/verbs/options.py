@@ -16,6 +16,9 @@ from microtome.plan.audit import Audit
 from microtome.plan.memory import DEFAULT_MEMORY, READING, TILES, Budget
 from microtome.plan.verify import Verify
 
+REFINED = 64
+"""How many cells of a screened map are computed again, unless said."""
+
 
 @dataclass(frozen=True)
 class Screen:
@@ -31,7 +34,7 @@ class Screen:
     """
 
     dtype: str
-    refine: int = 64
+    refine: int = REFINED
 
     def __post_init__(self) -> None:
         dtype_of(self.dtype)
@@ -73,7 +76,7 @@ class Options:
         verify: Verify | int | str,
         memory: int | str | None,
         screen: str | Screen | None,
-        refine: int,
+        refine: int | str | None,
         seed: int,
         method: str | Method = EXACT,
         audit: int | Audit = 64,
@@ -89,21 +92,33 @@ class Options:
                 f"screen= computes a map twice, and method={str(chosen)!r} approximates it: take "
                 "one of the two."
             )
+        audited = Audit.of(audit)
+        if chosen is not None and refine is not None:
+            audited = audited.refined(refine)
+            refine = None
+        if isinstance(refine, str) or (refine is not None and screen is None):
+            raise SweepError(
+                f"refine={refine!r} is of a map that is approximate first: give method='atp', or a "
+                "number of cells and screen='bfloat16'."
+            )
         return cls(
             engine=engine,
             verify=Verify.of(verify),
             memory=None if memory is None else bytes_of(memory, what="memory"),
-            screen=Screen.of(screen, refine),
+            screen=Screen.of(screen, REFINED if refine is None else refine),
             seed=seed,
             method=chosen,
-            audit=Audit.of(audit),
+            audit=audited,
         )
 
     def as_dict(self) -> dict[str, Any]:
         """In plain values."""
         found = {**asdict(self), "verify": self.verify.given}
-        method, audit = found.pop("method"), found.pop("audit")
-        return found if method is None else {**found, "method": str(self.method), "audit": audit}
+        method = found.pop("method")
+        found.pop("audit")
+        if method is None:
+            return found
+        return {**found, "method": str(self.method), "audit": self.audit.as_dict()}
 
     def budget(self, model: Loaded) -> Budget:
         """What a sweep on a model may use."""

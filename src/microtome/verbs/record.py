@@ -98,6 +98,21 @@ def record(
     }
 
 
+def asked(model: Loaded, question: Question, seed: int = 0) -> dict[str, Any]:
+    """What a result's record says of its question, before it is answered: what code is made of.
+
+    Args:
+        model: the model.
+        question: what is asked of it, without reference prompts.
+        seed: of the choice of the cells to verify.
+    """
+    return {
+        "model": provenance.of_model(model),
+        "seed": seed,
+        "spec": spec_of(question, referred=False),
+    }
+
+
 def measured_of(question: Question) -> list[dict[str, Any]]:
     """Per prompt the ids of its target and contrast, one after another; of a set, any of them."""
     return [

@@ -7,9 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import xarray as xr
+
 from microtome.edits import Edit, as_edits
+from microtome.engines.approximate.audit import Audited
 from microtome.engines.approximate.method import Method
+from microtome.engines.assembled import Assembled, assemble
 from microtome.engines.observer import Observer, observed
+from microtome.engines.screen import Screening
 from microtome.engines.sink import Sink
 from microtome.errors import SweepError
 from microtome.figures.pictures import refuse_file
@@ -49,7 +54,7 @@ def sweep(
     verify: Verify | int | str = ...,
     memory: int | str | None = ...,
     screen: str | Screen | None = ...,
-    refine: int = ...,
+    refine: int | str | None = ...,
     seed: int = ...,
     out: str | Path | None = ...,
     progress: bool | Observer = ...,
@@ -72,7 +77,7 @@ def sweep(
     verify: Verify | int | str = ...,
     memory: int | str | None = ...,
     screen: str | Screen | None = ...,
-    refine: int = ...,
+    refine: int | str | None = ...,
     seed: int = ...,
     out: str | Path | None = ...,
     progress: bool | Observer = ...,
@@ -94,7 +99,7 @@ def sweep(
     verify: Verify | int | str = 4,
     memory: int | str | None = None,
     screen: str | Screen | None = None,
-    refine: int = 64,
+    refine: int | str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool | Observer = True,
@@ -125,8 +130,10 @@ def sweep(
             it is unless given.
         screen: ``"bfloat16"`` or a `Screen`: compute the whole map in this type first, on a copy of
             the model, then the strongest cells again in the model's own.
-        refine: how many cells a screen computes again: those with the largest effects on the
-            first metric. An approximation's are said by ``audit``.
+        refine: how many cells a screen computes again, 64 unless given: those with the largest
+            effects on the first metric. Of an approximate map how many more cells are exact, those
+            that are most in doubt; or ``"below 0.05"``: so many that its bound is no more than
+            this, in the metric's unit.
         seed: of the choice of the cells to verify. Edits carry their own seeds.
         out: a zarr directory for the result, or an address of fsspec's such as
             ``s3://bucket/map.zarr``; refused before anything runs where it cannot be one.
@@ -227,10 +234,17 @@ def answered(
                 observer.expected(cells, units, plan.cost.flops)
                 for note in sink.notes:
                     observer.note(note)
-                measured, beside = Answer(plan, options, sink, observer, runner).run()
-                kept = runner.located(record(model, plan, options, measured, beside, referred))
-                data = label(plan, model.tokenizer, measured, beside)
-                data = data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
+
+                def labelled(
+                    measured: Assembled, beside: Screening | Audited | None = None
+                ) -> xr.Dataset:
+                    kept = runner.located(record(model, plan, options, measured, beside, referred))
+                    data = label(plan, model.tokenizer, measured, beside)
+                    return data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
+
+                if options.screen is None and options.method is None:
+                    observer.growing(lambda: labelled(assemble(plan, sink.blocks())))
+                data = labelled(*Answer(plan, options, sink, observer, runner).run())
             observer.finishing()
             sink.finish(data)
     finally:

@@ -202,7 +202,7 @@ def trace_facts(
         tuple(range(seed, seed + whole_of(samples, 1, "samples"))),
         std,
         whole_of(window, 1, "window"),
-        Options.of("auto", verify, memory, None, 64, 0),
+        Options.of("auto", verify, memory, None, None, 0),
         None if out is None else Path(out),
         overwrite,
         tell,

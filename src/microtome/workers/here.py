@@ -6,9 +6,10 @@ import contextlib
 import multiprocessing
 import pickle
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
@@ -107,7 +108,8 @@ class _Process:
         context = multiprocessing.get_context("spawn")  # a fork of threads that compute may hang
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, recipe), daemon=True)
-        self._process.start()
+        with _deaf():
+            self._process.start()
         theirs.close()
         self._knows: set[int] = set()
 
@@ -152,6 +154,20 @@ class _Process:
         self._process.kill()
         self._process.join()
         self.pipe.close()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """What is started in this block hears no Ctrl-C, not even before `serve` can see to that."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # whoever starts it hears again afterwards
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def serve(pipe: Connection, recipe: bytes) -> None:

@@ -43,14 +43,6 @@ def test_the_strongest_by_the_approximation_are_among_them(rough):
     assert (rough.data["why_exact"].values.ravel()[strongest] == 1).all()
 
 
-def test_more_of_the_strongest_may_be_exact(tiny64):
-    audit = mt.Audit(cells=10, refine=7)
-    found = mt.sweep(tiny64, BERLIN, EDIT, metrics="prob", method="atp", audit=audit)
-    why = found.data["why_exact"].values
-    assert [(why == n).sum() for n in (1, 2)] == [12, 5]
-    assert found.audit()["bound"]["cells"] == (found.data["values_changed"].values > 0).sum() - 17
-
-
 def test_what_the_audit_says_is_of_these_cells(exact, rough):
     found = rough.audit("prob")
     why = rough.data["why_exact"].values

@@ -8,7 +8,7 @@ import torch
 
 import microtome as mt
 from microtome.circuits import score
-from microtome.errors import CircuitError, SweepError
+from microtome.errors import CircuitError, EditError, SweepError
 
 BERLIN = mt.Prompt(
     "Berlin is the capital of", donor="Paris is the capital of", target=" Germany", contrast=" is"
@@ -21,7 +21,7 @@ def approximate(model, edit, method="eap", prompt=BERLIN):
     return found.approximate("logit_diff")
 
 
-def shares(model, text):
+def shares(model, text, unread=False):
     """What each MLP writes, and the gradient at what each MLP reads, before its norm; by hand."""
     ids = torch.tensor([model.tokenizer(text)["input_ids"]])
     written, read = [], []
@@ -50,7 +50,8 @@ def shares(model, text):
             del block.ln_2.forward
             hook.remove()
         model.hf.zero_grad(set_to_none=True)
-    return [w.detach()[0] for w in written], [r.grad[0] for r in read]
+    slopes = [torch.zeros_like(r[0]) if unread and r.grad is None else r.grad[0] for r in read]
+    return [w.detach()[0] for w in written], slopes
 
 
 def test_an_edge_is_the_writers_change_times_the_gradient_at_the_reader(tiny64):
@@ -77,6 +78,47 @@ def test_one_step_is_the_gradient_of_the_prompts_own_run(tiny64):
     edit = "patch L*.mlp_out -> final_in"
     gap = approximate(tiny64, edit, mt.EAPIG(1)) - approximate(tiny64, edit)
     assert np.abs(gap).max() < EXACT
+
+
+def test_over_activations_each_part_goes_its_way_in_turn(tiny64):
+    """By hand: the input, the heads of a layer, an MLP replaced by a mixture of both runs' own."""
+    hf, blocks = tiny64.hf, tiny64.hf.transformer.h
+    ways = [(hf.transformer.drop, "output")]
+    for block in blocks:
+        ways += [(block.attn.c_proj, "input"), (block.mlp, "output")]
+
+    def hooked(module, side, act):
+        if side == "output":
+            return module.register_forward_hook(lambda _, args, out: act(out))
+        return module.register_forward_pre_hook(lambda _, args: (act(args[0]),))
+
+    def values_of(text):
+        found = []
+        hooks = [hooked(*way, lambda one: (found.append(one.detach()), one)[1]) for way in ways]
+        theirs, _ = shares(tiny64, text)
+        for hook in hooks:
+            hook.remove()
+        return found, theirs
+
+    ours, own = values_of(BERLIN.text)
+    donors, theirs = values_of(BERLIN.donor)
+    total, steps = [0.0] * 3, 3
+    for way, mine, other in zip(ways, ours, donors, strict=True):
+        for step in range(1, steps + 1):
+            mixed = other + step / steps * (mine - other)
+            hook = hooked(*way, lambda one, mixed=mixed: mixed)
+            slopes = shares(tiny64, BERLIN.text, unread=True)[1]
+            hook.remove()
+            total = [one + slope for one, slope in zip(total, slopes, strict=True)]
+    method = mt.EAPIG(steps, over="activations")
+    found = approximate(tiny64, "patch L*.mlp_out -> L*.mlp_in", method).sel(prompt=0)
+    for writer in range(3):
+        for reader in range(writer + 1, 3):
+            slope = total[reader] / (len(ways) * steps)
+            wanted = float(((theirs[writer] - own[writer]) * slope).sum())
+            assert abs(float(found.sel(from_layer=writer, layer=reader)) - wanted) < EXACT
+    with pytest.raises(EditError, match="must be 'inputs'"):
+        mt.EAPIG(over="weights")
 
 
 def test_circuits_are_scored_by_it(tiny64):

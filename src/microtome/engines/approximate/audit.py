@@ -14,13 +14,24 @@ from microtome.language.regions import Column
 from microtome.plan.audit import Audit
 from microtome.plan.plan import Plan
 from microtome.plan.question import coordinate
-from microtome.stats.auditing import Drawn, agreement, bound, draw, recall
+from microtome.stats.auditing import (
+    CONFIDENCE,
+    Drawn,
+    agreement,
+    bound,
+    draw,
+    recall,
+    spent,
+    strongest_first,
+)
 
-STRONGEST, DRAWN = 1, 2
+STRONGEST, DRAWN, DOUBTED = 1, 2, 3
 """Why a cell was computed exactly; 0: it was not."""
 
 RECALLED = 20
 """How many of the strongest cells are looked for, where so many are computed exactly."""
+
+NOBODY: Column = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,15 +41,21 @@ class Choice:
     Attributes:
         population: the numbers of the cells whose edits change something.
         drawn: which of these, by their place among them.
+        why: of each of ``drawn.cells``, why.
+        fresh: the numbers of those that were not chosen before, in order.
+        turn: how often cells were chosen before.
     """
 
     population: Column
     drawn: Drawn
+    why: np.ndarray[Any, np.dtype[np.int8]]
+    fresh: Column
+    turn: int = 0
 
     @property
     def numbers(self) -> Column:
-        """Their numbers, in order."""
-        return np.sort(self.population[self.drawn.cells])
+        """Their numbers, as of ``drawn.cells``."""
+        return self.population[self.drawn.cells]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +69,8 @@ class Audited:
         found: per metric what the exact cells say, in plain values.
         cells: how many cells are exact.
         asked: the audit that was asked for.
+        other: the approximation that it was held against, to refine it.
+        rounds: how often cells were chosen.
     """
 
     method: str
@@ -60,23 +79,76 @@ class Audited:
     found: Mapping[str, Any]
     cells: int
     asked: Audit
+    other: str | None = None
+    rounds: int = 1
+
+    @property
+    def enough(self) -> bool:
+        """Whether the bound on the first metric is as low as it was to be, or all is exact."""
+        bound = next(iter(self.found.values()))["bound"]
+        below = self.asked.below
+        return bound is None or below is None or bound["effect"] <= below
 
     def as_dict(self) -> dict[str, Any]:
         """What the provenance keeps."""
-        asked = {"asked": self.asked.cells, "refine": self.asked.refine}
-        return {"cells": self.cells, **asked, "metrics": dict(self.found)}
+        asked = self.asked.as_dict()
+        told = {"cells": self.cells, "asked": asked.pop("cells"), **asked}
+        if self.asked.refines:
+            told |= {"against": self.other, "rounds": self.rounds, "enough": self.enough}
+        return {**told, "metrics": dict(self.found)}
 
 
-def choose(plan: Plan, rough: Assembled, audit: Audit, seed: int) -> Choice:
-    """The cells of an audit, by the first metric's approximate effects."""
+def choose(
+    plan: Plan,
+    rough: Assembled,
+    audit: Audit,
+    seed: int,
+    other: Assembled | None = None,
+    before: Choice | None = None,
+) -> Choice:
+    """The cells of an audit, by the first metric's approximate effects.
+
+    The first time those that it holds strongest, those in doubt, and some at random. Every other
+    time more of those that may be strong, twice as many as before, and others at random.
+
+    Args:
+        plan: of the whole map.
+        rough: the map.
+        audit: how many are wanted.
+        seed: of the draw.
+        other: another approximation of the map, to say which cells are in doubt.
+        before: what was chosen the last time.
+    """
     points = tuple(plan.cells.points.T)
     population = np.flatnonzero(rough.changed[points] != 0)
     if not len(population):
         population = np.arange(len(plan.cells))
-    effects = _effects(plan, rough, str(plan.question.asked[0]))[population]
-    chance = np.random.default_rng([seed % 2**64, len(population)])
-    drawn = draw(effects, plan.cells.entry[population], audit.cells, chance, audit.refine)
-    return Choice(population, drawn)
+    name, turn = str(plan.question.asked[0]), 0 if before is None else before.turn + 1
+    effects = _effects(plan, rough, name)[population]
+    doubts = np.zeros_like(effects)
+    if other is not None:
+        doubts = np.abs(effects - _effects(plan, other, name)[population])
+    some, top = audit.cells, audit.cells // 2
+    if before is None:
+        strongest = strongest_first(effects)[:top]
+        by = doubts if other is not None else effects
+        more = strongest_first(by, strongest)[: audit.refine]
+        known, why = more, np.full(len(more), DOUBTED if other is not None else STRONGEST)
+    else:
+        some, top = some - top, 0
+        more = strongest_first(np.abs(effects) + doubts, before.drawn.cells)
+        more = more[: audit.cells * 2 ** (turn - 1)]
+        known = np.concatenate([before.drawn.cells, more])
+        why = np.concatenate([before.why, np.full(len(more), DOUBTED)])
+    chance = np.random.default_rng([seed % 2**64, len(population), *([turn] if turn else [])])
+    drawn = draw(effects, plan.cells.entry[population], some, chance, known, top)
+    own = len(drawn.strongest) - len(known)
+    reasons = np.concatenate(
+        [np.full(own, STRONGEST), why, np.full(len(drawn.sample), DRAWN)]
+    ).astype(np.int8)
+    old = NOBODY if before is None else before.numbers
+    fresh = np.setdiff1d(population[drawn.cells], old)
+    return Choice(population, drawn, reasons, fresh, turn)
 
 
 def _effects(plan: Plan, found: Assembled, name: str) -> Array:
@@ -88,14 +160,17 @@ def _effects(plan: Plan, found: Assembled, name: str) -> Array:
 
 
 def audited(
-    plan: Plan, method: str, audit: Audit, chosen: Choice, rough: Assembled, fine: Assembled
+    plan: Plan,
+    method: str,
+    audit: Audit,
+    chosen: Choice,
+    rough: Assembled,
+    fine: Assembled,
+    other: str | None = None,
 ) -> tuple[Assembled, Audited]:
     """The map, with the exact values of the cells that have them, and what these say."""
     why = np.zeros(plan.shape, dtype=np.int8)
-    points, at = plan.cells.points, chosen.population[chosen.drawn.cells]
-    top = len(chosen.drawn.strongest)
-    for numbers, reason in ((at[:top], STRONGEST), (at[top:], DRAWN)):
-        why[tuple(points[numbers].T)] = reason
+    why[tuple(plan.cells.points[chosen.numbers].T)] = chosen.why
     clean = {
         name: np.where(np.isnan(own), rough.clean[name], own) for name, own in fine.clean.items()
     }
@@ -113,20 +188,23 @@ def audited(
         work=fine.work + rough.work,
         notes=rough.notes + fine.notes,
     )
+    at, confidence = chosen.numbers, CONFIDENCE if audit.below is None else spent(chosen.turn)
     found = {}
     for name in rough.values:
         both = (_effects(plan, rough, name)[at], _effects(plan, whole, name)[at])
-        found[name] = said(plan, chosen.drawn, *both, at)
+        found[name] = said(plan, chosen.drawn, *both, at, confidence)
     exact = int((why > 0).sum())
-    return whole, Audited(method, why, approximate, found, exact, audit)
+    told = Audited(method, why, approximate, found, exact, audit, other, chosen.turn + 1)
+    return whole, told
 
 
 def said(
-    plan: Plan, drawn: Drawn, approximate: Array, exact: Array, numbers: Column
+    plan: Plan, drawn: Drawn, approximate: Array, exact: Array, numbers: Column, confidence: float
 ) -> dict[str, Any]:
     """What exact effects beside approximate ones say of a metric's map, in plain values."""
     agreed = agreement(approximate, exact, drawn.weights)
-    limits, found = bound(drawn, approximate, exact), recall(drawn, exact, RECALLED)
+    limits = bound(drawn, approximate, exact, confidence)
+    found = recall(drawn, exact, RECALLED, confidence)
     worst = plan.cells.points[numbers[agreed.worst]]
     where = {
         axis.name: coordinate(axis.values[at])

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from microtome.edits.base import whole
+from microtome.edits.application import Application
+from microtome.edits.base import one_of, whole
 from microtome.engines.approximate.atp import OwnRun, donor_of
 from microtome.engines.approximate.method import Method, Take, refuse_products
 from microtome.engines.approximate.stretch import Stretch, putting
 from microtome.errors import SweepError
 from microtome.language.edges import Edge
+from microtome.language.regions import Column
 from microtome.language.sites import site as find_site
-from microtome.passes.hooks import Visit
+from microtome.passes.backward import Slopes
+from microtome.passes.hooks import Place, Visit
 from microtome.plan.approximation import Passes
 from microtome.plan.question import Question
 
@@ -57,33 +59,39 @@ class EAP(Method):
 
 @dataclass(frozen=True)
 class EAPIG(Method):
-    """`EAP` with the gradient averaged on the way from the donor's input to the prompt's own.
+    """`EAP` with the gradient averaged on the way from the donor's run to the prompt's own.
 
-    What enters the first block goes from the donor's to the prompt's own in equal steps; gradients
-    are taken at the end of each step, the last of them in the prompt's own run, as published. So
-    the edges out of the input add up to m(donor) − m(clean), the more exactly the more steps there
-    are.
+    Something goes from the donor's to the prompt's own in equal steps; gradients are taken at the
+    end of each step, the last of them in the prompt's own run, as published.
 
     Args:
         steps: how many.
+        over: ``"inputs"``, what enters the first block goes. So the edges out of the input add up
+            to m(donor) − m(clean), the more exactly the more steps there are. ``"activations"``,
+            the input, the heads of each layer together, and each MLP go in turn, while all else is
+            the prompt's own, and the gradient is the mean over all of these: a way for each layer,
+            so 2 · layers + 1 times as many passes.
 
-    Source: Hanna et al. 2024 (arXiv:2403.17806), equation 4 (EAP-IG, inputs).
+    Source: Hanna et al. 2024 (arXiv:2403.17806), equation 4 (EAP-IG, inputs); over activations as
+    their code has it, ``EAP-IG-activations``.
 
-    >>> str(EAPIG()), str(EAPIG(20))
-    ('eap_ig', 'eap_ig(steps=20)')
+    >>> str(EAPIG()), str(EAPIG(20)), str(EAPIG(over="activations"))
+    ('eap_ig', 'eap_ig(steps=20)', 'eap_ig(over="activations")')
     """
 
     name: ClassVar[str] = "eap_ig"
     about: ClassVar[str] = (
         "what an edit changes of a writer's share times the mean gradient at the reader's input, "
-        "on the way from the donor's input to the prompt's own"
+        "on the way from the donor's run to the prompt's own"
     )
 
     steps: int = 5
+    over: str = "inputs"
 
     def __post_init__(self) -> None:
         if whole(self.steps, "EAPIG(steps=…)") < 1:
             raise SweepError(f"EAPIG(steps={self.steps}): there has to be one step at least.")
+        one_of(self.over, ("inputs", "activations"), "EAPIG(over=…)")
 
     def check(self, question: Question) -> None:
         """Every edit has to be of an edge, and every prompt has to have a donor of its length."""
@@ -104,24 +112,60 @@ class EAPIG(Method):
 
     def passes(self, question: Question) -> Passes:
         """Forward for each step, and back for each metric; and the donors'."""
-        return Passes(2 + self.steps, self.steps * len(question.readings))
+        times = self.steps * len(self._ways(question.dims.n_layers))
+        return Passes(2 + times, times * len(question.readings))
 
     def takes(self, stretch: Stretch) -> Iterator[Take]:
-        """One for each step."""
-        place = find_site("embed"), None
-        run = stretch.graph(places=[place, *stretch.places], records=False).found
+        """The mean over all steps."""
+        ways = self._ways(stretch.plan.question.dims.n_layers)
+        run = stretch.graph(places=[*ways, *stretch.places], records=False).found
         stretch.knows(run)
         others = [donor_of(one) for one in stretch.encoded]
-        own = run.kept[place]
-        donors = stretch.graph(others, [place], records=False).found.kept[place]
-        for step in range(1, self.steps + 1):
-            there = donors + step / self.steps * (own - donors)
-            visit = Visit(place, putting(there), writes=True)
-            yield OwnRun(stretch.slopes(before=[visit]))
+        donors = stretch.graph(others, ways, records=False).found.kept
+        total = MeanRun()
+        for way, step in itertools.product(ways, range(1, self.steps + 1)):
+            there = donors[way] + step / self.steps * (run.kept[way] - donors[way])
+            visit = Visit(way, putting(there), writes=True)
+            total.add(stretch.slopes(before=[visit]), stretch.places)
+        yield total
 
-    def together(self, each: Sequence[Float[Tensor, " cell"]]) -> Float[Tensor, " cell"]:
-        """The mean over the steps."""
-        return torch.stack([*each]).mean(0)
+    def _ways(self, layers: int) -> list[Place]:
+        """What goes from the donor's to the prompt's own, one after another."""
+        found: list[Place] = [(find_site("embed"), None)]
+        if self.over == "inputs":
+            return found
+        parts = itertools.product(range(layers), ("z", "mlp_out"))
+        return found + [(find_site(site), layer) for layer, site in parts]
+
+
+@dataclass(eq=False)
+class MeanRun:
+    """The mean gradients of several runs: an effect to first order is linear in them.
+
+    Attributes:
+        total: per place and reading the sum, ``[row, *axes]``.
+        runs: how many.
+    """
+
+    total: dict[Place, list[Tensor]] = field(default_factory=dict)
+    runs: int = 0
+
+    def add(self, slopes: Slopes, places: Iterable[Place]) -> None:
+        """One more run."""
+        self.runs += 1
+        for place in places:
+            own = [slopes.at(number, place) for number in range(len(slopes.ends))]
+            old = self.total.get(place)
+            self.total[place] = (
+                own if old is None else [a + b for a, b in zip(old, own, strict=True)]
+            )
+
+    def at(
+        self, number: int, application: Application, where: tuple[Tensor, ...], cells: Column
+    ) -> Tensor:
+        """As `Take.at`."""
+        place = application.regions.site, application.regions.layer
+        return self.total[place][number][where] / self.runs
 
 
 def refuse_all_but_edges(method: Method, question: Question) -> None:

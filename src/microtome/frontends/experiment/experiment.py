@@ -18,7 +18,7 @@ from microtome.errors import ExperimentError
 from microtome.frontends.experiment import sources
 from microtome.frontends.experiment.form import Filed, Form, at, path_of, text_of
 from microtome.frontends.experiment.sources import Source
-from microtome.plan.audit import Audit
+from microtome.plan.audit import Audit, bound_of
 from microtome.plan.choice import choose
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import is_list, plain
@@ -71,7 +71,9 @@ class Checkpoint(Form):
 
     def load(self) -> Model:
         """The model."""
-        more = {} if self.attention is None else {"attn_implementation": self.attention}
+        more: dict[str, Any] = {}
+        if self.attention is not None:
+            more["attn_implementation"] = self.attention
         return load(self.name, revision=self.revision, dtype=self.dtype, device=self.device, **more)
 
     def plain(self) -> str | dict[str, str]:
@@ -175,12 +177,19 @@ def _method(given: Any) -> str:
     return EXACT if found is None else str(found)
 
 
+def _refine(given: Any) -> int | str:
+    """A number of cells, on the command line as a text; or a bound."""
+    if isinstance(given, str) and not given.strip().isdecimal():
+        return f"below {bound_of(given)!r}"
+    return whole_of(int(given) if isinstance(given, str) else given, least=1)
+
+
 def _audit(given: Any) -> int:
     audit = Audit.of(given)
-    if audit.refine:
+    if audit.refines:
         raise ValueError(
-            f"a file says how many cells are exact, and not {audit}; in Python, "
-            f"mt.sweep(…, audit={audit})"
+            f"a file says how many cells are exact, and not {audit}: say the number as audit, and "
+            "the others as refine"
         )
     return audit.cells
 
@@ -238,7 +247,7 @@ class Experiment(Filed):
     verify: Annotated[int | Literal["all"], PlainValidator(verify_of)] = 4
     memory: Annotated[int, PlainValidator(bytes_of)] | None = None
     screen: Annotated[str, PlainValidator(_screen)] | None = None
-    refine: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 64
+    refine: Annotated[int | str, PlainValidator(_refine)] | None = None
     method: Annotated[str, PlainValidator(_method)] = EXACT
     audit: Annotated[int, PlainValidator(_audit)] = 64
     seed: Annotated[int, PlainValidator(whole_of)] = 0
@@ -261,7 +270,7 @@ class Experiment(Filed):
             **dict(self),
             "model": self.model.plain(),
             "prompts": sources.plain(self.prompts),
-            "edits": [_written(one) for one in self.edits],
+            "edits": [text_that_reads_back(one) for one in self.edits],
             "metrics": list(self.metrics),
             "reference": None if self.reference is None else sources.plain(self.reference),
             "out": None if self.out is None else str(self.out),
@@ -356,7 +365,12 @@ class Experiment(Filed):
         return found
 
 
-def _written(one: Edit) -> str:
+def text_that_reads_back(one: Edit) -> str:
+    """The text of an edit in a file.
+
+    Raises:
+        ExperimentError: it has none (a function made on the spot).
+    """
     if reads_back(one):
         return str(one)
     raise ExperimentError(
