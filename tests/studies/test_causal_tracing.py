@@ -86,6 +86,8 @@ def test_maps_lie_in_its_folder_and_are_not_walked_again(tiny64, tmp_path, monke
     assert names == sorted([*wanted, "hidden.zarr"])
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert sorted(summary["effects"]) == [f"effects/{name}" for name in names]
+    cells = summary["cells"]  # no token before its subject; 5 tokens, 3 layers, 2 samples, 3 kinds
+    assert cells == 2 * 5 * 3 * 2 * 3
     kept = mt.open_effects(tmp_path / "out" / "effects" / "hidden.zarr")
     assert kept.data.sizes["prompt"] == 4  # two facts in two samples each
     walked, collect = [], Walk.collect

@@ -21,7 +21,17 @@ from microtome.prompts.prompts import Prompts
 from microtome.readings.facts import PARTS, maps_of
 from microtome.report import Picture, Section
 from microtome.studies.parameters import Parameters
-from microtome.studies.study import PROMPT, Claim, Data, Labelled, Measured, Place, Study, Sweep
+from microtome.studies.study import (
+    CELLS,
+    PROMPT,
+    Claim,
+    Data,
+    Labelled,
+    Measured,
+    Place,
+    Study,
+    Sweep,
+)
 from microtome.studies.telling import picture, section, table
 from microtome.texts import Texts
 from microtome.verbs.model import Model
@@ -107,6 +117,7 @@ def observe(
             {PROMPT: effect[PROMPT].values, "run": ["clean", "corrupted"]},
             (PROMPT, "run"),
         ),
+        CELLS: traces.data["prob"].notnull().sum(["kind", "layer", "pos", "sample"]),
     }
 
 

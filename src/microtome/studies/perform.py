@@ -33,7 +33,7 @@ from microtome.results.effects import Effects
 from microtome.studies import again, findings
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.parameters import Adapted, Parameters, read_config
-from microtome.studies.study import PROMPT, Data, Labelled, Place, Study
+from microtome.studies.study import CELLS, PROMPT, Data, Labelled, Place, Study
 from microtome.tasks import TASKS
 from microtome.texts import Texts
 from microtome.verbs.load import load
@@ -289,8 +289,10 @@ def collect(
 
 
 def cells_of(data: Data[Any]) -> int:
-    """How many cells a study's sweeps have."""
-    return sum(effects.n_cells for effects in data.effects.values())
+    """How many cells a study's maps have, those of its own among them."""
+    besides = data.observed.get(CELLS)
+    swept = sum(effects.n_cells for effects in data.effects.values())
+    return swept if besides is None else swept + int(besides.sum())
 
 
 def _together(seen: Iterable[Mapping[str, Labelled]]) -> dict[str, Labelled]:

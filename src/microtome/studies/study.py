@@ -31,6 +31,8 @@ from microtome.verbs.model import Model
 P = TypeVar("P", bound=Parameters)
 Labelled = xr.DataArray | xr.Dataset
 PROMPT = "prompt"
+CELLS = "cells"
+"""What is observed under this name is how many cells were walked besides the sweeps."""
 
 
 @dataclass(frozen=True)
