@@ -141,9 +141,14 @@ def tune(
     batch: Annotated[int, typer.Option(min=1, help="States in a step.")] = 64,
     seed: Annotated[int, typer.Option(help="Of their order.")] = 0,
     dtype: Dtype = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace translators that are in the folder.")
+    ] = False,
 ) -> None:
     """Train the tuned lens: per block a translator of its states, for 'lens --tuned'."""
-    _answering("reading").tune(model, shown, prompts, output, (steps, batch, seed), dtype)
+    _answering("reading").tune(
+        model, shown, prompts, output, (steps, batch, seed), dtype, overwrite
+    )
 
 
 @folded

@@ -54,4 +54,7 @@ def head(
         say(card.not_fed)
     else:
         print_table(Table.of(card.fed, names=("writer",)))
+    if len(card.neighbours):
+        say()
+        print_table(Table.of(card.neighbours, names=("head",)))
     say_place(read)

@@ -19,6 +19,7 @@ from microtome.frontends.experiment.reading import Read as Reading
 from microtome.frontends.experiment.reading import ReadAttribution, ReadLens
 from microtome.frontends.reading_commands import Read
 from microtome.frontends.shown import Table, print_json, print_table, say
+from microtome.readings.translators import CONFIG
 from microtome.readings.translators import check_folder as check_place
 from microtome.report import Document, check_folder, write_folder
 from microtome.report.folder import SUMMARY
@@ -55,11 +56,16 @@ def tune(
     output: Path,
     recipe: tuple[int, int, int],
     dtype: str | None,
+    overwrite: bool,
 ) -> None:
     """Train translators, and show how much nearer they come."""
     steps, batch, seed = recipe
     texts = Prompts.read(prompts)
     check_place(output)
+    if (output / CONFIG).exists() and not overwrite:
+        raise MicrotomeError(
+            f"{output} holds translators already: name another folder, or --overwrite."
+        )
     with answering(shown):
         loaded = load(model, dtype=dtype)
         told = (lambda line: None) if shown.quiet or shown.json else say

@@ -16,11 +16,12 @@ from microtome.frontends.experiment.reading import ReadDose
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.frontends.steering_commands import Making
 from microtome.prompts.files import rows_of
-from microtome.report import check_folder, write_folder
+from microtome.report import Folder, check_folder
 from microtome.report.folder import SUMMARY
 from microtome.report.of_dose import document_of_dose, summary_of_dose
 from microtome.steering import SteeringVector, contrast, of_text, of_token
 from microtome.texts import number
+from microtome.verbs.dose import neutral_of
 
 
 def steer(
@@ -90,14 +91,13 @@ def dose(
             raise EffectsError(f"{output} holds an answer already: another folder, or --overwrite.")
     command = shlex.join(["microtome", *sys.argv[1:]])
     with answering(shown):
-        found = asked.run()
-        if output is not None:
-            write_folder(
-                output,
-                found.behaviour,
-                lambda: document_of_dose(found, command),
-                summary_of_dose(found),
-            )
+        folder = None if output is None else Folder(output)
+        found = asked.run(out=output, overwrite=overwrite)
+        if folder is not None:
+            folder.begin()
+            folder.kept()
+            folder.kept_besides(map(neutral_of, range(len(found.damage))))
+            folder.finish(lambda: document_of_dose(found, command), summary_of_dose(found))
     best = found.best(kl=budget, top=10)
     if shown.json:
         where = {} if output is None else {"folder": str(output)}
