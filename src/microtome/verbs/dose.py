@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from microtome.notebook import html_line, html_table
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import about
-from microtome.results.effects import Effects
+from microtome.results.effects import ONE, SEVERAL, Effects
 from microtome.texts import brief
 from microtome.verbs.model import Model
 from microtome.verbs.sweep import sweep
@@ -173,6 +174,8 @@ def dose(
     verify: Verify | int | str = 4,
     memory: int | str | None = None,
     seed: int = 0,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     progress: bool | Observer = True,
 ) -> Dose:
     """Measure what doses of an edit do for a behaviour, and what they cost, exactly.
@@ -191,6 +194,9 @@ def dose(
         over: doses, ``{"factor": [0, 1, 2]}``: values for parameters of the edit.
         metrics: of the behaviour.
         verify, memory, seed, progress: as of `sweep`; each sweep is verified.
+        out: a folder in which each sweep is kept as it is done: ``effects.zarr``, and of each
+            neutral text ``effects/neutral-0.zarr``…; the same call goes on with what is there.
+        overwrite: replace what ``out`` holds of other questions.
 
     Raises:
         EditError: an address has a star over positions.
@@ -208,7 +214,9 @@ def dose(
     """
     edits = as_edits(edit)
     _check(edits)
+    place = None if out is None else Path(out)
     asked = {"over": over, "verify": verify, "memory": memory, "seed": seed, "progress": progress}
+    asked["overwrite"] = overwrite
     texts = model.encode(neutral)
     for one in texts:
         if len(one.tokens) < 2:
@@ -216,12 +224,26 @@ def dose(
                 f"The neutral text {one.prompt.shown} is a single token, behind which it does not "
                 "go on: give texts of several words."
             )
-    behaviour = sweep(model, prompts, edits, metrics=metrics, **asked)  # type: ignore[call-overload]
+    behaviour = sweep(  # type: ignore[call-overload]
+        model, prompts, edits, metrics=metrics, out=None if place is None else place / ONE, **asked
+    )
     damage = tuple(
-        sweep(model, one.prompt, edits, metrics=_at_each(len(one.tokens)), **asked)  # type: ignore[call-overload]
-        for one in texts
+        sweep(  # type: ignore[call-overload]
+            model,
+            one.prompt,
+            edits,
+            metrics=_at_each(len(one.tokens)),
+            out=None if place is None else place / SEVERAL / f"{neutral_of(number)}.zarr",
+            **asked,
+        )
+        for number, one in enumerate(texts)
     )
     return Dose(_together(behaviour, damage), behaviour, damage)
+
+
+def neutral_of(number: int) -> str:
+    """The name of the sweep of a neutral text."""
+    return f"neutral-{number}"
 
 
 def _check(edits: Sequence[Edit]) -> None:
