@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -112,24 +112,35 @@ class EAPIG(Method):
 
     def passes(self, question: Question) -> Passes:
         """Forward for each step, and back for each metric; and the donors'."""
-        times = self.steps * len(self._ways(question.dims.n_layers))
+        times = self.steps * len(self.ways(question.dims.n_layers))
         return Passes(2 + times, times * len(question.readings))
 
     def takes(self, stretch: Stretch) -> Iterator[Take]:
         """The mean over all steps."""
-        ways = self._ways(stretch.plan.question.dims.n_layers)
+        ways = self.ways(stretch.plan.question.dims.n_layers)
         run = stretch.graph(places=[*ways, *stretch.places], records=False).found
         stretch.knows(run)
         others = [donor_of(one) for one in stretch.encoded]
         donors = stretch.graph(others, ways, records=False).found.kept
         total = MeanRun()
-        for way, step in itertools.product(ways, range(1, self.steps + 1)):
-            there = donors[way] + step / self.steps * (run.kept[way] - donors[way])
-            visit = Visit(way, putting(there), writes=True)
+        for visit in self.visits(ways, run.kept, donors):
             total.add(stretch.slopes(before=[visit]), stretch.places)
         yield total
 
-    def _ways(self, layers: int) -> list[Place]:
+    def visits(
+        self, ways: Sequence[Place], own: Mapping[Place, Tensor], donors: Mapping[Place, Tensor]
+    ) -> Iterator[Visit]:
+        """What is put into each run whose gradients are averaged.
+
+        Args:
+            ways: what goes from the donor's to the prompt's own, one after another.
+            own, donors: what they are in either run.
+        """
+        for way, step in itertools.product(ways, range(1, self.steps + 1)):
+            there = donors[way] + step / self.steps * (own[way] - donors[way])
+            yield Visit(way, putting(there), writes=True)
+
+    def ways(self, layers: int) -> list[Place]:
         """What goes from the donor's to the prompt's own, one after another."""
         found: list[Place] = [(find_site("embed"), None)]
         if self.over == "inputs":
@@ -159,6 +170,10 @@ class MeanRun:
             self.total[place] = (
                 own if old is None else [a + b for a, b in zip(old, own, strict=True)]
             )
+
+    def mean(self, place: Place, number: int = 0) -> Tensor:
+        """The mean gradient of a reading at a place, ``[row, *axes]``."""
+        return self.total[place][number] / self.runs
 
     def at(
         self, number: int, application: Application, where: tuple[Tensor, ...], cells: Column
