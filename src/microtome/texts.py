@@ -167,6 +167,16 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
+def signed(value: float) -> str:
+    """An effect, with its sign.
+
+    >>> signed(-4.5), signed(0.25)
+    ('−4.5', '+0.25')
+    """
+    text = number(value).replace("-", "−")
+    return f"+{text}" if value > 0 else text
+
+
 def brief(text: str, longest: int = 120) -> str:
     """An edit's text, or a coordinate's, with long lists of numbers cut to their first and length.
 

@@ -470,6 +470,19 @@ def test_top_lists_tokens_before_and_after(tiny):
     assert run.top(1, prompt=1, position=-2)["id"].tolist() == [table["id"][0]]
 
 
+def test_top_is_of_the_run_without_edits_where_that_is_asked(tiny):
+    run = tiny.run([BERLIN, CAT], edits=["zero L:.z"])
+    table = run.top(3, prompt=1, by="clean")
+    bare = tiny.run(CAT).top(3)
+    assert table["id"].tolist() == bare["id"].tolist()
+    assert table["clean_rank"].tolist() == [1, 2, 3]
+    assert table["clean_prob"].tolist() == bare["prob"].tolist()
+    edited = run.logits[1, 2].double()
+    assert table["logit"].tolist() == edited[table["id"].tolist()].tolist()
+    with pytest.raises(MicrotomeError, match="by is 'edited' or 'clean', not 'before'"):
+        run.top(by="before")
+
+
 @pytest.mark.parametrize(
     ("where", "says"),
     [({"prompt": 2}, "no prompt 2; there are 2"), ({"prompt": 1, "position": 3}, "3 tokens")],

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from test_edge_cells import EXACT, LATE
+from test_engine import JOHN, SWAPPED, same_on_both_paths
 
 import microtome as mt
-from microtome.errors import AddressError, SweepError
+from microtome.engines.walk import routes
+from microtome.errors import AddressError, VerificationError
 from oracles import families
 from oracles.edges import OPS, Edges, Node
 from oracles.families import FAMILIES, LAYERS, Change
@@ -102,8 +104,7 @@ def test_paths_are_swept_with_axes_of_both_ends(tiny64):
     there = np.isfinite(effects.data["logit_diff"].values[0])
     assert there[0, :, 1:].all()
     assert not there[:, :, 0].any()
-    assert effects.provenance["engine"]["name"] == "reference"
-    assert "a pass of its own" in effects.provenance["engine"]["why"]
+    assert effects.provenance["engine"]["name"] == "walk"
     assert np.abs(effects.delta("logit_diff").values[0][there]).min() > 1e-6
     still = mt.sweep(tiny64, LATE, "patch L0.z.h*@5 => L2.mlp_in@-1", metrics=["logit_diff"])
     assert float(abs(still.delta("logit_diff")).max()) == 0  # only heads read at other positions
@@ -111,10 +112,113 @@ def test_paths_are_swept_with_axes_of_both_ends(tiny64):
     assert float(abs(moved.delta("logit_diff")).min()) > 1e-6
 
 
+WALKED = (
+    "patch L*.z.h{1,2} => L*.q_in.h*",
+    "zero L*.z.h1 =head=> L*.k_in.h*@2:",
+    "patch L0.head_out.h*@{1,4} =all=> L*.v_in.h1@*",
+    "scale(-0.5) L*.mlp_out => L*.mlp_in",
+    "zero L*.mlp_out@3 =head=> L*.mlp_in@{3,-1}",
+    "patch embed =all=> L*.z.h*",
+    "patch embed => L*.z.h*@-1",
+    "zero L*.z.h2 =head=> L*.z.h{0,3}",
+    "patch L0.z.h* =all=> L1:.v_in",
+    "add(0.5) L*.attn_out =head=> final_in",
+    "zero L*.z.h:@giver => final_in@-1",
+    'mean(over="prompts") L*.z.h1 =all=> L2.mlp_in@*',
+    "noise(mean=3) L*.mlp_out =all=> L*.q_in.h1.d{3,5}@-1",
+    "patch L*.z.h1@-1 => L2.z.h*@2",
+)
+
+
+@pytest.mark.parametrize("edit", WALKED)
+def test_paths_walk(tiny64, edit):
+    prompts = [JOHN, SWAPPED] if "prompts" in edit else [JOHN, LATE]
+    same_on_both_paths(tiny64, prompts, edit)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gpt_neox", "llama", "bloom", "modernbert", "mixtral"])
+def test_paths_walk_in_every_kind_of_block(name, tokenizer):
+    """Post-norms, parallel, grouped, with its own cache, an encoder, experts."""
+    model = mt.load(families.make(name, len(tokenizer)), tokenizer=tokenizer)
+    for edit in (
+        "patch L*.z.h1 => L*.mlp_in",
+        "zero L*.mlp_out =head=> L*.v_in.h2@-1",
+        "patch embed@* =all=> L2.z.h1",
+    ):
+        walked, slow = (
+            mt.sweep(model, LATE, edit, metrics=["loss", "kl"], engine=engine, verify=1)
+            for engine in ("walk", "reference")
+        )
+        for metric in walked.metrics:
+            assert float(abs(walked.data[metric] - slow.data[metric]).max()) < 1e-9, edit
+        assert float(abs(walked.delta("loss")).max()) > 1e-4, edit
+
+
+def test_paths_walk_beside_other_edits(tiny64):
+    edits = [
+        "patch L0.z.h* => L*.q_in.h1",
+        "zero L1.mlp_post.n{1,2}@-1",
+        "zero L0.mlp_out -> final_in",
+    ]
+    same_on_both_paths(tiny64, [JOHN, LATE], edits)
+
+
+def test_streams_that_do_not_fit_go_some_at_a_time(tiny64, monkeypatch):
+    """Begun again for readers of later layers, and the same."""
+    edit, asked = "patch L*.z.h* =all=> L*.z.h1", {"metrics": ["logit_diff"], "verify": 1}
+    whole = mt.sweep(tiny64, [JOHN, LATE], edit, **asked)
+    monkeypatch.setattr(routes, "writers_at_once", lambda *_: 3)
+    begun = []
+    monkeypatch.setattr(routes.Front, "__post_init__", counting(routes.Front, begun))
+    parts = mt.sweep(tiny64, [JOHN, LATE], edit, **asked)
+    assert len(begun) > 2 * 3
+    assert max(begun) == 3
+    assert float(abs(parts.data["logit_diff"] - whole.data["logit_diff"]).max()) < EXACT
+
+
+def counting(front, begun):
+    begin = front.__post_init__
+
+    def counted(self):
+        begun.append(len(self.layers))
+        begin(self)
+
+    return counted
+
+
+def test_one_run_of_a_writer_is_for_all_readers(tiny64, monkeypatch):
+    """Readers of two layers, and of one prompt after another: each prompt's writers go once."""
+    begun = []
+    monkeypatch.setattr(routes.Front, "__post_init__", counting(routes.Front, begun))
+    mt.sweep(tiny64, [JOHN, LATE], "patch L*.z.h* => L*.q_in.h*", metrics=["kl"], verify=0)
+    assert begun == [8, 8]
+
+
+@pytest.mark.parametrize("part", ["attn_out", "mlp_out"])
+def test_a_part_that_is_not_held_is_found(tiny64, monkeypatch, part):
+    """By verification, which runs whole passes with what is between held by hooks."""
+    edit = "patch L0.z.h* =head=> L2.z.h1" if part == "mlp_out" else "patch L0.z.h* => L2.z.h1"
+    whole = routes.Way.holds
+    free = {"attn_out": "head", "mlp_out": "mlp"}[part]
+    mt.sweep(tiny64, LATE, edit, metrics=["kl"])
+    monkeypatch.setattr(routes.Way, "holds", lambda way, one: one != free and whole(way, one))
+    with pytest.raises(VerificationError):
+        mt.sweep(tiny64, LATE, edit, metrics=["kl"])
+
+
+def test_what_no_way_leads_to_needs_no_run(tiny64, monkeypatch):
+    """MLPs move nothing; heads nothing to what comes before."""
+    begun = []
+    monkeypatch.setattr(routes.Front, "__post_init__", counting(routes.Front, begun))
+    for edit in ("patch L0.z.h*@5 => L2.mlp_in@{3,-1}", "patch L0.z.h*@-1 =all=> L2.z.h1@5"):
+        effects = mt.sweep(tiny64, LATE, edit, metrics=["logit_diff"])
+        assert float(abs(effects.delta("logit_diff")).max()) == 0
+        assert float(effects.data["values_changed"].max()) == 0
+    assert not begun
+
+
 def test_what_is_no_path_is_refused(tiny64):
     with pytest.raises(AddressError, match="begins in one layer"):
         mt.edit("zero L0:2.mlp_out => final_in")
     with pytest.raises(AddressError, match="no such edge"):
         tiny64.run(LATE, edits=["zero L2.z.h1 => L1.z.h0"])
-    with pytest.raises(SweepError, match=r"The walk cannot take.*path"):
-        mt.sweep(tiny64, LATE, "zero L0.z.h1 => L2.z.h*", metrics=["kl"], engine="walk")

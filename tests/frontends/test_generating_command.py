@@ -10,6 +10,7 @@ import pytest
 
 import microtome as mt
 from microtome.frontends import cli
+from microtome.frontends.experiment.writing import Written
 
 BERLIN = ["-p", "Berlin is the capital of"]
 EDIT = "scale(0.2) L:.attn_out@last"
@@ -133,3 +134,10 @@ def test_a_model_and_a_prompt_are_needed(call):
     code, _, err = call(*BERLIN, "--no-model")
     assert code == 2
     assert "Give a model and a prompt" in err
+
+
+def test_a_file_of_a_text_reads_back_equal():
+    one = Written(model={"name": "nano", "dtype": "float64"}, prompts="Berlin is", steps=2,
+                  edits="zero L1.z.h2@last", settings={"top_p": 0.9})  # fmt: skip
+    assert Written.from_yaml(one.to_yaml()) == one
+    assert Written.from_yaml(Written(model="nano", prompts="It is").to_yaml()).edits == ()

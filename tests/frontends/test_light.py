@@ -18,7 +18,8 @@ from microtome.readings.names import ON_OUTPUT
 from microtome.readings.output import METRICS
 
 HEAVY = ("torch", "transformers", "pandas", "xarray", "scipy", "plotly", "matplotlib", "zarr",
-         "jinja2", "safetensors", "microtome.studies", "microtome.edits")  # fmt: skip
+         "jinja2", "safetensors", "dash", "flask", "microtome.studies",
+         "microtome.edits")  # fmt: skip
 
 PROGRAM = """
 import contextlib, io, json, sys
@@ -45,6 +46,7 @@ LIGHT = {
         ["sweep", "--help"],
         ["plan", "--help"],
         ["figure", "--help"],
+        ["lab", "--help"],
         ["study", "--help"],
         ["study", "run", "--help"],
         ["study", "list"],

@@ -37,6 +37,17 @@ def test_name_movers_write_the_answer_and_look_at_it():
     assert study.negative(direct, elsewhere, CLEAN) == []
 
 
+def test_what_is_hardly_looked_at_is_not_looked_at():
+    """29.1 of SmolLM2 gives the answer .002 of its attention, and the other mentions less."""
+    direct, least = by_head([[0.9, 0.9], [-0.9, -0.9]]), study.LOOK
+    most = looking([["IO", "IO"], ["IO", "IO"]])
+    weights = xr.DataArray([[least, 0.99 * least]] * 2, dims=("layer", "head"))
+    assert study.movers(direct, most * weights, CLEAN) == [(0, 0)]
+    assert study.negative(direct, most * weights, CLEAN) == [(1, 0)]
+    at_s2 = looking([["S2", "S2"], ["S2", "S2"]]) * weights
+    assert study.inhibition(direct, at_s2, CLEAN) == [(0, 0)]
+
+
 def test_s_inhibition_is_read_by_a_name_movers_query_and_looks_at_s2():
     queries = by_head([[0.4, 0.8], [0.9, 0.0]])
     assert study.inhibition(queries, looking([["S2", "S2"], ["IO", "S2"]]), CLEAN) == [(0, 1)]
@@ -47,13 +58,13 @@ def test_the_edge_to_a_query_is_the_largest_of_all_name_movers(nano):
     """Each by itself; none is before layer 0."""
     [prompt] = mt.tasks.ioi(1, seed=3)
     like = by_head(np.zeros((6, 8)))
-    assert float(study.into_queries(nano, prompt, [(0, 1)], like).max()) == 0
+    assert study.into_queries(nano, prompt, [(0, 1)], like).isnull().all()
     each = [study.into_queries(nano, prompt, [own], like) for own in ((3, 1), (2, 0))]
     both = study.into_queries(nano, prompt, [(3, 1), (2, 0)], like)
-    assert np.allclose(both, np.maximum(*each), atol=1e-4)
+    assert np.allclose(both, np.fmax(*each), atol=1e-4, equal_nan=True)
     cell = mt.sweep(nano, prompt, "patch L1.z.h6 -> L3.q_in.h1@-1", metrics="logit_diff")
     assert float(each[0].sel(layer=1, head=6)) == pytest.approx(
-        max(0.0, -cell.delta("logit_diff").item()), abs=1e-4
+        -cell.delta("logit_diff").item(), abs=1e-4
     )
 
 
@@ -71,20 +82,25 @@ def test_backup_heads_are_missed_by_more():
     ],
 )
 def test_a_part_is_played_or_not(heads, clean, holds, wording):
-    measured = study.measure_part(heads, by_head([[0.1, 0.2], [0.9, 0.3]]), clean)
+    by, attention = by_head([[0.1, 0.2], [0.9, 0.3]]), looking([["IO", "IO"], ["IO", "IO"]])
+    measured = study.measure_part(heads, by, attention, clean)
     assert (measured.holds, measured.wording, measured.value) == (holds, wording, 0.9)
     assert measured.words["heads"] == ("1.0" if heads else "")
 
 
 def test_the_strongest_of_a_part_is_one_of_its_heads():
-    """Another head's edge may be worth more, and it looks elsewhere."""
-    by = by_head([[0.1, 2.0], [0.9, 0.3]])
-    assert study.measure_part([(1, 0)], by, CLEAN).value == 0.9
-    assert study.measure_part([], by, CLEAN).value == 2.0
+    """Another head's edge may be worth more, and is told with where that head looks."""
+    by, attention = by_head([[0.1, 2.0], [0.9, 0.3]]), looking([["IO", "S2"], ["IO", "IO"]])
+    measured = study.measure_part([(1, 0)], by, attention, CLEAN)
+    assert (measured.holds, measured.wording, measured.value) == (True, "surpassed", 0.9)
+    told = {name: measured.words[name] for name in ("first", "largest", "whose", "most", "S2")}
+    assert told == {"first": "1.0", "largest": 0.9, "whose": "0.1", "most": 2.0, "S2": 1.0}
+    assert study.measure_part([], by, attention, CLEAN).value == 2.0
 
 
 def test_without_a_name_mover_nobody_is_a_backup():
-    measured = study.measure_part([], by_head(np.full((2, 2), np.nan)), CLEAN)
+    nobody, attention = by_head(np.full((2, 2), np.nan)), looking([["IO", "IO"], ["IO", "IO"]])
+    measured = study.measure_part([], nobody, attention, CLEAN)
     assert (measured.holds, measured.wording) == (None, "nobody")
 
 
@@ -155,13 +171,50 @@ def test_it_measures_what_it_says(done, nano):
         [one], logits = data.encoded, nano.run(prompt, edits=list(edits)).logits[0, -1].double()
         return float(logits[one.target] - logits[one.contrast])
 
-    other = "zero L3.z.h1@-1"
-    more = (score(other) - clean) - (score(*movers, other) - score(*movers))
-    assert float(data.array("backup").sel(layer=3, head=1)) == pytest.approx(more, abs=1e-3)
+    alone = {head: clean - score(f"zero L4.z.h{head}@-1") for head in range(8)}
+    assert min(alone.values()) < 0 < max(alone.values())  # of one that helps, and one that hinders
+    for head, missed in alone.items():
+        silent = score(*movers) - score(*movers, f"zero L4.z.h{head}@-1")
+        more = float(data.array("backup").sel(layer=4, head=head))
+        assert more == pytest.approx(silent - max(missed, 0.0), abs=1e-3)
     nodes = mt.circuits.score(nano, prompt, level="node", progress=False)
     own = nodes.circuit(int(study.SMALL * len(nodes)))
     f = float(mt.circuits.faithfulness(nano, prompt, own, progress=False)["faithfulness"])
     assert float(data.array("faithful").sel(share=study.SMALL)) == pytest.approx(f, abs=1e-3)
+
+
+def test_heads_that_count_and_play_no_part_are_told(done):
+    """Heads whose edge to the logits is as much, but that look elsewhere: by hand."""
+    data = done.data
+    direct = study.direct_of(data.effects["direct"]).mean("prompt")
+    least = study.LEAST * data.clean("direct", study.SCORE)
+    own = {head for heads, _ in study.parts(data).values() for head in heads}
+    counting = {
+        (layer, head)
+        for layer in range(6)
+        for head in range(8)
+        if abs(float(direct.sel(layer=layer, head=head))) >= least
+    }
+    found, _ = study.unnamed(data)
+    assert set(found) == counting - own
+    assert found
+    [table] = done.document.sections[0].tables
+    rows = table.frame[table.frame.iloc[:, 0] == "none of these"]
+    assert len(rows) == len(found)
+
+
+@pytest.mark.slow
+def test_the_heads_of_a_real_model_are_called_what_is_known_of_them(smollm2):
+    """Known from 50 sentences: what each head looks at, writes, and does without its look."""
+    done = studies.run("ioi-circuit", smollm2)
+    parts = {name: heads for name, (heads, _) in study.parts(done.data).items()}
+    assert {(23, 0), (23, 7)} <= set(parts["movers"])
+    assert parts["negative"] == [(24, 4)]
+    assert parts["inhibition"][0] == (20, 0)
+    assert not {(23, 3), (29, 0), (29, 1)} & {*parts["movers"], *parts["negative"]}
+    assert {(29, 0), (29, 1)} <= set(study.unnamed(done.data)[0])
+    told = done.findings[0].measured
+    assert "Of all heads, 23.3 has it, worth 4.703, and looks elsewhere" in told
 
 
 def test_the_circuit_is_drawn_with_its_nodes(done):

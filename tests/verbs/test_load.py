@@ -23,7 +23,9 @@ from transformers import (
 
 import microtome as mt
 from conftest import BERLIN
-from microtome.errors import ArchitectureError, LoadError
+from microtome.errors import ArchitectureError, LoadError, ProbeError
+from microtome.model.families import llama
+from microtome.model.families.family import family, split
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +272,42 @@ class TestArchitectures:
         (tmp_path / "model.safetensors").write_bytes(b"")
         with pytest.raises(ArchitectureError):
             mt.load(tmp_path, tokenizer=tokenizer)
+
+    def test_a_row_of_ones_own_is_used_and_proved(self, unknown, tokenizer):
+        row = family(
+            "starcoder2", blocks="model.layers", reads="input_layernorm", final=("model.norm",),
+            qkv=split("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            out_proj="self_attn.o_proj", middle="post_attention_layernorm", mlp="mlp",
+            down_proj="mlp.c_proj",
+        )  # fmt: skip
+        unknown.resize_token_embeddings(len(tokenizer))
+        model = mt.load(unknown, tokenizer=tokenizer, family=row)
+        assert model.anatomy.family.model_type == "starcoder2"
+        effects = mt.sweep(
+            model, "Berlin is", "zero L*.z.h*@-1", metrics="kl", verify="all", progress=False
+        )
+        ids = torch.tensor([model.encode("Berlin is")[0].tokens.ids])
+
+        def silenced(module, args):
+            z = args[0].clone()
+            z[0, -1, 8:] = 0
+            return (z,)
+
+        with torch.no_grad():
+            clean = unknown(ids).logits[0, -1].double().log_softmax(-1)
+            handle = unknown.model.layers[0].self_attn.o_proj.register_forward_pre_hook(silenced)
+            edited = unknown(ids).logits[0, -1].double().log_softmax(-1)
+            handle.remove()
+        by_hand = float((clean.exp() * (clean - edited)).sum())
+        assert effects.data["kl"].sel(layer=0, head=1).item() == pytest.approx(by_hand, abs=1e-7)
+        wrong = row.tapped(k=row.taps["v"], v=row.taps["k"])
+        with pytest.raises(ProbeError, match="pattern · v is not z"):
+            mt.load(unknown, tokenizer=tokenizer, family=wrong)
+
+    @pytest.mark.parametrize("given", ["nano", "nowhere"])
+    def test_a_row_for_what_is_loaded_by_name_is_refused(self, given):
+        with pytest.raises(LoadError, match=f"family= is for a model in memory, not '{given}'"):
+            mt.load(given, family=llama.LLAMA)
 
     @pytest.mark.parametrize("kind", [GPT2Model, GPT2ForSequenceClassification])
     def test_one_without_logits_is_refused(self, kind, tokenizer):

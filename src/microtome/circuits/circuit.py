@@ -219,9 +219,16 @@ class Circuit:
         Raises:
             CircuitError: the file cannot be written.
         """
+        files.write(path, self._form)
+
+    def to_json(self) -> str:
+        """What `save` writes, as a text."""
+        return files.as_text(self._form)
+
+    @property
+    def _form(self) -> files.Form:
         touched = dict(zip(self.graph.nodes, self._touched.tolist(), strict=True))
-        form = files.Form(self.graph.cfg, touched, self.graph.edges, self.chosen, self.scores)
-        files.write(path, form)
+        return files.Form(self.graph.cfg, touched, self.graph.edges, self.chosen, self.scores)
 
     @classmethod
     def open(cls, path: str | Path, of: Graph | Loaded | None = None) -> Circuit:

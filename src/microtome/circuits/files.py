@@ -50,8 +50,8 @@ class Form:
         return np.full(len(self.edges), np.nan) if self.scores is None else self.scores
 
 
-def write(path: str | Path, form: Form) -> None:
-    """Write a circuit; an edge without a score has 0, which EAP-IG's reader needs."""
+def as_text(form: Form) -> str:
+    """What a file of it holds; an edge without a score has 0, which EAP-IG's reader needs."""
     edges = {
         name: {"score": 0.0 if math.isnan(score) else score, "in_graph": within}
         for name, score, within in zip(
@@ -59,13 +59,17 @@ def write(path: str | Path, form: Form) -> None:
         )
     }
     nodes = {name: {"in_graph": within} for name, within in form.nodes.items()}
-    whole = {"cfg": dict(form.cfg), "nodes": nodes, "edges": edges}
+    return json.dumps({"cfg": dict(form.cfg), "nodes": nodes, "edges": edges})
+
+
+def write(path: str | Path, form: Form) -> None:
+    """Write a circuit."""
     place = Path(path)
     try:
         with disk.failures(place):
             disk.make_folder(place.absolute().parent)
             disk.refuse_link(place)
-            disk.write_file(place, json.dumps(whole).encode())
+            disk.write_file(place, as_text(form).encode())
     except EffectsError as error:
         raise CircuitError(str(error)) from error
 

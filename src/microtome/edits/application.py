@@ -7,7 +7,7 @@ batch of one cell, the walk on batches of many.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -225,10 +225,15 @@ def intervene(
     sources: Sources,
     readers: Sequence[Visit] = (),
     prompt: int = 0,
+    corruption: Sequence[Operation] = (),
 ) -> tuple[Float[Tensor, "1 pos vocab"], list[Receipt]]:
-    """One full forward pass of one prompt with these edits: its logits, and a receipt per edit."""
+    """One full forward pass of one prompt with these edits: its logits, and a receipt per edit.
+
+    Of what corrupts the run before them there is none.
+    """
     applied = [_applications(anatomy, encoded, edit, sources) for edit in edits]
-    visits = [application.visit() for group in applied for application in group]
+    visits = [*corrupted(anatomy, encoded, corruption, sources, [0])]
+    visits += [application.visit() for group in applied for application in group]
     logits = forward(hf, anatomy, ids_of([encoded.tokens], hf), [*visits, *readers])
     receipts = [receipt_of(edit, group, prompt) for edit, group in zip(edits, applied, strict=True)]
     return logits, receipts
@@ -248,6 +253,20 @@ def _applications(
             Application(edit, where, Keys(where, [encoded.tokens]), source, kind=sources.kind)
         )
     return applied
+
+
+def corrupted(
+    anatomy: Anatomy,
+    encoded: Encoded,
+    edits: Sequence[Operation],
+    sources: Sources,
+    rows: Iterable[int],
+) -> Iterator[Visit]:
+    """The visits that corrupt a prompt's run in some rows of a batch of whole texts."""
+    for row in rows:
+        for edit in edits:
+            for application in _applications(anatomy, encoded, edit, sources):
+                yield replace(application, rows=np.array([row])).visit()
 
 
 def no_number(where: str) -> str:

@@ -4,6 +4,9 @@ A pass of its own, in which the writer's share is edited, the parts that a path 
 free, and all others hold what they had in the clean run. What the reader reads there, less what it
 reads in the clean run, is the change that a cell makes: in its own pass all else is clean.
 
+These are whole passes, for one cell: the reference path's, and what verification holds the walk's
+against, which has its own way there (`engines.walk.fronts`).
+
 Source: path patching, Goldowsky-Dill et al. 2023 (arXiv:2304.05969); Wang et al. 2022
 (arXiv:2211.00593), section 3.1.
 """

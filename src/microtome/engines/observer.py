@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import xarray as xr
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -48,6 +49,13 @@ class Observer:
         Told after `planned`; of a stream of prompts, again as more of them are known.
         """
 
+    def growing(self, so_far: Callable[[], xr.Dataset]) -> None:
+        """What there is of the result can be had, from the first unit on: whole but for its cells.
+
+        Cells that are not computed yet are NaN. To be called in the thread that sweeps, such as in
+        `unit_done`. Not told of a map that is screened or approximated first, or over a stream.
+        """
+
     def advanced(self, cells: float) -> None:
         """So many cells more are done; fewer than 0 where a batch begins anew, in halves."""
 
@@ -82,6 +90,10 @@ class Relay(Observer):
     def expected(self, cells: int, units: int, flops: float) -> None:
         """As told."""
         self._to.expected(cells, units, flops)
+
+    def growing(self, so_far: Callable[[], xr.Dataset]) -> None:
+        """As told."""
+        self._to.growing(so_far)
 
     def advanced(self, cells: float) -> None:
         """As told."""

@@ -18,7 +18,9 @@ from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
 from microtome.engines.block import Block
 from microtome.engines.collector import Collector
+from microtome.engines.corrupting import corrupting
 from microtome.errors import SweepError
+from microtome.language.operations import Operation
 from microtome.model.additions import named, unsteady
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import Visit, forward
@@ -60,9 +62,9 @@ class Reference:
     def _measure(self, numbers: Iterable[int], prompt: int, into: Collector) -> None:
         """Run some cells of one prompt."""
         model, one = self.model, self.plan.question.encoded[prompt]
-        clean = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf))
-        self._check_steady(one, clean)
-        watch = watch_of(model, one, list(into.inside))
+        clean = self._unedited(prompt)
+        self._check_steady(prompt, clean)
+        watch = watch_of(model, one, list(into.inside), self._corrupting(prompt))
         for gauge in into.inside:
             into.store_clean_inside(gauge, prompt, watch.without_edits(gauge, 0))
         places = {reading: reading.position(one, model.anatomy.dims) for reading in into.values}
@@ -73,7 +75,9 @@ class Reference:
             into.store_clean(reading, prompt, reading.measure(clean[:, at], clean[:, at], one))
         for number in numbers:
             cell, own = self.plan.cells[number], np.array([number])
-            logits, receipts, inside = run_cell(model, cell, one, self.sources, watch)
+            logits, receipts, inside = run_cell(
+                model, cell, one, self.sources, watch, self._corruption(prompt)
+            )
             for gauge, values in inside.items():
                 into.store_inside(gauge, own, values)
             for reading, at in places.items():
@@ -84,7 +88,20 @@ class Reference:
             into.settle()
             self.tick(1)
 
-    def _check_steady(self, one: Encoded, clean: Float[Tensor, "1 pos vocab"]) -> None:
+    def _corruption(self, prompt: int) -> Sequence[Operation]:
+        corruption = self.plan.question.corruption
+        return corruption[prompt] if corruption else ()
+
+    def _corrupting(self, prompt: int) -> list[Visit]:
+        return [*corrupting(self.model, self.plan.question, {prompt: (0,)}, self.sources)]
+
+    def _unedited(self, prompt: int, visits: Sequence[Visit] = ()) -> Float[Tensor, "1 pos vocab"]:
+        """The logits of a prompt's run without edits; it may be looked at."""
+        ids = ids_of([self.plan.question.encoded[prompt].tokens], self.model.hf)
+        own = [*self._corrupting(prompt), *visits]
+        return forward(self.model.hf, self.model.anatomy, ids, own)
+
+    def _check_steady(self, prompt: int, clean: Float[Tensor, "1 pos vocab"]) -> None:
         """Of what somebody has added it is not known whether it does the same each time.
 
         Raises:
@@ -93,7 +110,7 @@ class Reference:
         own = self.model.additions
         if not own:
             return
-        again = forward(self.model.hf, self.model.anatomy, ids_of([one.tokens], self.model.hf))
+        again = self._unedited(prompt)
         if not torch.equal(clean.nan_to_num(), again.nan_to_num()):
             raise SweepError(unsteady(named(own)))
 
@@ -108,7 +125,7 @@ class Reference:
         model, cell = self.model, self.plan.cells[number]
         one, twin = self.plan.question.encoded[prompt], np.array([number])
         idler = into.ride([prompt], 0, twin)
-        watch = watch_of(model, one, list(into.inside))
+        watch = watch_of(model, one, list(into.inside), self._corrupting(prompt))
         inside, logits = watch.unedited([0], 1), clean
         looked = {
             (region.site, region.layer)
@@ -120,7 +137,7 @@ class Reference:
             visits = [Visit(place, lambda view: None, writes=True) for place in looked]
             for layer in range(model.anatomy.dims.n_layers):
                 visits += watch.visits(layer, [0], 0, inside)
-            logits = forward(model.hf, model.anatomy, ids_of([one.tokens], model.hf), visits)
+            logits = self._unedited(prompt, visits)
         for gauge, values in inside.items():
             into.store_inside(gauge, idler, values[0])
         for reading in into.values:
@@ -129,17 +146,24 @@ class Reference:
             into.store(reading, idler, value)
 
 
-def watch_of(model: Loaded, one: Encoded, gauges: Sequence[Gauge]) -> Watch:
-    """The gauges on one prompt."""
+def watch_of(
+    model: Loaded, one: Encoded, gauges: Sequence[Gauge], edits: Sequence[Visit] = ()
+) -> Watch:
+    """The gauges on one prompt, whose run may be edited."""
     dims = model.anatomy.dims
     last = len(one.tokens) - 1
     pieces = [Piece(place, 0, last) for place in {p for own in gauges for p in own.places(dims)}]
-    kept = record(model.hf, model.anatomy, [one.tokens], pieces) if pieces else {}
+    kept = record(model.hf, model.anatomy, [one.tokens], pieces, edits) if pieces else {}
     return Watch.over(gauges, [one], dims, kept)
 
 
 def run_cell(
-    model: Loaded, cell: Cell, one: Encoded, sources: Sources, watch: Watch
+    model: Loaded,
+    cell: Cell,
+    one: Encoded,
+    sources: Sources,
+    watch: Watch,
+    corruption: Sequence[Operation] = (),
 ) -> tuple[Float[Tensor, "1 pos vocab"], list[Receipt], dict[Gauge, Float[Tensor, " 1 *shape"]]]:
     """One cell: its logits, a receipt per edit, and what the gauges read."""
     inside = watch.unedited([0], 1)
@@ -149,6 +173,13 @@ def run_cell(
         for visit in watch.visits(layer, [0], 0, inside)
     ]
     logits, receipts = intervene(
-        model.hf, model.anatomy, one, cell.edits, sources, visits, prompt=cell.prompt
+        model.hf,
+        model.anatomy,
+        one,
+        cell.edits,
+        sources,
+        visits,
+        prompt=cell.prompt,
+        corruption=corruption,
     )
     return logits, receipts, {gauge: values[0] for gauge, values in inside.items()}

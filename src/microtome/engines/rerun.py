@@ -23,6 +23,7 @@ from torch import Tensor
 from microtome.edits.application import Application
 from microtome.edits.keys import Keys
 from microtome.edits.sources import Sources
+from microtome.engines.corrupting import corrupting
 from microtome.language.regions import Regions
 from microtome.language.sites import owner
 from microtome.language.sites import site as find_site
@@ -116,7 +117,9 @@ def rerun(
     ]
     places = _places(plan, rows)
     found = Rerun(rows, {}, {}, {})
-    visits = [
+    whole = {prompt: range(own.start, own.stop) for prompt, own in rows.prompts}
+    visits = [*corrupting(model, plan.question, whole, sources)]
+    visits += [
         visit for number in rows.cells for visit in _edits(model, plan, number, rows, sources)
     ]
     visits += _gauges(plan, found)

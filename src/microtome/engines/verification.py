@@ -134,12 +134,12 @@ def _go_on(plan: Plan, unit: Unit, precision: Precision) -> bool:
 
     Of one prompt in a decoder, where attention is the model's own as a whole, and rounds to float32
     at least: in half precision it would round otherwise than in the walk, which does so on purpose
-    as whole prompts do.
+    as whole prompts do. Not of a corrupted run, whose edits might be before that position.
     """
     question = plan.question
     sites = {layout.site.name for layout in plan.cells.layouts[unit.prompts[0]]}
     plain = not question.gauges and sites.isdisjoint(IN_THE_OPEN)
-    alone = len(unit.prompts) == 1 and question.dims.causal
+    alone = len(unit.prompts) == 1 and question.dims.causal and not question.corruption
     return alone and plain and precision.promise is not None
 
 

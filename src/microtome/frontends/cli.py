@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import microtome
-from microtome.frontends import early, reading_commands, steering_commands
+from microtome.frontends import early, lab_command, reading_commands, steering_commands
 from microtome.frontends.arguments import (
     Asking,
     Donor,
@@ -226,6 +226,7 @@ def figure(
 
 reading_commands.add_to(app)
 steering_commands.add_to(app)
+lab_command.add_to(app)
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ def imported(home: str) -> ModuleType:
     A fifth of the time would go into looking for garbage among what an import makes, which stays:
     so nobody looks meanwhile, nor among it later.
     """
-    if home in sys.modules:
-        return sys.modules[home]
+    if home in sys.modules:  # whole, or on its way in another thread, which is waited for
+        return importlib.import_module(home)
     looking = gc.isenabled()
     gc.disable()
     try:

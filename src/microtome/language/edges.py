@@ -53,6 +53,9 @@ READERS = ("q_in", "k_in", "k_in_group", "v_in", "v_in_group", "mlp_in", "final_
 ENDS = (*READERS, "z")
 """Sites that a path may end at: ``z`` is a head by all that it reads."""
 
+WITHIN = ("mlp_in", "z")
+"""Of these those within a block, behind its input."""
+
 PARTS = ("head", "mlp")
 """What a path may go through."""
 
@@ -281,6 +284,21 @@ def held(
             there = layers[(begin < at) & (at < end)].tolist()
             found += [(find_site(site), layer) for layer in there]
     return found
+
+
+def beside(path: Edge, dims: Dimensions) -> list[tuple[Site, int | None]]:
+    """What of a clean run a path is walked beside: what it does not go through, and its reader's.
+
+    All heads of a layer are held by what they add together; what enters a block is known anyway.
+
+    Args:
+        path: the path.
+        dims: the model's.
+    """
+    still = {"head": "attn_out", "mlp": "mlp_out"}
+    names = [adds for part, adds in still.items() if part not in (path.via or ())]
+    names += [path.site.name] if path.site.name in WITHIN else []
+    return [(find_site(name), layer) for name in names for layer in range(dims.n_layers)]
 
 
 def recorded_of(share: Layout, dims: Dimensions) -> Layout:

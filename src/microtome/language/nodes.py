@@ -194,7 +194,25 @@ class Edges(Sequence[str]):
         """
         self.index(name)
         writer, _, reader = name.partition("->")
-        return parse_edge(f"{_side(writer, _WRITTEN)} -> {_side(reader, _READ)}")
+        return parse_edge(f"{wrote(writer)} -> {read(reader)}")
+
+
+def wrote(node: str) -> str:
+    """The address at which a node writes.
+
+    >>> wrote("a5.h3"), wrote("m5"), wrote("input")
+    ('L5.z.h3', 'L5.mlp_out', 'embed')
+    """
+    return _side(node, _WRITTEN)
+
+
+def read(reader: str) -> str:
+    """The address at which something reads, by its name in an edge.
+
+    >>> read("a5.h3<q>"), read("m5"), read("logits")
+    ('L5.q_in.h3', 'L5.mlp_in', 'final_in')
+    """
+    return _side(reader, _READ)
 
 
 def _side(node: str, forms: dict[str, str]) -> str:

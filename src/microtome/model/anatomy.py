@@ -40,14 +40,14 @@ class Anatomy:
     dims: Dimensions
 
     @classmethod
-    def of(cls, hf: PreTrainedModel) -> Anatomy:
-        """The anatomy of a model.
+    def of(cls, hf: PreTrainedModel, family: Family | None = None) -> Anatomy:
+        """The anatomy of a model, by its row of the table or by one that is given.
 
         Raises:
             ArchitectureError: the architecture is not in the table, or it is but without a
                 language-model head.
         """
-        family = family_of(hf.config, f"{type(hf).__name__} is")
+        family = family or family_of(hf.config, f"{type(hf).__name__} is")
         if hf.get_output_embeddings() is None:
             raise ArchitectureError(
                 f"{type(hf).__name__} has no language-model head, so there are no logits to "
@@ -379,7 +379,7 @@ def family_of(config: PretrainedConfig, what: str) -> Family:
     if kind not in FAMILIES:
         raise ArchitectureError(
             f"{what} a {kind!r} model, which is not in microtome's table of families; there are: "
-            f"{listing(FAMILIES)}. To add it, write a row in microtome/model/families: the probe "
-            "checks it when the model is loaded."
+            f"{listing(FAMILIES)}. To add it, write a row as in microtome/model/families, and "
+            "give it with the module, load(hf, tokenizer=…, family=row): the probe checks it."
         )
     return FAMILIES[kind]

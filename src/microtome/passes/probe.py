@@ -67,8 +67,8 @@ def probe(hf: PreTrainedModel, anatomy: Anatomy) -> None:
             raise ProbeError(error.message) from error.__cause__
         raise ProbeError(
             f"This {type(hf).__name__} has {foreign}, and with that it does not compute what the "
-            f"modules of its family do: {error.complaint}. So its sites are not where they should "
-            "be: load it without; a hook (register_forward_hook) may stay where it is."
+            f"modules of its family do: {error.complaint.rstrip('.')}. So its sites are not where "
+            "they should be: load it without; a hook (register_forward_hook) may stay where it is."
         ) from error.__cause__
 
 

@@ -77,11 +77,15 @@ def _copy(view: Tensor) -> Tensor:
 
 
 def record(
-    hf: PreTrainedModel, anatomy: Anatomy, texts: Sequence[Tokens], pieces: Iterable[Piece]
+    hf: PreTrainedModel,
+    anatomy: Anatomy,
+    texts: Sequence[Tokens],
+    pieces: Iterable[Piece],
+    edits: Sequence[Visit] = (),
 ) -> dict[Place, Tensor]:
-    """Clean activations ``[text, *axes]``, from one pass of texts of one length without edits."""
+    """Activations ``[text, *axes]``, from one pass of texts of one length: clean, unless edited."""
     kept: dict[Place, Tensor] = {}
-    visits = [_keeper(piece, kept) for piece in pieces]
+    visits = [*edits, *(_keeper(piece, kept) for piece in pieces)]
     with session(hf, anatomy), quiet(hf), visited(hf, anatomy, visits):
         ids = ids_of(texts, hf)
         if any(visit.place[0].name == "logits" for visit in visits):
@@ -148,8 +152,9 @@ def trace(
     places: Iterable[Place] = (),
     riders: Sequence[Tokens] = (),
     pieces: Iterable[Piece] = (),
+    edits: Sequence[Visit] = (),
 ) -> Trace:
-    """One clean pass of texts of one length, recorded; these places of it whole.
+    """One pass of texts of one length, recorded, clean unless edited; these places of it whole.
 
     Riders are texts of the same length that go along, so that weights are read once for all; of
     them only these pieces are recorded.
@@ -162,7 +167,8 @@ def trace(
     kept: dict[Place, Tensor] = {}
     beside: dict[Place, Tensor] = {}
     own, others = slice(len(texts)), slice(len(texts), None)
-    visits = [_keeper(Piece(place, start, last), inputs, own) for place in stream]
+    visits = [*edits]
+    visits += [_keeper(Piece(place, start, last), inputs, own) for place in stream]
     visits += [_keeper(Piece(place, 0, last), kept, own) for place in dict.fromkeys(places)]
     visits += [_keeper(piece, beside, others) for piece in pieces]
     end = find_site("resid_post"), layers[-1]

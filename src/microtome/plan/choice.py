@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from microtome.errors import SweepError, did_you_mean, listing
-from microtome.language.edges import Edge
 from microtome.language.operations import Operation
 
 GRADIENTS = "gradients"
@@ -63,8 +62,6 @@ def choose(
 
 def unwalkable(edit: Operation) -> str | None:
     """Why an edit has to go to the reference path; None where it can walk."""
-    if isinstance(edit.address, Edge) and edit.address.is_path:
-        return "a path takes a pass of its own to what it ends at"
     if edit.address.site.name == "logits":
         return "it edits the output itself, after the last layer"
     if not edit.rowwise:

@@ -21,6 +21,7 @@ from microtome.plan.memory import (
     bytes_of_walk,
     needs_of,
 )
+from microtome.plan.paths import blocks_on_the_way, first_written
 from microtome.plan.question import Question
 from microtome.plan.results import bytes_of_results, refuse_too_many
 from microtome.plan.starts import Alike, alike, moving_of
@@ -87,6 +88,7 @@ def cost_of(
             own += sum(_idled(cells, unit, one, length) for one in groups)
             flops += own * block + len(unit.prompts) * flops_of_blocks(dims, length)
             flops += sum(_read_apart(cells, one, length, dims) for one in groups)
+            flops += _on_the_way(cells, unit, length, dims) * block
             if unit.prompts not in needs:
                 needs[unit.prompts] = needs_of(question, cells, unit.prompts, budget)
             own_needs = needs[unit.prompts]
@@ -165,6 +167,18 @@ def _read_apart(cells: Cells, group: Alike, length: int, dims: Dimensions) -> fl
     tokens = len(group.prompts) * int(group.counts.sum(axis=1) @ (length - group.starts))
     layers = max(len(layout.blocks) for layout in cells.layouts[0])
     return tokens * layers * apart_of(cells) * flops_of_reading(dims)
+
+
+def _on_the_way(cells: Cells, unit: Unit, length: int, dims: Dimensions) -> int:
+    """How often some block is run on some token, for what paths bring to their readers."""
+    found = 0
+    for prompt in unit.prompts:
+        numbers = cells.of_prompt(prompt)[unit.first : unit.last]
+        first = first_written(cells, prompt, numbers)
+        if first is not None and len(numbers):
+            blocks = blocks_on_the_way(cells, prompt, numbers, dims)
+            found += (length - min(first, length)) * sum(int(own.sum()) for own in blocks)
+    return found
 
 
 def _idled(cells: Cells, unit: Unit, group: Alike, length: int) -> int:

@@ -25,6 +25,7 @@ from microtome.language.sites import (
     Site,
 )
 from microtome.plan.cells import Cells
+from microtome.plan.paths import bytes_beside, bytes_on_the_way, first_written
 from microtome.plan.question import Question
 from microtome.plan.starts import Alike
 from microtome.plan.units import Unit
@@ -477,7 +478,9 @@ def held_for(
     )
     each = bytes_of_trace(dims, length, start, itemsize) + recorded
     each += bytes_of_gauges(dims, gauges, length, itemsize)
+    each += bytes_beside(cells, dims, length, itemsize)
     fixed = bytes_of_means(question)
+    fixed += bytes_on_the_way(cells, prompts, dims, length - start, budget.memory, itemsize)
     if budget.verified:
         fixed += bytes_of_streams(dims, length, start, budget)
     # Donors may go along in the pass; and prompts again, of which more is recorded.
@@ -551,6 +554,9 @@ def bytes_of_walk(
     counts = np.sum([group.per_start() for group in groups], axis=0)
     starts = np.flatnonzero(counts).tolist()
     first = starts[0] if starts else length - 1
+    for prompt in unit.prompts:
+        written = first_written(cells, prompt, cells.of_prompt(prompt))
+        first = first if written is None else min(first, written)
     held = held_for(question, cells, unit.prompts, length, first, budget)
     most = held.bytes + max(held.passes, 2 * (needs.end + needs.exact))
     for start in starts:

@@ -112,10 +112,12 @@ def make_plan(
 
     Raises:
         SweepError: the walk is asked for where it cannot go, the budget is too small for it, or no
-            cell exists; or the method says nothing of the edits.
+            cell exists; or the method says nothing of the edits, or of corrupted runs.
         MetricError: the method says nothing of a metric.
     """
     dims, edits = question.dims, question.edits
+    if method is not None and question.corruption:
+        raise SweepError(f"method={str(method)!r} says nothing of corrupted runs: take 'exact'.")
     choice = choose(engine, edits, dims.causal, whole)
     ranges = question.ranges
     stars = [Axis(name, tuple(range(max(len(r[name]) for r in ranges)))) for name in ranges[0]]

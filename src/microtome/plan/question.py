@@ -81,6 +81,8 @@ class Question:
         varied: the parameters of ``over=``, each an axis.
         variants: the edits with every combination of these parameters.
         targets: per prompt, variant and edit, where it lands.
+        corruption: per prompt, edits of what enters its first block that all its runs have, the one
+            without edits too, but its donor's not; nothing where runs are clean.
     """
 
     dims: Dimensions
@@ -91,6 +93,7 @@ class Question:
     varied: tuple[Axis, ...]
     variants: tuple[tuple[Operation, ...], ...]
     targets: tuple[tuple[tuple[Target, ...], ...], ...]
+    corruption: tuple[tuple[Operation, ...], ...] = ()
 
     @cached_property
     def ranges(self) -> tuple[Mapping[str, range], ...]:
@@ -116,7 +119,16 @@ class Question:
     def live(self) -> tuple[int, ...]:
         """Per prompt, the first position at which any edit can make a difference."""
         each = (tuple(itertools.chain(*per_variant)) for per_variant in self.targets)
-        return tuple(min(target.live for target in targets) for targets in each)
+        found = tuple(min(target.live for target in targets) for targets in each)
+        return tuple(map(min, found, self._corrupted)) if self.corruption else found
+
+    @property
+    def _corrupted(self) -> Iterator[int]:
+        """Per prompt, the first position that is corrupted: from there on a donor's run differs."""
+        for one, edits in zip(self.encoded, self.corruption, strict=True):
+            where = (sides(edit.address, self.dims, one.tokens).lands for edit in edits)
+            firsts = (int(place.position({}, 1)[0]) for place in where)
+            yield min(firsts, default=len(one.tokens))
 
     @property
     def gauges(self) -> list[Gauge]:
@@ -150,6 +162,7 @@ def ask(
     over: Mapping[str, Sequence[Any]] | None = None,
     references: Sequence[Encoded] = (),
     to_run: bool = True,
+    corruption: Sequence[Sequence[Operation]] = (),
 ) -> Question:
     """A question, with everything that is wrong with it found.
 
@@ -161,9 +174,11 @@ def ask(
         over: values for parameters of the edits, each an axis of its own name.
         references: the prompts that a mean over prompts averages over.
         to_run: prompts have what the metrics read; a plan alone needs no target.
+        corruption: per prompt, edits of `embed` that all its runs have; nothing for clean runs.
 
     Raises:
-        SweepError: there is no edit, or ``over`` names what no edit has.
+        SweepError: there is no edit, or ``over`` names what no edit has; or runs cannot be
+            corrupted so.
         AddressError, EditError, PromptError, MetricError: an edit or a metric does not fit the
             model or a prompt.
     """
@@ -186,8 +201,24 @@ def ask(
         )
         for one in encoded
     )
-    rest = (tuple(edits), tuple(asked), varied, variants, targets)
+    corrupted = tuple(map(tuple, corruption))
+    _check_corruption(corrupted, edits)
+    rest = (tuple(edits), tuple(asked), varied, variants, targets, corrupted)
     return Question(dims, tuple(encoded), tuple(references), *rest)
+
+
+def _check_corruption(
+    corruption: Sequence[Sequence[Operation]], edits: Sequence[Operation]
+) -> None:
+    """Raise where a walk could not begin with the corrupted stream alone."""
+    for edit in itertools.chain(*corruption):
+        plain = not isinstance(edit.address, Edge) and edit.source is Source.NOTHING
+        if not plain or edit.place.site.name != "embed":
+            raise SweepError(f"'{edit}' corrupts no run: give an edit of embed, such as noise.")
+    if corruption and any(isinstance(edit.address, Edge) for edit in edits):
+        raise SweepError(
+            f"{listing(edits)}: what an edge changes is known of clean runs, not of corrupted ones."
+        )
 
 
 def _kinds(edit: Operation, texts: Sequence[Tokens]) -> list[Tokens]:

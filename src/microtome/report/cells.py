@@ -13,7 +13,7 @@ from microtome.results.roles import beside
 from microtome.stats import LEVEL
 from microtome.stats.aligned import positional, why_apart
 from microtome.stats.samples import PROMPT
-from microtome.texts import brief, number, visible
+from microtome.texts import brief, number, signed, visible
 
 
 def comparable(effects: Effects) -> Effects:
@@ -131,16 +131,6 @@ def _size(row: pd.Series) -> str:
         low, high = (number(row[end]).replace("-", "−") for end in ("low", "high"))
         interval = f"95 % interval {low} … {high}, uncorrected; "
     return f"{signed(row['effect'])} ({interval}n = {int(row['n'])})"
-
-
-def signed(value: float) -> str:
-    """An effect, with its sign.
-
-    >>> signed(-4.5), signed(0.25)
-    ('−4.5', '+0.25')
-    """
-    text = number(value).replace("-", "−")
-    return f"+{text}" if value > 0 else text
 
 
 def visible_tokens(frame: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import about
 from microtome.report import code
-from microtome.report.cells import comparable, moving, signed, told, visible_tokens
+from microtome.report.cells import comparable, moving, told, visible_tokens
 from microtome.report.document import Document, Picture, Section, Snippet, Table, TokenRow
 from microtome.report.exports import exports
 from microtome.report.groups import by_groups
@@ -24,7 +24,7 @@ from microtome.report.names import distinct, slug
 from microtome.results.effects import Effects
 from microtome.results.over_prompts import largest
 from microtome.stats.samples import PROMPT
-from microtome.texts import brief, number, visible
+from microtome.texts import brief, number, signed, visible
 from microtome.verbs.run import Run
 
 MOST_PROMPTS = 3

@@ -7,7 +7,11 @@ stated rules on the model at hand, from a donor in which the other of the two pe
 - **negative name movers** write against it, and look at it;
 - **S-inhibition heads** look at the second mention of the giver, and the queries of name movers
   read them;
-- **backup heads** are missed by more where the name movers are silenced.
+- **backup heads** are missed where the name movers are silenced, and by more than where they are
+  not.
+
+A head looks at a mention that it gives a good part of its attention, and more than the other two.
+Heads that write to the logits as much as a name mover and play no part are named as that.
 """
 
 from __future__ import annotations
@@ -38,6 +42,8 @@ from microtome.verbs.sweep import sweep
 SCORE = "logit_diff"
 LEAST = 0.05
 """Share of the clean score from which on a head counts."""
+LOOK = 0.25
+"""Share of its attention that a head gives, at least, to what it looks at."""
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 """Of all nodes, how many are in a circuit."""
 SMALL, MOST = 0.3, 0.8
@@ -125,13 +131,13 @@ def looks(model: Model, prompt: Prompt, encoded: Encoded) -> xr.DataArray:
 
 
 def into_queries(model: Model, prompt: Prompt, own: list[Head], like: xr.DataArray) -> xr.DataArray:
-    """The largest edge of each head to a name mover's query, ``[layer, head]``; 0 where none is."""
-    found = xr.zeros_like(like)
+    """The largest edge of each head to a name mover's query, ``[layer, head]``; NaN of none."""
+    found = xr.full_like(like, np.nan)
     for layer, head in own:
         if layer > 0:
             edit = f"patch L*.z.h* -> L{layer}.q_in.h{head}@-1"
             effects = sweep(model, prompt, edit, metrics=SCORE, progress=False)
-            worth = direct_of(effects).isel(prompt=0, drop=True).reindex_like(like).fillna(0.0)
+            worth = direct_of(effects).isel(prompt=0, drop=True).reindex_like(like)
             found = xr.concat([found, worth], "mover").max("mover")
     return found
 
@@ -139,9 +145,10 @@ def into_queries(model: Model, prompt: Prompt, own: list[Head], like: xr.DataArr
 def missed_more(model: Model, prompt: Prompt, own: list[Head], silenced: Effects) -> xr.DataArray:
     """How much more each head is missed where the name movers are silenced, ``[layer, head]``.
 
-    NaN of a name mover, and everywhere where there is none.
+    A head that the score is better without is not missed: 0. NaN of a name mover, and everywhere
+    where there is none.
     """
-    alone = silenced.delta(SCORE).isel(prompt=0, drop=True)
+    alone = -silenced.delta(SCORE).isel(prompt=0, drop=True)
     if not own:
         return xr.full_like(alone, np.nan)
     movers_off = [f"zero L{layer}.z.h{head}@-1" for layer, head in own]
@@ -149,7 +156,7 @@ def missed_more(model: Model, prompt: Prompt, own: list[Head], silenced: Effects
         model, prompt, [*movers_off, "zero L*.z.h*@-1"], metrics=SCORE, progress=False
     ).data[SCORE].isel(prompt=0, drop=True)  # fmt: skip
     layer, head = own[0]  # silenced once more, it changes nothing
-    found = alone - (joint - float(joint.sel(layer=layer, head=head)))
+    found = float(joint.sel(layer=layer, head=head)) - joint - alone.clip(min=0.0)
     for layer, head in own:
         found.loc[{"layer": layer, "head": head}] = np.nan
     return found
@@ -182,19 +189,24 @@ def direct_of(effects: Effects) -> xr.DataArray:
     return -effects.delta(SCORE).rename(from_layer="layer", from_head="head")
 
 
+def looks_at(attention: xr.DataArray, place: str) -> xr.DataArray:
+    """Whether a mention has `LOOK` of a head's attention, and the most of the three."""
+    return (attention.idxmax("place") == place) & (attention.sel(place=place, drop=True) >= LOOK)
+
+
 def movers(direct: xr.DataArray, attention: xr.DataArray, clean: float) -> list[Head]:
-    """Heads whose edge to the logits is worth `LEAST` of the score, and that look at IO most."""
-    return _heads(direct >= LEAST * abs(clean), attention.idxmax("place") == "IO", by=direct)
+    """Heads whose edge to the logits is worth `LEAST` of the score, and that look at IO."""
+    return _heads(direct >= LEAST * abs(clean), looks_at(attention, "IO"), by=direct)
 
 
 def negative(direct: xr.DataArray, attention: xr.DataArray, clean: float) -> list[Head]:
-    """Heads whose edge to the logits costs that much, and that look at IO most."""
-    return _heads(direct <= -LEAST * abs(clean), attention.idxmax("place") == "IO", by=-direct)
+    """Heads whose edge to the logits costs that much, and that look at IO."""
+    return _heads(direct <= -LEAST * abs(clean), looks_at(attention, "IO"), by=-direct)
 
 
 def inhibition(queries: xr.DataArray, attention: xr.DataArray, clean: float) -> list[Head]:
-    """Heads that look at S2 most, and whose edge to a name mover's query is worth that much."""
-    return _heads(queries >= LEAST * abs(clean), attention.idxmax("place") == "S2", by=queries)
+    """Heads that look at S2, and whose edge to a name mover's query is worth that much."""
+    return _heads(queries >= LEAST * abs(clean), looks_at(attention, "S2"), by=queries)
 
 
 def backups(backup: xr.DataArray, clean: float) -> list[Head]:
@@ -228,6 +240,14 @@ def parts(data: Data[IoiCircuit]) -> dict[str, tuple[list[Head], xr.DataArray]]:
     }
 
 
+def unnamed(data: Data[IoiCircuit]) -> tuple[list[Head], xr.DataArray]:
+    """Heads whose edge to the logits counts, either way, and that play no part; and that edge."""
+    direct = direct_of(data.effects["direct"]).mean("prompt")
+    own = {head for heads, _ in parts(data).values() for head in heads}
+    counting = _heads(abs(direct) >= LEAST * abs(data.clean("direct", SCORE)), by=abs(direct))
+    return [head for head in counting if head not in own], direct
+
+
 # --------------------------------------------------------------------------------- measurements
 
 
@@ -236,16 +256,31 @@ def named(heads: list[Head]) -> str:
     return ", ".join(f"{layer}.{head}" for layer, head in heads)
 
 
-def measure_part(heads: list[Head], by: xr.DataArray, clean: float) -> Measured:
-    """Whether a part is played, by which heads, and by how much."""
-    finite = by.values[np.isfinite(by.values)]
-    if not finite.size:
+def measure_part(
+    heads: list[Head], by: xr.DataArray, attention: xr.DataArray, clean: float
+) -> Measured:
+    """Whether a part is played, by which heads, and by how much; and who has more and does not."""
+    finite = _heads(by.notnull(), by=by)
+    if not finite:
         return Measured(None, np.nan, wording="nobody")
-    largest = float(by.sel(layer=heads[0][0], head=heads[0][1]) if heads else finite.max())
-    words = {"n": len(heads), "heads": named(heads), "largest": largest, "clean": clean}
+    strongest, most = (heads or finite)[0], finite[0]
+    words: dict[str, Any] = {
+        "heads": named(heads),
+        "first": named([strongest]),
+        "largest": _at(by, strongest),
+        "most": _at(by, most),
+        "whose": named([most]),
+        "clean": clean,
+        **{place: _at(attention.sel(place=place), most) for place in PLACES},
+    }
     if not clean > 0:
-        return Measured(None, largest, words, wording="unanswered")
-    return Measured(bool(heads), largest, words, wording="measured" if heads else "none")
+        return Measured(None, words["largest"], words, wording="unanswered")
+    played = "measured" if strongest == most else "surpassed"
+    return Measured(bool(heads), words["largest"], words, wording=played if heads else "none")
+
+
+def _at(by: xr.DataArray, head: Head) -> float:
+    return float(by.sel(layer=head[0], head=head[1]))
 
 
 def measure_faithful(kept: xr.DataArray, clean: float) -> Measured:
@@ -258,9 +293,11 @@ def measure_faithful(kept: xr.DataArray, clean: float) -> Measured:
 
 
 def _part(name: str) -> Claim[IoiCircuit]:
-    return Claim(
-        name, lambda data: measure_part(*parts(data)[name], clean=data.clean("direct", SCORE))
-    )
+    def measure(data: Data[IoiCircuit]) -> Measured:
+        clean = data.clean("direct", SCORE)
+        return measure_part(*parts(data)[name], data.array("attention"), clean)
+
+    return Claim(name, measure)
 
 
 CLAIMS: tuple[Claim[IoiCircuit], ...] = (
@@ -277,6 +314,7 @@ def numbers(data: Data[IoiCircuit]) -> dict[str, Any]:
     return {
         "clean_score": data.clean("direct", SCORE),
         "parts": {name: named(heads) for name, (heads, _) in parts(data).items()},
+        "unnamed": named(unnamed(data)[0]),
         "faithfulness": dict(
             zip(map(str, SHARES), data.array("faithful").values.tolist(), strict=True)
         ),
@@ -304,12 +342,10 @@ def _parts(data: Data[IoiCircuit], texts: Texts) -> Section:
             "part": texts(f"roles.{name}"),
             "layer": layer,
             "head": head,
-            "worth": float(by.sel(layer=layer, head=head)),
-            **{
-                place: float(attention.sel(layer=layer, head=head, place=place)) for place in PLACES
-            },
+            "worth": _at(by, (layer, head)),
+            **{place: _at(attention.sel(place=place), (layer, head)) for place in PLACES},
         }
-        for name, (heads, by) in parts(data).items()
+        for name, (heads, by) in {**parts(data), "unnamed": unnamed(data)}.items()
         for layer, head in heads
     ]
     frame = pd.DataFrame(rows, columns=["part", "layer", "head", "worth", *PLACES])
@@ -321,7 +357,7 @@ def _parts(data: Data[IoiCircuit], texts: Texts) -> Section:
     )
     return section(
         texts, "parts", (made,), (table(texts, "parts.table", frame),),
-        clean=data.clean("direct", SCORE), least=100 * LEAST,
+        clean=data.clean("direct", SCORE), least=100 * LEAST, look=100 * LOOK,
     )  # fmt: skip
 
 

@@ -10,14 +10,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 
 from microtome.engines.observer import as_observer
 from microtome.errors import OtherModelError, StudyError
+from microtome.notebook import html_line, html_table
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
 from microtome.prompts.tokens import MASKS
-from microtome.report import Beginning, Document, Finding, Folder, TokenRow, check_folder
+from microtome.report import (
+    Beginning,
+    Document,
+    Finding,
+    Folder,
+    TokenRow,
+    check_folder,
+    texts_of,
+)
 from microtome.results import provenance
 from microtome.results.effects import Effects
 from microtome.studies import again, findings
@@ -37,6 +47,9 @@ TASK = re.compile(r"(?P<task>\w+)(?::(?P<n>[1-9]\d{0,5}))?")
 """How a task's prompts are asked for in the place of a file: ``capitals``, ``ioi:16``."""
 TASK_PROMPTS = 16
 """How many there are unless told."""
+
+HOLDS = {"holds": True, "does not hold": False}
+"""What a verdict says of a claim."""
 
 Tell = Callable[[str], None]
 """Takes a line about how far a study is."""
@@ -70,6 +83,39 @@ class Result:
     def effects(self) -> Mapping[str, Effects]:
         """Its sweeps, by name."""
         return self.data.effects
+
+    def claims(self) -> pd.DataFrame:
+        """A row per claim, by its name; verdicts are in the language that the study was run in.
+
+        Returns:
+            ``claim``, what was published; ``measured``; ``verdict``; ``holds``: True, False, or
+            None where there is no verdict; and ``rule``, when the claim counts as holding.
+
+        >>> from microtome import studies
+        >>> studies.run("ioi-levels", model="nano").claims()["holds"].to_dict()
+        {'flips': True, 'never': False}
+        """
+        say = texts_of(self.document.lang)
+        rows = [
+            {
+                "claim": one.claim,
+                "measured": one.measured,
+                "verdict": say(f"verdicts.{one.verdict}"),
+                "holds": HOLDS.get(one.verdict.removesuffix(" here")),
+                "rule": one.note,
+            }
+            for one in self.findings
+        ]
+        names = [claim.name for claim in self.study.claims]
+        return pd.DataFrame(rows, pd.Index(names, name="name"), dtype=object)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what is asked, what stands in the way, and every claim."""
+        found = self.claims().drop(columns="holds")
+        lines = (self.document.title, self.document.question, *self.document.caveats)
+        return "".join(map(html_line, lines)) + html_table(
+            tuple(found.columns), found.values.tolist()
+        )
 
 
 def perform(

@@ -24,17 +24,20 @@ def asking(
     over: Mapping[str, Sequence[Any]] | None = None,
     reference: Iterable[Given] = (),
     to_run: bool = True,
+    corruption: Sequence[Sequence[Edit]] = (),
 ) -> Question:
     """The question that a sweep's arguments ask, resolved against a model.
 
-    Not ``to_run``, it is there to be planned: prompts need no targets.
+    Not ``to_run``, it is there to be planned: prompts need no targets. ``corruption`` is of each
+    prompt, see `Question`.
     """
     encoded = model.encode(prompts)
     others = list(reference)
     references = model.encode(others) if others else encoded
     dims = model.anatomy.dims
     asked = readings(metrics)
-    question = ask(dims, encoded, as_edits(edit), asked, over, references, to_run)
+    edits = as_edits(edit)
+    question = ask(dims, encoded, edits, asked, over, references, to_run, corruption)
     _check_turned(model, question)
     return question
 

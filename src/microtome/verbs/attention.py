@@ -16,6 +16,7 @@ from torch import Tensor
 from microtome import stats
 from microtome.amounts import whole_of
 from microtome.errors import AddressError, EffectsError, PromptError, listing
+from microtome.figures.labels import escaped
 from microtome.figures.matrix import matrix
 from microtome.figures.patterns import pattern_grid
 from microtome.figures.pictures import Drawn
@@ -84,8 +85,8 @@ class Attention:
                 )
         unit = "weight" if what == "pattern" else "weight × norm"
         own = array.sel(layer=layer, head=head)
-        title = f"Attention of L{layer}.h{head}"
-        return Drawn(matrix(own, title=title, unit=unit, note=self.encoded[prompt].prompt.shown))
+        note = escaped(self.encoded[prompt].prompt.shown)
+        return Drawn(matrix(own, title=f"Attention of L{layer}.h{head}", unit=unit, note=note))
 
     def _of(self, prompt: int, what: str) -> xr.DataArray:
         check_prompt(prompt, len(self.encoded))

@@ -98,7 +98,7 @@ class Recipe:
             found = load(self.module.to(self.device), tokenizer=self.tokenizer)
         else:
             spread = "device_map" in self.asked
-            place = {} if spread else {"device": self.device}
+            place: dict[str, Any] = {} if spread else {"device": self.device}
             found = load(str(self.name), **self.asked, **place)
         here = known(found)
         if here != self.known:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from microtome.errors import LoadError, listing
 from microtome.language.habits import LOADING, model_of
 from microtome.model.anatomy import Anatomy
+from microtome.model.families.family import Family
 from microtome.model.files import NANO, check_tokenizer, commit
 from microtome.model.loaded import Loaded, Origin
 from microtome.model.modes import refuse_autocast
@@ -34,6 +35,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
+    family: Family | None = None,
     **hf: Any,
 ) -> Model:
     """A model, ready for edits.
@@ -51,6 +53,8 @@ def load(
         dtype: ``"float32"``, ``"float64"``, ``"bfloat16"``…; the checkpoint's own by default, and
             float32 for a GGUF file.
         revision: branch, tag or commit of a hub id.
+        family: a row of your own for a model in memory whose architecture is not in the table, or
+            in the place of that one (docs/add-a-family.md). It is proved like any other.
         **hf: passed on to Hugging Face's ``from_pretrained``, such as
             ``attn_implementation="eager"``. Weights come from safetensors, and code from the
             checkpoint is not run, unless ``use_safetensors`` or ``trust_remote_code`` say so.
@@ -65,12 +69,17 @@ def load(
     """
     _check_names(hf)
     given = name_or_path_or_model
+    if family is not None and not isinstance(given, nn.Module):
+        raise LoadError(
+            f"family= is for a model in memory, not {given!r}: load it with transformers first, "
+            "and give the module and its tokenizer."
+        )
     changes = {"device": device, "dtype": dtype, "revision": revision, **hf}
     if isinstance(given, Model):
         return _again(given, tokenizer, changes)
     if not isinstance(given, str | os.PathLike):
         own = tokenizer_of(given) if tokenizer is None else tokenizer
-        return _adopt(module_of(given), own, changes)
+        return _adopt(module_of(given), own, changes, family)
     name = os.fspath(given)
     refuse_file(name)
     if model_of(name) and not os.path.exists(name):
@@ -102,7 +111,10 @@ def _again(
 
 
 def _adopt(
-    module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, changes: Mapping[str, Any]
+    module: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    changes: Mapping[str, Any],
+    family: Family | None,
 ) -> Model:
     _refuse(changes)
     if tokenizer is None:
@@ -113,7 +125,7 @@ def _adopt(
             "different: call model.eval() first."
         )
     name = module.config.name_or_path or type(module).__name__
-    anatomy = Anatomy.of(module)
+    anatomy = Anatomy.of(module, family)
     check_tokenizer(name, tokenizer, anatomy.dims.d_vocab)
     return _proved(Loaded(module, tokenizer, anatomy, name, commit(module), Origin()))
 

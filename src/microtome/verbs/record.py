@@ -98,6 +98,21 @@ def record(
     }
 
 
+def asked(model: Loaded, question: Question, seed: int = 0) -> dict[str, Any]:
+    """What a result's record says of its question, before it is answered: what code is made of.
+
+    Args:
+        model: the model.
+        question: what is asked of it, without reference prompts.
+        seed: of the choice of the cells to verify.
+    """
+    return {
+        "model": provenance.of_model(model),
+        "seed": seed,
+        "spec": spec_of(question, referred=False),
+    }
+
+
 def measured_of(question: Question) -> list[dict[str, Any]]:
     """Per prompt the ids of its target and contrast, one after another; of a set, any of them."""
     return [
@@ -168,7 +183,15 @@ def spec_of(question: Question, referred: bool) -> dict[str, Any]:
         "metrics": [str(reading) for reading in question.asked],
         "prompts": [one.prompt.as_dict() for one in question.encoded],
         "reference": [one.prompt.as_dict() for one in question.references] if referred else [],
+        **_corrupted(question),
     }
+
+
+def _corrupted(question: Question) -> dict[str, Any]:
+    """What all runs of each prompt have, where they are corrupted."""
+    if not question.corruption:
+        return {}
+    return {"corruption": [[str(edit) for edit in edits] for edits in question.corruption]}
 
 
 def functions(question: Question) -> dict[str, str]:

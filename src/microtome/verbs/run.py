@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
@@ -16,7 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from microtome.edits import Edit
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
-from microtome.errors import AddressError, PromptError, did_you_mean, listing
+from microtome.errors import (
+    AddressError,
+    MetricError,
+    MicrotomeError,
+    PromptError,
+    did_you_mean,
+    listing,
+)
 from microtome.language.addresses import parse
 from microtome.model.anatomy import Anatomy
 from microtome.notebook import html_line, html_table, html_tokens
@@ -24,6 +32,8 @@ from microtome.passes.hooks import forward
 from microtome.passes.session import session
 from microtome.passes.trace import ids_of
 from microtome.prompts.encoding import Encoded, piece
+from microtome.readings.output import Reading
+from microtome.readings.registry import Asked, about, readings
 from microtome.texts import brief
 from microtome.verbs.kept import labelled, readers
 
@@ -102,7 +112,9 @@ class Run:
             [forward(self._hf, self._anatomy, ids_of([e.tokens], self._hf)) for e in self.encoded]
         )
 
-    def top(self, k: int = 10, prompt: int = 0, position: int | None = None) -> pd.DataFrame:
+    def top(
+        self, k: int = 10, prompt: int = 0, position: int | None = None, *, by: str = "edited"
+    ) -> pd.DataFrame:
         """The k most probable tokens that come next, or that fill the mask, with edits and without.
 
         Args:
@@ -110,6 +122,7 @@ class Run:
             prompt: index of the prompt.
             position: after which token of that prompt (at which, in a masked-language model);
                 negative counts from its end. The last or the mask unless given.
+            by: ``"edited"``, the most probable ones with the edits; ``"clean"``, those without.
 
         Returns:
             A row per token, the most probable first: ``token``, ``id``, ``logit``, ``prob``
@@ -119,7 +132,10 @@ class Run:
         Raises:
             PromptError: there is no such prompt or position; or no position is given, and the
                 prompt has several masks.
+            MicrotomeError: ``by`` is another word.
         """
+        if by not in ("edited", "clean"):
+            raise MicrotomeError(f"by is 'edited' or 'clean', not {by!r}.")
         if not -len(self.encoded) <= prompt < len(self.encoded):
             raise PromptError(f"There is no prompt {prompt}; there are {len(self.encoded)}.")
         tokens = self.encoded[prompt].tokens
@@ -132,7 +148,7 @@ class Run:
             )
         at = position % length
         after, before = self.logits[prompt, at], self.clean_logits[prompt, at]
-        ids = after.topk(min(k, len(after))).indices
+        ids = (after if by == "edited" else before).topk(min(k, len(after))).indices
         columns: dict[str, object] = {
             "token": [piece(int(i), self._tokenizer) for i in ids],
             "id": ids.tolist(),
@@ -143,6 +159,52 @@ class Run:
             columns[prefix + "prob"] = row.softmax(-1)[ids].tolist()
             columns[prefix + "rank"] = [int((row > row[i]).sum()) + 1 for i in ids]
         return pd.DataFrame(columns)
+
+    def measure(self, metrics: str | Iterable[str]) -> pd.DataFrame:
+        """Metrics on the output, with the edits and without, as a sweep measures them.
+
+        Args:
+            metrics: names such as ``"prob"``, ``"logit_diff"``, ``"prob(contrast)@3"``.
+
+        Returns:
+            A row per prompt and metric: ``prompt``, ``metric``, ``clean``, ``edited``, ``effect``
+            (edited − clean; NaN of a token id, which has no difference).
+
+        Raises:
+            MetricError: it is one inside the model, the prompt lacks what it reads, or a target or
+                contrast is of several tokens, which are read behind the text: sweep for those.
+            AddressError: the prompt has no such position.
+
+        >>> import microtome as mt
+        >>> prompt = mt.Prompt("Berlin is the capital of", target=" Germany")
+        >>> mt.load("nano").run(prompt).measure("rank")[["clean", "edited", "effect"]].values
+        array([[1., 1., 0.]])
+        """
+        rows = []
+        for reading in readings(metrics):
+            for number, one in enumerate(self.encoded):
+                rows.append((number, str(reading), *self._measured(reading, number, one)))
+        table = pd.DataFrame(rows, columns=["prompt", "metric", "clean", "edited"])
+        ids = [about(name).unit == "token id" for name in table["metric"]]
+        return table.assign(effect=(table["edited"] - table["clean"]).mask(np.array(ids)))
+
+    def _measured(self, reading: Asked, number: int, one: Encoded) -> tuple[float, float]:
+        """A metric of one prompt: without the edits, and with them."""
+        if not isinstance(reading, Reading):
+            raise MetricError(
+                f"{reading} is read inside the model, and a run has kept what keep= names: sweep "
+                "for it, or read run[address]."
+            )
+        reading.check(one, self._anatomy.dims)
+        if any(isinstance(one.answer(field), tuple) for field in reading.fields):
+            raise MetricError(
+                f"{reading}: of {one.prompt.shown} several tokens are measured, one behind the "
+                "other, and a run is of the text alone: sweep for it, or give one token."
+            )
+        at = reading.position(one, self._anatomy.dims)
+        edited, clean = (x[number : number + 1, at] for x in (self.logits, self.clean_logits))
+        without, under = (float(reading.measure(x, clean, one)) for x in (clean, edited))
+        return without, under
 
 
 def run(

@@ -7,9 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import xarray as xr
+
 from microtome.edits import Edit, as_edits
+from microtome.engines.approximate.audit import Audited
 from microtome.engines.approximate.method import Method
+from microtome.engines.assembled import Assembled, assemble
 from microtome.engines.observer import Observer, observed
+from microtome.engines.screen import Screening
 from microtome.engines.sink import Sink
 from microtome.errors import SweepError
 from microtome.figures.pictures import refuse_file
@@ -181,7 +186,7 @@ def sweep(
                 refuse_file(out)
             return Streamed(model, stream, *whole).run(out, progress, overwrite, runner)
         question = asking(model, prompts, edit, metrics=metrics, over=over, reference=others)
-        return _answered(model, question, options, runner, out, progress, overwrite, bool(others))
+        return answered(model, question, options, runner, out, progress, overwrite, bool(others))
 
 
 def _refuse_joint_keys(model: Loaded, question: Question, method: Method | None) -> None:
@@ -197,7 +202,7 @@ def _refuse_joint_keys(model: Loaded, question: Question, method: Method | None)
             )
 
 
-def _answered(
+def answered(
     model: Model,
     question: Question,
     options: Options,
@@ -207,7 +212,16 @@ def _answered(
     overwrite: bool,
     referred: bool,
 ) -> Effects:
-    """Plan, open a sink, run, assemble, label."""
+    """Plan a question, open a sink, run, assemble, label; arguments as of `sweep`.
+
+    Args:
+        model: the model.
+        question: what is asked of it.
+        options: how it is answered.
+        runner: who runs the units.
+        out, progress, overwrite: where to, who is told, and what may be replaced.
+        referred: whether reference prompts were given.
+    """
     _refuse_joint_keys(model, question, options.method)
     plan = make_plan(question, options.engine, options.budget(model), model.whole, options.method)
     sink = _sink(out, model, plan, options, referred, overwrite, runner)
@@ -220,10 +234,17 @@ def _answered(
                 observer.expected(cells, units, plan.cost.flops)
                 for note in sink.notes:
                     observer.note(note)
-                measured, beside = Answer(plan, options, sink, observer, runner).run()
-                kept = runner.located(record(model, plan, options, measured, beside, referred))
-                data = label(plan, model.tokenizer, measured, beside)
-                data = data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
+
+                def labelled(
+                    measured: Assembled, beside: Screening | Audited | None = None
+                ) -> xr.Dataset:
+                    kept = runner.located(record(model, plan, options, measured, beside, referred))
+                    data = label(plan, model.tokenizer, measured, beside)
+                    return data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
+
+                if options.screen is None and options.method is None:
+                    observer.growing(lambda: labelled(assemble(plan, sink.blocks())))
+                data = labelled(*Answer(plan, options, sink, observer, runner).run())
             observer.finishing()
             sink.finish(data)
     finally:

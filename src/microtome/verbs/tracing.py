@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ import xarray as xr
 
 from microtome import stats
 from microtome.amounts import whole_of
-from microtome.edits import noise, patch
+from microtome.edits import Edit, noise, patch
+from microtome.engines.block import Array
 from microtome.errors import EffectsError, MetricError, PromptError, listing
 from microtome.figures.matrix import matrix
 from microtome.figures.pictures import Drawn
@@ -32,10 +34,12 @@ from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Given
 from microtome.readings.facts import PARTS, parts_of, window_of
-from microtome.results.effects import Effects
+from microtome.verbs.answer import Here
+from microtome.verbs.asking import asking
 from microtome.verbs.model import Model
+from microtome.verbs.options import Options
 from microtome.verbs.readout import check_prompt, recorded
-from microtome.verbs.sweep import sweep
+from microtome.verbs.sweep import answered, sweep
 
 SUBJECT = "subject"
 """The role that says what a fact is about."""
@@ -144,14 +148,16 @@ def trace_facts(
     seed: int = 0,
     verify: Verify | int | str = 1,
     memory: int | str | None = None,
+    out: str | Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Traces:
     """Where in the model a fact comes back, when its subject was made unreadable.
 
     Gaussian noise is added to the embeddings of the subject's tokens, the same samples in every
     cell. Then, position by position and layer by layer, the clean run's hidden state is put back,
-    or what the MLPs or the attention of some layers around it add. Each cell has both edits, and a
-    map's cells are walked together, and verified, as those of any sweep.
+    or what the MLPs or the attention of some layers around it add. A corrupted run is traced once
+    for all cells of its sample: a cell enters it where something is put back, and starts at that
+    position. A map's cells are walked together, and verified, as those of any sweep.
 
     After Meng et al., "Locating and editing factual associations in GPT" (2022). Differences from
     their code: the deviation that the noise is a multiple of is that of what enters block 0 at
@@ -167,9 +173,11 @@ def trace_facts(
         noise_std: the noise's standard deviation, in those of the subjects' embeddings.
         window: how many layers of MLPs, or of attention, are put back together.
         seed: of the first sample; the others follow.
-        verify, memory: as `sweep` takes them, for each of the maps that a fact takes: one of hidden
-            states, and one for each window of layers.
-        tell: takes a line whenever a fact begins.
+        verify, memory: as `sweep` takes them, for each of the maps: one of hidden states, and one
+            for each window of layers.
+        out: a folder for these maps, each a zarr store that `open_effects` opens, its effects held
+            against the corrupted run: what is there already is not computed again.
+        tell: takes a line whenever a map begins.
 
     Raises:
         PromptError: a fact has no subject, or the model fills in masks.
@@ -188,19 +196,19 @@ def trace_facts(
     std = noise_std * spread_of(model, encoded)
     tracing = _Tracing(
         model,
+        encoded,
         tuple(range(seed, seed + whole_of(samples, 1, "samples"))),
         std,
         whole_of(window, 1, "window"),
-        verify,
-        memory,
+        Options.of("auto", verify, memory, None, 64, 0),
+        None if out is None else Path(out),
+        tell,
     )
-    found = []
-    for number, one in enumerate(encoded):
-        tell(f"fact {number + 1} of {len(encoded)}: {one.tokens.text}")
-        found.append(tracing.of(one, kinds))
+    clean, corrupted = tracing.alone()
+    probs = np.stack([tracing.restored(kind) for kind in kinds])
     spec = {"kinds": [*kinds], "samples": samples, "noise_std": noise_std, "std": std}
     record_ = recorded(model, encoded, **spec, window=window, seed=seed)
-    return Traces(_together(model, encoded, found, kinds), encoded, record_)
+    return Traces(_together(encoded, kinds, clean, corrupted, probs), encoded, record_)
 
 
 def spread_of(model: Model, encoded: Sequence[Encoded]) -> float:
@@ -216,58 +224,80 @@ def spread_of(model: Model, encoded: Sequence[Encoded]) -> float:
 
 @dataclass(frozen=True)
 class _Tracing:
-    """How facts are traced.
+    """How facts are traced: each of their samples is a prompt whose runs are corrupted.
 
     Attributes:
+        encoded: the facts.
         seeds: one for each sample of the noise.
         std: of the noise, in activations.
+        window: how many layers go back together.
+        options: how maps are answered.
+        out: a folder for them; None for none.
+        tell: takes a line whenever a map begins.
     """
 
     model: Model
+    encoded: Sequence[Encoded]
     seeds: tuple[int, ...]
     std: float
     window: int
-    verify: Verify | int | str
-    memory: int | str | None
+    options: Options
+    out: Path | None
+    tell: Callable[[str], None]
 
-    def of(self, one: Encoded, kinds: Sequence[str]) -> dict[str, xr.DataArray]:
-        """One fact: ``clean``; ``corrupted`` ``[sample]``; each kind ``[layer, pos, sample]``."""
-        alone = self._sweep(one, None)
-        found = {
-            "clean": alone.baseline("prob").isel(prompt=0),
-            "corrupted": alone.data["prob"].isel(prompt=0),
-        }
-        for kind in kinds:
-            found[kind] = self._restored(one, kind)
-        return found
+    def alone(self) -> tuple[Array, Array]:
+        """The answers' probabilities, ``[fact]``, and in the corrupted runs, ``[fact, sample]``."""
+        self.tell(f"runs of {len(self.encoded)} facts, clean and corrupted")
+        each = [
+            sweep(
+                self.model,
+                one.prompt,
+                self._noise(one),
+                metrics=["prob"],
+                over={"seed": self.seeds},
+                verify=self.options.verify,
+                memory=self.options.memory,
+                progress=False,
+            )
+            for one in self.encoded
+        ]
+        clean = np.array([float(found.baseline("prob")[0]) for found in each])
+        return clean, np.stack([found.data["prob"].values[0] for found in each])
 
-    def _restored(self, one: Encoded, kind: str) -> xr.DataArray:
+    def restored(self, kind: str) -> Array:
+        """The same with a state put back, ``[fact, layer, pos, sample]``."""
         site, n_layers = KINDS[kind], self.model.anatomy.dims.n_layers
         if kind == "hidden":
-            return self._sweep(one, f"L*.{site}@*").data["prob"].isel(prompt=0)
+            return self._map(kind, f"L*.{site}@*")
         windows = [window_of(layer, self.window, n_layers) for layer in range(n_layers)]
         each = {
-            own: self._sweep(one, f"L{own.start}:{own.stop}.{site}@*").data["prob"].isel(prompt=0)
+            own: self._map(
+                f"{kind}-{own.start}-{own.stop - 1}", f"L{own.start}:{own.stop}.{site}@*"
+            )
             for own in dict.fromkeys(windows)
         }
-        return xr.concat(
-            [each[own] for own in windows], "layer", coords="minimal", compat="override"
-        )
+        return np.stack([each[own] for own in windows], axis=1)
 
-    def _sweep(self, one: Encoded, restore: str | None) -> Effects:
-        """The corrupted run of every sample, with something put back or nothing."""
-        places = ",".join(map(str, one.tokens.extent(SUBJECT)))
-        corrupt = noise(parse(f"embed@{{{places}}}"), std=self.std, how="add")
-        return sweep(
+    def _map(self, name: str, restored: str) -> Array:
+        """One map of all facts and samples, ``[fact, (layer,) pos, sample]``."""
+        self.tell(f"put back: {restored}, in {len(self.seeds)} samples")
+        question = asking(
             self.model,
-            one.prompt,
-            [corrupt] if restore is None else [corrupt, patch(parse(restore))],
+            [one.prompt for one in self.encoded for _ in self.seeds],
+            patch(parse(restored)),
             metrics=["prob"],
-            over={"seed": self.seeds},
-            verify=self.verify,
-            memory=self.memory,
-            progress=False,
+            corruption=[(self._noise(one, n),) for one in self.encoded for n in self.seeds],
         )
+        out = None if self.out is None else self.out / f"{name}.zarr"
+        here = Here(self.model)
+        found = answered(self.model, question, self.options, here, out, False, False, False)
+        values: Array = found.data["prob"].values
+        own = values.reshape(len(self.encoded), len(self.seeds), *values.shape[1:])
+        return np.moveaxis(own, 1, -1)
+
+    def _noise(self, one: Encoded, seed: int = 0) -> Edit:
+        places = ",".join(map(str, one.tokens.extent(SUBJECT)))
+        return noise(parse(f"embed@{{{places}}}"), std=self.std, how="add", seed=seed)
 
 
 def _facts(model: Model, facts: Given | Iterable[Given]) -> tuple[Encoded, ...]:
@@ -319,26 +349,20 @@ def _places(one: Encoded, name: str) -> Any:
 
 
 def _together(
-    model: Model,
-    encoded: Sequence[Encoded],
-    found: Sequence[Mapping[str, xr.DataArray]],
-    kinds: Sequence[str],
+    encoded: Sequence[Encoded], kinds: Sequence[str], clean: Array, corrupted: Array, probs: Array
 ) -> xr.Dataset:
-    longest = max(len(one.tokens) for one in encoded)
-    n_layers, samples = model.anatomy.dims.n_layers, found[0]["corrupted"].size
-    prob = np.full((len(kinds), len(encoded), n_layers, longest, samples), np.nan)
+    """All that was measured, with each token's text and part."""
+    n_layers, longest, samples = probs.shape[2:]
     tokens, parts = (np.full((len(encoded), longest), "", dtype=object) for _ in range(2))
-    for n, (one, own) in enumerate(zip(encoded, found, strict=True)):
+    for n, one in enumerate(encoded):
         length = len(one.tokens)
-        for k, kind in enumerate(kinds):
-            prob[k, n, :, :length] = own[kind].transpose("layer", "pos", "seed").values
         tokens[n, :length] = one.tokens.pieces
         parts[n, :length] = parts_of(one.tokens.extent(SUBJECT), length)
     return xr.Dataset(
         {
-            "prob": (("kind", "prompt", "layer", "pos", "sample"), prob),
-            "corrupted": (("prompt", "sample"), [own["corrupted"].values for own in found]),
-            "clean": ("prompt", [float(own["clean"]) for own in found]),
+            "prob": (("kind", "prompt", "layer", "pos", "sample"), probs),
+            "corrupted": (("prompt", "sample"), corrupted),
+            "clean": ("prompt", clean),
         },
         {
             "kind": [*kinds],

@@ -17,6 +17,7 @@ import numpy as np
 
 from microtome.language.regions import Column
 from microtome.plan.memory import Budget, Room, held_for, needs_of, room_for
+from microtome.plan.paths import first_written
 from microtome.plan.plan import Plan
 from microtome.plan.starts import Starts, starts_of
 from microtome.plan.units import Unit
@@ -106,6 +107,8 @@ def companies(plan: Plan, unit: Unit, budget: Budget) -> Iterator[Company]:
     length = len(question.encoded[unit.prompts[0]].tokens.read)
     starts = starts_of(plan.cells, unit, length, question.dims, budget.reading)
     firsts = [int(one.positions.min()) for one in starts.values() if len(one.cells)]
+    written = (first_written(plan.cells, prompt, one.cells) for prompt, one in starts.items())
+    firsts += [first for first in written if first is not None]
     start = min(firsts, default=length - 1)
     held = held_for(question, plan.cells, unit.prompts, length, start, budget)
     for part in _parts(len(unit.prompts), held.prompts):

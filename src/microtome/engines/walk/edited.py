@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from microtome.edits.application import Application
 from microtome.edits.keys import Keys
 from microtome.edits.sources import Sources
 from microtome.engines.walk.batches import Batch, Tile
+from microtome.engines.walk.routes import Routes
+from microtome.language.edges import Edge
 from microtome.language.regions import Column, Layout, Regions
 from microtome.plan.cells import Cells
 from microtome.plan.plan import Plan
@@ -32,7 +34,7 @@ class _Strip:
 
 
 def edits_at(
-    plan: Plan, sources: Sources, layer: int, batch: Batch, tile: Tile
+    plan: Plan, sources: Sources | Routes, layer: int, batch: Batch, tile: Tile
 ) -> Iterator[Application]:
     """The edits of a layer in a tile; those that do the same to one shape go together."""
     found: dict[tuple[int, int, tuple[int, ...]], list[_Strip]] = defaultdict(list)
@@ -73,7 +75,7 @@ def _variants(
 
 def _together(
     plan: Plan,
-    sources: Sources,
+    sources: Sources | Routes,
     layer: int,
     which: tuple[int, int],
     strips: Sequence[_Strip],
@@ -107,12 +109,18 @@ def _together(
 
 
 def _alike(cells: Cells, number: int, strips: Sequence[_Strip]) -> Column | None:
-    """A number for each writer of each prompt: cells that have it read the same."""
+    """A number for each writer of each prompt: cells that have it read the same.
+
+    Over a path, where they read it at the same positions.
+    """
     found, known = [], 0
     for strip in strips:
         share = cells.shares[strip.prompt][number]
         if share is None:
             return None
+        address, place = cells.edits[0][number].address, strip.layout.indices[0]
+        if isinstance(address, Edge) and address.is_path and isinstance(place, str):
+            share = replace(share, indices=(*share.indices, place))
         _, of = share.unlike(cells.values(strip.cells), len(strip.cells))
         found.append(known + of)
         known += int(of.max()) + 1

@@ -18,6 +18,8 @@ from microtome.language.regions import Column
 from microtome.plan.plan import Plan
 from microtome.plan.starts import Starts
 
+Bools = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
 TOGETHER = 64
 """Writers whose changes are made at a time."""
 
@@ -48,20 +50,43 @@ def _still(plan: Plan, prompt: int, company: Company, sources: Sources) -> Colum
 
 def _inert(
     plan: Plan, prompt: int, sources: Sources, which: tuple[int, int], numbers: Column
-) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+) -> Bools:
     """In which cells an edit changes nothing of the writer's share, ``[cell]``."""
     variant, number = which
     cells, one = plan.cells, plan.question.encoded[prompt]
     share = cells.shares[prompt][number]
     assert share is not None, "an edge has a writer"
+    if not share.since(cells.live[prompt]).shape[0]:
+        return np.ones(len(numbers), dtype=bool)
     values = cells.values(numbers)
     kinds, of = share.unlike(values, len(numbers))
-    inert = np.empty(int(of.max()) + 1, dtype=bool)
-    for first in range(0, len(inert), TOGETHER):
+    edit = cells.edits[variant][number]
+    same = np.empty((int(of.max()) + 1, share.since(cells.live[prompt]).shape[0]), dtype=bool)
+    for first in range(0, len(same), TOGETHER):
         some = {name: column[first : first + TOGETHER] for name, column in kinds.items()}
-        size = min(TOGETHER, len(inert) - first)
-        edit = cells.edits[variant][number]
+        size = min(TOGETHER, len(same) - first)
         table = sources.change(edit, one, some, size, cells.live[prompt]).table
-        inert[first : first + size] = (table == 0).flatten(1).all(1).cpu().numpy()
-    found: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = inert[of]
-    return found
+        same[first : first + size] = (table == 0).all(2).cpu().numpy()
+    found: Bools = same[of]
+    if isinstance(edit.address, Edge) and edit.address.is_path:
+        found = found | ~_leads(edit.address, plan, prompt, number, values, len(numbers))
+    return np.asarray(found.all(1))
+
+
+def _leads(
+    path: Edge, plan: Plan, prompt: int, number: int, stars: Mapping[str, Column], cells: int
+) -> Bools:
+    """Whether a way leads from a position of the writer to one of the reader's, ``[cell, pos]``.
+
+    Heads alone move anything, to later positions in a decoder: those that the path goes through,
+    and those that it ends at.
+    """
+    share, lands = plan.cells.shares[prompt][number], plan.cells.layouts[prompt][number]
+    assert share is not None, "an edge has a writer"
+    written = share.since(plan.cells.live[prompt]).at(None, stars, cells).columns[0]
+    read = lands.at(None, stars, cells).columns[0]
+    if "head" not in (path.via or ()) and path.site.name != "z":
+        return np.asarray((written[:, :, None] == read[:, None, :]).any(2))
+    if not plan.cells.causal:
+        return np.ones_like(written, dtype=bool)
+    return np.asarray(written <= read.max(1, keepdims=True))

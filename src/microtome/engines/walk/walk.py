@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,12 +37,15 @@ from microtome.edits.application import Application
 from microtome.edits.sources import Sources
 from microtome.engines.block import Block
 from microtome.engines.collector import Collector
+from microtome.engines.corrupting import corrupting
 from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.engines.walk.edited import edits_at
 from microtome.engines.walk.ending import Ending
+from microtome.engines.walk.routes import Routes
 from microtome.engines.walk.settled import settled
 from microtome.engines.walk.shared import AFTER_ATTENTION, Shared
 from microtome.engines.witnesses import Witnesses
+from microtome.language.edges import beside
 from microtome.language.regions import Column
 from microtome.language.sites import BEHIND
 from microtome.model.devices import numbers, onto
@@ -53,6 +57,7 @@ from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.idlers import twins_of
 from microtome.plan.memory import Budget, Room, references_at_once
+from microtome.plan.paths import paths_of
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.prompts.encoding import Encoded
@@ -89,23 +94,30 @@ class Walk:
     def collect(self, unit: Unit, into: Collector, witnesses: Witnesses | None = None) -> None:
         """The same, into a collector; some cells are kept for verification."""
         question = self.plan.question
-        places = [place for gauge in into.inside for place in gauge.places(question.dims)]
+        places: list[Place] = []
+        for gauge in into.inside:
+            places += gauge.places(question.dims)
+        for _, path in paths_of(self.plan.cells):
+            places += beside(path, question.dims)
         with session(self.model.hf, self.model.anatomy):
             self.sources.hold_references(references_at_once(question, self.budget))
             for company in companies(self.plan, unit, self.budget):
                 own = [question.encoded[prompt] for prompt in company.prompts]
-                clean = self._trace(own, company.start, places)
+                clean = self._trace(own, company, places)
                 moving, still = settled(self.plan, company, self.sources)
                 watch = Watch.over(list(into.inside), own, question.dims, clean.kept)
                 Stretch(self, moving, still, clean, watch, into, witnesses).measure()
 
-    def _trace(self, own: Sequence[Encoded], start: int, places: Sequence[Place]) -> Trace:
-        """The clean runs of some prompts; their donors go along where that is cheap."""
+    def _trace(self, own: Sequence[Encoded], company: Company, places: Sequence[Place]) -> Trace:
+        """The runs of some prompts without edits; their donors go along where that is cheap."""
         model, texts = self.model, [one.tokens for one in own]
         others = self.sources.texts(own)
         riders = others if _ride(others, texts, self.budget) else []
         pieces = self.sources.pieces(riders)
-        clean = trace(model.hf, model.anatomy, texts, start, places, riders, pieces)
+        rows = {prompt: (row,) for row, prompt in enumerate(company.prompts)}
+        edits = [*corrupting(model, self.plan.question, rows, self.sources)]
+        start = company.start
+        clean = trace(model.hf, model.anatomy, texts, start, places, riders, pieces, edits)
         if riders:
             self.sources.hold_recorded(riders, clean.beside)
         else:
@@ -154,6 +166,17 @@ class Stretch:
     def plan(self) -> Plan:
         """The plan."""
         return self.walk.plan
+
+    @cached_property
+    def routes(self) -> Routes:
+        """Where edits get values from."""
+        cells, encoded, budget = self.plan.cells, self.plan.question.encoded, self.walk.budget
+        known = [
+            (encoded[prompt], row, cells.values(self.company.starts[prompt].cells))
+            for row, prompt in enumerate(self.company.prompts)
+        ]
+        rest = budget.memory, budget.tile, self._block
+        return Routes(self.walk.sources, self.model, self.trace, known, *rest)
 
     def measure(self) -> None:
         """Walk every cell of these prompts; those that change nothing are the clean run."""
@@ -309,7 +332,7 @@ class Stretch:
         inputs = self.trace.inputs[layer]
         rows = numbers(inputs.device, front.rows[tile.prompts])
         clean = inputs[rows, None, offset:]
-        edits = list(edits_at(self.plan, self.walk.sources, layer - 1, front.batch, tile))
+        edits = list(edits_at(self.plan, self.routes, layer - 1, front.batch, tile))
         if not edits:
             own[:] = clean
             return False
@@ -325,7 +348,7 @@ class Stretch:
     def _run(self, layer: int, front: _Front, tile: Tile, alike: int) -> None:
         """Run a block on a tile; from a cell on they are alike."""
         own = front.x[tile.prompts, tile.cells]
-        edits = list(edits_at(self.plan, self.walk.sources, layer, front.batch, tile))
+        edits = list(edits_at(self.plan, self.routes, layer, front.batch, tile))
         measured = self._measured(layer, front, tile)
         shared = Shared.of(self.model, self.trace.calls[layer], layer, tile, alike)
         entering = shared.entering(edits, measured)

@@ -71,7 +71,9 @@ class Checkpoint(Form):
 
     def load(self) -> Model:
         """The model."""
-        more = {} if self.attention is None else {"attn_implementation": self.attention}
+        more: dict[str, Any] = {}
+        if self.attention is not None:
+            more["attn_implementation"] = self.attention
         return load(self.name, revision=self.revision, dtype=self.dtype, device=self.device, **more)
 
     def plain(self) -> str | dict[str, str]:
@@ -259,7 +261,7 @@ class Experiment(Filed):
             **dict(self),
             "model": self.model.plain(),
             "prompts": sources.plain(self.prompts),
-            "edits": [_written(one) for one in self.edits],
+            "edits": [text_that_reads_back(one) for one in self.edits],
             "metrics": list(self.metrics),
             "reference": None if self.reference is None else sources.plain(self.reference),
             "out": None if self.out is None else str(self.out),
@@ -354,7 +356,12 @@ class Experiment(Filed):
         return found
 
 
-def _written(one: Edit) -> str:
+def text_that_reads_back(one: Edit) -> str:
+    """The text of an edit in a file.
+
+    Raises:
+        ExperimentError: it has none (a function made on the spot).
+    """
     if reads_back(one):
         return str(one)
     raise ExperimentError(

@@ -9,9 +9,16 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from microtome.amounts import whole_of
 from microtome.edits import Edit
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.experiment import Checkpoint, by_name, edit_of, several
+from microtome.frontends.experiment.experiment import (
+    Checkpoint,
+    by_name,
+    edit_of,
+    several,
+    text_that_reads_back,
+)
 from microtome.frontends.experiment.form import Filed, text_of
 from microtome.frontends.experiment.sources import Source
+from microtome.sheets import dump
 from microtome.verbs.generation import Generation
 from microtome.verbs.model import Model
 
@@ -72,3 +79,20 @@ class Written(Filed):
             **self.settings,
             **objects,
         )
+
+    def to_yaml(self) -> str:
+        """It as YAML, which reads back equal; fields at their defaults are left out.
+
+        Raises:
+            ExperimentError: an edit has no text that reads back (a function made on the spot).
+        """
+        fields = {
+            **dict(self),
+            "model": self.model.plain(),
+            "prompts": sources.plain(self.prompts),
+            "edits": [text_that_reads_back(one) for one in self.edits],
+            "reference": None if self.reference is None else sources.plain(self.reference),
+        }
+        known = type(self).model_fields
+        given = {name: value for name, value in fields.items() if value != known[name].default}
+        return dump({name: value for name, value in given.items() if value != []})

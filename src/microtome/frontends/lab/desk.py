@@ -1,0 +1,215 @@
+"""The desk: which models there are, and those that are loaded, shared by all browsers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import microtome as mt
+from microtome.errors import LoadError, MicrotomeError, listing
+from microtome.frontends.importing import imported
+from microtome.model.smollm2 import SMOLLM2, installed
+
+if TYPE_CHECKING:
+    from microtome import Model
+
+NANO = "nano"
+TOKENS = 12
+"""Tokens by which a model's pace is measured."""
+
+RETRY = 5.0
+"""Seconds after which a model that could not be loaded is tried again where one looks at it."""
+
+Load = Callable[[str], "Model"]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A model that can be chosen.
+
+    Attributes:
+        name: as `mt.load` takes it.
+        lacks: why it cannot be loaded here; "" where it can.
+    """
+
+    name: str
+    lacks: str = ""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How far a model is.
+
+    Attributes:
+        state: ``"loading"``, ``"ready"`` or ``"failed"``.
+        seconds: since it was asked for, or how long it took.
+        why: what is wrong, where it failed.
+    """
+
+    state: str
+    seconds: float
+    why: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be used."""
+        return self.state == "ready"
+
+
+class Desk:
+    """Models by name, each loaded once, in a thread of its own; few are kept.
+
+    Args:
+        names: those that somebody named; nano, and smollm2, are offered besides.
+        typed: whether other names and paths may be asked for: only where whoever asks sits at the
+            machine.
+        load: what loads one, `mt.load` unless given.
+        most: how many are kept.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str] = (),
+        *,
+        typed: bool = False,
+        load: Load | None = None,
+        most: int = 3,
+    ) -> None:
+        self.offers = tuple(map(_offer, dict.fromkeys([*names, NANO, SMOLLM2])))
+        self.typed = typed
+        self._load = load or _loaded
+        self._most = most
+        self._guard = threading.Lock()
+        self._futures: OrderedDict[str, Future[Model]] = OrderedDict()
+        self._times: dict[str, tuple[float, float | None]] = {}
+        self._paces: dict[str, float] = {}
+
+    @property
+    def default(self) -> str:
+        """The model of a page that names none."""
+        return self.offers[0].name
+
+    def state(self, name: str) -> Loading:
+        """How far a model is, which begins to be loaded now if it was not."""
+        try:
+            future = self._future(name, self._may_try_again(name))
+        except LoadError as error:
+            return Loading("failed", 0.0, str(error))
+        began, took = self._times[name]
+        if not future.done():
+            return Loading("loading", time.monotonic() - began)
+        wrong = future.exception()
+        return Loading("ready" if wrong is None else "failed", took or 0.0, _said(wrong))
+
+    def model(self, name: str) -> Model:
+        """A model, once it is loaded.
+
+        Raises:
+            LoadError: it may not be asked for, or it cannot be loaded.
+        """
+        return self._future(name).result()
+
+    def loaded(self, name: str) -> Model | None:
+        """A model if it is loaded already; it begins to be where it was not."""
+        return self.model(name) if self.state(name).is_ready else None
+
+    def pace(self, name: str) -> float:
+        """Seconds that a token takes on its way through a loaded model, about; measured once."""
+        if name not in self._paces:
+            model = self.model(name)
+            tokens = min(TOKENS, model.anatomy.dims.n_positions or TOKENS)
+            some = mt.Prompt(ids=[0] * tokens)  # what any tokenizer has, and any model takes
+            model.run(some)  # the first pass of a process is slower
+            began = time.perf_counter()
+            model.run(some)
+            self._paces[name] = (time.perf_counter() - began) / tokens
+        return self._paces[name]
+
+    def _may_try_again(self, name: str) -> bool:
+        """Whether a model that failed did so a while ago: whoever only looks does not load."""
+        began, took = self._times.get(name, (0.0, None))
+        return took is not None and time.monotonic() - began - took > RETRY
+
+    def _future(self, name: str, again: bool = True) -> Future[Model]:
+        with self._guard:
+            if name in self._futures and not (again and _failed(self._futures[name])):
+                self._futures.move_to_end(name)
+                return self._futures[name]
+            self._check(name)
+            future: Future[Model] = Future()
+            self._futures[name] = future
+            self._times[name] = time.monotonic(), None
+            self._forget()
+        threading.Thread(target=self._fill, args=(name, future), daemon=True).start()
+        return future
+
+    def _fill(self, name: str, future: Future[Model]) -> None:
+        began = time.monotonic()
+        try:
+            model = self._load(name)
+        except BaseException as error:  # whoever waits for it is told
+            self._times[name] = began, time.monotonic() - began
+            future.set_exception(error)
+        else:
+            self._times[name] = began, time.monotonic() - began
+            future.set_result(model)
+
+    def _check(self, name: str) -> None:
+        """Raise `LoadError` for a model that may not be asked for."""
+        offer = next((one for one in self.offers if one.name == name), None)
+        if offer is not None and offer.lacks:
+            raise LoadError(offer.lacks)
+        if offer is None and not self.typed:
+            raise LoadError(
+                f"{name!r} is not offered here; models: {listing(o.name for o in self.offers)}. "
+                "Others are named when the lab is started: microtome lab NAME."
+            )
+        if not name.strip():
+            raise LoadError("No model is named: nano is always there.")
+
+    def _forget(self) -> None:
+        """Let go of the models that were not asked for the longest."""
+        idle = [name for name, one in self._futures.items() if one.done()]
+        for name in idle[: max(0, len(self._futures) - self._most)]:
+            del self._futures[name]
+
+
+_importing = threading.Lock()
+
+
+def _loaded(name: str) -> Model:
+    """A model, once all that computes is imported.
+
+    It takes seconds, which the page does not wait for; and of several threads that import the same
+    packages at once, one may find half of one.
+    """
+    with _importing:
+        for public in set(mt.__all__) - {"studies"}:
+            getattr(mt, public)
+        imported("microtome.report")
+    return mt.load(name)
+
+
+def _offer(name: str) -> Offer:
+    if name != SMOLLM2:
+        return Offer(name)
+    try:
+        installed()
+    except LoadError as error:
+        return Offer(name, str(error))
+    return Offer(name)
+
+
+def _failed(future: Future[Model]) -> bool:
+    return future.done() and future.exception() is not None
+
+
+def _said(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    return str(error) if isinstance(error, MicrotomeError) else f"{type(error).__name__}: {error}"

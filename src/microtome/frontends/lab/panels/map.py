@@ -1,0 +1,286 @@
+"""The map: what it will take, how far it is, and the cells that are chosen on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash.development.base_component import Component
+
+from microtome.errors import MicrotomeError
+from microtome.frontends.lab.asked import Asked
+from microtome.frontends.lab.costing import Cost, cost_of
+from microtome.frontends.lab.drawing import Drawing, cell_at, drawn
+from microtome.frontends.lab.jobs import CANCELLED, FAILED, RUNNING, WAITING, Progress
+from microtome.frontends.lab.panels import choose
+from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
+from microtome.frontends.lab.panels.parts import labelled, notice, select
+from microtome.frontends.lab.state import View
+from microtome.texts import Texts
+
+UNASKED = "unasked"
+CONFIG = {"displayModeBar": False, "displaylogo": False, "responsive": True}
+
+
+def layout(words: Texts) -> Component:
+    """The panel."""
+    return html.Section(
+        id="map",
+        className="map",
+        **{"aria-label": words("map.title")},
+        children=[
+            choose.layout(words),
+            html.Div(
+                className="status",
+                children=[
+                    html.Div(id="map-status", role="status", **{"aria-live": "polite"}),
+                    html.Button(
+                        words("map.compute"), id="map-compute", className="main", hidden=True
+                    ),
+                    html.Button(words("map.cancel"), id="map-cancel", hidden=True),
+                    html.Div(id="map-picks", className="picks"),
+                ],
+            ),
+            html.Div(
+                className="seen",
+                children=[
+                    html.Div(
+                        dcc.Graph(id="map-figure", config=CONFIG, style={"display": "none"}),
+                        className="figure",
+                    ),
+                    html.Div(id="map-strongest", className="strongest"),
+                ],
+            ),
+            dcc.Store(id="map-clicked"),
+        ],
+    )
+
+
+def register(app: Dash, context: Context) -> None:
+    """Put the callbacks on."""
+    choose.register(app, context)
+    _progress(app, context)
+    _figure(app, context)
+    _clicked(app, context)
+
+
+def _progress(app: Dash, context: Context) -> None:
+    @app.callback(
+        Output("map-status", "children"),
+        Output("map-compute", "hidden"),
+        Output("map-cancel", "hidden"),
+        Output("grown", "data"),
+        Input("address", "search"),
+        Input("ready", "data"),
+        Input("pulse", "n_intervals"),
+        Input("map-compute", "n_clicks"),
+        Input("map-cancel", "n_clicks"),
+        State("grown", "data"),
+    )
+    def follow(*given: Any) -> tuple[object, ...]:
+        search, ready, *_, grown = given
+        view = context.view(search)
+        words = context.words(view.lang)
+        if not is_ready(ready, view):
+            return "", True, True, None
+        if not view.text.strip():
+            return words("map.empty"), True, True, None
+        try:
+            asked = Asked.of(view)
+            _act(context, asked, ctx.triggered_id)
+            progress = context.jobs.progress(asked)
+            if progress is None:
+                return _offered(context, asked, words)
+            told = _told(progress, words)
+            state = {
+                "key": asked.key(context.desk.model(view.model)),
+                "state": progress.state,
+                "units": progress.units,
+            }
+        except MicrotomeError as error:
+            return notice(str(error), "wrong"), True, True, None
+        again = progress.state in (CANCELLED, FAILED)
+        changed = no_update if grown == state else state
+        return told, not again, progress.is_over, changed
+
+
+def _offered(context: Context, asked: Asked, words: Texts) -> tuple[object, ...]:
+    told = _cost(cost_of(context.desk, asked), words)
+    return told, False, True, {"key": "", "state": UNASKED, "units": 0}
+
+
+def _act(context: Context, asked: Asked, by: object) -> None:
+    """Begin or cancel, as was asked; what is small, or lies on disk, begins by itself."""
+    if by == "map-cancel":
+        job = context.jobs.find(asked)
+        if job is not None:
+            job.cancel()
+    elif by == "map-compute" or (
+        context.jobs.find(asked) is None
+        and (context.jobs.is_kept(asked) or cost_of(context.desk, asked).is_small)
+    ):
+        context.jobs.submit(asked)
+
+
+def _cost(cost: Cost, words: Texts) -> str:
+    return words(
+        "map.cost",
+        cells=f"{cost.cells:,}",
+        passes=f"{cost.passes:,.1f}",
+        single=f"{cost.reference_passes:,}",
+        time=_time(cost.seconds, words),
+    )
+
+
+def _time(seconds: float, words: Texts) -> str:
+    if seconds < 100:
+        return words("map.seconds", n=f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}")
+    return words("map.minutes", n=f"{seconds / 60:.0f}")
+
+
+def _told(progress: Progress, words: Texts) -> list[Component | str]:
+    if progress.state == WAITING:
+        return [words("map.waiting", n=progress.place)]
+    if progress.state == FAILED:
+        return [notice(progress.why, "wrong")]
+    if progress.state == CANCELLED:
+        return [words("map.cancelled", units=progress.units, of=max(1, progress.of_units))]
+    if progress.state == RUNNING:
+        share = progress.cells / progress.of_cells if progress.of_cells else 0.0
+        told = words("map.running", cells=f"{progress.cells:,.0f}", of=f"{progress.of_cells:,}")
+        bar = html.Progress(value=f"{share:.3f}", max="1", **{"aria-label": told})
+        return [bar, html.Span(told), html.Small(words("map.between"))]
+    effects = progress.effects
+    cells = 0 if effects is None else effects.n_cells
+    return [words("map.done", cells=f"{cells:,}", n=f"{progress.seconds:.1f}")]
+
+
+def _figure(app: Dash, context: Context) -> None:
+    @app.callback(
+        Output("map-figure", "figure"),
+        Output("map-figure", "style"),
+        Output("map-strongest", "children"),
+        Output("map-picks", "children"),
+        Input("grown", "data"),
+        Input("address", "search"),
+    )
+    def draw(grown: Mapping[str, Any] | None, search: str | None) -> tuple[object, ...]:
+        view = context.view(search)
+        drawing = drawing_of(context, view) if grown else None
+        words = context.words(view.lang)
+        if drawing is None:
+            return no_update, {"display": "none"}, [], []
+        picks = [_pick(name, n, drawing, words) for name, n in drawing.picked.items()]
+        side = _side(drawing, view, words)
+        if drawing.figure is None:
+            return no_update, {"display": "none"}, side, picks
+        # A figure that follows its column's width takes its height from its frame.
+        return drawing.figure, {"height": f"{drawing.figure.layout.height}px"}, side, picks
+
+    @app.callback(
+        Output("address", "search", allow_duplicate=True),
+        Input({"type": "map-pick", "name": ALL}, "data-value"),
+        State("address", "search"),
+        prevent_initial_call=True,
+    )
+    def pick(values: list[str | None], search: str | None) -> object:
+        if not ctx.triggered_id or len(ctx.triggered) != 1 or ctx.triggered[0]["value"] is None:
+            return no_update
+        view = context.view(search)
+        name, value = ctx.triggered_id["name"], int(ctx.triggered[0]["value"])
+        drawing = drawing_of(context, view)
+        if drawing is None or drawing.picked.get(name) == value:
+            return no_update
+        others = tuple(one for one in view.at if one[0] != name)
+        return moved(view, at=(*others, (name, value)))
+
+
+def drawing_of(context: Context, view: View) -> Drawing | None:
+    """The map of a view as far as it is computed; None where there is nothing of it."""
+    try:
+        if context.desk.loaded(view.model) is None or not view.text.strip():
+            return None
+        progress = context.jobs.progress(Asked.of(view))
+        if progress is None or progress.effects is None:
+            return None
+        return drawn(progress.effects, view.measured, view.edit, dict(view.at), view.chosen)
+    except MicrotomeError:  # the status line says it
+        return None
+
+
+def _pick(name: str, now: int, drawing: Drawing, words: Texts) -> Component:
+    options = [{"label": f"{name} {n}", "value": str(n)} for n in range(drawing.sizes[name])]
+    control = select({"type": "map-pick", "name": name}, options, str(now))
+    return labelled(words("map.cut", name=name), control)
+
+
+def _side(drawing: Drawing, view: View, words: Texts) -> list[Component]:
+    """What the map says in words: the clean value, the noise floor, the strongest cells."""
+    told = [html.P(words("map.clean", metric=view.measured, value=drawing.clean))]
+    if drawing.alone:
+        told.append(html.P(words("map.alone", value=drawing.alone)))
+    if drawing.noise:
+        told.append(html.P(words("map.noise", value=drawing.noise), className="quiet"))
+    listed = [
+        html.Li(
+            html.Button(
+                [html.Span(one.where), html.Span(one.effect, className="number")],
+                id={"type": "map-strong", "edit": one.edit},
+                className="chosen" if one.edit in view.chosen else "",
+                **{"aria-pressed": str(one.edit in view.chosen).lower()},
+            )
+        )
+        for one in drawing.strongest
+        if one.above_noise
+    ]
+    return [*told, html.H3(words("map.strongest")), html.Ol(listed)]
+
+
+def _clicked(app: Dash, context: Context) -> None:
+    """A click chooses a cell; with shift, one more."""
+    clicked = Output("map-clicked", "data")
+    app.clientside_callback(
+        ClientsideFunction("microtome", "clicked"), clicked, Input("map-figure", "clickData")
+    )
+
+    @app.callback(
+        Output("address", "search", allow_duplicate=True),
+        Input("map-clicked", "data"),
+        State("address", "search"),
+        prevent_initial_call=True,
+    )
+    def choose_cell(data: Mapping[str, Any] | None, search: str | None) -> object:
+        view = context.view(search)
+        drawing = drawing_of(context, view)
+        if not data or drawing is None:
+            return no_update
+        progress = context.jobs.progress(Asked.of(view))
+        if progress is None or progress.effects is None:
+            return no_update
+        cell = cell_at(
+            progress.effects, view.measured, view.edit, drawing, int(data["x"]), int(data["y"])
+        )
+        return no_update if cell is None else _chosen(view, cell, bool(data["more"]))
+
+    @app.callback(
+        Output("address", "search", allow_duplicate=True),
+        Input({"type": "map-strong", "edit": ALL}, "n_clicks"),
+        State("address", "search"),
+        prevent_initial_call=True,
+    )
+    def choose_strong(clicks: list[int | None], search: str | None) -> object:
+        if not any(clicks) or not ctx.triggered_id:
+            return no_update
+        return _chosen(context.view(search), ctx.triggered_id["edit"], more=False)
+
+
+def _chosen(view: View, cell: str, more: bool) -> str:
+    """The view with a cell chosen; once more, it is not."""
+    if not more:
+        return moved(view, chosen=() if view.chosen == (cell,) else (cell,))
+    without = tuple(one for one in view.chosen if one != cell)
+    return moved(view, chosen=without if cell in view.chosen else (*view.chosen, cell))
+
+
+MAP = Panel("map", layout, register)

@@ -1,0 +1,96 @@
+"""What a panel is, and what it is given.
+
+The state of a page is its address, and only that: a panel reads `View` from the component
+``address`` (its ``search``), and changes it by writing another there (`moved`), so that back and
+forward are undo and redo. Components of a panel are called ``"<panel>-<thing>"``; besides there are
+
+===========  ==================================================================================
+``address``  the `dcc.Location`
+``ready``    `dcc.Store`: ``{"model", "state", "why"}`` of the page's model; it comes again when the
+             model is there
+``grown``    `dcc.Store`: ``{"key", "state", "units"}`` of the page's map; it comes again as that
+             grows, and when it is whole
+``pulse``    `dcc.Interval`, which beats while a model is loaded or a map computed
+===========  ==================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dash import Dash
+from dash.development.base_component import Component
+
+from microtome.frontends.lab.desk import Desk
+from microtome.frontends.lab.jobs import Jobs
+from microtome.frontends.lab.state import View
+from microtome.texts import Texts, catalogue
+
+FOLDER = Path(__file__).parents[1]
+TEXTS = "microtome.frontends.lab.texts"
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What all panels share.
+
+    Attributes:
+        desk: the models.
+        jobs: the sweeps.
+        lang: the language of a page that names none.
+    """
+
+    desk: Desk
+    jobs: Jobs
+    lang: str = "en"
+
+    def words(self, lang: str) -> Texts:
+        """All that the page says, in one language; keys begin with the name of their panel."""
+        return Texts(lang, self._entries)
+
+    @cached_property
+    def _entries(self) -> dict[str, Any]:
+        files = sorted(path.name for path in (FOLDER / "texts").glob("*.yaml"))
+        return {
+            f"{name.removesuffix('.yaml')}.{key}": text
+            for name in files
+            for key, text in catalogue(TEXTS, name).items()
+        }
+
+    def view(self, search: str | None) -> View:
+        """The view that an address names, with this server's own defaults."""
+        view = View.from_query(search)
+        return replace(view, model=view.model or self.desk.default, lang=view.lang or self.lang)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of the page.
+
+    Attributes:
+        name: its own; its texts are in ``texts/<name>.yaml``, ``<name>.title`` among them.
+        layout: what it is made of, in one language.
+        register: puts its callbacks on the app.
+    """
+
+    name: str
+    layout: Callable[[Texts], Component]
+    register: Callable[[Dash, Context], None]
+
+
+def moved(view: View, **changes: Any) -> str:
+    """The address of another view: what a callback writes to ``address``.
+
+    >>> moved(View(text="Berlin is"), chosen=("zero L0.z.h1@-1",))
+    '?text=Berlin%20is&cell=zero%20L0.z.h1@-1'
+    """
+    return replace(view, **changes).to_query() or "?"
+
+
+def is_ready(ready: Mapping[str, str] | None, view: View) -> bool:
+    """Whether a view's model is loaded, as the store ``ready`` says."""
+    return ready is not None and (ready["model"], ready["state"]) == (view.model, "ready")

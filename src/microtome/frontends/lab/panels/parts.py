@@ -1,0 +1,78 @@
+"""Pieces that panels are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dash import html
+from dash.development.base_component import Component
+
+from microtome.frontends.lab.choosing import Choice
+from microtome.texts import Texts, visible
+
+
+def labelled(words: str, control: Component, about: str | Component = "") -> Component:
+    """A control with its label above it, and what is to be said of it below."""
+    below = about if isinstance(about, Component) else html.Small(about) if about else None
+    name = html.Label(words, htmlFor=dom_id(control.id))
+    return html.Div([one for one in (name, control, below) if one is not None], className="field")
+
+
+def select(
+    name: str | dict[str, str], options: Sequence[Mapping[str, Any]] = (), value: str = ""
+) -> Component:
+    """A browser's own list to choose one thing from; what was chosen is its ``data-value``."""
+    return html.Select(listed(options, value), id=name, className="native")
+
+
+def listed(options: Sequence[Mapping[str, Any]], value: str) -> list[Component]:
+    """The lines of a `select`, one of them chosen; those that cannot be are grey."""
+    return [
+        html.Option(
+            one["label"],
+            value=one["value"],
+            selected=one["value"] == value,
+            disabled=one.get("disabled", False),
+            title=one.get("title"),
+        )
+        for one in options
+    ]
+
+
+def dom_id(name: str | dict[str, str]) -> str:
+    """The id that a component has in the page.
+
+    >>> dom_id({"type": "map-axis", "name": "head"})
+    '{"name":"head","type":"map-axis"}'
+    """
+    if isinstance(name, str):
+        return name
+    return json.dumps(name, sort_keys=True, separators=(",", ":"))
+
+
+def options_of(choices: Sequence[Choice], words: Texts, why: str) -> list[dict[str, Any]]:
+    """Choices as a list takes them: those that cannot be made are grey and say why.
+
+    Args:
+        choices: in order.
+        words: of the page.
+        why: what keys of reasons begin with.
+    """
+    found = []
+    for one in choices:
+        reason = words(f"{why}.{one.lacks}") if f"{why}.{one.lacks}" in words else one.lacks
+        label = f"{one.value} – {reason}" if one.lacks else one.value
+        found.append({"label": label, "value": one.value, "disabled": bool(one.lacks)})
+    return found
+
+
+def token_text(text: str) -> str:
+    """A token as it is shown in a row of them: its spaces are seen."""
+    return visible(text)
+
+
+def notice(text: str, kind: str = "note") -> Component:
+    """A sentence that stands out: ``note`` or ``wrong``."""
+    return html.P(text, className=kind, role="alert" if kind == "wrong" else "status")

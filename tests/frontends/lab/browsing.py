@@ -1,0 +1,215 @@
+"""A real browser on a real server: fixtures for tests of the lab.
+
+The server is ``microtome lab`` in a process of its own, one for all tests of a worker; the browser
+is the machine's Chromium, driven by playwright, one for each file of tests: as long as it runs,
+this thread has an event loop, which tests of other things may not like.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+PATIENCE = 60_000
+"""Milliseconds that anything may take on a busy machine."""
+
+PLANTED = (
+    '<script>window.planted=1</script><img src=x onerror="window.planted=2">'
+    "<svg/onload='window.planted=3'>"
+)
+"""Text that runs where it is taken for a page."""
+
+
+@dataclass
+class Server:
+    """``microtome lab`` while it runs."""
+
+    process: subprocess.Popen[str]
+    said: list[str] = field(default_factory=list)
+    url: str = ""
+    reader: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        return int(self.url.partition("://")[2].partition("/")[0].rpartition(":")[2])
+
+    def at(self, query: str = "") -> str:
+        return self.url.partition("?")[0] + query
+
+    def end(self, by: signal.Signals = signal.SIGINT) -> int:
+        """End it, and give how it ended."""
+        self.process.send_signal(by)
+        try:
+            return self.process.wait(timeout=60)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            if self.reader is not None:
+                self.reader.join()
+            self.process.stdout.close()
+
+
+def serving(keep: Path, *more: str, models: tuple[str, ...] = ()) -> Server:
+    """Start it, and wait until it says where it is."""
+    command = [sys.executable, "-m", "microtome", "lab", *models, "--port", "0", "--no-open"]
+    process = subprocess.Popen(
+        [*command, "--keep", str(keep), *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "400"},
+    )
+    server = Server(process)
+    for line in process.stdout:
+        server.said.append(line)
+        if "http://" in line:
+            server.url = "http" + line.partition("http")[2].strip()
+            break
+    if not server.url:
+        server.end()
+        raise AssertionError(f"the lab did not start: {''.join(server.said)}")
+    # What else it says is read, so that it never waits for a reader.
+    server.reader = threading.Thread(target=server.said.extend, args=(process.stdout,), daemon=True)
+    server.reader.start()
+    return server
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that offers nano, and a model whose name is a page's worst."""
+    pytest.importorskip("dash", reason="the extra 'lab' is not installed")
+    server = serving(tmp_path_factory.mktemp("kept"), models=("nano", PLANTED))
+    yield server
+    assert server.end() in (0, 130), "".join(server.said)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The machine's browser."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip(f"no browser is on the path: none of {', '.join(NAMES)}")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Tab:
+    """A page, with what went wrong in it."""
+
+    page: Page
+    server: Server
+    wrong: list[str] = field(default_factory=list)
+
+    def open(self, query: str = "") -> Page:
+        """Open an address, and wait until the page is there."""
+        self.page.goto(self.server.at(query))
+        self.page.wait_for_selector("#ask-text")
+        return self.page
+
+    def mapped(self, query: str = "") -> Page:
+        """The same, until its map is computed and drawn."""
+        page = self.open(query)
+        page.wait_for_selector("#map-strongest button, #map-strongest h3")
+        return page
+
+    @property
+    def search(self) -> str:
+        return self.page.evaluate("window.location.search")
+
+    def until(self, condition: str, argument: Any = None) -> None:
+        """Wait until something holds in the page.
+
+        Playwright's own way makes code of texts in the page, which its policy forbids.
+        """
+        patience = time.monotonic() + PATIENCE / 1000
+        while not self.page.evaluate(condition, argument):
+            if time.monotonic() > patience:
+                raise AssertionError(f"it never came to this: {condition}")
+            self.page.wait_for_timeout(30)
+
+    def until_address(self, part: str) -> None:
+        """Wait until the address has a part."""
+        self.until("part => window.location.search.includes(part)", part)
+
+
+def watched(context: BrowserContext, server: Server) -> Tab:
+    """A new page whose errors, dialogs and requests to elsewhere are written down."""
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    tab = Tab(page, server)
+    page.on("pageerror", lambda error: tab.wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (tab.wrong.append(dialog.message), dialog.dismiss()))
+    page.on("console", lambda one: tab.wrong.append(one.text) if one.type == "error" else None)
+    home = server.at().partition("//")[2].partition("/")[0]
+
+    def asked(request: Any) -> None:
+        place = request.url.partition("//")[2].partition("/")[0]
+        if request.url.startswith(("http", "ws")) and place != home:
+            tab.wrong.append(f"asked for {request.url}")
+
+    page.on("request", asked)
+    return tab
+
+
+@pytest.fixture
+def tab(chromium: Browser, lab: Server) -> Iterator[Tab]:
+    """A page of its own, which has to end without an error."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 1000}, locale="en-US")
+    made = watched(context, lab)
+    yield made
+    assert made.wrong == []
+    context.close()
+
+
+@pytest.fixture
+def tabs(chromium: Browser, lab: Server) -> Iterator[Callable[..., Tab]]:
+    """More pages, each in a browser session of its own."""
+    contexts: list[BrowserContext] = []
+
+    def make(server: Server = lab, **how: Any) -> Tab:
+        contexts.append(chromium.new_context(locale="en-US", **how))
+        return watched(contexts[-1], server)
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+def query(**parts: Any) -> str:
+    """An address of the lab, written without its code: a list is a key several times."""
+    pairs = [
+        (key, str(one))
+        for key, value in parts.items()
+        for one in (value if isinstance(value, list) else [value])
+    ]
+    return "?" + "&".join(f"{key}={quote(one, safe='')}" for key, one in pairs)
+
+
+GIFT = {
+    "text": "When Sam and Sally went to the park, Sam gave a gift to",
+    "target": " Sally",
+    "contrast": " Sam",
+}
+"""A prompt that nano knows what to make of."""

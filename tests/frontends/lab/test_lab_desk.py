@@ -1,0 +1,98 @@
+"""Models of the lab: loaded once, in the background; few are kept; who may ask for what."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from microtome.errors import LoadError
+from microtome.frontends.lab import desk as desks
+from microtome.frontends.lab.desk import Desk
+
+
+class Loader:
+    """Loads what it has, when it is let."""
+
+    def __init__(self, **models) -> None:
+        self.models, self.asked, self.gate = models, [], threading.Event()
+        self.gate.set()
+
+    def __call__(self, name):
+        self.asked.append(name)
+        assert self.gate.wait(20)
+        if name not in self.models:
+            raise LoadError(f"no {name} here")
+        return self.models[name]
+
+
+def test_a_model_is_loaded_once_and_meanwhile_the_page_is_told(nano):
+    loader = Loader(nano=nano)
+    loader.gate.clear()
+    desk = Desk(load=loader)
+    assert desk.state("nano").state == "loading"
+    assert desk.loaded("nano") is None
+    loader.gate.set()
+    assert desk.model("nano") is desk.model("nano") is nano
+    assert desk.state("nano").is_ready
+    assert loader.asked == ["nano"]
+
+
+def test_what_failed_says_why_and_is_tried_again_when_asked_again():
+    loader = Loader()
+    desk = Desk(["broken"], load=loader)
+    with pytest.raises(LoadError, match="no broken here"):
+        desk.model("broken")
+    assert desk.default == "broken"
+    loader.models["broken"] = object()
+    assert desk.model("broken") is loader.models["broken"]
+
+
+def test_a_page_that_looks_again_and_again_does_not_load_again_what_failed():
+    loader = Loader()
+    desk = Desk(["broken"], load=loader)
+    with pytest.raises(LoadError):
+        desk.model("broken")
+    for _ in range(3):
+        state = desk.state("broken")
+        assert (state.state, state.why) == ("failed", "no broken here")
+    assert loader.asked == ["broken"]
+
+
+def test_a_name_that_nobody_offered_is_for_those_who_sit_at_the_machine(nano):
+    loader = Loader(nano=nano, other=nano)
+    with pytest.raises(LoadError, match="'other' is not offered here; models: nano"):
+        Desk(load=loader).model("other")
+    assert Desk(load=loader).state("other").state == "failed"
+    assert Desk(load=loader, typed=True).model("other") is nano
+    assert Desk(["other"], load=loader).model("other") is nano
+    with pytest.raises(LoadError, match="No model is named"):
+        Desk(load=loader, typed=True).model(" ")
+
+
+def test_few_are_kept_and_those_that_were_asked_for_last(nano):
+    loader = Loader(a=nano, b=nano, c=nano)
+    desk = Desk(["a", "b", "c"], load=loader, most=2)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        desk.model(name)
+    assert loader.asked == ["a", "b", "c", "b"]
+
+
+def test_what_cannot_be_loaded_here_is_offered_with_the_reason(monkeypatch):
+    def missing():
+        raise LoadError("get it with pip")
+
+    monkeypatch.setattr(desks, "installed", missing)
+    desk = Desk(load=Loader())
+    assert [(one.name, one.lacks) for one in desk.offers] == [
+        ("nano", ""),
+        ("smollm2", "get it with pip"),
+    ]
+    with pytest.raises(LoadError, match="get it with pip"):
+        desk.model("smollm2")
+
+
+def test_the_pace_is_measured_once(nano):
+    desk = Desk(load=Loader(nano=nano))
+    assert desk.pace("nano") > 0
+    assert desk.pace("nano") == desk.pace("nano")

@@ -1,0 +1,320 @@
+"""The lab, driven as somebody would: typed, clicked, gone back, reloaded, saved."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import microtome as mt
+from frontends.lab.browsing import GIFT, PLANTED, query
+
+DONOR = "When Sam and Sally went to the park, Sally gave a gift to"
+HEADS = "zero L*.z.h*@-1"
+
+
+def site(name: str) -> str:
+    return f'[id*=\'"name":"{name}","type":"map-site"\']'
+
+
+def axis(name: str) -> str:
+    return f'[id*=\'"name":"{name}","type":"map-axis"\']'
+
+
+def token(at: int) -> str:
+    return f'[id*=\'"at":{at},"type":"ask-token"\']'
+
+
+def panel(name: str) -> str:
+    return f'[id*=\'"name":"{name}","type":"shell-tab"\']'
+
+
+def shown(page) -> np.ndarray:
+    """The numbers of the map as the browser has them, ``[row, column]``."""
+    found = page.evaluate(
+        "Array.from(document.querySelector('#map-figure .js-plotly-plot')._fullData[0].z,"
+        " row => Array.from(row))"
+    )
+    return np.array(found, dtype=float)
+
+
+def expected(nano, edit=HEADS, metric="logit_diff", **prompt) -> mt.Effects:
+    asked = mt.Prompt(**{**GIFT, **prompt})
+    return mt.sweep(nano, asked, edit, metrics=metric, progress=False)
+
+
+def click_cell(page, layer: int, head: int, shift: bool = False) -> None:
+    """A real click on the middle of a cell, where plotly has drawn it."""
+    x, y = page.evaluate(
+        """([row, column]) => {
+            const plot = document.querySelector('#map-figure .js-plotly-plot');
+            const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
+            return [box.left + xaxis._offset + xaxis.d2p(column),
+                    box.top + yaxis._offset + yaxis.d2p(row)];
+        }""",
+        [layer, head],
+    )
+    if shift:
+        page.keyboard.down("Shift")
+    page.mouse.move(x, y)
+    page.mouse.click(x, y)
+    if shift:
+        page.keyboard.up("Shift")
+
+
+# ---------------------------------------------------------------------------------- 1: ask
+
+
+def test_a_prompt_is_seen_as_tokens_while_it_is_typed(tab, nano):
+    page = tab.open()
+    page.locator("#ask-text").press_sequentially("Berlin is the capital of")
+    page.wait_for_selector(token(4))
+    pieces = nano.encode("Berlin is the capital of")[0].tokens.pieces
+    assert page.locator(".token .piece").all_inner_texts() == [
+        one.replace(" ", "·") for one in pieces
+    ]
+    assert "text=" not in tab.search  # it is typed, and not asked for yet
+    page.keyboard.press("Enter")
+    tab.until_address("text=Berlin%20is%20the%20capital%20of")
+    page.locator("#ask-target").fill(" Germany and")
+    page.keyboard.press("Enter")
+    tab.until("document.querySelector('#ask-is').textContent.includes('and')")
+    page.locator("#ask-donor").fill("Paris is the capital of")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".token .differs")
+    assert page.locator(".token .differs").all_inner_texts() == ["Paris"]
+
+
+def test_a_click_on_a_token_gives_it_a_role(tab):
+    page = tab.open(query(text="Berlin is the capital of"))
+    page.wait_for_selector(token(0))
+    page.locator("#ask-click").select_option("role")
+    page.locator("#ask-role").fill("city")
+    page.locator(token(0)).click()
+    page.wait_for_selector(".token .role")
+    tab.until_address("role=city:0")
+
+
+def test_examples_are_ready_to_open_and_templates_make_prompts(tab):
+    page = tab.open()
+    page.locator('[id*="ask-example"]').first.click()
+    page.wait_for_selector("#map-strongest button")
+    tab.until_address("text=When%20Sam")
+    page.locator("#ask-begin summary").click()
+    page.locator('[id*=\'"name":"capitals","type":"ask-task"\']').click()
+    tab.until_address("is%20the%20capital%20of")
+
+
+# ---------------------------------------------------------------------------------- 2: map
+
+
+def test_the_map_is_that_of_the_library(tab, nano):
+    page = tab.mapped(query(**GIFT))
+    tab.until("!!document.querySelector('#map-figure .js-plotly-plot')")
+    found = expected(nano)
+    np.testing.assert_allclose(shown(page), found.delta("logit_diff").values[0], atol=1e-5)
+    top = found.top(1, "logit_diff").iloc[0]
+    first = page.locator("#map-strongest li button").first.inner_text()
+    assert f"layer {top['layer']} · head {top['head']}" in first
+
+
+def test_an_edit_is_chosen_by_clicking_and_its_address_arises(tab, nano):
+    page = tab.mapped(query(donor=DONOR, **GIFT))
+    page.locator(site("resid_post")).click()
+    tab.until("document.querySelector('#map-edit').value === 'zero L*.resid_post@-1'")
+    page.locator("#map-operation").select_option("patch")
+    tab.until("document.querySelector('#map-edit').value === 'patch L*.resid_post@-1'")
+    page.locator(token(9)).click()
+    tab.until("document.querySelector('#map-edit').value === 'patch L*.resid_post@9'")
+    page.locator(axis("pos")).select_option("*")
+    tab.until("document.querySelector('#map-edit').value === 'patch L*.resid_post@*'")
+    tab.until_address("edit=patch%20L*.resid_post@*")
+    found = expected(nano, "patch L*.resid_post@*", donor=DONOR).delta("logit_diff").values[0]
+    tab.until(
+        "n => { const plot = document.querySelector('#map-figure .js-plotly-plot');"
+        " return plot && plot._fullData[0].z && plot._fullData[0].z[0].length === n }",
+        found.shape[1],
+    )
+    np.testing.assert_allclose(shown(page), found, atol=1e-5)
+
+
+def test_an_address_may_be_typed_and_a_wrong_one_says_why(tab):
+    page = tab.mapped(query(**GIFT))
+    page.locator("#map-edit").fill("zero L9.z.h0@-1")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".status .wrong, #map-status .wrong")
+    assert "layer 9 does not exist; there are 6" in page.locator("#map-status").inner_text()
+    page.locator("#map-edit").fill("zero L*.mlp_out@-1")
+    page.keyboard.press("Enter")
+    tab.until_address("edit=zero%20L*.mlp_out@-1")
+    page.wait_for_selector("#map-strongest button")
+
+
+def test_what_a_model_has_not_is_not_offered_and_says_why(tab):
+    page = tab.open(query(text="Berlin is"))
+    page.wait_for_selector(site("z"))
+    grey = page.locator("#map-operation option:disabled").all_inner_texts()
+    assert any("patch" in one and "–" in one for one in grey)
+    metrics = page.locator("#map-metric option:disabled").all_inner_texts()
+    assert any(one.startswith("logit_diff –") for one in metrics)
+
+
+# ------------------------------------------------------------------------ 3: click a cell
+
+
+def test_a_click_chooses_a_cell_and_shift_one_more(tab):
+    page = tab.mapped(query(**GIFT))
+    tab.until("!!document.querySelector('#map-figure .nsewdrag')")
+    click_cell(page, 3, 1)
+    tab.until_address("cell=zero%20L3.z.h1@-1")
+    tab.until("document.querySelector('#map-figure .js-plotly-plot').layout.shapes?.length === 1")
+    click_cell(page, 4, 5, shift=True)
+    tab.until_address("cell=zero%20L4.z.h5@-1")
+    assert "cell=zero%20L3.z.h1@-1" in tab.search
+
+
+# ------------------------------------------------------------------------------- 7: keep
+
+
+KEPT = query(**GIFT, cell="zero L3.z.h1@-1", pin="m0->logits", panel="keep")
+
+
+def test_code_for_the_view_is_there_in_three_forms(tab, nano):
+    page = tab.open(KEPT)
+    page.wait_for_selector("#keep-code-map-0")
+    names: dict[str, object] = {}
+    exec(compile(page.locator("#keep-code-map-0").inner_text(), "page", "exec"), names)
+    own = expected(nano)
+    assert names["effects"].data["logit_diff"].equals(own.data["logit_diff"])
+    page.locator("#keep-form label", has_text="file").click()
+    tab.until("document.querySelector('#keep-code-map-0').textContent.startsWith('# microtome')")
+    written = mt.Experiment.from_yaml(page.locator("#keep-code-map-0").inner_text())
+    assert written.run(progress=False).data["logit_diff"].equals(own.data["logit_diff"])
+    page.locator("#keep-form label", has_text="command").click()
+    tab.until("document.querySelector('#keep-code-map-0').textContent.startsWith('microtome ')")
+
+
+def test_files_are_saved(tab, nano, tmp_path):
+    page = tab.mapped(KEPT)
+    page.wait_for_selector("#keep-files a[href*='map.csv']")
+    saved = {}
+    for link in page.locator("#keep-files a").all():
+        with page.expect_download() as download:
+            link.click()
+        path = tmp_path / download.value.suggested_filename
+        download.value.save_as(path)
+        saved[path.name] = path.read_bytes()
+    assert {name.removeprefix("microtome-") for name in saved} == {
+        "report.html", "map.png", "map.svg", "map.csv", "circuit.json", "circuit.svg",
+    }  # fmt: skip
+    assert saved["microtome-map.png"][:4] == b"\x89PNG"
+    assert b"<svg" in saved["microtome-map.svg"]
+    assert saved["microtome-map.csv"].count(b"\n") == 6 * 8 + 1
+    assert json.loads(saved["microtome-circuit.json"])["edges"]["m0->logits"]["in_graph"]
+    assert b"https://" not in saved["microtome-report.html"].partition(b"<script")[0]
+
+
+def test_a_saved_report_opens_by_itself(tab, tabs, tmp_path):
+    page = tab.mapped(KEPT)
+    page.wait_for_selector("#keep-files a[href*='report.html']")
+    with page.expect_download() as download:
+        page.locator("#keep-files a[href*='report.html']").click()
+    download.value.save_as(tmp_path / "report.html")
+    alone = tabs()
+    alone.page.goto((tmp_path / "report.html").as_uri())
+    alone.page.wait_for_selector(".js-plotly-plot")
+    assert alone.wrong == []
+
+
+def test_a_link_opens_what_its_sender_saw(tab, tabs):
+    page = tab.mapped(KEPT)
+    link = page.locator("#keep-link")
+    tab.until("document.querySelector('#keep-link').value === window.location.href")
+    other = tabs()
+    other.page.goto(link.input_value())
+    other.page.wait_for_selector("#keep-code-circuit-0")
+    for one in ("#ask-text", "#ask-target", "#map-edit"):
+        other.until("one => !!document.querySelector(one).value", one)
+        assert other.page.input_value(one) == page.input_value(one)
+    assert other.search == tab.search
+
+
+def test_back_is_undo_and_forward_redo(tab):
+    page = tab.mapped(query(**GIFT))
+    page.locator(site("mlp_out")).click()
+    tab.until("document.querySelector('#map-edit').value === 'zero L*.mlp_out@-1'")
+    page.go_back()
+    tab.until("document.querySelector('#map-edit').value === 'zero L*.z.h*@-1'")
+    page.go_forward()
+    tab.until("document.querySelector('#map-edit').value === 'zero L*.mlp_out@-1'")
+    page.locator(panel("keep")).click()
+    page.wait_for_selector("#keep-history li a")
+    page.locator("#keep button", has_text="Undo").click()  # the panel that was opened
+    page.go_back()
+    tab.until("document.querySelector('#map-edit').value === 'zero L*.z.h*@-1'")
+
+
+def test_where_one_has_been_is_listed_and_opens(tab):
+    page = tab.mapped(query(**GIFT))
+    page.locator(site("mlp_out")).click()
+    tab.until_address("mlp_out")
+    page.locator(panel("keep")).click()
+    page.wait_for_selector("#keep-history li:nth-child(2)")
+    newest, first = page.locator("#keep-history li a").all_inner_texts()[:2]
+    assert "mlp_out" in newest
+    assert HEADS in first
+    page.locator("#keep-history li a").nth(1).click()
+    tab.until("document.querySelector('#map-edit').value === 'zero L*.z.h*@-1'")
+
+
+def test_a_reload_gives_the_same_page(tab):
+    page = tab.mapped(KEPT)
+    page.wait_for_selector("#keep-files a[href*='map.csv']")
+    before = page.inner_text("main")
+    page.reload()
+    page.wait_for_selector("#keep-files a[href*='map.csv']")
+    page.wait_for_selector("#map-strongest button")
+    page.wait_for_selector("#keep-code-writing-0")
+    tab.until("text => document.querySelector('main').innerText === text", before)
+
+
+def test_a_text_is_copied(tab):
+    page = tab.open(KEPT)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.wait_for_selector("#keep-code-map-0")
+    page.locator("[data-copies=keep-code-map-0]").click()
+    page.wait_for_selector("[data-copies=keep-code-map-0][data-done]")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.locator("#keep-code-map-0").inner_text()
+
+
+def test_the_map_fills_the_screen(tab):
+    page = tab.mapped(KEPT)
+    page.locator("[data-fills=map]").click()
+    tab.until("document.fullscreenElement && document.fullscreenElement.id === 'map'")
+
+
+# -------------------------------------------------------------------------- planted text
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"text": f"{PLANTED} Berlin is", "donor": PLANTED, "target": PLANTED},
+        {"model": PLANTED, "text": "Berlin is"},
+        {"text": "Berlin is", "edit": PLANTED, "metric": PLANTED, "cell": PLANTED},
+        {"text": "Berlin is", "pin": PLANTED, "note": f"m0->logits|{PLANTED}", "reader": PLANTED},
+        {"text": "Berlin is", "against": f"prompt:{PLANTED}", "panel": PLANTED, "lang": PLANTED},
+        {"text": "Berlin is", PLANTED: PLANTED, "steps": PLANTED, "role": f"a:{PLANTED}"},
+    ],
+    ids=["prompt", "model", "edit", "pins", "against", "keys"],
+)
+def test_planted_text_does_not_run(tabs, planted):
+    tab = tabs()
+    page = tab.open(query(**{"panel": "keep", **planted}))
+    tab.until("document.querySelector('#map-edit').value !== ''")
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("window.planted === undefined")
+    assert page.locator("img[src='x'], svg[onload]").count() == 0
+    assert not [one for one in tab.wrong if "planted" in one]

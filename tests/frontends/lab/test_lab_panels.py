@@ -1,0 +1,373 @@
+"""The panels of answers: what they show is what the answers are, and where a click leads."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from asked_panels import Page, rows, texts, within
+
+import microtome as mt
+from conftest import BERLIN, CAT, PARIS
+from microtome.frontends.lab.answers.cell import changed, shares, together
+from microtome.frontends.lab.answers.upstream import upstream
+from microtome.frontends.lab.answers.writing import written
+from microtome.frontends.lab.asked import Asked, prompt_of
+from microtome.frontends.lab.desk import Desk
+from microtome.frontends.lab.jobs import Jobs
+from microtome.frontends.lab.panels import TABS, Context
+from microtome.frontends.lab.panels.compare import other_of
+from microtome.frontends.lab.state import Against, View
+from microtome.texts import LANGUAGES
+
+VIEW = View(
+    model="tiny",
+    text=BERLIN,
+    donor=PARIS,
+    target=" Germany",
+    contrast=" France",
+    edit="patch L*.z.h*@-1",
+    chosen=("patch L1.z.h2@-1",),
+    lang="en",
+)
+TWO = replace(VIEW, chosen=("patch L1.z.h2@-1", "zero L2.mlp_out"))
+PLANTED = "<b>x</b><script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def context(tiny, bert64, make_gpt2, tokenizer) -> Context:
+    models = {
+        "tiny": tiny,
+        "bert": bert64,
+        "other": mt.load(make_gpt2(seed=1), tokenizer=tokenizer),
+    }
+    desk = Desk(["tiny", "bert", "other"], load=models.__getitem__)
+    for name in models:
+        desk.model(name)
+    return Context(desk, Jobs(desk))
+
+
+@pytest.fixture(scope="module")
+def page(context) -> Page:
+    return Page.on(context)
+
+
+@pytest.fixture
+def mapped(context):
+    """A view's map, computed."""
+
+    def wait(view):
+        job = context.jobs.submit(Asked.of(view))
+        assert job.over.wait(60)
+        return job.effects
+
+    return wait
+
+
+def number(text):
+    return float(text.replace("−", "-").replace("+", "").replace(",", "").split()[0])
+
+
+# ------------------------------------------------------------------------------------------ cell
+
+
+def test_a_cell_shows_tokens_before_and_after_and_its_receipt(page, tiny):
+    found = changed(tiny, prompt_of(VIEW), VIEW.chosen)
+    table = rows(page.shown("cell-answer.children", VIEW))
+    assert len(table) == 10 + 10 + 1
+    for row, word in zip(table[:20], (*found.before, *found.after), strict=True):
+        assert row[0] == word.token.replace(" ", "·")
+        assert number(row[1]) == pytest.approx(100 * word.clean_prob, abs=0.005)
+        assert number(row[2]) == pytest.approx(100 * word.prob, abs=0.005)
+        assert row[3] == f"{word.clean_rank} → {word.rank}"
+    [receipt] = found.receipts
+    assert table[20][:2] == ["patch L1.z.h2@-1", f"{receipt.changed} / {receipt.selected}"]
+
+
+def test_several_cells_are_one_run_beside_the_sum_of_each(page, tiny):
+    found = together(tiny, prompt_of(TWO), TWO.chosen, "logit_diff")
+    table = rows(page.shown("cell-together.children", TWO))
+    wanted = [*(one.effect for one in found.alone), found.summed, found.value.effect, found.joint]
+    assert [number(row[1]) for row in table] == pytest.approx(wanted, rel=1e-3)
+    assert not rows(page.shown("cell-together.children", VIEW))
+
+
+def test_what_a_cell_writes_and_where_it_looks(page, tiny):
+    found = shares(tiny, prompt_of(TWO), TWO.chosen)
+    table = rows(page.shown("cell-shares.children", TWO))
+    assert [row[0] for row in table[:2]] == ["L1.head_out.h2", "L2.mlp_out"] or [
+        row[0] for row in table[:2]
+    ] == ["L2.mlp_out", "L1.head_out.h2"]
+    assert [number(row[1]) for row in table[:2]] == pytest.approx(
+        [one.share for one in found.own], rel=1e-3
+    )
+    heads = within(page.shown("cell-head.children", TWO), "Option")
+    assert [one["value"] for one in heads] == ["a1.h2"]
+    [figure] = within(page.shown("cell-pattern.children", TWO), "Graph")
+    assert figure["figure"]["layout"]["title"]["text"] == "Attention of L1.h2"
+    stream = replace(VIEW, chosen=("zero L1.resid_post@-1",))
+    assert "has no share" in "".join(texts(page.shown("cell-shares.children", stream)))
+    assert page.shown("cell-looks.hidden", stream)
+
+
+@pytest.mark.parametrize(
+    ("view", "says"),
+    [
+        (replace(VIEW, donor=""), "donor"),
+        (replace(VIEW, chosen=("zero L9.z.h2",)), "layer"),
+        (replace(VIEW, chosen=("nonsense",)), "nonsense"),
+    ],
+)
+def test_what_is_refused_says_why(page, view, says):
+    assert says in "".join(texts(page.shown("cell-answer.children", view)))
+    page.shown("cell-pattern.children", view)
+    page.shown("cell-fed.children", view)
+
+
+def test_nothing_is_shown_where_nothing_is_chosen_or_it_is_not_open(page):
+    for view in (replace(VIEW, chosen=()), replace(VIEW, text=" "), replace(VIEW, panel="write")):
+        assert page.shown("cell-answer.children", view) == []
+    without = replace(VIEW, target="", contrast="")
+    assert "asked of a target" in "".join(texts(page.shown("cell-shares.children", without)))
+
+
+def test_cells_are_chosen_and_let_go_without_a_mouse(page, mapped):
+    effects = mapped(VIEW)
+    options = within(page.shown("cell-pick.children", VIEW), "Option")
+    values = [one["value"] for one in options if one["value"]]
+    assert VIEW.chosen[0] not in values
+    row = effects.top(1).iloc[0]
+    strongest = f"patch L{int(row['layer'])}.z.h{int(row['head'])}@-1"
+    assert strongest in (*values, *VIEW.chosen)
+    more = page.change("cell-pick.data-value", VIEW, {"cell-pick.data-value": values[0]})
+    assert more.chosen == (*VIEW.chosen, values[0])
+    assert page.change("cell-pick.data-value", VIEW, {"cell-pick.data-value": ""}) is None
+    gone = {"type": "cell-drop", "edit": VIEW.chosen[0]}
+    less = page.change("cell-drop.n_clicks", VIEW, {"cell-drop.n_clicks": [(gone, 1)]})
+    assert less.chosen == ()
+    assert page.change("cell-drop.n_clicks", VIEW, {"cell-drop.n_clicks": [(gone, None)]}) is None
+
+
+def test_what_feeds_a_cell_is_its_edges(page, tiny):
+    each = [upstream(tiny, prompt_of(VIEW), f"a1.h2<{part}>", "logit_diff") for part in "qkv"]
+    edges = sorted((e for one in each for e in one.edges), key=lambda e: -abs(e.effect))
+    table = rows(page.shown("cell-fed.children", VIEW, by="cell-feed.n_clicks"))
+    assert [row[0] for row in table] == [one.name.replace("->", " → ") for one in edges[:15]]
+    assert [number(row[1]) for row in table] == pytest.approx(
+        [one.effect for one in edges[:15]], rel=1e-3, abs=1e-9
+    )
+
+
+# ----------------------------------------------------------------------------------------- trace
+
+TRACED = replace(VIEW, panel="trace", reader="a2.h1<v>")
+
+
+def test_edges_are_traced_pinned_and_gone_on_from(page, tiny):
+    shown = page.shown("trace-fed.children", TRACED, by="trace-feed.n_clicks")
+    found = upstream(tiny, prompt_of(TRACED), "a2.h1<v>", "logit_diff")
+    assert [row[0] for row in rows(shown)] == [
+        one.name.replace("->", " → ") for one in found.edges[:15]
+    ]
+    buttons = [one["id"] for one in within(shown, "Button")]
+    pin = next(one for one in buttons if one["type"] == "edge-pin")
+    go = next(one for one in buttons if one["type"] == "edge-go")
+    pinned = page.change("edge-pin.n_clicks", TRACED, {"edge-pin.n_clicks": [(pin, 1)]})
+    assert pinned.pins == (found.edges[0].name,)
+    noted = replace(pinned, notes=((pinned.pins[0], "why"),))
+    free = page.change("edge-pin.n_clicks", noted, {"edge-pin.n_clicks": [(pin, 1)]})
+    assert (free.pins, free.notes) == ((), ())
+    on = page.change("edge-go.n_clicks", VIEW, {"edge-go.n_clicks": [(go, 1)]})
+    assert (on.reader, on.panel) == (go["reader"], "trace")
+    for name, one in (("edge-pin", pin), ("edge-go", go)):
+        assert page.change(f"{name}.n_clicks", TRACED, {f"{name}.n_clicks": [(one, None)]}) is None
+
+
+def test_zero_is_a_way_of_its_own_and_no_donor_says_so(page, tiny):
+    zeroed = page.change("trace-way.data-value", TRACED, {"trace-way.data-value": "zero"})
+    assert zeroed.way == "zero"
+    shown = page.shown("trace-fed.children", zeroed, by="trace-feed.n_clicks")
+    found = upstream(tiny, prompt_of(zeroed), "a2.h1<v>", "logit_diff", "zero")
+    assert number(rows(shown)[0][1]) == pytest.approx(found.edges[0].effect, rel=1e-3)
+    for donor, says in (("", "no donor"), (CAT, "another number of tokens")):
+        view = replace(TRACED, donor=donor)
+        assert says in "".join(texts(page.shown("trace-why.children", view)))
+    readers = within(page.shown("trace-readers.children", TRACED), "Option")
+    assert len(readers) == 3 * (3 * 4 + 1) + 1
+    typed = page.change("trace-reader.n_blur", TRACED, {"trace-reader.value": " m2 "})
+    assert typed.reader == "m2"
+
+
+def test_a_model_without_edges_says_why(page):
+    view = View(
+        model="bert", text="a dog sat on the [MASK]", target="mat", panel="trace", reader="m1",
+        pins=("m0->m1",), lang="en",
+    )  # fmt: skip
+    for output in ("trace-why.children", "trace-fed.children", "trace-circuit.children"):
+        assert "norms the residual stream" in "".join(texts(page.shown(output, view)))
+
+
+PINNED = replace(
+    TRACED, pins=("input->m0", "m0->logits", "a0.h1"), notes=(("m0->logits", PLANTED),)
+)
+
+
+def test_pins_are_a_circuit_with_notes(page, tiny):
+    notes = [one["value"] for one in within(page.shown("trace-pins.children", PINNED), "Input")]
+    assert notes == ["", PLANTED, ""]
+    drawn = page.shown("trace-circuit.children", PINNED)
+    told = "".join(texts(drawn))
+    assert "13 edges" not in told
+    assert re.search(r"\d+ edges between 4 nodes", told)
+    weighed = rows(page.shown("trace-circuit.children", PINNED, by="trace-weigh.n_clicks"))
+    effect = mt.sweep(tiny, prompt_of(PINNED), "patch L0.mlp_out -> final_in", metrics="logit_diff")
+    wanted = -effect.delta("logit_diff").item()
+    [row] = [row for row in weighed if row[0] == "m0 → logits"]
+    assert number(row[1]) == pytest.approx(wanted, rel=1e-3, abs=1e-9)
+    ids = [{"type": "trace-note", "pin": pin} for pin in PINNED.pins]
+    given = {
+        "trace-note.n_blur": [(of, 1) for of in ids],
+        "trace-note.value": [*zip(ids, ("one", "", " two "), strict=True)],
+        "trace-note.id": [(of, of) for of in ids],
+    }
+    noted = page.change("trace-note.n_blur", PINNED, given)
+    assert noted.notes == (("input->m0", "one"), ("a0.h1", "two"))
+    added = page.change("trace-add.n_blur", PINNED, {"trace-add.value": " m2->logits "})
+    assert added.pins == (*PINNED.pins, "m2->logits")
+
+
+def test_a_circuit_is_judged_by_both_ablations_on_request(page, tiny):
+    assert page.shown("trace-kept.children", PINNED) == []
+    shown = page.shown("trace-kept.children", PINNED, by="trace-judge.n_clicks")
+    circuit = mt.circuits.Circuit.of(tiny, PINNED.pins[:2])
+    circuit |= mt.circuits.Circuit.among(tiny, PINNED.pins[2:])
+    for row, ablation in zip(rows(shown), ("patch", "zero"), strict=True):
+        found = mt.circuits.faithfulness(tiny, prompt_of(PINNED), circuit, ablation=ablation)
+        assert number(row[1]) == pytest.approx(float(found["faithfulness"]), rel=1e-3, abs=1e-6)
+        assert row[2] == "–"
+    assert "no interval" in "".join(texts(shown))
+    bare = replace(PINNED, donor="")
+    shown = page.shown("trace-kept.children", bare, by="trace-judge.n_clicks")
+    assert len(rows(shown)) == 1
+    assert "has no donor" in "".join(texts(shown))
+    task = {"trace-on.data-value": "ioi"}
+    shown = page.shown("trace-kept.children", PINNED, task, by="trace-judge.n_clicks")
+    assert within(shown, "P"), "this tokenizer lacks the words, and that is said"
+
+
+# --------------------------------------------------------------------------------------- compare
+
+COMPARED = replace(VIEW, panel="compare", against=Against("edit", "zero L*.z.h*@-1"))
+
+
+def test_two_maps_are_on_one_scale(page, mapped):
+    mine, theirs = mapped(VIEW), mapped(replace(VIEW, edit="zero L*.z.h*@-1"))
+    shown = page.shown("compare-maps.children", COMPARED)
+    figures = [one["figure"] for one in within(shown, "Graph")]
+    assert len(figures) == 3
+    assert figures[0]["data"][0]["zmax"] == figures[1]["data"][0]["zmax"]
+    apart = theirs.delta("logit_diff") - mine.delta("logit_diff")
+    assert abs(number(rows(shown)[0][3])) == pytest.approx(float(abs(apart).max()), rel=1e-3)
+
+
+def test_the_other_side_is_begun_when_it_is_small_and_followed(page, context, mapped):
+    mapped(VIEW)
+    view = replace(COMPARED, against=Against("model", "other"))
+    page.shown("compare-status.children", view)  # the model is there from the fixture on
+    job = context.jobs.find(Asked.of(other_of(view)))
+    assert job is not None
+    assert job.over.wait(60)
+    assert len(within(page.shown("compare-maps.children", view), "Graph")) == 3
+    assert page.shown("compare-pulse.disabled", view)
+
+
+def test_maps_over_other_axes_say_why_there_is_no_difference(page, mapped):
+    mapped(VIEW)
+    mapped(replace(VIEW, edit="zero L*.attn_out@-1"))
+    view = replace(COMPARED, against=Against("edit", "zero L*.attn_out@-1"))
+    shown = page.shown("compare-maps.children", view)
+    assert len(within(shown, "Graph")) == 2
+    assert "over layer × head, the other over layer" in "".join(texts(shown))
+
+
+def test_a_side_that_cannot_be_computed_says_why(page, mapped):
+    mapped(VIEW)
+    for against, says in (
+        (Against("edit", "zero L9.z"), "layer"),
+        (Against("model", "nowhere"), "not offered"),
+    ):
+        told = page.shown("compare-status.children", replace(COMPARED, against=against))
+        assert says in "".join(texts(told))
+    first = replace(COMPARED, edit="zero L*.mlp_out@0")
+    assert "First comes the map" in page.shown("compare-status.children", first)
+
+
+def test_the_other_prompt_may_be_the_donor_with_answers_exchanged(page):
+    chosen = page.change("compare-kind.data-value", VIEW, {"compare-kind.data-value": "prompt"})
+    other = other_of(chosen)
+    assert (other.text, other.donor) == (PARIS, BERLIN)
+    assert (other.target, other.contrast) == (" France", " Germany")
+    typed = {"compare-text.value": CAT, "compare-donor.value": "", "compare-target.value": " on"}
+    other = other_of(page.change("compare-text.n_blur", chosen, typed))
+    assert (other.text, other.donor, other.target, other.contrast) == (CAT, "", " on", "")
+    none = page.change("compare-kind.data-value", chosen, {"compare-kind.data-value": ""})
+    assert none.against is None
+    alone = other_of(replace(VIEW, against=Against("prompt", CAT)))
+    assert (alone.text, alone.target) == (CAT, " Germany")
+    model = page.change("compare-model.data-value", COMPARED, {"compare-model.data-value": "other"})
+    assert model.against == Against("model", "other")
+    edit = page.change("compare-edit.n_blur", COMPARED, {"compare-edit.value": "zero L0.z"})
+    assert edit.against == Against("edit", "zero L0.z")
+
+
+# ----------------------------------------------------------------------------------------- write
+
+WRITTEN = replace(TWO, panel="write", steps=3)
+
+
+def test_both_texts_are_shown_token_by_token(page, tiny):
+    shown = page.shown("write-texts.children", WRITTEN, by="write-go.n_clicks")
+    found = written(tiny, prompt_of(WRITTEN), WRITTEN.chosen, 3)
+    spans = [one for one in within(shown, "Span") if "written" in one.get("className", "")]
+    assert [one["children"] for one in spans] == [one.token for one in found.tokens]
+    for one, token in zip(spans, found.tokens, strict=True):
+        assert ("changed" in one["className"]) == (token.instead != token.token)
+    table = rows(shown)
+    assert [number(row[1]) for row in table] == pytest.approx(
+        [one.logprob for one in found.tokens], rel=1e-3
+    )
+    assert "".join(found.plain) in "".join(texts(shown))
+    more = page.change("write-steps.n_blur", WRITTEN, {"write-steps.value": 7})
+    assert more.steps == 7
+    for wrong in (None, 0, 1000, 3):
+        assert page.change("write-steps.n_blur", WRITTEN, {"write-steps.value": wrong}) is None
+
+
+def test_a_model_that_fills_in_masks_does_not_write(page):
+    view = View(model="bert", text="a dog sat on the [MASK]", panel="write", lang="en")
+    shown = page.shown("write-texts.children", view, by="write-go.n_clicks")
+    assert "does not write" in "".join(texts(shown))
+
+
+# ------------------------------------------------------------------------------------------- all
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_panel_speaks_both_languages(context, lang):
+    words = context.words(lang)
+    for panel in TABS:
+        panel.layout(words)
+        assert words(f"{panel.name}.title")
+
+
+def test_what_is_large_says_what_it_takes_first(page, monkeypatch):
+    monkeypatch.setattr(Desk, "pace", lambda self, name: 1.0)
+    view = replace(TRACED, reader="a2.h3<k>")
+    assert "11 edges" in page.shown("trace-cost.children", view)
+    assert page.shown("trace-fed.children", view) == []
+    assert not page.shown("trace-feed.hidden", view)
+    assert "about" in page.shown("write-cost.children", replace(WRITTEN, steps=9))
+    shown = page.shown("trace-fed.children", view, by="trace-feed.n_clicks")
+    assert rows(shown)
+    assert rows(page.shown("trace-fed.children", view)), "it is remembered"

@@ -1,0 +1,213 @@
+"""The lab as a server: it starts, answers as its callbacks do, and ends cleanly."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from microtome.errors import MicrotomeError
+from microtome.frontends.lab import server as servers
+from microtome.frontends.lab.desk import Desk
+from microtome.frontends.lab.guard import Gate
+from microtome.frontends.lab.jobs import DONE, Jobs
+from microtome.frontends.lab.server import build_app, serve
+from microtome.frontends.lab.state import View
+
+HOST = {"Host": "127.0.0.1:8050"}
+VIEW = View(
+    model="nano",
+    text="Berlin is the capital of",
+    donor="Paris is the capital of",
+    target=" Germany",
+    contrast=" France",
+)
+READY = {"model": "nano", "state": "ready", "why": ""}
+
+
+class Page:
+    """A browser that only calls callbacks, by what they put out."""
+
+    def __init__(self, app) -> None:
+        self.client, self.app = app.server.test_client(), app
+        listed = self.client.get("/_dash-dependencies", headers=HOST).get_json()
+        self.callbacks = {one["output"]: one for one in listed}
+
+    def call(self, output: str, changed: str = "address.search", **given):
+        """What the callback with this among its outputs gives, or None where it changes nothing.
+
+        ``given`` are properties by ``component__property``, or components' ids with ``-`` as ``_``.
+        """
+        name, one = next(
+            (key, one)
+            for key, one in self.callbacks.items()
+            if re.search(rf"(^|\.\.){re.escape(output)}(@|\.\.|$)", key)
+            and any(f"{i['id']}.{i['property']}" == changed for i in one["inputs"])
+        )
+
+        def filled(part):
+            if "{" in part["id"]:
+                return []
+            key = f"{part['id']}.{part['property']}"
+            return {**part, "value": given.get(key)}
+
+        outputs = [
+            {"id": i, "property": p}
+            for i, p in re.findall(r"([^.@]+|\{[^}]+\})\.([\w-]+)(?:@[0-9a-f]+)?", name.strip("."))
+        ]
+        body = {
+            "output": name,
+            "outputs": outputs if name.startswith("..") else outputs[0],
+            "inputs": [filled(part) for part in one["inputs"]],
+            "state": [filled(part) for part in one["state"]],
+            "changedPropIds": [changed],
+        }
+        answer = self.client.post("/_dash-update-component", json=body, headers=HOST)
+        assert answer.status_code in (200, 204), answer.text
+        return answer.get_json()["response"] if answer.status_code == 200 else None
+
+
+@pytest.fixture
+def page(nano, tmp_path):
+    desk = Desk(load=lambda name: nano)
+    desk.model("nano")
+    jobs = Jobs(desk, tmp_path)
+    made = Page(build_app(desk, jobs, Gate.of("127.0.0.1", 8050)))
+    made.jobs = jobs
+    yield made
+    jobs.close()
+
+
+def test_the_page_runs_its_own_scripts_and_no_others(page):
+    answer = page.client.get("/", headers=HOST)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "script-src 'self' 'sha256-" in policy
+    sources = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+    assert sources
+    assert all(one.startswith("/") and not one.startswith("//") for one in sources)
+
+
+def test_the_page_comes_in_the_language_of_its_address(page):
+    assert '<html lang="vi">' in page.client.get("/?lang=vi", headers=HOST).text
+    assert '<html lang="en">' in page.client.get("/?lang=<script>", headers=HOST).text
+    headers = HOST | {"Referer": "http://127.0.0.1:8050/?lang=vi&text=a"}
+    assert (
+        "Mô hình"
+        in page.client.get("/_dash-layout", headers=headers).text.encode().decode("unicode_escape")
+        or "M\\u00f4 h\\u00ecnh" in page.client.get("/_dash-layout", headers=headers).text
+    )
+
+
+def test_a_small_map_is_computed_as_it_is_looked_at(page):
+    given = {"address.search": VIEW.to_query(), "ready.data": READY}
+    first = page.call("map-status.children", **given)
+    assert first["grown"]["data"]["state"] in ("waiting", "running", "done")
+    [job] = page.jobs._jobs.values()
+    assert job.over.wait(60)
+    again = page.call("map-status.children", **given)
+    assert again["grown"]["data"]["state"] == DONE
+    assert "48 cells" in json.dumps(again["map-status"]["children"])
+    drawn = page.call("map-figure.figure", **given | {"grown.data": again["grown"]["data"]})
+    assert drawn["map-figure"]["figure"]["data"][0]["type"] == "heatmap"
+    assert "noise" in json.dumps(drawn["map-strongest"]["children"]).lower()
+
+
+def test_what_costs_much_is_said_first_and_begins_when_it_is_asked_for(page, monkeypatch):
+    monkeypatch.setattr("microtome.frontends.lab.costing.AT_ONCE", -1.0)
+    given = {"address.search": VIEW.to_query(), "ready.data": READY}
+    told = page.call("map-status.children", **given)
+    assert "48 cells" in told["map-status"]["children"]
+    assert "cell by cell: 49" in told["map-status"]["children"]
+    assert not told["map-compute"]["hidden"]
+    assert page.jobs.waiting("nano") == []
+    begun = page.call("map-status.children", changed="map-compute.n_clicks", **given)
+    assert begun["map-compute"]["hidden"]
+    [job] = page.jobs._jobs.values()
+    assert job.over.wait(60)
+
+
+def test_what_is_wrong_with_an_edit_stands_where_the_map_would_be(page):
+    query = View(**{**vars(VIEW), "edit": "zero L99.z.h*@-1"}).to_query()
+    told = page.call("map-status.children", **{"address.search": query, "ready.data": READY})
+    assert "L99" in json.dumps(told["map-status"]["children"])
+    assert page.jobs.waiting("nano") == []
+
+
+def test_tokens_are_buttons_and_the_edits_own_is_pressed(page):
+    told = page.call(
+        "ask-tokens.children",
+        changed="ask-text.value",
+        **{
+            "ask-text.value": "Berlin <b>is</b> the capital of",
+            "address.search": VIEW.to_query(),
+            "ready.data": READY,
+        },
+    )
+    row = told["ask-tokens"]["children"][0]["props"]["children"]
+    assert row[-1]["props"]["aria-pressed"] == "true"
+    assert {one["props"]["aria-pressed"] for one in row[:-1]} == {"false"}
+
+
+def test_what_the_model_lacks_is_not_offered_and_says_why(page):
+    told = page.call(
+        "map-finer.children", **{"address.search": VIEW.to_query(), "ready.data": READY}
+    )
+    sites = {one["props"]["id"]["name"]: one["props"] for one in told["map-finer"]["children"]}
+    assert sites["k_head"]["disabled"]
+    assert "no two heads share one" in sites["k_head"]["title"]
+    assert not sites["head_out"]["disabled"]
+    without = View(**{**vars(VIEW), "donor": ""}).to_query()
+    told = page.call("map-operation.children", **{"address.search": without, "ready.data": READY})
+    options = {one["props"]["value"]: one["props"] for one in told["map-operation"]["children"]}
+    assert options["patch"]["disabled"]
+    assert "needs a donor" in options["patch"]["children"]
+
+
+def test_it_listens_tells_where_and_ends(nano, tmp_path):
+    desk = Desk(load=lambda name: nano)
+    stop, there, told = threading.Event(), threading.Event(), []
+
+    def started(url: str) -> None:
+        told.append(url)
+        there.set()
+
+    thread = threading.Thread(
+        target=serve,
+        args=(desk, Jobs(desk, tmp_path)),
+        kwargs={"port": 0, "started": started, "stop": stop},
+    )
+    thread.start()
+    try:
+        assert there.wait(60)
+        with urllib.request.urlopen(told[0], timeout=30) as answer:
+            assert b"microtome lab" in answer.read()
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
+    port = int(told[0].rsplit(":", 1)[1].strip("/"))
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))
+
+
+def test_a_place_that_is_taken_says_so(nano):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        desk = Desk(load=lambda name: nano)
+        with pytest.raises(MicrotomeError, match=f"Cannot listen at 127.0.0.1:{port}"):
+            serve(desk, Jobs(desk), port=port)
+
+
+def test_all_that_a_page_needs_lies_with_it():
+    assets = Path(servers.__file__).parent / "assets"
+    for path in assets.iterdir():
+        assert "http://" not in path.read_text(encoding="utf-8")
+        assert "https://" not in path.read_text(encoding="utf-8")

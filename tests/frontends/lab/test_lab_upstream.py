@@ -1,0 +1,123 @@
+"""Every edge into a reader is as made by hand, and as a sweep of that edge alone."""
+
+from __future__ import annotations
+
+import pytest
+
+import microtome as mt
+from microtome.errors import CircuitError
+from microtome.frontends.lab.answers.upstream import upstream, way_for, why_no_patch, written_before
+from oracles import edges as by_hand
+from oracles import families
+from oracles.edges import OPS, Node
+from oracles.families import FAMILIES
+from oracles.readers import Oracle
+
+CAT = mt.Prompt(
+    "The cat sat on the mat, and",
+    donor="The cat sat on the dog, and",
+    target=" cat",
+    contrast=" dog",
+)
+READERS = {
+    "a2.h1<q>": Node("q", 2, 1),
+    "a1.h3<k>": Node("k", 1, 3),
+    "m1": Node("mlp", 1),
+    "logits": Node("logits"),
+}
+
+
+@pytest.fixture(scope="module")
+def loaded(tokenizer):
+    made = {}
+
+    def load(name):
+        if name not in made:
+            made[name] = mt.load(families.make(name, len(tokenizer)), tokenizer=tokenizer)
+        return made[name]
+
+    return load
+
+
+def node_of(name):
+    if name == "input":
+        return Node("input")
+    if name.startswith("m"):
+        return Node("mlp", int(name[1:]))
+    layer, head = name[1:].split(".h")
+    return Node("head", int(layer), int(head))
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [("gpt2", "patch"), ("mistral", "zero"), ("gpt_neox", "patch"), ("gemma2", "zero")],
+)
+def test_edges_are_those_of_hooks(name, way, loaded):
+    model, hand = loaded(name), FAMILIES[name]
+    [one] = model.encode(CAT)
+    oracle = by_hand.Edges(Oracle(model.hf, hand, one.tokens.ids), one.donor.ids)
+    target, contrast = one.answer("target"), one.answer("contrast")
+
+    def of(logits):
+        return float(logits[-1, target] - logits[-1, contrast])
+
+    clean = of(oracle.here.run().logits)
+    exact = 1e-9 if hand.rounding <= 1e-9 else hand.rounding
+    for reader, node in READERS.items():
+        found = upstream(model, CAT, reader, "logit_diff", way)
+        assert found.clean == pytest.approx(clean, abs=exact)
+        assert [edge.writer for edge in sorted(found.edges, key=lambda e: e.name)] == sorted(
+            writer.removesuffix(f"->{reader}")
+            for writer in mt.edges(model)
+            if writer.endswith(f"->{reader}")
+        )
+        sizes = [abs(edge.effect) for edge in found.edges]
+        assert sizes == sorted(sizes, reverse=True)
+        for edge in (*found.edges[:2], found.edges[-1]):
+            change = oracle.change(node_of(edge.writer), OPS[way])
+            wanted = of(oracle.cell(change, node).logits) - clean
+            assert edge.effect == pytest.approx(wanted, abs=10 * exact), edge.name
+
+
+def test_an_edge_says_which_edit_gives_its_effect(tiny64):
+    fact = mt.Prompt("Berlin is the capital of", target=" Germany")
+    found = upstream(tiny64, fact, "a2.h0<v>", "prob")
+    assert found.way == "zero"
+    for edge in found.edges[:3]:
+        own = mt.sweep(tiny64, fact, edge.edit, metrics="prob").delta("prob")
+        assert edge.effect == pytest.approx(float(own.item()), abs=1e-12)
+        assert edge.name == f"{edge.writer}->a2.h0<v>"
+
+
+def test_a_patch_needs_a_donor_of_the_same_length(tiny64):
+    short = mt.Prompt("Berlin is the capital of", donor="Berlin is", target=" Germany")
+    cases = {"donor": mt.Prompt("Berlin is"), "length": short, "": CAT}
+    for why, prompt in cases.items():
+        [one] = tiny64.encode(prompt)
+        assert why_no_patch(one) == why
+        assert way_for(one) == ("zero" if why else "patch")
+        assert way_for(one, "zero") == "zero"
+
+
+def test_the_first_layer_reads_the_input_alone(loaded):
+    assert written_before(loaded("gpt2"), "a0.h1<k>") == ("input",)
+    assert written_before(loaded("gpt2"), "m0")[1:] == ("a0.h0", "a0.h1", "a0.h2", "a0.h3")
+    assert written_before(loaded("gpt_neox"), "m0") == ("input",)  # beside its attention
+    [edge] = upstream(loaded("gpt_neox"), CAT, "m0", "logit_diff").edges
+    assert edge.name == "input->m0"
+
+
+def test_what_has_no_edges_is_refused(tiny64, bert64):
+    with pytest.raises(CircuitError, match=r"Nothing that reads is called 'a2.h0'.*'a2.h0<q>'"):
+        upstream(tiny64, CAT, "a2.h0", "prob")
+    masked = mt.Prompt("a dog sat on the [MASK]", target="mat")
+    with pytest.raises(CircuitError, match="norms the residual stream"):
+        upstream(bert64, masked, "a1.h0<q>", "prob")
+
+
+def test_who_watches_may_cancel(tiny64):
+    class Enough(mt.Observer):
+        cancelled = True
+
+    with pytest.raises(mt.Cancelled):
+        upstream(tiny64, CAT, "a2.h0<q>", "prob", observer=Enough())

@@ -1,0 +1,76 @@
+"""Metrics of a run: what a sweep measures in the same cell, and what numpy makes of the logits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+import microtome as mt
+from conftest import BERLIN, CAT, PARIS
+from microtome.errors import AddressError, MetricError
+
+PROMPTS = [
+    mt.Prompt(BERLIN, target=" Germany", contrast=" France"),
+    mt.Prompt(CAT, target=" on", contrast=" mat"),  # shorter
+]
+METRICS = ["logit_diff", "prob", "prob(contrast)", "loss@1", "rank", "kl", "top1", "next_loss@0"]
+
+
+def test_metrics_are_those_of_the_sweep(tiny64):
+    run = tiny64.run(PROMPTS, edits="zero L1.z.h2")
+    effects = mt.sweep(tiny64, PROMPTS, "zero L1.z.h2", metrics=METRICS, progress=False)
+    table = run.measure(METRICS).set_index(["metric", "prompt"])
+    assert len(table) == len(METRICS) * 2
+    for name in METRICS:
+        for number in range(2):
+            row, cell = table.loc[name, number], {"prompt": number}
+            assert row["edited"] == pytest.approx(effects.data[name].isel(cell).item(), abs=1e-9)
+            assert row["clean"] == pytest.approx(effects.clean(name).isel(cell).item(), abs=1e-9)
+            if name != "top1":
+                effect = effects.delta(name).isel(cell).item()
+                assert row["effect"] == pytest.approx(effect, abs=1e-9)
+    assert table.loc["top1", "effect"].isna().all()
+
+
+def test_a_number_by_hand(tiny64):
+    run = tiny64.run(PROMPTS[0], edits="scale(3) L2.mlp_out")
+    [encoded] = run.encoded
+    [row] = run.measure("logprob").to_dict(orient="records")
+    after, before = (log_softmax(x[0, -1].numpy()) for x in (run.logits, run.clean_logits))
+    assert row["edited"] == pytest.approx(after[encoded.target], abs=1e-9)
+    assert row["clean"] == pytest.approx(before[encoded.target], abs=1e-9)
+    assert abs(row["effect"]) > 1e-3
+
+
+def test_without_edits_nothing_moves(tiny64):
+    table = tiny64.run(PROMPTS).measure(["prob", "logit_diff"])
+    assert (table["effect"] == 0).all()
+    np.testing.assert_array_equal(table["clean"], table["edited"])
+
+
+def test_at_the_mask_of_an_encoder(bert64):
+    prompt = mt.Prompt("a dog [MASK] on mats .", target="sat")
+    run = bert64.run(prompt, edits="zero L0.z.h1")
+    [encoded] = run.encoded
+    after = log_softmax(run.logits[0, encoded.tokens.reading].numpy())
+    found = run.measure("prob")["edited"].item()
+    assert found == pytest.approx(math.exp(after[encoded.target]), abs=1e-9)
+
+
+def test_what_cannot_be_measured_says_why(tiny64, nano):
+    run = tiny64.run(BERLIN)
+    with pytest.raises(MetricError, match=r"needs a target"):
+        run.measure("prob")
+    with pytest.raises(MetricError, match=r"std\(L1.resid_post\) is read inside the model"):
+        run.measure("std(L1.resid_post)")
+    with pytest.raises(MetricError, match=r"No metric is called 'logits'"):
+        run.measure("logits")
+    several = nano.run(mt.Prompt(BERLIN, target=" Germany, and"))
+    with pytest.raises(MetricError, match="several tokens are measured, one behind the other"):
+        several.measure("prob")
+    with pytest.raises(AddressError, match="pos 99 does not exist"):
+        run.measure("kl@99")
+    assert nano.run(PARIS).measure("kl")["edited"].item() == 0
