@@ -9,14 +9,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from microtome.edits.application import Application
 from microtome.edits.base import one_of, whole
 from microtome.engines.approximate.atp import OwnRun, donor_of
-from microtome.engines.approximate.method import Method, Take, refuse_products
+from microtome.engines.approximate.method import Change, Method, Take, refuse_products
 from microtome.engines.approximate.stretch import Stretch, putting
 from microtome.errors import SweepError
 from microtome.language.edges import Edge
-from microtome.language.regions import Column
 from microtome.language.sites import site as find_site
 from microtome.passes.backward import Slopes
 from microtome.passes.hooks import Place, Visit
@@ -175,12 +173,9 @@ class MeanRun:
         """The mean gradient of a reading at a place, ``[row, *axes]``."""
         return self.total[place][number] / self.runs
 
-    def at(
-        self, number: int, application: Application, where: tuple[Tensor, ...], cells: Column
-    ) -> Tensor:
+    def at(self, number: int, change: Change) -> Tensor:
         """As `Take.at`."""
-        place = application.regions.site, application.regions.layer
-        return self.total[place][number][where] / self.runs
+        return self.mean(change.place, number)[change.where]
 
 
 def refuse_all_but_edges(method: Method, question: Question) -> None:
