@@ -67,9 +67,16 @@ def rows(model: mt.Model, n: int, tasks: Sequence[str], sites: Sequence[str]) ->
             exact = _sweep(model, prompts, SITES[site], "exact")
             seconds = time.perf_counter() - began
             for method in METHODS.get(site, METHODS[""]):
-                if isinstance(method, mt.RelP) and site in ("keys", "queries"):
+                if not _says_something(method, site):
                     continue
                 yield _row(model, prompts, task, site, method, exact, seconds)
+
+
+def _says_something(method: Method, site: str) -> bool:
+    """Of keys and queries RelP says nothing; elsewhere AtP* without GradDrop is AtP."""
+    if site in ("keys", "queries"):
+        return not isinstance(method, mt.RelP)
+    return method != mt.AtPStar(grad_drop=False)
 
 
 def prompts_of(model: mt.Model, task: str, n: int, seed: int = 0) -> mt.Prompts:
