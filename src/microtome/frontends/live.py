@@ -17,11 +17,10 @@ from microtome.figures.labels import shown
 from microtome.figures.view import View, squeezed, view, visible_line
 from microtome.notebook import html_code, html_fields, html_line
 from microtome.prompts.prompts import prompt_of
-from microtome.report.cells import signed
 from microtome.report.code import cell_edits, rerun
 from microtome.results.effects import Effects
 from microtome.stats.samples import PROMPT
-from microtome.texts import number
+from microtome.texts import number, signed
 from microtome.verbs.model import Model
 from microtome.verbs.run import Run
 

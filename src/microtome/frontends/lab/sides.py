@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from microtome.frontends.lab.state import View
@@ -24,13 +25,26 @@ def other_of(view: View) -> View | None:
     against = view.against
     if against is None:
         return None
-    if against.kind == "prompt":
-        return replace(view, **_texts_of(view, against.value), roles=(), against=None)
-    return replace(view, **{against.kind: against.value}, against=None)
+    alone = replace(view, against=None)
+    if against.kind == "model":
+        return replace(alone, model=against.value)
+    if against.kind == "edit":
+        return replace(alone, edit=against.value)
+    return replace(with_texts(alone, _texts_of(view, against.value)), roles=())
+
+
+def texts_of(view: View) -> dict[str, str]:
+    """What a view's prompt is made of."""
+    return {name: getattr(view, name) for name in FIELDS}
+
+
+def with_texts(view: View, texts: Mapping[str, str]) -> View:
+    """A view with another prompt."""
+    text, donor, target, contrast = (texts[name] for name in FIELDS)
+    return replace(view, text=text, donor=donor, target=target, contrast=contrast)
 
 
 def _texts_of(view: View, value: str) -> dict[str, str]:
     if not value.startswith("?text="):
-        return {name: getattr(view, name) for name in FIELDS} | {"text": value}
-    given = View.from_query(value)
-    return {name: getattr(given, name) for name in FIELDS}
+        return texts_of(view) | {"text": value}
+    return texts_of(View.from_query(value))

@@ -28,7 +28,7 @@ from microtome.frontends.lab.panels.showing import (
     table,
     value,
 )
-from microtome.frontends.lab.sides import FIELDS, other_of
+from microtome.frontends.lab.sides import FIELDS, other_of, texts_of, with_texts
 from microtome.frontends.lab.state import KINDS, LONGEST, SHORT, Against, View
 from microtome.texts import Texts, brief
 
@@ -188,17 +188,13 @@ def _changed(app: Dash, context: Context) -> None:
 def _first(view: View, kind: str) -> Against | None:
     """What a side is compared with before anything is said: what is most likely meant."""
     if kind == "prompt":
-        return _as_prompt(_swapped(view)) if view.donor else _as_prompt(_own(view))
+        return _as_prompt(_swapped(view)) if view.donor else _as_prompt(texts_of(view))
     return Against(kind, getattr(view, kind)) if kind else None
-
-
-def _own(view: View) -> dict[str, str]:
-    return {name: getattr(view, name) for name in FIELDS}
 
 
 def _swapped(view: View) -> dict[str, str]:
     """The donor as the text, and what is expected of each exchanged."""
-    own = _own(view)
+    own = texts_of(view)
     return dict(zip(FIELDS, (own[n] for n in ("donor", "text", "contrast", "target")), strict=True))
 
 
@@ -206,7 +202,7 @@ def _as_prompt(texts: Mapping[str, str]) -> Against | None:
     """A prompt as the other side; none where there is no text."""
     if not texts["text"].strip():
         return None
-    return Against("prompt", View(**texts).to_query())
+    return Against("prompt", with_texts(View(), texts).to_query())
 
 
 def _compared(app: Dash, context: Context) -> None:
