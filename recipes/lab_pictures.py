@@ -61,7 +61,7 @@ SHOTS: Mapping[str, Shot] = {
     "map": Shot(replace(GIFT, edit="patch L*.z.h*@-1"), MAP, size=(WIDTH, 1000)),
     "cell": Shot(
         replace(GIFT, edit="patch L*.z.h*@-1", chosen=(HEAD, "patch L4.z.h5@-1"), panel="cell"),
-        "#cell-pattern .js-plotly-plot",
+        "#cell-fed table",
         of="#cell",
     ),
     "trace": Shot(
@@ -118,14 +118,16 @@ def taken(page: Page, address: str, shot: Shot) -> bytes:
     page.wait_for_selector(shot.until)
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1500)  # what is drawn last has no end to wait for
-    return page.locator(shot.of).screenshot() if shot.of else page.screenshot()
+    found: bytes = page.locator(shot.of).screenshot() if shot.of else page.screenshot()
+    return found
 
 
 def small(png: bytes) -> bytes:
     """The same, as small as it comes; with few colours, where it is too large otherwise."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
     found = _written(image)
-    return found if len(found) <= LARGEST else _written(image.quantize(256))
+    few = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
+    return found if len(found) <= LARGEST else _written(few)
 
 
 def _written(image: Image.Image) -> bytes:
