@@ -61,7 +61,7 @@ SHOTS: Mapping[str, Shot] = {
     "map": Shot(replace(GIFT, edit="patch L*.z.h*@-1"), MAP, size=(WIDTH, 1000)),
     "cell": Shot(
         replace(GIFT, edit="patch L*.z.h*@-1", chosen=(HEAD, "patch L4.z.h5@-1"), panel="cell"),
-        "#cell-pattern .js-plotly-plot",
+        "#cell-fed table",
         of="#cell",
     ),
     "trace": Shot(
@@ -126,7 +126,8 @@ def small(png: bytes) -> bytes:
     """The same, as small as it comes; with few colours, where it is too large otherwise."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
     found = _written(image)
-    return found if len(found) <= LARGEST else _written(image.quantize(256))
+    few = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
+    return found if len(found) <= LARGEST else _written(few)
 
 
 def _written(image: Image.Image) -> bytes:

@@ -212,6 +212,8 @@ def _called(view: View) -> str:
         return ""
     told = [view.model, view.edit, view.text]
     told += [f"+ {len(view.chosen)}"] if view.chosen else []
+    told += [f"→ {view.reader}"] if view.reader else []
+    told += [f"↔ {view.against.kind}"] if view.against else []
     return " · ".join(brief(one, 60) for one in told)
 
 
