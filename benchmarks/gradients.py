@@ -62,6 +62,13 @@ def mapped(model: mt.Model, prompts: list[mt.Prompt], edit: str) -> Callable[[],
     return work
 
 
+def audited(model: mt.Model, prompts: list[mt.Prompt], edit: str) -> Callable[[], object]:
+    """What a user asks for: the map with its audit."""
+    return lambda: mt.sweep(
+        model, prompts, edit, metrics="logit_diff", method="atp", progress=False
+    )
+
+
 def measure(shape: str, n: int) -> None:
     """Print a line for each."""
     torch.set_num_threads(1)
@@ -77,11 +84,9 @@ def measure(shape: str, n: int) -> None:
     forward()
     one = cpu_seconds(forward)
     print(f"one forward pass over {n} prompts: {one:.2f} s", flush=True)
-    asked = {"metrics": "logit_diff", "method": "atp", "progress": False}
     for name, edit in EDITS.items():
         bare = cpu_seconds(mapped(model, prompts, edit))
-        whole = cpu_seconds(lambda edit=edit: mt.sweep(model, prompts, edit, **asked))
-        _tell(name, bare, whole, one)
+        _tell(name, bare, cpu_seconds(audited(model, prompts, edit)), one)
     trial = Trial.by(model, prompts, "logit_diff")
     bare = cpu_seconds(lambda: gradients.effects(trial, mt.EAP(), lambda cells: None))
     score = cpu_seconds(lambda: mt.circuits.score(model, prompts, method=mt.EAP(), progress=False))
