@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -14,8 +14,9 @@ import numpy as np
 from microtome.circuits import gradients
 from microtome.circuits.ablations import Ablation, Mean
 from microtome.circuits.circuit import Circuit
-from microtome.circuits.graph import Bools
+from microtome.circuits.graph import Numbers
 from microtome.circuits.trial import Array, Trial, ticking
+from microtome.circuits.without import Without
 from microtome.engines.approximate.eap import EAP, EAPIG
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.approximate.text import METHODS as APPROXIMATIONS
@@ -121,6 +122,8 @@ class Exact(Method):
             out=None if out is None else out / f"{name}.zarr",
             **self._asked(),
         )
+        if self.exact:
+            trial.checked.hear_of(effects, str(metric))
         found: Array = effects.delta(str(metric)).values
         return found
 
@@ -141,16 +144,17 @@ class Removal(Method):
 
     def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """The full circuit without each."""
-        return self._without(trial, np.eye(len(trial.graph), dtype=bool), observer)
+        return self._without(trial, [*np.arange(len(trial.graph))[:, None]], observer)
 
     def nodes(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """The full circuit without what leaves each."""
         writers = np.arange(len(trial.graph.writers))
-        return self._without(trial, trial.graph.ends[0] == writers[:, None], observer)
+        leaving = [np.flatnonzero(trial.graph.ends[0] == writer) for writer in writers]
+        return self._without(trial, leaving, observer)
 
     @staticmethod
-    def _without(trial: Trial, removed: Bools, observer: Observer) -> Array:
-        circuits = [Circuit(trial.graph, ~one) for one in removed]
+    def _without(trial: Trial, parts: Sequence[Numbers], observer: Observer) -> Array:
+        circuits = Without(Circuit.full(trial.graph), parts)
         name = str(trial.asked[0])
         measured = trial.measure(circuits, ticking(observer))[name]
         return measured - trial.clean[name][:, None]

@@ -22,6 +22,7 @@ from microtome.circuits.trial import Array, Trial, worse
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError, listing
+from microtome.notebook import html_line, html_table
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
 from microtome.results import provenance, stores
@@ -187,6 +188,11 @@ class Scores:
             f"<Scores of {len(self):,} {self.level}s on {attrs['metric']}, {attrs['ablation']}, "
             f"{attrs['method']}; {self.data.sizes['prompt']} prompts>"
         )
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the strongest of them."""
+        table = self.top().astype(object)
+        return html_line(repr(self)) + html_table(tuple(table.columns), table.values.tolist())
 
 
 def open_scores(path: str | Path) -> Scores:
