@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import xarray as xr
 
 from microtome.edits import Edit, as_edits
 from microtome.engines.observer import Observer
 from microtome.errors import EditError, EffectsError, MetricError, PromptError, listing
+from microtome.figures import Drawn
 from microtome.figures.matrix import matrix
 from microtome.figures.trade import trade
 from microtome.language.sites import POSITIONS
@@ -85,7 +85,7 @@ class Dose:
         order = affordable[f"{name}_effect"].abs().sort_values(ascending=False).index
         return affordable.loc[order].head(top).reset_index(drop=True)
 
-    def figure(self, of: str | None = None) -> go.Figure:
+    def figure(self, of: str | None = None) -> Drawn:
         """The map of an effect or of a cost over two dimensions, such as layer × factor.
 
         Args:
@@ -110,9 +110,9 @@ class Dose:
                 f"A map has two dimensions, and these doses have {listing(array.dims) or 'none'}: "
                 "use trade() for a picture of any number, or star the layer, layers='*'."
             )
-        return matrix(array, title=self.title, unit=unit, diverging=diverging)
+        return Drawn(matrix(array, title=self.title, unit=unit, diverging=diverging))
 
-    def trade(self, metric: str | None = None) -> go.Figure:
+    def trade(self, metric: str | None = None) -> Drawn:
         """What is gained against what it costs, each dose a point.
 
         Args:
@@ -122,13 +122,14 @@ class Dose:
             MetricError: there is no such metric.
         """
         name = self._known(metric)
-        return trade(
+        made = trade(
             self.data[f"{name}_effect"],
             self.data[KL],
             title=self.title,
             gain_title=self._gain(name),
             cost_title=COSTS[KL],
         )
+        return Drawn(made)
 
     def _gain(self, name: str) -> str:
         return f"change of {name}, {about(name).unit}"
