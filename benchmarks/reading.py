@@ -6,8 +6,9 @@ Each asks one question of one prompt, as the tool's documentation does it, and t
 agree: *lens*, the probability of the likeliest token of every layer's state at every token (of
 which `lens` gives more: probability and KL, entropy, ids and texts); *tracing*, the target's
 probability with one hidden state put back in a corrupted run, layer by position, one sample (in
-TransformerLens a pass for each cell), which microtome verifies. Seconds are of processor time of one thread, medians over rounds in which
-all of them run. A tool that is not installed takes no part.
+TransformerLens a pass for each cell), which microtome verifies. Seconds are of processor time of
+one thread, medians over rounds in which all of them run. A tool that is not installed takes no
+part.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def lens_ways(model: mt.Model, noise: Tensor) -> dict[str, Callable[[], Tensor]]
         _, cache = bridge.run_with_cache(ids)
         states = torch.stack([cache[f"blocks.{n}.hook_resid_post"][0] for n in layers])
         logits = bridge.unembed(bridge.ln_final(states))
-        return logits.softmax(-1).amax(-1)
+        best: Tensor = logits.softmax(-1).amax(-1)
+        return best
 
     @torch.no_grad()
     def tracing() -> Tensor:
@@ -119,7 +121,7 @@ def nnsight_ways(model: mt.Model) -> dict[str, Callable[[], Tensor]]:
     @torch.no_grad()
     def lens() -> Tensor:
         with wrapped.trace(TEXT):
-            kept = list().save()
+            kept = nnsight.save([])
             for block in blocks:
                 kept.append(wrapped.lm_head(norm(block.output)).softmax(-1).amax(-1)[0])
         return torch.stack(kept)
