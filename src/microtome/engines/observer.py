@@ -59,6 +59,9 @@ class Observer:
     def advanced(self, cells: float) -> None:
         """So many cells more are done; fewer than 0 where a batch begins anew, in halves."""
 
+    def unit_there(self, number: int, of: int) -> None:
+        """A unit, from 0, was computed and kept before: this sweep goes on from there."""
+
     def unit_done(self, number: int, of: int) -> None:
         """A unit, from 0, is computed and kept."""
 
@@ -102,6 +105,10 @@ class Relay(Observer):
     def unit_done(self, number: int, of: int) -> None:
         """As told."""
         self._to.unit_done(number, of)
+
+    def unit_there(self, number: int, of: int) -> None:
+        """As told."""
+        self._to.unit_there(number, of)
 
     def note(self, text: str) -> None:
         """As told."""

@@ -237,6 +237,7 @@ class Answer:
         for unit in job.plan.units:
             if unit.number in done:
                 self.observer.advanced(len(job.plan.numbers(unit)))
+                self.observer.unit_there(unit.number, total)
         for block in self.runner.blocks(job, missing, self.observer):
             cells = block.cells if among is None else among[block.cells]
             self.sink.take(replace(block, cells=cells))

@@ -158,6 +158,8 @@ def test_a_map_is_seen_while_it_grows_and_its_units_outlive_a_cancel(jobs, desk,
     there = ~np.isnan(part.effects.data["logit_diff"].values)
     np.testing.assert_array_equal(part.effects.data["logit_diff"].values[there], whole[there])
     assert planned[0] == there.sum()  # the first unit was there at once, whole
+    told = jobs.progress(ASKED)
+    assert told.units == told.of_units  # that one is counted
 
 
 def test_a_click_is_answered_between_two_units(jobs, nano, monkeypatch):

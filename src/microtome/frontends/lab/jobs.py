@@ -140,6 +140,10 @@ class Job(Observer):
         """So many cells more."""
         self._cells += cells
 
+    def unit_there(self, number: int, of: int) -> None:
+        """Count what was kept before."""
+        self._units += 1
+
     def unit_done(self, number: int, of: int) -> None:
         """Show what there is."""
         self._units += 1
