@@ -231,5 +231,6 @@ def test_sweeps_are_given_to_workers_and_circuits_are_not(tiny64, monkeypatch):
     how = {"level": "node", "workers": "processes:2", "progress": False}
     mt.circuits.score(tiny64, PROMPTS[0], **how)
     assert asked == ["processes:2"] * 3
-    with pytest.raises(CircuitError, match="'removal' has no units that workers could run"):
-        mt.circuits.score(tiny64, PROMPTS[0], method="removal", **how)
+    for method in ("removal", "atp"):
+        with pytest.raises(CircuitError, match=f"'{method}.*has no units that workers could run"):
+            mt.circuits.score(tiny64, PROMPTS[0], method=method, **how)

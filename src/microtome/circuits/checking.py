@@ -201,13 +201,12 @@ class Witnesses:
     far: float = -1.0
 
     @classmethod
-    def of(cls, check: Check, prompts: int, circuits: int) -> Witnesses:
-        """None seen yet."""
-        rows = prompts * circuits
+    def of(cls, check: Check, pairs: Sequence[tuple[int, int]]) -> Witnesses:
+        """None seen yet of these pairs of a prompt and a circuit."""
+        rows = len(pairs)
         some = check.due(rows)
-        chosen = check.chosen(rows, some)
-        pairs = tuple((number // circuits, number % circuits) for number in chosen)
-        return cls({}, pairs, (-1, -1) if 0 < some < rows else None)
+        chosen = tuple(pairs[number] for number in check.chosen(rows, some))
+        return cls({}, chosen, (-1, -1) if 0 < some < rows else None)
 
     def kept(self) -> Iterator[tuple[tuple[int, int], dict[int, Tensor]]]:
         """As many as were chosen, the furthest among them."""

@@ -17,6 +17,7 @@ from microtome.circuits.trial import VERIFIED, Array, Trial
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
+from microtome.notebook import html_line, html_table
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
@@ -76,6 +77,12 @@ class Curve:
 
     def __repr__(self) -> str:
         return f"<Curve of {len(self.circuits)} sizes; CPR {self.cpr}; CMD {self.cmd}>"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a row per size."""
+        columns = ["edges", "faithfulness", "low", "high"]
+        table = self.data[columns].to_dataframe()[columns].reset_index().astype(object)
+        return html_line(repr(self)) + html_table(tuple(table.columns), table.values.tolist())
 
 
 def curve(

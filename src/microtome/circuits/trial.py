@@ -221,18 +221,26 @@ class Trial:
                 what comes out is no number.
             VerificationError: a circuit is not what it is on the reference path.
         """
+        every = np.indices((len(self.encoded), len(circuits))).reshape(2, -1).T
+        return self.measure_pairs(circuits, every, tick)
+
+    def measure_pairs(
+        self, circuits: Sequence[Circuit], pairs: Column, tick: Tick = lambda rows: None
+    ) -> dict[str, Array]:
+        """The same of some pairs ``[row, 2]`` of a prompt and a circuit; NaN of all others."""
         self.check(circuits)
         shape = len(self.encoded), len(circuits)
         found = {str(reading): np.full(shape, np.nan) for reading in self.asked}
-        witnesses = Witnesses.of(self.checked, len(self.encoded), len(circuits))
+        witnesses = Witnesses.of(self.checked, [(int(a), int(b)) for a, b in pairs])
         with session(self.model.hf, self.model.anatomy):
-            for rows in self._batches(len(circuits)):
+            for rows in self._batches(pairs):
                 self._run(rows, circuits, found, witnesses)
                 tick(len(rows))
+            prompts, which = pairs.T
             for reading in self.asked:
-                self._refuse_no_number(reading, found[str(reading)])
-            for (prompt, which), logits in witnesses.kept():
-                self._verify(prompt, which, circuits[which], logits, found)
+                self._refuse_no_number(reading, found[str(reading)][prompts, which], prompts)
+            for (prompt, number), logits in witnesses.kept():
+                self._verify(prompt, number, circuits[number], logits, found)
         return found
 
     def _verify(
@@ -254,8 +262,8 @@ class Trial:
             {reading: float(found[str(reading)][prompt, which]) for reading in self.asked},
         )
 
-    def _refuse_no_number(self, reading: Reading, values: Array) -> None:
-        lost = np.flatnonzero(np.isnan(values).any(axis=1))
+    def _refuse_no_number(self, reading: Reading, values: Array, prompts: Column) -> None:
+        lost = prompts[np.isnan(values)]
         if len(lost) and not reading.metric.undefined:
             raise CircuitError(
                 f"The metric {reading} is no number in some circuit on "
@@ -273,15 +281,20 @@ class Trial:
                     f"{self.graph}: run it on the model that it was found in."
                 )
 
-    def _batches(self, circuits: int) -> Iterator[Column]:
+    def _batches(self, pairs: Column) -> Iterator[Column]:
         """Pairs of a prompt and a circuit, ``[row, 2]``, some at a time."""
-        lengths = [len(one.tokens.read) for one in self.encoded]
-        order = sorted(range(len(lengths)), key=lambda n: lengths[n])
-        for length, alike in groupby(order, key=lambda n: lengths[n]):
-            pairs = np.array([(prompt, n) for prompt in alike for n in range(circuits)])
+        for length, alike in self.by_length(pairs[:, 0]):
+            own = pairs[np.isin(pairs[:, 0], alike)]
             at_once = self.rows_at_once(length)
-            for first in range(0, len(pairs), at_once):
-                yield pairs[first : first + at_once]
+            for first in range(0, len(own), at_once):
+                yield own[first : first + at_once]
+
+    def by_length(self, prompts: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
+        """Prompts, each once, by their length."""
+        lengths = [len(one.tokens.read) for one in self.encoded]
+        order = sorted({*prompts}, key=lambda n: (lengths[n], n))
+        for length, alike in groupby(order, key=lambda n: lengths[n]):
+            yield length, [*map(int, alike)]
 
     def rows_at_once(self, length: int) -> int:
         """How many rows of so many tokens a pass takes.

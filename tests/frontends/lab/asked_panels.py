@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dash import Dash
+from dash.development.base_component import Component
 from flask import Flask
 
-from microtome.frontends.lab.panels import TABS, Context
+from microtome.frontends.lab.panels import TABS, Context, Panel
 from microtome.frontends.lab.state import View
 
 Given = Mapping[str, Any]
@@ -26,10 +27,10 @@ class Page:
     context: Context
 
     @classmethod
-    def on(cls, context: Context) -> Page:
+    def on(cls, context: Context, panels: Sequence[Panel] = TABS) -> Page:
         app = Dash("test", server=Flask("test"), suppress_callback_exceptions=True)
-        app.layout = [panel.layout(context.words("en")) for panel in TABS]
-        for panel in TABS:
+        app.layout = [panel.layout(context.words("en")) for panel in panels]
+        for panel in panels:
             panel.register(app, context)
         return cls(app, context)
 
@@ -103,6 +104,8 @@ def texts(node: Any) -> list[str]:
         return [node]
     if isinstance(node, list):
         return [text for one in node for text in texts(one)]
+    if isinstance(node, Component):
+        return texts(getattr(node, "children", None))
     return texts(node["props"].get("children", [])) if isinstance(node, dict) else []
 
 

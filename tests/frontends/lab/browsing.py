@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-PATIENCE = 60_000
+PATIENCE = 120_000
 """Milliseconds that anything may take on a busy machine."""
 
 PLANTED = (
@@ -65,9 +66,17 @@ class Server:
             self.process.stdout.close()
 
 
-def serving(keep: Path, *more: str, models: tuple[str, ...] = ()) -> Server:
-    """Start it, and wait until it says where it is."""
-    command = [sys.executable, "-m", "microtome", "lab", *models, "--port", "0", "--no-open"]
+def serving(keep: Path, *more: str, models: tuple[str, ...] = (), first: str = "") -> Server:
+    """Start it, and wait until it says where it is.
+
+    Args:
+        keep: where maps are kept.
+        *more: options.
+        models: those that are offered first.
+        first: Python that its process executes before anything else.
+    """
+    program = f"{first}\nfrom microtome.__main__ import main\nmain()"
+    command = [sys.executable, "-c", program, "lab", *models, "--port", "0", "--no-open"]
     process = subprocess.Popen(
         [*command, "--keep", str(keep), *more],
         stdout=subprocess.PIPE,
@@ -121,6 +130,7 @@ class Tab:
     page: Page
     server: Server
     wrong: list[str] = field(default_factory=list)
+    asked: set[Any] = field(default_factory=set)
 
     def open(self, query: str = "") -> Page:
         """Open an address, and wait until the page is there."""
@@ -149,6 +159,13 @@ class Tab:
                 raise AssertionError(f"it never came to this: {condition}")
             self.page.wait_for_timeout(30)
 
+    def settle(self) -> None:
+        """Wait until the page asks the server nothing, and goes on asking nothing."""
+        quiet = 0
+        while quiet < 4:
+            self.page.wait_for_timeout(40)
+            quiet = 0 if self.asked else quiet + 1
+
     def until_address(self, part: str) -> None:
         """Wait until the address has a part."""
         self.until("part => window.location.search.includes(part)", part)
@@ -165,11 +182,17 @@ def watched(context: BrowserContext, server: Server) -> Tab:
     home = server.at().partition("//")[2].partition("/")[0]
 
     def asked(request: Any) -> None:
+        tab.asked.add(request)
         place = request.url.partition("//")[2].partition("/")[0]
         if request.url.startswith(("http", "ws")) and place != home:
             tab.wrong.append(f"asked for {request.url}")
 
+    def answered(request: Any) -> None:
+        tab.asked.discard(request)
+
     page.on("request", asked)
+    page.on("requestfinished", answered)
+    page.on("requestfailed", answered)
     return tab
 
 
@@ -213,3 +236,48 @@ GIFT = {
     "contrast": " Sam",
 }
 """A prompt that nano knows what to make of."""
+
+
+def site(name: str) -> str:
+    return f'[id*=\'"name":"{name}","type":"map-site"\']'
+
+
+def axis(name: str) -> str:
+    return f'[id*=\'"name":"{name}","type":"map-axis"\']'
+
+
+def token(at: int) -> str:
+    return f'[id*=\'"at":{at},"type":"ask-token"\']'
+
+
+def panel(name: str) -> str:
+    return f'[id*=\'"name":"{name}","type":"shell-tab"\']'
+
+
+def shown(page: Page, figure: str = "#map-figure") -> np.ndarray:
+    """The numbers of a map as the browser has them, ``[row, column]``."""
+    found = page.evaluate(
+        "figure => Array.from(document.querySelector(figure + ' .js-plotly-plot')._fullData[0].z,"
+        " row => Array.from(row))",
+        figure,
+    )
+    return np.array(found, dtype=float)
+
+
+def click_cell(page: Page, layer: int, head: int, shift: bool = False) -> None:
+    """A real click on the middle of a cell, where plotly has drawn it."""
+    x, y = page.evaluate(
+        """([row, column]) => {
+            const plot = document.querySelector('#map-figure .js-plotly-plot');
+            const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
+            return [box.left + xaxis._offset + xaxis.d2p(column),
+                    box.top + yaxis._offset + yaxis.d2p(row)];
+        }""",
+        [layer, head],
+    )
+    if shift:
+        page.keyboard.down("Shift")
+    page.mouse.move(x, y)
+    page.mouse.click(x, y)
+    if shift:
+        page.keyboard.up("Shift")

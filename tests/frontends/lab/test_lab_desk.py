@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+import microtome as mt
 from microtome.errors import LoadError
 from microtome.frontends.lab import desk as desks
 from microtome.frontends.lab.desk import Desk
@@ -59,15 +60,23 @@ def test_a_page_that_looks_again_and_again_does_not_load_again_what_failed():
     assert loader.asked == ["broken"]
 
 
-def test_a_name_that_nobody_offered_is_for_those_who_sit_at_the_machine(nano):
+def test_a_name_that_nobody_offered_is_for_those_who_sit_at_the_machine_and_type_it(nano):
     loader = Loader(nano=nano, other=nano)
+    away = Desk(load=loader)
+    away.name("other")
     with pytest.raises(LoadError, match="'other' is not offered here; models: nano"):
-        Desk(load=loader).model("other")
-    assert Desk(load=loader).state("other").state == "failed"
-    assert Desk(load=loader, typed=True).model("other") is nano
+        away.model("other")
+    assert away.state("other").state == "failed"
+    here = Desk(load=loader, typed=True)
+    with pytest.raises(LoadError, match="once it is typed"):
+        here.model("other")  # anybody can write an address
+    assert loader.asked == []
+    here.name("other")
+    assert here.model("other") is nano
     assert Desk(["other"], load=loader).model("other") is nano
-    with pytest.raises(LoadError, match="No model is named"):
-        Desk(load=loader, typed=True).model(" ")
+    here.name(" ")
+    with pytest.raises(LoadError, match="not offered"):
+        here.model(" ")
 
 
 def test_few_are_kept_and_those_that_were_asked_for_last(nano):
@@ -92,7 +101,9 @@ def test_what_cannot_be_loaded_here_is_offered_with_the_reason(monkeypatch):
         desk.model("smollm2")
 
 
-def test_the_pace_is_measured_once(nano):
-    desk = Desk(load=Loader(nano=nano))
-    assert desk.pace("nano") > 0
-    assert desk.pace("nano") == desk.pace("nano")
+def test_the_pace_is_measured_once_on_what_is_asked(nano, bert64):
+    desk = Desk(["bert"], load=Loader(nano=nano, bert=bert64))
+    first = desk.pace("nano", mt.Prompt("Berlin"))
+    assert first > 0
+    assert desk.pace("nano", mt.Prompt("Berlin is the capital of")) == first
+    assert desk.pace("bert", mt.Prompt("pay no [MASK] to that man")) > 0

@@ -30,10 +30,10 @@ def test_a_click_names_the_cell_whose_effect_is_drawn_there(maps, nano):
     edit = "zero L*.z.h*@-1"
     effects = maps(edit)
     drawing = drawn(effects, "logit_diff", edit, {}, ())
-    assert drawing.dims == ("layer", "head")
+    assert drawing.cut.dims == ("layer", "head")
     z = np.asarray(drawing.figure.data[0].z)
     for x, y in ((0, 0), (6, 1), (7, 5)):
-        cell = cell_at(effects, "logit_diff", edit, drawing, x, y)
+        cell = cell_at(effects, "logit_diff", edit, drawing.cut, x, y)
         assert cell == f"zero L{y}.z.h{x}@-1"
         alone = mt.sweep(nano, GIFT, cell, metrics="logit_diff", progress=False)
         assert z[y, x] == pytest.approx(float(alone.delta("logit_diff").values[0]), abs=1e-4)
@@ -43,7 +43,7 @@ def test_a_click_names_the_cell_whose_effect_is_drawn_there(maps, nano):
 def test_a_click_beside_the_map_names_nothing(maps, x, y):
     edit = "zero L*.z.h*@-1"
     drawing = drawn(maps(edit), "logit_diff", edit, {}, ())
-    assert cell_at(maps(edit), "logit_diff", edit, drawing, x, y) is None
+    assert cell_at(maps(edit), "logit_diff", edit, drawing.cut, x, y) is None
 
 
 def test_three_dimensions_are_cut_through_the_strongest_or_where_one_says(maps):
@@ -52,13 +52,13 @@ def test_three_dimensions_are_cut_through_the_strongest_or_where_one_says(maps):
     delta = effects.delta("logit_diff")
     strongest = int(np.unravel_index(np.abs(delta.values[0]).argmax(), delta.shape[1:])[2])
     first = drawn(effects, "logit_diff", edit, {}, ())
-    assert (first.dims, dict(first.picked)) == (("layer", "head"), {"pos": strongest})
-    assert dict(first.sizes) == {"pos": 14}
+    assert (first.cut.dims, dict(first.cut.picked)) == (("layer", "head"), {"pos": strongest})
+    assert dict(first.cut.sizes) == {"layer": 6, "head": 8, "pos": 14}
     other = drawn(effects, "logit_diff", edit, {"pos": 4}, ())
     np.testing.assert_allclose(other.figure.data[0].z, delta.sel(pos=4).values[0])
-    assert cell_at(effects, "logit_diff", edit, other, 2, 3) == "zero L3.z.h2@4"
+    assert cell_at(effects, "logit_diff", edit, other.cut, 2, 3) == "zero L3.z.h2@4"
     by_head = drawn(effects, "logit_diff", edit, {"head": 1}, ())
-    assert by_head.dims == ("layer", "pos")
+    assert by_head.cut.dims == ("layer", "pos")
     np.testing.assert_allclose(by_head.figure.data[0].z, delta.sel(head=1).values[0])
 
 
@@ -66,14 +66,14 @@ def test_a_cut_that_is_not_there_is_not_used(maps):
     edit = "zero L*.z.h*@*"
     plain = drawn(maps(edit), "logit_diff", edit, {}, ())
     for at in ({"pos": 99}, {"pos": -1}, {"neuron": 3}):
-        assert drawn(maps(edit), "logit_diff", edit, at, ()).picked == plain.picked
+        assert drawn(maps(edit), "logit_diff", edit, at, ()).cut.picked == plain.cut.picked
 
 
 def test_a_map_over_one_dimension_is_a_curve_and_its_points_are_cells(maps):
     edit = "zero L*.resid_post@-1"
     drawing = drawn(maps(edit), "logit_diff", edit, {}, ())
-    assert drawing.dims == ("layer",)
-    assert cell_at(maps(edit), "logit_diff", edit, drawing, 2, 0) == "zero L2.resid_post@-1"
+    assert drawing.cut.dims == ("layer",)
+    assert cell_at(maps(edit), "logit_diff", edit, drawing.cut, 2, 0) == "zero L2.resid_post@-1"
 
 
 def test_a_single_cell_is_a_number(maps):
@@ -89,8 +89,20 @@ def test_chosen_cells_are_framed_where_they_are(maps):
     edit = "zero L*.z.h*@-1"
     chosen = ("zero L1.z.h6@-1", "zero L4.z.h5@-1", "zero L0.k.h0")
     drawing = drawn(maps(edit), "logit_diff", edit, {}, chosen)
-    frames = [(one.x0, one.x1, one.y0, one.y1) for one in drawing.figure.layout.shapes]
+    frames = [tuple(one[at] for at in ("x0", "x1", "y0", "y1")) for one in drawing.shapes]
     assert frames == [(5.5, 6.5, 0.5, 1.5), (4.5, 5.5, 3.5, 4.5)]
+    assert drawing.framed == ((6, 1), (5, 4))
+    assert drawing.shape == (6, 8)
+
+
+def test_a_chosen_point_of_a_curve_is_marked(maps):
+    edit = "zero L*.resid_post@-1"
+    drawing = drawn(maps(edit), "logit_diff", edit, {}, ("zero L2.resid_post@-1",))
+    assert (drawing.framed, drawing.shape) == (((2, 0),), (1, 6))
+    zero, frame = drawing.shapes
+    assert [zero] == [one.to_plotly_json() for one in drawing.figure.layout.shapes]
+    assert (frame["x0"], frame["x1"], frame["yref"]) == (1.5, 2.5, "y domain")
+    assert drawn(maps(edit), "logit_diff", edit, {}, ()).shapes == (zero,)
 
 
 def test_the_strongest_cells_are_the_tables(maps):

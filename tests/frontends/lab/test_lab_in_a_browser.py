@@ -8,59 +8,25 @@ import numpy as np
 import pytest
 
 import microtome as mt
-from frontends.lab.browsing import GIFT, PLANTED, query
+from frontends.lab.browsing import (
+    GIFT,
+    PLANTED,
+    axis,
+    click_cell,
+    panel,
+    query,
+    shown,
+    site,
+    token,
+)
 
 DONOR = "When Sam and Sally went to the park, Sally gave a gift to"
 HEADS = "zero L*.z.h*@-1"
 
 
-def site(name: str) -> str:
-    return f'[id*=\'"name":"{name}","type":"map-site"\']'
-
-
-def axis(name: str) -> str:
-    return f'[id*=\'"name":"{name}","type":"map-axis"\']'
-
-
-def token(at: int) -> str:
-    return f'[id*=\'"at":{at},"type":"ask-token"\']'
-
-
-def panel(name: str) -> str:
-    return f'[id*=\'"name":"{name}","type":"shell-tab"\']'
-
-
-def shown(page) -> np.ndarray:
-    """The numbers of the map as the browser has them, ``[row, column]``."""
-    found = page.evaluate(
-        "Array.from(document.querySelector('#map-figure .js-plotly-plot')._fullData[0].z,"
-        " row => Array.from(row))"
-    )
-    return np.array(found, dtype=float)
-
-
 def expected(nano, edit=HEADS, metric="logit_diff", **prompt) -> mt.Effects:
     asked = mt.Prompt(**{**GIFT, **prompt})
     return mt.sweep(nano, asked, edit, metrics=metric, progress=False)
-
-
-def click_cell(page, layer: int, head: int, shift: bool = False) -> None:
-    """A real click on the middle of a cell, where plotly has drawn it."""
-    x, y = page.evaluate(
-        """([row, column]) => {
-            const plot = document.querySelector('#map-figure .js-plotly-plot');
-            const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
-            return [box.left + xaxis._offset + xaxis.d2p(column),
-                    box.top + yaxis._offset + yaxis.d2p(row)];
-        }""",
-        [layer, head],
-    )
-    if shift:
-        page.keyboard.down("Shift")
-    page.mouse.move(x, y)
-    page.mouse.click(x, y)
-    if shift:
-        page.keyboard.up("Shift")
 
 
 # ---------------------------------------------------------------------------------- 1: ask
@@ -116,7 +82,7 @@ def test_the_map_is_that_of_the_library(tab, nano):
     np.testing.assert_allclose(shown(page), found.delta("logit_diff").values[0], atol=1e-5)
     top = found.top(1, "logit_diff").iloc[0]
     first = page.locator("#map-strongest li button").first.inner_text()
-    assert f"layer {top['layer']} · head {top['head']}" in first
+    assert f"L{top['layer']}.z.h{top['head']}@-1" in first
 
 
 def test_an_edit_is_chosen_by_clicking_and_its_address_arises(tab, nano):
@@ -127,6 +93,7 @@ def test_an_edit_is_chosen_by_clicking_and_its_address_arises(tab, nano):
     tab.until("document.querySelector('#map-edit').value === 'patch L*.resid_post@-1'")
     page.locator(token(9)).click()
     tab.until("document.querySelector('#map-edit').value === 'patch L*.resid_post@9'")
+    tab.settle()
     page.locator(axis("pos")).select_option("*")
     tab.until("document.querySelector('#map-edit').value === 'patch L*.resid_post@*'")
     tab.until_address("edit=patch%20L*.resid_post@*")
@@ -233,7 +200,7 @@ def test_a_link_opens_what_its_sender_saw(tab, tabs):
     tab.until("document.querySelector('#keep-link').value === window.location.href")
     other = tabs()
     other.page.goto(link.input_value())
-    other.page.wait_for_selector("#keep-code-circuit-0")
+    other.page.wait_for_selector("#keep-code-circuit-0", state="attached")
     for one in ("#ask-text", "#ask-target", "#map-edit"):
         other.until("one => !!document.querySelector(one).value", one)
         assert other.page.input_value(one) == page.input_value(one)
@@ -275,7 +242,7 @@ def test_a_reload_gives_the_same_page(tab):
     page.reload()
     page.wait_for_selector("#keep-files a[href*='map.csv']")
     page.wait_for_selector("#map-strongest button")
-    page.wait_for_selector("#keep-code-writing-0")
+    page.wait_for_selector("#keep-code-writing-0", state="attached")
     tab.until("text => document.querySelector('main').innerText === text", before)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -16,7 +18,7 @@ from microtome.frontends.lab.answers.writing import written
 from microtome.frontends.lab.asked import Asked, prompt_of
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import Jobs
-from microtome.frontends.lab.panels import TABS, Context
+from microtome.frontends.lab.panels import PANELS, TABS, Context, feeding, judging
 from microtome.frontends.lab.panels.compare import other_of
 from microtome.frontends.lab.state import Against, View
 from microtome.texts import LANGUAGES
@@ -51,6 +53,13 @@ def context(tiny, bert64, make_gpt2, tokenizer) -> Context:
 @pytest.fixture(scope="module")
 def page(context) -> Page:
     return Page.on(context)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A page waits for its answers, however busy the machine is."""
+    for module in (feeding, judging):
+        monkeypatch.setattr(module, "PATIENCE", 60.0)
 
 
 @pytest.fixture
@@ -256,6 +265,31 @@ def test_a_circuit_is_judged_by_both_ablations_on_request(page, tiny):
     assert within(shown, "P"), "this tokenizer lacks the words, and that is said"
 
 
+def test_what_takes_long_is_followed_and_cancelled(page, monkeypatch):
+    own, began = mt.sweep, threading.Event()
+
+    def slow(*given, progress, **more):
+        began.set()
+        until = time.monotonic() + 20
+        while not progress.cancelled and time.monotonic() < until:
+            time.sleep(0.01)
+        return own(*given, progress=progress, **more)
+
+    monkeypatch.setattr("microtome.frontends.lab.answers.upstream.sweep", slow)
+    monkeypatch.setattr(feeding, "PATIENCE", 0.0)
+    view = replace(TRACED, reader="a2.h2<k>")
+    shown = page.shown("trace-fed.children", view, by="trace-feed.n_clicks")
+    assert "0 of 11 cells" in texts(shown)
+    assert began.wait(20)
+    assert page.shown("trace-beat.disabled", view, by="trace-beat.n_intervals") is False
+    assert page.shown("trace-stop.hidden", view, by="trace-beat.n_intervals") is False
+    monkeypatch.setattr(feeding, "PATIENCE", 60.0)
+    shown = page.shown("trace-fed.children", view, by="trace-stop.n_clicks")
+    assert texts(shown) == ["Cancelled."]
+    monkeypatch.setattr("microtome.frontends.lab.answers.upstream.sweep", own)
+    assert rows(page.shown("trace-fed.children", view, by="trace-feed.n_clicks"))
+
+
 # --------------------------------------------------------------------------------------- compare
 
 COMPARED = replace(VIEW, panel="compare", against=Against("edit", "zero L*.z.h*@-1"))
@@ -362,7 +396,7 @@ def test_every_panel_speaks_both_languages(context, lang):
 
 
 def test_what_is_large_says_what_it_takes_first(page, monkeypatch):
-    monkeypatch.setattr(Desk, "pace", lambda self, name: 1.0)
+    monkeypatch.setattr(Desk, "pace", lambda self, name, prompt: 1.0)
     view = replace(TRACED, reader="a2.h3<k>")
     assert "11 edges" in page.shown("trace-cost.children", view)
     assert page.shown("trace-fed.children", view) == []
@@ -371,3 +405,17 @@ def test_what_is_large_says_what_it_takes_first(page, monkeypatch):
     shown = page.shown("trace-fed.children", view, by="trace-feed.n_clicks")
     assert rows(shown)
     assert rows(page.shown("trace-fed.children", view)), "it is remembered"
+
+
+def test_several_cells_can_be_chosen_without_shift(context, mapped):
+    mapped(VIEW)
+    page = Page.on(context, PANELS)
+    for n, pressed in ((1, "true"), (2, "false")):
+        by = "map-more.n_clicks"
+        assert page.shown("map-more.aria-pressed", VIEW, {by: n}, by) == pressed
+    strong = [({"type": "map-strong", "edit": "patch L0.z.h1@-1"}, 1)]
+    clicks = {"map-strong.n_clicks": strong, "map-clicked.data": {"x": 1, "y": 0, "more": False}}
+    for by in ("map-strong.n_clicks", "map-clicked.data"):
+        for pressed, before in (("true", VIEW.chosen), ("false", ())):
+            found = page.change(by, VIEW, {**clicks, "map-more.aria-pressed": pressed})
+            assert found.chosen == (*before, "patch L0.z.h1@-1")

@@ -10,14 +10,18 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from dash import no_update
 
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab import server as servers
+from microtome.frontends.lab import shell
+from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.guard import Gate
 from microtome.frontends.lab.jobs import DONE, Jobs
 from microtome.frontends.lab.server import build_app, serve
 from microtome.frontends.lab.state import View
+from microtome.texts import LANGUAGES
 
 HOST = {"Host": "127.0.0.1:8050"}
 VIEW = View(
@@ -103,6 +107,40 @@ def test_the_page_comes_in_the_language_of_its_address(page):
     )
 
 
+def ids(component) -> set[str]:
+    """The ids of a layout that are words."""
+    if isinstance(component, list | tuple):
+        return set().union(*map(ids, component))
+    if not hasattr(component, "to_plotly_json"):
+        return set()
+    own = getattr(component, "id", None)
+    inner = ids(getattr(component, "children", None))  # what has no children itself is false
+    return inner | ({own} if isinstance(own, str) else set())
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_callback_finds_its_components_on_the_page(page, lang):
+    """One that does not is silently not called."""
+    there = ids(page.app.layout_in(lang))
+    parts = [part for one in page.callbacks.values() for part in (*one["inputs"], *one["state"])]
+    asked = {part["id"] for part in parts if not part["id"].startswith("{")}
+    for output in page.callbacks:
+        asked |= set(re.findall(r"(?:^|\.\.)([a-z][a-z-]*)\.", output))
+    assert len(asked) > 20
+    assert asked <= there
+
+
+def test_what_fails_is_said_and_the_page_stays(page, monkeypatch, capsys):
+    said = {}
+    monkeypatch.setattr(shell, "set_props", lambda name, props: said.update({name: props}))
+    assert shell.failed(MicrotomeError("no such thing")) is no_update
+    assert said["shell-problems"]["children"].children == "no such thing"
+    assert capsys.readouterr().err == ""
+    shell.failed(ValueError("unforeseen"))
+    assert said["shell-problems"]["children"].children == "ValueError: unforeseen"
+    assert "unforeseen" in capsys.readouterr().err
+
+
 def test_a_small_map_is_computed_as_it_is_looked_at(page):
     given = {"address.search": VIEW.to_query(), "ready.data": READY}
     first = page.call("map-status.children", **given)
@@ -115,6 +153,14 @@ def test_a_small_map_is_computed_as_it_is_looked_at(page):
     drawn = page.call("map-figure.figure", **given | {"grown.data": again["grown"]["data"]})
     assert drawn["map-figure"]["figure"]["data"][0]["type"] == "heatmap"
     assert "noise" in json.dumps(drawn["map-strongest"]["children"]).lower()
+
+    chosen = View(**{**vars(VIEW), "chosen": ("zero L1.z.h6@-1",)}).to_query()
+    more = {"grown.data": again["grown"]["data"], "map-drawn.data": drawn["map-drawn"]["data"]}
+    framed = page.call("map-figure.figure", **given | more | {"address.search": chosen})
+    [change] = framed["map-figure"]["figure"]["operations"]  # no more than the frames is sent
+    assert change["location"] == ["layout", "shapes"]
+    [frame] = change["params"]["value"]
+    assert (frame["x0"], frame["y0"]) == (5.5, 0.5)
 
 
 def test_what_costs_much_is_said_first_and_begins_when_it_is_asked_for(page, monkeypatch):
@@ -166,6 +212,44 @@ def test_what_the_model_lacks_is_not_offered_and_says_why(page):
     options = {one["props"]["value"]: one["props"] for one in told["map-operation"]["children"]}
     assert options["patch"]["disabled"]
     assert "needs a donor" in options["patch"]["children"]
+
+
+def test_a_model_is_loaded_once_somebody_types_it_on_the_page(nano):
+    desk = Desk(typed=True, load=lambda name: nano)
+    page = Page(build_app(desk, Jobs(desk), Gate.of("127.0.0.1", 8050)))
+    there = View(**{**vars(VIEW), "model": "/some/where"}).to_query()
+    told = page.call("shell-model.children", **{"address.search": there})
+    assert told["ready"]["data"]["state"] == "failed"
+    assert "once it is typed" in json.dumps(told["shell-model"]["children"])
+    typed = {"ask-path.value": " /some/where ", "address.search": there}
+    again = page.call("address.search", changed="ask-path.n_blur", **typed)
+    assert again == {"pulse": {"n_intervals": 0}}  # the page looks again
+    assert desk.model("/some/where") is nano
+    other = page.call("address.search", changed="ask-path.n_submit", **typed | {
+        "address.search": VIEW.to_query()
+    })  # fmt: skip
+    assert View.from_query(other["address"]["search"]).model == "/some/where"
+
+
+def test_a_click_chooses_a_cell_and_with_shift_one_more(page):
+    job = page.jobs.submit(Asked.of(VIEW))
+    assert job.over.wait(60)
+
+    def clicked(view: View, x: int, y: int, more: bool = False) -> View:
+        given = {
+            "map-clicked.data": {"x": x, "y": y, "more": more},
+            "address.search": view.to_query(),
+        }
+        found = page.call("address.search", changed="map-clicked.data", **given)
+        return View.from_query(found["address"]["search"])
+
+    one = clicked(VIEW, 6, 1)
+    assert one.chosen == ("zero L1.z.h6@-1",)
+    both = clicked(one, 2, 0, more=True)
+    assert both.chosen == ("zero L1.z.h6@-1", "zero L0.z.h2@-1")
+    assert clicked(both, 6, 1, more=True).chosen == ("zero L0.z.h2@-1",)
+    assert clicked(one, 6, 1).chosen == ()
+    assert clicked(both, 3, 3).chosen == ("zero L3.z.h3@-1",)
 
 
 def test_it_listens_tells_where_and_ends(nano, tmp_path):

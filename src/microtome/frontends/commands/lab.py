@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 import webbrowser
@@ -34,6 +35,8 @@ def lab(
     desk = Desk(models, typed=is_loopback(host))
     # The page says what may not have been meant.
     warnings.simplefilter("ignore", PromptWarning)
+    # It would tell of each moment in which more is asked for than is answered at once.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
     def started(url: str) -> None:
         say(f"The lab is at {url}")

@@ -173,10 +173,10 @@ def _circuit(view: View, models: Models) -> Iterator[Code]:
     record, model = _record(view, [view.edit], models), models(view.model)
     circuit, [encoded] = circuit_of(model, view.pins), model.encode(prompt_of(view))
     for ablation in ("zero",) if why_no_patch(encoded) else WAYS:
-        yield _judged(circuit, record, ablation)
+        yield _judged(circuit, record, ablation, f"{ablation}; {', '.join(view.pins)}")
 
 
-def _judged(circuit: Circuit, record: Record, ablation: str) -> Code:
+def _judged(circuit: Circuit, record: Record, ablation: str, about: str) -> Code:
     metric = record["spec"]["metrics"][0]
     python = [
         *spelling.opening(record),
@@ -194,7 +194,7 @@ def _judged(circuit: Circuit, record: Record, ablation: str) -> Code:
         f"{CIRCUIT} --ablation {ablation} -m {shlex.quote(metric)}",
     )  # fmt: skip
     return Code(
-        f"{ablation}, {len(circuit)}",
+        about,
         "\n".join(python),
         command and spelling.file(CIRCUIT, [_form(circuit)]) + command,
     )

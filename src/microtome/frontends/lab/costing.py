@@ -52,6 +52,6 @@ def cost_of(desk: Desk, asked: Asked) -> Cost:
         cells=len(plan.cells),
         passes=plan.cost.passes,
         reference_passes=plan.cost.reference_passes,
-        seconds=desk.pace(asked.model) * tokens * plan.cost.passes,
+        seconds=desk.pace(asked.model, asked.prompt) * tokens * plan.cost.passes,
         units=len(plan.units),
     )

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import microtome as mt
 from microtome.errors import LoadError, MicrotomeError, listing
 from microtome.frontends.importing import imported
+from microtome.frontends.lab.reading import encoded
 from microtome.model.smollm2 import SMOLLM2, installed
 
 if TYPE_CHECKING:
-    from microtome import Model
+    from microtome import Model, Prompt
 
 NANO = "nano"
-TOKENS = 12
-"""Tokens by which a model's pace is measured."""
 
 RETRY = 5.0
 """Seconds after which a model that could not be loaded is tried again where one looks at it."""
@@ -66,8 +65,8 @@ class Desk:
 
     Args:
         names: those that somebody named; nano, and smollm2, are offered besides.
-        typed: whether other names and paths may be asked for: only where whoever asks sits at the
-            machine.
+        typed: whether other names and paths may be named on the page: only where whoever does sits
+            at the machine. An address alone loads none: anybody can write one.
         load: what loads one, `mt.load` unless given.
         most: how many are kept.
     """
@@ -82,6 +81,7 @@ class Desk:
     ) -> None:
         self.offers = tuple(map(_offer, dict.fromkeys([*names, NANO, SMOLLM2])))
         self.typed = typed
+        self._named: set[str] = set()
         self._load = load or _loaded
         self._most = most
         self._guard = threading.Lock()
@@ -93,6 +93,11 @@ class Desk:
     def default(self) -> str:
         """The model of a page that names none."""
         return self.offers[0].name
+
+    def name(self, name: str) -> None:
+        """Take on a model that somebody typed, where that may be."""
+        if self.typed and name.strip():
+            self._named.add(name)
 
     def state(self, name: str) -> Loading:
         """How far a model is, which begins to be loaded now if it was not."""
@@ -118,15 +123,19 @@ class Desk:
         """A model if it is loaded already; it begins to be where it was not."""
         return self.model(name) if self.state(name).is_ready else None
 
-    def pace(self, name: str) -> float:
-        """Seconds that a token takes on its way through a loaded model, about; measured once."""
+    def pace(self, name: str, prompt: Prompt) -> float:
+        """Seconds that a token takes on its way through a model, about; measured once.
+
+        Args:
+            name: of the model, which is loaded.
+            prompt: what it is measured on, the first time.
+        """
         if name not in self._paces:
             model = self.model(name)
-            tokens = min(TOKENS, model.anatomy.dims.n_positions or TOKENS)
-            some = mt.Prompt(ids=[0] * tokens)  # what any tokenizer has, and any model takes
-            model.run(some)  # the first pass of a process is slower
+            tokens = len(encoded(model, prompt).tokens)
+            model.run(prompt)  # the first pass of a process is slower
             began = time.perf_counter()
-            model.run(some)
+            model.run(prompt)
             self._paces[name] = (time.perf_counter() - began) / tokens
         return self._paces[name]
 
@@ -164,13 +173,14 @@ class Desk:
         offer = next((one for one in self.offers if one.name == name), None)
         if offer is not None and offer.lacks:
             raise LoadError(offer.lacks)
-        if offer is None and not self.typed:
-            raise LoadError(
-                f"{name!r} is not offered here; models: {listing(o.name for o in self.offers)}. "
-                "Others are named when the lab is started: microtome lab NAME."
+        if offer is None and name not in self._named:
+            others = (
+                "Another is loaded once it is typed under its list."
+                if self.typed
+                else "Others are named when the lab is started: microtome lab NAME."
             )
-        if not name.strip():
-            raise LoadError("No model is named: nano is always there.")
+            known = listing(one.name for one in self.offers)
+            raise LoadError(f"{name!r} is not offered here; models: {known}. {others}")
 
     def _forget(self) -> None:
         """Let go of the models that were not asked for the longest."""
@@ -192,7 +202,9 @@ def _loaded(name: str) -> Model:
         for public in set(mt.__all__) - {"studies"}:
             getattr(mt, public)
         imported("microtome.report")
-    return mt.load(name)
+    model = mt.load(name)
+    model.weight_hash  # noqa: B018  (now, as it takes a second or two: results go by it)
+    return model
 
 
 def _offer(name: str) -> Offer:

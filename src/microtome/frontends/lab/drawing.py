@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import microtome as mt
@@ -23,6 +24,21 @@ ROW = 24
 """Pixels of a row of the map."""
 STRONGEST = 12
 """Cells that are listed beside the map."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which part of a map is drawn.
+
+    Attributes:
+        dims: what runs down and to the right; one of a curve, none of a single cell.
+        picked: the other dimensions, with where the map is cut.
+        sizes: how many coordinates each dimension has.
+    """
+
+    dims: tuple[str, ...]
+    picked: Mapping[str, int]
+    sizes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -48,23 +64,26 @@ class Drawing:
 
     Attributes:
         figure: the figure; None where there is no dimension to draw over.
-        dims: what runs down and to the right; one of a curve.
-        picked: the other dimensions, with where the map is cut.
-        sizes: how many coordinates each of these has.
+        cut: which part of the map it shows.
         strongest: the cells with the largest effects.
         clean: the metric without edits, as it is written.
         alone: the effect, where the map is a single cell.
         noise: the noise floor, as it is written; "" where it was not measured.
+        shape: rows and columns that are drawn; a curve has one row.
+        framed: column and row of each chosen cell that is seen.
+        shapes: the figure's, as plotly takes them, with a frame around each of these; in the figure
+            itself there are none.
     """
 
     figure: go.Figure | None
-    dims: tuple[str, ...]
-    picked: Mapping[str, int]
-    sizes: Mapping[str, int]
+    cut: Cut
     strongest: tuple[Strong, ...]
     clean: str
     alone: str = ""
     noise: str = ""
+    shape: tuple[int, int] = (0, 0)
+    framed: tuple[tuple[int, int], ...] = ()
+    shapes: tuple[dict[str, Any], ...] = ()
 
 
 def drawn(
@@ -79,39 +98,57 @@ def drawn(
         at: where else it is to be cut.
         chosen: edits without stars whose cells are framed.
     """
+    plain = _plain(effects, metric, edit, tuple(at.items()))
+    framed = _places(effects, metric, plain.cut, edit, chosen)
+    shapes = [*plain.shapes, *(_frame(*place, len(plain.cut.dims) > 1) for place in framed)]
+    return replace(plain, framed=tuple(framed), shapes=tuple(shapes))
+
+
+@lru_cache(maxsize=32)
+def _plain(effects: Effects, metric: str, edit: str, at: tuple[tuple[str, int], ...]) -> Drawing:
+    """The same without frames: what stays while one clicks."""
+    cut = cut_of(effects, metric, dict(at))
+    floor = effects.noise_floor(metric)
+    figure = _figure(effects, metric, cut) if cut.dims else None
+    shape = [1, 1, *(cut.sizes[name] for name in cut.dims)]
+    return Drawing(
+        figure=figure,
+        cut=cut,
+        strongest=_strongest(effects, metric, edit),
+        clean=number(float(effects.clean(metric).values[0])),
+        alone="" if cut.dims else number(float(effects.delta(metric).values.ravel()[0])),
+        noise="" if floor is None else f"{floor:.2g}",
+        shape=(shape[-2], shape[-1]),
+        shapes=()
+        if figure is None
+        else tuple(one.to_plotly_json() for one in figure.layout.shapes),
+    )
+
+
+def cut_of(effects: Effects, metric: str, at: Mapping[str, int]) -> Cut:
+    """Which two dimensions of a map are drawn, and where it is cut along the others.
+
+    Args:
+        effects: the result, or as much of it as there is.
+        metric: what is drawn.
+        at: where it is to be cut; elsewhere, through its strongest cell.
+    """
     delta = effects.delta(metric)
     sizes = {str(name): size for name, size in delta.sizes.items() if name != PROMPT}
     picked = _picked(effects, metric, sizes, at)
     dims = tuple(name for name, size in sizes.items() if name not in picked and size > 1)
-    dims = dims or tuple(sizes)[:1]
-    floor = effects.noise_floor(metric)
-    alone = number(float(delta.values.ravel()[0])) if not sizes else ""
-    figure = None if not sizes else _figure(effects, metric, dims, picked)
-    if figure is not None:
-        _frame(figure, _places(effects, metric, dims, picked, edit, chosen))
-    return Drawing(
-        figure=figure,
-        dims=dims,
-        picked=picked,
-        sizes={name: sizes[name] for name in picked},
-        strongest=_strongest(effects, metric, edit),
-        clean=number(float(effects.clean(metric).values[0])),
-        alone=alone,
-        noise="" if floor is None else f"{floor:.2g}",
-    )
+    return Cut(dims or tuple(sizes)[:1], picked, sizes)
 
 
-def cell_at(
-    effects: Effects, metric: str, edit: str, drawing: Drawing, x: int, y: int
-) -> str | None:
+def cell_at(effects: Effects, metric: str, edit: str, cut: Cut, x: int, y: int) -> str | None:
     """The edit of the cell that is drawn at some place; None where there is none."""
     delta = effects.delta(metric)
-    at = dict(drawing.picked)
-    for name, index in zip(drawing.dims, (y, x) if len(drawing.dims) > 1 else (x,), strict=True):
+    at = {**_alone(delta), **cut.picked}
+    for name, index in zip(cut.dims, (y, x)[-len(cut.dims) :], strict=True):
         if not 0 <= index < delta.sizes[name]:
             return None
         at[name] = int(delta[name].values[index])
-    return edit_at(edit, {**_alone(delta), **at})
+    return edit_at(edit, at)
 
 
 def edit_at(edit: str, at: Mapping[str, int]) -> str:
@@ -120,7 +157,12 @@ def edit_at(edit: str, at: Mapping[str, int]) -> str:
     >>> edit_at("zero L*.z.h*@-1", {"layer": 3, "head": 1})
     'zero L3.z.h1@-1'
     """
-    return str(mt.edit(edit).at(**at))
+    return _edit_at(edit, tuple(at.items()))
+
+
+@lru_cache(maxsize=20_000)
+def _edit_at(edit: str, at: tuple[tuple[str, int], ...]) -> str:
+    return str(mt.edit(edit).at(**dict(at)))
 
 
 def _picked(
@@ -138,12 +180,10 @@ def _picked(
     return found | wanted
 
 
-def _figure(
-    effects: Effects, metric: str, dims: Sequence[str], picked: Mapping[str, int]
-) -> go.Figure:
-    at: dict[str, Any] = dict(picked)
+def _figure(effects: Effects, metric: str, cut: Cut) -> go.Figure:
+    at: dict[str, Any] = dict(cut.picked)
     figure = effects.figure(metric, title="", **at)
-    rows = effects.data.sizes[dims[0]] if len(dims) > 1 else 0
+    rows = cut.sizes[cut.dims[0]] if len(cut.dims) > 1 else 0
     figure.update_layout(
         height=max(420, 110 + ROW * rows),
         width=None,
@@ -158,36 +198,28 @@ def _figure(
 
 
 def _places(
-    effects: Effects,
-    metric: str,
-    dims: Sequence[str],
-    picked: Mapping[str, int],
-    edit: str,
-    chosen: Sequence[str],
+    effects: Effects, metric: str, cut: Cut, edit: str, chosen: Sequence[str]
 ) -> list[tuple[int, int]]:
     """Column and row of each chosen cell that is seen."""
-    delta = effects.delta(metric)
-    if not chosen or len(dims) != 2:
+    delta, dims = effects.delta(metric), cut.dims
+    if not chosen or not dims:
         return []
-    rows, columns = (delta[name].values.tolist() for name in dims)
-    known = {
-        edit_at(edit, {**_alone(delta), **picked, dims[0]: int(row), dims[1]: int(column)}): (x, y)
-        for y, row in enumerate(rows)
-        for x, column in enumerate(columns)
-    }
+    rows = delta[dims[0]].values.tolist() if len(dims) > 1 else [None]
+    columns = delta[dims[-1]].values.tolist()
+    fixed = {**_alone(delta), **cut.picked}
+    known = {}
+    for y, row in enumerate(rows):
+        down = {} if row is None else {dims[0]: int(row)}
+        for x, column in enumerate(columns):
+            known[edit_at(edit, {**fixed, **down, dims[-1]: int(column)})] = (x, y)
     return [known[one] for one in chosen if one in known]
 
 
-def _frame(figure: go.Figure, places: Sequence[tuple[int, int]]) -> None:
-    for x, y in places:
-        figure.add_shape(
-            type="rect",
-            x0=x - 0.5,
-            x1=x + 0.5,
-            y0=y - 0.5,
-            y1=y + 0.5,
-            line={"color": CHOSEN, "width": 2.5},
-        )
+def _frame(x: int, y: int, has_rows: bool) -> dict[str, Any]:
+    """A frame around a cell of a map; at a point of a curve, from top to bottom."""
+    down = {"y0": y - 0.5, "y1": y + 0.5} if has_rows else {"y0": 0, "y1": 1, "yref": "y domain"}
+    line = {"color": CHOSEN, "width": 2.5 if has_rows else 1}
+    return {"type": "rect", "x0": x - 0.5, "x1": x + 0.5, "line": line, **down}
 
 
 def _strongest(effects: Effects, metric: str, edit: str) -> tuple[Strong, ...]:

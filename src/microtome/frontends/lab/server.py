@@ -44,6 +44,16 @@ class Lab(Dash):
 
     context: Context
 
+    def layout_in(self, lang: str) -> Component:
+        """The page in one language."""
+        return shell.page(self.context.words(lang))
+
+    def asked_for(self) -> Component:
+        """The page in the language of the address that asks for it."""
+        # What a page asks for names the page that asks, with its address.
+        asking = urlsplit(request.referrer or "").query if has_request_context() else ""
+        return self.layout_in(self.context.view(asking).lang)
+
     def interpolate_index(self, **parts: str) -> str:
         """The page's HTML."""
         made: str = super().interpolate_index(**parts)
@@ -69,16 +79,12 @@ def build_app(desk: Desk, jobs: Jobs, gate: Gate, lang: str = "en") -> Dash:
         serve_locally=True,
         suppress_callback_exceptions=True,  # panels come with their language
         add_log_handler=False,
+        on_error=shell.failed,
         enable_mcp=False,
     )
     context = app.context = Context(desk, jobs, lang)
 
-    def layout() -> Component:
-        # What the page asks for next names the page that asks, with its address.
-        asking = urlsplit(request.referrer or "").query if has_request_context() else ""
-        return shell.page(context.words(context.view(asking).lang))
-
-    app.layout = layout
+    app.layout = app.asked_for
     shell.register(app, context)
     guard.install(app.server, gate, guard.policy_of(app.csp_hashes()))
     return app

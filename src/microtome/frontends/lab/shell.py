@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update, set_props
 from dash.development.base_component import Component
 
+from microtome.errors import MicrotomeError
 from microtome.frontends.lab.panels import ASK, MAP, PANELS, TABS, Context, Panel, moved
 from microtome.frontends.lab.panels.ask import tokens
 from microtome.frontends.lab.panels.parts import notice
@@ -106,6 +108,15 @@ def _tabs(app: Dash, context: Context) -> None:
         now = opened(view)
         words = context.words(view.lang)
         return *(one.name != now for one in TABS), [_tab(one, now, words) for one in TABS]
+
+
+def failed(error: Exception) -> object:
+    """What a page does where a callback failed: it says why, and stays as it was."""
+    if not isinstance(error, MicrotomeError):
+        traceback.print_exception(error)  # nobody foresaw it: whoever runs the server is told
+    told = str(error) if isinstance(error, MicrotomeError) else f"{type(error).__name__}: {error}"
+    set_props("shell-problems", {"children": notice(told, "wrong")})
+    return no_update
 
 
 def opened(view: View) -> str:

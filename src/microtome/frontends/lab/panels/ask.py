@@ -30,7 +30,7 @@ def layout(words: Texts) -> Component:
         className="ask",
         **{"aria-label": words("ask.title")},
         children=[
-            labelled(words("ask.model"), select("ask-model")),
+            labelled(words("ask.model"), select("ask-model"), html.Small(id="ask-lacking")),
             html.Details(
                 [html.Summary(words("ask.other")), _word("ask-path", words("ask.other_about"))],
                 id="ask-others",
@@ -111,7 +111,6 @@ def _begin(words: Texts) -> Component:
     ]
     return html.Details(
         id="ask-begin",
-        open=True,
         children=[
             html.Summary(words("ask.begin")),
             html.P(words("ask.examples")),
@@ -139,14 +138,16 @@ def _shown(app: Dash, context: Context) -> None:
         ClientsideFunction("microtome", "fields"),
         *(Output(f"ask-{name}", "value") for name in FIELDS),
         Input("address", "search"),
+        *(State(f"ask-{name}", "value") for name in FIELDS),
     )
 
     @app.callback(
         Output("ask-model", "children"),
+        Output("ask-lacking", "children"),
         Output("ask-others", "hidden"),
         Input("address", "search"),
     )
-    def show(search: str | None) -> tuple[list[Component], bool]:
+    def show(search: str | None) -> tuple[list[Component], str, bool]:
         view = context.view(search)
         options: list[dict[str, Any]] = [
             {"label": one.name, "value": one.name, "disabled": bool(one.lacks), "title": one.lacks}
@@ -154,7 +155,8 @@ def _shown(app: Dash, context: Context) -> None:
         ]
         if view.model not in [one["value"] for one in options]:
             options.append({"label": view.model, "value": view.model})
-        return listed(options, view.model), not context.desk.typed
+        lacking = " ".join(one.lacks for one in context.desk.offers if one.lacks)
+        return listed(options, view.model), lacking, not context.desk.typed
 
 
 def _typed(app: Dash, context: Context) -> None:
@@ -167,7 +169,7 @@ def _typed(app: Dash, context: Context) -> None:
         Output("ask-not", "children"),
         *(Input(f"ask-{name}", "value") for name in FIELDS),
         Input("ready", "data"),
-        State("address", "search"),
+        Input("address", "search"),
     )
     def read_it(*given: Any) -> tuple[object, ...]:
         *values, ready, search = given
@@ -214,15 +216,21 @@ def _committed(app: Dash, context: Context) -> None:
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
+        Output("pulse", "n_intervals"),
         Input("ask-path", "n_blur"),
         Input("ask-path", "n_submit"),
         State("ask-path", "value"),
         State("address", "search"),
         prevent_initial_call=True,
     )
-    def name_model(_: int, __: int, path: str | None, search: str | None) -> object:
+    def name_model(_: int, __: int, path: str | None, search: str | None) -> tuple[object, object]:
         view, name = context.view(search), (path or "").strip()
-        return no_update if name in ("", view.model) else moved(view, model=name, chosen=())
+        if not name:
+            return no_update, no_update
+        context.desk.name(name)
+        if name == view.model:  # it stands in an address that nobody typed: look again
+            return no_update, 0
+        return moved(view, model=name, chosen=()), no_update
 
 
 def _clicked(app: Dash, context: Context) -> None:

@@ -73,7 +73,7 @@ def register(app: Dash, context: Context) -> None:
     _together(app, context, answers)
     _shares(app, context, answers)
     _looks(app, context, answers)
-    feeding.register(app, context, answers, NAME, readers, after=["cell-pattern"])
+    feeding.register(app, context, NAME, readers, after=["cell-pattern"])
 
 
 def _choosing(app: Dash, context: Context) -> None:

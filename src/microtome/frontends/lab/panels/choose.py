@@ -76,6 +76,7 @@ def _shown(app: Dash, context: Context) -> None:
         Output("map-edit", "value"),
         Input("address", "search"),
         State("map-edit", "placeholder"),
+        State("map-edit", "value"),
     )
 
     @app.callback(

@@ -1,20 +1,18 @@
-"""The circuit that is pinned: its edges with their notes, drawn, and how faithful it is."""
+"""The circuit that is pinned: its edges with their notes, drawn, and weighed one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
-import microtome as mt
-from microtome.errors import MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import prompt_of
+from microtome.frontends.lab.panels import judging
 from microtome.frontends.lab.panels.panel import Context, moved
-from microtome.frontends.lab.panels.parts import labelled, notice, select
+from microtome.frontends.lab.panels.parts import labelled
 from microtome.frontends.lab.panels.showing import (
     Remembered,
     Shown,
@@ -24,29 +22,18 @@ from microtome.frontends.lab.panels.showing import (
     graph,
     is_open,
     table,
-    value,
 )
 from microtome.frontends.lab.state import SHORT, View
 from microtome.texts import Texts
 
 if TYPE_CHECKING:
-    from microtome import Model
     from microtome.circuits import Circuit
-    from microtome.frontends.lab.answers.pinned import Kept
 
 NAME = "trace"
-TASKS = ("ioi", "capitals", "greater_than", "induction", "quotes")
-PROMPTS = 16
-"""Prompts of a task that a circuit is judged on."""
-ABLATIONS = ("patch", "zero")
 
 
 def layout(words: Texts) -> Component:
     """The part of the panel."""
-    judged = [{"label": words("trace.on_this"), "value": "this"}]
-    judged += [
-        {"label": words("trace.on_task", n=PROMPTS, task=one), "value": one} for one in TASKS
-    ]
     return html.Div(
         [
             html.H3(words("trace.pins")),
@@ -59,26 +46,20 @@ def layout(words: Texts) -> Component:
             html.Div(id="trace-pins"),
             html.Div(id="trace-circuit"),
             html.Div(
-                [
-                    html.Button(words("trace.weigh"), id="trace-weigh"),
-                    labelled(words("trace.judge_on"), select("trace-on", judged, "this")),
-                    html.Button(words("trace.judge"), id="trace-judge"),
-                ],
+                [html.Button(words("trace.weigh"), id="trace-weigh"), judging.layout(words)],
                 id="trace-judging",
-                className="line",
                 hidden=True,
             ),
-            dcc.Loading(html.Div(id="trace-kept", **{"aria-live": "polite"})),
         ],
         className="circuit",
     )
 
 
-def register(app: Dash, context: Context, answers: Remembered) -> None:
+def register(app: Dash, context: Context) -> None:
     """Put the callbacks on."""
-    _shown(app, context, answers)
+    _shown(app, context, Remembered())
     _changed(app, context)
-    _judged(app, context, answers)
+    judging.register(app, context)
 
 
 def _shown(app: Dash, context: Context, answers: Remembered) -> None:
@@ -202,68 +183,3 @@ def _changed(app: Dash, context: Context) -> None:
         given = zip((one["pin"] for one in ids), texts, strict=True)
         notes = tuple((pin, text.strip()) for pin, text in given if text and text.strip())
         return no_update if notes == view.notes else moved(view, notes=notes)
-
-
-def _judged(app: Dash, context: Context, answers: Remembered) -> None:
-    @app.callback(
-        Output("trace-kept", "children"),
-        Input("trace-judge", "n_clicks"),
-        Input("address", "search"),
-        State("trace-on", "data-value"),
-        State("ready", "data"),
-        running=[(Output("trace-judge", "disabled"), True, False)],
-    )
-    def judge(
-        _: int | None, search: str | None, on: str | None, ready: Mapping[str, str] | None
-    ) -> Shown:
-        view = context.view(search)
-        if not is_open(view, NAME, ready) or not view.pins or ctx.triggered_id != "trace-judge":
-            return []  # what is shown is of the circuit that is shown
-        words = context.words(view.lang)
-        return answered(lambda: [_faithful(context, view, answers, on or "this", words)])
-
-
-def _faithful(
-    context: Context, view: View, answers: Remembered, on: str, words: Texts
-) -> Component:
-    """Both ablations, each with its interval, or with why it has none."""
-    model = context.desk.model(view.model)
-    pinned = imported("microtome.frontends.lab.answers.pinned")
-    circuit = pinned.circuit_of(model, view.pins)
-    prompts = [prompt_of(view)] if on == "this" else _task(model, on)
-    rows: list[Sequence[Component | str]] = []
-    refused: list[Component] = []
-    for ablation in ABLATIONS:
-        key = ("kept", model.weight_hash, tuple(prompts), circuit, view.measured, ablation)
-        work = partial(pinned.kept, model, prompts, circuit, view.measured, ablation)
-        try:
-            rows.append(_kept(answers.get(key, work), words))
-        except MicrotomeError as error:  # the other one may do
-            refused.append(notice(f"{ablation}: {error}", "wrong"))
-    heads = [words(f"trace.{key}") for key in ("ablated", "faithful", "interval", "of", "values")]
-    made = [table(heads, rows, words("trace.kept", metric=view.measured))] if rows else []
-    if rows and on == "this":
-        made.append(html.P(words("trace.one_prompt"), className="quiet"))
-    return html.Div([*made, *refused])
-
-
-def _task(model: Model, name: str) -> list[Any]:
-    """Prompts of a task in the model's tokens.
-
-    Raises:
-        TaskError: there are not the words for so many.
-    """
-    return list(mt.tasks.TASKS[name](PROMPTS, 1, tokenizer=model.tokenizer))
-
-
-def _kept(found: Kept, words: Texts) -> Sequence[Component | str]:
-    """A row: the ablation, f, its interval, prompts, and what it is made of."""
-    interval = "–" if found.low != found.low else f"{value(found.low)} … {value(found.high)}"
-    parts = words(
-        "trace.made_of",
-        circuit=value(found.circuit),
-        empty=value(found.empty),
-        full=value(found.full),
-    )
-    return [words(f"trace.by_{found.ablation}"), value(found.faithfulness), interval,
-            words("trace.n", n=found.n), parts]  # fmt: skip

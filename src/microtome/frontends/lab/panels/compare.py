@@ -108,9 +108,8 @@ def _shown(app: Dash, context: Context) -> None:
         view = context.view(search)
         words = context.words(view.lang)
         other, kind = other_of(view) or view, view.against.kind if view.against else ""
-        kinds = [
-            {"label": words(f"compare.kinds.{one or 'none'}"), "value": one} for one in ("", *KINDS)
-        ]
+        kinds = [{"label": words("compare.kinds.none"), "value": ""}]
+        kinds += [{"label": words(f"compare.kinds.{one}"), "value": one} for one in KINDS]
         models = [
             {"label": one.name, "value": one.name, "disabled": bool(one.lacks), "title": one.lacks}
             for one in context.desk.offers

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from dash import Dash, Input, Output, ctx, dcc, html
 from dash.development.base_component import Component
 
+from microtome.errors import Cancelled
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import Asked, prompt_of
-from microtome.frontends.lab.costing import AT_ONCE, cost_of
+from microtome.frontends.lab.costing import AT_ONCE, Cost, cost_of
 from microtome.frontends.lab.panels.panel import Context
 from microtome.frontends.lab.panels.showing import (
-    Remembered,
     Shown,
     answered,
     effect,
@@ -24,11 +24,12 @@ from microtome.frontends.lab.panels.showing import (
     seconds,
     value,
 )
+from microtome.frontends.lab.panels.works import BEAT, PATIENCE, Work, Works, told
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
 
 if TYPE_CHECKING:
-    from microtome import Model
+    from microtome.engines.observer import Observer
     from microtome.frontends.lab.answers.upstream import Incoming, Upstream
 
 MOST_READERS = 6
@@ -52,112 +53,123 @@ def layout(name: str, words: Texts) -> Component:
                 [
                     html.Button(words("trace.compute"), id=f"{name}-feed", hidden=True),
                     html.Small(id=f"{name}-cost"),
+                    html.Button(words("trace.stop"), id=f"{name}-stop", hidden=True),
                 ],
                 className="line",
             ),
-            dcc.Loading(html.Div(id=f"{name}-fed", **{"aria-live": "polite"})),
+            html.Div(id=f"{name}-fed", **{"aria-live": "polite"}),
+            dcc.Interval(id=f"{name}-beat", interval=BEAT, disabled=True),
         ]
     )
 
 
 def register(
-    app: Dash,
-    context: Context,
-    answers: Remembered,
-    name: str,
-    readers: Readers,
-    after: Sequence[str] = (),
+    app: Dash, context: Context, name: str, readers: Readers, after: Sequence[str] = ()
 ) -> None:
     """Put the callback on.
 
     Args:
         app: the app.
         context: what panels share.
-        answers: what was computed lately.
         name: of the panel.
         readers: of whom the edges are shown, in a view.
         after: components that are waited for: what is quicker goes first.
     """
+    works: Works[tuple[Upstream, ...]] = Works()
 
     @app.callback(
         Output(f"{name}-fed", "children"),
         Output(f"{name}-cost", "children"),
         Output(f"{name}-feed", "hidden"),
+        Output(f"{name}-stop", "hidden"),
+        Output(f"{name}-beat", "disabled"),
         Input("address", "search"),
         Input("ready", "data"),
         Input(f"{name}-feed", "n_clicks"),
+        Input(f"{name}-stop", "n_clicks"),
+        Input(f"{name}-beat", "n_intervals"),
         *(Input(one, "children") for one in after),
     )
-    def feed(search: str | None, ready: Mapping[str, str] | None, *_: object) -> Shown:
+    def feed(search: str | None, ready: Mapping[str, str] | None, *_: object) -> tuple[object, ...]:
         view = context.view(search)
         if not is_open(view, name, ready):
-            return [], "", True
-        asks, told = ctx.triggered_id == f"{name}-feed", [""]
+            return [], "", True, True, True
+        by, is_running, cost = ctx.triggered_id, False, ""
 
         def work() -> Shown:
-            found = _Feeding(context, view, answers, readers(context, view))
-            if not asks and (cost := found.cost()):
-                told[0] = cost
+            nonlocal is_running, cost
+            found = _Feeding(context, view, works, readers(context, view))
+            stopped = works.stop(found.key) if by == f"{name}-stop" else None
+            if stopped is None and by != f"{name}-feed" and (cost := found.cost()):
                 return []
-            return found.shown(name)
+            shown, is_running = found.shown(name, stopped)
+            return shown
 
-        return answered(work), told[0], not told[0]
+        shown = answered(work)
+        return shown, cost, not cost, not is_running, not is_running
 
 
 class _Feeding:
     """The edges into some readers of a view."""
 
     def __init__(
-        self, context: Context, view: View, answers: Remembered, readers: Sequence[str]
+        self,
+        context: Context,
+        view: View,
+        works: Works[tuple[Upstream, ...]],
+        readers: Sequence[str],
     ) -> None:
-        self.context, self.view, self.answers = context, view, answers
+        self.context, self.view, self.works = context, view, works
         self.words = context.words(view.lang)
-        self.every, self.readers = len(readers), readers[:MOST_READERS]
+        self.every, self.readers = len(readers), tuple(readers[:MOST_READERS])
         self.prompt = prompt_of(view)
-
-    @property
-    def model(self) -> Model:
-        return self.context.desk.model(self.view.model)
+        self.model = context.desk.model(view.model)
+        self.key = (
+            self.model.weight_hash, self.prompt, self.readers, view.measured, view.way,
+        )  # fmt: skip
 
     def cost(self) -> str:
         """What it takes, where it is to be asked for first; else nothing."""
-        if all(map(self.answers.has, map(self._key, self.readers))):
+        if not self.readers or self.works.find(self.key) is not None:
             return ""
-        cells, time = self._cost()
-        said = self.words("trace.cost", edges=f"{cells:,}", time=seconds(time))
+        time = sum(one.seconds for one in self._costs())
+        said = self.words("trace.cost", edges=f"{self._cells:,}", time=seconds(time))
         return said if time > AT_ONCE else ""
 
-    def shown(self, by: str) -> Shown:
-        """The strongest edges of all readers."""
+    def shown(self, by: str, stopped: Work[tuple[Upstream, ...]] | None) -> tuple[Shown, bool]:
+        """The strongest edges of all readers, and whether they are on their way yet."""
         if not self.readers:
-            return []
-        made = edges_table([self._of(one) for one in self.readers], self.view, self.words, by)
+            return [], False
+        work = stopped or self.works.begin(self.key, self._cells, self._made)
+        if not work.over.wait(PATIENCE):
+            return told(work, self.words), True
+        if isinstance(work.error, Cancelled):
+            return told(work, self.words), False
+        made = edges_table(work.answer, self.view, self.words, by)
         if self.every == len(self.readers):
-            return made
-        return [html.P(self.words("trace.first", n=len(self.readers), of=self.every)), *made]
+            return made, False
+        first = self.words("trace.first", n=len(self.readers), of=self.every)
+        return [html.P(first), *made], False
 
-    def _of(self, reader: str) -> Upstream:
+    def _made(self, observer: Observer) -> tuple[Upstream, ...]:
         view, answer = self.view, imported("microtome.frontends.lab.answers.upstream").upstream
-        found: Upstream = self.answers.get(
-            self._key(reader),
-            lambda: answer(self.model, self.prompt, reader, view.measured, view.way),
+        return tuple(
+            answer(self.model, self.prompt, one, view.measured, view.way, observer)
+            for one in self.readers
         )
-        return found
 
-    def _key(self, reader: str) -> tuple[object, ...]:
-        view = self.view
-        return ("fed", self.model.weight_hash, self.prompt, reader, view.measured, view.way)
+    @property
+    def _cells(self) -> int:
+        return sum(one.cells for one in self._costs())
 
-    def _cost(self) -> tuple[int, float]:
-        """How many edges, and about how many seconds."""
+    def _costs(self) -> list[Cost]:
         edits = imported("microtome.frontends.lab.answers.upstream").edits_into
         view = self.view
-        costs = [
+        return [
             cost_of(self.context.desk, Asked(view.model, self.prompt, edit, view.measured))
             for reader in self.readers
             for edit in edits(self.model, self.prompt, reader, view.way)
         ]
-        return sum(one.cells for one in costs), sum(one.seconds for one in costs)
 
 
 def edges_table(found: Iterable[Upstream], view: View, words: Texts, by: str) -> Shown:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 from flask import Response, request
 
@@ -17,9 +17,11 @@ from microtome.frontends.lab.exports import KINDS, made, offered
 from microtome.frontends.lab.jobs import DONE
 from microtome.frontends.lab.panels.panel import Context, Panel
 from microtome.frontends.lab.panels.parts import labelled, notice
+from microtome.frontends.lab.panels.showing import Shown, is_open
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts, brief
 
+NAME = "keep"
 FORMS = ("python", "shell", "yaml")
 MOST = 20
 """Places that are listed."""
@@ -30,8 +32,8 @@ FILES = "/keep/"
 def layout(words: Texts) -> Component:
     """The panel."""
     return html.Section(
-        id="keep",
-        className="keep",
+        id=NAME,
+        className=NAME,
         **{"aria-label": words("keep.title")},
         children=[
             html.Div(
@@ -83,22 +85,13 @@ def _code(app: Dash, context: Context) -> None:
         Input("address", "search"),
         Input("ready", "data"),
         Input("keep-form", "value"),
-        Input("shell-keep", "hidden"),
     )
-    def write(
-        search: str | None, ready: Mapping[str, str] | None, form: str, hidden: bool
-    ) -> object:
+    def write(search: str | None, ready: Mapping[str, str] | None, form: str) -> Shown:
         view = context.view(search)
-        if hidden or not _is_there(view, ready):
-            return no_update
+        if not is_open(view, NAME, ready):
+            return []
         words = context.words(view.lang)
-        pieces = [one for part in parts(view) for one in _pieces(context, view, part, form, words)]
-        return pieces or html.P(words("keep.empty"))
-
-
-def _is_there(view: View, ready: Mapping[str, str] | None) -> bool:
-    """Whether the model of the page is loaded."""
-    return ready is not None and (ready["model"], ready["state"]) == (view.model, "ready")
+        return [one for part in parts(view) for one in _pieces(context, view, part, form, words)]
 
 
 def _pieces(
@@ -113,14 +106,16 @@ def _pieces(
         return
     for n, one in enumerate(found):
         title = words("keep.about", part=words(f"keep.of.{part}"), of=brief(one.about))
-        text = getattr(one, form)
-        yield html.H4(title)
-        if text is None:
-            yield html.P(words(f"keep.no_{form}"), className="quiet")
-            continue
-        name = f"keep-code-{part}-{n}"
-        yield _copies(name, title, words)
-        yield html.Pre(text, id=name, tabIndex=0, **{"aria-label": title})
+        shown = _text(getattr(one, form), f"keep-code-{part}-{n}", title, form, words)
+        yield html.Details([html.Summary(title), *shown], open=part == "map")
+
+
+def _text(text: str | None, name: str, title: str, form: str, words: Texts) -> list[Component]:
+    """Code with what copies it; or why there is none."""
+    if text is None:
+        return [html.P(words(f"keep.no_{form}"), className="quiet")]
+    code = html.Pre(text, id=name, tabIndex=0, **{"aria-label": title})
+    return [code, _copies(name, title, words)]
 
 
 def _copies(target: str, what: str, words: Texts) -> Component:
@@ -138,17 +133,13 @@ def _files(app: Dash, context: Context) -> None:
         Input("address", "search"),
         Input("ready", "data"),
         Input("grown", "data"),
-        Input("shell-keep", "hidden"),
     )
     def offer(
-        search: str | None,
-        ready: Mapping[str, str] | None,
-        grown: Mapping[str, Any] | None,
-        hidden: bool,
-    ) -> object:
+        search: str | None, ready: Mapping[str, str] | None, grown: Mapping[str, Any] | None
+    ) -> Shown:
         view = context.view(search)
-        if hidden or not _is_there(view, ready):
-            return no_update
+        if not is_open(view, NAME, ready):
+            return []
         words = context.words(view.lang)
         there = offered(view, (grown or {}).get("state") == DONE)
         links = [
@@ -198,11 +189,11 @@ def _history(app: Dash, context: Context) -> None:
     @app.callback(
         Output("keep-history", "children"),
         Input("keep-visited", "data"),
-        Input("shell-keep", "hidden"),
+        State("address", "search"),
     )
-    def listed(visited: Sequence[str] | None, hidden: bool) -> object:
-        if hidden or not visited:
-            return no_update
+    def listed(visited: Sequence[str] | None, search: str | None) -> Shown:
+        if context.view(search).panel != NAME or not visited:
+            return []
         views = dict.fromkeys(_question(context.view(one)) for one in reversed(visited))
         shown = [(view, words) for view in views if (words := _called(view))]
         return [
@@ -221,7 +212,9 @@ def _called(view: View) -> str:
         return ""
     told = [view.model, view.edit, view.text]
     told += [f"+ {len(view.chosen)}"] if view.chosen else []
+    told += [f"→ {view.reader}"] if view.reader else []
+    told += [f"↔ {view.against.kind}"] if view.against else []
     return " · ".join(brief(one, 60) for one in told)
 
 
-KEEP = Panel("keep", layout, register)
+KEEP = Panel(NAME, layout, register)

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import (
+    ALL,
+    ClientsideFunction,
+    Dash,
+    Input,
+    Output,
+    Patch,
+    State,
+    ctx,
+    dcc,
+    html,
+    no_update,
+)
 from dash.development.base_component import Component
 
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.costing import Cost, cost_of
-from microtome.frontends.lab.drawing import Drawing, cell_at, drawn
+from microtome.frontends.lab.drawing import Cut, Drawing, cell_at, cut_of, drawn
 from microtome.frontends.lab.jobs import CANCELLED, FAILED, RUNNING, WAITING, Progress
 from microtome.frontends.lab.panels import choose
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
 from microtome.frontends.lab.panels.parts import labelled, notice, select
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
+
+if TYPE_CHECKING:
+    from microtome import Effects
 
 UNASKED = "unasked"
 CONFIG = {"displayModeBar": False, "displaylogo": False, "responsive": True}
@@ -40,6 +56,12 @@ def layout(words: Texts) -> Component:
                     ),
                     html.Button(words("map.cancel"), id="map-cancel", hidden=True),
                     html.Div(id="map-picks", className="picks"),
+                    html.Button(
+                        words("map.more"),
+                        id="map-more",
+                        title=words("map.more_about"),
+                        **{"aria-pressed": "false"},
+                    ),
                 ],
             ),
             html.Div(
@@ -47,12 +69,17 @@ def layout(words: Texts) -> Component:
                 children=[
                     html.Div(
                         dcc.Graph(id="map-figure", config=CONFIG, style={"display": "none"}),
+                        id="map-frame",
                         className="figure",
+                        tabIndex=0,
+                        role="application",
+                        **{"aria-label": words("map.keys"), "data-at": ""},
                     ),
                     html.Div(id="map-strongest", className="strongest"),
                 ],
             ),
             dcc.Store(id="map-clicked"),
+            dcc.Store(id="map-drawn"),
         ],
     )
 
@@ -160,23 +187,31 @@ def _figure(app: Dash, context: Context) -> None:
     @app.callback(
         Output("map-figure", "figure"),
         Output("map-figure", "style"),
+        Output("map-frame", "data-at"),
         Output("map-strongest", "children"),
         Output("map-picks", "children"),
+        Output("map-drawn", "data"),
         Input("grown", "data"),
         Input("address", "search"),
+        State("map-drawn", "data"),
     )
-    def draw(grown: Mapping[str, Any] | None, search: str | None) -> tuple[object, ...]:
+    def draw(
+        grown: Mapping[str, Any] | None, search: str | None, before: list[Any] | None
+    ) -> tuple[object, ...]:
         view = context.view(search)
         drawing = drawing_of(context, view) if grown else None
         words = context.words(view.lang)
-        if drawing is None:
-            return no_update, {"display": "none"}, [], []
-        picks = [_pick(name, n, drawing, words) for name, n in drawing.picked.items()]
+        if grown is None or drawing is None:
+            return no_update, {"display": "none"}, "", [], [], None
+        picks = [_pick(name, n, drawing.cut, words) for name, n in drawing.cut.picked.items()]
         side = _side(drawing, view, words)
         if drawing.figure is None:
-            return no_update, {"display": "none"}, side, picks
+            return no_update, {"display": "none"}, "", side, picks, None
         # A figure that follows its column's width takes its height from its frame.
-        return drawing.figure, {"height": f"{drawing.figure.layout.height}px"}, side, picks
+        height = {"height": f"{drawing.figure.layout.height}px"}
+        now = [grown["key"], grown["units"], view.measured, [list(one) for one in view.at]]
+        figure = _framed(drawing) if now == before else _whole(drawing)
+        return figure, height, _at(drawing), side, picks, now
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
@@ -189,28 +224,55 @@ def _figure(app: Dash, context: Context) -> None:
             return no_update
         view = context.view(search)
         name, value = ctx.triggered_id["name"], int(ctx.triggered[0]["value"])
-        drawing = drawing_of(context, view)
-        if drawing is None or drawing.picked.get(name) == value:
+        effects = effects_of(context, view)
+        if effects is None or cut_of(effects, view.measured, dict(view.at)).picked[name] == value:
             return no_update
         others = tuple(one for one in view.at if one[0] != name)
         return moved(view, at=(*others, (name, value)))
 
 
-def drawing_of(context: Context, view: View) -> Drawing | None:
+def effects_of(context: Context, view: View) -> Effects | None:
     """The map of a view as far as it is computed; None where there is nothing of it."""
+    if context.desk.loaded(view.model) is None or not view.text.strip():
+        return None
     try:
-        if context.desk.loaded(view.model) is None or not view.text.strip():
-            return None
         progress = context.jobs.progress(Asked.of(view))
-        if progress is None or progress.effects is None:
-            return None
-        return drawn(progress.effects, view.measured, view.edit, dict(view.at), view.chosen)
     except MicrotomeError:  # the status line says it
         return None
+    return None if progress is None else progress.effects
 
 
-def _pick(name: str, now: int, drawing: Drawing, words: Texts) -> Component:
-    options = [{"label": f"{name} {n}", "value": str(n)} for n in range(drawing.sizes[name])]
+def drawing_of(context: Context, view: View) -> Drawing | None:
+    """The same, drawn."""
+    effects = effects_of(context, view)
+    if effects is None:
+        return None
+    return drawn(effects, view.measured, view.edit, dict(view.at), view.chosen)
+
+
+def _whole(drawing: Drawing) -> dict[str, Any]:
+    """The figure with its frames."""
+    assert drawing.figure is not None, "asked before"
+    made: dict[str, Any] = drawing.figure.to_plotly_json()
+    return made | {"layout": made["layout"] | {"shapes": list(drawing.shapes)}}
+
+
+def _framed(drawing: Drawing) -> Patch:
+    """The frames alone, of a figure that is there."""
+    made = Patch()
+    made["layout"]["shapes"] = list(drawing.shapes)
+    return made
+
+
+def _at(drawing: Drawing) -> str:
+    """Where arrow keys begin, and how far they go, for the page's script."""
+    x, y = drawing.framed[-1] if drawing.framed else (-1, -1)
+    rows, columns = drawing.shape
+    return json.dumps({"x": x, "y": y, "rows": rows, "columns": columns})
+
+
+def _pick(name: str, now: int, cut: Cut, words: Texts) -> Component:
+    options = [{"label": f"{name} {n}", "value": str(n)} for n in range(cut.sizes[name])]
     control = select({"type": "map-pick", "name": name}, options, str(now))
     return labelled(words("map.cut", name=name), control)
 
@@ -238,7 +300,7 @@ def _side(drawing: Drawing, view: View, words: Texts) -> list[Component]:
 
 
 def _clicked(app: Dash, context: Context) -> None:
-    """A click chooses a cell; with shift, one more."""
+    """A click chooses a cell; with shift, or where that is switched on, one more."""
     clicked = Output("map-clicked", "data")
     app.clientside_callback(
         ClientsideFunction("microtome", "clicked"), clicked, Input("map-figure", "clickData")
@@ -248,31 +310,42 @@ def _clicked(app: Dash, context: Context) -> None:
         Output("address", "search", allow_duplicate=True),
         Input("map-clicked", "data"),
         State("address", "search"),
+        State("map-more", "aria-pressed"),
         prevent_initial_call=True,
     )
-    def choose_cell(data: Mapping[str, Any] | None, search: str | None) -> object:
+    def choose_cell(
+        data: Mapping[str, Any] | None, search: str | None, pressed: str | None
+    ) -> object:
         view = context.view(search)
-        drawing = drawing_of(context, view)
-        if not data or drawing is None:
+        effects = effects_of(context, view)
+        if not data or effects is None:
             return no_update
-        progress = context.jobs.progress(Asked.of(view))
-        if progress is None or progress.effects is None:
-            return no_update
-        cell = cell_at(
-            progress.effects, view.measured, view.edit, drawing, int(data["x"]), int(data["y"])
-        )
-        return no_update if cell is None else _chosen(view, cell, bool(data["more"]))
+        cut = cut_of(effects, view.measured, dict(view.at))
+        x, y = int(data["x"]), int(data["y"])
+        cell = cell_at(effects, view.measured, view.edit, cut, x, y)
+        more = bool(data["more"]) or pressed == "true"
+        return no_update if cell is None else _chosen(view, cell, more)
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
         Input({"type": "map-strong", "edit": ALL}, "n_clicks"),
         State("address", "search"),
+        State("map-more", "aria-pressed"),
         prevent_initial_call=True,
     )
-    def choose_strong(clicks: list[int | None], search: str | None) -> object:
+    def choose_strong(clicks: list[int | None], search: str | None, pressed: str | None) -> object:
         if not any(clicks) or not ctx.triggered_id:
             return no_update
-        return _chosen(context.view(search), ctx.triggered_id["edit"], more=False)
+        return _chosen(context.view(search), ctx.triggered_id["edit"], pressed == "true")
+
+    @app.callback(
+        Output("map-more", "aria-pressed"),
+        Output("map-more", "className"),
+        Input("map-more", "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def switch(clicks: int) -> tuple[str, str]:
+        return ("true", "chosen") if clicks % 2 else ("false", "")
 
 
 def _chosen(view: View, cell: str, more: bool) -> str:

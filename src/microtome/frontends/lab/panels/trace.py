@@ -13,7 +13,7 @@ from microtome.frontends.lab.panels import circuit, feeding
 from microtome.frontends.lab.panels.cell import readers as readers_of_chosen
 from microtome.frontends.lab.panels.panel import Context, Panel, moved
 from microtome.frontends.lab.panels.parts import labelled, listed, select
-from microtome.frontends.lab.panels.showing import Remembered, Shown, answered, clicked, is_open
+from microtome.frontends.lab.panels.showing import Shown, answered, clicked, is_open
 from microtome.frontends.lab.state import WAYS, View
 from microtome.texts import Texts
 
@@ -57,12 +57,11 @@ def _reader(words: Texts) -> Component:
 
 def register(app: Dash, context: Context) -> None:
     """Put the callbacks on."""
-    answers = Remembered()
     _shown(app, context)
     _changed(app, context)
     _pinned(app, context)
-    feeding.register(app, context, answers, NAME, _readers)
-    circuit.register(app, context, answers)
+    feeding.register(app, context, NAME, _readers)
+    circuit.register(app, context)
 
 
 def _shown(app: Dash, context: Context) -> None:
@@ -89,7 +88,8 @@ def _shown(app: Dash, context: Context) -> None:
             return _why(context, view, words)
 
         why = answered(work)
-        ways = [{"label": words(f"trace.way.{way or 'auto'}"), "value": way} for way in ("", *WAYS)]
+        ways = [{"label": words("trace.way.auto"), "value": ""}]
+        ways += [{"label": words(f"trace.way.{way}"), "value": way} for way in WAYS]
         buttons = [feeding.go_button(one, words, "trace from") for one in begin]
         options = [html.Option(value=one) for one in names]
         return options, view.reader, listed(ways, view.way), buttons, why

@@ -140,7 +140,7 @@ def _written(context: Context, view: View, answers: Remembered) -> Written:
 
 def _seconds(context: Context, view: View) -> float:
     """About how long it takes: both texts are written, and the edited one is read twice more."""
-    return context.desk.pace(view.model) * STEP * (2 * view.steps + 6)
+    return context.desk.pace(view.model, prompt_of(view)) * STEP * (2 * view.steps + 6)
 
 
 def _texts(found: Written, words: Texts) -> Shown:

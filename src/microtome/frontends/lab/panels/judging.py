@@ -1,0 +1,158 @@
+"""How faithful the pinned circuit is, on request: both ablations, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dash import Dash, Input, Output, State, ctx, dcc, html
+from dash.development.base_component import Component
+
+import microtome as mt
+from microtome.errors import Cancelled, MicrotomeError
+from microtome.frontends.importing import imported
+from microtome.frontends.lab.asked import prompt_of
+from microtome.frontends.lab.panels.panel import Context
+from microtome.frontends.lab.panels.parts import labelled, notice, select
+from microtome.frontends.lab.panels.showing import Shown, answered, is_open, table, value
+from microtome.frontends.lab.panels.works import BEAT, PATIENCE, Work, Works, told
+from microtome.frontends.lab.state import View
+from microtome.texts import Texts
+
+if TYPE_CHECKING:
+    from microtome.engines.observer import Observer
+    from microtome.frontends.lab.answers.pinned import Kept
+
+NAME = "trace"
+TASKS = ("ioi", "capitals", "greater_than", "induction", "quotes")
+PROMPTS = 16
+"""Prompts of a task that a circuit is judged on."""
+ABLATIONS = ("patch", "zero")
+THIS = "this"
+
+
+def layout(words: Texts) -> Component:
+    """The part of the panel."""
+    on = [{"label": words("trace.on_this"), "value": THIS}]
+    on += [{"label": words("trace.on_task", n=PROMPTS, task=one), "value": one} for one in TASKS]
+    return html.Div(
+        [
+            html.Div(
+                [
+                    labelled(words("trace.judge_on"), select("trace-on", on, THIS)),
+                    html.Button(words("trace.judge"), id="trace-judge"),
+                    html.Button(words("trace.stop"), id="trace-judge-stop", hidden=True),
+                ],
+                className="line",
+            ),
+            html.Div(id="trace-kept", **{"aria-live": "polite"}),
+            dcc.Interval(id="trace-judge-beat", interval=BEAT, disabled=True),
+        ]
+    )
+
+
+def register(app: Dash, context: Context) -> None:
+    """Put the callback on."""
+    works: Works[tuple[Kept | MicrotomeError, ...]] = Works()
+
+    @app.callback(
+        Output("trace-kept", "children"),
+        Output("trace-judge-stop", "hidden"),
+        Output("trace-judge-beat", "disabled"),
+        Input("trace-judge", "n_clicks"),
+        Input("trace-judge-stop", "n_clicks"),
+        Input("trace-judge-beat", "n_intervals"),
+        Input("address", "search"),
+        State("trace-on", "data-value"),
+        State("ready", "data"),
+    )
+    def judge(*given: Any) -> tuple[Shown, bool, bool]:
+        *_, search, on, ready = given
+        view, by = context.view(search), str(ctx.triggered_id)
+        if not is_open(view, NAME, ready) or not view.pins or not by.startswith("trace-judge"):
+            return [], True, True  # what is shown is of the circuit that is shown
+        is_running = False
+
+        def work() -> Shown:
+            nonlocal is_running
+            trial = _Trial(context, view, works, on or THIS)
+            stopped = works.stop(trial.key) if by == "trace-judge-stop" else None
+            shown, is_running = trial.shown(stopped)
+            return shown
+
+        return answered(work), not is_running, not is_running
+
+
+class _Trial:
+    """The circuit of a view, judged on some prompts."""
+
+    def __init__(
+        self,
+        context: Context,
+        view: View,
+        works: Works[tuple[Kept | MicrotomeError, ...]],
+        on: str,
+    ) -> None:
+        self.works, self.words, self.on = works, context.words(view.lang), on
+        self.metric, self.model = view.measured, context.desk.model(view.model)
+        self.pinned = imported("microtome.frontends.lab.answers.pinned")
+        self.circuit = self.pinned.circuit_of(self.model, view.pins)
+        self.prompts = (prompt_of(view),) if on == THIS else self._task()
+        self.key = (self.model.weight_hash, self.prompts, self.circuit, self.metric)
+
+    def _task(self) -> tuple[mt.Prompt, ...]:
+        """Prompts of a task in the model's tokens.
+
+        Raises:
+            TaskError: there are not the words for so many.
+        """
+        return tuple(mt.tasks.TASKS[self.on](PROMPTS, 1, tokenizer=self.model.tokenizer))
+
+    def shown(self, stopped: Work[tuple[Kept | MicrotomeError, ...]] | None) -> tuple[Shown, bool]:
+        """The verdicts, and whether they are on their way yet."""
+        runs = len(ABLATIONS) * 2 * len(self.prompts)
+        work = stopped or self.works.begin(self.key, runs, lambda own: tuple(self._each(own)))
+        if not work.over.wait(PATIENCE):
+            return told(work, self.words), True
+        if isinstance(work.error, Cancelled):
+            return told(work, self.words), False
+        return self._table(work.answer), False
+
+    def _each(self, observer: Observer) -> Iterator[Kept | MicrotomeError]:
+        """Each ablation; one that the prompts are not made for says why, and the other may do."""
+        for ablation in ABLATIONS:
+            try:
+                yield self.pinned.kept(
+                    self.model, self.prompts, self.circuit, self.metric, ablation, observer
+                )
+            except Cancelled:
+                raise
+            except MicrotomeError as error:
+                yield error
+
+    def _table(self, verdicts: Sequence[Kept | MicrotomeError]) -> Shown:
+        words = self.words
+        both = list(zip(ABLATIONS, verdicts, strict=True))
+        rows = [_row(one, words) for _, one in both if not isinstance(one, MicrotomeError)]
+        made: list[Component] = []
+        if rows:
+            keys = ("ablated", "faithful", "interval", "of", "values")
+            heads = [words(f"trace.{key}") for key in keys]
+            made.append(table(heads, rows, words("trace.kept", metric=self.metric)))
+        if rows and self.on == THIS:
+            made.append(html.P(words("trace.one_prompt"), className="quiet"))
+        refused = [(name, one) for name, one in both if isinstance(one, MicrotomeError)]
+        return [*made, *(notice(f"{name}: {error}", "wrong") for name, error in refused)]
+
+
+def _row(found: Kept, words: Texts) -> Sequence[Component | str]:
+    """The ablation, f, its interval, prompts, and what it is made of."""
+    interval = "–" if found.low != found.low else f"{value(found.low)} … {value(found.high)}"
+    parts = words(
+        "trace.made_of",
+        circuit=value(found.circuit),
+        empty=value(found.empty),
+        full=value(found.full),
+    )
+    how = words(f"trace.by_{found.ablation}")
+    return [how, value(found.faithfulness), interval, words("trace.n", n=found.n), parts]

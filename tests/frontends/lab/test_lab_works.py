@@ -1,0 +1,121 @@
+"""Answers that take a while: shared, followed, cancelled, and said when they go wrong."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+
+import pytest
+from asked_panels import texts
+
+import microtome as mt
+from microtome.errors import MicrotomeError, PromptError
+from microtome.frontends.lab.desk import Desk
+from microtome.frontends.lab.jobs import Jobs
+from microtome.frontends.lab.panels import Context
+from microtome.frontends.lab.panels.works import MOST_RUNNING, Works, told
+
+WAIT = 20
+
+
+@pytest.fixture
+def gate():
+    made = threading.Event()
+    yield made
+    made.set()
+
+
+def test_who_asks_the_same_follows_the_same_work(gate):
+    works, asked = Works(), []
+
+    def work(observer):
+        asked.append(observer)
+        assert gate.wait(WAIT)
+        return "answer"
+
+    first, second = (works.begin("key", 4, work) for _ in range(2))
+    assert first is second is works.find("key")
+    gate.set()
+    assert first.over.wait(WAIT)
+    assert first.answer == "answer"
+    assert works.begin("key", 4, work) is first
+    assert len(asked) == 1
+
+
+def test_how_far_it_is_is_told_and_it_can_be_cancelled(gate):
+    works, words = Works(), Context(Desk(), Jobs(Desk())).words("en")
+    reached = threading.Event()
+
+    def work(observer):
+        observer.advanced(3)
+        reached.set()
+        assert gate.wait(WAIT)
+        if observer.cancelled:
+            raise mt.Cancelled("enough")
+        return "answer"
+
+    made = works.begin("key", 12, work)
+    assert reached.wait(WAIT)
+    assert "3 of 12 cells" in texts(told(made, words))
+    made.cancel()
+    gate.set()
+    assert made.over.wait(WAIT)
+    assert texts(told(made, words)) == ["Cancelled."]
+    with pytest.raises(mt.Cancelled):
+        _ = made.answer
+    assert works.find("key") is None
+    again = works.begin("key", 12, lambda observer: "whole")
+    assert again.over.wait(WAIT)
+    assert again.answer == "whole"
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(PromptError("no such word"), "no such word"), (KeyError("x"), "KeyError: 'x'")],
+)
+def test_what_goes_wrong_is_said_whatever_it_is(error, says):
+    def work(observer):
+        raise error
+
+    made = Works().begin("key", 1, work)
+    assert made.over.wait(WAIT)
+    with pytest.raises(MicrotomeError, match=says):
+        _ = made.answer
+
+
+def test_only_so_many_are_on_their_way_and_so_many_kept(gate):
+    works = Works(most=2)
+
+    def work(observer):
+        assert gate.wait(WAIT)
+        return "answer"
+
+    running = [works.begin(n, 1, work) for n in range(MOST_RUNNING)]
+    with pytest.raises(MicrotomeError, match="16 such questions are on their way"):
+        works.begin("more", 1, work)
+    gate.set()
+    for one in running:
+        assert one.over.wait(WAIT)
+    last = works.begin("more", 1, work)
+    assert last.over.wait(WAIT)
+    kept = [n for n in (*range(MOST_RUNNING), "more") if works.find(n) is not None]
+    assert kept == [MOST_RUNNING - 1, "more"]
+
+
+def test_at_the_end_what_is_on_its_way_is_cancelled_and_waited_for():
+    works, began = Works(), threading.Event()
+
+    def work(observer):
+        began.set()
+        until = time.monotonic() + WAIT
+        while not observer.cancelled and time.monotonic() < until:
+            time.sleep(0.01)
+        return observer.cancelled
+
+    made = works.begin("key", 1, work)
+    assert began.wait(WAIT)
+    del works
+    gc.collect()
+    assert made.over.is_set()
+    assert made.answer is True
