@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: demo demo-real test test-quick test-oldest test-newest lint types tests families floors listed docs notebooks studies bench bench-quick clean
+.PHONY: demo demo-real test test-quick test-oldest test-newest lint types tests families floors listed docs notebooks studies bench bench-quick bench-pages clean
 
 demo: .venv/ready
 	$(BIN)/microtome sweep nano -o out/demo --overwrite -e 'zero L*.z.h*' \
@@ -89,6 +89,10 @@ bench-quick: .venv-bench/ready
 	$(BENCH) -m benchmarks.first_minute --rounds 1 --out out/bench-quick/first_minute.json
 	$(BENCH) -m benchmarks.table out/bench-quick/cpu.json --memory out/bench-quick/memory.json \
 	  --first-minute out/bench-quick/first_minute.json -o out/bench-quick/benchmarks.md
+
+# What docs/coming-from says of other tools: both sides run, and give the same numbers.
+bench-pages: .venv-bench/ready
+	$(BENCH) -m benchmarks.side_by_side
 
 .venv-bench/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-bench

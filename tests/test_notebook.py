@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -130,3 +132,42 @@ def test_a_claim_without_a_verdict_holds_neither_way(nano):
     table = mt.studies.run("hidden-scaling", model=nano).claims()
     assert table.loc["early", "holds"] is None
     assert table.loc["early", "verdict"] == "not judged"
+
+
+def test_what_is_read_and_scored_shows_a_table(nano):
+    prompts = mt.tasks.ioi(2)
+    scores = mt.circuits.score(nano, prompts, level="node", progress=False)
+    circuit = scores.circuit(6)
+    curve = mt.circuits.curve(nano, prompts, scores, sizes=(0.5, 1.0), progress=False)
+    found = {
+        "top_token": mt.lens(nano, EVIL),
+        "L5.mlp_out": mt.attribute_logits(nano, prompts),
+        "previous_token": mt.head_scores(nano, n=2, length=5),
+        "least": scores,
+        "reader": circuit,
+        "faithfulness": curve,
+    }
+    for words, one in found.items():
+        shown = one._repr_html_()
+        assert words in shown
+        assert "<table>" in shown
+        assert "<script" not in shown
+
+
+def test_a_circuit_shows_its_strongest_edge_first(nano):
+    circuit = mt.circuits.Circuit.of(nano, ["input->a0.h1<v>", "a0.h1->m3", "a0.h1->logits"])
+    assert "input-&gt;a0.h1&lt;v&gt;" in circuit._repr_html_()
+    scores = np.where(circuit.chosen, 0.5, np.nan)
+    scores[circuit.graph.edges.index("a0.h1->m3")] = -2.0
+    shown = replace(circuit, scores=scores)._repr_html_()
+    [first] = re.findall(r"<tbody><tr><td[^>]*>([^<]*)</td>", shown)
+    assert first == "a0.h1-&gt;m3"
+
+
+def test_figures_of_a_dose_are_written_like_others(nano, tmp_path):
+    vector = mt.steering.of_token(nano, " France", normalise=True)
+    prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
+    found = mt.dose(nano, vector.add(layers="*"), prompt, "Sam went to the park.",
+                    over={"factor": [1.0, 8.0]}, verify=1, progress=False)  # fmt: skip
+    for figure in (found.figure(), found.figure("kl"), found.trade()):
+        assert figure.save(tmp_path / "dose.svg").stat().st_size > 1000

@@ -17,6 +17,8 @@ NAMES = [source.stem for source in sources()]
 EXERCISES = [name for name in NAMES if name.startswith("exercises")]
 ON_A_REAL_MODEL = ("first_map", "lens_and_attribution")
 """The others take minutes there."""
+LONG = (*EXERCISES, "head_to_circuit", "trust_an_approximation")
+CASES = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in NAMES]
 LOADED = 'mt.load("nano")'
 
 
@@ -52,7 +54,12 @@ def test_a_notebook_is_that_of_its_script(name):
     assert written == notebook(script(name)), "make notebooks"
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_the_page_names_them_all():
+    page = (FOLDER.parents[1] / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    assert {name for name in NAMES if f"(../examples/notebooks/{name}.ipynb)" in page} == {*NAMES}
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_it_runs_and_what_it_asserts_holds(name, nano, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(script(name), f"{name}.py")

@@ -8,8 +8,8 @@
 #
 # The claims were published about other models (GPT-2, BERT). That one does not hold on `nano` is
 # no error: it says that the finding did not generalise to this model. The questions are the same
-# for any model: `"smollm2"` in the place of `"nano"` asks a real one. For the class: let everybody
-# fill in the guesses, and compare before you run the next cell.
+# for any model: `"smollm2"` in the place of `"nano"` asks a real one, and takes longer. For the
+# class: let everybody fill in the guesses, and compare before you run the next cell.
 
 # %%
 import numpy as np
@@ -146,7 +146,7 @@ judge("ablation-methods", guess)
 # %% [markdown]
 # ## 4. Does one head hold the fact?
 #
-# Silence each head. **Without how many of them does the model no longer say “ Germany”?**
+# Silence each head. **Without how many of them is the model's first choice another word?**
 
 # %%
 look("head-ablation")
@@ -339,15 +339,13 @@ shuffled.figure("prob")
 # %% [markdown]
 # ## What is left
 #
-# Two more studies, on circuits and on causal tracing, take a little longer. They are begun in the
-# same way.
+# More studies are begun in the same way.
 
 # %%
 left = [name for name in mt.studies.STUDIES if name not in (*done, "noisy-bert")]
 for name in left:
     print(f"{name}: {mt.studies.find(name).texts(LANG)('question')}")
-assert len(done) == 8
-assert len(left) == 2
+assert left
 
 # %% [markdown]
 # **To think about.** Of which claims were you most sure, and wrong? What would you have to change

@@ -8,8 +8,9 @@
 #
 # Các khẳng định được công bố cho những mô hình khác (GPT-2, BERT). Một khẳng định không đúng trên
 # `nano` không phải là lỗi: nó cho biết phát hiện ấy không mở rộng được sang mô hình này. Các câu
-# hỏi thì giống nhau cho mọi mô hình: thay `"nano"` bằng `"smollm2"` là hỏi một mô hình thật. Trên
-# lớp: hãy để mọi người điền dự đoán và so sánh với nhau trước khi chạy ô tiếp theo.
+# hỏi thì giống nhau cho mọi mô hình: thay `"nano"` bằng `"smollm2"` là hỏi một mô hình thật, và
+# chạy lâu hơn. Trên lớp: hãy để mọi người điền dự đoán và so sánh với nhau trước khi chạy ô tiếp
+# theo.
 
 # %%
 import numpy as np
@@ -146,8 +147,8 @@ judge("ablation-methods", guess)
 # %% [markdown]
 # ## 4. Có đầu nào một mình giữ sự kiện?
 #
-# Tắt lần lượt từng đầu chú ý. **Thiếu bao nhiêu đầu trong số đó thì mô hình không còn nói “
-# Germany” nữa?**
+# Tắt lần lượt từng đầu chú ý. **Thiếu bao nhiêu đầu trong số đó thì lựa chọn đầu của mô hình là
+# một từ khác?**
 
 # %%
 look("head-ablation")
@@ -339,15 +340,13 @@ shuffled.figure("prob")
 # %% [markdown]
 # ## Còn lại
 #
-# Còn hai nghiên cứu nữa, về mạch và về truy vết nhân quả, chạy lâu hơn một chút. Chúng bắt đầu
-# theo cùng một cách.
+# Các nghiên cứu khác bắt đầu theo cùng một cách.
 
 # %%
 left = [name for name in mt.studies.STUDIES if name not in (*done, "noisy-bert")]
 for name in left:
     print(f"{name}: {mt.studies.find(name).texts(LANG)('question')}")
-assert len(done) == 8
-assert len(left) == 2
+assert left
 
 # %% [markdown]
 # **Để suy nghĩ.** Với khẳng định nào bạn chắc chắn nhất mà lại sai? Bạn phải sửa điều gì trong

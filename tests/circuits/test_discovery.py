@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import ClassVar
@@ -15,8 +16,9 @@ from conftest import BERLIN, CAT, PARIS
 from microtome.circuits import Circuit, Graph, acdc, greedy, top
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.discovery import circuits_of_greedy, in_order
-from microtome.circuits.journal import Journal, kept
+from microtome.circuits.journal import Journal, _key, kept
 from microtome.circuits.trial import Trial
+from microtome.circuits.without import Without
 from microtome.circuits.written import written
 from microtome.errors import Cancelled, CircuitError
 from microtome.results import disk
@@ -369,3 +371,19 @@ def test_what_makes_no_search_is_refused(small):
         acdc(small, PROMPTS, 0.1, order=["m0->logits"])
     with pytest.raises(CircuitError, match="run it on the model that it was found in"):
         greedy(small, PROMPTS, start=Circuit.empty(Graph(3, 2, 8)))
+
+
+def test_the_circuits_of_a_step_are_made_one_at_a_time():
+    """Of GPT-2 Small they would be a gigabyte together."""
+    full = Circuit.full(Graph(n_layers=12, n_heads=12, d_model=768))
+    each = Without(full, np.arange(len(full))[:, None])
+    assert len(full.graph.edges) == len(each)
+    tracemalloc.start()
+    try:
+        key = _key(each[:200])
+        at_once = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert at_once < 10 * len(full)
+    assert key == _key([*each[:200]])
+    assert set(full) - set(each[7]) == {full.graph.edges[7]}

@@ -108,3 +108,14 @@ def test_an_edge_cut_twice_is_cut_more_than_once(tiny64):
     each = [float(run.delta("logit_diff")[0]) for run in (joint, one, other)]
     assert float(found[0]) == pytest.approx(each[0] - each[1] - each[2], abs=1e-9)
     assert float(interaction(effects, singles=alone)[0, 1, 1]) == 0
+
+
+def test_of_a_part_that_is_not_there_nothing_is_known_with_itself_either(tiny64):
+    """A shorter prompt lacks positions: NaN, and not 0, on the diagonal too."""
+    short = mt.Prompt("Berlin is", target=" Germany", contrast=" France")
+    pairs = ["zero L1.z@*", "zero L1.z@* as other"]
+    found = interaction(mt.sweep(tiny64, [PROMPT, short], pairs, metrics="logit_diff"))
+    whole, part = (np.diagonal(found.values[row]) for row in (0, 1))
+    assert (whole == 0).all()
+    assert (part[:2] == 0).all()
+    assert np.isnan(part[2:]).all()

@@ -32,7 +32,7 @@ def corruption():
 
 def mapped(model, edits, engine="walk", metrics=METRICS, prompts=PROMPTS, **more):
     question = asking(model, prompts, edits, metrics=metrics, corruption=corruption(), **more)
-    options = Options.of(engine, "all", None, None, 64, 0)
+    options = Options.of(engine, "all", None, None, None, 0)
     return answered(model, question, options, Here(model), None, False, False, False)
 
 
@@ -68,7 +68,7 @@ def test_what_effects_are_held_against_is_the_corrupted_run(tiny64):
 def test_cells_enter_late_and_start_late(tiny64):
     prompts, edits = PROMPTS[:1], "patch L*.resid_post@*"
     question = asking(tiny64, prompts, edits, metrics=["logit"], corruption=corruption()[:1])
-    options = Options.of("auto", 0, None, None, 64, 0)
+    options = Options.of("auto", 0, None, None, None, 0)
     found = answered(tiny64, question, options, Here(tiny64), None, False, False, False)
     both = mt.sweep(tiny64, prompts, [*corruption()[0], edits], metrics=["logit"], verify=0)
     work = [one.provenance["actual"]["token_blocks"] for one in (found, both)]
@@ -95,6 +95,6 @@ def test_what_cannot_corrupt_a_run_is_refused(tiny64):
     with pytest.raises(SweepError, match="not of corrupted ones"):
         mapped(tiny64, "patch L0.mlp_out -> L*.mlp_in@*", metrics=["logit"])
     question = asking(tiny64, PROMPTS, edit, metrics=["logit"], corruption=corruption())
-    options = Options.of("auto", 4, None, None, 64, 0, "atp")
+    options = Options.of("auto", 4, None, None, None, 0, "atp")
     with pytest.raises(SweepError, match="says nothing of corrupted runs"):
         answered(tiny64, question, options, Here(tiny64), None, False, False, False)

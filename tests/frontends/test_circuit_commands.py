@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 
 import microtome as mt
 from microtome.circuits import Circuit, open_scores
+from microtome.circuits.checking import Check
+from microtome.circuits.trial import Trial
 from microtome.frontends import cli
+from microtome.frontends.guard import Stopped
 
 PROMPT = ["-p", "Berlin is the capital of", "--donor", "Paris is the capital of"]
 ASKED = [*PROMPT, "--target", " Germany", "--contrast", " France"]
@@ -162,3 +166,55 @@ def test_a_tasks_prompts_are_the_tokenizers(call, nano, tmp_path):
     assert code == 0
     own = mt.circuits.score(nano, mt.tasks.ioi(2), level="node", progress=False)
     assert np.array_equal(open_scores(tmp_path / "s.zarr").mean, own.mean)
+
+
+@pytest.mark.parametrize("by", ["greedy", "acdc"])
+def test_scores_that_a_search_would_not_look_at_are_refused(call, scores, tmp_path, by):
+    asked = [*ASKED, "--by", by, "--threshold", 0.1, "--scores", scores]
+    code, _, said = call("find", "nano", *asked, "-o", tmp_path / "c.json")
+    assert code == 2
+    assert "--start 300" in said
+    assert not (tmp_path / "c.json").exists()
+
+
+def stopping(monkeypatch, after: int):
+    """Ctrl-C at some call of what measures circuits."""
+    plain, calls = Trial.measure, []
+
+    def measure(own, *args):
+        calls.append(0)
+        if len(calls) > after:
+            raise Stopped(signal.SIGINT)
+        return plain(own, *args)
+
+    monkeypatch.setattr(Trial, "measure", measure)
+
+
+def test_who_stops_a_search_hears_what_is_kept(call, scores, tmp_path, monkeypatch):
+    asked = [*ASKED, "--by", "acdc", "--threshold", "0.5", "--scores", scores, "--start", 4]
+    out = ["-o", tmp_path / "c.json"]
+    with monkeypatch.context() as patched:
+        stopping(patched, after=2)
+        code, _, said = call("find", "nano", *asked, *out, "--keep", tmp_path / "kept")
+    assert code == 130
+    assert f"Kept in {tmp_path / 'kept'}: what 2 steps have measured." in said
+    assert f"--keep {tmp_path / 'kept'}" in said.splitlines()[-1]
+    assert call("find", "nano", *asked, *out, "--keep", tmp_path / "kept")[0] == 0
+    assert call("find", "nano", *asked, "-o", tmp_path / "once.json")[0] == 0
+    assert (tmp_path / "c.json").read_bytes() == (tmp_path / "once.json").read_bytes()
+
+
+def test_who_stops_scoring_hears_what_is_kept(call, tmp_path, monkeypatch):
+    asked = ["score", "nano", *ASKED, "--level", "node", "-o", tmp_path / "s.zarr"]
+
+    def stop(self, effects, metric):
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr(Check, "hear_of", stop)  # after the first sweep
+    code, _, said = call(*asked, "--keep", tmp_path / "kept")
+    assert code == 130
+    assert f"Kept in {tmp_path / 'kept'}: embed.zarr (whole). To go on, the same again:" in said
+    code, _, said = call(*asked)
+    assert code == 130
+    assert "Nothing is kept. With --keep DIR" in said
+    assert said.splitlines()[-1].endswith("--keep DIR")

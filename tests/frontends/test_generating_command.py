@@ -71,6 +71,12 @@ def test_a_vector_file_steers(call, tmp_path):
     code, shown, _ = call(*BERLIN, "-e", f'add("{vector}", factor=3) L2.resid_post', "--steps", "2")
     assert code == 0
     assert "192 numbers]}, factor=3)" in shown
+    asked = ["-e", f'add("{vector}", factor=3) L2.resid_post', "--steps", "2", "--json"]
+    _, shown, _ = call(*BERLIN, *asked)
+    answer = json.loads(shown)
+    brief = "add({2: [5.0, 5.0, … 192 numbers]}, factor=3) L2.resid_post"
+    assert answer["edits"] == [brief]
+    assert {one["edit"] for one in answer["texts"][0]["receipts"]} == {brief}
 
 
 @pytest.mark.parametrize(

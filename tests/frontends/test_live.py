@@ -100,6 +100,18 @@ def test_what_is_drawn_in_another_order_is_what_is_clicked(tiny64):
     assert clickable.map.layout.shapes == ()
 
 
+def test_metrics_inside_the_model_have_axes_of_their_own(tiny64):
+    effects = swept(tiny64, PROMPTS, "zero L*.mlp_out", metrics="std(L*.resid_post)")
+    clickable = mt.live(tiny64, effects)
+    sent(clickable, x=2, y=1, index=[1, 2])
+    assert clickable.cell == {"prompt": 0, "layer": 1}
+    [frame] = clickable.map.layout.shapes
+    assert (frame.x0, frame.y0) == (1.5, 0.5)
+    clickable.choice.value = 1
+    assert clickable.cell == {"prompt": 1, "layer": 1}
+    assert clickable.run.receipts[0].edit == "zero L1.mlp_out"
+
+
 def test_of_several_prompts_one_is_chosen(tiny64):
     effects = swept(tiny64, PROMPTS, "zero L*.z.h*@-1")
     clickable = mt.live(tiny64, effects)
@@ -148,6 +160,19 @@ def test_what_fails_is_said_in_the_panel_and_raised_to_a_caller(tiny64):
         edges.click(from_layer=2, layer=1)
 
 
+def test_a_map_that_was_kept_is_clicked_as_well(tiny64, tmp_path):
+    prompt = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France",
+                       roles={"subject": ("Berlin", "Paris")}, meta={"kind": "fact"})  # fmt: skip
+    swept(tiny64, prompt, "patch L*.resid_post@subject").save(tmp_path / "map.zarr")
+    effects = mt.open_effects(tmp_path / "map.zarr")
+    clickable = mt.live(tiny64, effects)
+    clickable.click(layer=1)
+    assert measured(clickable) == pytest.approx(
+        float(effects.data["logit_diff"].sel(clickable.cell)), abs=1e-9
+    )
+    assert clickable.run.encoded[0].prompt == prompt
+
+
 def test_text_from_outside_is_shown_and_never_run(nano):
     evil = mt.Prompt("<script>alert(1)</script> is & the", target=" <b>")
     clickable = mt.live(nano, swept(nano, evil, "zero L*.z.h*", metrics="kl"))
@@ -172,6 +197,9 @@ def test_what_cannot_be_clicked_is_refused(tiny64, tiny, make_gpt2, tokenizer, m
     other = mt.load(make_gpt2(seed=1), tokenizer=tokenizer)
     with pytest.raises(EffectsError, match="The map is of other weights"):
         mt.live(other, effects)
+    some = swept(tiny64, PROMPTS, "zero L*.z.h*", keep="aggregates")
+    with pytest.raises(EffectsError, match="this is of type Aggregates"):
+        mt.live(tiny64, some)
     roles = [mt.Prompt(BERLIN, target=" Germany", contrast=" France", roles={"who": "Berlin"})]
     over = swept(tiny64, roles, "zero L*.resid_post@*").by_role()
     with pytest.raises(EffectsError, match=r"over role, which is another position.*by_role"):

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 import pytest
+from recipes.pages import ROOT, blocks, run
 
-from code_in_pages import ROOT, blocks, run
-
-REAL, SLOW = 'load("smollm2")', ('load("smollm2")', "circuits.score(")
+REAL, SLOW = 'load("smollm2")', ('load("smollm2")', "circuits.score(", "head_card(")
 """What a page has that takes a real model, and one that takes long."""
 PAGES = sorted(
-    path
-    for folder in ("tutorials", "coming-from", ".")
-    for path in (ROOT / "docs" / folder).glob("*.md")
-    if folder != "." or path.stem in ("index", "errors", "file-forms", "when-edits-mislead")
+    page
+    for name in (
+        "README.md",
+        "docs/index.md",
+        "docs/errors.md",
+        "docs/file-forms.md",
+        "docs/when-edits-mislead.md",
+        "docs/tutorials/*.md",
+        "docs/coming-from/*.md",
+    )
+    for page in ROOT.glob(name)
 )
 
 
 def cases():
     for page in PAGES:
-        text, name = page.read_text(encoding="utf-8"), page.relative_to(ROOT / "docs").as_posix()
+        text, name = page.read_text(encoding="utf-8"), page.relative_to(ROOT).as_posix()
         marks = [pytest.mark.slow] if any(one in text for one in SLOW) else []
         yield pytest.param(page, REAL in text, id=name, marks=marks)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,17 +12,23 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
 from recipes.docstrings import fenced
+from recipes.pages import ROOT
 from recipes.site import BROUGHT, COMMANDS, command_page, relinked
 
 import microtome as mt
-from code_in_pages import ROOT
 from microtome import errors
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+PATIENCE = 60_000
+"""Milliseconds that a page may take on a busy machine."""
 REFERENCE = ROOT / "docs" / "reference"
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 """Elements that a browser fetches something for, and the attribute that says what."""
@@ -89,6 +96,18 @@ def site(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no browser is on the path")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 @pytest.mark.slow
 class TestBuilt:
     def test_every_page_of_the_docs_is_on_it(self, site):
@@ -111,6 +130,23 @@ class TestBuilt:
         index = (site / "search" / "search_index.json").read_text(encoding="utf-8")
         assert "head_circuit" in index
         assert "InertEditError" in index
+
+    def test_it_is_searched_as_files_and_asks_nobody(self, site, chromium):
+        page = chromium.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((site / "index.html").as_uri())
+        page.click(".md-search__input", timeout=PATIENCE)
+        page.keyboard.type("InertEditError")
+        page.wait_for_selector(".md-search-result__item a[href*='errors.html']", timeout=PATIENCE)
+        assert len(asked) > 3
+        assert [url for url in asked if is_elsewhere(url)] == []
+
+    @pytest.mark.parametrize("name", ["index", "terminology", "benchmarks", "reference/results"])
+    def test_a_phone_need_not_scroll_sideways(self, site, chromium, name):
+        page = chromium.new_page(viewport={"width": 390, "height": 844})
+        page.goto((site / f"{name}.html").as_uri())
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
 
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path):

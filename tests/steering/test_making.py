@@ -145,3 +145,18 @@ def test_what_no_vector_can_be_made_of_is_refused(tiny64, case):
 def test_a_masked_model_has_no_tokens_direction(bert64):
     with pytest.raises(MicrotomeError, match="fills in masks"):
         mt.steering.of_token(bert64, 7)
+
+
+def test_layers_whose_pairs_agree_are_left_out_where_asked(tiny64):
+    ours, theirs = ["Berlin is in Germany", "Rome is in Italy"], ["Paris is in Germany"] * 2
+    pair = {"site": "resid_pre", "how": "pca"}
+    same = mt.steering.contrast(tiny64, ours[:1], theirs[:1], alike="leave out", **pair)
+    assert same.layers == (1, 2), "the same token stands last, at the same place"
+    whole = mt.steering.contrast(tiny64, ours, theirs, **pair)
+    left = mt.steering.contrast(tiny64, ours, theirs, alike="leave out", **pair)
+    assert left.layers == whole.layers
+    np.testing.assert_array_equal(left[1], whole[1])
+    with pytest.raises(mt.MicrotomeError, match=r"do not differ in layer 0.*alike='leave out'"):
+        mt.steering.contrast(tiny64, ours[:1], theirs[:1], **pair)
+    with pytest.raises(mt.MicrotomeError, match="do not differ in layer 0"):
+        mt.steering.contrast(tiny64, GOOD, GOOD, how="pca", alike="leave out")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
 
 import microtome as mt
-from conftest import BERLIN
+from conftest import BERLIN, PARIS
+from microtome.engines.walk.walk import Walk
 from microtome.errors import PromptError
 from microtome.studies.causal_tracing import (
     LAST,
@@ -67,6 +70,42 @@ def test_it_shows_what_tracing_gives(tiny64):
         own = effect.sel(part=part).transpose("kind", "layer")
         np.testing.assert_allclose(own, average.sel(part=part), atol=1e-12)
     assert done.summary["clean"] == pytest.approx(float(traces.data["clean"][0]))
+
+
+def test_maps_lie_in_its_folder_and_are_not_walked_again(tiny64, tmp_path, monkeypatch):
+    rows = [
+        {"text": text, "target": " Germany", "roles": {"subject": text.split()[0]}}
+        for text in (BERLIN, PARIS)
+    ]
+    (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    given = {"prompts": tmp_path / "facts.jsonl", "samples": 2, "window": 2}
+    done = mt.studies.run("causal-tracing", tiny64, out=tmp_path / "out", **given)
+    names = sorted(path.name for path in (tmp_path / "out" / "effects").glob("*.zarr"))
+    windows = ("0", "0-1", "1-2")
+    wanted = [f"{kind}-{own}.zarr" for kind in ("attention", "mlp") for own in windows]
+    assert names == sorted([*wanted, "hidden.zarr"])
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert sorted(summary["effects"]) == [f"effects/{name}" for name in names]
+    cells = summary["cells"]  # no token before its subject; 5 tokens, 3 layers, 2 samples, 3 kinds
+    assert cells == 2 * 5 * 3 * 2 * 3
+    kept = mt.open_effects(tmp_path / "out" / "effects" / "hidden.zarr")
+    assert kept.data.sizes["prompt"] == 4  # two facts in two samples each
+    walked, collect = [], Walk.collect
+    monkeypatch.setattr(Walk, "collect", lambda *a: walked.append(a) or collect(*a))
+    traces = mt.trace_facts(
+        tiny64,
+        mt.Prompts.read(tmp_path / "facts.jsonl"),
+        samples=2,
+        window=2,
+        kinds=["mlp"],
+        out=tmp_path / "out" / "effects",
+    )
+    assert len(walked) == 2, "the facts' own runs, and no map"
+    effect = done.data.observed["effect"].sel(kind="mlp", part="last subject token")
+    theirs = traces.effect.sel(kind="mlp").isel(pos=0)
+    np.testing.assert_allclose(
+        effect.transpose("prompt", "layer"), theirs.transpose("prompt", "layer"), atol=1e-12
+    )
 
 
 def test_a_prompt_without_a_subject_is_refused(nano):

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import pytest
 
 import microtome as mt
+from microtome.engines.walk.walk import Walk
 from microtome.errors import EditError, EffectsError, MetricError, PromptError, SweepError
 from oracles.plain_hooks import log_softmax
 
@@ -126,3 +127,34 @@ def test_what_cannot_be_dosed_is_refused(tiny64, vector):
 def test_a_metric_that_was_not_measured_is_named(found):
     with pytest.raises(MetricError, match="there are logit_diff, prob, kl, perplexity"):
         found.figure("rank")
+
+
+def test_it_goes_on_with_what_its_folder_holds(tiny64, vector, tmp_path, monkeypatch):
+    def measured(**more):
+        return mt.dose(
+            tiny64, vector.add(layers="*"), PROMPTS, NEUTRAL, over={"factor": FACTORS},
+            metrics=["logit_diff"], out=tmp_path / "out", progress=False, **more,
+        )  # fmt: skip
+
+    calls, collect = [], Walk.collect
+
+    def stopped(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return collect(*given)
+
+    monkeypatch.setattr(Walk, "collect", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        measured()
+    before = len(calls)
+    whole = measured()
+    kept = sorted(str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*.zarr"))
+    assert kept == ["effects.zarr", "effects/neutral-0.zarr", "effects/neutral-1.zarr"]
+    assert len(calls) > before
+    after = len(calls)
+    assert measured().data.equals(whole.data)
+    assert len(calls) == after, "all of it was there"
+    with pytest.raises(EffectsError, match="seed"):
+        measured(seed=3)
+    assert measured(seed=3, overwrite=True).data.equals(whole.data)

@@ -86,3 +86,23 @@ def test_the_command_line_leaves_the_card(tmp_path, monkeypatch, capsys):
     assert [row["edit"] for row in answer["effects"]] == ["zero L0.z.h3", "patch L0.z.h3"]
     assert (out / "figures" / "pattern.png").is_file()
     assert "What feeds it" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_neighbours_are_heads_whose_effects_correlate_over_prompts(tiny64):
+    rome = mt.Prompt("Rome is the capital of", donor=PARIS, target=" Italy", contrast=" France")
+    short = mt.Prompt("Rome is in", donor="Berlin is in", target=" Italy", contrast=" Germany")
+    prompts = [*FACTS, rome, short]
+    card = mt.head_card(tiny64, "L2.h1", prompts, tokens=5, k=1000)
+    each = mt.sweep(tiny64, prompts, "patch L*.z.h*", metrics=["logit_diff"])
+    effects = each.delta("logit_diff").transpose("prompt", "layer", "head").values.reshape(4, -1)
+    heads = tiny64.anatomy.dims.n_heads
+    wanted = np.corrcoef(effects.T)[2 * heads + 1]
+    found = dict(zip(card.neighbours["head"], card.neighbours["correlation"], strict=True))
+    assert len(found) == tiny64.anatomy.dims.n_layers * heads - 1
+    assert "L2.h1" not in found
+    for name, own in found.items():
+        layer, head = (int(part[1:]) for part in name.split("."))
+        assert own == pytest.approx(wanted[layer * heads + head], abs=1e-9)
+    sizes = card.neighbours["correlation"].abs()
+    assert sizes.is_monotonic_decreasing
+    assert mt.head_card(tiny64, "L2.h1", FACTS, tokens=5).neighbours.empty

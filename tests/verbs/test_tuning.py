@@ -151,6 +151,23 @@ def test_the_command_line_trains_and_uses_them(tmp_path, monkeypatch, capsys, te
         assert not ended.value.code
         said = capsys.readouterr().out
     assert json.loads(said)["spec"]["tuned"] == str(out)
+    before = (out / "params.safetensors").read_bytes()
+    refused = {
+        "holds translators already": asked,
+        "holds no translators": [*lens[:-2], str(tmp_path / "nowhere")],
+    }
+    for why, given in refused.items():
+        monkeypatch.setattr(sys, "argv", ["microtome", *given])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 2
+        assert why in capsys.readouterr().err.replace("\n", " ")
+    assert (out / "params.safetensors").read_bytes() == before
+    monkeypatch.setattr(sys, "argv", ["microtome", *asked, "--seed", "5", "--overwrite"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert (out / "params.safetensors").read_bytes() != before
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from microtome.circuits import files
 from microtome.circuits.graph import INPUT, LOGITS, Bools, Graph
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
+from microtome.notebook import html_line, html_table
 
 Scores = npt.NDArray[np.float64]
 
@@ -260,6 +261,14 @@ class Circuit:
             f"<Circuit of {len(self):,} of {len(self.graph):,} edges, {len(self.nodes)} nodes; "
             f"{self.graph}>"
         )
+
+    def _repr_html_(self) -> str:
+        """In a notebook: its edges, the strongest first where they are scored."""
+        table = self.to_dataframe()
+        if "score" in table:
+            table = table.sort_values("score", key=abs, ascending=False, kind="stable")
+        table = table.astype(object)
+        return html_line(repr(self)) + html_table(tuple(table.columns), table.values.tolist())
 
 
 def _check_same(graph: Graph, of: Graph | Loaded, path: str | Path) -> None:

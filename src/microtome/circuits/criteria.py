@@ -19,10 +19,11 @@ from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import INPUT
 from microtome.circuits.running import attributes
-from microtome.circuits.trial import Array, Trial, ticking
+from microtome.circuits.trial import VERIFIED, Array, Trial, ticking
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
+from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
 
@@ -53,6 +54,7 @@ def completeness(
     ablation: str | Ablation = "patch",
     reference: Iterable[Given] = (),
     memory: int | str | None = None,
+    verify: Verify | int | str = VERIFIED,
     progress: bool | Observer = True,
 ) -> xr.Dataset:
     """Whether a circuit without some part does what the model does without it.
@@ -68,6 +70,7 @@ def completeness(
         ablation: what edges outside carry, as of `run`.
         reference: the prompts that ``"mean"`` averages over.
         memory: bytes besides the model, or a text.
+        verify: how many circuits on a prompt are run again on the reference path; ``"all"``; 0.
         progress: show a bar, or an `Observer`.
 
     Returns:
@@ -78,7 +81,7 @@ def completeness(
     Raises:
         CircuitError, PromptError, MetricError: found before anything runs.
     """
-    trial = Trial.by(model, prompts, metric, ablation, reference, memory)
+    trial = Trial.by(model, prompts, metric, ablation, reference, memory, verify)
     own = {"nothing": Circuit.empty(trial.graph), **(parts_of(circuit) if parts is None else parts)}
     trial.check([circuit, *own.values()])
     own |= dict(_drawn(list(own.items())[1:], draws, seed))
@@ -102,6 +105,7 @@ def minimality(
     ablation: str | Ablation = "patch",
     reference: Iterable[Given] = (),
     memory: int | str | None = None,
+    verify: Verify | int | str = VERIFIED,
     progress: bool | Observer = True,
 ) -> xr.Dataset:
     """Whether each part of a circuit is of use in it.
@@ -117,6 +121,7 @@ def minimality(
         ablation: what edges outside carry, as of `run`.
         reference: the prompts that ``"mean"`` averages over.
         memory: bytes besides the model, or a text.
+        verify: how many circuits on a prompt are run again on the reference path; ``"all"``; 0.
         progress: show a bar, or an `Observer`.
 
     Returns:
@@ -127,7 +132,7 @@ def minimality(
     Raises:
         CircuitError, PromptError, MetricError: found before anything runs.
     """
-    trial = Trial.by(model, prompts, metric, ablation, reference, memory)
+    trial = Trial.by(model, prompts, metric, ablation, reference, memory, verify)
     own = parts_of(circuit) if parts is None else dict(parts)
     trial.check([circuit, *own.values()])
     if not own:

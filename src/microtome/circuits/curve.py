@@ -13,10 +13,12 @@ from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.faithfulness import judged, measured
 from microtome.circuits.scores import Scores
-from microtome.circuits.trial import Array, Trial
+from microtome.circuits.trial import VERIFIED, Array, Trial
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
+from microtome.notebook import html_line, html_table
+from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
 from microtome.stats import Interval
@@ -76,6 +78,12 @@ class Curve:
     def __repr__(self) -> str:
         return f"<Curve of {len(self.circuits)} sizes; CPR {self.cpr}; CMD {self.cmd}>"
 
+    def _repr_html_(self) -> str:
+        """In a notebook: a row per size."""
+        columns = ["edges", "faithfulness", "low", "high"]
+        table = self.data[columns].to_dataframe()[columns].reset_index().astype(object)
+        return html_line(repr(self)) + html_table(tuple(table.columns), table.values.tolist())
+
 
 def curve(
     model: Loaded,
@@ -90,6 +98,7 @@ def curve(
     resamples: int = 9999,
     seed: int = 0,
     memory: int | str | None = None,
+    verify: Verify | int | str = VERIFIED,
     progress: bool | Observer = True,
 ) -> Curve:
     """The faithfulness of circuits of growing size, by the strongest scores.
@@ -106,6 +115,7 @@ def curve(
         resamples: of the prompts, for the intervals.
         seed: of the resampling.
         memory: bytes besides the model, or a text.
+        verify: how many circuits on a prompt are run again on the reference path; ``"all"``; 0.
         progress: show a bar, or an `Observer`.
 
     Raises:
@@ -129,6 +139,7 @@ def curve(
         ablation or attrs["ablation"],
         reference,
         memory,
+        verify,
     )
     if trial.graph != scores.graph:
         raise CircuitError(

@@ -18,6 +18,7 @@ from microtome.circuits.graph import Graph, Numbers
 from microtome.circuits.scores import Scores
 from microtome.circuits.search import Decision, Found, Search, priced, searching, table
 from microtome.circuits.trial import Trial
+from microtome.circuits.without import Without
 from microtome.engines.observer import Observer
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
@@ -102,7 +103,8 @@ def greedy(
     cost = priced(trial, "greedy", most, how)
     with searching(trial, method, out, progress, max(0, len(begin) - n), cost) as search:
         found, rows = _peeled(search, begin, n, tolerance, every, absolute)
-    return Found(found, table(rows), f"greedy(n={n}, tolerance={tolerance}, every={every})")
+    how = f"greedy(n={n}, tolerance={tolerance}, every={every})"
+    return Found(found, table(rows), how, trial.checked.as_dict())
 
 
 def circuits_of_greedy(edges: int, n: int, every: int = 1) -> int:
@@ -123,8 +125,8 @@ def _peeled(
     while len(circuit) > n or tolerance is not None:
         edges = np.flatnonzero(circuit.chosen)
         going = min(every, max(0, len(edges) - n))
-        each = [_without(circuit, edges[k : k + 1]) for k in range(len(edges) if going else 0)]
-        now, *others = search.worse([circuit, *each]).tolist()
+        parts = [edges[:0], *(edges[k : k + 1] for k in range(len(edges) if going else 0))]
+        now, *others = search.worse(Without(circuit, parts)).tolist()
         first = now if first is None else first
         if tolerance is not None and abs(now - first) > tolerance:
             return before[0].pruned(), rows[: before[1]]
@@ -142,9 +144,7 @@ def _peeled(
 
 
 def _without(circuit: Circuit, edges: Numbers) -> Circuit:
-    chosen = circuit.chosen.copy()
-    chosen[edges] = False
-    return Circuit(circuit.graph, chosen, circuit.scores)
+    return Without(circuit, [edges])[0]
 
 
 # ------------------------------------------------------------------------------------------- acdc
@@ -210,7 +210,8 @@ def acdc(
     with searching(trial, method, out, progress, len(edges), cost) as search:
         found, rows = _decided(search, begin, edges, threshold)
     shown = order if isinstance(order, str | int) else "own"
-    return Found(found, table(rows), f"acdc(threshold={threshold}, order={shown!r})")
+    how = f"acdc(threshold={threshold}, order={shown!r})"
+    return Found(found, table(rows), how, trial.checked.as_dict())
 
 
 def in_order(graph: Graph, order: str | int | Sequence[str]) -> list[int]:

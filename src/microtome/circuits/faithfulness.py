@@ -17,10 +17,11 @@ from numpy import typing as npt
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.running import Circuits, labelled, named
-from microtome.circuits.trial import Array, Trial, ticking
+from microtome.circuits.trial import VERIFIED, Array, Trial, ticking
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
+from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
 from microtome.results.effects import CLEAN
@@ -109,6 +110,7 @@ def faithfulness(
     resamples: int = 9999,
     seed: int = 0,
     memory: int | str | None = None,
+    verify: Verify | int | str = VERIFIED,
     progress: bool | Observer = True,
 ) -> xr.Dataset:
     """How much of what a model does circuits keep.
@@ -123,6 +125,7 @@ def faithfulness(
         resamples: of the prompts, for the intervals.
         seed: of the resampling.
         memory: bytes besides the model, or a text.
+        verify: how many circuits on a prompt are run again on the reference path; ``"all"``; 0.
         progress: show a bar, or an `Observer`.
 
     Returns:
@@ -144,7 +147,7 @@ def faithfulness(
     >>> found["faithfulness"].values.round(3).tolist()
     [1.0, 0.0]
     """
-    trial = Trial.by(model, prompts, metric, ablation, reference, memory)
+    trial = Trial.by(model, prompts, metric, ablation, reference, memory, verify)
     own, alone = named(circuits)
     trial.check(own.values())
     rows = len(trial.encoded) * (len(own) + 1)

@@ -91,9 +91,23 @@ class Journal:
         self.pages, self.held, self.circuits = self.pages + 1, [], 0
 
 
+def measured_in(folder: Path) -> str:
+    """What a journal holds, in words.
+
+    >>> measured_in(Path("nowhere"))
+    'nothing yet'
+    """
+    steps, _ = _read(folder / "steps")
+    return f"what {len(steps):,} steps have measured" if steps else "nothing yet"
+
+
 def _key(circuits: Sequence[Circuit]) -> str:
     """What circuits are known by."""
-    return hashlib.sha256(b"|".join(one.chosen.tobytes() for one in circuits)).hexdigest()
+    found = hashlib.sha256()
+    for number, one in enumerate(circuits):
+        found.update(b"|" if number else b"")
+        found.update(one.chosen.tobytes())
+    return found.hexdigest()
 
 
 @contextmanager

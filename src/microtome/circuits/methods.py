@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -11,17 +11,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from microtome.circuits.ablations import Mean
+from microtome.circuits import gradients
+from microtome.circuits.ablations import Ablation, Mean
 from microtome.circuits.circuit import Circuit
-from microtome.circuits.graph import Bools
+from microtome.circuits.graph import Numbers
 from microtome.circuits.trial import Array, Trial, ticking
-from microtome.engines.approximate.eap import EAP
+from microtome.circuits.without import Without
+from microtome.engines.approximate.eap import EAP, EAPIG
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.approximate.text import METHODS as APPROXIMATIONS
 from microtome.engines.approximate.text import method_of as approximation_of
 from microtome.engines.observer import Observer, Relay
 from microtome.errors import CircuitError, did_you_mean, listing
+from microtome.plan.audit import Audit
+from microtome.plan.plan import Plan, make_plan
+from microtome.prompts.prompt import Prompt
 from microtome.results.effects import Effects
+from microtome.verbs.asking import asking
 from microtome.verbs.edges import edges as edges_of
 from microtome.verbs.model import Model
 from microtome.verbs.sweep import sweep
@@ -43,6 +49,13 @@ class Method(ABC):
     @abstractmethod
     def nodes(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """Of each writer of the graph, ``[prompt, writer]``."""
+
+    def audited(
+        self, trial: Trial, level: str, effects: Array, observer: Observer
+    ) -> tuple[Array, Mapping[str, Any] | None]:
+        """Effects with what is known of how good they are; None of those that are exact, and of
+        those whose sweeps have been audited each by itself."""
+        return effects, None
 
     def cells(self, trial: Trial, level: str) -> int:
         """How many it computes."""
@@ -96,25 +109,21 @@ class Exact(Method):
         name: str,
     ) -> Array:
         """Of a sweep, ``[prompt, *stars]``."""
-        ablation, metric = trial.ablation, trial.asked[0]
-        if not ablation.edit:
-            raise CircuitError(
-                f"The ablation {ablation.name!r} is no edit that a sweep makes: score with "
-                'method="removal", which runs a circuit for each edge.'
-            )
-        reference = ablation.reference if isinstance(ablation, Mean) else ()
+        metric = trial.asked[0]
         effects: Effects = sweep(
             model,
             [one.prompt for one in trial.encoded],
-            f"{ablation.edit} {address}",
+            edit_of(trial.ablation, address),
             metrics=str(metric),
             verify=self.verify,
             memory=trial.budget.memory,
-            reference=[one.prompt for one in reference],
+            reference=references_of(trial.ablation),
             progress=Part(observer),
             out=None if out is None else out / f"{name}.zarr",
             **self._asked(),
         )
+        if self.exact:
+            trial.checked.hear_of(effects, str(metric))
         found: Array = effects.delta(str(metric)).values
         return found
 
@@ -135,16 +144,17 @@ class Removal(Method):
 
     def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """The full circuit without each."""
-        return self._without(trial, np.eye(len(trial.graph), dtype=bool), observer)
+        return self._without(trial, [*np.arange(len(trial.graph))[:, None]], observer)
 
     def nodes(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """The full circuit without what leaves each."""
         writers = np.arange(len(trial.graph.writers))
-        return self._without(trial, trial.graph.ends[0] == writers[:, None], observer)
+        leaving = [np.flatnonzero(trial.graph.ends[0] == writer) for writer in writers]
+        return self._without(trial, leaving, observer)
 
     @staticmethod
-    def _without(trial: Trial, removed: Bools, observer: Observer) -> Array:
-        circuits = [Circuit(trial.graph, ~one) for one in removed]
+    def _without(trial: Trial, parts: Sequence[Numbers], observer: Observer) -> Array:
+        circuits = Without(Circuit.full(trial.graph), parts)
         name = str(trial.asked[0])
         measured = trial.measure(circuits, ticking(observer))[name]
         return measured - trial.clean[name][:, None]
@@ -152,11 +162,15 @@ class Removal(Method):
 
 @dataclass(frozen=True)
 class Approximated(Exact):
-    """The same sweeps by gradients: a fixed number of passes for each, with its audit.
+    """By gradients: a fixed number of passes, with an audit.
+
+    All edges are made of the same passes (`circuits.gradients`), and audited together; where shares
+    of the stream are no sums, as what heads add is normed together first, there is a sweep for each
+    kind of edges, as there is for each kind of nodes.
 
     Args:
         by: the approximation: of edges `EAP` or `EAPIG`, of nodes `AtP` or another of sites.
-        audit: how many cells of each sweep are exact.
+        audit: how many cells are exact, of all edges, or of each sweep.
     """
 
     exact: ClassVar[bool] = False
@@ -169,8 +183,55 @@ class Approximated(Exact):
         """As the approximation's text."""
         return str(self.by)
 
+    def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
+        """All in one pass, of which no folder keeps anything; sweeps where shares are no sums."""
+        if not (isinstance(self.by, EAP | EAPIG) and gradients.takes(trial)):
+            return super().edges(model, trial, observer, out)
+        # What a sweep would refuse is refused here: asked of an edge that every model has.
+        plan_of(model, trial, "embed -> final_in", self.by)
+        return gradients.effects(trial, self.by, ticking(observer))
+
+    def audited(
+        self, trial: Trial, level: str, effects: Array, observer: Observer
+    ) -> tuple[Array, Mapping[str, Any] | None]:
+        """The edges of one pass, together."""
+        if level != "edge" or not gradients.takes(trial):
+            return effects, None
+        return gradients.audited(trial, effects, Audit(self.audit), ticking(observer))
+
     def _asked(self) -> dict[str, Any]:
         return {"method": self.by, "audit": self.audit}
+
+
+def edit_of(ablation: Ablation, address: str) -> str:
+    """The edit that ablates an address.
+
+    Raises:
+        CircuitError: there is none.
+    """
+    if not ablation.edit:
+        raise CircuitError(
+            f"The ablation {ablation.name!r} is no edit that a sweep makes: score with "
+            'method="removal", which runs a circuit for each edge.'
+        )
+    return f"{ablation.edit} {address}"
+
+
+def references_of(ablation: Ablation) -> list[Prompt]:
+    """The prompts that an ablation averages over."""
+    return [one.prompt for one in ablation.reference] if isinstance(ablation, Mean) else []
+
+
+def plan_of(model: Model, trial: Trial, address: str, method: Approximation) -> Plan:
+    """The plan of a sweep that ablates an address, approximated; what cannot be is refused."""
+    question = asking(
+        model,
+        [one.prompt for one in trial.encoded],
+        edit_of(trial.ablation, address),
+        metrics=[str(trial.asked[0])],
+        reference=references_of(trial.ablation),
+    )
+    return make_plan(question, budget=trial.budget, whole=model.whole, method=method)
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(

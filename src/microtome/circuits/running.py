@@ -11,10 +11,11 @@ import xarray as xr
 
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
-from microtome.circuits.trial import Array, Trial, ticking
+from microtome.circuits.trial import VERIFIED, Array, Trial, ticking
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
+from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
 from microtome.results.effects import CLEAN
@@ -31,6 +32,7 @@ def run(
     ablation: str | Ablation = "patch",
     reference: Iterable[Given] = (),
     memory: int | str | None = None,
+    verify: Verify | int | str = VERIFIED,
     progress: bool | Observer = True,
 ) -> xr.Dataset:
     """Run circuits: every edge outside of one carries what an ablation says.
@@ -49,6 +51,7 @@ def run(
             `Ablation`.
         reference: the prompts that ``"mean"`` averages over; the prompts themselves unless given.
         memory: bytes besides the model, or a text such as ``"2GiB"``, which it is unless given.
+        verify: how many circuits on a prompt are run again on the reference path; ``"all"``; 0.
         progress: show a bar, or an `Observer`.
 
     Returns:
@@ -57,6 +60,7 @@ def run(
 
     Raises:
         CircuitError, PromptError, MetricError: found before anything runs.
+        VerificationError: a circuit is not what it is on the reference path.
         Cancelled: the observer wanted no more.
 
     Source: Wang et al. 2022 (arXiv:2211.00593), section 2; Conmy et al. 2023 (arXiv:2304.14997).
@@ -68,7 +72,7 @@ def run(
     >>> found["logit_diff"].dims
     ('prompt', 'circuit')
     """
-    trial = Trial.of(model, prompts, metrics, ablation, reference, memory)
+    trial = Trial.of(model, prompts, metrics, ablation, reference, memory, verify)
     own, alone = named(circuits)
     trial.check(own.values())
     rows = len(trial.encoded) * len(own)
@@ -118,5 +122,7 @@ def attributes(trial: Trial) -> dict[str, Any]:
         "metrics": [str(reading) for reading in trial.asked],
         "ablation": trial.ablation.name,
         "graph": json.dumps(trial.graph.cfg),
+        "noise": json.dumps(trial.checked.noise),
+        "verification": json.dumps(trial.checked.as_dict()),
         "provenance": json.dumps(kept, ensure_ascii=False),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from microtome.circuits.trial import Array, Trial, worse
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError, listing
+from microtome.notebook import html_line, html_table
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
 from microtome.results import provenance, stores
@@ -86,6 +87,13 @@ class Scores:
         """Over prompts, ``[edge]`` or ``[node]``."""
         found: Array = self.data["mean"].values
         return found
+
+    @property
+    def audit(self) -> Mapping[str, Any] | None:
+        """How good scores by gradients are, as `Effects.audit` says it of effects; None of exact
+        ones, and where each kind of edges or nodes was audited by itself."""
+        found = self.data.attrs.get("audit")
+        return None if found is None else json.loads(found)
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -181,6 +189,11 @@ class Scores:
             f"{attrs['method']}; {self.data.sizes['prompt']} prompts>"
         )
 
+    def _repr_html_(self) -> str:
+        """In a notebook: the strongest of them."""
+        table = self.top().astype(object)
+        return html_line(repr(self)) + html_table(tuple(table.columns), table.values.tolist())
+
 
 def open_scores(path: str | Path) -> Scores:
     """Read what `Scores.save` wrote.
@@ -222,7 +235,7 @@ def score(
         reference: the prompts that ``"mean"`` averages over.
         memory: bytes besides the model, or a text.
         out: a folder for the sweeps, so that the same call goes on from there after whatever
-            stopped it.
+            stopped it. Edges by gradients are of one pass, of which nothing is kept.
         progress: show a bar, or an `Observer`.
 
     Raises:
@@ -241,11 +254,15 @@ def score(
     place = None if out is None else Path(out)
     with observed(progress, chosen.cells(trial, level), 1) as observer, provenance.held(model):
         measured = chosen.edges if level == "edge" else chosen.nodes
-        effects = measured(model, trial, observer, place)
-    return _labelled(trial, chosen, level, trial.worse * effects)
+        effects, audit = chosen.audited(
+            trial, level, measured(model, trial, observer, place), observer
+        )
+    return _labelled(trial, chosen, level, trial.worse * effects, audit)
 
 
-def _labelled(trial: Trial, method: Method, level: str, scores: Array) -> Scores:
+def _labelled(
+    trial: Trial, method: Method, level: str, scores: Array, audit: Mapping[str, Any] | None
+) -> Scores:
     metric, graph = trial.asked[0], trial.graph
     writers = [graph.writers[n] for n in graph.ends[0]] if level == "edge" else graph.writers
     names: Any = graph.edges if level == "edge" else [writer.name for writer in writers]
@@ -267,6 +284,7 @@ def _labelled(trial: Trial, method: Method, level: str, scores: Array) -> Scores
             "metric": str(metric),
             "method": method.name,
             "level": level,
+            **({} if audit is None else {"audit": json.dumps(audit)}),
         },
     )
     return Scores(data)

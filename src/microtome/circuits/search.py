@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,14 @@ class Found:
             much worse the metric is with it gone (``cost``, in the metric's unit) and how many
             ``edges`` are left.
         method: which search, with its parameters.
+        verification: how many circuits were run again on the reference path, and how far apart
+            the two were; empty where nothing was run.
     """
 
     circuit: Circuit
     steps: pd.DataFrame
     method: str
+    verification: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Found by {self.method}: {self.circuit!r}>"

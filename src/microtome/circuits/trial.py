@@ -18,6 +18,7 @@ from torch import Tensor
 
 from microtome.amounts import bytes_of
 from microtome.circuits.ablations import Ablation, ablation_of
+from microtome.circuits.checking import Check, Logits, Witnesses
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph
 from microtome.circuits.passing import CircuitPass, cut_of
@@ -31,6 +32,7 @@ from microtome.passes.hooks import forward
 from microtome.passes.session import session
 from microtome.passes.trace import ids_of
 from microtome.plan.memory import Budget, bytes_of_block
+from microtome.plan.verify import Verify
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given
 from microtome.readings.output import METRICS, TOKEN_ID, Reading
@@ -48,6 +50,9 @@ HALF_A_UNIT = 0.5
 """How far apart logits of two passes are in half precision, in units of rounding; in float32 and
 float64, whose units are nothing, `MORE_UNITS`."""
 
+
+VERIFIED = 2
+"""Circuits on a prompt that are run again on the reference path, unless told otherwise."""
 
 LESS_IS_BETTER = ("kl", "loss", "next_loss", "rank")
 """Metrics of which a larger value is further from the answer, or from the model."""
@@ -74,6 +79,7 @@ class Trial:
         asked: the metrics, each on the output.
         ablation: what edges outside of a circuit carry.
         budget: what may be used of the machine.
+        checked: what is run again on the reference path, and how far apart that was.
         kept: what the ablation makes of prompts, where all of that is a small part of the memory.
     """
 
@@ -83,6 +89,7 @@ class Trial:
     asked: tuple[Reading, ...]
     ablation: Ablation
     budget: Budget
+    checked: Check
     kept: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -94,6 +101,7 @@ class Trial:
         ablation: str | Ablation = "patch",
         reference: Iterable[Given] = (),
         memory: int | str | None = None,
+        verify: Verify | int | str = VERIFIED,
     ) -> Trial:
         """A trial, checked: nothing of it is refused later.
 
@@ -111,7 +119,8 @@ class Trial:
                 reading.check(one, model.anatomy.dims)
                 _refuse_several(reading, one)
         own = None if memory is None else bytes_of(memory, what="memory")
-        return cls(model, graph, encoded, asked, chosen, budget_of(model, own))
+        checked = Check(model, Verify.of(verify))
+        return cls(model, graph, encoded, asked, chosen, budget_of(model, own), checked)
 
     @classmethod
     def by(
@@ -122,6 +131,7 @@ class Trial:
         ablation: str | Ablation = "patch",
         reference: Iterable[Given] = (),
         memory: int | str | None = None,
+        verify: Verify | int | str = VERIFIED,
     ) -> Trial:
         """A trial by one metric, of which there is more and less.
 
@@ -129,7 +139,7 @@ class Trial:
             CircuitError: the metric is a token id; and as `of`.
             MetricError: as `of`.
         """
-        trial = cls.of(model, prompts, [metric], ablation, reference, memory)
+        trial = cls.of(model, prompts, [metric], ablation, reference, memory, verify)
         if trial.asked[0].metric.unit == TOKEN_ID:
             raise CircuitError(
                 f"The metric {metric} is the id of a token, of which there is no more or less."
@@ -204,23 +214,56 @@ class Trial:
             circuits: of this model.
             tick: is told of rows that are done.
 
+        Some of them are run again on the reference path (`checked`).
+
         Raises:
             CircuitError: a circuit is of another model; not even one row fits into the memory; or
                 what comes out is no number.
+            VerificationError: a circuit is not what it is on the reference path.
         """
+        every = np.indices((len(self.encoded), len(circuits))).reshape(2, -1).T
+        return self.measure_pairs(circuits, every, tick)
+
+    def measure_pairs(
+        self, circuits: Sequence[Circuit], pairs: Column, tick: Tick = lambda rows: None
+    ) -> dict[str, Array]:
+        """The same of some pairs ``[row, 2]`` of a prompt and a circuit; NaN of all others."""
         self.check(circuits)
         shape = len(self.encoded), len(circuits)
         found = {str(reading): np.full(shape, np.nan) for reading in self.asked}
+        witnesses = Witnesses.of(self.checked, [(int(a), int(b)) for a, b in pairs])
         with session(self.model.hf, self.model.anatomy):
-            for rows in self._batches(len(circuits)):
-                self._run(rows, circuits, found)
+            for rows in self._batches(pairs):
+                self._run(rows, circuits, found, witnesses)
                 tick(len(rows))
-        for reading in self.asked:
-            self._refuse_no_number(reading, found[str(reading)])
+            prompts, which = pairs.T
+            for reading in self.asked:
+                self._refuse_no_number(reading, found[str(reading)][prompts, which], prompts)
+            for (prompt, number), logits in witnesses.kept():
+                self._verify(prompt, number, circuits[number], logits, found)
         return found
 
-    def _refuse_no_number(self, reading: Reading, values: Array) -> None:
-        lost = np.flatnonzero(np.isnan(values).any(axis=1))
+    def _verify(
+        self,
+        prompt: int,
+        which: int,
+        circuit: Circuit,
+        logits: Logits,
+        found: Mapping[str, Array],
+    ) -> None:
+        """Run a circuit again."""
+        self.checked.take(
+            circuit,
+            self.encoded[prompt],
+            {reading: self.place(reading, prompt) for reading in self.asked},
+            self._values(prompt),
+            logits,
+            {at: own[0] for at, own in self._clean_logits[prompt].items()},
+            {reading: float(found[str(reading)][prompt, which]) for reading in self.asked},
+        )
+
+    def _refuse_no_number(self, reading: Reading, values: Array, prompts: Column) -> None:
+        lost = prompts[np.isnan(values)]
         if len(lost) and not reading.metric.undefined:
             raise CircuitError(
                 f"The metric {reading} is no number in some circuit on "
@@ -238,15 +281,20 @@ class Trial:
                     f"{self.graph}: run it on the model that it was found in."
                 )
 
-    def _batches(self, circuits: int) -> Iterator[Column]:
+    def _batches(self, pairs: Column) -> Iterator[Column]:
         """Pairs of a prompt and a circuit, ``[row, 2]``, some at a time."""
-        lengths = [len(one.tokens.read) for one in self.encoded]
-        order = sorted(range(len(lengths)), key=lambda n: lengths[n])
-        for length, alike in groupby(order, key=lambda n: lengths[n]):
-            pairs = np.array([(prompt, n) for prompt in alike for n in range(circuits)])
+        for length, alike in self.by_length(pairs[:, 0]):
+            own = pairs[np.isin(pairs[:, 0], alike)]
             at_once = self.rows_at_once(length)
-            for first in range(0, len(pairs), at_once):
-                yield pairs[first : first + at_once]
+            for first in range(0, len(own), at_once):
+                yield own[first : first + at_once]
+
+    def by_length(self, prompts: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
+        """Prompts, each once, by their length."""
+        lengths = [len(one.tokens.read) for one in self.encoded]
+        order = sorted({*prompts}, key=lambda n: (lengths[n], n))
+        for length, alike in groupby(order, key=lambda n: lengths[n]):
+            yield length, [*map(int, alike)]
 
     def rows_at_once(self, length: int) -> int:
         """How many rows of so many tokens a pass takes.
@@ -280,7 +328,13 @@ class Trial:
             + end
         )
 
-    def _run(self, rows: Column, circuits: Sequence[Circuit], into: Mapping[str, Array]) -> None:
+    def _run(
+        self,
+        rows: Column,
+        circuits: Sequence[Circuit],
+        into: Mapping[str, Array],
+        witnesses: Witnesses,
+    ) -> None:
         prompts, which = rows[:, 0], rows[:, 1]
         some, own = np.unique(which, return_inverse=True)
         cut = cut_of([circuits[n] for n in some.tolist()])[own]
@@ -291,13 +345,19 @@ class Trial:
         places = sorted({*there.values()})
         ablated = self._ablated(prompts)
         final = CircuitPass(self.model, self.graph, texts, cut, ablated).final(places)
-        for prompt, reading in there:
+        for prompt in np.unique(prompts).tolist():
             mine = np.flatnonzero(prompts == prompt)
-            at = there[prompt, reading]
-            logits = self._unembedded(final[onto(final.device, mine), places.index(at)])
-            clean = self._clean_logits[prompt][at]
-            values = reading.measure(logits, clean, self.encoded[prompt])
-            into[str(reading)][prompt, which[mine]] = values.cpu().numpy()
+            own_final = final[onto(final.device, mine)]
+            logits = {
+                at: self._unembedded(own_final[:, places.index(at)])
+                for at in {there[prompt, reading] for reading in self.asked}
+            }
+            clean = self._clean_logits[prompt]
+            for reading in self.asked:
+                at = there[prompt, reading]
+                values = reading.measure(logits[at], clean[at], self.encoded[prompt])
+                into[str(reading)][prompt, which[mine]] = values.cpu().numpy()
+            witnesses.see(prompt, which[mine].tolist(), logits, clean)
 
     def _unembedded(self, final: Tensor) -> Tensor:
         with torch.no_grad():

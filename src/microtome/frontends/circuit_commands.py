@@ -152,6 +152,24 @@ def circuit_evaluate(
 
 
 @circuit_app.command(
+    "run",
+    cls=Command,
+    epilog=examples("microtome circuit run --config circuit.yaml -o out/circuit"),
+)
+@folded
+def circuit_run(
+    config: Annotated[Path, typer.Option(help="A YAML file: what is scored, searched and judged.")],
+    shown: Shown,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--out", help="A folder, in the place of the file's out.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Scores, a search and what it is judged by, as a file says; goes on from where it was."""
+    _answering().run(config, output, shown, overwrite)
+
+
+@circuit_app.command(
     "draw",
     cls=Command,
     epilog=examples(

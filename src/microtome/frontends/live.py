@@ -52,6 +52,7 @@ class Live:
         self.cell: dict[str, Any] | None = None
         self.run: Run | None = None
         self._drawn = drawn
+        self._at: dict[str, Any] = {}  # what is shown, along the dimensions drawn
         self.map = go.FigureWidget(figure)
         self._lines = self.map.layout.shapes
         for trace in self.map.data:
@@ -80,7 +81,8 @@ class Live:
             EffectsError: there is no such cell, or a coordinate is missing.
         """
         self.cell = self.run = None
-        self.cell, told = self._find(at)
+        where, told = self._find(at)
+        self.cell = {name: where[name] for name in self.effects.dims}
         spec = self.effects.provenance["spec"]
         edits = cell_edits(self.effects, self.cell)
         means = any(one.source is Source.REFERENCE for one in edits)
@@ -96,11 +98,12 @@ class Live:
                 html_code("Python for this cell", rerun(self.effects, self.cell)),
             ]
         )
-        self._frame(self.cell)
+        self._at = {name: where[name] for name in self._drawn.dims}
+        self._frame(where)
         return self.run
 
     def _find(self, at: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-        """All coordinates of a cell, its prompt's number among them; and its effect, in words."""
+        """All coordinates of an effect, its prompt's number among them; and itself, in words."""
         data, dims = self._drawn.data, self.effects.data[self.metric].dims
         fixed = {name: data[name].item() for name in map(str, dims) if name not in data.dims}
         picked = {} if self.choice is None else {PROMPT: self.choice.value}
@@ -109,12 +112,12 @@ class Live:
             raise EffectsError(
                 f"A cell has a coordinate along each dimension; missing: {listing(one.dims)}."
             )
-        cell = {name: one.data[name].item() for name in self.effects.dims}
+        where = {str(name): one.data[name].item() for name in dims}
         clean, edited, effect = (float(one.data[name]) for name in ("clean", "edited", "effect"))
         if math.isnan(effect):
-            where = listing(f"{name} {shown(value)}" for name, value in cell.items())
-            raise EffectsError(f"There is no cell at {where}.")
-        return cell, f"{number(clean)} → {number(edited)}, effect {signed(effect)}"
+            place = listing(f"{name} {shown(value)}" for name, value in where.items())
+            raise EffectsError(f"There is no cell at {place}.")
+        return where, f"{number(clean)} → {number(edited)}, effect {signed(effect)}"
 
     def _on_click(self, trace: Any, points: Any, state: Any) -> None:
         """Where in the figure → the coordinates there."""
@@ -129,8 +132,8 @@ class Live:
 
     def _on_choice(self, change: Mapping[str, Any]) -> None:
         """Another prompt: the same cell there."""
-        if self.cell is not None:
-            self._show({name: self.cell[name] for name in self._drawn.dims})
+        if self._at:
+            self._show(self._at)
 
     def _show(self, at: Mapping[str, Any]) -> None:
         try:
@@ -138,13 +141,13 @@ class Live:
         except MicrotomeError as error:  # a page sends clicks, and nobody there could catch it
             self.panel.value = html_line(str(error))
 
-    def _frame(self, cell: Mapping[str, Any]) -> None:
+    def _frame(self, where: Mapping[str, Any]) -> None:
         """Mark the cell in the figure."""
         axes = self._drawn.axes
         self.map.layout.shapes = self._lines
-        if any(cell[axis.name] not in axis.values for axis in axes):
+        if any(where[axis.name] not in axis.values for axis in axes):
             return  # only= leaves it out
-        at = [axis.values.index(cell[axis.name]) for axis in axes]
+        at = [axis.values.index(where[axis.name]) for axis in axes]
         if len(at) == 2:
             row, column = at
             mark = {"type": "rect", "x0": column - 0.5, "x1": column + 0.5,
@@ -200,8 +203,8 @@ def live(
     >>> clickable.run is run, run.receipts[0].edit
     (True, 'zero L4.z.h6')
     """
-    metric = metric or effects.metrics[0]
     _check(model, effects)
+    metric = metric or effects.metrics[0]
     part = effects
     if only is not None or order is not None:
         part = Effects(effects.data.isel(chosen(effects.delta(metric), only, order)))
@@ -211,6 +214,11 @@ def live(
 
 def _check(model: Model, effects: Effects) -> None:
     """Raise where the cells of a map cannot be run on a model."""
+    if not isinstance(effects, Effects):
+        raise EffectsError(
+            "A click runs a cell of mt.sweep's effects, and this is of type "
+            f"{type(effects).__name__}."
+        )
     swept = effects.provenance["model"]
     if swept["weight_hash"] != model.weight_hash:
         raise EffectsError(

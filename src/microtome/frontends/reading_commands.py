@@ -12,10 +12,12 @@ import typer
 
 from microtome.frontends import early
 from microtome.frontends.arguments import (
+    Config,
     Contrast,
     Dtype,
     EditTexts,
     ModelName,
+    OptionalModel,
     Overwrite,
     PromptFile,
     PromptText,
@@ -31,7 +33,7 @@ from microtome.frontends.helping import Command
 class Read:
     """What every command that reads takes: the model, the prompts, and where the answer goes."""
 
-    model: ModelName
+    model: OptionalModel = None
     prompt: PromptText = field(default_factory=list)
     target: Target = None
     contrast: Contrast = None
@@ -44,6 +46,7 @@ class Read:
             help="Folder for figures and report; or a picture: .svg, .pdf, .png, .html.",
         ),
     ] = None  # fmt: skip
+    config: Config = None
     overwrite: Overwrite = False
 
 
@@ -107,17 +110,25 @@ def lens(
     read: Read,
     shown: Shown,
     address: Annotated[
-        str, typer.Option("-a", "--address", help="Of states as wide as the residual stream.")
-    ] = "L*.resid_post@*",
+        str | None,
+        typer.Option(
+            "-a",
+            "--address",
+            help="Of states as wide as the residual stream; L*.resid_post@* unless given.",
+        ),
+    ] = None,
     edit: EditTexts = [],  # noqa: B006  (typer reads the default, nothing changes it)
-    top: Annotated[int, typer.Option(min=1, help="How many tokens to keep.")] = 5,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many tokens to keep; 5 unless given.")
+    ] = None,
     tuned: Annotated[
         Path | None, typer.Option(help="A folder with translators, for the tuned lens.")
     ] = None,
 ) -> None:
     """What each layer's state would have the model say: the logit lens."""
     early.check(read.model, edit)
-    _answering("reading").lens(read, shown, address, edit, top, tuned)
+    given = {"address": address, "edits": [*edit], "top": top, "tuned": tuned}
+    _answering("reading").lens(read, shown, given)
 
 
 @folded
@@ -130,9 +141,14 @@ def tune(
     batch: Annotated[int, typer.Option(min=1, help="States in a step.")] = 64,
     seed: Annotated[int, typer.Option(help="Of their order.")] = 0,
     dtype: Dtype = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace translators that are in the folder.")
+    ] = False,
 ) -> None:
     """Train the tuned lens: per block a translator of its states, for 'lens --tuned'."""
-    _answering("reading").tune(model, shown, prompts, output, (steps, batch, seed), dtype)
+    _answering("reading").tune(
+        model, shown, prompts, output, (steps, batch, seed), dtype, overwrite
+    )
 
 
 @folded
@@ -158,8 +174,9 @@ def attention(
     read: Read,
     shown: Shown,
     address: Annotated[
-        str, typer.Option("-a", "--address", help="Which layers and heads.")
-    ] = "L*.pattern",
+        str | None,
+        typer.Option("-a", "--address", help="Which layers and heads; L*.pattern unless given."),
+    ] = None,
     head: Annotated[
         str | None, typer.Option(help="One head, such as L5.h3, token to token.")
     ] = None,
@@ -207,28 +224,41 @@ def trace(
     kind: Annotated[
         list[str], typer.Option(help="What is put back: hidden, mlp, attention; all unless given.")
     ] = [],  # noqa: B006  (typer reads the default, nothing changes it)
-    samples: Annotated[int, typer.Option(min=1, help="Of the noise.")] = 10,
-    noise: Annotated[float, typer.Option(help="In deviations of the subjects' embeddings.")] = 3.0,
-    window: Annotated[int, typer.Option(min=1, help="Layers of MLPs that go back together.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Of the noise; 10 unless given.")
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(help="In deviations of the subjects' embeddings; 3 unless given."),
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(min=1, help="Layers of MLPs that go back together; 10 unless given."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the noise.")] = None,
 ) -> None:
     """Where a fact comes back in a run that has forgotten its subject: causal tracing."""
-    asked = {"samples": samples, "noise_std": noise, "window": window, "seed": seed}
-    _answering("tracing").trace(read, shown, subject, task, kind, asked)
+    asked = {
+        "kinds": [*kind], "samples": samples, "noise_std": noise, "window": window, "seed": seed,
+    }  # fmt: skip
+    _answering("tracing").trace(read, shown, subject, task, asked)
 
 
 @folded
 def head(
-    name: Annotated[str, typer.Argument(help="Such as L23.h3.", metavar="HEAD")],
     read: Read,
     shown: Shown,
+    name: Annotated[str | None, typer.Argument(help="Such as L23.h3.", metavar="HEAD")] = None,
     task: Annotated[
         str | None, typer.Option(help="A task's prompts in the model's tokens: ioi:16.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Rows of each table.")] = 10,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Rows of each table; 10 unless given.")
+    ] = None,
     tokens: Annotated[
-        int, typer.Option(min=1, help="Of the vocabulary, for what it copies.")
-    ] = 300,
+        int | None,
+        typer.Option(min=1, help="Of the vocabulary, for what it copies; 300 unless given."),
+    ] = None,
 ) -> None:
     """One head on one card: its effect, what it writes, looks at and copies, and what feeds it."""
     early.check(read.model, ())

@@ -94,7 +94,7 @@ def dose(
     shown: Shown,
     neutral: Annotated[
         list[str], typer.Option(help="A text that is to go on as it is; as often as wanted.")
-    ],
+    ] = [],  # noqa: B006  (typer reads the default, nothing changes it)
     output: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for figures and report.")
     ] = None,

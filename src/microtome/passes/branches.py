@@ -35,17 +35,21 @@ class Branches:
 
     A batch of rows becomes one of ``1 + slots`` rows for each, one after the other: the row itself
     and its branches, each for one head of every group at most: what a head sees of its own group
-    is nothing to another group's. So there are as many as heads of one group are edited.
+    is nothing to another group's. So there are as many as heads of one group are edited. Where a
+    norm goes over the keys of all groups together, it is something to them, and there is a branch
+    for each head.
 
     Attributes:
         dims: the model's.
         edited: which heads are edited in which rows; None: all in all.
+        apart: groups are normed together, so that each head has a branch of its own.
         heads: per row and branch, whose it is, ``[row, slot, head]``; the same one several times
             where it is of fewer. Known when the batch is.
     """
 
     dims: Dimensions
     edited: Sequence[Heads | None]
+    apart: bool = False
     heads: Tensor = field(
         default_factory=lambda: torch.empty(0, 0, 1, dtype=torch.long, device="cpu")
     )
@@ -71,7 +75,8 @@ class Branches:
 
     def _packed(self, heads: Iterable[int]) -> list[list[int]]:
         """Heads in as few branches as there can be."""
-        group, found = self.dims.n_heads // self.dims.n_kv_heads, list[list[int]]()
+        group = self.dims.n_heads if self.apart else self.dims.n_heads // self.dims.n_kv_heads
+        found = list[list[int]]()
         taken: Counter[int] = Counter()
         for head in heads:
             slot = taken[head // group]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from microtome.errors import InertEditError, MicrotomeError
-from microtome.language.sites import OF_HEADS, Dimensions
+from microtome.language.sites import OF_HEADS
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import numbers
 from microtome.model.families.family import Tap
@@ -70,7 +70,7 @@ def hooked(
             made[visit] += 1
 
     visits = in_order(detoured(asked, hf, anatomy, count))
-    branches = _branches(visits, dims)
+    branches = _branches(visits, anatomy)
     points: dict[Point, list[tuple[Tap, Visit]]] = defaultdict(list)
     for visit in visits:
         site, layer = visit.place
@@ -122,14 +122,15 @@ def hooked(
         yield made
 
 
-def _branches(visits: Iterable[Visit], dims: Dimensions) -> dict[int, Branches]:
+def _branches(visits: Iterable[Visit], anatomy: Anatomy) -> dict[int, Branches]:
     """The layers in which what single heads see is changed, with the branches that this takes."""
     edited: dict[int, list[Heads | None]] = defaultdict(list)
     for visit in visits:
         site, layer = visit.place
         if visit.writes and site.name in OF_HEADS and layer is not None:
             edited[layer].append(visit.heads)
-    return {layer: Branches(dims, heads) for layer, heads in edited.items()}
+    apart = "k" in anatomy.family.joint
+    return {layer: Branches(anatomy.dims, heads, apart) for layer, heads in edited.items()}
 
 
 def _at(

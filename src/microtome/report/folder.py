@@ -222,6 +222,16 @@ class Folder:
         """A result is in its place; a sweep has put it there."""
         self._kept.append(self._paths[name])
 
+    @property
+    def several(self) -> Path:
+        """Where results lie that somebody else writes, each in a store of its name."""
+        return self.out / SEVERAL
+
+    def kept_besides(self, names: Iterable[str]) -> None:
+        """Those of these results that are in their places are of this run."""
+        paths = (f"{SEVERAL}/{name}{ZARR}" for name in names)
+        self._kept += [path for path in paths if stores.is_result(self.out / path)]
+
     @contextlib.contextmanager
     def keeping(self, what: str) -> Iterator[None]:
         """What fails here leaves the results that are kept, and its error says so.

@@ -45,6 +45,7 @@ def document_of_head(card: HeadCard) -> Document:
             ),
             _copies(card),
             _fed(card),
+            _neighbours(card),
         ),
         snippets=again(card.provenance, f"mt.head_card(model, {card.name!r}, prompts)"),
         provenance=card.provenance,
@@ -66,6 +67,7 @@ def summary_of_head(card: HeadCard) -> dict[str, Any]:
         "copying": vars(card.circuit.copying),
         "matching": vars(card.circuit.matching),
         "fed": card.fed.to_dict(orient="records"),
+        "neighbours": card.neighbours.to_dict(orient="records"),
     }
 
 
@@ -85,6 +87,17 @@ def _fed(card: HeadCard) -> Section:
     if card.not_fed:
         return Section("What feeds it", (card.not_fed,))
     return Section("What feeds it", tables=(Table(f"Edges, effect on {card.metric}", card.fed),))
+
+
+def _neighbours(card: HeadCard) -> Section:
+    title = "Neighbours in behaviour"
+    if card.neighbours.empty:
+        return Section(title, ("Over fewer than three prompts nothing can be correlated.",))
+    said = (
+        "Heads whose effects, each by itself, go up and down with this one's from prompt to prompt "
+        "(Pearson's correlation); negative, one goes down where the other goes up."
+    )
+    return Section(title, (said,), tables=(Table("The most alike", card.neighbours),))
 
 
 def _listed(card: HeadCard) -> Any:

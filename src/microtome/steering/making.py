@@ -8,7 +8,7 @@ section 3.1; one text, or the difference of two, activation addition, Turner et 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,9 @@ States = np.ndarray[Any, np.dtype[np.float64]]
 
 HOW = ("mean", "pca", "pca_centred")
 
+LEAVE_OUT = "leave out"
+"""What may become of layers without a principal direction."""
+
 
 def contrast(
     model: Loaded,
@@ -44,6 +47,7 @@ def contrast(
     site: str = "resid_post",
     at: str = "last",
     normalise: bool = False,
+    alike: str = "refuse",
 ) -> SteeringVector:
     """A vector that points from some texts to others, in every layer.
 
@@ -58,9 +62,12 @@ def contrast(
         site: of d_model's width, such as ``resid_post``, ``attn_out``, ``mlp_out``.
         at: the position whose state is taken, as in an address; of several the mean.
         normalise: give each direction the length 1.
+        alike: what becomes of a layer whose pairs do not differ, or all by the same, so that it has
+            no principal direction: ``"refuse"``, or ``"leave out"``.
 
     Raises:
-        MicrotomeError: there are no texts, or no pairs where there have to be.
+        MicrotomeError: there are no texts, or no pairs where there have to be; or a layer, which
+            it names, has no principal direction, or none has.
         AddressError: the site or the position is not there.
 
     >>> import microtome as mt
@@ -70,6 +77,7 @@ def contrast(
     (6, (192,))
     """
     one_of(how, HOW, "contrast(how=…)")
+    one_of(alike, ("refuse", LEAVE_OUT), "contrast(alike=…)")
     with session(model.hf, model.anatomy):
         ours, theirs = (_states(model, texts, site, at) for texts in (positive, negative))
     if how != "mean" and ours.shape != theirs.shape:
@@ -77,8 +85,12 @@ def contrast(
             f"how={how!r} is of pairs, and there are {len(ours)} positive texts and {len(theirs)} "
             "negative ones: give equally many, in one order, or use how='mean'."
         )
+    layers: Sequence[int] = range(ours.shape[1])
+    if how != "mean" and alike == LEAVE_OUT:
+        apart = [n for n in layers if _differ(ours[:, n], theirs[:, n], how)]
+        layers = apart or layers  # of which the first says that it has none
     made = {}
-    for layer in range(ours.shape[1]):
+    for layer in layers:
         one, other = ours[:, layer], theirs[:, layer]
         made[layer] = (
             one.mean(0) - other.mean(0) if how == "mean" else _principal(one, other, how, layer)
@@ -182,15 +194,22 @@ def _mean(values: Float[Tensor, "1 pos d_model"], region: Region, first: int) ->
     return found
 
 
+def _differences(ours: States, theirs: States, how: str) -> States:
+    differences: States = ours - theirs
+    return differences - differences.mean(0) if how == "pca_centred" else differences
+
+
+def _differ(ours: States, theirs: States, how: str) -> bool:
+    return bool(np.abs(_differences(ours, theirs, how)).max() > 0)
+
+
 def _principal(ours: States, theirs: States, how: str, layer: int) -> States:
     """The direction that pairs' differences are most along, towards the positive ones."""
-    differences = ours - theirs
-    if how == "pca_centred":
-        differences = differences - differences.mean(0)
-    if not np.abs(differences).max() > 0:
+    differences = _differences(ours, theirs, how)
+    if not _differ(ours, theirs, how):
         raise MicrotomeError(
             f"The pairs do not differ in layer {layer}, or all by the same: there is no principal "
-            "direction. Give more pairs, or use how='mean'."
+            "direction. Give more pairs, use how='mean', or alike='leave out' for the others."
         )
     direction: States = np.linalg.svd(differences, full_matrices=False)[2][0]
     more = np.sign((ours - theirs) @ direction).sum()

@@ -7,7 +7,6 @@ answer's probability comes back is measured, by part of the text and layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,21 @@ from microtome import figures
 from microtome.errors import PromptError
 from microtome.language.sites import Dimensions
 from microtome.prompts.encoding import Encoded
-from microtome.prompts.prompt import Prompt
-from microtome.readings.facts import PARTS, window_of
+from microtome.prompts.prompts import Prompts
+from microtome.readings.facts import PARTS, maps_of
 from microtome.report import Picture, Section
-from microtome.results.effects import Effects
 from microtome.studies.parameters import Parameters
-from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
+from microtome.studies.study import (
+    CELLS,
+    PROMPT,
+    Claim,
+    Data,
+    Labelled,
+    Measured,
+    Place,
+    Study,
+    Sweep,
+)
 from microtome.studies.telling import picture, section, table
 from microtome.texts import Texts
 from microtome.verbs.model import Model
@@ -60,14 +68,16 @@ def sweeps(parameters: CausalTracing) -> dict[str, Sweep]:
 def watched(parameters: CausalTracing, dims: Dimensions) -> dict[str, Sweep]:
     """The maps that tracing walks, as on the published prompt."""
     corrupt = f'noise(std={parameters.noise!r}, how="add") embed@{{0,1,2,3}}'
-    windows = {window_of(n, parameters.window, dims.n_layers) for n in range(dims.n_layers)}
-    restored = {"none": (), "hidden": ("add(0.0) L*.resid_post@*",)}
-    for kind in ("mlp", "attention"):
-        for own in sorted(windows, key=lambda one: (one.start, one.stop)):
-            edit = f"add(0.0) L{own.start}:{own.stop}.{KINDS[kind]}@*"
-            restored[f"{kind} {own.start}:{own.stop}"] = (edit,)
     over = {"seed": list(range(parameters.samples))}
-    return {name: Sweep((corrupt, *edits), ("prob",), over) for name, edits in restored.items()}
+    restored = {
+        name: (f"add(0.0) {address}",)
+        for kind, site in KINDS.items()
+        for name, address in maps_of(kind, site, parameters.window, dims.n_layers).items()
+    }
+    return {
+        name: Sweep((corrupt, *edits), ("prob",), over)
+        for name, edits in {"none": (), **restored}.items()
+    }
 
 
 def check_subject(encoded: Encoded) -> None:
@@ -80,25 +90,34 @@ def check_subject(encoded: Encoded) -> None:
 
 
 def observe(
-    model: Model, prompt: Prompt, parameters: CausalTracing, effects: Mapping[str, Effects]
+    model: Model, prompts: Prompts, parameters: CausalTracing, place: Place
 ) -> dict[str, Labelled]:
-    """The indirect effects of one fact, ``[kind, part, layer]``, and its probabilities."""
+    """The indirect effects ``[prompt, kind, part, layer]``, and probabilities ``[prompt, run]``."""
     traces = trace_facts(
         model,
-        prompt,
+        prompts,
         samples=parameters.samples,
         noise_std=parameters.noise,
         window=parameters.window,
+        out=place.folder,
+        overwrite=place.overwrite,
+        tell=place.tell,
     )
-    effect, part = traces.effect.isel(prompt=0, drop=True), traces.data["part"].isel(prompt=0)
+    effect, part = traces.effect, traces.data["part"]
     by_part = [effect.where(part == name).mean("pos") for name in SHOWN]
     named = xr.DataArray([*SHOWN], dims="part", name="part")
-    probs = [float(traces.data[name].mean()) for name in ("clean", "corrupted")]
+    runs = [traces.data["clean"], traces.data["corrupted"].mean("sample")]
+    probs = np.stack([run.values for run in runs], axis=1)
     return {
         "effect": xr.concat(by_part, named, coords="minimal", compat="override").drop_vars(
             ["text", "token"], errors="ignore"
         ),
-        "probs": xr.DataArray(probs, {"run": ["clean", "corrupted"]}, ("run",)),
+        "probs": xr.DataArray(
+            probs,
+            {PROMPT: effect[PROMPT].values, "run": ["clean", "corrupted"]},
+            (PROMPT, "run"),
+        ),
+        CELLS: traces.data["prob"].notnull().sum(["kind", "layer", "pos", "sample"]),
     }
 
 
@@ -198,7 +217,7 @@ STUDY = Study(
     key_figure="mlp",
     sweeps=sweeps,
     watched=watched,
-    observe=observe,
+    observe_all=observe,
     check=check_subject,
     claims=CLAIMS,
     sections=sections,

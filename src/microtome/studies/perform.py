@@ -33,7 +33,7 @@ from microtome.results.effects import Effects
 from microtome.studies import again, findings
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.parameters import Adapted, Parameters, read_config
-from microtome.studies.study import PROMPT, Data, Labelled, Study
+from microtome.studies.study import CELLS, PROMPT, Data, Labelled, Place, Study
 from microtome.tasks import TASKS
 from microtome.texts import Texts
 from microtome.verbs.load import load
@@ -272,6 +272,14 @@ def collect(
         )
         if folder is not None:
             folder.kept(name)
+    if study.observe_all is not None:
+        if folder is not None:
+            folder.begin()
+        place = Place(None if folder is None else folder.several, overwrite, tell)
+        observed = study.observe_all(model, prompts, parameters, place)
+        if folder is not None:
+            folder.kept_besides(study.watched(parameters, model.anatomy.dims))
+        return Data(model, parameters, encoded, effects, observed)
     seen = []
     for number, prompt in enumerate(prompts):
         tell(f"{study.name}: prompt {number + 1} of {len(prompts)}, what no sweep measures")
@@ -281,8 +289,10 @@ def collect(
 
 
 def cells_of(data: Data[Any]) -> int:
-    """How many cells a study's sweeps have."""
-    return sum(effects.n_cells for effects in data.effects.values())
+    """How many cells a study's maps have, those of its own among them."""
+    besides = data.observed.get(CELLS)
+    swept = sum(effects.n_cells for effects in data.effects.values())
+    return swept if besides is None else swept + int(besides.sum())
 
 
 def _together(seen: Iterable[Mapping[str, Labelled]]) -> dict[str, Labelled]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +21,7 @@ from microtome.language.sites import Dimensions
 from microtome.model.published import is_published
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
+from microtome.prompts.prompts import Prompts
 from microtome.report import Section
 from microtome.results.effects import Effects
 from microtome.studies.parameters import Parameters
@@ -29,6 +31,8 @@ from microtome.verbs.model import Model
 P = TypeVar("P", bound=Parameters)
 Labelled = xr.DataArray | xr.Dataset
 PROMPT = "prompt"
+CELLS = "cells"
+"""What is observed under this name is how many cells were walked besides the sweeps."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,24 @@ class Data(Generic[P]):
         return self.effects[sweep].data[metric]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a study that walks maps of its own keeps them, and who is told.
+
+    Attributes:
+        folder: that of its sweeps; None where nothing is kept.
+        overwrite: whether maps of other questions may go.
+        tell: takes a line.
+    """
+
+    folder: Path | None
+    overwrite: bool
+    tell: Callable[[str], None]
+
+
 Observe = Callable[[Model, Prompt, Any, Mapping[str, Effects]], Mapping[str, Labelled]]
+
+ObserveAll = Callable[[Model, Prompts, Any, Place], Mapping[str, Labelled]]
 
 
 def observe_nothing(
@@ -182,7 +203,9 @@ class Study(Generic[P]):
         sweeps: its parameters → its sweeps by name. Pure: nothing is run.
         observe: looks at what no sweep measures, for one prompt: model, prompt, parameters, and
             that prompt's effects → arrays by name, without the dimension ``prompt``.
-        watched: its parameters and a model's dimensions → the maps that `observe` walks by itself,
+        observe_all: the same for all prompts together, in the place of `observe`: model, prompts,
+            parameters and where its maps are kept → arrays by name; ``prompt`` is a dimension.
+        watched: its parameters and a model's dimensions → the maps that these walk by themselves,
             as on the published prompt: what its cost is predicted from, besides its sweeps.
         claims: what was published, in order.
         sections: the data and the texts → text, figures and tables of the report.
@@ -205,6 +228,7 @@ class Study(Generic[P]):
     sections: Callable[[Data[P], Texts], tuple[Section, ...]]
     numbers: Callable[[Data[P]], Mapping[str, Any]]
     observe: Observe = observe_nothing
+    observe_all: ObserveAll | None = None
     watched: Callable[[P, Dimensions], Mapping[str, Sweep]] = watch_nothing
     check: Callable[[Encoded], None] = accept
     premise: Callable[[Data[P], Texts], tuple[str, ...]] = presume_nothing

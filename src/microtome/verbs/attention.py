@@ -23,6 +23,7 @@ from microtome.figures.pictures import Drawn
 from microtome.language.addresses import Address, parse
 from microtome.language.selectors import Everything
 from microtome.language.sites import site as find_site
+from microtome.notebook import html_table
 from microtome.passes.hooks import Visit, forward, quiet
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, ids_of, record
@@ -212,6 +213,14 @@ class HeadScores:
             f"{name}\n{self.table(name, 3).to_string(index=False)}" for name in SCORES
         )
         return f"<HeadScores>\n{shown}"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the first heads of each score."""
+        tables = {name: self.table(name, 3).astype(object) for name in SCORES}
+        return "".join(
+            html_table(tuple(table.columns), table.values.tolist(), name)
+            for name, table in tables.items()
+        )
 
 
 def head_scores(model: Model, n: int = 10, length: int | None = None, seed: int = 0) -> HeadScores:

@@ -15,6 +15,7 @@ from microtome.amounts import whole_of
 from microtome.errors import AddressError, MetricError, MicrotomeError
 from microtome.figures.matrix import matrix
 from microtome.figures.pictures import Drawn
+from microtome.notebook import html_line, html_table
 from microtome.passes.hooks import quiet
 from microtome.passes.session import session
 from microtome.passes.trace import record
@@ -140,6 +141,12 @@ class Attribution:
     def __repr__(self) -> str:
         metric = self.provenance["spec"]["metric"]
         return f"<Attribution of {metric}, {len(self.encoded)} prompts>\n{self.table(10)}"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the largest shares."""
+        table = self.table(10).astype(object)
+        first = html_line(repr(self).partition("\n")[0])
+        return first + html_table(tuple(table.columns), table.values.tolist())
 
 
 def attribute_logits(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import xarray as xr
 
 from microtome.edits import Edit, as_edits
 from microtome.engines.observer import Observer
 from microtome.errors import EditError, EffectsError, MetricError, PromptError, listing
+from microtome.figures import Drawn
 from microtome.figures.matrix import matrix
 from microtome.figures.trade import trade
 from microtome.language.sites import POSITIONS
@@ -21,7 +22,7 @@ from microtome.notebook import html_line, html_table
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import about
-from microtome.results.effects import Effects
+from microtome.results.effects import ONE, SEVERAL, Effects
 from microtome.texts import brief
 from microtome.verbs.model import Model
 from microtome.verbs.sweep import sweep
@@ -84,7 +85,7 @@ class Dose:
         order = affordable[f"{name}_effect"].abs().sort_values(ascending=False).index
         return affordable.loc[order].head(top).reset_index(drop=True)
 
-    def figure(self, of: str | None = None) -> go.Figure:
+    def figure(self, of: str | None = None) -> Drawn:
         """The map of an effect or of a cost over two dimensions, such as layer × factor.
 
         Args:
@@ -109,9 +110,9 @@ class Dose:
                 f"A map has two dimensions, and these doses have {listing(array.dims) or 'none'}: "
                 "use trade() for a picture of any number, or star the layer, layers='*'."
             )
-        return matrix(array, title=self.title, unit=unit, diverging=diverging)
+        return Drawn(matrix(array, title=self.title, unit=unit, diverging=diverging))
 
-    def trade(self, metric: str | None = None) -> go.Figure:
+    def trade(self, metric: str | None = None) -> Drawn:
         """What is gained against what it costs, each dose a point.
 
         Args:
@@ -121,13 +122,14 @@ class Dose:
             MetricError: there is no such metric.
         """
         name = self._known(metric)
-        return trade(
+        made = trade(
             self.data[f"{name}_effect"],
             self.data[KL],
             title=self.title,
             gain_title=self._gain(name),
             cost_title=COSTS[KL],
         )
+        return Drawn(made)
 
     def _gain(self, name: str) -> str:
         return f"change of {name}, {about(name).unit}"
@@ -172,6 +174,8 @@ def dose(
     verify: Verify | int | str = 4,
     memory: int | str | None = None,
     seed: int = 0,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     progress: bool | Observer = True,
 ) -> Dose:
     """Measure what doses of an edit do for a behaviour, and what they cost, exactly.
@@ -190,6 +194,9 @@ def dose(
         over: doses, ``{"factor": [0, 1, 2]}``: values for parameters of the edit.
         metrics: of the behaviour.
         verify, memory, seed, progress: as of `sweep`; each sweep is verified.
+        out: a folder in which each sweep is kept as it is done: ``effects.zarr``, and of each
+            neutral text ``effects/neutral-0.zarr``…; the same call goes on with what is there.
+        overwrite: replace what ``out`` holds of other questions.
 
     Raises:
         EditError: an address has a star over positions.
@@ -207,7 +214,9 @@ def dose(
     """
     edits = as_edits(edit)
     _check(edits)
+    place = None if out is None else Path(out)
     asked = {"over": over, "verify": verify, "memory": memory, "seed": seed, "progress": progress}
+    asked["overwrite"] = overwrite
     texts = model.encode(neutral)
     for one in texts:
         if len(one.tokens) < 2:
@@ -215,12 +224,26 @@ def dose(
                 f"The neutral text {one.prompt.shown} is a single token, behind which it does not "
                 "go on: give texts of several words."
             )
-    behaviour = sweep(model, prompts, edits, metrics=metrics, **asked)  # type: ignore[call-overload]
+    behaviour = sweep(  # type: ignore[call-overload]
+        model, prompts, edits, metrics=metrics, out=None if place is None else place / ONE, **asked
+    )
     damage = tuple(
-        sweep(model, one.prompt, edits, metrics=_at_each(len(one.tokens)), **asked)  # type: ignore[call-overload]
-        for one in texts
+        sweep(  # type: ignore[call-overload]
+            model,
+            one.prompt,
+            edits,
+            metrics=_at_each(len(one.tokens)),
+            out=None if place is None else place / SEVERAL / f"{neutral_of(number)}.zarr",
+            **asked,
+        )
+        for number, one in enumerate(texts)
     )
     return Dose(_together(behaviour, damage), behaviour, damage)
+
+
+def neutral_of(number: int) -> str:
+    """The name of the sweep of a neutral text."""
+    return f"neutral-{number}"
 
 
 def _check(edits: Sequence[Edit]) -> None:

@@ -26,6 +26,8 @@ from microtome.verbs.sweep import sweep
 
 READS = ("q_in", "k_in", "v_in")
 """What a head reads."""
+ENOUGH = 3
+"""Prompts over which effects can be correlated, at least."""
 FED = 4
 """Prompts over which what feeds a head is measured."""
 
@@ -47,6 +49,10 @@ class HeadCard:
         fed: the strongest writers into its queries, keys and values: ``reads``, ``writer``, and the
             mean ``effect`` of the edge with its interval, over the first prompts.
         not_fed: why there is none, where there is not; else empty.
+        neighbours: the heads whose effects, by the last of `effects`' edits, go up and down with
+            this one's from prompt to prompt: ``head``, Pearson's ``correlation``, and ``n``
+            prompts; the most alike first, opposite ones too. Nothing of fewer than three prompts,
+            or where effects are the same in all of them but for noise.
         attention: the head's patterns.
         provenance: what is needed to repeat it.
     """
@@ -61,6 +67,7 @@ class HeadCard:
     circuit: HeadCircuit
     fed: pd.DataFrame
     not_fed: str
+    neighbours: pd.DataFrame
     attention: Attention
     provenance: Mapping[str, Any]
 
@@ -130,6 +137,7 @@ def head_card(
         circuit=head_circuit(model, head, tokens=tokens, seed=seed),
         fed=found.head(k),
         not_fed=why,
+        neighbours=_neighbours(model, given, edits[-1].split()[0], (layer, number), metric).head(k),
         attention=seen,
         provenance=recorded(model, encoded, head=f"L{layer}.h{number}", metric=metric, seed=seed),
     )
@@ -151,6 +159,33 @@ def _effect(model: Model, prompts: Prompts, text: str, metric: str) -> dict[str,
     return {
         "edit": text, "effect": own.value, "low": own.low, "high": own.high, "p": own.p, "n": own.n,
     }  # fmt: skip
+
+
+def _neighbours(
+    model: Model, prompts: Prompts, edit: str, head: tuple[int, int], metric: str
+) -> pd.DataFrame:
+    """How the effects of all other heads correlate with one's, over prompts."""
+    columns = ["head", "correlation", "n"]
+    if len(prompts) < ENOUGH:
+        return pd.DataFrame(columns=columns)
+    effects = sweep(model, prompts, parsed(f"{edit} L*.z.h*"), metrics=[metric], progress=False)
+    each = effects.delta(metric).transpose("prompt", "layer", "head").values
+    away = each - each.mean(0)
+    sizes = np.linalg.norm(away, axis=0)
+    noise = effects.provenance["noise_floor"][metric] * np.sqrt(len(each))  # of nothing but that
+    own = away[:, *head]
+    rows = [
+        (
+            f"L{layer}.h{number}",
+            float(own @ away[:, layer, number] / (size * sizes[head])),
+            len(own),
+        )
+        for (layer, number), size in np.ndenumerate(sizes)
+        if (layer, number) != head and size > noise and sizes[head] > noise
+    ]
+    frame = pd.DataFrame(rows, columns=columns)
+    order = np.argsort(-np.abs(frame["correlation"].to_numpy(dtype=float)), kind="stable")
+    return frame.iloc[order].reset_index(drop=True)
 
 
 def _looks(seen: Attention, encoded: Sequence[Encoded]) -> pd.DataFrame:

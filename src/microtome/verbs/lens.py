@@ -20,6 +20,7 @@ from microtome.figures.pictures import Drawn
 from microtome.figures.tokens import token_map
 from microtome.language.addresses import Address, parse
 from microtome.model.devices import numbers
+from microtome.notebook import html_line, html_table
 from microtome.passes.hooks import quiet
 from microtome.passes.session import session
 from microtome.plan.memory import DEFAULT_MEMORY
@@ -116,6 +117,11 @@ class Lens:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {size}" for name, size in self.data.sizes.items())
         return f"<Lens at {self.provenance['spec']['address']}: {sizes}>"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what the states of the first prompt say."""
+        table = self.table().astype(object)
+        return html_line(repr(self)) + html_table(tuple(table.columns), table.values.tolist())
 
 
 def lens(

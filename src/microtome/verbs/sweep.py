@@ -189,19 +189,6 @@ def sweep(
         return answered(model, question, options, runner, out, progress, overwrite, bool(others))
 
 
-def _refuse_joint_keys(model: Loaded, question: Question, method: Method | None) -> None:
-    """Of a key as one head sees it no gradient is taken where all heads' are normed together."""
-    if method is None or "k" not in model.anatomy.family.joint:
-        return
-    for edit in question.edits:
-        if edit.place.site.name == "k_head":
-            raise SweepError(
-                f"method={str(method)!r} takes no gradient of k_head in a model that norms the "
-                f"keys of all heads together, and '{edit}' is made there: address k, or take "
-                "method='exact'."
-            )
-
-
 def answered(
     model: Model,
     question: Question,
@@ -222,7 +209,6 @@ def answered(
         out, progress, overwrite: where to, who is told, and what may be replaced.
         referred: whether reference prompts were given.
     """
-    _refuse_joint_keys(model, question, options.method)
     plan = make_plan(question, options.engine, options.budget(model), model.whole, options.method)
     sink = _sink(out, model, plan, options, referred, overwrite, runner)
     try:

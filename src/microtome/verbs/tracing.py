@@ -33,7 +33,7 @@ from microtome.plan.verify import Verify
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Given
-from microtome.readings.facts import PARTS, parts_of, window_of
+from microtome.readings.facts import HIDDEN, PARTS, map_of, maps_of, parts_of, window_of
 from microtome.verbs.answer import Here
 from microtome.verbs.asking import asking
 from microtome.verbs.model import Model
@@ -43,7 +43,7 @@ from microtome.verbs.sweep import answered, sweep
 
 SUBJECT = "subject"
 """The role that says what a fact is about."""
-KINDS: Mapping[str, str] = {"hidden": "resid_post", "mlp": "mlp_out", "attention": "attn_out"}
+KINDS: Mapping[str, str] = {HIDDEN: "resid_post", "mlp": "mlp_out", "attention": "attn_out"}
 """What is put back → its site."""
 WINDOW = 10
 """Layers of MLPs, or of attention, that are put back together."""
@@ -149,6 +149,7 @@ def trace_facts(
     verify: Verify | int | str = 1,
     memory: int | str | None = None,
     out: str | Path | None = None,
+    overwrite: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Traces:
     """Where in the model a fact comes back, when its subject was made unreadable.
@@ -177,6 +178,7 @@ def trace_facts(
             for each window of layers.
         out: a folder for these maps, each a zarr store that `open_effects` opens, its effects held
             against the corrupted run: what is there already is not computed again.
+        overwrite: replace what ``out`` holds of other questions.
         tell: takes a line whenever a map begins.
 
     Raises:
@@ -200,8 +202,9 @@ def trace_facts(
         tuple(range(seed, seed + whole_of(samples, 1, "samples"))),
         std,
         whole_of(window, 1, "window"),
-        Options.of("auto", verify, memory, None, 64, 0),
+        Options.of("auto", verify, memory, None, None, 0),
         None if out is None else Path(out),
+        overwrite,
         tell,
     )
     clean, corrupted = tracing.alone()
@@ -233,6 +236,7 @@ class _Tracing:
         window: how many layers go back together.
         options: how maps are answered.
         out: a folder for them; None for none.
+        overwrite: whether what is there of other questions may go.
         tell: takes a line whenever a map begins.
     """
 
@@ -243,6 +247,7 @@ class _Tracing:
     window: int
     options: Options
     out: Path | None
+    overwrite: bool
     tell: Callable[[str], None]
 
     def alone(self) -> tuple[Array, Array]:
@@ -266,17 +271,13 @@ class _Tracing:
 
     def restored(self, kind: str) -> Array:
         """The same with a state put back, ``[fact, layer, pos, sample]``."""
-        site, n_layers = KINDS[kind], self.model.anatomy.dims.n_layers
-        if kind == "hidden":
-            return self._map(kind, f"L*.{site}@*")
-        windows = [window_of(layer, self.window, n_layers) for layer in range(n_layers)]
-        each = {
-            own: self._map(
-                f"{kind}-{own.start}-{own.stop - 1}", f"L{own.start}:{own.stop}.{site}@*"
-            )
-            for own in dict.fromkeys(windows)
-        }
-        return np.stack([each[own] for own in windows], axis=1)
+        n_layers = self.model.anatomy.dims.n_layers
+        maps = maps_of(kind, KINDS[kind], self.window, n_layers)
+        each = {name: self._map(name, restored) for name, restored in maps.items()}
+        if kind == HIDDEN:
+            return each[kind]
+        windows = (window_of(layer, self.window, n_layers) for layer in range(n_layers))
+        return np.stack([each[map_of(kind, own)] for own in windows], axis=1)
 
     def _map(self, name: str, restored: str) -> Array:
         """One map of all facts and samples, ``[fact, (layer,) pos, sample]``."""
@@ -290,7 +291,9 @@ class _Tracing:
         )
         out = None if self.out is None else self.out / f"{name}.zarr"
         here = Here(self.model)
-        found = answered(self.model, question, self.options, here, out, False, False, False)
+        found = answered(
+            self.model, question, self.options, here, out, False, self.overwrite, False
+        )
         values: Array = found.data["prob"].values
         own = values.reshape(len(self.encoded), len(self.seeds), *values.shape[1:])
         return np.moveaxis(own, 1, -1)

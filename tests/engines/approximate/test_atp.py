@@ -275,3 +275,35 @@ def test_a_heads_own_key_is_its_groups_and_no_other_groups(tokenizer, site):
         both = approximate(model, CAT, [group, other]).approximate("logit_diff")
         own = [approximate(model, CAT, one).approximate("logit_diff") for one in (group, other)]
         assert np.abs(both - sum(own)).max() < EXACT
+
+
+def test_at_the_donors_run_the_answer_is_read_behind_the_donors_text(tiny64):
+    """Of several tokens: the gradient of the logarithms of all, each behind those before it."""
+    prompt = mt.Prompt("Berlin is the", donor="Paris is the", target=" capital of Germany")
+    hf, words = tiny64.hf, tiny64.tokenizer(" capital of Germany")["input_ids"]
+    seen = []
+
+    def keep(_, args):
+        args[0].retain_grad()
+        seen.append(args[0])
+
+    def run(text):
+        seen.clear()
+        ids = tiny64.tokenizer(text)["input_ids"]
+        modules = [block.attn.c_proj for block in hf.transformer.h]
+        hooks = [one.register_forward_pre_hook(keep) for one in modules]
+        logprobs = hf(input_ids=torch.tensor([ids + words])).logits[0].log_softmax(-1)
+        total = sum(logprobs[len(ids) - 1 + n, word] for n, word in enumerate(words))
+        total.backward()
+        for hook in hooks:
+            hook.remove()
+        hf.zero_grad(set_to_none=True)
+        shape = (len(seen), len(ids), 4, -1)
+        own = torch.cat([one.detach() for one in seen])[:, : len(ids)]
+        slope = torch.cat([one.grad for one in seen])[:, : len(ids)]
+        return own.reshape(shape).numpy(), slope.reshape(shape).numpy()
+
+    (ours, _), (theirs, slope) = run(prompt.text), run(prompt.donor)
+    wanted = ((theirs - ours) * slope).sum((1, 3))
+    found = approximate(tiny64, prompt, "patch L*.z.h*", "logprob", mt.AtP(at="donor"))
+    assert np.abs(found.approximate("logprob").values[0] - wanted).max() < EXACT

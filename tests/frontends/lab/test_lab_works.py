@@ -14,6 +14,7 @@ from microtome.errors import MicrotomeError, PromptError
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import Jobs
 from microtome.frontends.lab.panels import Context
+from microtome.frontends.lab.panels.showing import Remembered, effect, value
 from microtome.frontends.lab.panels.works import MOST_RUNNING, Works, told
 
 WAIT = 20
@@ -119,3 +120,19 @@ def test_at_the_end_what_is_on_its_way_is_cancelled_and_waited_for():
     gc.collect()
     assert made.over.is_set()
     assert made.answer is True
+
+
+def test_quick_answers_are_remembered_and_the_oldest_forgotten():
+    asked, answers = [], Remembered(most=2)
+
+    def answer(key):
+        return answers.get(key, lambda: asked.append(key) or key.upper())
+
+    assert [answer(key) for key in "abacab"] == list("ABACAB")
+    assert asked == ["a", "b", "c", "b"]
+    assert [key for key in "abc" if answers.has(key)] == ["a", "b"]
+
+
+def test_numbers_that_are_none_are_dashes_and_a_minus_is_one():
+    assert (value(float("nan")), effect(float("nan"))) == ("–", "–")
+    assert (value(-0.5), effect(-0.5), effect(0.5)) == ("−0.5", "−0.5", "+0.5")

@@ -9,15 +9,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from microtome.edits.application import Application
 from microtome.edits.base import one_of
 from microtome.edits.sources import Sources
-from microtome.engines.approximate.method import Method, Take, refuse_products
+from microtome.engines.approximate.method import Change, Method, Take, refuse_products
 from microtome.engines.approximate.stretch import Stretch
 from microtome.errors import SweepError
 from microtome.language.edges import Edge
 from microtome.language.operations import Source
-from microtome.language.regions import Column
 from microtome.passes.backward import Slopes
 from microtome.plan.approximation import Passes
 from microtome.plan.question import Question
@@ -77,12 +75,9 @@ class OwnRun:
 
     slopes: Slopes
 
-    def at(
-        self, number: int, application: Application, where: tuple[Tensor, ...], cells: Column
-    ) -> Tensor:
+    def at(self, number: int, change: Change) -> Tensor:
         """As `Take.at`."""
-        place = application.regions.site, application.regions.layer
-        return self.slopes.at(number, place)[where]
+        return self.slopes.at(number, change.place)[change.where]
 
 
 @dataclass(eq=False)
@@ -114,18 +109,17 @@ class DonorsRun:
             runs |= {stretch.prompts[row]: (found, own) for own, row in enumerate(rows)}
         return cls(stretch, runs)
 
-    def at(
-        self, number: int, application: Application, where: tuple[Tensor, ...], cells: Column
-    ) -> Tensor:
+    def at(self, number: int, change: Change) -> Tensor:
         """As `Take.at`."""
         plan = self.stretch.plan
+        cells = change.cells
         prompt = int(plan.cells.prompt[cells[0]])
         if prompt != self.prompt:
             self.sources = [self._held(prompt, n) for n in range(len(plan.question.readings))]
             self.prompt = prompt
         found = self.sources[number].of(
-            application.edit,
-            application.regions.layer,
+            change.application.edit,
+            change.place[1],
             plan.question.encoded[prompt],
             plan.cells.values(cells),
             len(cells),

@@ -10,14 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.edits.application import Application
 from microtome.edits.base import truth
 from microtome.engines.approximate.atp import AtP, OwnRun
-from microtome.engines.approximate.method import Method, Take, refuse_split
+from microtome.engines.approximate.method import Change, Method, Take, refuse_split
 from microtome.engines.approximate.stretch import Stretch
 from microtome.engines.approximate.weights import attention_of
 from microtome.errors import SweepError
-from microtome.language.regions import Column
 from microtome.language.sites import site as find_site
 from microtome.passes.hooks import Place, Visit
 from microtome.plan.approximation import Passes
@@ -96,28 +94,20 @@ class AtPStar(Method):
             switch.layer = layer
             yield WithoutALayer(made.back(again=layer < dims.n_layers - 1))
 
-    def effect(
-        self,
-        stretch: Stretch,
-        take: Take,
-        number: int,
-        application: Application,
-        where: tuple[Tensor, ...],
-        cells: Column,
-        change: Float[Tensor, " cell *region"],
-    ) -> Float[Tensor, " cell"]:
+    def effect(self, take: Take, number: int, change: Change) -> Float[Tensor, " cell"]:
         """As `Method.effect`; of a query or a key, by what attention weights become."""
-        site, layers = application.regions.site.name, stretch.plan.question.dims.n_layers
+        stretch, (own, layer) = change.stretch, change.place
+        site, layers = own.name, stretch.plan.question.dims.n_layers
         if not (self.qk_fix and _is_before(site)):
-            effects = super().effect(stretch, take, number, application, where, cells, change)
+            effects = super().effect(take, number, change)
             # `together` divides by one layer less than there are.
             every = isinstance(take, WithoutALayer) and site in STREAM
             return effects * ((layers - 1) / layers) if every else effects
         assert isinstance(take, OwnRun), "these are of the clean run"
-        place = find_site("pattern"), application.regions.layer
+        place = find_site("pattern"), layer
         slope = take.slopes.at(number, place).double()
         found = []
-        for rows, weights in attention_of(stretch, application):
+        for rows, weights in attention_of(stretch, change.application):
             before = take.slopes.kept[place][rows].double()
             found.append(((weights.double() - before) * slope[rows]).flatten(1).sum(-1))
         return torch.cat(found)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -192,28 +193,41 @@ def audited(
     found = {}
     for name in rough.values:
         both = (_effects(plan, rough, name)[at], _effects(plan, whole, name)[at])
-        found[name] = said(plan, chosen.drawn, *both, at, confidence)
+        found[name] = said(chosen.drawn, *both, partial(_named, plan, at), confidence)
     exact = int((why > 0).sum())
     told = Audited(method, why, approximate, found, exact, audit, other, chosen.turn + 1)
     return whole, told
 
 
+def _named(plan: Plan, numbers: Column, worst: int) -> dict[str, Any]:
+    """The coordinates of one of some cells."""
+    point = plan.cells.points[numbers[worst]].tolist()
+    axes = zip(plan.axes, point, strict=True)
+    return {axis.name: coordinate(axis.values[at]) for axis, at in axes}
+
+
 def said(
-    plan: Plan, drawn: Drawn, approximate: Array, exact: Array, numbers: Column, confidence: float
+    drawn: Drawn,
+    approximate: Array,
+    exact: Array,
+    named: Callable[[int], dict[str, Any]],
+    confidence: float = CONFIDENCE,
 ) -> dict[str, Any]:
-    """What exact effects beside approximate ones say of a metric's map, in plain values."""
+    """What exact effects beside approximate ones say of a metric's map, in plain values.
+
+    Args:
+        drawn: which cells are exact.
+        approximate, exact: their effects, in this order.
+        named: which cell one of them is.
+        confidence: of the bound.
+    """
     agreed = agreement(approximate, exact, drawn.weights)
     limits = bound(drawn, approximate, exact, confidence)
     found = recall(drawn, exact, RECALLED, confidence)
-    worst = plan.cells.points[numbers[agreed.worst]]
-    where = {
-        axis.name: coordinate(axis.values[at])
-        for axis, at in zip(plan.axes, worst.tolist(), strict=True)
-    }
     return {
         **asdict(agreed),
         "worst": {
-            "cell": where,
+            "cell": named(agreed.worst),
             "approximate": float(approximate[agreed.worst]),
             "exact": float(exact[agreed.worst]),
         },

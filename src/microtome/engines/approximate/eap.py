@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
-from microtome.edits.application import Application
 from microtome.edits.base import one_of, whole
 from microtome.engines.approximate.atp import OwnRun, donor_of
-from microtome.engines.approximate.method import Method, Take, refuse_products
+from microtome.engines.approximate.method import Change, Method, Take, refuse_products
 from microtome.engines.approximate.stretch import Stretch, putting
 from microtome.errors import SweepError
 from microtome.language.edges import Edge
-from microtome.language.regions import Column
 from microtome.language.sites import site as find_site
 from microtome.passes.backward import Slopes
 from microtome.passes.hooks import Place, Visit
@@ -112,24 +110,35 @@ class EAPIG(Method):
 
     def passes(self, question: Question) -> Passes:
         """Forward for each step, and back for each metric; and the donors'."""
-        times = self.steps * len(self._ways(question.dims.n_layers))
+        times = self.steps * len(self.ways(question.dims.n_layers))
         return Passes(2 + times, times * len(question.readings))
 
     def takes(self, stretch: Stretch) -> Iterator[Take]:
         """The mean over all steps."""
-        ways = self._ways(stretch.plan.question.dims.n_layers)
+        ways = self.ways(stretch.plan.question.dims.n_layers)
         run = stretch.graph(places=[*ways, *stretch.places], records=False).found
         stretch.knows(run)
         others = [donor_of(one) for one in stretch.encoded]
         donors = stretch.graph(others, ways, records=False).found.kept
         total = MeanRun()
-        for way, step in itertools.product(ways, range(1, self.steps + 1)):
-            there = donors[way] + step / self.steps * (run.kept[way] - donors[way])
-            visit = Visit(way, putting(there), writes=True)
+        for visit in self.visits(ways, run.kept, donors):
             total.add(stretch.slopes(before=[visit]), stretch.places)
         yield total
 
-    def _ways(self, layers: int) -> list[Place]:
+    def visits(
+        self, ways: Sequence[Place], own: Mapping[Place, Tensor], donors: Mapping[Place, Tensor]
+    ) -> Iterator[Visit]:
+        """What is put into each run whose gradients are averaged.
+
+        Args:
+            ways: what goes from the donor's to the prompt's own, one after another.
+            own, donors: what they are in either run.
+        """
+        for way, step in itertools.product(ways, range(1, self.steps + 1)):
+            there = donors[way] + step / self.steps * (own[way] - donors[way])
+            yield Visit(way, putting(there), writes=True)
+
+    def ways(self, layers: int) -> list[Place]:
         """What goes from the donor's to the prompt's own, one after another."""
         found: list[Place] = [(find_site("embed"), None)]
         if self.over == "inputs":
@@ -160,12 +169,13 @@ class MeanRun:
                 own if old is None else [a + b for a, b in zip(old, own, strict=True)]
             )
 
-    def at(
-        self, number: int, application: Application, where: tuple[Tensor, ...], cells: Column
-    ) -> Tensor:
+    def mean(self, place: Place, number: int = 0) -> Tensor:
+        """The mean gradient of a reading at a place, ``[row, *axes]``."""
+        return self.total[place][number] / self.runs
+
+    def at(self, number: int, change: Change) -> Tensor:
         """As `Take.at`."""
-        place = application.regions.site, application.regions.layer
-        return self.total[place][number][where] / self.runs
+        return self.mean(change.place, number)[change.where]
 
 
 def refuse_all_but_edges(method: Method, question: Question) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.edits.sources import Sources
-from microtome.engines.approximate.method import Method, Take
+from microtome.engines.approximate.method import Change, Method, Take
 from microtome.engines.approximate.stretch import Stretch
 from microtome.engines.block import Block
 from microtome.engines.collector import Collector
@@ -92,11 +92,10 @@ class Gradients:
             own = onto(device, np.searchsorted(numbers, cells))
             place = application.regions.site, application.regions.layer
             where, before, after = application.made(stretch.run.kept[place])
-            change = after.double() - before.double()
+            values = after.double() - before.double()
+            change = Change(stretch, application, cells, where, values)
             for number in readings:
-                effect = self.method.effect(
-                    stretch, take, number, application, where, cells, change
-                )
+                effect = self.method.effect(take, number, change)
                 found[number].index_add_(0, own, effect.to(device))
             assert application.changed is not None, "it was made"
             assert application.squares is not None, "it was made"

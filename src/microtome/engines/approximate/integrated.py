@@ -10,14 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.edits.application import Application
 from microtome.edits.base import whole
 from microtome.engines.approximate.atp import AtP, OwnRun
-from microtome.engines.approximate.method import Method, Take, refuse_products, refuse_split
+from microtome.engines.approximate.method import Change, Method, Take, refuse_products, refuse_split
 from microtome.engines.approximate.stretch import Stretch, putting
 from microtome.errors import SweepError
 from microtome.language.operations import Operation
-from microtome.language.regions import Column
 from microtome.language.sites import APART
 from microtome.passes.hooks import Place, Visit
 from microtome.plan.approximation import Passes
@@ -111,11 +109,9 @@ class OnTheWay:
 
     means: dict[Way, list[Tensor]] = field(default_factory=dict)
 
-    def at(
-        self, number: int, application: Application, where: tuple[Tensor, ...], cells: Column
-    ) -> Tensor:
+    def at(self, number: int, change: Change) -> Tensor:
         """As `Take.at`."""
-        return self.means[application.edit, application.regions.layer][number][where]
+        return self.means[change.application.edit, change.place[1]][number][change.where]
 
 
 def _ends(stretch: Stretch) -> dict[Way, Tensor]:
@@ -158,17 +154,8 @@ class GradientNorms(Method):
         """The one of the clean run."""
         yield OwnRun(stretch.own)
 
-    def effect(
-        self,
-        stretch: Stretch,
-        take: Take,
-        number: int,
-        application: Application,
-        where: tuple[Tensor, ...],
-        cells: Column,
-        change: Float[Tensor, " cell *region"],
-    ) -> Float[Tensor, " cell"]:
+    def effect(self, take: Take, number: int, change: Change) -> Float[Tensor, " cell"]:
         """The product of the norms."""
-        slope = take.at(number, application, where, cells).double()
-        product: Tensor = change.flatten(1).norm(dim=1) * slope.flatten(1).norm(dim=1)
+        slope = take.at(number, change).double()
+        product: Tensor = change.values.flatten(1).norm(dim=1) * slope.flatten(1).norm(dim=1)
         return product

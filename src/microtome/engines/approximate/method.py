@@ -20,26 +20,42 @@ from microtome.edits.base import literal
 from microtome.engines.approximate.stretch import Stretch
 from microtome.errors import MetricError
 from microtome.language.regions import Column
+from microtome.passes.hooks import Place
 from microtome.plan.approximation import Passes
 from microtome.plan.legs import is_split
 from microtome.plan.question import Question
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What an edit of some cells of one prompt changes.
+
+    Attributes:
+        stretch: the prompts that theirs is of.
+        application: the edit.
+        cells: the numbers of the cells.
+        where: where it lands in the site's values.
+        values: what it changes there, in float64.
+    """
+
+    stretch: Stretch
+    application: Application
+    cells: Column
+    where: tuple[Tensor, ...]
+    values: Float[Tensor, " cell *region"]
+
+    @property
+    def place(self) -> Place:
+        """The site and its layer."""
+        return self.application.regions.site, self.application.regions.layer
 
 
 @runtime_checkable
 class Take(Protocol):
     """The gradients of one way back, at the regions of edits."""
 
-    def at(
-        self, number: int, application: Application, where: tuple[Tensor, ...], cells: Column
-    ) -> Float[Tensor, " cell *region"]:
-        """The gradient of a reading where an edit of some cells lands.
-
-        Args:
-            number: of the reading.
-            application: the edit.
-            where: the places in the site's values.
-            cells: the numbers of the cells, all of one prompt.
-        """
+    def at(self, number: int, change: Change) -> Float[Tensor, " cell *region"]:
+        """The gradient of a reading, by its number, where an edit of some cells lands."""
 
 
 @dataclass(frozen=True)
@@ -69,29 +85,16 @@ class Method(ABC):
     def takes(self, stretch: Stretch) -> Iterator[Take]:
         """The gradients that it is made of, one way back after another."""
 
-    def effect(
-        self,
-        stretch: Stretch,
-        take: Take,
-        number: int,
-        application: Application,
-        where: tuple[Tensor, ...],
-        cells: Column,
-        change: Float[Tensor, " cell *region"],
-    ) -> Float[Tensor, " cell"]:
+    def effect(self, take: Take, number: int, change: Change) -> Float[Tensor, " cell"]:
         """What one edit of some cells does to a reading, by one of the takes: to first order.
 
         Args:
-            stretch: the prompts that they are of.
             take: the gradients.
             number: of the reading.
-            application: the edit.
-            where: where it lands in the site's values.
-            cells: the numbers of the cells.
-            change: what it changes there, in float64.
+            change: what the edit changes.
         """
-        slope = take.at(number, application, where, cells).double()
-        return (change * slope).flatten(1).sum(-1)
+        slope = take.at(number, change).double()
+        return (change.values * slope).flatten(1).sum(-1)
 
     def together(self, each: Sequence[Float[Tensor, " cell"]]) -> Float[Tensor, " cell"]:
         """One effect of those by every take."""

@@ -7,12 +7,13 @@ reads; for metrics of the prompt's own tokens only for these, else over the voca
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -61,41 +62,23 @@ class Ending:
         for place, asked in self.places.items():
             self._unreached(cells, place, asked)
 
-    def measure(
-        self,
-        cells: Column,
-        position: int,
-        x: Float[Tensor, "cell own d_model"],
-        room: Room,
-    ) -> None:
-        """The metrics of some cells, from the last block's output from a position on.
+    def reached(
+        self, cells: Column, position: int, x: Float[Tensor, "cell own d_model"], most: int
+    ) -> Iterator[_Piece]:
+        """The cells whose end is to be computed, by position read, so many at a time at most.
 
-        The end of as many cells is computed at a time as there is room for.
+        The metrics of the others are stored: before anything was edited it is the clean run.
         """
         for place, asked in self.places.items():
             reached = self._reached(cells, place)
-            if not reached.all():  # before anything was edited: the clean run, exactly
+            if not reached.all():
                 self._unreached(cells[~reached], place, asked)
-            if reached.any():
-                self._end(
-                    cells, np.flatnonzero(reached), place, asked, x[:, place - position], room
+            rows = np.flatnonzero(reached)
+            for first in range(0, len(rows), most):
+                some = rows[first : first + most]
+                yield _Piece(
+                    self, place, asked, cells[some], x[onto(x.device, some), place - position]
                 )
-
-    def _end(
-        self,
-        cells: Column,
-        reached: Column,
-        place: int,
-        asked: Sequence[Reading],
-        x: Float[Tensor, "cell d_model"],
-        room: Room,
-    ) -> None:
-        model = self.model
-        clean = self._clean(place, asked)
-        for first in range(0, len(reached), room.ends):
-            some = reached[first : first + room.ends]
-            final = model.anatomy.final(model.hf, x[onto(x.device, some)])
-            self._read(cells[some], place, asked, final, clean, room.reads)
 
     def finals(
         self,
@@ -136,29 +119,21 @@ class Ending:
             value = self._unedited(reading, clean)
             self.into.store(reading, cells, value.expand(len(cells)))
 
-    def _read(
-        self,
-        cells: Column,
-        place: int,
-        asked: Sequence[Reading],
-        final: Float[Tensor, "cell d_model"],
-        clean: _Clean,
-        rows: int,
-    ) -> None:
-        narrow = [reading for reading in asked if reading.metric.columns]
-        if narrow:
-            columns = Outcome(self._of_columns(final))
-            for reading in narrow:
-                found = reading.value(columns, clean.columns, self._narrowed)
-                self.into.store(reading, cells, found)
-        wide = [reading for reading in asked if not reading.metric.columns]
-        if wide:
-            logits = self._logits(final)
-            for first in range(0, len(cells), rows):
-                outcome = Outcome(logits[first : first + rows])
-                some = cells[first : first + rows]
-                for reading in wide:
-                    self.into.store(reading, some, reading.value(outcome, clean.whole, self.one))
+    def read_narrow(self, piece: _Piece, final: Tensor) -> None:
+        """Store the metrics of the prompt's own tokens, whose logits alone are computed."""
+        clean = Outcome(self._of_columns(self.final[piece.place : piece.place + 1]))
+        columns = Outcome(self._of_columns(final))
+        for reading in piece.narrow:
+            self.into.store(reading, piece.cells, reading.value(columns, clean, self._narrowed))
+
+    def read_wide(self, piece: _Piece, logits: Tensor, rows: int) -> None:
+        """Store the metrics over the vocabulary, so many cells at a time, behind the clean run."""
+        clean = Outcome(logits[:1])
+        for first in range(0, len(piece.cells), rows):
+            outcome = Outcome(logits[1 + first : 1 + first + rows])
+            some = piece.cells[first : first + rows]
+            for reading in piece.wide:
+                self.into.store(reading, some, reading.value(outcome, clean, self.one))
 
     # ------------------------------------------------------------------------------------ logits
 
@@ -201,6 +176,67 @@ class Ending:
         return self.model.anatomy.unembed(self.model.hf, final, self._columns)
 
 
+def measure(
+    model: Loaded,
+    endings: Sequence[Ending],
+    cells: Column,
+    position: int,
+    x: Float[Tensor, "prompt cell own d_model"],
+    room: Room,
+) -> None:
+    """The metrics of some cells of some prompts, from the last block's output from a position on.
+
+    The end of as many is computed at a time as there is room for, of several prompts together: the
+    unembedding is read as slowly for one cell as for many.
+
+    Args:
+        model: the model.
+        endings: of the prompts.
+        cells: their cells' numbers, ``[prompt, cell]``.
+        position: where ``x`` begins.
+        x: the last block's output.
+        room: what there is.
+    """
+    each = zip(endings, cells, x, strict=True)
+    pieces = (
+        piece
+        for ending, own, rows in each
+        for piece in ending.reached(own, position, rows, room.ends)
+    )
+    for some in _together(pieces, 1 + room.ends):
+        _end(model, some, room.reads)
+
+
+def _together(pieces: Iterable[_Piece], rows: int) -> Iterator[list[_Piece]]:
+    """As many pieces at a time as have so many rows, those of their clean runs among them."""
+    some: list[_Piece] = []
+    for piece in pieces:
+        if some and sum(map(len, some)) + len(piece) > rows:
+            yield some
+            some = []
+        some.append(piece)
+    if some:
+        yield some
+
+
+def _end(model: Loaded, pieces: Sequence[_Piece], reads: int) -> None:
+    sizes = [len(piece.cells) for piece in pieces]
+    whole = model.anatomy.final(model.hf, torch.cat([piece.x for piece in pieces]))
+    finals = torch.split(whole, sizes)
+    both = [*zip(pieces, finals, strict=True)]
+    for piece, final in both:
+        if piece.narrow:
+            piece.ending.read_narrow(piece, final)
+    wide = [(piece, final) for piece, final in both if piece.wide]
+    if wide:
+        rows = [own for piece, final in wide for own in (piece.clean, final)]
+        logits = model.anatomy.unembed(model.hf, torch.cat(rows))
+        for (piece, _), own in zip(
+            wide, torch.split(logits, [len(p) for p, _ in wide]), strict=True
+        ):
+            piece.ending.read_wide(piece, own, reads)
+
+
 def _tokens(answer: Answer | None) -> list[int]:
     """The tokens whose logits are looked at by themselves; several in a row are read otherwise."""
     if isinstance(answer, frozenset):
@@ -213,6 +249,44 @@ def _placed(answer: Answer | None, places: range) -> Answer | None:
     if isinstance(answer, frozenset):
         return frozenset(places)
     return places[0] if isinstance(answer, int) else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Some cells of a prompt whose end is computed.
+
+    Attributes:
+        ending: the prompt's.
+        place: the position that is read.
+        asked: the metrics that are.
+        cells: the cells' numbers.
+        x: the last block's output there.
+    """
+
+    ending: Ending
+    place: int
+    asked: Sequence[Reading]
+    cells: Column
+    x: Float[Tensor, "cell d_model"]
+
+    def __len__(self) -> int:
+        """Rows: the clean run's and the cells'."""
+        return 1 + len(self.cells)
+
+    @property
+    def clean(self) -> Float[Tensor, "1 d_model"]:
+        """What the unembedding reads of the clean run there."""
+        return self.ending.final[self.place : self.place + 1]
+
+    @property
+    def narrow(self) -> list[Reading]:
+        """Metrics that read the prompt's own tokens."""
+        return [reading for reading in self.asked if reading.metric.columns]
+
+    @property
+    def wide(self) -> list[Reading]:
+        """Metrics that read the whole vocabulary."""
+        return [reading for reading in self.asked if not reading.metric.columns]
 
 
 @dataclass(frozen=True, eq=False)

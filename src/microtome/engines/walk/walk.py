@@ -40,7 +40,7 @@ from microtome.engines.collector import Collector
 from microtome.engines.corrupting import corrupting
 from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.engines.walk.edited import edits_at
-from microtome.engines.walk.ending import Ending
+from microtome.engines.walk.ending import Ending, measure
 from microtome.engines.walk.routes import Routes
 from microtome.engines.walk.settled import settled
 from microtome.engines.walk.shared import AFTER_ATTENTION, Shared
@@ -292,8 +292,7 @@ class Stretch:
         """What is read of cells that have come through."""
         batch = front.batch
         endings = [*map(self._ending, batch.prompts, front.rows)]
-        for row, ending in enumerate(endings):
-            ending.measure(batch.cells[row], batch.position, front.x[row], room)
+        measure(self.model, endings, batch.cells, batch.position, front.x, room)
         for gauge, values in front.seen.items():
             self.into.store_inside(gauge, batch.cells.ravel(), values.flatten(0, 1))
         self.into.prove(batch.cells.ravel(), *front.proofs.flatten(1))

@@ -17,21 +17,22 @@ def experiment_of(question: Asking, **more: Any) -> Experiment:
         question: the options that `sweep` and `plan` share.
         **more: other fields; None is not given.
     """
+    return asked(question.config, {**fields_of(question), **more})
+
+
+def fields_of(question: Asking) -> dict[str, Any]:
+    """The fields that options describe; what is None or empty is not given."""
     q = question
-    return asked(
-        q.config,
-        {
-            "model": checkpoint(q.model, q.dtype, q.revision, q.device, q.attention),
-            "prompts": _prompts(question),
-            "edits": q.edit,
-            "metrics": q.metric or (None if q.config else ["prob"]),
-            "over": values_of(q.over),
-            "reference": Prompts.read(q.reference) if q.reference else None,
-            "engine": q.engine,
-            "memory": q.memory,
-            **more,
-        },
-    )
+    return {
+        "model": checkpoint(q.model, q.dtype, q.revision, q.device, q.attention),
+        "prompts": _prompts(question),
+        "edits": q.edit,
+        "metrics": q.metric or (None if q.config else ["prob"]),
+        "over": values_of(q.over),
+        "reference": Prompts.read(q.reference) if q.reference else None,
+        "engine": q.engine,
+        "memory": q.memory,
+    }
 
 
 def _prompts(question: Asking) -> Prompts | None:

@@ -12,11 +12,13 @@ import numpy as np
 
 from microtome import Model, Prompt, Prompts, circuits, load
 from microtome.circuits import Circuit, Found, Scores
+from microtome.circuits.journal import measured_in
 from microtome.errors import CircuitError, MicrotomeError
 from microtome.figures.pictures import check_picture
 from microtome.frontends.arguments import Shown
 from microtome.frontends.circuit_commands import Trying
-from microtome.frontends.commands.keeping import answering
+from microtome.frontends.commands.keeping import answering, keeping, writing_to
+from microtome.frontends.experiment.circuit import CircuitExperiment, kept_of
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report import check_folder
 from microtome.report.folder import SUMMARY, Folder
@@ -33,7 +35,7 @@ def score(
 ) -> None:  # fmt: skip
     """Score every edge or node, and write that down."""
     _check_free(out, overwrite)
-    with answering(shown):
+    with answering(shown), keeping(keep):
         model = load(name, dtype=trying.dtype)
         scores = circuits.score(
             model, _prompts(model, trying), trying.metric or "logit_diff", level=level,
@@ -55,7 +57,8 @@ def find(
     _check_free(out, overwrite)
     if how["by"] not in SEARCHES:
         raise CircuitError(f"No search is called {how['by']!r}; there are: {', '.join(SEARCHES)}.")
-    with answering(shown):
+    _refuse_idle_scores(how)
+    with answering(shown), keeping(how["keep"], measured_in):
         model = load(name, dtype=trying.dtype)
         found = _found(model, trying, how)
         found.circuit.save(out)
@@ -65,6 +68,15 @@ def find(
         return
     say(repr(found))
     say(f"Circuit: {out}")
+
+
+def _refuse_idle_scores(how: Mapping[str, Any]) -> None:
+    """Raise where scores are given and nothing is done with them."""
+    if how["by"] != "top" and how["scores"] is not None and not how["start"]:
+        raise CircuitError(
+            f"{how['by']} measures every edge itself, and takes of --scores where it begins: say "
+            "with how many of the strongest, --start 300; or leave --scores out to begin with all."
+        )
 
 
 def _found(model: Model, trying: Trying, how: Mapping[str, Any]) -> Found:
@@ -98,7 +110,7 @@ def evaluate(
     if out is not None:
         check_folder(out)
         _check_free(out / SUMMARY, overwrite)
-    command = shlex.join(["microtome", *sys.argv[1:]])
+    command = _command()
     with answering(shown):
         model = load(name, dtype=trying.dtype)
         prompts, how = _prompts(model, trying), _trial(trying)
@@ -123,6 +135,20 @@ def evaluate(
         if out is not None:
             Folder(out, ()).finish(document, answer)
     _show(answer, out, shown)
+
+
+def run(config: Path, out: Path | None, shown: Shown, overwrite: bool) -> None:
+    """Score, search and judge, as a file says."""
+    instead = {} if out is None else {"out": out}
+    experiment = CircuitExperiment.read(config, **instead)
+    place = experiment.out
+    if place is None:
+        raise MicrotomeError(
+            "Say where scores, circuit and report go: -o DIR, or out: in the file."
+        )
+    with answering(shown), writing_to(place, kept_of):
+        found = experiment.run(overwrite=overwrite, command=_command())
+    _show(found.summary(), place, shown)
 
 
 def _show(answer: Mapping[str, Any], out: Path | None, shown: Shown) -> None:
@@ -161,6 +187,10 @@ def draw(of: Path, output: Path, n: int, matrix: bool, shown: Shown, overwrite: 
         print_json({"picture": str(output)})
     elif not shown.quiet:
         say(f"Picture: {output}")
+
+
+def _command() -> str:
+    return shlex.join(["microtome", *sys.argv[1:]])
 
 
 def _check_free(place: Path, overwrite: bool) -> None:

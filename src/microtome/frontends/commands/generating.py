@@ -85,13 +85,25 @@ def _answer(model: str, made: Generation, bare: Generation) -> dict[str, object]
             "text": one.text,
             "ended": one.ended,
             "tokens": Table.of(one.table()).records,
-            "receipts": [asdict(receipt) for receipt in one.receipts],
+            "receipts": [
+                {**asdict(receipt), "edit": _brief(receipt.edit)} for receipt in one.receipts
+            ],
             "without_edits": other.text,
         }
         for one, other in zip(made, bare, strict=True)
     ]
-    return {"model": model, "edits": made.edits, "when": made.when, "settings": made.settings,
-            "texts": texts}  # fmt: skip
+    return {
+        "model": model,
+        "edits": [*map(_brief, made.edits)],
+        "when": made.when,
+        "settings": made.settings,
+        "texts": texts,
+    }
+
+
+def _brief(edit: str) -> str:
+    """An edit with how long its vectors are, in the place of their numbers."""
+    return brief(edit, longest=len(edit))
 
 
 def _print(made: Generation, bare: Generation, shown: Shown) -> None:

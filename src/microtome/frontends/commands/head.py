@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from microtome import head_card
 from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering
-from microtome.frontends.commands.reading import check_output, deliver, model_of, placed, say_place
+from microtome.frontends.commands.reading import (
+    asked_of,
+    deliver,
+    placed,
+    placed_by,
+    say_place,
+)
 from microtome.frontends.commands.tracing import facts_of
+from microtome.frontends.experiment.reading import ReadHead
 from microtome.frontends.reading_commands import Read
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report.of_head import document_of_head, summary_of_head
 
 
-def head(name: str, read: Read, shown: Shown, task: str | None, top: int, tokens: int) -> None:
+def head(
+    name: str | None,
+    read: Read,
+    shown: Shown,
+    task: str | None,
+    top: int | None,
+    tokens: int | None,
+) -> None:
     """Show the card of one head."""
-    check_output(read)
+    given = {"head": name, "k": top, "tokens": tokens}
+    asked = asked_of(ReadHead, read, facts_of(read, None, task), given)
+    read = placed_by(read, asked)
     with answering(shown):
-        model = model_of(read)
-        card = head_card(model, name, facts_of(read, model, None, task), k=top, tokens=tokens)
+        card = asked.run()
         deliver(
             read,
             lambda: card.attention.figure(card.layer, card.head),
@@ -40,4 +54,7 @@ def head(name: str, read: Read, shown: Shown, task: str | None, top: int, tokens
         say(card.not_fed)
     else:
         print_table(Table.of(card.fed, names=("writer",)))
+    if len(card.neighbours):
+        say()
+        print_table(Table.of(card.neighbours, names=("head",)))
     say_place(read)

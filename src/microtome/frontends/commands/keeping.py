@@ -6,7 +6,7 @@ import contextlib
 import io
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import transformers
@@ -26,11 +26,31 @@ def answering(shown: Shown) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing_to(out: Path) -> Iterator[None]:
+def writing_to(out: Path, kept: Callable[[Path], str] = kept_in) -> Iterator[None]:
     """Whoever stops the program in here is told what is kept in a folder, and how to go on."""
     try:
         yield
     except (Stopped, KeyboardInterrupt) as stop:
-        command = shlex.join(["microtome", *sys.argv[1:]])
-        stop.add_note(f"Kept in {out}: {kept_in(out)}. To go on, the same again:\n{command}")
+        stop.add_note(f"Kept in {out}: {kept(out)}. To go on, the same again:\n{_command()}")
         raise
+
+
+@contextlib.contextmanager
+def keeping(folder: Path | None, kept: Callable[[Path], str] = kept_in) -> Iterator[None]:
+    """The same where what is done is kept in a folder that is asked for with ``--keep``."""
+    if folder is not None:
+        with writing_to(folder, kept):
+            yield
+        return
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt) as stop:
+        stop.add_note(
+            "Nothing is kept. With --keep DIR all that is done is, and the same again goes on from "
+            f"there:\n{_command()} --keep DIR"
+        )
+        raise
+
+
+def _command() -> str:
+    return shlex.join(["microtome", *sys.argv[1:]])

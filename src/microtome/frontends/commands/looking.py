@@ -4,37 +4,41 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from microtome import attention as read_attention
 from microtome import head_scores, load
 from microtome.figures.pictures import check_picture, is_picture, write
 from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering
 from microtome.frontends.commands.reading import (
-    check_output,
+    asked_of,
     deliver,
-    model_of,
     placed,
-    prompts_of,
+    placed_by,
+    prompts_given,
     say_place,
 )
+from microtome.frontends.experiment.reading import ReadAttention
 from microtome.frontends.reading_commands import Read
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report.of_attention import document_of_attention, summary_of_attention
 from microtome.verbs.head_names import head_of
 
 
-def attention(read: Read, shown: Shown, address: str, head: str | None, weighted: bool) -> None:
+def attention(
+    read: Read, shown: Shown, address: str | None, head: str | None, weighted: bool
+) -> None:
     """Draw patterns; show how spread out each head's look at the last token is."""
-    check_output(read)
+    asked = asked_of(ReadAttention, read, prompts_given(read), {"address": address})
+    read = placed_by(read, asked)
     what = "weighted" if weighted else "pattern"
     with answering(shown):
-        model = model_of(read)
+        model = asked.model.load()
         if head is None:
-            seen = read_attention(model, prompts_of(read), address)
+            seen = asked.run(model)
             figure = seen.grid(what=what)
         else:
             layer, number = head_of(head, model.anatomy.dims)
-            seen = read_attention(model, prompts_of(read), f"L{layer}.pattern.h{number}")
+            asked = asked.model_copy(update={"address": f"L{layer}.pattern.h{number}"})
+            seen = asked.run(model)
             figure = seen.figure(layer, number, what=what)
         summary = summary_of_attention(seen)
         deliver(read, lambda: figure, lambda: document_of_attention(seen), summary)

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
-from microtome import Model, Prompt, Prompts, Translators, load
+from microtome import Prompt, Prompts, load
 from microtome.errors import MicrotomeError
 from microtome.figures.pictures import check_picture, is_picture, write
 from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering
+from microtome.frontends.experiment.options import checkpoint
+from microtome.frontends.experiment.reading import Read as Reading
+from microtome.frontends.experiment.reading import ReadAttribution, ReadLens
 from microtome.frontends.reading_commands import Read
 from microtome.frontends.shown import Table, print_json, print_table, say
+from microtome.readings.translators import CONFIG
 from microtome.readings.translators import check_folder as check_place
 from microtome.report import Document, check_folder, write_folder
 from microtome.report.folder import SUMMARY
 from microtome.report.of_attribution import document_of_attribution, summary_of_attribution
 from microtome.report.of_lens import document_of_lens, summary_of_lens
 from microtome.texts import number, visible
-from microtome.verbs.attribution import attribute_logits, attribute_neurons
-from microtome.verbs.lens import lens as look
+from microtome.verbs.attribution import attribute_neurons
 from microtome.verbs.tuning import train_translators
 
+F = TypeVar("F", bound=Reading)
 
-def lens(
-    read: Read, shown: Shown, address: str, edit: Sequence[str], top: int, tuned: Path | None
-) -> None:
+
+def lens(read: Read, shown: Shown, given: Mapping[str, Any]) -> None:
     """Show what states say at the last position, and write the map."""
-    check_output(read)
+    asked = asked_of(ReadLens, read, prompts_given(read), given)
+    read = placed_by(read, asked)
     with answering(shown):
-        model = model_of(read)
-        translators = None if tuned is None else Translators.load(tuned)
-        seen = look(model, prompts_of(read), address, edits=edit, top=top, tuned=translators)
+        seen = asked.run()
         deliver(read, seen.figure, lambda: document_of_lens(seen), summary_of_lens(seen))
     if shown.json:
         print_json({**summary_of_lens(seen), **placed(read)})
@@ -53,11 +56,16 @@ def tune(
     output: Path,
     recipe: tuple[int, int, int],
     dtype: str | None,
+    overwrite: bool,
 ) -> None:
     """Train translators, and show how much nearer they come."""
     steps, batch, seed = recipe
     texts = Prompts.read(prompts)
     check_place(output)
+    if (output / CONFIG).exists() and not overwrite:
+        raise MicrotomeError(
+            f"{output} holds translators already: name another folder, or --overwrite."
+        )
     with answering(shown):
         loaded = load(model, dtype=dtype)
         told = (lambda line: None) if shown.quiet or shown.json else say
@@ -71,10 +79,11 @@ def tune(
 
 def attribute(read: Read, shown: Shown, metric: str | None, top: int, neurons: int | None) -> None:
     """Show the largest shares, of writers or of the neurons of a layer."""
-    check_output(read)
+    asked = asked_of(ReadAttribution, read, prompts_given(read), {"metric": metric})
+    read = placed_by(read, asked)
     with answering(shown):
-        model, prompts = model_of(read), prompts_of(read)
-        found = attribute_logits(model, prompts, metric)
+        model, prompts = asked.of(None)
+        found = asked.run(model)
         deliver(
             read,
             found.figure,
@@ -83,7 +92,7 @@ def attribute(read: Read, shown: Shown, metric: str | None, top: int, neurons: i
         )
         frame = found.table(top)
         if neurons is not None:
-            frame = attribute_neurons(model, prompts, neurons, metric, k=top)
+            frame = attribute_neurons(model, prompts, neurons, asked.metric, k=top)
     if shown.json:
         shares = Table.of(frame).records
         print_json({**summary_of_attribution(found), "shares": shares, **placed(read)})
@@ -100,17 +109,42 @@ def attribute(read: Read, shown: Shown, metric: str | None, top: int, neurons: i
 # ----------------------------------------------------------------------------- what they all do
 
 
-def model_of(read: Read) -> Model:
-    """The model that is read."""
-    return load(read.model, dtype=read.dtype)
+def asked_of(kind: type[F], read: Read, prompts: object, given: Mapping[str, Any]) -> F:
+    """What options, and perhaps a file, ask for; an option goes before its field, as a whole.
+
+    Args:
+        kind: the form of the command.
+        read: the options of all commands that read.
+        prompts: those of the options, or None.
+        given: the command's own options, by their fields; what is None or empty was not given.
+
+    Raises:
+        ExperimentError: a field is wrong.
+        MicrotomeError: no model is given.
+    """
+    options = {
+        "model": checkpoint(read.model, read.dtype, None, None, None),
+        "prompts": prompts,
+        "out": read.output,
+        **given,
+    }
+    fields = {name: value for name, value in options.items() if value not in (None, [], {})}
+    if read.config is not None:
+        return kind.read(read.config, **fields)
+    if "model" not in fields:
+        raise MicrotomeError("Give a model, such as nano, or a file with --config.")
+    return kind(**fields)
 
 
-def prompts_of(read: Read) -> Prompts:
-    """The prompts of the options.
+def prompts_given(read: Read) -> Prompts | None:
+    """The prompts of the options; None where a file names its own.
 
     Raises:
         MicrotomeError: none are given, or both texts and a file.
     """
+    anything = (read.prompt, read.prompts, read.target, read.contrast)
+    if read.config is not None and not any(anything):
+        return None
     if bool(read.prompt) == (read.prompts is not None):
         raise MicrotomeError("Give the prompt with -p TEXT, or several with --prompts FILE.")
     if read.prompts is None:
@@ -119,6 +153,13 @@ def prompts_of(read: Read) -> Prompts:
     if read.target is not None or read.contrast is not None:
         raise MicrotomeError("With --prompts, target and contrast stand in the file.")
     return Prompts.read(read.prompts)
+
+
+def placed_by(read: Read, asked: Reading) -> Read:
+    """The options with the place that options or file name, which can be written to."""
+    read = replace(read, output=asked.out)
+    check_output(read)
+    return read
 
 
 def check_output(read: Read) -> None:

@@ -10,17 +10,18 @@ from pathlib import Path
 from microtome import Model, load
 from microtome.errors import EffectsError, MicrotomeError
 from microtome.frontends.arguments import Asking, Shown
-from microtome.frontends.commands.asking import experiment_of
+from microtome.frontends.commands.asking import fields_of
 from microtome.frontends.commands.keeping import answering
+from microtome.frontends.experiment.reading import ReadDose
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.frontends.steering_commands import Making
 from microtome.prompts.files import rows_of
-from microtome.report import check_folder, write_folder
+from microtome.report import Folder, check_folder
 from microtome.report.folder import SUMMARY
 from microtome.report.of_dose import document_of_dose, summary_of_dose
 from microtome.steering import SteeringVector, contrast, of_text, of_token
 from microtome.texts import number
-from microtome.verbs.dose import dose as measure
+from microtome.verbs.dose import neutral_of
 
 
 def steer(
@@ -82,34 +83,21 @@ def dose(
     shown: Shown,
 ) -> None:
     """Measure doses; show the strongest that cost little, and leave the report."""
+    asked = _dose_of(question, neutral, output)
+    output = asked.out
     if output is not None:
         check_folder(output)
         if (output / SUMMARY).exists() and not overwrite:
             raise EffectsError(f"{output} holds an answer already: another folder, or --overwrite.")
-    asked = experiment_of(question)
-    if not asked.over:
-        raise MicrotomeError("Say which doses: --over factor=-1,0.5,1.")
     command = shlex.join(["microtome", *sys.argv[1:]])
     with answering(shown):
-        model = asked.load()
-        found = measure(
-            model,
-            asked.edits,
-            asked.prompts_for(model),
-            neutral,
-            over=asked.over,
-            metrics=asked.metrics,
-            verify=asked.verify,
-            memory=asked.memory,
-            seed=asked.seed,
-        )
-        if output is not None:
-            write_folder(
-                output,
-                found.behaviour,
-                lambda: document_of_dose(found, command),
-                summary_of_dose(found),
-            )
+        folder = None if output is None else Folder(output)
+        found = asked.run(out=output, overwrite=overwrite)
+        if folder is not None:
+            folder.begin()
+            folder.kept()
+            folder.kept_besides(map(neutral_of, range(len(found.damage))))
+            folder.finish(lambda: document_of_dose(found, command), summary_of_dose(found))
     best = found.best(kl=budget, top=10)
     if shown.json:
         where = {} if output is None else {"folder": str(output)}
@@ -124,3 +112,16 @@ def dose(
     if output is not None:
         say()
         say(f"Report: {output / 'report.html'}")
+
+
+def _dose_of(question: Asking, neutral: Sequence[str], output: Path | None) -> ReadDose:
+    """What options, and perhaps a file, ask for."""
+    options = {**fields_of(question), "neutral": [*neutral], "out": output}
+    given = {name: value for name, value in options.items() if value not in (None, [], {})}
+    if question.config is not None:
+        return ReadDose.read(question.config, **given)
+    if "over" not in given:
+        raise MicrotomeError("Say which doses: --over factor=-1,0.5,1.")
+    if "neutral" not in given:
+        raise MicrotomeError("Say what they may cost: --neutral TEXT, as often as wanted.")
+    return ReadDose(**given)

@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from microtome import Model, Prompts, tasks, trace_facts
+from microtome import Prompts, tasks
 from microtome.errors import MicrotomeError, listing
 from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering
 from microtome.frontends.commands.reading import (
-    check_output,
+    asked_of,
     deliver,
-    model_of,
     placed,
-    prompts_of,
+    placed_by,
+    prompts_given,
     say_place,
 )
+from microtome.frontends.experiment.reading import ReadTraces
 from microtome.frontends.reading_commands import Read
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report.of_tracing import document_of_traces, largest, summary_of_traces
-from microtome.verbs.tracing import KINDS
 
 
 def trace(
-    read: Read,
-    shown: Shown,
-    subject: str | None,
-    task: str | None,
-    kind: Sequence[str],
-    asked: Mapping[str, Any],
+    read: Read, shown: Shown, subject: str | None, task: str | None, given: Mapping[str, Any]
 ) -> None:
     """Show the largest average effects; write maps and report."""
-    check_output(read)
-    kinds = list(kind) or list(KINDS)
+    asked = asked_of(ReadTraces, read, facts_of(read, subject, task), given)
+    read = placed_by(read, asked)
     with answering(shown):
-        model = model_of(read)
-        facts = facts_of(read, model, subject, task)
-        told = (lambda line: None) if shown.quiet else _tell
-        traces = trace_facts(model, facts, kinds=kinds, tell=told, **asked)
+        traces = asked.run(tell=(lambda line: None) if shown.quiet else _tell)
         deliver(
             read,
-            lambda: traces.figure(kinds[0], 0 if len(facts) == 1 else None),
+            lambda: traces.figure(asked.kinds[0], 0 if len(traces.encoded) == 1 else None),
             lambda: document_of_traces(traces),
             summary_of_traces(traces),
         )
@@ -59,16 +51,20 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def facts_of(read: Read, model: Model, subject: str | None, task: str | None) -> Prompts:
-    """The prompts of the options, or of a task in the model's tokens.
+def facts_of(
+    read: Read, subject: str | None, task: str | None
+) -> Prompts | dict[str, dict[str, Any]] | None:
+    """The prompts of the options, or a task's as an experiment names them; None: a file's own.
 
     Raises:
         MicrotomeError: there is no such task, or both are given.
     """
     if task is None:
-        given = prompts_of(read)
+        given = prompts_given(read)
         if subject is None:
             return given
+        if given is None:
+            raise MicrotomeError("--subject is of the prompts that -p or --prompts give.")
         return Prompts(replace(one, roles={**one.roles, "subject": subject}) for one in given)
     name, _, n = task.partition(":")
     if name not in tasks.TASKS or not (n or "16").isdigit():
@@ -78,4 +74,4 @@ def facts_of(read: Read, model: Model, subject: str | None, task: str | None) ->
         )
     if read.prompt or read.prompts is not None:
         raise MicrotomeError("--task brings its own prompts: leave -p and --prompts out.")
-    return tasks.TASKS[name](int(n or 16), tokenizer=model.tokenizer)
+    return {"task": {"name": name, "n": int(n or 16)}}

@@ -97,7 +97,8 @@ def edit_of(given: Any) -> Edit:
     return as_edits(given)[0]
 
 
-def _metric(given: Any) -> str:
+def metric_of(given: Any) -> str:
+    """A metric, in its canonical text."""
     return str(readings(text_of(given))[0])
 
 
@@ -110,12 +111,19 @@ def several(given: Any) -> Any:
     return found
 
 
-def _once(metrics: tuple[str, ...]) -> tuple[str, ...]:
+def some(given: Any) -> Any:
+    """The same as `several`, or nothing."""
+    return () if given in ((), []) else several(given)
+
+
+def once(metrics: tuple[str, ...]) -> tuple[str, ...]:
+    """Metrics, if none of them is given twice."""
     readings(metrics)
     return metrics
 
 
-def _over(given: Any) -> dict[str, list[Any]]:
+def parameters_of(given: Any) -> dict[str, list[Any]]:
+    """Values for parameters of edits, by name, in YAML's own types."""
     if not isinstance(given, Mapping):
         raise ValueError(
             f"expected parameters with their values, {{factor: [0.1, 10]}}, not {given!r}"
@@ -137,7 +145,8 @@ def _engine(given: Any) -> str:
     return name
 
 
-def _verify(given: Any) -> int | Literal["all"]:
+def verify_of(given: Any) -> int | Literal["all"]:
+    """How many cells are verified."""
     return Verify.of(given).given
 
 
@@ -228,14 +237,14 @@ class Experiment(Filed):
     prompts: Source
     edits: Annotated[tuple[Annotated[Edit, PlainValidator(edit_of)], ...], BeforeValidator(several)]
     metrics: Annotated[
-        tuple[Annotated[str, PlainValidator(_metric)], ...],
+        tuple[Annotated[str, PlainValidator(metric_of)], ...],
         BeforeValidator(several),
-        AfterValidator(_once),
+        AfterValidator(once),
     ]
-    over: Annotated[dict[str, list[Any]], PlainValidator(_over)] = Field(default={})
+    over: Annotated[dict[str, list[Any]], PlainValidator(parameters_of)] = Field(default={})
     reference: Source | None = None
     engine: Annotated[str, PlainValidator(_engine)] = "auto"
-    verify: Annotated[int | Literal["all"], PlainValidator(_verify)] = 4
+    verify: Annotated[int | Literal["all"], PlainValidator(verify_of)] = 4
     memory: Annotated[int, PlainValidator(bytes_of)] | None = None
     screen: Annotated[str, PlainValidator(_screen)] | None = None
     refine: Annotated[int | str, PlainValidator(_refine)] | None = None

@@ -13,7 +13,7 @@ from microtome.frontends.experiment.experiment import (
     Checkpoint,
     by_name,
     edit_of,
-    several,
+    some,
     text_that_reads_back,
 )
 from microtome.frontends.experiment.form import Filed, text_of
@@ -21,10 +21,6 @@ from microtome.frontends.experiment.sources import Source
 from microtome.sheets import dump
 from microtome.verbs.generation import Generation
 from microtome.verbs.model import Model
-
-
-def _some(given: Any) -> Any:
-    return () if given in ((), []) else several(given)
 
 
 class Written(Filed):
@@ -50,7 +46,7 @@ class Written(Filed):
     model: Annotated[Checkpoint, BeforeValidator(by_name)]
     prompts: Source
     edits: Annotated[
-        tuple[Annotated[Edit, PlainValidator(edit_of)], ...], BeforeValidator(_some)
+        tuple[Annotated[Edit, PlainValidator(edit_of)], ...], BeforeValidator(some)
     ] = ()
     steps: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 20
     when: Annotated[str, PlainValidator(text_of)] = "all"

@@ -47,7 +47,12 @@ def layout(words: Texts) -> Component:
         className=NAME,
         **{"aria-label": words("cell.title")},
         children=[
-            html.Div(id="cell-chosen", className="chips", **{"aria-label": words("cell.chosen")}),
+            html.Div(
+                id="cell-chosen",
+                className="chips",
+                role="group",
+                **{"aria-label": words("cell.chosen")},
+            ),
             labelled(words("cell.pick"), select("cell-pick"), words("cell.how")),
             html.Div(id="cell-answer", **{"aria-live": "polite"}),
             html.Div(id="cell-together"),

@@ -194,7 +194,12 @@ def edges_table(found: Iterable[Upstream], view: View, words: Texts, by: str) ->
         unit=first.unit,
     )
     heads = ("trace.edge", "trace.effect", "trace.size", "trace.do")
-    head = html.Tr([html.Th(words(key), scope="col") for key in heads])
+    head = html.Tr(
+        [
+            html.Th(words(key), scope="col", className="bars" if key == "trace.size" else None)
+            for key in heads
+        ]
+    )
     made = html.Table([html.Caption(title), html.Thead(head), html.Tbody(rows)])
     return [
         html.Div(made, className="table", tabIndex=0, role="region", **{"aria-label": title}),

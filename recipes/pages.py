@@ -1,8 +1,8 @@
 """The code in pages of Markdown, run as a reader would: block after block, in one namespace.
 
 A fence of ``python`` is executed; one of ``pycon`` is a session whose answers have to come (by
-`doctest`; an answer may be wrapped, and ``...`` stands for anything). One with a title is somebody
-else's code.
+`doctest`; an answer may be wrapped, and ``...`` stands for anything). One with the title of another
+tool is that one's code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Block:
 
     Attributes:
         kind: ``python`` or ``pycon``.
-        title: whose it is; our own have none.
+        title: whose it is, where that is said.
         line: of the page, on which the code begins.
         code: what is in it, without the fence's indentation.
     """
@@ -33,6 +33,11 @@ class Block:
     title: str
     line: int
     code: str
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is microtome's, and no other tool's."""
+        return self.title in ("", "microtome")
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -44,22 +49,25 @@ def blocks(page: Path) -> Iterator[Block]:
         yield Block(kind, title or "", line, re.sub(rf"^{indent}", "", code, flags=re.M))
 
 
-def run(page: Path, names: dict[str, object], title: str = "") -> int:
-    """Run a page's blocks of one title, and say how many there were.
+def run(page: Path, names: dict[str, object]) -> int:
+    """Run a page's own blocks, and say how many there were.
 
     Args:
         page: the file.
         names: the namespace, in which the page's names are afterwards.
-        title: whose blocks; our own unless given.
     """
-    chosen = [block for block in blocks(page) if block.title == title]
+    chosen = [block for block in blocks(page) if block.ours]
     for block in chosen:
-        if block.kind == "python":
-            lines = "\n" * (block.line - 1) + block.code  # errors say which line of the page
-            exec(compile(lines, str(page), "exec"), names)
-        else:
-            _session(page, block, names)
+        execute(page, block, names)
     return len(chosen)
+
+
+def execute(page: Path, block: Block, names: dict[str, object]) -> None:
+    """Run one block; what is wrong with it is told by its line of the page."""
+    if block.kind == "python":
+        exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
+    else:
+        _session(page, block, names)
 
 
 def _session(page: Path, block: Block, names: dict[str, object]) -> None:

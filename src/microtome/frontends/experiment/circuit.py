@@ -1,0 +1,352 @@
+"""A circuit as a file: what is scored, how it is searched for, and what it is judged by."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+import xarray as xr
+from pydantic import BeforeValidator, PlainValidator, model_validator
+
+from microtome import circuits
+from microtome.amounts import bytes_of, whole_of
+from microtome.circuits import ABLATIONS, Circuit, Curve, Found, Scores
+from microtome.circuits.journal import measured_in
+from microtome.circuits.methods import method_of
+from microtome.circuits.trial import VERIFIED
+from microtome.engines.observer import Observer
+from microtome.errors import ExperimentError, did_you_mean, listing
+from microtome.frontends.experiment import sources
+from microtome.frontends.experiment.experiment import Checkpoint, by_name
+from microtome.frontends.experiment.form import Filed, Form, at, path_of, text_of
+from microtome.frontends.experiment.sources import Source
+from microtome.plan.verify import Verify
+from microtome.readings.registry import readings
+from microtome.report.document import Document
+from microtome.report.folder import GONE, Folder, kept_in
+from microtome.report.of_circuit import document_of_circuit, document_of_curve
+from microtome.results import disk
+from microtome.sheets import dump
+from microtome.verbs.model import Model
+
+ASKED = "experiment.yaml"
+SCORES, CIRCUIT, KEPT = "scores.zarr", "circuit.json", "kept"
+"""In a folder, beside the experiment: scores, the circuit, and what is gone on from."""
+
+
+def _number(given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not np.isfinite(given):
+        raise ValueError(f"expected a number, not {given!r}")
+    return float(given)
+
+
+def _method(given: Any) -> str:
+    name = text_of(given)
+    method_of(name)
+    return name
+
+
+def _metric(given: Any) -> str:
+    return str(readings(text_of(given))[0])
+
+
+def _ablation(given: Any) -> str:
+    name = text_of(given)
+    if name not in ABLATIONS:
+        hint = did_you_mean(name, ABLATIONS)
+        raise ValueError(f"no ablation is called {name!r}; there are: {listing(ABLATIONS)}.{hint}")
+    return name
+
+
+def _order(given: Any) -> str | int:
+    return whole_of(given) if isinstance(given, int) else text_of(given)
+
+
+Whole = Annotated[int, PlainValidator(whole_of)]
+Number = Annotated[float, PlainValidator(_number)]
+
+
+class Scoring(Form):
+    """How edges or nodes are scored; see `microtome.circuits.score`.
+
+    Attributes:
+        level: ``edge`` or ``node``.
+        method: ``exact``, ``removal``, or an approximation's text, ``eap``.
+    """
+
+    level: Literal["edge", "node"] = "edge"
+    method: Annotated[str, PlainValidator(_method)] = "exact"
+
+
+class Searching(Form):
+    """How a circuit is found; see `microtome.circuits`.
+
+    Attributes:
+        by: ``top``, ``greedy`` or ``acdc``.
+        n: how many edges are left, or taken.
+        threshold: of scores; of ACDC its τ.
+        tolerance, every: of greedy.
+        start: begin with so many of the strongest scores; with all edges unless given.
+        order: of ACDC: ``last``, ``first``, or the seed of a shuffle.
+    """
+
+    by: Literal["top", "greedy", "acdc"]
+    n: Whole | None = None
+    threshold: Number | None = None
+    tolerance: Number | None = None
+    every: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 1
+    start: Whole | None = None
+    order: Annotated[str | int, PlainValidator(_order)] = "last"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        """What a search does not look at is refused, and so is what it lacks."""
+        takes = {
+            "top": ("n", "threshold"),
+            "greedy": ("n", "tolerance", "every", "start"),
+            "acdc": ("threshold", "start", "order"),
+        }[self.by]
+        for name in sorted(self.model_fields_set - {"by", *takes}):
+            raise at(name, f"{self.by} does not look at it; it takes: {listing(takes)}.")
+        if self.by == "top" and (self.n is None) == (self.threshold is None):
+            raise at("by", "top takes n or threshold, one of them.")
+        if self.by == "acdc" and self.threshold is None:
+            raise at("by", "acdc keeps edges that cost at least τ: threshold: 0.05.")
+        return self
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether it looks at scores at all."""
+        return self.by == "top" or self.start is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Hunted:
+    """What came of it.
+
+    Attributes:
+        scores: of edges or nodes; None where the search looks at none.
+        found: the circuit; None where none was searched for.
+        judged: how faithful the circuit is, as `faithfulness` says; or of scores alone the curve.
+    """
+
+    scores: Scores | None
+    found: Found | None
+    judged: xr.Dataset | Curve
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers, in plain values."""
+        if isinstance(self.judged, Curve):
+            names = ["edges", "faithfulness", "low", "high"]
+            frame = self.judged.data[names].to_dataframe().reset_index()[["share", *names]]
+            return {
+                "cpr": self.judged.cpr.value,
+                "cmd": self.judged.cmd.value,
+                "sizes": frame.replace({np.nan: None}).to_dict("records"),
+            }
+        assert self.found is not None, "a circuit is what is judged, where there is no curve"
+        return {
+            "method": self.found.method,
+            "edges": len(self.found.circuit),
+            "nodes": list(self.found.circuit.nodes),
+            **{name: float(self.judged[name]) for name in ("faithfulness", "low", "high")},
+        }
+
+
+class CircuitExperiment(Filed):
+    """All that scoring, a search and its judgement are told, checked.
+
+    Attributes:
+        model, prompts, reference, memory: as an `Experiment` has them.
+        metric: on the output.
+        ablation: what edges outside carry: ``patch``, ``zero`` or ``mean``.
+        scores: how edges or nodes are scored.
+        search: how a circuit is found; without it, circuits of growing size are judged.
+        judge: the prompts that it is judged by; ``prompts`` unless given.
+        verify: how many circuits of a run are run again on the reference path.
+        out: a folder for scores, circuit, report and what goes on from where it was stopped.
+
+    Raises:
+        ExperimentError: a field is missing, unknown or wrong; the message names each that is.
+
+    >>> experiment = CircuitExperiment(
+    ...     model="nano",
+    ...     prompts={"task": {"name": "ioi", "n": 2}},
+    ...     scores={"level": "node"},
+    ...     search={"by": "top", "n": 20},
+    ... )
+    >>> 0 < experiment.run().summary()["faithfulness"] <= 1
+    True
+    """
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None: ...
+
+    model: Annotated[Checkpoint, BeforeValidator(by_name)]
+    prompts: Source
+    metric: Annotated[str, PlainValidator(_metric)] = "logit_diff"
+    ablation: Annotated[str, PlainValidator(_ablation)] = "patch"
+    reference: Source | None = None
+    scores: Scoring = Scoring()
+    search: Searching | None = None
+    judge: Source | None = None
+    verify: Annotated[int | Literal["all"], PlainValidator(lambda own: Verify.of(own).given)] = (
+        VERIFIED
+    )
+    memory: Annotated[int, PlainValidator(bytes_of)] | None = None
+    out: Annotated[Path, PlainValidator(path_of)] | None = None
+
+    def to_yaml(self) -> str:
+        """The experiment as YAML, which reads back equal; fields at their defaults are left out."""
+        return dump(self.plain())
+
+    def plain(self) -> dict[str, Any]:
+        """The fields that are not at their defaults, in YAML's own types."""
+        fields: dict[str, Any] = {
+            **dict(self),
+            "model": self.model.plain(),
+            "scores": self.scores.model_dump(exclude_defaults=True),
+            "search": self.search and self.search.model_dump(exclude_defaults=True),
+            "out": None if self.out is None else str(self.out),
+        }
+        for name in ("prompts", "reference", "judge"):
+            given = getattr(self, name)
+            fields[name] = None if given is None else sources.plain(given)
+        known = type(self).model_fields
+        return {
+            name: value
+            for name, value in fields.items()
+            if value != known[name].default and value not in (None, {})
+        }
+
+    # ------------------------------------------------------------------------------- running it
+
+    def run(
+        self,
+        model: Model | None = None,
+        *,
+        progress: bool | Observer = True,
+        overwrite: bool = False,
+        command: str = "",
+    ) -> Hunted:
+        """Score, search and judge; where ``out`` is given, leave its folder.
+
+        The same again goes on from where it was stopped, and opens what is finished.
+
+        Args:
+            model: one that is loaded already, in the place of the experiment's.
+            progress: show bars, or an `Observer`.
+            overwrite: replace what another experiment has left in ``out``.
+            command: that repeats it, for the report.
+
+        Raises:
+            MicrotomeError: as `load`, `score`, `greedy`, `acdc` and `faithfulness` do.
+        """
+        folder = None if self.out is None else Folder(self.out, ())
+        if folder is not None:
+            self._take(folder, overwrite)
+        model = model or self.model.load()
+        reference = () if self.reference is None else sources.make(self.reference, model)
+        how: dict[str, Any] = {
+            "ablation": self.ablation, "reference": tuple(reference), "memory": self.memory,
+            "progress": progress,
+        }  # fmt: skip
+        scores = self._scored(model, how) if self._scores else None
+        found = None if self.search is None else self._found(self.search, model, scores, how)
+        judged = self._judged(model, scores, found, {**how, "verify": self.verify})
+        hunted = Hunted(scores, found, judged)
+        if folder is not None:
+            again = command or f"microtome circuit run --config {shlex.quote('circuit.yaml')}"
+            folder.finish(lambda: _document(model.name, hunted, again), hunted.summary())
+        return hunted
+
+    def _take(self, folder: Folder, overwrite: bool) -> None:
+        """Have a folder be of this experiment, and of no other.
+
+        Raises:
+            ExperimentError: it is another's.
+        """
+        place, own = folder.out / ASKED, self.model_copy(update={"out": None}).to_yaml().encode()
+        if overwrite:
+            disk.remove_folder(folder.out / KEPT, folder.out / (KEPT + GONE))
+        elif place.exists() and place.read_bytes() != own:
+            raise ExperimentError(
+                f"{folder.out} is of another experiment, which is in {ASKED} there: choose another "
+                "folder, or replace it (--overwrite, in Python overwrite=True)."
+            )
+        folder.begin()
+        with disk.failures(place):
+            disk.write_file(place, own)
+
+    @property
+    def _scores(self) -> bool:
+        return self.search is None or self.search.needs_scores
+
+    def _place(self, name: str) -> Path | None:
+        return None if self.out is None else self.out / KEPT / name
+
+    def _scored(self, model: Model, how: Mapping[str, Any]) -> Scores:
+        prompts, own = sources.make(self.prompts, model), self.scores
+        scores = circuits.score(
+            model, prompts, self.metric, level=own.level, method=own.method,
+            out=self._place("scores"), **how,
+        )  # fmt: skip
+        if self.out is not None:
+            scores.save(self.out / SCORES)
+        return scores
+
+    def _found(
+        self, search: Searching, model: Model, scores: Scores | None, how: Mapping[str, Any]
+    ) -> Found:
+        start = None
+        if search.by != "top" and search.start is not None:
+            assert scores is not None, "they were needed"
+            start = scores.circuit(search.start)
+        more = {**how, "start": start, "out": self._place("search")}
+        prompts = sources.make(self.prompts, model)
+        if search.by == "top":
+            assert scores is not None, "they were needed"
+            found = circuits.top(scores, search.n, threshold=search.threshold)
+        elif search.by == "greedy":
+            found = circuits.greedy(
+                model, prompts, self.metric, n=search.n or 0, tolerance=search.tolerance,
+                every=search.every, **more,
+            )  # fmt: skip
+        else:
+            assert search.threshold is not None, "acdc has one"
+            found = circuits.acdc(
+                model, prompts, search.threshold, self.metric, order=search.order, **more
+            )
+        if self.out is not None:
+            found.circuit.save(self.out / CIRCUIT)
+        return found
+
+    def _judged(
+        self, model: Model, scores: Scores | None, found: Found | None, how: Mapping[str, Any]
+    ) -> xr.Dataset | Curve:
+        prompts = sources.make(self.judge or self.prompts, model)
+        if found is not None:
+            return circuits.faithfulness(model, prompts, found.circuit, self.metric, **how)
+        assert scores is not None, "without a search there are scores"
+        return circuits.curve(model, prompts, scores, self.metric, **how)
+
+
+def kept_of(out: Path) -> str:
+    """What is in a folder of a circuit, in words."""
+    told: dict[str, Callable[[Path], str]] = {"scores": kept_in, "search": measured_in}
+    found = [f"of {name} {say(out / KEPT / name)}" for name, say in told.items()]
+    return " and ".join(found)
+
+
+def _document(name: str, hunted: Hunted, command: str) -> Document:
+    if isinstance(hunted.judged, Curve):
+        assert hunted.scores is not None, "a curve is of scores"
+        return document_of_curve(name, hunted.scores, hunted.judged, command)
+    assert hunted.found is not None, "a circuit was judged"
+    circuit: Circuit = hunted.found.circuit
+    return document_of_circuit(name, circuit, hunted.judged, command)

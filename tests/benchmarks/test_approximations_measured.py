@@ -1,0 +1,56 @@
+"""What the table of approximations is made of; and bounds on whole maps of a trained model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import microtome as mt
+from benchmarks import approximations as bench
+
+MOST = stats.binom.ppf(1 - 1e-4, bench.AUDITS, 0.05) / bench.AUDITS
+"""The share of audits whose bound fails, which one of 95 % exceeds once in 10,000 times."""
+
+
+@pytest.fixture(scope="module")
+def maps(nano):
+    """Whole exact maps of a trained model, and each by two methods."""
+    found = []
+    for task, site in (("ioi", "heads"), ("capitals", "MLPs"), ("greater_than", "keys")):
+        prompts = bench.prompts_of(nano, task, 4)
+        exact, plain, donor = (
+            bench._sweep(nano, prompts, bench.SITES[site], method)
+            for method in ("exact", mt.AtP(), mt.AtP(at="donor"))
+        )
+        found += [bench.flat(exact, plain), bench.flat(exact, donor)]
+    return found
+
+
+def test_bounds_hold_on_real_maps_as_often_as_they_say(maps):
+    """Of good maps and of bad ones: nothing is assumed of the approximation."""
+    each = [bench.holds(*one) for one in maps]
+    assert len(each) == 6
+    assert min(each) >= 1 - MOST
+    assert np.mean(each) >= 0.95
+
+
+def test_a_bound_that_is_too_low_is_seen(maps, monkeypatch):
+    own = bench.bound
+    monkeypatch.setattr(bench, "bound", lambda *given: replace(own(*given), share=0.0))
+    assert bench.holds(*maps[0]) < 0.5
+
+
+def test_a_small_map_is_exact_and_has_no_bound():
+    values = np.arange(10.0)
+    assert bench.holds(values, values, np.zeros(10, dtype=int)) is None
+
+
+def test_a_row_says_what_was_measured(nano):
+    [row] = [row for row in bench.rows(nano, 1, ["capitals"], ["edges"]) if "`eap`" in row]
+    cells = [one.strip() for one in row.strip("|").split("|")]
+    assert cells[:3] == ["capitals", "edges", "`eap`"]
+    assert float(cells[4]) > 0.5
+    assert len(cells) == bench.MAPS.count("|") - 1

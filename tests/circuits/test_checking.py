@@ -1,0 +1,127 @@
+"""Verification of runs of circuits: what is run again, by what, and that a wrong run is found."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import microtome as mt
+from conftest import BERLIN, CAT, PARIS
+from microtome.circuits import Circuit, Graph, trial
+from microtome.circuits.again import Again
+from microtome.circuits.written import written
+from microtome.errors import VerificationError
+from oracles import families as by_hand
+from oracles.circuits import Circuits
+from oracles.families import FAMILIES
+
+PROMPT = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
+CATS = mt.Prompt(CAT, donor="The dog sat", target=" on", contrast=" the")
+
+
+def some(graph: Graph, share: float, seed: int = 0) -> Circuit:
+    return Circuit(graph, np.random.default_rng(seed).random(len(graph)) < share)
+
+
+def told(found, name="verification"):
+    return json.loads(found.attrs[name])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "llama", "gpt_neox", "granite"])
+def test_the_reference_path_is_what_runs_by_hand_give(name, tokenizer):
+    model = mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+    graph, [one] = Graph.of(model), model.encode(PROMPT)
+    ablated = written(model, graph, [one.donor])[0]
+    circuit = some(graph, 0.6)
+    found = Again(model, circuit, one.tokens, ablated).logits().numpy()
+    donor = Circuits(model.hf, FAMILIES[name], one.donor.ids).written
+    expected = Circuits(model.hf, FAMILIES[name], one.tokens.ids).run(set(circuit), donor)
+    exact = FAMILIES[name].rounding * max(1, np.abs(expected).max())
+    assert np.abs(found - expected).max() <= exact
+
+
+def without_an_ablation(edge: str):
+    """As `cut_of`, but that one edge of every circuit is let through."""
+    whole = trial.cut_of
+
+    def cut(circuits):
+        found, graph = whole(circuits), circuits[0].graph
+        writer, reader = (ends[graph.number(edge)] for ends in graph.ends)
+        found[:, reader, writer] = False
+        return found
+
+    return cut
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("edge", ["a0.h1->a2.h3<q>", "input->a1.h0<k>", "m1->m2", "a1.h2->logits"])
+def test_a_single_edge_that_is_not_ablated_is_found(dtype, edge, tiny, tiny64, monkeypatch):
+    model = tiny64 if dtype == "float64" else tiny
+    without = Circuit.of(model, [edge])
+    circuits = [some(Graph.of(model), share) - without for share in (0.5, 1.0)]
+    mt.circuits.run(model, PROMPT, circuits, progress=False)
+    monkeypatch.setattr(trial, "cut_of", without_an_ablation(edge))
+    with pytest.raises(VerificationError, match=r"of \d+ edges on .* is not what it is"):
+        mt.circuits.run(model, PROMPT, circuits, progress=False)
+    mt.circuits.run(model, PROMPT, circuits, progress=False, verify=0)
+
+
+def test_in_half_precision_too(make_gpt2, tokenizer, monkeypatch):
+    """An edge whose effect is heard there; and what rounding alone does is let through."""
+    model = mt.load(make_gpt2(dtype=torch.bfloat16), tokenizer=tokenizer)
+    circuits = [some(Graph.of(model), share) for share in (0.0, 0.3, 0.9)]
+    for ablation in ("patch", "zero"):
+        mt.circuits.run(model, PROMPT, circuits, ablation=ablation, verify="all", progress=False)
+    edge = "m2->logits"
+    single = Circuit.full(model) - Circuit.of(model, [edge])
+    mt.circuits.run(model, PROMPT, single, ablation="zero", progress=False)
+    monkeypatch.setattr(trial, "cut_of", without_an_ablation(edge))
+    with pytest.raises(VerificationError):
+        mt.circuits.run(model, PROMPT, single, ablation="zero", progress=False)
+
+
+def test_what_was_verified_is_kept_with_the_result(tiny64):
+    circuits = [some(Graph.of(tiny64), share) for share in (0.1, 0.5, 0.9)]
+    asked = {"metrics": ["logit_diff", "kl@0"], "progress": False}
+    found = mt.circuits.run(tiny64, [PROMPT, CATS], circuits, **asked)
+    verification = told(found)
+    assert (verification["runs"], verification["of"]) == (2, 6)
+    assert 0 <= verification["largest_difference"] <= verification["tolerance"] < 1e-9
+    assert set(told(found, "noise")) == {"logit_diff", "kl@0"}
+    assert max(told(found, "noise").values()) < 1e-12
+    every = mt.circuits.run(tiny64, [PROMPT, CATS], circuits, verify="all", **asked)
+    assert told(every)["runs"] == 6
+    none = mt.circuits.run(tiny64, PROMPT, circuits, verify=0, **asked)
+    assert (told(none)["runs"], told(none)["largest_difference"]) == (0, None)
+
+
+def test_the_circuit_that_is_furthest_from_the_clean_run_is_among_them(tiny64, monkeypatch):
+    graph = Graph.of(tiny64)
+    circuits = [Circuit.full(graph)] * 30 + [Circuit.empty(graph)] + [Circuit.full(graph)] * 30
+    seen = []
+    plain = Again.logits
+    monkeypatch.setattr(Again, "logits", lambda own: seen.append(len(own.circuit)) or plain(own))
+    mt.circuits.run(tiny64, PROMPT, circuits, verify=1, progress=False)
+    assert seen == [0]
+
+
+def test_all_that_runs_circuits_is_verified(tiny64, monkeypatch):
+    scores = mt.circuits.score(tiny64, PROMPT, level="node", progress=False)
+    assert told(scores.data)["runs"] == 1 + 4 + 3  # of the input, of heads, of MLPs
+    start = scores.circuit(8)
+    asked = {"progress": False}
+    removed = mt.circuits.score(tiny64, PROMPT, level="node", method="removal", **asked)
+    assert told(removed.data)["runs"] == 2
+    greedy = mt.circuits.greedy(tiny64, PROMPT, n=len(start) - 40, every=10, start=start, **asked)
+    assert 2 <= greedy.verification["runs"] <= 2 + 0.05 * greedy.verification["of"]
+    assert told(mt.circuits.faithfulness(tiny64, PROMPT, start, **asked))["runs"] == 2
+    assert told(mt.circuits.curve(tiny64, PROMPT, scores, **asked).data)["runs"] == 2
+    assert told(mt.circuits.completeness(tiny64, PROMPT, start, **asked))["runs"] == 2
+    assert told(mt.circuits.minimality(tiny64, PROMPT, start, **asked))["runs"] == 2
+    outside = [e for e in Circuit.full(tiny64) - start if e.endswith("->logits")]
+    monkeypatch.setattr(trial, "cut_of", without_an_ablation(outside[0]))
+    with pytest.raises(VerificationError):
+        mt.circuits.acdc(tiny64, PROMPT, 1e9, start=start, ablation="zero", **asked)
