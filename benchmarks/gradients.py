@@ -13,6 +13,7 @@ import argparse
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -77,10 +78,10 @@ def measure(shape: str, n: int) -> None:
     forward()
     one = cpu_seconds(forward)
     print(f"one forward pass over {n} prompts: {one:.2f} s", flush=True)
-    asked = {"metrics": "logit_diff", "method": "atp", "progress": False}
+    asked = partial(mt.sweep, model, prompts, metrics="logit_diff", method="atp", progress=False)
     for name, edit in EDITS.items():
         bare = cpu_seconds(mapped(model, prompts, edit))
-        whole = cpu_seconds(lambda edit=edit: mt.sweep(model, prompts, edit, **asked))
+        whole = cpu_seconds(partial(asked, edit))
         _tell(name, bare, whole, one)
     trial = Trial.by(model, prompts, "logit_diff")
     bare = cpu_seconds(lambda: gradients.effects(trial, mt.EAP(), lambda cells: None))
