@@ -13,7 +13,7 @@ from dash.development.base_component import Component
 
 from microtome.errors import Cancelled
 from microtome.frontends.importing import imported
-from microtome.frontends.lab.asked import Asked, prompt_of
+from microtome.frontends.lab.asked import Asked, known_as, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE, Cost, cost_of
 from microtome.frontends.lab.panels.panel import Context
 from microtome.frontends.lab.panels.parts import beat, next_beat
@@ -129,7 +129,7 @@ class _Feeding:
         self.prompt = prompt_of(view)
         self.model = context.desk.model(view.model)
         self.key = (
-            self.model.weight_hash, self.prompt, self.readers, view.measured, view.way,
+            known_as(self.model), self.prompt, self.readers, view.measured, view.way,
         )  # fmt: skip
 
     def cost(self) -> str:

@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 import microtome as mt
 from microtome.errors import Cancelled, MicrotomeError
 from microtome.frontends.importing import imported
-from microtome.frontends.lab.asked import prompt_of
+from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.panels.panel import Context
 from microtome.frontends.lab.panels.parts import beat, labelled, next_beat, notice, select
 from microtome.frontends.lab.panels.showing import Shown, answered, is_open, table, value
@@ -99,7 +99,7 @@ class _Trial:
         self.pinned = imported("microtome.frontends.lab.answers.pinned")
         self.circuit = self.pinned.circuit_of(self.model, view.pins)
         self.prompts = (prompt_of(view),) if on == THIS else self._task()
-        self.key = (self.model.weight_hash, self.prompts, self.circuit, self.metric)
+        self.key = (known_as(self.model), self.prompts, self.circuit, self.metric)
 
     def _task(self) -> tuple[mt.Prompt, ...]:
         """Prompts of a task in the model's tokens.

@@ -205,8 +205,12 @@ def _figure(app: Dash, context: Context) -> None:
         grown: Mapping[str, Any] | None, search: str | None, before: list[Any] | None
     ) -> tuple[object, ...]:
         view = context.view(search)
-        drawing = drawing_of(context, view) if grown else None
         words = context.words(view.lang)
+        try:
+            drawing = drawing_of(context, view) if grown else None
+        except MicrotomeError as error:  # what was drawn before is of another question
+            wrong = [notice(str(error), "wrong")]
+            return no_update, {"display": "none"}, "", wrong, [], None
         if grown is None or drawing is None:
             return no_update, {"display": "none"}, "", [], [], None
         picks = [_pick(name, n, drawing.cut, words) for name, n in drawing.cut.picked.items()]
@@ -215,7 +219,9 @@ def _figure(app: Dash, context: Context) -> None:
             return no_update, {"display": "none"}, "", side, picks, None
         # A figure that follows its column's width takes its height from its frame.
         height = {"height": f"{drawing.figure.layout.height}px"}
-        now = [grown["key"], grown["units"], view.measured, [list(one) for one in view.at]]
+        # The last unit is counted before the map is whole: only the state tells these two apart.
+        far = [grown["key"], grown["state"], grown["units"]]
+        now = [*far, view.measured, [list(one) for one in view.at]]
         figure = _framed(drawing) if now == before else _whole(drawing)
         return figure, height, _at(drawing), side, picks, now
 
@@ -249,7 +255,11 @@ def effects_of(context: Context, view: View) -> Effects | None:
 
 
 def drawing_of(context: Context, view: View) -> Drawing | None:
-    """The same, drawn."""
+    """The same, drawn.
+
+    Raises:
+        MicrotomeError: it has no differences, or several numbers in a cell, and cannot be.
+    """
     effects = effects_of(context, view)
     if effects is None:
         return None
