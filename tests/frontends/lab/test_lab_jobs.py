@@ -212,6 +212,28 @@ def test_few_results_are_kept_in_memory(jobs, monkeypatch):
     assert jobs.find(second.asked) is second
 
 
+def test_what_was_looked_at_last_is_kept_the_longest(jobs, monkeypatch):
+    monkeypatch.setattr(lab_jobs, "MOST_KEPT", 2)
+    asked = [other(f"zero L0.z.h{head}@-1") for head in range(3)]
+    for one in (*asked[:2], asked[0], asked[2]):
+        assert jobs.submit(one).over.wait(60)
+    assert [jobs.find(one) is not None for one in asked] == [True, False, True]
+
+
+def test_what_was_cancelled_and_asked_again_is_the_newest(jobs, held, monkeypatch):
+    monkeypatch.setattr(lab_jobs, "MOST_KEPT", 2)
+    asked = [other(f"zero L0.z.h{head}@-1") for head in range(4)]
+    first = jobs.submit(asked[0])
+    jobs.submit(asked[1]).cancel()
+    for one in (asked[2], asked[1]):
+        jobs.submit(one)
+    held.set()
+    assert first.over.wait(60)
+    assert jobs.find(asked[1]).over.wait(60)
+    assert jobs.submit(asked[3]).over.wait(60)
+    assert [jobs.find(one) is not None for one in asked] == [False, True, False, True]
+
+
 def test_the_name_of_a_question_is_of_its_weights_and_all_that_is_asked(nano, tiny):
     every = [
         ASKED.key(nano),

@@ -28,7 +28,7 @@ from microtome.frontends.lab.drawing import Cut, Drawing, cell_at, cut_of, drawn
 from microtome.frontends.lab.jobs import CANCELLED, FAILED, RUNNING, WAITING, Progress
 from microtome.frontends.lab.panels import choose
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
-from microtome.frontends.lab.panels.parts import labelled, notice, select
+from microtome.frontends.lab.panels.parts import labelled, next_beat, notice, select
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
 
@@ -98,6 +98,7 @@ def _progress(app: Dash, context: Context) -> None:
         Output("map-compute", "hidden"),
         Output("map-cancel", "hidden"),
         Output("grown", "data"),
+        Output("pulse", "max_intervals"),
         Input("address", "search"),
         Input("ready", "data"),
         Input("pulse", "n_intervals"),
@@ -106,7 +107,12 @@ def _progress(app: Dash, context: Context) -> None:
         State("grown", "data"),
     )
     def follow(*given: Any) -> tuple[object, ...]:
-        search, ready, *_, grown = given
+        search, ready, heard, _, _, grown = given
+        return *followed(search, ready, grown), next_beat(heard)
+
+    def followed(
+        search: str | None, ready: Mapping[str, str] | None, grown: Mapping[str, Any] | None
+    ) -> tuple[object, ...]:
         view = context.view(search)
         words = context.words(view.lang)
         if not is_ready(ready, view):
