@@ -164,3 +164,14 @@ def test_the_pace_is_of_one_token_in_the_second_run(nano, monkeypatch):
     )
     monkeypatch.setattr(desks, "time", clock)
     assert Desk(load=Loader(nano=nano)).pace("nano", mt.Prompt("Berlin is the capital of")) == 2.0
+
+
+def test_the_pace_of_a_long_text_is_that_of_its_beginning(nano, monkeypatch):
+    desk, given, run = Desk(load=lambda name: nano), [], type(nano).run
+    monkeypatch.setattr(type(nano), "run", lambda self, one: given.append(one) or run(self, one))
+    monkeypatch.setattr(desks, "PACED", 10)
+    assert desk.pace("nano", mt.Prompt("Berlin is the capital of", target=" Germany")) > 0
+    assert [one.text for one in given] == ["Berlin is "] * 2
+    desk._paces.clear()
+    desk.pace("nano", mt.Prompt(" " * 10 + "Berlin"))
+    assert given[-1].text.strip() == "Berlin"

@@ -25,6 +25,10 @@ NANO = "nano"
 RETRY = 5.0
 """Seconds after which a model that could not be loaded is tried again where one looks at it."""
 
+PACED = 400
+"""Letters on which a model's pace is measured: whoever opens a link with a long text has not asked
+for a pass over it."""
+
 Load = Callable[[str], "Model"]
 
 
@@ -129,17 +133,19 @@ class Desk:
 
         Args:
             name: of the model, which is loaded.
-            prompt: what it is measured on, the first time.
+            prompt: what it is measured on, the first time; its beginning, where it is long.
         """
         model = self.model(name)
         if name in self._paces:
             return self._paces[name]
         with self._pacing:  # of several at once each would measure how long it waits
             if name not in self._paces:
-                tokens = len(encoded(model, prompt).tokens)
-                model.run(prompt)  # the first pass of a process is slower
+                beginning = prompt.text[:PACED]
+                brief = mt.Prompt(beginning if beginning.strip() else prompt.text)
+                tokens = len(encoded(model, brief).tokens)
+                model.run(brief)  # the first pass of a process is slower
                 began = time.perf_counter()
-                model.run(prompt)
+                model.run(brief)
                 self._paces[name] = (time.perf_counter() - began) / tokens
             return self._paces[name]
 
