@@ -12,6 +12,7 @@ from asked_panels import Page, rows, texts, within
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
+from microtome.errors import MicrotomeError
 from microtome.frontends.lab.answers.cell import changed, shares, together
 from microtome.frontends.lab.answers.upstream import upstream
 from microtome.frontends.lab.answers.writing import written
@@ -429,3 +430,25 @@ def test_a_page_looks_again_once_it_has_heard_and_not_before(context, name, hear
     page = Page.on(context, PANELS)
     until = page.shown(f"{name}.max_intervals", TRACED, given, by=f"{name}.n_intervals")
     assert until == (heard or 0) + 1
+
+
+def test_what_goes_wrong_on_its_way_is_said_and_does_not_begin_anew(page, monkeypatch):
+    asked, gate = [], threading.Event()
+
+    def failing(*given):
+        asked.append(given)
+        assert gate.wait(20)
+        raise MicrotomeError("it went wrong")
+
+    monkeypatch.setattr("microtome.frontends.lab.answers.upstream.upstream", failing)
+    monkeypatch.setattr(feeding, "PATIENCE", 0.0)
+    view = replace(VIEW, panel="trace", reader="m1", text=BERLIN + " it")
+    assert page.shown("trace-beat.disabled", view) is False
+    before = threading.active_count()
+    gate.set()
+    until = time.monotonic() + 20
+    while threading.active_count() >= before and time.monotonic() < until:
+        time.sleep(0.01)
+    told = page.shown("trace-fed.children", view, by="trace-beat.n_intervals")
+    assert texts(told) == ["it went wrong"]
+    assert len(asked) == 1

@@ -78,6 +78,8 @@ def register(app: Dash, context: Context) -> None:
             nonlocal is_running
             trial = _Trial(context, view, works, on or THIS)
             stopped = works.stop(trial.key) if by == "trace-judge-stop" else None
+            if by == "trace-judge-beat":
+                stopped = works.wrong(trial.key)
             shown, is_running = trial.shown(stopped)
             return shown
 

@@ -108,6 +108,13 @@ class Works(Generic[Answer]):
             work.cancel()
         return work
 
+    def wrong(self, key: Hashable) -> Work[Answer] | None:
+        """The work that would have answered this, and failed or was cancelled: whoever followed it
+        is told, and it does not begin anew by itself."""
+        with self._guard:
+            found = self._works.get(key)
+            return found if found is not None and found.failed else None
+
     def begin(self, key: Hashable, of: int, work: Callable[[Observer], Answer]) -> Work[Answer]:
         """The work that answers this: one that is there already, or a new one.
 
