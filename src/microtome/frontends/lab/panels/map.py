@@ -173,8 +173,10 @@ def _told(progress: Progress, words: Texts) -> list[Component | str]:
         return [notice(progress.why, "wrong")]
     if progress.state == CANCELLED:
         return [words("map.cancelled", units=progress.units, of=max(1, progress.of_units))]
+    if progress.state == RUNNING and not progress.of_cells:
+        return [html.Progress(**{"aria-label": words("map.begun")}), words("map.begun")]
     if progress.state == RUNNING:
-        share = progress.cells / progress.of_cells if progress.of_cells else 0.0
+        share = progress.cells / progress.of_cells
         told = words("map.running", cells=f"{progress.cells:,.0f}", of=f"{progress.of_cells:,}")
         bar = html.Progress(value=f"{share:.3f}", max="1", **{"aria-label": told})
         return [bar, html.Span(told), html.Small(words("map.between"))]
