@@ -25,7 +25,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import TextIO
 
 from rich.markup import escape
 
@@ -109,9 +109,16 @@ def _plain_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
             if not issubclass(category, PromptWarning | CacheWarning):
-                shown(message, category, *where)
+                shown(message, category, filename, lineno, file, line)
                 return
             said = escape(_readable(str(message)))
             err.print(f"[bold yellow]microtome, a warning:[/bold yellow] {said}", soft_wrap=True)

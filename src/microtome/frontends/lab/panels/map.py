@@ -24,7 +24,7 @@ from dash.development.base_component import Component
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.costing import Cost, cost_of
-from microtome.frontends.lab.drawing import Cut, Drawing, cell_at, cut_of, drawn
+from microtome.frontends.lab.drawing import Cut, Drawing, cell_at, cut_of, drawn, in_words
 from microtome.frontends.lab.jobs import CANCELLED, FAILED, RUNNING, WAITING, Progress
 from microtome.frontends.lab.panels import choose
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
@@ -211,8 +211,14 @@ def _figure(app: Dash, context: Context) -> None:
             return no_update, {"display": "none"}, "", side, picks, None
         # A figure that follows its column's width takes its height from its frame.
         height = {"height": f"{drawing.figure.layout.height}px"}
-        now = [grown["key"], grown["units"], view.measured, [list(one) for one in view.at]]
-        figure = _framed(drawing) if now == before else _whole(drawing)
+        now = [
+            grown["key"],
+            grown["units"],
+            view.measured,
+            [list(one) for one in view.at],
+            view.lang,
+        ]
+        figure = _framed(drawing) if now == before else _whole(drawing, words)
         return figure, height, _at(drawing), side, picks, now
 
     @app.callback(
@@ -252,10 +258,11 @@ def drawing_of(context: Context, view: View) -> Drawing | None:
     return drawn(effects, view.measured, view.edit, dict(view.at), view.chosen)
 
 
-def _whole(drawing: Drawing) -> dict[str, Any]:
+def _whole(drawing: Drawing, words: Texts) -> dict[str, Any]:
     """The figure with its frames."""
-    assert drawing.figure is not None, "asked before"
-    made: dict[str, Any] = drawing.figure.to_plotly_json()
+    figure = in_words(drawing, words)
+    assert figure is not None, "asked before"
+    made: dict[str, Any] = figure.to_plotly_json()
     return made | {"layout": made["layout"] | {"shapes": list(drawing.shapes)}}
 
 
