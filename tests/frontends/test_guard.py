@@ -11,12 +11,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 import microtome
 from microtome import MicrotomeError
+from microtome.errors import PromptWarning
 from microtome.frontends import cli, guard
 from microtome.report import Folder
 
@@ -46,6 +48,16 @@ def raising(error: BaseException):
         raise error
 
     return run
+
+
+def test_a_warning_of_ours_is_said_without_the_line_of_the_source(end):
+    def run():
+        warnings.warn("[no] such space", PromptWarning, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, _, err = end(run)
+    assert (code, err) == (0, "microtome, a warning: [no] such space\n")
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,18 @@ def test_the_command_line_takes_the_file(verb, nano, file, call):
         assert answer[name] == wanted[name], name
 
 
+def test_a_head_stands_before_its_model(call):
+    """As the help, the README and the pages have it."""
+    code, shown, err = call(
+        "head", "L4.h3", "nano", "-p", BERLIN, "--target", " Germany", "--tokens", "20", "--top",
+        "3", "--json", "-q",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(shown)["spec"]["head"] == "L4.h3"
+    code, _, err = call("head", "L4.h3", "-p", BERLIN)
+    assert "Give a model, such as nano, or a file with --config." in err
+
+
 def test_an_option_goes_before_its_field(file, call, tmp_path):
     path = file("lens", out="of-the-file")
     asked = ["lens", "--config", str(path), "--json", "-q"]

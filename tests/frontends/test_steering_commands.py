@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -120,6 +121,15 @@ def test_doses_leave_a_folder_with_maps_and_a_report(call, tmp_path, nano):
                         "--neutral", neutral, "-o", "out")  # fmt: skip
     assert code == 2
     assert "holds an answer already" in err
+
+
+def test_where_no_dose_costs_so_little_the_least_is_told(call):
+    code, shown, err = call(
+        "dose", "nano", *ASKED, "-e", "scale(1) L2.mlp_out", "-m", "logit_diff",
+        "--over", "factor=-3,4", "--neutral", "Sam went to the park.", "--budget", "1e-9",
+    )  # fmt: skip
+    assert code == 0, err
+    assert re.search(r"No dose costs so little: the least is \d\S* nat\. Try smaller", shown)
 
 
 def test_one_layer_is_dosed_and_told_as_json(call):

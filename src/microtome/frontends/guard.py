@@ -22,12 +22,14 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TextIO
 
 from rich.markup import escape
 
-from microtome.errors import MicrotomeError
+from microtome.errors import CacheWarning, MicrotomeError, PromptWarning
 from microtome.frontends.shown import err
 
 UNFORESEEN, REFUSED = 1, 2
@@ -54,7 +56,7 @@ def guarded(run: Callable[[], object]) -> None:
     _make_writable(sys.stdout, "replace")
     _make_writable(sys.stderr, "backslashreplace")
     try:
-        with _signals():
+        with _signals(), _plain_warnings():
             _check_arguments(sys.argv[1:])
             run()
             sys.stdout.flush()
@@ -99,6 +101,30 @@ def _signals() -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Our own warnings are said as errors are: the message, and no line of the source."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, PromptWarning | CacheWarning):
+                shown(message, category, filename, lineno, file, line)
+                return
+            said = escape(_readable(str(message)))
+            err.print(f"[bold yellow]microtome, a warning:[/bold yellow] {said}", soft_wrap=True)
+
+        warnings.showwarning = show
+        yield
 
 
 def _open_streams() -> None:

@@ -246,9 +246,10 @@ def trace(
 
 @folded
 def head(
+    *,  # the head stands before the model, and either may come from a file
+    name: Annotated[str | None, typer.Argument(help="Such as L23.h3.", metavar="HEAD")] = None,
     read: Read,
     shown: Shown,
-    name: Annotated[str | None, typer.Argument(help="Such as L23.h3.", metavar="HEAD")] = None,
     task: Annotated[
         str | None, typer.Option(help="A task's prompts in the model's tokens: ioi:16.")
     ] = None,

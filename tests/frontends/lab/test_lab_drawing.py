@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 import microtome as mt
-from microtome.frontends.lab.drawing import cell_at, drawn, edit_at
+from microtome.frontends.lab.desk import Desk
+from microtome.frontends.lab.drawing import cell_at, drawn, edit_at, in_words
+from microtome.frontends.lab.jobs import Jobs
+from microtome.frontends.lab.panels import Context
 
 GIFT = mt.Prompt(
     "When Sam and Sally went to the park, Sam gave a gift to", target=" Sally", contrast=" Sam"
@@ -120,3 +123,20 @@ def test_numbers_go_in_the_place_of_stars():
     assert edit_at("scale(0.5) L*.resid_post@*", {"layer": 2, "pos": 1}) == (
         "scale(0.5) L2.resid_post@1"
     )
+
+
+def test_a_map_speaks_the_language_of_its_page(nano):
+    desk = Desk()
+    words = {lang: Context(desk, Jobs(desk)).words(lang) for lang in ("en", "vi")}
+    prompt = mt.Prompt(GIFT.text, donor="When Sam and Sally went to the park, Sally gave a gift to",
+                       target=" Sally", contrast=" Sam")  # fmt: skip
+    edit = "patch L*.z.h*@-1"
+    effects = mt.sweep(nano, prompt, edit, metrics="logit_diff", progress=False)
+    drawing = drawn(effects, "logit_diff", edit, {}, ())
+    assert in_words(drawing, words["en"]) is drawing.figure
+    figure = in_words(drawing, words["vi"])
+    assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == ("tầng", "đầu")
+    names = [trace.name for trace in figure.data if trace.name]
+    assert names == [f"không lớn hơn ngưỡng nhiễu, {drawing.noise}"]
+    assert "tác động" in figure.data[0].colorbar.title.text
+    assert drawing.figure.layout.yaxis.title.text == "layer"

@@ -68,3 +68,12 @@ def test_a_page_that_names_nothing_has_the_servers_own_model_and_language():
     assert (context.view("").model, context.view(None).lang) == ("first", "vi")
     view = context.view("?model=second&lang=en")
     assert (view.model, view.lang) == ("second", "en")
+
+
+def test_in_vietnamese_it_has_the_words_of_the_studies(context):
+    """One word for one thing: a class goes from the lab to a study's report and back."""
+    said = " ".join(one["vi"] for one in context.words("vi").entries.values()).lower()
+    for word in ("câu nguồn", "token đích", "token đối chứng", "trung thành"):
+        assert word in said
+    for word in ("câu cho", "từ mong đợi", "từ đối chiếu", "trung thực"):
+        assert word not in said

@@ -11,8 +11,9 @@ from asked_panels import texts
 
 import microtome as mt
 from microtome.errors import MicrotomeError, PromptError
+from microtome.frontends.lab import panels
 from microtome.frontends.lab.desk import Desk
-from microtome.frontends.lab.jobs import Jobs
+from microtome.frontends.lab.jobs import Jobs, Progress
 from microtome.frontends.lab.panels import Context
 from microtome.frontends.lab.panels.showing import Remembered, effect, value
 from microtome.frontends.lab.panels.works import MOST_RUNNING, Works, told
@@ -69,6 +70,17 @@ def test_how_far_it_is_is_told_and_it_can_be_cancelled(gate):
     again = works.begin("key", 12, lambda observer: "whole")
     assert again.over.wait(WAIT)
     assert again.answer == "whole"
+
+
+def test_before_it_is_known_how_much_there_is_to_do_no_number_is_told(gate):
+    words = Context(Desk(), Jobs(Desk())).words("en")
+    made = Works().begin("key", 0, lambda observer: gate.wait(WAIT))
+    begun = "It begins, when the model is free."
+    assert texts(told(made, words)) == [begun]
+    assert texts(panels.map._told(Progress("running"), words)) == [begun]
+    assert "3 of 12 cells" in texts(
+        panels.map._told(Progress("running", cells=3, of_cells=12), words)
+    )
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,11 @@ def dose(
     say(f"Perplexity of the neutral texts without edits: {clean}")
     say()
     say(f"The largest effects at {number(budget)} nat per token or less", heading="Best")
-    print_table(Table.of(best))
+    if len(best):
+        print_table(Table.of(best))
+    else:
+        least = number(float(found.table()["kl"].min()))
+        say(f"No dose costs so little: the least is {least} nat. Try smaller doses, or --budget.")
     if output is not None:
         say()
         say(f"Report: {output / 'report.html'}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import microtome as mt
 from microtome.frontends.importing import imported
 from microtome.language.calls import called
-from microtome.texts import number
+from microtome.texts import Texts, catalogue, number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -22,6 +22,8 @@ CHOSEN = "#111418"
 """Frames around chosen cells: neither of the scale's two colours."""
 ROW = 24
 """Pixels of a row of the map."""
+BELOW = "no larger than the noise floor, {}"
+"""The name that a figure gives to its dots."""
 STRONGEST = 12
 """Cells that are listed beside the map."""
 
@@ -123,6 +125,17 @@ def _plain(effects: Effects, metric: str, edit: str, at: tuple[tuple[str, int], 
         if figure is None
         else tuple(one.to_plotly_json() for one in figure.layout.shapes),
     )
+
+
+def in_words(drawing: Drawing, words: Texts) -> go.Figure | None:
+    """Its figure in the page's language, with the words that figures of studies have there."""
+    if drawing.figure is None or words.lang == "en":
+        return drawing.figure
+    own = catalogue("microtome.studies.texts", "common.yaml")
+    said = {one["en"]: one[words.lang] for key, one in own.items() if key.startswith("words.")}
+    said[BELOW.format(drawing.noise)] = words("map.below", noise=drawing.noise)
+    made: go.Figure = imported("microtome.figures.translate").translated(drawing.figure, said)
+    return made
 
 
 def cut_of(effects: Effects, metric: str, at: Mapping[str, int]) -> Cut:

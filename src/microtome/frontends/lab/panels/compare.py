@@ -259,6 +259,8 @@ class _Sides:
         if theirs.state == FAILED:
             return notice(theirs.why, "wrong"), True, [], True
         if theirs.state != DONE or theirs.effects is None:
+            if not theirs.of_cells:
+                return words("map.begun"), True, no_update, False
             done = words("compare.running", cells=f"{theirs.cells:,.0f}", of=f"{theirs.of_cells:,}")
             return done, True, no_update, False
         maps = self._maps(mine.effects, theirs.effects)

@@ -24,7 +24,7 @@ from dash.development.base_component import Component
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.costing import Cost, cost_of
-from microtome.frontends.lab.drawing import Cut, Drawing, cell_at, cut_of, drawn
+from microtome.frontends.lab.drawing import Cut, Drawing, cell_at, cut_of, drawn, in_words
 from microtome.frontends.lab.jobs import CANCELLED, FAILED, RUNNING, WAITING, Progress
 from microtome.frontends.lab.panels import choose
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
@@ -179,8 +179,10 @@ def _told(progress: Progress, words: Texts) -> list[Component | str]:
         return [notice(progress.why, "wrong")]
     if progress.state == CANCELLED:
         return [words("map.cancelled", units=progress.units, of=max(1, progress.of_units))]
+    if progress.state == RUNNING and not progress.of_cells:
+        return [html.Progress(**{"aria-label": words("map.begun")}), words("map.begun")]
     if progress.state == RUNNING:
-        share = progress.cells / progress.of_cells if progress.of_cells else 0.0
+        share = progress.cells / progress.of_cells
         told = words("map.running", cells=f"{progress.cells:,.0f}", of=f"{progress.of_cells:,}")
         bar = html.Progress(value=f"{share:.3f}", max="1", **{"aria-label": told})
         return [bar, html.Span(told), html.Small(words("map.between"))]
@@ -221,8 +223,8 @@ def _figure(app: Dash, context: Context) -> None:
         height = {"height": f"{drawing.figure.layout.height}px"}
         # The last unit is counted before the map is whole: only the state tells these two apart.
         far = [grown["key"], grown["state"], grown["units"]]
-        now = [*far, view.measured, [list(one) for one in view.at]]
-        figure = _framed(drawing) if now == before else _whole(drawing)
+        now = [*far, view.measured, [list(one) for one in view.at], view.lang]
+        figure = _framed(drawing) if now == before else _whole(drawing, words)
         return figure, height, _at(drawing), side, picks, now
 
     @app.callback(
@@ -266,10 +268,11 @@ def drawing_of(context: Context, view: View) -> Drawing | None:
     return drawn(effects, view.measured, view.edit, dict(view.at), view.chosen)
 
 
-def _whole(drawing: Drawing) -> dict[str, Any]:
+def _whole(drawing: Drawing, words: Texts) -> dict[str, Any]:
     """The figure with its frames."""
-    assert drawing.figure is not None, "asked before"
-    made: dict[str, Any] = drawing.figure.to_plotly_json()
+    figure = in_words(drawing, words)
+    assert figure is not None, "asked before"
+    made: dict[str, Any] = figure.to_plotly_json()
     return made | {"layout": made["layout"] | {"shapes": list(drawing.shapes)}}
 
 

@@ -164,6 +164,10 @@ def told(work: Work[Answer], words: Texts) -> list[Component]:
     if isinstance(work.error, Cancelled):
         return [html.P(words("trace.cancelled"), className="quiet")]
     share = min(1.0, work.done / work.of) if work.of else 0.0
-    said = words("trace.running", cells=f"{work.done:,.0f}", of=f"{work.of:,}")
+    said = (
+        words("map.begun")
+        if not work.of
+        else words("trace.running", cells=f"{work.done:,.0f}", of=f"{work.of:,}")
+    )
     bar = html.Progress(value=f"{share:.3f}", max="1", **{"aria-label": said})
     return [html.Div([bar, html.Span(said)], className="status", role="status")]
