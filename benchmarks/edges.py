@@ -10,6 +10,7 @@ on a sample of edges, spread over the graph, and scaled.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -254,9 +255,10 @@ def measure(shape: Shape, singles: int, some: int) -> dict[str, Any]:
     assert set(values) == set(graph)
     chosen, groups = sample(graph, singles), batches(graph, shape, some)
     hooks.values(chosen[:1])
+    lens, by_lens = _by_lens(made, question, chosen)
     alone, found = timed(lambda: [float(hooks.values([name], keep=0)) for name in chosen])
     together, rows = timed(lambda: [hooks.values(group).tolist() for group in groups])
-    pairs = [*zip(chosen, found, strict=True)]
+    pairs = [*zip(chosen, found, strict=True), *zip(chosen, by_lens, strict=False)]
     pairs += [(n, v) for g, r in zip(groups, rows, strict=True) for n, v in zip(g, r, strict=True)]
     clean = float(effects.data["clean_logit_diff"].item())
     least, rate = flops(shape, list(graph.readers)), statistics.median(rates)
@@ -273,11 +275,28 @@ def measure(shape: Shape, singles: int, some: int) -> dict[str, Any]:
         "floor_seconds": least / rate,
         "hooks_seconds": alone / len(chosen) * len(graph),
         "hooks_measured": {"edges": len(chosen), "seconds": alone},
+        **(
+            {"lens_seconds": lens / len(chosen) * len(graph)}
+            | {"lens_measured": {"edges": len(chosen), "seconds": lens}}
+            if by_lens
+            else {}
+        ),
         "batched_seconds": together / sum(map(len, groups)) * len(graph),
         "batched_measured": {"edges": sum(map(len, groups)), "seconds": together},
         "difference": max(abs(values[name] - value) for name, value in pairs),
         "largest_effect": max(abs(value - clean) for value in values.values()),
     }
+
+
+def _by_lens(made: Subject, question: Asked, chosen: Sequence[str]) -> tuple[float, list[float]]:
+    """TransformerLens on some edges, where it is installed: seconds, and what came out."""
+    if importlib.util.find_spec("transformer_lens") is None:
+        return 0.0, []
+    from benchmarks.tools.transformer_lens_edges import LensEdges
+
+    own = LensEdges(made, question.ids, question.donor, question.target, question.contrast)
+    own.value(chosen[0])
+    return timed(lambda: [own.value(name) for name in chosen])
 
 
 def _swept(model: mt.Model, question: Asked, text: str) -> mt.Effects:
@@ -311,7 +330,10 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
     for name, what in (
         ("hooks", "plain hooks"),
         ("batched", f"plain hooks, batched, {BATCH} rows"),
+        ("lens", "TransformerLens, its hooks on what is read"),
     ):
+        if f"{name}_seconds" not in row:
+            continue
         seconds, on = row[f"{name}_seconds"], row[f"{name}_measured"]["edges"]
         yield f"| {what} | {seconds:,.0f}* | {seconds / ours:.1f} × | {on} edges, scaled |"
     yield f"| floor | {row['floor_seconds']:,.0f} | {row['floor_seconds'] / ours:.2f} × | |"

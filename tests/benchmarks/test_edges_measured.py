@@ -61,3 +61,19 @@ def test_the_page_says_what_was_measured(record):
     assert "| plain hooks, batched, 16 rows |" in text
     assert "on 8 edges" not in text
     assert "| 8 edges, scaled |" in text
+
+
+def test_another_tool_is_on_the_page_where_it_was_measured(record):
+    assert "TransformerLens" not in "\n".join(lines(record))
+    lens = {"lens_seconds": 50.0, "lens_measured": {"edges": 8, "seconds": 4.0}, "seconds": 5.0}
+    text = "\n".join(lines({**record, "row": {**record["row"], **lens}}))
+    assert "| TransformerLens, its hooks on what is read | 50* | 10.0 × | 8 edges, scaled |" in text
+
+
+def test_the_other_tool_agrees_on_edges_of_every_kind():
+    pytest.importorskip("transformer_lens", reason="in the environment of benchmarks alone")
+    made, question = subject(TINY), asked_of(TINY)
+    hooks, edges = Hooks(made, question), list(mt.edges(made.original.config))
+    _, found = measured._by_lens(made, question, edges)
+    wanted = [float(hooks.values([name])) for name in edges]
+    assert found == pytest.approx(wanted, abs=measured.CLOSE)

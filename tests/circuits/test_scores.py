@@ -7,7 +7,7 @@ import pytest
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
-from microtome.circuits import Circuit, Exact, Graph, Removal, Scores, open_scores
+from microtome.circuits import Circuit, Exact, Graph, Removal, Scores, methods, open_scores
 from microtome.circuits.trial import Trial
 from microtome.errors import CircuitError, EffectsError
 from oracles import families as by_hand
@@ -218,3 +218,19 @@ def test_methods_are_objects_too(tiny64):
     assert np.abs(by_name.mean - by_object.mean).max() < 1e-12
     whole = mt.circuits.score(tiny64, PROMPTS[:1], level="node", method=Removal())
     assert np.abs(by_name.mean - whole.mean).max() < 1e-9
+
+
+def test_sweeps_are_given_to_workers_and_circuits_are_not(tiny64, monkeypatch):
+    asked, plain = [], methods.sweep
+
+    def sweep(*args, workers, **more):
+        asked.append(workers)
+        return plain(*args, **more)
+
+    monkeypatch.setattr(methods, "sweep", sweep)
+    how = {"level": "node", "workers": "processes:2", "progress": False}
+    mt.circuits.score(tiny64, PROMPTS[0], **how)
+    assert asked == ["processes:2"] * 3
+    for method in ("removal", "atp"):
+        with pytest.raises(CircuitError, match=f"'{method}.*has no units that workers could run"):
+            mt.circuits.score(tiny64, PROMPTS[0], method=method, **how)

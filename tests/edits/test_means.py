@@ -13,7 +13,8 @@ from conftest import BERLIN, PARIS
 from microtome.edits import means as module
 from microtome.edits.means import Means
 from microtome.errors import EditError, PromptError
-from microtome.plan.memory import Budget, bytes_of_means, references_at_once
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.recorded import bytes_of_means, references_at_once
 from microtome.verbs.sweep import asking
 from oracles import plain_hooks
 

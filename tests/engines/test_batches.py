@@ -14,7 +14,9 @@ import microtome as mt
 from microtome.edits import as_edits
 from microtome.engines.walk.batches import batches, companies, tiles
 from microtome.language.sites import Dimensions
-from microtome.plan.memory import Budget, needs_of, room_for
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.needs import needs_of
+from microtome.plan.memory.room import room_for
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import ask
 from microtome.plan.starts import shared_starts, starts_of

@@ -19,7 +19,8 @@ from microtome.language.sites import site as find_site
 from microtome.passes import ways
 from microtome.passes.hooks import Visit, forward
 from microtome.passes.trace import Piece, record
-from microtome.plan.memory import Budget, apart_of, branches_of, needs_of
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.needs import apart_of, branches_of, needs_of
 from microtome.plan.plan import make_plan
 from microtome.plan.question import ask
 from microtome.prompts.encoding import Encoded

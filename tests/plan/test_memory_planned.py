@@ -12,7 +12,8 @@ import microtome.model.host as host
 from microtome.edits import as_edits
 from microtome.errors import SweepError
 from microtome.language.sites import Dimensions
-from microtome.plan.memory import Budget, held_for
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.held import held_for
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import ask
 from microtome.prompts.encoding import Encoded

@@ -11,7 +11,7 @@ import torch
 from microtome.edits import as_edits
 from microtome.errors import AddressError, EditError, PromptError, SweepError
 from microtome.language.sites import Dimensions
-from microtome.plan.memory import Budget
+from microtome.plan.memory.budget import Budget
 from microtome.plan.plan import make_plan
 from microtome.plan.question import ask
 from microtome.prompts.encoding import Encoded

@@ -7,7 +7,7 @@ import pytest
 
 import microtome as mt
 from microtome.errors import AddressError, MetricError, VerificationError
-from microtome.plan import memory
+from microtome.plan.memory import room
 from microtome.readings.inside import Fitted, gauge
 from microtome.readings.registry import readings
 
@@ -128,7 +128,7 @@ def test_an_edit_moves_nothing_before_its_layer(tiny64):
 
 def test_long_prompts_are_looked_at_in_parts(tiny64, monkeypatch):
     whole = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=PROBES)
-    monkeypatch.setattr(memory, "LOOK", 2**40)  # a cell at a time
+    monkeypatch.setattr(room, "LOOK", 2**40)  # a cell at a time
     parts = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=PROBES)
     for name in whole.metrics:
         assert float(abs(whole.data[name] - parts.data[name]).max()) < 1e-12

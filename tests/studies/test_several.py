@@ -10,7 +10,7 @@ import microtome as mt
 from microtome import studies
 from microtome.errors import EffectsError, StudyError
 from microtome.report import ClaimRow, OnModel, Overview, StudyRows, render_overview
-from microtome.studies import STUDIES
+from microtome.studies import STUDIES, everything, several
 from microtome.texts import LANGUAGES
 
 EVIL = '<script>alert("1")</script>'
@@ -148,3 +148,17 @@ def test_text_from_outside_is_shown_and_never_run(lang):
     assert (
         Overview(models, (rows,)).as_dict()["studies"][0]["claims"][0]["on"]["b"]["value"] is None
     )
+
+
+def test_each_study_of_an_overview_is_given_the_workers(two, tmp_path, monkeypatch):
+    asked = []
+
+    def perform(study, given, model, out, tell, overwrite, workers=None):
+        asked.append(workers)
+        raise StudyError("enough is known")
+
+    monkeypatch.setattr(several, "perform", perform)
+    monkeypatch.setattr(everything, "perform", perform)
+    studies.compare("head-ablation", two, workers="processes:2", **BERLIN)
+    studies.compare(["head-ablation", "ioi-levels"], two, tmp_path / "out", workers="processes:2")
+    assert asked == ["processes:2"] * (2 + 2 * 2)

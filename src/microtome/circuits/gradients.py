@@ -31,7 +31,7 @@ from microtome.passes.hooks import Place, Visit
 from microtome.passes.session import session
 from microtome.passes.trace import ids_of
 from microtome.plan.audit import Audit
-from microtome.plan.memory import bytes_of_block
+from microtome.plan.memory.recorded import bytes_of_block
 from microtome.prompts.encoding import Encoded
 from microtome.stats.auditing import draw
 

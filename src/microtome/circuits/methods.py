@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -31,6 +31,7 @@ from microtome.verbs.asking import asking
 from microtome.verbs.edges import edges as edges_of
 from microtome.verbs.model import Model
 from microtome.verbs.sweep import sweep
+from microtome.workers import Workers
 
 NODES = {"embed": "input", "L*.z.h*": "a{}.h{}", "L*.mlp_out": "m{}"}
 """Addresses that together are all nodes that write → how these are called."""
@@ -49,6 +50,19 @@ class Method(ABC):
     @abstractmethod
     def nodes(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """Of each writer of the graph, ``[prompt, writer]``."""
+
+    def with_workers(self, workers: Workers | str | None) -> Method:
+        """The same, with workers who run its units.
+
+        Raises:
+            CircuitError: it has none that could be given away.
+        """
+        if workers is None:
+            return self
+        raise CircuitError(
+            f"The method {self.name!r} has no units that workers could run: score with "
+            'method="exact", whose sweeps they take; or leave workers= out.'
+        )
 
     def audited(
         self, trial: Trial, level: str, effects: Array, observer: Observer
@@ -69,12 +83,18 @@ class Exact(Method):
 
     Args:
         verify: how many cells of each sweep are computed again on the reference path.
+        workers: who runs the units of the sweeps.
     """
 
     name: ClassVar[str] = "exact"
     exact: ClassVar[bool] = True
 
     verify: int = 4
+    workers: Workers | str | None = None
+
+    def with_workers(self, workers: Workers | str | None) -> Method:
+        """The same, with workers who run the units of its sweeps."""
+        return self if workers is None else replace(self, workers=workers)
 
     def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """A sweep for each kind of writer and of reader."""
@@ -120,6 +140,7 @@ class Exact(Method):
             reference=references_of(trial.ablation),
             progress=Part(observer),
             out=None if out is None else out / f"{name}.zarr",
+            workers=self.workers,
             **self._asked(),
         )
         if self.exact:
@@ -182,6 +203,10 @@ class Approximated(Exact):
     def name(self) -> str:  # type: ignore[override]
         """As the approximation's text."""
         return str(self.by)
+
+    def with_workers(self, workers: Workers | str | None) -> Method:
+        """Some passes in this process, which nobody else is given."""
+        return Method.with_workers(self, workers)
 
     def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """All in one pass, of which no folder keeps anything; sweeps where shares are no sums."""

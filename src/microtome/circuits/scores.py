@@ -27,6 +27,7 @@ from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
 from microtome.results import provenance, stores
 from microtome.verbs.model import Model
+from microtome.workers import Workers
 
 LEVELS = ("edge", "node")
 KIND = "circuit scores"
@@ -219,6 +220,7 @@ def score(
     reference: Iterable[Given] = (),
     memory: int | str | None = None,
     out: str | Path | None = None,
+    workers: Workers | str | None = None,
     progress: bool | Observer = True,
 ) -> Scores:
     """Score every edge, or node, of a model by what is lost where it alone is ablated.
@@ -236,6 +238,7 @@ def score(
         memory: bytes besides the model, or a text.
         out: a folder for the sweeps, so that the same call goes on from there after whatever
             stopped it. Edges by gradients are of one pass, of which nothing is kept.
+        workers: who runs the units of exact sweeps, as `sweep` takes them; other methods refuse.
         progress: show a bar, or an `Observer`.
 
     Raises:
@@ -247,7 +250,7 @@ def score(
     >>> len(scores), len(scores.circuit(10).nodes) <= 12
     (55, True)
     """
-    chosen = method_of(method)
+    chosen = method_of(method).with_workers(workers)
     if level not in LEVELS:
         raise CircuitError(f"No level is called {level!r}; there are: {listing(LEVELS)}.")
     trial = Trial.by(model, prompts, metric, ablation, reference, memory)

@@ -31,7 +31,8 @@ from microtome.model.loaded import Loaded
 from microtome.passes.hooks import forward
 from microtome.passes.session import session
 from microtome.passes.trace import ids_of
-from microtome.plan.memory import Budget, bytes_of_block
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.recorded import bytes_of_block
 from microtome.plan.verify import Verify
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given

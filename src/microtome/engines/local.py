@@ -28,7 +28,7 @@ from microtome.language.sites import BEHIND
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers
 from microtome.passes.hooks import Visit
-from microtome.plan.memory import STREAMS
+from microtome.plan.memory.kept import STREAMS
 from microtome.plan.plan import Plan
 from microtome.readings.output import Reading
 

@@ -33,7 +33,9 @@ from microtome.model.loaded import Loaded
 from microtome.passes.hooks import Visit, quiet, visited
 from microtome.passes.past import Past
 from microtome.passes.trace import ids_of
-from microtome.plan.memory import Budget, needs_of, verified_at_once
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.needs import needs_of
+from microtome.plan.memory.whole import verified_at_once
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.prompts.sides import sides

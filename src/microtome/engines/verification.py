@@ -28,7 +28,7 @@ from microtome.engines.witnesses import Witnesses
 from microtome.errors import VerificationError
 from microtome.language.sites import APART, OF_HEADS
 from microtome.passes.session import session
-from microtome.plan.memory import bytes_of_past, streams_kept
+from microtome.plan.memory.kept import bytes_of_past, streams_kept
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit, passes_of
 from microtome.plan.verify import SHARE, Verify

@@ -31,6 +31,9 @@ OptionalModel = Annotated[
     str | None,
     typer.Argument(help=MODEL_HELP),
 ]
+WorkersName = Annotated[
+    str | None, typer.Option("--workers", help="Who computes: processes:2, ray, ray:auto,gpus=1.")
+]
 Config = Annotated[
     Path | None,
     typer.Option(help="A YAML file with the same fields; an option goes before its field."),

@@ -17,6 +17,7 @@ from microtome.frontends.arguments import (
     PromptFile,
     Shown,
     Target,
+    WorkersName,
     examples,
 )
 from microtome.frontends.folding import folded
@@ -86,6 +87,7 @@ def study_run(
     everything: Annotated[
         bool, typer.Option("--all", help="Every study, and an index page in the folder.")
     ] = False,
+    workers: WorkersName = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Run a published experiment: sweeps, figures, claims with their measured values, a report."""
@@ -95,7 +97,7 @@ def study_run(
     fields |= {"prompts": None if prompts is None else str(prompts), "lang": lang}
     given = {field: value for field, value in fields.items() if value is not None}
     asked = {**given, **_answering().own(own)}
-    _answering().run(name, config, asked, model, output, overwrite, everything, shown)
+    _answering().run(name, config, asked, model, output, overwrite, everything, shown, workers)
 
 
 def _answering() -> ModuleType:

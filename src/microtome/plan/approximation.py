@@ -15,7 +15,8 @@ from microtome.language.operations import Operation
 from microtome.language.regions import Column, Layout
 from microtome.language.sites import OF_HEADS, Dimensions
 from microtome.plan.cells import Cells
-from microtome.plan.memory import Budget, bytes_of_block, bytes_of_source
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.recorded import bytes_of_block, bytes_of_source
 from microtome.plan.question import Question
 from microtome.readings.names import ON_OUTPUT
 

@@ -13,14 +13,9 @@ from microtome.language.sites import Dimensions
 from microtome.plan.approximation import Approximation, bytes_of_prompt, together
 from microtome.plan.cells import Cells
 from microtome.plan.idlers import twins_of
-from microtome.plan.memory import (
-    Budget,
-    Needs,
-    apart_of,
-    bytes_of_reference,
-    bytes_of_walk,
-    needs_of,
-)
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.needs import Needs, apart_of, needs_of
+from microtome.plan.memory.whole import bytes_of_reference, bytes_of_walk
 from microtome.plan.paths import blocks_on_the_way, first_written
 from microtome.plan.question import Question
 from microtome.plan.results import bytes_of_results, refuse_too_many

@@ -26,7 +26,7 @@ from microtome.plan.cells import Axis, Cell, Cells
 from microtome.plan.choice import GRADIENTS, Choice, choose
 from microtome.plan.cost import Cost, cost_by_gradients, cost_of, total
 from microtome.plan.legs import legs_of
-from microtome.plan.memory import Budget
+from microtome.plan.memory.budget import Budget
 from microtome.plan.mirror import axes_of, computed, mirror
 from microtome.plan.question import Question, Target
 from microtome.plan.units import Unit, cut, cut_by_prompt, numbers_of, refined

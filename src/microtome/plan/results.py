@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from microtome.errors import SweepError
 from microtome.plan.cells import Cells
-from microtome.plan.memory import Budget
+from microtome.plan.memory.budget import Budget
 from microtome.plan.question import Question
 
 NUMBER = 8

@@ -121,7 +121,7 @@ def shared_starts(
         work: blocks that the cells of each have to run, all together.
         depth: blocks that the first of them to enter has to run.
         length: of the prompt.
-        reading: see `microtome.plan.memory.Budget`.
+        reading: see `microtome.plan.memory.budget.Budget`.
     """
     until = np.concatenate([[0.0], np.cumsum(work)])
     best = np.zeros(len(positions) + 1)  # of the first n starts

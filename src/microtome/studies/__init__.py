@@ -116,6 +116,7 @@ def compare(
     config: str | Path | None = None,
     tell: Tell = silent,
     overwrite: bool = False,
+    workers: Workers | str | None = None,
     **parameters: Any,
 ) -> Overview:
     """Run a study, several, or all of them, on several models: which published claims generalise?
@@ -124,7 +125,7 @@ def compare(
         names: one name, several, or None for all. Several are run as published.
         models: loaded models, or what `load` takes.
         out: a folder with one for each model, ``overview.html`` and ``overview.json``.
-        config, tell, overwrite: see `run`.
+        config, tell, overwrite, workers: see `run`.
         **parameters: of the one study, see `run`; of several, ``lang`` alone.
 
     Raises:
@@ -140,14 +141,15 @@ def compare(
     if isinstance(names, str) or (names is None and config is not None):
         given = given_in(config, parameters)
         given.pop("study", None)
-        return several.compare([find(named(names, config))], models, out, given, tell, overwrite)
-    chosen = STUDIES.values() if names is None else [find(name) for name in names]
+        chosen = [find(named(names, config))]
+        return several.compare(chosen, models, out, given, tell, overwrite, workers)
+    chosen = [*STUDIES.values()] if names is None else [find(name) for name in names]
     if config is not None or parameters.keys() - {"lang"}:
         raise StudyError(
             "Several studies are run with their own published parameters: give lang alone, "
             "or one study."
         )
-    return several.compare(chosen, models, out, parameters, tell, overwrite)
+    return several.compare(chosen, models, out, parameters, tell, overwrite, workers)
 
 
 def named(name: str | None, config: str | Path | None) -> str:

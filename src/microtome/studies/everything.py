@@ -12,6 +12,7 @@ from microtome.studies.perform import Result, Tell, cells_of, perform, silent
 from microtome.studies.study import Study
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
+from microtome.workers import Workers
 
 
 def run_all(
@@ -21,6 +22,7 @@ def run_all(
     lang: str = "en",
     tell: Tell = silent,
     overwrite: bool = False,
+    workers: Workers | str | None = None,
 ) -> Mapping[str, Result | MicrotomeError]:
     """Run studies with their published parameters, each to its own folder, and write the index.
 
@@ -34,6 +36,7 @@ def run_all(
         lang: of the reports and the index.
         tell: takes a line whenever a step begins.
         overwrite: replace results of other questions that are in the studies' folders.
+        workers: who runs the units of sweeps.
 
     Returns:
         Name → the result, or why there is none.
@@ -50,7 +53,7 @@ def run_all(
         tell(f"[{number}/{len(chosen)}] {study.name}")
         folder = Path(out) / study.name
         try:
-            result = perform(study, {"lang": lang}, loaded, folder, tell, overwrite)
+            result = perform(study, {"lang": lang}, loaded, folder, tell, overwrite, workers)
         except MicrotomeError as error:
             done[study.name] = error
             skipped = isinstance(error, OtherModelError)

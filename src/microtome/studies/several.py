@@ -24,6 +24,7 @@ from microtome.studies.study import Study
 from microtome.studies.telling import mean_of
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
+from microtome.workers import Workers
 
 Ran = Mapping[str, Mapping[str, OnModel]]
 """Study → claim's name → the claim on one model."""
@@ -36,6 +37,7 @@ def compare(
     given: Mapping[str, Any] | None = None,
     tell: Tell = silent,
     overwrite: bool = False,
+    workers: Workers | str | None = None,
 ) -> Overview:
     """Run studies on several models, one model after the other, and lay their claims side by side.
 
@@ -50,6 +52,7 @@ def compare(
         given: parameters in the place of the published ones; of several studies, the language.
         tell: takes a line whenever a step begins.
         overwrite: replace results of other questions that are in the folders.
+        workers: who runs the units of sweeps.
 
     Raises:
         StudyError: a model is given twice, or fewer than two are.
@@ -62,7 +65,9 @@ def compare(
     for label, model in named.items():
         tell(f"model {label}")
         folder = None if folders is None else folders[label]
-        for name, result in _ran(chosen, model, folder, parameters, tell, overwrite).items():
+        for name, result in _ran(
+            chosen, model, folder, parameters, tell, overwrite, workers
+        ).items():
             rows[name].add(label, result, _href(name, folder, len(chosen)))
         overview = Overview(
             tuple(named), tuple(one.rows() for one in rows.values()), parameters.get("lang", "en")
@@ -115,19 +120,21 @@ def _ran(
     given: Mapping[str, Any],
     tell: Tell,
     overwrite: bool,
+    workers: Workers | str | None,
 ) -> Mapping[str, Result | MicrotomeError]:
     """Study → what it gave on one model, or why nothing."""
     try:
         loaded = model if isinstance(model, Model) else load(model)
         if len(studies) > 1 and folder is not None:
-            return run_all(studies, loaded, folder, given.get("lang", "en"), tell, overwrite)
+            lang = given.get("lang", "en")
+            return run_all(studies, loaded, folder, lang, tell, overwrite, workers)
     except MicrotomeError as error:
         tell(f"{model} did not run: {error}")
         return {study.name: error for study in studies}
     done: dict[str, Result | MicrotomeError] = {}
     for study in studies:
         try:
-            done[study.name] = perform(study, given, loaded, folder, tell, overwrite)
+            done[study.name] = perform(study, given, loaded, folder, tell, overwrite, workers)
         except MicrotomeError as error:
             tell(f"{study.name} did not run: {error}")
             done[study.name] = error

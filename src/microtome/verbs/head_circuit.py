@@ -20,7 +20,7 @@ from microtome.model.devices import onto
 from microtome.passes.hooks import quiet
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, record
-from microtome.plan.memory import DEFAULT_MEMORY
+from microtome.plan.memory.budget import DEFAULT_MEMORY
 from microtome.prompts.encoding import piece
 from microtome.prompts.prompt import Prompt
 from microtome.readings.lens import HELD

@@ -23,7 +23,7 @@ from microtome.model.devices import numbers
 from microtome.notebook import html_line, html_table
 from microtome.passes.hooks import quiet
 from microtome.passes.session import session
-from microtome.plan.memory import DEFAULT_MEMORY
+from microtome.plan.memory.budget import DEFAULT_MEMORY
 from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.prompts import Given
 from microtome.prompts.resolve import regions

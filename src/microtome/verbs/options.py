@@ -13,7 +13,7 @@ from microtome.errors import SweepError
 from microtome.model.host import memory_left
 from microtome.model.loaded import Loaded
 from microtome.plan.audit import Audit
-from microtome.plan.memory import DEFAULT_MEMORY, READING, TILES, Budget
+from microtome.plan.memory.budget import DEFAULT_MEMORY, READING, TILES, Budget
 from microtome.plan.verify import Verify
 
 REFINED = 64

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from frontends.lab.browsing import GIFT, query
+from frontends.lab.browsing import GIFT, panel, query
+
+pytestmark = pytest.mark.slow
 
 PANELS = ("cell", "trace", "compare", "write", "keep")
 FULL = {
@@ -57,24 +59,29 @@ FAINT = f"""() => {{
 """Texts whose colour is too near to what is behind them, by WCAG 2.2's measure."""
 
 
-@pytest.mark.parametrize("name", PANELS)
-def test_every_control_has_a_name_and_every_text_is_dark_enough(tab, name):
-    page = tab.mapped(query(**FULL, panel=name))
-    page.wait_for_selector(f"#{name}:visible")
-    tab.settle()
-    assert page.evaluate(NAMELESS) == []
-    assert page.evaluate(FAINT) == []
-    assert page.locator("[tabindex]:not([tabindex='0']):not([tabindex='-1'])").count() == 0
-    assert page.evaluate("document.querySelectorAll('img:not([alt])').length") == 0
+def opened(tab, page):
+    """Each panel, one after another, once all of it is there."""
+    for name in PANELS:
+        page.locator(panel(name)).click()
+        page.wait_for_selector(f"#{name}:visible")
+        tab.settle()
+        yield name
 
 
-@pytest.mark.parametrize("name", PANELS)
-def test_nothing_is_wider_than_a_phone(tabs, name):
+def test_every_control_has_a_name_and_every_text_is_dark_enough(tab):
+    page = tab.mapped(query(**FULL))
+    for name in opened(tab, page):
+        assert page.evaluate(NAMELESS) == [], name
+        assert page.evaluate(FAINT) == [], name
+        assert page.locator("[tabindex]:not([tabindex='0']):not([tabindex='-1'])").count() == 0
+        assert page.evaluate("document.querySelectorAll('img:not([alt])').length") == 0
+
+
+def test_nothing_is_wider_than_a_phone(tabs):
     tab = tabs(viewport={"width": 375, "height": 800}, is_mobile=True, has_touch=True)
-    page = tab.mapped(query(**FULL, panel=name))
-    page.wait_for_selector(f"#{name}:visible")
-    tab.settle()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    page = tab.mapped(query(**FULL))
+    for name in opened(tab, page):
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375, name
 
 
 def test_the_keyboard_alone_asks_chooses_and_opens(tab):

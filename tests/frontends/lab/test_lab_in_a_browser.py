@@ -52,6 +52,7 @@ def test_a_prompt_is_seen_as_tokens_while_it_is_typed(tab, nano):
     assert page.locator(".token .differs").all_inner_texts() == ["Paris"]
 
 
+@pytest.mark.slow
 def test_a_click_on_a_token_gives_it_a_role(tab):
     page = tab.open(query(text="Berlin is the capital of"))
     page.wait_for_selector(token(0))
@@ -62,6 +63,7 @@ def test_a_click_on_a_token_gives_it_a_role(tab):
     tab.until_address("role=city:0")
 
 
+@pytest.mark.slow
 def test_examples_are_ready_to_open_and_templates_make_prompts(tab):
     page = tab.open()
     page.locator('[id*="ask-example"]').first.click()
@@ -85,6 +87,7 @@ def test_the_map_is_that_of_the_library(tab, nano):
     assert f"L{top['layer']}.z.h{top['head']}@-1" in first
 
 
+@pytest.mark.slow
 def test_an_edit_is_chosen_by_clicking_and_its_address_arises(tab, nano):
     page = tab.mapped(query(donor=DONOR, **GIFT))
     page.locator(site("resid_post")).click()
@@ -106,6 +109,7 @@ def test_an_edit_is_chosen_by_clicking_and_its_address_arises(tab, nano):
     np.testing.assert_allclose(shown(page), found, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_address_may_be_typed_and_a_wrong_one_says_why(tab):
     page = tab.mapped(query(**GIFT))
     page.locator("#map-edit").fill("zero L9.z.h0@-1")
@@ -118,6 +122,7 @@ def test_an_address_may_be_typed_and_a_wrong_one_says_why(tab):
     page.wait_for_selector("#map-strongest button")
 
 
+@pytest.mark.slow
 def test_what_a_model_has_not_is_not_offered_and_says_why(tab):
     page = tab.open(query(text="Berlin is"))
     page.wait_for_selector(site("z"))
@@ -130,6 +135,7 @@ def test_what_a_model_has_not_is_not_offered_and_says_why(tab):
 # ------------------------------------------------------------------------ 3: click a cell
 
 
+@pytest.mark.slow
 def test_a_click_chooses_a_cell_and_shift_one_more(tab):
     page = tab.mapped(query(**GIFT))
     tab.until("!!document.querySelector('#map-figure .nsewdrag')")
@@ -162,6 +168,7 @@ def test_code_for_the_view_is_there_in_three_forms(tab, nano):
     tab.until("document.querySelector('#keep-code-map-0').textContent.startsWith('microtome ')")
 
 
+@pytest.mark.slow
 def test_files_are_saved(tab, nano, tmp_path):
     page = tab.mapped(KEPT)
     page.wait_for_selector("#keep-files a[href*='map.csv']")
@@ -182,6 +189,7 @@ def test_files_are_saved(tab, nano, tmp_path):
     assert b"https://" not in saved["microtome-report.html"].partition(b"<script")[0]
 
 
+@pytest.mark.slow
 def test_a_saved_report_opens_by_itself(tab, tabs, tmp_path):
     page = tab.mapped(KEPT)
     page.wait_for_selector("#keep-files a[href*='report.html']")
@@ -194,6 +202,7 @@ def test_a_saved_report_opens_by_itself(tab, tabs, tmp_path):
     assert alone.wrong == []
 
 
+@pytest.mark.slow
 def test_a_link_opens_what_its_sender_saw(tab, tabs):
     page = tab.mapped(KEPT)
     link = page.locator("#keep-link")
@@ -207,6 +216,7 @@ def test_a_link_opens_what_its_sender_saw(tab, tabs):
     assert other.search == tab.search
 
 
+@pytest.mark.slow
 def test_back_is_undo_and_forward_redo(tab):
     page = tab.mapped(query(**GIFT))
     page.locator(site("mlp_out")).click()
@@ -222,6 +232,7 @@ def test_back_is_undo_and_forward_redo(tab):
     tab.until("document.querySelector('#map-edit').value === 'zero L*.z.h*@-1'")
 
 
+@pytest.mark.slow
 def test_where_one_has_been_is_listed_and_opens(tab):
     page = tab.mapped(query(**GIFT))
     page.locator(site("mlp_out")).click()
@@ -235,6 +246,7 @@ def test_where_one_has_been_is_listed_and_opens(tab):
     tab.until("document.querySelector('#map-edit').value === 'zero L*.z.h*@-1'")
 
 
+@pytest.mark.slow
 def test_a_reload_gives_the_same_page(tab):
     page = tab.mapped(KEPT)
     page.wait_for_selector("#keep-files a[href*='map.csv']")
@@ -246,6 +258,7 @@ def test_a_reload_gives_the_same_page(tab):
     tab.until("text => document.querySelector('main').innerText === text", before)
 
 
+@pytest.mark.slow
 def test_a_text_is_copied(tab):
     page = tab.open(KEPT)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -256,6 +269,7 @@ def test_a_text_is_copied(tab):
     assert copied == page.locator("#keep-code-map-0").inner_text()
 
 
+@pytest.mark.slow
 def test_the_map_fills_the_screen(tab):
     page = tab.mapped(KEPT)
     page.locator("[data-fills=map]").click()
@@ -268,15 +282,14 @@ def test_the_map_fills_the_screen(tab):
 @pytest.mark.parametrize(
     "planted",
     [
-        {"text": f"{PLANTED} Berlin is", "donor": PLANTED, "target": PLANTED},
-        {"model": PLANTED, "text": "Berlin is"},
-        {"text": "Berlin is", "edit": PLANTED, "metric": PLANTED, "cell": PLANTED},
-        {"text": "Berlin is", "pin": PLANTED, "note": f"m0->logits|{PLANTED}", "reader": PLANTED},
-        {"text": "Berlin is", "against": f"prompt:{PLANTED}", "panel": PLANTED, "lang": PLANTED},
-        {"text": "Berlin is", PLANTED: PLANTED, "steps": PLANTED, "role": f"a:{PLANTED}"},
+        {"text": f"{PLANTED} Berlin is", "donor": PLANTED, "target": PLANTED, "pin": PLANTED,
+         "note": f"m0->logits|{PLANTED}", "reader": PLANTED, "against": f"prompt:{PLANTED}"},
+        {"model": PLANTED, "text": "Berlin is", "edit": PLANTED, "metric": PLANTED},
+        {"text": "Berlin is", PLANTED: PLANTED, "steps": PLANTED, "role": f"a:{PLANTED}",
+         "cell": PLANTED, "lang": PLANTED},
     ],
-    ids=["prompt", "model", "edit", "pins", "against", "keys"],
-)
+    ids=["prompt", "model", "keys"],
+)  # fmt: skip
 def test_planted_text_does_not_run(tabs, planted):
     tab = tabs()
     page = tab.open(query(**{"panel": "keep", **planted}))

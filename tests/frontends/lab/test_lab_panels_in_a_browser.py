@@ -8,6 +8,8 @@ import pytest
 import microtome as mt
 from frontends.lab.browsing import GIFT, panel, query, shown
 
+pytestmark = pytest.mark.slow
+
 CELLS = ["zero L3.z.h1@-1", "zero L4.z.h5@-1"]
 DONOR = "When Sam and Sally went to the park, Sally gave a gift to"
 PROMPT = mt.Prompt(**GIFT)

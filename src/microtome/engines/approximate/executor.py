@@ -20,7 +20,8 @@ from microtome.model.devices import onto
 from microtome.model.loaded import Loaded
 from microtome.passes.session import session
 from microtome.plan.approximation import together
-from microtome.plan.memory import Budget, references_at_once
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.recorded import references_at_once
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 

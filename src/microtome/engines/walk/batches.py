@@ -16,7 +16,10 @@ from itertools import pairwise
 import numpy as np
 
 from microtome.language.regions import Column
-from microtome.plan.memory import Budget, Room, held_for, needs_of, room_for
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.held import held_for
+from microtome.plan.memory.needs import needs_of
+from microtome.plan.memory.room import Room, room_for
 from microtome.plan.paths import first_written
 from microtome.plan.plan import Plan
 from microtome.plan.starts import Starts, starts_of

@@ -21,7 +21,7 @@ from microtome.engines.collector import Collector
 from microtome.language.regions import Column
 from microtome.model.devices import onto
 from microtome.model.loaded import Loaded
-from microtome.plan.memory import Room
+from microtome.plan.memory.room import Room
 from microtome.prompts.answers import Answer
 from microtome.prompts.encoding import Encoded
 from microtome.readings.output import Outcome, Reading

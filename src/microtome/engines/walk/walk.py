@@ -56,7 +56,9 @@ from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.idlers import twins_of
-from microtome.plan.memory import Budget, Room, references_at_once
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.recorded import references_at_once
+from microtome.plan.memory.room import Room
 from microtome.plan.paths import paths_of
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit

@@ -60,11 +60,12 @@ def run(
     overwrite: bool,
     everything: bool,
     shown: Shown,
+    workers: str | None = None,
 ) -> None:
     """Run one study, or every one, on one model or on several."""
     if everything:
         _check_all(name, config, given, models)
-    keep = Keeping(output, overwrite, shown)
+    keep = Keeping(output, overwrite, shown, workers)
     if len(models) > 1:
         _run_over(None if everything else name, config, given, models, keep)
     elif everything:
@@ -75,11 +76,12 @@ def run(
 
 @dataclass(frozen=True)
 class Keeping:
-    """Where results go, and how they are shown."""
+    """Where results go, how they are shown, and who computes them."""
 
     output: Path | None
     overwrite: bool
     shown: Shown
+    workers: str | None = None
 
     def folder(self, *inside: str) -> Path:
         """The folder that was asked for, or one of this name among the results."""
@@ -97,8 +99,9 @@ def _run_one(
     folder = keep.folder(chosen)
     with answering(keep.shown), writing_to(folder):
         result = studies.run(
-            chosen, model, folder, config=config, tell=_tell, overwrite=keep.overwrite, **given
-        )
+            chosen, model, folder, config=config, tell=_tell, overwrite=keep.overwrite,
+            workers=keep.workers, **given,
+        )  # fmt: skip
     report = folder / "report.html"
     if keep.shown.json:
         print_json({**_answer(result), "folder": str(folder), "report": str(report)})
@@ -152,8 +155,9 @@ def _run_over(
     folder = keep.folder(studies.named(name, config)) if one else keep.folder()
     with answering(keep.shown), writing_to(folder):
         overview = studies.compare(
-            name, models, folder, config=config, tell=_tell, overwrite=keep.overwrite, **given
-        )
+            name, models, folder, config=config, tell=_tell, overwrite=keep.overwrite,
+            workers=keep.workers, **given,
+        )  # fmt: skip
     if keep.shown.json:
         print_json(overview.as_dict())
     else:
