@@ -43,6 +43,30 @@ def test_the_reference_path_is_what_runs_by_hand_give(name, tokenizer):
     assert np.abs(found - expected).max() <= exact
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_readers_that_are_left_nothing_read_nothing(dtype, tokenizer):
+    """Where norms follow what heads add, the rounding of a sum that is 0 would be made large."""
+    model = mt.load(by_hand.make("gemma2", len(tokenizer), dtype), tokenizer=tokenizer)
+    graph = Graph.of(model)
+    without_input = [edge for edge in graph.edges if not edge.startswith("input")]
+    circuits = {"few": some(graph, 0.1), "none reads the input": Circuit.of(graph, without_input)}
+    found = mt.circuits.run(
+        model, [PROMPT, CATS], circuits, metrics="loss", ablation="zero", verify="all",
+        progress=False,
+    )  # fmt: skip
+    # All that is read is 0, and so is every logit.
+    lost = found["loss"].sel(circuit="none reads the input")
+    np.testing.assert_allclose(lost, np.log(len(tokenizer)), rtol=1e-6)
+
+
+def test_a_norm_behind_the_heads_leaves_a_prompt_that_is_its_own_donor(tokenizer):
+    model = mt.load(by_hand.make("gemma2", len(tokenizer)), tokenizer=tokenizer)
+    own = mt.Prompt(BERLIN, donor=BERLIN, target=" Germany")
+    circuit = some(Graph.of(model), 0.1)
+    same = mt.circuits.run(model, own, circuit, metrics="loss", progress=False)
+    assert float(same["loss"][0]) == float(same["clean_loss"][0])
+
+
 def without_an_ablation(edge: str):
     """As `cut_of`, but that one edge of every circuit is let through."""
     whole = trial.cut_of

@@ -12,6 +12,9 @@ from test_engine import JOHN, SWAPPED, same_on_both_paths
 import microtome as mt
 from microtome.engines.walk import routes
 from microtome.errors import AddressError, VerificationError
+from microtome.plan.paths import bytes_on_the_way, first_written
+from microtome.plan.plan import make_plan
+from microtome.verbs.asking import asking
 from oracles import families
 from oracles.edges import OPS, Edges, Node
 from oracles.families import FAMILIES, LAYERS, Change
@@ -216,6 +219,19 @@ def test_what_no_way_leads_to_needs_no_run(tiny64, monkeypatch):
         assert float(abs(effects.delta("logit_diff")).max()) == 0
         assert float(effects.data["values_changed"].max()) == 0
     assert not begun
+
+
+def test_a_plan_begins_where_a_path_does_and_holds_the_streams_of_every_parameter(tiny64):
+    own = {"metrics": ["loss"]}
+    plan = make_plan(asking(tiny64, LATE, "scale(0.5) L*.z.h*@-1 => final_in@-1", **own))
+    many = {"over": {"factor": [0.1, 0.2, 0.3]}, **own}
+    thrice = make_plan(asking(tiny64, LATE, "scale(0.5) L*.z.h*@-1 => final_in@-1", **many))
+    length = len(plan.question.encoded[0].tokens)
+    assert first_written(plan.cells, 0, plan.cells.of_prompt(0)) == length - 1
+    held = [
+        bytes_on_the_way(one.cells, [0], tiny64.anatomy.dims, 1, 2**31, 8) for one in (plan, thrice)
+    ]
+    assert held[1] == 3 * held[0]
 
 
 def test_what_is_no_path_is_refused(tiny64):

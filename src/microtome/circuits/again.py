@@ -19,7 +19,8 @@ from torch import Tensor
 
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Reader
-from microtome.circuits.written import mixing, writing
+from microtome.circuits.passing import is_fine
+from microtome.circuits.written import mixing, resting, writing
 from microtome.language.sites import site as find_site
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import Visit, forward
@@ -39,6 +40,7 @@ class Again:
         outside: per reader, the numbers of the writers of edges into it that are outside.
         written: what has been written in this pass, likewise.
         mixed: per layer what its heads add together, where a norm follows.
+        still: likewise, of heads that write nothing.
     """
 
     model: Loaded
@@ -48,8 +50,11 @@ class Again:
     outside: dict[str, list[int]] = field(init=False)
     written: Float[Tensor, "writer pos d_model"] = field(init=False)
     mixed: dict[int, Tensor] = field(default_factory=dict)
+    still: Sequence[Tensor] = ()
 
     def __post_init__(self) -> None:
+        if self._is_normed:
+            self.still = resting(self.model)
         self.written = torch.zeros_like(self.ablated)
         self.outside = _outside(self.circuit)
 
@@ -84,7 +89,30 @@ class Again:
     def _act(self, readers: Sequence[Reader], view: Tensor) -> None:
         for number, reader in enumerate(readers):
             own = view[0, :, number] if reader.head is not None else view[0]
-            own += self._change(reader).to(own.dtype)
+            if self._is_normed and is_fine(self.ablated):
+                gone = self.outside[reader.name]
+                if torch.equal(self.ablated[gone], self.written[gone]):
+                    continue
+                own[:] = self._anew(reader).to(own.dtype)
+            else:
+                own += self._change(reader).to(own.dtype)
+
+    def _anew(self, reader: Reader) -> Float[Tensor, "pos d_model"]:
+        """What a reader reads where norms follow what heads add: of nothing, nothing."""
+        graph, outside = self.circuit.graph, set(self.outside[reader.name])
+        found = torch.zeros_like(self.written[0])
+        by_layer: dict[int, Tensor] = {}
+        for number, writer in enumerate(graph.writers[: graph.written_before(reader)]):
+            own = self.ablated[number] if number in outside else self.written[number]
+            if writer.head is not None and writer.layer is not None:
+                by_layer[writer.layer] = by_layer.get(writer.layer, 0) + own
+            else:
+                found += own
+        anatomy, hf = self.model.anatomy, self.model.hf
+        for layer, own in by_layer.items():
+            whole = own.to(self.mixed[layer].dtype) + self.still[layer]
+            found += anatomy.attention_normed(hf, layer, whole)
+        return found
 
     def _change(self, reader: Reader) -> Float[Tensor, "pos d_model"]:
         """What a reader reads otherwise than the stream."""

@@ -7,7 +7,9 @@ the circuit, the ablated share in the place of the one that was written in this 
 
 So edges inside carry what this pass wrote, and a reader into which no edge is cut reads the stream
 to the bit. Where what heads add is normed first (Gemma 2 and 3, OLMo 2), what they add over edges
-outside changes together, by *norm(whole with these replaced) − norm(whole)*.
+outside changes together, by *norm(whole with these replaced) − norm(whole)*. A norm makes what is
+almost nothing large, and where nothing is left the difference of two sums is their rounding: there
+everything is summed anew, in types that round finely enough that a sum is the stream.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import PARTS, Bools, Graph
-from microtome.circuits.written import mixing, writing
+from microtome.circuits.written import mixing, resting, writing
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
@@ -45,6 +47,7 @@ class CircuitPass:
         ablated: what these carry, ``[row, writer, pos, d_model]``.
         missing: what has been written, subtracted from what is ablated, likewise.
         mixed: per layer what its heads add together, where a norm follows.
+        still: likewise, of heads that write nothing.
     """
 
     model: Loaded
@@ -54,9 +57,12 @@ class CircuitPass:
     ablated: Float[Tensor, "row writer pos d_model"]
     missing: Tensor = field(init=False)
     mixed: dict[int, Tensor] = field(default_factory=dict)
+    still: Sequence[Tensor] = ()
 
     def __post_init__(self) -> None:
         self.missing = torch.zeros_like(self.ablated)
+        if self._is_normed:
+            self.still = resting(self.model)
 
     def final(self, places: Sequence[int]) -> Float[Tensor, "row place d_model"]:
         """What the unembedding reads at some positions."""
@@ -103,7 +109,13 @@ class CircuitPass:
             return
 
         def act(view: Tensor) -> None:
-            change = self._change(cut).transpose(1, 2)  # [row, pos, reader, d_model]
+            if self._is_normed and is_fine(self.ablated):
+                made = self._anew(cut).transpose(1, 2)  # [row, pos, reader, d_model]
+                stream = view if headed else view[:, :, None]
+                own = self._moved(cut)[:, None, :, None]
+                stream.copy_(torch.where(own, made, stream))
+                return
+            change = self._change(cut).transpose(1, 2)  # likewise
             view += change if headed else change[:, :, 0]
 
         yield Visit((find_site(site), layer), act, writes=True)
@@ -124,6 +136,32 @@ class CircuitPass:
                 change += self._normed(layer, _summed(outside[:, :, own], missing[:, own]))
         return change
 
+    def _moved(self, cut: Bools) -> Bool[Tensor, "row reader"]:
+        """Which readers are ablated something other than what was written."""
+        missing = self.missing[:, : cut.shape[2]]
+        other = (missing != 0).flatten(2).any(2)
+        return (onto(missing.device, cut) & other[:, None]).any(2)
+
+    def _anew(self, cut: Bools) -> Float[Tensor, "row reader pos d_model"]:
+        """What readers read, summed from what is written and what is ablated."""
+        before = cut.shape[2]
+
+        def summed(which: list[int]) -> Tensor:
+            ablated = self.ablated[:, which]
+            outside = onto(ablated.device, cut[:, :, which]).to(ablated.dtype)
+            written = ablated - self.missing[:, which]
+            return _summed(outside, ablated) + _summed(1 - outside, written)
+
+        whole = summed([n for n, one in enumerate(self.graph.writers[:before]) if one.head is None])
+        anatomy, hf = self.model.anatomy, self.model.hf
+        for layer in range(self.graph.n_layers):
+            first = self.graph.first_writer(layer)
+            own = [*range(first, first + self.graph.n_heads)]
+            if own[-1] < before:
+                heads = summed(own) + self.still[layer]
+                whole += anatomy.attention_normed(hf, layer, heads)
+        return whole
+
     def _normed(
         self, layer: int, change: Float[Tensor, "row reader pos d_model"]
     ) -> Float[Tensor, "row reader pos d_model"]:
@@ -132,6 +170,11 @@ class CircuitPass:
         anatomy, hf = self.model.anatomy, self.model.hf
         after: Tensor = anatomy.attention_normed(hf, layer, whole + change)
         return after - anatomy.attention_normed(hf, layer, whole)
+
+
+def is_fine(values: Tensor) -> bool:
+    """Whether a type rounds so finely that what is summed anew is as good as the stream."""
+    return values.dtype in (torch.float32, torch.float64)
 
 
 def _summed(

@@ -47,6 +47,14 @@ def mixing(model: Loaded, take: Callable[[int, Tensor], None]) -> Iterator[Visit
         yield Visit((attn_out, layer), told(layer), tap=tap)
 
 
+def resting(model: Loaded) -> list[Float[Tensor, " d_model"]]:
+    """Per layer, what its heads add together, before a norm of that, if none writes anything."""
+    anatomy, dims = model.anatomy, model.anatomy.dims
+    z = torch.zeros(1, 1, dims.n_heads, dims.d_head, dtype=model.dtype, device=model.device)
+    with torch.no_grad():
+        return [anatomy.mixes(model.hf, layer, z)[0, 0] for layer in range(dims.n_layers)]
+
+
 def written(
     model: Loaded, graph: Graph, texts: Sequence[Tokens]
 ) -> Float[Tensor, "text writer pos d_model"]:

@@ -43,9 +43,10 @@ def first_written(cells: Cells, prompt: int, numbers: Column) -> int | None:
     if not paths or not cells.causal:
         return 0 if paths else None
     stars, live = cells.values(numbers), cells.live[prompt]
-    each = (share_of(cells, prompt, number) for number, _ in paths)
-    firsts = [int(share.position(stars, len(numbers)).min(initial=live)) for share in each]
-    return max(live, min(firsts))
+    shares = (share_of(cells, prompt, number) for number, _ in paths)
+    each = (share.position(stars, len(numbers)) for share in shares)
+    firsts = [int(positions.min()) for positions in each if len(positions)]
+    return max(live, min(firsts, default=live))
 
 
 def writers_of(cells: Cells, prompt: int, number: int, numbers: Column) -> Column:
@@ -67,7 +68,7 @@ def bytes_on_the_way(
     cells: Cells, prompts: Sequence[int], dims: Dimensions, own: int, memory: int, itemsize: int
 ) -> int:
     """What the streams of the writers of some prompts take at any one time."""
-    every = sum(
+    every = len(cells.edits) * sum(  # each parameter has streams of its own
         len(writers_of(cells, prompt, number, cells.of_prompt(prompt)))
         for prompt in prompts
         for number, _ in paths_of(cells)
