@@ -313,3 +313,7 @@ def test_a_report_says_what_was_asked_as_text(nano):
     page = exports.made("report.html", view, nano, shown(nano, view)).decode()
     assert "<img src=x" not in page
     assert "alert(2)</script>" not in page
+
+
+def test_half_a_character_is_no_reason_to_have_no_file():
+    assert exports._utf8("a\ud800") == b"a?"

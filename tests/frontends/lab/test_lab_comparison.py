@@ -11,6 +11,8 @@ import microtome as mt
 from conftest import BERLIN, CAT, PARIS
 from microtome.errors import EffectsError, MetricError
 from microtome.frontends.lab.answers.comparison import Side, compared
+from microtome.frontends.lab.sides import other_of
+from microtome.frontends.lab.state import Against, View
 
 HERE = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
 THERE = mt.Prompt(PARIS, donor=BERLIN, target=" France", contrast=" Germany")
@@ -91,6 +93,20 @@ def test_two_models_compare_where_they_are_of_one_size(tiny64, nano, make_gpt2, 
     found = compared(sides[0], large, "logit_diff")
     assert "has 3 of layer, the other 6" in found.why_not
     assert found.right.data[0].zmax == found.limit
+
+
+def test_maps_in_which_nothing_happens_have_a_scale_all_the_same(tiny64):
+    both = [swept(tiny64, prompt, "scale(1) L*.z.h*") for prompt in (HERE, THERE)]
+    found = compared(Side("one", both[0]), Side("other", both[1]), "logit_diff")
+    assert found.limit == 1.0
+    assert (found.left.data[0].zmin, found.left.data[0].zmax) == (-1.0, 1.0)
+
+
+def test_the_other_side_is_no_comparison_and_has_no_roles_of_another_text():
+    view = View(text="a b", roles=(("who", 1),), against=Against("prompt", "c"))
+    assert (other_of(view).against, other_of(view).roles) == (None, ())
+    edited = other_of(View(text="a b", roles=view.roles, against=Against("edit", "zero L0.z")))
+    assert (edited.against, edited.roles) == (None, view.roles)
 
 
 def test_single_cells_have_no_map_and_a_row(tiny64):
