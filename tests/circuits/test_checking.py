@@ -14,6 +14,7 @@ from microtome.circuits import Circuit, Graph, trial
 from microtome.circuits.again import Again
 from microtome.circuits.checking import Check, Witnesses
 from microtome.circuits.written import written
+from microtome.engines import judging
 from microtome.errors import VerificationError
 from microtome.plan.verify import Verify
 from oracles import families as by_hand
@@ -83,6 +84,17 @@ def test_in_half_precision_too(make_gpt2, tokenizer, monkeypatch):
     monkeypatch.setattr(trial, "cut_of", without_an_ablation(edge))
     with pytest.raises(VerificationError):
         mt.circuits.run(model, PROMPT, single, ablation="zero", progress=False)
+
+
+def test_what_rounding_does_to_sums_is_allowed_besides(tiny64, monkeypatch):
+    gap = {"difference": 5.0, "fixed": 1.0, "times": 2.0}
+    monkeypatch.setattr(judging, "of_logits", lambda *_: [gap])
+    monkeypatch.setattr(judging, "heard", lambda *_: 3.0)
+    single = some(Graph.of(tiny64), 0.5)
+    assert told(mt.circuits.run(tiny64, PROMPT, single, progress=False))["tolerance"] == 7.0
+    monkeypatch.setattr(judging, "heard", lambda *_: 1.0)
+    with pytest.raises(VerificationError, match="differ by 5, tolerance 3"):
+        mt.circuits.run(tiny64, PROMPT, single, progress=False)
 
 
 def test_what_was_verified_is_kept_with_the_result(tiny64):
