@@ -141,9 +141,7 @@ def test_what_came_nearest_to_its_tolerance_is_told(tiny64):
 
 def test_noise_is_of_metrics_with_a_difference_of_nodes_too(tiny64):
     single = some(Graph.of(tiny64), 0.5)
-    found = mt.circuits.run(
-        tiny64, PROMPT, single, metrics=["logit_diff", "top1"], progress=False
-    )
+    found = mt.circuits.run(tiny64, PROMPT, single, metrics=["logit_diff", "top1"], progress=False)
     assert told(found, "noise").keys() == {"logit_diff"}
     scores = mt.circuits.score(tiny64, PROMPT, level="node", progress=False)
     assert told(scores.data, "noise").keys() == {"logit_diff"}
