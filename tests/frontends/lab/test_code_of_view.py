@@ -146,7 +146,7 @@ def test_what_is_traced_is_edited_as_the_page_says(nano, models):
     for way in ("patch", "zero"):
         found = codes("trace", replace(view, way=way), models)
         assert all(one.about.startswith(f"{way} ") for one in found)
-    assert [one.about for one in codes("trace", view, models)][0].startswith("patch ")
+    assert codes("trace", view, models)[0].about.startswith("patch ")
 
 
 def test_a_circuit_is_judged_by_the_metric_of_the_page(models, command):

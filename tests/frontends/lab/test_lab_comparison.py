@@ -58,6 +58,21 @@ def test_a_map_of_three_dimensions_is_cut_at_the_same_place(tiny64):
     np.testing.assert_allclose(found.left.data[0].z, one[..., place])
     np.testing.assert_allclose(found.right.data[0].z, other[..., place])
     np.testing.assert_allclose(found.difference.data[0].z, (other - one)[..., place])
+    back = compared(Side("other", maps[1]), Side("one", maps[0]), "logit_diff")
+    assert back.limit == found.limit == max(np.abs(one).max(), np.abs(other).max())
+
+
+def test_the_place_is_the_lefts_whatever_is_strongest_on_the_right(tiny64):
+    edits = ("zero L*.z.h*@*", "scale(-1) L*.z.h*@*")
+    maps = [swept(tiny64, HERE, edit) for edit in edits]
+    weak = maps[0].data.copy(deep=True)
+    weak["logit_diff"] = weak["clean_logit_diff"] + 0 * weak["logit_diff"]
+    weak["logit_diff"][0, 1, 2, 1] += 1e-3
+    left = Side("one", mt.Effects(weak))
+    found = compared(left, Side("other", maps[1]), "logit_diff")
+    other = maps[1].delta("logit_diff").values[0]
+    assert np.unravel_index(np.abs(other).argmax(), other.shape)[2] != 1
+    np.testing.assert_allclose(found.right.data[0].z, other[..., 1])
 
 
 @pytest.mark.parametrize(

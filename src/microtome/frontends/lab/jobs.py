@@ -236,7 +236,7 @@ class Jobs:
         return None if self.keep is None else self.keep / f"{key}.zarr"
 
     def _line(self, model: str) -> list[Job]:
-        """The jobs of a model that are not over, as they run: the one that was asked first, first."""
+        """The jobs of a model that are not over, in the order in which they were asked, and run."""
         of_model = [job for job in self._jobs.values() if job.asked.model == model]
         unfinished = [job for job in of_model if not job.over.is_set()]
         return sorted(unfinished, key=lambda job: job.number)
