@@ -17,7 +17,7 @@ import microtome as mt
 from microtome.errors import CircuitError, MicrotomeError
 from microtome.frontends import cli
 from microtome.frontends.experiment.writing import Written
-from microtome.frontends.lab import exports
+from microtome.frontends.lab import drawing, exports
 from microtome.frontends.lab.answers import cell, pinned, upstream, writing
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.code import codes, parts
@@ -279,6 +279,17 @@ def test_the_map_is_cut_where_the_page_cuts_it(nano):
     drawn = exports.made("map.svg", view, nano, found)
     assert _plain(drawn) == _plain(_svg(found.figure("kl", pos=2)))
     assert _plain(drawn) != _plain(_svg(found.figure("kl", pos=1)))
+
+
+@pytest.mark.parametrize("at", [("layer", 2), ("pos", 99)])
+def test_a_file_is_cut_as_the_page_is_where_the_address_asks_for_another_cut(nano, at):
+    view = View(text="Berlin is the capital", edit="zero L*.z.h*@*", at=(at,))
+    found = shown(nano, view)
+    seen = drawing.cut_of(found, "kl", dict(view.at))
+    assert len(seen.dims) == 2
+    assert _plain(exports.made("map.svg", view, nano, found)) == _plain(
+        _svg(found.figure("kl", **seen.picked))
+    )
 
 
 def _svg(figure) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -131,6 +132,28 @@ def test_the_pace_is_measured_once_on_what_is_asked(nano, bert64):
     assert first > 0
     assert desk.pace("nano", mt.Prompt("Berlin is the capital of")) == first
     assert desk.pace("bert", mt.Prompt("pay no [MASK] to that man")) > 0
+
+
+def test_the_pace_is_measured_by_one_at_a_time(nano, monkeypatch):
+    """Of several at once, each would measure how long it waits for the model."""
+    desk = Desk(load=lambda name: nano)
+    busy, most, run = [], [], type(nano).run
+
+    def counted(self, *given):
+        busy.append(1)
+        most.append(len(busy))
+        try:
+            return run(self, *given)
+        finally:
+            busy.pop()
+
+    monkeypatch.setattr(type(nano), "run", counted)
+    prompt = mt.Prompt("Berlin is the capital of")
+    with ThreadPoolExecutor(6) as pool:
+        paces = list(pool.map(lambda _: desk.pace("nano", prompt), range(6)))
+    assert max(most) == 1
+    assert len(most) == 2
+    assert len(set(paces)) == 1
 
 
 def test_the_pace_is_of_one_token_in_the_second_run(nano, monkeypatch):

@@ -169,3 +169,8 @@ def test_an_address_asks_for_no_code_and_no_file(edit):
 def test_other_edits_are_read_as_they_are(edit):
     found = View.from_query(f"?edit={quote(edit)}")
     assert (found.edit, found.problems) == (edit, ())
+
+
+@pytest.mark.parametrize("sent", [None, 1, 1e308, True, [], {}, ["?text=a"], {"text": "a"}])
+def test_what_no_page_sends_is_the_first_page(sent):
+    assert View.from_query(sent) == View()
