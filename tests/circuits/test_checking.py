@@ -12,8 +12,11 @@ import microtome as mt
 from conftest import BERLIN, CAT, PARIS
 from microtome.circuits import Circuit, Graph, trial
 from microtome.circuits.again import Again
+from microtome.circuits.checking import Check, Witnesses
 from microtome.circuits.written import written
+from microtome.engines import judging
 from microtome.errors import VerificationError
+from microtome.plan.verify import Verify
 from oracles import families as by_hand
 from oracles.circuits import Circuits
 from oracles.families import FAMILIES
@@ -107,6 +110,17 @@ def test_in_half_precision_too(make_gpt2, tokenizer, monkeypatch):
         mt.circuits.run(model, PROMPT, single, ablation="zero", progress=False)
 
 
+def test_what_rounding_does_to_sums_is_allowed_besides(tiny64, monkeypatch):
+    gap = {"difference": 5.0, "fixed": 1.0, "times": 2.0}
+    monkeypatch.setattr(judging, "of_logits", lambda *_: [gap])
+    monkeypatch.setattr(judging, "heard", lambda *_: 3.0)
+    single = some(Graph.of(tiny64), 0.5)
+    assert told(mt.circuits.run(tiny64, PROMPT, single, progress=False))["tolerance"] == 7.0
+    monkeypatch.setattr(judging, "heard", lambda *_: 1.0)
+    with pytest.raises(VerificationError, match="differ by 5, tolerance 3"):
+        mt.circuits.run(tiny64, PROMPT, single, progress=False)
+
+
 def test_what_was_verified_is_kept_with_the_result(tiny64):
     circuits = [some(Graph.of(tiny64), share) for share in (0.1, 0.5, 0.9)]
     asked = {"metrics": ["logit_diff", "kl@0"], "progress": False}
@@ -130,6 +144,43 @@ def test_the_circuit_that_is_furthest_from_the_clean_run_is_among_them(tiny64, m
     monkeypatch.setattr(Again, "logits", lambda own: seen.append(len(own.circuit)) or plain(own))
     mt.circuits.run(tiny64, PROMPT, circuits, verify=1, progress=False)
     assert seen == [0]
+
+
+def test_so_many_are_due_of_the_first_and_a_twentieth_of_all(tiny64):
+    check = Check(tiny64, Verify.of(2))
+    due = []
+    for rows in (10, 20, 70, 1000):
+        due.append(check.due(rows))
+        check.done += due[-1]
+    assert due == [2, 0, 2, 2], "of 100 rows 5 less those before; never more than asked for"
+    assert Check(tiny64, Verify.of("all")).due(300) == 300
+
+
+def test_what_came_nearest_to_its_tolerance_is_told(tiny64):
+    check = Check(tiny64, Verify.of(2))
+    for off, allowed in ((2e-9, 1e-3), (1e-9, 1e-8), (3e-9, 1e-6)):
+        check._note(off, allowed)
+    assert (check.as_dict()["largest_difference"], check.as_dict()["tolerance"]) == (1e-9, 1e-8)
+
+
+def test_noise_is_of_metrics_with_a_difference_of_nodes_too(tiny64):
+    single = some(Graph.of(tiny64), 0.5)
+    found = mt.circuits.run(tiny64, PROMPT, single, metrics=["logit_diff", "top1"], progress=False)
+    assert told(found, "noise").keys() == {"logit_diff"}
+    scores = mt.circuits.score(tiny64, PROMPT, level="node", progress=False)
+    assert told(scores.data, "noise").keys() == {"logit_diff"}
+
+
+def test_few_logits_are_kept_while_circuits_run(tiny64):
+    """Those that were chosen, and of the others the one that is furthest so far."""
+    check, clean = Check(tiny64, Verify.of(2)), {3: torch.zeros(1, 4)}
+    witnesses = Witnesses.of(check, [(0, n) for n in range(40)])
+    for number in range(40):
+        witnesses.see(0, [number], {3: torch.full((1, 4), float(number))}, clean)
+        assert len(witnesses.rows) <= 3
+    kept = dict(witnesses.kept())
+    assert len(kept) == 2
+    assert (kept[0, 39][3] == 39).all()
 
 
 def test_all_that_runs_circuits_is_verified(tiny64, monkeypatch):

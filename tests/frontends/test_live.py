@@ -129,6 +129,7 @@ def test_of_several_prompts_one_is_chosen(tiny64):
     assert clickable.choice.options[1] == (f"1: {PARIS}", 1)
     clickable.choice.value = 1
     assert clickable.run is None  # nothing was clicked yet
+    assert "Click a cell" in clickable.panel.value
     clickable.click(layer=2, head=0)
     assert clickable.run.encoded[0].tokens.text == PARIS
     clickable.choice.value = 0

@@ -23,7 +23,7 @@ from microtome.model.families.family import unchanged
 from microtome.passes.guests import Act, Side
 from microtome.passes.hooks import Visit
 from microtome.passes.modes import Mode
-from microtome.passes.session import Session, opened
+from microtome.passes.session import opened
 
 ROOTS = (torch.rsqrt, Tensor.rsqrt)
 """What makes a norm's scale."""
@@ -52,7 +52,7 @@ def relevance(hf: PreTrainedModel, anatomy: Anatomy) -> Iterator[None]:
     hooks: list[tuple[nn.Module, Side, Act]] = [
         (part, "output", _activated) for part in hf.modules() if isinstance(part, ACTIVATIONS)
     ]
-    with own.within(_Rules(own)):
+    with own.within(_Rules()):
         own.hook(hooks)
         yield
 
@@ -106,14 +106,8 @@ def _as(value: Tensor, way: Tensor) -> Tensor:
 class _Rules(Mode):
     """The rules for what the model's code calls by name."""
 
-    def __init__(self, own: Session) -> None:
-        super().__init__()
-        self.session = own
-
     def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As of a mode; by its rule, where there is one."""
-        if not self.session.is_here:
-            return func(*args, **kwargs)
         if func in ROOTS or func in SOFTMAX:
             return func(*args, **kwargs).detach()
         if func in FUNCTIONS:

@@ -9,6 +9,7 @@ import torch
 import microtome as mt
 from microtome.engines.approximate.doubt import other_of
 from microtome.errors import SweepError
+from microtome.plan import audit as plans
 from microtome.plan.audit import ROUNDS
 from microtome.report.method import approximated
 from microtome.stats import auditing
@@ -98,6 +99,29 @@ def test_each_round_takes_twice_as_many(tiny64):
     # 1 strongest and 1 drawn; then 2, 4, … in doubt and 1 drawn each time.
     assert counts(found) == [1, ROUNDS, 2 * (2 ** (ROUNDS - 1) - 1)]
     assert "is not reached" in " ".join(approximated(found))
+
+
+def test_a_round_takes_those_that_may_be_the_largest(tiny64, monkeypatch):
+    """By what is said of their effects, and by how far two methods are apart, together."""
+    monkeypatch.setattr(plans, "ROUNDS", 2)
+    found = refined(tiny64, edit=MANY, audit=40, refine="below 1e-12")
+    assert found.provenance["audit"]["rounds"] == 2
+    other = found.provenance["audit"]["against"]
+    beside = refined(tiny64, edit=MANY, method=other, audit=1).approximate("prob").values
+    size, why = np.abs(found.approximate("prob").values), found.data["why_exact"].values
+    most = size + np.abs(found.approximate("prob").values - beside)
+    assert (why == 3).sum() == 40
+    assert np.nanmax(most[why == 0]) <= most[why == 3].min()
+    assert np.nanmax(size[why == 0]) > size[why == 3].min(), "sizes alone are another order"
+
+
+def test_what_is_recalled_is_as_sure_as_the_bound():
+    values = np.arange(400.0)
+    drawn = auditing.draw(values, np.zeros(400, dtype=int), 64, np.random.default_rng(0))
+    sure, less = (
+        auditing.recall(drawn, values[drawn.cells], 20, confidence) for confidence in (0.999, 0.5)
+    )
+    assert sure != less
 
 
 def test_a_map_that_is_all_exact_is_low_enough(tiny64):

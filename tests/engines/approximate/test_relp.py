@@ -54,12 +54,14 @@ def test_forward_it_is_the_model(model):
     with session(hf, anatomy):
         before = forward(hf, anatomy, ids)
         with relevance(hf, anatomy):
-            assert (forward(hf, anatomy, ids) - before).abs().max() < 1e-6
+            assert forward(hf, anatomy, ids).equal(before)
 
 
 def test_what_acts_through_attention_weights_is_refused(tiny64):
     with pytest.raises(SweepError, match="takes attention weights as they are"):
         mt.sweep(tiny64, CAT, "zero L*.k.h*", metrics="logit", method="relp")
+    with pytest.raises(SweepError, match="of what an edit changes at a site"):
+        mt.sweep(tiny64, CAT, "zero L0.mlp_out -> L1.mlp_in", metrics="logit", method="relp")
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_what_is_traced_is_edited_as_the_page_says(nano, models):
     for way in ("patch", "zero"):
         found = codes("trace", replace(view, way=way), models)
         assert all(one.about.startswith(f"{way} ") for one in found)
-    assert next(one.about for one in codes("trace", view, models)).startswith("patch ")
+    assert codes("trace", view, models)[0].about.startswith("patch ")
 
 
 def test_a_circuit_is_judged_by_the_metric_of_the_page(models, command):
@@ -324,3 +324,7 @@ def test_a_report_says_what_was_asked_as_text(nano):
     page = exports.made("report.html", view, nano, shown(nano, view)).decode()
     assert "<img src=x" not in page
     assert "alert(2)</script>" not in page
+
+
+def test_half_a_character_is_no_reason_to_have_no_file():
+    assert exports._utf8("a\ud800") == b"a?"

@@ -10,8 +10,9 @@ import pytest
 import microtome as mt
 from conftest import BERLIN, PARIS
 from microtome.errors import AddressError, EditError, MetricError, PromptError
+from microtome.frontends.lab.answers import cell as cells
 from microtome.frontends.lab.answers.cell import changed, looked, shares, together
-from microtome.frontends.lab.answers.measuring import canonical
+from microtome.frontends.lab.answers.measuring import Value, canonical
 from microtome.frontends.lab.answers.nodes import nodes_of, readers_of
 from oracles import families
 from oracles.plain_hooks import Change, everything, run
@@ -74,6 +75,24 @@ def test_one_cell_is_alone_what_it_is_together(tiny64):
     assert found.value.effect == pytest.approx(float(own[0, 1, 0]), abs=1e-12)
     assert found.joint == 0
     assert [one.edit for one in found.alone] == ["patch L1.z.h0@-1"]
+
+
+def test_the_noise_is_the_largest_of_all_runs(tiny64, monkeypatch):
+    noises = iter([1.0, 3.0, 2.0])
+    monkeypatch.setattr(
+        cells, "value_of", lambda effects: Value("prob@last", "", 0.0, 1.0, next(noises))
+    )
+    found = together(tiny64, FACT, ["zero L0.z.h1", "zero L2.z.h3"], "prob")
+    assert found.value.noise == 3.0
+
+
+def test_its_share_is_shown_however_small(tiny64):
+    writers = [one.writer for one in shares(tiny64, FACT, [], k=100).largest]
+    heads = [one for one in writers if "head_out" in one]
+    edit = f"zero {heads[-1].replace('head_out', 'z')}"
+    found = shares(tiny64, FACT, [edit], k=1)
+    assert [one.writer for one in found.own] == [heads[-1]]
+    assert [one.writer for one in found.largest] == writers[:1]
 
 
 def test_what_cannot_be_shown_is_refused_by_name(tiny64, bert64):

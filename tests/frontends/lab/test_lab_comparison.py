@@ -11,6 +11,8 @@ import microtome as mt
 from conftest import BERLIN, CAT, PARIS
 from microtome.errors import EffectsError, MetricError
 from microtome.frontends.lab.answers.comparison import Side, compared
+from microtome.frontends.lab.sides import other_of
+from microtome.frontends.lab.state import Against, View
 
 HERE = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
 THERE = mt.Prompt(PARIS, donor=BERLIN, target=" France", contrast=" Germany")
@@ -56,6 +58,21 @@ def test_a_map_of_three_dimensions_is_cut_at_the_same_place(tiny64):
     np.testing.assert_allclose(found.left.data[0].z, one[..., place])
     np.testing.assert_allclose(found.right.data[0].z, other[..., place])
     np.testing.assert_allclose(found.difference.data[0].z, (other - one)[..., place])
+    back = compared(Side("other", maps[1]), Side("one", maps[0]), "logit_diff")
+    assert back.limit == found.limit == max(np.abs(one).max(), np.abs(other).max())
+
+
+def test_the_place_is_the_lefts_whatever_is_strongest_on_the_right(tiny64):
+    edits = ("zero L*.z.h*@*", "scale(-1) L*.z.h*@*")
+    maps = [swept(tiny64, HERE, edit) for edit in edits]
+    weak = maps[0].data.copy(deep=True)
+    weak["logit_diff"] = weak["clean_logit_diff"] + 0 * weak["logit_diff"]
+    weak["logit_diff"][0, 1, 2, 1] += 1e-3
+    left = Side("one", mt.Effects(weak))
+    found = compared(left, Side("other", maps[1]), "logit_diff")
+    other = maps[1].delta("logit_diff").values[0]
+    assert np.unravel_index(np.abs(other).argmax(), other.shape)[2] != 1
+    np.testing.assert_allclose(found.right.data[0].z, other[..., 1])
 
 
 @pytest.mark.parametrize(
@@ -91,6 +108,20 @@ def test_two_models_compare_where_they_are_of_one_size(tiny64, nano, make_gpt2, 
     found = compared(sides[0], large, "logit_diff")
     assert "has 3 of layer, the other 6" in found.why_not
     assert found.right.data[0].zmax == found.limit
+
+
+def test_maps_in_which_nothing_happens_have_a_scale_all_the_same(tiny64):
+    both = [swept(tiny64, prompt, "scale(1) L*.z.h*") for prompt in (HERE, THERE)]
+    found = compared(Side("one", both[0]), Side("other", both[1]), "logit_diff")
+    assert found.limit == 1.0
+    assert (found.left.data[0].zmin, found.left.data[0].zmax) == (-1.0, 1.0)
+
+
+def test_the_other_side_is_no_comparison_and_has_no_roles_of_another_text():
+    view = View(text="a b", roles=(("who", 1),), against=Against("prompt", "c"))
+    assert (other_of(view).against, other_of(view).roles) == (None, ())
+    edited = other_of(View(text="a b", roles=view.roles, against=Against("edit", "zero L0.z")))
+    assert (edited.against, edited.roles) == (None, view.roles)
 
 
 def test_single_cells_have_no_map_and_a_row(tiny64):

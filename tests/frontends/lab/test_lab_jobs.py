@@ -77,6 +77,15 @@ def test_what_was_asked_before_is_not_computed_again(jobs, desk, tmp_path):
     again.close()
 
 
+def test_what_lies_at_its_place_and_answers_something_else_goes(jobs, nano, tmp_path):
+    place = tmp_path / f"{ASKED.key(nano)}.zarr"
+    mt.sweep(nano, VIEW.text, "zero L*.mlp_out", metrics="kl", out=place, progress=False)
+    job = jobs.submit(ASKED)
+    assert job.over.wait(60)
+    assert (job.state, job.why) == (DONE, "")
+    assert mt.open_effects(place).data.identical(job.effects.data)
+
+
 def test_without_a_place_results_are_in_memory(desk):
     jobs = Jobs(desk)
     assert jobs.submit(ASKED).over.wait(60)
@@ -221,17 +230,16 @@ def test_what_was_looked_at_last_is_kept_the_longest(jobs, monkeypatch):
 
 
 def test_what_was_cancelled_and_asked_again_is_the_newest(jobs, held, monkeypatch):
-    monkeypatch.setattr(lab_jobs, "MOST_KEPT", 2)
-    asked = [other(f"zero L0.z.h{head}@-1") for head in range(4)]
-    first = jobs.submit(asked[0])
+    monkeypatch.setattr(lab_jobs, "MOST_KEPT", 3)
+    asked = [other(f"zero L0.z.h{head}@-1") for head in range(5)]
+    jobs.submit(asked[0])
     jobs.submit(asked[1]).cancel()
-    for one in (asked[2], asked[1]):
-        jobs.submit(one)
+    waiting = [jobs.submit(one) for one in (asked[2], asked[1])]
     held.set()
-    assert first.over.wait(60)
-    assert jobs.find(asked[1]).over.wait(60)
-    assert jobs.submit(asked[3]).over.wait(60)
-    assert [jobs.find(one) is not None for one in asked] == [False, True, False, True]
+    assert all(job.over.wait(60) for job in waiting)
+    for one in asked[3:]:
+        assert jobs.submit(one).over.wait(60)
+    assert [jobs.find(one) is not None for one in asked] == [False, True, False, True, True]
 
 
 def test_the_name_of_a_question_is_of_its_weights_and_all_that_is_asked(nano, tiny):

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import microtome as mt
 from microtome.errors import CircuitError
-from microtome.frontends.lab.answers.upstream import upstream, way_for, why_no_patch, written_before
+from microtome.frontends.lab.answers.upstream import (
+    Incoming,
+    _size,
+    upstream,
+    way_for,
+    why_no_patch,
+    written_before,
+)
 from oracles import edges as by_hand
 from oracles import families
 from oracles.edges import OPS, Node
@@ -97,6 +105,17 @@ def test_a_patch_needs_a_donor_of_the_same_length(tiny64):
         assert why_no_patch(one) == why
         assert way_for(one) == ("zero" if why else "patch")
         assert way_for(one, "zero") == "zero"
+
+
+def test_an_effect_that_is_no_number_comes_last():
+    each = [Incoming("", "", "", effect) for effect in (1.0, np.nan, -3.0, 0.0)]
+    assert [one.effect for one in sorted(each, key=_size)][:3] == [-3.0, 1.0, 0.0]
+
+
+def test_its_noise_is_the_largest_of_all_kinds_of_writers(tiny64, monkeypatch):
+    noises = iter([1e-9, 3e-9, 2e-9])
+    monkeypatch.setattr(mt.Effects, "noise_floor", lambda effects, name: next(noises))
+    assert upstream(tiny64, CAT, "m1", "logit_diff").noise == 3e-9
 
 
 def test_the_first_layer_reads_the_input_alone(loaded):

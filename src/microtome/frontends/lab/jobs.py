@@ -246,10 +246,10 @@ class Jobs:
         return None if self.keep is None else self.keep / f"{key}.zarr"
 
     def _line(self, model: str) -> list[Job]:
-        """The jobs of a model that are not over, the one that runs first."""
+        """The jobs of a model that are not over, in the order in which they were asked, and run."""
         of_model = [job for job in self._jobs.values() if job.asked.model == model]
         unfinished = [job for job in of_model if not job.over.is_set()]
-        return sorted(unfinished, key=lambda job: (job.state == WAITING, job.number))
+        return sorted(unfinished, key=lambda job: job.number)
 
     def _place(self, job: Job) -> int:
         with self._guard:
