@@ -125,6 +125,7 @@ WALKED = (
     "add(0.5) L*.attn_out =head=> final_in",
     "zero L*.z.h:@giver => final_in@-1",
     'mean(over="prompts") L*.z.h1 =all=> L2.mlp_in@*',
+    'mean(over="positions") L*.z.h1 =head=> L*.k_in.h*@3',
     "noise(mean=3) L*.mlp_out =all=> L*.q_in.h1.d{3,5}@-1",
     "patch L*.z.h1@-1 => L2.z.h*@2",
 )

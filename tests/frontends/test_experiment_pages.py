@@ -9,6 +9,7 @@ import pytest
 
 import microtome as mt
 from microtome.frontends.experiment.experiment import Checkpoint
+from microtome.frontends.experiment.reading import ReadTraces
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
@@ -20,7 +21,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_pages_experiment_runs_as_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    [sheet] = blocks("yaml")
+    sheet, _ = blocks("yaml")
     Path("experiment.yaml").write_text(sheet, encoding="utf-8")
     names: dict[str, object] = {}
     for code in blocks("python"):
@@ -29,6 +30,14 @@ def test_the_pages_experiment_runs_as_shown(tmp_path, monkeypatch):
     assert dict(effects.data.sizes) == {"prompt": 1, "layer": 6, "head": 8, "factor": 3}
     assert mt.Experiment.from_yaml(experiment.to_yaml()) == experiment
     assert Path("out/berlin/report.html").is_file()
+
+
+def test_the_pages_file_of_a_reading_runs(tmp_path, monkeypatch, nano):
+    monkeypatch.chdir(tmp_path)
+    _, sheet = blocks("yaml")
+    Path("trace.yaml").write_text(sheet, encoding="utf-8")
+    traces = ReadTraces.read("trace.yaml").run(nano)
+    assert dict(traces.data.sizes) | {"kind": 1, "sample": 2} == dict(traces.data.sizes)
 
 
 def test_the_page_has_every_field_with_its_default():

@@ -89,6 +89,17 @@ def test_what_a_click_runs_is_the_cell_of_the_map(tiny64, edit, over, at):
     assert measured(clickable) == pytest.approx(float(cell), abs=1e-9)
 
 
+def test_a_mean_is_of_the_reference_prompts_of_the_sweep(tiny64):
+    edit, others = mt.mean("L*.z.h*", over="prompts"), [PARIS, "Rome is the capital of"]
+    effects = swept(tiny64, PROMPTS, edit, reference=others)
+    clickable = mt.live(tiny64, effects, prompt=1)
+    clickable.click(layer=1, head=2)
+    cell = float(effects.data["logit_diff"].sel(clickable.cell))
+    assert measured(clickable) == pytest.approx(cell, abs=1e-9)
+    own = swept(tiny64, PROMPTS, edit).data["logit_diff"].sel(clickable.cell)
+    assert abs(float(own) - cell) > 1e-6
+
+
 def test_what_is_drawn_in_another_order_is_what_is_clicked(tiny64):
     effects = swept(tiny64, PROMPTS[0], "zero L*.z.h*@-1")
     clickable = mt.live(tiny64, effects, only={"layer": [1, 2]}, order={"head": [3, 1, 0, 2]})

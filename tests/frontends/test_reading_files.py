@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 
@@ -49,6 +50,25 @@ FORMS = {
     "head": reading.ReadHead,
     "trace": reading.ReadTraces,
     "dose": reading.ReadDose,
+}
+
+
+OTHERS = {
+    "lens": {"reference": PARIS, "tuned": "translators"},
+    "attribute": {"sources": True},
+    "attention": {},
+    "head": {"seed": 5},
+    "trace": {"window": 3, "verify": "all", "memory": "1GB"},
+    "dose": {"verify": 2, "memory": "1GB", "seed": 7},
+}
+"""The fields that are left, other than they are by default."""
+CALLED = {
+    "lens": "lens",
+    "attribute": "attribute_logits",
+    "attention": "attention",
+    "head": "head_card",
+    "trace": "trace_facts",
+    "dose": "dose",
 }
 
 
@@ -105,6 +125,27 @@ def test_a_file_gives_what_python_gives(verb, nano, file):
         assert found.fed.equals(wanted.fed)
     else:
         assert found.data.equals(wanted.data)
+
+
+@pytest.mark.parametrize("verb", [*GIVEN])
+def test_every_field_reaches_its_verb(verb, nano, monkeypatch):
+    whole, heard = getattr(reading, CALLED[verb]), {}
+
+    def hear(*args, **named):
+        heard.update(inspect.signature(whole).bind(*args, **named).arguments)
+
+    monkeypatch.setattr(reading, CALLED[verb], hear)
+    monkeypatch.setattr(reading.Translators, "load", lambda place: place)
+    form = FORMS[verb](model="nano", prompts=[PROMPT], **GIVEN[verb], **OTHERS[verb])
+    assert form.model_fields_set | {"out"} == set(FORMS[verb].model_fields)
+    form.run(nano)
+    made = {"reference": [PARIS], "neutral": [NEUTRAL]}
+    for name in form.model_fields_set - {"model", "prompts"}:
+        told = heard["edit" if (verb, name) == ("dose", "edits") else name]
+        if name in made:
+            assert [one.text for one in told] == made[name]
+        else:
+            assert told == getattr(form, name), name
 
 
 @pytest.mark.parametrize("verb", [*GIVEN])

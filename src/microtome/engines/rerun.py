@@ -38,6 +38,7 @@ from microtome.plan.memory.needs import needs_of
 from microtome.plan.memory.whole import verified_at_once
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
+from microtome.prompts.sides import sides
 from microtome.readings.inside import Gauge
 from microtome.readings.output import Reading
 
@@ -175,9 +176,10 @@ def _edits(model: Loaded, plan: Plan, number: int, rows: Rows, sources: Sources)
     """The edits of one cell, in its row."""
     cell, row = plan.cells[number], np.array([rows.cells[number]])
     one = plan.question.encoded[cell.prompt]
+    dims = model.anatomy.dims
     for edit, regions in zip(cell.edits, cell.regions, strict=True):
+        edit.check_together(sides(edit.address, dims, one.tokens).changed.regions(), dims.causal)
         for region in regions:
-            edit.check(region, model.anatomy.dims.causal)
             where = Regions.of(region)
             source = sources.of(edit, region.layer, one)
             keys = Keys(where, [one.tokens])

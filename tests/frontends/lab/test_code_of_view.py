@@ -17,7 +17,7 @@ import microtome as mt
 from microtome.errors import CircuitError, MicrotomeError
 from microtome.frontends import cli
 from microtome.frontends.experiment.writing import Written
-from microtome.frontends.lab import exports
+from microtome.frontends.lab import drawing, exports
 from microtome.frontends.lab.answers import cell, pinned, upstream, writing
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.code import codes, parts
@@ -141,6 +141,22 @@ def test_what_is_traced_is_repeated_writer_by_writer(nano, models, tmp_path):
     check_sweep(found[0], effects[0], tmp_path)
 
 
+def test_what_is_traced_is_edited_as_the_page_says(nano, models):
+    view = replace(SAM, donor=SAM.text.replace("Sam gave", "Sally gave"))
+    for way in ("patch", "zero"):
+        found = codes("trace", replace(view, way=way), models)
+        assert all(one.about.startswith(f"{way} ") for one in found)
+    assert next(one.about for one in codes("trace", view, models)).startswith("patch ")
+
+
+def test_a_circuit_is_judged_by_the_metric_of_the_page(models, command):
+    view = replace(SAM, metric="prob(contrast)@3", pins=("m0->logits",))
+    [made] = codes("circuit", view, models)
+    said = json.loads(command(made.shell, "--json"))
+    assert said["faithfulness"] == executed(made.python)["found"]["faithfulness"].item()
+    assert '"prob(contrast)@3"' in made.python.replace("'", '"')
+
+
 def test_the_circuit_is_judged_the_same_by_each_ablation(nano, models, command):
     view = replace(SAM, donor=SAM.text.replace("Sam gave", "Sally gave"))
     circuit, found = pinned.circuit_of(nano, SAM.pins), codes("circuit", view, models)
@@ -236,6 +252,7 @@ def heads(nano) -> mt.Effects:
 def test_each_file_is_what_the_library_writes(nano, heads, tmp_path):
     files = {name: exports.made(name, SAM, nano, heads) for name in exports.offered(SAM, True)}
     assert set(files) == set(exports.KINDS)
+    assert exports.offered(SAM, False) == ("circuit.json", "circuit.svg")
     for name in ("map.png", "map.svg"):
         path = heads.figure("logit_diff").save(tmp_path / name)
         assert _plain(path.read_bytes()) == _plain(files[name])
@@ -264,8 +281,32 @@ def test_the_map_is_cut_where_the_page_cuts_it(nano):
     assert _plain(drawn) != _plain(_svg(found.figure("kl", pos=1)))
 
 
+@pytest.mark.parametrize("at", [("layer", 2), ("pos", 99)])
+def test_a_file_is_cut_as_the_page_is_where_the_address_asks_for_another_cut(nano, at):
+    view = View(text="Berlin is the capital", edit="zero L*.z.h*@*", at=(at,))
+    found = shown(nano, view)
+    seen = drawing.cut_of(found, "kl", dict(view.at))
+    assert len(seen.dims) == 2
+    assert _plain(exports.made("map.svg", view, nano, found)) == _plain(
+        _svg(found.figure("kl", **seen.picked))
+    )
+
+
 def _svg(figure) -> bytes:
     return exports.picture_of(figure, "svg")
+
+
+def test_a_place_along_what_the_map_has_not_is_none_of_it(nano, heads):
+    stale = replace(SAM, at=(("pos", 2),))
+    assert _plain(exports.made("map.svg", stale, nano, heads)) == _plain(
+        exports.made("map.svg", SAM, nano, heads)
+    )
+
+
+def test_a_map_of_too_many_cells_is_no_table(nano, heads, monkeypatch):
+    monkeypatch.setattr(exports, "exports", lambda effects: {})
+    with pytest.raises(MicrotomeError, match="too many for a table"):
+        exports.made("map.csv", SAM, nano, heads)
 
 
 def test_files_that_are_not_there_say_so(nano):

@@ -160,3 +160,16 @@ def test_what_a_user_wrote_is_no_markup_in_a_figure(tiny64):
         shown = json.dumps(figure.to_plotly_json(), default=str)
         assert "<img" not in shown
         assert "<b>" not in shown
+
+
+@pytest.mark.parametrize("answer", [changed, lambda *given: together(*given, "prob")])
+def test_a_cell_has_no_stars(tiny, answer):
+    """A link may name a whole map in the place of a cell: it is not swept."""
+    with pytest.raises(EditError, match="is a map, not a cell of one"):
+        answer(tiny, FACT, ["zero L0.z.h1", "zero L*.mlp_post.n*@*"])
+
+
+def test_not_more_cells_are_weighed_one_by_one_than_anybody_waits_for(tiny):
+    many = [f"scale({n}) L0.z.h1" for n in range(33)]
+    with pytest.raises(EditError, match="33 cells are chosen, and at most 32"):
+        together(tiny, FACT, many, "prob")

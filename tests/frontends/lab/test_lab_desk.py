@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,6 +63,28 @@ def test_a_page_that_looks_again_and_again_does_not_load_again_what_failed():
     assert loader.asked == ["broken"]
 
 
+def test_what_failed_is_tried_again_after_a_while_where_one_only_looks(nano, monkeypatch):
+    loader = Loader()
+    desk = Desk(["late"], load=loader)
+    with pytest.raises(LoadError):
+        desk.model("late")
+    loader.models["late"] = nano
+    monkeypatch.setattr(desks, "RETRY", -1.0)
+    assert desk.state("late").state in ("loading", "ready")
+    assert desk.model("late") is nano
+    assert loader.asked == ["late", "late"]
+
+
+def test_a_model_on_its_way_is_not_forgotten(nano):
+    loader = Loader(a=nano, b=nano)
+    loader.gate.clear()
+    desk = Desk(["a", "b"], load=loader, most=1)
+    assert [desk.state(name).state for name in ("a", "b", "a")] == ["loading"] * 3
+    loader.gate.set()
+    assert desk.model("a") is desk.model("b") is nano
+    assert sorted(loader.asked) == ["a", "b"]
+
+
 def test_a_name_that_nobody_offered_is_for_those_who_sit_at_the_machine_and_type_it(nano):
     loader = Loader(nano=nano, other=nano)
     away = Desk(load=loader)
@@ -107,3 +132,35 @@ def test_the_pace_is_measured_once_on_what_is_asked(nano, bert64):
     assert first > 0
     assert desk.pace("nano", mt.Prompt("Berlin is the capital of")) == first
     assert desk.pace("bert", mt.Prompt("pay no [MASK] to that man")) > 0
+
+
+def test_the_pace_is_measured_by_one_at_a_time(nano, monkeypatch):
+    """Of several at once, each would measure how long it waits for the model."""
+    desk = Desk(load=lambda name: nano)
+    busy, most, run = [], [], type(nano).run
+
+    def counted(self, *given):
+        busy.append(1)
+        most.append(len(busy))
+        try:
+            return run(self, *given)
+        finally:
+            busy.pop()
+
+    monkeypatch.setattr(type(nano), "run", counted)
+    prompt = mt.Prompt("Berlin is the capital of")
+    with ThreadPoolExecutor(6) as pool:
+        paces = list(pool.map(lambda _: desk.pace("nano", prompt), range(6)))
+    assert max(most) == 1
+    assert len(most) == 2
+    assert len(set(paces)) == 1
+
+
+def test_the_pace_is_of_one_token_in_the_second_run(nano, monkeypatch):
+    runs, run = [], type(nano).run
+    monkeypatch.setattr(type(nano), "run", lambda *given: runs.append(given) or run(*given))
+    clock = SimpleNamespace(
+        monotonic=time.monotonic, perf_counter=lambda: [0.0, 100.0, 110.0][len(runs)]
+    )
+    monkeypatch.setattr(desks, "time", clock)
+    assert Desk(load=Loader(nano=nano)).pace("nano", mt.Prompt("Berlin is the capital of")) == 2.0

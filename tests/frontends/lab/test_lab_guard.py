@@ -25,6 +25,7 @@ def served(gate: Gate):
 
 
 LOCAL = Gate.of("127.0.0.1", 8050)
+HERE = {"Host": "127.0.0.1:8050"}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,8 @@ def test_a_name_that_somebody_made_to_point_here_gets_no_answer(host):
 
 
 @pytest.mark.parametrize(
-    "origin", ["https://evil.test", "http://127.0.0.1:8051", "null", "http://localhost:8050"]
+    "origin",
+    ["https://evil.test", "http://127.0.0.1:8051", "null", "http://localhost:8050", "http://["],
 )
 def test_a_page_from_elsewhere_gets_no_answer(origin):
     headers = {"Host": "127.0.0.1:8050", "Origin": origin}
@@ -98,10 +100,28 @@ def test_the_token_is_shown_once_and_a_cookie_remembers_it():
     assert bare.get("/", headers=THERE).status_code == 401
 
 
-def test_the_way_in_leads_to_no_other_site():
-    there = {"PATH_INFO": "//evil.test"}
+@pytest.mark.parametrize(
+    ("path", "leads"), [("//evil.test", "/evil.test"), ("/\\evil.test", "/%5Cevil.test")]
+)
+def test_the_way_in_leads_to_no_other_site(path, leads):
+    there = {"PATH_INFO": path}
     answer = served(WIDE).get("/?token=the-token", headers=THERE, environ_overrides=there)
-    assert answer.headers["Location"] == "/evil.test"
+    assert answer.headers["Location"] == leads
+
+
+def test_the_token_stands_in_no_link_of_whoever_is_known_already():
+    client = served(WIDE)
+    client.set_cookie(WIDE.cookie, "the-token", domain="10.0.0.7")
+    answer = client.get("/?token=the-token&text=a", headers=THERE)
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/?text=a")
+    assert client.get("/?text=a", headers=THERE).text == "home"
+
+
+def test_letters_that_are_none_are_refused():
+    for gate, host in ((LOCAL, HERE), (WIDE, THERE)):
+        there = {"QUERY_STRING": "token=the-token&text=\xff"}
+        answer = served(gate).get("/", headers=host, environ_overrides=there)
+        assert (answer.status_code, answer.text) == (400, "The address is not in UTF-8.\n")
 
 
 def test_tokens_are_compared_in_constant_time(monkeypatch):

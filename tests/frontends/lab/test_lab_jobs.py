@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 import microtome as mt
 from microtome.errors import LoadError, SweepError
 from microtome.frontends.lab import jobs as lab_jobs
-from microtome.frontends.lab.asked import Asked
+from microtome.frontends.lab.asked import Asked, known_as
+from microtome.frontends.lab.costing import cost_of
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import CANCELLED, DONE, FAILED, RUNNING, WAITING, Jobs
 from microtome.frontends.lab.state import View
+from microtome.model.loaded import Loaded
 from microtome.plan import units
 
 VIEW = View(model="nano", text="Berlin is the capital of", target=" Germany", contrast=" France")
@@ -207,6 +210,28 @@ def test_few_results_are_kept_in_memory(jobs, monkeypatch):
     assert jobs.find(second.asked) is second
 
 
+def test_what_was_looked_at_last_is_kept_the_longest(jobs, monkeypatch):
+    monkeypatch.setattr(lab_jobs, "MOST_KEPT", 2)
+    asked = [other(f"zero L0.z.h{head}@-1") for head in range(3)]
+    for one in (*asked[:2], asked[0], asked[2]):
+        assert jobs.submit(one).over.wait(60)
+    assert [jobs.find(one) is not None for one in asked] == [True, False, True]
+
+
+def test_what_was_cancelled_and_asked_again_is_the_newest(jobs, held, monkeypatch):
+    monkeypatch.setattr(lab_jobs, "MOST_KEPT", 2)
+    asked = [other(f"zero L0.z.h{head}@-1") for head in range(4)]
+    first = jobs.submit(asked[0])
+    jobs.submit(asked[1]).cancel()
+    for one in (asked[2], asked[1]):
+        jobs.submit(one)
+    held.set()
+    assert first.over.wait(60)
+    assert jobs.find(asked[1]).over.wait(60)
+    assert jobs.submit(asked[3]).over.wait(60)
+    assert [jobs.find(one) is not None for one in asked] == [False, True, False, True]
+
+
 def test_the_name_of_a_question_is_of_its_weights_and_all_that_is_asked(nano, tiny):
     every = [
         ASKED.key(nano),
@@ -222,3 +247,43 @@ def test_the_name_of_a_question_is_of_its_weights_and_all_that_is_asked(nano, ti
 def test_a_model_that_is_not_offered_has_no_sweeps(jobs):
     with pytest.raises(LoadError, match="not offered"):
         jobs.submit(Asked("elsewhere", ASKED.prompt, ASKED.edit, ASKED.metric))
+
+
+def test_models_of_the_same_weights_are_told_apart(nano):
+    """By what turns texts into tokens, and by settings that no weight says."""
+    told = copy.deepcopy(nano.tokenizer)
+    told.add_tokens(["Berlin is"])
+    settled = copy.deepcopy(nano.hf)
+    settled.config.layer_norm_epsilon = 0.5
+    others = [
+        Loaded(nano.hf, told, nano.anatomy, nano.name),
+        Loaded(settled, nano.tokenizer, nano.anatomy, nano.name),
+    ]
+    assert {one.weight_hash for one in others} == {nano.weight_hash}
+    assert len({known_as(one) for one in (nano, *others)}) == 3
+    assert len({ASKED.key(one) for one in (nano, *others)}) == 3
+
+
+def test_a_model_that_changed_while_its_map_waited_has_not_that_map(nano, tiny, held):
+    models = iter([nano, tiny, tiny])
+    desk = Desk(load=lambda name: next(models))
+    jobs = Jobs(desk)
+    first = jobs.submit(ASKED)
+    second = jobs.submit(other("zero L*.mlp_out@-1"))
+    del desk._futures["nano"]  # forgotten, as others were asked for, and loaded again
+    held.set()
+    assert second.over.wait(60)
+    assert first.over.wait(60)
+    assert second.state == FAILED
+    assert "files were changed" in second.why
+    jobs.close()
+
+
+def test_a_map_that_no_memory_holds_is_refused_before_it_is_laid_out(jobs, monkeypatch):
+    monkeypatch.setattr("microtome.frontends.lab.asked.MOST_CELLS", 47)
+    job = jobs.submit(ASKED)
+    assert job.over.wait(60)
+    assert job.state == FAILED
+    assert "has 48 cells here, and a map of the lab at most 47" in job.why
+    with pytest.raises(SweepError, match="put a number in the place of a star"):
+        cost_of(jobs.desk, ASKED)

@@ -419,3 +419,13 @@ def test_several_cells_can_be_chosen_without_shift(context, mapped):
         for pressed, before in (("true", VIEW.chosen), ("false", ())):
             found = page.change(by, VIEW, {**clicks, "map-more.aria-pressed": pressed})
             assert found.chosen == (*before, "patch L0.z.h1@-1")
+
+
+@pytest.mark.parametrize("name", ["pulse", "trace-beat", "trace-judge-beat", "compare-pulse"])
+@pytest.mark.parametrize("heard", [None, 7])
+def test_a_page_looks_again_once_it_has_heard_and_not_before(context, name, heard):
+    """A clock that goes on by itself overtakes the answers of a server that is busy."""
+    given = {f"{name}.n_intervals": heard}
+    page = Page.on(context, PANELS)
+    until = page.shown(f"{name}.max_intervals", TRACED, given, by=f"{name}.n_intervals")
+    assert until == (heard or 0) + 1

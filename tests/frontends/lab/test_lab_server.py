@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,33 @@ def test_a_small_map_is_computed_as_it_is_looked_at(page):
     assert change["location"] == ["layout", "shapes"]
     [frame] = change["params"]["value"]
     assert (frame["x0"], frame["y0"]) == (5.5, 0.5)
+
+
+def test_a_map_that_lacked_its_last_unit_is_drawn_whole_once_it_is(page):
+    """Its last unit is counted a moment before the whole map is there."""
+    job = page.jobs.submit(Asked.of(VIEW))
+    assert job.over.wait(60)
+    given = {"address.search": VIEW.to_query(), "ready.data": READY}
+    far = {"key": job.key, "units": 3}
+    first = page.call("map-figure.figure", **given, **{"grown.data": far | {"state": "running"}})
+    before = {"map-drawn.data": first["map-drawn"]["data"]}
+    then = page.call(
+        "map-figure.figure", **given, **before, **{"grown.data": far | {"state": DONE}}
+    )
+    assert "data" in then["map-figure"]["figure"]
+
+
+@pytest.mark.parametrize("metric", ["top1"])
+def test_a_map_that_cannot_be_drawn_leaves_no_other_in_its_place(page, metric):
+    view = replace(VIEW, metric=metric)
+    job = page.jobs.submit(Asked.of(view))
+    assert job.over.wait(60)
+    grown = {"key": job.key, "state": DONE, "units": 1}
+    given = {"address.search": view.to_query(), "ready.data": READY, "grown.data": grown}
+    told = page.call("map-figure.figure", **given)
+    assert told["map-figure"] == {"style": {"display": "none"}}
+    assert "cannot be subtracted" in json.dumps(told["map-strongest"]["children"])
+    assert page.call("cell-chosen.children", **given)["cell-chosen"]["children"] == []
 
 
 def test_what_costs_much_is_said_first_and_begins_when_it_is_asked_for(page, monkeypatch):

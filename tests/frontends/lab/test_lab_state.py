@@ -65,6 +65,13 @@ def test_whatever_a_browser_sends_there_is_a_view(query):
     assert View.from_query(found.to_query()) == found
 
 
+def test_the_other_side_of_a_comparison_may_be_as_long_as_a_text():
+    view = View(text="a", against=Against("prompt", "word " * (LONGEST // 8)))
+    assert len(view.against.value) > SHORT
+    found = View.from_query(view.to_query())
+    assert (found, found.problems) == (view, ())
+
+
 def test_the_first_page_has_no_query():
     assert View().to_query() == ""
     assert View.from_query("") == View.from_query(None) == View.from_query("?") == View()
@@ -162,3 +169,8 @@ def test_an_address_asks_for_no_code_and_no_file(edit):
 def test_other_edits_are_read_as_they_are(edit):
     found = View.from_query(f"?edit={quote(edit)}")
     assert (found.edit, found.problems) == (edit, ())
+
+
+@pytest.mark.parametrize("sent", [None, 1, 1e308, True, [], {}, ["?text=a"], {"text": "a"}])
+def test_what_no_page_sends_is_the_first_page(sent):
+    assert View.from_query(sent) == View()

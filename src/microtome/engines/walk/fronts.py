@@ -160,13 +160,11 @@ class Front:
         way, layer = self.way, self.at
         apart = min(max(before - rows.start, 0), rows.stop - rows.start)
         change = self.changes(slice(rows.start + apart, rows.stop))
-        adds = way.path.share.site.name
         touched = self.touched[rows]
         mixed = way.spread(touched)
         after = (touched if way.holds("head") else mixed).clone()
-        behind = after.clone() if adds == "mlp_out" else after  # what the MLP reads
         after[apart:] |= (change != 0).any(-1)
-        reached = touched if way.model.anatomy.dims.is_parallel else behind
+        reached = touched if way.model.anatomy.dims.is_parallel else after
         visits = [
             *self._written(apart, change),
             *self._reading(rows, mixed if way.path.site.name == "z" else reached),

@@ -192,6 +192,8 @@ def is_at(position: str, token: int, of: int) -> bool:
 
     >>> is_at("-1", 4, 5), is_at("last", 3, 5), is_at("1:3", 2, 5), is_at("*", 0, 5)
     (True, False, True, True)
+    >>> any(is_at("9", token, 5) for token in range(5))
+    False
     """
     if not position:
         return False
@@ -199,7 +201,7 @@ def is_at(position: str, token: int, of: int) -> bool:
         case Everything() | Star():
             return True
         case Index(value):
-            return value % of == token
+            return value in (token, token - of)
         case Role(name):
             return name == "last" and token == of - 1
         case Span(start, stop, step):

@@ -43,6 +43,7 @@ def cost_of(desk: Desk, asked: Asked) -> Cost:
         MicrotomeError: the sweep cannot be made.
     """
     model = desk.model(asked.model)
+    asked.check_size(model)
     experiment = mt.Experiment(
         model=asked.model, prompts=[asked.prompt], edits=[asked.edit], metrics=[asked.metric]
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import microtome as mt
 from microtome.errors import LoadError, MicrotomeError, listing
 from microtome.frontends.importing import imported
+from microtome.frontends.lab.asked import known_as
 from microtome.frontends.lab.reading import encoded
 from microtome.model.smollm2 import SMOLLM2, installed
 
@@ -84,7 +85,7 @@ class Desk:
         self._named: set[str] = set()
         self._load = load or _loaded
         self._most = most
-        self._guard = threading.Lock()
+        self._guard, self._pacing = threading.Lock(), threading.Lock()
         self._futures: OrderedDict[str, Future[Model]] = OrderedDict()
         self._times: dict[str, tuple[float, float | None]] = {}
         self._paces: dict[str, float] = {}
@@ -130,14 +131,17 @@ class Desk:
             name: of the model, which is loaded.
             prompt: what it is measured on, the first time.
         """
-        if name not in self._paces:
-            model = self.model(name)
-            tokens = len(encoded(model, prompt).tokens)
-            model.run(prompt)  # the first pass of a process is slower
-            began = time.perf_counter()
-            model.run(prompt)
-            self._paces[name] = (time.perf_counter() - began) / tokens
-        return self._paces[name]
+        model = self.model(name)
+        if name in self._paces:
+            return self._paces[name]
+        with self._pacing:  # of several at once each would measure how long it waits
+            if name not in self._paces:
+                tokens = len(encoded(model, prompt).tokens)
+                model.run(prompt)  # the first pass of a process is slower
+                began = time.perf_counter()
+                model.run(prompt)
+                self._paces[name] = (time.perf_counter() - began) / tokens
+            return self._paces[name]
 
     def _may_try_again(self, name: str) -> bool:
         """Whether a model that failed did so a while ago: whoever only looks does not load."""
@@ -203,7 +207,7 @@ def _loaded(name: str) -> Model:
             getattr(mt, public)
         imported("microtome.report")
     model = mt.load(name)
-    model.weight_hash  # noqa: B018  (now, as it takes a second or two: results go by it)
+    known_as(model)  # now, as it takes a second or two: results go by it
     return model
 
 

@@ -6,15 +6,15 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from microtome.circuits import draw
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import Drawn
 from microtome.figures.png import picture_of
-from microtome.figures.view import cut
 from microtome.frontends.lab.answers.pinned import circuit_of
 from microtome.frontends.lab.asked import prompt_of
+from microtome.frontends.lab.drawing import cut_of
 from microtome.frontends.lab.state import View
 from microtome.report import document_of_sweep, render
 from microtome.report.exports import MOST_ROWS, exports
@@ -87,11 +87,11 @@ def _report(view: View, model: Model, effects: Effects | None) -> bytes:
 
 
 def _drawn(view: View, effects: Effects | None) -> Drawn:
-    """The map as the page cuts it; where the view does not say, through its strongest cell."""
+    """The map as the page cuts it."""
     found = _whole(effects)
     metric = found.metrics[0]
-    at = {name: place for name, place in view.at if name in found.dims}
-    return found.figure(metric, **{**cut(found, metric), **at})
+    at: dict[str, Any] = dict(cut_of(found, metric, dict(view.at)).picked)
+    return found.figure(metric, **at)
 
 
 def _table(view: View, model: Model, effects: Effects | None) -> bytes:

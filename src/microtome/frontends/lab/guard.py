@@ -13,7 +13,7 @@ import ipaddress
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from flask import Flask, Response, redirect, request
 from werkzeug.wrappers import Response as BaseResponse
@@ -83,7 +83,7 @@ class Gate:
                 f"This server does not go by the name {host!r}. Open the address that "
                 "'microtome lab' printed."
             )
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _place(origin) != host:
             return f"A page of {origin!r} may not ask this server anything."
         return ""
 
@@ -120,13 +120,16 @@ def install(server: Flask, gate: Gate, policy: str) -> None:
         refused = gate.refusal(request.host, request.headers.get("Origin"))
         if refused:
             return _plain(refused, 403)
-        if len(request.full_path) > LONGEST_ADDRESS:
+        if len(request.path) + len(request.query_string) > LONGEST_ADDRESS:
             return _plain("The address is too long.", 414)
+        if not _is_text(request.query_string):
+            return _plain("The address is not in UTF-8.", 400)
         if (request.content_length or 0) > MOST_BYTES:
             return _plain(f"More than {MOST_BYTES // 1024} KiB are not taken.", 413)
-        if gate.admits(request.cookies.get(gate.cookie)):
-            return None
-        return _introduced(gate)
+        if not gate.admits(request.cookies.get(gate.cookie)):
+            return _introduced(gate)
+        # Once more with its token: it would stand in every link that is copied from the page.
+        return _without_token() if gate.token and TOKEN in request.args else None
 
     @server.after_request
     def protect(response: Response) -> Response:
@@ -161,12 +164,34 @@ def _introduced(gate: Gate) -> BaseResponse:
     """Let somebody in who has the token in the address, and take it out of there."""
     if not gate.admits(request.args.get(TOKEN)):
         return _plain("Open the address with the token that 'microtome lab' printed.", 401)
-    pairs = parse_qsl(request.query_string.decode(), keep_blank_values=True)
-    rest = urlencode([(key, value) for key, value in pairs if key != TOKEN])
-    here = "/" + request.path.lstrip("/")  # two slashes in front would lead to another site
-    response = redirect(here + ("?" + rest if rest else ""))
+    response = _without_token()
     response.set_cookie(gate.cookie, gate.token, httponly=True, samesite="Strict")
     return response
+
+
+def _without_token() -> BaseResponse:
+    """The same address without the token."""
+    pairs = parse_qsl(request.query_string.decode(), keep_blank_values=True)
+    rest = urlencode([(key, value) for key, value in pairs if key != TOKEN])
+    # Two slashes in front would lead to another site, and browsers take a backslash for one.
+    here = "/" + quote(request.path.lstrip("/"))
+    return redirect(here + ("?" + rest if rest else ""))
+
+
+def _is_text(query: bytes) -> bool:
+    try:
+        query.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _place(origin: str) -> str:
+    """Host and port of an origin; "" of what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _plain(text: str, code: int) -> Response:

@@ -218,9 +218,15 @@ class Jobs:
             line.shutdown(wait=False, cancel_futures=True)
 
     def _work(self, job: Job) -> Effects:
-        asked = job.asked
+        asked, model = job.asked, self.desk.model(job.asked.model)
+        if asked.key(model) != job.key:
+            raise SweepError(
+                f"{asked.model!r} is another model than when this was asked: its files were "
+                "changed meanwhile. Ask again."
+            )
+        asked.check_size(model)
         return mt.sweep(
-            self.desk.model(asked.model),
+            model,
             asked.prompt,
             asked.edit,
             metrics=asked.metric,

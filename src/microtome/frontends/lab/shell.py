@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab.panels import ASK, MAP, PANELS, TABS, Context, Panel, moved
 from microtome.frontends.lab.panels.ask import tokens
-from microtome.frontends.lab.panels.parts import notice
+from microtome.frontends.lab.panels.parts import beat, notice
 from microtome.frontends.lab.state import View
 from microtome.texts import LANGUAGES, Texts
 
@@ -27,7 +27,7 @@ def page(words: Texts) -> Component:
             dcc.Location(id="address", refresh=False),
             dcc.Store(id="ready"),
             dcc.Store(id="grown"),
-            dcc.Interval(id="pulse", interval=BEAT),
+            beat("pulse", BEAT),
             *_whole(words),
         ],
         lang=words.lang,

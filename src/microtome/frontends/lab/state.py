@@ -131,7 +131,8 @@ class View:
 
         What cannot be used is left out, and is among the ``problems``.
         """
-        query = query or ""
+        if not isinstance(query, str):  # nothing, or what no page sends
+            query = ""
         if len(query) > LONGEST_QUERY:
             return cls(problems=(Problem("long", "", _brief(query)),))
         given: dict[str, list[str]] = {}

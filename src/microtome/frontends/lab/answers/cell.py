@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 import pandas as pd
 
 from microtome import Model, Prompt, attention, attribute_logits, sweep
+from microtome.edits import as_edits
 from microtome.edits.application import Receipt
 from microtome.errors import EditError
 from microtome.figures import Drawn
@@ -20,6 +21,8 @@ from microtome.frontends.lab.answers.nodes import nodes_of, writer_called
 
 TOP = 10
 """Tokens, and writers, that are shown."""
+MOST = 32
+"""Cells that are also run each by itself."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def changed(model: Model, prompt: Prompt, edits: Sequence[str], k: int = TOP) ->
         AddressError, EditError, PromptError: an edit names what is not there, or patches from a
             donor that the prompt has not.
     """
-    _check_some(edits)
+    _check_cells(edits)
     run = model.run(prompt, edits)
     before, after = (_words(run.top(k, by=by)) for by in ("clean", "edited"))
     return Changed(tuple(edits), before, after, tuple(run.receipts))
@@ -82,9 +85,14 @@ def _words(table: pd.DataFrame) -> tuple[Word, ...]:
     return tuple(Word(**{name: row[name] for name in names}) for row in table.to_dict("records"))
 
 
-def _check_some(edits: Sequence[str]) -> None:
+def _check_cells(edits: Sequence[str]) -> None:
     if not edits:
         raise EditError("No cell is chosen: click one on the map, or pick it from the list.")
+    starred = [str(edit) for edit in as_edits(edits) if edit.address.stars]
+    if starred:
+        raise EditError(
+            f"{starred[0]!r} is a map, not a cell of one: put a number in the place of each star."
+        )
 
 
 # ------------------------------------------------------------------------- several together
@@ -131,9 +139,15 @@ def together(model: Model, prompt: Prompt, edits: Sequence[str], metric: str) ->
         metric: one with a difference, such as ``"logit_diff"``.
 
     Raises:
-        AddressError, EditError, PromptError, MetricError: as `sweep`.
+        EditError: there are more than `MOST`, or one has stars.
+        AddressError, PromptError, MetricError: as `sweep`.
     """
-    _check_some(edits)
+    _check_cells(edits)
+    if len(edits) > MOST:
+        raise EditError(
+            f"{len(edits)} cells are chosen, and at most {MOST} are weighed one by one: let some "
+            "go."
+        )
     name = canonical(metric)
 
     def of(some: Sequence[str]) -> Value:

@@ -14,7 +14,7 @@ from dash.development.base_component import Component
 
 from microtome.errors import MicrotomeError
 from microtome.frontends.importing import imported
-from microtome.frontends.lab.asked import prompt_of
+from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.panels import feeding
 from microtome.frontends.lab.panels.map import drawing_of
 from microtome.frontends.lab.panels.panel import Context, Panel, moved
@@ -93,7 +93,10 @@ def _choosing(app: Dash, context: Context) -> None:
     def offer(search: str | None, _: Mapping[str, Any] | None) -> tuple[Shown, Shown]:
         view = context.view(search)
         words = context.words(view.lang)
-        drawing = drawing_of(context, view)
+        try:
+            drawing = drawing_of(context, view)
+        except MicrotomeError:  # the map says it
+            drawing = None
         strong = [] if drawing is None else drawing.strongest
         options = [
             {"label": f"{one.edit}   {one.effect}", "value": one.edit}
@@ -152,7 +155,7 @@ def _answer(app: Dash, context: Context, answers: Remembered) -> None:
 
         def work() -> Shown:
             prompt, model = prompt_of(view), context.desk.model(view.model)
-            key = ("changed", model.weight_hash, prompt, view.chosen)
+            key = ("changed", known_as(model), prompt, view.chosen)
             found = answers.get(key, lambda: _cell().changed(model, prompt, view.chosen))
             return [_words(found, words), _receipts(found, words)]
 
@@ -209,7 +212,7 @@ def _together(app: Dash, context: Context, answers: Remembered) -> None:
 
         def work() -> Shown:
             prompt, model = prompt_of(view), context.desk.model(view.model)
-            key = ("together", model.weight_hash, prompt, view.chosen, view.measured)
+            key = ("together", known_as(model), prompt, view.chosen, view.measured)
             found = answers.get(
                 key, lambda: _cell().together(model, prompt, view.chosen, view.measured)
             )
@@ -259,7 +262,7 @@ def _shares(app: Dash, context: Context, answers: Remembered) -> None:
 
         def work() -> Shown:
             prompt, model = prompt_of(view), context.desk.model(view.model)
-            key = ("shares", model.weight_hash, prompt, view.chosen)
+            key = ("shares", known_as(model), prompt, view.chosen)
             return _written(
                 answers.get(key, lambda: _cell().shares(model, prompt, view.chosen)), words
             )
@@ -320,7 +323,7 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
             node = now if now in heads else heads[0]
             prompt, model = prompt_of(view), context.desk.model(view.model)
             layer, head = imported("microtome.frontends.lab.answers.nodes").head_of(node)
-            key = ("looked", model.weight_hash, prompt, layer, head)
+            key = ("looked", known_as(model), prompt, layer, head)
             figure = answers.get(key, lambda: _cell().looked(model, prompt, layer, head))
             return [graph(figure, "cell-pattern-map", context.words(view.lang)("cell.looks"))]
 

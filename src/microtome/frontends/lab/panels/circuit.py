@@ -9,7 +9,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
 from microtome.frontends.importing import imported
-from microtome.frontends.lab.asked import prompt_of
+from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.panels import judging
 from microtome.frontends.lab.panels.panel import Context, moved
 from microtome.frontends.lab.panels.parts import labelled
@@ -96,7 +96,7 @@ def _circuit(context: Context, view: View, answers: Remembered, weigh: bool) -> 
     model, prompt = context.desk.model(view.model), prompt_of(view)
     pinned = imported("microtome.frontends.lab.answers.pinned")
     found: Circuit = pinned.circuit_of(model, view.pins)
-    key = ("weighed", model.weight_hash, prompt, found, view.measured, view.way)
+    key = ("weighed", known_as(model), prompt, found, view.measured, view.way)
     if not weigh and not answers.has(key):
         return found
     made: Circuit = answers.get(

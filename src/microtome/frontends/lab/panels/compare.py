@@ -17,7 +17,7 @@ from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.costing import cost_of
 from microtome.frontends.lab.jobs import CANCELLED, DONE, FAILED, Progress
 from microtome.frontends.lab.panels.panel import Context, Panel, moved
-from microtome.frontends.lab.panels.parts import labelled, listed, notice, select
+from microtome.frontends.lab.panels.parts import beat, labelled, listed, next_beat, notice, select
 from microtome.frontends.lab.panels.showing import (
     Shown,
     answered,
@@ -69,7 +69,7 @@ def layout(words: Texts) -> Component:
                 className="status",
             ),
             html.Div(id="compare-maps"),
-            dcc.Interval(id="compare-pulse", interval=BEAT, disabled=True),
+            beat("compare-pulse", BEAT, disabled=True),
         ],
     )
 
@@ -210,6 +210,7 @@ def _compared(app: Dash, context: Context) -> None:
         Output("compare-go", "hidden"),
         Output("compare-maps", "children"),
         Output("compare-pulse", "disabled"),
+        Output("compare-pulse", "max_intervals"),
         Input("address", "search"),
         Input("ready", "data"),
         Input("grown", "data"),
@@ -217,7 +218,10 @@ def _compared(app: Dash, context: Context) -> None:
         Input("compare-pulse", "n_intervals"),
     )
     def compare(*given: Any) -> tuple[object, ...]:
-        search, ready, *_ = given
+        search, ready, *_, heard = given
+        return *compared(search, ready), next_beat(heard)
+
+    def compared(search: str | None, ready: Mapping[str, str] | None) -> tuple[object, ...]:
         view = context.view(search)
         other = other_of(view)
         if other is None or not is_open(view, NAME, ready):

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dash import Dash, Input, Output, ctx, dcc, html
+from dash import Dash, Input, Output, ctx, html
 from dash.development.base_component import Component
 
 from microtome.errors import Cancelled
 from microtome.frontends.importing import imported
-from microtome.frontends.lab.asked import Asked, prompt_of
+from microtome.frontends.lab.asked import Asked, known_as, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE, Cost, cost_of
 from microtome.frontends.lab.panels.panel import Context
+from microtome.frontends.lab.panels.parts import beat, next_beat
 from microtome.frontends.lab.panels.showing import (
     Shown,
     answered,
@@ -58,7 +59,7 @@ def layout(name: str, words: Texts) -> Component:
                 className="line",
             ),
             html.Div(id=f"{name}-fed", **{"aria-live": "polite"}),
-            dcc.Interval(id=f"{name}-beat", interval=BEAT, disabled=True),
+            beat(f"{name}-beat", BEAT, disabled=True),
         ]
     )
 
@@ -83,17 +84,20 @@ def register(
         Output(f"{name}-feed", "hidden"),
         Output(f"{name}-stop", "hidden"),
         Output(f"{name}-beat", "disabled"),
+        Output(f"{name}-beat", "max_intervals"),
         Input("address", "search"),
         Input("ready", "data"),
+        Input(f"{name}-beat", "n_intervals"),
         Input(f"{name}-feed", "n_clicks"),
         Input(f"{name}-stop", "n_clicks"),
-        Input(f"{name}-beat", "n_intervals"),
         *(Input(one, "children") for one in after),
     )
-    def feed(search: str | None, ready: Mapping[str, str] | None, *_: object) -> tuple[object, ...]:
+    def feed(
+        search: str | None, ready: Mapping[str, str] | None, heard: int | None, *_: object
+    ) -> tuple[object, ...]:
         view = context.view(search)
         if not is_open(view, name, ready):
-            return [], "", True, True, True
+            return [], "", True, True, True, next_beat(heard)
         by, is_running, cost = ctx.triggered_id, False, ""
 
         def work() -> Shown:
@@ -106,7 +110,7 @@ def register(
             return shown
 
         shown = answered(work)
-        return shown, cost, not cost, not is_running, not is_running
+        return shown, cost, not cost, not is_running, not is_running, next_beat(heard)
 
 
 class _Feeding:
@@ -125,7 +129,7 @@ class _Feeding:
         self.prompt = prompt_of(view)
         self.model = context.desk.model(view.model)
         self.key = (
-            self.model.weight_hash, self.prompt, self.readers, view.measured, view.way,
+            known_as(self.model), self.prompt, self.readers, view.measured, view.way,
         )  # fmt: skip
 
     def cost(self) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dash import Dash, Input, Output, State, ctx, dcc, html
+from dash import Dash, Input, Output, State, ctx, html
 from dash.development.base_component import Component
 
 import microtome as mt
 from microtome.errors import Cancelled, MicrotomeError
 from microtome.frontends.importing import imported
-from microtome.frontends.lab.asked import prompt_of
+from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.panels.panel import Context
-from microtome.frontends.lab.panels.parts import labelled, notice, select
+from microtome.frontends.lab.panels.parts import beat, labelled, next_beat, notice, select
 from microtome.frontends.lab.panels.showing import Shown, answered, is_open, table, value
 from microtome.frontends.lab.panels.works import BEAT, PATIENCE, Work, Works, told
 from microtome.frontends.lab.state import View
@@ -46,7 +46,7 @@ def layout(words: Texts) -> Component:
                 className="line",
             ),
             html.Div(id="trace-kept", **{"aria-live": "polite"}),
-            dcc.Interval(id="trace-judge-beat", interval=BEAT, disabled=True),
+            beat("trace-judge-beat", BEAT, disabled=True),
         ]
     )
 
@@ -59,6 +59,7 @@ def register(app: Dash, context: Context) -> None:
         Output("trace-kept", "children"),
         Output("trace-judge-stop", "hidden"),
         Output("trace-judge-beat", "disabled"),
+        Output("trace-judge-beat", "max_intervals"),
         Input("trace-judge", "n_clicks"),
         Input("trace-judge-stop", "n_clicks"),
         Input("trace-judge-beat", "n_intervals"),
@@ -66,11 +67,11 @@ def register(app: Dash, context: Context) -> None:
         State("trace-on", "data-value"),
         State("ready", "data"),
     )
-    def judge(*given: Any) -> tuple[Shown, bool, bool]:
-        *_, search, on, ready = given
+    def judge(*given: Any) -> tuple[Shown, bool, bool, int]:
+        _, _, heard, search, on, ready = given
         view, by = context.view(search), str(ctx.triggered_id)
         if not is_open(view, NAME, ready) or not view.pins or not by.startswith("trace-judge"):
-            return [], True, True  # what is shown is of the circuit that is shown
+            return [], True, True, next_beat(heard)  # what is shown is of the circuit that is shown
         is_running = False
 
         def work() -> Shown:
@@ -80,7 +81,7 @@ def register(app: Dash, context: Context) -> None:
             shown, is_running = trial.shown(stopped)
             return shown
 
-        return answered(work), not is_running, not is_running
+        return answered(work), not is_running, not is_running, next_beat(heard)
 
 
 class _Trial:
@@ -98,7 +99,7 @@ class _Trial:
         self.pinned = imported("microtome.frontends.lab.answers.pinned")
         self.circuit = self.pinned.circuit_of(self.model, view.pins)
         self.prompts = (prompt_of(view),) if on == THIS else self._task()
-        self.key = (self.model.weight_hash, self.prompts, self.circuit, self.metric)
+        self.key = (known_as(self.model), self.prompts, self.circuit, self.metric)
 
     def _task(self) -> tuple[mt.Prompt, ...]:
         """Prompts of a task in the model's tokens.

@@ -28,7 +28,7 @@ from microtome.frontends.lab.drawing import Cut, Drawing, cell_at, cut_of, drawn
 from microtome.frontends.lab.jobs import CANCELLED, FAILED, RUNNING, WAITING, Progress
 from microtome.frontends.lab.panels import choose
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
-from microtome.frontends.lab.panels.parts import labelled, notice, select
+from microtome.frontends.lab.panels.parts import labelled, next_beat, notice, select
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
 
@@ -98,6 +98,7 @@ def _progress(app: Dash, context: Context) -> None:
         Output("map-compute", "hidden"),
         Output("map-cancel", "hidden"),
         Output("grown", "data"),
+        Output("pulse", "max_intervals"),
         Input("address", "search"),
         Input("ready", "data"),
         Input("pulse", "n_intervals"),
@@ -106,7 +107,12 @@ def _progress(app: Dash, context: Context) -> None:
         State("grown", "data"),
     )
     def follow(*given: Any) -> tuple[object, ...]:
-        search, ready, *_, grown = given
+        search, ready, heard, _, _, grown = given
+        return *followed(search, ready, grown), next_beat(heard)
+
+    def followed(
+        search: str | None, ready: Mapping[str, str] | None, grown: Mapping[str, Any] | None
+    ) -> tuple[object, ...]:
         view = context.view(search)
         words = context.words(view.lang)
         if not is_ready(ready, view):
@@ -201,8 +207,12 @@ def _figure(app: Dash, context: Context) -> None:
         grown: Mapping[str, Any] | None, search: str | None, before: list[Any] | None
     ) -> tuple[object, ...]:
         view = context.view(search)
-        drawing = drawing_of(context, view) if grown else None
         words = context.words(view.lang)
+        try:
+            drawing = drawing_of(context, view) if grown else None
+        except MicrotomeError as error:  # what was drawn before is of another question
+            wrong = [notice(str(error), "wrong")]
+            return no_update, {"display": "none"}, "", wrong, [], None
         if grown is None or drawing is None:
             return no_update, {"display": "none"}, "", [], [], None
         picks = [_pick(name, n, drawing.cut, words) for name, n in drawing.cut.picked.items()]
@@ -211,13 +221,9 @@ def _figure(app: Dash, context: Context) -> None:
             return no_update, {"display": "none"}, "", side, picks, None
         # A figure that follows its column's width takes its height from its frame.
         height = {"height": f"{drawing.figure.layout.height}px"}
-        now = [
-            grown["key"],
-            grown["units"],
-            view.measured,
-            [list(one) for one in view.at],
-            view.lang,
-        ]
+        # The last unit is counted before the map is whole: only the state tells these two apart.
+        far = [grown["key"], grown["state"], grown["units"]]
+        now = [*far, view.measured, [list(one) for one in view.at], view.lang]
         figure = _framed(drawing) if now == before else _whole(drawing, words)
         return figure, height, _at(drawing), side, picks, now
 
@@ -251,7 +257,11 @@ def effects_of(context: Context, view: View) -> Effects | None:
 
 
 def drawing_of(context: Context, view: View) -> Drawing | None:
-    """The same, drawn."""
+    """The same, drawn.
+
+    Raises:
+        MicrotomeError: it has no differences, or several numbers in a cell, and cannot be.
+    """
     effects = effects_of(context, view)
     if effects is None:
         return None

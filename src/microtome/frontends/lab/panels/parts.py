@@ -6,11 +6,26 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dash import html
+from dash import dcc, html
 from dash.development.base_component import Component
 
 from microtome.frontends.lab.choosing import Choice
 from microtome.texts import Texts, visible
+
+
+def beat(name: str, every: int, *, disabled: bool = False) -> Component:
+    """What has a page look again, some milliseconds after it has heard what it asked last.
+
+    Whoever answers gives its ``max_intervals`` as `next_beat` of its ``n_intervals``: a clock that
+    asked again and again would overtake its answers where a server takes longer than a beat, and a
+    page takes no answer but that to its last question.
+    """
+    return dcc.Interval(id=name, interval=every, max_intervals=1, disabled=disabled)
+
+
+def next_beat(heard: int | None) -> int:
+    """Until when a `beat` may go on that has been heard so often: once more."""
+    return (heard or 0) + 1
 
 
 def labelled(words: str, control: Component, about: str | Component = "") -> Component:

@@ -9,7 +9,7 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
 from microtome.frontends.importing import imported
-from microtome.frontends.lab.asked import prompt_of
+from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE
 from microtome.frontends.lab.panels.panel import Context, Panel, moved
 from microtome.frontends.lab.panels.parts import labelled
@@ -125,7 +125,7 @@ def register(app: Dash, context: Context) -> None:
 
 
 def _key(context: Context, view: View) -> tuple[object, ...]:
-    weights = context.desk.model(view.model).weight_hash
+    weights = known_as(context.desk.model(view.model))
     return ("written", weights, prompt_of(view), view.chosen, view.steps)
 
 
