@@ -74,13 +74,15 @@ def test_how_far_it_is_is_told_and_it_can_be_cancelled(gate):
 
 def test_before_it_is_known_how_much_there_is_to_do_no_number_is_told(gate):
     words = Context(Desk(), Jobs(Desk())).words("en")
-    made = Works().begin("key", 0, lambda observer: gate.wait(WAIT))
+    works = Works()  # who lets go of it waits for what is on its way
+    made = works.begin("key", 0, lambda observer: gate.wait(WAIT))
     begun = "It begins, when the model is free."
     assert texts(told(made, words)) == [begun]
     assert texts(panels.map._told(Progress("running"), words)) == [begun]
     assert "3 of 12 cells" in texts(
         panels.map._told(Progress("running", cells=3, of_cells=12), words)
     )
+    gate.set()
 
 
 @pytest.mark.parametrize(
