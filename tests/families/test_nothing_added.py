@@ -1,4 +1,4 @@
-"""Norms of what heads add: where all heads add nothing, it is the norm of nothing, not of rounding."""
+"""Where all heads add nothing before a norm, it is the norm of nothing, not of rounding."""
 
 from __future__ import annotations
 
