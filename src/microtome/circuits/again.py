@@ -86,11 +86,12 @@ class Again:
         for number, reader in enumerate(readers):
             own = view[0, :, number] if reader.head is not None else view[0]
             gone = self.outside[reader.name]
-            if self.still:
-                moved = (self.ablated[gone] != self.written[gone]).any(-1).any(0)
-                own[moved] = self._left(reader)[moved].to(own.dtype)
+            if not self.still:
+                own += self._change(gone)
                 continue
-            own += self._change(gone)
+            moved = (self.ablated[gone] != self.written[gone]).any(-1).any(0)
+            if moved.any():
+                own[moved] = self._left(reader)[moved].to(own.dtype)
 
     def _change(self, gone: Sequence[int]) -> Float[Tensor, "pos d_model"]:
         """What a reader reads otherwise than the stream."""
