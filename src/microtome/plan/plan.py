@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from microtome.errors import SweepError, listing
-from microtome.language.edges import Edge, exists, refuse
+from microtome.language.edges import Edge
 from microtome.language.operations import Operation
+from microtome.language.order import exists, refuse
 from microtome.language.regions import Column, Layout
 from microtome.plan import approximation
 from microtome.plan.approximation import Approximation

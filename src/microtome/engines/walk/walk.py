@@ -45,7 +45,7 @@ from microtome.engines.walk.routes import Routes
 from microtome.engines.walk.settled import settled
 from microtome.engines.walk.shared import AFTER_ATTENTION, Shared
 from microtome.engines.witnesses import Witnesses
-from microtome.language.edges import beside
+from microtome.language.order import beside
 from microtome.language.regions import Column
 from microtome.language.sites import BEHIND
 from microtome.model.devices import numbers, onto

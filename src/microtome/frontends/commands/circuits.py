@@ -21,7 +21,8 @@ from microtome.frontends.commands.keeping import answering, keeping, writing_to
 from microtome.frontends.experiment.circuit import CircuitExperiment, kept_of
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report import check_folder
-from microtome.report.folder import SUMMARY, Folder
+from microtome.report.folder import Folder
+from microtome.report.layout import SUMMARY
 from microtome.report.of_circuit import document_of_circuit, document_of_curve
 from microtome.studies.perform import task_prompts
 

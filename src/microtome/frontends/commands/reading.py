@@ -22,7 +22,7 @@ from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.readings.translators import CONFIG
 from microtome.readings.translators import check_folder as check_place
 from microtome.report import Document, check_folder, write_folder
-from microtome.report.folder import SUMMARY
+from microtome.report.layout import SUMMARY
 from microtome.report.of_attribution import document_of_attribution, summary_of_attribution
 from microtome.report.of_lens import document_of_lens, summary_of_lens
 from microtome.texts import number, visible

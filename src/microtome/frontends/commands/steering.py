@@ -17,7 +17,7 @@ from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.frontends.steering_commands import Making
 from microtome.prompts.files import rows_of
 from microtome.report import Folder, check_folder
-from microtome.report.folder import SUMMARY
+from microtome.report.layout import SUMMARY
 from microtome.report.of_dose import document_of_dose, summary_of_dose
 from microtome.steering import SteeringVector, contrast, of_text, of_token
 from microtome.texts import number

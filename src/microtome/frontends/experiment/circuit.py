@@ -27,7 +27,8 @@ from microtome.frontends.experiment.sources import Source
 from microtome.plan.verify import Verify
 from microtome.readings.registry import readings
 from microtome.report.document import Document
-from microtome.report.folder import GONE, Folder, kept_in
+from microtome.report.folder import GONE, Folder
+from microtome.report.layout import kept_in
 from microtome.report.of_circuit import document_of_circuit, document_of_curve
 from microtome.results import disk
 from microtome.sheets import dump
