@@ -125,8 +125,11 @@ def _told(path: Path, record: str) -> dict[str, Any]:
         told = json.loads(record or "{}")
     except ValueError as error:
         raise MicrotomeError(f"{path} has a record that cannot be read: {error}.") from error
-    about = told.get("about", {}) if isinstance(told, dict) else None
-    if not isinstance(about, dict) or not isinstance(told.get("site", ""), str):
+    if (
+        not isinstance(told, dict)
+        or not isinstance(told.get("site", ""), str)
+        or not isinstance(told.get("about", {}), dict)
+    ):
         raise MicrotomeError(f"{path} has a record that says no site: {record[:80]}.")
     return told
 
