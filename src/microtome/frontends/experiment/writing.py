@@ -29,7 +29,7 @@ class Written(Filed):
     Attributes:
         model, prompts, reference: as an `Experiment` has them.
         edits: none, one or several.
-        steps, when, seed, verify: as `Model.generate` takes them; ``when`` is a word.
+        steps, when, batch, seed, verify: as `Model.generate` takes them; ``when`` is a word.
         settings: transformers' settings, such as ``{do_sample: true, top_p: 0.9}``.
 
     Raises:
@@ -50,6 +50,7 @@ class Written(Filed):
     ] = ()
     steps: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 20
     when: Annotated[str, PlainValidator(text_of)] = "all"
+    batch: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 1
     seed: Annotated[int, PlainValidator(whole_of)] = 0
     settings: dict[str, Any] = Field(default={})
     reference: Source | None = None
@@ -69,6 +70,7 @@ class Written(Filed):
             self.edits,
             self.steps,
             self.when,
+            batch=self.batch,
             seed=self.seed,
             reference=tuple(reference),
             verify=self.verify,
