@@ -24,7 +24,7 @@ from torch import Tensor
 
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import PARTS, Bools, Graph
-from microtome.circuits.written import mixing, resting, writing
+from microtome.circuits.written import mixing, normed, resting, writing
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
@@ -133,7 +133,8 @@ class CircuitPass:
             first = self.graph.first_writer(layer)
             own = slice(first, first + self.graph.n_heads)
             if own.stop <= before and cut[:, :, own].any():
-                change += self._normed(layer, _summed(outside[:, :, own], missing[:, own]))
+                heads = _summed(outside[:, :, own], missing[:, own])
+                change += normed(self.model, layer, self.mixed[layer], heads)
         return change
 
     def _moved(self, cut: Bools) -> Bool[Tensor, "row reader"]:
@@ -161,15 +162,6 @@ class CircuitPass:
                 heads = summed(own) + self.still[layer]
                 whole += anatomy.attention_normed(hf, layer, heads)
         return whole
-
-    def _normed(
-        self, layer: int, change: Float[Tensor, "row reader pos d_model"]
-    ) -> Float[Tensor, "row reader pos d_model"]:
-        """What comes of a change of what a layer's heads add together, behind the norm of that."""
-        whole = self.mixed[layer][:, None]
-        anatomy, hf = self.model.anatomy, self.model.hf
-        after: Tensor = anatomy.attention_normed(hf, layer, whole + change)
-        return after - anatomy.attention_normed(hf, layer, whole)
 
 
 def is_fine(values: Tensor) -> bool:

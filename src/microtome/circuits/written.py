@@ -55,6 +55,19 @@ def resting(model: Loaded) -> list[Float[Tensor, " d_model"]]:
         return [anatomy.mixes(model.hf, layer, z)[0, 0] for layer in range(dims.n_layers)]
 
 
+def normed(
+    model: Loaded,
+    layer: int,
+    whole: Float[Tensor, "row pos d_model"],
+    change: Float[Tensor, "row part pos d_model"],
+) -> Float[Tensor, "row part pos d_model"]:
+    """What comes of changes of what a layer's heads add together, behind the norm of that."""
+    anatomy, hf = model.anatomy, model.hf
+    with torch.no_grad():
+        after: Tensor = anatomy.attention_normed(hf, layer, whole[:, None] + change)
+        return after - anatomy.attention_normed(hf, layer, whole)[:, None]
+
+
 def written(
     model: Loaded, graph: Graph, texts: Sequence[Tokens]
 ) -> Float[Tensor, "text writer pos d_model"]:
