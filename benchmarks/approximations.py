@@ -4,9 +4,9 @@
     python -m benchmarks.approximations smollm2 --prompts 1 --circuits --keep kept
 
 **Maps.** For each task and site the whole map is computed exactly and by each method. In the table
-stand the correlation of the effects and of their ranks, the share of the 20 strongest that are among
-the method's 20 strongest, how often the bound of an audit of 64 cells holds (of 200 audits, each of
-other cells), the seconds of both, and how much of the map is exact after those of the method.
+stand the correlation of the effects and of their ranks, the share of the 20 strongest that are
+among the method's 20 strongest, how often the bound of an audit of 64 cells holds (of 200 audits,
+each of other cells), the seconds of both, and how much of the map is exact after the method's.
 
 **Circuits.** Nodes and edges are scored by each method, and circuits of ten sizes are run: CPR, the
 area under their faithfulness, of which more is better, and CMD, that between it and 1, of which
