@@ -82,6 +82,9 @@ def test_it_reads_back_equal():
     again = mt.CircuitExperiment.from_yaml(experiment.to_yaml())
     assert again == experiment
     assert experiment.plain()["search"] == {"by": "acdc", "threshold": 0.5, "start": 3}
+    rough = {"scores": {"method": "eap", "audit": 8, "seed": 3}}
+    experiment = mt.CircuitExperiment(model="nano", prompts=IOI, **rough)
+    assert mt.CircuitExperiment.from_yaml(experiment.to_yaml()).plain()["scores"] == rough["scores"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,7 @@ def test_it_reads_back_equal():
         ({"search": {"by": "greedy", "threshold": 0.1}}, "greedy does not look at it"),
         ({"ablation": "patched"}, "no ablation is called 'patched'.*Did you mean 'patch'"),
         ({"scores": {"method": "exakt"}}, "No method is called 'exakt'"),
+        ({"scores": {"method": "eap", "audit": 0}}, "audit"),
         ({"metric": "logit_dif"}, "logit_dif"),
         ({"serach": {}}, "there is no such field.*Did you mean 'search'"),
     ],

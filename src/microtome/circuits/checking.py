@@ -90,6 +90,16 @@ class Check:
         if self.largest is None or off * self.largest[1] > self.largest[0] * allowed:
             self.largest = off, allowed
 
+    def state(self) -> dict[str, Any]:
+        """What is known so far, in plain values."""
+        largest = None if self.largest is None else [*self.largest]
+        return {"rows": self.rows, "done": self.done, "noise": self.noise, "largest": largest}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Know what was known when `state` said so."""
+        self.rows, self.done, self.noise = state["rows"], state["done"], dict(state["noise"])
+        self.largest = None if state["largest"] is None else (*state["largest"],)
+
     # -------------------------------------------------------------------------- the comparison
 
     def take(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -34,6 +35,18 @@ def writing(graph: Graph, take: Take) -> Iterator[Visit]:
         yield Visit((find_site("mlp_out"), layer), told(first + graph.n_heads, headed=False))
 
 
+def mixing(model: Loaded, take: Callable[[int, Tensor], None]) -> Iterator[Visit]:
+    """Visits that tell, of each layer, what its heads add together before a norm of that."""
+    anatomy, attn_out = model.anatomy, find_site("attn_out")
+
+    def told(layer: int) -> Callable[[Tensor], None]:
+        return lambda view: take(layer, view)
+
+    for layer in range(anatomy.dims.n_layers):
+        tap = replace(anatomy.mixed, module=anatomy.mixed.module.format(layer=layer))
+        yield Visit((attn_out, layer), told(layer), tap=tap)
+
+
 def resting(model: Loaded) -> list[Float[Tensor, " d_model"]]:
     """Per layer, what its heads add together, before a norm of that, if none writes anything:
     a bias."""
@@ -41,6 +54,19 @@ def resting(model: Loaded) -> list[Float[Tensor, " d_model"]]:
     z = torch.zeros(1, 1, dims.n_heads, dims.d_head, dtype=model.dtype, device=model.device)
     with torch.no_grad():
         return [anatomy.mixes(model.hf, layer, z)[0, 0] for layer in range(dims.n_layers)]
+
+
+def normed(
+    model: Loaded,
+    layer: int,
+    whole: Float[Tensor, "row pos d_model"],
+    change: Float[Tensor, "row part pos d_model"],
+) -> Float[Tensor, "row part pos d_model"]:
+    """What comes of changes of what a layer's heads add together, behind the norm of that."""
+    anatomy, hf = model.anatomy, model.hf
+    with torch.no_grad():
+        after: Tensor = anatomy.attention_normed(hf, layer, whole[:, None] + change)
+        return after - anatomy.attention_normed(hf, layer, whole)[:, None]
 
 
 def written(

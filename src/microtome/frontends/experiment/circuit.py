@@ -17,6 +17,7 @@ from microtome.amounts import bytes_of, whole_of
 from microtome.circuits import ABLATIONS, Circuit, Curve, Found, Scores
 from microtome.circuits.journal import measured_in
 from microtome.circuits.methods import method_of
+from microtome.circuits.scores import AUDIT
 from microtome.circuits.trial import VERIFIED
 from microtome.engines.observer import Observer
 from microtome.errors import ExperimentError, did_you_mean, listing
@@ -77,10 +78,14 @@ class Scoring(Form):
     Attributes:
         level: ``edge`` or ``node``.
         method: ``exact``, ``removal``, or an approximation's text, ``eap``.
+        audit: how many cells of an approximation are computed exactly.
+        seed: of their draw.
     """
 
     level: Literal["edge", "node"] = "edge"
     method: Annotated[str, PlainValidator(_method)] = "exact"
+    audit: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = AUDIT
+    seed: Annotated[int, PlainValidator(lambda given: whole_of(given, least=None))] = 0
 
 
 class Searching(Form):
@@ -295,7 +300,7 @@ class CircuitExperiment(Filed):
         prompts, own = sources.make(self.prompts, model), self.scores
         scores = circuits.score(
             model, prompts, self.metric, level=own.level, method=own.method,
-            out=self._place("scores"), **how,
+            audit=own.audit, seed=own.seed, out=self._place("scores"), **how,
         )  # fmt: skip
         if self.out is not None:
             scores.save(self.out / SCORES)
@@ -350,4 +355,4 @@ def _document(name: str, hunted: Hunted, command: str) -> Document:
         return document_of_curve(name, hunted.scores, hunted.judged, command)
     assert hunted.found is not None, "a circuit was judged"
     circuit: Circuit = hunted.found.circuit
-    return document_of_circuit(name, circuit, hunted.judged, command)
+    return document_of_circuit(name, circuit, hunted.judged, command, hunted.scores)
