@@ -10,7 +10,6 @@ import microtome as mt
 from microtome.circuits import open_scores, score
 from microtome.circuits.graph import Graph
 from microtome.errors import MetricError, SweepError
-from oracles import families as by_hand
 
 CAT = mt.Prompt(
     "The cat sat on the mat, and",
@@ -24,8 +23,8 @@ UNLIKE = ("gpt2", "llama, tied", "gpt_neox", "falcon", "gemma2")
 
 
 @pytest.fixture(scope="module", params=UNLIKE)
-def model(request, tokenizer):
-    return mt.load(by_hand.make(request.param, len(tokenizer)), tokenizer=tokenizer)
+def model(request, of_family):
+    return of_family(request.param)
 
 
 def swept(model, method, ablation="patch"):

@@ -51,7 +51,7 @@ def test_what_another_thread_is_importing_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(gc, "freeze", lambda: None)
     first = threading.Thread(target=importing.imported, args=("imaginary_slow",))
     first.start()
-    assert begun.wait(20)
+    assert begun.wait(300)
     try:
         assert importing.imported("imaginary_slow").whole
     finally:

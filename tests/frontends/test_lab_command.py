@@ -99,13 +99,13 @@ def test_it_serves_in_a_process_of_its_own_until_it_is_interrupted(tmp_path):
     )
     try:
         url = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
-        with urllib.request.urlopen(url, timeout=60) as answer:
+        with urllib.request.urlopen(url, timeout=300) as answer:
             assert b"microtome lab" in answer.read()
         stranger = urllib.request.Request(url, headers={"Host": "evil.test"})
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(stranger, timeout=60)
+            urllib.request.urlopen(stranger, timeout=300)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130

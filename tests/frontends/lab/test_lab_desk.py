@@ -24,7 +24,7 @@ class Loader:
 
     def __call__(self, name):
         self.asked.append(name)
-        assert self.gate.wait(20)
+        assert self.gate.wait(300)
         if name not in self.models:
             raise LoadError(f"no {name} here")
         return self.models[name]

@@ -13,7 +13,7 @@ from frontends.lab.browsing import GIFT, PLANTED, query, serving
 
 def asked(server, path="/", method="GET", body=None, **headers):
     """A request as it is written here, with nothing put in but ``Host`` where none is given."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
     try:
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         given = {"Host": f"127.0.0.1:{server.port}", **headers}

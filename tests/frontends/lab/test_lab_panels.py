@@ -60,7 +60,7 @@ def page(context) -> Page:
 def patient(monkeypatch):
     """A page waits for its answers, however busy the machine is."""
     for module in (feeding, judging):
-        monkeypatch.setattr(module, "PATIENCE", 60.0)
+        monkeypatch.setattr(module, "PATIENCE", 300.0)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def mapped(context):
 
     def wait(view):
         job = context.jobs.submit(Asked.of(view))
-        assert job.over.wait(60)
+        assert job.over.wait(300)
         return job.effects
 
     return wait
@@ -271,7 +271,7 @@ def test_what_takes_long_is_followed_and_cancelled(page, monkeypatch):
 
     def slow(*given, progress, **more):
         began.set()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 300
         while not progress.cancelled and time.monotonic() < until:
             time.sleep(0.01)
         return own(*given, progress=progress, **more)
@@ -281,10 +281,10 @@ def test_what_takes_long_is_followed_and_cancelled(page, monkeypatch):
     view = replace(TRACED, reader="a2.h2<k>")
     shown = page.shown("trace-fed.children", view, by="trace-feed.n_clicks")
     assert "0 of 11 cells" in texts(shown)
-    assert began.wait(20)
+    assert began.wait(300)
     assert page.shown("trace-beat.disabled", view, by="trace-beat.n_intervals") is False
     assert page.shown("trace-stop.hidden", view, by="trace-beat.n_intervals") is False
-    monkeypatch.setattr(feeding, "PATIENCE", 60.0)
+    monkeypatch.setattr(feeding, "PATIENCE", 300.0)
     shown = page.shown("trace-fed.children", view, by="trace-stop.n_clicks")
     assert texts(shown) == ["Cancelled."]
     monkeypatch.setattr("microtome.frontends.lab.answers.upstream.sweep", own)
@@ -312,7 +312,7 @@ def test_the_other_side_is_begun_when_it_is_small_and_followed(page, context, ma
     page.shown("compare-status.children", view)  # the model is there from the fixture on
     job = context.jobs.find(Asked.of(other_of(view)))
     assert job is not None
-    assert job.over.wait(60)
+    assert job.over.wait(300)
     assert len(within(page.shown("compare-maps.children", view), "Graph")) == 3
     assert page.shown("compare-pulse.disabled", view)
 
@@ -437,18 +437,15 @@ def test_what_goes_wrong_on_its_way_is_said_and_does_not_begin_anew(page, monkey
 
     def failing(*given):
         asked.append(given)
-        assert gate.wait(20)
+        assert gate.wait(300)
         raise MicrotomeError("it went wrong")
 
     monkeypatch.setattr("microtome.frontends.lab.answers.upstream.upstream", failing)
     monkeypatch.setattr(feeding, "PATIENCE", 0.0)
     view = replace(VIEW, panel="trace", reader="m1", text=BERLIN + " it")
     assert page.shown("trace-beat.disabled", view) is False
-    before = threading.active_count()
+    monkeypatch.setattr(feeding, "PATIENCE", 300.0)
     gate.set()
-    until = time.monotonic() + 20
-    while threading.active_count() >= before and time.monotonic() < until:
-        time.sleep(0.01)
     told = page.shown("trace-fed.children", view, by="trace-beat.n_intervals")
     assert texts(told) == ["it went wrong"]
     assert len(asked) == 1
