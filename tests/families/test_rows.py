@@ -142,8 +142,9 @@ def complaint(hf: PreTrainedModel, anatomy: Anatomy) -> str | None:
 
 
 def mine(wrong: Wrong, name: str) -> bool:
-    """Whether it is tried in a family: sites for each other in each fifth, sizes in every other."""
-    share = 5 if " as " in wrong.what else 2 if wrong.words == ANY else 1
+    """Whether a mistake is tried in a family: sites for each other in a fifth, others in half."""
+    share = 2 if wrong.words == ANY or name not in by_hand.UNLIKE else 1
+    share = 5 if " as " in wrong.what else share
     return zlib.crc32(f"{name} {wrong.what}".encode()) % share == 0
 
 
@@ -158,7 +159,7 @@ def test_every_mistake_in_a_row_is_found_and_named(name, tokenizer):
         assert message is not None, f"{wrong.what} is not found out"
         assert any(word in message for word in wrong.words), f"{wrong.what}: {message}"
         tried += 1
-    assert tried > 25
+    assert tried > 15
 
 
 def test_every_row_is_tried():

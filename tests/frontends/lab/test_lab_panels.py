@@ -21,6 +21,7 @@ from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import Jobs
 from microtome.frontends.lab.panels import PANELS, TABS, Context, feeding, judging
 from microtome.frontends.lab.panels.compare import other_of
+from microtome.frontends.lab.panels.works import Works
 from microtome.frontends.lab.state import Against, View
 from microtome.texts import LANGUAGES
 
@@ -433,19 +434,25 @@ def test_a_page_looks_again_once_it_has_heard_and_not_before(context, name, hear
 
 
 def test_what_goes_wrong_on_its_way_is_said_and_does_not_begin_anew(page, monkeypatch):
-    asked, gate = [], threading.Event()
+    asked, begun, gate, begin = [], [], threading.Event(), Works.begin
 
     def failing(*given):
         asked.append(given)
         assert gate.wait(300)
         raise MicrotomeError("it went wrong")
 
+    def noted(self, *given):
+        begun.append(begin(self, *given))
+        return begun[-1]
+
+    monkeypatch.setattr(Works, "begin", noted)
+
     monkeypatch.setattr("microtome.frontends.lab.answers.upstream.upstream", failing)
     monkeypatch.setattr(feeding, "PATIENCE", 0.0)
     view = replace(VIEW, panel="trace", reader="m1", text=BERLIN + " it")
     assert page.shown("trace-beat.disabled", view) is False
-    monkeypatch.setattr(feeding, "PATIENCE", 300.0)
     gate.set()
+    assert begun[0].over.wait(300)
     told = page.shown("trace-fed.children", view, by="trace-beat.n_intervals")
     assert texts(told) == ["it went wrong"]
     assert len(asked) == 1
