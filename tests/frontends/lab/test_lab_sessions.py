@@ -21,6 +21,10 @@ def question(n: int) -> dict[str, str]:
     return {"text": text, "target": " Sally", "contrast": " Sam", "edit": EDITS[n // 5]}
 
 
+def cell_of(n: int) -> str:
+    return f"zero L{n % 6}.z.h{n % 8}@-1"
+
+
 def alone(nano, edit: str, **prompt: str) -> np.ndarray:
     made = mt.sweep(nano, mt.Prompt(**prompt), edit, metrics="logit_diff", progress=False)
     return made.delta("logit_diff").values[0]
@@ -29,21 +33,23 @@ def alone(nano, edit: str, **prompt: str) -> np.ndarray:
 @pytest.mark.slow
 def test_ten_browsers_at_once_give_the_numbers_of_ten_runs_alone(tabs, nano):
     made = [tabs() for _ in range(10)]
-    for n, tab in enumerate(made):  # none waits for another
+    for n, tab in enumerate(made):  # none waits for another, and some look at a cell besides
         tab.page.set_default_timeout(400_000)
-        cell = f"zero L{n % 6}.z.h{n % 8}@-1"
-        address = tab.server.at(query(**question(n), cell=cell))
+        more = {"panel": "compare"} if n % 3 else {"cell": cell_of(n)}
+        address = tab.server.at(query(**question(n), **more))
         tab.page.goto(address, wait_until="commit")
     for n, tab in enumerate(made):
         tab.page.wait_for_selector("#map-strongest button")
         tab.until("!!document.querySelector('#map-figure .js-plotly-plot')")
         np.testing.assert_allclose(shown(tab.page), alone(nano, **question(n)), atol=1e-5)
+        assert tab.wrong == []
+        if n % 3:
+            continue
         tab.page.wait_for_selector("#cell-answer table >> nth=1")
         words = tab.page.locator("#cell-answer table").nth(1).locator("tbody th").all_inner_texts()
         asked = question(n)
-        run = nano.run(mt.Prompt(asked["text"]), f"zero L{n % 6}.z.h{n % 8}@-1")
+        run = nano.run(mt.Prompt(asked["text"]), cell_of(n))
         assert words == [one.replace(" ", "·") for one in run.top(10)["token"]]
-        assert tab.wrong == []
 
 
 def in_units(stuck: int | None = None) -> str:
