@@ -54,7 +54,7 @@ def held(monkeypatch):
 
 def test_a_map_of_the_lab_is_that_of_a_sweep(jobs, nano):
     job = jobs.submit(ASKED)
-    assert job.over.wait(300)
+    assert job.over.wait(60)
     told = jobs.progress(ASKED)
     assert (told.state, told.why) == (DONE, "")
     assert round(told.cells, 6) == told.of_cells == 48
@@ -65,13 +65,13 @@ def test_a_map_of_the_lab_is_that_of_a_sweep(jobs, nano):
 def test_what_was_asked_before_is_not_computed_again(jobs, desk, tmp_path):
     job = jobs.submit(ASKED)
     assert jobs.submit(ASKED) is job
-    assert job.over.wait(300)
+    assert job.over.wait(60)
     assert jobs.submit(ASKED) is job
     assert jobs.is_kept(ASKED)
     again = Jobs(desk, tmp_path)
     assert again.find(ASKED) is None
     opened = again.submit(ASKED)
-    assert opened.over.wait(300)
+    assert opened.over.wait(60)
     assert opened.effects.data.identical(job.effects.data)
     assert again.progress(ASKED).of_cells == 0  # nothing was planned: it was opened
     again.close()
@@ -81,14 +81,14 @@ def test_what_lies_at_its_place_and_answers_something_else_goes(jobs, nano, tmp_
     place = tmp_path / f"{ASKED.key(nano)}.zarr"
     mt.sweep(nano, VIEW.text, "zero L*.mlp_out", metrics="kl", out=place, progress=False)
     job = jobs.submit(ASKED)
-    assert job.over.wait(300)
+    assert job.over.wait(60)
     assert (job.state, job.why) == (DONE, "")
     assert mt.open_effects(place).data.identical(job.effects.data)
 
 
 def test_without_a_place_results_are_in_memory(desk):
     jobs = Jobs(desk)
-    assert jobs.submit(ASKED).over.wait(300)
+    assert jobs.submit(ASKED).over.wait(60)
     assert jobs.progress(ASKED).state == DONE
     assert not jobs.is_kept(ASKED)
     jobs.close()
@@ -105,7 +105,7 @@ def test_sweeps_wait_for_their_turn_in_the_order_in_which_they_were_asked(jobs, 
     assert jobs.progress(asked[1]).state == CANCELLED
     assert jobs.progress(asked[2]).place == 1
     held.set()
-    assert all(one.over.wait(300) for one in made)
+    assert all(one.over.wait(60) for one in made)
     assert [one.state for one in made] == [DONE, CANCELLED, DONE]
     assert jobs.waiting("nano") == []
 
@@ -117,15 +117,15 @@ def test_what_was_cancelled_can_be_asked_again(jobs, held):
     assert again is not second
     assert again.state == WAITING
     held.set()
-    assert again.over.wait(300)
+    assert again.over.wait(60)
     assert first.state == again.state == DONE
 
 
 def test_a_sweep_that_is_refused_says_why_and_the_next_one_runs(jobs):
     bad = jobs.submit(other("zero L99.z.h*@-1"))
     good = jobs.submit(ASKED)
-    assert bad.over.wait(300)
-    assert good.over.wait(300)
+    assert bad.over.wait(60)
+    assert good.over.wait(60)
     assert jobs.progress(bad.asked).state == FAILED
     assert "99" in jobs.progress(bad.asked).why
     assert good.state == DONE
@@ -146,7 +146,7 @@ def test_a_map_is_seen_while_it_grows_and_its_units_outlive_a_cancel(jobs, desk,
 
     monkeypatch.setattr(lab_jobs, "Job", Looking)
     job = jobs.submit(ASKED)
-    assert job.over.wait(300)
+    assert job.over.wait(60)
     assert job.state == CANCELLED
     [part] = seen
     assert 0 < part.units < part.of_units
@@ -161,7 +161,7 @@ def test_a_map_is_seen_while_it_grows_and_its_units_outlive_a_cancel(jobs, desk,
         lab_jobs.Job, "advanced", lambda self, cells: planned.append(cells), raising=True
     )
     again = jobs.submit(ASKED)
-    assert again.over.wait(300)
+    assert again.over.wait(60)
     assert again.state == DONE
     whole = again.effects.data["logit_diff"].values
     there = ~np.isnan(part.effects.data["logit_diff"].values)
@@ -182,11 +182,11 @@ def test_a_click_is_answered_between_two_units(jobs, nano, monkeypatch):
             super().unit_done(number, of)
             click = threading.Thread(target=lambda: answered.append(nano.run(VIEW.text).logits))
             click.start()
-            click.join(300)
+            click.join(60)
 
     monkeypatch.setattr(lab_jobs, "Job", Asking)
     job = jobs.submit(ASKED)
-    assert job.over.wait(300)
+    assert job.over.wait(60)
     assert job.state == DONE
     assert len(answered) == job.progress().of_units > 2
     assert all(one.equal(answered[0]) for one in answered)
@@ -215,9 +215,9 @@ def test_no_more_than_some_wait(jobs, held, monkeypatch):
 def test_few_results_are_kept_in_memory(jobs, monkeypatch):
     monkeypatch.setattr(lab_jobs, "MOST_KEPT", 1)
     first = jobs.submit(ASKED)
-    assert first.over.wait(300)
+    assert first.over.wait(60)
     second = jobs.submit(other("zero L*.mlp_out@-1"))
-    assert second.over.wait(300)
+    assert second.over.wait(60)
     assert jobs.find(ASKED) is None
     assert jobs.find(second.asked) is second
 
@@ -226,7 +226,7 @@ def test_what_was_looked_at_last_is_kept_the_longest(jobs, monkeypatch):
     monkeypatch.setattr(lab_jobs, "MOST_KEPT", 2)
     asked = [other(f"zero L0.z.h{head}@-1") for head in range(3)]
     for one in (*asked[:2], asked[0], asked[2]):
-        assert jobs.submit(one).over.wait(300)
+        assert jobs.submit(one).over.wait(60)
     assert [jobs.find(one) is not None for one in asked] == [True, False, True]
 
 
@@ -237,9 +237,9 @@ def test_what_was_cancelled_and_asked_again_is_the_newest(jobs, held, monkeypatc
     jobs.submit(asked[1]).cancel()
     waiting = [jobs.submit(one) for one in (asked[2], asked[1])]
     held.set()
-    assert all(job.over.wait(300) for job in waiting)
+    assert all(job.over.wait(60) for job in waiting)
     for one in asked[3:]:
-        assert jobs.submit(one).over.wait(300)
+        assert jobs.submit(one).over.wait(60)
     assert [jobs.find(one) is not None for one in asked] == [False, True, False, True, True]
 
 
@@ -283,8 +283,8 @@ def test_a_model_that_changed_while_its_map_waited_has_not_that_map(nano, tiny, 
     second = jobs.submit(other("zero L*.mlp_out@-1"))
     del desk._futures["nano"]  # forgotten, as others were asked for, and loaded again
     held.set()
-    assert second.over.wait(300)
-    assert first.over.wait(300)
+    assert second.over.wait(60)
+    assert first.over.wait(60)
     assert second.state == FAILED
     assert "files were changed" in second.why
     jobs.close()
@@ -293,7 +293,7 @@ def test_a_model_that_changed_while_its_map_waited_has_not_that_map(nano, tiny, 
 def test_a_map_that_no_memory_holds_is_refused_before_it_is_laid_out(jobs, monkeypatch):
     monkeypatch.setattr("microtome.frontends.lab.asked.MOST_CELLS", 47)
     job = jobs.submit(ASKED)
-    assert job.over.wait(300)
+    assert job.over.wait(60)
     assert job.state == FAILED
     assert "has 48 cells here, and a map of the lab at most 47" in job.why
     with pytest.raises(SweepError, match="put a number in the place of a star"):

@@ -70,7 +70,7 @@ def mapped(context):
 
     def wait(view):
         job = context.jobs.submit(Asked.of(view))
-        assert job.over.wait(300)
+        assert job.over.wait(60)
         return job.effects
 
     return wait
@@ -313,7 +313,7 @@ def test_the_other_side_is_begun_when_it_is_small_and_followed(page, context, ma
     page.shown("compare-status.children", view)  # the model is there from the fixture on
     job = context.jobs.find(Asked.of(other_of(view)))
     assert job is not None
-    assert job.over.wait(300)
+    assert job.over.wait(60)
     assert len(within(page.shown("compare-maps.children", view), "Graph")) == 3
     assert page.shown("compare-pulse.disabled", view)
 
@@ -452,7 +452,7 @@ def test_what_goes_wrong_on_its_way_is_said_and_does_not_begin_anew(page, monkey
     view = replace(VIEW, panel="trace", reader="m1", text=BERLIN + " it")
     assert page.shown("trace-beat.disabled", view) is False
     gate.set()
-    assert begun[0].over.wait(300)
+    assert begun[0].over.wait(60)
     told = page.shown("trace-fed.children", view, by="trace-beat.n_intervals")
     assert texts(told) == ["it went wrong"]
     assert len(asked) == 1

@@ -147,7 +147,7 @@ def test_a_small_map_is_computed_as_it_is_looked_at(page):
     first = page.call("map-status.children", **given)
     assert first["grown"]["data"]["state"] in ("waiting", "running", "done")
     [job] = page.jobs._jobs.values()
-    assert job.over.wait(300)
+    assert job.over.wait(60)
     again = page.call("map-status.children", **given)
     assert again["grown"]["data"]["state"] == DONE
     assert "48 cells" in json.dumps(again["map-status"]["children"])
@@ -167,7 +167,7 @@ def test_a_small_map_is_computed_as_it_is_looked_at(page):
 def test_a_map_that_lacked_its_last_unit_is_drawn_whole_once_it_is(page):
     """Its last unit is counted a moment before the whole map is there."""
     job = page.jobs.submit(Asked.of(VIEW))
-    assert job.over.wait(300)
+    assert job.over.wait(60)
     given = {"address.search": VIEW.to_query(), "ready.data": READY}
     far = {"key": job.key, "units": 3}
     first = page.call("map-figure.figure", **given, **{"grown.data": far | {"state": "running"}})
@@ -182,7 +182,7 @@ def test_a_map_that_lacked_its_last_unit_is_drawn_whole_once_it_is(page):
 def test_a_map_that_cannot_be_drawn_leaves_no_other_in_its_place(page, metric):
     view = replace(VIEW, metric=metric)
     job = page.jobs.submit(Asked.of(view))
-    assert job.over.wait(300)
+    assert job.over.wait(60)
     grown = {"key": job.key, "state": DONE, "units": 1}
     given = {"address.search": view.to_query(), "ready.data": READY, "grown.data": grown}
     told = page.call("map-figure.figure", **given)
@@ -202,7 +202,7 @@ def test_what_costs_much_is_said_first_and_begins_when_it_is_asked_for(page, mon
     begun = page.call("map-status.children", changed="map-compute.n_clicks", **given)
     assert begun["map-compute"]["hidden"]
     [job] = page.jobs._jobs.values()
-    assert job.over.wait(300)
+    assert job.over.wait(60)
 
 
 def test_what_is_wrong_with_an_edit_stands_where_the_map_would_be(page):
@@ -261,7 +261,7 @@ def test_a_model_is_loaded_once_somebody_types_it_on_the_page(nano):
 
 def test_a_click_chooses_a_cell_and_with_shift_one_more(page):
     job = page.jobs.submit(Asked.of(VIEW))
-    assert job.over.wait(300)
+    assert job.over.wait(60)
 
     def clicked(view: View, x: int, y: int, more: bool = False) -> View:
         given = {
@@ -295,12 +295,12 @@ def test_it_listens_tells_where_and_ends(nano, tmp_path):
     )
     thread.start()
     try:
-        assert there.wait(300)
-        with urllib.request.urlopen(told[0], timeout=300) as answer:
+        assert there.wait(60)
+        with urllib.request.urlopen(told[0], timeout=30) as answer:
             assert b"microtome lab" in answer.read()
     finally:
         stop.set()
-        thread.join(300)
+        thread.join(60)
     assert not thread.is_alive()
     port = int(told[0].rsplit(":", 1)[1].strip("/"))
     with socket.socket() as free:
