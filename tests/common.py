@@ -24,13 +24,14 @@ with typechecker.executed("microtome"):
         importlib.import_module(module.name)  # they are resolved on first use, which is too late
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -57,10 +58,17 @@ from microtome.passes.proof import prove
 from microtome.studies import Study
 from microtome.verbs import load as loading
 from microtome.verbs.model import Model
+from oracles import families
 
-# No deadline: a test never fails because the machine was busy. The same examples each time, so
-# that a red run can be repeated.
-settings.register_profile("microtome", deadline=None, derandomize=True, database=None)
+# A test never fails because the machine was busy. The same examples each time, so that a red run
+# can be repeated.
+settings.register_profile(
+    "microtome",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+    database=None,
+)
 settings.load_profile("microtome")
 
 
@@ -111,6 +119,12 @@ def nano_is_proved_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "prove", once)
         yield
+
+
+@pytest.fixture(autouse=True)
+def the_same_chances() -> None:
+    """What a test draws without a seed is the same in each run, whatever ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +191,14 @@ def _of_its_size(model: Model, dtype: torch.dtype) -> Model:
     assert (len(model.hf.transformer.h), model.dtype) == (LAYERS, dtype)
     assert sum(p.numel() for p in model.hf.parameters()) < 70_000
     return model
+
+
+@pytest.fixture(scope="session")
+def of_family(tokenizer) -> Callable[[str], Model]:
+    """A tiny model of a family in float64, loaded once, for tests that leave it as it is."""
+    return functools.cache(
+        lambda name: mt.load(families.make(name, len(tokenizer)), tokenizer=tokenizer)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ and is there some seconds sooner.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
 SENTENCES = (
@@ -27,3 +29,10 @@ pytest_plugins = ("families.measuring", "frontends.lab.browsing", "quick")
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("numprocesses", None):
         config.pluginmanager.import_plugin("common")
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """With ``-n auto`` one worker more than cores: a test may wait for a browser or a process."""
+    cores = yield
+    return cores if config.getoption("--quick") else cores + 1

@@ -1,9 +1,10 @@
 """A plugin: ``pytest --quick`` takes every kind of test and one of its cases, in a minute or so.
 
 Of each test function it keeps one case, always the same, and not the first of all tables; of tests
-of families, one of each of three that differ most; no test that is marked ``slow``, and none that
-`dear.txt` lists: those that took long when they were last weighed, all but the quickest of a file.
-Of pictures in reports each kind is drawn once. `make test` runs and draws all of them.
+of families, one of each of three that differ most; no test that is marked ``slow`` or needs a
+browser or a real model, and none that `dear.txt` lists: those that took long when they were last
+weighed, all but the quickest of a file. Of pictures in reports each kind is drawn once. `make test`
+runs and draws all of them.
 
 ``pytest --quick --weigh -n 0`` weighs them and writes the list.
 """
@@ -19,8 +20,11 @@ from pathlib import Path
 
 import pytest
 
-FAMILIES = ("gpt2", "llama, grouped", "bert")
+FAMILIES = ("gpt2", "llama", "bert")
 """Learnt positions and one projection for q, k and v; rotary, gated, shared keys; an encoder."""
+
+NEEDS = {"chromium", "lab", "site", "smollm2"}
+"""Fixtures that take seconds: a browser, a server, the built site, a real model."""
 
 DEAR = Path(__file__).with_name("dear.txt")
 LIMIT = 0.5
@@ -46,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cases: dict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
     for item in items:
         family, name = _family(item), _function(item)
-        left_out = item.get_closest_marker("slow") or name in dear
+        left_out = item.get_closest_marker("slow") or name in dear or NEEDS & {*item.fixturenames}
         if not left_out and family in (*FAMILIES, ""):
             cases[name, family].append(item)
     kept = {_chosen(name, group) for (name, _), group in cases.items()}

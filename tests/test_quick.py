@@ -8,8 +8,8 @@ import quick
 
 
 class Item:
-    def __init__(self, nodeid: str, slow: bool = False, **params: str) -> None:
-        self.nodeid, self.slow = nodeid, slow
+    def __init__(self, nodeid: str, slow: bool = False, needs: str = "", **params: str) -> None:
+        self.nodeid, self.slow, self.fixturenames = nodeid, slow, needs.split()
         if params:
             self.callspec = SimpleNamespace(params=params)
 
@@ -40,7 +40,7 @@ def test_one_case_of_each_test_and_not_always_the_first():
 
 
 def test_of_families_one_case_of_each_of_three():
-    names = ("gpt2", "opt", "llama, grouped", "bert")
+    names = ("gpt2", "opt", "llama", "bert")
     items = [
         Item(f"families/a.py::test_it[{case}-{name}]", name=name)
         for case in range(4)
@@ -53,6 +53,11 @@ def test_of_families_one_case_of_each_of_three():
 
 def test_what_is_slow_is_left_out():
     assert kept([Item("a.py::test_slow", slow=True), Item("a.py::test_it")]) == ["a.py::test_it"]
+
+
+def test_what_needs_a_browser_or_a_real_model_is_left_out():
+    items = [Item("a.py::test_page", needs="tab chromium"), Item("a.py::test_it", needs="nano")]
+    assert kept(items) == ["a.py::test_it"]
 
 
 def test_what_was_dear_is_left_out_with_all_its_cases(monkeypatch, tmp_path):

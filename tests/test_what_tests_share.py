@@ -6,7 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+import conftest
 from microtome.model import cache
 
 PLUGINS = "import conftest, quick, families.measuring, sys; print('torch' in sys.modules)"
@@ -28,3 +32,12 @@ def test_whoever_hands_out_tests_needs_no_torch():
         env={**os.environ, "PYTHONPATH": str(tests)},
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(("quick", "workers"), [(False, 3), (True, 2)])
+def test_where_tests_wait_there_is_a_worker_more_than_cores(quick, workers):
+    asked = conftest.pytest_xdist_auto_num_workers(SimpleNamespace(getoption=lambda name: quick))
+    next(asked)
+    with pytest.raises(StopIteration) as told:
+        asked.send(2)
+    assert told.value.value == workers

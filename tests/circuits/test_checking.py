@@ -35,8 +35,8 @@ def told(found, name="verification"):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma2", "llama", "gpt_neox", "granite"])
-def test_the_reference_path_is_what_runs_by_hand_give(name, tokenizer):
-    model = mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+def test_the_reference_path_is_what_runs_by_hand_give(name, of_family):
+    model = of_family(name)
     graph, [one] = Graph.of(model), model.encode(PROMPT)
     ablated = written(model, graph, [one.donor])[0]
     circuit = some(graph, 0.6)
@@ -82,8 +82,8 @@ def test_little_that_is_left_is_read_as_exactly_in_half_precision(name, tokenize
     np.testing.assert_allclose(found["loss"], wanted["loss"], atol=0.05)
 
 
-def test_a_norm_behind_the_heads_leaves_a_prompt_that_is_its_own_donor(tokenizer):
-    model = mt.load(by_hand.make("gemma2", len(tokenizer)), tokenizer=tokenizer)
+def test_a_norm_behind_the_heads_leaves_a_prompt_that_is_its_own_donor(of_family):
+    model = of_family("gemma2")
     own = mt.Prompt(BERLIN, donor=BERLIN, target=" Germany")
     circuit = some(Graph.of(model), 0.1)
     same = mt.circuits.run(model, own, circuit, metrics="loss", progress=False)

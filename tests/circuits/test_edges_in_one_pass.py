@@ -27,8 +27,8 @@ UNLIKE = ("gpt2", "llama, tied", "gpt_neox", "falcon", "gemma2")
 
 
 @pytest.fixture(scope="module", params=UNLIKE)
-def model(request, tokenizer):
-    return mt.load(by_hand.make(request.param, len(tokenizer)), tokenizer=tokenizer)
+def model(request, of_family):
+    return of_family(request.param)
 
 
 def swept(model, method, ablation="patch"):

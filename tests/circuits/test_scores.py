@@ -10,7 +10,6 @@ from conftest import BERLIN, CAT, PARIS
 from microtome.circuits import Circuit, Exact, Graph, Removal, Scores, methods, open_scores
 from microtome.circuits.trial import Trial
 from microtome.errors import CircuitError, EffectsError
-from oracles import families as by_hand
 from oracles.families import FAMILIES
 
 PROMPTS = [
@@ -26,9 +25,9 @@ def scores(tiny64) -> Scores:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_one_edge_missing_is_that_edges_cell(name, tokenizer):
+def test_one_edge_missing_is_that_edges_cell(name, of_family):
     """Circuits of all edges but one, against the sweep's reference path."""
-    model = mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+    model = of_family(name)
     full, edges = Circuit.full(model), mt.edges(model)
     chosen = [
         edge for edge in edges.names if edge.endswith(("a1.h2<q>", "a2.h1<v>", "m1", "logits"))

@@ -13,7 +13,6 @@ from microtome.verbs.answer import Here
 from microtome.verbs.asking import asking
 from microtome.verbs.options import Options
 from microtome.verbs.sweep import answered
-from oracles import families as by_hand
 
 PROMPTS = [
     mt.Prompt(BERLIN, donor=BERLIN, target=" Germany"),
@@ -36,10 +35,21 @@ def mapped(model, edits, engine="walk", metrics=METRICS, prompts=PROMPTS, **more
     return answered(model, question, options, Here(model), None, False, False, False)
 
 
-@pytest.mark.parametrize("edits", ["patch L*.resid_post@*", "zero L*.z.h*", "patch embed@*"])
-@pytest.mark.parametrize("family", ["gpt2", "gemma2", "gpt_neo", "cohere", "bert"])
-def test_a_map_in_corrupted_runs_is_one_whose_cells_are_corrupted(family, edits, tokenizer):
-    model = mt.load(by_hand.make(family, len(tokenizer)), tokenizer=tokenizer)
+MAPS, FAMILIES = (
+    ["patch L*.resid_post@*", "zero L*.z.h*", "patch embed@*"],
+    ["gpt2", "gemma2", "gpt_neo", "cohere", "bert"],
+)
+CASES = [
+    (family, edits)
+    for number, family in enumerate(FAMILIES)
+    for turn, edits in enumerate(MAPS)
+    if number == 0 or (number + turn) % len(MAPS) == 0  # the first all of them, others by turns
+]
+
+
+@pytest.mark.parametrize(("family", "edits"), CASES)
+def test_a_map_in_corrupted_runs_is_one_whose_cells_are_corrupted(family, edits, of_family):
+    model = of_family(family)
     ours = [mapped(model, edits, engine) for engine in ("walk", "reference")]
     for n, prompt in enumerate(PROMPTS):
         each = [str(corruption()[n][0]), edits]

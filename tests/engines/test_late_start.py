@@ -26,7 +26,7 @@ def both(model, prompts, edits, **more):
         "patch L*.z.h*",
         "patch L*.resid_post@*",
         "patch L*.resid_post@{2,second}",
-        "patch L*.pattern.h*@*,*",
+        "patch L*.pattern.h1@*,*",
         ["patch L*.z.h*@*", "patch L2.resid_post@-1"],
         ["patch L*.z.h*@*", "zero L0.mlp_out@1"],
         "patch embed@*",

@@ -18,7 +18,6 @@ from microtome.passes.trace import trace
 from microtome.plan.plan import make_plan
 from microtome.verbs.answer import sources_of
 from microtome.verbs.sweep import asking
-from oracles import families as by_hand
 from oracles.families import ENCODERS, FAMILIES
 
 MARY = mt.Prompt(
@@ -51,8 +50,8 @@ def both_ways(model, plan, cells):
         )
 
 
-def test_from_the_first_edited_position_it_is_the_whole_pass(name, tokenizer):
-    model = mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+def test_from_the_first_edited_position_it_is_the_whole_pass(name, of_family):
+    model = of_family(name)
     for edit in QUESTIONS:
         plan = planned(model, edit)
         cells = [0, len(plan.cells) // 2, len(plan.cells) - 1]

@@ -16,7 +16,6 @@ from microtome.plan.cost import _on_the_way
 from microtome.plan.paths import bytes_on_the_way, first_written
 from microtome.plan.plan import make_plan
 from microtome.verbs.asking import asking
-from oracles import families
 from oracles.edges import OPS, Edges, Node
 from oracles.families import FAMILIES, LAYERS, Change
 from oracles.readers import Oracle
@@ -69,8 +68,8 @@ def by_hand(oracle: Edges, writer: Node, reader: Node, via: tuple[str, ...], op,
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma2", "gpt_neox", "llama"])
-def test_a_path_is_two_runs_by_hand(name, tokenizer):
-    model = mt.load(families.make(name, len(tokenizer)), tokenizer=tokenizer)
+def test_a_path_is_two_runs_by_hand(name, of_family):
+    model = of_family(name)
     hand = FAMILIES[name]
     [one] = model.encode(LATE)
     oracle = Edges(Oracle(model.hf, hand, one.tokens.ids), one.donor.ids)
@@ -142,9 +141,9 @@ def test_paths_walk(tiny64, edit):
 
 
 @pytest.mark.parametrize("name", ["gemma2", "gpt_neox", "llama", "bloom", "modernbert", "mixtral"])
-def test_paths_walk_in_every_kind_of_block(name, tokenizer):
+def test_paths_walk_in_every_kind_of_block(name, of_family):
     """Post-norms, parallel, grouped, with its own cache, an encoder, experts."""
-    model = mt.load(families.make(name, len(tokenizer)), tokenizer=tokenizer)
+    model = of_family(name)
     for edit in (
         "patch L*.z.h1 => L*.mlp_in",
         "zero L*.mlp_out =head=> L*.v_in.h2@-1",

@@ -28,12 +28,13 @@ difference that a test found between microtome and hand-written hooks, or betwee
 
 - **read**: the site's values in every layer, against hand-written hooks;
 - **edit**: all logits after the site of the middle layer was zeroed, scaled by −1.5 or replaced,
-  at all positions, the last or two, against hand-written hooks (`pattern`: zeroed, halved, replaced
-  and knocked out; `k_head`, `v_head`: zeroed and added to, against two runs joined by hand; what
-  heads, MLP and final norm read, and `head_out`: zeroed, scaled or replaced, likewise);
-- **walk**: logit difference and Kullback–Leibler divergence in every cell of maps that zero, scale
-  or patch the site in every layer, on the walk against the reference path (what is read and
-  `head_out`: all of them in one cell, and some by themselves).
+  at all positions, the last or two, by turns, against hand-written hooks (`pattern`: zeroed,
+  halved, replaced and knocked out; `k_head`, `v_head`: zeroed and added to, against two runs joined
+  by hand; what heads, MLP and final norm read, and `head_out`: zeroed, scaled or replaced,
+  likewise);
+- **walk**: logit difference and Kullback–Leibler divergence in every cell of a map that zeroes,
+  scales or patches the site in every layer, by turns, on the walk against the reference path (what
+  is read and `head_out`: all of them in one cell, and some by themselves).
 
 – : the family has no such site. Attention and MLP read the same input in a parallel block, which
 has no `resid_mid`; a mixture of experts has no `mlp_post`; `k_head`, `v_head` and the sites of

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-import microtome as mt
 from microtome.language.sites import site
 from microtome.model.anatomy import Anatomy
 from microtome.model.describe import described
@@ -33,8 +32,8 @@ def test_every_family_is_described_as_it_computes(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_site_is_listed_with_its_module(name, tokenizer):
-    model = mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+def test_every_site_is_listed_with_its_module(name, of_family):
+    model = of_family(name)
     frame = model.sites()
     assert list(frame.index) == [one.name for one in model.anatomy.sites]
     for module in frame["module"].drop("logits"):

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import microtome as mt
-from oracles import families as by_hand
 
 CAT = mt.Prompt(
     "The cat sat on the mat, and",
@@ -15,19 +14,19 @@ CAT = mt.Prompt(
     target=" cat",
     contrast=" dog",
 )
-UNLIKE = ("gpt2", "llama, tied", "gemma2", "gpt_neox", "falcon", "mixtral")
-"""Sequential; shared keys; norms after; parallel; one norm for both; experts."""
+SHAPES = ("llama, tied", "gemma2", "falcon", "mixtral")
+"""Shared keys; norms after; parallel, with one norm for both; experts."""
 READERS = ("L*.q_in.h*", "L*.k_in.h*", "L*.v_in.h*", "L*.mlp_in", "final_in")
 
 
-@pytest.fixture(scope="module", params=UNLIKE)
+@pytest.fixture(scope="module", params=SHAPES)
 def name(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
-def model(name, tokenizer):
-    return mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+def model(name, of_family):
+    return of_family(name)
 
 
 def of(model, edit, method):
@@ -56,8 +55,8 @@ def test_the_edges_of_a_writer_add_up_to_what_it_writes(model):
         assert gap < rounding * max(1.0, float(np.abs(whole).max())), writer
 
 
-def test_the_edges_of_the_input_add_up_to_the_whole_difference(tokenizer):
-    model = mt.load(by_hand.make("gpt2", len(tokenizer)), tokenizer=tokenizer)
+def test_the_edges_of_the_input_add_up_to_the_whole_difference(of_family):
+    model = of_family("gpt2")
     clean = float(model.run(CAT).logits[0, -1] @ _difference(model))
     donor = float(model.run(CAT.donor).logits[0, -1] @ _difference(model))
     coarse, fine = (float(from_writer(model, "embed", mt.EAPIG(n)).squeeze()) for n in (10, 20))

@@ -9,9 +9,8 @@ import microtome as mt
 from families.both import on_both_paths
 from microtome.errors import AddressError
 from oracles import edges as by_hand
-from oracles import families
 from oracles.edges import OPS, Node
-from oracles.families import FAMILIES
+from oracles.families import FAMILIES, turn
 from oracles.readers import Oracle
 
 CAT = mt.Prompt(
@@ -37,33 +36,21 @@ SAMPLE = (
 )
 
 
-@pytest.fixture(scope="module")
-def loaded(tokenizer):
-    models = {}
-
-    def load(name):
-        if name not in models:
-            hf = families.make(name, len(tokenizer))
-            models[name] = mt.load(hf, tokenizer=tokenizer)
-        return models[name]
-
-    return load
-
-
 def oracle_of(model, hand):
     [one] = model.encode(CAT)
     return by_hand.Edges(Oracle(model.hf, hand, one.tokens.ids), one.donor.ids)
 
 
 @pytest.mark.parametrize("name", SUMS)
-def test_an_edge_is_edited_as_by_hand_and_nothing_else_is(name, loaded):
-    model, hand = loaded(name), FAMILIES[name]
+def test_an_edge_is_edited_as_by_hand_and_nothing_else_is(name, of_family):
+    model, hand = of_family(name), FAMILIES[name]
     oracle = oracle_of(model, hand)
     exact = EXACT if hand.rounding <= 1e-9 else hand.rounding
     clean = oracle.here.run().logits
-    for number, (writer, reader) in enumerate(SAMPLE):
+    for number in range(turn(name) % 2, len(SAMPLE), 2):  # every other family has the other half
+        writer, reader = SAMPLE[number]
         text, op = list(OPS.items())[(number + len(name)) % len(OPS)]
-        positions = (None, [4, 6])[number % 2]
+        positions = (None, [4, 6])[number // 2 % 2]
         place = "" if positions is None else "@{4,6}"
         change = oracle.change(writer, op)
         wanted = oracle.cell(change, reader, positions)
@@ -82,26 +69,27 @@ def test_an_edge_is_edited_as_by_hand_and_nothing_else_is(name, loaded):
 CAT_TOKENS = range(8)
 
 MAPS = (
-    ["patch L*.z.h* -> L*.q_in.h*"],
-    ["zero L*.z.h* -> L*.k_in.h*"],
-    ["patch L*.mlp_out -> L*.v_in.h*", "patch embed -> L*.mlp_in"],
-    ["scale(-0.5) L*.z.h*@* -> L*.mlp_in"],
-    ["patch L*.mlp_out -> L*.mlp_in", 'noise(std=0.5, how="add") L*.z.h* -> final_in'],
+    "patch L*.z.h* -> L*.q_in.h*",
+    "zero L*.z.h* -> L*.k_in.h*",
+    "patch L*.mlp_out -> L*.v_in.h*",
+    "patch embed -> L*.mlp_in",
+    "scale(-0.5) L*.z.h*@* -> L*.mlp_in",
+    "patch L*.mlp_out -> L*.mlp_in",
+    'noise(std=0.5, how="add") L*.z.h* -> final_in',
 )
 
 
 @pytest.mark.parametrize("name", SUMS)
-def test_the_walk_equals_the_reference_path(name, loaded):
-    hand = FAMILIES[name]
-    edits = MAPS[SUMS.index(name) % len(MAPS)]
-    for edit in edits:
-        on_both_paths(loaded(name), hand, edit, [CAT])
+def test_the_walk_equals_the_reference_path(name, of_family):
+    edit = MAPS[turn(name) % len(MAPS)]
+    on_both_paths(of_family(name), FAMILIES[name], edit, [CAT])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_edge_of_each_shape_of_block_is_as_by_hand(name, loaded):
-    model, hand = loaded(name), FAMILIES[name]
+def test_every_edge_of_each_shape_of_block_is_as_by_hand(name, of_family):
+    """By hand each edge in one of the shapes."""
+    model, hand = of_family(name), FAMILIES[name]
     oracle, edges = oracle_of(model, hand), by_hand.all_edges(hand.rest is None)
     assert len(edges) == len(mt.edges(model))
     effects = {
@@ -114,8 +102,9 @@ def test_every_edge_of_each_shape_of_block_is_as_by_hand(name, loaded):
         values = effects[kind.text].data["logit_diff"].values[0]
         found |= dict(zip(names[names != ""], values[names != ""], strict=True))
     [one] = model.encode(CAT)
-    changes = {writer: oracle.change(writer, OPS["patch"]) for writer, _ in edges}
-    for writer, reader in edges:
+    mine = edges[SHAPES.index(name) :: len(SHAPES)]
+    changes = {writer: oracle.change(writer, OPS["patch"]) for writer, _ in mine}
+    for writer, reader in mine:
         logits = oracle.cell(changes[writer], reader).logits[-1]
         wanted = float(logits[one.target] - logits[one.contrast])
         assert abs(found[name_of(writer, reader)] - wanted) <= max(hand.rounding, 1e-10)

@@ -12,7 +12,7 @@ from microtome.errors import AddressError, ArchitectureError, SweepError
 from microtome.language.sites import APART
 from microtome.plan.cost import flops_of_block
 from oracles import families as by_hand
-from oracles.families import FAMILIES, HEADS, LAYERS, Change
+from oracles.families import FAMILIES, HEADS, LAYERS, UNLIKE, Change, turn
 
 CAT = mt.Prompt(
     "The cat sat on the mat, and",
@@ -39,8 +39,8 @@ def name(request):
 
 
 @pytest.fixture(scope="module")
-def model(name, tokenizer):
-    return mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+def model(name, of_family):
+    return of_family(name)
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +94,17 @@ OPERATIONS = {
 }
 
 
-@pytest.mark.parametrize("positions", [list(range(LENGTH)), [LENGTH - 1], [1, 3]], ids=str)
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_site_is_edited_as_by_hand(model, hand, gap, operation, positions):
+POSITIONS = ([*range(LENGTH)], [LENGTH - 1], [1, 3])
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_every_site_is_edited_as_by_hand(model, name, hand, gap, number):
+    """Each site with two of the operations, at positions by turns."""
     ids = ids_of(model, MARY)
     clean = by_hand.run(model.hf, hand, ids)
-    for site in hand.sites:
+    for place, site in enumerate(hand.sites):
+        operation, op = [*OPERATIONS.items()][(turn(name) + place + number) % len(OPERATIONS)]
+        positions = POSITIONS[(turn(name) // 3 + place + 2 * number) % len(POSITIONS)]
         layer = None if site in ("embed", "logits") else 1
         shape = clean.seen[site, layer].shape
         units = [0, shape[1] - 1] if site in UNITS else list(range(shape[1]))
@@ -107,7 +112,7 @@ def test_every_site_is_edited_as_by_hand(model, hand, gap, operation, positions)
         chosen = f".{UNITS[site]}{{0,{shape[1] - 1}}}" if site in UNITS else ""
         where = ",".join(map(str, positions))
         text = f"{operation} {'' if layer is None else 'L1.'}{site}{chosen}@{{{where}}}"
-        change = Change(site, layer, index, OPERATIONS[operation])
+        change = Change(site, layer, index, op)
         wanted = by_hand.run(model.hf, hand, ids, [change])
         found = model.run(MARY, edits=[text])
         assert gap("edit", site, (found.logits[0] - wanted.logits).abs().max()) <= EXACT, text
@@ -128,22 +133,22 @@ OTHERS = (
 CHANGES = ("zero {}", "patch {}@-1", "scale(0.5) {}@{{2,5}}")
 
 
-@pytest.mark.parametrize("number", range(len(CHANGES)))
-def test_the_walk_equals_the_reference_path(model, hand, gap, number):
-    """Each site with two of the changes, by turns."""
-    for turn, site in enumerate(hand.sites[:-1]):
-        if turn % len(CHANGES) != number:
-            place = site if site == "embed" else f"L*.{site}"
-            unit = ".h1" if site == "q" or (site in ("k", "v", "z") and hand.kv_heads > 1) else ""
-            text = CHANGES[number].format(place + unit)
-            _, apart = on_both_paths(model, hand, text, [CAT, MARY])
-            gap("walk", site, apart)
+def test_the_walk_equals_the_reference_path(model, name, hand, gap):
+    """Each site with one of the changes, by turns."""
+    for place, site in enumerate(hand.sites[:-1]):
+        where = site if site == "embed" else f"L*.{site}"
+        unit = ".h1" if site == "q" or (site in ("k", "v", "z") and hand.kv_heads > 1) else ""
+        text = CHANGES[(turn(name) % 2 + place + 1) % len(CHANGES)].format(where + unit)
+        _, apart = on_both_paths(model, hand, text, [CAT, MARY])
+        gap("walk", site, apart)
 
 
-def test_every_other_edit_walks_too(model, hand):
-    for turn, operation in enumerate(OTHERS):
-        site = ("z.h1", "resid_post", "mlp_out", "attn_out")[turn % 4]
-        on_both_paths(model, hand, f"{operation} L*.{site}@{{1,3}}", [MARY])
+def test_every_other_edit_walks_too(model, name, hand):
+    """Three of them in each family, by turns."""
+    for shift in range(3):
+        number = (turn(name) + shift) % len(OTHERS)
+        site = ("z.h1", "resid_post", "mlp_out", "attn_out")[number % 4]
+        on_both_paths(model, hand, f"{OTHERS[number]} L*.{site}@{{1,3}}", [MARY])
 
 
 def test_maps_over_heads_and_positions_walk_too(model, hand):
@@ -151,6 +156,7 @@ def test_maps_over_heads_and_positions_walk_too(model, hand):
     assert effects.data.sizes["kv_head"] == hand.kv_heads
 
 
+@pytest.mark.parametrize("name", UNLIKE, indirect=True)
 def test_small_batches_walk_too(model, hand):
     """Tiles of some of the cells, of one prompt or several."""
     whole, cut = (
@@ -160,14 +166,19 @@ def test_small_batches_walk_too(model, hand):
     assert float(abs(whole.data["kl"] - cut.data["kl"]).max()) <= hand.rounding
 
 
-@pytest.mark.parametrize(
-    ("dtype", "attention"),
-    [(torch.float64, "eager"), (torch.float32, None), (torch.bfloat16, None)],
-    ids=str,
-)
+KINDS = ((torch.float64, "eager"), (torch.float32, None), (torch.bfloat16, None))
+OF_KINDS = [
+    (name, *kind)
+    for name in FAMILIES
+    for number, kind in enumerate(KINDS)
+    if name in UNLIKE or number == turn(name) % len(KINDS)
+    # Experts are chosen otherwise where rounding is coarse.
+    if FAMILIES[name].neurons is not None or torch.bfloat16 not in kind
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "attention"), OF_KINDS, indirect=["name"], ids=str)
 def test_other_types_and_attentions_walk_within_their_rounding(name, tokenizer, dtype, attention):
-    if dtype == torch.bfloat16 and FAMILIES[name].neurons is None:
-        pytest.skip("where rounding is this coarse, it chooses other experts")
     hf = by_hand.make(name, len(tokenizer), dtype, attention)
     model = mt.load(hf, tokenizer=tokenizer)
     choice = hf.config._attn_implementation

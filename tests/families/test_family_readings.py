@@ -13,7 +13,7 @@ import scipy.special
 
 import microtome as mt
 from oracles import families as by_hand
-from oracles.families import ENCODERS, FAMILIES, LAYERS, Change
+from oracles.families import ENCODERS, FAMILIES, LAYERS, UNLIKE, Change, turn
 
 CAT = mt.Prompt("The cat sat on the mat, and", target=" cat", contrast=" dog")
 EXACT = 1e-11
@@ -32,8 +32,8 @@ def hand(name):
 
 
 @pytest.fixture(scope="module")
-def model(name, tokenizer):
-    return mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+def model(name, of_family):
+    return of_family(name)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,7 @@ def test_the_last_state_is_the_models_output_to_the_last_bit(model):
     assert not found.data["kl"].isel(layer=-1).values.any()
 
 
+@pytest.mark.parametrize("name", UNLIKE, indirect=True)
 def test_a_head_and_a_run_under_an_edit_are_read_too(model, hand, encoded, gap):
     tokens = list(range(len(encoded.tokens)))
     whole = [tokens, list(range(32))]
@@ -111,8 +112,8 @@ def uncapped(name: str, logits: np.ndarray) -> np.ndarray:
     return CAPS[name] * np.arctanh(logits / CAPS[name]) if name in CAPS else logits
 
 
-@pytest.mark.parametrize("metric", ["logit_diff", "logit(contrast)@3"])
-def test_the_shares_sum_to_the_models_logit(model, name, hand, encoded, gap, metric):
+def test_the_shares_sum_to_the_models_logit(model, name, hand, encoded, gap):
+    metric = ("logit_diff", "logit(contrast)@3")[turn(name) % 2]
     found = mt.attribute_logits(model, CAT, metric, sources=True)
     logits = uncapped(name, by_hand.run(model.hf, hand, encoded.tokens.ids).logits.numpy())
     target, contrast = encoded.target, encoded.contrast

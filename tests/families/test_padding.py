@@ -12,7 +12,7 @@ import torch
 
 import microtome as mt
 from oracles import families as by_hand
-from oracles.families import FAMILIES
+from oracles.families import FAMILIES, turn
 
 TEXTS = ("The cat sat on the mat, and", "When Mary and John went")
 LENGTHS = (8, 5)
@@ -30,8 +30,8 @@ def name(request):
 
 
 @pytest.fixture(scope="module")
-def model(name, tokenizer):
-    return mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+def model(name, of_family):
+    return of_family(name)
 
 
 def padded(hf, hand, texts, side, at=()):
@@ -84,21 +84,24 @@ def test_every_prompt_is_its_row_of_a_padded_batch(model, name, side, tokenizer)
     assert not torch.equal(clean.logits[1, :5], edited.logits[1, :5])
 
 
+MAPS = ("zero L*.z.h*@*", "patch L*.resid_post@*", "scale(0.5) L*.v@1")
+
+
 def test_a_sweep_of_several_lengths_is_that_of_each_prompt(model, name):
     prompts = [
         mt.Prompt(text, donor=donor, target=" cat", contrast=" dog")
         for text, donor in zip(TEXTS, ("The dog sat on the cat, and", "When John and Mary went"),
                                strict=True)
     ]  # fmt: skip
-    for edit in ("zero L*.z.h*@*", "patch L*.resid_post@*", "scale(0.5) L*.v@1"):
-        together = mt.sweep(model, prompts, edit, metrics=["logit_diff"], verify=0).data
-        for row, prompt in enumerate(prompts):
-            alone = mt.sweep(model, prompt, edit, metrics=["logit_diff"], verify=0).data
-            own = together["logit_diff"].isel(prompt=row).values
-            wanted = alone["logit_diff"].isel(prompt=0).values
-            own = own[..., : LENGTHS[row]] if edit.endswith("@*") else own
-            assert own.shape == wanted.shape
-            assert np.abs(own - wanted).max() <= FAMILIES[name].rounding
+    edit = MAPS[turn(name) % len(MAPS)]
+    together = mt.sweep(model, prompts, edit, metrics=["logit_diff"], verify=0).data
+    for row, prompt in enumerate(prompts):
+        alone = mt.sweep(model, prompt, edit, metrics=["logit_diff"], verify=0).data
+        own = together["logit_diff"].isel(prompt=row).values
+        wanted = alone["logit_diff"].isel(prompt=0).values
+        own = own[..., : LENGTHS[row]] if edit.endswith("@*") else own
+        assert own.shape == wanted.shape
+        assert np.abs(own - wanted).max() <= FAMILIES[name].rounding
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bloom"])

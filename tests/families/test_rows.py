@@ -19,6 +19,8 @@ from microtome.passes.probe import probe
 from oracles import families as by_hand
 
 HEADED = ("q", "k", "v", "z")
+ANY = ("",)
+"""Words of any complaint."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def wrong_sizes(right: Anatomy) -> Iterator[Wrong]:
     if right.family.down_proj is not None:
         changes.append({"d_mlp": dims.d_mlp // 2})
     for change in changes:
-        yield Wrong(str(change), replace(right, dims=replace(dims, **change)), ("",))
+        yield Wrong(str(change), replace(right, dims=replace(dims, **change)), ANY)
 
 
 def complaint(hf: PreTrainedModel, anatomy: Anatomy) -> str | None:
@@ -139,9 +141,11 @@ def complaint(hf: PreTrainedModel, anatomy: Anatomy) -> str | None:
     return None
 
 
-def half(wrong: Wrong, name: str) -> bool:
-    """Whether a mistake is tried in a family: sites taken for each other, in every other one."""
-    return " as " not in wrong.what or zlib.crc32(f"{name} {wrong.what}".encode()) % 2 == 0
+def mine(wrong: Wrong, name: str) -> bool:
+    """Whether a mistake is tried in a family: sites for each other in a fifth, others in half."""
+    share = 2 if wrong.words == ANY or name not in by_hand.UNLIKE else 1
+    share = 5 if " as " in wrong.what else share
+    return zlib.crc32(f"{name} {wrong.what}".encode()) % share == 0
 
 
 @pytest.mark.parametrize("name", by_hand.FAMILIES)
@@ -150,12 +154,12 @@ def test_every_mistake_in_a_row_is_found_and_named(name, tokenizer):
     right = Anatomy.of(hf)
     probe(hf, right)
     tried = 0
-    for wrong in (wrong for wrong in mistakes(right) if half(wrong, name)):
+    for wrong in (wrong for wrong in mistakes(right) if mine(wrong, name)):
         message = complaint(hf, wrong.anatomy)
         assert message is not None, f"{wrong.what} is not found out"
         assert any(word in message for word in wrong.words), f"{wrong.what}: {message}"
         tried += 1
-    assert tried > 50
+    assert tried > 15
 
 
 def test_every_row_is_tried():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import microtome as mt
-from oracles import families as by_hand
 from oracles.families import FAMILIES
 
 CAT = mt.Prompt(
@@ -26,8 +25,8 @@ def name(request):
 
 
 @pytest.fixture(scope="module")
-def model(name, tokenizer):
-    return mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+def model(name, of_family):
+    return of_family(name)
 
 
 def addresses(model):
@@ -77,9 +76,8 @@ def test_gradients_at_all_sites_together_are_what_small_edits_do(model, name):
         assert found <= most
 
 
-def test_a_gradient_at_each_site_is_what_small_edits_do(model, name):
-    if name not in EACH:
-        return
+@pytest.mark.parametrize("name", EACH, indirect=True)
+def test_a_gradient_at_each_site_is_what_small_edits_do(model):
     wrong = {}
     for place in addresses(model):
         found, most = gap(model, [mt.add(place, 1.0)])

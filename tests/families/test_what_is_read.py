@@ -8,8 +8,7 @@ import torch
 
 import microtome as mt
 from families.both import on_both_paths
-from oracles import families as by_hand
-from oracles.families import FAMILIES, HEADS
+from oracles.families import FAMILIES, HEADS, UNLIKE, turn
 from oracles.readers import Oracle
 
 CAT = mt.Prompt(
@@ -38,8 +37,8 @@ def hand(name):
 
 
 @pytest.fixture(scope="module")
-def model(name, tokenizer):
-    return mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+def model(name, of_family):
+    return of_family(name)
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +145,11 @@ MAPS = (
 )
 
 
-def test_the_walk_equals_the_reference_path(gap, model, hand, sites):
-    """Maps of some sites in every family, and one of all, in every layer together."""
-    turn = list(FAMILIES).index(next(k for k, v in FAMILIES.items() if v is hand))
-    _, apart = on_both_paths(model, hand, MAPS[turn % len(MAPS)], [CAT])
+def test_the_walk_equals_the_reference_path(gap, model, name, hand, sites):
+    """A map of all in every layer together, and one of some sites where families differ most."""
+    apart = 0.0
+    if name in UNLIKE:
+        _, apart = on_both_paths(model, hand, MAPS[turn(name) % len(MAPS)], [CAT])
     every = [f"scale(-0.5) L*.{site}.h0@{{2,5}}" for site in sites if site in HEADED]
     every += ["patch L*.mlp_in@2:", "scale(-2) final_in"]
     every += ["scale(2) L*.resid_pre@4", "scale(2) L*.q.h1", "zero L*.k.h0@5", "scale(2) L*.z.h2"]

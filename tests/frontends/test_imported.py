@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import gc
 import importlib
-import subprocess
 import sys
 import threading
 from types import ModuleType
@@ -51,7 +50,7 @@ def test_what_another_thread_is_importing_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(gc, "freeze", lambda: None)
     first = threading.Thread(target=importing.imported, args=("imaginary_slow",))
     first.start()
-    assert begun.wait(20)
+    assert begun.wait(300)
     try:
         assert importing.imported("imaginary_slow").whole
     finally:
@@ -69,18 +68,3 @@ def test_what_cannot_be_imported_leaves_it_as_it_was(asked):
         assert not gc.isenabled()
     finally:
         gc.enable()
-
-
-NEEDLESS = ("gguf", "scipy.stats", "ray")  # pyarrow comes with pandas where there is one
-SWEEPING = (
-    "import importlib, sys; importlib.import_module('microtome.frontends.commands.sweeping'); "
-    f"print([name for name in {NEEDLESS!r} if name in sys.modules])"
-)
-
-
-def test_a_sweep_imports_nothing_that_it_can_do_without():
-    """Some of it is in extras: a plain installation has none."""
-    done = subprocess.run(
-        [sys.executable, "-c", SWEEPING], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"

@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
-import re
-import signal
 import stat
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 
 import pytest
 from typer.testing import CliRunner
@@ -86,28 +79,3 @@ def test_another_missing_module_is_a_fault(monkeypatch):
     monkeypatch.setattr(lab_command, "imported", lambda name: importlib.import_module("nowhere"))
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
         lab_command.lab()
-
-
-def test_it_serves_in_a_process_of_its_own_until_it_is_interrupted(tmp_path):
-    asked = ["lab", "--port", "0", "--no-open", "--keep", str(tmp_path / "maps")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "microtome", *asked],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        url = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            assert b"microtome lab" in answer.read()
-        stranger = urllib.request.Request(url, headers={"Host": "evil.test"})
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(stranger, timeout=60)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert "Interrupted." in said
-    assert "Traceback" not in said

@@ -204,9 +204,9 @@ def test_the_walk_is_the_reference_path_wherever_an_edit_is(bert64, site, positi
 
 
 @pytest.mark.parametrize("family", by_hand.ENCODERS)
-def test_an_edit_at_the_end_reaches_positions_before_it(family, tokenizer):
+def test_an_edit_at_the_end_reaches_positions_before_it(family, of_family):
     """What a causal start would leave at the clean run's values; within ModernBERT's windows."""
-    model = mt.load(by_hand.make(family, len(tokenizer)), tokenizer=tokenizer)
+    model = of_family(family)
     prompt = mt.Prompt("The cat sat on the mat, and", target=" cat")
     walked, slow = (
         mt.sweep(model, prompt, "zero L0.resid_post@-1", metrics=["kl@4"], engine=e, verify=0)

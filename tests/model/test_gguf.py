@@ -233,7 +233,7 @@ class TestTheCache:
             (folder / "a").write_text("a")
 
         def ask():
-            begun.wait(timeout=60)
+            begun.wait(timeout=300)
             found.append(cache.made_once("key", 1, make))
 
         found = []
@@ -241,7 +241,7 @@ class TestTheCache:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(timeout=60)
+            thread.join(timeout=300)
         assert len(made) == 1
         assert found[0] == found[1] is not None
         assert cache.is_whole(found[0])

@@ -454,6 +454,18 @@ FAMILIES: Mapping[str, ByHand] = {
 """Family, and a variant where it has several → its model and its sites."""
 
 ENCODERS = ("bert", "roberta", "distilbert", "modernbert")
+UNLIKE = (
+    "gpt2", "gpt_neo", "bloom", "llama", "gemma2", "olmo2", "mixtral", "gpt_neox",
+    "falcon, one key head", "bert", "modernbert",
+)  # fmt: skip
+"""One of each kind, for what is no family's own: one projection for q, k and v; windows, and
+float32 in attention; slopes for positions; shared keys; norms behind, and caps; queries normed
+together; experts; parallel; one key head; a stream that is normed; an encoder with windows."""
+
+
+def turn(name: str) -> int:
+    """A family's number, by which families take the rows of a table by turns."""
+    return [*FAMILIES].index(name)
 
 
 def make(
@@ -498,6 +510,7 @@ def run(
     """The logits ``[pos, vocab]`` under these changes, and every site's values after them."""
     heads, keys, width = dimensions(hf, hand) if shape is None else shape
     changes, length = list(changes), len(ids)
+    changed = {(change.site, change.layer) for change in changes}
     found = Hooked(torch.empty(0))
 
     def at(site: str, layer: int | None, full: torch.Tensor) -> torch.Tensor:
@@ -550,8 +563,9 @@ def run(
                 start = torch.from_numpy(found.seen["resid_pre", layer])[None]
                 middle = start + torch.from_numpy(found.seen["attn_out", layer])[None]
                 middle = at("resid_mid", layer, hand.middle(module, middle))
-                # With the residual stream changed, the MLP runs again; its own hooks fire again.
-                given = hand.rest(module, middle)
+                if ("resid_mid", layer) in changed:
+                    # The MLP runs again; its own hooks fire again.
+                    given = hand.rest(module, middle)
             given = at("resid_post", layer, given)
             return (given, *output[1:]) if isinstance(output, tuple) else given
 

@@ -19,14 +19,14 @@ WINDOWED = ("gpt_neo", "mistral", "qwen2", "phi3", "gemma2", "gemma3_text", "mod
 
 
 @pytest.fixture(scope="module", params=[name for name in WINDOWED if name in by_hand.FAMILIES])
-def model(request, tokenizer):
-    return mt.load(by_hand.make(request.param, len(tokenizer)), tokenizer=tokenizer)
+def model(request, of_family):
+    return of_family(request.param)
 
 
 @pytest.fixture(scope="module")
-def narrow(tokenizer):
+def narrow(of_family):
     """A window of four tokens in every layer."""
-    return mt.load(by_hand.make("mistral", len(tokenizer)), tokenizer=tokenizer)
+    return of_family("mistral")
 
 
 def test_the_cells_of_a_map_are_the_weights_that_the_model_has(model):
@@ -70,8 +70,8 @@ def test_an_edit_that_makes_attention_does_not_reach_beyond(narrow):
     assert not run["L1.pattern.h0@-1"].values.any()
 
 
-def test_a_layer_without_a_window_sees_all(tokenizer):
-    model = mt.load(by_hand.make("qwen2", len(tokenizer)), tokenizer=tokenizer)
+def test_a_layer_without_a_window_sees_all(of_family):
+    model = of_family("qwen2")
     assert model.anatomy.dims.reaches == (None, 3, 3)
     effects = mt.sweep(model, CAT, "knockout L*.pattern.h0@-1,0", metrics="logit")
     assert np.isfinite(effects.data["logit"].values[0]).tolist() == [True, False, False]

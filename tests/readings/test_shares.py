@@ -17,8 +17,8 @@ from oracles.families import FAMILIES, HEADS, LAYERS
 PROMPT = mt.Prompt("The cat sat on the mat, and", target=" cat", contrast=" dog")
 
 
-def made(name, tokenizer):
-    model = mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+def made(name, of_family):
+    model = of_family(name)
     one = model.encode(PROMPT)[0]
     seen = by_hand.run(model.hf, FAMILIES[name], one.tokens.ids).seen
     return model, one, {place: values[-1] for place, values in seen.items() if place[0] != "logits"}
@@ -34,9 +34,9 @@ def normed_by(x: np.ndarray, eps: float, centred: bool) -> float:
 
 
 @pytest.fixture(scope="module")
-def gpt2(tokenizer):
+def gpt2(of_family):
     """The model, its prompt, what it had at the last token, and the direction that is read."""
-    model, one, seen = made("gpt2", tokenizer)
+    model, one, seen = made("gpt2", of_family)
     unembed = weights(model.hf.lm_head)
     read = unembed[one.target] - unembed[one.contrast]
     norm, x = model.hf.transformer.ln_f, seen["resid_post", LAYERS - 1]
@@ -83,8 +83,8 @@ def test_a_neuron_adds_its_activation_times_its_row(gpt2):
         assert found["against"][number] == worst, row
 
 
-def test_in_gemma2_norms_behind_the_parts_are_held_too(tokenizer):
-    model, one, seen = made("gemma2", tokenizer)
+def test_in_gemma2_norms_behind_the_parts_are_held_too(of_family):
+    model, one, seen = made("gemma2", of_family)
     eps = model.hf.config.rms_norm_eps
     unembed = weights(model.hf.lm_head)
     x = seen["resid_post", LAYERS - 1]
@@ -101,8 +101,8 @@ def test_in_gemma2_norms_behind_the_parts_are_held_too(tokenizer):
         np.testing.assert_allclose(own, seen["mlp_out", layer] @ along, atol=1e-6)
 
 
-def test_in_bert_norms_of_the_stream_and_what_stands_before_the_unembedding_are_held(tokenizer):
-    model, one, seen = made("bert", tokenizer)
+def test_in_bert_norms_of_the_stream_and_what_stands_before_the_unembedding_are_held(of_family):
+    model, one, seen = made("bert", of_family)
     hf, last = model.hf, LAYERS - 1
     block, head = hf.bert.encoder.layer[last], hf.cls.predictions
     dense, norm = head.transform.dense, head.transform.LayerNorm
@@ -159,7 +159,7 @@ def test_what_is_no_row_of_norms_and_layers_is_refused():
         affine(Odd(), torch.ones(3))
 
 
-def test_what_has_no_logit_is_refused_by_name(tiny, tokenizer):
+def test_what_has_no_logit_is_refused_by_name(tiny, of_family):
     with pytest.raises(MetricError, match="to no prob: ask for logit"):
         mt.attribute_logits(tiny, PROMPT, "prob")
     with pytest.raises(MetricError, match="the target of 'The cat sat' is none"):
@@ -168,7 +168,7 @@ def test_what_has_no_logit_is_refused_by_name(tiny, tokenizer):
         mt.attribute_logits(tiny, mt.Prompt(BERLIN, targets=[" Germany", " France"]))
     with pytest.raises(AddressError, match="There is no layer 3; there are 3"):
         mt.attribute_neurons(tiny, PROMPT, 3)
-    experts = mt.load(by_hand.make("mixtral", len(tokenizer)), tokenizer=tokenizer)
+    experts = of_family("mixtral")
     with pytest.raises(AddressError, match="mixture of experts"):
         mt.attribute_neurons(experts, PROMPT, 0)
 

@@ -8,7 +8,6 @@ import torch
 
 import microtome as mt
 from microtome.errors import AddressError, MicrotomeError, TokenError
-from oracles import families as by_hand
 from oracles.families import ENCODERS, FAMILIES
 
 GOOD = ["Berlin is in Germany", "Rome is in Italy", "Paris is the capital of France"]
@@ -83,9 +82,9 @@ def norm_gradient(model, x, token, without=None):
 
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("without", [None, 9])
-def test_a_tokens_direction_is_the_gradient_of_its_logit(name, without, tokenizer):
+def test_a_tokens_direction_is_the_gradient_of_its_logit(name, without, of_family):
     """But for the part along the state, which the norm's own scale takes away."""
-    model = mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+    model = of_family(name)
     vector = mt.steering.of_token(model, 7, without=without)
     assert vector.layers == (0, 1, 2)
     d_model = model.anatomy.dims.d_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -119,39 +120,48 @@ def test_every_verdict_has_its_words(lang, verdict):
     assert texts_of(lang)(f"verdicts.{verdict}")
 
 
-@pytest.fixture(scope="module")
-def used(model_of):
-    """Every text that a study asks for, on one prompt and on three, in both languages."""
+@dataclass(frozen=True)
+class Told:
+    """What a study says, run on one prompt in Vietnamese and on several in English.
 
-    def asked(name: str) -> set[str]:
-        found: set[str] = set()
-        original = Study.texts
+    Attributes:
+        name: the study's.
+        one: the first run's result.
+        page: its report.
+        used: every text that was asked for in both.
+    """
 
-        def watched(self: Study, lang: str) -> Texts:
-            texts = original(self, lang)
-            texts.used.update(found)
-            spied.append(texts)
-            return texts
-
-        spied: list[Texts] = []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Study, "texts", watched)
-            model = model_of(STUDIES[name])
-            few = FEW.get(name, {})
-            studies.run(name, model=model, **few)
-            studies.run(name, model=model, lang="vi", prompts=prompts_of(name), **few)
-        return {key for texts in spied for key in texts.used}
-
-    return asked
+    name: str
+    one: studies.Result
+    page: str
+    used: frozenset[str]
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_no_text_is_left_over(name, used):
+@pytest.fixture(scope="module", params=STUDIES)
+def told(request, model_of, tmp_path_factory) -> Told:
+    name, out = request.param, tmp_path_factory.mktemp("told") / "out"
+    model, few = model_of(STUDIES[name]), FEW.get(name, {})
+    texts: list[Texts] = []
+    original = Study.texts
+
+    def watched(self: Study, lang: str) -> Texts:
+        texts.append(original(self, lang))
+        return texts[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Study, "texts", watched)
+        one = studies.run(name, model=model, out=out, lang="vi", **few)
+        studies.run(name, model=model, prompts=prompts_of(name), **few)
+    used = frozenset(key for own in texts for key in own.used)
+    return Told(name, one, (out / "report.html").read_text(encoding="utf-8"), used)
+
+
+def test_no_text_is_left_over(told):
     """What is not asked for in a run is a claim's other wording or a parameter's description."""
-    own = set(catalogue(PACKAGE, f"{name}.yaml"))
-    spare = {key for key in own - used(name) if not key.startswith("parameters.")}
-    spare -= OF_OTHER_MODELS.get(name, set())
-    claims = {f"claims.{claim.name}" for claim in STUDIES[name].claims}
+    own = set(catalogue(PACKAGE, f"{told.name}.yaml"))
+    spare = {key for key in own - told.used if not key.startswith("parameters.")}
+    spare -= OF_OTHER_MODELS.get(told.name, set())
+    claims = {f"claims.{claim.name}" for claim in STUDIES[told.name].claims}
     assert all(key.rpartition(".")[0] in claims for key in spare), spare
 
 
@@ -166,15 +176,12 @@ def test_every_parameter_and_claim_has_its_texts(name):
             assert f"claims.{claim.name}.{part}" in texts
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_the_vietnamese_report_is_vietnamese(name, model_of, tmp_path):
-    model = model_of(STUDIES[name])
-    done = studies.run(name, model=model, out=tmp_path / "out", lang="vi", **FEW.get(name, {}))
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert '<html lang="vi">' in page
-    assert "Các khẳng định" in page
-    for said in (done.document.title, *(s.title for s in done.document.sections)):
+def test_the_vietnamese_report_is_vietnamese(told):
+    assert '<html lang="vi">' in told.page
+    assert "Các khẳng định" in told.page
+    document = told.one.document
+    for said in (document.title, *(section.title for section in document.sections)):
         assert VIETNAMESE.search(said), said
-    for one in done.document.pictures:
+    for one in document.pictures:
         titles = (one.figure.layout.xaxis.title.text, one.figure.layout.yaxis.title.text)
         assert not {"layer", "head", "cells", "factor"} & set(titles), one.name

@@ -138,15 +138,21 @@ def test_one_prompt_on_which_it_fails_decides_whatever_cannot_be_judged():
     assert finding.verdict == "does not hold here"
 
 
+REPORTED = ("head-ablation", "cosine-ripple", "ioi-circuit")
+"""Of these a report is written, too; that of every study is in test_catalogues.py."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if not study.masked])
 def test_it_runs_on_a_directory_with_gpt2s_own_tokenizer(name, gpt2_tokenizer, tmp_path):
-    """Loading, tokens and report as on the published checkpoints, with small random weights."""
+    """Loading, tokens and reports as on the published checkpoints, with small random weights."""
     config = GPT2Config(n_layer=3, n_head=4, n_embd=32, n_positions=64)
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "weights")
     gpt2_tokenizer.save_pretrained(tmp_path / "weights")
-    done = studies.run(name, model=tmp_path / "weights", out=tmp_path / "out")
+    out = tmp_path / "out" if name in REPORTED else None
+    done = studies.run(name, model=tmp_path / "weights", out=out)
     dims = done.data.model.anatomy.dims
     assert (dims.n_layers, dims.n_heads) == (3, 4)
     assert "does not hold" not in {finding.verdict for finding in done.findings}  # but "… here"
-    assert (tmp_path / "out" / "report.html").stat().st_size > 1_000_000  # plotly.js is inside
+    if out is not None:
+        assert (out / "report.html").stat().st_size > 1_000_000  # plotly.js is inside

@@ -230,7 +230,7 @@ class TestGreaterThan:
             assert one.donor.pieces[at] == "01"
 
     @pytest.mark.slow
-    def test_years_that_gpt2_cuts_otherwise_are_left_out(self, gpt2_tokenizer):
+    def test_years_that_gpt2_cuts_otherwise_are_left_out(self, gpt2_tokenizer, monkeypatch):
         def cut(year: int) -> bool:
             return gpt2_tokenizer.tokenize(f" {year}") == [f"Ġ{year // 100}", f"{year % 100:02d}"]
 
@@ -244,7 +244,8 @@ class TestGreaterThan:
         assert 1130 in kept  # whose nearest are eleven years away
         assert 1112 in read - kept  # " 1113", " 1114" and so on are one token each
         assert 500 < len(kept) < len(years)
-        prompts = mt.tasks.greater_than(len(kept) * 12, tokenizer=gpt2_tokenizer)
+        monkeypatch.setitem(mt.tasks.greater_than.__globals__, "NOUNS", ("war",))  # each year once
+        prompts = mt.tasks.greater_than(len(kept), tokenizer=gpt2_tokenizer)
         assert {int(prompt.roles["YY"]) for prompt in prompts} == kept
 
     def test_nano_mostly_does_it(self, nano):

@@ -22,8 +22,8 @@ GROUPED = "llama"
 
 
 @pytest.fixture(scope="module")
-def llama(tokenizer):
-    return mt.load(by_hand.make(GROUPED, len(tokenizer)), tokenizer=tokenizer)
+def llama(of_family):
+    return of_family(GROUPED)
 
 
 def test_patterns_and_what_they_move_are_those_written_by_hand(llama, tokenizer):

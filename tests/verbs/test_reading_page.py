@@ -45,6 +45,9 @@ class TestOnSmollm2:
 
     def test_a_fact_comes_back_at_the_subjects_last_token(self, smollm2):
         fact = mt.Prompt("Zagreb is the capital of", target=" Croatia", roles={"subject": "Zagreb"})
-        traces = mt.trace_facts(smollm2, fact, kinds=["mlp"], samples=1, window=30)
+        traces = mt.trace_facts(smollm2, fact, kinds=["hidden"], samples=1)
         assert float(traces.data["clean"][0]) == pytest.approx(0.0252, abs=1e-4)
         assert float(traces.total[0]) > 0.02
+        effect = traces.effect.isel(kind=0, prompt=0)
+        assert float(effect[4:23, 2].min()) > 0.01
+        assert effect.argmax("pos").values.tolist() == [2] * 23 + [6] * 7  # then of the last token

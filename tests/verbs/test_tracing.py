@@ -38,8 +38,8 @@ def family(request):
 
 
 @pytest.fixture(scope="module")
-def model(family, tokenizer):
-    return mt.load(by_hand.make(family, len(tokenizer)), tokenizer=tokenizer)
+def model(family, of_family):
+    return of_family(family)
 
 
 @pytest.fixture(scope="module")

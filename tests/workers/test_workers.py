@@ -299,7 +299,7 @@ def test_an_interrupt_that_comes_before_a_worker_is_ready_does_not_end_it():
         for _ in range(20):
             os.kill(hand.pid, signal.SIGINT)
             time.sleep(0.01)
-        [(_, outcome)] = shop.wait([hand], 120)
+        [(_, outcome)] = shop.wait([hand], 300)
     finally:
         hand.dismiss()
     assert isinstance(outcome, Failed)

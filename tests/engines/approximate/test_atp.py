@@ -10,7 +10,6 @@ import microtome as mt
 from microtome.errors import MetricError, MicrotomeError, SweepError
 from microtome.plan.plan import make_plan
 from microtome.verbs.sweep import asking
-from oracles import families as by_hand
 
 BERLIN = mt.Prompt(
     "Berlin is the capital of", donor="Paris is the capital of", target=" Germany", contrast=" is"
@@ -260,10 +259,10 @@ def test_a_plan_counts_passes_and_not_cells(tiny64):
 
 
 @pytest.mark.parametrize("site", ["k", "v"])
-def test_a_heads_own_key_is_its_groups_and_no_other_groups(tokenizer, site):
+def test_a_heads_own_key_is_its_groups_and_no_other_groups(of_family, site):
     """Of 4 heads and 2 groups: what changes the group's key changes its heads', which add up to no
     more than that."""
-    model = mt.load(by_hand.make("llama", len(tokenizer)), tokenizer=tokenizer)
+    model = of_family("llama")
     dims = model.anatomy.dims
     each = dims.n_heads // dims.n_kv_heads
     assert each > 1

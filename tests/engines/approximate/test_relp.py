@@ -72,8 +72,8 @@ def test_what_acts_through_attention_weights_is_refused(tiny64):
         ("mixtral", "mixtures of experts"),
     ],
 )
-def test_a_model_that_computes_what_no_rule_is_for_is_refused(tokenizer, name, why):
-    model = mt.load(by_hand.make(name, len(tokenizer)), tokenizer=tokenizer)
+def test_a_model_that_computes_what_no_rule_is_for_is_refused(of_family, name, why):
+    model = of_family(name)
     with pytest.raises(MicrotomeError, match=why):
         mt.sweep(model, CAT, "zero L*.z.h*", metrics="logit", method="relp")
 

@@ -14,15 +14,14 @@ from microtome.frontends.lab.answers import cell as cells
 from microtome.frontends.lab.answers.cell import changed, looked, shares, together
 from microtome.frontends.lab.answers.measuring import Value, canonical
 from microtome.frontends.lab.answers.nodes import nodes_of, readers_of
-from oracles import families
 from oracles.plain_hooks import Change, everything, run
 
 FACT = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
 
 
 @pytest.fixture(scope="module")
-def grouped(tokenizer):
-    return mt.load(families.make("mistral", len(tokenizer)), tokenizer=tokenizer)
+def grouped(of_family):
+    return of_family("mistral")
 
 
 def by_hand(model, *heads):

@@ -24,7 +24,7 @@ class Loader:
 
     def __call__(self, name):
         self.asked.append(name)
-        assert self.gate.wait(20)
+        assert self.gate.wait(300)
         if name not in self.models:
             raise LoadError(f"no {name} here")
         return self.models[name]
@@ -175,3 +175,18 @@ def test_the_pace_of_a_long_text_is_that_of_its_beginning(nano, monkeypatch):
     desk._paces.clear()
     desk.pace("nano", mt.Prompt(" " * 10 + "Berlin"))
     assert given[-1].text.strip() == "Berlin"
+
+
+def test_at_the_end_what_is_on_its_way_is_waited_for(nano):
+    """A thread in the middle of loading would take down the process that ends."""
+    loader, ended = Loader(nano=nano), threading.Event()
+    loader.gate.clear()
+    desk = Desk(load=loader)
+    assert desk.state("nano").state == "loading"
+    desk.close(patience=0)
+    ending = threading.Thread(target=lambda: (desk.close(300), ended.set()))
+    ending.start()
+    assert not ended.wait(0.05)
+    loader.gate.set()
+    assert ended.wait(300)
+    assert desk.state("nano").is_ready

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from frontends.lab.browsing import GIFT, panel, query
+from frontends.lab.browsing import GIFT, panel, query, watched
 
 pytestmark = pytest.mark.slow
 
@@ -58,30 +60,59 @@ FAINT = f"""() => {{
 }}"""
 """Texts whose colour is too near to what is behind them, by WCAG 2.2's measure."""
 
+UNORDERED = """document.querySelectorAll(
+    "[tabindex]:not([tabindex='0']):not([tabindex='-1'])").length"""
+UNSAID = "document.querySelectorAll('img:not([alt])').length"
+WIDTH = "document.documentElement.scrollWidth"
 
-def opened(tab, page):
+
+PHONE, DESK = {"width": 375, "height": 800}, {"width": 1280, "height": 1000}
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What the panels look like.
+
+    Attributes:
+        wide: panel → how many pixels, on a phone of 375.
+        wrong: panel → what nothing says the name of, texts that are too faint, elements that are
+            reached in another order than they stand in, and pictures without words; on a desk.
+    """
+
+    wide: dict[str, int]
+    wrong: dict[str, list[object]]
+
+
+@pytest.fixture(scope="module")
+def looks(chromium, lab) -> Looks:
     """Each panel, one after another, once all of it is there."""
-    for name in PANELS:
-        page.locator(panel(name)).click()
-        page.wait_for_selector(f"#{name}:visible")
-        tab.settle()
-        yield name
-
-
-def test_every_control_has_a_name_and_every_text_is_dark_enough(tab):
+    context = chromium.new_context(locale="en-US", viewport=PHONE, is_mobile=True, has_touch=True)
+    tab = watched(context, lab)
     page = tab.mapped(query(**FULL))
-    for name in opened(tab, page):
-        assert page.evaluate(NAMELESS) == [], name
-        assert page.evaluate(FAINT) == [], name
-        assert page.locator("[tabindex]:not([tabindex='0']):not([tabindex='-1'])").count() == 0
-        assert page.evaluate("document.querySelectorAll('img:not([alt])').length") == 0
+
+    def each(*measures: str) -> dict[str, list[object]]:
+        found = {}
+        for name in PANELS:
+            page.locator(panel(name)).click()
+            page.wait_for_selector(f"#{name}:visible")
+            tab.settle()
+            found[name] = [page.evaluate(measure) for measure in measures]
+        return found
+
+    wide = {name: most for name, [most] in each(WIDTH).items()}
+    page.set_viewport_size(DESK)
+    wrong = each(NAMELESS, FAINT, UNORDERED, UNSAID)
+    assert tab.wrong == []
+    context.close()
+    return Looks(wide, wrong)
 
 
-def test_nothing_is_wider_than_a_phone(tabs):
-    tab = tabs(viewport={"width": 375, "height": 800}, is_mobile=True, has_touch=True)
-    page = tab.mapped(query(**FULL))
-    for name in opened(tab, page):
-        assert page.evaluate("document.documentElement.scrollWidth") <= 375, name
+def test_every_control_has_a_name_and_every_text_is_dark_enough(looks):
+    assert looks.wrong == {name: [[], [], 0, 0] for name in PANELS}
+
+
+def test_nothing_is_wider_than_a_phone(looks):
+    assert {name: wide for name, wide in looks.wide.items() if wide > 375} == {}
 
 
 def test_the_keyboard_alone_asks_chooses_and_opens(tab):

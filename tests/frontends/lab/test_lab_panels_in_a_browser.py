@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 import microtome as mt
-from frontends.lab.browsing import GIFT, panel, query, shown
+from frontends.lab.browsing import GIFT, Tab, panel, query, shown, watched
 
 pytestmark = pytest.mark.slow
 
@@ -15,14 +17,26 @@ DONOR = "When Sam and Sally went to the park, Sally gave a gift to"
 PROMPT = mt.Prompt(**GIFT)
 
 
+@pytest.fixture(scope="module")
+def looked_at(chromium, lab) -> Iterator[Tab]:
+    """A page with a cell chosen, for those who look at it and change nothing."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 1000}, locale="en-US")
+    tab = watched(context, lab)
+    tab.mapped(query(**GIFT, cell=CELLS[0], steps="4"))
+    yield tab
+    assert tab.wrong == []
+    context.close()
+
+
 def numbers(page, table: str) -> list[float]:
     """The last column of a table."""
     cells = page.locator(f"{table} tbody tr td:last-child").all_inner_texts()
     return [float(one.replace("−", "-").replace("+", "")) for one in cells]
 
 
-def test_a_cell_shows_its_run(tab, nano):
-    page = tab.mapped(query(**GIFT, cell=CELLS[0]))
+def test_a_cell_shows_its_run(looked_at, nano):
+    page = looked_at.page
+    page.locator(panel("cell")).click()
     page.wait_for_selector("#cell-answer table >> nth=2")
     run = nano.run(PROMPT, CELLS[0])
     tokens = page.locator("#cell-answer table").nth(1).locator("tbody th").all_inner_texts()
@@ -111,8 +125,9 @@ def test_two_maps_stand_on_one_scale_with_their_difference(tab, nano, against):
     assert limits[0] == limits[1] == pytest.approx(max(np.abs(own).max(), np.abs(other).max()))
 
 
-def test_what_is_written_stands_beside_the_unedited_text(tab, nano):
-    page = tab.mapped(query(**GIFT, cell=CELLS[0], steps="4", panel="write"))
+def test_what_is_written_stands_beside_the_unedited_text(looked_at, nano):
+    page = looked_at.page
+    page.locator(panel("write")).click()
     page.wait_for_selector("#write-texts .text >> nth=1")
     edited, plain = page.locator("#write-texts .text").all_text_contents()
     for text, edits in ((edited, CELLS[0]), (plain, ())):
@@ -120,9 +135,9 @@ def test_what_is_written_stands_beside_the_unedited_text(tab, nano):
         assert text == GIFT["text"] + "".join(made.pieces)
 
 
-def test_panels_are_tabs_and_the_open_one_is_in_the_address(tab):
-    page = tab.mapped(query(**GIFT))
+def test_panels_are_tabs_and_the_open_one_is_in_the_address(looked_at):
+    page = looked_at.page
     for name in ("trace", "compare", "write", "keep", "cell"):
         page.locator(panel(name)).click()
-        tab.until_address(f"panel={name}")
+        looked_at.until_address(f"panel={name}")
         page.wait_for_selector(f"#{name}:visible")

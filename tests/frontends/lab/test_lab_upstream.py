@@ -16,7 +16,6 @@ from microtome.frontends.lab.answers.upstream import (
     written_before,
 )
 from oracles import edges as by_hand
-from oracles import families
 from oracles.edges import OPS, Node
 from oracles.families import FAMILIES
 from oracles.readers import Oracle
@@ -35,18 +34,6 @@ READERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def loaded(tokenizer):
-    made = {}
-
-    def load(name):
-        if name not in made:
-            made[name] = mt.load(families.make(name, len(tokenizer)), tokenizer=tokenizer)
-        return made[name]
-
-    return load
-
-
 def node_of(name):
     if name == "input":
         return Node("input")
@@ -60,8 +47,8 @@ def node_of(name):
     ("name", "way"),
     [("gpt2", "patch"), ("mistral", "zero"), ("gpt_neox", "patch"), ("gemma2", "zero")],
 )
-def test_edges_are_those_of_hooks(name, way, loaded):
-    model, hand = loaded(name), FAMILIES[name]
+def test_edges_are_those_of_hooks(name, way, of_family):
+    model, hand = of_family(name), FAMILIES[name]
     [one] = model.encode(CAT)
     oracle = by_hand.Edges(Oracle(model.hf, hand, one.tokens.ids), one.donor.ids)
     target, contrast = one.answer("target"), one.answer("contrast")
@@ -118,11 +105,11 @@ def test_its_noise_is_the_largest_of_all_kinds_of_writers(tiny64, monkeypatch):
     assert upstream(tiny64, CAT, "m1", "logit_diff").noise == 3e-9
 
 
-def test_the_first_layer_reads_the_input_alone(loaded):
-    assert written_before(loaded("gpt2"), "a0.h1<k>") == ("input",)
-    assert written_before(loaded("gpt2"), "m0")[1:] == ("a0.h0", "a0.h1", "a0.h2", "a0.h3")
-    assert written_before(loaded("gpt_neox"), "m0") == ("input",)  # beside its attention
-    [edge] = upstream(loaded("gpt_neox"), CAT, "m0", "logit_diff").edges
+def test_the_first_layer_reads_the_input_alone(of_family):
+    assert written_before(of_family("gpt2"), "a0.h1<k>") == ("input",)
+    assert written_before(of_family("gpt2"), "m0")[1:] == ("a0.h0", "a0.h1", "a0.h2", "a0.h3")
+    assert written_before(of_family("gpt_neox"), "m0") == ("input",)  # beside its attention
+    [edge] = upstream(of_family("gpt_neox"), CAT, "m0", "logit_diff").edges
     assert edge.name == "input->m0"
 
 

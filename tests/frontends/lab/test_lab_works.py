@@ -18,7 +18,7 @@ from microtome.frontends.lab.panels import Context
 from microtome.frontends.lab.panels.showing import Remembered, effect, value
 from microtome.frontends.lab.panels.works import MOST_RUNNING, Works, told
 
-WAIT = 20
+WAIT = 300
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -148,6 +148,12 @@ class Desk:
                 model.run(brief)
                 self._paces[name] = (time.perf_counter() - began) / tokens
             return self._paces[name]
+
+    def close(self, patience: float = 20.0) -> None:
+        """Wait for what is on its way: a thread that loads takes a process down that ends."""
+        with self._guard:
+            coming = list(self._futures.values())
+        wait(coming, patience)
 
     def _may_try_again(self, name: str) -> bool:
         """Whether a model that failed did so a while ago: whoever only looks does not load."""

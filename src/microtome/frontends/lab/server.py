@@ -134,6 +134,7 @@ def serve(
                 pass
         finally:
             jobs.close()
+            desk.close()
             _end(server, thread)
 
 
