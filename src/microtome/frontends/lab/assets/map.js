@@ -97,9 +97,11 @@
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     map: {
-      // The figure with a frame around each chosen cell that is seen.
-      framed: (search, told, figure) => {
+      // The figure with a frame around each chosen cell that is seen; to draw it takes a moment, so
+      // the answer is asked for first.
+      framed: async (search, told, figure) => {
         const cells = grid(told), { no_update, Patch } = window.dash_clientside;
+        await new Promise((resolve) => { setTimeout(resolve); });
         if (!cells || !figure || !figure.layout) { return no_update; }
         const frames = of(search, "cell").map((one) => placed(cells, one)).filter(Boolean).map(({ x, y }) => {
           const { x0, x1, y0, y1, ...look } = cells.frame;

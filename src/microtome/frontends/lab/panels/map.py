@@ -102,13 +102,17 @@ def _progress(app: Dash, context: Context) -> None:
         Input("map-compute", "n_clicks"),
         Input("map-cancel", "n_clicks"),
         State("grown", "data"),
+        State("asker", "data"),
     )
     def follow(*given: Any) -> tuple[object, ...]:
-        search, ready, heard, _, _, grown = given
-        return *followed(search, ready, grown), next_beat(heard)
+        search, ready, heard, _, _, grown, asker = given
+        return *followed(search, ready, grown, asker), next_beat(heard)
 
     def followed(
-        search: str | None, ready: Mapping[str, str] | None, grown: Mapping[str, Any] | None
+        search: str | None,
+        ready: Mapping[str, str] | None,
+        grown: Mapping[str, Any] | None,
+        asker: str | None,
     ) -> tuple[object, ...]:
         view = context.view(search)
         words = context.words(view.lang)
@@ -118,8 +122,8 @@ def _progress(app: Dash, context: Context) -> None:
             return words("map.empty"), True, True, None
         try:
             asked = Asked.of(view)
-            _act(context, asked, ctx.triggered_id)
-            progress = context.jobs.progress(asked)
+            _act(context, asked, ctx.triggered_id, asker or "")
+            progress = context.jobs.progress(asked, asker or "")
             if progress is None:
                 return _offered(context, asked, words)
             told = _told(progress, words)
@@ -140,17 +144,17 @@ def _offered(context: Context, asked: Asked, words: Texts) -> tuple[object, ...]
     return told, False, True, {"key": "", "state": UNASKED, "units": 0}
 
 
-def _act(context: Context, asked: Asked, by: object) -> None:
+def _act(context: Context, asked: Asked, by: object, asker: str) -> None:
     """Begin or cancel, as was asked; what is small, or lies on disk, begins by itself."""
     if by == "map-cancel":
         job = context.jobs.find(asked)
         if job is not None:
-            job.cancel()
+            job.leave(asker)
     elif by == "map-compute" or (
         context.jobs.find(asked) is None
         and (context.jobs.is_kept(asked) or cost_of(context.desk, asked).is_small)
     ):
-        context.jobs.submit(asked)
+        context.jobs.submit(asked, asker)
 
 
 def _cost(cost: Cost, words: Texts) -> str:
