@@ -170,6 +170,30 @@ def test_a_model_that_is_lent_is_had_by_others_in_the_middle_of_a_unit(tiny, edi
     assert left_on(tiny.hf) == []
 
 
+def test_an_interrupt_while_others_have_the_model_leaves_it_to_them(tiny, monkeypatch):
+    clean, found = tiny.run(CAT).logits, []
+    other = threading.Thread(target=lambda: found.append(tiny.run(CAT).logits))
+
+    def interrupted(session) -> None:
+        raise KeyboardInterrupt
+
+    def lent() -> None:
+        with lending(), session(tiny.hf, tiny.anatomy) as own:
+            other.start()
+            while not passes._turns.is_awaited(own):
+                time.sleep(0.001)
+            monkeypatch.setattr(passes._turns, "take", interrupted)
+            own.give_way()
+
+    with pytest.raises(KeyboardInterrupt):
+        lent()
+    monkeypatch.undo()
+    other.join()
+    assert torch.equal(found[0], clean)
+    assert torch.equal(tiny.run(CAT).logits, clean)
+    assert left_on(tiny.hf) == []
+
+
 @pytest.mark.parametrize("kept", ["not lent", "hooked", "two models"])
 def test_nobody_is_let_in_where_that_would_disturb(tiny, llama, kept):
     with ExitStack() as stack:
