@@ -155,8 +155,16 @@ class Tab:
     def mapped(self, query: str = "") -> Page:
         """The same, until its map is computed and drawn."""
         page = self.open(query)
-        page.wait_for_selector("#map-strongest button, #map-strongest h3")
+        self.computed("#map-strongest button, #map-strongest h3", "#map-compute")
         return page
+
+    def computed(self, shown: str, button: str) -> None:
+        """Wait until something is there; where the machine is too slow to compute it by itself, a
+        button asks for it."""
+        self.page.wait_for_selector(f"{shown}, {button}:visible")
+        if self.page.locator(f"{button}:visible").count():
+            self.page.locator(button).click()
+        self.page.wait_for_selector(shown)
 
     @property
     def search(self) -> str:
