@@ -139,9 +139,9 @@ def _clicked(page: Page, layer: int, head: int) -> float:
 def _asking(page: Page) -> set[Request]:
     """What a page has asked and not heard yet."""
     asking: set[Request] = set()
-    page.on("request", asking.add)
+    page.on("request", lambda one: asking.add(one))  # playwright takes no methods of builtins
     for ended in ("requestfinished", "requestfailed"):
-        page.on(ended, asking.discard)
+        page.on(ended, lambda one: asking.discard(one))
     return asking
 
 
