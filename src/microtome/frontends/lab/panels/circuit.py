@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.panels import judging
-from microtome.frontends.lab.panels.panel import Context, moved
+from microtome.frontends.lab.panels.panel import Context, moved, seen
 from microtome.frontends.lab.panels.parts import labelled
 from microtome.frontends.lab.panels.showing import (
     Remembered,
@@ -67,7 +67,7 @@ def _shown(app: Dash, context: Context, answers: Remembered) -> None:
         Output("trace-pins", "children"),
         Output("trace-circuit", "children"),
         Output("trace-judging", "hidden"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("trace-weigh", "n_clicks"),
     )

@@ -12,7 +12,7 @@ import microtome as mt
 from microtome.errors import Cancelled, MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
-from microtome.frontends.lab.panels.panel import Context
+from microtome.frontends.lab.panels.panel import Context, seen
 from microtome.frontends.lab.panels.parts import beat, labelled, next_beat, notice, select
 from microtome.frontends.lab.panels.showing import Shown, answered, is_open, table, value
 from microtome.frontends.lab.panels.works import BEAT, PATIENCE, Work, Works, told
@@ -63,7 +63,7 @@ def register(app: Dash, context: Context) -> None:
         Input("trace-judge", "n_clicks"),
         Input("trace-judge-stop", "n_clicks"),
         Input("trace-judge-beat", "n_intervals"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         State("trace-on", "data-value"),
         State("ready", "data"),
     )

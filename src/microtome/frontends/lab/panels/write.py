@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE
-from microtome.frontends.lab.panels.panel import Context, Panel, moved
+from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
 from microtome.frontends.lab.panels.parts import labelled
 from microtome.frontends.lab.panels.showing import (
     Remembered,
@@ -75,7 +75,7 @@ def register(app: Dash, context: Context) -> None:
     @app.callback(
         Output("write-steps", "value"),
         Output("write-edits", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
     )
     def show(search: str | None) -> tuple[int, str]:
         view = context.view(search)
@@ -101,7 +101,7 @@ def register(app: Dash, context: Context) -> None:
         Output("write-texts", "children"),
         Output("write-cost", "children"),
         Output("write-go", "hidden"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("write-go", "n_clicks"),
     )
