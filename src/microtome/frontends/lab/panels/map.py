@@ -28,7 +28,8 @@ from microtome.frontends.lab.drawing import Cut, Drawing, cell_at, cut_of, drawn
 from microtome.frontends.lab.jobs import CANCELLED, FAILED, RUNNING, WAITING, Progress
 from microtome.frontends.lab.panels import choose
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
-from microtome.frontends.lab.panels.parts import labelled, next_beat, notice, select
+from microtome.frontends.lab.panels.parts import labelled, next_beat, select
+from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
 
@@ -132,7 +133,7 @@ def _progress(app: Dash, context: Context) -> None:
                 "units": progress.units,
             }
         except MicrotomeError as error:
-            return notice(str(error), "wrong"), True, True, None
+            return refused(error, words), True, True, None
         again = progress.state in (CANCELLED, FAILED)
         changed = no_update if grown == state else state
         return told, not again, progress.is_over, changed
@@ -176,7 +177,7 @@ def _told(progress: Progress, words: Texts) -> list[Component | str]:
     if progress.state == WAITING:
         return [words("map.waiting", n=progress.place)]
     if progress.state == FAILED:
-        return [notice(progress.why, "wrong")]
+        return [refused(progress.why, words)]
     if progress.state == CANCELLED:
         return [words("map.cancelled", units=progress.units, of=max(1, progress.of_units))]
     if progress.state == RUNNING and not progress.of_cells:
@@ -211,7 +212,7 @@ def _figure(app: Dash, context: Context) -> None:
         try:
             drawing = drawing_of(context, view) if grown else None
         except MicrotomeError as error:  # what was drawn before is of another question
-            wrong = [notice(str(error), "wrong")]
+            wrong = [refused(error, words)]
             return no_update, {"display": "none"}, "", wrong, [], None
         if grown is None or drawing is None:
             return no_update, {"display": "none"}, "", [], [], None
@@ -363,8 +364,8 @@ def _clicked(app: Dash, context: Context) -> None:
         Input("map-more", "n_clicks"),
         prevent_initial_call=True,
     )
-    def switch(clicks: int) -> tuple[str, str]:
-        return ("true", "chosen") if clicks % 2 else ("false", "")
+    def switch(clicks: int | None) -> tuple[str, str]:
+        return ("true", "chosen") if (clicks or 0) % 2 else ("false", "")
 
 
 def _chosen(view: View, cell: str, more: bool) -> str:
