@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import numpy as np
 import pytest
@@ -166,6 +166,34 @@ class Tab:
             self.page.wait_for_timeout(40)
             quiet = 0 if self.asked else quiet + 1
 
+    def hold(self, part: str) -> list[Any]:
+        """From now on questions of callbacks that something has called whose name has this part
+        wait until they are let go; which do."""
+        held: list[Any] = []
+
+        def asked(route: Any) -> None:
+            told = route.request.post_data_json
+            if any(part in one for one in told["changedPropIds"]):
+                held.append(route)
+            else:
+                route.continue_()
+
+        self.page.route("**/_dash-update-component", asked)
+        return held
+
+    def until_held(self, held: list[Any], n: int) -> None:
+        """Wait until so many wait."""
+        patience = time.monotonic() + PATIENCE / 1000
+        while len(held) < n:
+            assert time.monotonic() < patience, f"{len(held)} of {n} were asked"
+            self.page.wait_for_timeout(30)
+
+    def release(self, held: list[Any]) -> None:
+        """Let them go."""
+        self.page.unroute("**/_dash-update-component")
+        for route in held:
+            route.continue_()
+
     def until_address(self, part: str) -> None:
         """Wait until the address has a part."""
         self.until("part => window.location.search.includes(part)", part)
@@ -262,6 +290,29 @@ def shown(page: Page, figure: str = "#map-figure") -> np.ndarray:
         figure,
     )
     return np.array(found, dtype=float)
+
+
+def chosen_in(search: str) -> list[str]:
+    """The cells that an address names."""
+    return parse_qs(search.removeprefix("?")).get("cell", [])
+
+
+def press_cells(page: Page, cells: list[tuple[int, int]], shift: bool = True) -> None:
+    """Presses on the middles of cells, one after another, in no time."""
+    page.evaluate(
+        """([cells, shiftKey]) => cells.forEach(([row, column]) => {
+            const area = document.querySelector('#map-figure .nsewdrag');
+            const {xaxis, yaxis} = area.closest('.js-plotly-plot')._fullLayout;
+            const box = area.getBoundingClientRect();
+            const [clientX, clientY] = [box.left + xaxis.d2p(column), box.top + yaxis.d2p(row)];
+            const where = {bubbles: true, isPrimary: true, button: 0, shiftKey, clientX, clientY};
+            for (const name of ['move', 'down', 'up']) {
+                area.dispatchEvent(new PointerEvent(`pointer${name}`, where));
+                area.dispatchEvent(new MouseEvent(`mouse${name}`, where));
+            }
+        })""",
+        [cells, shift],
+    )
 
 
 def click_cell(page: Page, layer: int, head: int, shift: bool = False) -> None:

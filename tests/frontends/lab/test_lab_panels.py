@@ -142,7 +142,7 @@ def test_nothing_is_shown_where_nothing_is_chosen_or_it_is_not_open(page):
     assert "asked of a target" in "".join(texts(page.shown("cell-shares.children", without)))
 
 
-def test_cells_are_chosen_and_let_go_without_a_mouse(page, mapped):
+def test_cells_can_be_chosen_and_let_go_without_a_mouse(page, mapped):
     effects = mapped(VIEW)
     options = within(page.shown("cell-pick.children", VIEW), "Option")
     values = [one["value"] for one in options if one["value"]]
@@ -150,13 +150,8 @@ def test_cells_are_chosen_and_let_go_without_a_mouse(page, mapped):
     row = effects.top(1).iloc[0]
     strongest = f"patch L{int(row['layer'])}.z.h{int(row['head'])}@-1"
     assert strongest in (*values, *VIEW.chosen)
-    more = page.change("cell-pick.data-value", VIEW, {"cell-pick.data-value": values[0]})
-    assert more.chosen == (*VIEW.chosen, values[0])
-    assert page.change("cell-pick.data-value", VIEW, {"cell-pick.data-value": ""}) is None
-    gone = {"type": "cell-drop", "edit": VIEW.chosen[0]}
-    less = page.change("cell-drop.n_clicks", VIEW, {"cell-drop.n_clicks": [(gone, 1)]})
-    assert less.chosen == ()
-    assert page.change("cell-drop.n_clicks", VIEW, {"cell-drop.n_clicks": [(gone, None)]}) is None
+    chips = within(page.shown("cell-chosen.children", TWO), "Button")
+    assert [one["data-drops"] for one in chips] == [*TWO.chosen]
 
 
 def test_what_feeds_a_cell_is_its_edges(page, tiny):
@@ -477,20 +472,6 @@ def test_what_is_large_says_what_it_takes_first(page, monkeypatch):
     shown = page.shown("trace-fed.children", view, by="trace-feed.n_clicks")
     assert rows(shown)
     assert rows(page.shown("trace-fed.children", view)), "it is remembered"
-
-
-def test_several_cells_can_be_chosen_without_shift(context, mapped):
-    mapped(VIEW)
-    page = Page.on(context, PANELS)
-    for n, pressed in ((1, "true"), (2, "false")):
-        by = "map-more.n_clicks"
-        assert page.shown("map-more.aria-pressed", VIEW, {by: n}, by) == pressed
-    strong = [({"type": "map-strong", "edit": "patch L0.z.h1@-1"}, 1)]
-    clicks = {"map-strong.n_clicks": strong, "map-clicked.data": {"x": 1, "y": 0, "more": False}}
-    for by in ("map-strong.n_clicks", "map-clicked.data"):
-        for pressed, before in (("true", VIEW.chosen), ("false", ())):
-            found = page.change(by, VIEW, {**clicks, "map-more.aria-pressed": pressed})
-            assert found.chosen == (*before, "patch L0.z.h1@-1")
 
 
 @pytest.mark.parametrize("name", ["pulse", "trace-beat", "trace-judge-beat", "compare-pulse"])

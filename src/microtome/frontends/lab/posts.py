@@ -14,6 +14,9 @@ from typing import Any
 from dash import Dash
 from flask import Response, request
 
+from microtome.frontends.lab.panels.panel import seen
+from microtome.frontends.lab.panels.showing import TABS
+
 PATH = "/_dash-update-component"
 """Where a page posts."""
 LARGEST = 2**53
@@ -227,8 +230,7 @@ VALUES: Mapping[str, Check] = {
     "map-pick.data-value": _digits,
     "ready.data": _fields(model=_text, state=_text, why=_text),
     "grown.data": _fields(key=_text, state=_text, units=_whole),
-    "map-clicked.data": _fields(x=_number, y=_number, more=_anything),
-    "map-drawn.data": lambda value: isinstance(value, list),
+    **{f"{store}.data": _text for store in ("asker", "named", "question", *map(seen, TABS))},
     "keep-visited.data": _listed,
 }
 """Property, or a component's, or a type's → whether a value can be its; others may be anything."""

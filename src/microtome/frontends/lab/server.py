@@ -93,6 +93,9 @@ def build_app(desk: Desk, jobs: Jobs, gate: Gate, lang: str = "en") -> Dash:
         add_log_handler=False,
         on_error=lambda error: shell.failed(error, app.words),
         enable_mcp=False,
+        hooks={
+            "request_post": "(asked, answer) => dash_clientside.address.answered(asked, answer)"
+        },
     )
     context = app.context = Context(desk, jobs, lang)
 

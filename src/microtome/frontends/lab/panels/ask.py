@@ -146,7 +146,7 @@ def _shown(app: Dash, context: Context) -> None:
         Output("ask-model", "children"),
         Output("ask-lacking", "children"),
         Output("ask-others", "hidden"),
-        Input("address", "search"),
+        Input("question", "data"),
     )
     def show(search: str | None) -> tuple[list[Component], str, bool]:
         view = context.view(search)
@@ -170,7 +170,7 @@ def _typed(app: Dash, context: Context) -> None:
         Output("ask-not", "children"),
         *(Input(f"ask-{name}", "value") for name in FIELDS),
         Input("ready", "data"),
-        Input("address", "search"),
+        Input("question", "data"),
     )
     def read_it(*given: Any) -> tuple[object, ...]:
         *values, ready, search = given
@@ -290,7 +290,7 @@ def _begun(app: Dash, context: Context) -> None:
         except MicrotomeError as error:
             return no_update, refused(error, context.words(view.lang))
 
-    @app.callback(Output("ask-begin", "open"), Input("address", "search"))
+    @app.callback(Output("ask-begin", "open"), Input("question", "data"))
     def fold(search: str | None) -> bool:
         return not context.view(search).text
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 
 from microtome.errors import MicrotomeError
@@ -17,13 +17,12 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.panels import feeding
 from microtome.frontends.lab.panels.map import drawing_of
-from microtome.frontends.lab.panels.panel import Context, Panel, moved
+from microtome.frontends.lab.panels.panel import Context, Panel, seen
 from microtome.frontends.lab.panels.parts import labelled, listed, select
 from microtome.frontends.lab.panels.showing import (
     Remembered,
     Shown,
     answered,
-    clicked,
     effect,
     graph,
     is_open,
@@ -88,7 +87,7 @@ def _choosing(app: Dash, context: Context) -> None:
     @app.callback(
         Output("cell-chosen", "children"),
         Output("cell-pick", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("grown", "data"),
     )
     def offer(search: str | None, _: Mapping[str, Any] | None) -> tuple[Shown, Shown]:
@@ -107,46 +106,19 @@ def _choosing(app: Dash, context: Context) -> None:
         first = {"label": words("cell.add" if view.chosen else "cell.none"), "value": ""}
         return [_chip(cell, words) for cell in view.chosen], listed([first, *options], "")
 
-    @app.callback(
-        Output("address", "search", allow_duplicate=True),
-        Input("cell-pick", "data-value"),
-        State("address", "search"),
-        prevent_initial_call=True,
-    )
-    def choose(cell: str | None, search: str | None) -> object:
-        view = context.view(search)
-        return moved(view, chosen=(*view.chosen, cell)) if _is_new(cell, view) else no_update
-
-    @app.callback(
-        Output("address", "search", allow_duplicate=True),
-        Input({"type": "cell-drop", "edit": ALL}, "n_clicks"),
-        State("address", "search"),
-        prevent_initial_call=True,
-    )
-    def drop(clicks: list[int | None], search: str | None) -> object:
-        if not clicked():
-            return no_update
-        view, gone = context.view(search), ctx.triggered_id["edit"]
-        return moved(view, chosen=tuple(one for one in view.chosen if one != gone))
-
-
-def _is_new(cell: str | None, view: View) -> bool:
-    return bool(cell) and cell not in view.chosen
-
 
 def _chip(cell: str, words: Texts) -> Component:
     return html.Button(
         [html.Span(brief(cell), className="mono"), " ×"],
-        id={"type": "cell-drop", "edit": cell},
         className="chosen",
         title=words("cell.drop"),
-        **{"aria-label": f"{words('cell.drop')}: {cell}"},
+        **{"aria-label": f"{words('cell.drop')}: {cell}", "data-drops": cell},
     )
 
 
 def _answer(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
-        Output("cell-answer", "children"), Input("address", "search"), Input("ready", "data")
+        Output("cell-answer", "children"), Input(seen(NAME), "data"), Input("ready", "data")
     )
     def answer(search: str | None, ready: Mapping[str, str] | None) -> Shown:
         view = context.view(search)
@@ -201,7 +173,7 @@ def _receipts(found: Any, words: Texts) -> Component:
 def _together(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
         Output("cell-together", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("cell-answer", "children"),
     )
@@ -249,7 +221,7 @@ def _joined(found: Any, words: Texts) -> Shown:
 def _shares(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
         Output("cell-shares", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("cell-together", "children"),
     )
@@ -291,7 +263,7 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
         Output("cell-head", "children"),
         Output("cell-looks", "hidden"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         State("cell-head", "data-value"),
     )
@@ -307,7 +279,7 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
         Output("cell-pattern", "children"),
         Input("cell-head", "data-value"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("cell-shares", "children"),
     )

@@ -9,7 +9,7 @@ from dash.development.base_component import Component
 
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.panels import judging, weighing
-from microtome.frontends.lab.panels.panel import Context, moved
+from microtome.frontends.lab.panels.panel import Context, moved, seen
 from microtome.frontends.lab.panels.parts import labelled
 from microtome.frontends.lab.panels.showing import Shown, answered, clicked, graph, is_open
 from microtome.frontends.lab.speaking import spoken
@@ -56,7 +56,7 @@ def _shown(app: Dash, context: Context) -> None:
         Output("trace-pins", "children"),
         Output("trace-circuit", "children"),
         Output("trace-judging", "hidden"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
     )
     def show(search: str | None, ready: Mapping[str, str] | None) -> tuple[Shown, Shown, bool]:

@@ -16,7 +16,7 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.costing import cost_of
 from microtome.frontends.lab.jobs import CANCELLED, DONE, FAILED, Progress
-from microtome.frontends.lab.panels.panel import Context, Panel, moved
+from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
 from microtome.frontends.lab.panels.parts import beat, labelled, listed, next_beat, select
 from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.panels.showing import (
@@ -104,7 +104,7 @@ def _shown(app: Dash, context: Context) -> None:
         *(Output(f"compare-{name}", "hidden") for name in ("prompt", "models", "edits")),
         *(Output(f"compare-{name}", "value") for name in (*FIELDS, "edit")),
         Output("compare-model", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
     )
     def show(search: str | None) -> tuple[object, ...]:
         view = context.view(search)
@@ -213,7 +213,7 @@ def _compared(app: Dash, context: Context) -> None:
         Output("compare-maps", "children"),
         Output("compare-pulse", "disabled"),
         Output("compare-pulse", "max_intervals"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("grown", "data"),
         Input("compare-go", "n_clicks"),

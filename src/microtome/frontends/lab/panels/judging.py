@@ -12,7 +12,7 @@ import microtome as mt
 from microtome.errors import Cancelled, MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
-from microtome.frontends.lab.panels.panel import Context
+from microtome.frontends.lab.panels.panel import Context, seen
 from microtome.frontends.lab.panels.parts import beat, labelled, next_beat, select
 from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.panels.showing import Shown, answered, is_open, table, value
@@ -69,7 +69,7 @@ def register(app: Dash, context: Context) -> None:
         Input(ASKS, "n_clicks"),
         Input(f"{ASKS}-stop", "n_clicks"),
         Input(f"{ASKS}-beat", "n_intervals"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         State("trace-on", "data-value"),
         State("ready", "data"),
     )

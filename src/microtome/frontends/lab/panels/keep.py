@@ -15,7 +15,7 @@ from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.code import Code, codes, parts
 from microtome.frontends.lab.exports import KINDS, made, offered
 from microtome.frontends.lab.jobs import DONE
-from microtome.frontends.lab.panels.panel import Context, Panel
+from microtome.frontends.lab.panels.panel import Context, Panel, seen
 from microtome.frontends.lab.panels.parts import labelled
 from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.panels.showing import Shown, is_open
@@ -83,7 +83,7 @@ def register(app: Dash, context: Context) -> None:
 def _code(app: Dash, context: Context) -> None:
     @app.callback(
         Output("keep-code", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("keep-form", "value"),
     )
@@ -131,7 +131,7 @@ def _copies(target: str, what: str, words: Texts) -> Component:
 def _files(app: Dash, context: Context) -> None:
     @app.callback(
         Output("keep-files", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("grown", "data"),
     )

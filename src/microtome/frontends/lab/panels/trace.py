@@ -11,7 +11,7 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.panels import circuit, feeding
 from microtome.frontends.lab.panels.cell import readers as readers_of_chosen
-from microtome.frontends.lab.panels.panel import Context, Panel, moved
+from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
 from microtome.frontends.lab.panels.parts import labelled, listed, select
 from microtome.frontends.lab.panels.showing import Shown, answered, clicked, is_open
 from microtome.frontends.lab.state import WAYS, View
@@ -71,7 +71,7 @@ def _shown(app: Dash, context: Context) -> None:
         Output("trace-way", "children"),
         Output("trace-from", "children"),
         Output("trace-why", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
     )
     def show(search: str | None, ready: Mapping[str, str] | None) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from microtome.errors import MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
-from microtome.frontends.lab.panels.panel import Context
+from microtome.frontends.lab.panels.panel import Context, seen
 from microtome.frontends.lab.panels.parts import beat, next_beat
 from microtome.frontends.lab.panels.showing import (
     Shown,
@@ -64,7 +64,7 @@ def register(app: Dash, context: Context) -> None:
         Output(f"{ASKS}-stop", "hidden"),
         Output(f"{ASKS}-beat", "disabled"),
         Output(f"{ASKS}-beat", "max_intervals"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input(f"{ASKS}-beat", "n_intervals"),
         Input(ASKS, "n_clicks"),

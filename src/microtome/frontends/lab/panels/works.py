@@ -18,6 +18,7 @@ from dash.development.base_component import Component
 from microtome.engines.observer import Observer
 from microtome.errors import Cancelled, MicrotomeError
 from microtome.frontends.lab.panels.showing import Shown
+from microtome.passes.session import lending
 from microtome.texts import Texts
 
 MOST_RUNNING = 16
@@ -46,7 +47,8 @@ class Work(Observer, Generic[Answer]):
     def run(self, work: Callable[[Observer], Answer]) -> None:
         """Do the work, whatever comes of it."""
         try:
-            self._answer = work(self)
+            with lending():
+                self._answer = work(self)
         except MicrotomeError as error:
             self.error = error
         except Exception as error:  # the thread ends, and the page says why

@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE
-from microtome.frontends.lab.panels.panel import Context, Panel, moved
+from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
 from microtome.frontends.lab.panels.parts import beat, labelled, next_beat
 from microtome.frontends.lab.panels.showing import (
     Shown,
@@ -80,7 +80,7 @@ def register(app: Dash, context: Context) -> None:
     @app.callback(
         Output("write-steps", "value"),
         Output("write-edits", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
     )
     def show(search: str | None) -> tuple[int, str]:
         view = context.view(search)
@@ -109,7 +109,7 @@ def register(app: Dash, context: Context) -> None:
         Output("write-stop", "hidden"),
         Output("write-beat", "disabled"),
         Output("write-beat", "max_intervals"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("write-beat", "n_intervals"),
         Input("write-go", "n_clicks"),
