@@ -132,7 +132,8 @@ def test_the_first_tab_leads_past_everything_to_the_map(tab):
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#map"
 
 
-CUT = """[...document.querySelectorAll("select.native")].filter(list => list.offsetParent).map(list => {
+CUT = """[...document.querySelectorAll("select.native")].filter(one => one.offsetParent)
+.map(list => {
     const pen = document.createElement("canvas").getContext("2d"), look = getComputedStyle(list);
     pen.font = look.font;
     const said = list.selectedOptions[0]?.textContent ?? "";
