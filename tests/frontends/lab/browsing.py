@@ -178,7 +178,7 @@ class Tab:
             else:
                 route.continue_()
 
-        self.page.route("**/_dash-update-component", asked)
+        self.page.route("**/_dash-update-component*", asked)
         return held
 
     def until_held(self, held: list[Any], n: int) -> None:
@@ -190,7 +190,7 @@ class Tab:
 
     def release(self, held: list[Any]) -> None:
         """Let them go."""
-        self.page.unroute("**/_dash-update-component")
+        self.page.unroute("**/_dash-update-component*")
         for route in held:
             route.continue_()
 

@@ -5,7 +5,7 @@
   // What stands in an address, in which order and where it is shown: as the server has it.
   const keys = () => (known ??= JSON.parse(document.getElementById("page").dataset.keys));
 
-  let now = window.location.search;  // the newest, which the browser may show a moment later
+  let now = window.location.search;  // the newest, which Dash may know a moment later
 
   const pairs = (search) => [...new URLSearchParams(search || "")];
   const quoted = (text) =>
@@ -18,10 +18,14 @@
   const having = (search, name, others) => written(keys().order.flatMap((one) =>
     (one === name ? others : values(search, one)).map((value) => [one, value])));
 
+  // Each move is one step of the browser's way back, however fast they come.
   const go = (search) => {
-    if (search === now) { return; }
-    now = search;
-    window.dash_clientside.set_props("address", { search });
+    const next = new URL(search, window.location.href).search;  // as browsers write it
+    if (next === now) { return; }
+    window.history.pushState({}, "", next || "?");
+    now = next;
+    const { href } = window.location;  // without it Dash would go back there
+    window.dash_clientside.set_props("address", { search: next, href });
   };
 
   // What an answer changes of the address at which it was asked, done to the one of now.

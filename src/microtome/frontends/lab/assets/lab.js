@@ -22,15 +22,22 @@
 
   const said = (search, key, unless) => new URLSearchParams(search || "").getAll(key).pop() ?? unless;
 
-  const other = (next, now) => (next === now ? window.dash_clientside.no_update : next);
+  // A field follows the address where that says something else than before; what is being typed
+  // into it meanwhile stays.
+  const said_before = {};
+  const followed = (field, next, now) => {
+    const same = said_before[field] === next;
+    said_before[field] = next;
+    return same || next === now ? window.dash_clientside.no_update : next;
+  };
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     microtome: {
       // What stands in the fields follows the address at once: a later answer of the server
       // would overwrite what is being typed by then.
       fields: (search, ...now) => ["text", "donor", "target", "contrast"].map((key, n) =>
-        other(said(search, key, ""), now[n])),
-      edit: (search, unless, now) => other(said(search, "edit", unless), now),
+        followed(key, said(search, key, ""), now[n])),
+      edit: (search, unless, now) => followed("edit", said(search, "edit", unless), now),
     },
   });
 })();
