@@ -452,6 +452,11 @@ def test_in_vietnamese_it_is_said_who_speaks_and_figures_are_translated(page):
     [drawn] = within(page.shown("trace-circuit.children", replace(PINNED, lang="vi")), "Graph")
     assert drawn["figure"]["layout"]["title"]["text"].startswith("Mạch gồm")
     assert drawn["figure"]["layout"]["yaxis"]["title"]["text"] == "tầng"
+    weighed = page.shown(
+        "trace-weighed.children", replace(PINNED, lang="vi"), by="trace-weigh.n_clicks"
+    )
+    [slider] = within(weighed, "Graph")[0]["figure"]["layout"]["sliders"]
+    assert slider["currentvalue"]["prefix"] == "số cạnh mạnh nhất: "
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)

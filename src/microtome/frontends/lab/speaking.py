@@ -36,6 +36,9 @@ def spoken(
         return figure
     said = {**known(words), **more}
     made: go.Figure = imported("microtome.figures.translate").translated(figure, said)
+    for slider in made.layout.sliders:
+        prefix = slider.currentvalue.prefix
+        slider.currentvalue.prefix = said.get(prefix, prefix)
     escaped = imported("microtome.figures.labels").escaped
     if title:
         imported("microtome.figures.style").entitle(made, escaped(title), made.layout.width)
