@@ -27,13 +27,15 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE = 300_000
 """Milliseconds that anything may take."""
-REST = 600
+REST = 800
 """Milliseconds without a question to the server after which a page is at rest."""
+LOOK = 40
+"""Milliseconds between two looks whether it asks anything."""
 CLICKS = 5
 """Clicks in a round."""
 
@@ -91,7 +93,10 @@ def measure(model: str, rounds: int) -> Timing:
 def record_of(timings: Sequence[Timing], rounds: int) -> dict[str, Any]:
     """What is kept."""
     rows = [asdict(one) for one in timings]
-    return {"rounds": rounds, "clicks": CLICKS, "cores": os.cpu_count(), "rows": rows}
+    load = round(os.getloadavg()[0], 1)  # what else runs makes all of it slower
+    return {
+        "rounds": rounds, "clicks": CLICKS, "cores": os.cpu_count(), "load": load, "rows": rows,
+    }  # fmt: skip
 
 
 def _round(model: str) -> tuple[float, list[float]]:
@@ -103,10 +108,15 @@ def _round(model: str) -> tuple[float, list[float]]:
         with _served(model) as address:
             page = browser.new_page(viewport={"width": 1400, "height": 1000})
             page.set_default_timeout(PATIENCE)
+            asking = _asking(page)
             page.goto(address + query)
             _mapped(page)
             first = time.perf_counter() - began
-            return first, [_clicked(page, n + 1, n) for n in range(CLICKS)]
+            clicks = []
+            for n in range(CLICKS):
+                _rest(page, asking)
+                clicks.append(_clicked(page, n + 1, n))
+            return first, clicks
 
 
 def _mapped(page: Page) -> None:
@@ -119,18 +129,28 @@ def _mapped(page: Page) -> None:
 
 
 def _clicked(page: Page, layer: int, head: int) -> float:
-    """Seconds from a press on a cell to its answer, of a page at rest."""
-    _rest(page)
+    """Seconds from a press on a cell to its answer."""
     page.evaluate(WATCH, f"L{layer}.z.h{head}@")
     page.mouse.click(*page.evaluate(PLACE, [layer, head]))
     seconds: float = page.evaluate("window.answered")
     return seconds
 
 
-def _rest(page: Page) -> None:
-    """Wait until a page asks nothing any more."""
-    page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(REST)
+def _asking(page: Page) -> set[Request]:
+    """What a page has asked and not heard yet."""
+    asking: set[Request] = set()
+    page.on("request", asking.add)
+    for ended in ("requestfinished", "requestfailed"):
+        page.on(ended, asking.discard)
+    return asking
+
+
+def _rest(page: Page, asking: set[Request]) -> None:
+    """Wait until a page asks nothing, and goes on asking nothing."""
+    quiet = 0
+    while quiet < REST // LOOK:
+        page.wait_for_timeout(LOOK)
+        quiet = 0 if asking else quiet + 1
 
 
 @contextmanager

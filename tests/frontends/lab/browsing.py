@@ -124,6 +124,20 @@ def chromium() -> Iterator[Browser]:
 
 
 @dataclass
+class Hold:
+    """Questions of a page that wait until they are let go."""
+
+    routes: list[Any] = field(default_factory=list)
+    is_over: bool = False
+
+    def release(self) -> None:
+        """Let them go, and hold no more."""
+        self.is_over = True
+        for route in self.routes:
+            route.continue_()
+
+
+@dataclass
 class Tab:
     """A page, with what went wrong in it."""
 
@@ -166,33 +180,26 @@ class Tab:
             self.page.wait_for_timeout(40)
             quiet = 0 if self.asked else quiet + 1
 
-    def hold(self, part: str) -> list[Any]:
-        """From now on questions of callbacks that something has called whose name has this part
-        wait until they are let go; which do."""
-        held: list[Any] = []
+    def hold(self, part: str) -> Hold:
+        """From now on hold questions of callbacks that something has called whose id has a part."""
+        held = Hold()
 
         def asked(route: Any) -> None:
             told = route.request.post_data_json
-            if any(part in one for one in told["changedPropIds"]):
-                held.append(route)
+            if not held.is_over and any(part in one for one in told["changedPropIds"]):
+                held.routes.append(route)
             else:
                 route.continue_()
 
         self.page.route("**/_dash-update-component*", asked)
         return held
 
-    def until_held(self, held: list[Any], n: int) -> None:
-        """Wait until so many wait."""
+    def until_held(self, held: Hold, n: int) -> None:
+        """Wait until so many are held."""
         patience = time.monotonic() + PATIENCE / 1000
-        while len(held) < n:
-            assert time.monotonic() < patience, f"{len(held)} of {n} were asked"
+        while len(held.routes) < n:
+            assert time.monotonic() < patience, f"{len(held.routes)} of {n} were asked"
             self.page.wait_for_timeout(30)
-
-    def release(self, held: list[Any]) -> None:
-        """Let them go."""
-        self.page.unroute("**/_dash-update-component*")
-        for route in held:
-            route.continue_()
 
     def until_address(self, part: str) -> None:
         """Wait until the address has a part."""

@@ -180,7 +180,7 @@ def test_an_answer_that_comes_late_takes_no_click_away(tab):
     tab.until_held(late, 2)
     click_cell(page, 3, 1, shift=True)
     tab.until_address("cell=zero%20L3.z.h1@-1")
-    tab.release(late)
+    late.release()
     tab.until_address("role=first:1&role=second:3")
     assert chosen_in(tab.search) == ["zero L1.z.h1@-1", "zero L3.z.h1@-1"]
 
