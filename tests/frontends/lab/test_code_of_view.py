@@ -165,6 +165,11 @@ def test_what_is_traced_is_edited_as_the_page_says(nano, models):
         found = codes("trace", replace(view, way=way), models)
         assert all(one.about.startswith(f"{way} ") for one in found)
     assert codes("trace", view, models)[0].about.startswith("patch ")
+    found = codes("trace", replace(view, reader="m0", way="mean"), models)
+    effects = executed(found[0].python)["effects"]
+    edges = upstream.upstream(nano, prompt_of(view), "m0", view.measured, "mean").edges
+    [of_input] = [edge.effect for edge in edges if edge.writer == "input"]
+    assert effects.delta("logit_diff").item() == of_input
 
 
 def test_a_circuit_is_judged_by_the_metric_of_the_page(models, command):

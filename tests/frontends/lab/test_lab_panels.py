@@ -277,6 +277,12 @@ def test_on_the_prompts_of_a_task_other_edges_may_carry_their_mean(page, tiny, m
     circuit |= mt.circuits.Circuit.among(tiny, PINNED.pins[2:])
     found = mt.circuits.faithfulness(tiny, facts, circuit, ablation="mean", progress=False)
     assert number(table[2][1]) == pytest.approx(float(found["faithfulness"]), rel=1e-3, abs=1e-6)
+    facts.append(
+        mt.Prompt("Berlin is the", donor="Paris is the", target=" capital", contrast=" is")
+    )
+    shown = page.shown("trace-kept.children", PINNED, on, by="trace-judge.n_clicks")
+    assert len(rows(shown)) == 2
+    assert "of several lengths" in "".join(texts(shown))
 
 
 def waiting(observer):

@@ -114,6 +114,10 @@ def test_edges_are_weighed_by_how_much_worse_it_is_without(tiny64, metric, sign)
         own = mt.sweep(tiny64, FACT, f"patch {edges.edge(row.edge)}", metrics=metric).delta(metric)
         assert row.score == pytest.approx(sign * own.item(), abs=1e-12)
     assert np.isnan(found.scores).sum() == len(found.graph) - len(PINS)
+    [last] = weighed(tiny64, FACT, circuit_of(tiny64, PINS[3:4]), metric, "mean").scores[[-1]]
+    edit = 'mean(over="positions") L2.mlp_out -> final_in'
+    own = mt.sweep(tiny64, FACT, edit, metrics=metric, progress=False).delta(metric)
+    assert last == pytest.approx(sign * own.item(), abs=1e-12)
     with pytest.raises(CircuitError, match="at most 200 are weighed"):
         weighed(tiny64, FACT, Circuit.full(tiny64), metric)
 

@@ -30,7 +30,8 @@ PROMPTS = 16
 """Prompts of a task that a circuit is judged on."""
 ABLATIONS = ("patch", "zero", "mean")
 ALONE = ("patch", "zero")
-"""Those of one prompt: a mean over it would be its own."""
+"""Those of one prompt, whose mean would be its own; and of prompts of several lengths, as a mean is
+of each position."""
 THIS = "this"
 ASKS = "trace-judge"
 SAYS = {f"{ASKS}-stop": STOP, f"{ASKS}-beat": LOOK}
@@ -99,7 +100,8 @@ class _Trial:
         self.pinned = imported("microtome.frontends.lab.answers.pinned")
         self.circuit = self.pinned.circuit_of(self.model, view.pins)
         self.prompts = (prompt_of(view),) if on == THIS else self._task()
-        self.ablations = ALONE if on == THIS else ABLATIONS
+        lengths = {len(one.tokens.read) for one in self.model.encode(self.prompts)}
+        self.ablations = ABLATIONS if on != THIS and len(lengths) == 1 else ALONE
         self.key = (known_as(self.model), self.prompts, self.circuit, self.metric)
 
     def _task(self) -> tuple[mt.Prompt, ...]:
@@ -144,6 +146,8 @@ class _Trial:
             made.append(table(heads, rows, words("trace.kept", metric=self.metric)))
         if rows and self.on == THIS:
             made.append(html.P(words("trace.one_prompt"), className="quiet"))
+        elif rows and self.ablations == ALONE:
+            made.append(html.P(words("trace.no_mean"), className="quiet"))
         wrong = [(name, one) for name, one in both if isinstance(one, MicrotomeError)]
         return [*made, *(refused(f"{name}: {error}", words) for name, error in wrong)]
 
