@@ -53,7 +53,7 @@ def test_models_and_options_reach_the_server(called, tmp_path):
     assert "http://127.0.0.1:1/" in done.output
 
 
-def test_maps_have_a_bound_and_can_be_cleared(called, tmp_path):
+def test_maps_have_a_bound_and_can_be_cleared(called, tmp_path, monkeypatch, nano):
     keep = ["--keep", str(tmp_path)]
     done = CliRunner().invoke(app, ["lab", *keep, "--keep-most", "1.5GiB", "--no-open"])
     assert done.exit_code == 0, done.output
@@ -63,9 +63,16 @@ def test_maps_have_a_bound_and_can_be_cleared(called, tmp_path):
         done = CliRunner().invoke(app, ["lab", *keep, "--keep-most", wrong, "--no-open"])
         assert says in str(done.exception)
     called.clear()
-    mt.sweep(mt.load("nano"), "It is", "zero L0.mlp_out", metrics="kl", progress=False,
-             out=tmp_path / f"{'a' * 24}.zarr")  # fmt: skip
+    for day, name in enumerate("ab", 1):
+        place = tmp_path / f"{name * 24}.zarr"
+        mt.sweep(nano, "It is", "zero L0.mlp_out", metrics="kl", progress=False, out=place)
+        os.utime(place, (day * 86_400, day * 86_400))
     (tmp_path / "mine").write_text("mine")
+    monkeypatch.setattr(command, "LEAST", 1)
+    most = str(sum(file.stat().st_size for file in place.rglob("*") if file.is_file()))
+    CliRunner().invoke(app, ["lab", *keep, "--keep-most", most, "--no-open"])
+    assert {one.name for one in tmp_path.iterdir()} == {place.name, "mine"}, "as it begins"
+    called.clear()
     done = CliRunner().invoke(app, ["lab", "--clear", *keep])
     assert re.search(r"Removed 1 map \(0\.\d+ MiB\) from", done.output)
     assert "Left alone what the lab did not put there: 1 more." in done.output
