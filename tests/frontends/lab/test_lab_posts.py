@@ -148,6 +148,16 @@ def test_a_value_of_another_kind_is_refused_or_is_one_like_any_other(app, client
     assert sent > 500
 
 
+@pytest.mark.parametrize("method", ["get", "put", "delete", "patch", "options"])
+def test_nothing_that_is_asked_for_by_hand_is_a_fault(client, method):
+    suites = "/_dash-component-suites"
+    for path in (f"{suites}/x/y.js", f"{suites}/dash/../x", f"{suites}/dash/dash.py", "/keep/x",
+                 "/x%00", "/_reload-hash", "/assets/../guard.py", PATH):  # fmt: skip
+        answer = getattr(client, method)(path, headers=HOST)
+        assert answer.status_code < 500, path
+        assert "Traceback" not in answer.text
+
+
 def test_an_address_that_is_none_is_no_fault(client):
     for referrer in ("http://[", "http://127.0.0.1:8050/?lang=\x00", "x" * 1000):
         answer = client.get("/_dash-layout", headers=HOST | {"Referer": referrer})

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from dash import Dash
 from dash.development.base_component import Component
-from flask import has_request_context, request
+from dash.exceptions import DependencyException
+from flask import Response, has_request_context, request
 from waitress import create_server, wasyncore
 from waitress.server import BaseWSGIServer
 
@@ -103,7 +104,13 @@ def build_app(desk: Desk, jobs: Jobs, gate: Gate, lang: str = "en") -> Dash:
     shell.register(app, context)
     guard.install(app.server, gate, guard.policy_of(app.csp_hashes()))
     posts.install(app)  # behind the gate: whoever is not let in hears nothing of the form
+    app.server.register_error_handler(DependencyException, _absent)
     return app
+
+
+def _absent(error: DependencyException) -> Response:
+    """A file of Dash's that there is not, in an address that no page has."""
+    return Response("There is no such file.\n", 404, mimetype="text/plain")
 
 
 def serve(
