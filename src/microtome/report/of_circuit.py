@@ -91,7 +91,7 @@ def _document(
             "Every reader of the model (a head's queries, keys and values, an MLP, the final norm) "
             "has an input of its own. Over an edge outside of the circuit it gets what "
             f"'{found.attrs['ablation']}' says, over one inside what the circuit itself writes, in "
-            f"one exact pass; over {number(n)} prompts."
+            f"one exact pass; over {number(n)} prompt{'s' if n != 1 else ''}."
         ),
         sections=tuple(parts),
         snippets=(Snippet("Again", command),),

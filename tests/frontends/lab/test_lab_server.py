@@ -139,10 +139,11 @@ def test_every_callback_finds_its_components_on_the_page(page, lang):
 def test_what_fails_is_said_and_the_page_stays(page, monkeypatch, capsys):
     said = {}
     monkeypatch.setattr(shell, "set_props", lambda name, props: said.update({name: props}))
-    assert shell.failed(MicrotomeError("no such thing")) is no_update
+    words = page.app.words
+    assert shell.failed(MicrotomeError("no such thing"), words) is no_update
     assert said["shell-problems"]["children"].children == "no such thing"
     assert capsys.readouterr().err == ""
-    shell.failed(ValueError("unforeseen"))
+    shell.failed(ValueError("unforeseen"), words)
     assert said["shell-problems"]["children"].children == "ValueError: unforeseen"
     assert "unforeseen" in capsys.readouterr().err
 

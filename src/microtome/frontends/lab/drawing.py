@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import microtome as mt
 from microtome.frontends.importing import imported
+from microtome.frontends.lab.speaking import spoken
 from microtome.language.calls import called
-from microtome.texts import Texts, catalogue, number
+from microtome.texts import Texts, number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -141,14 +142,11 @@ def _drawn(effects: Effects, metric: str, edit: str, at: tuple[tuple[str, int], 
 
 
 def in_words(drawing: Drawing, words: Texts) -> go.Figure | None:
-    """Its figure in the page's language, with the words that figures of studies have there."""
+    """Its figure in the page's language."""
     if drawing.figure is None or words.lang == "en":
         return drawing.figure
-    own = catalogue("microtome.studies.texts", "common.yaml")
-    said = {one["en"]: one[words.lang] for key, one in own.items() if key.startswith("words.")}
-    said[BELOW.format(drawing.noise)] = words("map.below", noise=drawing.noise)
-    made: go.Figure = imported("microtome.figures.translate").translated(drawing.figure, said)
-    return made
+    below = {BELOW.format(drawing.noise): words("map.below", noise=drawing.noise)}
+    return spoken(drawing.figure, words, more=below)
 
 
 def cut_of(effects: Effects, metric: str, at: Mapping[str, int]) -> Cut:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import microtome as mt
 from microtome.engines.observer import Observer
 from microtome.errors import Cancelled, MicrotomeError, SweepError
+from microtome.frontends.lab import shelf
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.desk import Desk
 from microtome.passes.session import lending
@@ -191,10 +192,11 @@ class Jobs:
     Args:
         desk: the models.
         keep: where results are kept; None: in memory alone.
+        most: bytes of those that are kept; without a bound unless given.
     """
 
-    def __init__(self, desk: Desk, keep: Path | None = None) -> None:
-        self.desk, self.keep = desk, keep
+    def __init__(self, desk: Desk, keep: Path | None = None, most: int | None = None) -> None:
+        self.desk, self.keep, self.most = desk, keep, most
         self._guard = threading.Lock()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._lines: dict[str, ThreadPoolExecutor] = {}
@@ -226,6 +228,7 @@ class Jobs:
             self._forget()
             line = self._lines.setdefault(asked.model, ThreadPoolExecutor(1, "lab sweeps"))
             line.submit(job.run, self._work)
+            line.submit(self._tidy, key)
         return job
 
     def find(self, asked: Asked) -> Job | None:
@@ -290,6 +293,17 @@ class Jobs:
                 overwrite=True,  # the place is the question's: what else is there is stale
                 progress=job,
             )
+
+    def _tidy(self, key: str) -> None:
+        """Note that a map was looked at, and see that those on disk take no more than they may."""
+        place = self._out(key)
+        if self.keep is None or place is None:
+            return
+        shelf.look_at(place)
+        if self.most is not None:
+            with self._guard:
+                using = frozenset(self._jobs)
+            shelf.trim(self.keep, self.most, using)
 
     def _key(self, asked: Asked) -> str:
         return asked.key(self.desk.model(asked.model))

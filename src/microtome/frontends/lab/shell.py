@@ -27,6 +27,7 @@ from microtome.frontends.lab.panels import ASK, MAP, PANELS, TABS, Context, Pane
 from microtome.frontends.lab.panels.ask import tokens
 from microtome.frontends.lab.panels.panel import MORE, ORDER, QUESTION, SEVERAL, seen
 from microtome.frontends.lab.panels.parts import beat, notice
+from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.state import View
 from microtome.texts import LANGUAGES, Texts
 
@@ -121,7 +122,7 @@ def _model(app: Dash, context: Context) -> None:
         if state.state == "loading":
             told = words("shell.loading", model=view.model, seconds=state.seconds)
         elif state.state == "failed":
-            told = notice(state.why, "wrong")
+            told = refused(state.why, words)
         else:
             told = _about(context, view)
         return no_update if found == ready else found, told
@@ -132,12 +133,13 @@ def _model(app: Dash, context: Context) -> None:
         return not is_loading and (grown or {}).get("state") not in ("waiting", "running")
 
 
-def failed(error: Exception) -> object:
+def failed(error: Exception, words: Texts) -> object:
     """What a page does where a callback failed: it says why, and stays as it was."""
+    said: Exception | str = error
     if not isinstance(error, MicrotomeError):
         traceback.print_exception(error)  # nobody foresaw it: whoever runs the server is told
-    told = str(error) if isinstance(error, MicrotomeError) else f"{type(error).__name__}: {error}"
-    set_props("shell-problems", {"children": notice(told, "wrong")})
+        said = f"{type(error).__name__}: {error}"
+    set_props("shell-problems", {"children": refused(said, words)})
     return no_update
 
 

@@ -31,6 +31,7 @@ from microtome.frontends.lab.panels.showing import (
     token,
     value,
 )
+from microtome.frontends.lab.speaking import spoken
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts, brief
 
@@ -131,7 +132,7 @@ def _answer(app: Dash, context: Context, answers: Remembered) -> None:
             found = answers.get(key, lambda: _cell().changed(model, prompt, view.chosen))
             return [_words(found, words), _receipts(found, words)]
 
-        return answered(work)
+        return answered(work, words)
 
 
 def _words(found: Any, words: Texts) -> Component:
@@ -190,7 +191,7 @@ def _together(app: Dash, context: Context, answers: Remembered) -> None:
             )
             return _joined(found, words)
 
-        return answered(work)
+        return answered(work, words)
 
 
 def _joined(found: Any, words: Texts) -> Shown:
@@ -239,7 +240,7 @@ def _shares(app: Dash, context: Context, answers: Remembered) -> None:
                 answers.get(key, lambda: _cell().shares(model, prompt, view.chosen)), words
             )
 
-        return answered(work)
+        return answered(work, words)
 
 
 def _written(found: Any, words: Texts) -> Shown:
@@ -247,10 +248,11 @@ def _written(found: Any, words: Texts) -> Shown:
     largest = [[one.writer, effect(one.share)] for one in found.largest]
     heads = [words("cell.writer"), words("cell.share")]
     title = words("cell.shares", metric=found.metric, logit=value(found.logit))
+    drawn = words("figure.shares", metric=found.metric)
     rest = [
         html.Summary(words("cell.others")),
         table(heads, largest, words("cell.largest")),
-        graph(found.figure, "cell-shares-map", title),
+        graph(spoken(found.figure, words, drawn, title), "cell-shares-map", title),
     ]
     if not own:
         return [html.P(words("cell.no_share"), className="quiet"), html.Details(rest)]
@@ -287,6 +289,7 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
         view = context.view(search)
         if not is_open(view, NAME, ready):
             return []
+        words = context.words(view.lang)
 
         def work() -> Shown:
             heads = _heads(context, view)
@@ -297,9 +300,11 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
             layer, head = imported("microtome.frontends.lab.answers.nodes").head_of(node)
             key = ("looked", known_as(model), prompt, layer, head)
             figure = answers.get(key, lambda: _cell().looked(model, prompt, layer, head))
-            return [graph(figure, "cell-pattern-map", context.words(view.lang)("cell.looks"))]
+            title = words("figure.looks", head=f"L{layer}.h{head}")
+            drawn = spoken(figure, words, title)
+            return [graph(drawn, "cell-pattern-map", words("cell.looks"))]
 
-        return answered(work)
+        return answered(work, words)
 
 
 def _heads(context: Context, view: View) -> list[str]:

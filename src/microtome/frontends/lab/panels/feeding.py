@@ -111,7 +111,7 @@ def register(
             shown, is_running = found.shown(name, stopped)
             return shown
 
-        shown = answered(work)
+        shown = answered(work, context.words(view.lang))
         return shown, cost, not cost, not is_running, not is_running, next_beat(heard)
 
 

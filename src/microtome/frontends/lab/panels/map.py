@@ -27,7 +27,8 @@ from microtome.frontends.lab.drawing import Cut, Drawing, cut_of, drawn, in_word
 from microtome.frontends.lab.jobs import CANCELLED, FAILED, RUNNING, WAITING, Progress
 from microtome.frontends.lab.panels import choose
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
-from microtome.frontends.lab.panels.parts import labelled, next_beat, notice, select
+from microtome.frontends.lab.panels.parts import labelled, next_beat, select
+from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
 
@@ -133,7 +134,7 @@ def _progress(app: Dash, context: Context) -> None:
                 "units": progress.units,
             }
         except MicrotomeError as error:
-            return notice(str(error), "wrong"), True, True, None
+            return refused(error, words), True, True, None
         again = progress.state in (CANCELLED, FAILED)
         changed = no_update if grown == state else state
         return told, not again, progress.is_over, changed
@@ -177,7 +178,7 @@ def _told(progress: Progress, words: Texts) -> list[Component | str]:
     if progress.state == WAITING:
         return [words("map.waiting", n=progress.place)]
     if progress.state == FAILED:
-        return [notice(progress.why, "wrong")]
+        return [refused(progress.why, words)]
     if progress.state == CANCELLED:
         return [words("map.cancelled", units=progress.units, of=max(1, progress.of_units))]
     if progress.state == RUNNING and not progress.of_cells:
@@ -209,7 +210,7 @@ def _figure(app: Dash, context: Context) -> None:
         try:
             drawing = drawing_of(context, view) if grown else None
         except MicrotomeError as error:  # what was drawn before is of another question
-            return no_update, hidden, "", [notice(str(error), "wrong")], []
+            return no_update, hidden, "", [refused(error, words)], []
         if drawing is None:
             return no_update, hidden, "", [], []
         picks = [_pick(name, n, drawing.cut, words) for name, n in drawing.cut.picked.items()]

@@ -87,7 +87,7 @@ def _shown(app: Dash, context: Context) -> None:
             begin.update(dict.fromkeys([*readers_of_chosen(context, view), "logits"]))
             return _why(context, view, words)
 
-        why = answered(work)
+        why = answered(work, words)
         ways = [{"label": words("trace.way.auto"), "value": ""}]
         ways += [{"label": words(f"trace.way.{way}"), "value": way} for way in WAYS]
         buttons = [feeding.go_button(one, words, "trace from") for one in begin]
@@ -109,7 +109,7 @@ def _why(context: Context, view: View, words: Texts) -> Shown:
     """Why no edge can be patched, and what is done."""
     [encoded] = context.desk.model(view.model).encode(prompt_of(view))
     why = imported("microtome.frontends.lab.answers.upstream").why_no_patch(encoded)
-    if not why or view.way == "zero":
+    if not why or view.way not in ("", "patch"):
         return []
     return [html.P(words(f"trace.no_patch.{why}"), className="quiet")]
 
