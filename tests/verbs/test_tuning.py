@@ -16,7 +16,7 @@ from recipes.nano.corpus import documents
 
 import microtome as mt
 from conftest import BERLIN, D_MODEL, LAYERS
-from microtome.errors import AddressError, LoadError, PromptError
+from microtome.errors import AddressError, LoadError, MicrotomeError, PromptError
 from microtome.frontends import cli
 from microtome.frontends.guard import Stopped
 from microtome.verbs import tuning
@@ -175,6 +175,11 @@ def test_what_cannot_be_trained_is_refused(tiny):
         mt.train_translators(tiny, [BERLIN, "Berlin"])
     with pytest.raises(AddressError, match=r"blocks=\[3\]: there are 3, from 0 to 2"):
         mt.train_translators(tiny, [BERLIN, BERLIN], blocks=[3])
+
+
+def test_without_gradients_nothing_is_trained(tiny):
+    with torch.inference_mode(), pytest.raises(MicrotomeError, match="inference_mode is on"):
+        mt.train_translators(tiny, [BERLIN] * 8, steps=1)
 
 
 def test_the_command_line_trains_and_uses_them(tmp_path, monkeypatch, capsys, texts):

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.amounts import whole_of
-from microtome.errors import AddressError, LoadError, PromptError, listing
+from microtome.errors import AddressError, LoadError, MicrotomeError, PromptError, listing
 from microtome.language.sites import site as find_site
 from microtome.passes.hooks import quiet
 from microtome.passes.session import session
@@ -71,6 +71,7 @@ def train_translators(
 
     Raises:
         PromptError: there are too few texts.
+        MicrotomeError: torch's inference mode is on.
         AddressError: there is no such block.
         LoadError: the folder holds others, or cannot be written to.
 
@@ -81,6 +82,11 @@ def train_translators(
     [3]
     """
     whole_of(steps, 1, "steps"), whole_of(batch, 1, "batch")
+    if torch.is_inference_mode_enabled():
+        raise MicrotomeError(
+            "torch.inference_mode is on, in which there are no gradients to train by: leave the "
+            "block (torch.no_grad() may stay)."
+        )
     n = model.anatomy.dims.n_layers
     chosen = [*range(n)] if blocks is None else [block % n for block in blocks if -n <= block < n]
     if not chosen or (blocks is not None and len(chosen) < len(blocks)):
