@@ -80,6 +80,18 @@ def test_faults_are_found_in_every_type(models, monkeypatch, name, dtype, questi
                 swept(model, question, prompt)
 
 
+@pytest.mark.parametrize(("dtype", "hint"), [("bfloat16", True), ("float32", False)])
+def test_of_experts_in_half_precision_it_says_that_rounding_may_choose(
+    tokenizer, monkeypatch, dtype, hint
+):
+    hf = by_hand.make("mixtral", len(tokenizer)).to(getattr(torch, dtype))
+    model = mt.load(hf, tokenizer=tokenizer)
+    faults.skips(monkeypatch)
+    with pytest.raises(VerificationError) as found:
+        swept(model, "zero L*.z.h*@-1", CAT)
+    assert ("dtype='float32'" in str(found.value)) is hint
+
+
 def test_one_cell_is_enough_to_find_a_walk_that_skips(models, monkeypatch):
     """As in a unit of many: nothing stands out from the noise, so more cells are looked at."""
     model = models("nano", "bfloat16")

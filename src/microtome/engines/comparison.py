@@ -25,6 +25,11 @@ from microtome.readings.output import TOKEN_ID, Reading
 Logits = dict[tuple[str, int, int], Tensor]
 """Logits, by what they are of (a side's clean run of a prompt, a cell, an idler) and a position."""
 
+ROUTED = (
+    " But first try dtype='float32': each token goes to the experts that score highest, and where "
+    "two score alike, rounding chooses, in half precision now one and now the other."
+)
+
 
 @dataclass(eq=False)
 class Comparison:
@@ -105,8 +110,14 @@ class Comparison:
             f"The walk and the reference path disagree at {where} ({edits}): {gap.of} is "
             f"{gap.walk:.6g} and {gap.reference:.6g}; {gap.about} differ by "
             f"{gap.difference:.2g}, tolerance {allowed:.2g}. Nothing of this unit is kept. Use "
-            "engine='reference', and please report this with the model's name."
+            f"engine='reference', and please report this with the model's name.{self._experts}"
         )
+
+    @property
+    def _experts(self) -> str:
+        """What else may be the reason in a mixture of experts."""
+        few = self.model.anatomy.family.down_proj is None and self.precision.promise is None
+        return ROUTED if few else ""
 
     # ---------------------------------------------------------------------------------- logits
 
