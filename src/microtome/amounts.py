@@ -74,3 +74,12 @@ def bytes_of(given: object, what: str = "") -> int:
         units = listing(UNITS)
         raise SweepError(f"{begin}{_BYTES}, not {given!r}; units: {units}{end}")
     return whole_of(int(amount), 1, what)
+
+
+def many(number: int, thing: str) -> str:
+    """A number of things.
+
+    >>> many(1, "prompt"), many(2048, "cell")
+    ('1 prompt', '2,048 cells')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

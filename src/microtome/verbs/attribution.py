@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from microtome import stats
-from microtome.amounts import whole_of
+from microtome.amounts import many, whole_of
 from microtome.errors import AddressError, MetricError, MicrotomeError
 from microtome.figures.matrix import matrix
 from microtome.figures.pictures import Drawn
@@ -140,7 +140,7 @@ class Attribution:
 
     def __repr__(self) -> str:
         metric = self.provenance["spec"]["metric"]
-        return f"<Attribution of {metric}, {len(self.encoded)} prompts>\n{self.table(10)}"
+        return f"<Attribution of {metric}, {many(len(self.encoded), 'prompt')}>\n{self.table(10)}"
 
     def _repr_html_(self) -> str:
         """In a notebook: the largest shares."""

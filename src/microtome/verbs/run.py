@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from microtome.amounts import many
 from microtome.edits import Edit
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
@@ -87,8 +88,8 @@ class Run:
 
     def __repr__(self) -> str:
         return (
-            f"<Run of {len(self.encoded)} prompts; logits {list(self.logits.shape)}; "
-            f"{len(self.receipts)} receipts; kept: {listing(self._kept) or 'nothing'}>"
+            f"<Run of {many(len(self.encoded), 'prompt')}; logits {list(self.logits.shape)}; "
+            f"{many(len(self.receipts), 'receipt')}; kept: {listing(self._kept) or 'nothing'}>"
         )
 
     def _repr_html_(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from microtome.amounts import many
 from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering
 from microtome.frontends.commands.reading import (
@@ -41,7 +42,7 @@ def head(
     if shown.json:
         print_json({**summary_of_head(card), **placed(read)})
         return
-    say(f"{card.name} over {len(card.attention.encoded)} prompts")
+    say(f"{card.name} over {many(len(card.attention.encoded), 'prompt')}")
     print_table(Table.of(card.effects, names=("edit",)))
     say(f"It writes {card.share} logits of {card.metric} by itself.")
     say()
