@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy import typing as npt
 from torch import Tensor
 
 from microtome.circuits.again import Again
@@ -28,6 +29,12 @@ from microtome.results.effects import Effects
 
 Logits = Mapping[int, Tensor]
 """Position → logits there, ``[vocab]``."""
+
+Kept = Mapping[int, npt.NDArray[np.float64]]
+"""The same as they are kept, and sent: in a type that holds any other's values."""
+
+NOBODY = (-1, -1)
+"""In the place of a pair of a prompt and a circuit where none was seen yet."""
 
 
 @dataclass(eq=False)
@@ -193,12 +200,14 @@ class Witnesses:
         chosen: the former, as many as are to be run again.
         furthest: the latter; None where none is asked for.
         far: how far that is.
+        number: of the rows that it was in.
     """
 
-    rows: dict[tuple[int, int], dict[int, Tensor]]
+    rows: dict[tuple[int, int], Kept]
     chosen: tuple[tuple[int, int], ...]
     furthest: tuple[int, int] | None
     far: float = -1.0
+    number: int = -1
 
     @classmethod
     def of(cls, check: Check, pairs: Sequence[tuple[int, int]]) -> Witnesses:
@@ -206,9 +215,9 @@ class Witnesses:
         rows = len(pairs)
         some = check.due(rows)
         chosen = tuple(pairs[number] for number in check.chosen(rows, some))
-        return cls({}, chosen, (-1, -1) if 0 < some < rows else None)
+        return cls({}, chosen, NOBODY if 0 < some < rows else None)
 
-    def kept(self) -> Iterator[tuple[tuple[int, int], dict[int, Tensor]]]:
+    def kept(self) -> Iterator[tuple[tuple[int, int], Kept]]:
         """As many as were chosen, the furthest among them."""
         first = () if self.furthest is None else (self.furthest,)
         for which in [*dict.fromkeys([*first, *self.chosen])][: len(self.chosen)]:
@@ -246,6 +255,23 @@ class Witnesses:
             self.furthest, self.far = (prompt, circuits[row]), float(change[row])
             self.rows[self.furthest] = _row(logits, row)
 
+    def join(self, seen: Witnesses, number: int) -> None:
+        """Keep what is to be kept of what rows have kept, in whatever order they come.
 
-def _row(logits: Mapping[int, Tensor], row: int) -> dict[int, Tensor]:
-    return {at: own[row].clone() for at, own in logits.items()}
+        Of pairs that are equally far it is that of the first rows.
+
+        Args:
+            seen: what they have kept.
+            number: theirs.
+        """
+        self.rows.update((pair, seen.rows[pair]) for pair in seen.chosen)
+        if seen.furthest is None or (seen.far, -number) <= (self.far, -self.number):
+            return
+        if self.furthest is not None and self.furthest not in self.chosen:
+            self.rows.pop(self.furthest, None)
+        self.furthest, self.far, self.number = seen.furthest, seen.far, number
+        self.rows[seen.furthest] = seen.rows[seen.furthest]
+
+
+def _row(logits: Mapping[int, Tensor], row: int) -> Kept:
+    return {at: own[row].double().cpu().numpy() for at, own in logits.items()}

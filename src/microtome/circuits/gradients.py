@@ -67,7 +67,8 @@ class Slopes:
         """Of each edge; of what is none, what comes of it."""
         own, slopes = self._run()
         model, nodes, ablation = self.trial.model, self.trial.graph, self.trial.ablation
-        each = [ablation.values(model, nodes, one) for one in self.encoded]
+        unlike = self.encoded[:1] if ablation.alike else self.encoded
+        each = [ablation.values(model, nodes, one) for one in unlike]
         change = (torch.stack(each) - own).flatten(2)
         found = own.new_zeros(len(own), own.shape[1], len(nodes.readers))
         first = 0

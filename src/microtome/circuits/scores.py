@@ -15,10 +15,12 @@ import xarray as xr
 
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.elsewhere import lent
 from microtome.circuits.graph import Graph, Numbers
+from microtome.circuits.measures import worse
 from microtome.circuits.methods import Method, method_of
 from microtome.circuits.running import attributes
-from microtome.circuits.trial import Array, Trial, worse
+from microtome.circuits.trial import Array, Trial
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError, listing
@@ -238,7 +240,8 @@ def score(
         memory: bytes besides the model, or a text.
         out: a folder for the sweeps, so that the same call goes on from there after whatever
             stopped it. Edges by gradients are of one pass, of which nothing is kept.
-        workers: who runs the units of exact sweeps, as `sweep` takes them; other methods refuse.
+        workers: who runs the units of exact sweeps, as `sweep` takes them, or the circuits of
+            ``"removal"``; other methods refuse.
         progress: show a bar, or an `Observer`.
 
     Raises:
@@ -255,7 +258,11 @@ def score(
         raise CircuitError(f"No level is called {level!r}; there are: {listing(LEVELS)}.")
     trial = Trial.by(model, prompts, metric, ablation, reference, memory)
     place = None if out is None else Path(out)
-    with observed(progress, chosen.cells(trial, level), 1) as observer, provenance.held(model):
+    with (
+        observed(progress, chosen.cells(trial, level), 1) as observer,
+        provenance.held(model),
+        lent(trial, workers) as trial,
+    ):
         measured = chosen.edges if level == "edge" else chosen.nodes
         effects, audit = chosen.audited(
             trial, level, measured(model, trial, observer, place), observer

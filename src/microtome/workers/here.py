@@ -14,9 +14,8 @@ from multiprocessing.connection import Connection, wait
 from typing import cast
 
 from microtome.errors import WorkerError
-from microtome.plan.units import Unit
 from microtome.workers.crew import Crew, Hand
-from microtome.workers.desk import Desk, Died, Failed, Job, Outcome, Recipe
+from microtome.workers.desk import Desk, Died, Failed, Job, Outcome, Recipe, Unit
 
 PARTING = 10.0
 """Seconds in which a process that is not needed any more ends by itself, or is ended."""
