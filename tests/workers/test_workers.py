@@ -321,6 +321,13 @@ class TestRecipe:
         assert (recipe.name, recipe.module) == (str(folder), None)
         assert known(recipe.open()) == known(model)
 
+    def test_a_model_by_a_path_from_here_is_found_from_anywhere(self, folder, model, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        recipe = Recipe.of(mt.load(folder.name), None)
+        assert recipe.name == str(folder)
+        monkeypatch.chdir("/")
+        assert known(recipe.open()) == known(model)
+
     def test_a_model_that_was_changed_is_sent(self, folder):
         model = mt.load(folder)
         model.hf.transformer.h[0].mlp.c_proj.weight.data += 1
