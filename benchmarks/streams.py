@@ -233,7 +233,8 @@ def real(model: str, n: int, out: str, minutes: float | None, workers: str | Non
     asked = mt.tasks.ioi(n, seed=0, tokenizer=loaded.tokenizer)
     mt.sweep(loaded, asked[:2], EDIT, metrics=METRIC, progress=False)  # what the first one loads
     before = resident()
-    plan = make_plan(asking(loaded, asked[:REAL_WINDOW], EDIT, metrics=METRIC))
+    first = asked[:REAL_WINDOW]
+    plan = make_plan(asking(loaded, first, EDIT, metrics=METRIC))
     planned = plan.cost.bytes + plan.cost.result_bytes
     began = time.perf_counter()
     try:
@@ -252,11 +253,11 @@ def real(model: str, n: int, out: str, minutes: float | None, workers: str | Non
         return 3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(
-        f"{found.prompts:,} prompts × {len(plan.cells) // REAL_WINDOW} heads; "
+        f"{found.prompts:,} prompts × {len(plan.cells) // len(first)} heads; "
         f"{time.perf_counter() - began:.0f} s of this piece; resident before {before / MIB:,.0f} "
         f"MiB, planned besides {planned / MIB:,.0f} MiB, peak {peak / MIB:,.0f} MiB"
     )
-    print(found.top(10))
+    print(found.top(10).to_string(index=False))
     return int(peak > ROOM * (before + planned))
 
 
