@@ -148,6 +148,7 @@ def same_on_both_paths(model, prompts, edits):
         ["scale(0.5) L1:.resid_post@*"],
         ["replace(1) embed@2", "scale(3) L0.resid_pre@2"],
         ["zero L1.pattern.h0@-1,0", "scale(2) L1.v.h0@1", "knockout L2.pattern.h*@4,{1,2}"],
+        ["patch L1.mlp_out -> final_in@*", "scale(0.5) L2.resid_post@*"],  # not in the pass's order
     ],
     ids=lambda edits: "; ".join(edits),
 )

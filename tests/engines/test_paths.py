@@ -234,6 +234,15 @@ def test_a_plan_begins_where_a_path_does_and_holds_the_streams_of_every_paramete
     assert held[1] == 3 * held[0]
 
 
+@pytest.mark.parametrize("edit", ["patch embed => L*.v_in.h*", "patch L*.z.h* => final_in@-1"])
+def test_a_donor_that_is_the_text_itself_changes_nothing(tiny64, edit):
+    same = replace(JOHN, donor=JOHN.text)
+    same_on_both_paths(tiny64, same, edit)
+    found = mt.sweep(tiny64, same, edit, metrics="logit_diff")
+    assert (found.data["change_norm"] == 0).all()
+    assert (found.delta("logit_diff") == 0).all()
+
+
 def test_what_is_no_path_is_refused(tiny64):
     with pytest.raises(AddressError, match="begins in one layer"):
         mt.edit("zero L0:2.mlp_out => final_in")

@@ -59,17 +59,14 @@ def hooked(
     dims = anatomy.dims
     made: Counter[Visit] = Counter()
 
-    def in_order(some: Iterable[Visit]) -> list[Visit]:
-        return sorted(some, key=lambda v: (anatomy.order(*v.place), not v.writes))
-
-    asked = in_order(visits)
+    asked = in_order(visits, anatomy)
     known = frozenset(asked)
 
     def count(visit: Visit) -> None:
         if visit in known:  # a detour's own would keep the detour alive, and what it holds
             made[visit] += 1
 
-    visits = in_order(detoured(asked, hf, anatomy, count))
+    visits = in_order(detoured(asked, hf, anatomy, count), anatomy)
     branches = _branches(visits, anatomy)
     points: dict[Point, list[tuple[Tap, Visit]]] = defaultdict(list)
     for visit in visits:
@@ -120,6 +117,11 @@ def hooked(
                 hooks.append(_at(module, side, look))
         own.hook(hooks)
         yield made
+
+
+def in_order(visits: Iterable[Visit], anatomy: Anatomy) -> list[Visit]:
+    """Visits as a pass gets to them; at one place the writers first, in the order given."""
+    return sorted(visits, key=lambda v: (anatomy.order(*v.place), not v.writes))
 
 
 def _branches(visits: Iterable[Visit], anatomy: Anatomy) -> dict[int, Branches]:

@@ -112,7 +112,7 @@ def companies(plan: Plan, unit: Unit, budget: Budget) -> Iterator[Company]:
     firsts = [int(one.positions.min()) for one in starts.values() if len(one.cells)]
     written = (first_written(plan.cells, prompt, one.cells) for prompt, one in starts.items())
     firsts += [first for first in written if first is not None]
-    start = min(firsts, default=length - 1)
+    start = min([*firsts, length - 1])  # a donor that is the text changes no position
     held = held_for(question, plan.cells, unit.prompts, length, start, budget)
     for part in _parts(len(unit.prompts), held.prompts):
         own = unit.prompts[part]

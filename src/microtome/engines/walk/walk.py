@@ -51,7 +51,7 @@ from microtome.language.sites import BEHIND
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
 from microtome.passes.activations import in_one_pass
-from microtome.passes.hooks import Place, Visit, only_at, quiet, visited
+from microtome.passes.hooks import Place, Visit, in_order, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.passes.session import session
 from microtome.passes.trace import Trace, trace
@@ -338,8 +338,8 @@ class Stretch:
             own[:] = clean
             return False
         entering = clean.repeat(1, own.shape[1], 1, 1)
-        measured = self._measured(layer - 1, front, tile)
-        for visit in (*(edit.visit() for edit in edits), *measured):
+        visits = [*(edit.visit() for edit in edits), *self._measured(layer - 1, front, tile)]
+        for visit in in_order(visits, self.model.anatomy):
             if visit.place[0].name in BEHIND:
                 visit.act(entering.flatten(0, 1))
         own[:] = entering
