@@ -215,10 +215,13 @@ def test_what_goes_through_workers_is_what_stays_here(
     assert os.listdir(tmp_path) == ["map.zarr"]
 
 
-def test_workers_write_to_an_object_store_themselves(model, whole, monkeypatch):
+def test_workers_write_to_an_object_store_themselves(model, monkeypatch):
+    asked = {"metrics": "kl", "verify": 0, "progress": False}
+    wanted = mt.sweep(model, PROMPTS, "zero L*.z.h*@-1", **asked)
     monkeypatch.setattr(StoreSink, "take", None)
-    found = sweep(model, out="memory://workers/map.zarr", workers=Inline())
-    xr.testing.assert_identical(found.data.drop_attrs(), whole[0].data.drop_attrs())
+    place = {"out": "memory://workers/map.zarr", "workers": Inline()}
+    found = mt.sweep(model, PROMPTS, "zero L*.z.h*@-1", **asked, **place)
+    xr.testing.assert_identical(found.data.drop_attrs(), wanted.data.drop_attrs())
 
 
 def test_whoever_is_at_work_is_ended_before_the_place_is_given_back(
