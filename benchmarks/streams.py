@@ -2,25 +2,30 @@
 
     python -m benchmarks.streams memory --model ../shared/models/stories260K
     python -m benchmarks.streams workers --model ../shared/models/stories260K --backend ray
+    python -m benchmarks.streams real --model smollm2 --prompts 1000 --out real.zarr --minutes 30
     python -m benchmarks.streams paper
 
 ``memory`` sweeps 100 prompts and 3,000, each in a process of its own, and compares the largest
 resident set that the operating system saw; status 1 where they are more than a tenth apart.
 ``workers`` sweeps one map with one worker and with two, each with one thread, and compares the
-times, without starting, with the plan's formula. ``paper`` computes, with the same formula, what
-docs/scale.md says of 64 GPUs: nothing of that is run.
+times, from when all are ready on, with the plan's formula. ``real`` sweeps every head of a real
+model on many prompts, some minutes at a time: the same command goes on, status 3 says that there is
+more to do, and 1 that it took more memory than was planned. ``paper`` computes, with the same
+formula, what docs/scale.md says of 64 GPUs: nothing of that is run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +41,9 @@ from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import readings
-from microtome.verbs.sweep import asking
+from microtome.verbs.asking import asking
+from microtome.workers.crew import Crew, Employer, Hand
+from microtome.workers.desk import Job, Outcome, Ready, Recipe
 
 NAMES = ("Tom", "Lily", "Ben", "Sam", "Mia", "Tim", "Sue", "Max")
 PLACES = ("park", "house", "garden", "shop", "school", "forest")
@@ -46,6 +53,7 @@ WITHIN = 0.10
 """How far the two peaks may be apart."""
 
 WINDOW = 64
+MIB = 2**20
 
 
 def prompts(n: int, repeats: int = 1) -> Iterator[dict[str, Any]]:
@@ -100,8 +108,63 @@ class Watch(mt.Observer):
         self.times.append(time.perf_counter())
 
 
+class Start:
+    """Whoever hires workers, and lets none begin before all are ready.
+
+    Attributes:
+        employer: who hires them.
+        count: how many are to be ready.
+        began: when they were.
+    """
+
+    def __init__(self, employer: Employer, count: int) -> None:
+        self.employer, self.count, self.began = employer, count, 0.0
+        self._ready: dict[int, tuple[Hand, Outcome]] = {}
+
+    def hire(self) -> Hand:
+        """A worker."""
+        return self.employer.hire()
+
+    def publish(self, job: Job) -> object:
+        """The job as it is sent."""
+        return self.employer.publish(job)
+
+    def wait(self, hands: Sequence[Hand], seconds: float) -> list[tuple[Hand, Outcome]]:
+        """What workers answered; that they are ready once all are."""
+        found = self.employer.wait(hands, seconds)
+        self._ready.update((id(own[0]), own) for own in found if isinstance(own[1], Ready))
+        others = [own for own in found if not isinstance(own[1], Ready)]
+        if self.began or len(self._ready) < self.count:
+            return others
+        self.began = time.perf_counter()
+        return [*others, *self._ready.values()]
+
+    def close(self) -> None:
+        """Let everything go."""
+        self.employer.close()
+
+
+class Together:
+    """Workers who all begin at once, when the last of them is ready."""
+
+    def __init__(self, workers: mt.workers.Workers, count: int) -> None:
+        self.workers, self.count = workers, count
+        self.start: Start | None = None
+
+    @property
+    def device(self) -> str | None:
+        """As theirs."""
+        return self.workers.device
+
+    def crew(self, recipe: Recipe) -> Crew:
+        """They themselves."""
+        crew = self.workers.crew(recipe)
+        crew.employer = self.start = Start(crew.employer, self.count)
+        return crew
+
+
 def with_workers(model: str, backend: str, n: int, repeats: int, edit: str) -> None:
-    """Time one map with one worker and with two, from the first unit that came back on."""
+    """Time one map with one worker and with two, from when all are ready to the last unit."""
     torch.set_num_threads(1)
     loaded = mt.load(model, device="cpu")
     rows = [mt.Prompt(**row) for row in prompts(n, repeats)]
@@ -112,13 +175,12 @@ def with_workers(model: str, backend: str, n: int, repeats: int, edit: str) -> N
         workers: mt.workers.Workers = mt.workers.processes(count)
         if backend == "ray":
             workers = mt.workers.ray(count=count, init={"num_cpus": count})
-        watch = Watch()
+        together, watch = Together(workers, count), Watch()
         began = time.perf_counter()
-        effects = mt.sweep(loaded, rows, edit, metrics=METRIC, workers=workers, progress=watch)
+        effects = mt.sweep(loaded, rows, edit, metrics=METRIC, workers=together, progress=watch)
         whole = time.perf_counter() - began
-        # The first units of all workers come back after they have started, which is not counted.
-        done = watch.times[-1] - watch.times[count - 1]
-        seconds[count] = done * len(plan.units) / (len(plan.units) - count)
+        assert together.start is not None
+        seconds[count] = watch.times[-1] - together.start.began
         busy = effects.provenance["actual"]["seconds"]
         print(
             f"{count} {backend} worker(s): {len(plan.units)} units, {seconds[count]:.1f} s "
@@ -127,6 +189,82 @@ def with_workers(model: str, backend: str, n: int, repeats: int, edit: str) -> N
         )
     real = seconds[1] / (2 * seconds[2])
     print(f"efficiency at 2: {real:.3f}; the formula promises {scale.efficiency(2):.3f}")
+
+
+class Piece(mt.Observer):
+    """Lets a sweep go on for so many minutes, and says once in a while how far it is."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._began = self._told = time.monotonic()
+        self._end = math.inf if minutes is None else self._began + 60 * minutes
+        self._done, self._of = 0.0, 1
+
+    def expected(self, cells: int, units: int, flops: float) -> None:
+        """So many cells in all."""
+        self._of = cells
+
+    def advanced(self, cells: float) -> None:
+        """Some more."""
+        self._done += cells
+        now = time.monotonic()
+        if now - self._told > 60:
+            self._told = now
+            print(f"{self._done:,.0f} of {self._of:,} cells", flush=True)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether its time is over."""
+        return time.monotonic() > self._end
+
+
+REAL_WINDOW = 50
+ROOM = 1.25
+"""How much more than weights, budget and what importing takes may be resident."""
+
+
+def real(model: str, n: int, out: str, minutes: float | None, workers: str | None) -> int:
+    """Every head on so many prompts of a real model, for some minutes; the same again goes on.
+
+    Returns:
+        3, where there is more to do; 1, where it took more memory than is planned; else 0.
+    """
+    torch.set_num_threads(1)
+    loaded = mt.load(model, device="cpu")
+    asked = mt.tasks.ioi(n, seed=0, tokenizer=loaded.tokenizer)
+    mt.sweep(loaded, asked[:2], EDIT, metrics=METRIC, progress=False)  # what the first one loads
+    before = resident()
+    first = asked[:REAL_WINDOW]
+    plan = make_plan(asking(loaded, first, EDIT, metrics=METRIC))
+    planned = plan.cost.bytes + plan.cost.result_bytes
+    began = time.perf_counter()
+    try:
+        found = mt.sweep(
+            loaded,
+            mt.Stream(asked, window=REAL_WINDOW),
+            EDIT,
+            metrics=METRIC,
+            keep="aggregates",
+            out=out,
+            workers=workers,
+            progress=Piece(minutes),
+        )
+    except mt.Cancelled:
+        print(f"{time.perf_counter() - began:.0f} s; there is more to do: the same again goes on")
+        return 3
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(
+        f"{found.prompts:,} prompts × {len(plan.cells) // len(first)} heads; "
+        f"{time.perf_counter() - began:.0f} s of this piece; resident before {before / MIB:,.0f} "
+        f"MiB, planned besides {planned / MIB:,.0f} MiB, peak {peak / MIB:,.0f} MiB"
+    )
+    print(found.top(10).to_string(index=False))
+    return int(peak > ROOM * (before + planned))
+
+
+def resident() -> int:
+    """Bytes that this process has now, by the operating system (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
 
 
 LARGE = {"n_layer": 36, "n_head": 20, "n_embd": 1280}
@@ -167,12 +305,15 @@ def paper(rate: float, between: float, start: float) -> None:
 def main() -> None:
     """One of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("memory", "workers", "paper", "peak"))
+    parser.add_argument("what", choices=("memory", "workers", "real", "paper", "peak"))
     parser.add_argument("--model", default="nano")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--edit", default=EDIT)
     parser.add_argument("--backend", choices=("processes", "ray"), default="processes")
+    parser.add_argument("--out", default="real.zarr", help="where what is real goes")
+    parser.add_argument("--minutes", type=float, help="of this piece; to the end unless given")
+    parser.add_argument("--workers", help="of what is real, such as processes:2")
     parser.add_argument("--rate", type=float, default=1e13, help="a GPU's operations per second")
     parser.add_argument("--between", type=float, default=2.0, help="seconds between two windows")
     parser.add_argument("--start", type=float, default=60.0, help="seconds to load the model")
@@ -181,6 +322,8 @@ def main() -> None:
         paper(asked.rate, asked.between, asked.start)
     elif asked.what == "peak":
         peak(asked.model, asked.prompts)
+    elif asked.what == "real":
+        sys.exit(real(asked.model, asked.prompts, asked.out, asked.minutes, asked.workers))
     elif asked.what == "memory":
         sys.exit(0 if memory(asked.model) else 1)
     else:

@@ -183,6 +183,15 @@ def test_what_came_nearest_to_its_tolerance_is_told(tiny64):
     assert (check.as_dict()["largest_difference"], check.as_dict()["tolerance"]) == (1e-9, 1e-8)
 
 
+def test_it_is_the_same_in_whatever_order_circuits_are_verified(tiny64):
+    told = [(0.0, 1e-3), (0.0, 2e-3), (0.0, 1e-9), (0.0, 0.0)]
+    for order in (told, told[::-1], told[2:] + told[:2]):
+        check = Check(tiny64, Verify.of(2))
+        for off, allowed in order:
+            check._note(off, allowed)
+        assert check.largest == (0.0, 2e-3)
+
+
 def test_noise_is_of_metrics_with_a_difference_of_nodes_too(tiny64):
     single = some(Graph.of(tiny64), 0.5)
     found = mt.circuits.run(tiny64, PROMPT, single, metrics=["logit_diff", "top1"], progress=False)

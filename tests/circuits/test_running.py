@@ -183,6 +183,8 @@ def test_the_logits_of_all_clean_runs_are_planned_for(tiny64):
     much = Trial.of(tiny64, [PROMPT] * 7, asked).needs
     shares = 7 * 5 * len(Graph.of(tiny64).writers) * tiny64.anatomy.dims.d_model * 8
     assert much.held == little.held + shares
+    alike = Trial.of(tiny64, [PROMPT] * 7, asked, "zero").needs
+    assert alike.held == little.held + shares // 7, "once for all prompts of a length"
 
 
 def test_the_mean_is_over_the_reference_prompts_at_each_position(tiny64):

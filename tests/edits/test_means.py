@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
 
 import numpy as np
@@ -13,7 +15,7 @@ from conftest import BERLIN, PARIS
 from microtome.edits import means as module
 from microtome.edits.means import Means
 from microtome.errors import EditError, PromptError
-from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.budget import TILES, Budget
 from microtome.plan.memory.recorded import bytes_of_means, references_at_once
 from microtome.verbs.sweep import asking
 from oracles import plain_hooks
@@ -165,6 +167,39 @@ def test_references_of_one_length_go_through_the_model_together(tiny64, monkeypa
     assert references_at_once(asked, few) == 3
     in_threes = counts(tiny64, monkeypatch, TEXTS, engine="walk", memory=few.memory)
     assert (in_threes["record"], in_threes["_chosen"]) == (3, 3 * 3)
+
+
+def test_a_thousand_references_run_once_each_whatever_is_asked(tiny64, monkeypatch):
+    """Many in a pass, for all heads of all prompts; the mean is that of one batch by hand."""
+    words = ("is", "the", "capital", "of", "cat", "sat", "dog", "in")
+    each = itertools.product(("Berlin", "The"), words, words, words)
+    texts = [" ".join(four) for four in each][:1000]
+    assert {len(tiny64.tokenizer(text)["input_ids"]) for text in texts} == {4}
+    ran, own = [], module.record
+    monkeypatch.setattr(
+        module,
+        "record",
+        lambda hf, anatomy, some, pieces: ran.append(some) or own(hf, anatomy, some, pieces),
+    )
+    prompts = [mt.Prompt(text, target=" of") for text in ("The cat sat in", "The dog sat in")]
+    effects = mt.sweep(
+        tiny64, prompts, 'mean(over="prompts") L1.attn_out@*', metrics="logit",
+        reference=texts, progress=False,
+    )  # fmt: skip
+    assert len([text for some in ran for text in some]) == 1000
+    assert len(ran) == math.ceil(1000 / (TILES["cpu"] // 4))
+    kept = []
+    with tiny64.hf.transformer.h[1].attn.register_forward_hook(
+        lambda module, args, out: kept.append(out[0])
+    ):
+        tiny64.hf(**tiny64.tokenizer(texts, return_tensors="pt"))
+    wanted = kept[0].detach().mean(axis=0).numpy()
+    by_hand = logits_with(
+        tiny64, "The cat sat in", "attn_out", 1, [[2], list(range(32))], wanted[[2]]
+    )
+    [of] = tiny64.tokenizer(" of")["input_ids"]
+    found = float(effects.data["logit"].sel(prompt=0, pos=2))
+    assert abs(found - by_hand[of]) < 1e-12
 
 
 def test_however_many_run_together_the_mean_is_the_same(tiny64):

@@ -2,11 +2,12 @@
 
 ::
 
-    python tests/faults/kill_and_resume.py [MOMENTS] [SEED]
+    python tests/faults/kill_and_resume.py [MOMENTS] [SEED] [WORKERS]
 
 Each round starts from nothing, is killed once or several times, and ends with a run that is left
 alone. Its store then has to equal, array by array and byte by byte, that of the sweep that nothing
-disturbed; every unit that was on disk when a run was killed must not be computed again.
+disturbed; every unit that was on disk when a run was killed must not be computed again. With
+workers, so many processes, who asks is killed, and they write what they were at.
 """
 
 from __future__ import annotations
@@ -52,18 +53,20 @@ class Counting(Observer):
             file.write(f"{number}\n")
 
 
-def sweep(model: mt.Model, out: Path, log: Path) -> None:
+def sweep(model: mt.Model, out: Path, log: Path, workers: int = 0) -> None:
     """The sweep that is killed."""
-    mt.sweep(model, PROMPT, EDIT, metrics=METRICS, out=out, progress=Counting(log))
+    who = mt.workers.processes(workers) if workers else None
+    told = Counting(log)
+    mt.sweep(model, PROMPT, EDIT, metrics=METRICS, out=out, progress=told, workers=who)
 
 
-def in_a_process(model: mt.Model, out: Path, log: Path) -> int:
+def in_a_process(model: mt.Model, out: Path, log: Path, workers: int = 0) -> int:
     """Start the sweep in a process of its own; its number."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            sweep(model, out, log)
+            sweep(model, out, log, workers)
             code = 0
         finally:
             os._exit(code)
@@ -81,14 +84,19 @@ def numbers(out: Path) -> Mapping[str, bytes]:
     return {str(name): np.asarray(data[name].values).tobytes() for name in data.variables}
 
 
-def trial(moments: int, seed: int, folder: Path) -> None:
+def trial(moments: int, seed: int, workers: int, folder: Path) -> None:
     """Kill at so many moments; raises where anything is lost or different."""
     torch.set_num_threads(1)
     units.WORK, units.PASSES = WORK, 0
     model, draw = mt.load("nano"), random.Random(seed)
     began = time.monotonic()
     assert ended(in_a_process(model, folder / "whole.zarr", folder / "whole.log")) == 0
-    whole, seconds = numbers(folder / "whole.zarr"), time.monotonic() - began
+    whole = numbers(folder / "whole.zarr")
+    if workers:  # as long as it takes with them
+        began = time.monotonic()
+        assert ended(in_a_process(model, folder / "e.zarr", folder / "e.log", workers)) == 0
+        assert numbers(folder / "e.zarr") == whole
+    seconds = time.monotonic() - began
     total = len((folder / "whole.log").read_text().split())
     assert total > 5, "there are several units to be killed between"
     killed = 0
@@ -96,7 +104,7 @@ def trial(moments: int, seed: int, folder: Path) -> None:
         out, log = folder / f"{killed}.zarr", folder / f"{killed}.log"
         for _ in range(draw.choice([1, 1, 2])):
             kept = {path.name for path in (folder / f"{out.name}.partial").glob("units/*.zip")}
-            child = in_a_process(model, out, log)
+            child = in_a_process(model, out, log, workers)
             time.sleep(draw.uniform(0, 1.1 * seconds))
             os.kill(child, signal.SIGKILL)
             ended(child)
@@ -116,4 +124,4 @@ def trial(moments: int, seed: int, folder: Path) -> None:
 if __name__ == "__main__":
     asked = [int(text) for text in sys.argv[1:]]
     with tempfile.TemporaryDirectory() as name:
-        trial(*asked[:1] or [30], *asked[1:] or [0], Path(name))
+        trial(*[*asked, *(30, 0, 0)[len(asked) :]], Path(name))

@@ -237,3 +237,16 @@ def test_who_stops_scoring_hears_what_is_kept(call, tmp_path, monkeypatch):
     assert code == 130
     assert "Nothing is kept. With --keep DIR" in said
     assert said.splitlines()[-1].endswith("--keep DIR")
+
+
+def test_workers_are_handed_on(call, scores, tmp_path):
+    """As told by the one that takes none of this name."""
+    with_them = [*ASKED, "--workers", "rai"]
+    for asked in (
+        ("score", "nano", *with_them, "--method", "removal", "-o", tmp_path / "s.zarr"),
+        ("find", "nano", *with_them, "--by", "acdc", "--threshold", 1, "-o", tmp_path / "c.json"),
+        ("evaluate", "nano", scores, *with_them),
+    ):
+        code, _, said = call(*asked)
+        assert code == 2
+        assert "There are no workers 'rai'" in " ".join(said.split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -174,3 +175,35 @@ def test_a_place_is_needed(tmp_path, monkeypatch, capsys):
     code, _, said = call(monkeypatch, capsys, "run", "--config", config)
     assert code == 2
     assert "Say where" in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "method", "given"),
+    [
+        ("score", "exact", "processes:2"),
+        ("score", "removal", "processes:2"),
+        ("score", "atp", None),  # passes of this process
+        ("greedy", "exact", "processes:2"),
+        ("faithfulness", "exact", "processes:2"),
+    ],
+)
+def test_who_computes_is_handed_on_and_is_no_part_of_what_is_asked(
+    nano, tmp_path, monkeypatch, asked, method, given
+):
+    told = []
+
+    def told_of(*_, workers, **how):
+        told.append(workers)
+        raise KeyboardInterrupt
+
+    found = SimpleNamespace(circuit=Circuit.empty(nano))
+    monkeypatch.setattr(mt.circuits, "greedy", lambda *_, **how: found)
+    monkeypatch.setattr(mt.circuits, asked, told_of)
+    search = {"scores": {"level": "node", "method": method}}
+    if asked != "score":
+        search = {"search": {"by": "greedy", "n": 3}}
+    for workers in ("processes:2", None):
+        how = {**search, "workers": workers, "out": tmp_path / "out"}
+        with pytest.raises(KeyboardInterrupt):
+            mt.CircuitExperiment(model="nano", prompts=IOI, **how).run(nano, progress=False)
+    assert told == [given, None]

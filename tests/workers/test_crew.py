@@ -246,3 +246,38 @@ def test_what_listens_may_end_it():
     crew = Crew(Stage(works), 2)
     with pytest.raises(KeyboardInterrupt):
         next(crew.run(None, UNITS, lose=lambda unit, why: None, listen=listen))
+
+
+def test_whoever_is_at_work_when_nobody_listens_any_more_is_ended():
+    """Or what it answers would be taken for a unit of the next job."""
+    stage = slowly({0: 0.0, 1: 900.0})
+    crew = Crew(stage, 2, clock=lambda: stage.now)
+    first = crew.run("one", UNITS[:2], lose=lambda unit, why: None)
+    assert next(first).unit == 0
+    first.close()
+    assert sorted(hand.gone for hand in stage.hired) == [False, True]
+    found = [own.unit for own in crew.run("other", UNITS[2:], lose=lambda unit, why: None)]
+    assert sorted(found) == [2, 3, 4, 5]
+    crew.close()
+
+
+def test_a_job_that_comes_again_is_not_sent_again():
+    told: list[tuple[object, int]] = []
+
+    class Telling(Stage):
+        def publish(self, job: object) -> object:
+            told.append((job, -1))
+            return job
+
+    class Hearing(Acting):
+        def send(self, number: int, job: object, unit: Unit) -> None:
+            told.append((job, number))
+            super().send(number, job, unit)
+
+    stage = Telling(works)
+    stage.hire = lambda: stage.hired.append(Hearing(0, works)) or stage.hired[-1]
+    crew = Crew(stage, 1, clock=lambda: stage.now)
+    for job in ("one", "one", "other"):
+        list(crew.run(job, UNITS[:1], lose=lambda unit, why: None))
+    assert told == [("one", -1), ("one", 0), ("one", 0), ("other", -1), ("other", 1)]
+    crew.close()

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,11 +22,13 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 import microtome as mt
 from microtome.errors import VerificationError, WorkerError
 from microtome.plan import units
+from microtome.results.delivery import Shared
+from microtome.results.sinks import StoreSink
 from microtome.verbs.answer import Job
 from microtome.verbs.elsewhere import Recipe, There, known
 from microtome.workers import clusters, desk, here
-from microtome.workers.crew import Crew
-from microtome.workers.desk import Desk, Died, Failed
+from microtome.workers.desk import Failed
+from workers.inline import Inline, Inside
 
 PROMPTS = [
     mt.Prompt(text, donor=donor, target=" Germany", contrast=" France")
@@ -197,62 +198,74 @@ def test_two_actors_of_ray_one_of_them_killed_give_the_same_store(folder, whole,
     assert_same(mt.open_effects(out), out, whole)
 
 
-class Inline:
-    """Workers in this process, who do all that others do, and die as they are told."""
-
-    device = None
-
-    def __init__(self, dies: Callable[[int], bool] = lambda unit: False) -> None:
-        self.dies, self.hired = dies, 0
-
-    def crew(self, recipe):
-        self.recipe = here.packed(recipe)
-        return Crew(self, 2)
-
-    def hire(self):
-        self.hired += 1
-        return Inside(Desk(self.recipe), self.dies)
-
-    def publish(self, job):
-        return here.packed(job)
-
-    def wait(self, hands, seconds):
-        return [(hand, hand.answer) for hand in hands]
-
-    def close(self):
-        pass
-
-
-class Inside:
-    def __init__(self, desk, dies):
-        self.desk, self.dies, self.answer = desk, dies, desk.open()
-
-    def send(self, number, job, unit):
-        self.answer = Died("it was told to")
-        if not self.dies(unit.number):
-            self.answer = self.desk.run(number, lambda: pickle.loads(job), unit)
-
-    def dismiss(self):
-        pass
-
-    part = dismiss
-
-
-def test_what_goes_through_workers_is_what_stays_here(model, whole, tmp_path):
-    out = tmp_path / "map.zarr"
+@pytest.mark.parametrize("delivered", [True, False])
+def test_what_goes_through_workers_is_what_stays_here(
+    model, whole, tmp_path, monkeypatch, delivered
+):
+    """Written by them, or brought to this process, which writes it."""
+    out, taken = tmp_path / "map.zarr", []
+    take = StoreSink.take
+    monkeypatch.setattr(StoreSink, "take", lambda own, one: taken.append(one) or take(own, one))
+    if not delivered:  # as where they see another folder under the name
+        monkeypatch.setattr(Shared, "deliver", lambda own, block: block)
     told = Killing(os.getpid, after=-1)
     assert_same(sweep(model, out=out, workers=Inline(), progress=told), out, whole)
     assert told.units == whole[0].provenance["predicted"]["units"]
+    assert len(taken) == (0 if delivered else told.units)
+    assert os.listdir(tmp_path) == ["map.zarr"]
 
 
-def test_a_screened_sweep_and_a_stream_on_workers_are_those_of_this_process(make_gpt2, tokenizer):
+def test_workers_write_to_an_object_store_themselves(model, monkeypatch):
+    asked = {"metrics": "kl", "verify": 0, "progress": False}
+    wanted = mt.sweep(model, PROMPTS, "zero L*.z.h*@-1", **asked)
+    monkeypatch.setattr(StoreSink, "take", None)
+    place = {"out": "memory://workers/map.zarr", "workers": Inline()}
+    found = mt.sweep(model, PROMPTS, "zero L*.z.h*@-1", **asked, **place)
+    xr.testing.assert_identical(found.data.drop_attrs(), wanted.data.drop_attrs())
+
+
+def test_whoever_is_at_work_is_ended_before_the_place_is_given_back(
+    model, whole, tmp_path, monkeypatch
+):
+    """Or it would write there when somebody else has it."""
+    out, there, ended = tmp_path / "map.zarr", tmp_path / "map.zarr.partial", []
+
+    class Stopping(Killing):
+        def unit_done(self, number, of):
+            self.units += 1
+            if self.units == 3:
+                raise KeyboardInterrupt
+
+    def dismiss(self):
+        ended.append(sorted(os.listdir(there)))
+
+    monkeypatch.setattr(Inside, "dismiss", dismiss)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, out=out, workers=Inline(), progress=Stopping(os.getpid))
+    assert {*map(tuple, ended)} == {("lock", "question.json", "shared", "units")}
+    assert sorted(os.listdir(there)) == ["question.json", "units"]
+    rest = Killing(os.getpid, after=-1)
+    assert_same(sweep(model, out=out, workers=Inline(), progress=rest), out, whole)
+    assert rest.units <= whole[0].provenance["predicted"]["units"] - 3
+
+
+def test_a_screened_sweep_and_a_stream_on_workers_are_those_of_this_process(
+    make_gpt2, tokenizer, tmp_path
+):
     """Of a model without a place to load it from, which is sent."""
     model = mt.load(make_gpt2(), tokenizer=tokenizer)
-    screened = [sweep(model, screen="bfloat16", refine=5, workers=w) for w in (None, Inline())]
+    outs = iter(tmp_path / f"{n}.zarr" for n in range(4))
+    screened = [
+        sweep(model, screen="bfloat16", refine=5, workers=w, out=next(outs))
+        for w in (None, Inline())
+    ]
     xr.testing.assert_identical(*(own.data.drop_attrs() for own in screened))
     asked = {"metrics": "kl", "progress": False, "keep": "aggregates"}
     stream = mt.Stream(PROMPTS, 2)
-    sums = [mt.sweep(model, stream, "patch L*.z.h*", **asked, workers=w) for w in (None, Inline())]
+    sums = [
+        mt.sweep(model, stream, "patch L*.z.h*", **asked, workers=w, out=next(outs))
+        for w in (None, Inline())
+    ]
     xr.testing.assert_identical(*(own.data.drop_attrs() for own in sums))
 
 
@@ -309,6 +322,13 @@ class TestRecipe:
     def test_a_model_is_loaded_where_it_was_and_proved_to_be_the_same(self, model, folder):
         recipe = Recipe.of(model, None)
         assert (recipe.name, recipe.module) == (str(folder), None)
+        assert known(recipe.open()) == known(model)
+
+    def test_a_model_by_a_path_from_here_is_found_from_anywhere(self, folder, model, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        recipe = Recipe.of(mt.load(folder.name), None)
+        assert recipe.name == str(folder)
+        monkeypatch.chdir("/")
         assert known(recipe.open()) == known(model)
 
     def test_a_model_that_was_changed_is_sent(self, folder):

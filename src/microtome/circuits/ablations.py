@@ -25,10 +25,12 @@ class Ablation(ABC):
     """What a reader reads of a writer over an edge that is outside of the circuit.
 
     ``edit`` is the edit that does the same to one edge in a sweep; empty where there is none.
+    ``alike``: it makes the same of all prompts of one length.
     """
 
     name: ClassVar[str]
     edit: ClassVar[str] = ""
+    alike: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, one: Encoded) -> None:
@@ -73,6 +75,7 @@ class Zero(Ablation):
 
     name: ClassVar[str] = "zero"
     edit: ClassVar[str] = "zero"
+    alike: ClassVar[bool] = True
 
     def check(self, one: Encoded) -> None:
         """Nothing is needed."""
@@ -93,6 +96,7 @@ class Mean(Ablation):
 
     name: ClassVar[str] = "mean"
     edit: ClassVar[str] = 'mean(over="prompts")'
+    alike: ClassVar[bool] = True
 
     reference: tuple[Encoded, ...]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from microtome.circuits.again import Again
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.passing import in_sums
 from microtome.engines import judging
 from microtome.engines.judging import Pair, Precision
 from microtome.errors import VerificationError
@@ -28,6 +29,9 @@ from microtome.results.effects import Effects
 
 Logits = Mapping[int, Tensor]
 """Position → logits there, ``[vocab]``."""
+
+NOBODY = (-1, -1)
+"""In the place of a pair of a prompt and a circuit where none was seen yet."""
 
 
 @dataclass(eq=False)
@@ -87,7 +91,9 @@ class Check:
         self.hear(metric, effects.noise_floor(metric) or 0.0)
 
     def _note(self, off: float, allowed: float) -> None:
-        if self.largest is None or off * self.largest[1] > self.largest[0] * allowed:
+        """Of what came equally near it is the larger, so that it is the same in any order."""
+        most = self.largest or (0.0, 0.0)
+        if self.largest is None or (off * most[1], allowed) > (most[0] * allowed, most[1]):
             self.largest = off, allowed
 
     def state(self) -> dict[str, Any]:
@@ -203,12 +209,14 @@ class Witnesses:
         furthest: that one, so far; None where none is asked for.
         rows: what is kept of these.
         far: how far the furthest is.
+        number: of the rows that it was in.
     """
 
     chosen: dict[tuple[int, int], None]
     furthest: tuple[int, int] | None
-    rows: dict[tuple[int, int], dict[int, Tensor]] = field(default_factory=dict)
+    rows: dict[tuple[int, int], Logits] = field(default_factory=dict)
     far: float = -1.0
+    number: int = -1
 
     @classmethod
     def of(cls, check: Check, pairs: Sequence[tuple[int, int]]) -> Witnesses:
@@ -216,15 +224,15 @@ class Witnesses:
         rows = len(pairs)
         some = check.due(rows)
         chosen = dict.fromkeys(pairs[number] for number in check.chosen(rows, some))
-        return cls(chosen, (-1, -1) if 0 < some < rows else None)
+        return cls(chosen, NOBODY if 0 < some < rows else None)
 
-    def ready(self) -> Iterator[tuple[tuple[int, int], dict[int, Tensor]]]:
+    def ready(self) -> Iterator[tuple[tuple[int, int], Logits]]:
         """Those seen that are run again whatever comes: they need not be kept."""
         last = None if self.furthest is None else next(reversed(self.chosen))
         for which in [one for one in self.rows if one in self.chosen and one != last]:
             yield which, self.rows.pop(which)
 
-    def left(self) -> Iterator[tuple[tuple[int, int], dict[int, Tensor]]]:
+    def left(self) -> Iterator[tuple[tuple[int, int], Logits]]:
         """The others, in the end: the furthest, or if that was one of them, the last chosen."""
         if self.furthest is not None and self.furthest in self.rows:
             yield self.furthest, self.rows[self.furthest]
@@ -263,6 +271,38 @@ class Witnesses:
             self.furthest, self.far = (prompt, circuits[row]), float(change[row])
             self.rows[self.furthest] = _row(logits, row)
 
+    def join(self, seen: Witnesses, number: int) -> None:
+        """Take over what is to be kept of what rows have kept, in whatever order they come.
 
-def _row(logits: Mapping[int, Tensor], row: int) -> dict[int, Tensor]:
+        Of pairs that are equally far it is that of the first rows.
+
+        Args:
+            seen: what they have kept; nothing of it is left there.
+            number: theirs.
+        """
+        self.rows.update((pair, seen.rows[pair]) for pair in seen.chosen)
+        if seen.furthest is not None and (seen.far, -number) > (self.far, -self.number):
+            if self.furthest is not None and self.furthest not in self.chosen:
+                self.rows.pop(self.furthest, None)
+            self.furthest, self.far, self.number = seen.furthest, seen.far, number
+            self.rows[seen.furthest] = seen.rows[seen.furthest]
+        seen.rows.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As it is sent: plain arrays, of a type that numpy has and that holds the same values."""
+        rows = {
+            pair: {at: in_sums(own.cpu()).numpy() for at, own in kept.items()}
+            for pair, kept in self.rows.items()
+        }
+        return {**vars(self), "rows": rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        rows = {
+            pair: {at: torch.tensor(own) for at, own in kept.items()}
+            for pair, kept in state["rows"].items()
+        }
+        vars(self).update(state, rows=rows)
+
+
+def _row(logits: Logits, row: int) -> Logits:
     return {at: own[row].clone() for at, own in logits.items()}

@@ -17,6 +17,7 @@ import xarray as xr
 
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.elsewhere import lent
 from microtome.circuits.graph import INPUT
 from microtome.circuits.running import attributes
 from microtome.circuits.trial import VERIFIED, Array, Trial, ticking
@@ -26,6 +27,7 @@ from microtome.model.loaded import Loaded
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
+from microtome.workers import Workers
 
 
 def parts_of(circuit: Circuit) -> dict[str, Circuit]:
@@ -55,6 +57,7 @@ def completeness(
     reference: Iterable[Given] = (),
     memory: int | str | None = None,
     verify: Verify | int | str = VERIFIED,
+    workers: Workers | str | None = None,
     progress: bool | Observer = True,
 ) -> xr.Dataset:
     """Whether a circuit without some part does what the model does without it.
@@ -71,6 +74,7 @@ def completeness(
         reference: the prompts that ``"mean"`` averages over.
         memory: bytes besides the model, or a text.
         verify: how many circuits on a prompt are run again on the reference path; ``"all"``; 0.
+        workers: who runs them, as of `run`.
         progress: show a bar, or an `Observer`.
 
     Returns:
@@ -87,7 +91,7 @@ def completeness(
     own |= dict(_drawn(list(own.items())[1:], draws, seed))
     full = Circuit.full(trial.graph)
     wanted = [whole - part for whole in (circuit, full) for part in own.values()]
-    found = _measured(model, trial, wanted, progress)
+    found = _measured(trial, wanted, workers, progress)
     of_circuit, of_model = np.split(found, 2, axis=1)
     gap = np.abs(of_circuit.mean(axis=0) - of_model.mean(axis=0))
     return _labelled(trial, [*own], {"of_circuit": of_circuit, "of_model": of_model}, gap)
@@ -106,6 +110,7 @@ def minimality(
     reference: Iterable[Given] = (),
     memory: int | str | None = None,
     verify: Verify | int | str = VERIFIED,
+    workers: Workers | str | None = None,
     progress: bool | Observer = True,
 ) -> xr.Dataset:
     """Whether each part of a circuit is of use in it.
@@ -122,6 +127,7 @@ def minimality(
         reference: the prompts that ``"mean"`` averages over.
         memory: bytes besides the model, or a text.
         verify: how many circuits on a prompt are run again on the reference path; ``"all"``; 0.
+        workers: who runs them, as of `run`.
         progress: show a bar, or an `Observer`.
 
     Returns:
@@ -143,7 +149,7 @@ def minimality(
         drawn = [without for _, without in _drawn(others, draws, seed + number)]
         for without in (Circuit.empty(trial.graph), *drawn):
             wanted += [circuit - without, circuit - (without | part)]
-    found = _measured(model, trial, wanted, progress)
+    found = _measured(trial, wanted, workers, progress)
     each = found.reshape(len(trial.encoded), len(own), -1, 2)  # [prompt, part, K, with or without]
     gaps = np.abs(np.diff(each.mean(axis=0), axis=-1)[..., 0])
     telling = gaps.argmax(axis=1)
@@ -166,12 +172,19 @@ def _drawn(parts: list[tuple[str, Circuit]], draws: int, seed: int) -> list[tupl
 
 
 def _measured(
-    model: Loaded, trial: Trial, circuits: list[Circuit], progress: bool | Observer
+    trial: Trial,
+    circuits: list[Circuit],
+    workers: Workers | str | None,
+    progress: bool | Observer,
 ) -> Array:
     """The metric of some circuits, ``[prompt, circuit]``; equal ones are run once."""
     unlike = list(dict.fromkeys(circuits))
     rows = len(trial.encoded) * len(unlike)
-    with observed(progress, rows, 1) as observer, provenance.held(model):
+    with (
+        observed(progress, rows, 1) as observer,
+        provenance.held(trial.model),
+        lent(trial, workers) as trial,
+    ):
         found = trial.measure(unlike, ticking(observer))[str(trial.asked[0])]
     number = {circuit: n for n, circuit in enumerate(unlike)}
     return found[:, [number[circuit] for circuit in circuits]]

@@ -11,6 +11,7 @@ import xarray as xr
 
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.elsewhere import lent
 from microtome.circuits.faithfulness import judged, measured
 from microtome.circuits.scores import Scores
 from microtome.circuits.trial import VERIFIED, Array, Trial
@@ -22,6 +23,7 @@ from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
 from microtome.stats import Interval
+from microtome.workers import Workers
 
 SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of all edges, as MIB's circuit track asks for them."""
@@ -99,6 +101,7 @@ def curve(
     seed: int = 0,
     memory: int | str | None = None,
     verify: Verify | int | str = VERIFIED,
+    workers: Workers | str | None = None,
     progress: bool | Observer = True,
 ) -> Curve:
     """The faithfulness of circuits of growing size, by the strongest scores.
@@ -116,6 +119,7 @@ def curve(
         seed: of the resampling.
         memory: bytes besides the model, or a text.
         verify: how many circuits on a prompt are run again on the reference path; ``"all"``; 0.
+        workers: who runs them, as of `run`.
         progress: show a bar, or an `Observer`.
 
     Raises:
@@ -147,7 +151,11 @@ def curve(
         )
     circuits = [scores.circuit(int(share * len(scores)), absolute=absolute) for share in shares]
     rows = len(trial.encoded) * (len(shares) + 1)
-    with observed(progress, rows, 1) as observer, provenance.held(model):
+    with (
+        observed(progress, rows, 1) as observer,
+        provenance.held(model),
+        lent(trial, workers) as trial,
+    ):
         found = measured(trial, circuits, observer)
     own = dict(zip(shares, circuits, strict=True))
     data = judged(trial, own, found, resamples, seed).rename(circuit="share")

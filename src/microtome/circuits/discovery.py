@@ -23,6 +23,7 @@ from microtome.engines.observer import Observer
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
 from microtome.prompts.prompts import Given
+from microtome.workers import Workers
 
 AHEAD = 16
 """Circuits that `acdc` runs at a time, on the guess that all of the next edges go."""
@@ -54,6 +55,7 @@ def greedy(
     reference: Iterable[Given] = (),
     memory: int | str | None = None,
     out: str | Path | None = None,
+    workers: Workers | str | None = None,
     progress: bool | Observer = True,
 ) -> Found:
     """Take away the edge whose removal costs least, again and again.
@@ -75,6 +77,7 @@ def greedy(
         reference: the prompts that ``"mean"`` averages over.
         memory: bytes besides the model, or a text.
         out: a folder for what is measured: the same call goes on from there.
+        workers: who runs the circuits of each step, as of `run`.
         progress: show a bar, or an `Observer`, who is told the cost first.
 
     Raises:
@@ -101,7 +104,7 @@ def greedy(
     most = circuits_of_greedy(len(begin), n, every)
     how = f"from {len(begin):,} edges down to {n:,}, {every} at a step"
     cost = priced(trial, "greedy", most, how)
-    with searching(trial, method, out, progress, max(0, len(begin) - n), cost) as search:
+    with searching(trial, method, out, progress, max(0, len(begin) - n), cost, workers) as search:
         found, rows = _peeled(search, begin, n, tolerance, every, absolute)
     how = f"greedy(n={n}, tolerance={tolerance}, every={every})"
     return Found(found, table(rows), how, trial.checked.as_dict())
@@ -162,6 +165,7 @@ def acdc(
     reference: Iterable[Given] = (),
     memory: int | str | None = None,
     out: str | Path | None = None,
+    workers: Workers | str | None = None,
     progress: bool | Observer = True,
 ) -> Found:
     """Automatic circuit discovery: go over all edges once, and keep those that are needed.
@@ -182,6 +186,7 @@ def acdc(
         reference: the prompts that ``"mean"`` averages over.
         memory: bytes besides the model, or a text.
         out: a folder for what is measured: the same call goes on from there.
+        workers: who runs the circuits of each step, as of `run`.
         progress: show a bar, or an `Observer`, who is told the cost first.
 
     Raises:
@@ -207,7 +212,7 @@ def acdc(
         "start": np.flatnonzero(begin.chosen).tolist(),
     }  # fmt: skip
     cost = priced(trial, "acdc", len(edges) + 1, f"τ = {threshold}, {len(edges):,} edges once each")
-    with searching(trial, method, out, progress, len(edges), cost) as search:
+    with searching(trial, method, out, progress, len(edges), cost, workers) as search:
         found, rows = _decided(search, begin, edges, threshold)
     shown = order if isinstance(order, str | int) else "own"
     how = f"acdc(threshold={threshold}, order={shown!r})"

@@ -16,6 +16,7 @@ from numpy import typing as npt
 
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.elsewhere import lent
 from microtome.circuits.running import Circuits, labelled, named
 from microtome.circuits.trial import VERIFIED, Array, Trial, ticking
 from microtome.engines.observer import Observer, observed
@@ -26,6 +27,7 @@ from microtome.prompts.prompts import Given
 from microtome.results import provenance
 from microtome.results.effects import CLEAN
 from microtome.stats import Interval, bootstrap
+from microtome.workers import Workers
 
 ABLATED = "ablated_"
 
@@ -111,6 +113,7 @@ def faithfulness(
     seed: int = 0,
     memory: int | str | None = None,
     verify: Verify | int | str = VERIFIED,
+    workers: Workers | str | None = None,
     progress: bool | Observer = True,
 ) -> xr.Dataset:
     """How much of what a model does circuits keep.
@@ -126,6 +129,7 @@ def faithfulness(
         seed: of the resampling.
         memory: bytes besides the model, or a text.
         verify: how many circuits on a prompt are run again on the reference path; ``"all"``; 0.
+        workers: who runs them, as of `run`.
         progress: show a bar, or an `Observer`.
 
     Returns:
@@ -151,7 +155,11 @@ def faithfulness(
     own, alone = named(circuits)
     trial.check(own.values())
     rows = len(trial.encoded) * (len(own) + 1)
-    with observed(progress, rows, 1) as observer, provenance.held(model):
+    with (
+        observed(progress, rows, 1) as observer,
+        provenance.held(model),
+        lent(trial, workers) as trial,
+    ):
         found = measured(trial, [*own.values()], observer)
     data = judged(trial, own, found, resamples, seed)
     return data.isel(circuit=0, drop=True) if alone else data

@@ -89,7 +89,8 @@ class Slopes:
     def _change(self, own: Written) -> Float[Tensor, "row writer pos d_model"]:
         """What ablating each writer changes of the stream."""
         model, nodes, ablation = self.trial.model, self.trial.graph, self.trial.ablation
-        each = [ablation.values(model, nodes, one) for one in self.encoded]
+        unlike = self.encoded[:1] if ablation.alike else self.encoded
+        each = [ablation.values(model, nodes, one) for one in unlike]
         change = torch.stack(each) - own.shares
         for layer, whole in own.mixed.items():
             first = nodes.first_writer(layer)

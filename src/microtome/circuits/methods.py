@@ -64,7 +64,7 @@ class Method(ABC):
             return self
         raise CircuitError(
             f"The method {self.name!r} has no units that workers could run: score with "
-            'method="exact", whose sweeps they take; or leave workers= out.'
+            'method="exact", whose sweeps they take, or "removal"; or leave workers= out.'
         )
 
     def with_audit(self, cells: int, seed: int) -> Method:
@@ -171,6 +171,10 @@ class Removal(Method):
 
     name: ClassVar[str] = "removal"
     exact: ClassVar[bool] = True
+
+    def with_workers(self, workers: Workers | str | None) -> Method:
+        """The same: the trial has them, who run its circuits."""
+        return self
 
     def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """The full circuit without each."""

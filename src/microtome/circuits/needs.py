@@ -33,6 +33,7 @@ class Needs:
         budget: what may be used.
         lengths: tokens of each prompt.
         places: at how many positions of a prompt metrics look, at most.
+        alike: what is ablated is the same in all prompts of one length, and kept once.
     """
 
     dims: Dimensions
@@ -40,6 +41,7 @@ class Needs:
     budget: Budget
     lengths: Sequence[int]
     places: int
+    alike: bool = False
 
     def rows_at_once(self, length: int) -> int:
         """How many rows of so many tokens a pass takes.
@@ -82,7 +84,7 @@ class Needs:
     @property
     def _ablated(self) -> int:
         width = len(self.graph.writers) * self.graph.d_model
-        return sum(self.lengths) * width * self.budget.itemsize
+        return sum({*self.lengths} if self.alike else self.lengths) * width * self.budget.itemsize
 
     @property
     def _logits(self) -> int:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.elsewhere import lent
 from microtome.circuits.trial import VERIFIED, Array, Trial, ticking
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError
@@ -19,6 +20,7 @@ from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
 from microtome.results.effects import CLEAN
+from microtome.workers import Workers
 
 Circuits = Circuit | Sequence[Circuit] | Mapping[Any, Circuit]
 
@@ -33,6 +35,7 @@ def run(
     reference: Iterable[Given] = (),
     memory: int | str | None = None,
     verify: Verify | int | str = VERIFIED,
+    workers: Workers | str | None = None,
     progress: bool | Observer = True,
 ) -> xr.Dataset:
     """Run circuits: every edge outside of one carries what an ablation says.
@@ -52,6 +55,8 @@ def run(
         reference: the prompts that ``"mean"`` averages over; the prompts themselves unless given.
         memory: bytes besides the model, or a text such as ``"2GiB"``, which it is unless given.
         verify: how many circuits on a prompt are run again on the reference path; ``"all"``; 0.
+        workers: who runs them in the place of this process, such as `mt.workers.processes`, or a
+            name, ``"ray:auto"``: a pass of rows at a time. The numbers are the same, bit for bit.
         progress: show a bar, or an `Observer`.
 
     Returns:
@@ -76,7 +81,11 @@ def run(
     own, alone = named(circuits)
     trial.check(own.values())
     rows = len(trial.encoded) * len(own)
-    with observed(progress, rows, 1) as observer, provenance.held(model):
+    with (
+        observed(progress, rows, 1) as observer,
+        provenance.held(model),
+        lent(trial, workers) as trial,
+    ):
         measured = trial.measure([*own.values()], ticking(observer))
     return labelled(trial, own, measured, alone)
 

@@ -16,10 +16,12 @@ import xarray as xr
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.auditing import Audited, Measured, names_of
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.elsewhere import lent
 from microtome.circuits.graph import Graph, Numbers
+from microtome.circuits.measures import worse
 from microtome.circuits.methods import Method, method_of
 from microtome.circuits.running import attributes
-from microtome.circuits.trial import Array, Trial, worse
+from microtome.circuits.trial import Array, Trial
 from microtome.engines.approximate.audit import DRAWN, STRONGEST
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.observer import Observer, observed
@@ -279,7 +281,8 @@ def score(
         memory: bytes besides the model, or a text.
         out: a folder for what is done, so that the same call goes on from there after whatever
             stopped it: sweeps; of scores by gradients some prompts at a time, and the audit.
-        workers: who runs the units of exact sweeps, as `sweep` takes them; other methods refuse.
+        workers: who runs the units of exact sweeps, as `sweep` takes them, or the circuits of
+            ``"removal"``; other methods refuse.
         progress: show a bar, or an `Observer`.
         audit: how many cells of scores by gradients, each an edge or a node on a prompt, are
             computed exactly: half of them the strongest of all, whatever their kind, half drawn at
@@ -302,7 +305,11 @@ def score(
         raise CircuitError(f"No level is called {level!r}; there are: {listing(LEVELS)}.")
     trial = Trial.by(model, prompts, metric, ablation, reference, memory)
     place = None if out is None else Path(out)
-    with observed(progress, chosen.cells(trial, level), 1) as observer, provenance.held(model):
+    with (
+        observed(progress, chosen.cells(trial, level), 1) as observer,
+        provenance.held(model),
+        lent(trial, workers) as trial,
+    ):
         found = chosen.measured(model, trial, level, observer, place)
     return _labelled(trial, chosen, level, found)
 

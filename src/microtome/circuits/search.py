@@ -13,10 +13,12 @@ import pandas as pd
 
 from microtome.circuits.ablations import Ablation, Mean, Patch, Zero
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.elsewhere import lent
 from microtome.circuits.journal import Journal, kept
 from microtome.circuits.trial import Array, Trial
 from microtome.engines.observer import Observer, go_on, observed
 from microtome.results import provenance
+from microtome.workers import Workers
 
 KEPT = "What was measured is kept where out= was given."
 PASSING = ("created",)
@@ -79,6 +81,7 @@ def searching(
     progress: bool | Observer,
     cells: int,
     cost: str,
+    workers: Workers | str | None = None,
 ) -> Iterator[Search]:
     """A search with its journal, and an observer that has been told what it costs.
 
@@ -90,6 +93,7 @@ def searching(
         kept(out, asked) as journal,
         observed(progress, cells, 1) as observer,
         provenance.held(trial.model),
+        lent(trial, workers) as trial,
     ):
         observer.note(cost)
         yield Search(trial, journal, observer)

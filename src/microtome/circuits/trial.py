@@ -6,9 +6,10 @@ takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 
 import numpy as np
@@ -18,14 +19,16 @@ from torch import Tensor
 
 from microtome.amounts import bytes_of
 from microtome.circuits.ablations import Ablation, ablation_of
-from microtome.circuits.checking import Check, Logits, Witnesses
+from microtome.circuits.checking import NOBODY, Check, Logits, Witnesses
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph
+from microtome.circuits.measures import on_the_output, refuse_several, worse
 from microtome.circuits.needs import Needs
 from microtome.circuits.passing import CircuitPass, cut_of, in_sums
+from microtome.circuits.rows import Ran, Rows, Runner, edges_of
 from microtome.engines.judging import MORE_UNITS, Precision
 from microtome.engines.observer import Observer, go_on
-from microtome.errors import CircuitError, MetricError, listing
+from microtome.errors import CircuitError
 from microtome.language.regions import Column
 from microtome.model.devices import onto
 from microtome.model.loaded import Loaded
@@ -36,8 +39,8 @@ from microtome.plan.memory.budget import Budget
 from microtome.plan.verify import Verify
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given
-from microtome.readings.output import METRICS, TOKEN_ID, Reading
-from microtome.readings.registry import Asked, readings
+from microtome.readings.output import TOKEN_ID, Reading
+from microtome.readings.registry import readings
 from microtome.verbs.options import budget_of
 
 Array = npt.NDArray[np.float64]
@@ -50,9 +53,6 @@ float64, whose units are nothing, `MORE_UNITS`."""
 
 VERIFIED = 2
 """Circuits on a prompt that are run again on the reference path, unless told otherwise."""
-
-LESS_IS_BETTER = ("kl", "loss", "next_loss", "rank")
-"""Metrics of which a larger value is further from the answer, or from the model."""
 
 
 def ticking(observer: Observer) -> Tick:
@@ -78,6 +78,7 @@ class Trial:
         budget: what may be used of the machine.
         checked: what is run again on the reference path, and how far apart that was.
         kept: what the ablation makes of prompts, where all of that is a small part of the memory.
+        runner: who runs the rows; None: this process.
     """
 
     model: Loaded
@@ -87,7 +88,8 @@ class Trial:
     ablation: Ablation
     budget: Budget
     checked: Check
-    kept: dict[int, Tensor] = field(default_factory=dict)
+    kept: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    runner: Runner | None = None
 
     @classmethod
     def of(
@@ -109,12 +111,12 @@ class Trial:
         graph, encoded = Graph.of(model), model.encode(prompts)
         others = list(reference)
         chosen = ablation_of(ablation, model.encode(others) if others else encoded)
-        asked = tuple(map(_on_the_output, readings(metrics)))
+        asked = tuple(map(on_the_output, readings(metrics)))
         for one in encoded:
             chosen.check(one)
             for reading in asked:
                 reading.check(one, model.anatomy.dims)
-                _refuse_several(reading, one)
+                refuse_several(reading, one)
         own = None if memory is None else bytes_of(memory, what="memory")
         checked = Check(model, Verify.of(verify))
         return cls(model, graph, encoded, asked, chosen, budget_of(model, own), checked)
@@ -150,22 +152,25 @@ class Trial:
         """The metrics of the model itself, ``[prompt]`` each."""
         found: dict[str, Array] = {}
         for reading in self.asked:
-            own = [logits[self.place(reading, n)] for n, logits in enumerate(self._clean_logits)]
+            own = [self._clean_of(n)[self.place(reading, n)] for n in range(len(self.encoded))]
             values = [reading.measure(x, x, one) for x, one in zip(own, self.encoded, strict=True)]
             found[str(reading)] = np.array([float(value) for value in values])
         return found
 
     @cached_property
-    def _clean_logits(self) -> tuple[Mapping[int, Tensor], ...]:
-        """Per prompt, the logits ``[1, vocab]`` at each position where a metric is read."""
-        hf, anatomy = self.model.hf, self.model.anatomy
-        found = []
-        with session(hf, anatomy):
-            for number, one in enumerate(self.encoded):
-                logits = forward(hf, anatomy, ids_of([one.tokens], hf))
-                places = {self.place(reading, number) for reading in self.asked}
-                found.append({at: logits[:, at].clone() for at in places})
-        return tuple(found)
+    def _clean_runs(self) -> dict[int, Mapping[int, Tensor]]:
+        """What `_clean_of` has found so far."""
+        return {}
+
+    def _clean_of(self, prompt: int) -> Mapping[int, Tensor]:
+        """The logits ``[1, vocab]`` of the model itself at each position where a metric is read."""
+        if prompt not in self._clean_runs:
+            hf, anatomy = self.model.hf, self.model.anatomy
+            with session(hf, anatomy):
+                logits = forward(hf, anatomy, ids_of([self.encoded[prompt].tokens], hf))
+            places = {self.place(reading, prompt) for reading in self.asked}
+            self._clean_runs[prompt] = {at: logits[:, at].clone() for at in places}
+        return self._clean_runs[prompt]
 
     @property
     def worse(self) -> int:
@@ -181,8 +186,8 @@ class Trial:
         """
         reading, own = self.asked[0], Precision.of_stream(self.model)
         size = max(
-            float(logits[self.place(reading, n)].nan_to_num(0, 0, 0).abs().max())
-            for n, logits in enumerate(self._clean_logits)
+            float(self._clean_of(n)[self.place(reading, n)].nan_to_num(0, 0, 0).abs().max())
+            for n in range(len(self.encoded))
         )
         units = HALF_A_UNIT if own.promise is None else MORE_UNITS
         allowed = units * own.eps * max(1.0, size)
@@ -229,35 +234,73 @@ class Trial:
         shape = len(self.encoded), len(circuits)
         found = {str(reading): np.full(shape, np.nan) for reading in self.asked}
         witnesses = Witnesses.of(self.checked, [(int(a), int(b)) for a, b in pairs])
-        with session(self.model.hf, self.model.anatomy):
-            for rows in self._batches(pairs):
-                self._run(rows, circuits, found, witnesses)
-                self._refuse_no_number(rows, found)
-                for (prompt, number), logits in witnesses.ready():
-                    self._verify(prompt, number, circuits[number], logits, found)
-                tick(len(rows))
-            for (prompt, number), logits in witnesses.left():
-                self._verify(prompt, number, circuits[number], logits, found)
+        units = self._units(circuits, pairs, witnesses)
+        with closing(self._ran(units, tick)) as results:
+            for ran in results:
+                own = units[ran.number].pairs
+                for name, values in ran.values.items():
+                    found[name][own[:, 0], own[:, 1]] = values
+                self._refuse_no_number(own, found)
+                witnesses.join(ran.seen, ran.number)
+                for pair, logits in witnesses.ready():
+                    self._verify(pair, circuits[pair[1]], logits, found)
+                tick(len(own))
+        for pair, logits in witnesses.left():
+            self._verify(pair, circuits[pair[1]], logits, found)
         return found
+
+    def _units(
+        self, circuits: Sequence[Circuit], pairs: Column, witnesses: Witnesses
+    ) -> list[Rows]:
+        """Pairs as they are run: the same whoever runs them."""
+        chosen, seeks = {*witnesses.chosen}, witnesses.furthest is not None
+        return [
+            Rows(
+                number=number,
+                pairs=own,
+                edges=partial(edges_of, circuits, own),
+                chosen=tuple(chosen & {(a, b) for a, b in own.tolist()}) if chosen else (),
+                seeks=seeks,
+            )
+            for number, own in enumerate(self._batches(pairs))
+        ]
+
+    def _ran(self, units: Sequence[Rows], tick: Tick) -> Generator[Ran, None, None]:
+        """What rows gave, each as it is done."""
+        if self.runner is not None:
+            yield from self.runner.run(units, partial(tick, 0))
+            return
+        with session(self.model.hf, self.model.anatomy):
+            for rows in units:
+                yield self.run(rows)
+
+    def run(self, rows: Rows) -> Ran:
+        """What rows give; within a session of the model."""
+        seen = Witnesses(dict.fromkeys(rows.chosen), NOBODY if rows.seeks else None)
+        values = {str(reading): np.full(len(rows.pairs), np.nan) for reading in self.asked}
+        self._run(rows, values, seen)
+        return Ran(rows.number, values, seen)
 
     def _verify(
         self,
-        prompt: int,
-        which: int,
+        pair: tuple[int, int],
         circuit: Circuit,
         logits: Logits,
         found: Mapping[str, Array],
     ) -> None:
-        """Run a circuit again."""
-        self.checked.take(
-            circuit,
-            self.encoded[prompt],
-            {reading: self.place(reading, prompt) for reading in self.asked},
-            self._values(prompt),
-            logits,
-            {at: own[0] for at, own in self._clean_logits[prompt].items()},
-            {reading: float(found[str(reading)][prompt, which]) for reading in self.asked},
-        )
+        """Run a circuit on a prompt again."""
+        prompt = pair[0]
+        clean = {at: own[0] for at, own in self._clean_of(prompt).items()}
+        with session(self.model.hf, self.model.anatomy):
+            self.checked.take(
+                circuit,
+                self.encoded[prompt],
+                {reading: self.place(reading, prompt) for reading in self.asked},
+                self._values(prompt),
+                {at: own.to(clean[at].device) for at, own in logits.items()},
+                clean,
+                {reading: float(found[str(reading)][pair]) for reading in self.asked},
+            )
 
     def _refuse_no_number(self, rows: Column, found: Mapping[str, Array]) -> None:
         prompts, which = rows.T
@@ -310,18 +353,18 @@ class Trial:
         lengths = [len(one.tokens.read) for one in self.encoded]
         looks = ({self.place(reading, n) for reading in self.asked} for n in range(len(lengths)))
         dims = self.model.anatomy.dims
-        return Needs(dims, self.graph, self.budget, lengths, max(map(len, looks), default=0))
+        places = max(map(len, looks), default=0)
+        return Needs(dims, self.graph, self.budget, lengths, places, self.ablation.alike)
 
     def _run(
         self,
-        rows: Column,
-        circuits: Sequence[Circuit],
+        rows: Rows,
         into: Mapping[str, Array],
         witnesses: Witnesses,
     ) -> None:
-        prompts, which = rows[:, 0], rows[:, 1]
-        some, own = np.unique(which, return_inverse=True)
-        cut = cut_of([circuits[n] for n in some.tolist()])[own]
+        prompts, which = rows.pairs.T
+        own = np.unique(which, return_inverse=True)[1]
+        cut = cut_of([Circuit(self.graph, edges) for edges in rows.edges()])[own]
         texts = [self.encoded[n].tokens for n in prompts.tolist()]
         there = {
             (prompt, r): self.place(r, prompt) for prompt in prompts.tolist() for r in self.asked
@@ -336,11 +379,11 @@ class Trial:
                 at: self._unembedded(own_final[:, places.index(at)])
                 for at in {there[prompt, reading] for reading in self.asked}
             }
-            clean = self._clean_logits[prompt]
+            clean = self._clean_of(prompt)
             for reading in self.asked:
                 at = there[prompt, reading]
                 values = reading.measure(logits[at], clean[at], self.encoded[prompt])
-                into[str(reading)][prompt, which[mine]] = values.cpu().numpy()
+                into[str(reading)][mine] = values.cpu().numpy()
             witnesses.see(prompt, which[mine].tolist(), logits, clean)
 
     def _unembedded(self, final: Tensor) -> Tensor:
@@ -358,32 +401,15 @@ class Trial:
         return torch.stack(each)[onto(each[0].device, own)]
 
     def _values(self, prompt: int) -> Tensor:
-        if prompt in self.kept:
-            return self.kept[prompt]
+        key = self._key(prompt)
+        if key in self.kept:
+            return self.kept[key]
         values = self.ablation.values(self.model, self.graph, self.encoded[prompt])
         if self.needs.keeps:
-            self.kept[prompt] = values
+            self.kept[key] = values
         return values
 
-
-def worse(asked: Asked) -> int:
-    """The sign of a change of a metric for the worse: 1 where less is better."""
-    return 1 if _on_the_output(asked).metric.name in LESS_IS_BETTER else -1
-
-
-def _on_the_output(asked: Asked) -> Reading:
-    if isinstance(asked, Reading):
-        return asked
-    raise MetricError(
-        f"The metric {asked} is read inside the model, and a circuit is measured by what comes "
-        f"out: choose one of {listing(METRICS)}."
-    )
-
-
-def _refuse_several(reading: Reading, one: Encoded) -> None:
-    for name in reading.fields:
-        if isinstance(one.answer(name), tuple):
-            raise MetricError(
-                f"The {name} of {one.prompt.shown} is several tokens, one after another, and a "
-                "circuit is measured on one text: give one token, or a set of which any is meant."
-            )
+    def _key(self, prompt: int) -> tuple[str, int]:
+        """What prompts share of which the ablation makes the same."""
+        length = len(self.encoded[prompt].tokens.read)
+        return ("length", length) if self.ablation.alike else ("prompt", prompt)

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import xarray as xr
 
 from microtome.engines.block import Block
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """That what a unit gave was put into the sink where it was computed.
+
+    Attributes:
+        unit: the unit's number.
+        cells: how many it has.
+    """
+
+    unit: int
+    cells: int
+
+
+class Delivery(Protocol):
+    """Puts blocks into a sink from somewhere else; it pickles."""
+
+    def deliver(self, block: Block) -> Delivered | Block:
+        """Put a block there; the block again where the sink is not to be reached."""
 
 
 class Sink(Protocol):
@@ -25,6 +46,12 @@ class Sink(Protocol):
 
     def take(self, block: Block) -> None:
         """Keep a block; when this returns, it is not lost any more."""
+
+    def delivery(self) -> Delivery | None:
+        """What puts blocks here from somewhere else; None where they have to be brought."""
+
+    def heard(self, delivered: Delivered) -> None:
+        """Know of a block that was put here."""
 
     def blocks(self) -> Iterator[Block]:
         """Every block that is there, in the order of their units."""

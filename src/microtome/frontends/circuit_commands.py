@@ -20,6 +20,7 @@ from microtome.frontends.arguments import (
     ReferenceFile,
     Shown,
     Target,
+    WorkersName,
     examples,
 )
 from microtome.frontends.folding import folded
@@ -54,6 +55,7 @@ class Trying:
     reference: ReferenceFile = None
     memory: Memory = None
     dtype: Dtype = None
+    workers: WorkersName = None
 
 
 Result = Annotated[Path, typer.Option("-o", "--out", help="Where it goes.")]

@@ -38,8 +38,9 @@ VOLATILE = {
 }  # fmt: skip
 """Settings that do not say what a model computes."""
 
-MOVING = ("training", "max_seq_len_cached")
-"""Settings of modules that a pass may change, or that are refused elsewhere."""
+MOVING = ("training", "max_seq_len_cached", "name_or_path")
+"""Settings of modules that a pass may change, that are refused elsewhere, or that say where a model
+was found: by a path from here, or by the whole of it."""
 
 
 class Remembered:

@@ -10,8 +10,8 @@ import xarray as xr
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.curve import Curve
 from microtome.circuits.drawing import MOST_EDGES, draw, draw_audit, draw_curve, draw_edges
+from microtome.circuits.measures import worse
 from microtome.circuits.scores import Scores
-from microtome.circuits.trial import worse
 from microtome.figures.mapped import WHY_EXACT
 from microtome.readings.registry import readings
 from microtome.report.document import Document, Picture, Section, Snippet, Table

@@ -82,9 +82,15 @@ def make_folder(path: Path) -> None:
     flush(path.parent)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole: beside its place, flushed, then renamed; what was there is replaced."""
-    beside = path.with_name(path.name + WRITING)
+def write_file(path: Path, data: bytes, own: str = "") -> None:
+    """Write a file whole: beside its place, flushed, then renamed; what was there is replaced.
+
+    Args:
+        path: the file.
+        data: what is in it.
+        own: part of the name that it has on its way, where others may write it at the same time.
+    """
+    beside = path.with_name(path.name + own + WRITING)
     try:
         _fill(beside, data)
         _flush_file(beside)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from microtome.errors import EffectsError
 from microtome.results import disk, places
+from microtome.results.delivery import Shared
 from microtome.results.identity import Identity, Undertaken, canonical, difference, digest
-from microtome.results.stores import QUESTION
+from microtome.results.stores import QUESTION, SHARED
 
 
 class Kept:
@@ -44,6 +47,7 @@ class Kept:
         self.notes: list[str] = []
         self._asked = Undertaken(json.loads(canonical(question)), units)
         self._digest = digest(question)
+        self._word = ""
         self._place = places.at(path)
         with disk.failures(self.path):
             self._hold = self._place.enter()
@@ -55,6 +59,10 @@ class Kept:
 
     def close(self) -> None:
         """Give the place back; what is done stays. Again, nothing happens."""
+        if self._word:
+            self._word = ""
+            with contextlib.suppress(OSError, EffectsError):  # whoever writes next clears up
+                self._place.remove(SHARED)
         self._place.leave(self._hold)
 
     def __enter__(self) -> Self:
@@ -125,6 +133,21 @@ class Kept:
                 self.finished = True
             except EffectsError as error:
                 self.notes.append(f"{self.path} is damaged ({error}) and is computed again.")
+
+    def _delivered_by(self, question: str, name: str) -> Shared:
+        """What workers write units by, to files of such a name.
+
+        Raises:
+            EffectsError: the place cannot be written to.
+        """
+        self._check_open()
+        if not self._word:
+            self._word = uuid.uuid4().hex
+            with disk.failures(self.path):
+                self._place.write(SHARED, self._word.encode())
+        with disk.failures(self.path):
+            self._place.make(name.partition("/")[0])
+        return Shared(str(self._place.path), question, self._word, name)
 
     def _read(self, name: str) -> bytes:
         """A file beside the result.

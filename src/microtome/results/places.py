@@ -18,14 +18,18 @@ from microtome.results.remote import Remote, is_remote
 class Place(Protocol):
     """A result's place, and what lies beside it while it is made: `stores.Beside`, `Remote`."""
 
+    @property
+    def path(self) -> Path | str:
+        """The result's own, wherever one is: absolute, or its address."""
+
     def enter(self) -> Held:
         """Begin to write."""
 
     def leave(self, hold: Held) -> None:
         """Nothing more is written."""
 
-    def make(self) -> None:
-        """See that units can be written."""
+    def make(self, folder: str = stores.UNITS) -> None:
+        """See that files can be written to a folder beside the result."""
 
     def names(self, folder: str) -> list[str]:
         """The names of the files in a folder beside the result."""
@@ -35,6 +39,9 @@ class Place(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file beside the result: it is whole, or not there."""
+
+    def add(self, name: str, data: bytes) -> None:
+        """The same for whoever has the place: another may write it at the same time."""
 
     def remove(self, name: str) -> None:
         """Remove a file beside the result."""

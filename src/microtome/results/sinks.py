@@ -9,12 +9,16 @@ from pathlib import Path
 import xarray as xr
 
 from microtome.engines.block import Block
+from microtome.engines.sink import Delivered, Delivery
 from microtome.errors import EffectsError, listing
 from microtome.results import disk, form
 from microtome.results.identity import Identity
 from microtome.results.kept import Kept
 from microtome.results.stores import UNIT, UNITS
 from microtome.results.units import pack, record_of, unpack
+
+FILE = UNITS + "/{:06d}.zip"
+"""Of a unit, beside the result."""
 
 
 class MemorySink:
@@ -32,6 +36,13 @@ class MemorySink:
     def take(self, block: Block) -> None:
         """Keep a block."""
         self._blocks[block.unit] = block
+
+    def delivery(self) -> Delivery | None:
+        """Nobody else has this memory."""
+        return None
+
+    def heard(self, delivered: Delivered) -> None:
+        """Nobody puts anything here."""
 
     def blocks(self) -> Iterator[Block]:
         """Every block, in the order of their units."""
@@ -80,8 +91,23 @@ class StoreSink(Kept):
             )
         with disk.failures(self.path):
             self._place.write(_file(block.unit), pack(block, self._digest))
-        self._done.add(block.unit)
-        self._taken.add(block.unit)
+        self._know(block.unit)
+
+    def delivery(self) -> Delivery:
+        """What workers write units by.
+
+        Raises:
+            EffectsError: the place cannot be written to.
+        """
+        return self._delivered_by(self._digest, FILE)
+
+    def heard(self, delivered: Delivered) -> None:
+        """Know of a unit that a worker has written."""
+        self._know(delivered.unit)
+
+    def _know(self, unit: int) -> None:
+        self._done.add(unit)
+        self._taken.add(unit)
 
     def blocks(self) -> Iterator[Block]:
         """Every block that is there, in the order of their units, each read from disk.
@@ -94,7 +120,7 @@ class StoreSink(Kept):
         for unit in sorted(self._done):
             packed = self._read(_file(unit))
             try:
-                block = unpack(packed)
+                block = unpack(packed, self._digest)
             except EffectsError as error:
                 file = self._place.spelled(_file(unit))
                 raise EffectsError(f"{file} cannot be used: {error}.") from error
@@ -156,4 +182,4 @@ class StoreSink(Kept):
 
 
 def _file(unit: int) -> str:
-    return f"{UNITS}/{unit:06d}.zip"
+    return FILE.format(unit)

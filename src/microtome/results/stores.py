@@ -6,6 +6,7 @@
     map.zarr.partial/        only while one is written, or when a sweep has not finished
         lock                 who is writing
         question.json        what the sweep is asked
+        shared               by which workers know the place (`delivery`)
         units/000007.zip     what is done of it
         windows/000003.zip   the same of a stream of prompts (`windows`)
         new/, old/, gone/    the successor, what it replaces, and what is being removed
@@ -19,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,7 @@ from microtome.results.identity import MARK, Identity, Undertaken
 
 PARTIAL = ".partial"
 QUESTION = "question.json"
+SHARED = "shared"
 UNITS = "units"
 WINDOWS = "windows"
 UNIT = re.compile(r"(\d{6,})\.zip")
@@ -100,6 +103,7 @@ class Beside:
             disk.recover(self.path, self.new, self.old)
             for leftover in (self.new, self.old):
                 disk.remove_folder(leftover, self.gone)
+            self._forget_workers()
         except BaseException:
             hold.release()
             raise
@@ -124,12 +128,13 @@ class Beside:
         disk.recover(self.path, self.new, self.old)
         for leftover in (self.new, self.old, self.units, self.windows):
             disk.remove_folder(leftover, self.gone)
-        if self.asked.exists():
-            disk.remove_file(self.asked)
+        for file in (self.folder / SHARED, self.asked):
+            if file.exists():
+                disk.remove_file(file)
 
-    def make(self) -> None:
-        """See that units can be written."""
-        disk.make_folder(self.units)
+    def make(self, folder: str = UNITS) -> None:
+        """See that files can be written to a folder beside the result."""
+        disk.make_folder(self.folder / folder)
 
     def names(self, folder: str) -> list[str]:
         """The names of the files in a folder beside the result, in order."""
@@ -155,6 +160,15 @@ class Beside:
         """
         disk.make_folder((self.folder / name).parent)
         disk.write_file(self.folder / name, data)
+
+    def add(self, name: str, data: bytes) -> None:
+        """Write a file for whoever has the place: another may write it at the same time.
+
+        Raises:
+            FileNotFoundError: there is no such folder any more.
+            OSError: the system refuses.
+        """
+        disk.write_file(self.folder / name, data, own=f".{uuid.uuid4().hex}")
 
     def remove(self, name: str) -> None:
         """Remove a file beside the result, if it is there."""
@@ -223,8 +237,21 @@ class Beside:
             )
 
     def _is_ours(self) -> bool:
-        known = {_LOCK, QUESTION, QUESTION + disk.WRITING, UNITS, WINDOWS, "new", "old", "gone"}
+        files = {one + ending for one in (QUESTION, SHARED) for ending in ("", disk.WRITING)}
+        known = {_LOCK, *files, UNITS, WINDOWS, "new", "old", "gone"}
         return self.folder.is_dir() and _names(self.folder) <= known
+
+    def _forget_workers(self) -> None:
+        """Remove what a killed process and its workers were about to write."""
+        on_their_way = [
+            inside / name
+            for inside in (self.units, self.windows)
+            for name in sorted(_names(inside))
+            if name.endswith(disk.WRITING)
+        ]
+        for file in (self.folder / SHARED, *on_their_way):
+            if file.exists():
+                disk.remove_file(file)
 
     def _hold(self) -> Hold:
         for _ in range(_TRIES):

@@ -71,13 +71,19 @@ def pack(block: Block, question: str) -> bytes:
     return archived(files)
 
 
-def unpack(data: bytes) -> Block:
+def unpack(data: bytes, question: str | None = None) -> Block:
     """The block in a file.
 
+    Args:
+        data: the file.
+        question: the digest of the question that it has to answer, where that is known.
+
     Raises:
-        EffectsError: the file is damaged, or not one that `pack` wrote.
+        EffectsError: the file is damaged, not one that `pack` wrote, or answers another question.
     """
     record = record_of(data)
+    if question not in (None, record["question"]):
+        raise EffectsError("it is of another sweep")
     try:
         files = unarchived(data)
         files.pop(_RECORD)

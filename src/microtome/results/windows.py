@@ -20,7 +20,7 @@ from typing import Protocol
 import xarray as xr
 
 from microtome.engines.block import Block
-from microtome.engines.sink import Sink
+from microtome.engines.sink import Delivered, Delivery, Sink
 from microtome.errors import EffectsError
 from microtome.prompts.stream import Chain
 from microtome.results import disk, form, places
@@ -165,7 +165,7 @@ class StoreWindows(Kept):
         """
         with disk.failures(self.path):
             self._place.clear()
-            self._whole = {}
+            self._word, self._whole = "", {}
             self._begin(self._asked, overwrite=True)
 
     def sink(self, number: int, chain: Chain) -> Sink:
@@ -294,12 +294,20 @@ class _Units:
             self._place.write(self._file(block.unit), pack(block, self._question))
         self._done.add(block.unit)
 
+    def delivery(self) -> Delivery:
+        """What workers write units by."""
+        return self._windows._delivered_by(self._question, self._name)
+
+    def heard(self, delivered: Delivered) -> None:
+        """Know of a unit that a worker has written."""
+        self._done.add(delivered.unit)
+
     def blocks(self) -> Iterator[Block]:
         """Every block that is there, in order."""
         for unit in sorted(self._done):
             packed = self._windows._read(self._file(unit))
             try:
-                block = unpack(packed)
+                block = unpack(packed, self._question)
             except EffectsError as error:
                 file = self._place.spelled(self._file(unit))
                 raise EffectsError(f"{file} cannot be used: {error}.") from error
@@ -328,7 +336,12 @@ class _Units:
             return False
 
     def _file(self, unit: int) -> str:
-        return f"{WINDOWS}/{self._number:06d}-{unit:06d}.zip"
+        return self._name.format(unit)
+
+    @property
+    def _name(self) -> str:
+        """Of a unit's file, with its number to be put in."""
+        return f"{WINDOWS}/{self._number:06d}-{{:06d}}.zip"
 
 
 def told(chain: Chain) -> dict[str, object]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any, Protocol
@@ -50,24 +51,27 @@ class Job:
         options: how it is answered.
         verified: whether cells are held against the reference path.
         coarse: whether on a copy of the model in the type of the screen.
+        among: of a plan of some cells of another, which of the other's these are, ``[n]``.
     """
 
     plan: Plan
     options: Options
     verified: bool = True
     coarse: bool = False
+    among: Column | None = None
 
     def __reduce__(self) -> tuple[Callable[..., Job], tuple[object, ...]]:
         # Metrics go by their texts: functions of the registry have no names to be found by.
         question = self.plan.question
         texts = tuple(map(str, question.asked))
         bare = replace(self.plan, question=replace(question, asked=()))
-        return _job, (bare, texts, self.options, self.verified, self.coarse, _codes(self.plan))
+        how = self.options, self.verified, self.coarse, self.among
+        return _job, (bare, texts, _codes(self.plan), *how)
 
     def start(
         self, model: Loaded, tick: Callable[[float], None] = lambda cells: None
     ) -> Callable[[Unit], Block]:
-        """What runs a unit on a model, and says how long it took."""
+        """What runs a unit on a model: with the whole plan's cells, and how long it took."""
         screen = self.options.screen
         if self.coarse and screen is not None:
             model = screening.coarse(model, screen.dtype, self.plan.question.asked[0])
@@ -78,7 +82,9 @@ class Job:
         def run(unit: Unit) -> Block:
             began = time.perf_counter()
             block = executor.run(unit)
-            return replace(block, work={**block.work, "seconds": time.perf_counter() - began})
+            cells = block.cells if self.among is None else self.among[block.cells]
+            work = {**block.work, "seconds": time.perf_counter() - began}
+            return replace(block, cells=cells, work=work)
 
         return run
 
@@ -86,10 +92,11 @@ class Job:
 def _job(
     bare: Plan,
     metrics: Sequence[str],
+    codes: Mapping[str, str],
     options: Options,
     verified: bool,
     coarse: bool,
-    codes: Mapping[str, str],
+    among: Column | None,
 ) -> Job:
     """A job that was sent.
 
@@ -105,7 +112,7 @@ def _job(
                 "place of another. Start that process again."
             )
     question = replace(bare.question, asked=readings(metrics))
-    return Job(replace(bare, question=question), options, verified, coarse)
+    return Job(replace(bare, question=question), options, verified, coarse, among)
 
 
 def _codes(plan: Plan) -> dict[str, str]:
@@ -123,8 +130,13 @@ def _is_plain(function: object) -> bool:
 class Runner(Protocol):
     """Who runs the units: this process, or workers."""
 
-    def blocks(self, job: Job, units: Sequence[Unit], observer: Observer) -> Iterator[Block]:
-        """What the units gave, in any order, each as it is done; the observer hears of cells."""
+    def run(
+        self, job: Job, units: Sequence[Unit], sink: Sink, observer: Observer
+    ) -> Generator[int, None, None]:
+        """Run units, in any order; each by its number as the sink has it.
+
+        The observer hears of cells. Whoever wants no more closes it: nothing is run then.
+        """
 
     def located(self, told: dict[str, Any]) -> dict[str, Any]:
         """What a result says of its model, with the device that it ran on."""
@@ -136,8 +148,10 @@ class Here:
 
     model: Loaded
 
-    def blocks(self, job: Job, units: Sequence[Unit], observer: Observer) -> Iterator[Block]:
-        """What the units gave."""
+    def run(
+        self, job: Job, units: Sequence[Unit], sink: Sink, observer: Observer
+    ) -> Generator[int, None, None]:
+        """Run units; each as the sink has it."""
 
         def tick(cells: float) -> None:
             observer.advanced(cells)
@@ -148,7 +162,8 @@ class Here:
         run = job.start(self.model, tick)
         for unit in units:
             go_on(observer, KEPT)
-            yield run(unit)
+            sink.take(run(unit))
+            yield unit.number
 
     def located(self, told: dict[str, Any]) -> dict[str, Any]:
         """The same: the device is the model's own."""
@@ -190,7 +205,7 @@ class Answer:
         rough = assemble(self.plan, self._blocks(self.plan.units))
         numbers = screening.strongest(self.plan, rough, screen.refine)
         exact = self.plan.of_cells(numbers)
-        self._run(Job(exact, self.options), among=numbers)
+        self._run(Job(exact, self.options, among=numbers))
         fine = assemble(self.plan, self._blocks(exact.units))
         return screening.merged(screen.dtype, self.plan, numbers, rough, fine)
 
@@ -206,7 +221,7 @@ class Answer:
         exact: list[Unit] = []
         while True:
             turn = plan.of_cells(chosen.fresh, chosen.turn)
-            self._run(Job(turn, self.options), among=chosen.fresh)
+            self._run(Job(turn, self.options, among=chosen.fresh))
             exact.extend(turn.units)
             fine = assemble(plan, self._blocks(exact))
             whole, found = audited(plan, str(method), audit, chosen, rough, fine, name)
@@ -230,18 +245,17 @@ class Answer:
             for unit in self.plan.of_cells(nobody, turn).units:
                 self.sink.take(Block(unit.number, nobody, {}, {}, nobody, {}, {}, nothing, nothing))
 
-    def _run(self, job: Job, among: Column | None = None) -> None:
-        """Run what is missing of a plan, whose cells are some among the whole plan's."""
-        total, done = units_of(self.plan, self.options), self._done(job.plan, among)
+    def _run(self, job: Job) -> None:
+        """Run what is missing of a plan."""
+        total, done = units_of(self.plan, self.options), self._done(job.plan, job.among)
         missing = [unit for unit in job.plan.units if unit.number not in done]
         for unit in job.plan.units:
             if unit.number in done:
                 self.observer.advanced(len(job.plan.numbers(unit)))
                 self.observer.unit_there(unit.number, total)
-        for block in self.runner.blocks(job, missing, self.observer):
-            cells = block.cells if among is None else among[block.cells]
-            self.sink.take(replace(block, cells=cells))
-            self.observer.unit_done(block.unit, total)
+        with closing(self.runner.run(job, missing, self.sink, self.observer)) as numbers:
+            for number in numbers:
+                self.observer.unit_done(number, total)
 
     def _done(self, plan: Plan, among: Column | None) -> frozenset[int]:
         """The units that are there; of chosen cells, those of the cells that are chosen now."""

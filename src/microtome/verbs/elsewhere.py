@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import transformers
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.engines.block import Block
 from microtome.engines.observer import Observer, go_on
+from microtome.engines.sink import Delivered, Delivery, Sink
 from microtome.errors import WorkerError, listing
 from microtome.model.loaded import Loaded
 from microtome.model.modes import set_modes
@@ -28,6 +30,9 @@ from microtome.workers.crew import DEATHS, Crew
 
 SHOWN = 5
 """Lost units that a message names."""
+
+OTHERS = "the others are done, and kept where out= was given, where the same call runs these again"
+"""What is kept where units were left out."""
 
 OF_MODEL = (
     *("weight_hash", "buffer_hash", "architecture", "dtype", "dtypes", "attention"),
@@ -122,6 +127,26 @@ def known(model: Loaded) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """A job on its way to workers, who put what it gives into the sink themselves if they can.
+
+    Attributes:
+        job: the job.
+        delivery: how they do; None: what it gives is brought to whoever asks.
+    """
+
+    job: Job
+    delivery: Delivery | None
+
+    def start(self, model: Loaded) -> Callable[[Unit], Delivered | Block]:
+        """What runs a unit on a model, and says that it is delivered, or gives it."""
+        run, delivery = self.job.start(model), self.delivery
+        if delivery is None:
+            return run
+        return lambda unit: delivery.deliver(run(unit))
+
+
 @dataclass(eq=False)
 class There:
     """Workers run the units.
@@ -137,8 +162,21 @@ class There:
     workers: Workers
     _crew: list[Crew] = field(default_factory=list)
 
-    def blocks(self, job: Job, units: Sequence[Unit], observer: Observer) -> Iterator[Block]:
-        """What the units gave, in the order in which they are done.
+    @property
+    def crew(self) -> Crew:
+        """The workers, who are hired as they are needed.
+
+        Raises:
+            WorkerError: the model cannot be given to them.
+        """
+        if not self._crew:
+            self._crew.append(self.workers.crew(Recipe.of(self.model, self.workers.device)))
+        return self._crew[0]
+
+    def run(
+        self, job: Job, units: Sequence[Unit], sink: Sink, observer: Observer
+    ) -> Generator[int, None, None]:
+        """Run units, in the order in which they are done.
 
         Raises:
             WorkerError: units killed their workers; all others are done by then.
@@ -151,19 +189,19 @@ class There:
             lost.append((unit, why))
             observer.note(f"{spelled(job.plan, unit)} killed {DEATHS} workers: left out ({why}).")
 
-        if not self._crew:
-            self._crew.append(self.workers.crew(Recipe.of(self.model, self.workers.device)))
-        for block in self._crew[0].run(job, units, lose=lose, listen=lambda: go_on(observer, KEPT)):
-            observer.advanced(len(block.cells))
-            yield block
-        if lost:
-            named = [f"{spelled(job.plan, unit)}: {why}" for unit, why in lost[:SHOWN]]
-            more = f"; and {len(lost) - SHOWN} more" if lost[SHOWN:] else ""
-            raise WorkerError(
-                f"{len(lost)} of {len(units)} units killed {DEATHS} workers each and were left "
-                "out; the others are done, and kept where out= was given, where the same call "
-                f"runs these again. {'; '.join(named)}{more}."
-            )
+        sent = Sent(job, sink.delivery())
+        listen = partial(go_on, observer, KEPT)
+        with contextlib.closing(self.crew.run(sent, units, lose=lose, listen=listen)) as results:
+            for result in results:
+                if isinstance(result, Delivered):
+                    sink.heard(result)
+                    observer.advanced(result.cells)
+                else:
+                    sink.take(result)
+                    observer.advanced(len(result.cells))
+                yield result.unit
+        named = [(spelled(job.plan, unit), why) for unit, why in lost]
+        refuse_lost(named, len(units), OTHERS)
 
     def located(self, told: dict[str, Any]) -> dict[str, Any]:
         """The same with the device of the workers."""
@@ -190,11 +228,36 @@ def running(model: Loaded, workers: Workers | str | None) -> Iterator[Runner]:
         there.close()
 
 
+def refuse_lost(lost: Sequence[tuple[str, str]], of: int, kept: str) -> None:
+    """Raise where units were left out.
+
+    Args:
+        lost: each in words, and why.
+        of: how many there were.
+        kept: what is kept of the others, in words.
+
+    Raises:
+        WorkerError: there are some.
+    """
+    if not lost:
+        return
+    named = [f"{unit}: {why}" for unit, why in lost[:SHOWN]]
+    more = f"; and {len(lost) - SHOWN} more" if lost[SHOWN:] else ""
+    raise WorkerError(
+        f"{len(lost)} of {of} units killed {DEATHS} workers each and were left out; {kept}. "
+        f"{'; '.join(named)}{more}."
+    )
+
+
 def spelled(plan: Plan, unit: Unit) -> str:
     """A unit by its cells, in words."""
     numbers = plan.numbers(unit)
     first, last = (plan.cells[int(number)] for number in (numbers[0], numbers[-1]))
     edits = [listing(cell.edits) for cell in (first, last)]
-    prompts = listing(unit.prompts[:SHOWN]) + (", …" if unit.prompts[SHOWN:] else "")
     span = edits[0] if len(numbers) == 1 else f"'{edits[0]}' to '{edits[1]}'"
-    return f"Unit {unit.number} ({len(numbers)} cells, {span}, of prompts {prompts})"
+    return f"Unit {unit.number} ({len(numbers)} cells, {span}, of prompts {listed(unit.prompts)})"
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """The first of some numbers, in words."""
+    return listing(numbers[:SHOWN]) + (", …" if numbers[SHOWN:] else "")

@@ -177,8 +177,9 @@ def sweep(
         if isinstance(prompts, Stream) or check_keep(keep) == "aggregates":
             if options.method is not None:
                 raise SweepError(
-                    f"method={str(options.method)!r} is audited on the cells of every prompt: take "
-                    "a list of prompts and keep='cells'; or method='exact'."
+                    f"method={str(options.method)!r} is audited on cells drawn from one map of "
+                    "every prompt, and bounds single cells: audits of windows are none of all, nor "
+                    "of means. Take a list of prompts and keep='cells'; or method='exact'."
                 )
             stream = prompts if isinstance(prompts, Stream) else Stream(Prompts.of(prompts))
             whole = (as_edits(edit), readings(metrics), over, others, options, keep)

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from microtome.errors import WorkerError
-from microtome.plan.units import Unit
 from microtome.workers.crew import Crew, Hand
-from microtome.workers.desk import Desk, Died, Job, Outcome, Recipe
+from microtome.workers.desk import Desk, Died, Job, Outcome, Recipe, Unit
 from microtome.workers.here import packed
 
 

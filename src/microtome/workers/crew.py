@@ -11,14 +11,23 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
-from microtome.engines.block import Block
 from microtome.errors import WorkerError
-from microtome.plan.units import Unit
-from microtome.workers.desk import Died, Done, Failed, Job, Outcome, Ready
+from microtome.workers.desk import (
+    Died,
+    Done,
+    Failed,
+    Job,
+    JobOf,
+    Outcome,
+    Ready,
+    Result,
+    Unit,
+    UnitOf,
+)
 
 DEATHS = 3
 """Workers that a unit may kill, and that may die before their model is ready."""
@@ -73,6 +82,15 @@ class _Busy:
     unit: Unit | None = None
 
 
+@dataclass(frozen=True)
+class _Posted:
+    """A job that workers have been told of, by its number and by what they are given of it."""
+
+    job: Job
+    number: int
+    published: object
+
+
 @dataclass(eq=False)
 class Crew:
     """Workers with one model.
@@ -82,7 +100,6 @@ class Crew:
         count: how many at most.
         patience: seconds that a unit may take; None: ten times the longest so far, and ten minutes
             at least, or an hour before any was done.
-        lost: units that killed their workers, with why, job by job.
     """
 
     employer: Employer
@@ -91,22 +108,24 @@ class Crew:
     clock: Callable[[], float] = time.monotonic
     _idle: list[Hand] = field(default_factory=list)
     _busy: dict[Hand, _Busy] = field(default_factory=dict)
-    _jobs: int = 0
+    _posted: _Posted | None = None
     _longest: float = 0.0
     _stillborn: int = 0
 
     def run(
         self,
-        job: Job,
-        units: Sequence[Unit],
+        job: JobOf[UnitOf, Result],
+        units: Sequence[UnitOf],
         *,
-        lose: Callable[[Unit, str], None],
+        lose: Callable[[UnitOf, str], None],
         listen: Callable[[], None] = lambda: None,
-    ) -> Iterator[Block]:
+    ) -> Generator[Result, None, None]:
         """What the units of a job gave, each as it is done.
 
+        Whoever wants no more closes it: workers that run a unit then are ended.
+
         Args:
-            job: what runs them.
+            job: what runs them; one that comes again is not sent again.
             units: which.
             lose: is told of a unit that is left out, since it killed its workers, and why.
             listen: is called every now and then; what it raises ends it all.
@@ -117,36 +136,42 @@ class Crew:
         """
         if not units:
             return
-        number, published = self._jobs, self.employer.publish(job)
-        self._jobs += 1
-        waiting, deaths = deque(units), Counter[int]()
-        while waiting or any(own.unit is not None for own in self._busy.values()):
-            listen()
-            self._share_out(waiting, number, published)
-            for hand, outcome in self._answers():
-                busy = self._busy.pop(hand)
-                match outcome:
-                    case Ready():
-                        self._idle.append(hand)
-                        self._stillborn = 0
-                    case Done(block):
-                        self._idle.append(hand)
-                        self._longest = max(self._longest, self.clock() - busy.since)
-                        # The worker has its next unit before the block is looked at.
-                        self._share_out(waiting, number, published)
-                        yield block
-                    case Failed(error):
-                        raise error
-                    case Died(why):
-                        unit = busy.unit
-                        if unit is None:
-                            self._bury(why)
-                            continue
-                        deaths[unit.number] += 1
-                        if deaths[unit.number] < DEATHS:
-                            waiting.appendleft(unit)
-                        else:
-                            lose(unit, why)
+        posted = self._post(job)
+        own = {unit.number: unit for unit in units}
+        waiting, deaths = deque[Unit](units), Counter[int]()
+        try:
+            while waiting or self._running:
+                listen()
+                self._share_out(waiting, posted)
+                for hand, outcome in self._answers():
+                    busy = self._busy.pop(hand)
+                    match outcome:
+                        case Ready():
+                            self._idle.append(hand)
+                            self._stillborn = 0
+                        case Done(result):
+                            self._idle.append(hand)
+                            self._longest = max(self._longest, self.clock() - busy.since)
+                            # The worker has its next unit before the result is looked at.
+                            self._share_out(waiting, posted)
+                            yield cast("Result", result)
+                        case Failed(error):
+                            raise error
+                        case Died(why):
+                            unit = busy.unit
+                            if unit is None:
+                                self._bury(why)
+                                continue
+                            deaths[unit.number] += 1
+                            if deaths[unit.number] < DEATHS:
+                                waiting.appendleft(unit)
+                            else:
+                                lose(own[unit.number], why)
+        finally:
+            # Nobody hears any more what they are at, and the next to ask must not take it for his.
+            for hand in self._running:
+                hand.dismiss()
+                del self._busy[hand]
 
     def close(self) -> None:
         """Dismiss everybody; again, nothing happens."""
@@ -157,11 +182,23 @@ class Crew:
         self._idle, self._busy = [], {}
         self.employer.close()
 
-    def _share_out(self, waiting: deque[Unit], number: int, published: object) -> None:
+    @property
+    def _running(self) -> list[Hand]:
+        """Those who run a unit."""
+        return [hand for hand, own in self._busy.items() if own.unit is not None]
+
+    def _post(self, job: Job) -> _Posted:
+        """Let workers be told of a job; again, nothing is sent."""
+        if self._posted is None or self._posted.job is not job:
+            number = 0 if self._posted is None else self._posted.number + 1
+            self._posted = _Posted(job, number, self.employer.publish(job))
+        return self._posted
+
+    def _share_out(self, waiting: deque[Unit], posted: _Posted) -> None:
         """Give units to those who do nothing, and hire where there are more units than workers."""
         while self._idle and waiting:
             hand, unit = self._idle.pop(), waiting.popleft()
-            hand.send(number, published, unit)
+            hand.send(posted.number, posted.published, unit)
             self._busy[hand] = _Busy(self.clock(), unit)
         there = len(self._busy) + len(self._idle)
         if there and self._stillborn >= DEATHS:

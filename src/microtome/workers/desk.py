@@ -8,11 +8,9 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from microtome.engines.block import Block
 from microtome.errors import WorkerError
-from microtome.plan.units import Unit
 
 JOBS = 2
 """Jobs whose executors a worker keeps: a stream goes from one window to the next."""
@@ -29,11 +27,28 @@ class Recipe(Protocol):
         """
 
 
-class Job(Protocol):
-    """Units of one plan, and how they are run; it pickles."""
+class Unit(Protocol):
+    """What one worker runs at a time: cells of a sweep, or rows of circuits; it pickles."""
 
-    def start(self, model: Any) -> Callable[[Unit], Block]:
+    @property
+    def number(self) -> int:
+        """Its own, among all of its job."""
+
+
+UnitOf = TypeVar("UnitOf", bound=Unit)
+Result = TypeVar("Result")
+_Given = TypeVar("_Given", bound=Unit, contravariant=True)
+_Gives = TypeVar("_Gives", covariant=True)
+
+
+class JobOf(Protocol[_Given, _Gives]):
+    """How units of one kind are run; it pickles, and what they give does."""
+
+    def start(self, model: Any) -> Callable[[_Given], _Gives]:
         """What runs a unit on a model."""
+
+
+Job = JobOf[Any, object]
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class Ready:
 class Done:
     """A unit was run, and gave this."""
 
-    block: Block
+    result: object
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +92,7 @@ class Desk:
     def __init__(self, recipe: bytes) -> None:
         self._recipe = recipe
         self._model: Any = None
-        self._running: OrderedDict[int, Callable[[Unit], Block]] = OrderedDict()
+        self._running: OrderedDict[int, Callable[[Unit], object]] = OrderedDict()
 
     def open(self) -> Outcome:
         """Make the model ready."""

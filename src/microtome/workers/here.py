@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import pickle
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +14,11 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
+import numcodecs
+
 from microtome.errors import WorkerError
-from microtome.plan.units import Unit
 from microtome.workers.crew import Crew, Hand
-from microtome.workers.desk import Desk, Died, Failed, Job, Outcome, Recipe
+from microtome.workers.desk import Desk, Died, Failed, Job, Outcome, Recipe, Unit
 
 PARTING = 10.0
 """Seconds in which a process that is not needed any more ends by itself, or is ended."""
@@ -174,6 +176,7 @@ def serve(pipe: Connection, recipe: bytes) -> None:
     """What a process does until its pipe ends."""
     # Ctrl-C at a terminal reaches every process; whoever asked decides what it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _make_lock()
     desk, known = Desk(recipe), b""
     with contextlib.suppress(EOFError, OSError):  # whoever asked is gone, or wants no more
         pipe.send(desk.open())
@@ -181,6 +184,21 @@ def serve(pipe: Connection, recipe: bytes) -> None:
             number, job, unit = pipe.recv()
             known = known if job is None else job
             pipe.send(desk.run(number, partial(_unpacked, known), unit))
+
+
+def _make_lock() -> None:
+    """Have the compressor of units make the lock that it makes once, without a name.
+
+    A started process gives its locks names, of which Python complains when it is killed.
+    """
+    if sys.platform == "win32":
+        return
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("fork", force=True)
+    try:
+        numcodecs.blosc.get_mutex()
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def _unpacked(job: bytes) -> Job:

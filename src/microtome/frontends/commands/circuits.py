@@ -218,7 +218,12 @@ def _scores_of(path: Path, model: Model) -> Scores:
 
 def _trial(trying: Trying) -> dict[str, Any]:
     reference = () if trying.reference is None else Prompts.read(trying.reference)
-    return {"ablation": trying.ablation, "reference": reference, "memory": trying.memory}
+    return {
+        "ablation": trying.ablation,
+        "reference": reference,
+        "memory": trying.memory,
+        "workers": trying.workers,
+    }
 
 
 def _prompts(model: Model, trying: Trying) -> Prompts:

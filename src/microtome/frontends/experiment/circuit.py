@@ -29,7 +29,13 @@ from microtome.circuits.trial import VERIFIED
 from microtome.engines.observer import Observer
 from microtome.errors import ExperimentError, did_you_mean, listing
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.experiment import Checkpoint, Text, by_name, several
+from microtome.frontends.experiment.experiment import (
+    Checkpoint,
+    Text,
+    by_name,
+    several,
+    workers_named,
+)
 from microtome.frontends.experiment.form import Filed, Form, at, path_of, text_of
 from microtome.frontends.experiment.sources import Source
 from microtome.plan.verify import Verify
@@ -198,6 +204,8 @@ class CircuitExperiment(Filed):
             ``a0.h1->m3``.
         judge: the prompts that it is judged by; ``prompts`` unless given.
         verify: how many circuits of a run are run again on the reference path.
+        workers: who runs sweeps and circuits, by name: ``processes:2``, ``ray:auto``. Scores by
+            gradients are some passes of this process.
         out: a folder for scores, circuit, report and what goes on from where it was stopped.
 
     Raises:
@@ -232,6 +240,7 @@ class CircuitExperiment(Filed):
         VERIFIED
     )
     memory: Annotated[int, PlainValidator(bytes_of)] | None = None
+    workers: Annotated[str, PlainValidator(workers_named)] | None = None
     out: Annotated[Path, PlainValidator(path_of)] | None = None
 
     def to_yaml(self) -> str:
@@ -288,7 +297,7 @@ class CircuitExperiment(Filed):
         reference = () if self.reference is None else sources.make(self.reference, model)
         how: dict[str, Any] = {
             "ablation": self.ablation, "reference": tuple(reference), "memory": self.memory,
-            "progress": progress,
+            "progress": progress, "workers": self.workers,
         }  # fmt: skip
         scores = self._scored(model, how) if self._scores else None
         found = self._circuit(model, scores, how)
@@ -305,7 +314,9 @@ class CircuitExperiment(Filed):
         Raises:
             ExperimentError: it is another's.
         """
-        place, own = folder.out / ASKED, self.model_copy(update={"out": None}).to_yaml().encode()
+        # Who computes is no part of what is asked.
+        asked = self.model_copy(update={"out": None, "workers": None})
+        place, own = folder.out / ASKED, asked.to_yaml().encode()
         if overwrite:
             disk.remove_folder(folder.out / KEPT, folder.out / (KEPT + GONE))
         elif place.exists() and place.read_bytes() != own:
@@ -328,9 +339,11 @@ class CircuitExperiment(Filed):
 
     def _scored(self, model: Model, how: Mapping[str, Any]) -> Scores:
         prompts, own = sources.make(self.prompts, model), self.scores
+        workers = self.workers if method_of(own.method).exact else None
         scores = circuits.score(
             model, prompts, self.metric, level=own.level, method=own.method,
-            audit=own.audit, seed=own.seed, out=self._place("scores"), **how,
+            audit=own.audit, seed=own.seed, out=self._place("scores"),
+            **{**how, "workers": workers},
         )  # fmt: skip
         if self.out is not None:
             scores.save(self.out / SCORES)

@@ -160,7 +160,8 @@ def _folder(given: Any) -> Path:
     return path
 
 
-def _workers(given: Any) -> str:
+def workers_named(given: Any) -> str:
+    """Workers by their name, as it was given."""
     name = text_of(given)
     workers_of(name)
     return name
@@ -253,7 +254,7 @@ class Experiment(Filed):
     seed: Annotated[int, PlainValidator(whole_of)] = 0
     window: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] | None = None
     keep: Annotated[Keep, PlainValidator(check_keep)] = "cells"
-    workers: Annotated[str, PlainValidator(_workers)] | None = None
+    workers: Annotated[str, PlainValidator(workers_named)] | None = None
     out: Annotated[Path, PlainValidator(_folder)] | None = None
 
     def to_yaml(self) -> str:

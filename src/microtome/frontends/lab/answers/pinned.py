@@ -9,7 +9,7 @@ import numpy as np
 
 from microtome import Model, Prompt, circuits, sweep
 from microtome.circuits import Circuit, Graph
-from microtome.circuits.trial import worse
+from microtome.circuits.measures import worse
 from microtome.engines.observer import Observer, Silent, go_on
 from microtome.errors import CircuitError
 from microtome.figures import Drawn
