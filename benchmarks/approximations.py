@@ -1,15 +1,22 @@
 """How good approximations are: tables of methods and sites, against every exact effect.
 
     python -m benchmarks.approximations nano --prompts 4 -o approximations.md
+    python -m benchmarks.approximations smollm2 --prompts 1 --circuits --keep kept
 
 **Maps.** For each task and site the whole map is computed exactly and by each method. In the table
-stand the correlation of the effects, the share of the 20 strongest that are among the method's 20
-strongest, how often the bound of an audit of 64 cells holds (of 200 audits, each of other cells),
-the seconds of both, and how much of the map is exact after those of the method.
+stand the correlation of the effects and of their ranks, the share of the 20 strongest that are
+among the method's 20 strongest, how often the bound of an audit of 64 cells holds (of 200 audits,
+each of other cells), the seconds of both, and how much of the map is exact after the method's.
 
 **Circuits.** Nodes and edges are scored by each method, and circuits of ten sizes are run: CPR, the
 area under their faithfulness, of which more is better, and CMD, that between it and 1, of which
-less is; beside exact scores, and the seconds of scoring.
+less is; how faithful circuits of three of these sizes are; beside exact scores, and the seconds of
+scoring, an audit of 8 cells among them.
+
+**In pieces.** With ``--keep`` each line is kept in a folder as it is measured, and so is each exact
+map: stopped, the same command goes on from there. Lines that are there are not measured again,
+whichever tasks, sites and methods are asked for besides. Seconds are of processors, not of the
+clock: take one thread (``OMP_NUM_THREADS=1``).
 
 **Peers.** With ``--peers``, attribution patching of heads as TransformerLens' cache of gradients
 gives it, on the same weights: the largest difference, and the seconds of both.
@@ -18,11 +25,15 @@ gives it, on the same weights: the largest difference, and the seconds of both.
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import spearmanr
 
 import microtome as mt
 from benchmarks.attribution import against_transformer_lens
@@ -35,11 +46,14 @@ SITES = {
     "queries": "patch L*.q.h*",
     "MLPs": "patch L*.mlp_out@*",
     "edges": "patch L*.z.h* -> L*.v_in.h*",
+    "edges to MLPs": "patch L*.z.h* -> L*.mlp_in",
 }
 METHODS: dict[str, tuple[Method, ...]] = {
     "edges": (mt.EAP(), mt.EAPIG()),
+    "edges to MLPs": (mt.EAP(), mt.EAPIG(), mt.EAPIG(50), mt.EAPIG(over="activations")),
     "": (mt.AtP(), mt.AtP(at="donor"), mt.AtPStar(grad_drop=False), mt.AtPStar(), mt.RelP()),
 }
+EVERY = [*dict.fromkeys(str(one) for own in METHODS.values() for one in own)]
 CIRCUITS: tuple[tuple[str, str | Method], ...] = (
     ("node", "exact"),
     ("node", mt.AtP()),
@@ -51,25 +65,91 @@ CIRCUITS: tuple[tuple[str, str | Method], ...] = (
 )
 STRONGEST = 20
 AUDITED, AUDITS = 64, 200
+SMALL = 8
+"""Exact cells of what is timed."""
+SHOWN = (0.01, 0.05, 0.2)
+"""Sizes of circuits whose faithfulness is shown."""
 MAPS = (
-    "| task | site | method | cells | Pearson | recall@20 | bound holds | seconds | exact, seconds "
-    "| exact in that time |"
+    "| task | site | method | cells | Pearson | of ranks | recall@20 | bound holds | seconds "
+    "| exact, seconds | exact in that time |"
 )
-SCORED = "| task | of | method | scored | CPR | CMD | seconds |"
+SCORED = "| task | of | method | scored | CPR | CMD | f at 1, 5, 20 % | seconds |"
 
 
-def rows(model: mt.Model, n: int, tasks: Sequence[str], sites: Sequence[str]) -> Iterator[str]:
+@dataclass(frozen=True)
+class Kept:
+    """Lines that were measured, and exact maps, in a folder.
+
+    Attributes:
+        folder: where; None: nowhere.
+        of: what all lines are of, such as the model and how many prompts.
+    """
+
+    folder: Path | None = None
+    of: str = ""
+
+    def line(self, key: str, make: Callable[[], str]) -> str:
+        """A line: the one that is kept, or a new one, which is kept then."""
+        if self.folder is None:
+            return make()
+        place, own = self.folder / "lines.json", f"{self.of} {key}"
+        lines = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
+        if own not in lines:
+            lines[own] = make()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            beside = place.with_suffix(".new")
+            beside.write_text(json.dumps(lines, indent=1), encoding="utf-8")
+            beside.replace(place)
+        found: str = lines[own]
+        return found
+
+    def map(self, key: str) -> Path | None:
+        """Where an exact map is kept."""
+        name = "".join(c if c.isalnum() else "-" for c in f"{self.of} {key}")
+        return None if self.folder is None else self.folder / f"{name}.zarr"
+
+
+NOWHERE = Kept()
+
+
+def rows(
+    model: mt.Model,
+    n: int,
+    tasks: Sequence[str],
+    sites: Sequence[str],
+    methods: Sequence[str] = EVERY,
+    kept: Kept = NOWHERE,
+) -> Iterator[str]:
     """A line of the table of maps for each task, site and method."""
     for task in tasks:
         prompts = prompts_of(model, task, n)
         for site in sites:
-            began = time.perf_counter()
-            exact = _sweep(model, prompts, SITES[site], "exact")
-            seconds = time.perf_counter() - began
+            exact = cache(partial(_exact, model, prompts, task, site, kept))
             for method in METHODS.get(site, METHODS[""]):
-                if not _says_something(method, site):
-                    continue
-                yield _row(model, prompts, task, site, method, exact, seconds)
+                if str(method) in methods and _says_something(method, site):
+                    make = partial(_row, model, prompts, task, site, method, exact)
+                    yield kept.line(f"{task} {site} {method}", make)
+
+
+def _exact(
+    model: mt.Model, prompts: mt.Prompts, task: str, site: str, kept: Kept
+) -> tuple[mt.Effects, float]:
+    """The exact map, and the seconds that it took."""
+    place, found = kept.map(f"{task} {site}"), []
+
+    def measure() -> str:
+        began = time.process_time()
+        found.append(_sweep(model, prompts, SITES[site], "exact"))
+        seconds = time.process_time() - began
+        if place is not None:
+            found[0].save(place)
+        return str(seconds)
+
+    seconds = float(kept.line(f"{task} {site} exact", measure))
+    if not found:
+        assert place is not None, "the line was kept"
+        found.append(mt.open_effects(place))
+    return found[0], seconds
 
 
 def _says_something(method: Method, site: str) -> bool:
@@ -91,21 +171,21 @@ def _row(
     task: str,
     site: str,
     method: Method,
-    exact: mt.Effects,
-    seconds: float,
+    exactly: Callable[[], tuple[mt.Effects, float]],
 ) -> str:
-    began = time.perf_counter()
+    exact, seconds = exactly()
+    began = time.process_time()
     found = _sweep(model, prompts, SITES[site], method)
-    own = time.perf_counter() - began
+    own = time.process_time() - began
     true, rough, groups = flat(exact, found)
-    pearson = np.corrcoef(rough, true)[0, 1]
+    pearson, ranks = np.corrcoef(rough, true)[0, 1], spearmanr(rough, true).statistic
     strongest = (set(np.argsort(-np.abs(values))[:STRONGEST].tolist()) for values in (rough, true))
     recall = len(set.intersection(*strongest)) / min(STRONGEST, len(true))
     covered = holds(true, rough, groups)
     shown = "all exact" if covered is None else f"{covered:.1%}"
     return (
-        f"| {task} | {site} | `{method}` | {len(true):,} | {pearson:.3f} | {recall:.2f} "
-        f"| {shown} | {own:.1f} | {seconds:.1f} | {min(1.0, own / seconds):.0%} |"
+        f"| {task} | {site} | `{method}` | {len(true):,} | {pearson:.3f} | {ranks:.3f} "
+        f"| {recall:.2f} | {shown} | {own:.1f} | {seconds:.1f} | {min(1.0, own / seconds):.0%} |"
     )
 
 
@@ -135,22 +215,31 @@ def holds(exact: np.ndarray, rough: np.ndarray, groups: np.ndarray, seed: int = 
 
 
 def circuit_rows(
-    model: mt.Model, n: int, tasks: Sequence[str], exact: bool, resamples: int = 99
+    model: mt.Model, n: int, tasks: Sequence[str], methods: Sequence[str], kept: Kept = NOWHERE
 ) -> Iterator[str]:
-    """A line of the table of circuits for each task, level and method; edges exactly if asked."""
+    """A line of the table of circuits for each task, level and method."""
     for task in tasks:
         prompts = prompts_of(model, task, n)
         for level, method in CIRCUITS:
-            if (level, method) == ("edge", "exact") and not exact:
-                continue
-            began = time.perf_counter()
-            scores = mt.circuits.score(model, prompts, method=method, level=level, progress=False)
-            seconds = time.perf_counter() - began
-            found = mt.circuits.curve(model, prompts, scores, resamples=resamples, progress=False)
-            yield (
-                f"| {task} | {level}s | `{method}` | {len(scores):,} | {found.cpr.value:.3f} | "
-                f"{found.cmd.value:.3f} | {seconds:.1f} |"
-            )
+            if f"{level} {method}" in methods:
+                make = partial(_scored, model, prompts, task, level, method)
+                yield kept.line(f"{task} {level} {method}", make)
+
+
+def _scored(
+    model: mt.Model, prompts: mt.Prompts, task: str, level: str, method: str | Method
+) -> str:
+    began = time.process_time()
+    scores = mt.circuits.score(
+        model, prompts, method=method, level=level, audit=SMALL, progress=False
+    )
+    seconds = time.process_time() - began
+    found = mt.circuits.curve(model, prompts, scores, resamples=99, progress=False)
+    faithful = found.data["faithfulness"].sel(share=[*SHOWN]).values
+    return (
+        f"| {task} | {level}s | `{method}` | {len(scores):,} | {found.cpr.value:.3f} | "
+        f"{found.cmd.value:.3f} | {' / '.join(f'{f:.2f}' for f in faithful)} | {seconds:.1f} |"
+    )
 
 
 def _sweep(model: mt.Model, prompts: mt.Prompts, edit: str, method: str | Method) -> mt.Effects:
@@ -162,23 +251,29 @@ def _sweep(model: mt.Model, prompts: mt.Prompts, edit: str, method: str | Method
         verify=0,
         progress=False,
         method=method,
-        audit=8,
+        audit=SMALL,
     )
 
 
 def main() -> None:
     """Write the tables."""
+    scored = [f"{level} {method}" for level, method in CIRCUITS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--tasks", nargs="+", default=["ioi", "capitals", "greater_than"])
     parser.add_argument("--sites", nargs="*", default=[*SITES], choices=[*SITES])
+    parser.add_argument("--methods", nargs="+", default=EVERY, choices=EVERY, metavar="METHOD",
+                        help=f"of maps: {', '.join(EVERY)}")  # fmt: skip
     parser.add_argument("--circuits", action="store_true", help="score circuits as well")
-    parser.add_argument("--exact-edges", action="store_true", help="edges exactly, too")
+    parser.add_argument("--scores", nargs="+", default=scored, choices=scored, metavar="SCORES",
+                        help=f"which of them: {', '.join(scored)}")  # fmt: skip
+    parser.add_argument("--keep", type=Path, help="a folder: the same again goes on from there")
     parser.add_argument("--peers", action="store_true", help="TransformerLens beside it")
     parser.add_argument("-o", "--out", type=Path)
     given = parser.parse_args()
     model = mt.load(given.model)
+    kept = Kept(given.keep, f"{given.model} {given.prompts}")
     lines: list[str] = []
 
     def tell(table: Iterator[str]) -> None:
@@ -187,11 +282,11 @@ def main() -> None:
             lines.append(line)
 
     if given.sites:
-        tell(iter([MAPS, "|" + "---|" * 10]))
-        tell(rows(model, given.prompts, given.tasks, given.sites))
+        tell(iter([MAPS, "|" + "---|" * 11]))
+        tell(rows(model, given.prompts, given.tasks, given.sites, given.methods, kept))
     if given.circuits:
-        tell(iter(["", SCORED, "|" + "---|" * 7]))
-        tell(circuit_rows(model, given.prompts, given.tasks, given.exact_edges))
+        tell(iter(["", SCORED, "|" + "---|" * 8]))
+        tell(circuit_rows(model, given.prompts, given.tasks, given.scores, kept))
     if given.peers:
         tell(iter([""]))
         for task in given.tasks:

@@ -20,7 +20,7 @@ import torch
 import microtome as mt
 from benchmarks.models import subject
 from benchmarks.questions import SHAPES, TOKENS
-from microtome.circuits import gradients
+from microtome.circuits.gradients import OnePass
 from microtome.circuits.trial import Trial
 from microtome.plan.plan import make_plan
 from microtome.verbs.answer import Job
@@ -84,7 +84,8 @@ def measure(shape: str, n: int) -> None:
         whole = cpu_seconds(partial(asked, edit))
         _tell(name, bare, whole, one)
     trial = Trial.by(model, prompts, "logit_diff")
-    bare = cpu_seconds(lambda: gradients.effects(trial, mt.EAP(), lambda cells: None))
+    edges = OnePass(trial, mt.EAP(), lambda cells: None)
+    bare = cpu_seconds(lambda: [edges.effects(some) for some in edges.units])
     score = cpu_seconds(lambda: mt.circuits.score(model, prompts, method=mt.EAP(), progress=False))
     _tell("edges", bare, score, one)
 

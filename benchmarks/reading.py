@@ -1,10 +1,13 @@
-"""The lens and causal tracing: seconds beside TransformerLens and nnsight.
+"""The lens, direct attribution and causal tracing: seconds beside TransformerLens and nnsight.
 
 python -m benchmarks.reading MODEL --out reading.json
 
 Each asks one question of one prompt, as the tool's documentation does it, and the answers have to
 agree: *lens*, the probability of the likeliest token of every layer's state at every token (of
-which `lens` gives more: probability and KL, entropy, ids and texts); *tracing*, the target's
+which `lens` gives more: probability, entropy, ids and texts); *attribution*, what each head adds to
+a difference of two logits at the last token (of which `attribute_logits` gives more: MLPs,
+embedding and biases, which sum to it; TransformerLens' weights are folded beforehand); *tracing*,
+the target's
 probability with one hidden state put back in a corrupted run, layer by position, one sample (in
 TransformerLens a pass for each cell), which microtome verifies. Seconds are of processor time of
 one thread, medians over rounds in which all of them run. A tool that is not installed takes no
@@ -31,10 +34,12 @@ from torch import Tensor
 
 import microtome as mt
 
-TEXT, SUBJECT, TARGET = "Berlin is the capital of", 0, " Germany"
+TEXT, SUBJECT, TARGET, CONTRAST = "Berlin is the capital of", 0, " Germany", " France"
 STD = 0.1
 NORMS = {"gpt2": "transformer.ln_f", "llama": "model.norm"}
 """Family → the final norm."""
+OUT = {"gpt2": "attn.c_proj", "llama": "self_attn.o_proj"}
+"""Family → where heads are mixed, in a block."""
 CLOSE = 2e-4
 """How far apart answers in float32 may be."""
 
@@ -51,7 +56,11 @@ def microtome_ways(model: mt.Model) -> dict[str, Callable[[], Tensor]]:
         traces = mt.trace_facts(model, prompt, kinds=["hidden"], samples=1, noise_std=STD)
         return torch.tensor(traces.data["prob"].values[0, 0, ..., 0])
 
-    return {"lens": lens, "tracing": tracing}
+    def attribution() -> Tensor:
+        both = mt.Prompt(TEXT, target=TARGET, contrast=CONTRAST)
+        return torch.tensor(mt.attribute_logits(model, both).data["head_out"].values[0])
+
+    return {"lens": lens, "attribution": attribution, "tracing": tracing}
 
 
 def noise_of(model: mt.Model) -> Tensor:
@@ -68,7 +77,10 @@ def lens_ways(model: mt.Model, noise: Tensor) -> dict[str, Callable[[], Tensor]]
     """Question → TransformerLens' answer, by its bridge."""
     from transformer_lens.model_bridge import TransformerBridge  # an extra that .venv does not have
 
-    bridge = TransformerBridge.boot_transformers(folder_of(model), device="cpu")
+    folder = folder_of(model)
+    bridge = TransformerBridge.boot_transformers(folder, device="cpu")
+    folded = TransformerBridge.boot_transformers(folder, device="cpu")
+    folded.enable_compatibility_mode(fold_value_biases=False, disable_warnings=True)
     ids = torch.tensor([model.encode(TEXT)[0].tokens.ids])
     layers, target = (
         range(model.anatomy.dims.n_layers),
@@ -82,6 +94,15 @@ def lens_ways(model: mt.Model, noise: Tensor) -> dict[str, Callable[[], Tensor]]
         logits = bridge.unembed(bridge.ln_final(states))
         best: Tensor = logits.softmax(-1).amax(-1)
         return best
+
+    @torch.no_grad()
+    def attribution() -> Tensor:
+        _, cache = folded.run_with_cache(ids)
+        heads = cache.stack_head_results(pos_slice=-1)
+        other = model.encode(mt.Prompt(TEXT, target=CONTRAST))[0].target
+        found = cache.logit_attrs(heads, tokens=target, incorrect_tokens=other, pos_slice=-1)
+        shares: Tensor = found.reshape(len(layers), -1)
+        return shares
 
     @torch.no_grad()
     def tracing() -> Tensor:
@@ -107,7 +128,7 @@ def lens_ways(model: mt.Model, noise: Tensor) -> dict[str, Callable[[], Tensor]]
                 found[layer, place] = logits[0, -1].softmax(-1)[target]
         return found
 
-    return {"lens": lens, "tracing": tracing}
+    return {"lens": lens, "attribution": attribution, "tracing": tracing}
 
 
 def nnsight_ways(model: mt.Model) -> dict[str, Callable[[], Tensor]]:
@@ -126,7 +147,32 @@ def nnsight_ways(model: mt.Model) -> dict[str, Callable[[], Tensor]]:
                 kept.append(wrapped.lm_head(norm(block.output)).softmax(-1).amax(-1)[0])
         return torch.stack(kept)
 
-    return {"lens": lens}
+    both = model.encode(mt.Prompt(TEXT, target=TARGET, contrast=CONTRAST))[0]
+    kind, dims = model.hf.config.model_type, model.anatomy.dims
+
+    @torch.no_grad()
+    def attribution() -> Tensor:
+        with wrapped.trace(TEXT):
+            kept = nnsight.save([])
+            for block in blocks:
+                kept.append(reduce(getattr, OUT[kind].split("."), block).input[0, -1])
+            last = norm.input[0, -1].save()
+        own = reduce(getattr, NORMS[kind].split("."), model.hf)
+        centred = last - last.mean() if kind == "gpt2" else last
+        eps = own.eps if kind == "gpt2" else own.variance_epsilon
+        rows = model.hf.lm_head.weight
+        direction = own.weight * (rows[both.target] - rows[both.contrast])
+        direction = direction / (centred.square().mean() + eps).sqrt()
+        direction = direction - direction.mean() if kind == "gpt2" else direction
+        found = []
+        for layer, z in enumerate(kept):
+            matrix = model.anatomy.out_proj(model.hf, layer).weight
+            matrix = matrix if kind == "gpt2" else matrix.T
+            heads = z.view(dims.n_heads, -1), (matrix @ direction).view(dims.n_heads, -1)
+            found.append((heads[0] * heads[1]).sum(-1))
+        return torch.stack(found)
+
+    return {"lens": lens, "attribution": attribution}
 
 
 def folder_of(model: mt.Model) -> str:
@@ -147,7 +193,7 @@ def ways(model: mt.Model) -> dict[str, dict[str, Callable[[], Tensor]]]:
         tools["nnsight"] = nnsight_ways(model)
     return {
         question: {name: own[question] for name, own in tools.items() if question in own}
-        for question in ("lens", "tracing")
+        for question in ("lens", "attribution", "tracing")
     }
 
 

@@ -54,3 +54,19 @@ def test_a_row_says_what_was_measured(nano):
     assert cells[:3] == ["capitals", "edges", "`eap`"]
     assert float(cells[4]) > 0.5
     assert len(cells) == bench.MAPS.count("|") - 1
+
+
+def test_lines_that_are_kept_are_not_measured_again(tmp_path):
+    kept, made = bench.Kept(tmp_path / "kept", "nano 4"), []
+
+    def make(line):
+        return lambda: (made.append(line), line)[1]
+
+    lines = [kept.line(key, make(key)) for key in ("a", "b", "a")]
+    assert lines == ["a", "b", "a"]
+    again = bench.Kept(tmp_path / "kept", "nano 4")
+    assert again.line("b", make("another")) == "b"
+    assert bench.Kept(tmp_path / "kept", "nano 8").line("b", make("of 8")) == "of 8"
+    assert made == ["a", "b", "of 8"]
+    assert bench.NOWHERE.line("b", make("nowhere")) == "nowhere"
+    assert bench.NOWHERE.map("b") is None

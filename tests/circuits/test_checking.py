@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -46,10 +47,14 @@ def test_the_reference_path_is_what_runs_by_hand_give(name, of_family):
     assert np.abs(found - expected).max() <= exact
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_readers_that_are_left_nothing_read_nothing(dtype, tokenizer):
-    """Where norms follow what heads add, the rounding of a sum that is 0 would be made large."""
-    model = mt.load(by_hand.make("gemma2", len(tokenizer), dtype), tokenizer=tokenizer)
+HALF = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2"])
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32, torch.float64])
+def test_readers_that_are_left_nothing_read_nothing(name, dtype, tokenizer):
+    """A norm would make the rounding of a sum that is 0 large, above all behind heads."""
+    model = mt.load(by_hand.make(name, len(tokenizer), dtype), tokenizer=tokenizer)
     graph = Graph.of(model)
     without_input = [edge for edge in graph.edges if not edge.startswith("input")]
     circuits = {"few": some(graph, 0.1), "none reads the input": Circuit.of(graph, without_input)}
@@ -60,6 +65,21 @@ def test_readers_that_are_left_nothing_read_nothing(dtype, tokenizer):
     # All that is read is 0, and so is every logit.
     lost = found["loss"].sel(circuit="none reads the input")
     np.testing.assert_allclose(lost, np.log(len(tokenizer)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
+def test_little_that_is_left_is_read_as_exactly_in_half_precision(name, tokenizer):
+    """Held to the same weights in float64: nothing of the stream's own rounding is in it."""
+    hf = by_hand.make(name, len(tokenizer), torch.bfloat16)
+    half = mt.load(hf, tokenizer=tokenizer)
+    exact = mt.load(copy.deepcopy(hf).double(), tokenizer=tokenizer)
+    graph = Graph.of(half)
+    circuits = [some(graph, share, seed) for seed, share in enumerate((0.02, 0.05, 0.1, 0.2))]
+    found, wanted = (
+        mt.circuits.run(model, PROMPT, circuits, metrics="loss", ablation="zero", progress=False)
+        for model in (half, exact)
+    )
+    np.testing.assert_allclose(found["loss"], wanted["loss"], atol=0.05)
 
 
 def test_a_norm_behind_the_heads_leaves_a_prompt_that_is_its_own_donor(of_family):
@@ -178,9 +198,26 @@ def test_few_logits_are_kept_while_circuits_run(tiny64):
     for number in range(40):
         witnesses.see(0, [number], {3: torch.full((1, 4), float(number))}, clean)
         assert len(witnesses.rows) <= 3
-    kept = dict(witnesses.kept())
+    kept = dict([*witnesses.ready(), *witnesses.left()])
     assert len(kept) == 2
     assert (kept[0, 39][3] == 39).all()
+
+
+@pytest.mark.parametrize("verify", [1, 2, 5, 40, "all"])
+def test_what_is_run_again_is_kept_no_longer_than_it_takes(verify, tiny64):
+    """As many as are asked for, each once, and the furthest; batch by batch."""
+    check, clean = Check(tiny64, Verify.of(verify)), {3: torch.zeros(1, 4)}
+    pairs = [(prompt, n) for prompt in range(2) for n in range(20)]
+    far = np.random.default_rng(0).permutation(40).reshape(2, 20)
+    witnesses, verified = Witnesses.of(check, pairs), []
+    for prompt, number in pairs:
+        own = {3: torch.full((1, 4), float(far[prompt, number]))}
+        witnesses.see(prompt, [number], own, clean)
+        verified += [which for which, _ in witnesses.ready()]
+        assert len(witnesses.rows) <= 2
+    verified += [which for which, _ in witnesses.left()]
+    assert len(verified) == len(set(verified)) == (40 if verify == "all" else verify)
+    assert tuple(np.argwhere(far == 39)[0]) in verified
 
 
 def test_all_that_runs_circuits_is_verified(tiny64, monkeypatch):

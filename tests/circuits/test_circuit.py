@@ -141,10 +141,22 @@ def test_a_file_that_is_not_of_this_model_is_refused_by_name(tmp_path, change, c
         Circuit.open(tmp_path / "circuit.json", GRAPH)
 
 
-def test_what_is_no_file_of_a_circuit_is_refused(tmp_path):
-    (tmp_path / "circuit.json").write_text("{")
-    with pytest.raises(CircuitError, match="is no JSON"):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "is no JSON"),
+        ('{"cfg": {}, "nodes": {"m0": {}, "m0": {}}, "edges": {}}', "'m0' is given twice"),
+        ("[" * 100_000, "too deeply nested"),
+        (f'{{"cfg": {"1" * 5_000}}}', "is no JSON"),
+    ],
+)
+def test_what_is_no_file_of_a_circuit_is_refused(tmp_path, text, why):
+    (tmp_path / "circuit.json").write_text(text)
+    with pytest.raises(CircuitError, match=why):
         Circuit.open(tmp_path / "circuit.json")
+
+
+def test_what_is_no_file_is_no_circuit(tmp_path):
     with pytest.raises(CircuitError, match="Cannot read"):
         Circuit.open(tmp_path / "nowhere.json")
     (tmp_path / "folder").mkdir()

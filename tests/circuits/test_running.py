@@ -165,12 +165,24 @@ def test_little_memory_means_more_passes_and_the_same_numbers(tiny64, monkeypatc
     passes = []
     plain = CircuitPass.final
     monkeypatch.setattr(CircuitPass, "final", lambda own, at: passes.append(own) or plain(own, at))
-    row = Trial.of(tiny64, PROMPT, "logit_diff").bytes_of_row(5)
-    few = mt.circuits.run(tiny64, PROMPT, circuits, memory=2 * row)["logit_diff"]
+    needs = Trial.of(tiny64, PROMPT, "logit_diff").needs
+    row, held = needs.of_row(5), needs.held
+    few = mt.circuits.run(tiny64, PROMPT, circuits, memory=2 * row + held)["logit_diff"]
     assert [len(one.texts) for one in passes] == [2, 2]
     assert np.abs(many - few).max() < 1e-11
-    with pytest.raises(CircuitError, match=f"needs {row:,}"):
+    with pytest.raises(CircuitError, match=f"needs {row:,}, and what is kept of all prompts"):
         mt.circuits.run(tiny64, PROMPT, circuits, memory=row - 1)
+
+
+def test_the_logits_of_all_clean_runs_are_planned_for(tiny64):
+    """At each position where a metric looks; what is ablated is kept where it is little."""
+    asked = ["logit_diff", "kl", "loss@0"]
+    little = Trial.of(tiny64, [PROMPT] * 7, asked, memory=2**14).needs
+    assert not little.keeps
+    assert little.held == 7 * 2 * tiny64.anatomy.dims.d_vocab * 8
+    much = Trial.of(tiny64, [PROMPT] * 7, asked).needs
+    shares = 7 * 5 * len(Graph.of(tiny64).writers) * tiny64.anatomy.dims.d_model * 8
+    assert much.held == little.held + shares
 
 
 def test_the_mean_is_over_the_reference_prompts_at_each_position(tiny64):
@@ -282,8 +294,9 @@ def test_what_overflows_is_no_result(make_gpt2, tokenizer):
     with torch.no_grad():
         for block in model.hf.transformer.h:
             block.mlp.c_proj.bias.fill_(4e4)
+    without = Circuit.full(model) - Circuit.of(model, ["input->m1"])
     with pytest.raises(CircuitError, match=r"logit is no number.*float16, holds no activation"):
-        mt.circuits.run(model, PROMPT, Circuit.empty(model), metrics="logit", ablation="zero")
+        mt.circuits.run(model, PROMPT, without, metrics="logit", ablation="zero")
 
 
 def test_a_circuit_of_another_model_is_refused(tiny):

@@ -12,6 +12,7 @@ from test_engine import JOHN, SWAPPED, same_on_both_paths
 import microtome as mt
 from microtome.engines.walk import routes
 from microtome.errors import AddressError, VerificationError
+from microtome.plan.cost import _on_the_way
 from microtome.plan.paths import bytes_on_the_way, first_written
 from microtome.plan.plan import make_plan
 from microtome.verbs.asking import asking
@@ -231,6 +232,16 @@ def test_a_plan_begins_where_a_path_does_and_holds_the_streams_of_every_paramete
         bytes_on_the_way(one.cells, [0], tiny64.anatomy.dims, 1, 2**31, 8) for one in (plan, thrice)
     ]
     assert held[1] == 3 * held[0]
+    # Operations too: cells that read at the end run no block in the second run of a path.
+    once, three_times = (
+        sum(_on_the_way(one.cells, unit, length, tiny64.anatomy.dims) for unit in one.units)
+        for one in (plan, thrice)
+    )
+    layers = range(tiny64.anatomy.dims.n_layers)
+    assert once == tiny64.anatomy.dims.n_heads * sum(layers) + tiny64.anatomy.dims.n_heads * len(
+        layers
+    )
+    assert three_times == 3 * once
 
 
 @pytest.mark.parametrize("edit", ["patch embed => L*.v_in.h*", "patch L*.z.h* => final_in@-1"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import microtome as mt
+from microtome.errors import MicrotomeError
 from oracles import families as by_hand
 from oracles.families import ENCODERS, FAMILIES, HEADS, UNLIKE, Change, turn
 
@@ -152,3 +153,24 @@ def test_a_patch_gives_the_prompt_its_donor_and_each_new_token_the_donors_last(
     made = written(model, "patch L1.resid_post@last")
     wanted = logprobs(model, hand, made, [newest])
     np.testing.assert_allclose(made.logprob, wanted, atol=rounding, rtol=0)
+
+
+def test_in_a_batch_each_text_is_the_one_that_it_is_alone(model, name, rounding, tokenizer):
+    """Padded on the left, with branches, detours and weights besides: of each its own tokens."""
+    if name in ("gemma2", "bloom"):  # their padding is no number in float64: see test_padding
+        with pytest.raises(MicrotomeError, match=r"are no numbers.*batch=1"):
+            model.generate([CAT, "When Mary"], (), 1, batch=2)
+        model = mt.load(by_hand.make(name, len(tokenizer), torch.float32), tokenizer=tokenizer)
+        rounding = 1e-4
+    prompts = [CAT, "When Mary"]
+    edits = [
+        "scale(-1.5) L1.z.h1@last",
+        "scale(3) L1.q_in.h1",
+        "scale(0.5) L0.pattern.h2@last,last",
+    ]
+    how = {"when": "generated", "min_new_tokens": STEPS}
+    together, alone = (model.generate(prompts, edits, STEPS, batch=n, **how) for n in (2, 1))
+    for one, own in zip(together, alone, strict=True):
+        assert one.ids == own.ids
+        np.testing.assert_allclose(one.logprob, own.logprob, atol=rounding, rtol=0)
+        assert [r.step for r in one.receipts] == [r.step for r in own.receipts]

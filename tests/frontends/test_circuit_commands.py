@@ -57,6 +57,25 @@ def test_scores_are_written_and_the_strongest_shown(call, scores, tmp_path):
     assert "s.zarr" in shown
 
 
+def test_scores_by_gradients_say_how_good_they_are(call, nano, tmp_path):
+    out, how = (
+        tmp_path / "s.zarr",
+        ["--level", "node", "--method", "atp", "--audit", 8, "--seed", 1],
+    )
+    code, shown, _ = call("score", "nano", *ASKED, *how, "-o", out)
+    assert code == 0
+    found = mt.circuits.score(
+        nano, SAME, level="node", method="atp", audit=8, seed=1, progress=False
+    )
+    own = open_scores(out)
+    assert own.audit == found.audit
+    assert own.exact_cells().equals(found.exact_cells())
+    said = " ".join(shown.split())
+    assert f"of the {len(own) - 8} cells that are approximate no more than" in said
+    code, shown, _ = call("score", "nano", *ASKED, *how, "-o", out, "--overwrite", "--json")
+    assert json.loads(shown)["audit"]["cells"] == 8
+
+
 def test_a_circuit_by_scores(call, scores, nano, tmp_path):
     code, shown, _ = call("find", "nano", "--scores", scores, "-n", 6, "-o", tmp_path / "c.json")
     assert code == 0

@@ -12,7 +12,7 @@ import pytest
 import microtome as mt
 from microtome.circuits import Circuit, open_scores
 from microtome.circuits.trial import Trial
-from microtome.errors import ExperimentError
+from microtome.errors import CircuitError, ExperimentError
 from microtome.frontends import cli
 from microtome.frontends.guard import Stopped
 
@@ -77,11 +77,34 @@ def test_scores_alone_are_judged_by_size(nano):
     assert found.found is None
 
 
+def test_a_circuit_that_is_given_is_judged_and_nothing_is_scored_or_searched(
+    nano, monkeypatch, tmp_path
+):
+    for name in ("score", "top", "greedy", "acdc"):
+        monkeypatch.setattr(mt.circuits, name, None)
+    edges = ["input->m0", "m0->logits"]
+    asked = mt.CircuitExperiment(
+        model="nano", prompts=IOI, ablation="zero", circuit=edges, out=tmp_path / "out"
+    )
+    found = asked.run(nano, progress=False)
+    wanted = Circuit.of(nano, edges)
+    alone = mt.circuits.faithfulness(nano, mt.tasks.ioi(2), wanted, ablation="zero", progress=False)
+    assert found.summary()["faithfulness"] == float(alone["faithfulness"])
+    assert (found.scores, found.found.circuit, found.found.method) == (None, wanted, "given")
+    assert Circuit.open(tmp_path / "out" / "circuit.json", nano) == wanted
+    assert mt.CircuitExperiment.from_yaml(asked.to_yaml()) == asked
+    with pytest.raises(CircuitError, match="no edge 'm9->logits'"):
+        mt.CircuitExperiment(model="nano", prompts=IOI, circuit="m9->logits").run(nano)
+
+
 def test_it_reads_back_equal():
     experiment = mt.CircuitExperiment.from_yaml(FILE)
     again = mt.CircuitExperiment.from_yaml(experiment.to_yaml())
     assert again == experiment
     assert experiment.plain()["search"] == {"by": "acdc", "threshold": 0.5, "start": 3}
+    rough = {"scores": {"method": "eap", "audit": 8, "seed": 3}}
+    experiment = mt.CircuitExperiment(model="nano", prompts=IOI, **rough)
+    assert mt.CircuitExperiment.from_yaml(experiment.to_yaml()).plain()["scores"] == rough["scores"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +116,14 @@ def test_it_reads_back_equal():
         ({"search": {"by": "greedy", "threshold": 0.1}}, "greedy does not look at it"),
         ({"ablation": "patched"}, "no ablation is called 'patched'.*Did you mean 'patch'"),
         ({"scores": {"method": "exakt"}}, "No method is called 'exakt'"),
+        ({"scores": {"method": "eap", "audit": 0}}, "audit"),
         ({"metric": "logit_dif"}, "logit_dif"),
+        ({"circuit": []}, "circuit: give at least one"),
+        (
+            {"circuit": ["m0->logits"], "search": {"by": "top", "n": 5}},
+            "circuit: the circuit is given.*leave search out",
+        ),
+        ({"circuit": ["m0->logits"], "scores": NODES}, "circuit: .*leave scores out"),
         ({"serach": {}}, "there is no such field.*Did you mean 'search'"),
     ],
 )

@@ -52,6 +52,24 @@ def test_run_without_edits_shows_each_number_once(call):
     assert "Receipts" not in out
 
 
+def test_a_run_as_a_file_and_an_option_goes_before_its_field(call, tmp_path):
+    file = tmp_path / "run.yaml"
+    asked = "model: nano\nprompts: Berlin is\nedits: zero L0.z.h3\ntop: 2\n"
+    file.write_text(asked, encoding="utf-8")
+    _, filed, _ = call("run", "--config", str(file), "--json")
+    options = ("-p", "Berlin is", "-e", "zero L0.z.h3", "--top", "2", "--json")
+    assert filed == call("run", "nano", *options)[1]
+    _, other, _ = call("run", "--config", str(file), "--json", "-p", "It is", "--top", "3")
+    [one] = json.loads(other)["prompts"]
+    assert (one["text"], len(one["top"][0]["tokens"])) == ("It is", 3)
+    assert json.loads(other)["receipts"][0]["edit"] == "zero L0.z.h3"
+    file.write_text(asked + "topp: 3\n", encoding="utf-8")
+    code, _, err = call("run", "--config", str(file))
+    assert (code, "Did you mean 'top'" in err.replace("\n", " ")) == (2, True)
+    code, _, err = call("run", "nano")
+    assert (code, "Give a model and a prompt" in err.replace("\n", " ")) == (2, True)
+
+
 def test_a_sweep_of_many_prompts_shows_a_row_per_cell_and_what_is_sure(call, tmp_path):
     rows = [{"text": f"{name} went to the", "target": " park", "kind": "x"} for name in NAMES]
     rows.append({"text": "Then, Lily and Tom went to the", "target": " park"})

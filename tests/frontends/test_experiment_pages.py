@@ -6,26 +6,24 @@ import re
 from pathlib import Path
 
 import pytest
+from recipes.pages import ROOT, run
 
 import microtome as mt
 from microtome.frontends.experiment.experiment import Checkpoint
 from microtome.frontends.experiment.reading import ReadTraces
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+SHEETS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 def test_the_pages_experiment_runs_as_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    sheet, _ = blocks("yaml")
+    sheet, _ = SHEETS
     Path("experiment.yaml").write_text(sheet, encoding="utf-8")
     names: dict[str, object] = {}
-    for code in blocks("python"):
-        exec(compile(code, "docs/experiments.md", "exec"), names)
+    run(ROOT / "docs" / "experiments.md", names)
     effects, experiment = names["effects"], names["experiment"]
     assert dict(effects.data.sizes) == {"prompt": 1, "layer": 6, "head": 8, "factor": 3}
     assert mt.Experiment.from_yaml(experiment.to_yaml()) == experiment
@@ -34,7 +32,7 @@ def test_the_pages_experiment_runs_as_shown(tmp_path, monkeypatch):
 
 def test_the_pages_file_of_a_reading_runs(tmp_path, monkeypatch, nano):
     monkeypatch.chdir(tmp_path)
-    _, sheet = blocks("yaml")
+    _, sheet = SHEETS
     Path("trace.yaml").write_text(sheet, encoding="utf-8")
     traces = ReadTraces.read("trace.yaml").run(nano)
     assert dict(traces.data.sizes) | {"kind": 1, "sample": 2} == dict(traces.data.sizes)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import stat
 
 import pytest
 from typer.testing import CliRunner
 
+import microtome as mt
 from microtome.errors import MicrotomeError, TextError
 from microtome.frontends import lab_command
 from microtome.frontends.cli import app
@@ -39,9 +42,40 @@ def test_models_and_options_reach_the_server(called, tmp_path):
     assert called["desk"].typed
     assert (called["host"], called["port"], called["lang"]) == ("127.0.0.1", 0, "vi")
     assert called["jobs"].keep == keep
+    assert called["jobs"].most == 20 * 2**30
     assert stat.S_IMODE(keep.stat().st_mode) == 0o700
     assert "opened" not in called
     assert "http://127.0.0.1:1/" in done.output
+
+
+def test_maps_have_a_bound_and_can_be_cleared(called, tmp_path, monkeypatch, nano):
+    keep = ["--keep", str(tmp_path)]
+    done = CliRunner().invoke(app, ["lab", *keep, "--keep-most", "1.5GiB", "--no-open"])
+    assert done.exit_code == 0, done.output
+    assert called["jobs"].most == 3 * 2**29
+    assert "up to 1.5 GiB" in done.output
+    for wrong, says in (("20", "say it with its unit"), ("much", "expected bytes")):
+        done = CliRunner().invoke(app, ["lab", *keep, "--keep-most", wrong, "--no-open"])
+        assert says in str(done.exception)
+    called.clear()
+    for day, name in enumerate("ab", 1):
+        place = tmp_path / f"{name * 24}.zarr"
+        mt.sweep(nano, "It is", "zero L0.mlp_out", metrics="kl", progress=False, out=place)
+        os.utime(place, (day * 86_400, day * 86_400))
+    (tmp_path / "mine").write_text("mine")
+    monkeypatch.setattr(command, "LEAST", 1)
+    most = str(sum(file.stat().st_size for file in place.rglob("*") if file.is_file()))
+    CliRunner().invoke(app, ["lab", *keep, "--keep-most", most, "--no-open"])
+    assert {one.name for one in tmp_path.iterdir()} == {place.name, "mine"}, "as it begins"
+    called.clear()
+    done = CliRunner().invoke(app, ["lab", "--clear", *keep])
+    assert re.search(r"Removed 1 map \(0\.\d+ MiB\) from", done.output)
+    assert "Left alone what the lab did not put there: 1 more." in done.output
+    assert [one.name for one in tmp_path.iterdir()] == ["mine"]
+    assert called == {}, "it serves nothing"
+    done = CliRunner().invoke(app, ["lab", "--clear", "--keep", str(tmp_path / "nowhere")])
+    assert "Removed 0 maps" in done.output
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_beyond_this_machine_no_other_models_are_asked_for(called):
@@ -50,10 +84,12 @@ def test_beyond_this_machine_no_other_models_are_asked_for(called):
     assert not called["desk"].typed
 
 
-def test_maps_are_kept_in_the_users_cache_or_in_memory(monkeypatch, tmp_path):
+def test_maps_are_kept_in_the_users_cache_or_in_memory(monkeypatch, tmp_path, capsys):
     assert command.kept_in(None) == cache.directory() / "lab"
     monkeypatch.setenv(cache.VARIABLE, cache.OFF)
     assert command.kept_in(None) is None
+    command.clear(None)
+    assert "kept in memory alone" in capsys.readouterr().out
     assert command.kept_in(tmp_path / "there").is_dir()
     (tmp_path / "file").write_text("")
     with pytest.raises(MicrotomeError, match="give another place, --keep DIR"):
@@ -62,7 +98,7 @@ def test_maps_are_kept_in_the_users_cache_or_in_memory(monkeypatch, tmp_path):
 
 def test_a_language_that_there_is_not_is_refused(called):
     with pytest.raises(TextError, match="no language 'fr'; there are: en, vi"):
-        command.lab([], "127.0.0.1", 0, None, False, "fr")
+        command.lab([], "127.0.0.1", 0, None, "20GiB", False, "fr")
 
 
 @pytest.mark.parametrize("missing", ["dash", "waitress"])

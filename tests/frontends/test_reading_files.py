@@ -14,13 +14,13 @@ from conftest import BERLIN, PARIS
 from microtome.errors import ExperimentError
 from microtome.frontends import cli
 from microtome.frontends.experiment import reading
-from microtome.report import folder
 from microtome.report.of_attention import summary_of_attention
 from microtome.report.of_attribution import summary_of_attribution
 from microtome.report.of_dose import summary_of_dose
 from microtome.report.of_head import summary_of_head
 from microtome.report.of_lens import summary_of_lens
 from microtome.report.of_tracing import summary_of_traces
+from microtome.report.writing import plain
 
 PROMPT = {"text": BERLIN, "donor": PARIS, "target": " Germany", "contrast": " France",
           "roles": {"subject": 0}}  # fmt: skip
@@ -153,7 +153,7 @@ def test_the_command_line_takes_the_file(verb, nano, file, call):
     code, shown, err = call(verb, "--config", str(file(verb)), "--json", "-q")
     assert code == 0, err
     answer, wanted = json.loads(shown), SUMMARIES[verb](by_python(verb, nano))
-    wanted = json.loads(json.dumps(folder._plain(wanted)))
+    wanted = json.loads(json.dumps(plain(wanted)))
     assert wanted.keys() <= answer.keys()
     for name in wanted.keys() - {"model"}:
         assert answer[name] == wanted[name], name

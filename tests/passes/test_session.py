@@ -8,8 +8,10 @@ import os
 import pickle
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from microtome.passes.guests import OURS, guests_on, keeps_state
 from microtome.passes.hooks import Visit, hooked, only_at
 from microtome.passes.prefix import SharedPrefix
 from microtome.passes.raw import returned
-from microtome.passes.session import opened, session
+from microtome.passes.session import lending, opened, session
 from microtome.passes.turns import Turns
 
 pytestmark = pytest.mark.filterwarnings("ignore::microtome.errors.PromptWarning")
@@ -128,6 +130,91 @@ def test_two_models_in_two_threads_do_not_disturb_each_other(tiny, make_gpt2, to
     in_threads(lambda: job(0), lambda: job(1))
     for own, expected in zip(found, wanted, strict=True):
         assert all(torch.equal(*pair) for pair in zip(own, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("edit", "engine"), [("zero L*.z.h*", "walk"), ("zero L*.mlp_out", "reference")]
+)
+def test_a_model_that_is_lent_is_had_by_others_in_the_middle_of_a_unit(tiny, edit, engine):
+    """They find nothing of the sweep on it, it goes on after them, and both give what they give."""
+    wanted, clean = map_of(tiny, edit, engine), tiny.run(CAT).logits
+    found, left, asked = [], [], []
+
+    class Clicking(mt.Observer):
+        """Another thread asks for the model whenever something is done."""
+
+        def advanced(self, cells: float) -> None:
+            asked.append(threading.Thread(target=click))
+            asked[-1].start()
+            while not passes._turns.is_awaited(passes._turns.holder(tiny.hf)):
+                time.sleep(0.001)
+
+        def unit_done(self, number: int, of: int) -> None:
+            found.append(None)
+
+    def click() -> None:
+        with session(tiny.hf, tiny.anatomy) as own:
+            left.extend(guest for guest in left_on(tiny.hf) if guest.host is not own)
+            found.append(tiny.run(CAT).logits)
+
+    with lending():
+        effects = mt.sweep(
+            tiny, CAT, edit, metrics="logit_diff", engine=engine, progress=Clicking()
+        )
+    for one in asked:
+        one.join()
+    assert found.index(None) >= 3, "each was let in before the unit was done"
+    assert left == []
+    assert all(one is None or torch.equal(one, clean) for one in found)
+    assert torch.equal(torch.tensor(effects.data["logit_diff"].values), wanted)
+    assert left_on(tiny.hf) == []
+
+
+def test_an_interrupt_while_others_have_the_model_leaves_it_to_them(tiny, monkeypatch):
+    clean, found = tiny.run(CAT).logits, []
+    other = threading.Thread(target=lambda: found.append(tiny.run(CAT).logits))
+
+    def interrupted(session) -> None:
+        raise KeyboardInterrupt
+
+    def lent() -> None:
+        with lending(), session(tiny.hf, tiny.anatomy) as own:
+            other.start()
+            while not passes._turns.is_awaited(own):
+                time.sleep(0.001)
+            monkeypatch.setattr(passes._turns, "take", interrupted)
+            own.give_way()
+
+    with pytest.raises(KeyboardInterrupt):
+        lent()
+    monkeypatch.undo()
+    other.join()
+    assert torch.equal(found[0], clean)
+    assert torch.equal(tiny.run(CAT).logits, clean)
+    assert left_on(tiny.hf) == []
+
+
+@pytest.mark.parametrize("kept", ["not lent", "hooked", "two models"])
+def test_nobody_is_let_in_where_that_would_disturb(tiny, llama, kept):
+    with ExitStack() as stack:
+        if kept != "not lent":
+            stack.enter_context(lending())
+        if kept == "two models":
+            stack.enter_context(session(llama.hf, llama.anatomy))
+        if kept == "hooked":
+            stack.enter_context(
+                hooked(tiny.hf, tiny.anatomy, [Visit((site_of("resid_post"), 0), print)])
+            )
+        own = stack.enter_context(session(tiny.hf, tiny.anatomy))
+        other = threading.Thread(target=lambda: tiny.run(CAT))
+        other.start()
+        while not passes._turns.is_awaited(own):
+            time.sleep(0.001)
+        before = left_on(tiny.hf)
+        own.give_way()
+        assert other.is_alive()
+        assert left_on(tiny.hf) == before
+    other.join()
 
 
 @pytest.mark.parametrize("family", ["tiny", "llama"])

@@ -130,6 +130,7 @@ REFUSED = {
     "a site": (lambda m: mt.steering.of_text(m, GOOD[0], site="nowhere"), "No site is called"),
     "a place": (lambda m: mt.steering.of_text(m, GOOD[0], at='"cat"'), "not in the prompt"),
     "two tokens": (lambda m: mt.steering.of_token(m, " zebra"), "not one token"),
+    "half a character": (lambda m: mt.steering.of_token(m, "\ud83d"), "has half a character"),
     "a number": (lambda m: mt.steering.of_token(m, 99999), "There is no token 99999"),
 }  # fmt: skip
 

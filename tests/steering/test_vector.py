@@ -8,7 +8,9 @@ import sys
 import gguf
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
 import microtome as mt
 from microtome.edits import vector_files
@@ -107,6 +109,39 @@ def test_the_gguf_is_llama_cpps_control_vector(tmp_path):
     assert tensors["direction.1"].tensor_type == gguf.GGMLQuantizationType.F32
     assert list(tensors["direction.2"].shape) == [32]
     np.testing.assert_array_equal(tensors["direction.2"].data, VECTOR[2].astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_safetensors_of_other_types_are_read(tmp_path, kind):
+    one = torch.linspace(-1, 1, 32).to(kind)
+    save_torch({"direction.1": one}, tmp_path / "v.safetensors")
+    vector = mt.steering.open_vector(tmp_path / "v.safetensors")
+    np.testing.assert_array_equal(vector[1], one.double().numpy())
+
+
+@pytest.mark.parametrize(("kind", "read"), [("F16", True), ("BF16", False), ("Q8_0", False)])
+def test_of_a_ggufs_types_those_that_are_packed_are_refused(tmp_path, kind, read):
+    values = np.linspace(-1, 1, 32, dtype=np.float32)
+    packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])
+    writer = gguf.GGUFWriter(tmp_path / "v.gguf", "controlvector")
+    writer.add_tensor("direction.1", packed, raw_dtype=gguf.GGMLQuantizationType[kind])
+    for step in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{step}_to_file")()
+    writer.close()
+    if read:
+        np.testing.assert_allclose(
+            mt.steering.open_vector(tmp_path / "v.gguf")[1], values, atol=1e-3
+        )
+        return
+    with pytest.raises(MicrotomeError, match=f"type {kind}, which is packed"):
+        mt.steering.open_vector(tmp_path / "v.gguf")
+
+
+def test_a_record_that_is_none_is_refused(tmp_path):
+    metadata = {vector_files.FORMAT: '{"site": "resid_post", "about": [1]}'}
+    save_file({"direction.1": np.ones(4, np.float32)}, tmp_path / "v.safetensors", metadata)
+    with pytest.raises(MicrotomeError, match="a record that says no site"):
+        mt.steering.open_vector(tmp_path / "v.safetensors")
 
 
 def test_one_that_another_tool_wrote_is_read(tmp_path):

@@ -95,6 +95,7 @@ def test_errors_where_attention_is_saturated(rough, holds, value):
     )
     assert measured.holds is holds
     assert measured.value == pytest.approx(value)
+    assert (measured.words["above"], measured.words["below"]) == pytest.approx((0.85, 0.4))
 
 
 @pytest.mark.parametrize(("exact", "shape"), [([[0, 2], [0, 4]], 2), ([[1]], 1)])
@@ -107,9 +108,12 @@ def test_a_half_without_effects_and_a_half_without_heads_are_not_judged(exact, s
 @pytest.mark.parametrize(("one", "holds"), [(0.6, True), (0.5, False), (0.4, False)])
 def test_one_method_against_another(one, holds):
     known = scores(mlps={"relp": one, "atp": 0.5})
+    known.loc[{"map": "mlps", "by": ["relp", "atp"], "score": "spearman"}] = [0.7, 0.8]
     measured = study.measure_better(known, "mlps", "relp", "atp")
     assert measured.holds is holds
     assert measured.value == pytest.approx(one - 0.5)
+    told = {"one": one, "other": 0.5, "one_ranks": 0.7, "other_ranks": 0.8}
+    assert measured.words == pytest.approx(told)
     assert study.measure_better(known, "keys", study.FIXED, "atp").holds is None
 
 

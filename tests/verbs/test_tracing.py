@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 
 import numpy as np
@@ -12,8 +13,16 @@ import scipy.stats
 
 import microtome as mt
 from conftest import BERLIN, CAT
-from microtome.errors import EffectsError, MetricError, PromptError
+from microtome.engines.approximate.atp import AtP
+from microtome.engines.walk.walk import Walk
+from microtome.errors import EffectsError, MetricError, PromptError, SweepError
 from microtome.frontends import cli
+from microtome.frontends.guard import Stopped
+from microtome.plan.plan import make_plan
+from microtome.verbs.answer import Here
+from microtome.verbs.asking import asking
+from microtome.verbs.options import Options
+from microtome.verbs.sweep import answered
 from oracles import families as by_hand
 from oracles.families import FAMILIES, LAYERS, Change
 
@@ -158,3 +167,76 @@ def test_the_command_line_leaves_maps_and_averages(tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit):
         cli.main()
     assert "'Paris' is not in the prompt" in capsys.readouterr().err
+
+
+def test_a_window_walks_as_the_reference_path_has_it(tiny64):
+    fact = mt.Prompt(CAT, donor="The dog sat", target=" dog", contrast=" cat")
+    question = asking(
+        tiny64, fact, "patch L*.z.h*@1:", metrics=["logit_diff"], window=2,
+    )  # fmt: skip
+    walk, reference = (
+        answered(
+            tiny64, question, Options.of(engine, 4, None, None, None, 0), Here(tiny64),
+            None, False, False, False,
+        ).data["logit_diff"].values[0]
+        for engine in ("walk", "reference")
+    )  # fmt: skip
+    np.testing.assert_allclose(walk, reference, atol=1e-9, rtol=0)
+    for layer, layers in enumerate(("0", "0:2", "1:3")):
+        run = tiny64.run(fact, edits=[f"patch L{layers}.z.h3@1:"]).logits[0, -1]
+        one = tiny64.encode(fact)[0]
+        wanted = float(run[one.target] - run[one.contrast])
+        assert walk[layer, 3] == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    ["zero L1.z.h*", "zero embed@*", "scale(2) L*.pattern.h0@-1,0", "zero L*.z.h0 -> L2.mlp_in"],
+)
+def test_windows_are_of_starred_layers(tiny64, edit):
+    with pytest.raises(SweepError, match="is made in no window of 3 layers"):
+        asking(tiny64, CAT, edit, metrics=["top1"], window=3)
+
+
+def test_gradients_say_nothing_of_windows(tiny64):
+    question = asking(tiny64, FACTS[1], "zero L*.z.h*", metrics=["logit"], window=2)
+    with pytest.raises(SweepError, match="nor of windows of layers"):
+        make_plan(question, method=AtP())
+
+
+def test_who_stops_it_hears_what_is_kept_and_the_same_again_goes_on(tmp_path, monkeypatch, capsys):
+    asked = ["trace", "nano", "-p", BERLIN, "--target", " Germany", "--subject", "Berlin"]
+    asked += ["--samples", "1", "--kind", "hidden", "--kind", "mlp"]
+    collect, calls = Walk.collect, []
+
+    def stopped(*given):
+        calls.append(given)
+        if len(calls) == 3:  # clean and corrupted, hidden states, MLPs
+            raise Stopped(signal.SIGINT)
+        return collect(*given)
+
+    def call(*more) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["microtome", *asked, *map(str, more)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, capsys.readouterr().err
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(Walk, "collect", stopped)
+        code, said = call("-o", out)
+    assert code == 130
+    assert f"Kept in {out}: effects/hidden.zarr (whole)" in said
+    assert "To go on, the same again:\nmicrotome trace nano" in said
+    calls.clear()
+    monkeypatch.setattr(Walk, "collect", lambda *a: calls.append(a) or collect(*a))
+    assert call("-o", out)[0] == 0
+    assert len(calls) == 2  # clean and corrupted, MLPs
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["effects"] == ["effects/hidden.zarr", "effects/mlp.zarr"]
+    monkeypatch.setattr(Walk, "collect", stopped)
+    calls.clear()
+    code, said = call()
+    assert code == 130
+    assert "Nothing is kept. With -o DIR" in said
+    assert said.splitlines()[-1].endswith("-o DIR")

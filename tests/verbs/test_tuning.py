@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import replace
 from itertools import islice
@@ -15,8 +16,10 @@ from recipes.nano.corpus import documents
 
 import microtome as mt
 from conftest import BERLIN, D_MODEL, LAYERS
-from microtome.errors import AddressError, LoadError, PromptError
+from microtome.errors import AddressError, LoadError, MicrotomeError, PromptError
 from microtome.frontends import cli
+from microtome.frontends.guard import Stopped
+from microtome.verbs import tuning
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +134,52 @@ def test_a_seed_gives_the_same_ones(tiny, texts):
     assert not torch.equal(made(1).weight, made(2).weight)
 
 
+def test_who_stops_training_hears_what_is_kept_and_the_same_again_goes_on(
+    tmp_path, monkeypatch, capsys
+):
+    rows = [json.dumps({"text": text}) for text in (BERLIN, "Paris is the capital of France")]
+    (tmp_path / "texts.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    asked = ["tune", "nano", "--prompts", str(tmp_path / "texts.jsonl"), "--steps", "1"]
+    train, calls = tuning._train, []
+
+    def call(out, *more) -> tuple[int, str]:
+        given = ["microtome", *asked, "-o", str(tmp_path / out), *more]
+        monkeypatch.setattr(sys, "argv", given)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, capsys.readouterr().err.replace("\n", " ")
+
+    def stopping(*given):
+        calls.append(given[2])
+        if len(calls) == 3:
+            raise Stopped(signal.SIGINT)
+        train(*given)
+
+    assert call("whole")[0] == 0
+    monkeypatch.setattr(tuning, "_train", stopping)
+    code, said = call("parts")
+    assert code == 130
+    assert "translators of blocks 0, 1; 2, 3, 4, 5 are left. To go on, the same again:" in said
+    code, said = call("parts", "--seed", "3")
+    assert code == 2
+    assert "trained otherwise" in said
+    assert call("parts")[0] == 0
+    assert calls == [0, 1, 2, 2, 3, 4, 5]
+    for name in ("config.json", "params.safetensors"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert tuning.trained_in(tmp_path / "parts") == "translators of blocks 0, 1, 2, 3, 4, 5"
+
+
 def test_what_cannot_be_trained_is_refused(tiny):
     with pytest.raises(PromptError, match="at least two; given: 1"):
         mt.train_translators(tiny, [BERLIN, "Berlin"])
     with pytest.raises(AddressError, match=r"blocks=\[3\]: there are 3, from 0 to 2"):
         mt.train_translators(tiny, [BERLIN, BERLIN], blocks=[3])
+
+
+def test_without_gradients_nothing_is_trained(tiny):
+    with torch.inference_mode(), pytest.raises(MicrotomeError, match="inference_mode is on"):
+        mt.train_translators(tiny, [BERLIN] * 8, steps=1)
 
 
 def test_the_command_line_trains_and_uses_them(tmp_path, monkeypatch, capsys, texts):

@@ -5,7 +5,13 @@ from microtome.circuits.circuit import Circuit
 from microtome.circuits.criteria import completeness, minimality, parts_of
 from microtome.circuits.curve import SIZES, Curve, cmd, cpr, curve
 from microtome.circuits.discovery import acdc, greedy, top
-from microtome.circuits.drawing import draw, draw_curve, draw_edges, draw_interaction
+from microtome.circuits.drawing import (
+    draw,
+    draw_audit,
+    draw_curve,
+    draw_edges,
+    draw_interaction,
+)
 from microtome.circuits.faithfulness import faithfulness
 from microtome.circuits.graph import Graph
 from microtome.circuits.interaction import interaction
@@ -33,6 +39,7 @@ __all__ = [
     "cpr",
     "curve",
     "draw",
+    "draw_audit",
     "draw_curve",
     "draw_edges",
     "draw_interaction",

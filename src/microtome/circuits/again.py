@@ -19,8 +19,7 @@ from torch import Tensor
 
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Reader
-from microtome.circuits.passing import is_fine
-from microtome.circuits.written import mixing, resting, writing
+from microtome.circuits.written import resting, writing
 from microtome.language.sites import site as find_site
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import Visit, forward
@@ -39,8 +38,7 @@ class Again:
         ablated: what edges outside carry, ``[writer, pos, d_model]``, of the type of sums.
         outside: per reader, the numbers of the writers of edges into it that are outside.
         written: what has been written in this pass, likewise.
-        mixed: per layer what its heads add together, where a norm follows.
-        still: likewise, of heads that write nothing.
+        still: per layer, what heads add that write nothing; where what is left is summed by itself.
     """
 
     model: Loaded
@@ -49,32 +47,30 @@ class Again:
     ablated: Float[Tensor, "writer pos d_model"]
     outside: dict[str, list[int]] = field(init=False)
     written: Float[Tensor, "writer pos d_model"] = field(init=False)
-    mixed: dict[int, Tensor] = field(default_factory=dict)
     still: Sequence[Tensor] = ()
 
     def __post_init__(self) -> None:
-        if self._is_normed:
-            self.still = resting(self.model)
         self.written = torch.zeros_like(self.ablated)
         self.outside = _outside(self.circuit)
+        if self._is_normed or self._carries_nothing:
+            self.still = resting(self.model)
 
     def logits(self) -> Float[Tensor, "pos vocab"]:
         """What comes out."""
         hf, graph = self.model.hf, self.circuit.graph
         visits = [*writing(graph, self._write), *self._reading()]
-        if self._is_normed:
-            visits += mixing(self.model, self._mix)
         return forward(hf, self.model.anatomy, ids_of([self.text], hf), visits)[0]
 
     @property
     def _is_normed(self) -> bool:
         return self.model.anatomy.family.attn_norm is not None
 
+    @property
+    def _carries_nothing(self) -> bool:
+        return not self.ablated.any()
+
     def _write(self, first: int, view: Float[Tensor, "1 pos writer d_model"]) -> None:
         self.written[first : first + view.shape[2]] = view[0].transpose(0, 1)
-
-    def _mix(self, layer: int, view: Float[Tensor, "1 pos d_model"]) -> None:
-        self.mixed[layer] = view[0].clone()
 
     def _reading(self) -> Iterator[Visit]:
         readers: dict[tuple[str, int | None], list[Reader]] = defaultdict(list)
@@ -89,46 +85,35 @@ class Again:
     def _act(self, readers: Sequence[Reader], view: Tensor) -> None:
         for number, reader in enumerate(readers):
             own = view[0, :, number] if reader.head is not None else view[0]
-            if self._is_normed and is_fine(self.ablated):
-                gone = self.outside[reader.name]
-                if torch.equal(self.ablated[gone], self.written[gone]):
-                    continue
-                own[:] = self._anew(reader).to(own.dtype)
-            else:
-                own += self._change(reader).to(own.dtype)
+            gone = self.outside[reader.name]
+            if not self.still:
+                own += self._change(gone)
+                continue
+            moved = (self.ablated[gone] != self.written[gone]).any(-1).any(0)
+            if moved.any():
+                own[moved] = self._left(reader)[moved].to(own.dtype)
 
-    def _anew(self, reader: Reader) -> Float[Tensor, "pos d_model"]:
-        """What a reader reads where norms follow what heads add: of nothing, nothing."""
+    def _change(self, gone: Sequence[int]) -> Float[Tensor, "pos d_model"]:
+        """What a reader reads otherwise than the stream."""
+        found = torch.zeros_like(self.written[0])
+        for writer in gone:
+            found += self.ablated[writer] - self.written[writer]
+        return found
+
+    def _left(self, reader: Reader) -> Float[Tensor, "pos d_model"]:
+        """What a reader reads, summed from what every edge into it carries: of nothing, nothing."""
         graph, outside = self.circuit.graph, set(self.outside[reader.name])
         found = torch.zeros_like(self.written[0])
         by_layer: dict[int, Tensor] = {}
         for number, writer in enumerate(graph.writers[: graph.written_before(reader)]):
             own = self.ablated[number] if number in outside else self.written[number]
             if writer.head is not None and writer.layer is not None:
-                by_layer[writer.layer] = by_layer.get(writer.layer, 0) + own
+                by_layer[writer.layer] = by_layer.get(writer.layer, self.still[writer.layer]) + own
             else:
                 found += own
-        anatomy, hf = self.model.anatomy, self.model.hf
-        for layer, own in by_layer.items():
-            whole = own.to(self.mixed[layer].dtype) + self.still[layer]
-            found += anatomy.attention_normed(hf, layer, whole)
-        return found
-
-    def _change(self, reader: Reader) -> Float[Tensor, "pos d_model"]:
-        """What a reader reads otherwise than the stream."""
-        found = torch.zeros_like(self.written[0])
-        by_layer: dict[int, Tensor] = {}
-        for number in self.outside[reader.name]:
-            change = self.ablated[number] - self.written[number]
-            writer = self.circuit.graph.writers[number]
-            if self._is_normed and writer.head is not None and writer.layer is not None:
-                by_layer[writer.layer] = by_layer.get(writer.layer, 0) + change
-            else:
-                found += change
-        for layer, change in by_layer.items():
-            anatomy, hf, whole = self.model.anatomy, self.model.hf, self.mixed[layer]
-            after = anatomy.attention_normed(hf, layer, whole + change.to(whole.dtype))
-            found += after - anatomy.attention_normed(hf, layer, whole)
+        for layer, whole in by_layer.items():
+            whole = whole.to(self.model.dtype) if self._is_normed else whole
+            found += self.model.anatomy.attention_normed(self.model.hf, layer, whole)
         return found
 
 

@@ -90,6 +90,16 @@ class Check:
         if self.largest is None or off * self.largest[1] > self.largest[0] * allowed:
             self.largest = off, allowed
 
+    def state(self) -> dict[str, Any]:
+        """What is known so far, in plain values."""
+        largest = None if self.largest is None else [*self.largest]
+        return {"rows": self.rows, "done": self.done, "noise": self.noise, "largest": largest}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Know what was known when `state` said so."""
+        self.rows, self.done, self.noise = state["rows"], state["done"], dict(state["noise"])
+        self.largest = None if state["largest"] is None else (*state["largest"],)
+
     # -------------------------------------------------------------------------- the comparison
 
     def take(
@@ -185,19 +195,19 @@ class Check:
 
 @dataclass(eq=False)
 class Witnesses:
-    """Logits of the circuits that are to be run again, kept as they are run.
+    """Logits of the circuits that are to be run again, kept until they are.
 
     Attributes:
-        rows: of a prompt and a circuit, by number: those that were chosen, and the one that is
-            furthest from the clean run so far.
-        chosen: the former, as many as are to be run again.
-        furthest: the latter; None where none is asked for.
-        far: how far that is.
+        chosen: of a prompt and a circuit, by number: as many as are to be run again, in order. The
+            last of them gives way to the one that is furthest from the clean run.
+        furthest: that one, so far; None where none is asked for.
+        rows: what is kept of these.
+        far: how far the furthest is.
     """
 
-    rows: dict[tuple[int, int], dict[int, Tensor]]
-    chosen: tuple[tuple[int, int], ...]
+    chosen: dict[tuple[int, int], None]
     furthest: tuple[int, int] | None
+    rows: dict[tuple[int, int], dict[int, Tensor]] = field(default_factory=dict)
     far: float = -1.0
 
     @classmethod
@@ -205,14 +215,21 @@ class Witnesses:
         """None seen yet of these pairs of a prompt and a circuit."""
         rows = len(pairs)
         some = check.due(rows)
-        chosen = tuple(pairs[number] for number in check.chosen(rows, some))
-        return cls({}, chosen, (-1, -1) if 0 < some < rows else None)
+        chosen = dict.fromkeys(pairs[number] for number in check.chosen(rows, some))
+        return cls(chosen, (-1, -1) if 0 < some < rows else None)
 
-    def kept(self) -> Iterator[tuple[tuple[int, int], dict[int, Tensor]]]:
-        """As many as were chosen, the furthest among them."""
-        first = () if self.furthest is None else (self.furthest,)
-        for which in [*dict.fromkeys([*first, *self.chosen])][: len(self.chosen)]:
-            yield which, self.rows[which]
+    def ready(self) -> Iterator[tuple[tuple[int, int], dict[int, Tensor]]]:
+        """Those seen that are run again whatever comes: they need not be kept."""
+        last = None if self.furthest is None else next(reversed(self.chosen))
+        for which in [one for one in self.rows if one in self.chosen and one != last]:
+            yield which, self.rows.pop(which)
+
+    def left(self) -> Iterator[tuple[tuple[int, int], dict[int, Tensor]]]:
+        """The others, in the end: the furthest, or if that was one of them, the last chosen."""
+        if self.furthest is not None and self.furthest in self.rows:
+            yield self.furthest, self.rows[self.furthest]
+        else:
+            yield from self.rows.items()
 
     def see(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from microtome.circuits.auditing import layers_of
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.curve import Curve
 from microtome.circuits.graph import INPUT, LOGITS, Graph, Numbers
@@ -19,9 +20,12 @@ from microtome.circuits.interaction import pairs_of
 from microtome.circuits.scores import Scores
 from microtome.circuits.trial import Array
 from microtome.errors import CircuitError
-from microtome.figures import Drawn, style
+from microtome.figures import Drawn, points, style
 from microtome.figures import matrix as matrix_of
+from microtome.figures.heatmap import rings
+from microtome.figures.mapped import WHY_EXACT
 from microtome.stats.samples import PROMPT
+from microtome.texts import number
 
 HELPS, HURTS, UNSCORED = "#b2182b", "#2166ac", "#7d7d7d"
 SCORED = "red: helps, blue: hurts; the wider the stronger"
@@ -33,6 +37,8 @@ MOST_NAMES = 90
 """Nodes that have their names beside them."""
 MOST_EDGES = 5000
 """Edges that a drawing has: more are no drawing, and a page of many megabytes."""
+SMALL = 7
+"""Pixels of a ring in a matrix, whose cells are small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,6 +226,8 @@ def _slider(sizes: Sequence[int], shown: Sequence[int], traces: int) -> dict[str
 def draw_edges(scores: Scores, *, title: str | None = None) -> Drawn:
     """All edges as a map of colours: what writes runs down, what reads to the right.
 
+    A ring marks edges by gradients that were computed exactly.
+
     Raises:
         CircuitError: the scores are of nodes.
     """
@@ -242,6 +250,45 @@ def draw_edges(scores: Scores, *, title: str | None = None) -> Drawn:
         note=f"{attrs['ablation']}; mean over {scores.data.sizes[PROMPT]} prompts",
     )
     made.update_xaxes(tickangle=-45)
+    _rings(made, scores)
+    return Drawn(made)
+
+
+def _rings(made: go.Figure, scores: Scores) -> None:
+    """Rings at edges whose scores are exact, on some prompt at least."""
+    if WHY_EXACT not in scores.data:
+        return
+    exact = (scores.data[WHY_EXACT].values > 0).any(axis=0)
+    rows, columns = (ends[exact] for ends in scores.graph.ends)
+    rings(made, columns, rows, scores.data.sizes[PROMPT] > 1, SMALL)
+
+
+def draw_audit(scores: Scores, *, title: str | None = None) -> Drawn:
+    """Scores by gradients against exact ones, with the diagonal: a point for each exact cell.
+
+    The colour is the layer of what reads (of nodes: of what writes); the logits are behind the last
+    one, the input is in the first.
+
+    Raises:
+        CircuitError: the scores are exact, or were saved before exact cells were kept with them.
+    """
+    frame, metric = scores.exact_cells(), scores.data.attrs["metric"]
+    audit, unit = scores.audit, str(scores.data["mean"].attrs["unit"])
+    assert audit is not None, "scores with exact cells have one"
+    shown = zip(frame["prompt"], frame[scores.level], strict=True)
+    layers = layers_of(scores.graph, scores.level)
+    made = points(
+        frame["approximate"].to_numpy(),
+        frame["exact"].to_numpy(),
+        [f"prompt {prompt} {name}" for prompt, name in shown],
+        x_title=f"approximate score on {metric}, {unit}",
+        y_title=f"exact score, {unit}",
+        title=title or f"{scores.data.attrs['method']} against exact {scores.level}s",
+        identity=True,
+        color=layers[frame["number"].to_numpy()],
+        color_title="layer",
+        note="" if audit["pearson"] is None else f"r = {number(audit['pearson'])}",
+    )
     return Drawn(made)
 
 

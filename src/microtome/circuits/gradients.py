@@ -4,25 +4,26 @@
 
 over positions and coordinates. Both sides are there after one pass, for all edges at once: a matrix
 of writers times one of readers. Nothing is made that is of the size of all edges and of the stream.
+
+Where what heads add is normed together first (Gemma 2 and 3, OLMo 2), a head changes what leaves
+that norm, *norm(whole with its share replaced) − norm(whole)*, as an exact edge of it does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import PARTS
 from microtome.circuits.trial import Array, Tick, Trial
-from microtome.circuits.written import writing
+from microtome.circuits.written import mixing, normed, writing
 from microtome.engines.approximate.atp import donor_of
-from microtome.engines.approximate.audit import said
 from microtome.engines.approximate.eap import EAP, EAPIG, MeanRun
 from microtome.engines.approximate.precision import widened
 from microtome.language.sites import site as find_site
@@ -30,18 +31,27 @@ from microtome.passes.backward import Graph, graph
 from microtome.passes.hooks import Place, Visit
 from microtome.passes.session import session
 from microtome.passes.trace import ids_of
-from microtome.plan.audit import Audit
 from microtome.plan.memory.recorded import bytes_of_block
 from microtome.prompts.encoding import Encoded
-from microtome.stats.auditing import draw
 
 KEPT = 4
 """Copies of what all writers write: the ablated, the model's own, the change, and the products."""
 
+TOKENS = 2048
+"""Tokens whose gradients a unit takes, about: so much is lost at most where it is stopped."""
 
-def takes(trial: Trial) -> bool:
-    """Whether shares of the stream are sums: not where what heads add is normed together first."""
-    return trial.model.anatomy.family.attn_norm is None
+
+@dataclass(eq=False)
+class Written:
+    """What everything writes in the prompts' own run.
+
+    Attributes:
+        shares: ``[row, writer, pos, d_model]``.
+        mixed: per layer what its heads add together, ``[row, pos, d_model]``, where a norm follows.
+    """
+
+    shares: Float[Tensor, "row writer pos d_model"]
+    mixed: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +76,8 @@ class Slopes:
     def effects(self) -> Float[Tensor, "row writer reader"]:
         """Of each edge; of what is none, what comes of it."""
         own, slopes = self._run()
-        model, nodes, ablation = self.trial.model, self.trial.graph, self.trial.ablation
-        each = [ablation.values(model, nodes, one) for one in self.encoded]
-        change = (torch.stack(each) - own).flatten(2)
-        found = own.new_zeros(len(own), own.shape[1], len(nodes.readers))
+        nodes, change = self.trial.graph, self._change(own).flatten(2)
+        found = change.new_zeros(*change.shape[:2], len(nodes.readers))
         first = 0
         for felt in self._felt(slopes):
             last = first + felt.shape[1]
@@ -77,6 +85,17 @@ class Slopes:
             found[:, :before, first:last] = change[:, :before] @ felt.mT
             first = last
         return found
+
+    def _change(self, own: Written) -> Float[Tensor, "row writer pos d_model"]:
+        """What ablating each writer changes of the stream."""
+        model, nodes, ablation = self.trial.model, self.trial.graph, self.trial.ablation
+        each = [ablation.values(model, nodes, one) for one in self.encoded]
+        change = torch.stack(each) - own.shares
+        for layer, whole in own.mixed.items():
+            first = nodes.first_writer(layer)
+            heads = slice(first, first + nodes.n_heads)
+            change[:, heads] = normed(model, layer, whole, change[:, heads])
+        return change
 
     def _felt(self, slopes: MeanRun) -> Iterator[Float[Tensor, "row reader stream"]]:
         """The gradients at what readers read, layer by layer, in the order of the graph."""
@@ -87,29 +106,37 @@ class Slopes:
             yield torch.cat([*heads, mlp], dim=1).flatten(2)
         yield slopes.mean((find_site("final_in"), None)).unsqueeze(1).flatten(2)
 
-    def _run(self) -> tuple[Float[Tensor, "row writer pos d_model"], MeanRun]:
+    def _run(self) -> tuple[Written, MeanRun]:
         """What everything writes in the prompts' own run, and the gradients."""
         trial, total = self.trial, MeanRun()
-        length = len(self.encoded[0].tokens.read)
-        kept = torch.empty(
-            (len(self.prompts), len(trial.graph.writers), length, trial.graph.d_model),
-            dtype=trial.model.dtype,
-            device=trial.model.device,
-        )
-
-        def take(first: int, view: Tensor) -> None:
-            kept[:, first : first + view.shape[2]] = view.detach().transpose(1, 2)
-
-        told = [*writing(trial.graph, take)]
+        shape = len(self.prompts), len(trial.graph.writers), len(self.encoded[0].tokens.read)
+        model = trial.model
+        kept = torch.empty((*shape, trial.graph.d_model), dtype=model.dtype, device=model.device)
+        own = Written(kept)
+        told = self._telling(own)
         if isinstance(self.by, EAP):
             total.add(self._graph(self._readers, self.encoded, told).back(), self._readers)
-            return kept, total
+            return own, total
         ways = self.by.ways(trial.graph.n_layers)
-        own = self._graph(ways, self.encoded, told, records=False).found.kept
+        ours = self._graph(ways, self.encoded, told, records=False).found.kept
         donors = self._graph(ways, [*map(donor_of, self.encoded)], records=False).found.kept
-        for visit in self.by.visits(ways, own, donors):
+        for visit in self.by.visits(ways, ours, donors):
             total.add(self._graph(self._readers, self.encoded, [visit]).back(), self._readers)
-        return kept, total
+        return own, total
+
+    def _telling(self, into: Written) -> list[Visit]:
+        """The visits that see what is written."""
+
+        def take(first: int, view: Tensor) -> None:
+            into.shares[:, first : first + view.shape[2]] = view.detach().transpose(1, 2)
+
+        def mix(layer: int, view: Tensor) -> None:
+            into.mixed[layer] = view.detach().clone()
+
+        told = [*writing(self.trial.graph, take)]
+        if self.trial.model.anatomy.family.attn_norm is not None:
+            told += mixing(self.trial.model, mix)
+        return told
 
     @property
     def _readers(self) -> list[Place]:
@@ -139,26 +166,52 @@ class Slopes:
         return graph(hf, anatomy, ids, places, looks, read, before, records=records)
 
 
-def effects(trial: Trial, by: EAP | EAPIG, tick: Tick) -> Array:
-    """The effect of ablating each edge, to first order, ``[prompt, edge]``.
+@dataclass(frozen=True, eq=False)
+class OnePass:
+    """All edges of a trial, to first order, in one pass of each prompt (of EAP-IG in some).
 
-    Args:
-        trial: what is asked; `takes` it.
+    Attributes:
+        trial: what is asked.
         by: the approximation.
         tick: is told of cells.
     """
-    found = np.empty((len(trial.encoded), len(trial.graph)))
-    wide = replace(trial, model=widened(trial.model), kept={})
-    writers, readers = trial.graph.ends
-    with session(wide.model.hf, wide.model.anatomy):
-        for length, alike in trial.by_length(range(len(trial.encoded))):
-            at_once = _at_once(wide, length)
-            for first in range(0, len(alike), at_once):
-                some = alike[first : first + at_once]
-                own = Slopes(wide, by, some).effects()
-                found[some] = own.double().cpu().numpy()[:, writers, readers]
-                tick(len(some) * len(trial.graph))
-    return found
+
+    trial: Trial
+    by: EAP | EAPIG
+    tick: Tick
+
+    @property
+    def units(self) -> list[tuple[int, ...]]:
+        """The prompts, by number, some of one length in each unit."""
+        ways = 1
+        if isinstance(self.by, EAPIG):
+            ways = self.by.steps * len(self.by.ways(self.trial.graph.n_layers))
+        return [
+            tuple(some)
+            for length, alike in self.trial.by_length(range(len(self.trial.encoded)))
+            for some in _pieces(alike, max(1, TOKENS // (ways * length)))
+        ]
+
+    def effects(self, prompts: Sequence[int]) -> Array:
+        """The effect of ablating each edge on some prompts of one length, ``[row, edge]``."""
+        trial, (writers, readers) = self._wide, self.trial.graph.ends
+        length = len(trial.encoded[prompts[0]].tokens.read)
+        each = []
+        with session(trial.model.hf, trial.model.anatomy):
+            for some in _pieces(prompts, _at_once(trial, length)):
+                own = Slopes(trial, self.by, some).effects()
+                each.append(own.double().cpu().numpy()[:, writers, readers])
+                self.tick(each[-1].size)
+        return np.concatenate(each)
+
+    @cached_property
+    def _wide(self) -> Trial:
+        """The same, with a model that rounds finely enough."""
+        return replace(self.trial, model=widened(self.trial.model), kept={})
+
+
+def _pieces(prompts: Sequence[int], most: int) -> Iterator[Sequence[int]]:
+    return (prompts[first : first + most] for first in range(0, len(prompts), most))
 
 
 def _at_once(trial: Trial, length: int) -> int:
@@ -168,37 +221,3 @@ def _at_once(trial: Trial, length: int) -> int:
     felt = 3 * len(trial.graph.readers) * length * dims.d_model * size
     made = dims.n_layers * (bytes_of_block(dims, length, size) + dims.n_heads * length**2 * size)
     return max(1, min(trial.rows_at_once(length), trial.budget.memory // (shares + felt + made)))
-
-
-def audited(
-    trial: Trial, rough: Array, audit: Audit, tick: Tick, seed: int = 0
-) -> tuple[Array, dict[str, Any]]:
-    """The same with some of its cells exact, and what these say of the others.
-
-    A cell is an edge on a prompt; exactly it is a pass of the circuit of all other edges.
-
-    Args:
-        trial: what is asked.
-        rough: approximate effects, ``[prompt, edge]``.
-        audit: how many are exact.
-        tick: is told of cells.
-        seed: of the draw.
-    """
-    values, edges = rough.ravel(), len(trial.graph)
-    groups = np.tile(trial.graph.ends[1], len(rough))
-    drawn = draw(values, groups, audit.cells, np.random.default_rng([seed, len(values)]))
-    prompts, numbers = np.divmod(drawn.cells, edges)
-    some, which = np.unique(numbers, return_inverse=True)
-    circuits = [Circuit(trial.graph, np.arange(edges) != one) for one in some.tolist()]
-    pairs = np.stack([prompts, which], axis=1)
-    name = str(trial.asked[0])
-    measured = trial.measure_pairs(circuits, pairs, tick)[name]
-    exact = measured[prompts, which] - trial.clean[name][prompts]
-    fine = rough.copy()
-    fine[prompts, numbers] = exact
-
-    def named(worst: int) -> dict[str, Any]:
-        edge = trial.graph.edges[int(numbers[worst])]
-        return {"prompt": int(prompts[worst]), "edge": edge}
-
-    return fine, {"cells": len(numbers), **said(drawn, rough[prompts, numbers], exact, named)}

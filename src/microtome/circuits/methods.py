@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from microtome.circuits import gradients
+from microtome.circuits import auditing
 from microtome.circuits.ablations import Ablation, Mean
+from microtome.circuits.auditing import Auditing, Measured
 from microtome.circuits.circuit import Circuit
-from microtome.circuits.graph import Numbers
+from microtome.circuits.gradients import OnePass
 from microtome.circuits.trial import Array, Trial, ticking
-from microtome.circuits.without import Without
+from microtome.circuits.without import Without, removed
 from microtome.engines.approximate.eap import EAP, EAPIG
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.approximate.text import METHODS as APPROXIMATIONS
@@ -26,7 +27,9 @@ from microtome.errors import CircuitError, did_you_mean, listing
 from microtome.plan.audit import Audit
 from microtome.plan.plan import Plan, make_plan
 from microtome.prompts.prompt import Prompt
+from microtome.results import provenance
 from microtome.results.effects import Effects
+from microtome.results.sinks import StoreSink
 from microtome.verbs.asking import asking
 from microtome.verbs.edges import edges as edges_of
 from microtome.verbs.model import Model
@@ -64,12 +67,16 @@ class Method(ABC):
             'method="exact", whose sweeps they take; or leave workers= out.'
         )
 
-    def audited(
-        self, trial: Trial, level: str, effects: Array, observer: Observer
-    ) -> tuple[Array, Mapping[str, Any] | None]:
-        """Effects with what is known of how good they are; None of those that are exact, and of
-        those whose sweeps have been audited each by itself."""
-        return effects, None
+    def with_audit(self, cells: int, seed: int) -> Method:
+        """The same, with so many exact cells where it is none, drawn by a seed."""
+        return self
+
+    def measured(
+        self, model: Model, trial: Trial, level: str, observer: Observer, out: Path | None
+    ) -> Measured:
+        """Of each edge or node, with what is known of how good that is where it is not exact."""
+        each = self.edges if level == "edge" else self.nodes
+        return Measured(each(model, trial, observer, out))
 
     def cells(self, trial: Trial, level: str) -> int:
         """How many it computes."""
@@ -143,9 +150,11 @@ class Exact(Method):
             workers=self.workers,
             **self._asked(),
         )
-        if self.exact:
-            trial.checked.hear_of(effects, str(metric))
-        found: Array = effects.delta(str(metric)).values
+        return self._read(effects, trial, str(metric))
+
+    def _read(self, effects: Effects, trial: Trial, metric: str) -> Array:
+        trial.checked.hear_of(effects, metric)
+        found: Array = effects.delta(metric).values
         return found
 
     def _asked(self) -> dict[str, Any]:
@@ -165,16 +174,15 @@ class Removal(Method):
 
     def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """The full circuit without each."""
-        return self._without(trial, [*np.arange(len(trial.graph))[:, None]], observer)
+        return self._without(trial, "edge", len(trial.graph), observer)
 
     def nodes(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """The full circuit without what leaves each."""
-        writers = np.arange(len(trial.graph.writers))
-        leaving = [np.flatnonzero(trial.graph.ends[0] == writer) for writer in writers]
-        return self._without(trial, leaving, observer)
+        return self._without(trial, "node", len(trial.graph.writers), observer)
 
     @staticmethod
-    def _without(trial: Trial, parts: Sequence[Numbers], observer: Observer) -> Array:
+    def _without(trial: Trial, level: str, things: int, observer: Observer) -> Array:
+        parts = [removed(trial.graph, level, number) for number in range(things)]
         circuits = Without(Circuit.full(trial.graph), parts)
         name = str(trial.asked[0])
         measured = trial.measure(circuits, ticking(observer))[name]
@@ -185,19 +193,20 @@ class Removal(Method):
 class Approximated(Exact):
     """By gradients: a fixed number of passes, with an audit.
 
-    All edges are made of the same passes (`circuits.gradients`), and audited together; where shares
-    of the stream are no sums, as what heads add is normed together first, there is a sweep for each
-    kind of edges, as there is for each kind of nodes.
+    All edges are made of the same passes (`circuits.gradients`); of nodes there is a sweep for each
+    kind. Some of all are computed exactly, whatever their kind (`circuits.auditing`).
 
     Args:
         by: the approximation: of edges `EAP` or `EAPIG`, of nodes `AtP` or another of sites.
-        audit: how many cells are exact, of all edges, or of each sweep.
+        audit: how many cells are exact.
+        seed: of their draw.
     """
 
     exact: ClassVar[bool] = False
 
     by: Approximation = field(default_factory=EAP)
     audit: int = 64
+    seed: int = 0
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -208,24 +217,57 @@ class Approximated(Exact):
         """Some passes in this process, which nobody else is given."""
         return Method.with_workers(self, workers)
 
-    def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
-        """All in one pass, of which no folder keeps anything; sweeps where shares are no sums."""
-        if not (isinstance(self.by, EAP | EAPIG) and gradients.takes(trial)):
-            return super().edges(model, trial, observer, out)
-        # What a sweep would refuse is refused here: asked of an edge that every model has.
-        plan_of(model, trial, "embed -> final_in", self.by)
-        return gradients.effects(trial, self.by, ticking(observer))
+    def with_audit(self, cells: int, seed: int) -> Method:
+        """The same, with so many exact cells, drawn by a seed."""
+        return replace(self, audit=Audit(cells).cells, seed=seed)
 
-    def audited(
-        self, trial: Trial, level: str, effects: Array, observer: Observer
-    ) -> tuple[Array, Mapping[str, Any] | None]:
-        """The edges of one pass, together."""
-        if level != "edge" or not gradients.takes(trial):
-            return effects, None
-        return gradients.audited(trial, effects, Audit(self.audit), ticking(observer))
+    def cells(self, trial: Trial, level: str) -> int:
+        """How many it computes, those of the audit twice."""
+        whole = super().cells(trial, level)
+        return whole + min(whole, self.audit)
+
+    def measured(
+        self, model: Model, trial: Trial, level: str, observer: Observer, out: Path | None
+    ) -> Measured:
+        """Some prompts after the other, and then the audit; where it is kept, what is missing."""
+        # What a sweep would refuse is refused here: asked of what every model has.
+        plan_of(model, trial, "embed -> final_in" if level == "edge" else "embed", self.by)
+        edges = self._one_pass(trial, observer) if level == "edge" else None
+        units = [] if edges is None else edges.units
+        place = None if out is None else out / f"{level}s.zarr"
+        asked = {"method": self.name, "level": level, "audit": self.audit, "seed": self.seed}
+        with auditing.keeping(place, trial, asked, len(units) + 1) as sink:
+            if place is not None and isinstance(sink, StoreSink) and sink.finished:
+                return auditing.opened(place, trial)
+            with provenance.held(trial.model, sink.discard):
+                way = Auditing(trial, level, self.audit, self.seed, sink, observer)
+                if edges is None:
+                    rough = super().nodes(model, trial, observer, out)
+                else:
+                    rough = way.rough(units, edges.effects)
+                found = way.audited(rough, len(units))
+            sink.finish(auditing.saved(found, trial, level))
+        return found
+
+    def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
+        """By gradients, and of those of the audit the exact effects."""
+        return self.measured(model, trial, "edge", observer, out).effects
+
+    def nodes(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
+        """Likewise."""
+        return self.measured(model, trial, "node", observer, out).effects
+
+    def _one_pass(self, trial: Trial, observer: Observer) -> OnePass:
+        assert isinstance(self.by, EAP | EAPIG), "all others refuse edges"
+        return OnePass(trial, self.by, ticking(observer))
+
+    def _read(self, effects: Effects, trial: Trial, metric: str) -> Array:
+        """What the gradients say; which of it is exact is chosen among all nodes together."""
+        found: Array = effects.approximate(metric).values
+        return found
 
     def _asked(self) -> dict[str, Any]:
-        return {"method": self.by, "audit": self.audit}
+        return {"method": self.by, "audit": 1}
 
 
 def edit_of(ablation: Ablation, address: str) -> str:

@@ -7,15 +7,19 @@ the circuit, the ablated share in the place of the one that was written in this 
 
 So edges inside carry what this pass wrote, and a reader into which no edge is cut reads the stream
 to the bit. Where what heads add is normed first (Gemma 2 and 3, OLMo 2), what they add over edges
-outside changes together, by *norm(whole with these replaced) − norm(whole)*. A norm makes what is
-almost nothing large, and where nothing is left the difference of two sums is their rounding: there
-everything is summed anew, in types that round finely enough that a sum is the stream.
+outside changes together, by *norm(whole with these replaced) − norm(whole)*.
+
+A norm makes what is almost nothing large. Where edges outside carry nothing, little may be left,
+and the difference of the stream and the shares would be the rounding of the stream: then what is
+left is summed by itself, so that a reader that is left nothing reads nothing. Sums are in float32
+at least, and what is read is rounded once, to the stream's type.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,7 +28,7 @@ from torch import Tensor
 
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import PARTS, Bools, Graph
-from microtome.circuits.written import mixing, resting, writing
+from microtome.circuits.written import resting, writing
 from microtome.language.sites import site as find_site
 from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
@@ -44,10 +48,9 @@ class CircuitPass:
         graph: its graph.
         texts: of each row; of one length.
         cut: which edges are outside, ``[row, reader, writer]``.
-        ablated: what these carry, ``[row, writer, pos, d_model]``.
+        ablated: what these carry, ``[row, writer, pos, d_model]``; in float32 at least.
         missing: what has been written, subtracted from what is ablated, likewise.
-        mixed: per layer what its heads add together, where a norm follows.
-        still: likewise, of heads that write nothing.
+        still: per layer, what heads add that write nothing; where what is left is summed by itself.
     """
 
     model: Loaded
@@ -56,13 +59,14 @@ class CircuitPass:
     cut: Bools
     ablated: Float[Tensor, "row writer pos d_model"]
     missing: Tensor = field(init=False)
-    mixed: dict[int, Tensor] = field(default_factory=dict)
     still: Sequence[Tensor] = ()
 
     def __post_init__(self) -> None:
+        self.ablated = in_sums(self.ablated)
         self.missing = torch.zeros_like(self.ablated)
-        if self._is_normed:
-            self.still = resting(self.model)
+        self.other = torch.zeros(self.ablated.shape[:3], device=self.ablated.device)
+        if self._sums_anew:
+            self.still = [one.to(self.ablated.dtype) for one in resting(self.model)]
 
     def final(self, places: Sequence[int]) -> Float[Tensor, "row place d_model"]:
         """What the unembedding reads at some positions."""
@@ -78,10 +82,6 @@ class CircuitPass:
 
     def _visits(self) -> Iterator[Visit]:
         yield from writing(self.graph, self._write)
-        if self._is_normed:
-            yield from mixing(
-                self.model, lambda layer, view: self.mixed.update({layer: view.clone()})
-            )
         heads, first = self.graph.n_heads, 0
         for layer in range(self.graph.n_layers):
             for part in PARTS:
@@ -95,9 +95,20 @@ class CircuitPass:
     def _is_normed(self) -> bool:
         return self.model.anatomy.family.attn_norm is not None
 
+    @cached_property
+    def _carries(self) -> bool:
+        """Whether edges outside carry anything."""
+        return bool(self.ablated.any())
+
+    @property
+    def _sums_anew(self) -> bool:
+        """Whether so little may be left of the stream that it is summed by itself."""
+        return self._is_normed or not self._carries
+
     def _write(self, first: int, view: Float[Tensor, "row pos writer d_model"]) -> None:
         own = slice(first, first + view.shape[2])
-        self.missing[:, own] = self.ablated[:, own] - view.transpose(1, 2)
+        missing = torch.sub(self.ablated[:, own], view.transpose(1, 2), out=self.missing[:, own])
+        self.other[:, own] = (missing != 0).any(-1).to(self.other.dtype)
 
     def _reading(
         self, site: str, layer: int | None, readers: slice, headed: bool
@@ -109,79 +120,66 @@ class CircuitPass:
             return
 
         def act(view: Tensor) -> None:
-            if self._is_normed and is_fine(self.ablated):
-                made = self._anew(cut).transpose(1, 2)  # [row, pos, reader, d_model]
-                stream = view if headed else view[:, :, None]
-                own = self._moved(cut)[:, None, :, None]
-                stream.copy_(torch.where(own, made, stream))
-                return
-            change = self._change(cut).transpose(1, 2)  # likewise
-            view += change if headed else change[:, :, 0]
+            stream = view if headed else view[:, :, None]  # [row, pos, reader, d_model]
+            if self._sums_anew:
+                left = self._left(cut).transpose(1, 2)
+                moved = self._moved(cut).transpose(1, 2).unsqueeze(-1)
+                stream.copy_(left.where(moved, stream))
+            else:
+                stream += self._change(cut).transpose(1, 2)
 
         yield Visit((find_site(site), layer), act, writes=True)
 
     def _change(self, cut: Bools) -> Float[Tensor, "row reader pos d_model"]:
         """What readers read otherwise than the stream; edges cut ``[row, reader, writer]``."""
-        before = cut.shape[2]
-        missing = self.missing[:, :before]
-        outside = onto(missing.device, cut).to(missing.dtype)
-        if not self._is_normed:
-            return _summed(outside, missing)
-        single = [n for n, one in enumerate(self.graph.writers[:before]) if one.head is None]
-        change = _summed(outside[:, :, single], missing[:, single])
-        for layer in range(self.graph.n_layers):
-            first = self.graph.first_writer(layer)
-            own = slice(first, first + self.graph.n_heads)
-            if own.stop <= before and cut[:, :, own].any():
-                change += self._normed(layer, _summed(outside[:, :, own], missing[:, own]))
-        return change
-
-    def _moved(self, cut: Bools) -> Bool[Tensor, "row reader"]:
-        """Which readers are ablated something other than what was written."""
         missing = self.missing[:, : cut.shape[2]]
-        other = (missing != 0).flatten(2).any(2)
-        return (onto(missing.device, cut) & other[:, None]).any(2)
+        return _summed(self._weights(cut), missing)
 
-    def _anew(self, cut: Bools) -> Float[Tensor, "row reader pos d_model"]:
-        """What readers read, summed from what is written and what is ablated."""
-        before = cut.shape[2]
+    def _moved(self, cut: Bools) -> Bool[Tensor, "row reader pos"]:
+        """Where readers are ablated something other than what was written."""
+        cuts = onto(self.other.device, cut).to(self.other.dtype)
+        return cuts @ self.other[:, : cut.shape[2]] > 0
 
-        def summed(which: list[int]) -> Tensor:
-            ablated = self.ablated[:, which]
-            outside = onto(ablated.device, cut[:, :, which]).to(ablated.dtype)
-            written = ablated - self.missing[:, which]
-            return _summed(outside, ablated) + _summed(1 - outside, written)
+    def _left(self, cut: Bools) -> Float[Tensor, "row reader pos d_model"]:
+        """What readers read, summed from what every edge carries."""
+        before, inside = cut.shape[2], self._weights(~cut)
 
+        def summed(which: slice | list[int]) -> Tensor:
+            carried = -_summed(inside[:, :, which], self.missing[:, which])
+            return (
+                carried + self.ablated[:, which].sum(1, keepdim=True) if self._carries else carried
+            )
+
+        layers = [n for n in range(self.graph.n_layers) if self._heads(n)[-1] < before]
+        if not self._is_normed:
+            return summed(slice(before)) + sum(self.still[layer] for layer in layers)
         whole = summed([n for n, one in enumerate(self.graph.writers[:before]) if one.head is None])
         anatomy, hf = self.model.anatomy, self.model.hf
-        for layer in range(self.graph.n_layers):
-            first = self.graph.first_writer(layer)
-            own = [*range(first, first + self.graph.n_heads)]
-            if own[-1] < before:
-                heads = summed(own) + self.still[layer]
-                whole += anatomy.attention_normed(hf, layer, heads)
+        for layer in layers:
+            heads = summed(self._heads(layer)) + self.still[layer]
+            whole += anatomy.attention_normed(hf, layer, heads.to(self.model.dtype))
         return whole
 
-    def _normed(
-        self, layer: int, change: Float[Tensor, "row reader pos d_model"]
-    ) -> Float[Tensor, "row reader pos d_model"]:
-        """What comes of a change of what a layer's heads add together, behind the norm of that."""
-        whole = self.mixed[layer][:, None]
-        anatomy, hf = self.model.anatomy, self.model.hf
-        after: Tensor = anatomy.attention_normed(hf, layer, whole + change)
-        return after - anatomy.attention_normed(hf, layer, whole)
+    def _heads(self, layer: int) -> list[int]:
+        """The numbers of a layer's heads among the writers."""
+        first = self.graph.first_writer(layer)
+        return [*range(first, first + self.graph.n_heads)]
+
+    def _weights(self, edges: Bools) -> Float[Tensor, "row reader writer"]:
+        """1 for an edge, as weights of sums."""
+        return onto(self.missing.device, edges).to(self.missing.dtype)
 
 
-def is_fine(values: Tensor) -> bool:
-    """Whether a type rounds so finely that what is summed anew is as good as the stream."""
-    return values.dtype in (torch.float32, torch.float64)
+def in_sums(values: Tensor) -> Tensor:
+    """Values in a type that sums are made in: float32 at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _summed(
-    outside: Float[Tensor, "row reader writer"], missing: Float[Tensor, "row writer pos d_model"]
+    weights: Float[Tensor, "row reader writer"], values: Float[Tensor, "row writer pos d_model"]
 ) -> Float[Tensor, "row reader pos d_model"]:
-    rows, readers = outside.shape[:2]
-    return (outside @ missing.flatten(2)).view(rows, readers, *missing.shape[2:])
+    rows, readers = weights.shape[:2]
+    return (weights @ values.flatten(2)).view(rows, readers, *values.shape[2:])
 
 
 def cut_of(circuits: Sequence[Circuit]) -> Bools:

@@ -14,14 +14,17 @@ import pandas as pd
 import xarray as xr
 
 from microtome.circuits.ablations import Ablation
+from microtome.circuits.auditing import Audited, Measured, names_of
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph, Numbers
 from microtome.circuits.methods import Method, method_of
 from microtome.circuits.running import attributes
 from microtome.circuits.trial import Array, Trial, worse
+from microtome.engines.approximate.audit import DRAWN, STRONGEST
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError, listing
+from microtome.figures.mapped import WHY_EXACT
 from microtome.notebook import html_line, html_table
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
@@ -31,6 +34,10 @@ from microtome.workers import Workers
 
 LEVELS = ("edge", "node")
 KIND = "circuit scores"
+APPROXIMATE = "approximate"
+AUDIT = 64
+"""Cells of scores by gradients that are exact, unless told otherwise."""
+WHY = {STRONGEST: "strongest", DRAWN: "drawn"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +48,9 @@ class Scores:
         data: ``score`` over ``prompt`` and ``edge`` (or ``node``), in the metric's unit, more than
             0 where the edge helps: clean − ablated where more is better, ablated − clean for
             ``kl``, losses and ``rank``. ``mean`` is that over prompts, ``clean`` the metric of
-            the model itself. Coordinates are the names.
+            the model itself. Coordinates are the names. Of scores by gradients, ``why_exact`` is 0
+            where a score is approximate, 1 where it is exact as one of the strongest, 2 where it
+            was drawn; ``approximate`` is what the gradients say everywhere.
     """
 
     data: xr.Dataset
@@ -91,10 +100,40 @@ class Scores:
 
     @property
     def audit(self) -> Mapping[str, Any] | None:
-        """How good scores by gradients are, as `Effects.audit` says it of effects; None of exact
-        ones, and where each kind of edges or nodes was audited by itself."""
+        """How good scores by gradients are, as `Effects.audit` says it of effects (edited − clean);
+        None of exact ones."""
         found = self.data.attrs.get("audit")
         return None if found is None else json.loads(found)
+
+    def exact_cells(self) -> pd.DataFrame:
+        """The cells of scores by gradients that are exact: prompt, name (and its number), why
+        (``strongest`` or ``drawn``), and both scores; the strongest first.
+
+        Raises:
+            CircuitError: all scores are exact, or an older microtome did not keep which are.
+        """
+        if WHY_EXACT not in self.data:
+            raise CircuitError(
+                f"Of these scores, by {self.data.attrs['method']!r}, nothing says which are exact: "
+                "either all are, or they were saved before that was kept. Score with "
+                "method='eap', or of nodes 'atp', for approximate ones."
+            )
+        why = self.data[WHY_EXACT].values
+        at = np.nonzero(why)
+        frame = pd.DataFrame(
+            {
+                "prompt": at[0],
+                self.level: self.data[self.level].values[at[1]].tolist(),
+                "number": at[1],
+                "why": [WHY[one] for one in why[at].tolist()],
+                "approximate": self.data[APPROXIMATE].values[at],
+                "exact": self.data["score"].values[at],
+            }
+        )
+        size = frame["exact"].abs()
+        return frame.loc[size.sort_values(ascending=False, kind="stable").index].reset_index(
+            drop=True
+        )
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -222,6 +261,8 @@ def score(
     out: str | Path | None = None,
     workers: Workers | str | None = None,
     progress: bool | Observer = True,
+    audit: int = AUDIT,
+    seed: int = 0,
 ) -> Scores:
     """Score every edge, or node, of a model by what is lost where it alone is ablated.
 
@@ -236,13 +277,19 @@ def score(
         ablation: ``"patch"``, ``"zero"`` or ``"mean"``, as of `run`.
         reference: the prompts that ``"mean"`` averages over.
         memory: bytes besides the model, or a text.
-        out: a folder for the sweeps, so that the same call goes on from there after whatever
-            stopped it. Edges by gradients are of one pass, of which nothing is kept.
+        out: a folder for what is done, so that the same call goes on from there after whatever
+            stopped it: sweeps; of scores by gradients some prompts at a time, and the audit.
         workers: who runs the units of exact sweeps, as `sweep` takes them; other methods refuse.
         progress: show a bar, or an `Observer`.
+        audit: how many cells of scores by gradients, each an edge or a node on a prompt, are
+            computed exactly: half of them the strongest of all, whatever their kind, half drawn at
+            random from all kinds, layers and sizes.
+        seed: of that draw.
 
     Raises:
-        CircuitError, PromptError, MetricError: found before anything runs.
+        CircuitError, PromptError, MetricError, SweepError: found before anything runs.
+        EffectsError: ``out`` holds something else, is in use, or cannot be written to.
+        VerificationError: what was computed again differs by more than rounding.
         Cancelled: the observer wanted no more.
 
     >>> import microtome as mt
@@ -250,34 +297,28 @@ def score(
     >>> len(scores), len(scores.circuit(10).nodes) <= 12
     (55, True)
     """
-    chosen = method_of(method).with_workers(workers)
+    chosen = method_of(method).with_workers(workers).with_audit(audit, seed)
     if level not in LEVELS:
         raise CircuitError(f"No level is called {level!r}; there are: {listing(LEVELS)}.")
     trial = Trial.by(model, prompts, metric, ablation, reference, memory)
     place = None if out is None else Path(out)
     with observed(progress, chosen.cells(trial, level), 1) as observer, provenance.held(model):
-        measured = chosen.edges if level == "edge" else chosen.nodes
-        effects, audit = chosen.audited(
-            trial, level, measured(model, trial, observer, place), observer
-        )
-    return _labelled(trial, chosen, level, trial.worse * effects, audit)
+        found = chosen.measured(model, trial, level, observer, place)
+    return _labelled(trial, chosen, level, found)
 
 
-def _labelled(
-    trial: Trial, method: Method, level: str, scores: Array, audit: Mapping[str, Any] | None
-) -> Scores:
-    metric, graph = trial.asked[0], trial.graph
-    writers = [graph.writers[n] for n in graph.ends[0]] if level == "edge" else graph.writers
-    names: Any = graph.edges if level == "edge" else [writer.name for writer in writers]
+def _labelled(trial: Trial, method: Method, level: str, found: Measured) -> Scores:
+    metric, scores = trial.asked[0], trial.worse * found.effects
     unit = {"unit": metric.metric.unit, "about": f"how much worse {metric} is without it"}
     data = xr.Dataset(
         {
             "score": (("prompt", level), scores, unit),
             "mean": (level, scores.mean(axis=0), unit),
             "clean": ("prompt", trial.clean[str(metric)], {"unit": metric.metric.unit}),
+            **_audited(trial, found.audited, ("prompt", level), unit),
         },
         {
-            level: np.array(names, dtype=object),
+            level: np.array(names_of(trial.graph, level), dtype=object),
             "prompt": np.arange(len(trial.encoded)),
             "text": ("prompt", np.array([one.tokens.text for one in trial.encoded], dtype=object)),
         },
@@ -287,7 +328,20 @@ def _labelled(
             "metric": str(metric),
             "method": method.name,
             "level": level,
-            **({} if audit is None else {"audit": json.dumps(audit)}),
+            **({} if found.audited is None else {"audit": json.dumps(found.audited.found)}),
         },
     )
     return Scores(data)
+
+
+def _audited(
+    trial: Trial, found: Audited | None, dims: tuple[str, str], unit: Mapping[str, str]
+) -> dict[str, Any]:
+    """Which scores are exact, and what the gradients say of all."""
+    if found is None:
+        return {}
+    about = {"about": "1 strongest, 2 drawn: computed exactly; 0: approximate"}
+    return {
+        APPROXIMATE: (dims, trial.worse * found.approximate, unit),
+        WHY_EXACT: (dims, found.why, about),
+    }

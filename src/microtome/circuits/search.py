@@ -85,7 +85,7 @@ def searching(
     Raises:
         CircuitError: see `kept`.
     """
-    asked = {} if out is None else _identity(trial, method)
+    asked = {} if out is None else identity(trial, method)
     with (
         kept(out, asked) as journal,
         observed(progress, cells, 1) as observer,
@@ -95,7 +95,7 @@ def searching(
         yield Search(trial, journal, observer)
 
 
-def _identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
+def identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
     """Everything that decides what is found."""
     machine, dims = provenance.of_machine(), trial.model.anatomy.dims
     return {

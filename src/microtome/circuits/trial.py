@@ -21,7 +21,8 @@ from microtome.circuits.ablations import Ablation, ablation_of
 from microtome.circuits.checking import Check, Logits, Witnesses
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph
-from microtome.circuits.passing import CircuitPass, cut_of
+from microtome.circuits.needs import Needs
+from microtome.circuits.passing import CircuitPass, cut_of, in_sums
 from microtome.engines.judging import MORE_UNITS, Precision
 from microtome.engines.observer import Observer, go_on
 from microtome.errors import CircuitError, MetricError, listing
@@ -32,7 +33,6 @@ from microtome.passes.hooks import forward
 from microtome.passes.session import session
 from microtome.passes.trace import ids_of
 from microtome.plan.memory.budget import Budget
-from microtome.plan.memory.recorded import bytes_of_block
 from microtome.plan.verify import Verify
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given
@@ -42,10 +42,6 @@ from microtome.verbs.options import budget_of
 
 Array = npt.NDArray[np.float64]
 Tick = Callable[[int], None]
-
-COPIES = 9
-"""Copies of the stream that there are of every head while a layer's readers are given their own."""
-
 
 HALF_A_UNIT = 0.5
 """How far apart logits of two passes are in half precision, in units of rounding; in float32 and
@@ -236,11 +232,11 @@ class Trial:
         with session(self.model.hf, self.model.anatomy):
             for rows in self._batches(pairs):
                 self._run(rows, circuits, found, witnesses)
+                self._refuse_no_number(rows, found)
+                for (prompt, number), logits in witnesses.ready():
+                    self._verify(prompt, number, circuits[number], logits, found)
                 tick(len(rows))
-            prompts, which = pairs.T
-            for reading in self.asked:
-                self._refuse_no_number(reading, found[str(reading)][prompts, which], prompts)
-            for (prompt, number), logits in witnesses.kept():
+            for (prompt, number), logits in witnesses.left():
                 self._verify(prompt, number, circuits[number], logits, found)
         return found
 
@@ -263,15 +259,17 @@ class Trial:
             {reading: float(found[str(reading)][prompt, which]) for reading in self.asked},
         )
 
-    def _refuse_no_number(self, reading: Reading, values: Array, prompts: Column) -> None:
-        lost = prompts[np.isnan(values)]
-        if len(lost) and not reading.metric.undefined:
-            raise CircuitError(
-                f"The metric {reading} is no number in some circuit on "
-                f"{self.encoded[lost[0]].prompt.shown}: the model's type, "
-                f"{str(self.model.dtype).removeprefix('torch.')}, holds no activation as large. "
-                "Load it with dtype='float32'."
-            )
+    def _refuse_no_number(self, rows: Column, found: Mapping[str, Array]) -> None:
+        prompts, which = rows.T
+        for reading in self.asked:
+            lost = prompts[np.isnan(found[str(reading)][prompts, which])]
+            if len(lost) and not reading.metric.undefined:
+                raise CircuitError(
+                    f"The metric {reading} is no number in some circuit on "
+                    f"{self.encoded[lost[0]].prompt.shown}: the model's type, "
+                    f"{str(self.model.dtype).removeprefix('torch.')}, holds no activation as "
+                    "large. Load it with dtype='float32'."
+                )
 
     def check(self, circuits: Iterable[Circuit]) -> None:
         """Raise `CircuitError` unless some circuits are of this model."""
@@ -304,30 +302,15 @@ class Trial:
         """
         if self.model.whole is not None:
             return 1
-        row = self.bytes_of_row(length)
-        if row > self.budget.memory:
-            raise CircuitError(
-                f"memory={self.budget.memory:,} bytes are too few: a circuit on a prompt of "
-                f"{length} tokens needs {row:,}. Give at least that, or a shorter prompt."
-            )
-        return max(1, min(self.budget.memory // row, 4 * self.budget.tile // length))
+        return self.needs.rows_at_once(length)
 
-    def bytes_of_row(self, length: int) -> int:
-        """What a row of so many tokens has in memory at most, about."""
-        dims, size = self.model.anatomy.dims, self.budget.itemsize
-        writers, heads = len(self.graph.writers), dims.n_heads
-        branches = heads // dims.n_kv_heads if dims.n_kv_heads < heads else 0
-        stream = length * dims.d_model * size
-        attention = (1 + branches) * (6 * stream + 3 * heads * length**2 * size)
-        shares = (2 * writers + COPIES * heads) * stream
-        end = 16 * dims.d_vocab if any(not one.metric.columns for one in self.asked) else 0
-        return (
-            shares
-            + attention
-            + bytes_of_block(dims, length, size)
-            + 2 * self.graph.exists.size
-            + end
-        )
+    @cached_property
+    def needs(self) -> Needs:
+        """What all of this takes of the memory."""
+        lengths = [len(one.tokens.read) for one in self.encoded]
+        looks = ({self.place(reading, n) for reading in self.asked} for n in range(len(lengths)))
+        dims = self.model.anatomy.dims
+        return Needs(dims, self.graph, self.budget, lengths, max(map(len, looks), default=0))
 
     def _run(
         self,
@@ -369,7 +352,7 @@ class Trial:
     def _ablated(self, prompts: Column) -> Tensor:
         """What edges outside carry, ``[row, writer, pos, d_model]``."""
         some, own = np.unique(prompts, return_inverse=True)
-        each = [self._values(n) for n in some.tolist()]
+        each = [in_sums(self._values(n)) for n in some.tolist()]
         if len(each) == 1:
             return each[0].expand(len(prompts), *each[0].shape)
         return torch.stack(each)[onto(each[0].device, own)]
@@ -378,16 +361,9 @@ class Trial:
         if prompt in self.kept:
             return self.kept[prompt]
         values = self.ablation.values(self.model, self.graph, self.encoded[prompt])
-        if self._keeps:
+        if self.needs.keeps:
             self.kept[prompt] = values
         return values
-
-    @property
-    def _keeps(self) -> bool:
-        """Whether what all prompts' ablations make takes a quarter of the memory at most."""
-        tokens = sum(len(one.tokens.read) for one in self.encoded)
-        size = self.budget.itemsize * len(self.graph.writers) * self.graph.d_model
-        return tokens * size <= self.budget.memory // 4
 
 
 def worse(asked: Asked) -> int:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
+import numpy as np
+
 from microtome.circuits.circuit import Circuit
-from microtome.circuits.graph import Numbers
+from microtome.circuits.graph import Graph, Numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,3 +47,14 @@ class Without(Sequence[Circuit]):
         chosen = self.whole.chosen.copy()
         chosen[self.parts[number]] = False
         return Circuit(self.whole.graph, chosen, self.whole.scores)
+
+
+def removed(graph: Graph, level: str, number: int) -> Numbers:
+    """The edges that are gone where one edge, or all that leaves one node, is ablated, by number.
+
+    >>> removed(Graph(n_layers=1, n_heads=1, d_model=4), "node", 1)  # head 0: to the MLP, the end
+    array([5, 6])
+    """
+    if level == "edge":
+        return np.array([number])
+    return np.flatnonzero(graph.ends[0] == number)

@@ -48,11 +48,25 @@ def mixing(model: Loaded, take: Callable[[int, Tensor], None]) -> Iterator[Visit
 
 
 def resting(model: Loaded) -> list[Float[Tensor, " d_model"]]:
-    """Per layer, what its heads add together, before a norm of that, if none writes anything."""
+    """Per layer, what its heads add together, before a norm of that, if none writes anything:
+    a bias."""
     anatomy, dims = model.anatomy, model.anatomy.dims
     z = torch.zeros(1, 1, dims.n_heads, dims.d_head, dtype=model.dtype, device=model.device)
     with torch.no_grad():
         return [anatomy.mixes(model.hf, layer, z)[0, 0] for layer in range(dims.n_layers)]
+
+
+def normed(
+    model: Loaded,
+    layer: int,
+    whole: Float[Tensor, "row pos d_model"],
+    change: Float[Tensor, "row part pos d_model"],
+) -> Float[Tensor, "row part pos d_model"]:
+    """What comes of changes of what a layer's heads add together, behind the norm of that."""
+    anatomy, hf = model.anatomy, model.hf
+    with torch.no_grad():
+        after: Tensor = anatomy.attention_normed(hf, layer, whole[:, None] + change)
+        return after - anatomy.attention_normed(hf, layer, whole)[:, None]
 
 
 def written(

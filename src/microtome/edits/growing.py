@@ -30,8 +30,8 @@ from microtome.language.regions import Region, Regions
 from microtome.language.selectors import Group, Index, Role, Selector, Word
 from microtome.language.sites import POSITIONS, owner
 from microtome.model.anatomy import Anatomy
-from microtome.passes.generating import Now
 from microtome.passes.hooks import Visit
+from microtome.passes.now import Now
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.resolve import regions
 from microtome.prompts.tokens import Tokens

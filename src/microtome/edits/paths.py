@@ -20,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from microtome.language.edges import Edge, held
+from microtome.language.edges import Edge
+from microtome.language.order import held
 from microtome.language.regions import Region, Regions
 from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy

@@ -138,15 +138,28 @@ class Shares:
         clean = self._share(one.tokens, regions)
         source = self._source(edit, one, layer, stars, writers, since)
         context = Context(regions.site.axes, Keys(regions, [one.tokens]), source)
-        changed: Tensor = edit.change(clean, context) - clean
+        edited = edit.change(clean, context)
+        changed: Tensor = edited - clean
         if regions.site.name != "head_out":
             return changed
-        changed = changed.sum(dim=2)
         if self.anatomy.family.attn_norm is None or layer is None:
-            return changed
+            return changed.sum(dim=2)
         whole = self._whole(one.tokens, layer, regions.columns[0])
-        after: Tensor = self.anatomy.attention_normed(self.hf, layer, whole + changed)
-        return after - self.anatomy.attention_normed(self.hf, layer, whole)
+        before: Tensor = self.anatomy.attention_normed(self.hf, layer, whole)
+        if regions.shape[1] == self.anatomy.dims.n_heads:
+            # The others add nothing: what is left of a difference would be rounding, blown up.
+            left = self._of_nothing(layer, whole) + _sum(edited)
+            after = torch.where((changed != 0).any(-1).any(-1, keepdim=True), left, whole)
+        else:
+            after = whole + changed.sum(dim=2)
+        return self.anatomy.attention_normed(self.hf, layer, after) - before
+
+    def _of_nothing(self, layer: int, like: Tensor) -> Float[Tensor, " d_model"]:
+        """What all heads add together where each adds nothing."""
+        dims = self.anatomy.dims
+        z = like.new_zeros(1, 1, dims.n_heads, dims.d_head)
+        nothing: Tensor = self.anatomy.mixes(self.hf, layer, z)[0, 0]
+        return nothing
 
     def _source(
         self,
@@ -195,6 +208,12 @@ class Shares:
         where = onto(z.device, positions - first)
         whole: Tensor = self.anatomy.mixes(self.hf, layer, z[0][where])
         return whole
+
+
+def _sum(shares: Float[Tensor, "writer pos head d_model"]) -> Float[Tensor, "writer pos d_model"]:
+    """What heads add together, rounded once."""
+    wide = torch.promote_types(shares.dtype, torch.float32)
+    return shares.sum(dim=2, dtype=wide).to(shares.dtype)
 
 
 def _by_layer(

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 from microtome.edits.means import Means
 from microtome.edits.paths import Path
 from microtome.edits.shares import Change, Shares
-from microtome.language.edges import Edge, recorded_of
+from microtome.language.edges import Edge
 from microtome.language.operations import Operation, Source
+from microtome.language.order import recorded_of
 from microtome.language.regions import Column, Layout
 from microtome.language.sites import owner
 from microtome.model.anatomy import Anatomy

@@ -31,6 +31,8 @@ FORMAT = "microtome.steering"
 """The name in a file's metadata of how it was made."""
 
 ARCHITECTURE = "controlvector"
+TYPES = ("F32", "F16", "F64")
+"""Of a GGUF file's tensors, those that are numbers as they are."""
 
 
 def encoded(suffix: str, directions: Mapping[int, Direction], site: str, about: About) -> bytes:
@@ -123,15 +125,20 @@ def _told(path: Path, record: str) -> dict[str, Any]:
         told = json.loads(record or "{}")
     except ValueError as error:
         raise MicrotomeError(f"{path} has a record that cannot be read: {error}.") from error
-    if not isinstance(told, dict) or not isinstance(told.get("site", ""), str):
+    if (
+        not isinstance(told, dict)
+        or not isinstance(told.get("site", ""), str)
+        or not isinstance(told.get("about", {}), dict)
+    ):
         raise MicrotomeError(f"{path} has a record that says no site: {record[:80]}.")
     return told
 
 
 def _of_safetensors(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
-    with safe_open(path, framework="numpy") as file:
+    with safe_open(path, framework="pt") as file:  # numpy has no bfloat16
         metadata, names = file.metadata() or {}, list(file.keys())
-        return {name: file.get_tensor(name) for name in names}, metadata.get(FORMAT, "")
+        tensors = {name: file.get_tensor(name).double().numpy() for name in names}
+        return tensors, metadata.get(FORMAT, "")
 
 
 def _of_gguf(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
@@ -139,7 +146,13 @@ def _of_gguf(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
     kind = reader.fields["general.architecture"].contents()
     if kind != ARCHITECTURE:
         raise MicrotomeError(f"{path} is no control vector but a {kind!r} model: load(…) takes it.")
-    tensors = {one.name: np.array(one.data, dtype=np.float32) for one in reader.tensors}
+    for one in reader.tensors:
+        if one.tensor_type.name not in TYPES:
+            raise MicrotomeError(
+                f"{path}: {one.name} is of the type {one.tensor_type.name}, which is packed; a "
+                f"control vector's are {listing(TYPES)}, and llama.cpp reads {TYPES[0]} alone."
+            )
+    tensors = {one.name: np.array(one.data, dtype=np.float64) for one in reader.tensors}
     record = reader.fields.get(FORMAT)
     return tensors, "" if record is None else str(record.contents())
 

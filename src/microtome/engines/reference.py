@@ -24,7 +24,7 @@ from microtome.language.operations import Operation
 from microtome.model.additions import named, unsteady
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import Visit, forward
-from microtome.passes.session import session
+from microtome.passes.session import opened, session
 from microtome.passes.trace import Piece, ids_of, record
 from microtome.plan.cells import Cell
 from microtome.plan.plan import Plan
@@ -87,6 +87,7 @@ class Reference:
             into.work["token_blocks"] += model.anatomy.dims.n_layers * len(one.tokens.read)
             into.settle()
             self.tick(1)
+            opened(model.hf).give_way()
 
     def _corruption(self, prompt: int) -> Sequence[Operation]:
         corruption = self.plan.question.corruption

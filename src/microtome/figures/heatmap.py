@@ -67,18 +67,18 @@ def heatmap(effects: Mapped, metric: str, *, title: str | None = None, **at: Any
     mark(made, columns, rows, mean["effect"], 5 if max(mean["effect"].shape) <= 64 else 2)
     if EXACT in mean:
         rows, columns = np.nonzero(mean[EXACT].values > 0)
-        _mark_exact(made, columns, rows, part.n_prompts > 1)
+        rings(made, columns, rows, part.n_prompts > 1)
     return made
 
 
-def _mark_exact(made: go.Figure, x: ArrayLike, y: ArrayLike, several: bool) -> None:
-    """Rings at cells of an approximate map that were computed exactly."""
+def rings(made: go.Figure, x: ArrayLike, y: ArrayLike, several: bool, size: int = 11) -> None:
+    """Rings at cells of an approximate map that were computed exactly, of so many pixels."""
     made.add_scatter(
         x=x,
         y=y,
         mode="markers",
         name="exact in some of the prompts" if several else "exact",
-        marker={"color": style.QUIET, "size": 11, "symbol": "circle-open"},
+        marker={"color": style.QUIET, "size": size, "symbol": "circle-open"},
         hoverinfo="skip",
         showlegend=True,
     )

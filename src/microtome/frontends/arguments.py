@@ -139,6 +139,10 @@ class Writing:
     temperature: Annotated[float | None, typer.Option(help="Of what is drawn.")] = None
     top_p: Annotated[float | None, typer.Option(help="Draw from this share of probability.")] = None
     top_k: Annotated[int | None, typer.Option(help="Draw from this many tokens.")] = None
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many prompts are written together; 1 unless given."),
+    ] = None
     seed: Annotated[int | None, typer.Option(help="Of what is drawn.")] = None
     stop: Annotated[list[str], typer.Option(help="A text that ends it.")] = field(
         default_factory=list

@@ -76,15 +76,24 @@ def circuit_score(
     output: Result,
     overwrite: Overwrite = False,
     level: Annotated[str, typer.Option(help="edge or node.")] = "edge",
-    method: Annotated[str, typer.Option(help="exact: a cell each; removal: a circuit each.")] = (
-        "exact"
-    ),
+    method: Annotated[
+        str,
+        typer.Option(
+            help="exact: a cell each; removal: a circuit each; or by gradients, edges by eap, "
+            "eap_ig, nodes by atp."
+        ),
+    ] = "exact",
+    audit: Annotated[
+        int, typer.Option(min=1, help="Of scores by gradients, how many are exact besides.")
+    ] = 64,
+    seed: Annotated[int, typer.Option(help="Of the draw of these.")] = 0,
     keep: Annotated[
         Path | None, typer.Option(help="A folder for what is done: the same again goes on there.")
     ] = None,
 ) -> None:
-    """How much worse the model is without each edge, or each node, exactly."""
-    _answering().score(model, trying, level, method, keep, output, shown, overwrite)
+    """How much worse the model is without each edge, or each node."""
+    how = {"level": level, "method": method, "audit": audit, "seed": seed}
+    _answering().score(model, trying, how, keep, output, shown, overwrite)
 
 
 @circuit_app.command(

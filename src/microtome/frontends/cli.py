@@ -16,6 +16,7 @@ import microtome
 from microtome.frontends import early, lab_command, reading_commands, steering_commands
 from microtome.frontends.arguments import (
     Asking,
+    Config,
     Donor,
     Dtype,
     EditTexts,
@@ -72,20 +73,24 @@ def options(
         "microtome run gpt2 -p 'Berlin is the capital of' -e 'scale(0.6) L2.resid_post'",
         "microtome run bert-base-uncased -p 'Berlin is the [MASK] of Germany' "
         "-e 'zero L5.z.h3@mask'",
+        "microtome run --config run.yaml",
     ),
 )
 @folded
 def run(
-    model: ModelName,
-    prompt: PromptText,
     shown: Shown,
+    model: OptionalModel = None,
+    prompt: PromptText = [],  # noqa: B006
     edit: EditTexts = [],  # noqa: B006  (typer reads the default, nothing changes it)
     donor: Donor = None,
-    top: Annotated[int, typer.Option(min=1, help="How many tokens to show.")] = 10,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many tokens to show; 10 unless given.")
+    ] = None,
+    config: Config = None,
 ) -> None:
     """The most probable next tokens, or those at the mask, with edits and without; receipts."""
     early.check(model, edit)
-    _answering("running").run(model, prompt, edit, donor, top, shown)
+    _answering("running").run(model, prompt, edit, donor, top, config, shown)
 
 
 @app.command(

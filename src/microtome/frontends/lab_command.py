@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
             "microtome lab",
             "microtome lab smollm2 --lang vi",
             "microtome lab nano gpt2 --host 0.0.0.0 --port 8050 --no-open",
+            "microtome lab --clear",
         ),
     )(lab)
 
@@ -42,13 +43,26 @@ def lab(
     keep: Annotated[
         Path | None, typer.Option(help="Where maps are kept; in the cache unless given.")
     ] = None,
+    keep_most: Annotated[
+        str,
+        typer.Option(
+            help="Bytes of maps that are kept; those looked at the longest ago go, none in use."
+        ),
+    ] = "20GiB",
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Remove the maps that are kept, and serve nothing.")
+    ] = False,
     opens: Annotated[
         bool, typer.Option("--open/--no-open", help="Open a browser, or print the address alone.")
     ] = True,
     lang: Language = "en",
 ) -> None:
     """Maps in a browser: ask, look, click a part and watch the answer change."""
-    _answering().lab(model or [], host, port, keep, opens, lang)
+    answering = _answering()
+    if clear:
+        answering.clear(keep)
+    else:
+        answering.lab(model or [], host, port, keep, keep_most, opens, lang)
 
 
 def _answering() -> ModuleType:

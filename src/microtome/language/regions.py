@@ -132,6 +132,8 @@ class Layout:
         reaches: per layer of the model, how many tokens away a token sees (None: all); empty where
             that is all in all of them.
         block: of a site in no layer, the block that it is at: the first, or the last.
+        windows: per layer of the model, the layers that are edited together where the star is
+            that one; empty where it is itself alone.
     """
 
     site: Site
@@ -139,6 +141,7 @@ class Layout:
     indices: tuple[tuple[int, ...] | str, ...]
     reaches: tuple[int | None, ...] = ()
     block: int = 0
+    windows: tuple[range, ...] = ()
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -183,7 +186,7 @@ class Layout:
             case None:
                 layers = (None,)
             case str(star):
-                layers = (stars[star],)
+                layers = self._together(stars[star])
             case chosen:
                 layers = chosen
         return tuple(
@@ -246,9 +249,21 @@ class Layout:
 
     def layer(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first layer that each cell edits; `block` where the site is in none."""
+        if isinstance(self.layers, str) and self.windows:
+            return np.array([window.start for window in self.windows])[stars[self.layers]]
         if isinstance(self.layers, str):
             return stars[self.layers]
         return np.broadcast_to(np.int64(min(self.blocks)), cells)
+
+    def is_in(self, layer: int, starred: Column) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which cells edit a layer, by what the star of the layers is in them."""
+        if not self.windows:
+            return np.asarray(starred == layer)
+        there = np.array([layer in window for window in self.windows])
+        return np.asarray(there[starred])
+
+    def _together(self, layer: int) -> tuple[int, ...]:
+        return tuple(self.windows[layer]) if self.windows else (layer,)
 
     def entry(self, stars: Mapping[str, Column], cells: int) -> Column:
         """The first block that each cell has to run: what leaves a block enters the next one."""
@@ -295,3 +310,14 @@ class Layout:
             return self
         kept = tuple(index for index in chosen if index >= position)
         return replace(self, indices=(*self.indices[:number], kept, *self.indices[number + 1 :]))
+
+
+def window_of(layer: int, width: int, n_layers: int) -> range:
+    """Layers around one, fewer at the ends: as many before it as behind, and itself.
+
+    Of an even width one more is before, as in the code of Meng et al. (2022).
+
+    >>> window_of(7, 10, 30), window_of(2, 10, 30), window_of(3, 1, 4)
+    (range(2, 12), range(0, 7), range(3, 4))
+    """
+    return range(max(0, layer - width // 2), min(n_layers, layer + (width + 1) // 2))

@@ -33,7 +33,11 @@ def matrix_of(module: nn.Module, width: int, like: Tensor, besides: type | None 
     return torch.cat([module(rows) - nothing for rows in torch.split(units, AT_ONCE)])
 
 
-def bias_of(module: nn.Module, width: int, like: Tensor) -> Tensor:
-    """What a module gives for nothing, ``[out]``."""
+def bias_of(module: nn.Module, width: int, like: Tensor, besides: type | None = None) -> Tensor:
+    """What a module gives for nothing, ``[out]``; arguments as of `matrix_of`."""
+    if is_plain(module, nn.Linear, besides) or is_plain(module, Conv1D, besides):
+        bias = cast(Tensor | None, module.bias)
+        if bias is not None:
+            return bias
     given: Tensor = module(torch.zeros(1, width, device=like.device, dtype=like.dtype))
     return given[0]

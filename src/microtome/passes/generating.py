@@ -2,7 +2,8 @@
 
 The first pass reads the prompt, each later one the token that was written last, and its keys and
 values are in the model's cache; without a cache each pass reads all again. Hooks stay on from the
-first pass to the last, and a `Now` says which tokens the pass at hand reads.
+first pass to the last, and a `Now` says which tokens the pass at hand reads. Several texts may be
+the rows of one batch (`microtome.passes.rows`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.generation import StoppingCriteriaList, StopStringCriteria
 
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.language.sites import site as find_site
@@ -27,47 +30,9 @@ from microtome.model.placement import device_of
 from microtome.passes.calling import call, failing_by_name
 from microtome.passes.hooks import Visit, hooked, quiet
 from microtome.passes.modes import Mode
+from microtome.passes.now import Now, Read
+from microtome.passes.rows import Row, Rows, Streamer
 from microtome.passes.session import Session, session
-
-Read = tuple[int, int]
-"""The first position that a pass reads, and the one behind its last."""
-
-
-@dataclass
-class Now:
-    """Which tokens the pass at hand reads, of a text that grows.
-
-    Attributes:
-        prompt: how many tokens the prompt has.
-        ids: all tokens up to the last one that this pass reads.
-        start: the first position that it reads.
-        passes: what each pass so far has read.
-    """
-
-    prompt: int
-    ids: tuple[int, ...] = ()
-    start: int = 0
-    passes: list[Read] = field(default_factory=list)
-
-    @property
-    def step(self) -> int:
-        """The number of the token that comes of this pass, from 0."""
-        return len(self.ids) - self.prompt
-
-    @property
-    def steps(self) -> range:
-        """The steps whose tokens this pass reads: step 0 reads the prompt, step n token n."""
-        return range(max(0, self.start - self.prompt + 1), self.step + 1)
-
-    def span(self, step: int) -> Read:
-        """The positions that are new in a step."""
-        return (self.prompt + step - 1 if step else 0), self.prompt + step
-
-    def read(self, ids: Sequence[int], start: int) -> None:
-        """A pass reads these tokens, from a position on."""
-        self.ids = (*self.ids[:start], *ids)
-        self.start = start
-        self.passes.append((start, len(self.ids)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +42,8 @@ class Manner:
     Attributes:
         config: what comes of the model's own settings and of what is asked for.
         told: what ``generate`` is told of it.
-        seed: of what is drawn.
-        more: processors, criteria and a streamer of the caller's, as ``generate`` takes them.
+        seed: of what is drawn, the same for each text.
+        more: processors and criteria of the caller's, as ``generate`` takes them.
     """
 
     config: GenerationConfig
@@ -88,56 +53,45 @@ class Manner:
 
 
 def write(
-    hf: PreTrainedModel,
-    anatomy: Anatomy,
-    prompt: Sequence[int],
-    manner: Manner,
-    now: Now,
-    visits: Sequence[Visit] = (),
-    after: Callable[[], None] = lambda: None,
-) -> tuple[tuple[int, ...], list[Float[Tensor, " vocab"]]]:
-    """What a model writes behind a prompt, by its own ``generate``.
+    hf: PreTrainedModel, anatomy: Anatomy, texts: Sequence[Row], manner: Manner
+) -> list[tuple[int, ...]]:
+    """What a model writes behind prompts, by its own ``generate``; several in one batch.
+
+    Each row has, afterwards, the logits that its tokens were chosen by, before anything was done to
+    them, and its `Now` what each pass has read.
 
     Args:
         hf: the model.
         anatomy: its anatomy.
-        prompt: the prompt's tokens.
+        texts: prompts, with what is done in every pass that reads of them.
         manner: how.
-        now: is told at each pass what it reads.
-        visits: are made in every pass.
-        after: is called at the end of each pass.
 
     Returns:
-        The tokens behind the prompt, and for each the logits that it was chosen by, before
-        anything was done to them.
+        For each the tokens behind the prompt.
 
     Raises:
         MicrotomeError: the model fails, or reads other tokens than those that were written.
         InertEditError: a visit was not made once in every pass.
     """
-    logits: list[Tensor] = []
-
-    def see(view: Tensor) -> None:
-        logits.append(view[0, -1].clone())
-        after()
-
-    reading = Visit((find_site("logits"), None), see)
-    with session(hf, anatomy) as own, quiet(hf), _told(own, now):
+    rows = Rows(texts)
+    visits = rows.visits()
+    reading = Visit((find_site("logits"), None), rows.see)
+    with session(hf, anatomy) as own, quiet(hf), _told(own, rows):
         more = {name: _apart(name, one, own) for name, one in manner.more.items()}
+        streamers = [_streaming(row.streamer, own) for row in texts]
         sampled = manner.config.do_sample
-        drawing = own.within(_Seeded(own, manner.seed)) if sampled else nullcontext()
+        drawing = own.within(_Seeded(own, manner.seed, len(rows))) if sampled else nullcontext()
         with hooked(hf, anatomy, [*visits, reading]) as made, drawing:
-            found = _generated(hf, prompt, {**manner.told, **more}, now)
+            found = _generated(hf, rows, _told_of(manner, more, rows, streamers))
         for visit in visits:
-            if made[visit] != len(now.passes):
+            if made[visit] != rows.passes:
                 site, layer = visit.place
                 raise InertEditError(
                     f"The hook at {site} of layer {layer} fired {made[visit]} times in "
-                    f"{len(now.passes)} passes: this model does not run that part as its family "
+                    f"{rows.passes} passes: this model does not run that part as its family "
                     "does."
                 )
-    written = tuple(found[0, len(prompt) :].tolist())
-    return written, logits[: len(written)]
+    return rows.cut(found)
 
 
 def reread(
@@ -176,23 +130,34 @@ def reread(
     return torch.cat(rows)
 
 
-def _generated(
-    hf: PreTrainedModel,
-    prompt: Sequence[int],
-    told: Mapping[str, Any],
-    now: Now,
-) -> Int[Tensor, "1 pos"]:
-    """Prompt and text, by the model's own ``generate``."""
+def _generated(hf: PreTrainedModel, rows: Rows, told: Mapping[str, Any]) -> Int[Tensor, "row pos"]:
+    """Prompts and texts, by the model's own ``generate``."""
     own = cast(Callable[..., Tensor], hf.generate)
-    ids = _row(hf, prompt)
+    device = device_of(hf)
     try:
         with failing_by_name(hf):
             # Without a mask, tokens of the prompt that are the padding's would be left out.
-            return own(input_ids=ids, attention_mask=torch.ones_like(ids), **told)
+            mask = onto(device, rows.mask)
+            return own(input_ids=onto(device, rows.ids), attention_mask=mask, **told)
     except ValueError as error:
-        if now.passes or isinstance(error, MicrotomeError):
+        if rows.passes or isinstance(error, MicrotomeError):
             raise
         raise MicrotomeError(f"The model cannot generate so: {error}") from error
+
+
+def _told_of(
+    manner: Manner, more: Mapping[str, Any], rows: Rows, streamers: Sequence[Streamer | None]
+) -> dict[str, Any]:
+    """What ``generate`` is told: of one text as it is; of several, that each is by itself."""
+    told = {**manner.told, **more}
+    if len(rows) == 1:
+        return told if streamers[0] is None else {**told, "streamer": streamers[0]}
+    strings = manner.config.stop_strings
+    if strings is not None:  # of a loop of one's own, generate forgets the tokenizer
+        ending = StopStringCriteria(told.pop("tokenizer"), strings)
+        own = StoppingCriteriaList([*more.get("stopping_criteria", ()), ending])
+        told |= {"stop_strings": None, "stopping_criteria": own}
+    return {**told, "custom_generate": partial(rows.sample, streamers=streamers)}
 
 
 def _row(hf: PreTrainedModel, ids: Sequence[int]) -> Int[Tensor, "1 pos"]:
@@ -200,8 +165,8 @@ def _row(hf: PreTrainedModel, ids: Sequence[int]) -> Int[Tensor, "1 pos"]:
 
 
 @contextmanager
-def _told(own: Session, now: Now) -> Iterator[None]:
-    """Within this block ``now`` knows what every pass of the model reads.
+def _told(own: Session, rows: Rows) -> Iterator[None]:
+    """Within this block the rows know what every pass of the model reads.
 
     Raises:
         MicrotomeError: one reads something else than what comes next, or all from the beginning.
@@ -209,17 +174,12 @@ def _told(own: Session, now: Now) -> Iterator[None]:
 
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args else kwargs["input_ids"]
-        ids = tuple(given[0].tolist())
-        known = len(now.ids)
-        start = known if len(ids) == 1 else 0
-        length = known + 1 if known else now.prompt
-        if len(given) != 1 or start + len(ids) != length:
+        if not rows.read(given.tolist()):
             raise MicrotomeError(
                 f"This {type(own.hf).__name__} does not write one token after another: a pass "
-                f"reads {list(given.shape)} tokens where {length - start} come next. Choose no "
+                f"reads {list(given.shape)} tokens, which are not those that come next. Choose no "
                 "other way to generate than greedy or sampling."
             )
-        now.read(ids, start)
 
     with own.block():
         own.hook([(own.hf, "input", note)])
@@ -227,28 +187,32 @@ def _told(own: Session, now: Now) -> Iterator[None]:
 
 
 class _Seeded(Mode):
-    """Draws come from a generator of their own: the process's stays as it is, and its threads'.
+    """Draws come from generators of their own: the process's stays as it is, and its threads'.
 
-    They are those of a process that was seeded so (``torch.manual_seed``) before it began.
+    Each text has one. Its draws are those of a process that was seeded so (``torch.manual_seed``)
+    before it began to write that text.
     """
 
-    def __init__(self, own: Session, seed: int) -> None:
+    def __init__(self, own: Session, seed: int, texts: int) -> None:
         super().__init__()
-        self.session = own
-        self.generator = torch.Generator(device_of(own.hf)).manual_seed(seed)
+        self.session, device = own, device_of(own.hf)
+        self.generators = [torch.Generator(device).manual_seed(seed) for _ in range(texts)]
 
     def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """As of a mode; what is drawn comes from the generator."""
-        if func is torch.multinomial and self.session.is_here:
-            kwargs = {"generator": self.generator, **kwargs}
-        return func(*args, **kwargs)
+        """As of a mode; what is drawn comes from the generators."""
+        if func is not torch.multinomial or not self.session.is_here:
+            return func(*args, **kwargs)
+        probs, *rest = args
+        drawn = [
+            func(row, *rest, **{"generator": own, **kwargs})
+            for row, own in zip(probs.split(1), self.generators, strict=True)
+        ]
+        return torch.cat(drawn)
 
 
 def _apart(name: str, given: Any, own: Session) -> Any:
     """What of a caller's own code runs between passes: no part of them, and it can begin none."""
     match name:
-        case "streamer":
-            return _Streamer(given, own)
         case "logits_processor" | "stopping_criteria":
             # One of transformers' takes the place of generate's own of the same class.
             return type(given)([one if _is_theirs(one) else _Own(one, own) for one in given])
@@ -274,10 +238,14 @@ class _Own:
             return self._function(*args)
 
 
+def _streaming(given: Streamer | None, own: Session) -> Streamer | None:
+    return None if given is None else _Streamer(given, own)
+
+
 class _Streamer:
     """A streamer of the caller's, in the form of transformers'."""
 
-    def __init__(self, streamer: Any, own: Session) -> None:
+    def __init__(self, streamer: Streamer, own: Session) -> None:
         self._streamer, self._session = streamer, own
 
     def put(self, value: Tensor) -> None:

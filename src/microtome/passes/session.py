@@ -52,10 +52,14 @@ _turns = Turns()
 
 
 class _Opened(threading.local):
-    """The sessions that are open in a thread, the innermost last, known weakly."""
+    """The sessions that are open in a thread, the innermost last, known weakly.
+
+    And whether it lends them (`lending`).
+    """
 
     def __init__(self) -> None:
         self.sessions: list[weakref.ref[Session]] = []
+        self.lends = False
 
 
 _opened = _Opened()
@@ -85,6 +89,7 @@ class Session:
         self.implementation: str | None = None
         self.is_visited = False
         self._blocks: list[list[Callable[[], None]]] = []
+        self._always = 0
         self._parts: frozenset[int] = frozenset()
         self._grad = True
 
@@ -191,6 +196,29 @@ class Session:
         """Do this at the end of the innermost block, whatever happens; it may be done twice."""
         self._blocks[-1].append(undo)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it is lent, and another thread waits for the model.
+
+        Not where this thread has another model as well, as who waits for this one may have that.
+        """
+        alone = all(one() in (None, self) for one in _opened.sessions)
+        return _opened.lends and alone and _turns.is_awaited(self)
+
+    def give_way(self) -> None:
+        """Between two steps: let those who wait have the model, if it is lent, and have it again.
+
+        They wait on where more is on it than what is there all the time.
+        """
+        base, *inner = self._blocks
+        if any(inner) or len(base) != self._always or not self.is_awaited:
+            return
+        undisturbed(partial(_undo, base))
+        _turns.pass_on(self)
+        with _turns.guard:
+            self._clear()
+            self._settle()
+
     def has(self, module: nn.Module) -> bool:
         """Whether a module is a part of the model."""
         return id(module) in self._parts or any(part is module for part in self.hf.modules())
@@ -204,10 +232,10 @@ class Session:
 
     # ------------------------------------------------------------------------- opening and closing
 
-    def _admit(self, guests: list[Guest]) -> None:
+    def _admit(self, guests: list[Guest], block: int = -1) -> None:
         def together() -> None:
             for guest in guests:
-                self.at_end(guest.leave)
+                self._blocks[block].append(guest.leave)
                 guest.arrive()
 
         undisturbed(together)
@@ -217,12 +245,7 @@ class Session:
         refuse_unseen(self.hf)
         self.anatomy.check_layers(self.hf)
         with _turns.guard:
-            for module in self.hf.modules():
-                for guest in [*guests_on(module)]:
-                    if guest.is_in_use:
-                        raise MicrotomeError(_in_use(self.hf))
-                    guest.leave()
-                forget_copies(module)
+            self._clear()
             # By identity: a user's modules may be equal. To ask each of them takes milliseconds.
             self._parts = frozenset(map(id, self.hf.modules()))
             self._grad = torch.is_grad_enabled()
@@ -231,7 +254,19 @@ class Session:
             self._began = True
             AttentionInterface.register(OURS, attend)  # the same each time
             undisturbed(forget_modes)
-            self._admit([*self._choosers(), *self._stateless()])
+            self._settle()
+
+    def _clear(self) -> None:
+        for module in self.hf.modules():
+            for guest in [*guests_on(module)]:
+                if guest.is_in_use:
+                    raise MicrotomeError(_in_use(self.hf))
+                guest.leave()
+            forget_copies(module)
+
+    def _settle(self) -> None:
+        self._admit([*self._choosers(), *self._stateless()], 0)
+        self._always = len(self._blocks[0])
 
     def _choosers(self) -> Iterator[Chooser]:
         if self.anatomy.family.looks_up:
@@ -252,9 +287,7 @@ class Session:
         def together() -> None:
             while self._blocks:
                 last = self._blocks[-1]
-                while last:
-                    last[-1]()
-                    last.pop()
+                _undo(last)
                 self._blocks.pop()
                 if last is block:
                     return
@@ -270,6 +303,13 @@ class Session:
             torch.set_grad_enabled(self._grad)  # an interrupt may have lost the end of a no_grad
             _opened.sessions = [one for one in _opened.sessions if one() not in (None, self)]
             _turns.give_back(self)
+
+
+def _undo(block: list[Callable[[], None]]) -> None:
+    """Do all that is to be done at the end of a block, the last first."""
+    while block:
+        block[-1]()
+        block.pop()
 
 
 class _Token:
@@ -385,6 +425,21 @@ def opened(of: nn.Module) -> Session:
         "No session is open in this thread, and nothing touches a model without: "
         "with session(model.hf, model.anatomy): …"
     )
+
+
+@contextmanager
+def lending() -> Iterator[None]:
+    """Within this block this thread lends its sessions: who waits for a model has it in between.
+
+    Between two layers of a walk, or two cells of the reference path, other threads that ask for the
+    model take their turn, and the sweep goes on after them. What a sweep gives is the same.
+    """
+    before = _opened.lends
+    try:
+        _opened.lends = True
+        yield
+    finally:
+        _opened.lends = before
 
 
 def _in_use(hf: nn.Module) -> str:

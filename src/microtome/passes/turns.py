@@ -65,6 +65,20 @@ class Turns:
                     return
             new.call.acquire(timeout=PATIENCE)
 
+    def is_awaited(self, owner: Holder) -> bool:
+        """Whether anybody waits for the model of one who has it."""
+        with self.guard:
+            queue = self._queues.get(owner.hf)
+            return queue is not None and queue.next() is not None
+
+    def pass_on(self, owner: Holder) -> None:
+        """Let all who wait by now have the model that somebody has, who then has it again."""
+        with self.guard:
+            self._queues[owner.hf].owner = None
+            owner.call.release()
+            self.give_back(owner)
+        self.take(owner)
+
     def give_back(self, old: Holder) -> None:
         """Call up the next one, of a session that is over."""
         with self.guard:

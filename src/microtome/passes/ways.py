@@ -27,6 +27,7 @@ from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import onto
 from microtome.model.families.family import Tap
+from microtome.model.matrices import bias_of
 from microtome.passes.guests import Hook
 from microtome.passes.visits import Place
 
@@ -315,17 +316,37 @@ class Adds(Way):
         rows: Column,
         heads: Column,
     ) -> Put:
-        """The differences, added to the sum: one head of each row at a time, in their order."""
+        """The differences, added to the sum: one head of each row at a time, in their order.
+
+        Where a norm follows and all heads of a row are edited, the sum is made anew: what is left
+        of heads that add nothing would be rounding, and that the norm would blow up.
+        """
         changed = after - before
         _, first, counts = np.unique(rows, return_index=True, return_counts=True)
         turn = np.arange(len(rows)) - np.repeat(first, counts)
+        is_normed = self.anatomy.family.attn_norm is not None
+        whole = first[counts == self.heads] if is_normed else first[:0]
+        every = onto(after.device, whole[:, None] + np.arange(self.heads))  # in order, all of a row
 
         def put(view: Float[Tensor, "row pos d_model"]) -> None:
             for number in range(int(counts.max())):
                 own = np.flatnonzero(turn == number)
                 view[onto(view.device, rows[own])] += changed[onto(view.device, own)]
+            if len(whole):
+                here = onto(view.device, rows[whole])
+                wide = torch.promote_types(view.dtype, torch.float32)
+                anew = (after[every].sum(1, dtype=wide) + self._nothing(view)).to(view.dtype)
+                moved = (changed[every] != 0).any(-1, keepdim=True).any(1)
+                view[here] = torch.where(moved, anew, view[here])
 
         return put
+
+    def _nothing(self, like: Tensor) -> Float[Tensor, " d_model"]:
+        """What the projection gives where no head adds anything."""
+        dims = self.anatomy.dims
+        return bias_of(
+            self.anatomy.out_proj(self.hf, self.layer), dims.n_heads * dims.d_head, like, Hook
+        )
 
 
 @dataclass(frozen=True, eq=False)

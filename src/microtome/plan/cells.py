@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 
 from microtome.language.operations import Operation
 from microtome.language.regions import Column, Layout, Region
+from microtome.language.selectors import Span
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,12 @@ class Cells(Sequence[Cell]):
             return [self[n] for n in range(*number.indices(len(self)))]
         index = tuple(self.points[number].tolist())
         stars = dict(zip(self.stars, index[1:], strict=False))
-        edits = tuple(edit.at(**stars) for edit in self.edits[self.variant[number]])
-        regions = tuple(layout.regions(**stars) for layout in self.layouts[index[0]])
-        return Cell(index, edits, regions)
+        layouts = self.layouts[index[0]]
+        edits = tuple(
+            _in_window(edit.at(**stars), layout, stars)
+            for edit, layout in zip(self.edits[self.variant[number]], layouts, strict=True)
+        )
+        return Cell(index, edits, tuple(layout.regions(**stars) for layout in layouts))
 
     @property
     def prompt(self) -> Column:
@@ -148,6 +152,15 @@ class Cells(Sequence[Cell]):
         for prompt, layouts in enumerate(self.layouts):
             own = self.span(prompt)
             yield own, layouts, self.values(own)
+
+
+def _in_window(edit: Operation, layout: Layout, stars: Mapping[str, int]) -> Operation:
+    """A cell's edit with all the layers that it is made in."""
+    if not layout.windows or not isinstance(layout.layers, str):
+        return edit
+    own = layout.windows[stars[layout.layers]]
+    address = replace(edit.place, layers=Span(own.start, own.stop))
+    return cast(Operation, replace(cast(Any, edit), address=address))
 
 
 STILL = 2**31

@@ -171,8 +171,9 @@ def _on_the_way(cells: Cells, unit: Unit, length: int, dims: Dimensions) -> int:
         numbers = cells.of_prompt(prompt)[unit.first : unit.last]
         first = first_written(cells, prompt, numbers)
         if first is not None and len(numbers):
+            streams = len(np.unique(cells.variant[numbers]))  # each parameter has its own
             blocks = blocks_on_the_way(cells, prompt, numbers, dims)
-            found += (length - min(first, length)) * sum(int(own.sum()) for own in blocks)
+            found += streams * (length - min(first, length)) * sum(int(own.sum()) for own in blocks)
     return found
 
 

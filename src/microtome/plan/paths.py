@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from microtome.language.edges import Edge, beside
+from microtome.language.edges import Edge
+from microtome.language.order import beside
 from microtome.language.regions import Column, Layout
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells

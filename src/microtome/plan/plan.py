@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from microtome.errors import SweepError, listing
-from microtome.language.edges import Edge, exists, refuse
+from microtome.language.edges import Edge
 from microtome.language.operations import Operation
+from microtome.language.order import exists, refuse
 from microtome.language.regions import Column, Layout
 from microtome.plan import approximation
 from microtome.plan.approximation import Approximation
@@ -116,8 +117,11 @@ def make_plan(
         MetricError: the method says nothing of a metric.
     """
     dims, edits = question.dims, question.edits
-    if method is not None and question.corruption:
-        raise SweepError(f"method={str(method)!r} says nothing of corrupted runs: take 'exact'.")
+    if method is not None and (question.corruption or question.window > 1):
+        raise SweepError(
+            f"method={str(method)!r} says nothing of corrupted runs, nor of windows of layers: "
+            "take 'exact'."
+        )
     choice = choose(engine, edits, dims.causal, whole)
     ranges = question.ranges
     stars = [Axis(name, tuple(range(max(len(r[name]) for r in ranges)))) for name in ranges[0]]

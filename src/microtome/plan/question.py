@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from microtome.errors import SweepError, did_you_mean, listing
+from microtome.language.addresses import Address
 from microtome.language.edges import Edge
 from microtome.language.operations import Operation, Source
-from microtome.language.regions import Column, Layout
+from microtome.language.regions import Column, Layout, window_of
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Axis
 from microtome.prompts.alignment import SAME
@@ -83,6 +84,7 @@ class Question:
         targets: per prompt, variant and edit, where it lands.
         corruption: per prompt, edits of what enters its first block that all its runs have, the one
             without edits too, but its donor's not; nothing where runs are clean.
+        window: how many layers an edit is made in together, around each that a star of it is.
     """
 
     dims: Dimensions
@@ -94,6 +96,7 @@ class Question:
     variants: tuple[tuple[Operation, ...], ...]
     targets: tuple[tuple[tuple[Target, ...], ...], ...]
     corruption: tuple[tuple[Operation, ...], ...] = ()
+    window: int = 1
 
     @cached_property
     def ranges(self) -> tuple[Mapping[str, range], ...]:
@@ -163,6 +166,7 @@ def ask(
     references: Sequence[Encoded] = (),
     to_run: bool = True,
     corruption: Sequence[Sequence[Operation]] = (),
+    window: int = 1,
 ) -> Question:
     """A question, with everything that is wrong with it found.
 
@@ -175,6 +179,8 @@ def ask(
         references: the prompts that a mean over prompts averages over.
         to_run: prompts have what the metrics read; a plan alone needs no target.
         corruption: per prompt, edits of `embed` that all its runs have; nothing for clean runs.
+        window: how many layers an edit is made in together, around each that its star is: as many
+            before as behind, of an even number one more before, and fewer at the ends.
 
     Raises:
         SweepError: there is no edit, or ``over`` names what no edit has; or runs cannot be
@@ -194,7 +200,7 @@ def ask(
     targets = tuple(
         tuple(
             tuple(
-                _target(edit, dims, one, texts, own)
+                _target(edit, dims, one, texts, own, window)
                 for edit, own in zip(variant, each, strict=True)
             )
             for variant, each in zip(variants, kinds, strict=True)
@@ -203,7 +209,7 @@ def ask(
     )
     corrupted = tuple(map(tuple, corruption))
     _check_corruption(corrupted, edits)
-    rest = (tuple(edits), tuple(asked), varied, variants, targets, corrupted)
+    rest = (tuple(edits), tuple(asked), varied, variants, targets, corrupted, window)
     return Question(dims, tuple(encoded), tuple(references), *rest)
 
 
@@ -234,6 +240,7 @@ def _target(
     one: Encoded,
     references: Sequence[Tokens],
     kinds: Sequence[Tokens],
+    window: int,
 ) -> Target:
     """Where an edit lands in a prompt, checked in its first cell, in a reference of each kind."""
     address, tokens = edit.place, one.tokens
@@ -256,7 +263,29 @@ def _target(
         moved.append(_moved(edit, tokens, other))
         if edit.source is Source.DONOR and there == here and edit.alignment == SAME:
             live = _alike(tokens, other) if dims.causal else 0
-    return Target(own.lands, ranges, tuple(found), tuple(moved), live, own.share)
+    if window > 1:
+        _check_window(edit, window)
+    lands, *found = (_widened(one, dims, window) for one in (own.lands, *found))
+    return Target(lands, ranges, tuple(found), tuple(moved), live, own.share)
+
+
+def _check_window(edit: Operation, window: int) -> None:
+    """Raise `SweepError` unless an edit may be made in a window around each of its layers."""
+    place = edit.address
+    starred = isinstance(place, Address) and "layer" in place.stars
+    if not starred or "k_pos" in edit.lands.site.axes:
+        raise SweepError(
+            f"'{edit}' is made in no window of {window} layers: that is around each layer of L*, "
+            "at any site but pattern."
+        )
+
+
+def _widened(lands: Layout, dims: Dimensions, window: int) -> Layout:
+    """Places with the layers around each that the star is."""
+    if window == 1:
+        return lands
+    own = tuple(window_of(layer, window, dims.n_layers) for layer in range(dims.n_layers))
+    return replace(lands, windows=own)
 
 
 def _moved(edit: Operation, tokens: Tokens, other: Tokens) -> Mapping[str, Column]:

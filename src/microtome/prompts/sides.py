@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from microtome.errors import AddressError
-from microtome.language.edges import NORMED, Edge, Where, exists, refuse
+from microtome.language.edges import NORMED, Edge, Where
+from microtome.language.order import exists, refuse
 from microtome.language.regions import Layout
 from microtome.language.sites import Dimensions
 from microtome.prompts.resolve import layout, spans

@@ -11,10 +11,10 @@ al., "Eliciting latent predictions from transformers with the tuned lens" (2023)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -32,6 +32,9 @@ TOP_ID, TOP_PROB = "top_id", "top_prob"
 
 HELD = 8
 """Numbers of float64 for each token of the vocabulary that a state's row holds at once."""
+
+IN_CACHE = 2**22
+"""Bytes of float64 for the logits that are looked at together: what processors keep near."""
 
 Translate = Callable[[Tensor], Tensor]
 """States of a layer ``[…, d_model]`` → what takes their place before the final norm."""
@@ -79,79 +82,118 @@ def asked(
     return of_output
 
 
+Layer = tuple[Float[Tensor, "pos *units d_model"], Translate | None]
+"""States of one layer at some positions, and what they go through first."""
+
+
 def look(
     hf: PreTrainedModel,
     anatomy: Anatomy,
-    states: Float[Tensor, "pos *units d_model"],
+    layers: Sequence[Layer],
     output: Float[Tensor, "pos vocab"],
     reading: Sequence[Reading],
     encoded: Encoded,
     top: int,
     at_once: int,
-    translate: Translate | None = None,
 ) -> dict[str, Tensor]:
-    """What some states of one layer say.
+    """What some states say.
 
     Args:
         hf, anatomy: the model, in a session.
-        states: at some positions.
+        layers: states at some positions, the same in each layer, with what translates them for the
+            tuned lens.
         output: the model's own logits there.
         reading: the metrics.
         encoded: the prompt.
         top: how many of the most probable tokens.
         at_once: how many states are unembedded at a time.
-        translate: of this layer, for the tuned lens.
 
     Returns:
-        Name → values ``[pos, *units]``, float64: the metrics; ``entropy`` in nats; and over a last
-        axis besides ``top_id`` and ``top_prob``, the most probable tokens.
+        Name → values ``[layer, pos, *units]``, float64: the metrics; ``entropy`` in nats; and over
+        a last axis besides ``top_id`` and ``top_prob``, the most probable tokens.
     """
-    rows = states.flatten(0, -2)
-    alike = len(rows) // len(states)
+    own, size = Outcome(output), max(1, IN_CACHE // (8 * output.shape[-1]))
     parts = [
-        _look(
-            unembedded(hf, anatomy, rows[first : first + at_once], translate),
-            output[torch.arange(first, min(len(rows), first + at_once)) // alike],
-            reading,
-            encoded,
-            top,
-        )
-        for first in range(0, len(rows), at_once)
+        _look(logits, own.at(positions), reading, encoded, top)
+        for positions, logits in _portions(_unembedded(hf, anatomy, layers, at_once), size)
     ]
-    return {
-        name: _shaped(torch.cat([part[name] for part in parts]), states.shape[:-1])
-        for name in parts[0]
-    }
+    shape = len(layers), *layers[0][0].shape[:-1]
+    return {name: _shaped(torch.cat([part[name] for part in parts]), shape) for name in parts[0]}
+
+
+Rows = tuple[Int[Tensor, " row"], Float[Tensor, "row vocab"]]
+"""Logits, and which of the positions that are looked at each is of."""
+
+
+def _unembedded(
+    hf: PreTrainedModel, anatomy: Anatomy, layers: Sequence[Layer], at_once: int
+) -> Iterator[Rows]:
+    """The logits of all states; the last layer's apart, as the model has its own, to the bit."""
+    for some in (layers[:-1], layers[-1:]):
+        if not some:
+            continue
+        states = [_translated(own, translate) for own, translate in some]
+        rows = torch.cat([own.flatten(0, -2).to(states[0].device) for own in states])
+        places = torch.arange(len(states[0]), device=rows.device)
+        each = len(rows) // len(places) // len(states)
+        positions = places.repeat_interleave(each).repeat(len(states))
+        for first in range(0, len(rows), at_once):
+            logits = unembedded(hf, anatomy, rows[first : first + at_once])
+            yield positions[first : first + at_once].to(logits.device), logits
+
+
+def _translated(states: Tensor, translate: Translate | None) -> Tensor:
+    return states if translate is None else translate(states)
+
+
+def _portions(rows: Iterable[Rows], size: int) -> Iterator[Rows]:
+    """The same, about so many at a time."""
+    held: list[Rows] = []
+    for positions, logits in rows:
+        for part in zip(torch.split(positions, size), torch.split(logits, size), strict=True):
+            if sum(len(own) for own, _ in held) + len(part[0]) > size:
+                yield from _joined(held)
+                held = []
+            held.append(part)
+    yield from _joined(held)
+
+
+def _joined(held: Sequence[Rows]) -> Iterator[Rows]:
+    if held:
+        positions, logits = zip(*held, strict=True)
+        yield torch.cat(positions), torch.cat(logits)
 
 
 def unembedded(
-    hf: PreTrainedModel,
-    anatomy: Anatomy,
-    rows: Float[Tensor, "row d_model"],
-    translate: Translate | None = None,
+    hf: PreTrainedModel, anatomy: Anatomy, rows: Float[Tensor, "row d_model"]
 ) -> Float[Tensor, "row vocab"]:
     """The logits of some states; of those of all positions of a prompt by the model's kernels."""
-    rows = rows if translate is None else translate(rows)
     return anatomy.unembed(hf, anatomy.final(hf, rows[None]))[0]
 
 
 def _look(
     logits: Float[Tensor, "row vocab"],
-    output: Float[Tensor, "row vocab"],
+    own: Outcome,
     reading: Sequence[Reading],
     encoded: Encoded,
     top: int,
 ) -> dict[str, Tensor]:
-    seen, own = Outcome(logits), Outcome(output.to(logits.device))
+    seen = Outcome(logits)
     found = {str(one): one.value(seen, own, encoded) for one in reading}
-    probs = seen.logprobs.exp()
-    best = probs.topk(min(top, probs.shape[-1]))
+    best = logits.topk(min(top, logits.shape[-1])).indices
     return {
         **found,
-        ENTROPY: torch.special.entr(probs).sum(-1),
-        TOP_ID: best.indices.double(),
-        TOP_PROB: best.values,
+        ENTROPY: _entropy(seen.logprobs),
+        TOP_ID: best.double(),
+        TOP_PROB: seen.logprobs.gather(1, best).exp(),
     }
+
+
+def _entropy(logprobs: Float[Tensor, "row vocab"]) -> Float[Tensor, " row"]:
+    """Of each row, in nats; a token that cannot be adds nothing."""
+    finite = logprobs.clamp(min=torch.finfo(logprobs.dtype).min)
+    entropy: Tensor = -(logprobs.exp() * finite).sum(-1)
+    return entropy.clamp(min=0)  # below 0 is rounding
 
 
 def _shaped(rows: Tensor, shape: Sequence[int]) -> Tensor:

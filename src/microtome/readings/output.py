@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from microtome.errors import AddressError, MetricError, listing
@@ -46,6 +46,23 @@ class Outcome:
     def logprobs(self) -> Float[Tensor, "cell vocab"]:
         """Log probabilities."""
         return self.exact.log_softmax(-1)
+
+    def at(self, rows: Int[Tensor, " row"]) -> Outcome:
+        """Some of its cells, one perhaps several times; log probabilities are computed once."""
+        return _Some(self.logits[rows.to(self.logits.device)], self, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Some(Outcome):
+    """Some cells of an outcome."""
+
+    whole: Outcome
+    rows: Int[Tensor, " row"]
+
+    @cached_property
+    def logprobs(self) -> Float[Tensor, "cell vocab"]:
+        """Log probabilities."""
+        return self.whole.logprobs[self.rows.to(self.logits.device)]
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,10 @@ class Translators:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(config, indent=2, ensure_ascii=False)
+            new = folder / f"{PARAMETERS}.new"
+            save_file(named, new)
+            new.replace(folder / PARAMETERS)  # whole, whenever a program is stopped
             (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-            save_file(named, folder / PARAMETERS)
         except OSError as error:
             raise LoadError(
                 f"Cannot write translators to {folder}: {error.strerror or error}."

@@ -13,16 +13,9 @@ from microtome.report.document import (
     TokenRow,
     verdict_counts,
 )
-from microtome.report.folder import (
-    Beginning,
-    Folder,
-    check_folder,
-    check_index,
-    kept_in,
-    write_folder,
-    write_index,
-)
+from microtome.report.folder import Beginning, Folder, write_folder, write_index
 from microtome.report.html import render, render_index, texts_of
+from microtome.report.layout import check_folder, check_index, kept_in
 from microtome.report.of_aggregates import document_of_aggregates, summary_of_aggregates
 from microtome.report.of_sweep import document_of_sweep, summary_of_sweep
 from microtome.report.overview import (

@@ -157,7 +157,7 @@ def approximated(effects: Effects) -> Iterator[str]:
     )
     yield from _refined(audit, effects)
     for metric in with_delta(effects):
-        yield f"On {metric}: {' '.join(_how_good(effects.audit(metric), effects, metric))}"
+        yield f"On {metric}: {' '.join(how_good(effects.audit(metric), about(metric).unit))}"
 
 
 def _refined(audit: Mapping[str, Any], effects: Effects) -> Iterator[str]:
@@ -181,8 +181,13 @@ def _refined(audit: Mapping[str, Any], effects: Effects) -> Iterator[str]:
         )
 
 
-def _how_good(found: Mapping[str, Any], effects: Effects, metric: str) -> Iterator[str]:
-    unit = about(metric).unit
+def how_good(found: Mapping[str, Any], unit: str) -> Iterator[str]:
+    """What an audit says, sentence by sentence.
+
+    Args:
+        found: from `Effects.audit`.
+        unit: of the metric.
+    """
     if found["pearson"] is not None:
         yield (
             f"estimated for the whole map, approximate and exact effects correlate with "

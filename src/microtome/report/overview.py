@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from microtome.report.document import VERDICTS
-from microtome.report.folder import write_file
 from microtome.report.html import MARKS, environment, texts_of
+from microtome.report.writing import write_file
 
 OVERVIEW_PAGE, OVERVIEW_DATA = "overview.html", "overview.json"
 HOLDING = ("holds", "holds here")

@@ -26,6 +26,7 @@ from microtome.passes.hooks import quiet
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, record
 from microtome.prompts.encoding import Encoded, piece, token_id
+from microtome.prompts.prompt import whole
 from microtome.prompts.prompts import Given
 from microtome.prompts.resolve import regions
 from microtome.steering.vector import SteeringVector
@@ -147,6 +148,7 @@ def of_token(
 
     Raises:
         TokenError: a text is no single token.
+        PromptError: it has half a character.
         MicrotomeError: the unembedding is none of d_model's width.
     """
     if not model.anatomy.dims.causal:
@@ -221,11 +223,13 @@ def _principal(ours: States, theirs: States, how: str, layer: int) -> States:
 
 
 def _row(model: Loaded, token: str | int) -> Float[States, " d_model"]:
-    number = token_id(token, model.tokenizer) if isinstance(token, str) else token
+    if isinstance(token, str):
+        whole(token, "A token")
+        token = token_id(token, model.tokenizer)
     head = model.hf.get_output_embeddings()
-    if not 0 <= number < model.anatomy.dims.d_vocab:
+    if not 0 <= token < model.anatomy.dims.d_vocab:
         raise MicrotomeError(
-            f"There is no token {number}: the model knows {model.anatomy.dims.d_vocab}."
+            f"There is no token {token}: the model knows {model.anatomy.dims.d_vocab}."
         )
     weight = head.weight
     if weight.is_meta or not weight.is_floating_point() or weight.shape[1:] != (_width(model),):
@@ -233,7 +237,7 @@ def _row(model: Loaded, token: str | int) -> Float[States, " d_model"]:
             f"The unembedding of {model.name!r} is packed, offloaded or not of d_model's width: "
             "its rows cannot be read. Load the model whole."
         )
-    found: States = weight[number].detach().double().cpu().numpy()
+    found: States = weight[token].detach().double().cpu().numpy()
     return found * model.anatomy.scale_of_logits(model.hf)
 
 

@@ -18,7 +18,7 @@ from microtome.errors import PromptError
 from microtome.language.sites import Dimensions
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Prompts
-from microtome.readings.facts import PARTS, maps_of
+from microtome.readings.facts import PARTS
 from microtome.report import Picture, Section
 from microtome.studies.parameters import Parameters
 from microtome.studies.study import (
@@ -69,11 +69,7 @@ def watched(parameters: CausalTracing, dims: Dimensions) -> dict[str, Sweep]:
     """The maps that tracing walks, as on the published prompt."""
     corrupt = f'noise(std={parameters.noise!r}, how="add") embed@{{0,1,2,3}}'
     over = {"seed": list(range(parameters.samples))}
-    restored = {
-        name: (f"add(0.0) {address}",)
-        for kind, site in KINDS.items()
-        for name, address in maps_of(kind, site, parameters.window, dims.n_layers).items()
-    }
+    restored = {kind: (f"add(0.0) L*.{site}@*",) for kind, site in KINDS.items()}
     return {
         name: Sweep((corrupt, *edits), ("prob",), over)
         for name, edits in {"none": (), **restored}.items()

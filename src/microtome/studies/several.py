@@ -16,7 +16,7 @@ from microtome.report import (
     check_index,
     write_overview,
 )
-from microtome.report.folder import REPORT
+from microtome.report.layout import REPORT
 from microtome.report.names import distinct
 from microtome.studies.everything import run_all
 from microtome.studies.perform import Result, Tell, perform, silent

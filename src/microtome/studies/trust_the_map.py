@@ -213,16 +213,25 @@ def measure_saturated(
     errors = {"high": error_of(rough[high], true[high]), "low": error_of(rough[low], true[low])}
     if not np.isfinite([*errors.values()]).all():
         return Measured(None, np.nan, wording="still")
-    return Measured(errors["high"] > errors["low"], errors["high"] - errors["low"], errors)
+    weights = saturation.values.ravel()
+    told = {"above": float(np.median(weights[high])), "below": float(np.median(weights[low]))}
+    return Measured(
+        errors["high"] > errors["low"], errors["high"] - errors["low"], {**errors, **told}
+    )
 
 
 def measure_better(scores: xr.DataArray, name: str, one: str, other: str) -> Measured:
-    """Whether one method's map correlates more strongly with the exact one than another's."""
-    own = scores.sel(map=name, score="pearson")
-    better, worse = float(own.sel(by=one)), float(own.sel(by=other))
+    """Whether one method's map correlates more strongly with the exact one than another's.
+
+    A few strong cells decide that; how their ranks correlate is told beside it.
+    """
+    own = scores.sel(map=name, by=[one, other])
+    better, worse = own.sel(score="pearson").values.tolist()
+    ranks = own.sel(score="spearman").values.tolist()
     if np.isnan([better, worse]).any():
         return Measured(None, np.nan, wording="still")
-    return Measured(better > worse, better - worse, {"one": better, "other": worse})
+    told = {"one": better, "other": worse, "one_ranks": ranks[0], "other_ranks": ranks[1]}
+    return Measured(better > worse, better - worse, told)
 
 
 def _better(

@@ -25,11 +25,12 @@ def asking(
     reference: Iterable[Given] = (),
     to_run: bool = True,
     corruption: Sequence[Sequence[Edit]] = (),
+    window: int = 1,
 ) -> Question:
     """The question that a sweep's arguments ask, resolved against a model.
 
     Not ``to_run``, it is there to be planned: prompts need no targets. ``corruption`` is of each
-    prompt, see `Question`.
+    prompt, and ``window`` of layers, see `Question`.
     """
     encoded = model.encode(prompts)
     others = list(reference)
@@ -37,7 +38,7 @@ def asking(
     dims = model.anatomy.dims
     asked = readings(metrics)
     edits = as_edits(edit)
-    question = ask(dims, encoded, edits, asked, over, references, to_run, corruption)
+    question = ask(dims, encoded, edits, asked, over, references, to_run, corruption, window)
     _check_turned(model, question)
     return question
 

@@ -13,18 +13,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.amounts import whole_of
 from microtome.edits import Edit
 from microtome.edits.growing import Growth, StepReceipt
 from microtome.engines.judging import NOISIEST, SHARE, TIMES, Precision
 from microtome.errors import EditError, MicrotomeError, PromptWarning, VerificationError
 from microtome.model.families.family import rotary_of
 from microtome.model.loaded import Loaded
-from microtome.passes.generating import Manner, Now, Read, reread, write
+from microtome.passes.generating import Manner, reread, write
+from microtome.passes.now import Now, Read
+from microtome.passes.rows import Row, Streamer
 from microtome.passes.session import session
 from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.tokens import Tokens
 from microtome.verbs.generation import Continuation, Generation
-from microtome.verbs.writing import ends, manner_of, settings_of
+from microtome.verbs.writing import check_together, ends, manner_of, settings_of, streamers_of
 
 When = str | Callable[[int], bool]
 """In which steps edits are made: a word, or a function of the step's number."""
@@ -49,6 +52,7 @@ def generate(
     edits: Sequence[Edit],
     steps: int,
     when: When,
+    batch: int,
     seed: int,
     reference: Sequence[Tokens],
     verify: bool,
@@ -58,16 +62,29 @@ def generate(
     active = _active(when, steps)
     _check(model, encoded, steps)
     manner = manner_of(model.hf, model.tokenizer, steps, seed, asked)
+    at_once = whole_of(batch, 1, "batch")
+    if at_once > 1:
+        _check_rotary(model)
+        check_together(manner.config)
+    streamers = streamers_of(asked, len(encoded), at_once)
+    texts: list[Continuation] = []
     with session(model.hf, model.anatomy):
-        texts = tuple(
-            _Writer(model, one, edits, active, reference, manner, number, verify).text()
-            for number, one in enumerate(encoded)
-        )
+        for first in range(0, len(encoded), at_once):
+            writers = [
+                _Writer(
+                    model, encoded[n], edits, active, reference, manner, n, verify, streamers[n]
+                )
+                for n in range(first, min(len(encoded), first + at_once))
+            ]
+            rows = [writer.row for writer in writers]
+            written = write(model.hf, model.anatomy, rows, manner)
+            texts += [writer.text(own) for writer, own in zip(writers, written, strict=True)]
+    together = {"batch": at_once} if at_once > 1 else {}
     return Generation(
-        texts=texts,
+        texts=tuple(texts),
         edits=tuple(map(str, edits)),
         when=when if isinstance(when, str) else getattr(when, "__qualname__", repr(when)),
-        settings={**settings_of(manner.config, asked), "seed": seed},
+        settings={**settings_of(manner.config, asked), **together, "seed": seed},
     )
 
 
@@ -99,9 +116,24 @@ def _check(model: Loaded, encoded: Sequence[Encoded], steps: int) -> None:
             )
 
 
-@dataclass(frozen=True, eq=False)
+def _check_rotary(model: Loaded) -> None:
+    """Refuse a batch where the longest text would turn the keys of all."""
+    if _follows(model):
+        raise MicrotomeError(
+            f"The rotary embedding of {model.name!r} follows the length of the text, in a batch "
+            "that of the longest one: say batch=1, and each prompt is written by itself."
+        )
+
+
+def _follows(model: Loaded) -> bool:
+    """Whether the model's rotary embedding follows the length of the text."""
+    kinds = [one.get("rope_type") for one in rotary_of(model.hf.config.get_text_config())]
+    return any(kind in FOLLOWING for kind in kinds)
+
+
+@dataclass(eq=False)
 class _Writer:
-    """Writes behind one prompt, and looks at what was written."""
+    """Has one text written, perhaps among others, and looks at what was written."""
 
     model: Loaded
     encoded: Encoded
@@ -111,30 +143,32 @@ class _Writer:
     manner: Manner
     number: int
     verify: bool
+    streamer: Streamer | None
 
-    def text(self) -> Continuation:
-        """The text, with what is to be known of each token."""
-        model, growth = self.model, self._growth()
+    def __post_init__(self) -> None:
+        self._growth = self._grown()
+        self._receipts: list[StepReceipt] = []
         now = Now(len(self.encoded.tokens))
-        receipts: list[StepReceipt] = []
+        visits = [] if self._growth is None else [*self._growth.visits(now)]
+        self.row = Row(self.encoded.tokens.ids, now, visits, self._prove, self.streamer)
 
-        def prove() -> None:
-            if growth is not None:
-                receipts.extend(growth.receipts(now.step, self.number))
-                growth.forget()
-
-        visits = [] if growth is None else [*growth.visits(now)]
-        ids, rows = write(
-            model.hf, model.anatomy, self.encoded.tokens.ids, self.manner, now, visits, prove
-        )
+    def text(self, ids: tuple[int, ...]) -> Continuation:
+        """The text, with what is to be known of each token."""
+        growth, receipts = self._growth, self._receipts
         self._tell(receipts, len(ids))
-        logits, passes = torch.stack(rows), now.passes[: len(ids)]
+        logits, passes = torch.stack(self.row.logits), self.row.now.passes[: len(ids)]
         again = self._again(ids, passes, growth) if growth is not None and self.verify else logits
         clean = self._again(ids, passes, None) if growth is not None or self.verify else logits
         apart = self._compare(logits, clean if growth is None else again, clean)
         return self._made(ids, logits, logits if growth is None else clean, receipts, apart)
 
-    def _growth(self) -> Growth | None:
+    def _prove(self) -> None:
+        """Write down what was done in the step at hand."""
+        if self._growth is not None:
+            self._receipts.extend(self._growth.receipts(self.row.now.step, self.number))
+            self._growth.forget()
+
+    def _grown(self) -> Growth | None:
         if not self.edits:
             return None
         model = self.model
@@ -163,17 +197,11 @@ class _Writer:
         model, text = self.model, (*self.encoded.tokens.ids, *ids)[:-1]
         now = Now(len(self.encoded.tokens))
         visits = [] if growth is None else [*growth.visits(now)]
-        whole = [(0, len(text))] if not self._follows else passes
+        whole = [(0, len(text))] if not _follows(self.model) else passes
         found = reread(model.hf, model.anatomy, text, now, whole, visits)
         if growth is not None:
             growth.forget()
         return found
-
-    @property
-    def _follows(self) -> bool:
-        """Whether the model's rotary embedding follows the length of the text."""
-        kinds = [one.get("rope_type") for one in rotary_of(self.model.hf.config.get_text_config())]
-        return any(kind in FOLLOWING for kind in kinds)
 
     def _compare(self, written: Rows, again: Rows, clean: Rows) -> float:
         """How far the logits are from those of the finished text.

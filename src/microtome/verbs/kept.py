@@ -53,27 +53,32 @@ def labelled(
     own = address.site.axes
     axes = own if axes is None else axes
     found = [regions(address.together(), dims, one.tokens) for one in encoded]
-    full = _padded([numpy_of(torch.cat(list(layers))) for layers in values])
-    named = xr.DataArray(full, dims=("prompt", "layer", *axes), name=str(address))
-    named = named.assign_coords(
-        prompt=range(len(encoded)), text=("prompt", [one.tokens.text for one in encoded])
-    )
-    for axis in (axis for axis in axes if axis in own):
+    full = padded([numpy_of(torch.cat(list(layers))) for layers in values])
+    beside: dict[str, Any] = {
+        "prompt": range(len(encoded)),
+        "text": ("prompt", [one.tokens.text for one in encoded]),
+    }
+    for place, axis in enumerate(axes, 2):
+        if axis not in own:
+            continue
         number = own.index(axis)
         chosen = {layers[0].indices[number] for layers in found}
         if len(chosen) == 1:  # else positions that differ from prompt to prompt
-            named = named.assign_coords({axis: list(chosen.pop())})
+            beside[axis] = list(chosen.pop())
         if axis in POSITIONS:
-            pieces = np.full((len(encoded), named.sizes[axis]), "", dtype=object)
+            pieces = np.full((len(encoded), full.shape[place]), "", dtype=object)
             for row, (one, layers) in enumerate(zip(encoded, found, strict=True)):
                 names = [one.tokens.pieces[position] for position in layers[0].indices[number]]
                 pieces[row, : len(names)] = names
-            beside = "token" if axis == "pos" else f"{axis}_token"
-            named = named.assign_coords({beside: (("prompt", axis), pieces)})
-    if address.layers is None:
-        return named.isel(layer=0)
-    named = named.assign_coords(layer=[region.layer for region in found[0]])
-    return named.isel(layer=0) if isinstance(address.layers, Index) else named
+            name = "token" if axis == "pos" else f"{axis}_token"
+            beside[name] = (("prompt", axis), pieces)
+    several = address.layers is not None and not isinstance(address.layers, Index)
+    if several:
+        beside["layer"] = [region.layer for region in found[0]]
+    elif address.layers is not None:
+        beside["layer"] = found[0][0].layer
+    over = ("prompt", *(("layer",) if several else ()), *axes)
+    return xr.DataArray(full if several else full[:, 0], beside, over, name=str(address))
 
 
 def numpy_of(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
@@ -82,7 +87,7 @@ def numpy_of(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
     return x.cpu().numpy()
 
 
-def _padded(
+def padded(
     arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[Any]]],
 ) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
     """Arrays of several sizes as one, NaN where there is nothing."""

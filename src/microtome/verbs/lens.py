@@ -30,7 +30,7 @@ from microtome.prompts.resolve import regions
 from microtome.readings import lens as seeing
 from microtome.readings.output import METRICS, Reading
 from microtome.readings.translators import Translators
-from microtome.verbs.kept import labelled, readers
+from microtome.verbs.kept import labelled, numpy_of, padded, readers
 from microtome.verbs.model import Model
 from microtome.verbs.picking import picked
 from microtome.verbs.readout import check_prompt, recorded
@@ -208,50 +208,42 @@ class _Looking:
     at_once: int
     tuned: Translators | None
 
-    def at(self, one: Encoded, edits: Sequence[Edit], sources: Sources) -> dict[str, list[Tensor]]:
-        """What the states of one prompt say: name → per layer ``[1, pos, …]``."""
+    def at(self, one: Encoded, edits: Sequence[Edit], sources: Sources) -> dict[str, Tensor]:
+        """What the states of one prompt say: name → ``[layer, pos, …]``."""
         hf, anatomy = self.model.hf, self.model.anatomy
         states: list[Tensor] = []
         visits = readers(self.address, anatomy, one, states.append)
         output, _ = intervene(hf, anatomy, one, edits, sources, visits)
-        found: dict[str, list[Tensor]] = {}
         where = regions(self.address.together(), anatomy.dims, one.tokens)
-        for region, state in zip(where, states, strict=True):
-            own = output[0][numbers(output.device, region.indices[0])]
-            translate = None if self.tuned is None else self.tuned.of(region.site, region.layer)
-            seen = seeing.look(
-                hf, anatomy, state[0], own, self.reading, one, self.top, self.at_once, translate
-            )
-            for name, values in seen.items():
-                found.setdefault(name, []).append(values[None].cpu())
-        return found
+        layers = [
+            (state[0], None if self.tuned is None else self.tuned.of(region.site, region.layer))
+            for region, state in zip(where, states, strict=True)
+        ]
+        own = output[0][numbers(output.device, where[0].indices[0])]
+        return seeing.look(hf, anatomy, layers, own, self.reading, one, self.top, self.at_once)
 
 
 def _together(
     model: Model,
     address: Address,
     encoded: Sequence[Encoded],
-    seen: Sequence[Mapping[str, Sequence[Tensor]]],
+    seen: Sequence[Mapping[str, Tensor]],
     reading: Sequence[Reading],
 ) -> xr.Dataset:
     axes, dims = address.site.axes[:-1], model.anatomy.dims
-    tops = (seeing.TOP_ID, seeing.TOP_PROB)
-    arrays = {
-        name: labelled(
-            address,
-            dims,
-            encoded,
-            [own[name] for own in seen],
-            (*axes, TOP) if name in tops else axes,
-        )
-        for name in seen[0]
-    }
+    places = labelled(address, dims, encoded, [[own[seeing.ENTROPY]] for own in seen], axes)
     units = {str(one): METRICS[one.metric.name].unit for one in reading}
     units |= {seeing.ENTROPY: "nat", seeing.TOP_PROB: "probability"}
-    for name, unit in units.items():
-        arrays[name] = arrays[name].assign_attrs(unit=unit)
-    ids = arrays[seeing.TOP_ID].fillna(-1).astype(np.int64)
-    texts = {int(n): piece(int(n), model.tokenizer) for n in np.unique(ids.values) if n >= 0}
-    words = np.vectorize(lambda n: texts.get(int(n), ""), otypes=[object])(ids.values)
-    tokens = ids.copy(data=words)
-    return xr.Dataset({**arrays, seeing.TOP_ID: ids, "top_token": tokens})
+    data: dict[str, tuple[Any, ...]] = {}
+    for name in seen[0]:
+        values = padded([numpy_of(own[name]) for own in seen])
+        values = values if "layer" in places.dims else values[:, 0]
+        over = (*places.dims, TOP) if name in (seeing.TOP_ID, seeing.TOP_PROB) else places.dims
+        data[name] = over, values, {"unit": units[name]} if name in units else {}
+    over, ids, _ = data[seeing.TOP_ID]
+    ids = np.nan_to_num(ids, nan=-1).astype(np.int64)
+    known, places_of = np.unique(ids, return_inverse=True)
+    texts = [piece(int(n), model.tokenizer) if n >= 0 else "" for n in known]
+    words = np.array(texts, dtype=object)[places_of.reshape(ids.shape)]
+    data |= {seeing.TOP_ID: (over, ids), "top_token": (over, words)}
+    return xr.Dataset(data, places.coords)

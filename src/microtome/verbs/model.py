@@ -83,6 +83,7 @@ class Model(Loaded):
         steps: int = 20,
         when: When = "all",
         *,
+        batch: int = 1,
         seed: int = 0,
         reference: Iterable[Given] = (),
         verify: bool = True,
@@ -90,11 +91,11 @@ class Model(Loaded):
     ) -> Generation:
         """Write behind prompts under edits, by the model's own ``generate``, with its cache.
 
-        Each prompt is written on by itself, so nothing is padded. A token is edited once, in the
-        step that reads it first: step 0 reads the prompt and gives the first token, step n reads
-        the n-th. What an address selects of the tokens that are new in a step is edited, in the
-        text as it is then: ``@last`` is the newest token, ``@:`` every one, a place in the prompt
-        stays where it is.
+        Each prompt is written on by itself, so that nothing is padded, unless ``batch`` is given. A
+        token is edited once, in the step that reads it first: step 0 reads the prompt and gives the
+        first token, step n reads the n-th. What an address selects of the tokens that are new in a
+        step is edited, in the text as it is then: ``@last`` is the newest token, ``@:`` every one,
+        a place in the prompt stays where it is.
 
         Args:
             prompts: one or several; a chat is written as the model's template has it.
@@ -102,6 +103,9 @@ class Model(Loaded):
             steps: how many tokens are written at most.
             when: ``"prompt"`` (step 0 alone), ``"generated"`` (the others), ``"all"``; or a
                 function of the step's number.
+            batch: how many prompts are written on together, padded on the left. Each is edited,
+                drawn, stopped and proved as it is alone; its tokens are those that it has alone
+                unless rounding decides between two.
             seed: of what is drawn, where the model samples; the same for each prompt.
             reference: the prompts that `mean(over="prompts")` averages over; by default the
                 prompts themselves.
@@ -109,8 +113,9 @@ class Model(Loaded):
                 the logits; that costs about as much as reading a prompt of that length.
             **how: settings of transformers' ``GenerationConfig``, such as ``do_sample=True``,
                 ``temperature``, ``stop_strings``, ``use_cache``; and ``logits_processor``,
-                ``stopping_criteria``, ``prefix_allowed_tokens_fn``, ``streamer``. What is not said
-                is as the model's own ``generation_config`` has it.
+                ``stopping_criteria``, ``prefix_allowed_tokens_fn``, ``streamer`` (or a list of one
+                for each prompt). What is not said is as the model's own ``generation_config`` has
+                it.
 
         Raises:
             AddressError, EditError, PromptError: something names what is not there, or an edit has
@@ -133,6 +138,7 @@ class Model(Loaded):
             as_edits(edits),
             steps,
             when,
+            batch,
             seed,
             [one.tokens for one in texts],
             verify,

@@ -184,6 +184,7 @@ def spec_of(question: Question, referred: bool) -> dict[str, Any]:
         "prompts": [one.prompt.as_dict() for one in question.encoded],
         "reference": [one.prompt.as_dict() for one in question.references] if referred else [],
         **_corrupted(question),
+        **({} if question.window == 1 else {"window": question.window}),
     }
 
 

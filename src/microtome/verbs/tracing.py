@@ -33,7 +33,7 @@ from microtome.plan.verify import Verify
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Given
-from microtome.readings.facts import HIDDEN, PARTS, map_of, maps_of, parts_of, window_of
+from microtome.readings.facts import HIDDEN, PARTS, parts_of
 from microtome.verbs.answer import Here
 from microtome.verbs.asking import asking
 from microtome.verbs.model import Model
@@ -76,6 +76,11 @@ class Traces:
     def total(self) -> xr.DataArray:
         """What the noise took away, ``[prompt]``: clean minus corrupted."""
         return self.data["clean"] - self.data["corrupted"].mean("sample")
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The names of the maps that were walked, which are those of the stores in ``out=``."""
+        return tuple(map(str, self.data["kind"].values))
 
     def average(self) -> xr.Dataset:
         """The average indirect effect over facts, by part of the text.
@@ -174,8 +179,7 @@ def trace_facts(
         noise_std: the noise's standard deviation, in those of the subjects' embeddings.
         window: how many layers of MLPs, or of attention, are put back together.
         seed: of the first sample; the others follow.
-        verify, memory: as `sweep` takes them, for each of the maps: one of hidden states, and one
-            for each window of layers.
+        verify, memory: as `sweep` takes them, for the map of each kind.
         out: a folder for these maps, each a zarr store that `open_effects` opens, its effects held
             against the corrupted run: what is there already is not computed again.
         overwrite: replace what ``out`` holds of other questions.
@@ -270,26 +274,20 @@ class _Tracing:
         return clean, np.stack([found.data["prob"].values[0] for found in each])
 
     def restored(self, kind: str) -> Array:
-        """The same with a state put back, ``[fact, layer, pos, sample]``."""
-        n_layers = self.model.anatomy.dims.n_layers
-        maps = maps_of(kind, KINDS[kind], self.window, n_layers)
-        each = {name: self._map(name, restored) for name, restored in maps.items()}
-        if kind == HIDDEN:
-            return each[kind]
-        windows = (window_of(layer, self.window, n_layers) for layer in range(n_layers))
-        return np.stack([each[map_of(kind, own)] for own in windows], axis=1)
-
-    def _map(self, name: str, restored: str) -> Array:
-        """One map of all facts and samples, ``[fact, (layer,) pos, sample]``."""
-        self.tell(f"put back: {restored}, in {len(self.seeds)} samples")
+        """The same with a state put back, in one map of all, ``[fact, layer, pos, sample]``."""
+        restored = f"L*.{KINDS[kind]}@*"
+        window = 1 if kind == HIDDEN else self.window
+        about = "" if window == 1 else f", {window} layers together"
+        self.tell(f"put back: {restored}{about}, in {len(self.seeds)} samples")
         question = asking(
             self.model,
             [one.prompt for one in self.encoded for _ in self.seeds],
             patch(parse(restored)),
             metrics=["prob"],
             corruption=[(self._noise(one, n),) for one in self.encoded for n in self.seeds],
+            window=window,
         )
-        out = None if self.out is None else self.out / f"{name}.zarr"
+        out = None if self.out is None else self.out / f"{kind}.zarr"
         here = Here(self.model)
         found = answered(
             self.model, question, self.options, here, out, False, self.overwrite, False

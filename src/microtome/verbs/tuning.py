@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,18 +13,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.amounts import whole_of
-from microtome.errors import AddressError, PromptError
+from microtome.errors import AddressError, LoadError, MicrotomeError, PromptError, listing
 from microtome.language.sites import site as find_site
 from microtome.passes.hooks import quiet
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, record
+from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given
 from microtome.readings.lens import unembedded
-from microtome.readings.translators import Translators
+from microtome.readings.translators import CONFIG, Translators, check_folder
 from microtome.verbs.model import Model
 
 HELD_OUT = 8
 """Of so many texts one is kept apart, to measure on."""
+LEFT = "left"
+"""What is known of translators that are being trained: the blocks that are not yet."""
 ROWS = 256
 """States that are measured on at a time."""
 
@@ -36,6 +41,8 @@ def train_translators(
     lr: float = 1e-3,
     blocks: Sequence[int] | None = None,
     seed: int = 0,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Translators:
     """Translators for the tuned lens: per block an affine map, trained on texts.
@@ -57,11 +64,16 @@ def train_translators(
         lr: AdamW's first rate, of weights in units of the states' own size.
         blocks: which blocks' translators are trained; all unless given. The others change nothing.
         seed: of the order of the states.
+        out: a folder that holds the blocks that are done, as `Translators.save` writes them: the
+            same call goes on with what is there.
+        overwrite: replace what it holds that was trained otherwise.
         tell: takes a line whenever a block is done.
 
     Raises:
         PromptError: there are too few texts.
+        MicrotomeError: torch's inference mode is on.
         AddressError: there is no such block.
+        LoadError: the folder holds others, or cannot be written to.
 
     >>> import microtome as mt
     >>> texts = ["Berlin is the capital of Germany.", "Paris is the capital of France."]
@@ -70,32 +82,114 @@ def train_translators(
     [3]
     """
     whole_of(steps, 1, "steps"), whole_of(batch, 1, "batch")
+    if torch.is_inference_mode_enabled():
+        raise MicrotomeError(
+            "torch.inference_mode is on, in which there are no gradients to train by: leave the "
+            "block (torch.no_grad() may stay)."
+        )
     n = model.anatomy.dims.n_layers
     chosen = [*range(n)] if blocks is None else [block % n for block in blocks if -n <= block < n]
     if not chosen or (blocks is not None and len(chosen) < len(blocks)):
         raise AddressError(f"blocks={blocks!r}: there are {n}, from 0 to {n - 1}.")
-    learnt, kept = _states(model, texts, chosen)
-    made = Translators.nothing(model.anatomy.dims, model.hf)
-    measured: dict[str, list[float]] = {"kl_before": [], "kl_after": []}
-    with session(model.hf, model.anatomy), quiet(model.hf):
-        for block in chosen:
-            measured["kl_before"].append(_divergence(model, made, block, kept))
-            _train(model, made, block, learnt, _Recipe(steps, batch, lr, seed))
-            measured["kl_after"].append(_divergence(model, made, block, kept))
-            before, after = (measured[name][-1] for name in ("kl_before", "kl_after"))
-            tell(f"block {block}: KL {before:.3f} → {after:.3f} nat on texts kept apart")
-    about: dict[str, Any] = {
+    encoded = _encoded(model, texts)
+    learnt, kept = _states(model, encoded, chosen)
+    asked: dict[str, Any] = {
         "model": model.name,
         "weight_hash": model.weight_hash,
-        "blocks": chosen,
         "steps": steps,
         "batch": batch,
         "lr": lr,
         "seed": seed,
         "states": len(learnt.final),
-        **measured,
+        "texts_hash": hashlib.sha256(
+            repr([one.tokens.ids for one in encoded]).encode()
+        ).hexdigest(),
     }
-    return Translators(made.weight, made.bias, f"trained on {model.name}", about)
+    training = _Training(model, asked, tuple(chosen), None if out is None else Path(out), tell)
+    with session(model.hf, model.anatomy), quiet(model.hf):
+        return training.done(training.begun(overwrite), learnt, kept)
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """What is trained, and where it is kept.
+
+    Attributes:
+        asked: what decides it, besides the blocks; a folder that says the same is gone on with.
+        blocks: to be trained, in this order.
+        out: a folder that holds those that are done; None for none.
+        tell: takes a line whenever a block is done.
+    """
+
+    model: Model
+    asked: Mapping[str, Any]
+    blocks: tuple[int, ...]
+    out: Path | None
+    tell: Callable[[str], None]
+
+    def begun(self, overwrite: bool) -> Translators:
+        """What the folder holds of these already; where there is nothing, translators of nothing.
+
+        Raises:
+            LoadError: it holds others.
+        """
+        nothing = Translators.nothing(self.model.anatomy.dims, self.model.hf)
+        fresh = replace(nothing, about=self._about([], [], []))
+        if self.out is None:
+            return fresh
+        check_folder(self.out)
+        if not (self.out / CONFIG).exists():
+            return fresh
+        there = Translators.load(self.out)
+        own = all(there.about.get(name) == value for name, value in self.asked.items())
+        if not own or not {*there.about["blocks"]} <= {*self.blocks}:
+            if overwrite:
+                return fresh
+            raise LoadError(
+                f"{self.out} holds translators that were trained otherwise, or of other states: "
+                "name another folder, or overwrite=True (--overwrite)."
+            )
+        for block in there.about["blocks"]:
+            nothing.weight[block], nothing.bias[block] = there.weight[block], there.bias[block]
+        return replace(nothing, about=there.about)
+
+    def done(self, made: Translators, learnt: _States, kept: _States) -> Translators:
+        """All blocks trained; each is kept when it is."""
+        names = "blocks", "kl_before", "kl_after"
+        blocks, before, after = ([*made.about[name]] for name in names)
+        recipe = _Recipe(*(self.asked[name] for name in ("steps", "batch", "lr", "seed")))
+        for block in (one for one in self.blocks if one not in blocks):
+            before.append(_divergence(self.model, made, block, kept))
+            _train(self.model, made, block, learnt, recipe)
+            after.append(_divergence(self.model, made, block, kept))
+            blocks.append(block)
+            made = replace(made, about=self._about(blocks, before, after))
+            if self.out is not None:
+                made.save(self.out)
+            self.tell(
+                f"block {block}: KL {before[-1]:.3f} → {after[-1]:.3f} nat on texts kept apart"
+            )
+        return replace(made, source=f"trained on {self.model.name}")
+
+    def _about(
+        self, blocks: Sequence[int], before: Sequence[float], after: Sequence[float]
+    ) -> dict[str, Any]:
+        left = [block for block in self.blocks if block not in blocks]
+        about = {**self.asked, "blocks": blocks, "kl_before": before, "kl_after": after}
+        return {**about, LEFT: left} if left else about
+
+
+def trained_in(folder: Path) -> str:
+    """Which blocks a folder has translators of, in words, while others are still to be trained.
+
+    >>> trained_in(Path("nowhere"))
+    'nothing yet'
+    """
+    if not (folder / CONFIG).exists():
+        return "nothing yet"
+    about = Translators.load(folder).about
+    done, left = (listing(about.get(name, ())) for name in ("blocks", LEFT))
+    return f"translators of blocks {done}" + (f"; {left} are left" if left else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +213,25 @@ class _Recipe:
     seed: int
 
 
-def _states(model: Model, texts: Iterable[Given], blocks: Sequence[int]) -> tuple[_States, _States]:
-    """States to learn from, and of the texts that are kept apart."""
+def _encoded(model: Model, texts: Iterable[Given]) -> list[Encoded]:
+    """Texts of several tokens.
+
+    Raises:
+        PromptError: there are too few.
+    """
     encoded = [one for one in model.encode(list(texts)) if len(one.tokens) > 1]
     if len(encoded) < 2:
         raise PromptError(
             f"Translators are trained on texts of several tokens, at least two; given: "
             f"{len(encoded)}."
         )
+    return encoded
+
+
+def _states(
+    model: Model, encoded: Sequence[Encoded], blocks: Sequence[int]
+) -> tuple[_States, _States]:
+    """States to learn from, and of the texts that are kept apart."""
     places = [(find_site("resid_pre"), block) for block in blocks]
     last = find_site("final_in"), None
     parts: tuple[list[dict[Any, Tensor]], list[dict[Any, Tensor]]] = ([], [])

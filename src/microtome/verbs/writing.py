@@ -10,8 +10,10 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from microtome.errors import MicrotomeError, did_you_mean, listing
 from microtome.passes.generating import Manner
+from microtome.passes.rows import Streamer
 
-OBJECTS = ("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "streamer")
+STREAMER = "streamer"
+OBJECTS = ("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", STREAMER)
 """What ``generate`` takes besides settings, and runs between passes."""
 
 OURS: Mapping[str, str] = {
@@ -19,7 +21,7 @@ OURS: Mapping[str, str] = {
     "max_length": "steps= says how many tokens are written",
     "inputs": "the prompt comes first",
     "input_ids": "tokens as a prompt are Prompt(ids=[…])",
-    "attention_mask": "each prompt is written by itself, so nothing is padded",
+    "attention_mask": "batch= says how many prompts are padded together, if any",
     "tokenizer": "it is the model's own; load(…, tokenizer=…) takes another",
 }
 """What ``generate`` calls what is said here in another way."""
@@ -35,6 +37,14 @@ OTHERWISE: Mapping[str, str] = {
     "num_return_sequences": "one text is written for a prompt; another seed gives another one",
 }
 """Ways of generating in which an edit has no meaning here, and why."""
+
+TOGETHER: Mapping[str, tuple[object, str]] = {
+    "min_length": (0, "it counts the prompt, and prompts differ: say min_new_tokens"),
+    "forced_bos_token_id": (None, "it looks whether a prompt is one token"),
+    "encoder_repetition_penalty": (1.0, "it looks at the prompts of all rows"),
+    "encoder_no_repeat_ngram_size": (0, "it looks at the prompts of all rows"),
+}
+"""Settings that would see the padding of a batch: what does nothing, and why they are refused."""
 
 IDLE = (None, False, 1, "dynamic", "hybrid")
 """Their values that do nothing."""
@@ -86,15 +96,49 @@ def manner_of(
     except (ValueError, TypeError) as error:
         raise MicrotomeError(f"The model cannot generate so: {error}") from error
     _refuse(config, unknown)
-    if config.pad_token_id is None:  # never read: no text is padded
+    if config.pad_token_id is None:  # never read: texts are padded with their own tokens
         config.pad_token_id = settings["pad_token_id"] = _first(config.eos_token_id)
     told = settings
     if given is not None:  # a setting that is asked to be None would be filled in there
         told = {"generation_config": config, **_nothing(settings)}
-    more = {name: asked[name] for name in OBJECTS if asked.get(name) is not None}
+    own = (name for name in OBJECTS if name != STREAMER)
+    more = {name: asked[name] for name in own if asked.get(name) is not None}
     if config.stop_strings is not None:
         more["tokenizer"] = tokenizer
     return Manner(config, told, seed, more)
+
+
+def check_together(config: GenerationConfig) -> None:
+    """Raise for settings with which a text among others would be another one than alone."""
+    for name, (idle, why) in TOGETHER.items():
+        if getattr(config, name, None) not in (None, idle):
+            raise MicrotomeError(f"{name} has no meaning in a batch: {why}. Or say batch=1.")
+
+
+def streamers_of(asked: Mapping[str, Any], texts: int, batch: int) -> list[Streamer | None]:
+    """What takes the tokens of each text as they come.
+
+    Args:
+        asked: as `manner_of` takes it; its streamer is one for all texts, or one for each.
+        texts: how many there are.
+        batch: how many are written together.
+
+    Raises:
+        MicrotomeError: there are not as many as texts, or one for texts that are written together.
+    """
+    given = asked.get(STREAMER)
+    if isinstance(given, list | tuple):
+        if len(given) != texts:
+            raise MicrotomeError(
+                f"streamer= is one, or one for each prompt: {texts}, not {len(given)}."
+            )
+        return [*given]
+    if given is not None and min(batch, texts) > 1:
+        raise MicrotomeError(
+            "The tokens of several texts come by turns in a batch: give streamer= a list with one "
+            "for each prompt, or say batch=1."
+        )
+    return [given] * texts
 
 
 def _refuse(config: GenerationConfig, unknown: Mapping[str, Any]) -> None:

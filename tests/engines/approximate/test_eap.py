@@ -14,6 +14,14 @@ BERLIN = mt.Prompt(
     "Berlin is the capital of", donor="Paris is the capital of", target=" Germany", contrast=" is"
 )
 EXACT = 1e-9
+INNER = 1e-6
+"""Of a model whose norms compute in float32."""
+STORY = mt.Prompt(
+    "Once upon a time, there was a little girl named Lily. One day,",
+    donor="Once upon a time, there was a little boy named Lily. One day,",
+    target=" Lily",
+    contrast=" Tim",
+)
 
 
 def approximate(model, edit, method="eap", prompt=BERLIN):
@@ -119,6 +127,58 @@ def test_over_activations_each_part_goes_its_way_in_turn(tiny64):
             assert abs(float(found.sel(from_layer=writer, layer=reader)) - wanted) < EXACT
     with pytest.raises(EditError, match="must be 'inputs'"):
         mt.EAPIG(over="weights")
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_the_input_goes_from_the_donors_to_the_prompts_own_in_equal_steps(real_models, steps):
+    """By hand on a trained Llama with shared keys, through its own ``inputs_embeds``."""
+    model = mt.load(real_models / "stories260K", dtype="float64")
+    hf, blocks = model.hf, model.hf.model.layers
+    [one] = model.encode(STORY)
+    ours, theirs = (torch.tensor([text.ids]) for text in (one.tokens, one.donor))
+    written, probes = [], {}
+
+    def probing(name):
+        def probe(_, args):
+            probes[name] = torch.zeros_like(args[0], requires_grad=True)
+            return (args[0] + probes[name],)
+
+        return probe
+
+    readers = {"logits": hf.model.norm}
+    hooks = []
+    for layer, block in enumerate(blocks):
+        readers |= {f"m{layer}": block.post_attention_layernorm, f"a{layer}": block.input_layernorm}
+        hooks.append(block.mlp.register_forward_hook(lambda *a: written.append(a[2].detach())))
+    hooks += [module.register_forward_pre_hook(probing(n)) for n, module in readers.items()]
+    try:
+        own, donor = (hf.model.embed_tokens(ids).detach() for ids in (ours, theirs))
+        hf(ours), hf(theirs)
+        each = len(blocks)
+        changes = {f"m{n}": written[each + n] - written[n] for n in range(each)}
+        changes["input"] = donor - own
+        slopes = dict.fromkeys(readers, 0.0)
+        for k in range(1, steps + 1):
+            there = donor + k / steps * (own - donor)
+            logits = hf(inputs_embeds=there).logits[0, -1]
+            score = logits[one.target] - logits[one.contrast]
+            names = [*probes]
+            found = torch.autograd.grad(score, [probes[name] for name in names])
+            for name, slope in zip(names, found, strict=True):
+                slopes[name] = slopes[name] + slope / steps
+    finally:
+        for hook in hooks:
+            hook.remove()
+    scores = mt.circuits.score(model, STORY, method=mt.EAPIG(steps), audit=1, progress=False)
+    approximate = scores.data["approximate"][0].to_series()
+    layers = {**{f"m{n}": n for n in range(each)}, "input": -1}
+    for writer, change in changes.items():
+        for reader, slope in slopes.items():
+            if reader == "logits" or int(reader[1:]) > layers[writer]:
+                # What all heads of a layer read is one stream.
+                into = rf"^{writer}->{reader}(\.|$)"
+                got = approximate[approximate.index.str.match(into)].sum()
+                assert abs(got + float((change * slope).sum())) < INNER
 
 
 def test_circuits_are_scored_by_it(tiny64):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -176,6 +178,54 @@ def test_known_cells_are_not_drawn_again():
     assert drawn.weights.sum() == 40
 
 
+class Counts(mt.Observer):
+    """Of units those that were there, and those that are done; Ctrl-C after some of these."""
+
+    def __init__(self, interrupt: int = 99) -> None:
+        self.interrupt, self.done, self.there = interrupt, 0, 0
+
+    def unit_there(self, number: int, of: int) -> None:
+        self.there += 1
+
+    def unit_done(self, number: int, of: int) -> None:
+        self.done += 1
+        if self.done == self.interrupt:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_in_a_round_loses_nothing(tiny64, tmp_path):
+    """After any unit; those of rounds that are not needed are none."""
+    first = refined(tiny64, audit=4).audit()["bound"]["effect"]
+    asked = {"audit": 4, "refine": f"below {first / 2}", "out": tmp_path / "map.zarr"}
+    whole = refined(tiny64, **{**asked, "out": None})
+    rounds = whole.provenance["audit"]["rounds"]
+    assert 1 < rounds < ROUNDS
+    for done in range(2 + rounds):  # the map, the other map, and the rounds
+        one = Counts(interrupt=1)
+        with pytest.raises(KeyboardInterrupt):
+            refined(tiny64, progress=one, **asked)
+        assert one.there == done
+    found = refined(tiny64, progress=Counts(interrupt=1), **asked)
+    assert found.data["why_exact"].equals(whole.data["why_exact"])
+    assert found.data["prob"].equals(whole.data["prob"])
+    assert found.audit() == whole.audit()
+
+
+def test_two_threads_refine_as_one_does(tiny64):
+    ways = {"atp": EDIT, "eap": "patch L*.z.h* -> L*.mlp_in"}
+    asked = {"audit": 4, "refine": "below 0.01"}
+    alone = [refined(tiny64, edit=edit, method=method, **asked) for method, edit in ways.items()]
+    with ThreadPoolExecutor(2) as pool:
+        work = [
+            pool.submit(refined, tiny64, edit=edit, method=method, **asked)
+            for method, edit in ways.items()
+        ]
+        found = [one.result() for one in work]
+    for one, other in zip(found, alone, strict=True):
+        assert one.data["prob"].equals(other.data["prob"])
+        assert one.data["why_exact"].equals(other.data["why_exact"])
+
+
 def test_an_interrupted_one_resumes_bit_for_bit(tiny64, tmp_path):
     asked = {"audit": 4, "refine": "below 1e-7"}
     whole = refined(tiny64, [BERLIN, CAT], **asked)
@@ -190,11 +240,14 @@ def test_an_interrupted_one_resumes_bit_for_bit(tiny64, tmp_path):
         def cancelled(self):
             return self.done >= stop
 
-    for stop in (3, 5):
+    # In the other approximation, and in the middle of the third round.
+    for stop in (3, 9):
         out = tmp_path / f"{stop}.zarr"
         with pytest.raises(mt.Cancelled):
             refined(tiny64, [BERLIN, CAT], out=out, progress=Stops(), **asked)
-        found = refined(tiny64, [BERLIN, CAT], out=out, **asked)
+        later = Counts()
+        found = refined(tiny64, [BERLIN, CAT], out=out, progress=later, **asked)
+        assert later.there == stop
         for name in ("prob", "approximate_prob", "why_exact", "change_norm"):
             assert found.data[name].equals(whole.data[name]), name
         assert mt.open_effects(out).audit() == found.audit()

@@ -12,11 +12,19 @@ from dash.development.base_component import Component
 from flask import Flask
 
 from microtome.frontends.lab.panels import TABS, Context, Panel
+from microtome.frontends.lab.panels.panel import seen
 from microtome.frontends.lab.state import View
 
 Given = Mapping[str, Any]
 """``"<id>.<property>"`` → its value; of components of a type, ``"<type>.<property>"`` → pairs of an
 id and a value."""
+
+
+def followed(search: str) -> dict[str, str]:
+    """What a page's script makes of its address, for panels that are asked whether or not they are
+    open: its parts, each with more than they look at."""
+    stores = ("question", *(seen(one.name) for one in TABS))
+    return {"address.search": search, **{f"{store}.data": search for store in stores}}
 
 
 @dataclass
@@ -55,7 +63,7 @@ class Page:
     def _called(self, key: str, view: View, given: Given, by: str) -> dict[str, Any]:
         view_model = self.context.view(view.to_query()).model
         ready = {"model": view_model, "state": "ready", "why": ""}
-        values = {"address.search": view.to_query(), "ready.data": ready, **given}
+        values = {**followed(view.to_query()), "ready.data": ready, **given}
         one = self.app.callback_map[key]
         outputs = [
             dict(zip(("id", "property"), name.rsplit(".", 1), strict=True))

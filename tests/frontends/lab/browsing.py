@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import numpy as np
 import pytest
@@ -124,6 +124,20 @@ def chromium() -> Iterator[Browser]:
 
 
 @dataclass
+class Hold:
+    """Questions of a page that wait until they are let go."""
+
+    routes: list[Any] = field(default_factory=list)
+    is_over: bool = False
+
+    def release(self) -> None:
+        """Let them go, and hold no more."""
+        self.is_over = True
+        for route in self.routes:
+            route.continue_()
+
+
+@dataclass
 class Tab:
     """A page, with what went wrong in it."""
 
@@ -141,8 +155,16 @@ class Tab:
     def mapped(self, query: str = "") -> Page:
         """The same, until its map is computed and drawn."""
         page = self.open(query)
-        page.wait_for_selector("#map-strongest button, #map-strongest h3")
+        self.computed("#map-strongest button, #map-strongest h3", "#map-compute")
         return page
+
+    def computed(self, shown: str, button: str) -> None:
+        """Wait until something is there; where the machine is too slow to compute it by itself, a
+        button asks for it."""
+        self.page.wait_for_selector(f"{shown}, {button}:visible")
+        if self.page.locator(f"{button}:visible").count():
+            self.page.locator(button).click()
+        self.page.wait_for_selector(shown)
 
     @property
     def search(self) -> str:
@@ -165,6 +187,27 @@ class Tab:
         while quiet < 4:
             self.page.wait_for_timeout(40)
             quiet = 0 if self.asked else quiet + 1
+
+    def hold(self, part: str) -> Hold:
+        """From now on hold questions of callbacks that something has called whose id has a part."""
+        held = Hold()
+
+        def asked(route: Any) -> None:
+            told = route.request.post_data_json
+            if not held.is_over and any(part in one for one in told["changedPropIds"]):
+                held.routes.append(route)
+            else:
+                route.continue_()
+
+        self.page.route("**/_dash-update-component*", asked)
+        return held
+
+    def until_held(self, held: Hold, n: int) -> None:
+        """Wait until so many are held."""
+        patience = time.monotonic() + PATIENCE / 1000
+        while len(held.routes) < n:
+            assert time.monotonic() < patience, f"{len(held.routes)} of {n} were asked"
+            self.page.wait_for_timeout(30)
 
     def until_address(self, part: str) -> None:
         """Wait until the address has a part."""
@@ -262,6 +305,29 @@ def shown(page: Page, figure: str = "#map-figure") -> np.ndarray:
         figure,
     )
     return np.array(found, dtype=float)
+
+
+def chosen_in(search: str) -> list[str]:
+    """The cells that an address names."""
+    return parse_qs(search.removeprefix("?")).get("cell", [])
+
+
+def press_cells(page: Page, cells: list[tuple[int, int]], shift: bool = True) -> None:
+    """Presses on the middles of cells, one after another, in no time."""
+    page.evaluate(
+        """([cells, shiftKey]) => cells.forEach(([row, column]) => {
+            const area = document.querySelector('#map-figure .nsewdrag');
+            const {xaxis, yaxis} = area.closest('.js-plotly-plot')._fullLayout;
+            const box = area.getBoundingClientRect();
+            const [clientX, clientY] = [box.left + xaxis.d2p(column), box.top + yaxis.d2p(row)];
+            const where = {bubbles: true, isPrimary: true, button: 0, shiftKey, clientX, clientY};
+            for (const name of ['move', 'down', 'up']) {
+                area.dispatchEvent(new PointerEvent(`pointer${name}`, where));
+                area.dispatchEvent(new MouseEvent(`mouse${name}`, where));
+            }
+        })""",
+        [cells, shift],
+    )
 
 
 def click_cell(page: Page, layer: int, head: int, shift: bool = False) -> None:

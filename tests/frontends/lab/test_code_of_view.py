@@ -11,16 +11,21 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import microtome as mt
 from microtome.errors import CircuitError, MicrotomeError
 from microtome.frontends import cli
+from microtome.frontends.experiment.running import Ran
 from microtome.frontends.experiment.writing import Written
 from microtome.frontends.lab import drawing, exports
 from microtome.frontends.lab.answers import cell, pinned, upstream, writing
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.code import codes, parts
+from microtome.frontends.lab.desk import Desk
+from microtome.frontends.lab.jobs import Jobs
+from microtome.frontends.lab.panels import Context
 from microtome.frontends.lab.sides import other_of
 from microtome.frontends.lab.state import Against, View
 
@@ -113,7 +118,12 @@ def test_chosen_cells_are_repeated_by_all_three(nano, models, view, command, tmp
     assert value.edited - data.item() == 0
 
 
-def test_the_run_of_chosen_cells_is_repeated(nano, models, command):
+def asked_by(yaml: str) -> str:
+    """The command that a file's first line names."""
+    return yaml.partition("\n")[0].removeprefix("# ")
+
+
+def test_the_run_of_chosen_cells_is_repeated_by_all_three(nano, models, command, tmp_path):
     [made] = codes("run", SAM, models)
     after = cell.changed(nano, prompt_of(SAM), SAM.chosen).after
     own = executed(made.python)["run"].top(10)
@@ -121,13 +131,21 @@ def test_the_run_of_chosen_cells_is_repeated(nano, models, command):
     said = json.loads(command(made.shell, "--json"))
     tokens = said["prompts"][0]["top"][0]["tokens"]
     assert [one["prob"] for one in tokens] == [one.prob for one in after]
-    assert made.yaml is None
+    (tmp_path / "run.yaml").write_text(made.yaml, encoding="utf-8")
+    filed = Ran.read(tmp_path / "run.yaml").run()
+    assert filed.top(10)["prob"].tolist() == own["prob"].tolist()
+    assert filed.receipts == executed(made.python)["run"].receipts
+    again = json.loads(command(asked_by(made.yaml), "--json"))
+    assert again["prompts"] == said["prompts"]
 
 
 def test_a_prompt_with_roles_has_no_words_on_the_command_line_for_a_run(models):
     [made] = codes("run", QUOTED, models)
     assert made.shell is None
     assert "roles={'city': -5}" in made.python
+    filed = Ran.from_yaml(made.yaml).run(models("nano"))
+    own = models("nano").run(prompt_of(QUOTED), QUOTED.chosen)
+    assert filed.logits.equal(own.logits), "a file has words for it"
 
 
 def test_what_is_traced_is_repeated_writer_by_writer(nano, models, tmp_path):
@@ -147,6 +165,11 @@ def test_what_is_traced_is_edited_as_the_page_says(nano, models):
         found = codes("trace", replace(view, way=way), models)
         assert all(one.about.startswith(f"{way} ") for one in found)
     assert codes("trace", view, models)[0].about.startswith("patch ")
+    found = codes("trace", replace(view, reader="m0", way="mean"), models)
+    effects = executed(found[0].python)["effects"]
+    edges = upstream.upstream(nano, prompt_of(view), "m0", view.measured, "mean").edges
+    [of_input] = [edge.effect for edge in edges if edge.writer == "input"]
+    assert effects.delta("logit_diff").item() == of_input
 
 
 def test_a_circuit_is_judged_by_the_metric_of_the_page(models, command):
@@ -157,7 +180,7 @@ def test_a_circuit_is_judged_by_the_metric_of_the_page(models, command):
     assert '"prob(contrast)@3"' in made.python.replace("'", '"')
 
 
-def test_the_circuit_is_judged_the_same_by_each_ablation(nano, models, command):
+def test_the_circuit_is_judged_the_same_by_each_ablation(nano, models, command, tmp_path):
     view = replace(SAM, donor=SAM.text.replace("Sam gave", "Sally gave"))
     circuit, found = pinned.circuit_of(nano, SAM.pins), codes("circuit", view, models)
     assert len(codes("circuit", SAM, models)) == 1  # there is no donor to patch from
@@ -165,7 +188,12 @@ def test_the_circuit_is_judged_the_same_by_each_ablation(nano, models, command):
         expected = pinned.kept(nano, prompt_of(view), circuit, view.measured, way).faithfulness
         assert executed(made.python)["found"]["faithfulness"].item() - expected == 0
         assert json.loads(command(made.shell, "--json"))["faithfulness"] - expected == 0
-        assert made.yaml is None
+        (tmp_path / "circuit.yaml").write_text(made.yaml, encoding="utf-8")
+        filed = mt.CircuitExperiment.read(tmp_path / "circuit.yaml").run(nano, progress=False)
+        assert filed.found.circuit == circuit
+        assert filed.summary()["faithfulness"] - expected == 0
+    said = json.loads(command(asked_by(made.yaml), "--json"))
+    assert said["faithfulness"] - expected == 0
 
 
 @pytest.mark.parametrize(
@@ -324,6 +352,48 @@ def test_a_report_says_what_was_asked_as_text(nano):
     page = exports.made("report.html", view, nano, shown(nano, view)).decode()
     assert "<img src=x" not in page
     assert "alert(2)</script>" not in page
+
+
+def test_a_table_holds_no_formula(nano):
+    planted = "=1+1 @SUM(A1) -2 +3 is"
+    view = View(text=planted, edit="zero L0.mlp_out@*", metric="kl", roles=(("first", 0),))
+    effects = shown(nano, view)
+    table = exports.made("map.csv", view, nano, effects).decode()
+    frame = pd.read_csv(io.StringIO(table), keep_default_na=False)
+    own = effects.to_dataframe()
+    assert {"=", "@"} <= {text[:1] for text in own["token"]}, "the prompt plants some"
+    texts = [column for column in frame if not pd.api.types.is_numeric_dtype(frame[column])]
+    assert "token" in texts
+    begins = {text[:1] for column in (*texts, "=") if column in frame for text in frame[column]}
+    assert not begins & set("=+-@\t\r")
+    assert frame["token"].str.removeprefix("'").tolist() == own["token"].tolist()
+    assert frame["kl"].tolist() == own["kl"].tolist()
+    below = exports.inert(pd.DataFrame({"=a": [-1.5], "b": ["-x"], "c": [None]}))
+    assert below.columns.tolist() == ["'=a", "b", "c"]
+    assert (below.iloc[0, 0], below.iloc[0, 1]) == (-1.5, "'-x")
+
+
+def test_files_have_plain_names():
+    assert all(re.fullmatch(r"[a-z]+\.(html|png|svg|csv|json)", name) for name in exports.KINDS)
+
+
+def test_pictures_are_in_the_language_of_the_page(nano, heads, monkeypatch):
+    words = Context(Desk(), Jobs(Desk())).words
+    asked = []
+
+    def picture_of(figure, kind):
+        asked.append(figure)
+        return b""
+
+    monkeypatch.setattr(exports, "picture_of", picture_of)
+    for lang in ("vi", "en"):
+        for name in ("map.svg", "circuit.svg"):
+            exports.made(name, SAM, nano, heads, words(lang))
+    figure, circuit, english, _ = asked
+    assert figure.layout.title.text == "zero L*.z.h*@-1: tác động lên logit_diff"
+    assert english == heads.figure("logit_diff")
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("đầu", "tầng")
+    assert circuit.layout.title.text.startswith("Mạch gồm")
 
 
 def test_half_a_character_is_no_reason_to_have_no_file():

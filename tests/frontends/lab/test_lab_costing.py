@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import microtome as mt
-from microtome.errors import AddressError, MicrotomeError
+from microtome.errors import AddressError, EditError, MicrotomeError
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.costing import AT_ONCE, Cost, cost_of
 from microtome.frontends.lab.desk import Desk
@@ -45,8 +45,9 @@ def test_what_is_small_begins_by_itself():
 
 
 @pytest.mark.parametrize(
-    ("edit", "kind"), [("zero L99.z", AddressError), ("patch L*.z.h*@9", MicrotomeError)]
+    ("edit", "kind"),
+    [("zero L99.z", AddressError), ("patch L*.z.h*@9", MicrotomeError), ("zap L1.z", EditError)],
 )
 def test_what_cannot_be_made_is_said_before_anything_runs(desk, edit, kind):
-    with pytest.raises(kind):
+    with pytest.raises(kind, match=r"^(?!edits\[)"):  # nothing here is called that
         cost_of(desk, Asked.of(View(**{**vars(VIEW), "edit": edit})))

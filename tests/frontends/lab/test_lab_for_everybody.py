@@ -163,11 +163,23 @@ def test_the_first_tab_leads_past_everything_to_the_map(tab):
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#map"
 
 
+CUT = """[...document.querySelectorAll("select.native")].filter(one => one.offsetParent)
+.map(list => {
+    const pen = document.createElement("canvas").getContext("2d"), look = getComputedStyle(list);
+    pen.font = look.font;
+    const said = list.selectedOptions[0]?.textContent ?? "";
+    const room = list.clientWidth - parseFloat(look.paddingLeft) - parseFloat(look.paddingRight);
+    return [said, pen.measureText(said).width - (room - 16)];  // 16: its arrow
+}).filter(([said, over]) => over > 0)"""
+"""The lists whose chosen line is wider than they are, with how many pixels."""
+
+
 def test_the_page_is_in_the_language_of_its_address(tab):
     page = tab.mapped(query(**FULL, panel="keep", lang="vi"))
     page.wait_for_selector("#keep-code pre")
     assert page.evaluate("document.querySelector('[lang=vi]') !== null")
     assert page.locator("#keep h3").first.inner_text() == "Mã cho trang này"
+    assert page.evaluate(CUT) == []
     page.locator("#shell-en").click()
     page.wait_for_selector("#keep h3:has-text('Code for this view')")
     tab.until_address("lang=en")

@@ -12,8 +12,10 @@ from frontends.lab.browsing import (
     GIFT,
     PLANTED,
     axis,
+    chosen_in,
     click_cell,
     panel,
+    press_cells,
     query,
     shown,
     site,
@@ -35,11 +37,12 @@ def expected(nano, edit=HEADS, metric="logit_diff", **prompt) -> mt.Effects:
 def test_a_prompt_is_seen_as_tokens_while_it_is_typed(tab, nano):
     page = tab.open()
     page.locator("#ask-text").press_sequentially("Berlin is the capital of")
-    page.wait_for_selector(token(4))
     pieces = nano.encode("Berlin is the capital of")[0].tokens.pieces
-    assert page.locator(".token .piece").all_inner_texts() == [
-        one.replace(" ", "·") for one in pieces
-    ]
+    tab.until(
+        "pieces => Array.from(document.querySelectorAll('.token .piece'), one => one.innerText)"
+        ".join() === pieces.join()",
+        [one.replace(" ", "·") for one in pieces],
+    )
     assert "text=" not in tab.search  # it is typed, and not asked for yet
     page.keyboard.press("Enter")
     tab.until_address("text=Berlin%20is%20the%20capital%20of")
@@ -69,6 +72,7 @@ def test_examples_are_ready_to_open_and_templates_make_prompts(tab):
     page.locator('[id*="ask-example"]').first.click()
     page.wait_for_selector("#map-strongest button")
     tab.until_address("text=When%20Sam")
+    tab.until("!document.querySelector('#ask-begin').open")  # it folds where there is a text
     page.locator("#ask-begin summary").click()
     page.locator('[id*=\'"name":"capitals","type":"ask-task"\']').click()
     tab.until_address("is%20the%20capital%20of")
@@ -139,12 +143,74 @@ def test_what_a_model_has_not_is_not_offered_and_says_why(tab):
 def test_a_click_chooses_a_cell_and_shift_one_more(tab):
     page = tab.mapped(query(**GIFT))
     tab.until("!!document.querySelector('#map-figure .nsewdrag')")
+    tab.settle()  # what is above the map moves it as it comes
     click_cell(page, 3, 1)
     tab.until_address("cell=zero%20L3.z.h1@-1")
     tab.until("document.querySelector('#map-figure .js-plotly-plot').layout.shapes?.length === 1")
     click_cell(page, 4, 5, shift=True)
     tab.until_address("cell=zero%20L4.z.h5@-1")
-    assert "cell=zero%20L3.z.h1@-1" in tab.search
+    assert chosen_in(tab.search) == ["zero L3.z.h1@-1", "zero L4.z.h5@-1"]
+
+
+@pytest.mark.slow
+def test_no_press_is_lost_however_fast_they_come(tab):
+    """Plotly sees where a pointer is every 50 ms, and would tell of the cell before."""
+    page = tab.mapped(query(**GIFT))
+    tab.until("!!document.querySelector('#map-figure .nsewdrag')")
+    press_cells(page, [(3, 1), (4, 5), (0, 7), (4, 5), (5, 0)])
+    tab.until_address("cell=zero%20L5.z.h0@-1")
+    chosen = ["zero L3.z.h1@-1", "zero L0.z.h7@-1", "zero L5.z.h0@-1"]  # one was pressed twice
+    assert chosen_in(tab.search) == chosen
+    tab.until("document.querySelector('#map-figure .js-plotly-plot').layout.shapes?.length === 3")
+    page.go_back()
+    tab.until("!window.location.search.includes('L5.z.h0')")
+    assert chosen_in(tab.search) == ["zero L3.z.h1@-1", "zero L0.z.h7@-1"]
+
+
+@pytest.mark.slow
+def test_an_answer_that_comes_late_takes_no_click_away(tab):
+    """Two of a kind are on their way, and a cell is clicked meanwhile: all three are there."""
+    page = tab.mapped(query(**GIFT, cell="zero L1.z.h1@-1"))
+    tab.settle()
+    late = tab.hold('"ask-token"')
+    page.locator("#ask-click").select_option("role")
+    for name, at in (("first", 1), ("second", 3)):
+        page.locator("#ask-role").fill(name)
+        page.locator(token(at)).click()
+    tab.until_held(late, 2)
+    click_cell(page, 3, 1, shift=True)
+    tab.until_address("cell=zero%20L3.z.h1@-1")
+    late.release()
+    tab.until_address("role=first:1&role=second:3")
+    assert chosen_in(tab.search) == ["zero L1.z.h1@-1", "zero L3.z.h1@-1"]
+
+
+@pytest.mark.slow
+def test_cells_are_chosen_by_list_key_and_button(tab):
+    page = tab.mapped(query(**GIFT))
+    first = page.locator("#map-strongest li button").first
+    cell = f"zero {first.locator('span').first.inner_text()}"
+    first.click()
+    tab.until_address("cell=")
+    assert chosen_in(tab.search) == [cell]
+    tab.until("document.querySelector('#map-strongest button.chosen')?.ariaPressed === 'true'")
+    page.locator("#cell-chosen button").click()
+    tab.until("!window.location.search.includes('cell=')")
+    page.locator("#map-more").click()
+    tab.until("document.querySelector('#map-more').ariaPressed === 'true'")
+    press_cells(page, [(2, 2), (2, 3)], shift=False)
+    tab.until("document.querySelectorAll('#cell-chosen button').length === 2")
+    picked = page.locator("#cell-pick option").nth(1).get_attribute("value")
+    page.locator("#cell-pick").select_option(picked)
+    tab.until("document.querySelectorAll('#cell-chosen button').length === 3")
+    assert chosen_in(tab.search) == ["zero L2.z.h2@-1", "zero L2.z.h3@-1", picked]
+    page.locator("#map-more").click()
+    tab.until("document.querySelector('#map-more').ariaPressed === 'false'")
+    press_cells(page, [(2, 2)], shift=False)
+    for key in ("ArrowRight", "Shift+ArrowDown"):
+        page.locator("#map-frame").press(key)
+    tab.until_address("cell=zero%20L3.z.h3@-1")
+    assert chosen_in(tab.search) == ["zero L2.z.h3@-1", "zero L3.z.h3@-1"]
 
 
 # ------------------------------------------------------------------------------- 7: keep
@@ -228,6 +294,7 @@ def test_back_is_undo_and_forward_redo(tab):
     page.locator(panel("keep")).click()
     page.wait_for_selector("#keep-history li a")
     page.locator("#keep button", has_text="Undo").click()  # the panel that was opened
+    tab.until("!window.location.search.includes('panel=')")
     page.go_back()
     tab.until("document.querySelector('#map-edit').value === 'zero L*.z.h*@-1'")
 
@@ -250,6 +317,7 @@ def test_where_one_has_been_is_listed_and_opens(tab):
 def test_a_reload_gives_the_same_page(tab):
     page = tab.mapped(KEPT)
     page.wait_for_selector("#keep-files a[href*='map.csv']")
+    tab.settle()
     before = page.inner_text("main")
     page.reload()
     page.wait_for_selector("#keep-files a[href*='map.csv']")

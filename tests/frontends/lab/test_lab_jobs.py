@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import CANCELLED, DONE, FAILED, RUNNING, WAITING, Jobs
 from microtome.frontends.lab.state import View
 from microtome.model.loaded import Loaded
+from microtome.passes.session import _turns as turns
+from microtome.passes.session import session
 from microtome.plan import units
 
 VIEW = View(model="nano", text="Berlin is the capital of", target=" Germany", contrast=" France")
@@ -110,6 +113,32 @@ def test_sweeps_wait_for_their_turn_in_the_order_in_which_they_were_asked(jobs, 
     assert jobs.waiting("nano") == []
 
 
+def test_a_sweep_goes_on_as_long_as_somebody_wants_it(jobs, held, monkeypatch):
+    """Who asks the same, or only looks at it, does not lose it to who cancels."""
+    job = jobs.submit(ASKED, "one")
+    assert jobs.submit(ASKED, "two") is job
+    assert jobs.progress(ASKED, "looking").state in (WAITING, RUNNING)
+    for asker, others in (("one", ["two", "looking"]), ("two", ["looking"])):
+        job.leave(asker)
+        assert jobs.progress(ASKED, asker).state == CANCELLED
+        assert {jobs.progress(ASKED, one).state for one in others} <= {WAITING, RUNNING}
+        assert not job.cancelled
+    assert jobs.submit(ASKED, "two") is job, "who wants it again has it again"
+    assert jobs.progress(ASKED, "two").state in (WAITING, RUNNING)
+    job.leave("looking")
+    assert not job.cancelled
+    monkeypatch.setattr(lab_jobs, "AWAY", -1.0)  # whose page is closed is not waited for
+    jobs.progress(ASKED, "closed")
+    job.leave("two")
+    assert job.cancelled
+    again = jobs.submit(ASKED, "one")
+    assert again is not job
+    held.set()
+    assert job.over.wait(60)
+    assert again.over.wait(60)
+    assert (job.state, again.state) == (CANCELLED, DONE)
+
+
 def test_what_was_cancelled_can_be_asked_again(jobs, held):
     first, second = jobs.submit(ASKED), jobs.submit(other("zero L*.mlp_out@-1"))
     second.cancel()
@@ -171,25 +200,31 @@ def test_a_map_is_seen_while_it_grows_and_its_units_outlive_a_cancel(jobs, desk,
     assert told.units == told.of_units  # that one is counted
 
 
-def test_a_click_is_answered_between_two_units(jobs, nano, monkeypatch):
-    """The model is free there: what another thread asks of it does not wait for the whole map."""
-    monkeypatch.setattr(units, "WORK", 1.0)
-    monkeypatch.setattr(units, "PASSES", 60)
-    answered = []
+def test_a_click_is_answered_in_the_middle_of_a_unit(jobs, nano, monkeypatch):
+    """What another thread asks of the model does not wait for the map, nor for a part of it."""
+    alone, answered, clicks = nano.run(VIEW.text).logits, [], []
 
     class Asking(lab_jobs.Job):
-        def unit_done(self, number, of):
-            super().unit_done(number, of)
-            click = threading.Thread(target=lambda: answered.append(nano.run(VIEW.text).logits))
-            click.start()
-            click.join(60)
+        def advanced(self, cells):
+            super().advanced(cells)
+            clicks.append(threading.Thread(target=self.click))
+            clicks[-1].start()
+            while not turns.is_awaited(turns.holder(nano.hf)):
+                time.sleep(0.001)
+
+        def click(self):
+            with session(nano.hf, nano.anatomy):
+                answered.append((nano.run(VIEW.text).logits, self.progress().units))
 
     monkeypatch.setattr(lab_jobs, "Job", Asking)
     job = jobs.submit(ASKED)
     assert job.over.wait(60)
-    assert job.state == DONE
-    assert len(answered) == job.progress().of_units > 2
-    assert all(one.equal(answered[0]) for one in answered)
+    for click in clicks:
+        click.join(60)
+    assert (job.state, job.progress().of_units) == (DONE, 1)
+    assert len(answered) == len(clicks) > 2
+    assert all(logits.equal(alone) for logits, _ in answered)
+    assert {done for _, done in answered} == {0}
 
 
 def test_the_end_of_the_server_cancels_and_takes_no_more(desk, tmp_path, held):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from dataclasses import replace
@@ -12,6 +11,7 @@ from asked_panels import Page, rows, texts, within
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
+from microtome.engines.observer import go_on
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab.answers.cell import changed, shares, together
 from microtome.frontends.lab.answers.upstream import upstream
@@ -19,7 +19,7 @@ from microtome.frontends.lab.answers.writing import written
 from microtome.frontends.lab.asked import Asked, prompt_of
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import Jobs
-from microtome.frontends.lab.panels import PANELS, TABS, Context, feeding, judging
+from microtome.frontends.lab.panels import PANELS, TABS, Context, feeding, works
 from microtome.frontends.lab.panels.compare import other_of
 from microtome.frontends.lab.panels.works import Works
 from microtome.frontends.lab.state import Against, View
@@ -60,7 +60,7 @@ def page(context) -> Page:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """A page waits for its answers, however busy the machine is."""
-    for module in (feeding, judging):
+    for module in (feeding, works):
         monkeypatch.setattr(module, "PATIENCE", 300.0)
 
 
@@ -143,7 +143,7 @@ def test_nothing_is_shown_where_nothing_is_chosen_or_it_is_not_open(page):
     assert "asked of a target" in "".join(texts(page.shown("cell-shares.children", without)))
 
 
-def test_cells_are_chosen_and_let_go_without_a_mouse(page, mapped):
+def test_cells_can_be_chosen_and_let_go_without_a_mouse(page, mapped):
     effects = mapped(VIEW)
     options = within(page.shown("cell-pick.children", VIEW), "Option")
     values = [one["value"] for one in options if one["value"]]
@@ -151,13 +151,8 @@ def test_cells_are_chosen_and_let_go_without_a_mouse(page, mapped):
     row = effects.top(1).iloc[0]
     strongest = f"patch L{int(row['layer'])}.z.h{int(row['head'])}@-1"
     assert strongest in (*values, *VIEW.chosen)
-    more = page.change("cell-pick.data-value", VIEW, {"cell-pick.data-value": values[0]})
-    assert more.chosen == (*VIEW.chosen, values[0])
-    assert page.change("cell-pick.data-value", VIEW, {"cell-pick.data-value": ""}) is None
-    gone = {"type": "cell-drop", "edit": VIEW.chosen[0]}
-    less = page.change("cell-drop.n_clicks", VIEW, {"cell-drop.n_clicks": [(gone, 1)]})
-    assert less.chosen == ()
-    assert page.change("cell-drop.n_clicks", VIEW, {"cell-drop.n_clicks": [(gone, None)]}) is None
+    chips = within(page.shown("cell-chosen.children", TWO), "Button")
+    assert [one["data-drops"] for one in chips] == [*TWO.chosen]
 
 
 def test_what_feeds_a_cell_is_its_edges(page, tiny):
@@ -229,9 +224,9 @@ def test_pins_are_a_circuit_with_notes(page, tiny):
     assert notes == ["", PLANTED, ""]
     drawn = page.shown("trace-circuit.children", PINNED)
     told = "".join(texts(drawn))
-    assert "13 edges" not in told
-    assert re.search(r"\d+ edges between 4 nodes", told)
-    weighed = rows(page.shown("trace-circuit.children", PINNED, by="trace-weigh.n_clicks"))
+    assert "nodes: 4;" in told
+    weighed = rows(page.shown("trace-weighed.children", PINNED, by="trace-weigh.n_clicks"))
+    assert page.shown("trace-circuit.hidden", PINNED), "it is drawn in the colours of its scores"
     effect = mt.sweep(tiny, prompt_of(PINNED), "patch L0.mlp_out -> final_in", metrics="logit_diff")
     wanted = -effect.delta("logit_diff").item()
     [row] = [row for row in weighed if row[0] == "m0 → logits"]
@@ -248,7 +243,7 @@ def test_pins_are_a_circuit_with_notes(page, tiny):
     assert added.pins == (*PINNED.pins, "m2->logits")
 
 
-def test_a_circuit_is_judged_by_both_ablations_on_request(page, tiny):
+def test_a_circuit_is_judged_by_each_ablation_on_request(page, tiny):
     assert page.shown("trace-kept.children", PINNED) == []
     shown = page.shown("trace-kept.children", PINNED, by="trace-judge.n_clicks")
     circuit = mt.circuits.Circuit.of(tiny, PINNED.pins[:2])
@@ -265,6 +260,63 @@ def test_a_circuit_is_judged_by_both_ablations_on_request(page, tiny):
     task = {"trace-on.data-value": "ioi"}
     shown = page.shown("trace-kept.children", PINNED, task, by="trace-judge.n_clicks")
     assert within(shown, "P"), "this tokenizer lacks the words, and that is said"
+    none = {"trace-on.data-value": "nothing"}
+    shown = page.shown("trace-kept.children", PINNED, none, by="trace-judge.n_clicks")
+    assert "No circuit is judged on 'nothing'" in "".join(texts(shown))
+
+
+def test_on_the_prompts_of_a_task_other_edges_may_carry_their_mean(page, tiny, monkeypatch):
+    facts = [mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France"),
+             mt.Prompt(PARIS, donor=BERLIN, target=" France", contrast=" Germany")]  # fmt: skip
+    monkeypatch.setattr(mt.tasks, "TASKS", {"capitals": lambda n, seed, *, tokenizer: facts})
+    on = {"trace-on.data-value": "capitals"}
+    table = rows(page.shown("trace-kept.children", PINNED, on, by="trace-judge.n_clicks"))
+    assert [row[0] for row in table] == [
+        "the donor's (patch)", "nothing (zero)", "the mean over these prompts",
+    ]  # fmt: skip
+    circuit = mt.circuits.Circuit.of(tiny, PINNED.pins[:2])
+    circuit |= mt.circuits.Circuit.among(tiny, PINNED.pins[2:])
+    found = mt.circuits.faithfulness(tiny, facts, circuit, ablation="mean", progress=False)
+    assert number(table[2][1]) == pytest.approx(float(found["faithfulness"]), rel=1e-3, abs=1e-6)
+    facts.append(
+        mt.Prompt("Berlin is the", donor="Paris is the", target=" capital", contrast=" is")
+    )
+    shown = page.shown("trace-kept.children", PINNED, on, by="trace-judge.n_clicks")
+    assert len(rows(shown)) == 2
+    assert "of several lengths" in "".join(texts(shown))
+
+
+def waiting(observer):
+    """What stops between two parts of a work, which is slow until somebody cancels it."""
+    until = time.monotonic() + 20
+    while not observer.cancelled and time.monotonic() < until:
+        time.sleep(0.01)
+    go_on(observer)
+
+
+@pytest.mark.parametrize(
+    ("part", "shows", "asks", "far"),
+    [
+        ("pinned", "trace-weighed", "trace-weigh", "Weighed: 0 of "),
+        ("writing", "write-texts", "write", "0 of 10 tokens"),
+    ],
+)
+def test_weighing_and_writing_are_followed_and_cancelled(page, monkeypatch, part, shows, asks, far):
+    view = replace(PINNED if part == "pinned" else WRITTEN, metric="prob", steps=5)
+    begins = f"{asks}-go.n_clicks" if part == "writing" else f"{asks}.n_clicks"
+    monkeypatch.setattr(works, "PATIENCE", 0.0)
+    with monkeypatch.context() as slowly:
+        slowly.setattr(f"microtome.frontends.lab.answers.{part}.go_on", waiting)
+        told = texts(page.shown(f"{shows}.children", view, by=begins))
+        assert any(one.startswith(far) for one in told)
+        assert page.shown(f"{asks}-stop.hidden", view, by=f"{asks}-beat.n_intervals") is False
+        assert page.shown(f"{asks}-beat.disabled", view, by=f"{asks}-beat.n_intervals") is False
+        monkeypatch.setattr(works, "PATIENCE", 60.0)
+        shown = page.shown(f"{shows}.children", view, by=f"{asks}-stop.n_clicks")
+        assert texts(shown) == ["Cancelled."]
+        again = page.shown(f"{shows}.children", view, by=f"{asks}-beat.n_intervals")
+        assert texts(again) == ["Cancelled."], "it does not begin anew by itself"
+    assert rows(page.shown(f"{shows}.children", view, by=begins))
 
 
 def test_what_takes_long_is_followed_and_cancelled(page, monkeypatch):
@@ -389,6 +441,31 @@ def test_a_model_that_fills_in_masks_does_not_write(page):
 # ------------------------------------------------------------------------------------------- all
 
 
+def test_in_vietnamese_it_is_said_who_speaks_and_figures_are_translated(page):
+    vi = replace(VIEW, lang="vi")
+    told = "".join(texts(page.shown("cell-answer.children", replace(vi, donor=""))))
+    assert told.startswith("microtome nói: ")
+    assert told.endswith(
+        "".join(texts(page.shown("cell-answer.children", replace(VIEW, donor=""))))
+    )
+    [pattern] = within(page.shown("cell-pattern.children", vi), "Graph")
+    layout = pattern["figure"]["layout"]
+    assert layout["title"]["text"] == "Chú ý của L1.h2"
+    assert (layout["xaxis"]["title"]["text"], layout["yaxis"]["title"]["text"]) == (
+        "vị trí khóa", "vị trí truy vấn",
+    )  # fmt: skip
+    [shared] = within(page.shown("cell-shares.children", vi), "Graph")
+    assert shared["figure"]["layout"]["title"]["text"].startswith("Mỗi phần đóng góp")
+    [drawn] = within(page.shown("trace-circuit.children", replace(PINNED, lang="vi")), "Graph")
+    assert drawn["figure"]["layout"]["title"]["text"].startswith("Mạch gồm")
+    assert drawn["figure"]["layout"]["yaxis"]["title"]["text"] == "tầng"
+    weighed = page.shown(
+        "trace-weighed.children", replace(PINNED, lang="vi"), by="trace-weigh.n_clicks"
+    )
+    [slider] = within(weighed, "Graph")[0]["figure"]["layout"]["sliders"]
+    assert slider["currentvalue"]["prefix"] == "số cạnh mạnh nhất: "
+
+
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_every_panel_speaks_both_languages(context, lang):
     words = context.words(lang)
@@ -407,20 +484,6 @@ def test_what_is_large_says_what_it_takes_first(page, monkeypatch):
     shown = page.shown("trace-fed.children", view, by="trace-feed.n_clicks")
     assert rows(shown)
     assert rows(page.shown("trace-fed.children", view)), "it is remembered"
-
-
-def test_several_cells_can_be_chosen_without_shift(context, mapped):
-    mapped(VIEW)
-    page = Page.on(context, PANELS)
-    for n, pressed in ((1, "true"), (2, "false")):
-        by = "map-more.n_clicks"
-        assert page.shown("map-more.aria-pressed", VIEW, {by: n}, by) == pressed
-    strong = [({"type": "map-strong", "edit": "patch L0.z.h1@-1"}, 1)]
-    clicks = {"map-strong.n_clicks": strong, "map-clicked.data": {"x": 1, "y": 0, "more": False}}
-    for by in ("map-strong.n_clicks", "map-clicked.data"):
-        for pressed, before in (("true", VIEW.chosen), ("false", ())):
-            found = page.change(by, VIEW, {**clicks, "map-more.aria-pressed": pressed})
-            assert found.chosen == (*before, "patch L0.z.h1@-1")
 
 
 @pytest.mark.parametrize("name", ["pulse", "trace-beat", "trace-judge-beat", "compare-pulse"])

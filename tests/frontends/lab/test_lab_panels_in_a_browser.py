@@ -49,7 +49,7 @@ def test_a_cell_shows_its_run(looked_at, nano):
     below = np.tril_indices(len(pattern))
     np.testing.assert_allclose(drawn[below], pattern[below], atol=1e-6)
     page.wait_for_selector("#cell-shares table")
-    page.wait_for_selector("#cell-fed table")
+    looked_at.computed("#cell-fed table", "#cell-feed")
 
 
 def test_cells_together_are_beside_the_sum_of_each_alone(tab, nano):
@@ -70,7 +70,7 @@ def test_cells_together_are_beside_the_sum_of_each_alone(tab, nano):
 
 def test_upstream_goes_edge_by_edge_and_pins_become_a_circuit(tab, nano):
     page = tab.mapped(query(**GIFT, cell=CELLS[0], panel="trace", reader="a3.h1<v>"))
-    page.wait_for_selector("#trace-fed table")
+    tab.computed("#trace-fed table", "#trace-feed")
     edge = page.locator("#trace-fed tbody tr").first
     name = edge.locator("th").inner_text().replace(" → ", "->")
     writer = name.partition("->")[0]
@@ -104,6 +104,7 @@ def test_upstream_goes_edge_by_edge_and_pins_become_a_circuit(tab, nano):
 @pytest.mark.parametrize("against", ["edit:mean L*.z.h*@-1", f"prompt:{DONOR}"])
 def test_two_maps_stand_on_one_scale_with_their_difference(tab, nano, against):
     page = tab.mapped(query(**GIFT, against=against, panel="compare"))
+    tab.computed("#compare-maps .js-plotly-plot", "#compare-go")
     for one in ("left", "right", "difference"):
         page.wait_for_selector(f"#compare-{one} .js-plotly-plot")
 
@@ -128,6 +129,7 @@ def test_two_maps_stand_on_one_scale_with_their_difference(tab, nano, against):
 def test_what_is_written_stands_beside_the_unedited_text(looked_at, nano):
     page = looked_at.page
     page.locator(panel("write")).click()
+    looked_at.computed("#write-texts .text", "#write-go")
     page.wait_for_selector("#write-texts .text >> nth=1")
     edited, plain = page.locator("#write-texts .text").all_text_contents()
     for text, edits in ((edited, CELLS[0]), (plain, ())):

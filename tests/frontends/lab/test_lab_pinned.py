@@ -56,15 +56,17 @@ def test_a_stream_that_is_no_sum_has_no_circuit(bert64):
         circuit_of(bert64, ["m0->m1"])
 
 
-@pytest.mark.parametrize("ablation", ["patch", "zero"])
+@pytest.mark.parametrize("ablation", ["patch", "zero", "mean"])
 def test_how_faithful_it_is_is_by_hand(tiny64, ablation):
     hand = FAMILIES["gpt2"]
     circuit = circuit_of(tiny64, PINS)
-    values = []
-    for one in tiny64.encode(FACTS):
-        own = Circuits(tiny64.hf, hand, one.tokens.ids)
-        other = Circuits(tiny64.hf, hand, one.donor.ids).written
-        ablated = other if ablation == "patch" else {n: 0 * v for n, v in own.written.items()}
+    values, encoded = [], tiny64.encode(FACTS)
+    every = [Circuits(tiny64.hf, hand, one.tokens.ids) for one in encoded]
+    mean = {n: np.mean([own.written[n] for own in every], axis=0) for n in every[0].written}
+    for one, own in zip(encoded, every, strict=True):
+        ablated = mean if ablation == "mean" else {n: 0 * v for n, v in own.written.items()}
+        if ablation == "patch":
+            ablated = Circuits(tiny64.hf, hand, one.donor.ids).written
         runs = own.run(PINS, ablated), own.run((), ablated), own.clean.logits.numpy()
         target, contrast = one.answer("target"), one.answer("contrast")
         values.append([run[-1, target] - run[-1, contrast] for run in runs])
@@ -87,6 +89,23 @@ def test_several_prompts_give_an_interval_and_one_gives_none(tiny64):
         kept(tiny64, mt.Prompt(BERLIN, target=" Germany"), circuit, "prob", "patch")
 
 
+def test_who_watches_edges_being_weighed_may_cancel_between_two(tiny64):
+    class After(mt.Observer):
+        cells = 0.0
+
+        def advanced(self, cells):
+            self.cells += cells
+
+        @property
+        def cancelled(self):
+            return self.cells >= 2
+
+    observer = After()
+    with pytest.raises(mt.Cancelled):
+        weighed(tiny64, FACT, circuit_of(tiny64, PINS), "logit_diff", observer=observer)
+    assert observer.cells == 2
+
+
 @pytest.mark.parametrize(("metric", "sign"), [("logit_diff", -1), ("kl", 1)])
 def test_edges_are_weighed_by_how_much_worse_it_is_without(tiny64, metric, sign):
     found = weighed(tiny64, FACT, circuit_of(tiny64, PINS), metric)
@@ -95,6 +114,10 @@ def test_edges_are_weighed_by_how_much_worse_it_is_without(tiny64, metric, sign)
         own = mt.sweep(tiny64, FACT, f"patch {edges.edge(row.edge)}", metrics=metric).delta(metric)
         assert row.score == pytest.approx(sign * own.item(), abs=1e-12)
     assert np.isnan(found.scores).sum() == len(found.graph) - len(PINS)
+    [last] = weighed(tiny64, FACT, circuit_of(tiny64, PINS[3:4]), metric, "mean").scores[[-1]]
+    edit = 'mean(over="positions") L2.mlp_out -> final_in'
+    own = mt.sweep(tiny64, FACT, edit, metrics=metric, progress=False).delta(metric)
+    assert last == pytest.approx(sign * own.item(), abs=1e-12)
     with pytest.raises(CircuitError, match="at most 200 are weighed"):
         weighed(tiny64, FACT, Circuit.full(tiny64), metric)
 

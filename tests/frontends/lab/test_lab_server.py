@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from asked_panels import followed
 from dash import no_update
 
 from microtome.errors import MicrotomeError
@@ -43,17 +44,21 @@ class Page:
         listed = self.client.get("/_dash-dependencies", headers=HOST).get_json()
         self.callbacks = {one["output"]: one for one in listed}
 
-    def call(self, output: str, changed: str = "address.search", **given):
+    def call(self, output: str, changed: str = "", **given):
         """What the callback with this among its outputs gives, or None where it changes nothing.
 
-        ``given`` are properties by ``component__property``, or components' ids with ``-`` as ``_``.
+        By what changed, or else by what it listens to first.
+
+        ``given`` are properties by ``component.property``; the parts of an address follow it.
         """
         name, one = next(
             (key, one)
             for key, one in self.callbacks.items()
             if re.search(rf"(^|\.\.){re.escape(output)}(@|\.\.|$)", key)
-            and any(f"{i['id']}.{i['property']}" == changed for i in one["inputs"])
+            and changed in ("", *(f"{i['id']}.{i['property']}" for i in one["inputs"]))
         )
+        changed = changed or "{id}.{property}".format(**one["inputs"][0])
+        given = followed(given.get("address.search", "")) | given
 
         def filled(part):
             if "{" in part["id"]:
@@ -134,10 +139,11 @@ def test_every_callback_finds_its_components_on_the_page(page, lang):
 def test_what_fails_is_said_and_the_page_stays(page, monkeypatch, capsys):
     said = {}
     monkeypatch.setattr(shell, "set_props", lambda name, props: said.update({name: props}))
-    assert shell.failed(MicrotomeError("no such thing")) is no_update
+    words = page.app.words
+    assert shell.failed(MicrotomeError("no such thing"), words) is no_update
     assert said["shell-problems"]["children"].children == "no such thing"
     assert capsys.readouterr().err == ""
-    shell.failed(ValueError("unforeseen"))
+    shell.failed(ValueError("unforeseen"), words)
     assert said["shell-problems"]["children"].children == "ValueError: unforeseen"
     assert "unforeseen" in capsys.readouterr().err
 
@@ -155,13 +161,8 @@ def test_a_small_map_is_computed_as_it_is_looked_at(page):
     assert drawn["map-figure"]["figure"]["data"][0]["type"] == "heatmap"
     assert "noise" in json.dumps(drawn["map-strongest"]["children"]).lower()
 
-    chosen = View(**{**vars(VIEW), "chosen": ("zero L1.z.h6@-1",)}).to_query()
-    more = {"grown.data": again["grown"]["data"], "map-drawn.data": drawn["map-drawn"]["data"]}
-    framed = page.call("map-figure.figure", **given | more | {"address.search": chosen})
-    [change] = framed["map-figure"]["figure"]["operations"]  # no more than the frames is sent
-    assert change["location"] == ["layout", "shapes"]
-    [frame] = change["params"]["value"]
-    assert (frame["x0"], frame["y0"]) == (5.5, 0.5)
+    cells = json.loads(drawn["map-frame"]["data-cells"])
+    assert (cells["rows"], cells["columns"]) == ([*range(6)], [*range(8)])
 
 
 def test_a_map_that_lacked_its_last_unit_is_drawn_whole_once_it_is(page):
@@ -170,12 +171,9 @@ def test_a_map_that_lacked_its_last_unit_is_drawn_whole_once_it_is(page):
     assert job.over.wait(60)
     given = {"address.search": VIEW.to_query(), "ready.data": READY}
     far = {"key": job.key, "units": 3}
-    first = page.call("map-figure.figure", **given, **{"grown.data": far | {"state": "running"}})
-    before = {"map-drawn.data": first["map-drawn"]["data"]}
-    then = page.call(
-        "map-figure.figure", **given, **before, **{"grown.data": far | {"state": DONE}}
-    )
-    assert "data" in then["map-figure"]["figure"]
+    for state in ("running", DONE):
+        drawn = page.call("map-figure.figure", **given, **{"grown.data": far | {"state": state}})
+        assert "data" in drawn["map-figure"]["figure"]
 
 
 @pytest.mark.parametrize("metric", ["top1"])
@@ -257,27 +255,6 @@ def test_a_model_is_loaded_once_somebody_types_it_on_the_page(nano):
         "address.search": VIEW.to_query()
     })  # fmt: skip
     assert View.from_query(other["address"]["search"]).model == "/some/where"
-
-
-def test_a_click_chooses_a_cell_and_with_shift_one_more(page):
-    job = page.jobs.submit(Asked.of(VIEW))
-    assert job.over.wait(60)
-
-    def clicked(view: View, x: int, y: int, more: bool = False) -> View:
-        given = {
-            "map-clicked.data": {"x": x, "y": y, "more": more},
-            "address.search": view.to_query(),
-        }
-        found = page.call("address.search", changed="map-clicked.data", **given)
-        return View.from_query(found["address"]["search"])
-
-    one = clicked(VIEW, 6, 1)
-    assert one.chosen == ("zero L1.z.h6@-1",)
-    both = clicked(one, 2, 0, more=True)
-    assert both.chosen == ("zero L1.z.h6@-1", "zero L0.z.h2@-1")
-    assert clicked(both, 6, 1, more=True).chosen == ("zero L0.z.h2@-1",)
-    assert clicked(one, 6, 1).chosen == ()
-    assert clicked(both, 3, 3).chosen == ("zero L3.z.h3@-1",)
 
 
 def test_it_listens_tells_where_and_ends(nano, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import microtome as mt
-from microtome.errors import CircuitError
+from microtome.errors import CircuitError, EditError
 from microtome.frontends.lab.answers.upstream import (
     Incoming,
     _size,
@@ -26,6 +26,7 @@ CAT = mt.Prompt(
     target=" cat",
     contrast=" dog",
 )
+HAND = {**OPS, "mean": lambda own, donor: 0 * own + own.mean(0)}
 READERS = {
     "a2.h1<q>": Node("q", 2, 1),
     "a1.h3<k>": Node("k", 1, 3),
@@ -45,7 +46,13 @@ def node_of(name):
 
 @pytest.mark.parametrize(
     ("name", "way"),
-    [("gpt2", "patch"), ("mistral", "zero"), ("gpt_neox", "patch"), ("gemma2", "zero")],
+    [
+        ("gpt2", "patch"),
+        ("mistral", "zero"),
+        ("gpt_neox", "patch"),
+        ("gemma2", "zero"),
+        ("mistral", "mean"),
+    ],
 )
 def test_edges_are_those_of_hooks(name, way, of_family):
     model, hand = of_family(name), FAMILIES[name]
@@ -69,7 +76,7 @@ def test_edges_are_those_of_hooks(name, way, of_family):
         sizes = [abs(edge.effect) for edge in found.edges]
         assert sizes == sorted(sizes, reverse=True)
         for edge in (*found.edges[:2], found.edges[-1]):
-            change = oracle.change(node_of(edge.writer), OPS[way])
+            change = oracle.change(node_of(edge.writer), HAND[way])
             wanted = of(oracle.cell(change, node).logits) - clean
             assert edge.effect == pytest.approx(wanted, abs=10 * exact), edge.name
 
@@ -103,6 +110,14 @@ def test_its_noise_is_the_largest_of_all_kinds_of_writers(tiny64, monkeypatch):
     noises = iter([1e-9, 3e-9, 2e-9])
     monkeypatch.setattr(mt.Effects, "noise_floor", lambda effects, name: next(noises))
     assert upstream(tiny64, CAT, "m1", "logit_diff").noise == 3e-9
+
+
+def test_a_mean_is_over_all_tokens_and_of_one_token_it_is_refused(tiny64):
+    fact = mt.Prompt("Berlin is the capital of", target=" Germany")
+    found = upstream(tiny64, fact, "a2.h0<v>", "prob", "mean")
+    assert all(edge.edit.startswith('mean(over="positions") ') for edge in found.edges)
+    with pytest.raises(EditError, match="the mean over one position is the value itself"):
+        upstream(tiny64, mt.Prompt("Berlin", target=" is"), "m1", "prob", "mean")
 
 
 def test_the_first_layer_reads_the_input_alone(of_family):

@@ -9,7 +9,7 @@ import torch
 import microtome as mt
 from conftest import BERLIN, PARIS
 from microtome.errors import MicrotomeError, PromptError
-from microtome.frontends.lab.answers.writing import written
+from microtome.frontends.lab.answers.writing import tokens_of, written
 from oracles.plain_hooks import Change, everything, log_softmax, run
 
 FACT = mt.Prompt(BERLIN, donor=PARIS)
@@ -49,6 +49,36 @@ def test_without_a_cell_both_are_the_same(tiny64):
     assert found.edited == found.unedited
     assert all(token.kl == 0 for token in found.tokens)
     assert all(token.logprob == token.clean_logprob for token in found.tokens)
+
+
+class Watching(mt.Observer):
+    """Counts tokens, and wants no more after so many."""
+
+    def __init__(self, most):
+        self.most, self.tokens = most, 0.0
+
+    def advanced(self, cells):
+        self.tokens += cells
+
+    @property
+    def cancelled(self):
+        return self.tokens >= self.most
+
+
+def test_who_watches_hears_of_each_token_and_may_cancel_between_two(tiny64):
+    before = written(tiny64, FACT, EDITS, 4)
+    whole = Watching(most=100)
+    assert written(tiny64, FACT, EDITS, 4, whole) == before
+    assert whole.tokens == tokens_of(EDITS, 4) == 8
+    alone = Watching(most=100)
+    written(tiny64, FACT, (), 4, alone)
+    assert alone.tokens == tokens_of((), 4) == 4
+    for most in (0, 2, 5):  # before the first token, in the edited text, in the other
+        observer = Watching(most)
+        with pytest.raises(mt.Cancelled):
+            written(tiny64, FACT, EDITS, 4, observer)
+        assert observer.tokens == most
+    assert written(tiny64, FACT, EDITS, 4) == before, "the model was given back as it was"
 
 
 def test_what_does_not_write_is_refused(tiny64, bert64):

@@ -61,7 +61,7 @@ def _variants(
         chosen = chosen[positions >= live]
     if isinstance(layout.layers, str):
         axis = 1 + cells.stars.index(layout.layers)
-        chosen = chosen[cells.points[numbers[chosen], axis] == layer]
+        chosen = chosen[layout.is_in(layer, cells.points[numbers[chosen], axis])]
     elif layer not in layout.blocks:
         return
     if len(cells.edits) == 1:

@@ -45,7 +45,7 @@ from microtome.engines.walk.routes import Routes
 from microtome.engines.walk.settled import settled
 from microtome.engines.walk.shared import AFTER_ATTENTION, Shared
 from microtome.engines.witnesses import Witnesses
-from microtome.language.edges import beside
+from microtome.language.order import beside
 from microtome.language.regions import Column
 from microtome.language.sites import BEHIND
 from microtome.model.devices import numbers, onto
@@ -53,7 +53,7 @@ from microtome.model.loaded import Loaded
 from microtome.passes.activations import in_one_pass
 from microtome.passes.hooks import Place, Visit, in_order, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
-from microtome.passes.session import session
+from microtome.passes.session import opened, session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.idlers import twins_of
 from microtome.plan.memory.budget import Budget
@@ -268,15 +268,20 @@ class Stretch:
             self._as_memory_allows(half, room)
 
     def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
-        front = self._front(batch, room)
-        with in_one_pass(self.model.hf):
-            self._through_layers(front, room, told)
+        front, own = self._front(batch, room), opened(self.model.hf)
+        layer = int(batch.layers[0])
+        while layer <= self.model.anatomy.dims.n_layers:
+            with in_one_pass(self.model.hf):
+                layer = self._through_layers(layer, front, room, told)
+            own.give_way()
         self._arrive(front, room)
 
-    def _through_layers(self, front: _Front, room: Room, told: list[float]) -> None:
+    def _through_layers(self, first: int, front: _Front, room: Room, told: list[float]) -> int:
+        """Go on at a layer, to the end, or until another thread is to have the model; how far."""
         batch, n_layers = front.batch, self.model.anatomy.dims.n_layers
-        prompts, entered = len(batch.prompts), 0
-        for layer in range(int(batch.layers[0]), n_layers + 1):
+        own = opened(self.model.hf)
+        prompts, entered = len(batch.prompts), int(np.searchsorted(batch.layers, first))
+        for layer in range(first, n_layers + 1):
             before, entered = entered, int(np.searchsorted(batch.layers, layer, side="right"))
             alike = before
             for tile in tiles(prompts, range(before, entered), room.tile):
@@ -289,6 +294,9 @@ class Stretch:
                 self.into.work["token_blocks"] += prompts * entered * front.x.shape[2]
             told.append(self._progress(batch, layer, entered))
             self.walk.tick(told[-1])
+            if own.is_awaited:
+                return layer + 1
+        return n_layers + 1
 
     def _arrive(self, front: _Front, room: Room) -> None:
         """What is read of cells that have come through."""

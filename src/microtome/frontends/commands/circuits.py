@@ -21,8 +21,9 @@ from microtome.frontends.commands.keeping import answering, keeping, writing_to
 from microtome.frontends.experiment.circuit import CircuitExperiment, kept_of
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report import check_folder
-from microtome.report.folder import SUMMARY, Folder
-from microtome.report.of_circuit import document_of_circuit, document_of_curve
+from microtome.report.folder import Folder
+from microtome.report.layout import SUMMARY
+from microtome.report.of_circuit import document_of_circuit, document_of_curve, how_good_are
 from microtome.studies.perform import task_prompts
 
 SEARCHES = ("top", "greedy", "acdc")
@@ -30,7 +31,7 @@ TOP = 10
 
 
 def score(
-    name: str, trying: Trying, level: str, method: str, keep: Path | None, out: Path, shown: Shown,
+    name: str, trying: Trying, how: Mapping[str, Any], keep: Path | None, out: Path, shown: Shown,
     overwrite: bool,
 ) -> None:  # fmt: skip
     """Score every edge or node, and write that down."""
@@ -38,15 +39,19 @@ def score(
     with answering(shown), keeping(keep):
         model = load(name, dtype=trying.dtype)
         scores = circuits.score(
-            model, _prompts(model, trying), trying.metric or "logit_diff", level=level,
-            method=method, out=keep, **_trial(trying),
+            model, _prompts(model, trying), trying.metric or "logit_diff", out=keep, **how,
+            **_trial(trying),
         )  # fmt: skip
         scores.save(out)
     if shown.json:
-        print_json({"scores": str(out), "level": level, "top": scores.top(TOP).to_dict("records")})
+        answer = {"scores": str(out), "level": scores.level}
+        audit = {} if scores.audit is None else {"audit": scores.audit}
+        print_json({**answer, "top": scores.top(TOP).to_dict("records"), **audit})
         return
     say(repr(scores))
-    print_table(Table.of(scores.top(TOP), names=(level,)))
+    print_table(Table.of(scores.top(TOP), names=(scores.level,)))
+    if scores.audit is not None:
+        say(how_good_are(scores))
     say(f"Scores: {out}")
 
 

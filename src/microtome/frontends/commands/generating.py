@@ -55,6 +55,7 @@ def _asked(
         "edits": [*edit],
         "steps": how.steps,
         "when": how.when,
+        "batch": how.batch,
         "seed": how.seed,
         "settings": how.settings,
     }

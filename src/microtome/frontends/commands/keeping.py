@@ -36,8 +36,10 @@ def writing_to(out: Path, kept: Callable[[Path], str] = kept_in) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def keeping(folder: Path | None, kept: Callable[[Path], str] = kept_in) -> Iterator[None]:
-    """The same where what is done is kept in a folder that is asked for with ``--keep``."""
+def keeping(
+    folder: Path | None, kept: Callable[[Path], str] = kept_in, option: str = "--keep"
+) -> Iterator[None]:
+    """The same where what is done is kept in a folder that is asked for with an option."""
     if folder is not None:
         with writing_to(folder, kept):
             yield
@@ -46,8 +48,8 @@ def keeping(folder: Path | None, kept: Callable[[Path], str] = kept_in) -> Itera
         yield
     except (Stopped, KeyboardInterrupt) as stop:
         stop.add_note(
-            "Nothing is kept. With --keep DIR all that is done is, and the same again goes on from "
-            f"there:\n{_command()} --keep DIR"
+            f"Nothing is kept. With {option} DIR all that is done is, and the same again goes on "
+            f"from there:\n{_command()} {option} DIR"
         )
         raise
 

@@ -13,21 +13,21 @@ from microtome import Prompt, Prompts, load
 from microtome.errors import MicrotomeError
 from microtome.figures.pictures import check_picture, is_picture, write
 from microtome.frontends.arguments import Shown
-from microtome.frontends.commands.keeping import answering
+from microtome.frontends.commands.keeping import answering, writing_to
 from microtome.frontends.experiment.options import checkpoint
 from microtome.frontends.experiment.reading import Read as Reading
 from microtome.frontends.experiment.reading import ReadAttribution, ReadLens
 from microtome.frontends.reading_commands import Read
 from microtome.frontends.shown import Table, print_json, print_table, say
-from microtome.readings.translators import CONFIG
+from microtome.readings.translators import CONFIG, Translators
 from microtome.readings.translators import check_folder as check_place
 from microtome.report import Document, check_folder, write_folder
-from microtome.report.folder import SUMMARY
+from microtome.report.layout import SUMMARY
 from microtome.report.of_attribution import document_of_attribution, summary_of_attribution
 from microtome.report.of_lens import document_of_lens, summary_of_lens
 from microtome.texts import number, visible
 from microtome.verbs.attribution import attribute_neurons
-from microtome.verbs.tuning import train_translators
+from microtome.verbs.tuning import LEFT, train_translators, trained_in
 
 F = TypeVar("F", bound=Reading)
 
@@ -62,15 +62,18 @@ def tune(
     steps, batch, seed = recipe
     texts = Prompts.read(prompts)
     check_place(output)
-    if (output / CONFIG).exists() and not overwrite:
+    there = (output / CONFIG).exists() and not overwrite
+    if there and LEFT not in Translators.load(output).about:
         raise MicrotomeError(
             f"{output} holds translators already: name another folder, or --overwrite."
         )
-    with answering(shown):
+    with answering(shown), writing_to(output, trained_in):
         loaded = load(model, dtype=dtype)
         told = (lambda line: None) if shown.quiet or shown.json else say
-        made = train_translators(loaded, texts, steps=steps, batch=batch, seed=seed, tell=told)
-        made.save(output)
+        made = train_translators(
+            loaded, texts, steps=steps, batch=batch, seed=seed, tell=told,
+            out=output, overwrite=overwrite,
+        )  # fmt: skip
     if shown.json:
         print_json({**made.about, "folder": str(output)})
     else:

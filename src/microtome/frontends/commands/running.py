@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
-from microtome import Prompt, Run, load
+from microtome import Prompt, Prompts, Run
+from microtome.errors import MicrotomeError
 from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering
+from microtome.frontends.experiment.running import Ran
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.texts import brief
 
@@ -15,21 +18,48 @@ CLEAN = "clean_"
 
 
 def run(
-    model: str,
+    model: str | None,
     prompt: Sequence[str],
     edit: Sequence[str],
     donor: str | None,
-    top: int,
+    top: int | None,
+    config: Path | None,
     shown: Shown,
 ) -> None:
     """Show the most probable tokens with edits and without, and receipts."""
+    asked = _asked(model, prompt, edit, donor, top, config)
     with answering(shown):
-        loaded = load(model)
-        result = loaded.run([Prompt(text, donor=donor) for text in prompt], edits=edit)
+        result = asked.run()
         if shown.json:
-            print_json(_answer(model, result, top))
+            print_json(_answer(asked.model.name, result, asked.top))
         else:
-            _print(result, top)
+            _print(result, asked.top)
+
+
+def _asked(
+    model: str | None,
+    prompt: Sequence[str],
+    edit: Sequence[str],
+    donor: str | None,
+    top: int | None,
+    config: Path | None,
+) -> Ran:
+    """What options, and perhaps a file, ask for; an option goes before its field, as a whole."""
+    given = {
+        "model": model,
+        "prompts": Prompts(Prompt(text, donor=donor) for text in prompt) if prompt else None,
+        "edits": [*edit],
+        "top": top,
+    }
+    fields = {name: value for name, value in given.items() if value not in (None, [])}
+    if config is not None:
+        return Ran.read(config, **fields)
+    if "model" not in fields or "prompts" not in fields:
+        raise MicrotomeError(
+            "Give a model and a prompt, nano -p 'Berlin is the capital of', or a file with "
+            "--config."
+        )
+    return Ran(**fields)
 
 
 def _answer(model: str, result: Run, top: int) -> dict[str, object]:

@@ -11,13 +11,13 @@ from microtome import Model, load
 from microtome.errors import EffectsError, MicrotomeError
 from microtome.frontends.arguments import Asking, Shown
 from microtome.frontends.commands.asking import fields_of
-from microtome.frontends.commands.keeping import answering
+from microtome.frontends.commands.keeping import answering, keeping
 from microtome.frontends.experiment.reading import ReadDose
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.frontends.steering_commands import Making
 from microtome.prompts.files import rows_of
 from microtome.report import Folder, check_folder
-from microtome.report.folder import SUMMARY
+from microtome.report.layout import SUMMARY
 from microtome.report.of_dose import document_of_dose, summary_of_dose
 from microtome.steering import SteeringVector, contrast, of_text, of_token
 from microtome.texts import number
@@ -90,7 +90,7 @@ def dose(
         if (output / SUMMARY).exists() and not overwrite:
             raise EffectsError(f"{output} holds an answer already: another folder, or --overwrite.")
     command = shlex.join(["microtome", *sys.argv[1:]])
-    with answering(shown):
+    with answering(shown), keeping(output, option="-o"):
         folder = None if output is None else Folder(output)
         found = asked.run(out=output, overwrite=overwrite)
         if folder is not None:

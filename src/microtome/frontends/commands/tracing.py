@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from microtome import Prompts, tasks
+from microtome import Prompts, Traces, tasks
 from microtome.errors import MicrotomeError, listing
+from microtome.figures.pictures import is_picture, write
 from microtome.frontends.arguments import Shown
-from microtome.frontends.commands.keeping import answering
+from microtome.frontends.commands.keeping import answering, keeping
 from microtome.frontends.commands.reading import (
     asked_of,
-    deliver,
     placed,
     placed_by,
     prompts_given,
@@ -22,6 +22,7 @@ from microtome.frontends.commands.reading import (
 from microtome.frontends.experiment.reading import ReadTraces
 from microtome.frontends.reading_commands import Read
 from microtome.frontends.shown import Table, print_json, print_table, say
+from microtome.report import Folder
 from microtome.report.of_tracing import document_of_traces, largest, summary_of_traces
 
 
@@ -31,20 +32,32 @@ def trace(
     """Show the largest average effects; write maps and report."""
     asked = asked_of(ReadTraces, read, facts_of(read, subject, task), given)
     read = placed_by(read, asked)
-    with answering(shown):
-        traces = asked.run(tell=(lambda line: None) if shown.quiet else _tell)
-        deliver(
-            read,
-            lambda: traces.figure(asked.kinds[0], 0 if len(traces.encoded) == 1 else None),
-            lambda: document_of_traces(traces),
-            summary_of_traces(traces),
+    folder = None if read.output is None or is_picture(read.output) else Folder(read.output)
+    with answering(shown), keeping(None if folder is None else folder.out, option="-o"):
+        traces = asked.run(
+            tell=(lambda line: None) if shown.quiet else _tell,
+            out=None if folder is None else folder.several,
+            overwrite=read.overwrite,
         )
+        if folder is None:
+            _draw(traces, asked, read)
+        else:
+            folder.begin()
+            folder.kept_besides(traces.maps)
+            folder.finish(lambda: document_of_traces(traces), summary_of_traces(traces))
     if shown.json:
         print_json({**summary_of_traces(traces), **placed(read)})
         return
     say(repr(traces).strip("<>"))
     print_table(Table.of(largest(traces)))
     say_place(read)
+
+
+def _draw(traces: Traces, asked: ReadTraces, read: Read) -> None:
+    """The picture that was asked for, if any."""
+    if read.output is not None:
+        fact = 0 if len(traces.encoded) == 1 else None
+        write(traces.figure(asked.kinds[0], fact), read.output)
 
 
 def _tell(line: str) -> None:

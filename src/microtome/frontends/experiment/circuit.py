@@ -10,29 +10,40 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import xarray as xr
-from pydantic import BeforeValidator, PlainValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    PlainValidator,
+    ValidationInfo,
+    model_validator,
+)
 
 from microtome import circuits
 from microtome.amounts import bytes_of, whole_of
 from microtome.circuits import ABLATIONS, Circuit, Curve, Found, Scores
 from microtome.circuits.journal import measured_in
 from microtome.circuits.methods import method_of
+from microtome.circuits.scores import AUDIT
+from microtome.circuits.search import table
 from microtome.circuits.trial import VERIFIED
 from microtome.engines.observer import Observer
 from microtome.errors import ExperimentError, did_you_mean, listing
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.experiment import Checkpoint, by_name
+from microtome.frontends.experiment.experiment import Checkpoint, Text, by_name, several
 from microtome.frontends.experiment.form import Filed, Form, at, path_of, text_of
 from microtome.frontends.experiment.sources import Source
 from microtome.plan.verify import Verify
 from microtome.readings.registry import readings
 from microtome.report.document import Document
-from microtome.report.folder import GONE, Folder, kept_in
+from microtome.report.folder import GONE, Folder
+from microtome.report.layout import kept_in
 from microtome.report.of_circuit import document_of_circuit, document_of_curve
 from microtome.results import disk
 from microtome.sheets import dump
 from microtome.verbs.model import Model
 
+GIVEN = "given"
+"""The method of a circuit that nobody searched for."""
 ASKED = "experiment.yaml"
 SCORES, CIRCUIT, KEPT = "scores.zarr", "circuit.json", "kept"
 """In a folder, beside the experiment: scores, the circuit, and what is gone on from."""
@@ -66,6 +77,19 @@ def _order(given: Any) -> str | int:
     return whole_of(given) if isinstance(given, int) else text_of(given)
 
 
+def _edges(given: Any) -> Any:
+    """One edge as a tuple of one; none is none."""
+    return None if given is None else several(given)
+
+
+def _alone(given: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+    """A circuit that is known: nothing is scored for it, or searched."""
+    for name, unsaid in (("scores", Scoring()), ("search", None)):
+        if given is not None and info.data.get(name, unsaid) != unsaid:
+            raise ValueError(f"the circuit is given, and judged as it is: leave {name} out")
+    return given
+
+
 Whole = Annotated[int, PlainValidator(whole_of)]
 Number = Annotated[float, PlainValidator(_number)]
 
@@ -76,10 +100,14 @@ class Scoring(Form):
     Attributes:
         level: ``edge`` or ``node``.
         method: ``exact``, ``removal``, or an approximation's text, ``eap``.
+        audit: how many cells of an approximation are computed exactly.
+        seed: of their draw.
     """
 
     level: Literal["edge", "node"] = "edge"
     method: Annotated[str, PlainValidator(_method)] = "exact"
+    audit: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = AUDIT
+    seed: Annotated[int, PlainValidator(lambda given: whole_of(given, least=None))] = 0
 
 
 class Searching(Form):
@@ -166,6 +194,8 @@ class CircuitExperiment(Filed):
         ablation: what edges outside carry: ``patch``, ``zero`` or ``mean``.
         scores: how edges or nodes are scored.
         search: how a circuit is found; without it, circuits of growing size are judged.
+        circuit: one that is known already, in the place of scores and search: its edges by name,
+            ``a0.h1->m3``.
         judge: the prompts that it is judged by; ``prompts`` unless given.
         verify: how many circuits of a run are run again on the reference path.
         out: a folder for scores, circuit, report and what goes on from where it was stopped.
@@ -194,6 +224,9 @@ class CircuitExperiment(Filed):
     reference: Source | None = None
     scores: Scoring = Scoring()
     search: Searching | None = None
+    circuit: Annotated[tuple[Text, ...] | None, BeforeValidator(_edges), AfterValidator(_alone)] = (
+        None
+    )
     judge: Source | None = None
     verify: Annotated[int | Literal["all"], PlainValidator(lambda own: Verify.of(own).given)] = (
         VERIFIED
@@ -212,6 +245,7 @@ class CircuitExperiment(Filed):
             "model": self.model.plain(),
             "scores": self.scores.model_dump(exclude_defaults=True),
             "search": self.search and self.search.model_dump(exclude_defaults=True),
+            "circuit": None if self.circuit is None else list(self.circuit),
             "out": None if self.out is None else str(self.out),
         }
         for name in ("prompts", "reference", "judge"):
@@ -257,7 +291,7 @@ class CircuitExperiment(Filed):
             "progress": progress,
         }  # fmt: skip
         scores = self._scored(model, how) if self._scores else None
-        found = None if self.search is None else self._found(self.search, model, scores, how)
+        found = self._circuit(model, scores, how)
         judged = self._judged(model, scores, found, {**how, "verify": self.verify})
         hunted = Hunted(scores, found, judged)
         if folder is not None:
@@ -285,7 +319,9 @@ class CircuitExperiment(Filed):
 
     @property
     def _scores(self) -> bool:
-        return self.search is None or self.search.needs_scores
+        if self.search is None:
+            return self.circuit is None
+        return self.search.needs_scores
 
     def _place(self, name: str) -> Path | None:
         return None if self.out is None else self.out / KEPT / name
@@ -294,11 +330,22 @@ class CircuitExperiment(Filed):
         prompts, own = sources.make(self.prompts, model), self.scores
         scores = circuits.score(
             model, prompts, self.metric, level=own.level, method=own.method,
-            out=self._place("scores"), **how,
+            audit=own.audit, seed=own.seed, out=self._place("scores"), **how,
         )  # fmt: skip
         if self.out is not None:
             scores.save(self.out / SCORES)
         return scores
+
+    def _circuit(self, model: Model, scores: Scores | None, how: Mapping[str, Any]) -> Found | None:
+        """The circuit that is given, or is found; None where sizes are judged."""
+        if self.search is not None:
+            return self._found(self.search, model, scores, how)
+        if self.circuit is None:
+            return None
+        circuit = Circuit.of(model, self.circuit)
+        if self.out is not None:
+            circuit.save(self.out / CIRCUIT)
+        return Found(circuit, table([]), GIVEN)
 
     def _found(
         self, search: Searching, model: Model, scores: Scores | None, how: Mapping[str, Any]
@@ -349,4 +396,4 @@ def _document(name: str, hunted: Hunted, command: str) -> Document:
         return document_of_curve(name, hunted.scores, hunted.judged, command)
     assert hunted.found is not None, "a circuit was judged"
     circuit: Circuit = hunted.found.circuit
-    return document_of_circuit(name, circuit, hunted.judged, command)
+    return document_of_circuit(name, circuit, hunted.judged, command, hunted.scores)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from microtome.circuits import Circuit
 from microtome.edits import as_edits
+from microtome.frontends.experiment import CircuitExperiment
+from microtome.frontends.experiment.running import Edited, Ran
 from microtome.frontends.experiment.writing import Written
 from microtome.frontends.lab.answers.pinned import circuit_of
 from microtome.frontends.lab.answers.upstream import edits_into, why_no_patch
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.sides import other_of
-from microtome.frontends.lab.state import WAYS, View
+from microtome.frontends.lab.state import View
 from microtome.plan.question import Question
 from microtome.report import spelling
 from microtome.report.code import run_in_python, sweep_in_python, sweep_in_shell, sweep_in_yaml
@@ -28,6 +30,9 @@ Models = Callable[[str], "Model"]
 """A loaded model, by its name."""
 
 Record = dict[str, Any]
+
+ALONE = ("patch", "zero")
+"""What edges outside carry where there is one prompt: a mean over it would be its own."""
 
 CIRCUIT = "circuit.json"
 """The file that the command about a circuit reads."""
@@ -132,7 +137,11 @@ def _run(view: View, models: Models) -> Iterator[Code]:
     record = _record(view, view.chosen, models, measures=False)
     edits = as_edits(view.chosen)
     command = _command("run", record, (), ("donor",), _edits(view))
-    yield Code("; ".join(view.chosen), run_in_python(record, edits), command)
+    file = _file(
+        record, "microtome run --config run.yaml", Ran,
+        prompts=prompt_of(view), edits=view.chosen,
+    )  # fmt: skip
+    yield Code("; ".join(view.chosen), run_in_python(record, edits), command, file)
 
 
 def _comparison(view: View, models: Models) -> Iterator[Code]:
@@ -172,11 +181,11 @@ def _circuit(view: View, models: Models) -> Iterator[Code]:
     """How faithful the pinned circuit is to the prompt of the page, by each ablation it allows."""
     record, model = _record(view, [view.edit], models), models(view.model)
     circuit, [encoded] = circuit_of(model, view.pins), model.encode(prompt_of(view))
-    for ablation in ("zero",) if why_no_patch(encoded) else WAYS:
-        yield _judged(circuit, record, ablation, f"{ablation}; {', '.join(view.pins)}")
+    for ablation in ("zero",) if why_no_patch(encoded) else ALONE:
+        yield _judged(view, circuit, record, ablation)
 
 
-def _judged(circuit: Circuit, record: Record, ablation: str, about: str) -> Code:
+def _judged(view: View, circuit: Circuit, record: Record, ablation: str) -> Code:
     metric = record["spec"]["metrics"][0]
     python = [
         *spelling.opening(record),
@@ -193,10 +202,15 @@ def _judged(circuit: Circuit, record: Record, ablation: str, about: str) -> Code
         "circuit evaluate", record, ("dtype",), spelling.ANSWERED,
         f"{CIRCUIT} --ablation {ablation} -m {shlex.quote(metric)}",
     )  # fmt: skip
+    file = _file(
+        record, "microtome circuit run --config circuit.yaml -o out", CircuitExperiment,
+        prompts=prompt_of(view), metric=metric, ablation=ablation, circuit=list(circuit),
+    )  # fmt: skip
     return Code(
-        about,
+        f"{ablation}; {', '.join(view.pins)}",
         "\n".join(python),
         command and spelling.file(CIRCUIT, [_form(circuit)]) + command,
+        file,
     )
 
 
@@ -226,20 +240,32 @@ def _writing(view: View, models: Models) -> Iterator[Code]:
         "generate", record, ("dtype",), ("donor",),
         f"{_edits(view)} --steps {view.steps} --greedy",
     )  # fmt: skip
-    yield Code("; ".join(view.chosen), "\n".join(python), command, _written(view, record))
+    file = _file(
+        record, "microtome generate --config writing.yaml", Written,
+        prompts=prompt_of(view), edits=view.chosen, steps=view.steps,
+        settings={"do_sample": False},
+    )  # fmt: skip
+    yield Code("; ".join(view.chosen), "\n".join(python), command, file)
 
 
-def _written(view: View, record: Record) -> str | None:
+def _file(
+    record: Record,
+    command: str,
+    form: Callable[..., Edited | CircuitExperiment],
+    **fields: Any,
+) -> str | None:
+    """A file, under the command that it is for; None where none can say how the model was loaded.
+
+    Args:
+        record: of the question.
+        command: as it is typed.
+        form: what the file holds.
+        **fields: of it, besides the model.
+    """
     if not spelling.is_sayable(record):
         return None
-    file = Written(
-        model=spelling.loaded(record),
-        prompts=prompt_of(view),
-        edits=view.chosen,
-        steps=view.steps,
-        settings={"do_sample": False},
-    )
-    return "# microtome generate --config writing.yaml\n" + file.to_yaml().rstrip("\n")
+    file = form(model=spelling.loaded(record), **fields)
+    return f"# {command}\n" + file.to_yaml().rstrip("\n")
 
 
 def _command(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import microtome as mt
+from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.desk import Desk
 
+if TYPE_CHECKING:
+    from microtome.plan.plan import Plan
+
 AT_ONCE = 6.0
 """Seconds up to which a map is computed without being asked for."""
+VERIFIED = 4
+"""Cells that a sweep of a map computes again, as `mt.sweep` has it unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,12 @@ def cost_of(desk: Desk, asked: Asked) -> Cost:
     """
     model = desk.model(asked.model)
     asked.check_size(model)
-    experiment = mt.Experiment(
-        model=asked.model, prompts=[asked.prompt], edits=[asked.edit], metrics=[asked.metric]
+    question = imported("microtome.verbs.asking").asking(
+        model, asked.prompt, asked.edit, metrics=asked.metric, to_run=False
     )
-    plan = experiment.plan(model)
+    verified = imported("microtome.plan.verify").Verify.of(VERIFIED).most
+    budget = imported("microtome.verbs.options").budget_of(model, verified=verified)
+    plan: Plan = imported("microtome.plan.plan").make_plan(question, "auto", budget, model.whole)
     tokens = max(plan.question.lengths)
     return Cost(
         cells=len(plan.cells),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import microtome as mt
 from microtome.frontends.importing import imported
+from microtome.frontends.lab.speaking import spoken
 from microtome.language.calls import called
-from microtome.texts import Texts, catalogue, number
+from microtome.texts import Texts, number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from microtome import Effects
 
 PROMPT = "prompt"
+ROWS, COLUMNS = "rows", "columns"
+MARKS: Mapping[str, int] = {ROWS: 10**15, COLUMNS: 10**15 + 1}
+"""Numbers in the place of those that a row and a column put into an edit."""
 CHOSEN = "#111418"
 """Frames around chosen cells: neither of the scale's two colours."""
 ROW = 24
@@ -61,6 +66,31 @@ class Strong:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """The cells that are drawn, for the page itself: it asks nobody which of them is clicked.
+
+    Attributes:
+        parts: the text of a cell's edit, cut where its numbers stand.
+        axes: what each of these numbers is of, ``"rows"`` or ``"columns"``.
+        rows: their coordinates, from the top; none of a curve.
+        columns: theirs, from the left.
+        shapes: those of the figure, as plotly takes them: no cell is framed there.
+        frame: around the cell in the first row and the first column.
+    """
+
+    parts: tuple[str, ...]
+    axes: tuple[str, ...]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    shapes: tuple[dict[str, Any], ...]
+    frame: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Drawing:
     """A map, drawn.
 
@@ -71,10 +101,7 @@ class Drawing:
         clean: the metric without edits, as it is written.
         alone: the effect, where the map is a single cell.
         noise: the noise floor, as it is written; "" where it was not measured.
-        shape: rows and columns that are drawn; a curve has one row.
-        framed: column and row of each chosen cell that is seen.
-        shapes: the figure's, as plotly takes them, with a frame around each of these; in the figure
-            itself there are none.
+        grid: its cells; None where there is no figure.
     """
 
     figure: go.Figure | None
@@ -83,14 +110,10 @@ class Drawing:
     clean: str
     alone: str = ""
     noise: str = ""
-    shape: tuple[int, int] = (0, 0)
-    framed: tuple[tuple[int, int], ...] = ()
-    shapes: tuple[dict[str, Any], ...] = ()
+    grid: Grid | None = None
 
 
-def drawn(
-    effects: Effects, metric: str, edit: str, at: Mapping[str, int], chosen: Sequence[str]
-) -> Drawing:
+def drawn(effects: Effects, metric: str, edit: str, at: Mapping[str, int]) -> Drawing:
     """A map over its two first dimensions, cut through its strongest cell along the others.
 
     Args:
@@ -98,21 +121,15 @@ def drawn(
         metric: what is drawn.
         edit: what was done, stars and all.
         at: where else it is to be cut.
-        chosen: edits without stars whose cells are framed.
     """
-    plain = _plain(effects, metric, edit, tuple(at.items()))
-    framed = _places(effects, metric, plain.cut, edit, chosen)
-    shapes = [*plain.shapes, *(_frame(*place, len(plain.cut.dims) > 1) for place in framed)]
-    return replace(plain, framed=tuple(framed), shapes=tuple(shapes))
+    return _drawn(effects, metric, edit, tuple(at.items()))
 
 
 @lru_cache(maxsize=32)
-def _plain(effects: Effects, metric: str, edit: str, at: tuple[tuple[str, int], ...]) -> Drawing:
-    """The same without frames: what stays while one clicks."""
+def _drawn(effects: Effects, metric: str, edit: str, at: tuple[tuple[str, int], ...]) -> Drawing:
     cut = cut_of(effects, metric, dict(at))
     floor = effects.noise_floor(metric)
     figure = _figure(effects, metric, cut) if cut.dims else None
-    shape = [1, 1, *(cut.sizes[name] for name in cut.dims)]
     return Drawing(
         figure=figure,
         cut=cut,
@@ -120,22 +137,16 @@ def _plain(effects: Effects, metric: str, edit: str, at: tuple[tuple[str, int], 
         clean=number(float(effects.clean(metric).values[0])),
         alone="" if cut.dims else number(float(effects.delta(metric).values.ravel()[0])),
         noise="" if floor is None else f"{floor:.2g}",
-        shape=(shape[-2], shape[-1]),
-        shapes=()
-        if figure is None
-        else tuple(one.to_plotly_json() for one in figure.layout.shapes),
+        grid=None if figure is None else _grid(effects, metric, edit, cut, figure),
     )
 
 
 def in_words(drawing: Drawing, words: Texts) -> go.Figure | None:
-    """Its figure in the page's language, with the words that figures of studies have there."""
+    """Its figure in the page's language."""
     if drawing.figure is None or words.lang == "en":
         return drawing.figure
-    own = catalogue("microtome.studies.texts", "common.yaml")
-    said = {one["en"]: one[words.lang] for key, one in own.items() if key.startswith("words.")}
-    said[BELOW.format(drawing.noise)] = words("map.below", noise=drawing.noise)
-    made: go.Figure = imported("microtome.figures.translate").translated(drawing.figure, said)
-    return made
+    below = {BELOW.format(drawing.noise): words("map.below", noise=drawing.noise)}
+    return spoken(drawing.figure, words, more=below)
 
 
 def cut_of(effects: Effects, metric: str, at: Mapping[str, int]) -> Cut:
@@ -151,17 +162,6 @@ def cut_of(effects: Effects, metric: str, at: Mapping[str, int]) -> Cut:
     picked = _picked(effects, metric, sizes, at)
     dims = tuple(name for name, size in sizes.items() if name not in picked and size > 1)
     return Cut(dims or tuple(sizes)[:1], picked, sizes)
-
-
-def cell_at(effects: Effects, metric: str, edit: str, cut: Cut, x: int, y: int) -> str | None:
-    """The edit of the cell that is drawn at some place; None where there is none."""
-    delta = effects.delta(metric)
-    at = {**_alone(delta), **cut.picked}
-    for name, index in zip(cut.dims, (y, x)[-len(cut.dims) :], strict=True):
-        if not 0 <= index < delta.sizes[name]:
-            return None
-        at[name] = int(delta[name].values[index])
-    return edit_at(edit, at)
 
 
 def edit_at(edit: str, at: Mapping[str, int]) -> str:
@@ -202,37 +202,40 @@ def _figure(effects: Effects, metric: str, cut: Cut) -> go.Figure:
         width=None,
         autosize=True,
         margin={"l": 52, "r": 8, "t": 26, "b": 48},
-        clickmode="event",
+        clickmode="none",  # the page reads clicks off by itself
         dragmode=False,
+        xaxis_fixedrange=True,  # with shift a press is a choice too, and no drag
+        yaxis_fixedrange=True,
         title_subtitle_text="",
         hoverlabel={"bgcolor": "#fff", "bordercolor": "#c9ced4", "font_color": "#1f2328"},
     )
     return figure
 
 
-def _places(
-    effects: Effects, metric: str, cut: Cut, edit: str, chosen: Sequence[str]
-) -> list[tuple[int, int]]:
-    """Column and row of each chosen cell that is seen."""
-    delta, dims = effects.delta(metric), cut.dims
-    if not chosen or not dims:
-        return []
-    rows = delta[dims[0]].values.tolist() if len(dims) > 1 else [None]
-    columns = delta[dims[-1]].values.tolist()
-    fixed = {**_alone(delta), **cut.picked}
-    known = {}
-    for y, row in enumerate(rows):
-        down = {} if row is None else {dims[0]: int(row)}
-        for x, column in enumerate(columns):
-            known[edit_at(edit, {**fixed, **down, dims[-1]: int(column)})] = (x, y)
-    return [known[one] for one in chosen if one in known]
+def _grid(effects: Effects, metric: str, edit: str, cut: Cut, figure: go.Figure) -> Grid:
+    """The cells that are drawn, by the text of one that has marks in the place of its numbers."""
+    delta = effects.delta(metric)
+    dims = dict(zip((ROWS, COLUMNS)[-len(cut.dims) :], cut.dims, strict=True))
+    marks = {name: MARKS[axis] for axis, name in dims.items()}
+    text = edit_at(edit, {**_alone(delta), **cut.picked, **marks})
+    pieces = re.split(f"({MARKS[ROWS]}|{MARKS[COLUMNS]})", text)
+    along = {axis: tuple(map(int, delta[name].values)) for axis, name in dims.items()}
+    axis_of = {str(mark): axis for axis, mark in MARKS.items()}
+    return Grid(
+        parts=tuple(pieces[::2]),
+        axes=tuple(axis_of[mark] for mark in pieces[1::2]),
+        rows=along.get(ROWS, ()),
+        columns=along[COLUMNS],
+        shapes=tuple(one.to_plotly_json() for one in figure.layout.shapes),
+        frame=_frame(ROWS in along),
+    )
 
 
-def _frame(x: int, y: int, has_rows: bool) -> dict[str, Any]:
-    """A frame around a cell of a map; at a point of a curve, from top to bottom."""
-    down = {"y0": y - 0.5, "y1": y + 0.5} if has_rows else {"y0": 0, "y1": 1, "yref": "y domain"}
+def _frame(has_rows: bool) -> dict[str, Any]:
+    """A frame around the first cell of a map; at a point of a curve, from top to bottom."""
+    down = {"y0": -0.5, "y1": 0.5} if has_rows else {"y0": 0, "y1": 1, "yref": "y domain"}
     line = {"color": CHOSEN, "width": 2.5 if has_rows else 1}
-    return {"type": "rect", "x0": x - 0.5, "x1": x + 0.5, "line": line, **down}
+    return {"type": "rect", "x0": -0.5, "x1": 0.5, "line": line, **down}
 
 
 def _strongest(effects: Effects, metric: str, edit: str) -> tuple[Strong, ...]:

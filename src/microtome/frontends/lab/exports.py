@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+import plotly.graph_objects as go
+
 from microtome.circuits import draw
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import Drawn
@@ -15,12 +18,17 @@ from microtome.figures.png import picture_of
 from microtome.frontends.lab.answers.pinned import circuit_of
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.drawing import cut_of
+from microtome.frontends.lab.speaking import spoken
 from microtome.frontends.lab.state import View
 from microtome.report import document_of_sweep, render
 from microtome.report.exports import MOST_ROWS, exports
+from microtome.texts import Texts, brief
 
 if TYPE_CHECKING:
     from microtome import Effects, Model
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a text begins with that a spreadsheet takes for a formula."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,46 @@ class Kind:
     Attributes:
         type: its media type.
         of: what has to be there, ``"map"`` or ``"circuit"``.
-        make: its bytes, from the view, its model and its map.
+        make: its bytes, from what is seen.
     """
 
     type: str
     of: str
-    make: Callable[[View, Model, Effects | None], bytes]
+    make: Callable[[Seen], bytes]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a page shows.
+
+    Attributes:
+        view: what it asks for.
+        model: its model.
+        effects: its map, where that is computed, whole.
+        words: of the page; None: pictures are in English.
+    """
+
+    view: View
+    model: Model
+    effects: Effects | None
+    words: Texts | None = None
+
+    @property
+    def whole(self) -> Effects:
+        """The map.
+
+        Raises:
+            EffectsError: it is not computed yet.
+        """
+        if self.effects is None:
+            raise EffectsError("The map of this view is not computed yet: run it, then keep it.")
+        return self.effects
+
+    def spoken(self, figure: Drawn, key: str, **values: object) -> go.Figure:
+        """A figure in the page's language, with the title of a key of the texts."""
+        if self.words is None:
+            return figure
+        return spoken(figure, self.words, self.words(key, **values))
 
 
 def offered(view: View, is_done: bool) -> tuple[str, ...]:
@@ -54,7 +96,9 @@ def offered(view: View, is_done: bool) -> tuple[str, ...]:
     return tuple(name for name, kind in KINDS.items() if there[kind.of])
 
 
-def made(name: str, view: View, model: Model, effects: Effects | None) -> bytes:
+def made(
+    name: str, view: View, model: Model, effects: Effects | None, words: Texts | None = None
+) -> bytes:
     """A file.
 
     Args:
@@ -62,6 +106,7 @@ def made(name: str, view: View, model: Model, effects: Effects | None) -> bytes:
         view: what the page shows.
         model: its model.
         effects: its map, where that is computed, whole.
+        words: in whose language pictures are; English unless given.
 
     Raises:
         EffectsError: there is no such file, or its map is not there.
@@ -71,44 +116,63 @@ def made(name: str, view: View, model: Model, effects: Effects | None) -> bytes:
         raise EffectsError(
             f"No view is kept as {name!r}; files: {listing(KINDS)}.{did_you_mean(name, KINDS)}"
         )
-    return KINDS[name].make(view, model, effects)
+    return KINDS[name].make(Seen(view, model, effects, words))
 
 
-def _whole(effects: Effects | None) -> Effects:
-    if effects is None:
-        raise EffectsError("The map of this view is not computed yet: run it, then keep it.")
-    return effects
-
-
-def _report(view: View, model: Model, effects: Effects | None) -> bytes:
+def _report(seen: Seen) -> bytes:
     """The page that a sweep's folder has."""
-    found = _whole(effects)
-    return _utf8(render(document_of_sweep(found, model.run(prompt_of(view)))))
+    return _utf8(render(document_of_sweep(seen.whole, seen.model.run(prompt_of(seen.view)))))
 
 
-def _drawn(view: View, effects: Effects | None) -> Drawn:
+def _drawn(seen: Seen) -> go.Figure:
     """The map as the page cuts it."""
-    found = _whole(effects)
+    found = seen.whole
     metric = found.metrics[0]
-    at: dict[str, Any] = dict(cut_of(found, metric, dict(view.at)).picked)
-    return found.figure(metric, **at)
+    at: dict[str, Any] = dict(cut_of(found, metric, dict(seen.view.at)).picked)
+    figure = found.figure(metric, **at)
+    return seen.spoken(figure, "figure.map", edit=brief(seen.view.edit), metric=metric)
 
 
-def _table(view: View, model: Model, effects: Effects | None) -> bytes:
-    tables = exports(_whole(effects))
+def _table(seen: Seen) -> bytes:
+    tables = exports(seen.whole)
     if "cells" not in tables:
         raise EffectsError(
             f"The map has more than {MOST_ROWS:,} cells, too many for a table: repeat it with the "
             "code of this view, and take its effects.zarr."
         )
-    return _utf8(tables["cells"].to_csv(index=False, lineterminator="\n"))
+    return _utf8(inert(tables["cells"]).to_csv(index=False, lineterminator="\n"))
 
 
-def _circuit(view: View, model: Model, effects: Effects | None) -> bytes:
+def inert(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in which no text is a formula to a spreadsheet: those that would be begin with a '.
+
+    A token, a role or a prompt may come from anybody, and a spreadsheet runs what begins with one
+    of `FORMULA`. Numbers stay as they are, those below zero too.
+
+    >>> inert(pd.DataFrame({"token": ["=1+1", "is"], "effect": [-0.5, 2.0]})).values.tolist()
+    [["'=1+1", -0.5], ['is', 2.0]]
+    """
+    made = table.rename(columns=_inert)
+    for name, column in made.items():
+        if not pd.api.types.is_numeric_dtype(column):
+            made[name] = column.map(_inert)
+    return made
+
+
+def _inert(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def _circuit(seen: Seen) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "circuit.json"
-        circuit_of(model, view.pins).save(path)
+        circuit_of(seen.model, seen.view.pins).save(path)
         return path.read_bytes()
+
+
+def _circuit_drawn(seen: Seen) -> go.Figure:
+    found = circuit_of(seen.model, seen.view.pins)
+    return seen.spoken(draw(found), "figure.circuit", edges=len(found), nodes=len(found.nodes))
 
 
 def _utf8(text: str) -> bytes:
@@ -117,13 +181,12 @@ def _utf8(text: str) -> bytes:
 
 KINDS: Mapping[str, Kind] = {
     "report.html": Kind("text/html", "map", _report),
-    "map.png": Kind("image/png", "map", lambda v, _, e: picture_of(_drawn(v, e), "png")),
-    "map.svg": Kind("image/svg+xml", "map", lambda v, _, e: picture_of(_drawn(v, e), "svg")),
+    "map.png": Kind("image/png", "map", lambda seen: picture_of(_drawn(seen), "png")),
+    "map.svg": Kind("image/svg+xml", "map", lambda seen: picture_of(_drawn(seen), "svg")),
     "map.csv": Kind("text/csv", "map", _table),
     "circuit.json": Kind("application/json", "circuit", _circuit),
     "circuit.svg": Kind(
-        "image/svg+xml", "circuit",
-        lambda v, m, _: picture_of(draw(circuit_of(m, v.pins)), "svg"),
+        "image/svg+xml", "circuit", lambda seen: picture_of(_circuit_drawn(seen), "svg")
     ),
 }  # fmt: skip
 """File → what it is."""

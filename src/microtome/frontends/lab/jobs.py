@@ -2,7 +2,8 @@
 
 A result is kept in memory while it is looked at, and on disk for good, unit by unit as it comes:
 whatever ends the server, what was finished is there at the next start, and the rest goes on.
-A sweep holds its model for a unit at a time; a click is answered between two of them.
+A sweep lends its model to whoever clicks meanwhile, between two layers. It is cancelled once nobody
+who follows it wants it any more.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import microtome as mt
 from microtome.engines.observer import Observer
 from microtome.errors import Cancelled, MicrotomeError, SweepError
+from microtome.frontends.lab import shelf
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.desk import Desk
+from microtome.passes.session import lending
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,6 +34,9 @@ MOST_WAITING = 32
 """Sweeps that may wait on one model."""
 MOST_KEPT = 64
 """Results in memory."""
+AWAY = 120.0
+"""Seconds after which a page that does not ask for a sweep any more is taken to be closed; one that
+is in the background may ask but once a minute."""
 
 WAITING, RUNNING, DONE, CANCELLED, FAILED = "waiting", "running", "done", "cancelled", "failed"
 
@@ -77,6 +83,8 @@ class Job(Observer):
         self.effects: Effects | None = None
         self.over = threading.Event()
         self._stop = threading.Event()
+        self._askers: dict[str, float] = {}
+        self._left: set[str] = set()
         self._cells, self._of_cells, self._units, self._of_units = 0.0, 0, 0, 0
         self._began, self._ended = time.monotonic(), 0.0
         self._so_far: Callable[[], xr.Dataset] | None = None
@@ -100,8 +108,35 @@ class Job(Observer):
             self._so_far, self._ended = None, time.monotonic()
             self.over.set()
 
+    def follow(self, asker: str) -> None:
+        """Know that somebody looks at it, and does not want it to end."""
+        with self._guard:
+            if asker not in self._left:
+                self._askers[asker] = time.monotonic()
+
+    def join(self, asker: str) -> None:
+        """Know that somebody wants it, whether or not they did not before."""
+        with self._guard:
+            self._left.discard(asker)
+        self.follow(asker)
+
+    def leave(self, asker: str) -> None:
+        """Know that somebody wants it no more; it is cancelled where nobody else does."""
+        with self._guard:
+            self._left.add(asker)
+            self._askers.pop(asker, None)
+            now = time.monotonic()
+            others = [one for one, seen in self._askers.items() if now - seen <= AWAY]
+        if not others:
+            self.cancel()
+
+    def is_left_by(self, asker: str) -> bool:
+        """Whether somebody wanted it no more, and it is for others that it goes on."""
+        with self._guard:
+            return asker in self._left and not self.over.is_set()
+
     def cancel(self) -> None:
-        """Want no more; units that are finished are kept."""
+        """End it; units that are finished are kept."""
         self._stop.set()
         with self._guard:
             if self.state == WAITING:
@@ -157,17 +192,22 @@ class Jobs:
     Args:
         desk: the models.
         keep: where results are kept; None: in memory alone.
+        most: bytes of those that are kept; without a bound unless given.
     """
 
-    def __init__(self, desk: Desk, keep: Path | None = None) -> None:
-        self.desk, self.keep = desk, keep
+    def __init__(self, desk: Desk, keep: Path | None = None, most: int | None = None) -> None:
+        self.desk, self.keep, self.most = desk, keep, most
         self._guard = threading.Lock()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._lines: dict[str, ThreadPoolExecutor] = {}
         self._closed, self._asked = False, 0
 
-    def submit(self, asked: Asked) -> Job:
+    def submit(self, asked: Asked, asker: str = "") -> Job:
         """The sweep that answers this: one that is there already, or a new one, last in its line.
+
+        Args:
+            asked: what it answers.
+            asker: who wants it: until they leave it, or are not heard of any more.
 
         Raises:
             LoadError: there is no such model.
@@ -176,16 +216,19 @@ class Jobs:
         key = self._key(asked)
         with self._guard:
             known = self._jobs.get(key)
-            if known is not None and known.state not in (CANCELLED, FAILED):
+            if known is not None and known.state not in (CANCELLED, FAILED) and not known.cancelled:
                 self._jobs.move_to_end(key)
+                known.join(asker)
                 return known
             self._refuse(asked.model)
             self._asked += 1
             job = self._jobs[key] = Job(asked, key, self._asked)
+            job.join(asker)
             self._jobs.move_to_end(key)
             self._forget()
             line = self._lines.setdefault(asked.model, ThreadPoolExecutor(1, "lab sweeps"))
             line.submit(job.run, self._work)
+            line.submit(self._tidy, key)
         return job
 
     def find(self, asked: Asked) -> Job | None:
@@ -193,10 +236,21 @@ class Jobs:
         with self._guard:
             return self._jobs.get(self._key(asked))
 
-    def progress(self, asked: Asked) -> Progress | None:
-        """How far it is; None where nobody asked."""
+    def progress(self, asked: Asked, asker: str | None = None) -> Progress | None:
+        """How far it is; None where nobody asked.
+
+        Args:
+            asked: what it answers.
+            asker: who follows it, and wants it to go on; who has left it is told that it ended.
+        """
         job = self.find(asked)
-        return None if job is None else job.progress(self._place(job))
+        if job is None:
+            return None
+        found = job.progress(self._place(job))
+        if asker is None:
+            return found
+        job.follow(asker)
+        return replace(found, state=CANCELLED) if job.is_left_by(asker) else found
 
     def is_kept(self, asked: Asked) -> bool:
         """Whether the whole result lies on disk."""
@@ -229,15 +283,27 @@ class Jobs:
                 "changed meanwhile. Ask again."
             )
         asked.check_size(model)
-        return mt.sweep(
-            model,
-            asked.prompt,
-            asked.edit,
-            metrics=asked.metric,
-            out=self._out(job.key),
-            overwrite=True,  # the place is named after the question: what else is there is stale
-            progress=job,
-        )
+        with lending():
+            return mt.sweep(
+                model,
+                asked.prompt,
+                asked.edit,
+                metrics=asked.metric,
+                out=self._out(job.key),
+                overwrite=True,  # the place is the question's: what else is there is stale
+                progress=job,
+            )
+
+    def _tidy(self, key: str) -> None:
+        """Note that a map was looked at, and see that those on disk take no more than they may."""
+        place = self._out(key)
+        if self.keep is None or place is None:
+            return
+        shelf.look_at(place)
+        if self.most is not None:
+            with self._guard:
+                using = frozenset(self._jobs)
+            shelf.trim(self.keep, self.most, using)
 
     def _key(self, asked: Asked) -> str:
         return asked.key(self.desk.model(asked.model))

@@ -10,16 +10,18 @@ from urllib.parse import urlsplit
 
 from dash import Dash
 from dash.development.base_component import Component
-from flask import has_request_context, request
+from dash.exceptions import DependencyException
+from flask import Response, has_request_context, request
 from waitress import create_server, wasyncore
 from waitress.server import BaseWSGIServer
 
 from microtome.errors import MicrotomeError
-from microtome.frontends.lab import guard, shell
+from microtome.frontends.lab import guard, posts, shell
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.guard import Gate
 from microtome.frontends.lab.jobs import Jobs
 from microtome.frontends.lab.panels import Context
+from microtome.texts import Texts
 
 THREADS = 12
 """Requests that are answered at once."""
@@ -50,15 +52,26 @@ class Lab(Dash):
 
     def asked_for(self) -> Component:
         """The page in the language of the address that asks for it."""
-        # What a page asks for names the page that asks, with its address.
-        asking = urlsplit(request.referrer or "").query if has_request_context() else ""
-        return self.layout_in(self.context.view(asking).lang)
+        return self.layout_in(self.words.lang)
+
+    @property
+    def words(self) -> Texts:
+        """All that is said, in the language of the page that asks."""
+        return self.context.words(self.context.view(_asking()).lang)
 
     def interpolate_index(self, **parts: str) -> str:
         """The page's HTML."""
         made: str = super().interpolate_index(**parts)
         query = request.query_string.decode(errors="replace")
         return made.replace("{%lang%}", self.context.view(query).lang)
+
+
+def _asking() -> str:
+    """The query of the page that asks: what a page asks for names it."""
+    try:
+        return urlsplit(request.referrer or "").query if has_request_context() else ""
+    except ValueError:  # no address at all: no page sends that
+        return ""
 
 
 def build_app(desk: Desk, jobs: Jobs, gate: Gate, lang: str = "en") -> Dash:
@@ -70,7 +83,7 @@ def build_app(desk: Desk, jobs: Jobs, gate: Gate, lang: str = "en") -> Dash:
         gate: who is let in.
         lang: the language of a page that names none.
     """
-    app = Lab(
+    app: Lab = Lab(
         "microtome lab",
         assets_folder=str(Path(__file__).parent / "assets"),
         title="microtome lab",
@@ -79,15 +92,25 @@ def build_app(desk: Desk, jobs: Jobs, gate: Gate, lang: str = "en") -> Dash:
         serve_locally=True,
         suppress_callback_exceptions=True,  # panels come with their language
         add_log_handler=False,
-        on_error=shell.failed,
+        on_error=lambda error: shell.failed(error, app.words),
         enable_mcp=False,
+        hooks={
+            "request_post": "(asked, answer) => dash_clientside.address.answered(asked, answer)"
+        },
     )
     context = app.context = Context(desk, jobs, lang)
 
     app.layout = app.asked_for
     shell.register(app, context)
     guard.install(app.server, gate, guard.policy_of(app.csp_hashes()))
+    posts.install(app)  # behind the gate: whoever is not let in hears nothing of the form
+    app.server.register_error_handler(DependencyException, _absent)
     return app
+
+
+def _absent(error: DependencyException) -> Response:
+    """A file of Dash's that there is not, in an address that no page has."""
+    return Response("There is no such file.\n", 404, mimetype="text/plain")
 
 
 def serve(

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update, set_props
+from dash import (
+    ALL,
+    ClientsideFunction,
+    Dash,
+    Input,
+    Output,
+    State,
+    dcc,
+    html,
+    no_update,
+    set_props,
+)
 from dash.development.base_component import Component
 
 from microtome.errors import MicrotomeError
-from microtome.frontends.lab.panels import ASK, MAP, PANELS, TABS, Context, Panel, moved
+from microtome.frontends.lab.panels import ASK, MAP, PANELS, TABS, Context, Panel
 from microtome.frontends.lab.panels.ask import tokens
+from microtome.frontends.lab.panels.panel import MORE, ORDER, QUESTION, SEVERAL, seen
 from microtome.frontends.lab.panels.parts import beat, notice
+from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.state import View
 from microtome.texts import LANGUAGES, Texts
 
@@ -25,44 +40,79 @@ def page(words: Texts) -> Component:
     return html.Div(
         [
             dcc.Location(id="address", refresh=False),
+            dcc.Store(id="named"),
+            dcc.Store(id="question"),
+            *(dcc.Store(id=seen(one.name)) for one in TABS),
             dcc.Store(id="ready"),
             dcc.Store(id="grown"),
+            dcc.Store(id="asker", data=secrets.token_hex(8)),
             beat("pulse", BEAT),
             *_whole(words),
         ],
+        id="page",
         lang=words.lang,
+        **{"data-keys": json.dumps(_keys())},
     )
+
+
+def _keys() -> dict[str, Any]:
+    """What stands in an address, as the page's own script has to know it."""
+    names = [one.name for one in TABS]
+    more = {name: MORE[name] for name in names}
+    return {
+        "order": ORDER, "several": SEVERAL, "tabs": names, "question": QUESTION, "more": more,
+    }  # fmt: skip
 
 
 def register(app: Dash, context: Context) -> None:
     """Put on the callbacks of the page, and those of every panel."""
-    _language(app, context)
+    _address(app, context)
     _model(app, context)
-    _tabs(app, context)
     for panel in PANELS:
         panel.register(app, context)
 
 
-def _language(app: Dash, context: Context) -> None:
-    @app.callback(
-        *(Output(f"shell-{code}", "href") for code in LANGUAGES), Input("address", "search")
+def _address(app: Dash, context: Context) -> None:
+    """What follows the address, all but one thing within the page."""
+    search = Input("address", "search")
+    parts = ["named", "question", *(seen(one.name) for one in TABS)]
+    app.clientside_callback(
+        ClientsideFunction("address", "parts"),
+        *(Output(part, "data") for part in parts),
+        search,
+        *(State(part, "data") for part in parts),
     )
-    def lead(search: str | None) -> tuple[str, ...]:
+    app.clientside_callback(
+        ClientsideFunction("address", "languages"),
+        *(Output(f"shell-{code}", "href") for code in LANGUAGES),
+        search,
+    )
+    tab = {"type": "shell-tab", "name": ALL}
+    app.clientside_callback(
+        ClientsideFunction("address", "tabs"),
+        *(Output(f"shell-{one.name}", "hidden") for one in TABS),
+        Output(tab, "className"),
+        Output(tab, "aria-pressed"),
+        search,
+    )
+
+    @app.callback(Output("shell-problems", "children"), search)
+    def complain(search: str | None) -> list[Component]:
         view = context.view(search)
-        return tuple(moved(view, lang=code) for code in LANGUAGES)
+        return _problems(view, context.words(view.lang))
 
 
 def _model(app: Dash, context: Context) -> None:
     @app.callback(
         Output("ready", "data"),
         Output("shell-model", "children"),
-        Output("shell-problems", "children"),
-        Input("address", "search"),
+        Input("named", "data"),
         Input("pulse", "n_intervals"),
+        State("address", "search"),
         State("ready", "data"),
     )
     def look(
-        search: str | None, _: int | None, ready: Mapping[str, str] | None
+        _: str | None, __: int | None, search: str | None, ready: Mapping[str, str] | None
     ) -> tuple[object, ...]:
         view = context.view(search)
         words = context.words(view.lang)
@@ -72,10 +122,10 @@ def _model(app: Dash, context: Context) -> None:
         if state.state == "loading":
             told = words("shell.loading", model=view.model, seconds=state.seconds)
         elif state.state == "failed":
-            told = notice(state.why, "wrong")
+            told = refused(state.why, words)
         else:
             told = _about(context, view)
-        return no_update if found == ready else found, told, _problems(view, words)
+        return no_update if found == ready else found, told
 
     @app.callback(Output("pulse", "disabled"), Input("ready", "data"), Input("grown", "data"))
     def rest(ready: Mapping[str, str] | None, grown: Mapping[str, Any] | None) -> bool:
@@ -83,53 +133,26 @@ def _model(app: Dash, context: Context) -> None:
         return not is_loading and (grown or {}).get("state") not in ("waiting", "running")
 
 
-def _tabs(app: Dash, context: Context) -> None:
-    if not TABS:
-        return
-
-    @app.callback(
-        Output("address", "search", allow_duplicate=True),
-        Input({"type": "shell-tab", "name": ALL}, "n_clicks"),
-        State("address", "search"),
-        prevent_initial_call=True,
-    )
-    def open_one(clicks: list[int | None], search: str | None) -> object:
-        if not any(clicks) or not ctx.triggered_id:
-            return no_update
-        return moved(context.view(search), panel=ctx.triggered_id["name"])
-
-    @app.callback(
-        *(Output(f"shell-{one.name}", "hidden") for one in TABS),
-        Output("shell-tabs", "children"),
-        Input("address", "search"),
-    )
-    def show(search: str | None) -> tuple[object, ...]:
-        view = context.view(search)
-        now = opened(view)
-        words = context.words(view.lang)
-        return *(one.name != now for one in TABS), [_tab(one, now, words) for one in TABS]
-
-
-def failed(error: Exception) -> object:
+def failed(error: Exception, words: Texts) -> object:
     """What a page does where a callback failed: it says why, and stays as it was."""
+    said: Exception | str = error
     if not isinstance(error, MicrotomeError):
         traceback.print_exception(error)  # nobody foresaw it: whoever runs the server is told
-    told = str(error) if isinstance(error, MicrotomeError) else f"{type(error).__name__}: {error}"
-    set_props("shell-problems", {"children": notice(told, "wrong")})
+        said = f"{type(error).__name__}: {error}"
+    set_props("shell-problems", {"children": refused(said, words)})
     return no_update
-
-
-def opened(view: View) -> str:
-    """Which panel of the tabs is open."""
-    names = [one.name for one in TABS]
-    return view.panel if view.panel in names else next(iter(names), "")
 
 
 def _whole(words: Texts) -> list[Component]:
     tabs = []
     if TABS:
         tabs = [
-            html.Nav(id="shell-tabs", className="tabs", **{"aria-label": words("shell.tabs")}),
+            html.Nav(
+                [_tab(one, words) for one in TABS],
+                id="shell-tabs",
+                className="tabs",
+                **{"aria-label": words("shell.tabs")},
+            ),
             *(html.Div(one.layout(words), id=f"shell-{one.name}", hidden=True) for one in TABS),
         ]
     return [
@@ -165,12 +188,11 @@ def _langs(words: Texts) -> list[Component]:
     return [html.Nav(links, className="langs", **{"aria-label": words("shell.language")})]
 
 
-def _tab(one: Panel, now: str, words: Texts) -> Component:
+def _tab(one: Panel, words: Texts) -> Component:
     return html.Button(
         words(f"{one.name}.title"),
         id={"type": "shell-tab", "name": one.name},
-        className="chosen" if one.name == now else "",
-        **{"aria-pressed": str(one.name == now).lower()},
+        **{"aria-pressed": "false", "data-opens": one.name},
     )
 
 

@@ -19,7 +19,8 @@ key            what it is
 ``pin``        a pinned edge, once for each
 ``note``       ``pin|words``, once for each pin that is written about
 ``reader``     what is traced upstream
-``way``        what edges carry then: the donor's (``patch``), or nothing (``zero``)
+``way``        what edges carry then: the donor's (``patch``), nothing (``zero``), their mean
+               over the tokens (``mean``)
 ``against``    ``kind:value``: the other side of a comparison
 ``steps``      how many tokens are written
 ``panel``      what is open
@@ -51,7 +52,7 @@ LONGEST_QUERY = 60_000
 EDIT = "zero L*.z.h*@-1"
 """What is done unless something is asked for: every head of every layer, at the last token."""
 
-WAYS = ("patch", "zero")
+WAYS = ("patch", "zero", "mean")
 """What edges carry in the place of what was written."""
 
 KINDS = ("prompt", "model", "edit")

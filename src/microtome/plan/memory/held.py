@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from microtome.errors import SweepError
-from microtome.language.edges import recorded_of
 from microtome.language.operations import Operation, Source
+from microtome.language.order import recorded_of
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
 from microtome.plan.memory.budget import Budget

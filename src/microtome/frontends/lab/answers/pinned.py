@@ -10,12 +10,12 @@ import numpy as np
 from microtome import Model, Prompt, circuits, sweep
 from microtome.circuits import Circuit, Graph
 from microtome.circuits.trial import worse
-from microtome.engines.observer import Observer
+from microtome.engines.observer import Observer, Silent, go_on
 from microtome.errors import CircuitError
 from microtome.figures import Drawn
 from microtome.figures.labels import escaped
 from microtome.frontends.lab.answers.measuring import canonical
-from microtome.frontends.lab.answers.upstream import way_for
+from microtome.frontends.lab.answers.upstream import HOW, way_for
 from microtome.language.edges import where
 from microtome.language.nodes import read, wrote
 from microtome.prompts.prompts import Given
@@ -66,7 +66,14 @@ def _name(graph: Graph, pin: str) -> str:
     return f"{writers[writer]}->{readers[reader]}"
 
 
-def weighed(model: Model, prompt: Prompt, circuit: Circuit, metric: str, way: str = "") -> Circuit:
+def weighed(
+    model: Model,
+    prompt: Prompt,
+    circuit: Circuit,
+    metric: str,
+    way: str = "",
+    observer: Observer | None = None,
+) -> Circuit:
     """The circuit with a score for each of its edges: how much worse the metric is without it.
 
     Each is a sweep of one cell, exact and verified; all else is clean.
@@ -76,11 +83,12 @@ def weighed(model: Model, prompt: Prompt, circuit: Circuit, metric: str, way: st
         prompt: what is read.
         circuit: of at most `MOST` edges.
         metric: on the output.
-        way: ``"patch"`` or ``"zero"``; unless given a patch where the prompt has a donor for it.
+        way: one of `WAYS`; unless given a patch where the prompt has a donor for it.
+        observer: is told of each edge, and may cancel between two.
 
     Raises:
         CircuitError: there are too many edges.
-        EditError, PromptError, MetricError: as `sweep`.
+        EditError, PromptError, MetricError, Cancelled: as `sweep`.
     """
     if len(circuit) > MOST:
         raise CircuitError(
@@ -89,11 +97,13 @@ def weighed(model: Model, prompt: Prompt, circuit: Circuit, metric: str, way: st
         )
     name, [encoded] = canonical(metric), model.encode(prompt)
     sign, way = worse(readings(name)[0]), way_for(encoded, way)
+    told = observer or Silent()
     scores = np.full(len(circuit.graph), np.nan)
     for edge in circuit:
+        go_on(told)
         writer, _, reader = edge.partition("->")
-        asked = f"{way} {wrote(writer)} -> {read(reader)}"
-        effects = sweep(model, prompt, asked, metrics=[name], progress=False)
+        asked = f"{HOW[way]} {wrote(writer)} -> {read(reader)}"
+        effects = sweep(model, prompt, asked, metrics=[name], progress=told)
         scores[circuit.graph.number(edge)] = sign * effects.delta(name).values.item()
     return replace(circuit, scores=scores)
 

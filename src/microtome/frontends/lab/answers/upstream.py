@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,10 @@ from microtome.language.nodes import read, wrote
 from microtome.prompts.encoding import Encoded
 from microtome.readings.registry import about
 
-WAYS = ("patch", "zero")
-"""What an edge carries in the place of what was written: the donor's, or nothing."""
+HOW: Mapping[str, str] = {"patch": "patch", "zero": "zero", "mean": 'mean(over="positions")'}
+"""What an edge carries in the place of what was written → the edit: the donor's, nothing, or the
+writer's own mean over all tokens."""
+WAYS = tuple(HOW)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Upstream:
 
     Attributes:
         reader: such as ``"a2.h0<q>"``.
-        way: ``"patch"`` or ``"zero"``.
+        way: one of `WAYS`.
         metric, unit: what is measured.
         clean: the metric without edits.
         noise: the largest effect of cells that change nothing.
@@ -97,7 +99,7 @@ def edits_into(model: Model, prompt: Prompt, reader: str, way: str = "") -> tupl
     ('zero embed -> L0.mlp_in', 'zero L*.z.h* -> L0.mlp_in')
     """
     [encoded] = model.encode(prompt)
-    how, forms = way_for(encoded, way), _forms(_before(model, reader))
+    how, forms = HOW[way_for(encoded, way)], _forms(_before(model, reader))
     return tuple(f"{how} {form} -> {read(reader)}" for form in forms)
 
 
@@ -116,7 +118,7 @@ def upstream(
         prompt: what is read.
         reader: ``"a2.h0<q>"``, ``"m3"`` or ``"logits"``.
         metric: one with a difference.
-        way: ``"patch"`` from the donor, or ``"zero"``; unless given a patch where that goes.
+        way: one of `WAYS`; unless given a patch where that goes, or else zero.
         observer: is told of progress, and may cancel.
 
     Raises:
@@ -173,7 +175,7 @@ def _edges(effects: Effects, reader: str, way: str) -> Iterator[Incoming]:
     for index in np.ndindex(effect.shape):
         if there[index]:
             node = _node(index)
-            edit = f"{way} {wrote(node)} -> {read(reader)}"
+            edit = f"{HOW[way]} {wrote(node)} -> {read(reader)}"
             yield Incoming(f"{node}->{reader}", node, edit, float(effect[index]))
 
 

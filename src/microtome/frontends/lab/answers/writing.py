@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from microtome import Model, Prompt
+from torch import Tensor
+
+from microtome import Generation, Model, Prompt
+from microtome.engines.observer import Observer, Silent, go_on
 from microtome.errors import MicrotomeError
 
 MOST = 200
@@ -56,7 +59,43 @@ class Written:
     plain_ended: str
 
 
-def written(model: Model, prompt: Prompt, edits: Sequence[str], steps: int) -> Written:
+class Heard:
+    """A streamer that tells an observer of each token, and stops where it wants no more."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer, self._has_begun = observer, False
+
+    def put(self, tokens: Tensor) -> None:
+        """The prompt comes first, then a token at a time.
+
+        Raises:
+            Cancelled: the observer wants no more.
+        """
+        if self._has_begun:
+            self._observer.advanced(1)
+        self._has_begun = True
+        go_on(self._observer)
+
+    def end(self) -> None:
+        """There are no more."""
+
+
+def tokens_of(edits: Sequence[str], steps: int) -> int:
+    """How many tokens are written at most: both texts', or where nothing is edited the one's.
+
+    >>> tokens_of(["zero L0.z"], 20), tokens_of([], 20)
+    (40, 20)
+    """
+    return steps * (2 if edits else 1)
+
+
+def written(
+    model: Model,
+    prompt: Prompt,
+    edits: Sequence[str],
+    steps: int,
+    observer: Observer | None = None,
+) -> Written:
     """Both texts, greedily, so that they part where the edits have them part.
 
     Each edit is made in every step that reads what it addresses; the finished text is read once
@@ -67,18 +106,25 @@ def written(model: Model, prompt: Prompt, edits: Sequence[str], steps: int) -> W
         prompt: what is written on.
         edits: texts without stars; none gives the unedited text twice.
         steps: tokens at most, to `MOST`.
+        observer: is told of each token, and may cancel between two.
 
     Raises:
         MicrotomeError: the model fills in masks, or there are too many steps.
         AddressError, EditError, PromptError: an edit names what is not there, or has no meaning
             in a step in which it is to be made.
+        Cancelled: the observer wants no more.
     """
     if not 1 <= steps <= MOST:
         raise MicrotomeError(f"Between 1 and {MOST} tokens are written here, not {steps}.")
-    made = model.generate(prompt, edits, steps, do_sample=False)[0]
-    plain = made
-    if edits:
-        plain = model.generate(prompt, (), steps, verify=False, do_sample=False)[0]
+    told = observer or Silent()
+
+    def of(some: Sequence[str], verify: bool) -> Generation:
+        return model.generate(
+            prompt, some, steps, verify=verify, do_sample=False, streamer=Heard(told)
+        )
+
+    made = of(edits, True)[0]
+    plain = of((), False)[0] if edits else made
     tokens = tuple(
         Token(
             row["token"],

@@ -44,7 +44,8 @@
         if (kept[kept.length - 1] !== now) { kept.push(now); }
         const last = kept.slice(-MOST);
         window.sessionStorage.setItem(PLACE, JSON.stringify(last));
-        return last;
+        const { of } = window.microtome, { no_update } = window.dash_clientside;
+        return of(now, "panel").pop() === "keep" ? last : no_update;
       },
     },
   });

@@ -15,6 +15,7 @@ from microtome.frontends.lab.choosing import is_at, is_readable, position_of, wi
 from microtome.frontends.lab.examples import EXAMPLES
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
 from microtome.frontends.lab.panels.parts import labelled, listed, notice, select, token_text
+from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.reading import Reading, Token, encoded, read
 from microtome.frontends.lab.state import LONGEST, SHORT, View
 from microtome.texts import Texts
@@ -145,7 +146,7 @@ def _shown(app: Dash, context: Context) -> None:
         Output("ask-model", "children"),
         Output("ask-lacking", "children"),
         Output("ask-others", "hidden"),
-        Input("address", "search"),
+        Input("question", "data"),
     )
     def show(search: str | None) -> tuple[list[Component], str, bool]:
         view = context.view(search)
@@ -169,7 +170,7 @@ def _typed(app: Dash, context: Context) -> None:
         Output("ask-not", "children"),
         *(Input(f"ask-{name}", "value") for name in FIELDS),
         Input("ready", "data"),
-        Input("address", "search"),
+        Input("question", "data"),
     )
     def read_it(*given: Any) -> tuple[object, ...]:
         *values, ready, search = given
@@ -180,8 +181,8 @@ def _typed(app: Dash, context: Context) -> None:
         typed = replace(view, **texts, roles=view.roles if texts["text"] == view.text else ())
         found = read(context.desk.model(view.model), typed)
         words = context.words(view.lang)
-        told = [notice(one, "wrong") for one in found.problems]
-        told += [notice(one) for one in found.notes]
+        told = [refused(one, words) for one in found.problems]
+        told += [notice(words("shell.says", error=one)) for one in found.notes]
         return _rows(found, _now(view), words), told, found.target, found.contrast
 
 
@@ -287,9 +288,9 @@ def _begun(app: Dash, context: Context) -> None:
         try:
             return _from_task(context, view, name, sum(n or 0 for n in other)), ""
         except MicrotomeError as error:
-            return no_update, notice(str(error), "wrong")
+            return no_update, refused(error, context.words(view.lang))
 
-    @app.callback(Output("ask-begin", "open"), Input("address", "search"))
+    @app.callback(Output("ask-begin", "open"), Input("question", "data"))
     def fold(search: str | None) -> bool:
         return not context.view(search).text
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 
 from microtome.errors import MicrotomeError
@@ -17,13 +17,12 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.panels import feeding
 from microtome.frontends.lab.panels.map import drawing_of
-from microtome.frontends.lab.panels.panel import Context, Panel, moved
+from microtome.frontends.lab.panels.panel import Context, Panel, seen
 from microtome.frontends.lab.panels.parts import labelled, listed, select
 from microtome.frontends.lab.panels.showing import (
     Remembered,
     Shown,
     answered,
-    clicked,
     effect,
     graph,
     is_open,
@@ -32,6 +31,7 @@ from microtome.frontends.lab.panels.showing import (
     token,
     value,
 )
+from microtome.frontends.lab.speaking import spoken
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts, brief
 
@@ -87,7 +87,7 @@ def _choosing(app: Dash, context: Context) -> None:
     @app.callback(
         Output("cell-chosen", "children"),
         Output("cell-pick", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("grown", "data"),
     )
     def offer(search: str | None, _: Mapping[str, Any] | None) -> tuple[Shown, Shown]:
@@ -106,46 +106,19 @@ def _choosing(app: Dash, context: Context) -> None:
         first = {"label": words("cell.add" if view.chosen else "cell.none"), "value": ""}
         return [_chip(cell, words) for cell in view.chosen], listed([first, *options], "")
 
-    @app.callback(
-        Output("address", "search", allow_duplicate=True),
-        Input("cell-pick", "data-value"),
-        State("address", "search"),
-        prevent_initial_call=True,
-    )
-    def choose(cell: str | None, search: str | None) -> object:
-        view = context.view(search)
-        return moved(view, chosen=(*view.chosen, cell)) if _is_new(cell, view) else no_update
-
-    @app.callback(
-        Output("address", "search", allow_duplicate=True),
-        Input({"type": "cell-drop", "edit": ALL}, "n_clicks"),
-        State("address", "search"),
-        prevent_initial_call=True,
-    )
-    def drop(clicks: list[int | None], search: str | None) -> object:
-        if not clicked():
-            return no_update
-        view, gone = context.view(search), ctx.triggered_id["edit"]
-        return moved(view, chosen=tuple(one for one in view.chosen if one != gone))
-
-
-def _is_new(cell: str | None, view: View) -> bool:
-    return bool(cell) and cell not in view.chosen
-
 
 def _chip(cell: str, words: Texts) -> Component:
     return html.Button(
         [html.Span(brief(cell), className="mono"), " ×"],
-        id={"type": "cell-drop", "edit": cell},
         className="chosen",
         title=words("cell.drop"),
-        **{"aria-label": f"{words('cell.drop')}: {cell}"},
+        **{"aria-label": f"{words('cell.drop')}: {cell}", "data-drops": cell},
     )
 
 
 def _answer(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
-        Output("cell-answer", "children"), Input("address", "search"), Input("ready", "data")
+        Output("cell-answer", "children"), Input(seen(NAME), "data"), Input("ready", "data")
     )
     def answer(search: str | None, ready: Mapping[str, str] | None) -> Shown:
         view = context.view(search)
@@ -159,7 +132,7 @@ def _answer(app: Dash, context: Context, answers: Remembered) -> None:
             found = answers.get(key, lambda: _cell().changed(model, prompt, view.chosen))
             return [_words(found, words), _receipts(found, words)]
 
-        return answered(work)
+        return answered(work, words)
 
 
 def _words(found: Any, words: Texts) -> Component:
@@ -200,7 +173,7 @@ def _receipts(found: Any, words: Texts) -> Component:
 def _together(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
         Output("cell-together", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("cell-answer", "children"),
     )
@@ -218,7 +191,7 @@ def _together(app: Dash, context: Context, answers: Remembered) -> None:
             )
             return _joined(found, words)
 
-        return answered(work)
+        return answered(work, words)
 
 
 def _joined(found: Any, words: Texts) -> Shown:
@@ -248,7 +221,7 @@ def _joined(found: Any, words: Texts) -> Shown:
 def _shares(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
         Output("cell-shares", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("cell-together", "children"),
     )
@@ -267,7 +240,7 @@ def _shares(app: Dash, context: Context, answers: Remembered) -> None:
                 answers.get(key, lambda: _cell().shares(model, prompt, view.chosen)), words
             )
 
-        return answered(work)
+        return answered(work, words)
 
 
 def _written(found: Any, words: Texts) -> Shown:
@@ -275,10 +248,11 @@ def _written(found: Any, words: Texts) -> Shown:
     largest = [[one.writer, effect(one.share)] for one in found.largest]
     heads = [words("cell.writer"), words("cell.share")]
     title = words("cell.shares", metric=found.metric, logit=value(found.logit))
+    drawn = words("figure.shares", metric=found.metric)
     rest = [
         html.Summary(words("cell.others")),
         table(heads, largest, words("cell.largest")),
-        graph(found.figure, "cell-shares-map", title),
+        graph(spoken(found.figure, words, drawn, title), "cell-shares-map", title),
     ]
     if not own:
         return [html.P(words("cell.no_share"), className="quiet"), html.Details(rest)]
@@ -289,7 +263,7 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
         Output("cell-head", "children"),
         Output("cell-looks", "hidden"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         State("cell-head", "data-value"),
     )
@@ -305,7 +279,7 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
         Output("cell-pattern", "children"),
         Input("cell-head", "data-value"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("cell-shares", "children"),
     )
@@ -315,6 +289,7 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
         view = context.view(search)
         if not is_open(view, NAME, ready):
             return []
+        words = context.words(view.lang)
 
         def work() -> Shown:
             heads = _heads(context, view)
@@ -325,9 +300,11 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
             layer, head = imported("microtome.frontends.lab.answers.nodes").head_of(node)
             key = ("looked", known_as(model), prompt, layer, head)
             figure = answers.get(key, lambda: _cell().looked(model, prompt, layer, head))
-            return [graph(figure, "cell-pattern-map", context.words(view.lang)("cell.looks"))]
+            title = words("figure.looks", head=f"L{layer}.h{head}")
+            drawn = spoken(figure, words, title)
+            return [graph(drawn, "cell-pattern-map", words("cell.looks"))]
 
-        return answered(work)
+        return answered(work, words)
 
 
 def _heads(context: Context, view: View) -> list[str]:

@@ -85,7 +85,7 @@ def _shown(app: Dash, context: Context) -> None:
         Output("map-axes", "children"),
         Output("map-block", "children"),
         Output("map-finer", "children"),
-        Input("address", "search"),
+        Input("question", "data"),
         Input("ready", "data"),
     )
     def show(search: str | None, ready: Mapping[str, str] | None) -> tuple[object, ...]:

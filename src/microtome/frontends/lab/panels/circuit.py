@@ -1,33 +1,20 @@
-"""The circuit that is pinned: its edges with their notes, drawn, and weighed one by one."""
+"""The circuit that is pinned: its edges with their notes, drawn; then weighed, and judged."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 
 from microtome.frontends.importing import imported
-from microtome.frontends.lab.asked import known_as, prompt_of
-from microtome.frontends.lab.panels import judging
-from microtome.frontends.lab.panels.panel import Context, moved
+from microtome.frontends.lab.panels import judging, weighing
+from microtome.frontends.lab.panels.panel import Context, moved, seen
 from microtome.frontends.lab.panels.parts import labelled
-from microtome.frontends.lab.panels.showing import (
-    Remembered,
-    Shown,
-    answered,
-    clicked,
-    effect,
-    graph,
-    is_open,
-    table,
-)
+from microtome.frontends.lab.panels.showing import Shown, answered, clicked, graph, is_open
+from microtome.frontends.lab.speaking import spoken
 from microtome.frontends.lab.state import SHORT, View
 from microtome.texts import Texts
-
-if TYPE_CHECKING:
-    from microtome.circuits import Circuit
 
 NAME = "trace"
 
@@ -45,8 +32,9 @@ def layout(words: Texts) -> Component:
             ),
             html.Div(id="trace-pins"),
             html.Div(id="trace-circuit"),
+            weighing.answer(),
             html.Div(
-                [html.Button(words("trace.weigh"), id="trace-weigh"), judging.layout(words)],
+                [weighing.layout(words), judging.layout(words)],
                 id="trace-judging",
                 hidden=True,
             ),
@@ -57,63 +45,37 @@ def layout(words: Texts) -> Component:
 
 def register(app: Dash, context: Context) -> None:
     """Put the callbacks on."""
-    _shown(app, context, Remembered())
+    _shown(app, context)
     _changed(app, context)
+    weighing.register(app, context)
     judging.register(app, context)
 
 
-def _shown(app: Dash, context: Context, answers: Remembered) -> None:
+def _shown(app: Dash, context: Context) -> None:
     @app.callback(
         Output("trace-pins", "children"),
         Output("trace-circuit", "children"),
         Output("trace-judging", "hidden"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
-        Input("trace-weigh", "n_clicks"),
     )
-    def show(
-        search: str | None, ready: Mapping[str, str] | None, _: int | None
-    ) -> tuple[Shown, Shown, bool]:
+    def show(search: str | None, ready: Mapping[str, str] | None) -> tuple[Shown, Shown, bool]:
         view = context.view(search)
         if not is_open(view, NAME, ready) or not view.pins:
             return [], [], True
         words = context.words(view.lang)
-        asks = ctx.triggered_id == "trace-weigh"
 
         def work() -> Shown:
-            found = _circuit(context, view, answers, asks)
-            figure = imported("microtome.frontends.lab.answers.pinned").drawn(found)
+            pinned = imported("microtome.frontends.lab.answers.pinned")
+            found = pinned.circuit_of(context.desk.model(view.model), view.pins)
             told = words("trace.drawn", edges=len(found), nodes=len(found.nodes),
                          leading=len(found.pruned()))  # fmt: skip
-            return [html.P(told), graph(figure, "trace-drawing", told), *_scores(found, words)]
+            title = words("figure.circuit", edges=len(found), nodes=len(found.nodes))
+            figure = spoken(pinned.drawn(found), words, title)
+            return [html.P(told), graph(figure, "trace-drawing", told)]
 
-        drawn = answered(work)
+        drawn = answered(work, words)
         return _pins(view, words), drawn, False
-
-
-def _circuit(context: Context, view: View, answers: Remembered, weigh: bool) -> Circuit:
-    """The circuit that is pinned; with the weight of each edge, where somebody asked for them."""
-    model, prompt = context.desk.model(view.model), prompt_of(view)
-    pinned = imported("microtome.frontends.lab.answers.pinned")
-    found: Circuit = pinned.circuit_of(model, view.pins)
-    key = ("weighed", known_as(model), prompt, found, view.measured, view.way)
-    if not weigh and not answers.has(key):
-        return found
-    made: Circuit = answers.get(
-        key, lambda: pinned.weighed(model, prompt, found, view.measured, view.way)
-    )
-    return made
-
-
-def _scores(found: Circuit, words: Texts) -> Shown:
-    if found.scores is None:
-        return []
-    rows = [
-        [row["edge"].replace("->", " → "), effect(row["score"])]
-        for row in found.to_dataframe().to_dict("records")
-    ]
-    heads = [words("trace.edge"), words("trace.score")]
-    return [table(heads, rows, words("trace.scores"))]
 
 
 def _pins(view: View, words: Texts) -> Shown:

@@ -16,8 +16,9 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.costing import cost_of
 from microtome.frontends.lab.jobs import CANCELLED, DONE, FAILED, Progress
-from microtome.frontends.lab.panels.panel import Context, Panel, moved
-from microtome.frontends.lab.panels.parts import beat, labelled, listed, next_beat, notice, select
+from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
+from microtome.frontends.lab.panels.parts import beat, labelled, listed, next_beat, select
+from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.panels.showing import (
     Shown,
     answered,
@@ -29,6 +30,7 @@ from microtome.frontends.lab.panels.showing import (
     value,
 )
 from microtome.frontends.lab.sides import FIELDS, other_of, texts_of, with_texts
+from microtome.frontends.lab.speaking import spoken
 from microtome.frontends.lab.state import KINDS, LONGEST, SHORT, Against, View
 from microtome.texts import Texts, brief
 
@@ -102,7 +104,7 @@ def _shown(app: Dash, context: Context) -> None:
         *(Output(f"compare-{name}", "hidden") for name in ("prompt", "models", "edits")),
         *(Output(f"compare-{name}", "value") for name in (*FIELDS, "edit")),
         Output("compare-model", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
     )
     def show(search: str | None) -> tuple[object, ...]:
         view = context.view(search)
@@ -133,7 +135,7 @@ def _changed(app: Dash, context: Context) -> None:
     )
     def choose(kind: str | None, search: str | None) -> object:
         view = context.view(search)
-        if kind is None or kind == (view.against.kind if view.against else ""):
+        if kind not in ("", *KINDS) or kind == (view.against.kind if view.against else ""):
             return no_update
         return moved(view, against=_first(view, kind))
 
@@ -211,7 +213,7 @@ def _compared(app: Dash, context: Context) -> None:
         Output("compare-maps", "children"),
         Output("compare-pulse", "disabled"),
         Output("compare-pulse", "max_intervals"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("grown", "data"),
         Input("compare-go", "n_clicks"),
@@ -230,7 +232,7 @@ def _compared(app: Dash, context: Context) -> None:
         try:
             return _Sides(context, view, other, words).shown(ctx.triggered_id == "compare-go")
         except MicrotomeError as error:
-            return notice(str(error), "wrong"), True, [], True
+            return refused(error, words), True, [], True
 
 
 class _Sides:
@@ -244,7 +246,7 @@ class _Sides:
         desk, words = self.context.desk, self.words
         loading = desk.state(self.other.model)
         if loading.state == "failed":
-            return notice(loading.why, "wrong"), True, [], True
+            return refused(loading.why, words), True, [], True
         if not loading.is_ready:
             return words("compare.loading", model=self.other.model), True, [], False
         mine = self.context.jobs.progress(Asked.of(self.view))
@@ -257,14 +259,14 @@ class _Sides:
             told = words("compare.cost", cells=f"{cost.cells:,}", time=seconds(cost.seconds))
             return told, False, [], True
         if theirs.state == FAILED:
-            return notice(theirs.why, "wrong"), True, [], True
+            return refused(theirs.why, words), True, [], True
         if theirs.state != DONE or theirs.effects is None:
             if not theirs.of_cells:
                 return words("map.begun"), True, no_update, False
             done = words("compare.running", cells=f"{theirs.cells:,.0f}", of=f"{theirs.of_cells:,}")
             return done, True, no_update, False
         maps = self._maps(mine.effects, theirs.effects)
-        return "", True, answered(lambda: maps), True
+        return "", True, answered(lambda: maps, self.words), True
 
     def _begun(self, asked: Asked, asks: bool) -> Progress | None:
         """How far the other map is; one that is small, or kept, begins by itself."""
@@ -292,7 +294,7 @@ class _Sides:
 def _drawn(found: Comparison, names: tuple[str, str], words: Texts) -> Shown:
     """Both maps and their difference, then the cells that differ most."""
     figures = [
-        graph(figure, f"compare-{side}", name)
+        graph(spoken(figure, words), f"compare-{side}", name)
         for side, figure, name in zip(
             ("left", "right", "difference"),
             (found.left, found.right, found.difference),

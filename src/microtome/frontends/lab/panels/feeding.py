@@ -15,7 +15,7 @@ from microtome.errors import Cancelled
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import Asked, known_as, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE, Cost, cost_of
-from microtome.frontends.lab.panels.panel import Context
+from microtome.frontends.lab.panels.panel import Context, seen
 from microtome.frontends.lab.panels.parts import beat, next_beat
 from microtome.frontends.lab.panels.showing import (
     Shown,
@@ -85,7 +85,7 @@ def register(
         Output(f"{name}-stop", "hidden"),
         Output(f"{name}-beat", "disabled"),
         Output(f"{name}-beat", "max_intervals"),
-        Input("address", "search"),
+        Input(seen(name), "data"),
         Input("ready", "data"),
         Input(f"{name}-beat", "n_intervals"),
         Input(f"{name}-feed", "n_clicks"),
@@ -111,7 +111,7 @@ def register(
             shown, is_running = found.shown(name, stopped)
             return shown
 
-        shown = answered(work)
+        shown = answered(work, context.words(view.lang))
         return shown, cost, not cost, not is_running, not is_running, next_beat(heard)
 
 

@@ -1,4 +1,4 @@
-"""How faithful the pinned circuit is, on request: both ablations, each with its interval."""
+"""How faithful the pinned circuit is, on request: each ablation, with its interval."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import microtome as mt
 from microtome.errors import Cancelled, MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
-from microtome.frontends.lab.panels.panel import Context
-from microtome.frontends.lab.panels.parts import beat, labelled, next_beat, notice, select
+from microtome.frontends.lab.panels.panel import Context, seen
+from microtome.frontends.lab.panels.parts import beat, labelled, next_beat, select
+from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.panels.showing import Shown, answered, is_open, table, value
-from microtome.frontends.lab.panels.works import BEAT, PATIENCE, Work, Works, told
+from microtome.frontends.lab.panels.works import BEAT, LOOK, STOP, Works, shown
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
 
@@ -27,8 +28,14 @@ NAME = "trace"
 TASKS = ("ioi", "capitals", "greater_than", "induction", "quotes")
 PROMPTS = 16
 """Prompts of a task that a circuit is judged on."""
-ABLATIONS = ("patch", "zero")
+ABLATIONS = ("patch", "zero", "mean")
+ALONE = ("patch", "zero")
+"""Those of one prompt, whose mean would be its own; and of prompts of several lengths, as a mean is
+of each position."""
 THIS = "this"
+ASKS = "trace-judge"
+SAYS = {f"{ASKS}-stop": STOP, f"{ASKS}-beat": LOOK}
+"""Component → what it says of the work."""
 
 
 def layout(words: Texts) -> Component:
@@ -40,13 +47,13 @@ def layout(words: Texts) -> Component:
             html.Div(
                 [
                     labelled(words("trace.judge_on"), select("trace-on", on, THIS)),
-                    html.Button(words("trace.judge"), id="trace-judge"),
-                    html.Button(words("trace.stop"), id="trace-judge-stop", hidden=True),
+                    html.Button(words("trace.judge"), id=ASKS),
+                    html.Button(words("trace.stop"), id=f"{ASKS}-stop", hidden=True),
                 ],
                 className="line",
             ),
             html.Div(id="trace-kept", **{"aria-live": "polite"}),
-            beat("trace-judge-beat", BEAT, disabled=True),
+            beat(f"{ASKS}-beat", BEAT, disabled=True),
         ]
     )
 
@@ -57,50 +64,44 @@ def register(app: Dash, context: Context) -> None:
 
     @app.callback(
         Output("trace-kept", "children"),
-        Output("trace-judge-stop", "hidden"),
-        Output("trace-judge-beat", "disabled"),
-        Output("trace-judge-beat", "max_intervals"),
-        Input("trace-judge", "n_clicks"),
-        Input("trace-judge-stop", "n_clicks"),
-        Input("trace-judge-beat", "n_intervals"),
-        Input("address", "search"),
+        Output(f"{ASKS}-stop", "hidden"),
+        Output(f"{ASKS}-beat", "disabled"),
+        Output(f"{ASKS}-beat", "max_intervals"),
+        Input(ASKS, "n_clicks"),
+        Input(f"{ASKS}-stop", "n_clicks"),
+        Input(f"{ASKS}-beat", "n_intervals"),
+        Input(seen(NAME), "data"),
         State("trace-on", "data-value"),
         State("ready", "data"),
     )
     def judge(*given: Any) -> tuple[Shown, bool, bool, int]:
         _, _, heard, search, on, ready = given
         view, by = context.view(search), str(ctx.triggered_id)
-        if not is_open(view, NAME, ready) or not view.pins or not by.startswith("trace-judge"):
+        if not is_open(view, NAME, ready) or not view.pins or not by.startswith(ASKS):
             return [], True, True, next_beat(heard)  # what is shown is of the circuit that is shown
-        is_running = False
+        words, is_running = context.words(view.lang), False
 
         def work() -> Shown:
             nonlocal is_running
-            trial = _Trial(context, view, works, on or THIS)
-            stopped = works.stop(trial.key) if by == "trace-judge-stop" else None
-            if by == "trace-judge-beat":
-                stopped = works.wrong(trial.key)
-            shown, is_running = trial.shown(stopped)
-            return shown
+            trial = _Trial(context, view, on or THIS)
+            found = works.heard(trial.key, trial.runs, trial.judged, SAYS.get(by, ""))
+            told, is_running = shown(found, words, trial.table)
+            return told
 
-        return answered(work), not is_running, not is_running, next_beat(heard)
+        return answered(work, words), not is_running, not is_running, next_beat(heard)
 
 
 class _Trial:
     """The circuit of a view, judged on some prompts."""
 
-    def __init__(
-        self,
-        context: Context,
-        view: View,
-        works: Works[tuple[Kept | MicrotomeError, ...]],
-        on: str,
-    ) -> None:
-        self.works, self.words, self.on = works, context.words(view.lang), on
+    def __init__(self, context: Context, view: View, on: str) -> None:
+        self.words, self.on = context.words(view.lang), on
         self.metric, self.model = view.measured, context.desk.model(view.model)
         self.pinned = imported("microtome.frontends.lab.answers.pinned")
         self.circuit = self.pinned.circuit_of(self.model, view.pins)
         self.prompts = (prompt_of(view),) if on == THIS else self._task()
+        lengths = {len(one.tokens.read) for one in self.model.encode(self.prompts)}
+        self.ablations = ABLATIONS if on != THIS and len(lengths) == 1 else ALONE
         self.key = (known_as(self.model), self.prompts, self.circuit, self.metric)
 
     def _task(self) -> tuple[mt.Prompt, ...]:
@@ -109,21 +110,21 @@ class _Trial:
         Raises:
             TaskError: there are not the words for so many.
         """
+        if self.on not in TASKS:
+            raise MicrotomeError(f"No circuit is judged on {self.on!r}: take {', '.join(TASKS)}.")
         return tuple(mt.tasks.TASKS[self.on](PROMPTS, 1, tokenizer=self.model.tokenizer))
 
-    def shown(self, stopped: Work[tuple[Kept | MicrotomeError, ...]] | None) -> tuple[Shown, bool]:
-        """The verdicts, and whether they are on their way yet."""
-        runs = len(ABLATIONS) * 2 * len(self.prompts)
-        work = stopped or self.works.begin(self.key, runs, lambda own: tuple(self._each(own)))
-        if not work.over.wait(PATIENCE):
-            return told(work, self.words), True
-        if isinstance(work.error, Cancelled):
-            return told(work, self.words), False
-        return self._table(work.answer), False
+    @property
+    def runs(self) -> int:
+        """Of the circuit, and of none, on each prompt under each ablation."""
+        return len(self.ablations) * 2 * len(self.prompts)
+
+    def judged(self, observer: Observer) -> tuple[Kept | MicrotomeError, ...]:
+        """Each ablation; one that the prompts are not made for says why, and the other may do."""
+        return tuple(self._each(observer))
 
     def _each(self, observer: Observer) -> Iterator[Kept | MicrotomeError]:
-        """Each ablation; one that the prompts are not made for says why, and the other may do."""
-        for ablation in ABLATIONS:
+        for ablation in self.ablations:
             try:
                 yield self.pinned.kept(
                     self.model, self.prompts, self.circuit, self.metric, ablation, observer
@@ -133,9 +134,10 @@ class _Trial:
             except MicrotomeError as error:
                 yield error
 
-    def _table(self, verdicts: Sequence[Kept | MicrotomeError]) -> Shown:
+    def table(self, verdicts: Sequence[Kept | MicrotomeError]) -> Shown:
+        """The verdicts."""
         words = self.words
-        both = list(zip(ABLATIONS, verdicts, strict=True))
+        both = list(zip(self.ablations, verdicts, strict=True))
         rows = [_row(one, words) for _, one in both if not isinstance(one, MicrotomeError)]
         made: list[Component] = []
         if rows:
@@ -144,8 +146,10 @@ class _Trial:
             made.append(table(heads, rows, words("trace.kept", metric=self.metric)))
         if rows and self.on == THIS:
             made.append(html.P(words("trace.one_prompt"), className="quiet"))
-        refused = [(name, one) for name, one in both if isinstance(one, MicrotomeError)]
-        return [*made, *(notice(f"{name}: {error}", "wrong") for name, error in refused)]
+        elif rows and self.ablations == ALONE:
+            made.append(html.P(words("trace.no_mean"), className="quiet"))
+        wrong = [(name, one) for name, one in both if isinstance(one, MicrotomeError)]
+        return [*made, *(refused(f"{name}: {error}", words) for name, error in wrong)]
 
 
 def _row(found: Kept, words: Texts) -> Sequence[Component | str]:

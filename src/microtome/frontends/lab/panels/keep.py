@@ -15,8 +15,9 @@ from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.code import Code, codes, parts
 from microtome.frontends.lab.exports import KINDS, made, offered
 from microtome.frontends.lab.jobs import DONE
-from microtome.frontends.lab.panels.panel import Context, Panel
-from microtome.frontends.lab.panels.parts import labelled, notice
+from microtome.frontends.lab.panels.panel import Context, Panel, seen
+from microtome.frontends.lab.panels.parts import labelled
+from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.panels.showing import Shown, is_open
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts, brief
@@ -82,7 +83,7 @@ def register(app: Dash, context: Context) -> None:
 def _code(app: Dash, context: Context) -> None:
     @app.callback(
         Output("keep-code", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("keep-form", "value"),
     )
@@ -102,7 +103,7 @@ def _pieces(
         found: Sequence[Code] = codes(part, view, context.desk.model)
     except MicrotomeError as error:
         yield html.H4(words(f"keep.of.{part}"))
-        yield notice(str(error), "wrong")
+        yield refused(error, words)
         return
     for n, one in enumerate(found):
         title = words("keep.about", part=words(f"keep.of.{part}"), of=brief(one.about))
@@ -130,7 +131,7 @@ def _copies(target: str, what: str, words: Texts) -> Component:
 def _files(app: Dash, context: Context) -> None:
     @app.callback(
         Output("keep-files", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("grown", "data"),
     )
@@ -166,7 +167,8 @@ def _file(context: Context, name: str) -> Response:
         model = context.desk.model(view.model)
         progress = context.jobs.progress(Asked.of(view)) if view.text else None
         done = progress is not None and progress.state == DONE
-        data = made(name, view, model, progress.effects if progress and done else None)
+        effects = progress.effects if progress is not None and done else None
+        data = made(name, view, model, effects, context.words(view.lang))
     except MicrotomeError as error:
         return Response(f"{error}\n", 404, mimetype="text/plain")
     # Never opened as a page of this server, whatever it holds.

@@ -12,7 +12,6 @@ from dash import (
     Dash,
     Input,
     Output,
-    Patch,
     State,
     ctx,
     dcc,
@@ -24,11 +23,12 @@ from dash.development.base_component import Component
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.costing import Cost, cost_of
-from microtome.frontends.lab.drawing import Cut, Drawing, cell_at, cut_of, drawn, in_words
+from microtome.frontends.lab.drawing import Cut, Drawing, cut_of, drawn, in_words
 from microtome.frontends.lab.jobs import CANCELLED, FAILED, RUNNING, WAITING, Progress
 from microtome.frontends.lab.panels import choose
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
-from microtome.frontends.lab.panels.parts import labelled, next_beat, notice, select
+from microtome.frontends.lab.panels.parts import labelled, next_beat, select
+from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
 
@@ -73,13 +73,11 @@ def layout(words: Texts) -> Component:
                         className="figure",
                         tabIndex=0,
                         role="application",
-                        **{"aria-label": words("map.keys"), "data-at": ""},
+                        **{"aria-label": words("map.keys"), "data-cells": ""},
                     ),
                     html.Div(id="map-strongest", className="strongest"),
                 ],
             ),
-            dcc.Store(id="map-clicked"),
-            dcc.Store(id="map-drawn"),
         ],
     )
 
@@ -89,7 +87,7 @@ def register(app: Dash, context: Context) -> None:
     choose.register(app, context)
     _progress(app, context)
     _figure(app, context)
-    _clicked(app, context)
+    _chosen(app)
 
 
 def _progress(app: Dash, context: Context) -> None:
@@ -99,19 +97,23 @@ def _progress(app: Dash, context: Context) -> None:
         Output("map-cancel", "hidden"),
         Output("grown", "data"),
         Output("pulse", "max_intervals"),
-        Input("address", "search"),
+        Input("question", "data"),
         Input("ready", "data"),
         Input("pulse", "n_intervals"),
         Input("map-compute", "n_clicks"),
         Input("map-cancel", "n_clicks"),
         State("grown", "data"),
+        State("asker", "data"),
     )
     def follow(*given: Any) -> tuple[object, ...]:
-        search, ready, heard, _, _, grown = given
-        return *followed(search, ready, grown), next_beat(heard)
+        search, ready, heard, _, _, grown, asker = given
+        return *followed(search, ready, grown, asker), next_beat(heard)
 
     def followed(
-        search: str | None, ready: Mapping[str, str] | None, grown: Mapping[str, Any] | None
+        search: str | None,
+        ready: Mapping[str, str] | None,
+        grown: Mapping[str, Any] | None,
+        asker: str | None,
     ) -> tuple[object, ...]:
         view = context.view(search)
         words = context.words(view.lang)
@@ -121,8 +123,8 @@ def _progress(app: Dash, context: Context) -> None:
             return words("map.empty"), True, True, None
         try:
             asked = Asked.of(view)
-            _act(context, asked, ctx.triggered_id)
-            progress = context.jobs.progress(asked)
+            _act(context, asked, ctx.triggered_id, asker or "")
+            progress = context.jobs.progress(asked, asker or "")
             if progress is None:
                 return _offered(context, asked, words)
             told = _told(progress, words)
@@ -132,7 +134,7 @@ def _progress(app: Dash, context: Context) -> None:
                 "units": progress.units,
             }
         except MicrotomeError as error:
-            return notice(str(error), "wrong"), True, True, None
+            return refused(error, words), True, True, None
         again = progress.state in (CANCELLED, FAILED)
         changed = no_update if grown == state else state
         return told, not again, progress.is_over, changed
@@ -143,17 +145,17 @@ def _offered(context: Context, asked: Asked, words: Texts) -> tuple[object, ...]
     return told, False, True, {"key": "", "state": UNASKED, "units": 0}
 
 
-def _act(context: Context, asked: Asked, by: object) -> None:
+def _act(context: Context, asked: Asked, by: object, asker: str) -> None:
     """Begin or cancel, as was asked; what is small, or lies on disk, begins by itself."""
     if by == "map-cancel":
         job = context.jobs.find(asked)
         if job is not None:
-            job.cancel()
+            job.leave(asker)
     elif by == "map-compute" or (
         context.jobs.find(asked) is None
         and (context.jobs.is_kept(asked) or cost_of(context.desk, asked).is_small)
     ):
-        context.jobs.submit(asked)
+        context.jobs.submit(asked, asker)
 
 
 def _cost(cost: Cost, words: Texts) -> str:
@@ -176,7 +178,7 @@ def _told(progress: Progress, words: Texts) -> list[Component | str]:
     if progress.state == WAITING:
         return [words("map.waiting", n=progress.place)]
     if progress.state == FAILED:
-        return [notice(progress.why, "wrong")]
+        return [refused(progress.why, words)]
     if progress.state == CANCELLED:
         return [words("map.cancelled", units=progress.units, of=max(1, progress.of_units))]
     if progress.state == RUNNING and not progress.of_cells:
@@ -195,37 +197,30 @@ def _figure(app: Dash, context: Context) -> None:
     @app.callback(
         Output("map-figure", "figure"),
         Output("map-figure", "style"),
-        Output("map-frame", "data-at"),
+        Output("map-frame", "data-cells"),
         Output("map-strongest", "children"),
         Output("map-picks", "children"),
-        Output("map-drawn", "data"),
         Input("grown", "data"),
-        Input("address", "search"),
-        State("map-drawn", "data"),
+        Input("question", "data"),
     )
-    def draw(
-        grown: Mapping[str, Any] | None, search: str | None, before: list[Any] | None
-    ) -> tuple[object, ...]:
+    def draw(grown: Mapping[str, Any] | None, search: str | None) -> tuple[object, ...]:
         view = context.view(search)
         words = context.words(view.lang)
+        hidden = {"display": "none"}
         try:
             drawing = drawing_of(context, view) if grown else None
         except MicrotomeError as error:  # what was drawn before is of another question
-            wrong = [notice(str(error), "wrong")]
-            return no_update, {"display": "none"}, "", wrong, [], None
-        if grown is None or drawing is None:
-            return no_update, {"display": "none"}, "", [], [], None
+            return no_update, hidden, "", [refused(error, words)], []
+        if drawing is None:
+            return no_update, hidden, "", [], []
         picks = [_pick(name, n, drawing.cut, words) for name, n in drawing.cut.picked.items()]
         side = _side(drawing, view, words)
-        if drawing.figure is None:
-            return no_update, {"display": "none"}, "", side, picks, None
+        figure = in_words(drawing, words)
+        if figure is None or drawing.grid is None:
+            return no_update, hidden, "", side, picks
         # A figure that follows its column's width takes its height from its frame.
-        height = {"height": f"{drawing.figure.layout.height}px"}
-        # The last unit is counted before the map is whole: only the state tells these two apart.
-        far = [grown["key"], grown["state"], grown["units"]]
-        now = [*far, view.measured, [list(one) for one in view.at], view.lang]
-        figure = _framed(drawing) if now == before else _whole(drawing, words)
-        return figure, height, _at(drawing), side, picks, now
+        height = {"height": f"{figure.layout.height}px"}
+        return figure, height, json.dumps(drawing.grid.as_dict()), side, picks
 
     @app.callback(
         Output("address", "search", allow_duplicate=True),
@@ -265,29 +260,7 @@ def drawing_of(context: Context, view: View) -> Drawing | None:
     effects = effects_of(context, view)
     if effects is None:
         return None
-    return drawn(effects, view.measured, view.edit, dict(view.at), view.chosen)
-
-
-def _whole(drawing: Drawing, words: Texts) -> dict[str, Any]:
-    """The figure with its frames."""
-    figure = in_words(drawing, words)
-    assert figure is not None, "asked before"
-    made: dict[str, Any] = figure.to_plotly_json()
-    return made | {"layout": made["layout"] | {"shapes": list(drawing.shapes)}}
-
-
-def _framed(drawing: Drawing) -> Patch:
-    """The frames alone, of a figure that is there."""
-    made = Patch()
-    made["layout"]["shapes"] = list(drawing.shapes)
-    return made
-
-
-def _at(drawing: Drawing) -> str:
-    """Where arrow keys begin, and how far they go, for the page's script."""
-    x, y = drawing.framed[-1] if drawing.framed else (-1, -1)
-    rows, columns = drawing.shape
-    return json.dumps({"x": x, "y": y, "rows": rows, "columns": columns})
+    return drawn(effects, view.measured, view.edit, dict(view.at))
 
 
 def _pick(name: str, now: int, cut: Cut, words: Texts) -> Component:
@@ -308,8 +281,7 @@ def _side(drawing: Drawing, view: View, words: Texts) -> list[Component]:
             html.Button(
                 [html.Span(one.where), html.Span(one.effect, className="number")],
                 id={"type": "map-strong", "edit": one.edit},
-                className="chosen" if one.edit in view.chosen else "",
-                **{"aria-pressed": str(one.edit in view.chosen).lower()},
+                **{"aria-pressed": "false", "data-chooses": one.edit},
             )
         )
         for one in drawing.strongest
@@ -318,61 +290,31 @@ def _side(drawing: Drawing, view: View, words: Texts) -> list[Component]:
     return [*told, html.H3(words("map.strongest")), html.Ol(listed)]
 
 
-def _clicked(app: Dash, context: Context) -> None:
-    """A click chooses a cell; with shift, or where that is switched on, one more."""
-    clicked = Output("map-clicked", "data")
+def _chosen(app: Dash) -> None:
+    """What shows which cells are chosen: the page does it by itself, and at once."""
+    search = Input("address", "search")
     app.clientside_callback(
-        ClientsideFunction("microtome", "clicked"), clicked, Input("map-figure", "clickData")
-    )
-
-    @app.callback(
-        Output("address", "search", allow_duplicate=True),
-        Input("map-clicked", "data"),
-        State("address", "search"),
-        State("map-more", "aria-pressed"),
+        ClientsideFunction("map", "framed"),
+        Output("map-figure", "figure", allow_duplicate=True),
+        search,
+        Input("map-frame", "data-cells"),
+        State("map-figure", "figure"),
         prevent_initial_call=True,
     )
-    def choose_cell(
-        data: Mapping[str, Any] | None, search: str | None, pressed: str | None
-    ) -> object:
-        view = context.view(search)
-        effects = effects_of(context, view)
-        if not data or effects is None:
-            return no_update
-        cut = cut_of(effects, view.measured, dict(view.at))
-        x, y = int(data["x"]), int(data["y"])
-        cell = cell_at(effects, view.measured, view.edit, cut, x, y)
-        more = bool(data["more"]) or pressed == "true"
-        return no_update if cell is None else _chosen(view, cell, more)
-
-    @app.callback(
-        Output("address", "search", allow_duplicate=True),
-        Input({"type": "map-strong", "edit": ALL}, "n_clicks"),
-        State("address", "search"),
-        State("map-more", "aria-pressed"),
-        prevent_initial_call=True,
+    strong = {"type": "map-strong", "edit": ALL}
+    app.clientside_callback(
+        ClientsideFunction("map", "marked"),
+        Output(strong, "className"),
+        Output(strong, "aria-pressed"),
+        search,
     )
-    def choose_strong(clicks: list[int | None], search: str | None, pressed: str | None) -> object:
-        if not any(clicks) or not ctx.triggered_id:
-            return no_update
-        return _chosen(context.view(search), ctx.triggered_id["edit"], pressed == "true")
-
-    @app.callback(
+    app.clientside_callback(
+        ClientsideFunction("map", "several"),
         Output("map-more", "aria-pressed"),
         Output("map-more", "className"),
         Input("map-more", "n_clicks"),
         prevent_initial_call=True,
     )
-    def switch(clicks: int) -> tuple[str, str]:
-        return ("true", "chosen") if clicks % 2 else ("false", "")
-
-
-def _chosen(view: View, cell: str, more: bool) -> str:
-    """The view with a cell chosen; once more, it is not."""
-    if not more:
-        return moved(view, chosen=() if view.chosen == (cell,) else (cell,))
-    without = tuple(one for one in view.chosen if one != cell)
-    return moved(view, chosen=without if cell in view.chosen else (*view.chosen, cell))
 
 
 MAP = Panel("map", layout, register)

@@ -1,23 +1,30 @@
 """What a panel is, and what it is given.
 
-The state of a page is its address, and only that: a panel reads `View` from the component
-``address`` (its ``search``), and changes it by writing another there (`moved`), so that back and
-forward are undo and redo. Components of a panel are called ``"<panel>-<thing>"``; besides there are
+The state of a page is its address, and only that: back and forward are undo and redo. A panel reads
+`View` from what follows the address, and changes it by writing another to ``address`` (`moved`);
+what that changes is done to the address that is there by then, so that no click is lost to another
+that took longer. Components of a panel are called ``"<panel>-<thing>"``; besides there are
 
-===========  ==================================================================================
-``address``  the `dcc.Location`
-``ready``    `dcc.Store`: ``{"model", "state", "why"}`` of the page's model; it comes again when the
-             model is there
-``grown``    `dcc.Store`: ``{"key", "state", "units"}`` of the page's map; it comes again as that
-             grows, and when it is whole
-``pulse``    `dcc.Interval`, which beats while a model is loaded or a map computed
-===========  ==================================================================================
+================  =============================================================================
+``address``       the `dcc.Location`, with all of the address in its ``search``
+``question``      `dcc.Store`: the part of the address that the map is asked by (`QUESTION`); it
+                  comes again when that changes, and not when a cell is chosen
+``seen-<panel>``  `dcc.Store`, for a panel of the tabs: the same, with what the panel shows besides
+                  (`MORE`), while it is open; else nothing
+``named``         `dcc.Store`: the name of the page's model, as the address has it
+``ready``         `dcc.Store`: ``{"model", "state", "why"}`` of the page's model; it comes again
+                  when the model is there
+``grown``         `dcc.Store`: ``{"key", "state", "units"}`` of the page's map; it comes again as
+                  that grows, and when it is whole
+``asker``         `dcc.Store`: a name of the page, for as long as it is open
+``pulse``         `dcc.Interval`, which beats while a model is loaded or a map computed
+================  =============================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,11 +34,33 @@ from dash.development.base_component import Component
 
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import Jobs
-from microtome.frontends.lab.state import View
+from microtome.frontends.lab.state import KEYS, View
 from microtome.texts import Texts, catalogue
 
 FOLDER = Path(__file__).parents[1]
 TEXTS = "microtome.frontends.lab.texts"
+
+ORDER = tuple(KEYS.get(one.name, one.name) for one in fields(View) if one.name != "problems")
+"""The keys of an address, as they stand there."""
+SEVERAL = ("role", "at", "cell", "pin", "note")
+"""Those that may stand there often."""
+QUESTION = (
+    "model", "text", "donor", "target", "contrast", "role", "edit", "metric", "at", "lang",
+)  # fmt: skip
+"""Those that the map is asked by, and shown in."""
+MORE: Mapping[str, tuple[str, ...]] = {
+    "cell": ("cell", "pin", "way"),
+    "trace": ("cell", "pin", "note", "reader", "way"),
+    "compare": ("against",),
+    "write": ("cell", "steps"),
+    "keep": tuple(one for one in ORDER if one not in QUESTION),
+}
+"""Panel of the tabs → those that it shows besides."""
+
+
+def seen(panel: str) -> str:
+    """The store that says what an open panel shows."""
+    return f"seen-{panel}"
 
 
 @dataclass(frozen=True, eq=False)

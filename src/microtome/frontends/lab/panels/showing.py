@@ -13,9 +13,9 @@ from dash.development.base_component import Component
 
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab.panels.panel import is_ready
-from microtome.frontends.lab.panels.parts import notice
+from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.state import View
-from microtome.texts import number, signed, visible
+from microtome.texts import Texts, number, signed, visible
 
 TABS = ("cell", "trace", "compare", "write", "keep")
 """Names of the panels of which one is open; the first, unless the address says another."""
@@ -32,12 +32,12 @@ def is_open(view: View, name: str, ready: Mapping[str, str] | None) -> bool:
     return opened == name and is_ready(ready, view) and bool(view.text.strip())
 
 
-def answered(work: Callable[[], Shown]) -> Shown:
+def answered(work: Callable[[], Shown], words: Texts) -> Shown:
     """What some work shows; what it refuses, with the reason and what to do."""
     try:
         return work()
     except MicrotomeError as error:
-        return [notice(str(error), "wrong")]
+        return [refused(error, words)]
 
 
 def clicked() -> bool:

@@ -11,7 +11,7 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.panels import circuit, feeding
 from microtome.frontends.lab.panels.cell import readers as readers_of_chosen
-from microtome.frontends.lab.panels.panel import Context, Panel, moved
+from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
 from microtome.frontends.lab.panels.parts import labelled, listed, select
 from microtome.frontends.lab.panels.showing import Shown, answered, clicked, is_open
 from microtome.frontends.lab.state import WAYS, View
@@ -71,7 +71,7 @@ def _shown(app: Dash, context: Context) -> None:
         Output("trace-way", "children"),
         Output("trace-from", "children"),
         Output("trace-why", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
     )
     def show(search: str | None, ready: Mapping[str, str] | None) -> tuple[object, ...]:
@@ -87,7 +87,7 @@ def _shown(app: Dash, context: Context) -> None:
             begin.update(dict.fromkeys([*readers_of_chosen(context, view), "logits"]))
             return _why(context, view, words)
 
-        why = answered(work)
+        why = answered(work, words)
         ways = [{"label": words("trace.way.auto"), "value": ""}]
         ways += [{"label": words(f"trace.way.{way}"), "value": way} for way in WAYS]
         buttons = [feeding.go_button(one, words, "trace from") for one in begin]
@@ -109,7 +109,7 @@ def _why(context: Context, view: View, words: Texts) -> Shown:
     """Why no edge can be patched, and what is done."""
     [encoded] = context.desk.model(view.model).encode(prompt_of(view))
     why = imported("microtome.frontends.lab.answers.upstream").why_no_patch(encoded)
-    if not why or view.way == "zero":
+    if not why or view.way not in ("", "patch"):
         return []
     return [html.P(words(f"trace.no_patch.{why}"), className="quiet")]
 

@@ -17,12 +17,16 @@ from dash.development.base_component import Component
 
 from microtome.engines.observer import Observer
 from microtome.errors import Cancelled, MicrotomeError
+from microtome.frontends.lab.panels.showing import Shown
+from microtome.passes.session import lending
 from microtome.texts import Texts
 
 MOST_RUNNING = 16
 """Works that may be on their way at once; they take turns on the model."""
 ENDING = 20.0
 """Seconds that the end waits for what is on its way."""
+STOP, LOOK = "stop", "look"
+"""What a page says of a work besides that it be begun: no more of it; how far is it?"""
 PATIENCE = 2.0
 """Seconds that a page waits for an answer before it is told how far that is."""
 BEAT = 700
@@ -43,7 +47,8 @@ class Work(Observer, Generic[Answer]):
     def run(self, work: Callable[[Observer], Answer]) -> None:
         """Do the work, whatever comes of it."""
         try:
-            self._answer = work(self)
+            with lending():
+                self._answer = work(self)
         except MicrotomeError as error:
             self.error = error
         except Exception as error:  # the thread ends, and the page says why
@@ -115,6 +120,25 @@ class Works(Generic[Answer]):
             found = self._works.get(key)
             return found if found is not None and found.failed else None
 
+    def heard(
+        self, key: Hashable, of: int, work: Callable[[Observer], Answer], by: str
+    ) -> Work[Answer]:
+        """The work that answers this, once a page has said what it wants of it.
+
+        Args:
+            key: what is asked.
+            of: how many cells it has.
+            work: does it, and tells an observer.
+            by: what the page says: `STOP`, `LOOK`, or something else, which begins it.
+
+        Raises:
+            MicrotomeError: too many are on their way.
+        """
+        there = self.stop(key) if by == STOP else None
+        if there is None and by in (STOP, LOOK):
+            there = self.wrong(key)
+        return there or self.begin(key, of, work)
+
     def begin(self, key: Hashable, of: int, work: Callable[[Observer], Answer]) -> Work[Answer]:
         """The work that answers this: one that is there already, or a new one.
 
@@ -159,15 +183,35 @@ def _end(works: Mapping[Hashable, Work[Answer]]) -> None:
         one.over.wait(max(0.0, until - time.monotonic()))
 
 
-def told(work: Work[Answer], words: Texts) -> list[Component]:
-    """How far a work is, or that it was cancelled."""
+def shown(
+    work: Work[Answer], words: Texts, made: Callable[[Answer], Shown], far: str = "trace.running"
+) -> tuple[Shown, bool]:
+    """What came of a work, or how far it is; and whether it is on its way yet.
+
+    Args:
+        work: it is waited for a moment.
+        words: of the page.
+        made: what is shown of its answer.
+        far: the text that says how far it is.
+
+    Raises:
+        MicrotomeError: it went wrong.
+    """
+    is_running = not work.over.wait(PATIENCE)
+    if is_running or isinstance(work.error, Cancelled):
+        return told(work, words, far), is_running
+    return made(work.answer), False
+
+
+def told(work: Work[Answer], words: Texts, far: str = "trace.running") -> list[Component]:
+    """How far a work is, or that it was cancelled; ``far`` is the text that says it."""
     if isinstance(work.error, Cancelled):
         return [html.P(words("trace.cancelled"), className="quiet")]
     share = min(1.0, work.done / work.of) if work.of else 0.0
     said = (
         words("map.begun")
         if not work.of
-        else words("trace.running", cells=f"{work.done:,.0f}", of=f"{work.of:,}")
+        else words(far, cells=f"{work.done:,.0f}", of=f"{work.of:,}")
     )
     bar = html.Progress(value=f"{share:.3f}", max="1", **{"aria-label": said})
     return [html.Div([bar, html.Span(said)], className="status", role="status")]

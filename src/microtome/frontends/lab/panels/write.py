@@ -11,10 +11,9 @@ from dash.development.base_component import Component
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE
-from microtome.frontends.lab.panels.panel import Context, Panel, moved
-from microtome.frontends.lab.panels.parts import labelled
+from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
+from microtome.frontends.lab.panels.parts import beat, labelled, next_beat
 from microtome.frontends.lab.panels.showing import (
-    Remembered,
     Shown,
     answered,
     is_open,
@@ -23,13 +22,17 @@ from microtome.frontends.lab.panels.showing import (
     token,
     value,
 )
+from microtome.frontends.lab.panels.works import BEAT, LOOK, STOP, Works, shown
 from microtome.frontends.lab.state import MOST_STEPS, View
 from microtome.texts import Texts, brief, visible
 
 if TYPE_CHECKING:
+    from microtome.engines.observer import Observer
     from microtome.frontends.lab.answers.writing import Token, Written
 
 NAME = "write"
+SAYS = {"write-stop": STOP, "write-beat": LOOK, "write-go": "begin"}
+"""Component → what it says of the work."""
 STEP = 5.0
 """Tokens of a long pass that take as long as a step for one."""
 FULL = 2.0
@@ -60,22 +63,24 @@ def layout(words: Texts) -> Component:
                     ),
                     html.Button(words("write.write"), id="write-go", hidden=True),
                     html.Small(id="write-cost"),
+                    html.Button(words("trace.stop"), id="write-stop", hidden=True),
                 ],
                 className="line",
             ),
-            dcc.Loading(html.Div(id="write-texts", **{"aria-live": "polite"})),
+            html.Div(id="write-texts", **{"aria-live": "polite"}),
+            beat("write-beat", BEAT, disabled=True),
         ],
     )
 
 
 def register(app: Dash, context: Context) -> None:
     """Put the callbacks on."""
-    answers = Remembered()
+    works: Works[Written] = Works()
 
     @app.callback(
         Output("write-steps", "value"),
         Output("write-edits", "children"),
-        Input("address", "search"),
+        Input(seen(NAME), "data"),
     )
     def show(search: str | None) -> tuple[int, str]:
         view = context.view(search)
@@ -101,46 +106,67 @@ def register(app: Dash, context: Context) -> None:
         Output("write-texts", "children"),
         Output("write-cost", "children"),
         Output("write-go", "hidden"),
-        Input("address", "search"),
+        Output("write-stop", "hidden"),
+        Output("write-beat", "disabled"),
+        Output("write-beat", "max_intervals"),
+        Input(seen(NAME), "data"),
         Input("ready", "data"),
+        Input("write-beat", "n_intervals"),
         Input("write-go", "n_clicks"),
+        Input("write-stop", "n_clicks"),
     )
     def write(
-        search: str | None, ready: Mapping[str, str] | None, _: int | None
-    ) -> tuple[Shown, str, bool]:
-        view = context.view(search)
+        search: str | None, ready: Mapping[str, str] | None, heard: int | None, *_: object
+    ) -> tuple[object, ...]:
+        view, says = context.view(search), SAYS.get(str(ctx.triggered_id), "")
         if not is_open(view, NAME, ready):
-            return [], "", True
-        words, told = context.words(view.lang), [""]
-        asks = ctx.triggered_id == "write-go"
+            return [], "", True, True, True, next_beat(heard)
+        words, is_running, cost = context.words(view.lang), False, ""
 
         def work() -> Shown:
-            time = _seconds(context, view)
-            if not asks and time > AT_ONCE and not answers.has(_key(context, view)):
-                told[0] = words("write.cost", time=seconds(time))
+            nonlocal is_running, cost
+            own = _Writing(context, view)
+            price = words("write.cost", time=seconds(own.seconds))
+            if not says and own.seconds > AT_ONCE and works.find(own.key) is None:
+                cost = price
                 return []
-            return _texts(_written(context, view, answers), words)
+            found = works.heard(own.key, own.tokens, own.made, says)
+            told, is_running = shown(found, words, lambda it: _texts(it, words), "write.running")
+            cost = price if found.failed else ""  # cancelled: it can be begun again
+            return told
 
-        return answered(work), told[0], not told[0]
-
-
-def _key(context: Context, view: View) -> tuple[object, ...]:
-    weights = known_as(context.desk.model(view.model))
-    return ("written", weights, prompt_of(view), view.chosen, view.steps)
-
-
-def _written(context: Context, view: View, answers: Remembered) -> Written:
-    answer = imported("microtome.frontends.lab.answers.writing").written
-    model = context.desk.model(view.model)
-    found: Written = answers.get(
-        _key(context, view), lambda: answer(model, prompt_of(view), view.chosen, view.steps)
-    )
-    return found
+        told = answered(work, words)
+        return told, cost, not cost, not is_running, not is_running, next_beat(heard)
 
 
-def _seconds(context: Context, view: View) -> float:
-    """About how long it takes: both texts are written, and the edited one is read twice more."""
-    return context.desk.pace(view.model, prompt_of(view)) * STEP * (2 * view.steps + 6)
+class _Writing:
+    """The texts of a view, to be written."""
+
+    def __init__(self, context: Context, view: View) -> None:
+        self.context, self.view = context, view
+        self.model, self.prompt = context.desk.model(view.model), prompt_of(view)
+        self.answer = imported("microtome.frontends.lab.answers.writing")
+        self.key = (known_as(self.model), self.prompt, view.chosen, view.steps)
+
+    @property
+    def tokens(self) -> int:
+        """How many are written at most."""
+        found: int = self.answer.tokens_of(self.view.chosen, self.view.steps)
+        return found
+
+    @property
+    def seconds(self) -> float:
+        """About how long it takes: two texts are written, and the edited one is read twice more."""
+        pace = self.context.desk.pace(self.view.model, self.prompt)
+        return pace * STEP * (2 * self.view.steps + 6)
+
+    def made(self, observer: Observer) -> Written:
+        """Both texts."""
+        view = self.view
+        found: Written = self.answer.written(
+            self.model, self.prompt, view.chosen, view.steps, observer
+        )
+        return found
 
 
 def _texts(found: Written, words: Texts) -> Shown:

@@ -1,0 +1,302 @@
+"""Texts that grow as the rows of one batch, each as if it were alone.
+
+Shorter prompts are padded on the left, behind a mask, and the model's own ``generate`` gives every
+row the positions of its own text. Padding is nobody's: visits see a row from its first token on,
+processors and criteria its own text, each row draws from a generator of its own and ends where it
+would by itself. What is left of the other rows is rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.generation import (
+    ExponentialDecayLengthPenalty,
+    ForcedEOSTokenLogitsProcessor,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    SuppressTokensAtBeginLogitsProcessor,
+)
+
+from microtome.errors import MicrotomeError
+from microtome.language.sites import POSITIONS
+from microtome.passes.hooks import Visit
+from microtome.passes.now import Now
+
+Process = Callable[..., Tensor]
+"""A processor of scores, or a criterion of stopping, as transformers calls it."""
+
+COUNTING = (
+    ExponentialDecayLengthPenalty,
+    ForcedEOSTokenLogitsProcessor,
+    MaxLengthCriteria,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+)
+"""What ``generate`` makes for a length of the prompt, which in a batch is that of the longest."""
+
+
+@runtime_checkable
+class Streamer(Protocol):
+    """What takes tokens as they come, in the form of transformers'."""
+
+    def put(self, value: Tensor) -> None:
+        """Tokens that are there: the prompt's, then one after another."""
+
+    def end(self) -> None:
+        """There are no more."""
+
+
+@dataclass(eq=False)
+class Row:
+    """A text that is written, perhaps among others.
+
+    Attributes:
+        prompt: its tokens.
+        now: is told at each pass what it reads of this text.
+        visits: are made in every pass that reads of it; at the same places in every row.
+        after: is called at the end of each such pass.
+        streamer: gets its tokens.
+        logits: those that its tokens were chosen by, before anything was done to them.
+        written: how many tokens it got until it ended; None: it goes on.
+    """
+
+    prompt: Sequence[int]
+    now: Now
+    visits: Sequence[Visit] = ()
+    after: Callable[[], None] = lambda: None
+    streamer: Streamer | None = None
+    logits: list[Float[Tensor, " vocab"]] = field(default_factory=list)
+    written: int | None = None
+
+
+class Rows:
+    """Texts that are written together."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = [*rows]
+        self._longest = max(len(row.prompt) for row in rows)
+        self._pads = [self._longest - len(row.prompt) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    # --------------------------------------------------------------------------------- the prompts
+
+    @property
+    def ids(self) -> Int[np.ndarray[Any, Any], "row pos"]:
+        """The prompts, in front of shorter ones their own first token, which nothing attends to."""
+        padded = [
+            [row.prompt[0]] * pads + [*row.prompt]
+            for row, pads in zip(self._rows, self._pads, strict=True)
+        ]
+        return np.array(padded, dtype=np.int64)
+
+    @property
+    def mask(self) -> Int[np.ndarray[Any, Any], "row pos"]:
+        """1 where there is a token of a text, also where it is the one that pads others."""
+        return (np.arange(self._longest) >= np.array(self._pads)[:, None]).astype(np.int64)
+
+    # ---------------------------------------------------------------------------------- the passes
+
+    @property
+    def passes(self) -> int:
+        """How many passes there were."""
+        return max(len(row.now.passes) for row in self._rows)
+
+    def read(self, given: Sequence[Sequence[int]]) -> bool:
+        """A pass reads these tokens.
+
+        Returns:
+            Whether they are what comes next, or everything from the beginning.
+        """
+        if len(given) != len(self):
+            return False
+        for number, row in self._going_on():
+            known = len(row.now.ids)
+            start = known if len(given[number]) == 1 else 0
+            own = given[number] if start else given[number][self._pads[number] :]
+            if start + len(own) != (known + 1 if known else row.now.prompt):
+                return False
+            row.now.read(own, start)
+        return True
+
+    def visits(self) -> list[Visit]:
+        """One visit for what the rows do at one place, each in its own tokens."""
+        if len(self) == 1:
+            return [*self._rows[0].visits]
+        together = zip(*(row.visits for row in self._rows), strict=True)
+        return [self._shared(each) for each in together]
+
+    def see(self, view: Float[Tensor, "row pos vocab"]) -> None:
+        """The logits that the next tokens are chosen by.
+
+        Raises:
+            MicrotomeError: in a batch they are no numbers.
+        """
+        for number, row in self._going_on():
+            if len(self) > 1 and bool(view[number, -1].isnan().any()):
+                raise MicrotomeError(
+                    "In a batch the logits of a text are no numbers: either what the edits leave "
+                    "overflows, or transformers' own padding does, with this model in this type "
+                    "(Bloom and Gemma 2 in float64). Say batch=1."
+                )
+            row.logits.append(view[number, -1].clone())
+            row.after()
+
+    def cut(self, found: Int[Tensor, "row pos"]) -> list[tuple[int, ...]]:
+        """What each row has written, of all that there is now."""
+        written = []
+        for number, row in enumerate(self._rows):
+            own = found[number, self._longest :].tolist()[: row.written]
+            del row.logits[len(own) :]
+            written.append(tuple(own))
+        return written
+
+    def _going_on(self) -> Iterator[tuple[int, Row]]:
+        return ((n, row) for n, row in enumerate(self._rows) if row.written is None)
+
+    def _shared(self, each: Sequence[Visit]) -> Visit:
+        heads = [visit.heads[1] for visit in each if visit.heads is not None]
+        return replace(
+            each[0],
+            act=partial(self._act, each),
+            heads=(np.arange(len(self)), np.concatenate(heads)) if heads else None,
+        )
+
+    def _act(self, each: Sequence[Visit], view: Tensor) -> None:
+        axes = each[0].place[0].axes
+        for number, row in self._going_on():
+            own = view[number : number + 1]
+            for axis, name in enumerate(axes, 1):
+                if name in POSITIONS:
+                    since = 0 if name == "k_pos" else row.now.start
+                    own, before = _last(own, axis, len(row.now.ids) - since)
+                    if name == "q_pos":  # padding attends to nothing, which is no number
+                        before.zero_()
+            each[number].act(own)
+
+    # ------------------------------------------------------------------------------ between passes
+
+    def sample(
+        self,
+        hf: PreTrainedModel,
+        input_ids: Int[Tensor, "row pos"],
+        *,
+        logits_processor: Sequence[Process],
+        stopping_criteria: Sequence[Process],
+        streamers: Sequence[Streamer | None],
+        **more: Any,
+    ) -> Int[Tensor, "row all"]:
+        """Transformers' own loop, whose processors and criteria see each row by itself."""
+        streams = _Streams(self._rows, streamers)
+        streams.begin()
+        loop = cast(Callable[..., Tensor], type(hf)._sample)
+        return loop(
+            hf,
+            input_ids,
+            logits_processor=LogitsProcessorList([_Processing(self, logits_processor)]),
+            stopping_criteria=StoppingCriteriaList([_Ending(self, stopping_criteria)]),
+            streamer=streams,
+            **more,
+        )
+
+    def processed(
+        self, processors: Sequence[Process], ids: Tensor, scores: Float[Tensor, "row vocab"]
+    ) -> Float[Tensor, "row vocab"]:
+        """Scores of the next tokens as processors leave them."""
+        made = [scores[number : number + 1] for number in range(len(scores))]
+        for number, _ in self._going_on():
+            for processor in processors:
+                made[number] = processor(self._seen(processor, ids, number), made[number])
+        return torch.cat(made)
+
+    def ended(self, criteria: Sequence[Process], ids: Tensor, scores: Any) -> Bool[Tensor, " row"]:
+        """Which rows have ended with the token that is the last one now, or before."""
+        for number, row in self._going_on():
+            over = [bool(one(self._seen(one, ids, number), scores).all()) for one in criteria]
+            if any(over):
+                row.written = ids.shape[1] - self._longest
+        return torch.tensor([row.written is not None for row in self._rows], device=ids.device)
+
+    def _seen(self, by: object, ids: Tensor, number: int) -> Int[Tensor, "1 pos"]:
+        """What a processor or criterion sees of a row: its text, unless it counts padding."""
+        own = ids[number : number + 1]
+        return own if isinstance(by, COUNTING) else own[:, self._pads[number] :]
+
+
+def _last(x: Tensor, axis: int, n: int) -> tuple[Tensor, Tensor]:
+    """The last entries along an axis, as many as there are of so many, and those before them."""
+    size = x.shape[axis]
+    own = min(n, size)
+    return x.narrow(axis, size - own, own), x.narrow(axis, 0, size - own)
+
+
+class _Processing(LogitsProcessor):  # type: ignore[misc]
+    """All processors, row by row."""
+
+    def __init__(self, rows: Rows, processors: Sequence[Process]) -> None:
+        self._rows, self._each = rows, [_of_one(one) for one in processors]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return self._rows.processed(self._each, input_ids, scores)
+
+
+class _Ending(StoppingCriteria):  # type: ignore[misc]
+    """All criteria, row by row."""
+
+    def __init__(self, rows: Rows, criteria: Sequence[Process]) -> None:
+        self._rows, self._each = rows, [*criteria]
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        return self._rows.ended(self._each, input_ids, scores)
+
+
+def _of_one(processor: Process) -> Process:
+    """A processor of one text, of one that knows where the padding of all rows is."""
+    padded = isinstance(getattr(processor, "prompt_ignore_length", None), Tensor)
+    if padded and isinstance(processor, RepetitionPenaltyLogitsProcessor):
+        own: Process = RepetitionPenaltyLogitsProcessor(processor.penalty)
+        return own
+    return processor
+
+
+class _Streams:
+    """A streamer for each row, in the form of one for all."""
+
+    def __init__(self, rows: Sequence[Row], streamers: Sequence[Streamer | None]) -> None:
+        self._open = {n: one for n, one in enumerate(streamers) if one is not None}
+        self._rows, self._n = rows, 0
+
+    def begin(self) -> None:
+        """The prompts are there."""
+        for number, streamer in self._open.items():
+            streamer.put(torch.tensor([[*self._rows[number].prompt]], device="cpu"))
+
+    def put(self, value: Int[Tensor, " row"]) -> None:
+        """The next token of every row, of which some may have ended with an earlier one."""
+        self._n += 1
+        for number, streamer in [*self._open.items()]:
+            streamer.put(value[number : number + 1])
+            if self._rows[number].written == self._n:
+                self._open.pop(number).end()
+
+    def end(self) -> None:
+        """There are no more."""
+        while self._open:
+            self._open.popitem()[1].end()
