@@ -27,7 +27,7 @@ NEEDS = {"chromium", "lab", "site", "smollm2"}
 """Fixtures that take seconds: a browser, a server, the built site, a real model."""
 
 DEAR = Path(__file__).with_name("dear.txt")
-LIMIT = 0.5
+LIMIT = 0.25
 """Seconds of a processor that a test may take, with those of processes that it started."""
 
 

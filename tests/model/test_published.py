@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import microtome as mt
@@ -29,8 +30,9 @@ def cache(make_gpt2, tokenizer, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def only_cached(cache, monkeypatch):
-    """All that is read is read from that cache."""
+    """All that is read is read from that cache, and nobody else is asked."""
     own = files.source_of
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(files, "_hub_answers", lambda *_: False)
     monkeypatch.setattr(files, "source_of", lambda *given: {**own(*given), "cache_dir": str(cache)})
     return cache
