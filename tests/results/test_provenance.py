@@ -10,7 +10,7 @@ import torch
 
 import microtome as mt
 from conftest import BERLIN
-from microtome.errors import SweepError
+from microtome.errors import Cancelled, SweepError
 from microtome.results import provenance
 
 PROMPT = mt.Prompt(BERLIN, target=" Germany")
@@ -64,6 +64,20 @@ def test_an_error_inside_is_not_hidden(model):
 
     with pytest.raises(KeyError), provenance.held(model):
         fail()
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_what_was_kept_of_a_model_that_changed_goes_whatever_ended_it(model, changes):
+    """A sweep that is cancelled would be gone on with."""
+    gone = []
+
+    def cancelled():
+        model.hf.transformer.ln_f.weight.data.add_(float(changes))
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled), provenance.held(model, lambda: gone.append(True)):
+        cancelled()
+    assert gone == [True] * changes
 
 
 def test_a_model_in_memory_is_recorded_as_one_whatever_it_is_called(make_gpt2, tokenizer):

@@ -15,10 +15,11 @@ import microtome as mt
 from conftest import BERLIN, CAT
 from microtome.engines.approximate.atp import AtP
 from microtome.engines.walk.walk import Walk
-from microtome.errors import EffectsError, MetricError, PromptError, SweepError
+from microtome.errors import EditError, EffectsError, MetricError, PromptError, SweepError
 from microtome.frontends import cli
 from microtome.frontends.guard import Stopped
 from microtome.plan.plan import make_plan
+from microtome.report import code
 from microtome.verbs.answer import Here
 from microtome.verbs.asking import asking
 from microtome.verbs.options import Options
@@ -196,6 +197,17 @@ def test_a_window_walks_as_the_reference_path_has_it(tiny64):
 def test_windows_are_of_starred_layers(tiny64, edit):
     with pytest.raises(SweepError, match="is made in no window of 3 layers"):
         asking(tiny64, CAT, edit, metrics=["top1"], window=3)
+
+
+@pytest.mark.parametrize("kind", ["hidden", "mlp"])
+def test_no_sweep_is_said_to_repeat_its_maps(tiny64, tmp_path, kind):
+    """Nor one run a cell of them: neither has the noise, or the window."""
+    mt.trace_facts(tiny64, FACTS[1], kinds=[kind], samples=1, window=2, out=tmp_path)
+    effects = mt.open_effects(tmp_path / f"{kind}.zarr")
+    ways = [code.again_in_python, code.again_in_shell, code.again_in_yaml]
+    for way in [*ways, lambda own: code.rerun(own, {"prompt": 0, "layer": 0, "pos": 0})]:
+        with pytest.raises(EditError, match="which no sweep repeats: trace_facts made it"):
+            way(effects)
 
 
 def test_gradients_say_nothing_of_windows(tiny64):

@@ -7,6 +7,7 @@ import signal
 import sys
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +96,21 @@ def test_another_config_is_not_written_over(random, tmp_path, monkeypatch, capsy
     with pytest.raises(SystemExit):
         cli.main()
     assert "is not of translators" in capsys.readouterr().err
+
+
+def test_who_is_stopped_while_they_are_written_leaves_what_was_there(random, tmp_path, monkeypatch):
+    random.save(tmp_path)
+    write = Path.write_text
+
+    def stopped(place, text, **how):
+        write(place, text[:20], **how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        replace(random, weight=random.weight + 1).save(tmp_path)
+    monkeypatch.undo()
+    assert torch.equal(mt.Translators.load(tmp_path).weight, random.weight)
 
 
 def test_a_pickle_that_would_run_something_is_refused(tmp_path):

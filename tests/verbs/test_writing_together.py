@@ -5,11 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.generation import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
+from transformers import LlamaConfig, LlamaForCausalLM, SynthIDTextWatermarkingConfig
+from transformers.generation import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.generation import utils as theirs
 
 import microtome as mt
 from microtome.errors import MicrotomeError
+from microtome.passes.now import Now
+from microtome.passes.rows import Row, _Streams
 
 TEXTS = [
     mt.Prompt("Berlin is the capital of", donor="Paris is the capital of"),
@@ -72,6 +80,11 @@ SETTINGS = {
     "no cache": {"use_cache": False},
     "at the beginning": {"begin_suppress_tokens": [60, 67]},
     "a forced end": {"forced_eos_token_id": 5},
+    "a watermark": {
+        "watermarking_config": SynthIDTextWatermarkingConfig(ngram_len=3, keys=[5, 7, 11]),
+        "do_sample": True,
+        "top_k": 0,
+    },
     "sooner or later": {"exponential_decay_length_penalty": (1, 40.0), "eos_token_id": 5},
 }
 
@@ -157,6 +170,66 @@ def test_ones_own_processors_and_criteria_get_each_text_by_itself(tiny64):
     check_alike(together, alone)
     half = len(seen) // 2
     assert sorted(seen[:half]) == sorted(seen[half:])
+
+
+def test_what_ones_own_processor_draws_is_drawn_by_each_text(tiny64):
+    class Drawing(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            chosen = torch.multinomial(scores[0].softmax(-1), num_samples=1)
+            return torch.full_like(scores, -torch.inf).index_fill(1, chosen, 0.0)
+
+    how = {"logits_processor": LogitsProcessorList([Drawing()]), "do_sample": True, "seed": 3}
+    together, alone = pair(tiny64, **how)
+    check_alike(together, alone)
+    assert len({one.ids for one in together}) > 1
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_criterion_may_say_true(tiny64, batch):
+    """As transformers' own list takes it."""
+
+    class Plain(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            return input_ids.shape[1] >= 5
+
+    how = {"stopping_criteria": StoppingCriteriaList([Plain()]), "min_new_tokens": STEPS}
+    made = tiny64.generate(TEXTS, steps=STEPS, batch=batch, **how)
+    lengths = [len(one.encoded.tokens) for one in made]
+    assert [len(one) for one in made] == [min(STEPS, max(1, 5 - n)) for n in lengths]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_pass_behind_the_end_is_nobodys(tiny64, batch, monkeypatch):
+    """Where reading from a device takes long, transformers asks one pass late whether all ended."""
+
+    class Late(theirs.StopCheck):
+        over, late = False, 0
+
+        def __call__(self, *given):
+            self.over, self.late = super().__call__(*given), int(self.over)
+            return bool(self.late)
+
+        def finish(self):
+            return self.late
+
+    edit = "scale(2) L1.mlp_out@last"
+    long = tiny64.generate(TEXTS, edit, 6, min_new_tokens=6)
+    how = {"steps": 6, "eos_token_id": [long[0].ids[1], *(one.ids[4] for one in long)]}
+    wanted = tiny64.generate(TEXTS, edit, **how)
+    monkeypatch.setattr(theirs, "StopCheck", Late)
+    streamers = [Streamer() for _ in TEXTS]
+    made = tiny64.generate(TEXTS, edit, batch=batch, streamer=streamers, **how)
+    check_alike(made, wanted)
+
+
+def test_a_text_that_has_ended_streams_no_more_in_whatever_order():
+    """Transformers 5.2 streams a token before it asks whether that is the last one."""
+    streamer, row = Streamer(), Row([7], Now(1))
+    streams = _Streams([row], [streamer])
+    streams.put(torch.tensor([3]))
+    row.written = 1
+    streams.put(torch.tensor([0]))
+    assert (streamer.seen, streamer.over) == ([3], 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -80,7 +80,7 @@ def write(
         more = {name: _apart(name, one, own) for name, one in manner.more.items()}
         streamers = [_streaming(row.streamer, own) for row in texts]
         sampled = manner.config.do_sample
-        drawing = own.within(_Seeded(own, manner.seed, len(rows))) if sampled else nullcontext()
+        drawing = own.within(_Seeded(own, manner.seed, rows)) if sampled else nullcontext()
         with hooked(hf, anatomy, [*visits, reading]) as made, drawing:
             found = _generated(hf, rows, _told_of(manner, more, rows, streamers))
         for visit in visits:
@@ -190,18 +190,20 @@ class _Seeded(Mode):
     """Draws come from generators of their own: the process's stays as it is, and its threads'.
 
     Each text has one. Its draws are those of a process that was seeded so (``torch.manual_seed``)
-    before it began to write that text.
+    before it began to write that text; those of a processor of the caller's too.
     """
 
-    def __init__(self, own: Session, seed: int, texts: int) -> None:
+    def __init__(self, own: Session, seed: int, rows: Rows) -> None:
         super().__init__()
-        self.session, device = own, device_of(own.hf)
-        self.generators = [torch.Generator(device).manual_seed(seed) for _ in range(texts)]
+        self.session, self.rows, device = own, rows, device_of(own.hf)
+        self.generators = [torch.Generator(device).manual_seed(seed) for _ in range(len(rows))]
 
     def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As of a mode; what is drawn comes from the generators."""
         if func is not torch.multinomial or not self.session.is_here:
             return func(*args, **kwargs)
+        if len(self.rows) == 1 or self.rows.at is not None:
+            return func(*args, **{"generator": self.generators[self.rows.at or 0], **kwargs})
         probs, *rest = args
         drawn = [
             func(row, *rest, **{"generator": own, **kwargs})

@@ -9,6 +9,8 @@ would by itself. What is left of the other rows is rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, cast, runtime_checkable
@@ -86,12 +88,19 @@ class Row:
 
 
 class Rows:
-    """Texts that are written together."""
+    """Texts that are written together.
+
+    Attributes:
+        passes: how many passes there were.
+        at: the row whose scores a processor has, or whose text a criterion; None between them.
+    """
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = [*rows]
         self._longest = max(len(row.prompt) for row in rows)
         self._pads = [self._longest - len(row.prompt) for row in rows]
+        self.passes = 0
+        self.at: int | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -114,11 +123,6 @@ class Rows:
 
     # ---------------------------------------------------------------------------------- the passes
 
-    @property
-    def passes(self) -> int:
-        """How many passes there were."""
-        return max(len(row.now.passes) for row in self._rows)
-
     def read(self, given: Sequence[Sequence[int]]) -> bool:
         """A pass reads these tokens.
 
@@ -127,6 +131,7 @@ class Rows:
         """
         if len(given) != len(self):
             return False
+        self.passes += 1  # also one behind the end of all, as where a device is asked late
         for number, row in self._going_on():
             known = len(row.now.ids)
             start = known if len(given[number]) == 1 else 0
@@ -217,22 +222,32 @@ class Rows:
         )
 
     def processed(
-        self, processors: Sequence[Process], ids: Tensor, scores: Float[Tensor, "row vocab"]
+        self, each: Sequence[Sequence[Process]], ids: Tensor, scores: Float[Tensor, "row vocab"]
     ) -> Float[Tensor, "row vocab"]:
-        """Scores of the next tokens as processors leave them."""
+        """Scores of the next tokens as processors leave them, each row's its own."""
         made = [scores[number : number + 1] for number in range(len(scores))]
         for number, _ in self._going_on():
-            for processor in processors:
-                made[number] = processor(self._seen(processor, ids, number), made[number])
+            with self._looked_at(number):
+                for processor in each[number]:
+                    made[number] = processor(self._seen(processor, ids, number), made[number])
         return torch.cat(made)
 
     def ended(self, criteria: Sequence[Process], ids: Tensor, scores: Any) -> Bool[Tensor, " row"]:
         """Which rows have ended with the token that is the last one now, or before."""
         for number, row in self._going_on():
-            over = [bool(one(self._seen(one, ids, number), scores).all()) for one in criteria]
-            if any(over):
+            with self._looked_at(number):
+                over = [one(self._seen(one, ids, number), scores) for one in criteria]
+            if any(map(bool, over)):  # each of one text: a tensor of one, or True
                 row.written = ids.shape[1] - self._longest
         return torch.tensor([row.written is not None for row in self._rows], device=ids.device)
+
+    @contextmanager
+    def _looked_at(self, number: int) -> Iterator[None]:
+        self.at = number
+        try:
+            yield
+        finally:
+            self.at = None
 
     def _seen(self, by: object, ids: Tensor, number: int) -> Int[Tensor, "1 pos"]:
         """What a processor or criterion sees of a row: its text, unless it counts padding."""
@@ -251,7 +266,9 @@ class _Processing(LogitsProcessor):  # type: ignore[misc]
     """All processors, row by row."""
 
     def __init__(self, rows: Rows, processors: Sequence[Process]) -> None:
-        self._rows, self._each = rows, [_of_one(one) for one in processors]
+        self._rows = rows
+        # A copy for each: one of a watermark remembers the text that it goes along with.
+        self._each = [[_of_one(one) for one in processors] for _ in range(len(rows))]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return self._rows.processed(self._each, input_ids, scores)
@@ -273,7 +290,7 @@ def _of_one(processor: Process) -> Process:
     if padded and isinstance(processor, RepetitionPenaltyLogitsProcessor):
         own: Process = RepetitionPenaltyLogitsProcessor(processor.penalty)
         return own
-    return processor
+    return copy(processor)
 
 
 class _Streams:
@@ -292,8 +309,10 @@ class _Streams:
         """The next token of every row, of which some may have ended with an earlier one."""
         self._n += 1
         for number, streamer in [*self._open.items()]:
-            streamer.put(value[number : number + 1])
-            if self._rows[number].written == self._n:
+            written = self._rows[number].written
+            if written is None or written >= self._n:
+                streamer.put(value[number : number + 1])
+            if written is not None and written <= self._n:
                 self._open.pop(number).end()
 
     def end(self) -> None:

@@ -120,10 +120,11 @@ class Translators:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(config, indent=2, ensure_ascii=False)
-            new = folder / f"{PARAMETERS}.new"
-            save_file(named, new)
-            new.replace(folder / PARAMETERS)  # whole, whenever a program is stopped
-            (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+            new = {name: folder / f"{name}.new" for name in (PARAMETERS, CONFIG)}
+            save_file(named, new[PARAMETERS])
+            new[CONFIG].write_text(text + "\n", encoding="utf-8")
+            for name, place in new.items():  # whole, whenever a program is stopped
+                place.replace(folder / name)
         except OSError as error:
             raise LoadError(
                 f"Cannot write translators to {folder}: {error.strerror or error}."

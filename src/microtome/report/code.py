@@ -10,6 +10,7 @@ from textwrap import indent
 from typing import Any
 
 from microtome.edits import Edit, Source, edit
+from microtome.errors import EditError, listing
 from microtome.prompts.prompts import spelled
 from microtome.report import spelling
 from microtome.results.effects import Effects
@@ -57,9 +58,10 @@ def cell_edits(effects: Effects, cell: Mapping[str, Any]) -> list[Edit]:
     """The edits of one cell, without stars.
 
     Raises:
-        EditError: one has no text that parses back.
+        EditError: one has no text that parses back; or the map is one of `trace_facts`.
     """
     spec = effects.provenance["spec"]
+    _check(spec)
     # On its axis an array stands as a text; the record has its numbers.
     varied = {
         name: values[list(effects.data[name].values).index(cell[name])]
@@ -95,6 +97,7 @@ def again_in_yaml(effects: Effects) -> str | None:
 def sweep_in_python(record: Mapping[str, Any]) -> str:
     """The same, from a sweep's record alone, or from that of a question that was not run."""
     spec = record["spec"]
+    _check(spec)
     edits = [spelling.edit(edit(text)) for text in spec["edits"]]
     arguments = [
         f"metrics=[{', '.join(map(spelling.quoted, spec['metrics']))}]",
@@ -124,9 +127,19 @@ def sweep_in_python(record: Mapping[str, Any]) -> str:
     )
 
 
+def _check(spec: Mapping[str, Any]) -> None:
+    """Raise `EditError` for a map of runs that no sweep, and no call of `run`, has."""
+    if "corruption" in spec or WINDOW in spec:
+        raise EditError(
+            f"{listing(spec['edits'])}: this map is of corrupted runs, or of edits in windows of "
+            "layers, which no sweep repeats: trace_facts made it, and does."
+        )
+
+
 def sweep_in_shell(record: Mapping[str, Any]) -> str | None:
     """The same, from a record."""
     spec = record["spec"]
+    _check(spec)
     if not spelling.is_sayable(record):
         return None
     prompts = spec["prompts"]
@@ -154,6 +167,7 @@ def sweep_in_shell(record: Mapping[str, Any]) -> str | None:
 def sweep_in_yaml(record: Mapping[str, Any]) -> str | None:
     """The same, from a record."""
     spec = record["spec"]
+    _check(spec)
     if not spelling.is_sayable(record):
         return None
     fields = {

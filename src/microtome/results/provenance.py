@@ -102,6 +102,10 @@ def held(model: Loaded, discard: Callable[[], None] = lambda: None) -> Iterator[
     except VerificationError as error:  # of one model and another, the two paths disagree
         _check_same(model, before, sign, discard, error)
         raise
+    except BaseException:  # cancelled, perhaps: what is kept is gone on with
+        if model.hashes != before:
+            discard()
+        raise
     _check_same(model, before, sign, discard)
 
 

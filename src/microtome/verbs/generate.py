@@ -154,7 +154,9 @@ class _Writer:
 
     def text(self, ids: tuple[int, ...]) -> Continuation:
         """The text, with what is to be known of each token."""
-        growth, receipts = self._growth, self._receipts
+        growth = self._growth
+        # On some devices transformers asks a pass late whether a text has ended.
+        receipts = [one for one in self._receipts if one.step < len(ids)]
         self._tell(receipts, len(ids))
         logits, passes = torch.stack(self.row.logits), self.row.now.passes[: len(ids)]
         again = self._again(ids, passes, growth) if growth is not None and self.verify else logits
