@@ -543,5 +543,5 @@ def test_a_refined_map_is_repeated_as_it_was(nano, audit, refine, shell):
 def test_signs_of_which_none_agree_are_told():
     found = {"pearson": -0.5, "spearman": -0.5, "signs": 0.0, "miss": 1.0}
     worst = {"cell": {}, "approximate": 0.5, "exact": -0.5}
-    told = method.how_good({**found, "worst": worst, "recall": None, "bound": None}, "probability")
+    told = method.how_good({**found, "worst": worst, "recall": None, "bound": None}, "prob")
     assert "0% have the same sign" in " ".join(told)
