@@ -166,6 +166,19 @@ def test_a_seed_draws_others_and_the_strongest_stay(tiny64):
     assert not (one == 2).equals(other == 2)
 
 
+def test_numbers_of_numpy_are_numbers_and_what_is_no_seed_is_refused_first(
+    tiny64, tmp_path, monkeypatch
+):
+    plain = score(tiny64, CAT, method="eap", audit=4, seed=3, out=tmp_path, progress=False)
+    asked = {"audit": np.int64(4), "seed": np.int64(3), "out": tmp_path}
+    found = score(tiny64, CAT, method="eap", progress=False, **asked)
+    assert found.data.drop_attrs().identical(plain.data.drop_attrs())
+    monkeypatch.setattr(Trial, "by", None)  # nothing is looked at, let alone run
+    for seed in (None, 1.5, "3"):
+        with pytest.raises(SweepError, match=r"seed=.*expected a whole number"):
+            score(tiny64, CAT, method="eap", seed=seed, progress=False)
+
+
 @pytest.mark.parametrize("level", ["edge", "node"])
 def test_each_kind_is_drawn_from_as_it_is_large(level):
     """Of queries, keys, values, what else reads; of the input and MLPs, and heads."""

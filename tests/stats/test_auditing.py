@@ -155,6 +155,15 @@ def test_an_audit_of_one_cell_draws_it_and_knows_next_to_nothing():
     assert auditing.recall(drawn, values[drawn.cells], 20) is None
 
 
+def test_what_has_no_effect_is_not_looked_for():
+    """Of a threshold of 0 every cell would be strong, and nearly all of them missed."""
+    drawn = auditing.Drawn(np.array([0, 1, 2]), np.array([3, 4]), np.array([50, 50]))
+    for nothing in (np.zeros(5), np.full(5, np.nan)):
+        assert auditing.recall(drawn, nothing, 20) is None
+    found = auditing.recall(drawn, np.array([3.0, 0, 0, 0, 0]), 20)
+    assert (found.k, found.effect, found.share) == (1, 3.0, 1.0)
+
+
 def test_of_strata_of_one_and_two_cells_the_fewest_are_counted():
     """All that were found may be in strata of one cell."""
     strata = np.array([1] * 15 + [2] * 5)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from microtome.amounts import whole_of
 from microtome.circuits import auditing
 from microtome.circuits.ablations import Ablation, Mean
 from microtome.circuits.auditing import Auditing, Measured
@@ -223,7 +224,7 @@ class Approximated(Exact):
 
     def with_audit(self, cells: int, seed: int) -> Method:
         """The same, with so many exact cells, drawn by a seed."""
-        return replace(self, audit=Audit(cells).cells, seed=seed)
+        return replace(self, audit=Audit(cells).cells, seed=whole_of(seed, what="seed"))
 
     def cells(self, trial: Trial, level: str) -> int:
         """How many it computes, those of the audit twice."""

@@ -46,6 +46,7 @@ class Audit:
                     "is not given without exact cells beside it. To do without gradients, take "
                     "method='exact'."
                 )
+            object.__setattr__(self, name, found)  # one of numpy's is no JSON
         if self.below is None:
             return
         if self.refine:

@@ -283,9 +283,10 @@ def bound(
 def recall(drawn: Drawn, exact: Array, k: int, confidence: float = CONFIDENCE) -> Recall | None:
     """How many of the strongest cells are among those that the approximation holds so.
 
-    None where fewer than one cell is.
+    None where none of these has an effect: of nothing, all cells would be the strongest.
     """
-    top = np.sort(np.abs(exact[: len(drawn.strongest)]))[::-1]
+    top = np.abs(exact[: len(drawn.strongest)])
+    top = np.sort(top[top > 0])[::-1]
     k = min(k, len(top))
     if k < 1:
         return None

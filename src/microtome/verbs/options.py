@@ -106,7 +106,7 @@ class Options:
             verify=Verify.of(verify),
             memory=None if memory is None else bytes_of(memory, what="memory"),
             screen=Screen.of(screen, REFINED if refine is None else refine),
-            seed=seed,
+            seed=whole_of(seed, what="seed"),
             method=chosen,
             audit=audited,
         )

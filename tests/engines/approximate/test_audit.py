@@ -99,6 +99,18 @@ def test_another_seed_draws_others(tiny64):
     assert not np.array_equal(one == 2, other == 2)
 
 
+def test_a_seed_is_a_whole_number_numpys_too(tiny64):
+    asked = {"metrics": "prob", "method": "atp"}
+    one, other = (
+        mt.sweep(tiny64, BERLIN, EDIT, seed=kind(3), audit=kind(16), **asked)
+        for kind in (int, np.int64)
+    )
+    assert one.data.drop_attrs().identical(other.data.drop_attrs())
+    assert one.provenance["audit"] == other.provenance["audit"]
+    with pytest.raises(SweepError, match="seed=None: expected a whole number"):
+        mt.sweep(tiny64, BERLIN, EDIT, seed=None, **asked)
+
+
 def test_cells_that_change_nothing_are_not_drawn(tiny64):
     found = mt.sweep(tiny64, BERLIN, "patch L*.resid_pre@*", metrics="prob", method="atp")
     still = found.data["values_changed"].values == 0
