@@ -66,6 +66,12 @@ def test_a_run_as_a_file_and_an_option_goes_before_its_field(call, tmp_path):
     file.write_text(asked + "topp: 3\n", encoding="utf-8")
     code, _, err = call("run", "--config", str(file))
     assert (code, "Did you mean 'top'" in err.replace("\n", " ")) == (2, True)
+    for command in ("run", "generate"):
+        code, _, err = call(command, "--config", str(file), "--donor", "Paris is")
+        assert (
+            code,
+            "--donor is of the prompts that --prompt gives" in err.replace("\n", " "),
+        ) == (2, True)
     code, _, err = call("run", "nano")
     assert (code, "Give a model and a prompt" in err.replace("\n", " ")) == (2, True)
 

@@ -66,6 +66,14 @@ def test_an_edge_is_typed_and_stays():
     assert choosing.with_site(edge, "z") == "zero L*.z.h*@last"
 
 
+@pytest.mark.parametrize(
+    ("edit", "axis"), [("zero L*.mlp_out@-1", "head"), ("zero embed@-1", "layer")]
+)
+def test_an_axis_that_an_edit_has_not_changes_nothing(edit, axis):
+    """Such as that of a list which is there a moment longer."""
+    assert choosing.with_axis(edit, axis, "3") == edit
+
+
 def test_what_is_no_edit_is_known(nano):
     assert not choosing.is_readable("ablate everything")
     assert not choosing.is_readable("")

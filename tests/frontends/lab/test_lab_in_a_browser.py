@@ -186,6 +186,40 @@ def test_an_answer_that_comes_late_takes_no_click_away(tab):
 
 
 @pytest.mark.slow
+def test_an_earlier_choice_that_is_answered_last_takes_nothing_from_a_later_one(tab):
+    """Nor from what only the page knows of: another model was chosen meanwhile."""
+    page = tab.mapped(query(**GIFT))
+    tab.settle()
+    late = tab.hold("map-metric")
+    for n, choice in enumerate(("kl", "prob"), 1):
+        page.locator("#map-metric").select_option(choice)
+        tab.until_held(late, n)
+    page.evaluate("microtome.put('model', ['another'])")
+    for route in reversed(late.routes):
+        route.continue_()
+        tab.until_address("metric=prob")
+    late.is_over = True
+    tab.settle()
+    assert "metric=prob" in tab.search
+    assert "model=another" in tab.search
+
+
+@pytest.mark.slow
+def test_a_choice_that_comes_with_the_way_back_is_of_where_that_leads(tab):
+    page = tab.mapped(query(**GIFT))
+    page.locator(panel("trace")).click()
+    tab.until_address("panel=trace")
+    page.evaluate(
+        "addEventListener('popstate', () => microtome.put('cell', ['zero L1.z.h1@-1']),"
+        " {once: true, capture: true})"
+    )
+    page.go_back()
+    tab.until_address("cell=")
+    assert chosen_in(tab.search) == ["zero L1.z.h1@-1"]
+    assert "panel=" not in tab.search
+
+
+@pytest.mark.slow
 def test_cells_are_chosen_by_list_key_and_button(tab):
     page = tab.mapped(query(**GIFT))
     first = page.locator("#map-strongest li button").first

@@ -370,6 +370,16 @@ def test_the_other_side_is_begun_when_it_is_small_and_followed(page, context, ma
     assert page.shown("compare-pulse.disabled", view)
 
 
+def test_who_compares_keeps_the_other_map_from_whoever_cancels_it(page, context, mapped):
+    mapped(VIEW)
+    view = replace(COMPARED, against=Against("edit", "zero L*.mlp_out@*"))
+    asked = Asked.of(other_of(view))
+    page.shown("compare-status.children", view, {"asker.data": "comparing"})
+    job = context.jobs.find(asked)
+    assert set(job._askers) == {"comparing"}
+    assert job.over.wait(60)
+
+
 def test_maps_over_other_axes_say_why_there_is_no_difference(page, mapped):
     mapped(VIEW)
     mapped(replace(VIEW, edit="zero L*.attn_out@-1"))

@@ -148,6 +148,56 @@ def test_a_value_of_another_kind_is_refused_or_is_one_like_any_other(app, client
     assert sent > 500
 
 
+def pressed(app, names, kind, of, value):
+    """What a page posts where a component of a type is pressed, or chosen from."""
+    [name] = [
+        one for one in names if any(kind in part["id"] for part in app.callback_map[one]["inputs"])
+    ]
+    one, whole = app.callback_map[name], post_of(app, name)
+    [n] = [n for n, part in enumerate(one["inputs"]) if kind in part["id"]]
+    wanted = one["inputs"][n]
+    whole["inputs"][n] = [{"id": of, "property": wanted["property"], "value": value}]
+    written = json.dumps(of, sort_keys=True, separators=(",", ":"))
+    return {**whole, "changedPropIds": [f"{written}.{wanted['property']}"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "code"),
+    [
+        ("ask-example", "heads", 1, 200),
+        ("ask-example", "nothing", 1, 400),
+        ("ask-task", "ioi", 1, 200),
+        ("ask-task", "ioi", -1, 400),
+        ("ask-task", "nothing", 1, 400),
+        ("map-site", "mlp_out", 1, 200),
+        ("map-site", "nothing", 1, 400),
+        ("map-axis", "layer", "3", 200),
+        ("map-axis", "pos", "3", 200),
+        ("map-axis", "q_pos", "3", 200),
+        ("map-pick", "layer", "3", 200),
+        ("map-pick", "nothing", "3", 200),
+    ],
+)
+def test_a_button_that_no_page_has_is_no_fault(app, client, names, capfd, kind, name, value, code):
+    """Or one that a page had, before another edit was asked for."""
+    post = pressed(app, names, kind, {"type": kind, "name": name}, value)
+    answer = client.post(PATH, json=post, headers=HOST)
+    assert answer.status_code in (code, 204)
+    assert "Error" not in answer.text
+    assert capfd.readouterr().err == ""
+
+
+def test_code_is_asked_for_in_a_form_that_there_is(app, client, names):
+    [name] = [one for one in names if one == "keep-code.children"]
+    search = View(text="It is", panel="keep", model="nano").to_query()
+    post = post_of(app, name, search)
+    seen, ready, form = post["inputs"]
+    seen["value"], ready["value"] = search, {"model": "nano", "state": "ready", "why": ""}
+    for value, code in (("yaml", 200), ("about", 400), ("__class__", 400), ("x", 400)):
+        form["value"] = value
+        assert client.post(PATH, json=post, headers=HOST).status_code == code
+
+
 @pytest.mark.parametrize("method", ["get", "put", "delete", "patch", "options"])
 def test_nothing_that_is_asked_for_by_hand_is_a_fault(client, method):
     suites = "/_dash-component-suites"

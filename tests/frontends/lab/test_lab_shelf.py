@@ -7,6 +7,7 @@ import os
 import pytest
 
 import microtome as mt
+from microtome.errors import EffectsError
 from microtome.frontends.lab import shelf
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.desk import Desk
@@ -94,6 +95,35 @@ def test_a_folder_of_that_name_that_is_no_map_and_a_link_stay(folder, tmp_path):
     assert (found.maps, found.left) == (2, 2)
     assert (foreign / "thesis.txt").read_text() == "years of work"
     assert mt.open_effects(target).n_cells > 0
+
+
+def test_what_is_not_the_labs_takes_no_room_of_the_labs(folder, made, tmp_path):
+    """However much lies there under a map's name, or behind a link: no map goes for it."""
+    foreign, link = folder / f"{'d' * 24}.zarr", folder / f"{'e' * 24}.zarr"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_bytes(b"x" * 10 * size_of(made))
+    link.symlink_to(foreign)
+    assert trim(folder, 3 * size_of(made)).maps == 0
+    (folder / f"{'f' * 24}.zarr.partial").write_text("a file")
+    assert {one.size for one in maps(folder) if one.key[0] in "def"} == {0}
+    assert clear(folder).maps == 3
+
+
+def test_of_what_is_in_use_the_next_ones_go_in_its_place(folder, made):
+    beside = Beside(folder / f"{KEYS[1]}.zarr")
+    hold = beside.enter()
+    os.utime(beside.folder, (0, 0))
+    try:
+        found = trim(folder, 2 * size_of(made) + 1000)
+    finally:
+        hold.release()
+    assert (found.maps, found.left) == (1, 1)
+    assert sorted(left(folder)) == ["b", "c"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_said(folder):
+    with pytest.raises(EffectsError, match=r"mine\.txt cannot be listed: Not a directory"):
+        clear(folder / "mine.txt")
 
 
 def test_an_unfinished_map_is_one_too(folder, made):

@@ -16,7 +16,7 @@ from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import Jobs, Progress
 from microtome.frontends.lab.panels import Context
 from microtome.frontends.lab.panels.showing import Remembered, effect, value
-from microtome.frontends.lab.panels.works import MOST_RUNNING, Works, told
+from microtome.frontends.lab.panels.works import LOOK, MOST_RUNNING, STOP, Works, told
 
 WAIT = 300
 
@@ -70,6 +70,29 @@ def test_how_far_it_is_is_told_and_it_can_be_cancelled(gate):
     again = works.begin("key", 12, lambda observer: "whole")
     assert again.over.wait(WAIT)
     assert again.answer == "whole"
+
+
+def test_what_was_cancelled_and_has_not_let_go_is_begun_anew_only_where_it_is_asked_for(gate):
+    works = Works()
+
+    def work(observer):
+        assert gate.wait(WAIT)
+        if observer.cancelled:
+            raise mt.Cancelled("enough")
+        return "answer"
+
+    first = works.heard("key", 4, work, "begin")
+    assert works.heard("key", 4, work, STOP) is first
+    assert works.find("key") is None, "nobody has it any more"
+    assert works.heard("key", 4, work, STOP) is works.heard("key", 4, work, LOOK) is first
+    again = works.heard("key", 4, work, "begin")
+    assert again is not first
+    assert works.find("key") is works.heard("key", 4, work, LOOK) is again
+    assert set(works._works.values()) == {first, again}, "the end waits for both"
+    gate.set()
+    assert first.over.wait(WAIT)
+    assert again.over.wait(WAIT)
+    assert (first.failed, again.answer) == (True, "answer")
 
 
 def test_before_it_is_known_how_much_there_is_to_do_no_number_is_told(gate):

@@ -12,6 +12,7 @@ from microtome import Generation, Prompt, Prompts
 from microtome.errors import MicrotomeError
 from microtome.frontends.arguments import Shown, Writing
 from microtome.frontends.commands.keeping import answering
+from microtome.frontends.commands.running import check_donor
 from microtome.frontends.experiment.options import checkpoint
 from microtome.frontends.experiment.writing import Written
 from microtome.frontends.shown import Table, print_json, print_table, say
@@ -49,6 +50,7 @@ def _asked(
     how: Writing,
 ) -> Written:
     """What options, and perhaps a file, ask for; an option goes before its field, as a whole."""
+    check_donor(donor, prompt)
     given = {
         "model": checkpoint(model, how.dtype, None, None, None),
         "prompts": Prompts(_prompt(text, donor, how) for text in prompt) if prompt else None,

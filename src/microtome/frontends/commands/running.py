@@ -45,6 +45,7 @@ def _asked(
     config: Path | None,
 ) -> Ran:
     """What options, and perhaps a file, ask for; an option goes before its field, as a whole."""
+    check_donor(donor, prompt)
     given = {
         "model": model,
         "prompts": Prompts(Prompt(text, donor=donor) for text in prompt) if prompt else None,
@@ -60,6 +61,15 @@ def _asked(
             "--config."
         )
     return Ran(**fields)
+
+
+def check_donor(donor: str | None, prompt: Sequence[str]) -> None:
+    """Raise for a donor of no prompt: a file's prompts would be run without it."""
+    if donor is not None and not prompt:
+        raise MicrotomeError(
+            "--donor is of the prompts that --prompt gives: those of a file have theirs beside "
+            "them, its field 'donor'."
+        )
 
 
 def _answer(model: str, result: Run, top: int) -> dict[str, object]:

@@ -151,13 +151,13 @@ def with_site(text: str, name: str) -> str:
 
 
 def with_axis(text: str, axis: str, value: str) -> str:
-    """The same with another selection along an axis.
+    """The same with another selection along an axis; along one that it does not have, as it was.
 
     >>> with_axis("zero L*.z.h*@-1", "layer", "3"), with_axis("zero L*.z.h*@-1", "pos", "*")
     ('zero L3.z.h*@-1', 'zero L*.z.h*@*')
     """
     was = Composed.of(text)
-    if was.address is None:
+    if was.address is None or axis not in dict(was.address.labelled):
         return text
     return str(replace(was, address=_put(was.address, axis, _selector(value))))
 

@@ -8,14 +8,18 @@ and is answered by a sentence (400) before any callback sees it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from dash import Dash
 from flask import Response, request
 
+from microtome.frontends.lab.examples import EXAMPLES
+from microtome.frontends.lab.panels.ask import TASKS
+from microtome.frontends.lab.panels.keep import FORMS
 from microtome.frontends.lab.panels.panel import seen
 from microtome.frontends.lab.panels.showing import TABS
+from microtome.language.sites import SITES
 
 PATH = "/_dash-update-component"
 """Where a page posts."""
@@ -121,6 +125,7 @@ def _is_named(given: object, wanted: str) -> bool:
         and given.keys() == keys.keys()
         and given["type"] == keys["type"]
         and all(PARTS.get(key, _text)(value) for key, value in given.items())
+        and NAMES.get(keys["type"], _text)(given.get("name", ""))
     )
 
 
@@ -191,7 +196,12 @@ def _number(value: object) -> bool:
 
 
 def _whole(value: object) -> bool:
-    return _number(value) and isinstance(value, int)
+    """A count, or a place."""
+    return _number(value) and isinstance(value, int) and value >= 0
+
+
+def _one_of(names: Collection[str]) -> Check:
+    return lambda value: isinstance(value, str) and value in names
 
 
 def _digits(value: object) -> bool:
@@ -216,6 +226,13 @@ def _listed(value: object) -> bool:
 PARTS: Mapping[str, Check] = {"at": _whole}
 """Part of an id → what it is; others are texts."""
 
+NAMES: Mapping[str, Check] = {
+    "ask-example": _one_of(EXAMPLES),
+    "ask-task": _one_of(TASKS),
+    "map-site": _one_of(SITES),
+}
+"""Type of components whose names the server looks up → what those can be."""
+
 VALUES: Mapping[str, Check] = {
     "search": _text,
     "value": _text,
@@ -228,6 +245,7 @@ VALUES: Mapping[str, Check] = {
     "id": _fields(type=_text),
     "write-steps.value": _number,
     "map-pick.data-value": _digits,
+    "keep-form.value": _one_of(FORMS),
     "ready.data": _fields(model=_text, state=_text, why=_text),
     "grown.data": _fields(key=_text, state=_text, units=_whole),
     **{f"{store}.data": _text for store in ("asker", "named", "question", *map(seen, TABS))},

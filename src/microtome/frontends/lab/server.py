@@ -48,7 +48,7 @@ class Lab(Dash):
 
     def layout_in(self, lang: str) -> Component:
         """The page in one language."""
-        return shell.page(self.context.words(lang))
+        return shell.page(self.context.words(lang), self.context)
 
     def asked_for(self) -> Component:
         """The page in the language of the address that asks for it."""
@@ -95,7 +95,8 @@ def build_app(desk: Desk, jobs: Jobs, gate: Gate, lang: str = "en") -> Dash:
         on_error=lambda error: shell.failed(error, app.words),
         enable_mcp=False,
         hooks={
-            "request_post": "(asked, answer) => dash_clientside.address.answered(asked, answer)"
+            "request_pre": "(asked) => dash_clientside.address.asks(asked)",
+            "request_post": "(asked, answer) => dash_clientside.address.answered(asked, answer)",
         },
     )
     context = app.context = Context(desk, jobs, lang)

@@ -74,8 +74,12 @@ def look_at(path: Path) -> None:
 
 
 def clear(folder: Path) -> Removed:
-    """Remove every map that nobody is using."""
-    return _remove(maps(folder))
+    """Remove every map that nobody is using.
+
+    Raises:
+        EffectsError: the folder cannot be listed.
+    """
+    return trim(folder, -1)  # even of none there is more
 
 
 def trim(folder: Path, most: int, using: Collection[str] = ()) -> Removed:
@@ -85,20 +89,23 @@ def trim(folder: Path, most: int, using: Collection[str] = ()) -> Removed:
         folder: where they are.
         most: bytes.
         using: keys of those that stay, as somebody is looking at them.
+
+    Raises:
+        EffectsError: the folder cannot be listed.
     """
     there = maps(folder)
-    over = sum(one.size for one in there) - most
-    going = []
+    over, gone, left = sum(one.size for one in there) - most, list[KeptMap](), 0
     for one in there:
-        if over > 0 and one.key not in using:
-            going.append(one)
+        if over <= 0:
+            break
+        if one.key in using:
+            continue
+        if _is_removed(one):
+            gone.append(one)
             over -= one.size
-    return _remove(going)
-
-
-def _remove(going: list[KeptMap]) -> Removed:
-    gone = [one for one in going if _is_removed(one)]
-    return Removed(len(gone), sum(one.size for one in gone), len(going) - len(gone))
+        else:
+            left += 1
+    return Removed(len(gone), sum(one.size for one in gone), left)
 
 
 def _is_removed(one: KeptMap) -> bool:
@@ -120,8 +127,17 @@ def _is_removed(one: KeptMap) -> bool:
 def _kept(folder: Path, key: str) -> KeptMap:
     path = folder / f"{key}.zarr"
     beside = Beside(path)
-    size = sum(_size(place) for place in (path, beside.folder))
+    size = sum(_size(place) for place in (path, beside.folder)) if _is_ours(beside) else 0
     return KeptMap(key, path, size, max(map(_time, (path, beside.folder, beside.units))))
+
+
+def _is_ours(beside: Beside) -> bool:
+    """Whether it may be removed: what is not the lab's takes no room of the lab's either."""
+    try:
+        beside.check()
+    except (EffectsError, OSError):
+        return False
+    return True
 
 
 def _size(place: Path) -> int:
@@ -129,7 +145,7 @@ def _size(place: Path) -> int:
     found = 0
     for inside, _, names in os.walk(place):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # somebody is writing there
+            with contextlib.suppress(OSError):  # somebody is writing there, or keeps it closed
                 found += os.lstat(Path(inside, name)).st_size
     return found
 
@@ -137,7 +153,7 @@ def _size(place: Path) -> int:
 def _time(place: Path) -> float:
     try:
         return os.lstat(place).st_mtime
-    except FileNotFoundError:
+    except OSError:  # it is not there, or in no folder that may be looked into
         return 0.0
 
 
@@ -147,3 +163,5 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
             return list(found)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise EffectsError(f"{folder} cannot be listed: {error.strerror}.") from None

@@ -35,7 +35,7 @@ BEAT = 400
 """Milliseconds between two looks at what is on its way."""
 
 
-def page(words: Texts) -> Component:
+def page(words: Texts, context: Context) -> Component:
     """The whole page in one language; its address says what is on it."""
     return html.Div(
         [
@@ -51,16 +51,18 @@ def page(words: Texts) -> Component:
         ],
         id="page",
         lang=words.lang,
-        **{"data-keys": json.dumps(_keys())},
+        **{"data-keys": json.dumps(_keys(context))},
     )
 
 
-def _keys() -> dict[str, Any]:
+def _keys(context: Context) -> dict[str, Any]:
     """What stands in an address, as the page's own script has to know it."""
-    names = [one.name for one in TABS]
+    names, first = [one.name for one in TABS], context.view("")
     more = {name: MORE[name] for name in names}
+    unless = {name: str(getattr(first, name)) for name in ("model", "edit", "steps", "lang")}
     return {
-        "order": ORDER, "several": SEVERAL, "tabs": names, "question": QUESTION, "more": more,
+        "order": ORDER, "several": dict(SEVERAL), "tabs": names, "question": QUESTION, "more": more,
+        "unless": unless,
     }  # fmt: skip
 
 

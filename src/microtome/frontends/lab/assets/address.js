@@ -5,7 +5,18 @@
   // What stands in an address, in which order and where it is shown: as the server has it.
   const keys = () => (known ??= JSON.parse(document.getElementById("page").dataset.keys));
 
-  let now = window.location.search;  // the newest, which Dash may know a moment later
+  // The newest, which Dash may know a moment later.
+  const now = () => window.location.search;
+
+  // Choices are counted as they are made, so that of two that take their time the later one stays.
+  let choices = 0;
+  const choice_of = new WeakMap();  // a question to the server → the choice that it is of
+  const changed = {};  // key → the last choice that changed it
+  const change = (name, choice) => { changed[name] = Math.max(changed[name] ?? 0, choice); };
+  window.addEventListener("popstate", () => {
+    choices += 1;
+    keys().order.forEach((name) => change(name, choices));
+  });
 
   const pairs = (search) => [...new URLSearchParams(search || "")];
   const quoted = (text) =>
@@ -14,30 +25,41 @@
   const values = (search, name) =>
     pairs(search).filter(([one]) => one === name).map(([, value]) => value);
 
+  const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+
   // An address with other values of a key.
   const having = (search, name, others) => written(keys().order.flatMap((one) =>
     (one === name ? others : values(search, one)).map((value) => [one, value])));
 
   // Each move is one step of the browser's way back, however fast they come.
-  const go = (search) => {
-    const next = new URL(search, window.location.href).search;  // as browsers write it
-    if (next === now) { return; }
+  const go = (search, choice) => {
+    const next = new URL(search, window.location.href).search, was = now();  // as browsers write it
+    if (next === was) { return; }
+    keys().order.filter((name) => !same(values(was, name), values(next, name)))
+      .forEach((name) => change(name, choice));
     window.history.pushState({}, "", next || "?");
-    now = next;
     const { href } = window.location;  // without it Dash would go back there
     window.dash_clientside.set_props("address", { search: next, href });
   };
 
-  // What an answer changes of the address at which it was asked, done to the one of now.
-  const merged = (from, to) => written(keys().order.flatMap((name) => {
-    const [was, is, wanted] = [from, now, to].map((search) => values(search, name));
-    const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+  // What an answer to a choice changes of the address at which it was asked, done to that of now.
+  const merged = (from, to, choice) => written(keys().order.flatMap((name) => {
+    const { several, unless } = keys(), many = name in several;
+    const [was, is, wanted] = [from, now(), to].map((search) => values(search, name));
+    const meant = (some) => (many ? some : some.slice(-1).concat(unless[name] ?? []).slice(0, 1));
+    const later = changed[name] > choice;
     let found = wanted;
-    if (same(was, wanted)) {
-      found = is;
-    } else if (!same(was, is) && keys().several.includes(name)) {
-      const stay = is.filter((one) => wanted.includes(one) || !was.includes(one));
-      found = [...stay, ...wanted.filter((one) => !was.includes(one) && !is.includes(one))];
+    if (!same(was, is)) {  // somebody else has changed it meanwhile
+      if (same(meant(was), meant(wanted)) || (later && !many)) {
+        found = is;
+      } else if (many) {
+        const about = (one) => (several[name] ? one.split(several[name])[0] : one);
+        const stays = is.filter((one) => wanted.includes(one) || !was.includes(one));
+        const comes = wanted.filter((one) => !was.includes(one) && !is.includes(one));
+        const taken = (later ? stays : comes).map(about);
+        const free = (one) => !taken.includes(about(one));
+        found = later ? [...stays, ...comes.filter(free)] : [...stays.filter(free), ...comes];
+      }
     }
     return found.map((value) => [name, value]);
   }));
@@ -51,11 +73,10 @@
     address: {
       // Each part of the address for itself, so that only those look again whom a change concerns.
       parts: (search, ...before) => {
-        now = search || "";
-        const { tabs, question, more } = keys(), open = opened(now);
-        const of = (names) => written(pairs(now).filter(([name]) => names.includes(name)));
+        const { tabs, question, more } = keys(), open = opened(search);
+        const of = (names) => written(pairs(search).filter(([name]) => names.includes(name)));
         const found = [
-          values(now, "model").pop() ?? "",
+          values(search, "model").pop() ?? "",
           of(question),
           ...tabs.map((tab) => (tab === open ? of([...question, ...more[tab], "panel"]) : null)),
         ];
@@ -76,20 +97,29 @@
           are.map(String),
         ];
       },
+      // Whatever a page asks the server may be a choice.
+      asks: (asked) => {
+        choices += 1;
+        choice_of.set(asked, choices);
+      },
       // A move that the server has made.
       answered: (asked, answer) => {
         const move = answer && answer.address;
         if (!move || move.search === undefined) { return; }
         const from = (asked.state || []).find((one) => one.id === "address");
         delete answer.address;  // it goes another way, also where Dash forgets an older question
-        go(merged(from && from.value, move.search));
+        const choice = choice_of.get(asked);
+        go(merged(from && from.value, move.search, choice), choice);
       },
     },
   });
 
   window.microtome = {
     of: values,
-    now: (name) => values(now, name),
-    put: (name, others) => go(having(now, name, others)),
+    now: (name) => values(now(), name),
+    put: (name, others) => {
+      choices += 1;
+      go(having(now(), name, others), choices);
+    },
   };
 })();

@@ -218,19 +218,23 @@ def _compared(app: Dash, context: Context) -> None:
         Input("grown", "data"),
         Input("compare-go", "n_clicks"),
         Input("compare-pulse", "n_intervals"),
+        State("asker", "data"),
     )
     def compare(*given: Any) -> tuple[object, ...]:
-        search, ready, *_, heard = given
-        return *compared(search, ready), next_beat(heard)
+        search, ready, *_, heard, asker = given
+        return *compared(search, ready, asker or ""), next_beat(heard)
 
-    def compared(search: str | None, ready: Mapping[str, str] | None) -> tuple[object, ...]:
+    def compared(
+        search: str | None, ready: Mapping[str, str] | None, asker: str
+    ) -> tuple[object, ...]:
         view = context.view(search)
         other = other_of(view)
         if other is None or not is_open(view, NAME, ready):
             return "", True, [], True
         words = context.words(view.lang)
         try:
-            return _Sides(context, view, other, words).shown(ctx.triggered_id == "compare-go")
+            sides = _Sides(context, view, other, words, asker)
+            return sides.shown(ctx.triggered_id == "compare-go")
         except MicrotomeError as error:
             return refused(error, words), True, [], True
 
@@ -238,8 +242,9 @@ def _compared(app: Dash, context: Context) -> None:
 class _Sides:
     """The two maps, and how far they are."""
 
-    def __init__(self, context: Context, view: View, other: View, words: Texts) -> None:
+    def __init__(self, context: Context, view: View, other: View, words: Texts, asker: str) -> None:
         self.context, self.view, self.other, self.words = context, view, other, words
+        self.asker = asker
 
     def shown(self, asks: bool) -> tuple[object, ...]:
         """Status, whether there is nothing to ask for, the maps, whether nothing is on its way."""
@@ -275,8 +280,8 @@ class _Sides:
             jobs.find(asked) is None
             and (jobs.is_kept(asked) or cost_of(self.context.desk, asked).is_small)
         ):
-            jobs.submit(asked)
-        return jobs.progress(asked)
+            jobs.submit(asked, self.asker)
+        return jobs.progress(asked, self.asker)
 
     def _maps(self, mine: Effects, theirs: Effects) -> Shown:
         answer = imported("microtome.frontends.lab.answers.comparison")

@@ -105,7 +105,7 @@ def register(
             found = _Feeding(context, view, works, readers(context, view))
             stopped = works.stop(found.key) if by == f"{name}-stop" else None
             if by == f"{name}-beat":
-                stopped = works.wrong(found.key)
+                stopped = works.look(found.key)
             if stopped is None and by != f"{name}-feed" and (cost := found.cost()):
                 return []
             shown, is_running = found.shown(name, stopped)

@@ -234,7 +234,8 @@ def _figure(app: Dash, context: Context) -> None:
         view = context.view(search)
         name, value = ctx.triggered_id["name"], int(ctx.triggered[0]["value"])
         effects = effects_of(context, view)
-        if effects is None or cut_of(effects, view.measured, dict(view.at)).picked[name] == value:
+        picked = {} if effects is None else cut_of(effects, view.measured, dict(view.at)).picked
+        if picked.get(name, value) == value:  # of a map that was drawn before there may be others
             return no_update
         others = tuple(one for one in view.at if one[0] != name)
         return moved(view, at=(*others, (name, value)))

@@ -42,8 +42,9 @@ TEXTS = "microtome.frontends.lab.texts"
 
 ORDER = tuple(KEYS.get(one.name, one.name) for one in fields(View) if one.name != "problems")
 """The keys of an address, as they stand there."""
-SEVERAL = ("role", "at", "cell", "pin", "note")
-"""Those that may stand there often."""
+SEVERAL: Mapping[str, str] = {"role": ":", "at": ":", "cell": "", "pin": "", "note": "|"}
+"""Those that may stand there often → behind what each is about, which is there once; of some, all
+of it."""
 QUESTION = (
     "model", "text", "donor", "target", "contrast", "role", "edit", "metric", "at", "lang",
 )  # fmt: skip

@@ -78,6 +78,11 @@ class Work(Observer, Generic[Answer]):
         return self.error is not None
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether its answer is there, or comes: it did not fail, and nobody has cancelled it."""
+        return not self.failed and (self.over.is_set() or not self.cancelled)
+
+    @property
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
         return self._stop.is_set()
@@ -101,24 +106,22 @@ class Works(Generic[Answer]):
         weakref.finalize(self, _end, self._works)
 
     def find(self, key: Hashable) -> Work[Answer] | None:
-        """The work that answers this, if anybody asked and it did not fail."""
-        with self._guard:
-            found = self._works.get(key)
-            return None if found is None or found.failed else found
+        """The work that answers this, if anybody asked, unless it failed or was cancelled."""
+        found = self.look(key)
+        return found if found is not None and found.is_wanted else None
 
     def stop(self, key: Hashable) -> Work[Answer] | None:
         """Cancel the work that answers this, if it is on its way."""
-        work = self.find(key)
+        work = self.look(key)
         if work is not None:
             work.cancel()
         return work
 
-    def wrong(self, key: Hashable) -> Work[Answer] | None:
-        """The work that would have answered this, and failed or was cancelled: whoever followed it
-        is told, and it does not begin anew by itself."""
+    def look(self, key: Hashable) -> Work[Answer] | None:
+        """The work that answers this, or would have, and failed or was cancelled: whoever followed
+        it is told, and it does not begin anew by itself."""
         with self._guard:
-            found = self._works.get(key)
-            return found if found is not None and found.failed else None
+            return self._works.get(key)
 
     def heard(
         self, key: Hashable, of: int, work: Callable[[Observer], Answer], by: str
@@ -134,9 +137,9 @@ class Works(Generic[Answer]):
         Raises:
             MicrotomeError: too many are on their way.
         """
-        there = self.stop(key) if by == STOP else None
-        if there is None and by in (STOP, LOOK):
-            there = self.wrong(key)
+        there = None
+        if by in (STOP, LOOK):
+            there = self.stop(key) if by == STOP else self.look(key)
         return there or self.begin(key, of, work)
 
     def begin(self, key: Hashable, of: int, work: Callable[[Observer], Answer]) -> Work[Answer]:
@@ -152,10 +155,12 @@ class Works(Generic[Answer]):
         """
         with self._guard:
             known = self._works.get(key)
-            if known is not None and not known.failed:
+            if known is not None and known.is_wanted:
                 self._works.move_to_end(key)
                 return known
             self._refuse()
+            if known is not None and not known.over.is_set():  # cancelled, and about to let go
+                self._works[object()] = known
             made: Work[Answer] = Work(of)
             self._works[key] = made
             self._works.move_to_end(key)
