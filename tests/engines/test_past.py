@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import mistakes
 import numpy as np
 import pytest
 import torch
 
-import faults
 import microtome as mt
 from microtome.engines import comparison
 from microtome.engines.rerun import first_position, rerun
@@ -140,10 +140,10 @@ def late(monkeypatch):
         }
 
     monkeypatch.setattr(batches, "starts_of", later)
-    faults.changed(monkeypatch, lambda own: faults.moved(own, "pos", 1, 8))
+    mistakes.changed(monkeypatch, lambda own: mistakes.moved(own, "pos", 1, 8))
 
 
-@pytest.mark.parametrize("fault", [wrong_keys, late, faults.skips, faults.one_token_off])
+@pytest.mark.parametrize("fault", [wrong_keys, late, mistakes.skips, mistakes.one_token_off])
 @pytest.mark.parametrize("edit", ["patch L*.z.h*@4", "patch L*.resid_pre@-2"])
 def test_a_wrong_past_and_a_wrong_start_are_found(tiny64, monkeypatch, edit, fault):
     starts = started(monkeypatch)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import mistakes
 import numpy as np
 import pytest
 import torch
 from transformers import PhiConfig, PhiForCausalLM
 
-import faults
 import microtome as mt
 from microtome.edits.application import SCORES, differs
 from microtome.engines import choosing, judging, verification
@@ -73,7 +73,12 @@ def test_faults_are_found_in_every_type(models, monkeypatch, name, dtype, questi
     right = swept(model, question, prompt).provenance["verification"]
     assert right["cells"] >= 4
     assert right["largest_difference"] <= right["tolerance"]
-    for fault in (faults.skips, faults.forgets, faults.neighbour(axis, size), faults.one_token_off):
+    for fault in (
+        mistakes.skips,
+        mistakes.forgets,
+        mistakes.neighbour(axis, size),
+        mistakes.one_token_off,
+    ):
         with monkeypatch.context() as broken:
             fault(broken)
             with pytest.raises(VerificationError):
@@ -86,7 +91,7 @@ def test_of_experts_in_half_precision_it_says_that_rounding_may_choose(
 ):
     hf = by_hand.make("mixtral", len(tokenizer)).to(getattr(torch, dtype))
     model = mt.load(hf, tokenizer=tokenizer)
-    faults.skips(monkeypatch)
+    mistakes.skips(monkeypatch)
     with pytest.raises(VerificationError) as found:
         swept(model, "zero L*.z.h*@-1", CAT)
     assert ("dtype='float32'" in str(found.value)) is hint
@@ -95,7 +100,7 @@ def test_of_experts_in_half_precision_it_says_that_rounding_may_choose(
 def test_one_cell_is_enough_to_find_a_walk_that_skips(models, monkeypatch):
     """As in a unit of many: nothing stands out from the noise, so more cells are looked at."""
     model = models("nano", "bfloat16")
-    for fault in (faults.skips, faults.forgets):
+    for fault in (mistakes.skips, mistakes.forgets):
         with monkeypatch.context() as broken:
             fault(broken)
             with pytest.raises(VerificationError):
@@ -136,8 +141,8 @@ def test_faults_at_early_positions_are_found_in_half_precision(
         ".mlp_post.": ("neuron", dims.d_mlp),
     }
     swept(model, question, LILY)
-    broken_by = [faults.skips, faults.one_token_off]
-    broken_by += [faults.neighbour(*unit) for site, unit in units.items() if site in question]
+    broken_by = [mistakes.skips, mistakes.one_token_off]
+    broken_by += [mistakes.neighbour(*unit) for site, unit in units.items() if site in question]
     for fault in broken_by:
         with monkeypatch.context() as broken:
             fault(broken)
@@ -192,7 +197,7 @@ def test_what_computes_in_float32_inside_may_be_off_as_far_as_its_logits_are_lar
     found = swept(model, question, CAT, verify="all").provenance["verification"]
     assert judging.INNER < found["largest_difference"] <= found["tolerance"]
     assert found["tolerance"] < 8 * spread * judging.INNER
-    for fault in (faults.skips, faults.neighbour("head", dims.n_heads), faults.one_token_off):
+    for fault in (mistakes.skips, mistakes.neighbour("head", dims.n_heads), mistakes.one_token_off):
         with monkeypatch.context() as broken:
             fault(broken)
             with pytest.raises(VerificationError):
@@ -218,7 +223,7 @@ def test_tokens_that_cannot_be_say_nothing_of_rounding(tokenizer, monkeypatch, d
     metrics = ["logit_corr", "kl", "prob", "rank", "top1", "logit"]
     found = swept(model, "zero L*.z.h*@-1", CAT, metrics=metrics, verify="all")
     assert 0 < found.provenance["verification"]["tolerance"] < math.inf
-    faults.skips(monkeypatch)
+    mistakes.skips(monkeypatch)
     with pytest.raises(VerificationError):
         swept(model, "scale(0) L*.resid_post", CAT, metrics=metrics)
 
