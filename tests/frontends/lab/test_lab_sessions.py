@@ -39,7 +39,8 @@ def test_ten_browsers_at_once_give_the_numbers_of_ten_runs_alone(tabs, nano):
         address = tab.server.at(query(**question(n), **more))
         tab.page.goto(address, wait_until="commit")
     for n, tab in enumerate(made):
-        tab.page.wait_for_selector("#map-strongest button")
+        tab.page.bring_to_front()  # what lies behind draws nothing, and nothing there is waited for
+        tab.until("document.querySelectorAll('#map-strongest button').length > 0")
         tab.until("!!document.querySelector('#map-figure .js-plotly-plot')")
         np.testing.assert_allclose(shown(tab.page), alone(nano, **question(n)), atol=1e-5)
         assert tab.wrong == []
