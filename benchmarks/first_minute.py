@@ -13,7 +13,6 @@ otherwise, and are there: each command runs once before.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -24,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks.turns import environment, keep
 
 PROMPT = "When Sam and Sally went to the park, Sam gave a gift to"
 COMMAND = [sys.executable, "-m", "microtome"]
@@ -124,7 +125,7 @@ def record_of(timings: Sequence[Timing], rounds: int) -> dict[str, Any]:
 
 def _base() -> tuple[float, float]:
     done = subprocess.run(
-        [sys.executable, "-c", BASE], capture_output=True, text=True, check=True, env=_environment()
+        [sys.executable, "-c", BASE], capture_output=True, text=True, check=True, env=environment()
     )
     imported, whole = map(float, done.stdout.split())
     return imported, whole
@@ -132,18 +133,11 @@ def _base() -> tuple[float, float]:
 
 def _seconds(command: Sequence[str]) -> float:
     began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     took = time.perf_counter() - began
     if done.returncode not in (0, 2):
         raise RuntimeError(f"{command} failed: {done.stderr}")
     return took
-
-
-def _environment() -> dict[str, str]:
-    # Where this is set, each process would compile 400 modules of microtome's anew, which a
-    # package index's torch, beside which it is measured, was spared when it was installed.
-    own = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**own, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 def main() -> None:
@@ -155,10 +149,7 @@ def main() -> None:
     timings = measure(asked.rounds)
     for one in timings:
         print(f"{one.name}: {one.seconds:.2f} s, {one.ratio:.2f} × the base", flush=True)
-    if asked.out is not None:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        made = json.dumps(record_of(timings, asked.rounds), indent=1, ensure_ascii=False)
-        asked.out.write_text(made + "\n")
+    keep(record_of(timings, asked.rounds), asked.out)
 
 
 if __name__ == "__main__":
