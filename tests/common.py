@@ -29,6 +29,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -51,6 +52,7 @@ from transformers import (
 )
 
 from conftest import BERLIN, CAT, D_MODEL, HEADS, LAYERS, PARIS, POSITIONS, SENTENCES
+from microtome import figures
 from microtome.errors import LoadError
 from microtome.model import cache
 from microtome.model.anatomy import Anatomy
@@ -124,6 +126,27 @@ def a_model_is_proved_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "prove", once)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def each_picture() -> Iterator[Callable[[go.Figure], bytes]]:
+    """What draws the pictures of reports, of which those of one kind are drawn once.
+
+    A report has some seven, which take half of a study's time. All are drawn in
+    `tests/studies/test_catalogues.py`, where this is put back.
+    """
+    own, drawn = figures.png_of, {}
+
+    def once(figure: go.Figure) -> bytes:
+        traces = [trace.to_plotly_json() for trace in figure.data]
+        kind = str([[trace.get(key) for key in ("type", "mode", "fill")] for trace in traces])
+        if kind not in drawn:
+            drawn[kind] = own(figure)
+        return drawn[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "png_of", once)
+        yield own
 
 
 @pytest.fixture(autouse=True)

@@ -3,15 +3,13 @@
 Of each test function it keeps one case, always the same, and not the first of all tables; of tests
 of families, one of each of three that differ most; no test that is marked ``slow`` or needs a
 browser or a real model, and none that `dear.txt` lists: those that took long when they were last
-weighed, all but the quickest of a file. Of pictures in reports each kind is drawn once. `make test`
-runs and draws all of them.
+weighed, all but the quickest of a file. `make test` runs all of them.
 
 ``pytest --quick --weigh -n 0`` weighs them and writes the list.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import zlib
 from collections import defaultdict
@@ -95,27 +93,6 @@ class Scale:
             dear = too_dear(self.weights)
             lines = [f"{seconds:.1f} {name}\n" for name, seconds in dear.items()]
             DEAR.write_text("".join(lines), "utf-8")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def pictures_of_a_kind_are_drawn_once(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Reports have some seven each, which take half of a study's time."""
-    if not request.config.getoption("--quick"):
-        yield
-        return
-    figures = importlib.import_module("microtome.figures")
-    own, drawn = figures.png_of, {}
-
-    def once(figure):
-        traces = [trace.to_plotly_json() for trace in figure.data]
-        kind = str([[trace.get(key) for key in ("type", "mode", "fill")] for trace in traces])
-        if kind not in drawn:
-            drawn[kind] = own(figure)
-        return drawn[kind]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "png_of", once)
-        yield
 
 
 def _processor() -> float:

@@ -54,7 +54,8 @@ def _scoped(function: FunctionType) -> Callable[..., Any]:
     inner = beartype(conf=CONF)(function)
     if inspect.isgeneratorfunction(function):  # what it gives comes later, one after another
         return _within_a_call(inner)
-    every, result = _within_a_call(inner), _within_a_call(beartype(conf=CONF)(_giving(function)))
+    every = _within_a_call(inner)
+    result = functools.cache(lambda: _within_a_call(beartype(conf=CONF)(_giving(function))))
     passed: set[int] = set()
 
     @functools.wraps(function)
@@ -68,7 +69,7 @@ def _scoped(function: FunctionType) -> Callable[..., Any]:
         whole = hash((given, kind(found)))
         if whole not in passed:
             _held.result = found
-            result(*args, **kwargs)
+            result()(*args, **kwargs)
             passed.add(whole)
         return found
 
