@@ -3,7 +3,9 @@
 Of each test function it keeps one case, always the same, and not the first of all tables; of tests
 of families, one of each of three that differ most; no test that is marked ``slow`` or needs a
 browser or a real model, and none that `dear.txt` lists: those that took long when they were last
-weighed, all but the quickest of a file. `make test` runs all of them.
+weighed, all but the quickest of a file. `make test` runs all of them, and first the files of those
+that are slow: a worker takes them one after another, with one browser, one server and one real
+model, while the others have the rest; and none of them is what all others wait for at the end.
 
 ``pytest --quick --weigh -n 0`` weighs them and writes the list.
 """
@@ -43,13 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--quick"):
+        first = {item.path for item in items if _is_long(item)}
+        items.sort(key=lambda item: item.path not in first)
         return
     dear = set() if config.getoption("--weigh") else listed(DEAR.read_text("utf-8"))
     cases: dict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
     for item in items:
         family, name = _family(item), _function(item)
-        left_out = item.get_closest_marker("slow") or name in dear or NEEDS & {*item.fixturenames}
-        if not left_out and family in (*FAMILIES, ""):
+        if not _is_long(item) and name not in dear and family in (*FAMILIES, ""):
             cases[name, family].append(item)
     kept = {_chosen(name, group) for (name, _), group in cases.items()}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
@@ -98,6 +101,12 @@ class Scale:
 def _processor() -> float:
     """Seconds of a processor so far, those of processes that have ended too."""
     return sum(os.times()[:4])
+
+
+def _is_long(item: pytest.Item) -> bool:
+    """Whether a test is marked so, or needs a browser or a real model."""
+    given = item.callspec.params if hasattr(item, "callspec") else {}  # a "site" of its own
+    return bool(item.get_closest_marker("slow") or NEEDS & ({*item.fixturenames} - {*given}))
 
 
 def _function(item: pytest.Item) -> str:
