@@ -106,15 +106,24 @@ class Kept:
         """A line: the one that is kept, or a new one, which is kept then."""
         if self.folder is None:
             return make()
-        place, own = self.folder / "lines.json", f"{self.of} {key}"
-        lines = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
-        if own not in lines:
-            lines[own] = make()
+        own = f"{self.of} {key}"
+        if own not in self._lines():
+            made = make()  # which may keep lines of its own
+            lines = {**self._lines(), own: made}
             self.folder.mkdir(parents=True, exist_ok=True)
-            beside = place.with_suffix(".new")
+            beside = self._place.with_suffix(".new")
             beside.write_text(json.dumps(lines, indent=1), encoding="utf-8")
-            beside.replace(place)
-        found: str = lines[own]
+            beside.replace(self._place)
+        return self._lines()[own]
+
+    @property
+    def _place(self) -> Path:
+        assert self.folder is not None, "lines are kept in a folder"
+        return self.folder / "lines.json"
+
+    def _lines(self) -> dict[str, str]:
+        place = self._place
+        found: dict[str, str] = json.loads(place.read_text("utf-8")) if place.exists() else {}
         return found
 
     def map(self, key: str) -> Path | None:

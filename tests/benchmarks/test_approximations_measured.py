@@ -91,5 +91,8 @@ def test_lines_that_are_kept_are_not_measured_again(tmp_path):
     assert again.line("b", make("another")) == "b"
     assert bench.Kept(tmp_path / "kept", "nano 8").line("b", make("of 8")) == "of 8"
     assert made == ["a", "b", "of 8"]
+    outer = kept.line("outer", lambda: kept.line("inner", make("inner")) + " within")
+    assert outer == "inner within"
+    assert kept.line("inner", make("again")) == "inner", "the outer one leaves it there"
     assert bench.NOWHERE.line("b", make("nowhere")) == "nowhere"
     assert bench.NOWHERE.map("b") is None
