@@ -53,6 +53,7 @@ from microtome.model.loaded import Loaded
 from microtome.passes.activations import in_one_pass
 from microtome.passes.hooks import Place, Visit, in_order, only_at, quiet, visited
 from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
+from microtome.passes.products import by_onednn
 from microtome.passes.session import opened, session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.idlers import twins_of
@@ -271,7 +272,7 @@ class Stretch:
         front, own = self._front(batch, room), opened(self.model.hf)
         layer = int(batch.layers[0])
         while layer <= self.model.anatomy.dims.n_layers:
-            with in_one_pass(self.model.hf):
+            with in_one_pass(self.model.hf), by_onednn(self.model.hf):
                 layer = self._through_layers(layer, front, room, told)
             own.give_way()
         self._arrive(front, room)
