@@ -204,6 +204,14 @@ def test_what_nobody_takes_as_activated_is_refused(tiny, taken, times):
     assert torch.equal(up(x), type(up).forward(up, x))
 
 
+def test_a_model_without_large_matrices_has_no_mode_over_it(tiny, monkeypatch):
+    dims = tiny.anatomy.dims
+    for least, modes in ((dims.d_model * dims.d_mlp, 1), (dims.d_model * dims.d_mlp + 1, 0)):
+        monkeypatch.setattr(products, "WEIGHTS", least)
+        with session(tiny.hf, tiny.anatomy), by_onednn(tiny.hf):
+            assert len(stack()) == (0 if products.onednn() is None else modes)
+
+
 def test_torchs_own_switch_turns_them_off(tiny, taken, monkeypatch):
     torch._C._set_mkldnn_enabled(False)
     try:

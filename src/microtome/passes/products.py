@@ -67,7 +67,7 @@ def by_onednn(hf: PreTrainedModel) -> Iterator[None]:
         SweepError: what was activated on the way was given to nobody as such.
     """
     own, product = opened(hf), None
-    if torch.backends.mkldnn.enabled and device_of(hf).type == "cpu":
+    if torch.backends.mkldnn.enabled and device_of(hf).type == "cpu" and _has_large(own):
         product = onednn()
     if product is None:
         yield
@@ -164,6 +164,12 @@ class _Products(Mode):
     def _has_made(self, x: Tensor) -> bool:
         made = self.made
         return made is not None and made.data_ptr() == x.data_ptr() and made.numel() == x.numel()
+
+
+def _has_large(own: Session) -> bool:
+    """Whether a model may have products that are taken: a mode sees each of torch's functions."""
+    dims = own.anatomy.dims
+    return dims.d_model * max(dims.d_mlp, 3 * dims.n_heads * dims.d_head) >= WEIGHTS
 
 
 def _is_seen(up: nn.Module, act: nn.Module) -> bool:
