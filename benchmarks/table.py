@@ -61,10 +61,9 @@ reports the logit difference of two tokens after the last position, for the same
 - **Floor.** The matrix products that the map needs at least (`benchmarks/floor.py` says how they
   are counted: what comes after the edit in its own block, whole blocks from there, from the first
   edited position on, in the last one what is read, two columns of the unembedding, clean and donor
-  runs), at the rate of torch's own float32 matrix product with many rows (microtome's walk takes
-  oneDNN's, which is up to a tenth faster), measured before each tool of each round, as it
-  drifts: median (least–most). Where these are far apart, the row says *busy!*: something else was
-  running, and seconds mean little.
+  runs), at the rate of torch's own float32 matrix product with many rows, measured before
+  each tool of each round, as it drifts: median (least–most). Where these are far apart, the row
+  says *busy!*: something else was running, and seconds mean little.
 """
 
 

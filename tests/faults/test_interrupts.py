@@ -19,7 +19,6 @@ import pytest
 import torch
 
 import microtome as mt
-from microtome.passes import products
 from microtome.passes.guests import guests_on
 from microtome.passes.modes import stack
 from microtome.passes.session import session
@@ -40,12 +39,6 @@ JOBS = {
     ),
     "run": lambda model: model.run(CAT, edits=["zero L0.z.h1", "scale(0.5) L2.pattern.h1"]).logits,
 }
-
-
-@pytest.fixture(autouse=True)
-def products_of_few_weights_too(monkeypatch):
-    """So that the walk takes those of a tiny model by oneDNN."""
-    monkeypatch.setattr(products, "WEIGHTS", 1)
 
 
 def sweep(model, edit: str, engine: str, **how) -> torch.Tensor:

@@ -52,7 +52,6 @@ from microtome.model.devices import numbers
 from microtome.model.loaded import Loaded
 from microtome.passes.activations import in_one_pass
 from microtome.passes.hooks import Place, Visit, in_order, only_at, quiet, visited
-from microtome.passes.products import by_onednn
 from microtome.passes.session import opened, session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.memory.budget import Budget
@@ -251,7 +250,7 @@ class Stretch:
         front = Underway.of(batch, rows, self.trace, self.watch, room.looks)
         layer = int(batch.layers[0])
         while layer <= self.model.anatomy.dims.n_layers:
-            with in_one_pass(self.model.hf), by_onednn(self.model.hf):
+            with in_one_pass(self.model.hf):
                 layer = self._through_layers(layer, front, room, told)
             own.give_way()
         self._arrive(front, room)
