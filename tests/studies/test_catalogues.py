@@ -78,7 +78,7 @@ OF_OTHER_MODELS = {
     "pineapple-pizza": {"tests.untested"},
     "ablation-methods": {"tokens.text", "tokens.unspaced"},
     "ioi-circuit": {"roles.negative", "roles.inhibition", "roles.backup"},
-    "trust-the-map": {"trust.all", "trust.none"},
+    "trust-the-map": {"trust.all", "trust.none", "trust.unknown"},
 }
 """What is said where a model is built, or answers, otherwise than the one that is tested here."""
 
