@@ -10,8 +10,13 @@ each of other cells), the seconds of both, and how much of the map is exact afte
 
 **Circuits.** Nodes and edges are scored by each method, and circuits of ten sizes are run: CPR, the
 area under their faithfulness, of which more is better, and CMD, that between it and 1, of which
-less is; how faithful circuits of three of these sizes are; beside exact scores, and the seconds of
-scoring, an audit of 8 cells among them.
+less is; how faithful the circuit of each size is; beside exact scores, and the seconds of scoring,
+an audit of 8 cells among them.
+
+**Edges of all kinds.** With ``--audited 128`` all edges of the graph are scored, and so many of
+them exactly: where there are too many to compute each, correlations and recall are estimated from
+these, the strongest and others drawn at random. Beside it, what the edges out of the input add up
+to, which is m(donor) − m(clean) by gradients that are complete.
 
 **In pieces.** With ``--keep`` each line is kept in a folder as it is measured, and so is each exact
 map: stopped, the same command goes on from there. Lines that are there are not measured again,
@@ -50,7 +55,7 @@ SITES = {
 }
 METHODS: dict[str, tuple[Method, ...]] = {
     "edges": (mt.EAP(), mt.EAPIG()),
-    "edges to MLPs": (mt.EAP(), mt.EAPIG(), mt.EAPIG(50), mt.EAPIG(over="activations")),
+    "edges to MLPs": (mt.EAP(), mt.EAPIG(), mt.EAPIG(20), mt.EAPIG(over="activations")),
     "": (mt.AtP(), mt.AtP(at="donor"), mt.AtPStar(grad_drop=False), mt.AtPStar(), mt.RelP()),
 }
 EVERY = [*dict.fromkeys(str(one) for own in METHODS.values() for one in own)]
@@ -67,13 +72,22 @@ STRONGEST = 20
 AUDITED, AUDITS = 64, 200
 SMALL = 8
 """Exact cells of what is timed."""
-SHOWN = (0.01, 0.05, 0.2)
-"""Sizes of circuits whose faithfulness is shown."""
+SHOWN = mt.circuits.SIZES[:-1]
+"""Sizes of circuits whose faithfulness is shown; of the whole model it is 1."""
 MAPS = (
     "| task | site | method | cells | Pearson | of ranks | recall@20 | bound holds | seconds "
     "| exact, seconds | exact in that time |"
 )
-SCORED = "| task | of | method | scored | CPR | CMD | f at 1, 5, 20 % | seconds |"
+SCORED = (
+    "| task | of | method | scored | CPR | CMD "
+    f"| f at {', '.join(f'{100 * share:g}' for share in SHOWN)} % | seconds |"
+)
+BY_EDGES = (mt.EAP(), mt.EAPIG(), mt.EAPIG(20))
+"""Approximations of the edges of all kinds."""
+DRAWN = (
+    "| task | method | edges | exact | Pearson | of ranks | same sign | recall@20 "
+    "| of the others no more than | out of the input | m(donor) − m(clean) |"
+)
 
 
 @dataclass(frozen=True)
@@ -92,15 +106,24 @@ class Kept:
         """A line: the one that is kept, or a new one, which is kept then."""
         if self.folder is None:
             return make()
-        place, own = self.folder / "lines.json", f"{self.of} {key}"
-        lines = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
-        if own not in lines:
-            lines[own] = make()
+        own = f"{self.of} {key}"
+        if own not in self._lines():
+            made = make()  # which may keep lines of its own
+            lines = {**self._lines(), own: made}
             self.folder.mkdir(parents=True, exist_ok=True)
-            beside = place.with_suffix(".new")
+            beside = self._place.with_suffix(".new")
             beside.write_text(json.dumps(lines, indent=1), encoding="utf-8")
-            beside.replace(place)
-        found: str = lines[own]
+            beside.replace(self._place)
+        return self._lines()[own]
+
+    @property
+    def _place(self) -> Path:
+        assert self.folder is not None, "lines are kept in a folder"
+        return self.folder / "lines.json"
+
+    def _lines(self) -> dict[str, str]:
+        place = self._place
+        found: dict[str, str] = json.loads(place.read_text("utf-8")) if place.exists() else {}
         return found
 
     def map(self, key: str) -> Path | None:
@@ -242,6 +265,34 @@ def _scored(
     )
 
 
+def audited_rows(
+    model: mt.Model, n: int, tasks: Sequence[str], cells: int, kept: Kept = NOWHERE
+) -> Iterator[str]:
+    """A line of the table of edges of all kinds for each task and method."""
+    for task in tasks:
+        prompts = prompts_of(model, task, n)
+        for method in BY_EDGES:
+            make = partial(_audited, model, prompts, task, method, cells)
+            yield kept.line(f"{task} {method} audited {cells}", make)
+
+
+def _audited(model: mt.Model, prompts: mt.Prompts, task: str, method: Method, cells: int) -> str:
+    scores = mt.circuits.score(model, prompts, method=method, audit=cells, progress=False)
+    found = scores.audit
+    assert found is not None, "it is no exact method"
+    recall, bound = found["recall"], found["bound"]
+    found_of = "" if recall is None else "{share:.2f} ({low:.2f} to {high:.2f})".format(**recall)
+    others = "all exact" if bound is None else "{share:.1%} above {effect:.2g}".format(**bound)
+    first = [edge.startswith("input->") for edge in scores.graph.edges]
+    added = -scores.data["approximate"].values[:, first].sum(axis=1).mean()
+    moved = _sweep(model, prompts, "patch embed", "exact").delta("logit_diff").values.mean()
+    return (
+        f"| {task} | `{method}` | {len(scores):,} | {found['cells']} | {found['pearson']:.3f} "
+        f"| {found['spearman']:.3f} | {found['signs']:.0%} | {found_of} | {others} "
+        f"| {added:.2f} | {moved:.2f} |"
+    )
+
+
 def _sweep(model: mt.Model, prompts: mt.Prompts, edit: str, method: str | Method) -> mt.Effects:
     return mt.sweep(
         model,
@@ -268,6 +319,8 @@ def main() -> None:
     parser.add_argument("--circuits", action="store_true", help="score circuits as well")
     parser.add_argument("--scores", nargs="+", default=scored, choices=scored, metavar="SCORES",
                         help=f"which of them: {', '.join(scored)}")  # fmt: skip
+    parser.add_argument("--audited", type=int, default=0, metavar="CELLS",
+                        help="edges of all kinds, so many of them exact")  # fmt: skip
     parser.add_argument("--keep", type=Path, help="a folder: the same again goes on from there")
     parser.add_argument("--peers", action="store_true", help="TransformerLens beside it")
     parser.add_argument("-o", "--out", type=Path)
@@ -287,6 +340,9 @@ def main() -> None:
     if given.circuits:
         tell(iter(["", SCORED, "|" + "---|" * 8]))
         tell(circuit_rows(model, given.prompts, given.tasks, given.scores, kept))
+    if given.audited:
+        tell(iter(["", DRAWN, "|" + "---|" * 11]))
+        tell(audited_rows(model, given.prompts, given.tasks, given.audited, kept))
     if given.peers:
         tell(iter([""]))
         for task in given.tasks:

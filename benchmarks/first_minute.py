@@ -6,13 +6,13 @@ Each command is a process of its own. In each round all of them run, one after t
 are medians over rounds, and each stands beside the same round's *base*: what no program around a
 transformer can do without, importing torch and transformers' auto classes, and for a sweep also
 loading model and tokenizer through these, and computing the map; without what microtome imports,
-proves, verifies, draws and writes.
+proves, verifies, draws and writes. Compiled modules are kept, as Python does where nobody says
+otherwise, and are there: each command runs once before.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks.turns import environment, keep
 
 PROMPT = "When Sam and Sally went to the park, Sam gave a gift to"
 COMMAND = [sys.executable, "-m", "microtome"]
@@ -96,6 +98,8 @@ def measure(rounds: int) -> list[Timing]:
         asked = cases(Path(folder))
         seconds: dict[str, list[float]] = {case.name: [] for case in asked}
         ratios: dict[str, list[float]] = {case.name: [] for case in asked}
+        for case in asked:
+            _seconds(case.command)
         for _ in range(rounds):
             imported, whole = _base()
             for case in asked:
@@ -121,7 +125,7 @@ def record_of(timings: Sequence[Timing], rounds: int) -> dict[str, Any]:
 
 def _base() -> tuple[float, float]:
     done = subprocess.run(
-        [sys.executable, "-c", BASE], capture_output=True, text=True, check=True, env=_environment()
+        [sys.executable, "-c", BASE], capture_output=True, text=True, check=True, env=environment()
     )
     imported, whole = map(float, done.stdout.split())
     return imported, whole
@@ -129,15 +133,11 @@ def _base() -> tuple[float, float]:
 
 def _seconds(command: Sequence[str]) -> float:
     began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     took = time.perf_counter() - began
     if done.returncode not in (0, 2):
         raise RuntimeError(f"{command} failed: {done.stderr}")
     return took
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 def main() -> None:
@@ -149,10 +149,7 @@ def main() -> None:
     timings = measure(asked.rounds)
     for one in timings:
         print(f"{one.name}: {one.seconds:.2f} s, {one.ratio:.2f} × the base", flush=True)
-    if asked.out is not None:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        made = json.dumps(record_of(timings, asked.rounds), indent=1, ensure_ascii=False)
-        asked.out.write_text(made + "\n")
+    keep(record_of(timings, asked.rounds), asked.out)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import platform
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from functools import reduce
 from importlib.util import find_spec
@@ -29,6 +26,7 @@ import numpy as np
 import torch
 
 import microtome as mt
+from benchmarks.turns import in_turn, keep
 
 PROMPT = "The film that we saw last night was"
 Way = Callable[[], list[int]]
@@ -101,13 +99,7 @@ def measured(named: Mapping[str, Way], rounds: int) -> dict[str, float]:
     for name, text in texts.items():
         if name != "own" and text != texts["hook"]:
             raise SystemExit(f"{name} writes another text than a hook does: {text}")
-    seconds: dict[str, list[float]] = {name: [] for name in named}
-    for _ in range(rounds):
-        for name, way in named.items():
-            began = time.process_time()
-            way()
-            seconds[name].append(time.process_time() - began)
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    return in_turn(named, rounds)
 
 
 def main() -> None:
@@ -126,10 +118,9 @@ def main() -> None:
     found = measured(ways(model, asked.layer, vector, asked.steps), asked.rounds)
     for name, seconds in found.items():
         print(f"{name:18} {seconds:8.3f} s   {seconds / found['own']:6.2f} × own")
-    if asked.out is not None:
-        where = platform.processor() or platform.machine()
-        kept = {"model": asked.model, "steps": asked.steps, "machine": where, "seconds": found}
-        asked.out.write_text(json.dumps(kept, indent=1))
+    where = platform.processor() or platform.machine()
+    kept = {"model": asked.model, "steps": asked.steps, "machine": where, "seconds": found}
+    keep(kept, asked.out)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 CPU seconds on one core, of a model of a published shape with random weights: one forward pass over
 the prompts; attribution patching of all heads, and of all neurons; and edge attribution patching of
-every edge of the graph. Each without its audit, and with one of 64 cells.
+every edge of the graph. Each without its audit, and, unless ``--bare``, with one of 64 cells.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def mapped(model: mt.Model, prompts: list[mt.Prompt], edit: str) -> Callable[[],
     return work
 
 
-def measure(shape: str, n: int) -> None:
-    """Print a line for each."""
+def measure(shape: str, n: int, audited: bool) -> None:
+    """Print a line for each, with its audit, too, where asked for."""
     torch.set_num_threads(1)
     made = subject(SHAPES[shape], context=64)
     model = mt.load(made.original, tokenizer=made.tokenizer)
@@ -81,20 +81,18 @@ def measure(shape: str, n: int) -> None:
     asked = partial(mt.sweep, model, prompts, metrics="logit_diff", method="atp", progress=False)
     for name, edit in EDITS.items():
         bare = cpu_seconds(mapped(model, prompts, edit))
-        whole = cpu_seconds(partial(asked, edit))
+        whole = cpu_seconds(partial(asked, edit)) if audited else None
         _tell(name, bare, whole, one)
     trial = Trial.by(model, prompts, "logit_diff")
     edges = OnePass(trial, mt.EAP(), lambda cells: None)
     bare = cpu_seconds(lambda: [edges.effects(some) for some in edges.units])
-    score = cpu_seconds(lambda: mt.circuits.score(model, prompts, method=mt.EAP(), progress=False))
-    _tell("edges", bare, score, one)
+    score = partial(mt.circuits.score, model, prompts, method=mt.EAP(), progress=False)
+    _tell("edges", bare, cpu_seconds(score) if audited else None, one)
 
 
-def _tell(name: str, bare: float, whole: float, one: float) -> None:
-    print(
-        f"{name}: {bare / one:.1f} passes (at most {BARS[name]:.0f}), with audit {whole / one:.1f}",
-        flush=True,
-    )
+def _tell(name: str, bare: float, whole: float | None, one: float) -> None:
+    more = "" if whole is None else f", with audit {whole / one:.1f}"
+    print(f"{name}: {bare / one:.1f} passes (at most {BARS[name]:.0f}){more}", flush=True)
 
 
 def main() -> None:
@@ -102,8 +100,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shape", choices=[name for name in SHAPES if name != "stories260K"])
     parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--bare", action="store_true", help="without audits: what is bounded")
     given = parser.parse_args()
-    measure(given.shape, given.prompts)
+    measure(given.shape, given.prompts, not given.bare)
 
 
 if __name__ == "__main__":

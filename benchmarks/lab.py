@@ -12,7 +12,6 @@ when its tokens and its receipt are on the page, by the page's own clock.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -28,6 +27,8 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from playwright.sync_api import Browser, Page, Request, sync_playwright
+
+from benchmarks.turns import environment, keep
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE = 300_000
@@ -174,7 +175,10 @@ def _served(model: str) -> Iterator[str]:
     command = [sys.executable, "-m", "microtome", "lab", model, "--port", "0", "--no-open"]
     with tempfile.TemporaryDirectory() as keep:
         process = subprocess.Popen(
-            [*command, "--keep", keep], stdout=subprocess.PIPE, text=True, env=_environment()
+            [*command, "--keep", keep],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(COLUMNS="400"),
         )
         try:
             assert process.stdout is not None, "it is piped"
@@ -189,10 +193,6 @@ def _address(said: IO[str]) -> str:
         if "http://" in line:
             return "http" + line.partition("http")[2].strip()
     raise RuntimeError("the lab did not start")
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "COLUMNS": "400"}
 
 
 def main() -> None:
@@ -211,10 +211,7 @@ def main() -> None:
             f"the slowest {own.slowest_click:.2f} s",
             flush=True,
         )
-    if asked.out is not None:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        made = json.dumps(record_of(timings, asked.rounds), indent=1, ensure_ascii=False)
-        asked.out.write_text(made + "\n")
+    keep(record_of(timings, asked.rounds), asked.out)
 
 
 if __name__ == "__main__":

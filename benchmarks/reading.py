@@ -18,11 +18,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from functools import reduce
 from importlib.util import find_spec
@@ -33,6 +30,7 @@ import torch
 from torch import Tensor
 
 import microtome as mt
+from benchmarks.turns import in_turn, keep
 
 TEXT, SUBJECT, TARGET, CONTRAST = "Berlin is the capital of", 0, " Germany", " France"
 STD = 0.1
@@ -204,13 +202,7 @@ def measured(named: Mapping[str, Callable[[], Tensor]], rounds: int) -> dict[str
         apart = float((answer.double() - answers["microtome"].double()).abs().max())
         if not apart <= CLOSE:
             raise SystemExit(f"{name} answers something else than microtome, by {apart:.3g}")
-    seconds: dict[str, list[float]] = {name: [] for name in named}
-    for _ in range(rounds):
-        for name, way in named.items():
-            began = time.process_time()
-            way()
-            seconds[name].append(time.process_time() - began)
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    return in_turn(named, rounds)
 
 
 def main() -> None:
@@ -230,11 +222,8 @@ def main() -> None:
             print(
                 f"{question:10} {name:18} {seconds:8.3f} s   {ratio:6.2f} × microtome", flush=True
             )
-    if asked.out is not None:
-        where = platform.processor() or platform.machine()
-        asked.out.write_text(
-            json.dumps({"model": asked.model, "machine": where, **found}, indent=1)
-        )
+    where = platform.processor() or platform.machine()
+    keep({"model": asked.model, "machine": where, **found}, asked.out)
 
 
 if __name__ == "__main__":

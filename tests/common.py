@@ -29,6 +29,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -51,8 +52,10 @@ from transformers import (
 )
 
 from conftest import BERLIN, CAT, D_MODEL, HEADS, LAYERS, PARIS, POSITIONS, SENTENCES
+from microtome import figures
 from microtome.errors import LoadError
 from microtome.model import cache
+from microtome.model.anatomy import Anatomy
 from microtome.model.smollm2 import installed
 from microtome.passes.proof import prove
 from microtome.studies import Study
@@ -105,20 +108,45 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nano_is_proved_once() -> Iterator[None]:
-    """The embedded model is loaded by a hundred tests that are not about that."""
-    proved: set[tuple[object, ...]] = set()
+def a_model_is_proved_once() -> Iterator[None]:
+    """The same few are loaded by hundreds of tests that are not about that.
+
+    The same are weights, configuration and row of the table, with nothing put on it.
+    """
+    proved: dict[tuple[object, ...], list[Anatomy]] = {}
 
     def once(model: Model) -> None:
-        read = model.origin.loaded == "from files" and not model.additions
-        same = (model.hashes, model.dtypes, model.hf.config._attn_implementation)
-        if not (read and model.name == "nano" and same in proved):
+        hf = model.hf
+        told = (hf.config.to_json_string(), hf.config._attn_implementation)
+        rows = proved.setdefault((type(hf), model.hashes, model.dtypes, *told), [])
+        if model.additions or model.anatomy not in rows:
             prove(model)
-            proved.add(same)
+            rows += [] if model.additions else [model.anatomy]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "prove", once)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def each_picture() -> Iterator[Callable[[go.Figure], bytes]]:
+    """What draws the pictures of reports, of which those of one kind are drawn once.
+
+    A report has some seven, which take half of a study's time. All are drawn in
+    `tests/studies/test_catalogues.py`, where this is put back.
+    """
+    own, drawn = figures.png_of, {}
+
+    def once(figure: go.Figure) -> bytes:
+        traces = [trace.to_plotly_json() for trace in figure.data]
+        kind = str([[trace.get(key) for key in ("type", "mode", "fill")] for trace in traces])
+        if kind not in drawn:
+            drawn[kind] = own(figure)
+        return drawn[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "png_of", once)
+        yield own
 
 
 @pytest.fixture(autouse=True)

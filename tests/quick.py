@@ -3,15 +3,15 @@
 Of each test function it keeps one case, always the same, and not the first of all tables; of tests
 of families, one of each of three that differ most; no test that is marked ``slow`` or needs a
 browser or a real model, and none that `dear.txt` lists: those that took long when they were last
-weighed, all but the quickest of a file. Of pictures in reports each kind is drawn once. `make test`
-runs and draws all of them.
+weighed, all but the quickest of a file. `make test` runs all of them, and first the files of those
+that are slow: a worker takes them one after another, with one browser, one server and one real
+model, while the others have the rest; and none of them is what all others wait for at the end.
 
 ``pytest --quick --weigh -n 0`` weighs them and writes the list.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import zlib
 from collections import defaultdict
@@ -45,13 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--quick"):
+        first = {item.path for item in items if _is_long(item)}
+        items.sort(key=lambda item: item.path not in first)
         return
     dear = set() if config.getoption("--weigh") else listed(DEAR.read_text("utf-8"))
     cases: dict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
     for item in items:
         family, name = _family(item), _function(item)
-        left_out = item.get_closest_marker("slow") or name in dear or NEEDS & {*item.fixturenames}
-        if not left_out and family in (*FAMILIES, ""):
+        if not _is_long(item) and name not in dear and family in (*FAMILIES, ""):
             cases[name, family].append(item)
     kept = {_chosen(name, group) for (name, _), group in cases.items()}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
@@ -97,30 +98,15 @@ class Scale:
             DEAR.write_text("".join(lines), "utf-8")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def pictures_of_a_kind_are_drawn_once(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Reports have some seven each, which take half of a study's time."""
-    if not request.config.getoption("--quick"):
-        yield
-        return
-    figures = importlib.import_module("microtome.figures")
-    own, drawn = figures.png_of, {}
-
-    def once(figure):
-        traces = [trace.to_plotly_json() for trace in figure.data]
-        kind = str([[trace.get(key) for key in ("type", "mode", "fill")] for trace in traces])
-        if kind not in drawn:
-            drawn[kind] = own(figure)
-        return drawn[kind]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "png_of", once)
-        yield
-
-
 def _processor() -> float:
     """Seconds of a processor so far, those of processes that have ended too."""
     return sum(os.times()[:4])
+
+
+def _is_long(item: pytest.Item) -> bool:
+    """Whether a test is marked so, or needs a browser or a real model."""
+    given = item.callspec.params if hasattr(item, "callspec") else {}  # a "site" of its own
+    return bool(item.get_closest_marker("slow") or NEEDS & ({*item.fixturenames} - {*given}))
 
 
 def _function(item: pytest.Item) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import Float
 
 import microtome
 from microtome.engines.local import Stream
@@ -34,6 +36,41 @@ def test_axes_of_one_name_are_of_one_length_within_a_call():
     assert _own_scores(query, key[:, :2]).shape == (2, 3, 2)  # another call, another length
     with pytest.raises(TypeError, match="violates type hint"):
         _own_scores(query, key[..., :3])
+
+
+def halved(rows: Float[torch.Tensor, "row d"], wrong: bool) -> Float[torch.Tensor, " row"]:
+    return rows.sum(-1)[: len(rows) // 2] if wrong else rows.sum(-1)
+
+
+def test_what_was_right_once_is_checked_again_where_anything_is_otherwise():
+    rows, checked = torch.zeros(4, 2), typechecker.check(halved)
+    for _ in range(2):
+        assert checked(rows, False).shape == (4,)
+    with pytest.raises(TypeError, match=r"return .*violates type hint"):
+        checked(rows, True)
+    for other in (rows[0], rows.int(), None, [rows]):
+        with pytest.raises(TypeError, match=r"(?s)parameter rows.*violates type hint"):
+            checked(other, False)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (torch.zeros(2), torch.zeros(3)),
+        (torch.zeros(2), torch.zeros(2).int()),
+        (torch.zeros(2), torch.zeros(2).numpy()),
+        ([torch.zeros(2)], [torch.zeros(3)]),
+        ([torch.zeros(2)], (torch.zeros(2),)),
+        ([], [None]),
+        ({"a": 1}, {"a": None}),
+        ("a", "b"),
+        (int, str),
+        (1, 1.0),
+    ],
+)
+def test_what_an_annotation_can_tell_apart_is_told_apart(one, other):
+    assert typechecker.kind(one) != typechecker.kind(other)
+    assert typechecker.kind(one) == typechecker.kind(copy.deepcopy(one))
 
 
 def test_the_fields_of_a_dataclass_are_checked():

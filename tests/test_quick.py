@@ -9,7 +9,8 @@ import quick
 
 class Item:
     def __init__(self, nodeid: str, slow: bool = False, needs: str = "", **params: str) -> None:
-        self.nodeid, self.slow, self.fixturenames = nodeid, slow, needs.split()
+        self.nodeid, self.slow, self.fixturenames = nodeid, slow, [*needs.split(), *params]
+        self.path = nodeid.partition("::")[0]
         if params:
             self.callspec = SimpleNamespace(params=params)
 
@@ -58,6 +59,20 @@ def test_what_is_slow_is_left_out():
 def test_what_needs_a_browser_or_a_real_model_is_left_out():
     items = [Item("a.py::test_page", needs="tab chromium"), Item("a.py::test_it", needs="nano")]
     assert kept(items) == ["a.py::test_it"]
+
+
+def test_a_case_that_has_the_name_of_what_takes_long_is_none():
+    """`site` is the built site; of many tests it is a place in the model."""
+    items = [Item("a.py::test_site", needs="site"), Item("a.py::test_edit[q]", site="q")]
+    assert kept(items) == ["a.py::test_edit[q]"]
+
+
+def test_where_all_run_the_files_of_what_takes_long_come_first_as_they_are():
+    names = ["a.py::x", "b.py::x", "b.py::slow", "c.py::x", "d.py::page", "d.py::x"]
+    items = [Item(name, slow="slow" in name, needs="lab" * ("page" in name)) for name in names]
+    quick.pytest_collection_modifyitems(SimpleNamespace(getoption=lambda name: False), items)
+    found = [item.nodeid for item in items]
+    assert found == ["b.py::x", "b.py::slow", "d.py::page", "d.py::x", "a.py::x", "c.py::x"]
 
 
 def test_what_was_dear_is_left_out_with_all_its_cases(monkeypatch, tmp_path):

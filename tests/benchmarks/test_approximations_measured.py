@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 import microtome as mt
@@ -56,6 +57,28 @@ def test_a_row_says_what_was_measured(nano):
     assert len(cells) == bench.MAPS.count("|") - 1
 
 
+def test_edges_out_of_the_input_add_up_beside_what_they_should(nano):
+    """By gradients that are complete they make the prompt's run its donor's."""
+    [prompt] = prompts = bench.prompts_of(nano, "capitals", 1)
+    row = bench._audited(nano, prompts, "capitals", mt.EAPIG(20), 8)
+    cells = [one.strip() for one in row.strip("|").split("|")]
+    assert len(cells) == bench.DRAWN.count("|") - 1
+    [own] = nano.encode(prompt)
+    clean, donor = (
+        nano.hf(torch.tensor([ids])).logits[0, -1].detach()
+        for ids in (own.tokens.ids, own.donor.ids)
+    )
+    moved = float((donor - clean) @ _contrast(own, len(clean)))
+    assert float(cells[-1]) == pytest.approx(moved, abs=0.006)
+    assert float(cells[-2]) == pytest.approx(moved, rel=0.05)
+
+
+def _contrast(own, size):
+    found = torch.zeros(size)
+    found[own.target], found[own.contrast] = 1.0, -1.0
+    return found
+
+
 def test_lines_that_are_kept_are_not_measured_again(tmp_path):
     kept, made = bench.Kept(tmp_path / "kept", "nano 4"), []
 
@@ -68,5 +91,8 @@ def test_lines_that_are_kept_are_not_measured_again(tmp_path):
     assert again.line("b", make("another")) == "b"
     assert bench.Kept(tmp_path / "kept", "nano 8").line("b", make("of 8")) == "of 8"
     assert made == ["a", "b", "of 8"]
+    outer = kept.line("outer", lambda: kept.line("inner", make("inner")) + " within")
+    assert outer == "inner within"
+    assert kept.line("inner", make("again")) == "inner", "the outer one leaves it there"
     assert bench.NOWHERE.line("b", make("nowhere")) == "nowhere"
     assert bench.NOWHERE.map("b") is None

@@ -16,7 +16,7 @@ from benchmarks.tools import ORACLE, PEERS
 from benchmarks.tools.microtome_sweep import NAME, Microtome
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import first_minute, floor, price, table
+from benchmarks import first_minute, floor, price, table, turns
 
 TINY = SHAPES["tiny"]
 HERE = Path(__file__).parent
@@ -240,6 +240,18 @@ def record(row: Row) -> dict:
 
 def test_the_oracle_is_a_tool():
     assert ORACLE in PEERS
+
+
+def test_processes_that_are_measured_keep_what_they_compile(monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = turns.environment(COLUMNS="400")
+    assert "PYTHONDONTWRITEBYTECODE" not in found
+    assert (found["OMP_NUM_THREADS"], found["HF_HUB_OFFLINE"], found["COLUMNS"]) == (
+        "1",
+        "1",
+        "400",
+    )
 
 
 def test_the_first_minute_is_a_table_of_commands_beside_their_base():

@@ -9,6 +9,7 @@ import xarray as xr
 import effects_made_by_hand as by_hand
 from microtome import figures
 from microtome.errors import EffectsError
+from microtome.figures.png import png_of
 
 
 def test_a_heatmap_shows_the_effect_of_every_cell_under_its_layer_and_head():
@@ -261,7 +262,7 @@ def test_ranks_have_no_ticks_between_whole_numbers_and_are_written_in_full():
     two = by_hand.effects_of({"rank": values[..., None]}, ("layer", "head"))
     bar = figures.heatmap(two, "rank").data[0].colorbar
     assert "10,000" in bar.ticktext
-    assert figures.png_of(figures.heatmap(two, "rank"))
+    assert png_of(figures.heatmap(two, "rank"))
     few = by_hand.effects_of({"rank": values[:, :2]}, ("layer",))
     assert figures.curve(few, "rank", show="edited").layout.yaxis.tickvals == (0, 1, 2)
 

@@ -21,11 +21,13 @@ from microtome.model.code import code_of
 from microtome.model.families.family import Tap
 from microtome.passes import probe as probing
 from microtome.passes import probed_sites, proof
+from microtome.verbs import load as loading
 
 
 @pytest.fixture(autouse=True)
 def kept(monkeypatch, tmp_path):
-    """The cache of this test alone, which tiny models are worth."""
+    """The cache of this test alone, which tiny models are worth; and every load proves."""
+    monkeypatch.setattr(loading, "prove", proof.prove)
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(proof, "WORTH", 0)
     return tmp_path / "cache"

@@ -194,6 +194,36 @@ def test_an_interrupt_while_others_have_the_model_leaves_it_to_them(tiny, monkey
     assert left_on(tiny.hf) == []
 
 
+def test_who_is_called_up_as_its_patience_ends_can_lend_the_model_as_well(tiny):
+    turns = Turns()
+
+    class Asking:
+        hf, thread, is_over = tiny.hf, 0, False
+
+        def __init__(self, call) -> None:
+            self.call = call
+
+    class Late:
+        """A lock that is let go in the moment in which nobody waits for it any more."""
+
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.release, self.locked = self.lock.release, self.lock.locked
+
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+            if timeout > 0:
+                first.is_over = True
+                turns.give_back(first)
+                return False
+            return self.lock.acquire(blocking)
+
+    first, second = Asking(threading.Lock()), Asking(Late())
+    turns.take(first)
+    turns.take(second)
+    turns.pass_on(second)
+    assert turns.holder(tiny.hf) is second
+
+
 @pytest.mark.parametrize("kept", ["not lent", "hooked", "two models"])
 def test_nobody_is_let_in_where_that_would_disturb(tiny, llama, kept):
     with ExitStack() as stack:

@@ -202,6 +202,27 @@ def test_odd_shapes_and_bfloat16(make_gpt2, tokenizer):
     assert abs(float(found.total[0]) - wanted) <= 0.05 * float(own.std())
 
 
+@pytest.mark.parametrize("family", ["gpt2", "cohere"])  # without a scale of logits, and with one
+def test_of_two_tokens_two_rows_are_unembedded(of_family, monkeypatch, family):
+    model, heads = of_family(family), []
+    whole = float(model.run(PROMPT).logits[0, -1, [*answers(model)]].double().diff())
+    linear, head = torch.nn.Linear.forward, model.hf.get_output_embeddings()
+
+    def counting(module, given):
+        heads.append(module is head)
+        return linear(module, given)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", counting)
+    found = mt.attribute_logits(model, PROMPT)
+    assert not any(heads)
+    assert float(found.data["logit"][0]) == pytest.approx(-whole, abs=1e-9)
+
+
+def answers(model):
+    one = model.encode(PROMPT)[0]
+    return one.target, one.contrast
+
+
 @pytest.mark.slow
 def test_on_a_real_model_they_sum_to_the_logit(smollm2):
     prompt = mt.Prompt(BERLIN, target=" Germany", contrast=" France")

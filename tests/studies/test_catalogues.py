@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from microtome import studies
+from microtome import figures, studies
 from microtome.report import VERDICTS, texts_of
 from microtome.studies import STUDIES
 from microtome.studies.study import Study
@@ -138,7 +138,7 @@ class Told:
 
 
 @pytest.fixture(scope="module", params=STUDIES)
-def told(request, model_of, tmp_path_factory) -> Told:
+def told(request, model_of, tmp_path_factory, each_picture) -> Told:
     name, out = request.param, tmp_path_factory.mktemp("told") / "out"
     model, few = model_of(STUDIES[name]), FEW.get(name, {})
     texts: list[Texts] = []
@@ -150,6 +150,7 @@ def told(request, model_of, tmp_path_factory) -> Told:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Study, "texts", watched)
+        patch.setattr(figures, "png_of", each_picture)
         one = studies.run(name, model=model, out=out, lang="vi", **few)
         studies.run(name, model=model, prompts=prompts_of(name), **few)
     used = frozenset(key for own in texts for key in own.used)

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
 from microtome import figures, studies
+from microtome.figures.png import png_of
 from microtome.studies import STUDIES, ablation_methods, premise, telling
 from microtome.studies.perform import task_prompts
 from microtome.studies.study import Data
@@ -251,7 +252,7 @@ def test_quartiles_that_do_not_lie_around_their_mean_are_drawn(sites):
         y_title="y",
         title="t",
     )
-    assert figures.png_of(figure)[:4] == b"\x89PNG"
+    assert png_of(figure)[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(

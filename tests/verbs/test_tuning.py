@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -81,6 +82,10 @@ def test_they_come_back_from_their_files_and_from_those_of_the_package(tiny64, r
     np.testing.assert_array_equal(mt.lens(tiny64, BERLIN, tuned=other).data["kl"], own["kl"])
     with pytest.raises(LoadError, match="holds no translators that can be read"):
         mt.Translators.load(tmp_path)
+    config["num_hidden_layers"] = LAYERS - 1
+    (published / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(LoadError, match=rf"says {LAYERS - 1} blocks.* translators of {LAYERS}:"):
+        mt.Translators.load(published)
 
 
 def test_another_config_is_not_written_over(random, tmp_path, monkeypatch, capsys):
@@ -121,8 +126,30 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path):
 
 
 def test_translators_of_another_model_are_refused(nano, random):
-    with pytest.raises(LoadError, match="for 3 blocks of d_model 32, and this model has 6 of 192"):
+    why = "for 3 blocks of d_model 32, and this model has 6 of 192. Give those of this model"
+    with pytest.raises(LoadError, match=why):
         mt.lens(nano, BERLIN, tuned=random)
+    known = replace(random, about={"model": "small"})
+    with pytest.raises(LoadError, match=r"of 'random' \(trained on small\) are for 3 blocks"):
+        mt.lens(nano, BERLIN, tuned=known)
+
+
+def test_a_folder_that_somebody_trains_into_is_nobody_elses(tiny, tmp_path, monkeypatch):
+    texts, out = [BERLIN, "Paris is the capital of France"], tmp_path / "tuned"
+    train = tuning._train
+
+    def meeting(*given):
+        with pytest.raises(LoadError, match=rf"is being written by process {os.getpid()} on"):
+            mt.train_translators(tiny, texts, steps=2, seed=1, out=out, overwrite=True)
+        train(*given)
+
+    monkeypatch.setattr(tuning, "_train", meeting)
+    made = mt.train_translators(tiny, texts, steps=2, out=out)
+    assert torch.equal(mt.Translators.load(out).weight, made.weight)
+    monkeypatch.undo()
+    assert sorted(one.name for one in out.iterdir()) == ["config.json", "params.safetensors"]
+    again = mt.train_translators(tiny, texts, steps=2, seed=1, out=out, overwrite=True)
+    assert not torch.equal(again.weight, made.weight)
 
 
 def test_on_nano_they_come_nearer_to_the_output_on_other_texts(nano, texts):

@@ -7,10 +7,17 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, SynthIDTextWatermarkingConfig
 from transformers.generation import (
+    ExponentialDecayLengthPenalty,
+    ForcedEOSTokenLogitsProcessor,
     LogitsProcessor,
     LogitsProcessorList,
+    MaxLengthCriteria,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
+    SuppressTokensAtBeginLogitsProcessor,
 )
 from transformers.generation import utils as theirs
 
@@ -182,6 +189,36 @@ def test_what_ones_own_processor_draws_is_drawn_by_each_text(tiny64):
     together, alone = pair(tiny64, **how)
     check_alike(together, alone)
     assert len({one.ids for one in together}) > 1
+
+
+END = 5
+COUNTING = {
+    "at least so long": MinLengthLogitsProcessor(6, END, device="cpu"),
+    "so many new ones": MinNewTokensLengthLogitsProcessor(3, 2, END, device="cpu"),
+    "not behind one token": SuppressTokensAtBeginLogitsProcessor([END], 1),
+    "the sixth is the end": ForcedEOSTokenLogitsProcessor(6, END),
+    "sooner or later": ExponentialDecayLengthPenalty((1, 40.0), END, 3),
+    "other than behind the third": RepetitionPenaltyLogitsProcessor(9.0, 3),
+    "at most so long": MaxLengthCriteria(6),
+}
+"""Processors and criteria of the caller's that count tokens of a text."""
+
+
+@pytest.mark.parametrize("case", COUNTING)
+def test_what_one_has_made_for_a_length_counts_each_text_and_no_padding(tiny64, case):
+    made = COUNTING[case]
+    how = {"steps": STEPS, "eos_token_id": END}
+    if case.startswith(("at least", "so many", "not behind")):  # which do something before an end
+        how["sequence_bias"] = [[[END], 50.0]]
+    if isinstance(made, MaxLengthCriteria):
+        own = {"stopping_criteria": StoppingCriteriaList([made])}
+    else:
+        own = {"logits_processor": LogitsProcessorList([made])}
+    together, alone = pair(tiny64, "scale(2) L1.mlp_out@last", **how, **own)
+    check_alike(together, alone)
+    plain = tiny64.generate(TEXTS, "scale(2) L1.mlp_out@last", **how)
+    assert [one.ids for one in together] != [one.ids for one in plain]
+    assert max(map(len, together)) <= STEPS
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from microtome.circuits.circuit import Circuit
 from microtome.circuits.trial import Array
 from microtome.errors import CircuitError, EffectsError
 from microtome.results import disk
-from microtome.results.hold import Hold
+from microtome.results.hold import alone_in
 from microtome.results.identity import Identity, difference, sealed, unsealed
 
 FULL = 64
@@ -125,12 +125,10 @@ def kept(out: str | Path | None, asked: Identity) -> Iterator[Journal]:
         yield Journal()
         return
     folder = Path(out)
-    with _refused(), disk.failures(folder):
-        disk.refuse_link(folder)
-        disk.make_folder(folder.absolute())
-        hold = Hold(folder.absolute() / "lock", folder)
-    try:
+    with ExitStack() as held:
         with _refused(), disk.failures(folder):
+            disk.refuse_link(folder)
+            held.enter_context(alone_in(folder))
             _undertake(folder, asked)
             steps, pages = _read(folder / "steps")
         journal = Journal(steps, folder, pages=pages)
@@ -138,8 +136,6 @@ def kept(out: str | Path | None, asked: Identity) -> Iterator[Journal]:
             yield journal
         finally:
             journal.write()
-    finally:
-        hold.release()
 
 
 def _undertake(folder: Path, asked: Identity) -> None:

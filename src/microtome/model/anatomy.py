@@ -306,17 +306,23 @@ class Anatomy:
         self, hf: PreTrainedModel, final: Tensor, columns: Sequence[int] | None = None
     ) -> Tensor:
         """Logits ``[…, vocab]``, or of a few tokens, of what `final` gave."""
+        return self.family.logits(self.plain_logits(hf, final, columns), hf.config)
+
+    def plain_logits(
+        self, hf: PreTrainedModel, final: Tensor, columns: Sequence[int] | None = None
+    ) -> Tensor:
+        """The same before a cap or a scale, where the family has one."""
         head = hf.get_output_embeddings()
         if columns is None:
-            return self.family.logits(head(final), hf.config)
+            return cast(Tensor, head(final))
         own = numbers(final.device, columns)
         if not is_plain(head):
             parts = (head(part)[..., own] for part in torch.split(final, HEAD_ROWS))
-            return self.family.logits(torch.cat([*parts]), hf.config)
+            return torch.cat([*parts])
         weight: Tensor = head.weight[own]
         bias = getattr(head, "bias", None)
         bias = None if bias is None else bias[own]
-        return self.family.logits(nn.functional.linear(final, weight, bias), hf.config)
+        return nn.functional.linear(final, weight, bias)
 
     def unembedding(
         self, hf: PreTrainedModel, columns: Sequence[int], like: Tensor

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
-from transformers.generation import StoppingCriteriaList, StopStringCriteria
+from transformers.generation import MaxLengthCriteria, StoppingCriteriaList, StopStringCriteria
 
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.language.sites import site as find_site
@@ -157,7 +157,9 @@ def _told_of(
         ending = StopStringCriteria(told.pop("tokenizer"), strings)
         own = StoppingCriteriaList([*more.get("stopping_criteria", ()), ending])
         told |= {"stop_strings": None, "stopping_criteria": own}
-    return {**told, "custom_generate": partial(rows.sample, streamers=streamers)}
+    given = [*more.get("logits_processor", ()), *more.get("stopping_criteria", ())]
+    loop = partial(rows.sample, streamers=streamers, given=given)
+    return {**told, "custom_generate": loop}
 
 
 def _row(hf: PreTrainedModel, ids: Sequence[int]) -> Int[Tensor, "1 pos"]:
@@ -216,17 +218,19 @@ def _apart(name: str, given: Any, own: Session) -> Any:
     """What of a caller's own code runs between passes: no part of them, and it can begin none."""
     match name:
         case "logits_processor" | "stopping_criteria":
-            # One of transformers' takes the place of generate's own of the same class.
-            return type(given)([one if _is_theirs(one) else _Own(one, own) for one in given])
+            # One of transformers' takes the place of generate's own of the same class; not of the
+            # one that ends at steps=, which is held besides.
+            return type(given)([one if _takes_place(one) else _Own(one, own) for one in given])
         case "prefix_allowed_tokens_fn":
             return _Own(given, own)
         case _:
             return given
 
 
-def _is_theirs(function: object) -> bool:
+def _takes_place(function: object) -> bool:
     """Whether it is transformers' own, which runs no model."""
-    return type(function).__module__.startswith("transformers.")
+    theirs = type(function).__module__.startswith("transformers.")
+    return theirs and not isinstance(function, MaxLengthCriteria)
 
 
 class _Own:

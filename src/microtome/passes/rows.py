@@ -42,6 +42,9 @@ from microtome.passes.now import Now
 Process = Callable[..., Tensor]
 """A processor of scores, or a criterion of stopping, as transformers calls it."""
 
+Part = tuple[Process, bool]
+"""One of them, and whether it counts the padding in front of a row."""
+
 COUNTING = (
     ExponentialDecayLengthPenalty,
     ForcedEOSTokenLogitsProcessor,
@@ -50,7 +53,9 @@ COUNTING = (
     MinNewTokensLengthLogitsProcessor,
     SuppressTokensAtBeginLogitsProcessor,
 )
-"""What ``generate`` makes for a length of the prompt, which in a batch is that of the longest."""
+"""What ``generate`` makes for a length of the prompt, which in a batch is that of the longest.
+
+Those that the caller made are for lengths of texts, and count no padding."""
 
 
 @runtime_checkable
@@ -206,37 +211,41 @@ class Rows:
         logits_processor: Sequence[Process],
         stopping_criteria: Sequence[Process],
         streamers: Sequence[Streamer | None],
+        given: Sequence[Process],
         **more: Any,
     ) -> Int[Tensor, "row all"]:
-        """Transformers' own loop, whose processors and criteria see each row by itself."""
+        """Transformers' own loop, whose processors and criteria see each row by itself.
+
+        Those that the caller has ``given`` do what they do alone.
+        """
         streams = _Streams(self._rows, streamers)
         streams.begin()
         loop = cast(Callable[..., Tensor], type(hf)._sample)
         return loop(
             hf,
             input_ids,
-            logits_processor=LogitsProcessorList([_Processing(self, logits_processor)]),
-            stopping_criteria=StoppingCriteriaList([_Ending(self, stopping_criteria)]),
+            logits_processor=LogitsProcessorList([_Processing(self, logits_processor, given)]),
+            stopping_criteria=StoppingCriteriaList([_Ending(self, stopping_criteria, given)]),
             streamer=streams,
             **more,
         )
 
     def processed(
-        self, each: Sequence[Sequence[Process]], ids: Tensor, scores: Float[Tensor, "row vocab"]
+        self, each: Sequence[Sequence[Part]], ids: Tensor, scores: Float[Tensor, "row vocab"]
     ) -> Float[Tensor, "row vocab"]:
         """Scores of the next tokens as processors leave them, each row's its own."""
         made = [scores[number : number + 1] for number in range(len(scores))]
         for number, _ in self._going_on():
             with self._looked_at(number):
-                for processor in each[number]:
-                    made[number] = processor(self._seen(processor, ids, number), made[number])
+                for processor, padded in each[number]:
+                    made[number] = processor(self._seen(ids, number, padded), made[number])
         return torch.cat(made)
 
-    def ended(self, criteria: Sequence[Process], ids: Tensor, scores: Any) -> Bool[Tensor, " row"]:
+    def ended(self, criteria: Sequence[Part], ids: Tensor, scores: Any) -> Bool[Tensor, " row"]:
         """Which rows have ended with the token that is the last one now, or before."""
         for number, row in self._going_on():
             with self._looked_at(number):
-                over = [one(self._seen(one, ids, number), scores) for one in criteria]
+                over = [one(self._seen(ids, number, padded), scores) for one, padded in criteria]
             if any(map(bool, over)):  # each of one text: a tensor of one, or True
                 row.written = ids.shape[1] - self._longest
         return torch.tensor([row.written is not None for row in self._rows], device=ids.device)
@@ -249,10 +258,9 @@ class Rows:
         finally:
             self.at = None
 
-    def _seen(self, by: object, ids: Tensor, number: int) -> Int[Tensor, "1 pos"]:
+    def _seen(self, ids: Tensor, number: int, padded: bool) -> Int[Tensor, "1 pos"]:
         """What a processor or criterion sees of a row: its text, unless it counts padding."""
-        own = ids[number : number + 1]
-        return own if isinstance(by, COUNTING) else own[:, self._pads[number] :]
+        return ids[number : number + 1, 0 if padded else self._pads[number] :]
 
 
 def _last(x: Tensor, axis: int, n: int) -> tuple[Tensor, Tensor]:
@@ -265,10 +273,13 @@ def _last(x: Tensor, axis: int, n: int) -> tuple[Tensor, Tensor]:
 class _Processing(LogitsProcessor):  # type: ignore[misc]
     """All processors, row by row."""
 
-    def __init__(self, rows: Rows, processors: Sequence[Process]) -> None:
+    def __init__(self, rows: Rows, processors: Sequence[Process], given: Sequence[Process]) -> None:
         self._rows = rows
         # A copy for each: one of a watermark remembers the text that it goes along with.
-        self._each = [[_of_one(one) for one in processors] for _ in range(len(rows))]
+        self._each = [
+            [(copy(_of_one(one, given)), _counts(one, given)) for one in processors]
+            for _ in range(len(rows))
+        ]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return self._rows.processed(self._each, input_ids, scores)
@@ -277,20 +288,29 @@ class _Processing(LogitsProcessor):  # type: ignore[misc]
 class _Ending(StoppingCriteria):  # type: ignore[misc]
     """All criteria, row by row."""
 
-    def __init__(self, rows: Rows, criteria: Sequence[Process]) -> None:
-        self._rows, self._each = rows, [*criteria]
+    def __init__(self, rows: Rows, criteria: Sequence[Process], given: Sequence[Process]) -> None:
+        self._rows = rows
+        self._each = [(one, _counts(one, given)) for one in criteria]
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         return self._rows.ended(self._each, input_ids, scores)
 
 
-def _of_one(processor: Process) -> Process:
+def _counts(one: Process, given: Sequence[Process]) -> bool:
+    """Whether a processor or criterion is made for the length of the padded row."""
+    return isinstance(one, COUNTING) and not _is_among(one, given)
+
+
+def _of_one(processor: Process, given: Sequence[Process]) -> Process:
     """A processor of one text, of one that knows where the padding of all rows is."""
-    padded = isinstance(getattr(processor, "prompt_ignore_length", None), Tensor)
-    if padded and isinstance(processor, RepetitionPenaltyLogitsProcessor):
+    if isinstance(processor, RepetitionPenaltyLogitsProcessor) and not _is_among(processor, given):
         own: Process = RepetitionPenaltyLogitsProcessor(processor.penalty)
         return own
-    return copy(processor)
+    return processor
+
+
+def _is_among(one: Process, given: Sequence[Process]) -> bool:
+    return any(one is other for other in given)
 
 
 class _Streams:

@@ -62,6 +62,7 @@ class Turns:
             with self.guard:
                 if queue.holder is None and queue.next() is new:
                     queue.owner = queue.waiting.popleft()
+                    new.call.acquire(blocking=False)  # called up just as it looked by itself
                     return
             new.call.acquire(timeout=PATIENCE)
 

@@ -214,8 +214,8 @@ def _unembedding(routes: Routes, logits: Logits) -> tuple[Tensor, float, float, 
     final = anatomy.final(hf, routes.kept[find_site("final_in"), None])
     rows, biases = anatomy.unembedding(hf, logits.tokens, final)
     factor = anatomy.scale_of_logits(hf)
-    plain: Tensor = hf.get_output_embeddings()(final)[0, 0].double()
-    logit = float(logits.of(plain[[*logits.tokens]])) * factor
+    plain = anatomy.plain_logits(hf, final, logits.tokens)[0, 0].double()
+    logit = float(logits.of(plain)) * factor
     return logits.of(rows.double()), float(logits.of(biases.double())), logit, factor
 
 

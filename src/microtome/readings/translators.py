@@ -68,9 +68,11 @@ class Translators:
         """
         wanted = (dims.n_layers, dims.d_model)
         if self.bias.shape != wanted:
+            whose = f" (trained on {self.about['model']})" if "model" in self.about else ""
             raise LoadError(
-                f"The translators of {self.source!r} are for {self.bias.shape[0]} blocks of "
-                f"d_model {self.bias.shape[1]}, and this model has {wanted[0]} of {wanted[1]}."
+                f"The translators of {self.source!r}{whose} are for {self.bias.shape[0]} blocks of "
+                f"d_model {self.bias.shape[1]}, and this model has {wanted[0]} of {wanted[1]}. "
+                "Give those of this model, or train some: mt.train_translators, 'microtome tune'."
             )
         if address.site.name not in SITES:
             raise AddressError(
@@ -152,6 +154,12 @@ class Translators:
                 f" expected {CONFIG} with num_hidden_layers, and {PARAMETERS} (or {PICKLED}) with "
                 "0.weight, 0.bias, …, as microtome and the package tuned-lens write them."
             ) from error
+        more = sum(name.endswith(".weight") for name in named) - blocks
+        if more > 0:
+            raise LoadError(
+                f"{folder}: {CONFIG} says {blocks} blocks, and there are translators of "
+                f"{blocks + more}: the two are not of one model."
+            )
         width = weight.shape[-1]
         if weight.shape != (blocks, width, width) or bias.shape != (blocks, width):
             raise LoadError(

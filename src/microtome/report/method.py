@@ -16,6 +16,8 @@ from microtome.results.effects import Effects
 from microtome.stats.aligned import lengths, positional
 from microtome.stats.samples import PROMPT
 
+HELD = "that it holds strongest"
+
 
 def with_delta(effects: Effects) -> tuple[str, ...]:
     """The metrics that have an effect: all but token ids."""
@@ -157,36 +159,56 @@ def approximated(effects: Effects) -> Iterator[str]:
     )
     yield from _refined(audit, effects)
     for metric in with_delta(effects):
-        yield f"On {metric}: {' '.join(how_good(effects.audit(metric), about(metric).unit))}"
+        looked = _looked_at(audit, metric, effects.metrics[0])
+        found, unit = effects.audit(metric), about(metric).unit
+        yield f"On {metric}: {' '.join(how_good(found, unit, looked))}"
 
 
 def _refined(audit: Mapping[str, Any], effects: Effects) -> Iterator[str]:
     """Which cells are exact since they were in doubt, and whether that was enough."""
     if "rounds" not in audit:
         return
-    metric, below = effects.metrics[0], audit.get("below")
+    metric, below, other = effects.metrics[0], audit.get("below"), audit["against"]
+    if other is None:
+        which = f"that are the next strongest, as no other approximation takes them, on {metric}"
+    elif below is None:
+        which = f"of which {effects.method} and {other} say the most different of {metric}"
+    else:
+        which = (
+            f"with the largest effects on {metric} by {effects.method}, each with how far {other} "
+            "is from it added"
+        )
     refined = int((effects.data[WHY_EXACT] == DOUBTED).sum())
-    against = (
-        f"of which {effects.method} and {audit['against']} say the most different of {metric}"
-        if audit["against"]
-        else f"that are the next strongest, as no other approximation takes them, on {metric}"
-    )
-    yield f"Refined: among the exact cells are {refined:,} {against}."
+    if below is None:  # of which the next strongest have the reason of the strongest
+        refined = min(audit["refine"], audit["cells"] - audit["asked"] // 2)
+    if refined:
+        yield f"Refined: among the exact cells are {refined:,} {which}."
     if below is not None:
         told = "is reached" if audit["enough"] else "is not reached, and cells were left"
+        times = "once" if audit["rounds"] == 1 else f"{audit['rounds']} times"
         yield (
-            f"Cells were chosen {audit['rounds']} times, until the bound on {metric} would be no "
-            f"more than {below:.3g}, which {told}. Each time has its part of the 5 %, so that the "
-            "bound holds though one could stop after any."
+            f"Cells were chosen {times}, until the bound on {metric} would be no more than "
+            f"{below:.3g}, which {told}. Each time has its part of the 5 %, so that the bound "
+            "holds though one could stop after any."
         )
 
 
-def how_good(found: Mapping[str, Any], unit: str) -> Iterator[str]:
+def _looked_at(audit: Mapping[str, Any], metric: str, first: str) -> str:
+    """Which cells those are among which the strong ones are looked for: all but the last draw."""
+    strongest = HELD if metric == first else f"{HELD} on {first}"
+    if audit.get("rounds", 1) > 1:
+        return f"{strongest}, that were refined, or drawn before the last time"
+    refined = audit.get("refine") and audit["against"]
+    return f"{strongest}, or that were refined" if refined else strongest
+
+
+def how_good(found: Mapping[str, Any], unit: str, looked: str = HELD) -> Iterator[str]:
     """What an audit says, sentence by sentence.
 
     Args:
         found: from `Effects.audit`.
         unit: of the metric.
+        looked: which cells those are among which the strong ones were looked for.
     """
     if found["pearson"] is not None:
         yield (
@@ -209,7 +231,7 @@ def how_good(found: Mapping[str, Any], unit: str) -> Iterator[str]:
         yield (
             f"Of the cells with an effect of {recall['effect']:.3g} or more, "
             f"{recall['share']:.0%} ({recall['low']:.0%} to {recall['high']:.0%}) are among those "
-            "that it holds strongest."
+            f"{looked}."
         )
     if bound is None:
         yield "All cells are exact."

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -106,6 +107,22 @@ class Hold:
                     disk.remove_file(self.path)
         finally:
             self._close()
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Within this block a folder, which is made if it is not there, is nobody else's.
+
+    Raises:
+        EffectsError: somebody has it, or the system refuses.
+    """
+    with disk.failures(folder):
+        disk.make_folder(folder.absolute())
+        hold = Hold(folder.absolute() / "lock", folder)
+    try:
+        yield
+    finally:
+        hold.release()
 
 
 def _lock(handle: int) -> None:

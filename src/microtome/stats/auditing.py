@@ -174,12 +174,14 @@ class Recall:
 
     The strongest cells are those with an exact effect of at least ``effect``, in size: of the ``k``
     whose exact effects are largest among those that the approximation holds strongest, the least.
-    How many more there are elsewhere is estimated from the sample.
+    How many more there are elsewhere is estimated from the sample. In a refined map the cells that
+    were refined count with those that it holds strongest, and so do earlier samples.
 
     Attributes:
         k: how many.
         effect: what counts as strong, in the metric's unit.
-        share: the estimate, 0 to 1; ``low`` and ``high`` its 95 % interval.
+        share: the estimate, 0 to 1; ``low`` and ``high`` its interval: of 95 %, or where a map was
+            refined until a bound was low enough, of the confidence of its last look.
     """
 
     k: int
@@ -281,7 +283,7 @@ def bound(
 
 
 def recall(drawn: Drawn, exact: Array, k: int, confidence: float = CONFIDENCE) -> Recall | None:
-    """How many of the strongest cells are among those that the approximation holds so.
+    """How many of the strongest cells are in ``drawn.strongest``.
 
     None where none of these has an effect: of nothing, all cells would be the strongest.
     """

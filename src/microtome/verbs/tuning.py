@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.amounts import whole_of
-from microtome.errors import AddressError, LoadError, MicrotomeError, PromptError, listing
+from microtome.errors import (
+    AddressError,
+    EffectsError,
+    LoadError,
+    MicrotomeError,
+    PromptError,
+    listing,
+)
 from microtome.language.sites import site as find_site
 from microtome.passes.hooks import quiet
 from microtome.passes.session import session
@@ -22,6 +30,7 @@ from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given
 from microtome.readings.lens import unembedded
 from microtome.readings.translators import CONFIG, Translators, check_folder
+from microtome.results.hold import alone_in
 from microtome.verbs.model import Model
 
 HELD_OUT = 8
@@ -65,7 +74,7 @@ def train_translators(
         blocks: which blocks' translators are trained; all unless given. The others change nothing.
         seed: of the order of the states.
         out: a folder that holds the blocks that are done, as `Translators.save` writes them: the
-            same call goes on with what is there.
+            same call goes on with what is there. Meanwhile the folder is nobody else's.
         overwrite: replace what it holds that was trained otherwise.
         tell: takes a line whenever a block is done.
 
@@ -73,7 +82,7 @@ def train_translators(
         PromptError: there are too few texts.
         MicrotomeError: torch's inference mode is on.
         AddressError: there is no such block.
-        LoadError: the folder holds others, or cannot be written to.
+        LoadError: the folder holds others, somebody trains into it, or it cannot be written to.
 
     >>> import microtome as mt
     >>> texts = ["Berlin is the capital of Germany.", "Paris is the capital of France."]
@@ -92,22 +101,40 @@ def train_translators(
     if not chosen or (blocks is not None and len(chosen) < len(blocks)):
         raise AddressError(f"blocks={blocks!r}: there are {n}, from 0 to {n - 1}.")
     encoded = _encoded(model, texts)
-    learnt, kept = _states(model, encoded, chosen)
-    asked: dict[str, Any] = {
-        "model": model.name,
-        "weight_hash": model.weight_hash,
-        "steps": steps,
-        "batch": batch,
-        "lr": lr,
-        "seed": seed,
-        "states": len(learnt.final),
-        "texts_hash": hashlib.sha256(
-            repr([one.tokens.ids for one in encoded]).encode()
-        ).hexdigest(),
-    }
-    training = _Training(model, asked, tuple(chosen), None if out is None else Path(out), tell)
-    with session(model.hf, model.anatomy), quiet(model.hf):
+    folder = None if out is None else Path(out)
+    with _alone_in(folder), session(model.hf, model.anatomy), quiet(model.hf):
+        learnt, kept = _states(model, encoded, chosen)
+        asked = {
+            "model": model.name,
+            "weight_hash": model.weight_hash,
+            "steps": steps,
+            "batch": batch,
+            "lr": lr,
+            "seed": seed,
+            "states": len(learnt.final),
+            "texts_hash": hashlib.sha256(
+                repr([one.tokens.ids for one in encoded]).encode()
+            ).hexdigest(),
+        }
+        training = _Training(model, asked, tuple(chosen), folder, tell)
         return training.done(training.begun(overwrite), learnt, kept)
+
+
+@contextmanager
+def _alone_in(folder: Path | None) -> Iterator[None]:
+    """Within this block nobody else trains translators into a folder; None: into none.
+
+    Raises:
+        LoadError: somebody does, the system refuses, or the folder holds something else.
+    """
+    with ExitStack() as held:
+        if folder is not None:
+            check_folder(folder)
+            try:
+                held.enter_context(alone_in(folder))
+            except EffectsError as error:
+                raise LoadError(str(error)) from error
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +164,6 @@ class _Training:
         fresh = replace(nothing, about=self._about([], [], []))
         if self.out is None:
             return fresh
-        check_folder(self.out)
         if not (self.out / CONFIG).exists():
             return fresh
         there = Translators.load(self.out)

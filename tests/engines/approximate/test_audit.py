@@ -9,6 +9,7 @@ import pytest
 
 import microtome as mt
 from microtome.errors import EffectsError, SweepError
+from microtome.report.method import approximated
 
 BERLIN = mt.Prompt(
     "Berlin is the capital of", donor="Paris is the capital of", target=" Germany", contrast=" is"
@@ -56,6 +57,7 @@ def test_what_the_audit_says_is_of_these_cells(exact, rough):
     assert bound["effect"] == pytest.approx(np.abs(exact.delta("prob").values[why == 2]).max())
     assert bound["cells"] == (rough.data["values_changed"].values > 0).sum() - 16
     assert found["recall"]["k"] == 8
+    assert "are among those that it holds strongest on logit_diff." in " ".join(approximated(rough))
 
 
 def test_provenance_says_what_was_approximated(exact, rough, tmp_path):

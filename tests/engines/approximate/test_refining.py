@@ -57,6 +57,12 @@ def test_the_cells_of_which_two_methods_say_the_most_different_are_exact(
     assert (gap[(why == 0) & np.isfinite(gap)] <= least).all()
     exact = mt.sweep(tiny64, BERLIN, edit, metrics="prob").delta("prob")
     assert np.abs(found.delta("prob") - exact).values[why > 0].max() < 1e-9
+    # What is recalled is of these and of the strongest together, and is said to be.
+    recall, strong = found.audit()["recall"], np.abs(exact.values[(why == 1) | (why == 3)])
+    assert (recall["k"], recall["effect"]) == (7, pytest.approx(strong.min(), abs=1e-9))
+    said = " ".join(approximated(found))
+    assert f"5 of which {method} and {other} say the most different of prob." in said
+    assert "are among those that it holds strongest, or that were refined." in said
 
 
 def test_what_a_saturated_softmax_hides_is_found_first(make_gpt2, tokenizer):
@@ -91,7 +97,10 @@ def test_until_the_bound_is_low_enough(tiny64):
     assert (found.data["why_exact"].values[before.data["why_exact"].values > 0] > 0).all()
     said = " ".join(approximated(found))
     assert "which is reached" in said
-    assert "say the most different of prob" in said
+    assert "on prob by atp, each with how far ig(steps=1) is from it added." in said
+    told = " ".join(approximated(before))
+    assert "are among those that it holds strongest. With 95% confidence" in told
+    assert "Refined" not in told
 
 
 def test_each_round_takes_twice_as_many(tiny64):
@@ -100,7 +109,10 @@ def test_each_round_takes_twice_as_many(tiny64):
     assert (audit["rounds"], audit["enough"]) == (ROUNDS, False)
     # 1 strongest and 1 drawn; then 2, 4, … in doubt and 1 drawn each time.
     assert counts(found) == [1, ROUNDS, 2 * (2 ** (ROUNDS - 1) - 1)]
-    assert "is not reached" in " ".join(approximated(found))
+    said = " ".join(approximated(found))
+    assert "is not reached" in said
+    assert "that it holds strongest, that were refined, or drawn before the last time." in said
+    assert "With 95% confidence, of the " in said, "all looks together"
 
 
 def test_a_round_takes_those_that_may_be_the_largest(tiny64, monkeypatch):
@@ -137,6 +149,9 @@ def test_its_share_is_of_the_confidence_that_is_left(tiny64):
     """The first look of many has half of the 5 %."""
     found = refined(tiny64, edit=MANY, audit=64, refine="below 10")
     assert found.provenance["audit"]["rounds"] == 1
+    said = " ".join(approximated(found))
+    assert "Refined" not in said, "no cell was"
+    assert "Cells were chosen once, until" in said
     bound = found.audit()["bound"]
     cells = int((found.data["values_changed"].values > 0).sum()) - 32
     edges = np.linspace(0, cells, 33).round().astype(int)
@@ -260,7 +275,9 @@ def test_where_no_other_takes_it_the_next_strongest_are_exact(tiny64):
     size = np.abs(found.approximate("prob").values)
     why = found.data["why_exact"].values
     assert size[why == 1].min() >= np.nanmax(size[why == 0])
-    assert "no other approximation takes them" in " ".join(approximated(found))
+    said = " ".join(approximated(found))
+    assert "5 that are the next strongest, as no other approximation takes them" in said
+    assert "are among those that it holds strongest. With" in said
     question = asking(tiny64, BERLIN, EDIT, metrics=["prob"])
     assert other_of(mt.GradientNorms(), question, mt.Audit(4, 5)) is None
 

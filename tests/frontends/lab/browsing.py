@@ -202,11 +202,11 @@ class Tab:
         self.page.route("**/_dash-update-component*", asked)
         return held
 
-    def until_held(self, held: Hold, n: int) -> None:
-        """Wait until so many are held."""
+    def until_held(self, held: list[Any], n: int) -> None:
+        """Wait until so many questions are held."""
         patience = time.monotonic() + PATIENCE / 1000
-        while len(held.routes) < n:
-            assert time.monotonic() < patience, f"{len(held.routes)} of {n} were asked"
+        while len(held) < n:
+            assert time.monotonic() < patience, f"{len(held)} of {n} were asked"
             self.page.wait_for_timeout(30)
 
     def until_address(self, part: str) -> None:

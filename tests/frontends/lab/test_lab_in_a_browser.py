@@ -92,6 +92,32 @@ def test_the_map_is_that_of_the_library(tab, nano):
 
 
 @pytest.mark.slow
+def test_a_page_waits_for_an_answer_and_looks_again_where_it_is_lost(tab):
+    page, asked = tab.mapped(query(**GIFT)), []
+    tab.settle()
+    state = "dash_component_api.getLayout('grown').props.data.state"
+    assert page.evaluate(state) == "done"
+
+    def hear(route) -> None:
+        if any("pulse." in one for one in route.request.post_data_json["changedPropIds"]):
+            asked.append(route)
+            if len(asked) < 3:
+                return
+        route.continue_()
+
+    page.route("**/_dash-update-component*", hear)
+    page.evaluate(
+        "dash_clientside.set_props('grown', {data: {key: '', state: 'running', units: 0}})"
+    )
+    for n in (1, 2):  # how far the model is, and then the map
+        tab.until_held(asked, n)
+        page.wait_for_timeout(1500)
+        assert len(asked) == n, "who waits for an answer does not ask again"
+        asked[-1].fulfill(status=204)  # as where all of it went wrong
+    tab.until(f"{state} === 'done'")
+
+
+@pytest.mark.slow
 def test_an_edit_is_chosen_by_clicking_and_its_address_arises(tab, nano):
     page = tab.mapped(query(donor=DONOR, **GIFT))
     page.locator(site("resid_post")).click()
@@ -177,7 +203,7 @@ def test_an_answer_that_comes_late_takes_no_click_away(tab):
     for name, at in (("first", 1), ("second", 3)):
         page.locator("#ask-role").fill(name)
         page.locator(token(at)).click()
-    tab.until_held(late, 2)
+    tab.until_held(late.routes, 2)
     click_cell(page, 3, 1, shift=True)
     tab.until_address("cell=zero%20L3.z.h1@-1")
     late.release()
@@ -193,7 +219,7 @@ def test_an_earlier_choice_that_is_answered_last_takes_nothing_from_a_later_one(
     late = tab.hold("map-metric")
     for n, choice in enumerate(("kl", "prob"), 1):
         page.locator("#map-metric").select_option(choice)
-        tab.until_held(late, n)
+        tab.until_held(late.routes, n)
     page.evaluate("microtome.put('model', ['another'])")
     for route in reversed(late.routes):
         route.continue_()

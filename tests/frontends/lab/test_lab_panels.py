@@ -19,7 +19,7 @@ from microtome.frontends.lab.answers.writing import written
 from microtome.frontends.lab.asked import Asked, prompt_of
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import Jobs
-from microtome.frontends.lab.panels import PANELS, TABS, Context, feeding, works
+from microtome.frontends.lab.panels import TABS, Context, feeding, works
 from microtome.frontends.lab.panels.compare import other_of
 from microtome.frontends.lab.panels.works import Works
 from microtome.frontends.lab.state import Against, View
@@ -494,16 +494,6 @@ def test_what_is_large_says_what_it_takes_first(page, monkeypatch):
     shown = page.shown("trace-fed.children", view, by="trace-feed.n_clicks")
     assert rows(shown)
     assert rows(page.shown("trace-fed.children", view)), "it is remembered"
-
-
-@pytest.mark.parametrize("name", ["pulse", "trace-beat", "trace-judge-beat", "compare-pulse"])
-@pytest.mark.parametrize("heard", [None, 7])
-def test_a_page_looks_again_once_it_has_heard_and_not_before(context, name, heard):
-    """A clock that goes on by itself overtakes the answers of a server that is busy."""
-    given = {f"{name}.n_intervals": heard}
-    page = Page.on(context, PANELS)
-    until = page.shown(f"{name}.max_intervals", TRACED, given, by=f"{name}.n_intervals")
-    assert until == (heard or 0) + 1
 
 
 def test_what_goes_wrong_on_its_way_is_said_and_does_not_begin_anew(page, monkeypatch):

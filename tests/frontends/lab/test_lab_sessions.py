@@ -30,7 +30,6 @@ def alone(nano, edit: str, **prompt: str) -> np.ndarray:
     return made.delta("logit_diff").values[0]
 
 
-@pytest.mark.skip(reason="of ten pages opened in one second one may stop asking, until reloaded")
 @pytest.mark.slow
 def test_ten_browsers_at_once_give_the_numbers_of_ten_runs_alone(tabs, nano):
     made = [tabs() for _ in range(10)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +27,16 @@ def run(
     shown: Shown,
 ) -> None:
     """Show the most probable tokens with edits and without, and receipts."""
-    asked = _asked(model, prompt, edit, donor, top, config)
+    check_donor(donor, prompt)
+    asked = _asked(
+        config,
+        {
+            "model": model,
+            "prompts": Prompts(Prompt(text, donor=donor) for text in prompt) if prompt else None,
+            "edits": [*edit],
+            "top": top,
+        },
+    )
     with answering(shown):
         result = asked.run()
         if shown.json:
@@ -36,22 +45,8 @@ def run(
             _print(result, asked.top)
 
 
-def _asked(
-    model: str | None,
-    prompt: Sequence[str],
-    edit: Sequence[str],
-    donor: str | None,
-    top: int | None,
-    config: Path | None,
-) -> Ran:
+def _asked(config: Path | None, given: Mapping[str, object]) -> Ran:
     """What options, and perhaps a file, ask for; an option goes before its field, as a whole."""
-    check_donor(donor, prompt)
-    given = {
-        "model": model,
-        "prompts": Prompts(Prompt(text, donor=donor) for text in prompt) if prompt else None,
-        "edits": [*edit],
-        "top": top,
-    }
     fields = {name: value for name, value in given.items() if value not in (None, [])}
     if config is not None:
         return Ran.read(config, **fields)

@@ -37,26 +37,25 @@ BEAT = 400
 
 def page(words: Texts, context: Context) -> Component:
     """The whole page in one language; its address says what is on it."""
-    return html.Div(
-        [
-            dcc.Location(id="address", refresh=False),
-            dcc.Store(id="named"),
-            dcc.Store(id="question"),
-            *(dcc.Store(id=seen(one.name)) for one in TABS),
-            dcc.Store(id="ready"),
-            dcc.Store(id="grown"),
-            dcc.Store(id="asker", data=secrets.token_hex(8)),
-            beat("pulse", BEAT),
-            *_whole(words),
-        ],
-        id="page",
-        lang=words.lang,
-        **{"data-keys": json.dumps(_keys(context))},
-    )
+    parts = [
+        dcc.Location(id="address", refresh=False),
+        dcc.Store(id="named"),
+        dcc.Store(id="question"),
+        *(dcc.Store(id=seen(one.name)) for one in TABS),
+        dcc.Store(id="ready"),
+        dcc.Store(id="grown"),
+        dcc.Store(id="asker", data=secrets.token_hex(8)),
+        beat("pulse", BEAT),
+        *_whole(words),
+    ]
+    made = html.Div(parts, id="page", lang=words.lang)
+    beats = [one.id for one in made._traverse() if isinstance(one, dcc.Interval)]
+    setattr(made, "data-keys", json.dumps({**_keys(context), "beats": beats}))
+    return made
 
 
 def _keys(context: Context) -> dict[str, Any]:
-    """What stands in an address, as the page's own script has to know it."""
+    """What stands in an address, as the page's own scripts have to know it."""
     names, first = [one.name for one in TABS], context.view("")
     more = {name: MORE[name] for name in names}
     unless = {name: str(getattr(first, name)) for name in ("model", "edit", "steps", "lang")}
@@ -129,10 +128,12 @@ def _model(app: Dash, context: Context) -> None:
             told = _about(context, view)
         return no_update if found == ready else found, told
 
-    @app.callback(Output("pulse", "disabled"), Input("ready", "data"), Input("grown", "data"))
-    def rest(ready: Mapping[str, str] | None, grown: Mapping[str, Any] | None) -> bool:
-        is_loading = ready is None or ready["state"] == "loading"
-        return not is_loading and (grown or {}).get("state") not in ("waiting", "running")
+    app.clientside_callback(
+        ClientsideFunction("beat", "rests"),
+        Output("pulse", "disabled"),
+        Input("ready", "data"),
+        Input("grown", "data"),
+    )
 
 
 def failed(error: Exception, words: Texts) -> object:

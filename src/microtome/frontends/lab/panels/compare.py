@@ -17,7 +17,7 @@ from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.costing import cost_of
 from microtome.frontends.lab.jobs import CANCELLED, DONE, FAILED, Progress
 from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
-from microtome.frontends.lab.panels.parts import beat, labelled, listed, next_beat, select
+from microtome.frontends.lab.panels.parts import beat, labelled, listed, select
 from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.panels.showing import (
     Shown,
@@ -212,7 +212,6 @@ def _compared(app: Dash, context: Context) -> None:
         Output("compare-go", "hidden"),
         Output("compare-maps", "children"),
         Output("compare-pulse", "disabled"),
-        Output("compare-pulse", "max_intervals"),
         Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("grown", "data"),
@@ -220,13 +219,10 @@ def _compared(app: Dash, context: Context) -> None:
         Input("compare-pulse", "n_intervals"),
         State("asker", "data"),
     )
-    def compare(*given: Any) -> tuple[object, ...]:
-        search, ready, *_, heard, asker = given
-        return *compared(search, ready, asker or ""), next_beat(heard)
-
-    def compared(
-        search: str | None, ready: Mapping[str, str] | None, asker: str
+    def compare(
+        search: str | None, ready: Mapping[str, str] | None, *given: Any
     ) -> tuple[object, ...]:
+        asker = given[-1] or ""
         view = context.view(search)
         other = other_of(view)
         if other is None or not is_open(view, NAME, ready):

@@ -16,7 +16,7 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import Asked, known_as, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE, Cost, cost_of
 from microtome.frontends.lab.panels.panel import Context, seen
-from microtome.frontends.lab.panels.parts import beat, next_beat
+from microtome.frontends.lab.panels.parts import beat
 from microtome.frontends.lab.panels.showing import (
     Shown,
     answered,
@@ -84,7 +84,6 @@ def register(
         Output(f"{name}-feed", "hidden"),
         Output(f"{name}-stop", "hidden"),
         Output(f"{name}-beat", "disabled"),
-        Output(f"{name}-beat", "max_intervals"),
         Input(seen(name), "data"),
         Input("ready", "data"),
         Input(f"{name}-beat", "n_intervals"),
@@ -92,12 +91,10 @@ def register(
         Input(f"{name}-stop", "n_clicks"),
         *(Input(one, "children") for one in after),
     )
-    def feed(
-        search: str | None, ready: Mapping[str, str] | None, heard: int | None, *_: object
-    ) -> tuple[object, ...]:
+    def feed(search: str | None, ready: Mapping[str, str] | None, *_: object) -> tuple[object, ...]:
         view = context.view(search)
         if not is_open(view, name, ready):
-            return [], "", True, True, True, next_beat(heard)
+            return [], "", True, True, True
         by, is_running, cost = ctx.triggered_id, False, ""
 
         def work() -> Shown:
@@ -112,7 +109,7 @@ def register(
             return shown
 
         shown = answered(work, context.words(view.lang))
-        return shown, cost, not cost, not is_running, not is_running, next_beat(heard)
+        return shown, cost, not cost, not is_running, not is_running
 
 
 class _Feeding:

@@ -13,7 +13,7 @@ from microtome.errors import Cancelled, MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.panels.panel import Context, seen
-from microtome.frontends.lab.panels.parts import beat, labelled, next_beat, select
+from microtome.frontends.lab.panels.parts import beat, labelled, select
 from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.panels.showing import Shown, answered, is_open, table, value
 from microtome.frontends.lab.panels.works import BEAT, LOOK, STOP, Works, shown
@@ -66,7 +66,6 @@ def register(app: Dash, context: Context) -> None:
         Output("trace-kept", "children"),
         Output(f"{ASKS}-stop", "hidden"),
         Output(f"{ASKS}-beat", "disabled"),
-        Output(f"{ASKS}-beat", "max_intervals"),
         Input(ASKS, "n_clicks"),
         Input(f"{ASKS}-stop", "n_clicks"),
         Input(f"{ASKS}-beat", "n_intervals"),
@@ -74,11 +73,11 @@ def register(app: Dash, context: Context) -> None:
         State("trace-on", "data-value"),
         State("ready", "data"),
     )
-    def judge(*given: Any) -> tuple[Shown, bool, bool, int]:
-        _, _, heard, search, on, ready = given
+    def judge(*given: Any) -> tuple[Shown, bool, bool]:
+        _, _, _, search, on, ready = given
         view, by = context.view(search), str(ctx.triggered_id)
         if not is_open(view, NAME, ready) or not view.pins or not by.startswith(ASKS):
-            return [], True, True, next_beat(heard)  # what is shown is of the circuit that is shown
+            return [], True, True  # what is shown is of the circuit that is shown
         words, is_running = context.words(view.lang), False
 
         def work() -> Shown:
@@ -88,7 +87,7 @@ def register(app: Dash, context: Context) -> None:
             told, is_running = shown(found, words, trial.table)
             return told
 
-        return answered(work, words), not is_running, not is_running, next_beat(heard)
+        return answered(work, words), not is_running, not is_running
 
 
 class _Trial:

@@ -27,7 +27,7 @@ from microtome.frontends.lab.drawing import Cut, Drawing, cut_of, drawn, in_word
 from microtome.frontends.lab.jobs import CANCELLED, FAILED, RUNNING, WAITING, Progress
 from microtome.frontends.lab.panels import choose
 from microtome.frontends.lab.panels.panel import Context, Panel, is_ready, moved
-from microtome.frontends.lab.panels.parts import labelled, next_beat, select
+from microtome.frontends.lab.panels.parts import labelled, select
 from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.state import View
 from microtome.texts import Texts
@@ -96,7 +96,6 @@ def _progress(app: Dash, context: Context) -> None:
         Output("map-compute", "hidden"),
         Output("map-cancel", "hidden"),
         Output("grown", "data"),
-        Output("pulse", "max_intervals"),
         Input("question", "data"),
         Input("ready", "data"),
         Input("pulse", "n_intervals"),
@@ -105,16 +104,10 @@ def _progress(app: Dash, context: Context) -> None:
         State("grown", "data"),
         State("asker", "data"),
     )
-    def follow(*given: Any) -> tuple[object, ...]:
-        search, ready, heard, _, _, grown, asker = given
-        return *followed(search, ready, grown, asker), next_beat(heard)
-
-    def followed(
-        search: str | None,
-        ready: Mapping[str, str] | None,
-        grown: Mapping[str, Any] | None,
-        asker: str | None,
+    def follow(
+        search: str | None, ready: Mapping[str, str] | None, *given: Any
     ) -> tuple[object, ...]:
+        *_, grown, asker = given
         view = context.view(search)
         words = context.words(view.lang)
         if not is_ready(ready, view):

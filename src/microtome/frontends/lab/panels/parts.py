@@ -16,16 +16,9 @@ from microtome.texts import Texts, visible
 def beat(name: str, every: int, *, disabled: bool = False) -> Component:
     """What has a page look again, some milliseconds after it has heard what it asked last.
 
-    Whoever answers gives its ``max_intervals`` as `next_beat` of its ``n_intervals``: a clock that
-    asked again and again would overtake its answers where a server takes longer than a beat, and a
-    page takes no answer but that to its last question.
+    The page's own script lets it go on (``assets/beat.js``): no answer has to, which may be lost.
     """
     return dcc.Interval(id=name, interval=every, max_intervals=1, disabled=disabled)
-
-
-def next_beat(heard: int | None) -> int:
-    """Until when a `beat` may go on that has been heard so often: once more."""
-    return (heard or 0) + 1
 
 
 def labelled(words: str, control: Component, about: str | Component = "") -> Component:

@@ -13,7 +13,7 @@ from microtome.errors import MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.panels.panel import Context, seen
-from microtome.frontends.lab.panels.parts import beat, next_beat
+from microtome.frontends.lab.panels.parts import beat
 from microtome.frontends.lab.panels.showing import (
     Shown,
     answered,
@@ -63,7 +63,6 @@ def register(app: Dash, context: Context) -> None:
         Output("trace-circuit", "hidden"),
         Output(f"{ASKS}-stop", "hidden"),
         Output(f"{ASKS}-beat", "disabled"),
-        Output(f"{ASKS}-beat", "max_intervals"),
         Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input(f"{ASKS}-beat", "n_intervals"),
@@ -71,11 +70,11 @@ def register(app: Dash, context: Context) -> None:
         Input(f"{ASKS}-stop", "n_clicks"),
     )
     def weigh(
-        search: str | None, ready: Mapping[str, str] | None, heard: int | None, *_: object
-    ) -> tuple[Shown, bool, bool, bool, int]:
+        search: str | None, ready: Mapping[str, str] | None, *_: object
+    ) -> tuple[Shown, bool, bool, bool]:
         view, says = context.view(search), SAYS.get(str(ctx.triggered_id), "")
         if not is_open(view, NAME, ready) or not view.pins:
-            return [], False, True, True, next_beat(heard)
+            return [], False, True, True
         words = context.words(view.lang)
         is_running = is_drawn = False
 
@@ -97,7 +96,7 @@ def register(app: Dash, context: Context) -> None:
             return told
 
         told = answered(work, words)
-        return told, is_drawn, not is_running, not is_running, next_beat(heard)
+        return told, is_drawn, not is_running, not is_running
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE
 from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
-from microtome.frontends.lab.panels.parts import beat, labelled, next_beat
+from microtome.frontends.lab.panels.parts import beat, labelled
 from microtome.frontends.lab.panels.showing import (
     Shown,
     answered,
@@ -108,7 +108,6 @@ def register(app: Dash, context: Context) -> None:
         Output("write-go", "hidden"),
         Output("write-stop", "hidden"),
         Output("write-beat", "disabled"),
-        Output("write-beat", "max_intervals"),
         Input(seen(NAME), "data"),
         Input("ready", "data"),
         Input("write-beat", "n_intervals"),
@@ -116,11 +115,11 @@ def register(app: Dash, context: Context) -> None:
         Input("write-stop", "n_clicks"),
     )
     def write(
-        search: str | None, ready: Mapping[str, str] | None, heard: int | None, *_: object
+        search: str | None, ready: Mapping[str, str] | None, *_: object
     ) -> tuple[object, ...]:
         view, says = context.view(search), SAYS.get(str(ctx.triggered_id), "")
         if not is_open(view, NAME, ready):
-            return [], "", True, True, True, next_beat(heard)
+            return [], "", True, True, True
         words, is_running, cost = context.words(view.lang), False, ""
 
         def work() -> Shown:
@@ -136,7 +135,7 @@ def register(app: Dash, context: Context) -> None:
             return told
 
         told = answered(work, words)
-        return told, cost, not cost, not is_running, not is_running, next_beat(heard)
+        return told, cost, not cost, not is_running, not is_running
 
 
 class _Writing:
