@@ -13,9 +13,9 @@ from faults import ask_at_random, random_kinds
 from faults.random_kinds import KINDS, Models
 from oracles import families
 
-SOME = ("gpt2", "llama", "gemma2", "gpt_neox")
-"""Learnt positions; shared keys; norms behind, and caps; parallel."""
-SEED, MANY = "pytest", 3
+SOME = ("gpt2", "llama", "gemma2")
+"""Learnt positions; shared keys; norms behind, and caps."""
+SEED, MANY = "pytest", 2
 ONE = (random_kinds.half_types, random_kinds.circuits, random_kinds.scores, random_kinds.threads)
 """Kinds of which one is asked: each takes tenths of a second."""
 
