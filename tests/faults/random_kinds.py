@@ -38,7 +38,7 @@ from workers.inline import Inline
 
 HALF = (torch.bfloat16, torch.bfloat16, torch.float16, torch.float32)
 EXPERTS = ("mixtral", "qwen3_moe")
-"""Whose routers choose others in another type: what is far from float64 there need not be wrong."""
+"""Whose routers choose other experts in another type, or for a little more."""
 MOST = 400
 """Cells of a question."""
 LITTLE = 0.01
@@ -153,6 +153,24 @@ def the_walk(own: Round) -> None:
                 alike(found, mt.Effects(group.data.sel(there)), own.rounding)
 
 
+def streams(own: Round) -> None:
+    """Prompts in windows and in a list; what is known of all, and of each put together."""
+    model = own.model()
+    asked = own.asked(question(own.draw, model, most=2), model)
+    window = own.draw.randint(1, 2)
+    own.told.append(f"in windows of {window}")
+    whole = own.first(lambda: asked.swept(model, verify=0))
+    given = mt.Stream(lambda: iter(asked.prompts), window=window)
+    many = Question(given, asked.edits, asked.metrics, asked.more)
+    alike(own.first(lambda: many.swept(model, verify=0)), whole, own.rounding)
+    known = own.first(lambda: many.swept(model, verify=0, keep="aggregates"))
+    for metric in whole.metrics:
+        effects = whole.evidence(metric)
+        mean, n = known.data[f"mean_{metric}"], effects.notnull().sum("prompt")
+        near(f"n of {metric}", known.data[f"n_{metric}"], n, 0)
+        near(f"mean of {metric}", mean.where(n > 0), effects.mean("prompt"), own.rounding)
+
+
 def half_types(own: Round) -> None:
     """Verification in types of two bytes, and the walk no further from float64 than hooks are."""
     dtype = own.draw.choice(HALF)
@@ -161,15 +179,15 @@ def half_types(own: Round) -> None:
     own.first(lambda: asked.swept(model, verify=own.draw.choice(["all", 4])))
     if own.name in EXPERTS or asked.more.get("over"):
         return
-    logits = Question(asked.prompts, asked.edits, ["logit"], asked.more)
+    logs = Question(asked.prompts, asked.edits, ["logprob"], asked.more)
     walked, slow = (
-        logits.swept(model, engine=engine, verify=0).delta("logit").values
+        logs.swept(model, engine=engine, verify=0).delta("logprob").values
         for engine in ("walk", "reference")
     )
     exactly = own.models.of(own.name, dtype, True)
-    exact = logits.swept(exactly, engine="reference", verify=0)
-    truth = exact.delta("logit").values
-    size = max(1.0, float(np.nanmax(np.abs(truth))), float(np.abs(exact.clean("logit")).max()))
+    exact = logs.swept(exactly, engine="reference", verify=0)
+    truth = exact.delta("logprob").values
+    size = max(1.0, float(np.nanmax(np.abs(truth))), float(np.abs(exact.clean("logprob")).max()))
     floor = 64 * torch.finfo(dtype).eps * size
     far, by_hooks = (float(np.nanmax(np.abs(one - truth))) for one in (walked, slow))
     if not far <= 4 * by_hooks + floor:
@@ -227,7 +245,7 @@ def scores(own: Round) -> None:
 
 def gradients(own: Round) -> None:
     """Of an edit that changes little, gradients say what cells do; what is audited are cells."""
-    model = own.model()
+    model = own.model(but=EXPERTS)
     site = own.draw.choice(["z", "mlp_out", "resid_post", "q", "k", "v", "attn_out"])
     place, given = address(own.draw, model, 1, site), prompts(own.draw, 2)
     little = {"factor": [1 - LITTLE, 1 + LITTLE]}
@@ -333,8 +351,8 @@ def placements(own: Round) -> None:
 
 
 KINDS: Mapping[Callable[[Round], None], int] = {
-    the_walk: 10, half_types: 5, circuits: 3, scores: 1, gradients: 2, writing: 3, threads: 1,
-    chats: 1, placements: 1,
+    the_walk: 10, half_types: 5, circuits: 3, writing: 3, gradients: 2, scores: 1, streams: 1,
+    threads: 1, chats: 1, placements: 1,
 }  # fmt: skip
 """Kind → how often it is drawn."""
 

@@ -66,6 +66,10 @@ def question(draw: Random, model: mt.Model, most: int = 3) -> Question:
     n = min(len(one.ids or ()) for one in given)
     sites = draw.sample(SITES, 3) if draw.random() < 0.5 else SITES
     edits = [edit(draw, model, n, sites) for _ in range(draw.randint(1, most))]
+    if len(edits) == 1 and draw.random() < 0.1:
+        edits.append(f"{edits[0]} as other")
+    if draw.random() < 0.15:
+        given = [of_several(draw, model, one) for one in given]
     more: dict[str, Any] = {"memory": draw.choice(MEMORY)}
     if draw.random() < 0.15:
         how, name = draw.choice([("scale(1)", "factor"), ("noise", "std"), ("noise", "seed")])
@@ -99,6 +103,16 @@ def prompt(draw: Random, length: int) -> mt.Prompt:
     )
 
 
+def of_several(draw: Random, model: mt.Model, one: mt.Prompt) -> mt.Prompt:
+    """The same where two tokens are expected, one after another or any of them."""
+    first, second = draw.sample(TOKENS, 2)
+    kept = {"ids": one.ids, "donor_ids": one.donor_ids, "meta": one.meta}
+    if draw.random() < 0.5:
+        return mt.Prompt(**kept, targets=[first, second], contrasts=[one.contrast])
+    both = [model.tokenizer.decode(own) for own in ([first, second], [second])]
+    return mt.Prompt(**kept, target=both[0], contrast=both[1])
+
+
 def ids(draw: Random, length: int) -> list[int]:
     """Tokens."""
     return [draw.choice(TOKENS) for _ in range(length)]
@@ -107,7 +121,8 @@ def ids(draw: Random, length: int) -> list[int]:
 def edit(draw: Random, model: mt.Model, n: int, sites: Sequence[str] = SITES, how: str = "") -> str:
     """An edit of a place, an edge or a path, of prompts that have so many tokens at least."""
     if draw.random() < 0.25:
-        writer = address(draw, model, n, draw.choice(WRITERS)).partition("@")[0]
+        writer, _, places = address(draw, model, n, draw.choice(WRITERS)).partition("@")
+        writer += f"@{places}" if places and draw.random() < 0.3 else ""
         reader = address(draw, model, n, draw.choice([*READERS, "final_in"]))
         arrow = draw.choice(["->", "->", "=>"])
         return f"{how or draw.choice(ON_EDGES)} {writer} {arrow} {reader}"
