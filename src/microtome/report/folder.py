@@ -36,6 +36,7 @@ from microtome.report.layout import (
     union,
 )
 from microtome.report.names import distinct
+from microtome.report.spreadsheets import csv_of
 from microtome.report.writing import plain, utf8, write, write_file, write_unless_there
 from microtome.results import disk
 from microtome.results.effects import ONE, SEVERAL, Effects
@@ -237,8 +238,7 @@ class Folder:
                 write(where / f"{picture.name}.png", figures.png_of(picture.figure))
         for name, frame in document.exports.items():
             with self.keeping(f"The table {name!r}"):
-                text = frame.to_csv(index=False, lineterminator="\n")
-                write(self.out / TABLES / f"{name}.csv", utf8(text))
+                write(self.out / TABLES / f"{name}.csv", utf8(csv_of(frame)))
         with self.keeping("The report"):
             write(self.out / REPORT, utf8(render(document)))
 
