@@ -2,13 +2,16 @@
 
     python -m benchmarks.streams memory --model ../shared/models/stories260K
     python -m benchmarks.streams workers --model ../shared/models/stories260K --backend ray
+    python -m benchmarks.streams circuits --prompts 4 --circuits 400
     python -m benchmarks.streams real --model smollm2 --prompts 1000 --out real.zarr --minutes 30
     python -m benchmarks.streams paper
 
 ``memory`` sweeps 100 prompts and 3,000, each in a process of its own, and compares the largest
 resident set that the operating system saw; status 1 where they are more than a tenth apart.
 ``workers`` sweeps one map with one worker and with two, each with one thread, and compares the
-times, from when all are ready on, with the plan's formula. ``real`` sweeps every head of a real
+times, from when all are ready on, with the plan's formula. ``circuits`` runs circuits drawn at
+random here and on two processes, and counts the seconds of cores that both take, which other work
+on the machine changes little. ``real`` sweeps every head of a real
 model on many prompts, some minutes at a time: the same command goes on, status 3 says that there is
 more to do, and 1 that it took more memory than was planned. ``paper`` computes, with the same
 formula, what docs/scale.md says of 64 GPUs: nothing of that is run.
@@ -28,6 +31,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import GPT2Config
 
@@ -191,6 +195,27 @@ def with_workers(model: str, backend: str, n: int, repeats: int, edit: str) -> N
     print(f"efficiency at 2: {real:.3f}; the formula promises {scale.efficiency(2):.3f}")
 
 
+def of_circuits(model: str, n: int, many: int) -> None:
+    """Seconds of cores that circuits take here, and on two processes of one thread each."""
+    torch.set_num_threads(1)
+    loaded, tasks = mt.load(model, device="cpu"), mt.tasks.ioi(n)
+    graph, draw = mt.circuits.Graph.of(loaded), np.random.default_rng(0)
+    drawn = [mt.circuits.Circuit(graph, draw.random(len(graph)) < 0.5) for _ in range(many)]
+    found = []
+    for workers in (None, mt.workers.processes(2)):
+        before = [_of_cores(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        found.append(mt.circuits.run(loaded, tasks, drawn, workers=workers, progress=False))
+        after = [_of_cores(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        here, there = (late - early for late, early in zip(after, before, strict=True))
+        print(f"{n * many:,} rows, {workers or 'here'}: {here:.1f} s here, {there:.1f} s there")
+    print(f"the same, bit for bit: {found[0].equals(found[1])}")
+
+
+def _of_cores(who: int) -> float:
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
+
+
 class Piece(mt.Observer):
     """Lets a sweep go on for so many minutes, and says once in a while how far it is."""
 
@@ -305,9 +330,10 @@ def paper(rate: float, between: float, start: float) -> None:
 def main() -> None:
     """One of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("memory", "workers", "real", "paper", "peak"))
+    parser.add_argument("what", choices=("memory", "workers", "circuits", "real", "paper", "peak"))
     parser.add_argument("--model", default="nano")
     parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--circuits", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--edit", default=EDIT)
     parser.add_argument("--backend", choices=("processes", "ray"), default="processes")
@@ -326,6 +352,8 @@ def main() -> None:
         sys.exit(real(asked.model, asked.prompts, asked.out, asked.minutes, asked.workers))
     elif asked.what == "memory":
         sys.exit(0 if memory(asked.model) else 1)
+    elif asked.what == "circuits":
+        of_circuits(asked.model, asked.prompts, asked.circuits)
     else:
         with_workers(asked.model, asked.backend, asked.prompts, asked.repeats, asked.edit)
 

@@ -196,6 +196,24 @@ def test_scores_that_a_search_would_not_look_at_are_refused(call, scores, tmp_pa
     assert not (tmp_path / "c.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("by", "given", "named"),
+    [
+        ("top", ["--workers", "processes:2"], "--workers"),
+        ("top", ["--every", 2, "--prompts", "ioi:2", "--keep", "k"], "--every, --prompts, --keep"),
+        ("top", ["-m", "kl", "--dtype", "float64"], "--metric"),
+        ("greedy", ["--order", "first"], "--order"),
+        ("acdc", ["-n", 4, "--tolerance", 0.1], "-n, --tolerance"),
+    ],
+)
+def test_what_a_search_would_not_look_at_is_refused(call, scores, tmp_path, by, given, named):
+    asked = ["--by", by, "--scores", scores, *(["--start", 3] if by != "top" else ["-n", 3])]
+    code, _, said = call("find", "nano", *asked, *given, "-o", tmp_path / "c.json")
+    assert code == 2
+    assert f"{by} does not look at {named}; it takes: " in " ".join(said.split())
+    assert not (tmp_path / "c.json").exists()
+
+
 def stopping(monkeypatch, after: int):
     """Ctrl-C at some call of what measures circuits."""
     plain, calls = Trial.measure, []

@@ -85,6 +85,7 @@ def test_a_vector_file_steers(call, tmp_path):
         (["--when", "sometimes"], "when must be"),
         (["--chat"], "no chat template"),
         (["--chat", "--donor", "Paris"], "a chat too"),
+        (["--system", "Be brief."], "say --chat as well"),
         (["-e", 'add("nowhere.gguf") L1.resid_post'], "cannot be read"),
         (["-e", "zero L0.zz"], "No site is called"),
     ],
@@ -134,6 +135,16 @@ def test_what_is_wrong_with_a_file_is_named(call, tmp_path, line, why):
     code, _, err = call("--config", str(file))
     assert code == 2
     assert why in err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("asked", [["--chat"], ["--chat", "--system", "Be brief."]])
+def test_a_chat_in_which_nothing_is_said_is_refused(call, tmp_path, asked):
+    """The prompts of a file would be written behind as they are."""
+    file = tmp_path / "writing.yaml"
+    file.write_text(FILE)
+    code, _, err = call("--config", str(file), *asked)
+    assert code == 2
+    assert "makes a chat of each -p, and none is given" in " ".join(err.split())
 
 
 def test_a_model_and_a_prompt_are_needed(call):

@@ -476,6 +476,11 @@ class TestManyPrompts:
         prompts = pd.read_csv(out / "tables" / "prompts.csv")
         assert prompts["kind"].tolist() == ["city", "city", "beast"]
         assert prompts["clean_prob"].tolist() == pytest.approx(uneven.clean("prob").values.tolist())
+        planted = pd.DataFrame({"text": ["=1+1", "is"], "effect": [-0.5, 1.0]})
+        bare = replace(report, exports={"planted": planted})
+        write_folder(out, uneven, bare, summary_of_sweep(uneven))
+        written = (out / "tables" / "planted.csv").read_text()
+        assert written == "text,effect\n'=1+1,-0.5\nis,1.0\n"
         bare = replace(report, exports={})
         write_folder(out, uneven, bare, summary_of_sweep(uneven))
         assert not list((out / "tables").iterdir())

@@ -26,9 +26,10 @@ from microtome.results.delivery import Shared
 from microtome.results.sinks import StoreSink
 from microtome.verbs.answer import Job
 from microtome.verbs.elsewhere import Recipe, There, known
-from microtome.workers import clusters, desk, here
+from microtome.workers import clusters, crew, desk, here
 from microtome.workers.desk import Failed
 from workers.inline import Inline, Inside
+from workers.light import Doubling, Nothing, Numbered
 
 PROMPTS = [
     mt.Prompt(text, donor=donor, target=" Germany", contrast=" France")
@@ -316,6 +317,39 @@ def test_an_interrupt_that_comes_before_a_worker_is_ready_does_not_end_it():
     finally:
         hand.dismiss()
     assert isinstance(outcome, Failed)
+
+
+def test_a_worker_that_stands_still_with_nothing_to_do_is_given_up(started, monkeypatch):
+    """What it is sent then does not fit into its pipe, and nobody else may stand still for that."""
+    monkeypatch.setattr(crew, "LISTEN", 0.01)
+    now = [0.0]
+
+    def time_passes_while_it_does() -> None:
+        now[0] += 60 * started[0]._process.is_alive()
+
+    own = crew.Crew(here.Shop(here.packed(Nothing())), 1, patience=200, clock=lambda: now[0])
+    try:
+        assert list(own.run(Doubling(), [Numbered(1)], lose=no_unit)) == [2]
+        os.kill(started[0].pid, signal.SIGSTOP)
+        large, listen = Doubling(bytes(2**22)), time_passes_while_it_does
+        assert list(own.run(large, [Numbered(2)], lose=no_unit, listen=listen)) == [4]
+    finally:
+        own.close()
+    assert [one._process.exitcode for one in started] == [-signal.SIGKILL, 0]
+    assert now[0] > 200
+
+
+def no_unit(unit: object, why: str) -> None:
+    raise AssertionError(why)
+
+
+def test_what_cannot_be_sent_is_told_as_it_is():
+    own = crew.Crew(here.Shop(here.packed(Nothing())), 1)
+    try:
+        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+            list(own.run(Doubling(), [SimpleNamespace(number=lambda: 0)], lose=no_unit))
+    finally:
+        own.close()
 
 
 class TestRecipe:

@@ -7,11 +7,13 @@ import multiprocessing
 import pickle
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
 from typing import cast
 
 import numcodecs
@@ -82,10 +84,11 @@ class Shop:
 
     def __init__(self, recipe: bytes) -> None:
         self._recipe = recipe
+        self._heard: SimpleQueue[tuple[_Process, Outcome | None]] = SimpleQueue()
 
     def hire(self) -> Hand:
         """A process, which makes its model ready."""
-        return _Process(self._recipe)
+        return _Process(self._recipe, self._heard.put)
 
     def publish(self, job: Job) -> object:
         """The job as it is sent."""
@@ -93,10 +96,15 @@ class Shop:
 
     def wait(self, hands: Sequence[Hand], seconds: float) -> list[tuple[Hand, Outcome]]:
         """What some of these processes answered."""
-        by_pipe = {own.pipe: own for own in cast("Sequence[_Process]", hands)}
+        heard = []
+        with contextlib.suppress(Empty):
+            heard.append(self._heard.get(timeout=seconds))
+            while True:
+                heard.append(self._heard.get_nowait())
         return [
-            (by_pipe[pipe], by_pipe[pipe].answer())
-            for pipe in cast("list[Connection]", wait([*by_pipe], seconds))
+            (hand, hand.death() if outcome is None else outcome)
+            for hand, outcome in heard
+            if hand in hands  # who was dismissed is none of them any more
         ]
 
     def close(self) -> None:
@@ -104,16 +112,30 @@ class Shop:
 
 
 class _Process:
-    """A process, from this one's side."""
+    """A process, from this one's side.
 
-    def __init__(self, recipe: bytes) -> None:
+    A thread talks with it: it may stand still at any moment, and who waits for it then must be able
+    to give it up.
+
+    Args:
+        recipe: of its model.
+        hear: is told what it answers; None once it is dead.
+    """
+
+    def __init__(
+        self, recipe: bytes, hear: Callable[[tuple[_Process, Outcome | None]], None]
+    ) -> None:
         context = multiprocessing.get_context("spawn")  # a fork of threads that compute may hang
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, recipe), daemon=True)
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs,), daemon=True)
         with _deaf():
             self._process.start()
         theirs.close()
         self._knows: set[int] = set()
+        self._letters: SimpleQueue[object] = SimpleQueue()
+        self._letters.put(recipe)
+        self._talk = threading.Thread(target=self._talking, args=(hear,), daemon=True)
+        self._talk.start()
 
     @property
     def pid(self) -> int | None:
@@ -124,19 +146,43 @@ class _Process:
         """Give it a unit; the job with its first one."""
         first = None if number in self._knows else job
         self._knows.add(number)
-        try:
-            self.pipe.send((number, first, unit))
-        except OSError:  # it is dead, which is heard when it is asked
-            self._process.kill()
+        self._letters.put((number, first, unit))
 
-    def answer(self) -> Outcome:
-        """What it answered; the end of its pipe is its death."""
+    def death(self) -> Died:
+        """How it ended."""
+        self._process.join(PARTING)
+        unready = "" if self._knows else UNREADY
+        return Died(f"its process ended with code {self._process.exitcode}{unready}")
+
+    def part(self) -> None:
+        """Let it end by itself: the end of its pipe tells it."""
+        self._hang_up()
+        self._process.join(PARTING)
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.join()
+        self._hang_up()
+
+    def _talking(self, hear: Callable[[tuple[_Process, Outcome | None]], None]) -> None:
+        """Say something, hear what it answers, and so on."""
+        while (letter := self._letters.get()) is not None:
+            hear((self, self._answer(letter)))
+
+    def _answer(self, letter: object) -> Outcome | None:
+        """What it answers to a letter; the end of its pipe is its death."""
         try:
-            return cast("Outcome", self.pipe.recv())
+            self._pipe.send(letter)
+        except OSError:
+            return None
+        except Exception as error:  # whatever an object that cannot be sent raises
+            return Failed(error)
+        try:
+            return cast("Outcome", self._pipe.recv())
         except (EOFError, OSError):
-            self._process.join()
-            unready = "" if self._knows else UNREADY
-            return Died(f"its process ended with code {self._process.exitcode}{unready}")
+            return None
         except Exception as error:  # whatever is raised where something has no such name here
             return Failed(
                 WorkerError(
@@ -145,17 +191,12 @@ class _Process:
                 )
             )
 
-    def part(self) -> None:
-        """Let it end by itself: the end of its pipe tells it."""
-        self.pipe.close()
-        self._process.join(PARTING)
-        self.dismiss()
-
-    def dismiss(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.join()
-        self.pipe.close()
+    def _hang_up(self) -> None:
+        """Say no more, and hear no more: it does nothing, or is dead."""
+        self._letters.put(None)
+        self._talk.join(PARTING)
+        if not self._talk.is_alive():  # else a process that it started has its pipe
+            self._pipe.close()
 
 
 @contextlib.contextmanager
@@ -172,13 +213,13 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def serve(pipe: Connection, recipe: bytes) -> None:
-    """What a process does until its pipe ends."""
+def serve(pipe: Connection) -> None:
+    """What a process does until its pipe ends: the first that comes is its recipe."""
     # Ctrl-C at a terminal reaches every process; whoever asked decides what it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _make_lock()
-    desk, known = Desk(recipe), b""
     with contextlib.suppress(EOFError, OSError):  # whoever asked is gone, or wants no more
+        desk, known = Desk(pipe.recv()), b""
         pipe.send(desk.open())
         while True:
             number, job, unit = pipe.recv()

@@ -13,12 +13,12 @@ import numpy as np
 from microtome import Model, Prompt, Prompts, circuits, load
 from microtome.circuits import Circuit, Found, Scores
 from microtome.circuits.journal import measured_in
-from microtome.errors import CircuitError, MicrotomeError
+from microtome.errors import CircuitError, MicrotomeError, listing
 from microtome.figures.pictures import check_picture
 from microtome.frontends.arguments import Shown
 from microtome.frontends.circuit_commands import Trying
 from microtome.frontends.commands.keeping import answering, keeping, writing_to
-from microtome.frontends.experiment.circuit import CircuitExperiment, kept_of
+from microtome.frontends.experiment.circuit import TAKES, CircuitExperiment, Searching, kept_of
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report import check_folder
 from microtome.report.folder import Folder
@@ -26,7 +26,6 @@ from microtome.report.layout import SUMMARY
 from microtome.report.of_circuit import document_of_circuit, document_of_curve, how_good_are
 from microtome.studies.perform import task_prompts
 
-SEARCHES = ("top", "greedy", "acdc")
 TOP = 10
 
 
@@ -60,9 +59,10 @@ def find(
 ) -> None:
     """Find a circuit, and write it down."""
     _check_free(out, overwrite)
-    if how["by"] not in SEARCHES:
-        raise CircuitError(f"No search is called {how['by']!r}; there are: {', '.join(SEARCHES)}.")
+    if how["by"] not in TAKES:
+        raise CircuitError(f"No search is called {how['by']!r}; there are: {listing(TAKES)}.")
     _refuse_idle_scores(how)
+    _refuse_idle(trying, how)
     with answering(shown), keeping(how["keep"], measured_in):
         model = load(name, dtype=trying.dtype)
         found = _found(model, trying, how)
@@ -81,6 +81,24 @@ def _refuse_idle_scores(how: Mapping[str, Any]) -> None:
         raise CircuitError(
             f"{how['by']} measures every edge itself, and takes of --scores where it begins: say "
             "with how many of the strongest, --start 300; or leave --scores out to begin with all."
+        )
+
+
+def _refuse_idle(trying: Trying, how: Mapping[str, Any]) -> None:
+    """Raise where something is given that the search does not look at."""
+    own, unsaid = TAKES[how["by"]], Searching.model_fields
+    names = sorted({name for others in TAKES.values() for name in others}.difference(own))
+    idle = [name for name in names if how[name] != unsaid[name].default]
+    if how["by"] == "top":  # it runs nothing
+        plain = vars(Trying(dtype=trying.dtype))
+        idle += [name for name, value in vars(trying).items() if value != plain[name]]
+        idle += [name for name in ("keep",) if how[name] is not None]
+    if idle:
+        spelled = listing(f"--{name}" if len(name) > 1 else f"-{name}" for name in idle)
+        takes = listing((*own, "scores") if how["by"] == "top" else own)
+        raise CircuitError(
+            f"{how['by']} does not look at {spelled}; it takes: {takes}. Leave out what it does "
+            "not look at, or name another search, --by."
         )
 
 

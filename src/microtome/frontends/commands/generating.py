@@ -51,6 +51,7 @@ def _asked(
 ) -> Written:
     """What options, and perhaps a file, ask for; an option goes before its field, as a whole."""
     check_donor(donor, prompt)
+    _check_chat(prompt, how)
     given = {
         "model": checkpoint(model, how.dtype, None, None, None),
         "prompts": Prompts(_prompt(text, donor, how) for text in prompt) if prompt else None,
@@ -70,6 +71,17 @@ def _asked(
             "--config."
         )
     return Written(**fields)
+
+
+def _check_chat(prompt: Sequence[str], how: Writing) -> None:
+    """Raise where a chat is asked for, and nothing is said in it."""
+    if how.system is not None and not how.chat:
+        raise MicrotomeError("--system is told at the beginning of a chat: say --chat as well.")
+    if how.chat and not prompt:
+        raise MicrotomeError(
+            "--chat makes a chat of each -p, and none is given. A prompt of a file is one by "
+            'itself: messages: [{role: user, content: "…"}].'
+        )
 
 
 def _prompt(text: str, donor: str | None, how: Writing) -> Prompt:

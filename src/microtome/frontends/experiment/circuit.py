@@ -50,6 +50,12 @@ from microtome.verbs.model import Model
 
 GIVEN = "given"
 """The method of a circuit that nobody searched for."""
+TAKES: Mapping[str, tuple[str, ...]] = {
+    "top": ("n", "threshold"),
+    "greedy": ("n", "tolerance", "every", "start"),
+    "acdc": ("threshold", "start", "order"),
+}
+"""Search → what it looks at."""
 ASKED = "experiment.yaml"
 SCORES, CIRCUIT, KEPT = "scores.zarr", "circuit.json", "kept"
 """In a folder, beside the experiment: scores, the circuit, and what is gone on from."""
@@ -139,11 +145,7 @@ class Searching(Form):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         """What a search does not look at is refused, and so is what it lacks."""
-        takes = {
-            "top": ("n", "threshold"),
-            "greedy": ("n", "tolerance", "every", "start"),
-            "acdc": ("threshold", "start", "order"),
-        }[self.by]
+        takes = TAKES[self.by]
         for name in sorted(self.model_fields_set - {"by", *takes}):
             raise at(name, f"{self.by} does not look at it; it takes: {listing(takes)}.")
         if self.by == "top" and (self.n is None) == (self.threshold is None):

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import plotly.graph_objects as go
 
 from microtome.circuits import draw
@@ -23,13 +22,11 @@ from microtome.frontends.lab.state import View
 from microtome.report import document_of_sweep, render
 from microtome.report.document import Document, Picture
 from microtome.report.exports import MOST_ROWS, exports
+from microtome.report.spreadsheets import csv_of
 from microtome.texts import Texts, brief
 
 if TYPE_CHECKING:
     from microtome import Effects, Model
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a text begins with that a spreadsheet takes for a formula."""
 
 
 @dataclass(frozen=True)
@@ -158,27 +155,7 @@ def _table(seen: Seen) -> bytes:
             f"The map has more than {MOST_ROWS:,} cells, too many for a table: repeat it with the "
             "code of this view, and take its effects.zarr."
         )
-    return _utf8(inert(tables["cells"]).to_csv(index=False, lineterminator="\n"))
-
-
-def inert(table: pd.DataFrame) -> pd.DataFrame:
-    """A table in which no text is a formula to a spreadsheet: those that would be begin with a '.
-
-    A token, a role or a prompt may come from anybody, and a spreadsheet runs what begins with one
-    of `FORMULA`. Numbers stay as they are, those below zero too.
-
-    >>> inert(pd.DataFrame({"token": ["=1+1", "is"], "effect": [-0.5, 2.0]})).values.tolist()
-    [["'=1+1", -0.5], ['is', 2.0]]
-    """
-    made = table.rename(columns=_inert)
-    for name, column in made.items():
-        if not pd.api.types.is_numeric_dtype(column):
-            made[name] = column.map(_inert)
-    return made
-
-
-def _inert(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    return _utf8(csv_of(tables["cells"]))
 
 
 def _circuit(seen: Seen) -> bytes:
