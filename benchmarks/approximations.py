@@ -55,7 +55,13 @@ SITES = {
 }
 METHODS: dict[str, tuple[Method, ...]] = {
     "edges": (mt.EAP(), mt.EAPIG()),
-    "edges to MLPs": (mt.EAP(), mt.EAPIG(), mt.EAPIG(20), mt.EAPIG(over="activations")),
+    "edges to MLPs": (
+        mt.EAP(),
+        mt.EAPIG(),
+        mt.EAPIG(20),
+        mt.EAPIG(50),
+        mt.EAPIG(over="activations"),
+    ),
     "": (mt.AtP(), mt.AtP(at="donor"), mt.AtPStar(grad_drop=False), mt.AtPStar(), mt.RelP()),
 }
 EVERY = [*dict.fromkeys(str(one) for own in METHODS.values() for one in own)]

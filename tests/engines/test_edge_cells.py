@@ -9,7 +9,7 @@ from test_engine import CAT, JOHN, SWAPPED, same_on_both_paths
 
 import microtome as mt
 from microtome.engines.walk import entering
-from microtome.engines.walk.walk import Stretch
+from microtome.engines.walk.resumed import Resumed
 from microtome.errors import AddressError, EditError, PromptError, SweepError, VerificationError
 from microtome.passes import ways
 
@@ -277,10 +277,10 @@ def test_a_run_takes_no_stars(tiny64):
 def test_cells_of_shares_that_do_not_change_are_settled_without_a_run(tiny64, monkeypatch):
     """The donor differs from the text in one token, so that the others' embeddings are the same."""
     walked = []
-    blocks = Stretch._block
+    blocks = Resumed.__call__
     monkeypatch.setattr(
-        Stretch,
-        "_block",
+        Resumed,
+        "__call__",
         lambda self, layer, x, *rest: walked.append(len(x)) or blocks(self, layer, x, *rest),
     )
     effects = mt.sweep(

@@ -142,9 +142,11 @@ def complaint(hf: PreTrainedModel, anatomy: Anatomy) -> str | None:
 
 
 def mine(wrong: Wrong, name: str) -> bool:
-    """Whether a mistake is tried in a family: sites for each other in a fifth, others in half."""
-    share = 2 if wrong.words == ANY or name not in by_hand.UNLIKE else 1
+    """Whether a mistake is tried in a family: in those that are unlike, of sites for each other a
+    fifth, of sizes half, and all others; in those that are like one of them, half as many."""
+    share = 2 if wrong.words == ANY else 1
     share = 5 if " as " in wrong.what else share
+    share *= 1 if name in by_hand.UNLIKE else 2
     return zlib.crc32(f"{name} {wrong.what}".encode()) % share == 0
 
 

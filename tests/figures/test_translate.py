@@ -14,6 +14,7 @@ WORDS = {
     "effect": "tác động",
     "probability": "xác suất",
     "mean over {n} prompts": "trung bình trên {n} prompt",
+    "no larger than the noise floor, {n}": "không lớn hơn ngưỡng nhiễu, {n}",
 }
 
 
@@ -41,3 +42,18 @@ def test_names_of_cells_and_not_tokens():
     assert cells.data[0].text[5] == "tầng 1<br>đầu 1"
     tokens = figures.points([0, 1], [0, 1], ["head", "·clean"], x_title="x", y_title="y", title="t")
     assert list(translated(tokens, WORDS).data[0].text) == ["head", "·clean"]
+
+
+def test_at_a_position_the_word_is_translated_and_the_token_is_not():
+    texts = ["layer 0<br>pos 1 head", "pos 12 ·layer 3", "head 5", "pos 1"]
+    made = figures.points([0] * 4, [0] * 4, texts, x_title="x", y_title="y", title="t")
+    made.data[0].text = texts
+    said = translated(made, {**WORDS, "pos": "vị trí"}).data[0].text
+    assert list(said) == ["tầng 0<br>vị trí 1 head", "vị trí 12 ·layer 3", "đầu 5", "vị trí 1"]
+
+
+def test_the_noise_floor_keeps_its_number():
+    made = figures.points([0], [0], ["·a"], x_title="x", y_title="y", title="t")
+    made.data[0].name = "no larger than the noise floor, 5.2e-06"
+    assert translated(made, WORDS).data[0].name == "không lớn hơn ngưỡng nhiễu, 5.2e-06"
+    assert translated(made, {}).data[0].name == made.data[0].name

@@ -21,7 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 import microtome as mt
 from microtome.errors import MicrotomeError
 from microtome.language.sites import site as site_of
-from microtome.passes import session as passes
+from microtome.passes import exclusive
 from microtome.passes.guests import OURS, guests_on, keeps_state
 from microtome.passes.hooks import Visit, hooked, only_at
 from microtome.passes.prefix import SharedPrefix
@@ -146,7 +146,7 @@ def test_a_model_that_is_lent_is_had_by_others_in_the_middle_of_a_unit(tiny, edi
         def advanced(self, cells: float) -> None:
             asked.append(threading.Thread(target=click))
             asked[-1].start()
-            while not passes._turns.is_awaited(passes._turns.holder(tiny.hf)):
+            while not exclusive.turns.is_awaited(exclusive.turns.holder(tiny.hf)):
                 time.sleep(0.001)
 
         def unit_done(self, number: int, of: int) -> None:
@@ -180,9 +180,9 @@ def test_an_interrupt_while_others_have_the_model_leaves_it_to_them(tiny, monkey
     def lent() -> None:
         with lending(), session(tiny.hf, tiny.anatomy) as own:
             other.start()
-            while not passes._turns.is_awaited(own):
+            while not exclusive.turns.is_awaited(own):
                 time.sleep(0.001)
-            monkeypatch.setattr(passes._turns, "take", interrupted)
+            monkeypatch.setattr(exclusive.turns, "take", interrupted)
             own.give_way()
 
     with pytest.raises(KeyboardInterrupt):
@@ -238,7 +238,7 @@ def test_nobody_is_let_in_where_that_would_disturb(tiny, llama, kept):
         own = stack.enter_context(session(tiny.hf, tiny.anatomy))
         other = threading.Thread(target=lambda: tiny.run(CAT))
         other.start()
-        while not passes._turns.is_awaited(own):
+        while not exclusive.turns.is_awaited(own):
             time.sleep(0.001)
         before = left_on(tiny.hf)
         own.give_way()
@@ -351,7 +351,7 @@ def test_who_asks_again_at_once_comes_after_who_waits(tiny):
 
 
 def _waiting(hf) -> list[object]:
-    return [*passes._turns._queues[hf].waiting]
+    return [*exclusive.turns._queues[hf].waiting]
 
 
 # ---------------------------------------------------------------------------------------- manners
@@ -423,7 +423,7 @@ def test_the_next_session_takes_off_what_a_dead_one_left(tiny):
     stay = session(tiny.hf, tiny.anatomy)
     dead = stay.__enter__()
     dead.hook([(tiny.hf.transformer.h[0], "output", lambda *_: 1 / 0)])
-    dead._blocks.clear()
+    dead.blocks.clear()
     stay.__exit__(None, None, None)  # as if it had been interrupted there
     assert torch.equal(bare(tiny, ids_of(tiny)), clean)
     assert left_on(tiny.hf)

@@ -172,22 +172,37 @@ def test_methods_that_a_model_refuses_are_absent(tokenizer):
     assert "atp_star" in methods
 
 
+ALL = "heads; queries, last token; keys; MLPs, by token; neurons of one layer, last token; edges"
+
+
 @pytest.mark.parametrize(
-    ("good", "said"),
+    ("known", "said"),
     [
-        ({}, "No map is trustworthy"),
-        ({name: {"atp": 0.95} for name in study.METHODS}, "every map is trustworthy"),
-        ({"heads": {"atp": 0.95}, "mlps": {"atp": 0.95}}, "and the others are not: heads; MLPs"),
+        ({}, [f"nothing can be said, as no correlation is defined: {ALL} from heads to MLPs."]),
+        ({name: {"atp": 0.95} for name in study.METHODS}, ["every map is trustworthy"]),
+        ({name: {"atp": 0.8} for name in study.METHODS}, ["No map is trustworthy"]),
+        ({"heads": {"atp": 0.8}}, ["No map is trustworthy", "no correlation is defined: queries"]),
+        (
+            {"heads": {"atp": 0.95}, "mlps": {"atp": 0.95}, "keys": {"atp": 0.898}},
+            [
+                "these maps are trustworthy: heads; MLPs, by token.",
+                "These are not, not even by their best method: keys.",
+                "is defined: queries, last token; neurons",
+            ],
+        ),
     ],
 )
-def test_what_is_said_of_trust_is_what_was_found(result, good, said):
+def test_what_is_said_of_trust_is_what_was_found(result, known, said):
     done, _ = result
-    observed = {**done.data.observed, "scores": scores(**good).expand_dims("prompt")}
+    observed = {**done.data.observed, "scores": scores(**known).expand_dims("prompt")}
     data = study.Data(
         done.data.model, done.data.parameters, done.data.encoded, done.effects, observed
     )
     [first, _] = study.sections(data, study.STUDY.texts("en"))
-    assert said in first.paragraphs[1]
+    told = first.paragraphs[1:]
+    assert len(told) == len(said)
+    for paragraph, words in zip(told, said, strict=True):
+        assert words in paragraph
 
 
 def test_a_prompt_without_a_donor_of_its_length_is_refused(nano):

@@ -22,10 +22,11 @@ import numpy as np
 import xarray as xr
 
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.clean import Array
 from microtome.circuits.graph import PARTS, Graph, Numbers
 from microtome.circuits.running import attributes
 from microtome.circuits.search import identity
-from microtome.circuits.trial import Array, Trial, ticking
+from microtome.circuits.trial import Trial, ticking
 from microtome.circuits.without import Without, removed
 from microtome.engines.approximate.audit import DRAWN, STRONGEST, said
 from microtome.engines.block import Block

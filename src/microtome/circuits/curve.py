@@ -11,10 +11,11 @@ import xarray as xr
 
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.clean import Array
 from microtome.circuits.elsewhere import lent
 from microtome.circuits.faithfulness import judged, measured
 from microtome.circuits.scores import Scores
-from microtome.circuits.trial import VERIFIED, Array, Trial
+from microtome.circuits.trial import VERIFIED, Trial
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded

@@ -14,11 +14,11 @@ import xarray as xr
 
 from microtome.circuits.auditing import layers_of
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.clean import Array
 from microtome.circuits.curve import Curve
 from microtome.circuits.graph import INPUT, LOGITS, Graph, Numbers
 from microtome.circuits.interaction import pairs_of
 from microtome.circuits.scores import Scores
-from microtome.circuits.trial import Array
 from microtome.errors import CircuitError
 from microtome.figures import Drawn, points, style
 from microtome.figures import matrix as matrix_of

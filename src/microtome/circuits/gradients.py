@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.circuits.clean import Array
 from microtome.circuits.graph import PARTS
-from microtome.circuits.trial import Array, Tick, Trial
+from microtome.circuits.trial import Tick, Trial
 from microtome.circuits.written import mixing, normed, writing
 from microtome.engines.approximate.atp import donor_of
 from microtome.engines.approximate.eap import EAP, EAPIG, MeanRun

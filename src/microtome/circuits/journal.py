@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from microtome.circuits.circuit import Circuit
-from microtome.circuits.trial import Array
+from microtome.circuits.clean import Array
 from microtome.errors import CircuitError, EffectsError
 from microtome.results import disk
 from microtome.results.hold import alone_in

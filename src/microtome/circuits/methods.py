@@ -16,8 +16,9 @@ from microtome.circuits import auditing
 from microtome.circuits.ablations import Ablation, Mean
 from microtome.circuits.auditing import Auditing, Measured
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.clean import Array
 from microtome.circuits.gradients import OnePass
-from microtome.circuits.trial import Array, Trial, ticking
+from microtome.circuits.trial import Trial, ticking
 from microtome.circuits.without import Without, removed
 from microtome.engines.approximate.eap import EAP, EAPIG
 from microtome.engines.approximate.method import Method as Approximation

@@ -11,8 +11,9 @@ import xarray as xr
 
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.clean import Array
 from microtome.circuits.elsewhere import lent
-from microtome.circuits.trial import VERIFIED, Array, Trial, ticking
+from microtome.circuits.trial import VERIFIED, Trial, ticking
 from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded

@@ -16,12 +16,13 @@ import xarray as xr
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.auditing import Audited, Measured, names_of
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.clean import Array
 from microtome.circuits.elsewhere import lent
 from microtome.circuits.graph import Graph, Numbers
 from microtome.circuits.measures import worse
 from microtome.circuits.methods import Method, method_of
 from microtome.circuits.running import attributes
-from microtome.circuits.trial import Array, Trial
+from microtome.circuits.trial import Trial
 from microtome.engines.approximate.audit import DRAWN, STRONGEST
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.observer import Observer, observed

@@ -13,9 +13,10 @@ import pandas as pd
 
 from microtome.circuits.ablations import Ablation, Mean, Patch, Zero
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.clean import Array
 from microtome.circuits.elsewhere import lent
 from microtome.circuits.journal import Journal, kept
-from microtome.circuits.trial import Array, Trial
+from microtome.circuits.trial import Trial
 from microtome.engines.observer import Observer, go_on, observed
 from microtome.results import provenance
 from microtome.workers import Workers

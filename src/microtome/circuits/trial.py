@@ -14,27 +14,24 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from numpy import typing as npt
 from torch import Tensor
 
 from microtome.amounts import bytes_of
 from microtome.circuits.ablations import Ablation, ablation_of
 from microtome.circuits.checking import NOBODY, Check, Logits, Witnesses
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.clean import Array, CleanRuns
 from microtome.circuits.graph import Graph
 from microtome.circuits.measures import on_the_output, refuse_several, worse
 from microtome.circuits.needs import Needs
 from microtome.circuits.passing import CircuitPass, cut_of, in_sums
 from microtome.circuits.rows import Ran, Rows, Runner, edges_of
-from microtome.engines.judging import MORE_UNITS, Precision
 from microtome.engines.observer import Observer, go_on
 from microtome.errors import CircuitError
 from microtome.language.regions import Column
 from microtome.model.devices import onto
 from microtome.model.loaded import Loaded
-from microtome.passes.hooks import forward
 from microtome.passes.session import session
-from microtome.passes.trace import ids_of
 from microtome.plan.memory.budget import Budget
 from microtome.plan.verify import Verify
 from microtome.prompts.encoding import Encoded
@@ -43,13 +40,7 @@ from microtome.readings.output import TOKEN_ID, Reading
 from microtome.readings.registry import readings
 from microtome.verbs.options import budget_of
 
-Array = npt.NDArray[np.float64]
 Tick = Callable[[int], None]
-
-HALF_A_UNIT = 0.5
-"""How far apart logits of two passes are in half precision, in units of rounding; in float32 and
-float64, whose units are nothing, `MORE_UNITS`."""
-
 
 VERIFIED = 2
 """Circuits on a prompt that are run again on the reference path, unless told otherwise."""
@@ -148,29 +139,14 @@ class Trial:
     # ----------------------------------------------------------------------- clean runs
 
     @cached_property
+    def runs(self) -> CleanRuns:
+        """The prompts' clean runs."""
+        return CleanRuns(self.model, self.encoded, self.asked)
+
+    @property
     def clean(self) -> Mapping[str, Array]:
         """The metrics of the model itself, ``[prompt]`` each."""
-        found: dict[str, Array] = {}
-        for reading in self.asked:
-            own = [self._clean_of(n)[self.place(reading, n)] for n in range(len(self.encoded))]
-            values = [reading.measure(x, x, one) for x, one in zip(own, self.encoded, strict=True)]
-            found[str(reading)] = np.array([float(value) for value in values])
-        return found
-
-    @cached_property
-    def _clean_runs(self) -> dict[int, Mapping[int, Tensor]]:
-        """What `_clean_of` has found so far."""
-        return {}
-
-    def _clean_of(self, prompt: int) -> Mapping[int, Tensor]:
-        """The logits ``[1, vocab]`` of the model itself at each position where a metric is read."""
-        if prompt not in self._clean_runs:
-            hf, anatomy = self.model.hf, self.model.anatomy
-            with session(hf, anatomy):
-                logits = forward(hf, anatomy, ids_of([self.encoded[prompt].tokens], hf))
-            places = {self.place(reading, prompt) for reading in self.asked}
-            self._clean_runs[prompt] = {at: logits[:, at].clone() for at in places}
-        return self._clean_runs[prompt]
+        return self.runs.metrics
 
     @property
     def worse(self) -> int:
@@ -179,31 +155,12 @@ class Trial:
 
     @property
     def rounding(self) -> float:
-        """How far apart the first metric's values of two passes may be and say nothing.
-
-        Of a metric that is at its best without edits it is the square: a divergence is that of
-        what logits are apart by.
-        """
-        reading, own = self.asked[0], Precision.of_stream(self.model)
-        size = max(
-            float(self._clean_of(n)[self.place(reading, n)].nan_to_num(0, 0, 0).abs().max())
-            for n in range(len(self.encoded))
-        )
-        units = HALF_A_UNIT if own.promise is None else MORE_UNITS
-        allowed = units * own.eps * max(1.0, size)
-        match reading.metric.name:
-            case "kl" | "logit_corr":
-                return allowed**2
-            case "prob":
-                return allowed * float(np.nan_to_num(self.clean[str(reading)]).max())
-            case "rank":
-                return 0.0
-            case _:
-                return allowed
+        """How far apart the first metric's values of two passes may be and say nothing."""
+        return self.runs.rounding
 
     def place(self, reading: Reading, prompt: int) -> int:
         """The position of a prompt where a metric is read."""
-        return reading.position(self.encoded[prompt], self.model.anatomy.dims)
+        return self.runs.place(reading, prompt)
 
     # ----------------------------------------------------------------------- circuits
 
@@ -290,7 +247,7 @@ class Trial:
     ) -> None:
         """Run a circuit on a prompt again."""
         prompt = pair[0]
-        clean = {at: own[0] for at, own in self._clean_of(prompt).items()}
+        clean = {at: own[0] for at, own in self.runs.of(prompt).items()}
         with session(self.model.hf, self.model.anatomy):
             self.checked.take(
                 circuit,
@@ -379,7 +336,7 @@ class Trial:
                 at: self._unembedded(own_final[:, places.index(at)])
                 for at in {there[prompt, reading] for reading in self.asked}
             }
-            clean = self._clean_of(prompt)
+            clean = self.runs.of(prompt)
             for reading in self.asked:
                 at = there[prompt, reading]
                 values = reading.measure(logits[at], clean[at], self.encoded[prompt])

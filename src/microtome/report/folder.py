@@ -38,8 +38,9 @@ from microtome.report.layout import (
 from microtome.report.names import distinct
 from microtome.report.spreadsheets import csv_of
 from microtome.report.writing import plain, utf8, write, write_file, write_unless_there
-from microtome.results import disk, stores
+from microtome.results import disk
 from microtome.results.effects import ONE, SEVERAL, Effects
+from microtome.results.sound import is_result
 
 GONE = ".gone"
 """End of the name of a result that is being removed."""
@@ -174,7 +175,7 @@ class Folder:
     def kept_besides(self, names: Iterable[str]) -> None:
         """Those of these results that are in their places are of this run."""
         paths = (f"{SEVERAL}/{name}{ZARR}" for name in names)
-        self._kept += [path for path in paths if stores.is_result(self.out / path)]
+        self._kept += [path for path in paths if is_result(self.out / path)]
 
     @contextlib.contextmanager
     def keeping(self, what: str) -> Iterator[None]:
@@ -245,7 +246,7 @@ class Folder:
         """Remove what only an earlier result has: files of fixed names, and nothing else."""
         for path in self._before["effects"]:
             stale = self.out / path
-            if path not in whole["effects"] and stores.is_result(stale) and not stale.is_symlink():
+            if path not in whole["effects"] and is_result(stale) and not stale.is_symlink():
                 with disk.failures(stale):
                     disk.remove_folder(stale, stale.with_name(stale.name + GONE))
         for kind, suffixes in SUFFIXES.items():

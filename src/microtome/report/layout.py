@@ -22,8 +22,9 @@ from microtome import figures
 from microtome.errors import EffectsError, listing
 from microtome.report.names import is_legal
 from microtome.report.writing import plain
-from microtome.results import disk, stores
+from microtome.results import disk
 from microtome.results.effects import ONE, SEVERAL
+from microtome.results.sound import is_result
 from microtome.results.stores import PARTIAL
 
 SUMMARY, REPORT, INDEX = "summary.json", "report.html", "index.html"
@@ -158,7 +159,7 @@ def _check_places(out: Path) -> None:
             raise EffectsError(f"{out / name} is a file, where a folder is to be written.")
     for path in (out / ONE, *(out / SEVERAL).glob(f"*{ZARR}")):
         disk.refuse_link(path)
-        if path.exists() and not stores.is_result(path):
+        if path.exists() and not is_result(path):
             raise EffectsError(f"{path} exists and is not a saved result; it is left alone.")
     for path in (*(out / FIGURES).glob("*"), *(out / TABLES).glob("*")):
         disk.refuse_link(path)
@@ -175,7 +176,7 @@ def _is_unfinished(path: Path) -> bool:
 def _results(out: Path) -> Iterator[str]:
     for folder, where in ((out, ""), (out / SEVERAL, f"{SEVERAL}/")):
         for path in folder.glob(f"*{ZARR}*"):
-            if path.name.endswith(PARTIAL) or (stores.is_result(path) and path.suffix == ZARR):
+            if path.name.endswith(PARTIAL) or (is_result(path) and path.suffix == ZARR):
                 yield where + path.name
 
 

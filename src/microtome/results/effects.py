@@ -20,9 +20,10 @@ from microtome.figures.view import cut
 from microtome.notebook import html_line, html_picture, html_table
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
-from microtome.results import audits, over_prompts, places, roles, stores
+from microtome.results import audits, over_prompts, places, roles
 from microtome.results.audits import APPROXIMATE
 from microtome.results.remote import is_remote
+from microtome.results.sound import is_result
 from microtome.stats import MapTest, max_statistic
 from microtome.stats.aligned import why_apart
 from microtome.stats.samples import PROMPT
@@ -405,10 +406,10 @@ def open_effects(path: str | Path) -> Effects:
 def _in_folder(path: Path) -> Path:
     """The result in a folder that ``-o`` left; any other path as it is."""
     inner = path / ONE
-    if inner.is_dir() and not stores.is_result(path):
+    if inner.is_dir() and not is_result(path):
         return inner
     several = sorted(one.name for one in (path / SEVERAL).glob("*.zarr"))
-    if several and not stores.is_result(path):
+    if several and not is_result(path):
         example = path / SEVERAL / several[0]
         raise EffectsError(
             f"{path} holds several results, {listing(several)}: open one, such as {example}."

@@ -21,7 +21,7 @@ import contextlib
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,8 @@ from microtome.errors import EffectsError
 from microtome.results import disk, form
 from microtome.results.checksums import LIST, Checksums
 from microtome.results.hold import Held, Hold
-from microtome.results.identity import MARK, Identity, Undertaken
+from microtome.results.identity import Identity, Undertaken
+from microtome.results.sound import is_empty, is_result, names_in, question_of, sound, verify
 
 PARTIAL = ".partial"
 QUESTION = "question.json"
@@ -41,7 +42,6 @@ WINDOWS = "windows"
 UNIT = re.compile(r"(\d{6,})\.zip")
 _LOCK = "lock"
 _TRIES = 8
-_FILE = re.compile(r"(?:\.zgroup|\.zattrs|\.zmetadata|[^/\\:]+/(?:\.zarray|\.zattrs|[0-9.]+))")
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,12 @@ class Beside:
         if not hold.held:
             return
         try:
-            if not _names(self.units) and not _names(self.windows):
+            if not names_in(self.units) and not names_in(self.windows):
                 with contextlib.suppress(OSError):  # whoever writes next clears up
                     self.clear()
         finally:
             hold.release()
-        if not _names(self.folder):
+        if not names_in(self.folder):
             with contextlib.suppress(OSError):  # somebody else may just be coming in
                 disk.remove_empty(self.folder)
 
@@ -138,7 +138,7 @@ class Beside:
 
     def names(self, folder: str) -> list[str]:
         """The names of the files in a folder beside the result, in order."""
-        return sorted(_names(self.folder / folder))
+        return sorted(names_in(self.folder / folder))
 
     def read(self, name: str) -> bytes:
         """A file beside the result.
@@ -180,7 +180,7 @@ class Beside:
 
     def has_begun(self) -> bool:
         """Whether anything is done of a sweep into this place."""
-        return bool(unit_numbers(self.units) or _names(self.windows))
+        return bool(unit_numbers(self.units) or names_in(self.windows))
 
     def is_there(self) -> bool:
         """Whether something is in the result's place."""
@@ -228,7 +228,7 @@ class Beside:
             disk.refuse_link(place)
         if self.path.exists() and not is_result(self.path) and not is_empty(self.path):
             raise EffectsError(f"{self.path} exists and is not a saved result; it is left alone.")
-        for name in _names(self.folder):
+        for name in names_in(self.folder):
             disk.refuse_link(self.folder / name)
         if self.folder.exists() and not self._is_ours():
             raise EffectsError(
@@ -239,14 +239,14 @@ class Beside:
     def _is_ours(self) -> bool:
         files = {one + ending for one in (QUESTION, SHARED) for ending in ("", disk.WRITING)}
         known = {_LOCK, *files, UNITS, WINDOWS, "new", "old", "gone"}
-        return self.folder.is_dir() and _names(self.folder) <= known
+        return self.folder.is_dir() and names_in(self.folder) <= known
 
     def _forget_workers(self) -> None:
         """Remove what a killed process and its workers were about to write."""
         on_their_way = [
             inside / name
             for inside in (self.units, self.windows)
-            for name in sorted(_names(inside))
+            for name in sorted(names_in(inside))
             if name.endswith(disk.WRITING)
         ]
         for file in (self.folder / SHARED, *on_their_way):
@@ -271,10 +271,11 @@ def read(path: Path) -> xr.Dataset:
         place = _place(path)
         before = _identity(place)
         try:
-            return form.decode(_sound(place))
+            return form.decode(sound(place))
         except EffectsError as error:
             if _identity(_place(path)) == before:
-                raise EffectsError(f"{path} is no saved result: {error}.") from error
+                begun = "" if place.exists() else _begun(place)
+                raise EffectsError(f"{path} is no saved result: {error}{begun}.") from error
         # A newer one took its place meanwhile.
     raise EffectsError(f"{path} is being replaced again and again; wait, then open it.")
 
@@ -296,41 +297,9 @@ def write(path: Path, data: xr.Dataset) -> None:
             beside.leave(hold)
 
 
-def question_of(path: Path) -> Identity | None:
-    """What the result saved there answers; none where it does not say.
-
-    Raises:
-        EffectsError: its list of files is damaged.
-    """
-    if not (path / LIST).is_file():
-        return None
-    return Checksums.read(_bytes(path, LIST)).question
-
-
-def verify(path: Path) -> None:
-    """Raise unless every file of the result saved there is as it was written.
-
-    Raises:
-        EffectsError: one is not.
-    """
-    _sound(path)
-
-
-def is_result(path: Path) -> bool:
-    """Whether a result is, or was, in a folder, damaged or not."""
-    if not path.is_dir():
-        return False
-    with contextlib.suppress(OSError):  # what cannot be read is not ours to replace
-        if (path / LIST).is_file() and f'"{MARK}":'.encode() in (path / LIST).read_bytes():
-            return True
-        found = (path / form.ATTRIBUTES).read_bytes()
-        return {"format", "provenance"} <= form.attributes({form.ATTRIBUTES: found}).keys()
-    return False
-
-
 def unit_numbers(units: Path) -> list[int]:
     """The numbers of the units in a folder, in order."""
-    found = (UNIT.fullmatch(name) for name in _names(units))
+    found = (UNIT.fullmatch(name) for name in names_in(units))
     return sorted(int(one[1]) for one in found if one)
 
 
@@ -342,25 +311,6 @@ def _place(path: Path) -> Path:
     return path
 
 
-def _sound(place: Path) -> dict[str, bytes]:
-    """The files of a store, each as it was written."""
-    if not place.is_dir():
-        raise EffectsError("it is a file" if place.exists() else f"it is not there{_begun(place)}")
-    found = {form.ATTRIBUTES: _bytes(place, form.ATTRIBUTES)}
-    attributes = form.attributes(found)
-    if form.is_form(attributes):
-        form.check_format(attributes)
-    if (place / LIST).exists():
-        checksums = Checksums.read(_bytes(place, LIST))
-        for name in checksums.files:
-            found[name] = _bytes(place, name)
-            checksums.check(name, found[name])
-        return found
-    if form.is_form(attributes) and attributes["format"] > 1:
-        raise EffectsError(f"{LIST} is missing")
-    return found | {name: _bytes(place, name) for name in _listed(place)}
-
-
 def _begun(path: Path) -> str:
     """What of an unfinished sweep lies beside a result that is not there."""
     beside = Beside(Path(os.path.abspath(path)))
@@ -369,37 +319,12 @@ def _begun(path: Path) -> str:
     except (OSError, EffectsError):  # no sweep has begun, or it cannot say what it is
         return ""
     of = f"{len(unit_numbers(beside.units))} of {asked.units} units"
-    if _names(beside.windows):
+    if names_in(beside.windows):
         of = "windows of a stream of prompts"
     return (
         f", but a sweep that is not finished is: {of} are in {beside.folder}, and the same sweep "
         "into the same place goes on from there"
     )
-
-
-def _listed(place: Path) -> Iterator[str]:
-    """The names of what belongs to a store of format 1, which has no list."""
-    for inside, _, names in os.walk(place):
-        folder = Path(inside).relative_to(place).as_posix()
-        for name in names:
-            whole = name if folder == "." else f"{folder}/{name}"
-            if _FILE.fullmatch(whole):
-                yield whole
-
-
-def _bytes(place: Path, name: str) -> bytes:
-    """A file of a store; nothing outside it, and nothing through a link."""
-    file = place / name
-    if name != LIST and (not _FILE.fullmatch(name) or name.startswith("..")):
-        raise EffectsError(f"{name!r} is not the name of a file of a store")
-    if file.is_symlink() or (file.parent != place and file.parent.is_symlink()):
-        raise EffectsError(f"{name} is a link, and a result has none")
-    if not file.is_file():
-        raise EffectsError(f"{name} is missing")
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise EffectsError(f"{name} cannot be read ({error.strerror})") from error
 
 
 def _identity(place: Path) -> tuple[int, int, int] | None:
@@ -409,18 +334,6 @@ def _identity(place: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_ctime_ns
-
-
-def is_empty(folder: Path) -> bool:
-    """Whether it is a folder with nothing in it: a place that was made ready."""
-    return folder.is_dir() and not _names(folder)
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
 
 
 def _check_name(path: Path) -> None:

@@ -14,7 +14,7 @@ say of these methods:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -290,8 +290,7 @@ def _trust(data: Data[TrustTheMap], texts: Texts) -> Section:
         "trust.trust",
         lambda title: figures.matrix(pearson, title=title, unit="r", diverging=True),
     )
-    best, good = best_of(scores), trusted(scores)
-    said = "all" if len(good) == len(METHODS) else "some" if good else "none"
+    best, judged = best_of(scores), judged_of(scores)
     return section(
         texts,
         "trust",
@@ -300,13 +299,32 @@ def _trust(data: Data[TrustTheMap], texts: Texts) -> Section:
             table(texts, "trust.best", _rows(scores, texts, best.items()), k=STRONGEST),
             table(texts, "trust.every", _rows(scores, texts, _pairs(scores)), k=STRONGEST),
         ),
-        ("text", said),
+        ("text", *said_of(judged)),
         near=NEAR,
         found=100 * FOUND,
-        maps="; ".join(texts(f"maps.{name}") for name in good),
+        **{key: "; ".join(texts(f"maps.{name}") for name in judged[key]) for key in judged},
         layer=data.parameters.layer,
         k=STRONGEST,
     )
+
+
+def judged_of(scores: xr.DataArray) -> dict[str, list[str]]:
+    """Maps by what can be said of them: ``good``, ``poor``, or ``unknown``, without any r."""
+    best, good = best_of(scores), trusted(scores)
+    return {
+        "good": good,
+        "poor": [name for name in best if name not in good],
+        "unknown": [name for name in METHODS if name not in best],
+    }
+
+
+def said_of(judged: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Which sentences are true of maps that were judged so."""
+    if len(judged["good"]) == len(METHODS):
+        return ("all",)
+    if not judged["good"] and judged["poor"]:
+        return ("none", *(["unknown"] if judged["unknown"] else []))
+    return tuple(key for key, names in judged.items() if names)
 
 
 def _pairs(scores: xr.DataArray) -> list[tuple[str, str]]:

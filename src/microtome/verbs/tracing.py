@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 from microtome import stats
-from microtome.amounts import whole_of
+from microtome.amounts import many, whole_of
 from microtome.edits import Edit, noise, patch
 from microtome.engines.block import Array
 from microtome.errors import EffectsError, MetricError, PromptError, listing
@@ -256,7 +256,7 @@ class _Tracing:
 
     def alone(self) -> tuple[Array, Array]:
         """The answers' probabilities, ``[fact]``, and in the corrupted runs, ``[fact, sample]``."""
-        self.tell(f"runs of {len(self.encoded)} facts, clean and corrupted")
+        self.tell(f"runs of {many(len(self.encoded), 'fact')}, clean and corrupted")
         each = [
             sweep(
                 self.model,

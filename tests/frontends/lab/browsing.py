@@ -209,6 +209,16 @@ class Tab:
             assert time.monotonic() < patience, f"{len(held)} of {n} were asked"
             self.page.wait_for_timeout(30)
 
+    def leave(self) -> None:
+        """Go away from the page, and take away what it has kept; what goes wrong is over."""
+        self.page.unroute_all()
+        self.page.goto(self.server.at() + "assets/keep.js")  # a page of the same place, of no code
+        self.page.evaluate("window.sessionStorage.clear()")
+        self.page.context.clear_cookies()
+        self.page.context.clear_permissions()
+        self.asked.clear()
+        self.wrong.clear()
+
     def until_address(self, part: str) -> None:
         """Wait until the address has a part."""
         self.until("part => window.location.search.includes(part)", part)
@@ -239,14 +249,25 @@ def watched(context: BrowserContext, server: Server) -> Tab:
     return tab
 
 
-@pytest.fixture
-def tab(chromium: Browser, lab: Server) -> Iterator[Tab]:
-    """A page of its own, which has to end without an error."""
+@pytest.fixture(scope="module")
+def one_tab(chromium: Browser, lab: Server) -> Iterator[Tab]:
+    """A page that the tests of a file have one after another.
+
+    To a new one a browser has to bring all code of the lab again: two to three seconds each.
+    """
     context = chromium.new_context(viewport={"width": 1280, "height": 1000}, locale="en-US")
-    made = watched(context, lab)
-    yield made
-    assert made.wrong == []
+    yield watched(context, lab)
     context.close()
+
+
+@pytest.fixture
+def tab(one_tab: Tab) -> Iterator[Tab]:
+    """A page as if it were new, which has to end without an error."""
+    try:
+        yield one_tab
+        assert one_tab.wrong == []
+    finally:
+        one_tab.leave()
 
 
 @pytest.fixture

@@ -346,6 +346,28 @@ def test_files_that_are_not_there_say_so(nano):
         exports.made("circuit.json", View(pins=("m9->logits",)), nano, None)
 
 
+def test_a_report_is_in_the_pages_language_as_far_as_there_are_words(nano, heads):
+    words = Context(Desk(), Jobs(Desk())).words
+    english, said = (
+        exports.made("report.html", SAM, nano, heads, words(lang)).decode() for lang in ("en", "vi")
+    )
+    assert english == exports.made("report.html", SAM, nano, heads).decode()
+    only = {
+        english: ('lang="en"', ">Method<", '"text":"head"', "clean %{"),
+        said: (
+            'lang="vi"',
+            ">Phương pháp<",
+            r'"\u0111\u1ea7u"',
+            r"g\u1ed1c %{",
+            "mã bằng tiếng Anh",
+        ),
+    }
+    for page, other in ((english, said), (said, english)):
+        assert all(text in page for text in only[page])
+        assert not any(text in other for text in only[page])
+    assert words("en")("keep.report_sentences") not in english
+
+
 def test_a_report_says_what_was_asked_as_text(nano):
     planted = "<img src=x onerror=alert(1)></script><script>alert(2)</script> Berlin is"
     view = View(text=planted, edit="zero L*.attn_out@-1")

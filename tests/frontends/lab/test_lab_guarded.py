@@ -113,6 +113,7 @@ def test_a_file_of_what_was_not_computed_says_so_as_plain_text(lab):
     assert "not computed" in said
 
 
+@pytest.mark.slow
 def test_a_model_that_nobody_named_is_not_loaded_for_others(tmp_path):
     """Beyond this machine a path is not typed, and everything needs the token."""
     server = serving(tmp_path, "--host", "0.0.0.0")

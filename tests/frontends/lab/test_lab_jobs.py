@@ -18,7 +18,7 @@ from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import CANCELLED, DONE, FAILED, RUNNING, WAITING, Jobs
 from microtome.frontends.lab.state import View
 from microtome.model.loaded import Loaded
-from microtome.passes.session import _turns as turns
+from microtome.passes.exclusive import turns
 from microtome.passes.session import session
 from microtome.plan import units
 

@@ -25,15 +25,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from microtome.edits.application import Application
 from microtome.edits.sources import Sources
 from microtome.engines.block import Block
 from microtome.engines.collector import Collector
@@ -41,21 +38,22 @@ from microtome.engines.corrupting import corrupting
 from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
 from microtome.engines.walk.edited import edits_at
 from microtome.engines.walk.ending import Ending, measure
+from microtome.engines.walk.idling import idler_alone, with_idlers
+from microtome.engines.walk.resumed import Resumed
 from microtome.engines.walk.routes import Routes
 from microtome.engines.walk.settled import settled
 from microtome.engines.walk.shared import AFTER_ATTENTION, Shared
+from microtome.engines.walk.underway import Underway
 from microtome.engines.witnesses import Witnesses
 from microtome.language.order import beside
 from microtome.language.regions import Column
 from microtome.language.sites import BEHIND
-from microtome.model.devices import numbers, onto
+from microtome.model.devices import numbers
 from microtome.model.loaded import Loaded
 from microtome.passes.activations import in_one_pass
 from microtome.passes.hooks import Place, Visit, in_order, only_at, quiet, visited
-from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
 from microtome.passes.session import opened, session
 from microtome.passes.trace import Trace, trace
-from microtome.plan.idlers import twins_of
 from microtome.plan.memory.budget import Budget
 from microtome.plan.memory.recorded import references_at_once
 from microtome.plan.memory.room import Room
@@ -64,7 +62,6 @@ from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import Tokens
-from microtome.readings.inside import Gauge
 from microtome.readings.watch import Watch
 
 
@@ -170,6 +167,11 @@ class Stretch:
         return self.walk.plan
 
     @cached_property
+    def _resumed(self) -> Resumed:
+        """The blocks."""
+        return Resumed(self.model, self.trace)
+
+    @cached_property
     def routes(self) -> Routes:
         """Where edits get values from."""
         cells, encoded, budget = self.plan.cells, self.plan.question.encoded, self.walk.budget
@@ -177,7 +179,7 @@ class Stretch:
             (encoded[prompt], row, cells.values(self.company.starts[prompt].cells))
             for row, prompt in enumerate(self.company.prompts)
         ]
-        rest = budget.memory, budget.tile, self._block
+        rest = budget.memory, budget.tile, self._resumed
         return Routes(self.walk.sources, self.model, self.trace, known, *rest)
 
     def measure(self) -> None:
@@ -189,35 +191,11 @@ class Stretch:
             self._show_clean()
             last = None
             for batch, room in batches(self.plan, self.company, self.walk.budget):
-                self._as_memory_allows(self._with_idlers(batch, room), room)
+                own = with_idlers(batch, self.company, self.into, room)
+                self._as_memory_allows(own, room)
                 last = batch, room
             if last is not None and (self.into.twins < 0).all():
-                self._as_memory_allows(self._idler_alone(last[0]), last[1])
-
-    def _with_idlers(self, batch: Batch, room: Room) -> Batch:
-        """A batch with idlers beside the twins that it has of its first prompt, as many as fit."""
-        cells, first = batch.cells, batch.prompts[0]
-        twins = twins_of(self.plan.cells, self.company.starts[first].cells).tolist()
-        columns = [n for n, number in enumerate(cells[0].tolist()) if number in twins]
-        columns = columns[: (room.batch - len(batch)) // len(batch.prompts)]
-        if not columns:
-            return batch
-        idlers = [
-            self.into.ride(batch.prompts, twins.index(cells[0, column]), cells[:, column])
-            for column in columns
-        ]
-        behind = np.array(columns) + 1
-        return replace(
-            batch,
-            cells=np.insert(cells, behind, np.stack(idlers, axis=1), axis=1),
-            layers=np.insert(batch.layers, behind, batch.layers[columns]),
-        )
-
-    def _idler_alone(self, batch: Batch) -> Batch:
-        """An idler by itself, where no batch had room for one."""
-        prompts = batch.prompts[:1]
-        idler = self.into.ride(prompts, 0, batch.cells[:1, 0])
-        return Batch(prompts, idler[:, None], batch.layers[:1], batch.position)
+                self._as_memory_allows(idler_alone(last[0], self.into), last[1])
 
     def _measure_clean(self, row: int, prompt: int) -> None:
         """The metrics of a prompt without edits, and those of its cells that change nothing."""
@@ -268,7 +246,8 @@ class Stretch:
             self._as_memory_allows(half, room)
 
     def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
-        front, own = self._front(batch, room), opened(self.model.hf)
+        own, rows = opened(self.model.hf), [*map(self.company.prompts.index, batch.prompts)]
+        front = Underway.of(batch, rows, self.trace, self.watch, room.looks)
         layer = int(batch.layers[0])
         while layer <= self.model.anatomy.dims.n_layers:
             with in_one_pass(self.model.hf):
@@ -276,7 +255,7 @@ class Stretch:
             own.give_way()
         self._arrive(front, room)
 
-    def _through_layers(self, first: int, front: _Front, room: Room, told: list[float]) -> int:
+    def _through_layers(self, first: int, front: Underway, room: Room, told: list[float]) -> int:
         """Go on at a layer, to the end, or until another thread is to have the model; how far."""
         batch, n_layers = front.batch, self.model.anatomy.dims.n_layers
         own = opened(self.model.hf)
@@ -298,7 +277,7 @@ class Stretch:
                 return layer + 1
         return n_layers + 1
 
-    def _arrive(self, front: _Front, room: Room) -> None:
+    def _arrive(self, front: Underway, room: Room) -> None:
         """What is read of cells that have come through."""
         batch = front.batch
         endings = [*map(self._ending, batch.prompts, front.rows)]
@@ -310,7 +289,7 @@ class Stretch:
         if self.witnesses is not None:
             self.witnesses.see(batch, endings, front.x)
 
-    def _show(self, layer: int, front: _Front) -> None:
+    def _show(self, layer: int, front: Underway) -> None:
         """What enters a block is kept of some cells, for verification."""
         if self.witnesses is None or self.witnesses.streams is None:
             return
@@ -319,22 +298,7 @@ class Stretch:
             layer, front.batch, front.x, lambda row: inputs[front.rows[row], offset:]
         )
 
-    def _front(self, batch: Batch, room: Room) -> _Front:
-        """A batch that nothing was done to yet."""
-        prompts, cells = batch.cells.shape
-        stream, final = self.trace.inputs[0], self.trace.final  # of other types, it may be
-        own = final.shape[1] - batch.position
-        rows = [self.company.prompts.index(prompt) for prompt in batch.prompts]
-        return _Front(
-            batch=batch,
-            rows=rows,
-            x=stream.new_empty(prompts, cells, own, stream.shape[2]),
-            proofs=torch.zeros(2, prompts, cells, dtype=torch.float64, device=final.device),
-            seen=self.watch.unedited(rows, cells),
-            looks=room.looks,
-        )
-
-    def _enter(self, layer: int, front: _Front, tile: Tile) -> bool:
+    def _enter(self, layer: int, front: Underway, tile: Tile) -> bool:
         """Let cells in at a block; whether they differ already, by an edit of what enters it."""
         offset = front.batch.position - self.trace.start
         own = front.x[tile.prompts, tile.cells]
@@ -354,7 +318,7 @@ class Stretch:
         front.prove(tile, edits)
         return True
 
-    def _run(self, layer: int, front: _Front, tile: Tile, alike: int) -> None:
+    def _run(self, layer: int, front: Underway, tile: Tile, alike: int) -> None:
         """Run a block on a tile; from a cell on they are alike."""
         own = front.x[tile.prompts, tile.cells]
         edits = list(edits_at(self.plan, self.routes, layer, front.batch, tile))
@@ -373,11 +337,11 @@ class Stretch:
             stack.enter_context(visited(self.model.hf, self.model.anatomy, visits))
             stack.enter_context(self._finish(layer, front.batch, visits))
             rows = front.rows[tile.prompts]
-            out = self._block(layer, own.flatten(0, 1), rows, front.batch.position)
+            out = self._resumed(layer, own.flatten(0, 1), rows, front.batch.position)
         own[:] = out.view_as(own)
         front.prove(tile, edits)
 
-    def _measured(self, layer: int, front: _Front, tile: Tile) -> list[Visit]:
+    def _measured(self, layer: int, front: Underway, tile: Tile) -> list[Visit]:
         """What is measured of a tile in a layer, behind what is done to it."""
         here = {gauge: seen[tile.prompts, tile.cells] for gauge, seen in front.seen.items()}
         rows = front.rows[tile.prompts]
@@ -403,65 +367,11 @@ class Stretch:
         own = sorted(place - batch.position for place in read if place >= batch.position)
         return only_at(mlp, own)
 
-    def _block(
-        self, layer: int, x: Float[Tensor, "row own d_model"], prompts: Sequence[int], position: int
-    ) -> Float[Tensor, "row own d_model"]:
-        """One block on a tile that begins at a position."""
-        hf, anatomy = self.model.hf, self.model.anatomy
-        if not anatomy.dims.causal:
-            return anatomy.resume(hf, layer, x, self.trace.calls[layer].whole(len(x)))
-        keys, values = self.trace.keys[layer], self.trace.values[layer]
-        if len(prompts) < len(keys):
-            rows = numbers(keys.device, prompts)
-            keys, values = keys[rows], values[rows]
-        before = keys[:, :, :position], values[:, :, :position]
-        call, looks_up = self.trace.calls[layer], anatomy.family.looks_up
-        arguments = call.resumed(position, x, plain=looks_up)
-        if not looks_up:
-            assert call.cache is not None, "a decoder's block takes a cache"
-            arguments[call.cache] = PrefixCache(*before)
-            return anatomy.resume(hf, layer, x, arguments)
-        upcast = anatomy.family.upcast == "softmax"
-        with attending_to(hf, SharedPrefix(*before, upcast)):
-            return anatomy.resume(hf, layer, x, arguments)
-
     def _progress(self, batch: Batch, layer: int, entered: int) -> float:
         """How many cells' worth of work one layer was; the end counts as one."""
         ours = batch.cells[0, :entered] < len(self.plan.cells)  # idlers are no cells of the map
         steps = self.model.anatomy.dims.n_layers + 1 - batch.layers[:entered][ours]
         return float((1 / steps).sum()) * len(batch.prompts)
-
-
-@dataclass(frozen=True, eq=False)
-class _Front:
-    """A batch on its way, as far as it has come.
-
-    Attributes:
-        rows: of the batch's prompts among the clean runs.
-        x: the residual stream, ``[prompt, cell, pos, d_model]``.
-        proofs: per cell, how many values were changed, and the squared norm of the change.
-        seen: what the metrics inside the model have read.
-        looks: how many cells they look at, at once.
-    """
-
-    batch: Batch
-    rows: Sequence[int]
-    x: Float[Tensor, "prompt cell own d_model"]
-    proofs: Float[Tensor, "2 prompt cell"]
-    seen: Mapping[Gauge, Tensor]
-    looks: int
-
-    def prove(self, tile: Tile, edits: Sequence[Application]) -> None:
-        """Add up what edits did in a tile."""
-        proofs = self.proofs[:, tile.prompts, tile.cells]
-        proof = torch.zeros_like(proofs).flatten(1)
-        for edit in edits:
-            assert edit.changed is not None, "visits are proved"
-            assert edit.squares is not None, "visits are proved"
-            assert edit.rows is not None, "a batch has rows"
-            own = torch.stack([edit.changed.double(), edit.squares]).to(proof.device)
-            proof.index_add_(1, onto(proof.device, edit.rows), own)
-        proofs += proof.view_as(proofs)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -27,8 +27,6 @@ CHOSEN = "#111418"
 """Frames around chosen cells: neither of the scale's two colours."""
 ROW = 24
 """Pixels of a row of the map."""
-BELOW = "no larger than the noise floor, {}"
-"""The name that a figure gives to its dots."""
 STRONGEST = 12
 """Cells that are listed beside the map."""
 
@@ -145,8 +143,7 @@ def in_words(drawing: Drawing, words: Texts) -> go.Figure | None:
     """Its figure in the page's language."""
     if drawing.figure is None or words.lang == "en":
         return drawing.figure
-    below = {BELOW.format(drawing.noise): words("map.below", noise=drawing.noise)}
-    return spoken(drawing.figure, words, more=below)
+    return spoken(drawing.figure, words)
 
 
 def cut_of(effects: Effects, metric: str, at: Mapping[str, int]) -> Cut:

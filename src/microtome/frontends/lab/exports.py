@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from microtome.frontends.lab.drawing import cut_of
 from microtome.frontends.lab.speaking import spoken
 from microtome.frontends.lab.state import View
 from microtome.report import document_of_sweep, render
+from microtome.report.document import Document, Picture
 from microtome.report.exports import MOST_ROWS, exports
 from microtome.report.spreadsheets import csv_of
 from microtome.texts import Texts, brief
@@ -51,7 +52,7 @@ class Seen:
         view: what it asks for.
         model: its model.
         effects: its map, where that is computed, whole.
-        words: of the page; None: pictures are in English.
+        words: of the page; None: all is in English.
     """
 
     view: View
@@ -103,7 +104,7 @@ def made(
         view: what the page shows.
         model: its model.
         effects: its map, where that is computed, whole.
-        words: in whose language pictures are; English unless given.
+        words: in whose language pictures and the frame of a report are; English unless given.
 
     Raises:
         EffectsError: there is no such file, or its map is not there.
@@ -118,7 +119,24 @@ def made(
 
 def _report(seen: Seen) -> bytes:
     """The page that a sweep's folder has."""
-    return _utf8(render(document_of_sweep(seen.whole, seen.model.run(prompt_of(seen.view)))))
+    document = document_of_sweep(seen.whole, seen.model.run(prompt_of(seen.view)))
+    return _utf8(render(_said(document, seen.words)))
+
+
+def _said(document: Document, words: Texts | None) -> Document:
+    """A report in the page's language, as far as there are words; it says how far that is."""
+    if words is None or words.lang == "en":
+        return document
+    sections = [
+        replace(one, pictures=tuple(_figured(each, words) for each in one.pictures))
+        for one in document.sections
+    ]
+    caveats = (*document.caveats, words("keep.report_sentences"))
+    return replace(document, lang=words.lang, sections=tuple(sections), caveats=caveats)
+
+
+def _figured(picture: Picture, words: Texts) -> Picture:
+    return replace(picture, figure=spoken(picture.figure, words))
 
 
 def _drawn(seen: Seen) -> go.Figure:

@@ -157,7 +157,9 @@ def _files(app: Dash, context: Context) -> None:
             for kind, why in (("map", "no_map"), ("circuit", "no_pins"))
             if not any(KINDS[name].of == kind for name in there)
         ]
-        return [html.Div(links, className="chips"), *lacking]
+        mixed = words.lang != "en" and "report.html" in there
+        told = [html.P(words("keep.report_sentences"), className="quiet")] if mixed else []
+        return [html.Div(links, className="chips"), *told, *lacking]
 
 
 def _file(context: Context, name: str) -> Response:
