@@ -103,7 +103,7 @@ def trial(seed: str, numbers: Iterator[int], kinds: list[str], until: float) -> 
             except Exception:
                 wrong += 1
                 say(f"WRONG: {kind}, seed {seed}, number {number}", *one.told)
-                say(traceback.format_exc(limit=-3, chain=False))
+                say(traceback.format_exc(limit=-9, chain=False))
             else:
                 done[kind] += why is None
                 refused[why or ""] += why is not None

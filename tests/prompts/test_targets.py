@@ -12,8 +12,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 import microtome as mt
 from conftest import BERLIN
 from microtome.errors import PromptError, PromptWarning, TaskError, TokenError
+from microtome.prompts.answers import Behind
 from microtome.prompts.encoding import encode, piece
 from microtome.prompts.prompt import Prompt
+from microtome.prompts.tokens import Tokens
 from microtome.prompts.warnings import complaints
 from microtome.tasks.making import whole_words
 
@@ -418,3 +420,15 @@ def test_a_word_beside_itself_with_its_space_is_asked_for_on_purpose(nano):
         nano.encode(mt.Prompt(text, target="Germany"))
     [one] = nano.encode(mt.Prompt(text, target=" Germany", contrast="Germany"))
     assert one.target != one.contrast
+
+
+def test_a_target_of_which_the_tokenizer_leaves_all_out_is_refused():
+    """Behind tokens that are given as ids, too, where no text shows what is missing."""
+    words = Tokenizer(models.BPE({"a": 0, "b": 1}, []))  # leaves out what it does not know
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    own = PreTrainedTokenizerFast(tokenizer_object=words)
+    tokens = Tokens("a b", (0, 1), ("a", " b"), ((0, 1), (1, 3)))
+    behind = Behind(tokens, own, lambda text: ((), ()))
+    assert behind.answer("b")[0] == 1
+    with pytest.raises(TokenError, match="'c' is no token here: the tokenizer leaves all of it"):
+        behind.answer("c")

@@ -98,7 +98,13 @@ class Behind:
         before = self.tokens.ids[: self.tokens.own.stop]
         own, ends = self._with("")
         if own != before:  # given as ids that no text has: none to continue
-            return self._alone(text), ""
+            ids = self._alone(text)
+            if not ids:
+                raise TokenError(
+                    f"{text!r} is no token here: the tokenizer leaves all of it out. Give another "
+                    "text, or a token's id."
+                )
+            return ids, ""
         whole, wider = self._with(text)
         continues = _is_continued((before, ends), (whole, wider))
         ids = whole[len(before) :] if continues else self._alone(text)
