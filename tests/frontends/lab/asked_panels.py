@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,32 @@ class Page:
         }
         answer = self.app.server.test_client().post("/_dash-update-component", json=body)
         assert answer.status_code in (200, 204), answer.text
-        return answer.json["response"] if answer.status_code == 200 else {}
+        return _with_tables(answer.json["response"]) if answer.status_code == 200 else {}
+
+
+def _with_tables(node: Any) -> Any:
+    """A part of a page with its tables, as the page's own script makes them."""
+    if isinstance(node, list):
+        return [_with_tables(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    if "data-table" not in node:
+        return {name: _with_tables(one) for name, one in node.items()}
+    told = json.loads(node["data-table"])
+    lines = [[_made(kind, one) for one in row] for kind, row in _lines(told)]
+    head, *body = [_made("Tr", line) for line in lines]
+    parts = [_made("Caption", told["title"]), _made("Thead", [head]), _made("Tbody", body)]
+    return {**node, "children": _made("Table", parts)}
+
+
+def _lines(told: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    yield "Th", told["heads"]
+    for row in told["rows"]:
+        yield "Td", [one["piece"] if isinstance(one, dict) else one for one in row]
+
+
+def _made(kind: str, children: Any) -> dict[str, Any]:
+    return {"type": kind, "props": {"children": children}}
 
 
 def _outputs(key: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -72,15 +73,19 @@ class Remembered:
             return key in self._answers
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[Component | str]], title: str) -> Component:
-    """A table with a caption; the first cell of a row is what the row is about."""
-    body = [
-        html.Tr([html.Th(first, scope="row"), *(html.Td(one, className="number") for one in rest)])
-        for first, *rest in rows
-    ]
-    head = html.Tr([html.Th(one, scope="col") for one in heads])
-    made = html.Table([html.Caption(title), html.Thead(head), html.Tbody(body)])
-    return html.Div(made, className="table", tabIndex=0, role="region", **{"aria-label": title})
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Component:
+    """A table of texts with a caption; the first cell of a row is what the row is about.
+
+    The page's own script makes it of what is said here (``assets/tables.js``): with a component for
+    each of its cells it would take longer to be shown than a run takes.
+    """
+    told = {"title": title, "heads": [*heads], "rows": [[*map(_cell, row)] for row in rows]}
+    data = {"aria-label": title, "data-table": json.dumps(told)}
+    return html.Div(className="table", tabIndex=0, role="region", **data)
+
+
+def _cell(given: str) -> str | dict[str, str]:
+    return {"piece": given} if isinstance(given, Piece) else given
 
 
 def graph(figure: Any, name: Any, label: str) -> Component:
@@ -90,9 +95,13 @@ def graph(figure: Any, name: Any, label: str) -> Component:
     return html.Div(drawn, className="figure", role="figure", **{"aria-label": label})
 
 
-def token(text: str) -> Component:
-    """A token whose white space is to be seen."""
-    return html.Span(visible(text), className="piece")
+class Piece(str):
+    """A token in a table, whose white space is to be seen."""
+
+
+def token(text: str) -> Piece:
+    """A token as a table shows it."""
+    return Piece(visible(text))
 
 
 def value(given: float) -> str:
