@@ -417,6 +417,21 @@ class TestRecipe:
         finally:
             torch.set_num_threads(threads)
 
+    @pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="an older torch")
+    def test_a_worker_rounds_products_of_a_cpu_as_this_process_does(self, model):
+        onednn = torch.backends.mkldnn.matmul
+        before = onednn.fp32_precision
+        try:
+            onednn.fp32_precision = "bf16"
+            recipe = Recipe.of(model, None)
+            assert recipe.known["modes"]["fp32_onednn"] == "bf16"
+            onednn.fp32_precision = "ieee"
+            assert known(model) != recipe.known
+            recipe.open()
+            assert onednn.fp32_precision == "bf16"
+        finally:
+            onednn.fp32_precision = before
+
     def test_hooks_of_ones_own_stay_here(self, folder):
         model = mt.load(folder)
         model.hf.transformer.h[0].register_forward_hook(lambda *_: None)

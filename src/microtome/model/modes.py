@@ -57,7 +57,8 @@ def set_modes(wanted: Mapping[str, str | int | bool]) -> None:
     if not hasattr(torch.backends, "fp32_precision"):
         torch.set_float32_matmul_precision(str(wanted["fp32_matmul"]))
         return
-    for part, name in ((matmul, "fp32_matmul"), (getattr(cudnn, "conv", None), "fp32_conv")):
+    parts = (matmul, getattr(cudnn, "conv", None), getattr(torch.backends.mkldnn, "matmul", None))
+    for part, name in zip(parts, ("fp32_matmul", "fp32_conv", "fp32_onednn"), strict=True):
         # To set what is set already would choose between the old names and the new ones.
         if part is not None and name in wanted and part.fp32_precision != wanted[name]:
             part.fp32_precision = str(wanted[name])
@@ -67,10 +68,14 @@ def _precision() -> dict[str, str | bool]:
     """TF32 and its like. Newer releases refuse the old names once the new ones were used."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     if hasattr(torch.backends, "fp32_precision"):
+        onednn = getattr(torch.backends.mkldnn, "matmul", None)
+        on_cpu = "none" if onednn is None else str(onednn.fp32_precision)
         return {
             "fp32_matmul": str(matmul.fp32_precision),
             "fp32_conv": str(getattr(cudnn, "conv", matmul).fp32_precision),
             "tf32": str(matmul.fp32_precision) == "tf32",
+            # Only where a CPU may round: sweeps that were begun before this was recorded go on.
+            **({} if on_cpu in ("none", "ieee") else {"fp32_onednn": on_cpu}),
         }
     return {
         "fp32_matmul": torch.get_float32_matmul_precision(),
