@@ -19,7 +19,18 @@ UNDO = r"^'(?='*[=+\-@\t\r\n＝＋－＠])"
 def test_nothing_runs_and_every_text_comes_back(texts):
     made = inert(pd.DataFrame({"token": texts}))["token"]
     assert not made.str.match(r"[=+\-@\t\r\n＝＋－＠]").any()
-    assert made.str.replace(UNDO, "", regex=True).tolist() == texts
+    read = pd.read_csv(
+        io.BytesIO(csv_of(pd.DataFrame({"n": -1, "token": texts})).encode()),
+        dtype=str,
+        keep_default_na=False,
+    )
+    assert read["token"].str.replace(UNDO, "", regex=True).tolist() == texts
+
+
+def test_a_text_with_a_carriage_return_begins_no_row():
+    """Where a row began in the middle of a text, what is behind it would be run."""
+    made = csv_of(pd.DataFrame({"token": ["x\r=1+1", "y"]}))
+    assert made == 'token\r\n"x\r=1+1"\r\ny\r\n'
 
 
 @pytest.mark.parametrize("kind", [object, "str", "category"])

@@ -82,6 +82,8 @@ def test_they_come_back_from_their_files_and_from_those_of_the_package(tiny64, r
     np.testing.assert_array_equal(mt.lens(tiny64, BERLIN, tuned=other).data["kl"], own["kl"])
     with pytest.raises(LoadError, match="holds no translators that can be read"):
         mt.Translators.load(tmp_path)
+    torch.save(named | {"final.weight": random.bias[0]}, published / "params.pt")
+    assert torch.equal(mt.Translators.load(published).weight, random.weight)
     config["num_hidden_layers"] = LAYERS - 1
     (published / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(LoadError, match=rf"says {LAYERS - 1} blocks.* translators of {LAYERS}:"):

@@ -129,6 +129,7 @@ def test_what_a_unit_raises_is_raised_here():
     stage = Stage(lambda n, unit: Failed(wrong) if unit.number == 2 else works(n, unit))
     with pytest.raises(ValueError, match="no such thing"):
         run(stage)
+    assert all(hand.gone for hand in stage.hired)
 
 
 def test_only_deaths_one_after_another_are_a_reason_to_stop():

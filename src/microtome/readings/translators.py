@@ -10,6 +10,7 @@ After Belrose et al., "Eliciting latent predictions from transformers with the t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +155,7 @@ class Translators:
                 f" expected {CONFIG} with num_hidden_layers, and {PARAMETERS} (or {PICKLED}) with "
                 "0.weight, 0.bias, …, as microtome and the package tuned-lens write them."
             ) from error
-        more = sum(name.endswith(".weight") for name in named) - blocks
+        more = sum(bool(re.fullmatch(r"\d+\.weight", name)) for name in named) - blocks
         if more > 0:
             raise LoadError(
                 f"{folder}: {CONFIG} says {blocks} blocks, and there are translators of "

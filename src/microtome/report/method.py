@@ -180,7 +180,7 @@ def _refined(audit: Mapping[str, Any], effects: Effects) -> Iterator[str]:
         )
     refined = int((effects.data[WHY_EXACT] == DOUBTED).sum())
     if below is None:  # of which the next strongest have the reason of the strongest
-        refined = min(audit["refine"], audit["cells"] - audit["asked"] // 2)
+        refined = min(audit["refine"], max(0, audit["cells"] - audit["asked"] // 2))
     if refined:
         yield f"Refined: among the exact cells are {refined:,} {which}."
     if below is not None:

@@ -17,12 +17,15 @@ RUN = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
 
 
 def csv_of(table: pd.DataFrame) -> str:
-    """A table as CSV, without its row labels.
+    """A table as CSV (RFC 4180), without its row labels.
+
+    Lines end in CRLF, as Python quotes a text for what a line ends in: a bare CR in one would be
+    the end of a row to whoever reads it, and what is behind it the beginning of another.
 
     >>> csv_of(pd.DataFrame({"token": ["=1+1", "is"], "effect": [-0.5, 2.0]})).splitlines()
     ['token,effect', "'=1+1,-0.5", 'is,2.0']
     """
-    return str(inert(table).to_csv(index=False, lineterminator="\n"))
+    return str(inert(table).to_csv(index=False, lineterminator="\r\n"))
 
 
 def inert(table: pd.DataFrame) -> pd.DataFrame:

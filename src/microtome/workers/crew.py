@@ -156,6 +156,7 @@ class Crew:
                             self._share_out(waiting, posted)
                             yield cast("Result", result)
                         case Failed(error):
+                            hand.dismiss()  # it is none of ours any more
                             raise error
                         case Died(why):
                             unit = busy.unit

@@ -300,3 +300,9 @@ def test_what_cannot_be_refined_is_refused(tiny64, asked, words):
         refined(tiny64, **asked)
     with pytest.raises(SweepError, match="take one of the two"):
         mt.Audit(8, refine=3, below=0.1)
+
+
+def test_where_an_audit_has_every_cell_none_is_refined(tiny64):
+    found = refined(tiny64, CAT, "patch L*.mlp_out@-1", audit=64, refine=10)
+    assert counts(found)[2] == 0
+    assert "Refined" not in " ".join(approximated(found))
