@@ -4,42 +4,50 @@
 // answer had to set going would stand still for good where that is lost, or comes too late.
 (function () {
   const OFTEN = 100;  // milliseconds between two looks at the beats
-  const IDLE = 5000;  // and after which those who should have asked are not waited for any more
+  const SOON = 500;  // and after which a beat begins that nobody has heard
+  const AGAIN = 1000;  // what was lost is asked again of who rests
+  const IDLE = 5000;  // those who should have asked are not waited for any more
   const LOST = 60000;  // nor is an answer
+  const OWN = "pulse";  // the page's own beat: all that hears it goes on without a click
   const HOME = "_dash-update-component";
 
-  const last = {};  // beat → who hears it → their last question: which beat it is of, and is it over?
+  const last = {};  // beat → who hears it → their last question
   const seen = {};  // beat → its number, and since when nothing has happened
 
   const heard = (body) => {
     try {
       const { inputs, output } = JSON.parse(body);
       const some = inputs.flat().filter((one) => one.property === "n_intervals");
-      return some.map(({ id, value = 0 }) => ({ beat: id, output, number: value }));
+      return some.map(({ id, value }) => ({ beat: id, output, number: value ?? 0 }));
     } catch (error) { return []; }  // it is none of a callback's
   };
 
   const ask = window.fetch;
   window.fetch = function (place, how) {
     const answer = ask.apply(this, arguments);
-    (String(place).includes(HOME) ? heard(how && how.body) : []).forEach((of) => {
-      const question = { number: of.number, since: performance.now(), over: false };
-      (last[of.beat] ??= {})[of.output] = question;
-      const over = () => {
-        question.over = true;
-        seen[of.beat] = { ...seen[of.beat], since: performance.now() };
+    (String(place).includes(HOME) ? heard(how && how.body) : []).forEach(({ beat, output, number }) => {
+      const question = { number, since: performance.now(), is_over: false, is_lost: false };
+      (last[beat] ??= {})[output] = question;
+      const over = (is_answered) => {
+        question.is_over = true;
+        question.is_lost = !is_answered;
+        seen[beat] = { ...seen[beat], since: performance.now() };
       };
-      answer.then(over, over);
+      // It is there with its last byte: where a line is slow, long after its first.
+      answer.then((got) => got.clone().arrayBuffer().then(() => over(got.ok)))
+        .catch(() => over(false));
     });
     return answer;
   };
 
-  const goes_on = (beat, number) => {
+  const goes_on = (beat, { disabled, max_intervals: until, n_intervals: number = 0 }) => {
     const now = performance.now(), questions = Object.values(last[beat] ?? {});
     if (seen[beat]?.number !== number) { seen[beat] = { number, since: now }; }
-    if (questions.some((one) => !one.over && now - one.since < LOST)) { return false; }
-    const all = questions.length > 0 && questions.every((one) => one.number === number);
-    return all || now - seen[beat].since > IDLE;
+    if (questions.some((one) => !one.is_over && now - one.since < LOST)) { return false; }
+    const idle = now - seen[beat].since;
+    if (disabled) { return beat === OWN && idle > AGAIN && questions.some((one) => one.is_lost); }
+    const have_asked = questions.every((one) => one.number === number);
+    return number >= until && (idle > IDLE || (have_asked && (questions.length || idle > SOON)));
   };
 
   const look = () => {
@@ -47,11 +55,10 @@
     if (!page) { return; }  // not there yet
     JSON.parse(page.dataset.keys).beats.forEach((beat) => {
       const found = window.dash_component_api.getLayout(beat);
-      if (!found) { return; }
-      const { disabled, max_intervals: until, n_intervals: now = 0 } = found.props;
-      if (!disabled && now >= until && goes_on(beat, now)) {
-        window.dash_clientside.set_props(beat, { max_intervals: now + 1 });
-      }
+      if (!found || !goes_on(beat, found.props)) { return; }
+      const { disabled, n_intervals: number = 0 } = found.props;
+      const next = disabled ? "n_intervals" : "max_intervals";
+      window.dash_clientside.set_props(beat, { [next]: number + 1 });
     });
   };
   window.setInterval(look, OFTEN);
