@@ -118,6 +118,47 @@ def test_a_page_waits_for_an_answer_and_looks_again_where_it_is_lost(tab):
 
 
 @pytest.mark.slow
+def test_a_map_that_could_not_be_asked_for_is_asked_for_again(tabs):
+    """Nothing else would: its model is there, and of its map nothing is known."""
+    tab, lost = tabs(), []
+
+    def lose(route) -> None:
+        if "grown.data" in route.request.post_data_json["output"] and len(lost) < 2:
+            lost.append(route.abort())
+        else:
+            route.continue_()
+
+    tab.page.route("**/_dash-update-component*", lose)
+    tab.mapped(query(**GIFT))
+    assert len(lost) == 2
+
+
+SLOW_LINE = """
+    window.once = []; const ask = window.fetch, on_way = new Set();
+    window.fetch = async (place, how) => {
+        const whose = how?.body && JSON.parse(how.body).output, slow = /grown.data/.test(whose);
+        if (slow) { once.push(on_way.has(whose)); on_way.add(whose); }
+        const got = await ask(place, how);
+        if (!slow || got.status !== 200) { on_way.delete(whose); return got; }
+        const bytes = await got.arrayBuffer(), later = new ReadableStream({
+            start: (to) => { setTimeout(
+                () => { to.enqueue(new Uint8Array(bytes)); to.close(); on_way.delete(whose); }, 1200)
+            }});
+        return new Response(later, {status: got.status, headers: got.headers});
+    };
+"""
+"""An answer about the map begins to come at once, and ends three beats later."""
+
+
+@pytest.mark.slow
+def test_an_answer_that_comes_slowly_is_waited_for_to_its_end(tabs):
+    tab = tabs()
+    tab.page.add_init_script(SLOW_LINE)
+    tab.mapped(query(**GIFT))
+    assert not any(tab.page.evaluate("once"))
+
+
+@pytest.mark.slow
 def test_an_edit_is_chosen_by_clicking_and_its_address_arises(tab, nano):
     page = tab.mapped(query(donor=DONOR, **GIFT))
     page.locator(site("resid_post")).click()

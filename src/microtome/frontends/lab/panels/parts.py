@@ -16,9 +16,10 @@ from microtome.texts import Texts, visible
 def beat(name: str, every: int, *, disabled: bool = False) -> Component:
     """What has a page look again, some milliseconds after it has heard what it asked last.
 
-    The page's own script lets it go on (``assets/beat.js``): no answer has to, which may be lost.
+    The page's own script lets it go on (``assets/beat.js``), the first time too: no answer has to,
+    which may be lost.
     """
-    return dcc.Interval(id=name, interval=every, max_intervals=1, disabled=disabled)
+    return dcc.Interval(id=name, interval=every, max_intervals=0, disabled=disabled)
 
 
 def labelled(words: str, control: Component, about: str | Component = "") -> Component:
