@@ -115,6 +115,7 @@ def test_a_page_waits_for_an_answer_and_looks_again_where_it_is_lost(tab):
         assert len(asked) == n, "who waits for an answer does not ask again"
         asked[-1].fulfill(status=204)  # as where all of it went wrong
     tab.until(f"{state} === 'done'")
+    tab.until("dash_component_api.getLayout('pulse').props.disabled")  # and it rests
 
 
 @pytest.mark.slow
@@ -140,10 +141,9 @@ SLOW_LINE = """
         if (slow) { once.push(on_way.has(whose)); on_way.add(whose); }
         const got = await ask(place, how);
         if (!slow || got.status !== 200) { on_way.delete(whose); return got; }
-        const bytes = await got.arrayBuffer(), later = new ReadableStream({
-            start: (to) => { setTimeout(
-                () => { to.enqueue(new Uint8Array(bytes)); to.close(); on_way.delete(whose); }, 1200)
-            }});
+        const bytes = new Uint8Array(await got.arrayBuffer()), later = new ReadableStream({
+            start: (to) => setTimeout(
+                () => { to.enqueue(bytes); to.close(); on_way.delete(whose); }, 1200)});
         return new Response(later, {status: got.status, headers: got.headers});
     };
 """
