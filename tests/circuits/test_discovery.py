@@ -129,7 +129,7 @@ def test_greedy_costs_what_was_said(small, monkeypatch):
     assert most == 13 + 11 + 9
     assert sum(rows) <= most
     [(text, before)] = notes
-    assert f"at most {most} circuits on 1 prompts, {5 * most} tokens" in text
+    assert f"at most {most} circuits on 1 prompt, {5 * most} tokens" in text
     assert before == 0  # told before anything ran
 
 

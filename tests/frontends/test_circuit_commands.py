@@ -102,7 +102,7 @@ def test_a_circuit_by_a_search(call, scores, nano, tmp_path, by):
     answer = json.loads(shown)
     assert Circuit.open(tmp_path / "c.json") == found.circuit
     assert (answer["edges"], answer["method"]) == (len(found.circuit), found.method)
-    assert "circuits on 1 prompts" in noted
+    assert "circuits on 1 prompt," in noted
     assert (tmp_path / "kept" / "steps").is_dir()
 
 

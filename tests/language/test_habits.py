@@ -160,3 +160,9 @@ def test_names_of_other_tools_in_python(nano):
     with pytest.raises(AttributeError, match=r"has no attribute 'xylophone'$"):
         nano.xylophone  # noqa: B018
     assert not hasattr(nano, "to_tokens")
+
+
+def test_what_a_property_lacks_is_named_and_not_the_property(nano, monkeypatch):
+    monkeypatch.setattr(type(nano), "weight_hash", property(lambda model: model.hf.nothing))
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
+        nano.weight_hash  # noqa: B018

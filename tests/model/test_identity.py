@@ -90,6 +90,17 @@ def test_a_copy_has_the_same_hash(model):
     )
 
 
+def test_a_copy_of_a_model_is_its_own(model):
+    other, before, logits = copy.deepcopy(model), model.weight_hash, model.run("Berlin is").logits
+    assert other.weight_hash == before
+    assert torch.equal(other.run("Berlin is").logits, logits)
+    other.hf.lm_head.weight.data.mul_(0.5)
+    assert other.weight_hash != before
+    assert not torch.equal(other.run("Berlin is").logits, logits)
+    assert model.weight_hash == before
+    assert torch.equal(model.run("Berlin is").logits, logits)
+
+
 def test_weights_made_in_inference_mode_are_seen_too(make_gpt2, tokenizer):
     with torch.inference_mode():
         hf = make_gpt2()

@@ -80,6 +80,8 @@ def test_they_come_back_from_their_files_and_from_those_of_the_package(tiny64, r
     other = mt.Translators.load(published)
     own = mt.lens(tiny64, BERLIN, tuned=random).data
     np.testing.assert_array_equal(mt.lens(tiny64, BERLIN, tuned=other).data["kl"], own["kl"])
+    there = mt.lens(tiny64, BERLIN, tuned=str(tmp_path / "own")).data
+    np.testing.assert_array_equal(there["kl"], own["kl"])
     with pytest.raises(LoadError, match="holds no translators that can be read"):
         mt.Translators.load(tmp_path)
     torch.save(named | {"final.weight": random.bias[0]}, published / "params.pt")
@@ -220,6 +222,8 @@ def test_what_cannot_be_trained_is_refused(tiny):
         mt.train_translators(tiny, [BERLIN, "Berlin"])
     with pytest.raises(AddressError, match=r"blocks=\[3\]: there are 3, from 0 to 2"):
         mt.train_translators(tiny, [BERLIN, BERLIN], blocks=[3])
+    with pytest.raises(PromptError, match="several texts: give a list"):
+        mt.train_translators(tiny, BERLIN)
 
 
 def test_without_gradients_nothing_is_trained(tiny):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from microtome.amounts import many
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph, Numbers
@@ -102,7 +103,7 @@ def greedy(
         "start": np.flatnonzero(begin.chosen).tolist(),
     }  # fmt: skip
     most = circuits_of_greedy(len(begin), n, every)
-    how = f"from {len(begin):,} edges down to {n:,}, {every} at a step"
+    how = f"from {many(len(begin), 'edge')} down to {min(n, len(begin)):,}, {every} at a step"
     cost = priced(trial, "greedy", most, how)
     with searching(trial, method, out, progress, max(0, len(begin) - n), cost, workers) as search:
         found, rows = _peeled(search, begin, n, tolerance, every, absolute)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from microtome.amounts import many
 from microtome.circuits.ablations import Ablation, Mean, Patch, Zero
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
@@ -138,10 +139,8 @@ def _plain(answer: object) -> object:
 def priced(trial: Trial, name: str, circuits: int, how: str) -> str:
     """What a search costs, in words."""
     tokens = sum(len(one.tokens.read) for one in trial.encoded) * circuits
-    return (
-        f"{name}: {how}; at most {circuits:,} circuits on {len(trial.encoded)} prompts, "
-        f"{tokens:,} tokens through the model"
-    )
+    at_most = f"at most {many(circuits, 'circuit')} on {many(len(trial.encoded), 'prompt')}"
+    return f"{name}: {how}; {at_most}, {many(tokens, 'token')} through the model"
 
 
 def table(rows: Sequence[Decision]) -> pd.DataFrame:

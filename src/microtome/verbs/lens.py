@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ def lens(
     edits: Edit | str | Iterable[Edit | str] = (),
     metrics: Sequence[str] | None = None,
     top: int = 5,
-    tuned: Translators | None = None,
+    tuned: Translators | str | Path | None = None,
     memory: int | str | None = None,
     reference: Iterable[Given] = (),
 ) -> Lens:
@@ -155,7 +156,7 @@ def lens(
             run's own output, KL(output ‖ state). Unless given, that one, and probability and rank
             of the target and the contrast, where all prompts have them.
         top: how many of the most probable tokens are kept.
-        tuned: translators, for the tuned lens.
+        tuned: translators, for the tuned lens; or the folder that they were saved in.
         memory: bytes for logits besides those of one prompt, or a text such as ``"500MB"``; 2 GiB
             unless given.
         reference: the prompts that `mean(over="prompts")` averages over.
@@ -165,6 +166,7 @@ def lens(
 
     Raises:
         AddressError, EditError, PromptError, MetricError: something names what is not there.
+        LoadError: translators cannot be read.
 
     >>> import microtome as mt
     >>> prompt = mt.Prompt("Berlin is the capital of", target=" Germany")
@@ -177,6 +179,8 @@ def lens(
     dims = model.anatomy.dims
     seeing.check_address(asked)
     reading = seeing.asked(metrics, encoded, dims)
+    if isinstance(tuned, str | Path):
+        tuned = Translators.load(tuned)
     if tuned is not None:
         tuned.check(asked, dims)
     budget = DEFAULT_MEMORY if memory is None else bytes_of(memory, what="memory")

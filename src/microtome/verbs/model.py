@@ -26,6 +26,8 @@ class Model(Loaded):
 
         def __getattr__(self, name: str) -> NoReturn:
             """For a name that is not there: what other tools call so is named as it is here."""
+            if hasattr(type(self), name):  # it is there, and something that it asks for is not
+                return object.__getattribute__(self, name)
             own = type(self).__name__
             raise AttributeError(f"{own!r} object has no attribute {name!r}{here(name)}")
 

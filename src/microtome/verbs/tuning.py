@@ -245,6 +245,8 @@ def _encoded(model: Model, texts: Iterable[Given]) -> list[Encoded]:
     Raises:
         PromptError: there are too few.
     """
+    if isinstance(texts, str):  # a list of its letters
+        raise PromptError("Translators are trained on several texts: give a list of them.")
     encoded = [one for one in model.encode(list(texts)) if len(one.tokens) > 1]
     if len(encoded) < 2:
         raise PromptError(

@@ -254,6 +254,10 @@ class Family:
         """The class of transformers that loads it with its language-model head."""
         return AutoModelForCausalLM if self.causal else AutoModelForMaskedLM
 
+    def __deepcopy__(self, memo: object) -> Family:
+        """Itself: it is a value, and a copy of a model is of the same family."""
+        return self
+
     def tapped(self, **taps: Tap) -> Family:
         """This row with some sites tapped elsewhere."""
         return replace(self, taps=MappingProxyType({**self.taps, **taps}))
