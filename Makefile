@@ -30,7 +30,7 @@ test: lint types tests
 # Where bytecode is kept nowhere, every process would compile all that it imports: some ten seconds.
 tests test-quick: export PYTHONDONTWRITEBYTECODE :=
 
-# Every kind of test and one case of each, while one works: two minutes or so.
+# Every kind of test and one case of each, while one works: a minute or so.
 test-quick: .venv/ready-to-test
 	$(BIN)/pytest -n auto --dist worksteal --quick
 
