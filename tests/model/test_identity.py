@@ -93,10 +93,11 @@ def test_a_copy_has_the_same_hash(model):
 def test_a_copy_of_a_model_is_its_own(model):
     other, before, logits = copy.deepcopy(model), model.weight_hash, model.run("Berlin is").logits
     assert other.weight_hash == before
-    assert torch.equal(other.run("Berlin is").logits, logits)
+    # Weights that lie elsewhere may be rounded otherwise.
+    torch.testing.assert_close(other.run("Berlin is").logits, logits)
     other.hf.lm_head.weight.data.mul_(0.5)
     assert other.weight_hash != before
-    assert not torch.equal(other.run("Berlin is").logits, logits)
+    assert float((other.run("Berlin is").logits - logits).abs().max()) > 1e-2
     assert model.weight_hash == before
     assert torch.equal(model.run("Berlin is").logits, logits)
 
