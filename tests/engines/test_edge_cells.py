@@ -11,7 +11,7 @@ import microtome as mt
 from microtome.engines.walk import entering
 from microtome.engines.walk.resumed import Resumed
 from microtome.errors import AddressError, EditError, PromptError, SweepError, VerificationError
-from microtome.passes import ways
+from microtome.passes.head_reads import HeadReads
 
 EXACT = 1e-11
 LAYERS, HEADS = 3, 4
@@ -214,8 +214,8 @@ def test_heads_that_read_the_same_share_a_row_of_attention(tiny64, monkeypatch):
 
 def test_verification_finds_an_entry_that_is_wrong(tiny64, monkeypatch):
     """On the walk alone: the reference path has a row of its own for each cell."""
-    of_all = ways.HeadReads.of_all
-    monkeypatch.setattr(ways.HeadReads, "of_all", lambda self, stream: 1.01 * of_all(self, stream))
+    of_all = HeadReads.of_all
+    monkeypatch.setattr(HeadReads, "of_all", lambda self, stream: 1.01 * of_all(self, stream))
     with pytest.raises(VerificationError):
         mt.sweep(tiny64, LATE, "patch L*.z.h* -> L*.v_in.h*", metrics=["logit_diff"], verify=2)
 
