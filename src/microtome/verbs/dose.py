@@ -22,7 +22,8 @@ from microtome.notebook import html_line, html_table
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import about
-from microtome.results.effects import ONE, SEVERAL, Effects
+from microtome.results.effects import Effects
+from microtome.results.opening import ONE, SEVERAL
 from microtome.texts import brief
 from microtome.verbs.model import Model
 from microtome.verbs.sweep import sweep

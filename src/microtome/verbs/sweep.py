@@ -28,9 +28,10 @@ from microtome.prompts.stream import Stream
 from microtome.readings.registry import readings
 from microtome.results import provenance
 from microtome.results.aggregates import Aggregates
-from microtome.results.effects import Effects, open_effects
+from microtome.results.effects import Effects
 from microtome.results.form import storable
 from microtome.results.labelled import label
+from microtome.results.opening import open_effects
 from microtome.results.sinks import MemorySink, StoreSink
 from microtome.verbs.answer import Answer, Runner, cells_of, units_of
 from microtome.verbs.asking import asking as asking
