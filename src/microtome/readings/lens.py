@@ -24,7 +24,8 @@ from microtome.language.selectors import Everything
 from microtome.language.sites import SITES, Dimensions
 from microtome.model.anatomy import Anatomy
 from microtome.prompts.encoding import Encoded
-from microtome.readings.output import Outcome, Reading
+from microtome.readings.outcome import Outcome
+from microtome.readings.output import Reading
 from microtome.readings.registry import readings
 
 ENTROPY = "entropy"

@@ -1,4 +1,4 @@
-"""Metrics: numbers read off the logits of a cell; those inside the model are in `gauges`.
+"""Metrics: numbers read off the logits of a cell; those inside the model are in `readings.inside`.
 
 A metric is asked for by name, with the token that it is about and the position where it is read:
 ``prob`` (the target's, after the last token, or at the mask of a masked-language model's prompt),
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from microtome.errors import AddressError, MetricError, listing
@@ -24,60 +23,7 @@ from microtome.language.sites import Dimensions
 from microtome.prompts.answers import Answer
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.resolve import regions
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """Logits at one position, and what metrics make of them: once for all metrics, in float64."""
-
-    logits: Float[Tensor, "cell vocab"]
-
-    @cached_property
-    def exact(self) -> Float[Tensor, "cell vocab"]:
-        """The logits in float64."""
-        return self.logits.double()
-
-    @cached_property
-    def broken(self) -> Bool[Tensor, " cell"]:
-        """In which cells a logit is no number: nothing can be read off the others then."""
-        return self.logits.isnan().any(-1)
-
-    @cached_property
-    def logprobs(self) -> Float[Tensor, "cell vocab"]:
-        """Log probabilities."""
-        return self.exact.log_softmax(-1)
-
-    def at(self, rows: Int[Tensor, " row"]) -> Outcome:
-        """Some of its cells, one perhaps several times; log probabilities are computed once."""
-        return _Some(self.logits[rows.to(self.logits.device)], self, rows)
-
-
-@dataclass(frozen=True, eq=False)
-class _Some(Outcome):
-    """Some cells of an outcome."""
-
-    whole: Outcome
-    rows: Int[Tensor, " row"]
-
-    @cached_property
-    def logprobs(self) -> Float[Tensor, "cell vocab"]:
-        """Log probabilities."""
-        return self.whole.logprobs[self.rows.to(self.logits.device)]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a metric is computed from, at one position.
-
-    ``token`` is what the metric is about; ``target`` and ``contrast`` are the prompt's: an id, or
-    a set of which any is meant.
-    """
-
-    edited: Outcome
-    clean: Outcome
-    token: Answer | None
-    target: Answer | None
-    contrast: Answer | None
+from microtome.readings.outcome import Outcome, Prediction
 
 
 @dataclass(frozen=True)
