@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, overload
@@ -12,6 +13,7 @@ from microtome.errors import PromptError, did_you_mean, listing
 from microtome.notebook import html_table
 from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import TEXTS, Prompt, number
+from microtome.prompts.tables import table_rows
 
 Given = Prompt | str | Sequence[int]
 """What stands for one prompt: itself, its text, or its tokens' ids."""
@@ -28,7 +30,7 @@ class Prompts(Sequence[Prompt]):
     """
 
     def __init__(self, prompts: Iterable[Given]) -> None:
-        self._prompts = tuple(map(_one, prompts))
+        self._prompts = tuple(map(_one, _several(prompts)))
         if not self._prompts:
             raise PromptError("There are no prompts.")
 
@@ -63,7 +65,7 @@ class Prompts(Sequence[Prompt]):
             return prompts
         if isinstance(prompts, Prompt | str):
             return cls([prompts])
-        several: list[Any] = list(prompts)
+        several: list[Any] = list(_several(prompts))
         ids = [own for one in several if (own := number(_plain(one))) is not None]
         return cls([Prompt(ids=ids)] if ids and len(ids) == len(several) else several)
 
@@ -155,6 +157,32 @@ def spelled(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spelled(given: str | int) -> str | dict[str, int]:
     return {"id": given} if isinstance(given, int) else given
+
+
+def listed(given: Given | Iterable[Given]) -> list[Given]:
+    """One prompt or several as a list, which may be empty, as reference prompts may.
+
+    Raises:
+        PromptError: it is neither.
+    """
+    return [given] if isinstance(given, Prompt | str) else list(_several(given))
+
+
+def _several(given: Any) -> Iterator[Any]:
+    """One prompt after another; what would give its letters, its bytes or its names is refused."""
+    hint = ""
+    if isinstance(given, Mapping):
+        hint = " A prompt of fields is Prompt(**fields)."
+    elif table_rows(given) is not None:
+        hint = " The rows of a table are prompts as Stream(table)."
+    elif not isinstance(given, str | bytes):
+        with contextlib.suppress(TypeError):  # what cannot be gone through is refused
+            return iter(given)
+    kind = "None" if given is None else type(given).__name__
+    raise PromptError(
+        "Prompts are a list of texts, of Prompt(…) or of token ids, or one of these by itself, not "
+        f"{kind}.{hint}"
+    )
 
 
 def _one(given: Any) -> Prompt:

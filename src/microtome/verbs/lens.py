@@ -26,7 +26,7 @@ from microtome.passes.hooks import quiet
 from microtome.passes.session import session
 from microtome.plan.memory.budget import DEFAULT_MEMORY
 from microtome.prompts.encoding import Encoded, piece
-from microtome.prompts.prompts import Given
+from microtome.prompts.prompts import Given, listed
 from microtome.prompts.resolve import regions
 from microtome.readings import lens as seeing
 from microtome.readings.output import METRICS, Reading
@@ -186,7 +186,7 @@ def lens(
     budget = DEFAULT_MEMORY if memory is None else bytes_of(memory, what="memory")
     at_once = max(1, budget // (8 * seeing.HELD * dims.d_vocab))
     looking = _Looking(model, asked, reading, whole_of(top, 1, "top"), at_once, tuned)
-    others = list(reference)
+    others = listed(reference)
     sources = Sources(
         model.hf,
         model.anatomy,
