@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from microtome.errors import EditError, SweepError, VerificationError
 from microtome.model.anatomy import Anatomy
 from microtome.passes import prefix
 from microtome.plan.plan import make_plan
+from microtome.prompts.encoding import token_id
 from microtome.verbs.answer import sources_of
 from microtome.verbs.options import budget_of
 from microtome.verbs.sweep import asking
@@ -450,3 +453,20 @@ def test_weights_that_the_donor_does_not_have_are_no_cells(tiny64, edit):
         ahead = np.less.outer(np.arange(5), np.arange(5)) | (moved[:, None] < moved)
         assert np.array_equal(absent, ahead)
     assert "in another order" in effects.provenance["predicted"]["why_absent"]
+
+
+def test_a_logit_is_read_where_another_tokens_is_no_number(tiny64):
+    """Of the walk its own tokens' alone are computed; of the whole prediction nothing is known."""
+    model, metrics = copy.deepcopy(tiny64), ("logit", "logit_diff", "prob", "rank", "kl")
+    dog = token_id(" dog", model.tokenizer)
+    with torch.no_grad():
+        model.hf.get_output_embeddings().weight[dog] = np.nan
+    walked, slow = (
+        mt.sweep(model, JOHN, "zero L*.z.h*", metrics=metrics, engine=engine)
+        for engine in ("walk", "reference")
+    )
+    for metric in metrics:
+        np.testing.assert_allclose(walked.data[metric], slow.data[metric], atol=1e-9)
+        assert bool(walked.data[metric].isnull().all()) == (metric not in ("logit", "logit_diff"))
+    whole = mt.sweep(tiny64, JOHN, "zero L*.z.h*", metrics="logit_diff")
+    np.testing.assert_allclose(walked.data["logit_diff"], whole.data["logit_diff"], atol=1e-9)

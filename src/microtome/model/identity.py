@@ -22,6 +22,7 @@ from microtome.errors import listing
 from microtome.model.additions import is_known, name_of
 from microtome.model.code import code_of
 from microtome.model.placement import fetched, parts, weights
+from microtome.model.wrappers import refuse_packed
 
 SAMPLES = 128
 """How many numbers of each tensor a sign looks at, evenly spread."""
@@ -83,7 +84,11 @@ def weights_sign(hf: PreTrainedModel) -> Hashable:
 
     A few numbers changed in place through ``.data`` may go unseen: a sign has `SAMPLES` of each
     tensor. Of offloaded tensors it has the shapes alone.
+
+    Raises:
+        LoadError: torch has quantised layers of it, whose weights no sign sees.
     """
+    refuse_packed(hf)
     named = [*hf.state_dict(keep_vars=True).items()]
     named += [(name, getattr(module, own)) for name, module, own in _made_buffers(hf)]
     tensors = [pair for name, tensor in named for pair in parts(name, tensor.detach())]

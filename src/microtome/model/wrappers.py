@@ -63,18 +63,19 @@ def module_of(given: object) -> PreTrainedModel:
         module = inner
     refuse_unseen(module)
     refuse_empty(module)
-    _refuse_packed(module)
     return module
 
 
 def refuse_unseen(module: PreTrainedModel) -> None:
-    """Raise where a model would run past hooks, or has masks that nobody can see.
+    """Raise where a model would run past hooks, has masks that nobody can see, or rounds by batch.
 
     Raises:
-        LoadError: it is compiled in place, or a part of it is; or its attention is flexible.
+        LoadError: it is compiled in place, or a part of it is; its attention is flexible; or torch
+            has quantised layers of it.
     """
     _refuse_compiled(module)
     _refuse_attention(module)
+    refuse_packed(module)
 
 
 def refuse_empty(module: PreTrainedModel) -> None:
@@ -93,11 +94,14 @@ def refuse_empty(module: PreTrainedModel) -> None:
             )
 
 
-def _refuse_packed(module: PreTrainedModel) -> None:
+def refuse_packed(module: PreTrainedModel) -> None:
     """Raise for layers that torch itself has quantised.
 
     In 8 bits they round what they are given by the range of the whole batch, so a cell's numbers
     would depend on those beside it; and no hash sees their weights.
+
+    Raises:
+        LoadError: there are some.
     """
     packed: list[str] = []
     for path, part in module.named_modules():

@@ -288,9 +288,11 @@ class Reading:
                 target=encoded.target,
                 contrast=encoded.contrast,
             )
-        )
-        # A column of the vocabulary would keep all of it in memory: hence the copy.
-        return found.double().masked_fill(edited.broken, float("nan"))
+        ).double()
+        # A column of the vocabulary would keep all of it in memory: hence the copies.
+        if self.metric.columns:  # what other tokens' logits are is nothing to it
+            return found.clone()
+        return found.masked_fill(edited.broken, float("nan"))
 
 
 @dataclass(frozen=True)
