@@ -20,6 +20,7 @@ from microtome.prompts.encoding import token_id
 from microtome.verbs.answer import sources_of
 from microtome.verbs.options import budget_of
 from microtome.verbs.sweep import asking
+from oracles import families as by_hand
 
 METRICS = [
     "logit",
@@ -471,3 +472,15 @@ def test_a_logit_is_read_where_another_tokens_is_no_number(tiny64):
         assert bool(absent.all()) == (metric not in ("logit", "logit_diff"))
     whole = mt.sweep(tiny64, JOHN, "zero L*.z.h*", metrics="logit_diff")
     np.testing.assert_allclose(walked.data["logit_diff"], whole.data["logit_diff"], atol=1e-9)
+
+
+def test_a_softmax_in_float32_is_taken_so_on_the_walk_too(tokenizer):
+    """An eager Llama's, in float64: rarely is a score rounded up here and down there."""
+    hf = by_hand.make("llama", len(tokenizer)).eval()
+    hf.set_attn_implementation("eager")
+    model = mt.load(hf, tokenizer=tokenizer)
+    walked, slow = (
+        mt.sweep(model, CAT, "zero L*.z.h*@1:", metrics="logit", engine=engine, verify=0)
+        for engine in ("walk", "reference")
+    )
+    assert float(abs(walked.data["logit"] - slow.data["logit"]).median()) < 1e-12

@@ -92,7 +92,7 @@ def test_what_is_nearly_a_field_is_one_mistyped(tmp_path, row, says):
         ("f.csv", 'text,target\nA, " a"\n', "line 2: not CSV: a quote inside a field, ' \" a\"'"),
         ("g.csv", 'text\n"A" B\n', "line 2: not CSV: text after the quotes of a field"),
         ("h.csv", "text;target\nA; b; c\n", "line 2: more values than the header has names: 3"),
-        ("p.csv", "sep=;\r\ntext;target\r\n", "line 1: 'sep=' is said to spreadsheets alone"),
+        ("p.csv", "sep=;\r\ntext;target\r\n", "line 1: 'sep=' is a line for spreadsheets alone"),
         ("q.csv", 'text,roles\nA,"{""s"": 0}"\nB,,C\n', "line 3: more values than the header"),
         ("i.csv", "text,target\nA, b\n,\n", "line 3: the field 'text' is missing"),
         ("k.csv", "text, target\nA, b\n", "line 2: unknown field ' target'"),

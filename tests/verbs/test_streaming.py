@@ -109,7 +109,7 @@ def test_what_is_no_row_of_prompts_is_refused():
     """Of the splits of a dataset only the names would be read, of a path only the letters."""
     with pytest.raises(PromptError, match=r"this is a dict of train.*dict\['train'\]"):
         list(mt.Stream({"train": ["A"], "test": ["B"]}))
-    with pytest.raises(PromptError, match="A stream is of prompts one after another, not Prompt"):
+    with pytest.raises(PromptError, match="one after another, as in a list, not Prompt"):
         list(mt.Stream(mt.Prompt("A")))
     with pytest.raises(PromptError, match=r"nowhere\.jsonl"):
         list(mt.Stream(lambda: "nowhere.jsonl"))

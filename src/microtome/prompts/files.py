@@ -2,9 +2,8 @@
 
 A key or a column given twice is refused, as is CSV whose quotes do not pair up: other readers take
 the second of two, or the rest of the file for one field, and say nothing. CSV is that of RFC 4180:
-quotes around whole fields alone, and a quote in quotes written twice. What
-parts fields is a comma; or a semicolon, as spreadsheets have it in much of Europe, or a tab, where
-the header has no comma.
+quotes around whole fields alone, and a quote in quotes written twice. Fields are parted by commas;
+by semicolons, as spreadsheets in much of Europe write them, or by tabs, if the header has no comma.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ def _csv(pieces: Iterable[str], name: str) -> Iterator[Row]:
     for column in _twice(header):
         raise PromptError(f"{name}, line 1: two columns are called {column!r}.")
     if header and header[0].lower() == "sep=":
-        raise PromptError(f"{name}, line 1: 'sep=' is said to spreadsheets alone: take it out.")
+        raise PromptError(f"{name}, line 1: 'sep=' is a line for spreadsheets alone: take it out.")
     for number, fields in lines:
         where = f"{name}, line {number}"
         if len(fields) > len(header):

@@ -76,11 +76,12 @@ class Prompts(Sequence[Prompt]):
         Columns and keys that are no field of a `Prompt` are kept as its ``meta``. What is empty in
         a CSV file, or ``null`` in JSON, counts as not given. In CSV ``roles`` holds a JSON object,
         and ``ids``, ``targets``, ``messages`` and the like a JSON list. A value keeps its leading
-        space. Files are UTF-8; see `microtome.prompts.files` for what is refused in them.
+        space. Files are UTF-8, and CSV is parted by commas, semicolons or tabs; see
+        `microtome.prompts.files` for what is refused in them.
 
         Raises:
-            PromptError: the file cannot be read, or a line has missing or wrong fields, one of
-                them twice, or one that is nearly the name of another.
+            PromptError: the file cannot be read; or a line lacks a field, has a wrong one, one
+                twice, or one whose name is nearly that of a field.
         """
         return cls(of_row(row, where) for where, row in rows_of(path))
 

@@ -42,7 +42,7 @@ class Stream:
             aggregates are put together afterwards (`Aggregates.merged`).
 
     Raises:
-        PromptError: the window is none, or a row is no prompt: when it is met.
+        PromptError: the window is less than one prompt; or a row is no prompt, once it is read.
 
     >>> [len(part) for part in Stream([{"text": "Berlin is"}, "Rome is", "Paris is"], 2).windows()]
     [2, 1]
@@ -93,7 +93,9 @@ class Stream:
                 f"{type(made).__name__.lower()}[{next(iter(made), 'train')!r}]."
             )
         if not isinstance(made, Iterable):
-            raise PromptError(f"A stream is of prompts one after another, not {made!r}: [prompt].")
+            raise PromptError(
+                f"A stream is of prompts one after another, as in a list, not {made!r}."
+            )
         return ((f"prompt {number}", one) for number, one in enumerate(made))
 
 

@@ -39,9 +39,9 @@ class Metric:
         columns: it needs the logits of the prompt's own tokens only, not the whole vocabulary.
         compute: ``Prediction`` of some cells → one value per cell.
         logprobs: it reads `Outcome.logprobs`.
-        undefined: it may be no number where all logits are (it is absent there).
-        holds: how many float64 numbers for each token of the vocabulary computing it holds at once,
-            besides what `Outcome` keeps.
+        undefined: it may be no number though all logits are numbers; it is absent there.
+        holds: how many float64 numbers are held at once to compute it, for each token of the
+            vocabulary, besides what `Outcome` keeps.
         flat: why its gradient at the clean run says nothing; empty where it does.
     """
 
@@ -261,7 +261,7 @@ class Reading:
                 return found
 
     def noise_together(self, noise: Mapping[str, float], logprobs: Mapping[str, Array]) -> float:
-        """The most that its effects may be noise, where log probabilities have so much."""
+        """The largest effect that may be noise, where log probabilities have so much of it."""
         heard = sum(noise[field] for field in self.fields)
         if self.metric.name != "prob":
             return heard

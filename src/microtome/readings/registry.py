@@ -19,7 +19,7 @@ def readings(metrics: str | Iterable[str]) -> tuple[Asked, ...]:
     """What texts such as ``"prob(contrast)@3"`` or ``"std(L*.resid_post)"`` ask for.
 
     Raises:
-        MetricError: a metric does not exist, or none or the same twice is given.
+        MetricError: a metric does not exist, none is given, or one is given twice.
 
     >>> [str(r) for r in readings(["prob", "prob(contrast)", "loss@-1"])]
     ['prob', 'prob(contrast)', 'loss@last']

@@ -55,7 +55,7 @@ def _check_turned(model: Loaded, question: Question) -> None:
             if turned(config, text) != turned(config, whole):
                 raise MetricError(
                     f"{one.prompt.text!r} is {text} tokens, and a target or contrast of several "
-                    f"is read in a pass over {whole}, which this model's rotary embedding turns "
-                    "otherwise, the text too: what is predicted there is not what the text alone "
-                    "predicts. Give targets of one token, or a shorter text."
+                    f"is read in a pass over {whole}, in which this model's rotary embedding "
+                    "turns the text itself differently: what is predicted there is not what the "
+                    "text alone predicts. Give targets of one token, or a shorter text."
                 )

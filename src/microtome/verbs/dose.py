@@ -61,7 +61,7 @@ class Dose:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What is needed to repeat the sweep of the behaviour; `damage` have their own."""
+        """What is needed to repeat the sweep of the behaviour; those of `damage` have their own."""
         return self.behaviour.provenance
 
     def table(self) -> pd.DataFrame:

@@ -152,9 +152,9 @@ def lens(
         prompts: one or several; each runs by itself, unpadded.
         address: of states as wide as the residual stream; stars and ``:`` are the same here.
         edits: applied to the run whose states are read.
-        metrics: of the output, by a sweep's names; ``kl`` is of the state's prediction from this
-            run's own output, KL(output ‖ state). Unless given, that one, and probability and rank
-            of the target and the contrast, where all prompts have them.
+        metrics: of the output, named as in a sweep; ``kl`` is KL(this run's own output ‖ what the
+            state predicts). Unless given, that one, and probability and rank of the target and the
+            contrast, where all prompts have them.
         top: how many of the most probable tokens are kept.
         tuned: translators, for the tuned lens; or the folder that they were saved in.
         memory: bytes for logits besides those of one prompt, or a text such as ``"500MB"``; 2 GiB

@@ -78,8 +78,8 @@ class Streamed:
             )
         if not self.reference and any(one.source is Source.REFERENCE for one in self.edits):
             raise SweepError(
-                "A mean over prompts is over all of them, which a stream does not have at once: "
-                "say over which, reference=[…]."
+                "A mean over prompts is over all of them, which a stream never has at once: "
+                "give those to average over, reference=[…]."
             )
         if self.keep == "aggregates":
             refuse_ids(str(one) for one in self.asked)

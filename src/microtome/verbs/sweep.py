@@ -127,8 +127,8 @@ def sweep(
         verify: how many of the walk's cells to recompute on the reference path, or ``"all"``;
             where a map is computed in several units, so many of each, or fewer where that would
             cost more than a twentieth of it.
-        memory: bytes for the walk's batches besides the model, or a text such as ``"2GiB"``, which
-            it is unless given.
+        memory: bytes for the walk's batches besides the model, or a text such as ``"500MB"``;
+            2 GiB unless given.
         screen: ``"bfloat16"`` or a `Screen`: compute the whole map in this type first, on a copy of
             the model, then the strongest cells again in the model's own.
         refine: how many cells a screen computes again, 64 unless given: those with the largest
@@ -179,8 +179,8 @@ def sweep(
             if options.method is not None:
                 raise SweepError(
                     f"method={str(options.method)!r} is audited on cells drawn from one map of "
-                    "every prompt, and bounds single cells: audits of windows are none of all, nor "
-                    "of means. Take a list of prompts and keep='cells'; or method='exact'."
+                    "every prompt, and bounds single cells: those of windows are no audit of all, "
+                    "nor of means. Take a list of prompts and keep='cells'; or method='exact'."
                 )
             stream = prompts if isinstance(prompts, Stream) else Stream(Prompts.of(prompts))
             whole = (as_edits(edit), readings(metrics), over, others, options, keep)

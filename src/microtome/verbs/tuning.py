@@ -172,7 +172,7 @@ class _Training:
             if overwrite:
                 return fresh
             raise LoadError(
-                f"{self.out} holds translators that were trained otherwise, or of other states: "
+                f"{self.out} holds translators that were trained differently, or on other states: "
                 "name another folder, or overwrite=True (--overwrite)."
             )
         for block in there.about["blocks"]:

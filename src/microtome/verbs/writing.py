@@ -56,7 +56,7 @@ IDLE = (None, False, 1, "dynamic", "hybrid")
 """Their values that do nothing."""
 
 SOMETHING = ("use_cache", "num_beams", "num_return_sequences")
-"""Settings that cannot be none: None says nothing."""
+"""Settings that cannot be None: that is as if nothing were said."""
 
 MODES = ("greedy_search", "sample")
 """The ways in which one token is written after another."""
@@ -79,8 +79,8 @@ def manner_of(
         asked: settings and objects, as ``generate`` takes them.
 
     Raises:
-        MicrotomeError: a setting is not there, cannot be, or is of a way to generate in which no
-            edit has a meaning.
+        MicrotomeError: a setting does not exist, has a value that cannot be, or asks for a way of
+            writing in which edits have no meaning.
     """
     for name in asked:
         if name in OURS:
@@ -181,7 +181,7 @@ def _refuse(config: GenerationConfig, unknown: Mapping[str, Any]) -> None:
     if why:
         raise MicrotomeError(
             f"The model cannot generate so under edits: {why}. Greedy decoding (do_sample=False, "
-            "num_beams=1) and sampling (do_sample=True) can be had."
+            "num_beams=1) and sampling (do_sample=True) are possible."
         )
     if unknown:
         name = next(iter(unknown))
