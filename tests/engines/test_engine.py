@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,6 +201,20 @@ def test_small_batches_give_the_same_map(tiny64):
     )
     assert float(abs(whole.data["prob"] - cut.data["prob"]).max()) < 1e-12
     assert cut.provenance["predicted"]["bytes"] <= LITTLE < whole.provenance["predicted"]["bytes"]
+
+
+def test_cells_that_change_nothing_take_no_more_room_than_there_is(tiny64, monkeypatch):
+    more, with_idlers = [], engine.with_idlers
+
+    def cramped(batch, company, into, room):
+        made = with_idlers(batch, company, into, replace(room, batch=len(batch)))
+        more.append(len(made) - len(batch))
+        return made
+
+    monkeypatch.setattr(engine, "with_idlers", cramped)
+    effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics="prob")
+    assert more and not any(more)
+    assert effects.noise_floor("prob") is not None  # one walks by itself then
 
 
 def test_too_little_memory_for_a_single_cell_is_refused_before_anything_runs(tiny64):
