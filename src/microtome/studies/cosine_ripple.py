@@ -17,7 +17,6 @@ import xarray as xr
 
 from microtome import figures, stats
 from microtome.errors import PromptError
-from microtome.figures.view import visible_line
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section
@@ -215,7 +214,7 @@ def _clean(data: Data[CosineRipple], texts: Texts) -> Section:
     n = mean.size
     middle = {texts("clean.middle"): (np.append(low, np.nan), np.append(high, np.nan))}
     name = texts("clean.mean")
-    prompt = visible_line(one.encoded[0].prompt.text)
+    prompt = one.text
 
     def draw(title: str) -> go.Figure:
         made = figures.series(
@@ -264,7 +263,7 @@ def _ripple(data: Data[CosineRipple], texts: Texts) -> Section:
     found = of_the_head(one)
     names: dict[str, Any] = {"layer": parameters.layer, "head": parameters.head}
     n = int(found["n"].max())
-    prompt = visible_line(one.encoded[0].prompt.text)
+    prompt = one.text
     return section(
         texts,
         "ripple",

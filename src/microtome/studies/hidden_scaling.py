@@ -18,7 +18,6 @@ from pydantic import Field
 from scipy import special
 
 from microtome import edits, figures, stats
-from microtome.figures.view import visible_line
 from microtome.prompts.encoding import piece
 from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section, Table
@@ -199,7 +198,7 @@ def _logits(data: Data[HiddenScaling], texts: Texts) -> Section:
     one = data.of(0)
     clean, edited = one.array("clean").values, one.array("edited").values
     names = [visible(piece(n, data.model.tokenizer)) for n in range(len(clean))]
-    where = {"prompt": visible_line(one.encoded[0].prompt.text), "edits": _edits(data)}
+    where = {"prompt": one.text, "edits": _edits(data)}
     drawn = picture(
         texts,
         "logits.logits",
@@ -227,7 +226,7 @@ def _logits(data: Data[HiddenScaling], texts: Texts) -> Section:
         loss_edited=float(one.edited("cell", "loss")),
         rank_clean=one.clean("cell", "rank"),
         rank_edited=float(one.edited("cell", "rank")),
-        target=visible(str(one.encoded[0].prompt.target)),
+        target=one.target,
     )
 
 
@@ -334,7 +333,7 @@ def _temperature(data: Data[HiddenScaling], texts: Texts) -> Section:
             ),
         ),
         edits=_edits(data),
-        prompt=visible_line(data.encoded[0].prompt.text),
+        prompt=data.text,
         **fit._asdict(),
     )
 

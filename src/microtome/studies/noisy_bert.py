@@ -21,7 +21,6 @@ from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from microtome import figures, stats
-from microtome.figures.view import visible_line
 from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section, Table
@@ -242,8 +241,8 @@ def _target(data: Data[NoisyBert], texts: Texts) -> Section:
         "target",
         tuple(_by_layer(data, texts, metric) for metric in ("logprob", "loss", "rank")),
         (table(texts, "target.layers", _layer_frame(data)),),
-        target=visible(str(data.encoded[0].prompt.target)),
-        prompt=visible_line(data.encoded[0].prompt.text),
+        target=data.target,
+        prompt=data.text,
         logprob=data.clean("noise", "logprob"),
         rank=data.clean("noise", "rank"),
         n=len(data.parameters.seeds),

@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from microtome import figures
 from microtome.errors import PromptError
-from microtome.figures.view import visible_line
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section
@@ -30,7 +29,7 @@ from microtome.studies.parameters import KvHead, Layer, Parameters
 from microtome.studies.premise import answers
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import above, lines, picture, section, table, trend_of
-from microtome.texts import Texts, visible
+from microtome.texts import Texts
 from microtome.verbs.model import Model
 
 SPREAD = "std(L*.resid_post)"
@@ -252,7 +251,7 @@ def _neurons(data: Data[ReplaceActivations], texts: Texts) -> Section:
             values, unit=texts("neurons.x"), title=title, counted=texts("neurons.counted")
         ),
         layer=data.parameters.mlp_layer,
-        prompt=visible_line(data.encoded[0].prompt.text),
+        prompt=data.text,
     )
     return section(
         texts,
@@ -380,7 +379,7 @@ def _output(data: Data[ReplaceActivations], texts: Texts) -> Section:
         "kl": 0.0,
     }
     frame = pd.DataFrame([clean, *rows])
-    target = visible(str(one.encoded[0].prompt.target))
+    target = one.target
     return section(
         texts, "output", (), (table(texts, "output.table", frame, target=target),), target=target
     )
