@@ -160,7 +160,7 @@ def test_what_is_no_row_of_norms_and_layers_is_refused():
 
 
 def test_what_has_no_logit_is_refused_by_name(tiny, of_family):
-    with pytest.raises(MetricError, match="to no prob: ask for logit"):
+    with pytest.raises(MetricError, match="not to prob: ask for logit"):
         mt.attribute_logits(tiny, PROMPT, "prob")
     with pytest.raises(MetricError, match="the target of 'The cat sat' is none"):
         mt.attribute_logits(tiny, CAT)
