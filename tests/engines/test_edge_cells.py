@@ -164,6 +164,17 @@ def test_parameters_and_gauges_go_with_edges(tiny64):
     assert float(abs(gap).max()) <= EXACT
 
 
+def test_what_is_looked_at_before_attention_is_each_cells_own(tiny64):
+    """Cells that enter by what heads read share a row through attention, unless they are seen."""
+    metrics = ["norm(L2.q@-1)", "norm(L2.q_in.h0@-1)"]
+    walked, slow = (
+        mt.sweep(tiny64, CAT, "patch L0.z.h* -> L2.q_in.h*@-1", metrics=metrics, engine=engine)
+        for engine in ("walk", "reference")
+    )
+    for name in metrics:
+        np.testing.assert_allclose(walked.data[name], slow.data[name], rtol=0, atol=1e-9)
+
+
 def test_donors_of_another_length_are_aligned_by_roles(tiny64):
     prompt = mt.Prompt(
         "The cat sat on the mat",

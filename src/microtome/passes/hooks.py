@@ -346,8 +346,7 @@ def between(
 
 
 @contextmanager
-def _hooks(hooks: Iterable[tuple[nn.Module, Side, Act]]) -> Iterator[None]:
-    hooks = [*hooks]
+def _hooks(hooks: Sequence[tuple[nn.Module, Side, Act]]) -> Iterator[None]:
     own = opened(hooks[0][0])
     with own.block():
         own.hook(hooks)
