@@ -13,7 +13,7 @@ import hashlib
 import inspect
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,6 +85,27 @@ def additions_on(module: nn.Module) -> tuple[Addition, ...]:
     """The same on one module by itself."""
     own = (*put_on(module), *_of_class(type(module)))
     return tuple(Addition("", kind, what) for kind, what in own)
+
+
+def behind_blocks(hf: PreTrainedModel, blocks: str, steps: Iterable[str]) -> tuple[Addition, ...]:
+    """Those that have a part in what becomes of the last block's output.
+
+    Args:
+        hf: the model.
+        blocks: the path of its blocks.
+        steps: the paths of what stands between them and the logits.
+    """
+    ends = [
+        *steps,
+        *(path for path, one in hf.named_modules() if one is hf.get_output_embeddings()),
+    ]
+
+    def counts(path: str) -> bool:
+        around = f"{path}." if path else ""
+        inside = any(path == end or path.startswith(f"{end}.") for end in ends)
+        return inside or any(end.startswith(around) for end in (blocks, *ends))
+
+    return tuple(one for one in additions(hf) if counts(one.path))
 
 
 def why_not_in_parts(hf: PreTrainedModel) -> str | None:
