@@ -255,7 +255,7 @@ def _is_continued(before: Coded, whole: Coded) -> bool:
 def _takes_no_space(end: str, begin: str) -> bool:
     """Whether there is mostly no space between two signs.
 
-    There is none behind a line break or an open bracket, nor in scripts that put none between words.
+    None behind a line break or an open bracket, nor in scripts that put none between words.
     """
     if is_unspaced(end, begin):
         return True
