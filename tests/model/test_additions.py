@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import microtome as mt
 from conftest import BERLIN, LAYERS, PARIS
@@ -196,6 +198,47 @@ def test_what_is_written_behind_a_hook_is_what_transformers_writes(make_gpt2, to
     assert own.ids != bare.ids
     with pytest.raises(MicrotomeError, match=r"are padded, and the model has a hook .*batch=1"):
         model.generate([BERLIN, "Berlin"], steps=2, batch=2)
+
+
+def sharper(module, query, key, value, mask, scaling=None, **more):
+    return sdpa_attention_forward(module, query * 2, key, value, mask, scaling=scaling, **more)
+
+
+def noting(module, query, key, value, mask, **more):
+    return sdpa_attention_forward(module, query, key, value, mask, **more)
+
+
+@pytest.fixture
+def attending(monkeypatch):
+    """Attention functions of one's own, by their names."""
+    for one in (sharper, noting):
+        monkeypatch.setitem(AttentionInterface._global_mapping, one.__name__, one)
+        masks = AttentionMaskInterface._global_mapping
+        monkeypatch.setitem(masks, one.__name__, AttentionMaskInterface()["sdpa"])
+
+
+def test_an_attention_function_of_somebodys_own_runs_whole(make_gpt2, tokenizer, attending):
+    """Chosen after the model was proved: heads are those of hooks, and weights are not made up."""
+    model = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
+    model.hf.set_attn_implementation("sharper")
+    found = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", verify=0, progress=False)
+    np.testing.assert_allclose(found.data["logit_diff"].values.ravel(), wanted(model), atol=1e-9)
+    assert found.provenance["model"]["additions"] == [
+        "an attention function of your own (sharper) on the model"
+    ]
+    for edits in ("scale(1) L1.pattern.h0", "knockout L1.pattern.h0@-1,0"):
+        with pytest.raises(MicrotomeError, match=r"sharper is your own.*no weights that could be"):
+            model.run(PROMPT, edits=[edits])
+    with pytest.raises(ProbeError, match=r"attention function of your own \(sharper\)"):
+        mt.load(model.hf, tokenizer=tokenizer)
+
+
+def test_one_that_only_looks_shows_its_weights(make_gpt2, tokenizer, attending):
+    hf = make_gpt2(dtype=torch.float64)
+    plain = mt.load(hf, tokenizer=tokenizer).run(PROMPT, keep=["L1.pattern"])["L1.pattern"]
+    hf.set_attn_implementation("noting")
+    model = mt.load(hf, tokenizer=tokenizer)
+    np.testing.assert_array_equal(model.run(PROMPT, keep=["L1.pattern"])["L1.pattern"], plain)
 
 
 def test_a_patch_takes_what_a_hook_on_the_whole_model_makes_of_the_donor(make_gpt2, tokenizer):
