@@ -96,6 +96,21 @@ def test_an_activated_lora_is_refused(make_gpt2, tokenizer):
         mt.load(wrapped, tokenizer=tokenizer)
 
 
+def test_a_model_that_asks_for_more_than_tokens_is_refused(make_gpt2, tokenizer):
+    """As one does whose adapters are chosen by task (peft's Poly)."""
+    hf = make_gpt2()
+
+    def forward(x):
+        raise ValueError("task_ids should not be None.")
+
+    forward.__module__ = "peft.tuners.poly"
+    hf.transformer.h[1].mlp.forward = forward
+    with pytest.raises(
+        LoadError, match=r"does not run by itself.*task_ids should not be None\. It"
+    ):
+        mt.load(hf, tokenizer=tokenizer)
+
+
 @pytest.mark.parametrize("kind", WRAPPED)
 def test_a_hook_on_a_wrapper_is_refused_and_not_left_out(make_gpt2, tokenizer, kind):
     wrapped = WRAPPED[kind](make_gpt2()).eval()

@@ -12,9 +12,15 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from microtome.errors import TokenError
+from microtome.errors import MicrotomeError, TokenError
 from microtome.language.sites import POSITIONS
-from microtome.model.additions import Addition, additions, why_not_in_parts
+from microtome.model.additions import (
+    Addition,
+    additions,
+    behind_blocks,
+    named,
+    why_not_in_parts,
+)
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Tap, rotary_of
 from microtome.model.identity import (
@@ -194,6 +200,24 @@ class Loaded:
     def whole(self) -> str | None:
         """Why the model can only be run whole, by the reference path; None where it need not be."""
         return why_not_in_parts(self.hf)
+
+    def check_end(self, what: str) -> None:
+        """Raise where what stands behind the last block cannot be run by itself, on other states.
+
+        Args:
+            what: is done so, in words.
+
+        Raises:
+            MicrotomeError: somebody has added to it.
+        """
+        steps = [step for step in self.anatomy.family.final if isinstance(step, str)]
+        own = behind_blocks(self.hf, self.anatomy.family.blocks, steps)
+        if own:
+            raise MicrotomeError(
+                f"{what} by running what stands behind the last block by itself, and the model has "
+                f"{named(own)}: what that does, it may do by position, or to all states together. "
+                "Take it off (a hook that only looks may say so: microtome.watching)."
+            )
 
     @property
     def weight_hash(self) -> str:

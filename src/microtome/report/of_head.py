@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from microtome.report.cells import visible_tokens
@@ -40,7 +41,7 @@ def document_of_head(card: HeadCard) -> Document:
                 pictures=(Picture("pattern", pattern, "The first prompt, token to token."),),
                 tables=(
                     Table("From the position that is read", card.looks),
-                    Table("In rows of random tokens that stand twice", card.scores),
+                    *_scores(card),
                 ),
             ),
             _copies(card),
@@ -53,6 +54,11 @@ def document_of_head(card: HeadCard) -> Document:
         n_prompts=len(prompts),
         exports={"circuit": _listed(card), "fed": card.fed},
     )
+
+
+def _scores(card: HeadCard) -> Iterator[Table]:
+    if not card.scores.empty:
+        yield Table("In rows of random tokens that stand twice", card.scores)
 
 
 def summary_of_head(card: HeadCard) -> dict[str, Any]:

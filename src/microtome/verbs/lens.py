@@ -167,6 +167,7 @@ def lens(
     Raises:
         AddressError, EditError, PromptError, MetricError: something names what is not there.
         LoadError: translators cannot be read.
+        MicrotomeError: somebody has added to what stands behind the last block.
 
     >>> import microtome as mt
     >>> prompt = mt.Prompt("Berlin is the capital of", target=" Germany")
@@ -185,6 +186,7 @@ def lens(
         tuned.check(asked, dims)
     budget = DEFAULT_MEMORY if memory is None else bytes_of(memory, what="memory")
     at_once = max(1, budget // (8 * seeing.HELD * dims.d_vocab))
+    model.check_end("The lens reads states")
     looking = _Looking(model, asked, reading, whole_of(top, 1, "top"), at_once, tuned)
     others = listed(reference)
     sources = Sources(

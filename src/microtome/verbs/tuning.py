@@ -80,7 +80,8 @@ def train_translators(
 
     Raises:
         PromptError: there are too few texts.
-        MicrotomeError: torch's inference mode is on.
+        MicrotomeError: torch's inference mode is on; or somebody has added to what stands behind
+            the last block.
         AddressError: there is no such block.
         LoadError: the folder holds others, somebody trains into it, or it cannot be written to.
 
@@ -101,6 +102,7 @@ def train_translators(
     if not chosen or (blocks is not None and len(chosen) < len(blocks)):
         raise AddressError(f"blocks={blocks!r}: there are {n}, from 0 to {n - 1}.")
     encoded = _encoded(model, texts)
+    model.check_end("Translators are trained")
     folder = None if out is None else Path(out)
     with _alone_in(folder), session(model.hf, model.anatomy), quiet(model.hf):
         learnt, kept = _states(model, encoded, chosen)
