@@ -132,10 +132,10 @@ def _csv(pieces: Iterable[str], name: str) -> Iterator[Row]:
         row: dict[str, Any] = {
             key: value for key, value in zip(header, fields, strict=False) if value
         }
-        for name in OBJECTS & row.keys():
-            row[name] = json_object(row[name], where)
-        for name in LISTS & row.keys():
-            row[name] = _json_list(row[name], f"{where}: {name}")
+        for column in OBJECTS & row.keys():
+            row[column] = json_object(row[column], where)
+        for column in LISTS & row.keys():
+            row[column] = _json_list(row[column], f"{where}: {column}")
         yield where, row
 
 

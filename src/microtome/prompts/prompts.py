@@ -12,6 +12,7 @@ from microtome.errors import PromptError, did_you_mean, listing
 from microtome.notebook import html_table
 from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import TEXTS, Prompt, number
+from microtome.prompts.tables import table_rows
 
 Given = Prompt | str | Sequence[int]
 """What stands for one prompt: itself, its text, or its tokens' ids."""
@@ -28,7 +29,7 @@ class Prompts(Sequence[Prompt]):
     """
 
     def __init__(self, prompts: Iterable[Given]) -> None:
-        self._prompts = tuple(map(_one, prompts))
+        self._prompts = tuple(map(_one, listed(prompts)))
         if not self._prompts:
             raise PromptError("There are no prompts.")
 
@@ -61,9 +62,7 @@ class Prompts(Sequence[Prompt]):
         """
         if isinstance(prompts, cls):
             return prompts
-        if isinstance(prompts, Prompt | str):
-            return cls([prompts])
-        several: list[Any] = list(prompts)
+        several = listed(prompts)
         ids = [own for one in several if (own := number(_plain(one))) is not None]
         return cls([Prompt(ids=ids)] if ids and len(ids) == len(several) else several)
 
@@ -81,6 +80,27 @@ class Prompts(Sequence[Prompt]):
                 them twice, or one that is nearly the name of another.
         """
         return cls(of_row(row, where) for where, row in rows_of(path))
+
+
+def listed(prompts: Given | Iterable[Given]) -> list[Any]:
+    """One prompt, several or none, as a list.
+
+    Raises:
+        PromptError: one after another it would give names and no prompts: it is what a tokenizer
+            gives, or a table.
+
+    >>> listed("Berlin is"), listed(())
+    (['Berlin is'], [])
+    """
+    if isinstance(prompts, Prompt | str):
+        return [prompts]
+    if isinstance(prompts, Mapping) or table_rows(prompts) is not None:
+        kind = type(prompts).__name__
+        how = "a prompt by its fields is Prompt(**…), and rows of a table go by mt.Stream(…)"
+        if isinstance(prompts, Mapping) and "input_ids" in prompts:
+            how = "give its tokens, […]['input_ids'], of texts without padding"
+        raise PromptError(f"A {kind} is no prompt, and gives the names in it: {how}.")
+    return [*prompts]
 
 
 def of_row(row: Mapping[str, Any], where: str) -> Prompt:
@@ -116,6 +136,9 @@ def _with_meta(row: Mapping[str, Any]) -> dict[str, Any]:
     given = row.get("meta") or {}
     if not extra or not isinstance(given, Mapping):
         return dict(row)
+    for name in extra:
+        if name in given:
+            raise PromptError(f"{name!r} is given twice: by itself, and in 'meta'.")
     return {name: row[name] for name in row if name in known} | {"meta": {**given, **extra}}
 
 

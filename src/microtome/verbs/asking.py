@@ -11,7 +11,7 @@ from microtome.model.loaded import Loaded
 from microtome.model.rotary import turned
 from microtome.plan.legs import legs_of
 from microtome.plan.question import Question, ask
-from microtome.prompts.prompts import Given
+from microtome.prompts.prompts import Given, listed
 from microtome.readings.registry import readings
 
 
@@ -33,7 +33,7 @@ def asking(
     prompt, and ``window`` of layers, see `Question`.
     """
     encoded = model.encode(prompts)
-    others = list(reference)
+    others = listed(reference)
     references = model.encode(others) if others else encoded
     dims = model.anatomy.dims
     asked = readings(metrics)

@@ -11,7 +11,7 @@ from microtome.language.habits import here
 from microtome.model.describe import described
 from microtome.model.loaded import Loaded
 from microtome.notebook import html_fields, html_line, html_table
-from microtome.prompts.prompts import Given
+from microtome.prompts.prompts import Given, listed
 from microtome.verbs import card as cards
 from microtome.verbs import run as outcome
 from microtome.verbs.generate import When, generate
@@ -67,7 +67,7 @@ class Model(Loaded):
         np.False_
         """
         encoded = self.encode(prompts)
-        others = list(reference)
+        others = listed(reference)
         return outcome.run(
             self.hf,
             self.anatomy,
@@ -132,7 +132,7 @@ class Model(Loaded):
         (3, [0, 1, 2])
         """
         encoded = self.encode(prompts)
-        others = list(reference)
+        others = listed(reference)
         texts = self.encode(others) if others else encoded
         return generate(
             self,

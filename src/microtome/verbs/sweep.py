@@ -23,7 +23,7 @@ from microtome.plan.audit import Audit
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import Question, coordinate
 from microtome.plan.verify import Verify
-from microtome.prompts.prompts import Given, Prompts
+from microtome.prompts.prompts import Given, Prompts, listed
 from microtome.prompts.stream import Stream
 from microtome.readings.registry import readings
 from microtome.results import provenance
@@ -172,7 +172,7 @@ def sweep(
     ('prompt', 'layer', 'head')
     """
     options = Options.of(engine, verify, memory, screen, refine, seed, method, audit)
-    others = list(reference)
+    others = listed(reference)
     with running(model, workers) as runner:
         if isinstance(prompts, Stream) or check_keep(keep) == "aggregates":
             if options.method is not None:

@@ -27,7 +27,7 @@ from microtome.passes.hooks import quiet
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, record
 from microtome.prompts.encoding import Encoded
-from microtome.prompts.prompts import Given
+from microtome.prompts.prompts import Given, listed
 from microtome.readings.lens import unembedded
 from microtome.readings.translators import CONFIG, Translators, check_folder
 from microtome.results.hold import alone_in
@@ -247,7 +247,7 @@ def _encoded(model: Model, texts: Iterable[Given]) -> list[Encoded]:
     """
     if isinstance(texts, str):  # a list of its letters
         raise PromptError("Translators are trained on several texts: give a list of them.")
-    encoded = [one for one in model.encode(list(texts)) if len(one.tokens) > 1]
+    encoded = [one for one in model.encode(listed(texts)) if len(one.tokens) > 1]
     if len(encoded) < 2:
         raise PromptError(
             f"Translators are trained on texts of several tokens, at least two; given: "
