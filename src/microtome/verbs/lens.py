@@ -26,7 +26,7 @@ from microtome.passes.hooks import quiet
 from microtome.passes.session import session
 from microtome.plan.memory.budget import DEFAULT_MEMORY
 from microtome.prompts.encoding import Encoded, piece
-from microtome.prompts.prompts import Given
+from microtome.prompts.prompts import Given, listed
 from microtome.prompts.resolve import regions
 from microtome.readings import lens as seeing
 from microtome.readings.output import METRICS, Reading
@@ -186,16 +186,18 @@ def lens(
     budget = DEFAULT_MEMORY if memory is None else bytes_of(memory, what="memory")
     at_once = max(1, budget // (8 * seeing.HELD * dims.d_vocab))
     looking = _Looking(model, asked, reading, whole_of(top, 1, "top"), at_once, tuned)
-    others = list(reference)
+    others = listed(reference)
+    references = model.encode(others) if others else encoded
     sources = Sources(
         model.hf,
         model.anatomy,
         [(edit, one) for edit in made for one in encoded],
-        [one.tokens for one in (model.encode(others) if others else encoded)],
+        [one.tokens for one in references],
     )
     with session(model.hf, model.anatomy), quiet(model.hf):
         seen = [looking.at(one, made, sources) for one in encoded]
-    spec = {"address": str(asked), "edits": [str(edit) for edit in made], "top": top}
+    spec: dict[str, Any] = {"address": str(asked), "edits": [*map(str, made)], "top": top}
+    spec["reference"] = [one.prompt.as_dict() for one in references] if others else []
     tuned_on = None if tuned is None else tuned.source
     record = recorded(model, encoded, **spec, tuned=tuned_on, metrics=[str(r) for r in reading])
     return Lens(_together(model, asked, encoded, seen, reading), encoded, record)
