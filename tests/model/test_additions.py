@@ -605,3 +605,24 @@ def test_a_buffer_that_counts_passes_is_named(make_gpt2, tokenizer):
     model = mt.load(hf, tokenizer=tokenizer)
     with pytest.raises(SweepError, match=r"changed while it was running \(lm_head.seen\)"):
         mt.sweep(model, PROMPT, EDIT, metrics="logit_diff")
+
+
+def test_another_default_device_makes_no_difference_to_readings(make_gpt2, tokenizer):
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+
+    def read():
+        return [
+            mt.attribute_logits(model, PROMPT).data["head_out"].values,
+            mt.head_scores(model, n=2, length=4).data["induction"].values,
+            mt.train_translators(model, [PROMPT, "The cat sat"], steps=1, blocks=[1]).bias.numpy(),
+            mt.steering.of_token(model, " Germany")[0],
+        ]
+
+    wanted = read()
+    torch.set_default_device("meta")
+    try:
+        found = read()
+    finally:
+        torch.set_default_device(None)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
@@ -99,6 +99,15 @@ class TestPrompts:
     def test_one_prompt_a_string_and_several_are_all_taken(self):
         for given_ in ("a", Prompt("a"), ["a"], (p for p in ["a"]), Prompts(["a"])):
             assert list(Prompts.of(given_)) == [Prompt("a")]
+
+    def test_names_are_not_taken_for_prompts(self):
+        """A tokenizer's answer, a row or a table gives the names in it, one after another."""
+        with pytest.raises(PromptError, match=r"is no prompt.*of texts without padding"):
+            Prompts.of(BatchEncoding({"input_ids": [[1, 2]], "attention_mask": [[1, 1]]}))
+        for named in ({"text": "A"}, pd.DataFrame({"text": ["A"]})):
+            with pytest.raises(PromptError, match="is no prompt, and gives the names in it"):
+                Prompts.of(named)
+        assert list(Prompts("ab")) == [Prompt("ab")]
 
     def test_none_at_all_is_refused(self):
         with pytest.raises(PromptError, match="no prompts"):
