@@ -292,7 +292,7 @@ def _train(model: Model, made: Translators, block: int, states: _States, recipe:
     bias = torch.zeros_like(made.bias[block], requires_grad=True)
     optimizer = torch.optim.AdamW([weight, bias], lr=recipe.lr, weight_decay=0.0)
     for step in range(recipe.steps):
-        rows = torch.randint(len(entering), (recipe.batch,), generator=generator)
+        rows = torch.randint(len(entering), (recipe.batch,), generator=generator, device="cpu")
         rows = rows.to(entering.device)
         with torch.no_grad():
             own = _logprobs(model, states.final[rows])
@@ -313,7 +313,7 @@ def _train(model: Model, made: Translators, block: int, states: _States, recipe:
 def _divergence(model: Model, made: Translators, block: int, states: _States) -> float:
     """Mean KL(output ‖ translated), in nats."""
     total = 0.0
-    for rows in torch.split(torch.arange(len(states.final)), ROWS):
+    for rows in torch.split(torch.arange(len(states.final), device="cpu"), ROWS):
         own = _logprobs(model, states.final[rows])
         seen = _logprobs(model, made.translated(block, states.entering[block][rows]))
         total += float((own.exp() * (own - seen)).nansum())
