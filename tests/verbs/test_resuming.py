@@ -195,6 +195,35 @@ def test_a_function_made_on_the_spot_is_nobodys_the_next_time(model, tmp_path, e
         mt.sweep(model, PROMPT, edit, **asked)
 
 
+FACTOR = 2.0
+VECTOR = torch.tensor([1.0])
+
+
+def by_a_number(values):
+    return values * FACTOR
+
+
+def by_way_of_another(values):
+    return by_a_number(torch.relu(values))
+
+
+def by_a_vector(values):
+    return values * VECTOR
+
+
+@pytest.mark.parametrize("function", [by_a_number, by_way_of_another, by_a_vector])
+def test_a_function_that_reads_something_else_is_another(model, tmp_path, monkeypatch, function):
+    edit = mt.apply("L0.z.h1@-1", function)
+    asked = {"metrics": "kl", "out": tmp_path / "map.zarr", "progress": False}
+    found = mt.sweep(model, PROMPT, edit, **asked)
+    if function is not by_a_vector:  # which may be any other the next time
+        xr.testing.assert_identical(mt.sweep(model, PROMPT, edit, **asked).data, found.data)
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    monkeypatch.setitem(globals(), "VECTOR", torch.tensor([3.0]))
+    with pytest.raises(EffectsError, match="another question: functions"):
+        mt.sweep(model, PROMPT, edit, **asked)
+
+
 def test_an_empty_folder_is_a_place_like_any_other(model, tmp_path):
     (tmp_path / "map.zarr").mkdir()
     mt.sweep(model, PROMPT, "zero L0.z.h1", metrics="kl", out=tmp_path / "map.zarr")

@@ -10,7 +10,13 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from types import CodeType, FunctionType, MethodType, ModuleType
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+
+from microtome.model.additions import KNOWN
+
+PLAIN = str | bytes | int | float | complex | None
+"""What is known by its value."""
 
 FOLLOWED = ("torch", "transformers")
 """The packages whose modules are looked at for those that a model's own take functions from."""
@@ -30,6 +36,36 @@ def code_of(values: Iterable[object]) -> str:
         for word in _words(value, seen):
             digest.update(f"{word}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def known_by(function: object) -> str | None:
+    """`code_of` a function with all that it reads by name; None where that may be anything.
+
+    Numbers and texts of its module count as they are now, and functions there as it does itself. Of
+    installed packages the names do, as versions say the rest. Anything else, such as a vector, may
+    be another one the next time.
+
+    >>> known_by(lambda x: 2 * x) == known_by(lambda x: 2 * x) != known_by(lambda x: 3 * x)
+    True
+    """
+    found: dict[FunctionType, list[object]] = {}
+    left = [function]
+    while left:
+        one = left.pop()
+        if not isinstance(one, FunctionType):
+            return None
+        if one in found:
+            continue
+        found[one] = []
+        for name, value in _read(one):
+            home = value.__name__ if isinstance(value, ModuleType) else _home(value)
+            if isinstance(value, PLAIN):
+                found[one] += [name, value]
+            elif home is not None and _is_installed(home):
+                found[one] += [name, home]
+            else:
+                left.append(value)
+    return code_of(found.items())
 
 
 def modules_of(kinds: Iterable[type]) -> list[ModuleType]:
@@ -123,3 +159,34 @@ def _content(cell: object) -> object:
         return getattr(cell, "cell_contents", None)
     except ValueError:  # it is filled later: by a class that names itself
         return None
+
+
+def _read(function: FunctionType) -> Iterator[tuple[str, object]]:
+    """What a function, and those inside it, look up by name; and its defaults."""
+    own = function.__code__
+    for name in sorted({name for code in _inside(own) for name in code.co_names}):
+        if name in function.__globals__:
+            yield name, function.__globals__[name]
+    yield from zip(own.co_freevars, map(_content, function.__closure__ or ()), strict=True)
+    yield from ((f"default {n}", one) for n, one in enumerate(function.__defaults__ or ()))
+    yield from (function.__kwdefaults__ or {}).items()
+
+
+def _inside(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _inside(one)
+
+
+def _home(value: object) -> str | None:
+    """The module of a function or a class; None of anything else, whose class may have one."""
+    is_code = isinstance(value, FunctionType | BuiltinFunctionType | type)
+    return getattr(value, "__module__", None) if is_code else None
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module is one of Python's, or of an installed package: versions say all of it."""
+    root = module.partition(".")[0]
+    place = Path(getattr(sys.modules.get(root), "__file__", None) or "")
+    return root in (*KNOWN, *sys.stdlib_module_names) or "site-packages" in place.parts

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import inspect
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict
+from types import BuiltinFunctionType
 from typing import Any
 
 from microtome.edits import Apply
@@ -18,7 +16,8 @@ from microtome.engines.assembled import Assembled
 from microtome.engines.screen import Screening
 from microtome.errors import MicrotomeError
 from microtome.language.operations import Operation
-from microtome.model.code import code_of
+from microtome.model.additions import is_known
+from microtome.model.code import code_of, known_by
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan
 from microtome.plan.question import Question, plain
@@ -198,9 +197,9 @@ def _corrupted(question: Question) -> dict[str, Any]:
 def functions(question: Question) -> dict[str, str]:
     """The user's functions that the edits apply, each with what it is known by.
 
-    The sha256 of its source; of a function without one, such as torch's, nothing but its name, as
-    the versions say what it is. One made on the spot, which no name brings back, is known to nobody
-    the next time: a word that no other call has stands for it.
+    By its code and all that it reads; one of torch's by nothing but its name, as the versions say
+    what it is. One made on the spot, which no name brings back, or that reads what may be another
+    the next time, is known to nobody then: a word that no other call has stands for it.
     """
     found = {}
     for edit in {edit for variant in question.variants for edit in variant}:
@@ -209,9 +208,8 @@ def functions(question: Question) -> dict[str, str]:
         if not reads_back(edit):
             found[str(edit)] = f"made on the spot, {uuid.uuid4()}"
             continue
-        with contextlib.suppress(TypeError, OSError):
-            source = inspect.getsource(edit.fn)
-            found[str(edit)] = hashlib.sha256(source.encode()).hexdigest()
+        if not isinstance(edit.fn, BuiltinFunctionType) and not is_known(edit.fn):
+            found[str(edit)] = known_by(edit.fn) or f"reads what may change, {uuid.uuid4()}"
     return found
 
 
