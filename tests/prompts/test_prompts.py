@@ -7,11 +7,12 @@ import json
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
@@ -102,6 +103,15 @@ class TestPrompts:
     def test_none_at_all_is_refused(self):
         with pytest.raises(PromptError, match="no prompts"):
             Prompts([])
+
+    @pytest.mark.parametrize(
+        "given_",
+        [{"text": "a"}, pd.DataFrame({"text": ["a"]}), BatchEncoding({"input_ids": [[5, 7]]})],
+    )
+    def test_names_of_fields_are_no_prompts(self, given_):
+        for make in (Prompts, Prompts.of):
+            with pytest.raises(PromptError, match=rf"A {type(given_).__name__} gives the names"):
+                make(given_)
 
 
 class TestTokens:

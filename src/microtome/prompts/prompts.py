@@ -28,7 +28,7 @@ class Prompts(Sequence[Prompt]):
     """
 
     def __init__(self, prompts: Iterable[Given]) -> None:
-        self._prompts = tuple(map(_one, prompts))
+        self._prompts = tuple(map(_one, _each(prompts)))
         if not self._prompts:
             raise PromptError("There are no prompts.")
 
@@ -63,7 +63,7 @@ class Prompts(Sequence[Prompt]):
             return prompts
         if isinstance(prompts, Prompt | str):
             return cls([prompts])
-        several: list[Any] = list(prompts)
+        several: list[Any] = list(_each(prompts))
         ids = [own for one in several if (own := number(_plain(one))) is not None]
         return cls([Prompt(ids=ids)] if ids and len(ids) == len(several) else several)
 
@@ -155,6 +155,21 @@ def spelled(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spelled(given: str | int) -> str | dict[str, int]:
     return {"id": given} if isinstance(given, int) else given
+
+
+def _each(prompts: Iterable[Any]) -> Iterable[Any]:
+    """The same, where it goes over prompts, and not over names of fields as a row or a table does.
+
+    Raises:
+        PromptError: it is one.
+    """
+    if not isinstance(prompts, Mapping) and not hasattr(prompts, "columns"):
+        return prompts
+    raise PromptError(
+        f"A {type(prompts).__name__} gives the names of its fields, which are no prompts. Give of "
+        "a row Prompt(**row), of a table [Prompt(**row) for row in table.to_dict('records')], and "
+        "of what a tokenizer gives its input_ids."
+    )
 
 
 def _one(given: Any) -> Prompt:
