@@ -6,6 +6,7 @@ import copy
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 
 import pytest
@@ -196,7 +197,8 @@ def test_a_function_made_on_the_spot_is_nobodys_the_next_time(model, tmp_path, e
 
 
 FACTOR = 2.0
-VECTOR = torch.tensor([1.0])
+VECTOR = torch.tensor([2.0])
+HELD = types.SimpleNamespace(factor=2.0)
 
 
 def by_a_number(values):
@@ -211,15 +213,20 @@ def by_a_vector(values):
     return values * VECTOR
 
 
-@pytest.mark.parametrize("function", [by_a_number, by_way_of_another, by_a_vector])
+def by_an_object(values):
+    return values * HELD.factor
+
+
+@pytest.mark.parametrize("function", [by_a_number, by_way_of_another, by_a_vector, by_an_object])
 def test_a_function_that_reads_something_else_is_another(model, tmp_path, monkeypatch, function):
     edit = mt.apply("L0.z.h1@-1", function)
     asked = {"metrics": "kl", "out": tmp_path / "map.zarr", "progress": False}
     found = mt.sweep(model, PROMPT, edit, **asked)
-    if function is not by_a_vector:  # which may be any other the next time
+    if function is not by_an_object:  # which may be any other the next time
         xr.testing.assert_identical(mt.sweep(model, PROMPT, edit, **asked).data, found.data)
     monkeypatch.setitem(globals(), "FACTOR", 3.0)
     monkeypatch.setitem(globals(), "VECTOR", torch.tensor([3.0]))
+    monkeypatch.setattr(HELD, "factor", 3.0)
     with pytest.raises(EffectsError, match="another question: functions"):
         mt.sweep(model, PROMPT, edit, **asked)
 

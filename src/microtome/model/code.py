@@ -13,9 +13,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from microtome.model.additions import KNOWN
 
-PLAIN = str | bytes | int | float | complex | None
+PLAIN = str | bytes | int | float | complex | np.ndarray | Tensor | None
 """What is known by its value."""
 
 FOLLOWED = ("torch", "transformers")
@@ -41,9 +45,9 @@ def code_of(values: Iterable[object]) -> str:
 def known_by(function: object) -> str | None:
     """`code_of` a function with all that it reads by name; None where that may be anything.
 
-    Numbers and texts of its module count as they are now, and functions there as it does itself. Of
-    installed packages the names do, as versions say the rest. Anything else, such as a vector, may
-    be another one the next time.
+    Numbers, texts and arrays of its module count as they are now, and functions there as it does
+    itself. Of installed packages the names do, as versions say the rest. Anything else may be
+    another one the next time.
 
     >>> known_by(lambda x: 2 * x) == known_by(lambda x: 2 * x) != known_by(lambda x: 3 * x)
     True
@@ -129,6 +133,10 @@ def _parts(value: object) -> Iterator[object]:
             yield value.fget
         case functools.partial():
             yield from (value.func, value.args, value.keywords)
+        case Tensor():
+            yield from (str(value.dtype), str(list(value.shape)), _sha_of(value))
+        case np.ndarray():
+            yield from (str(value.dtype), str(list(value.shape)), value.tobytes())
         case Mapping():
             for key in sorted(value, key=str):
                 yield str(key)
@@ -152,6 +160,11 @@ def _instructions(code: CodeType) -> str:
         for one in code.co_consts
     ]
     return f"{code.co_code.hex()} {code.co_names} {consts}"
+
+
+def _sha_of(tensor: Tensor) -> str:
+    raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(raw.numpy().data).hexdigest()
 
 
 def _content(cell: object) -> object:
