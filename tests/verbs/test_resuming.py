@@ -322,6 +322,27 @@ def test_a_class_of_somebodys_own_is_known_by_its_code(make_gpt2, tokenizer, tmp
         go(3.0)
 
 
+@pytest.mark.parametrize("held", [lambda by: torch.tensor(by), lambda by: {"by": by}])
+def test_a_module_of_somebodys_own_is_known_by_what_it_holds(make_gpt2, tokenizer, tmp_path, held):
+    hf = make_gpt2()
+
+    class Louder(type(hf.transformer.ln_f)):
+        def forward(self, x):
+            return super().forward(x) * (self.by["by"] if isinstance(self.by, dict) else self.by)
+
+    def go(by):
+        hf.transformer.ln_f.by = held(by)
+        asked = {"metrics": "logit_diff", "out": tmp_path / "e.zarr", "progress": False}
+        return mt.sweep(mt.load(hf, tokenizer=tokenizer), PROMPT, "zero L*.z.h1@-1", **asked)
+
+    hf.transformer.ln_f.__class__ = Louder
+    first = go(2.0)
+    if isinstance(hf.transformer.ln_f.by, torch.Tensor):  # a dict may hold anything
+        xr.testing.assert_identical(go(2.0).data, first.data)
+    with pytest.raises(EffectsError, match="Louder"):
+        go(3.0)
+
+
 @pytest.mark.parametrize("as_donor", [True, False])
 def test_a_chat_that_another_template_writes_is_another_question(
     make_gpt2, tokenizer, tmp_path, as_donor

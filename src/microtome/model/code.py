@@ -42,8 +42,8 @@ def code_of(values: Iterable[object]) -> str:
     return digest.hexdigest()
 
 
-def known_by(function: object) -> str | None:
-    """`code_of` a function with all that it reads by name; None where that may be anything.
+def known_by(value: object) -> str | None:
+    """`code_of` a function or a class with all that it reads; None where that may be anything.
 
     Numbers, texts and arrays of its module count as they are now, and functions there as it does
     itself. Of installed packages the names do, as versions say the rest. Anything else may be
@@ -52,23 +52,23 @@ def known_by(function: object) -> str | None:
     >>> known_by(lambda x: 2 * x) == known_by(lambda x: 2 * x) != known_by(lambda x: 3 * x)
     True
     """
-    found: dict[FunctionType, list[object]] = {}
-    left = [function]
+    found: dict[FunctionType | type, list[object]] = {}
+    left = [value]
     while left:
         one = left.pop()
-        if not isinstance(one, FunctionType):
+        if not isinstance(one, FunctionType | type):
             return None
         if one in found:
             continue
         found[one] = []
-        for name, value in _read(one):
-            home = value.__name__ if isinstance(value, ModuleType) else _home(value)
-            if isinstance(value, PLAIN):
-                found[one] += [name, value]
+        for name, own in _read(one) if isinstance(one, FunctionType) else _made_of(one):
+            home = own.__name__ if isinstance(own, ModuleType) else _home(own)
+            if isinstance(own, PLAIN):
+                found[one] += [name, own]
             elif home is not None and _is_installed(home):
                 found[one] += [name, home]
             else:
-                left.append(value)
+                left.append(own)
     return code_of(found.items())
 
 
@@ -183,6 +183,15 @@ def _read(function: FunctionType) -> Iterator[tuple[str, object]]:
     yield from zip(own.co_freevars, map(_content, function.__closure__ or ()), strict=True)
     yield from ((f"default {n}", one) for n, one in enumerate(function.__defaults__ or ()))
     yield from (function.__kwdefaults__ or {}).items()
+
+
+def _made_of(kind: type) -> Iterator[tuple[str, object]]:
+    """A class's bases, its methods, and what it says by its value."""
+    yield from ((f"base {n}", base) for n, base in enumerate(kind.__bases__))
+    for name, value in sorted(vars(kind).items()):
+        own = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+        if isinstance(own, FunctionType) or (isinstance(own, PLAIN) and name[:2] != "__"):
+            yield name, own
 
 
 def _inside(code: CodeType) -> Iterator[CodeType]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict
-from types import BuiltinFunctionType
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
+
+from torch import nn
 
 from microtome.edits import Apply
 from microtome.edits import edit as parsed
@@ -17,7 +19,7 @@ from microtome.engines.screen import Screening
 from microtome.errors import MicrotomeError
 from microtome.language.operations import Operation
 from microtome.model.additions import is_known
-from microtome.model.code import code_of, known_by
+from microtome.model.code import PLAIN, code_of, known_by
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan
 from microtome.plan.question import Question, plain
@@ -146,16 +148,27 @@ def _written(question: Question) -> dict[str, Any]:
 def _added(model: Loaded) -> dict[str, Any]:
     """What somebody has put on the model, each with what it is known by.
 
-    A class by its code. What a hook looks at may be anything, a vector or a number somewhere, so it
-    is known to nobody the next time: a word that no other call has stands for it.
+    A class by its code, with what that reads, and by what the module holds. What a hook looks at
+    may be anything, a vector or a number somewhere, so it is known to nobody the next time: a word
+    that no other call has stands for it.
     """
     found = {}
     for one in model.additions:
         if one.kind == "class":
-            found[str(one)] = code_of(type(model.hf.get_submodule(one.path)).__mro__)
+            found[str(one)] = _class_of(model.hf.get_submodule(one.path))
         else:
             found[str(one)] = f"put there by hand, {uuid.uuid4()}"
     return {"added": found} if found else {}
+
+
+def _class_of(module: nn.Module) -> str:
+    """What a module of somebody's own class is known by, besides what `modules_hash` sees of it."""
+    held = {name: own for name, own in vars(module).items() if not name.startswith("_")}
+    code = known_by(type(module))
+    seen = [isinstance(own, (PLAIN, tuple, FunctionType)) or is_known(own) for own in held.values()]
+    if code is None or not all(seen):
+        return f"reads what may change, {uuid.uuid4()}"
+    return code_of([code, held])
 
 
 def verification(plan: Plan, options: Options, measured: Assembled) -> dict[str, Any]:
