@@ -100,15 +100,6 @@ class TestPrompts:
         for given_ in ("a", Prompt("a"), ["a"], (p for p in ["a"]), Prompts(["a"])):
             assert list(Prompts.of(given_)) == [Prompt("a")]
 
-    def test_names_are_not_taken_for_prompts(self):
-        """A tokenizer's answer, a row or a table gives the names in it, one after another."""
-        with pytest.raises(PromptError, match=r"is no prompt.*of texts without padding"):
-            Prompts.of(BatchEncoding({"input_ids": [[1, 2]], "attention_mask": [[1, 1]]}))
-        for named in ({"text": "A"}, pd.DataFrame({"text": ["A"]})):
-            with pytest.raises(PromptError, match="is no prompt, and gives the names in it"):
-                Prompts.of(named)
-        assert list(Prompts("ab")) == [Prompt("ab")]
-
     def test_none_at_all_is_refused(self):
         with pytest.raises(PromptError, match="no prompts"):
             Prompts([])
@@ -121,6 +112,10 @@ class TestPrompts:
             (b"a", "not bytes"),
             ({"text": "a"}, r"not dict. A prompt of fields is Prompt\(\*\*fields\)"),
             (pd.DataFrame({"text": ["a"]}), r"not DataFrame. .* as Stream\(table\)"),
+            (
+                BatchEncoding({"input_ids": [[5]]}),
+                r"not BatchEncoding. .* of texts without padding",
+            ),
         ],
     )
     def test_what_is_no_prompts_is_refused_and_its_parts_are_not_read(self, tiny64, given_, says):
