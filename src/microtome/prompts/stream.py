@@ -116,6 +116,12 @@ class Chain:
         """Of all that were added, in hexadecimal."""
         return self._sha.copy().hexdigest()
 
+    def copy(self) -> Chain:
+        """Another one of the same prompts, which stays as it is when this goes on."""
+        found = Chain()
+        found._sha, found.prompts = self._sha.copy(), self.prompts
+        return found
+
     def add(self, prompts: Iterable[Prompt]) -> None:
         """Go on with these."""
         for one in prompts:
