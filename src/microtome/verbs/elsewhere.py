@@ -182,7 +182,7 @@ class There:
             coming = self._next(made)
             while one := coming.result():
                 coming = self._next(made)
-                yield one.pop()
+                yield from one
         finally:
             self._begun.clear()
             for crew in self._crew:
