@@ -394,3 +394,26 @@ def test_what_has_begun_is_ended_and_nothing_of_it_comes():
     both.behave = works
     assert sorted(both.run("two")) == [3, 4, 5]
     both.crew.close()
+
+
+def test_who_minds_the_workers_is_waited_for_before_they_are_ended():
+    """An interrupt may come just when the block ends, and nobody is to be hired any more then."""
+
+    class Held(Stage):
+        def wait(self, hands, seconds):
+            inside.set()
+            assert go.wait(600)
+            return super().wait(hands, seconds)
+
+    inside, go, stage = threading.Event(), threading.Event(), Held(works)
+    crew = Crew(stage, 2, clock=lambda: 0.0)
+    crew.begin("one", UNITS)
+    with crew.minded():
+        assert inside.wait(600)
+        stopping = threading.Thread(target=crew.close)
+        stopping.start()
+        stopping.join(0.2)
+        go.set()
+        stopping.join()
+    assert len(stage.hired) == 2
+    assert all(hand.gone for hand in stage.hired)

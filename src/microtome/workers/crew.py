@@ -146,6 +146,7 @@ class Crew:
     _posted: _Posted | None = None
     _longest: float = 0.0
     _stillborn: int = 0
+    _alone: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, job: Job, units: Sequence[Unit]) -> None:
         """Have units of a job given out once there are no others to give.
@@ -226,20 +227,23 @@ class Crew:
     def stop(self) -> None:
         """End whoever is at work: nobody wants any more what has begun."""
         self._rounds = ()
-        for hand in [hand for hand, own in self._busy.items() if own.work is not None]:
-            hand.dismiss()
-            del self._busy[hand]
-        self._heard = deque(own for own in self._heard if own[0] in self._busy)
+        with self._alone:
+            for hand in [hand for hand, own in self._busy.items() if own.work is not None]:
+                hand.dismiss()
+                del self._busy[hand]
+            self._heard = deque(own for own in self._heard if own[0] in self._busy)
 
     def close(self) -> None:
         """Dismiss everybody; again, nothing happens."""
-        for hand in self._busy:
-            hand.dismiss()
-        for hand in self._idle:
-            hand.part()
-        self._idle, self._busy, self._rounds = [], {}, ()
-        self._heard.clear()
-        self.employer.close()
+        self._rounds = ()
+        with self._alone:
+            for hand in self._busy:
+                hand.dismiss()
+            for hand in self._idle:
+                hand.part()
+            self._idle, self._busy = [], {}
+            self._heard.clear()
+            self.employer.close()
 
     def _mind(self, back: threading.Event) -> None:
         """Give units out and hear what comes, as long as there are any, until someone is back."""
@@ -261,11 +265,12 @@ class Crew:
 
     def _step(self, seconds: float) -> None:
         """Give units out, and go by one answer, if there is one after so many seconds."""
-        if not self._heard:
-            self._share_out()
-            self._heard.extend(self._answers(seconds) if self._busy else ())
-        if self._heard:
-            self._hear(*self._heard.popleft())
+        with self._alone:  # an interrupt may come while one who minds is waited for
+            if not self._heard:
+                self._share_out()
+                self._heard.extend(self._answers(seconds) if self._busy else ())
+            if self._heard:
+                self._hear(*self._heard.popleft())
 
     def _hear(self, hand: Hand, outcome: Outcome) -> None:
         """Go by what a worker answered."""
