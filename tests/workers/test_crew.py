@@ -417,3 +417,13 @@ def test_who_minds_the_workers_is_waited_for_before_they_are_ended():
         stopping.join()
     assert len(stage.hired) == 2
     assert all(hand.gone for hand in stage.hired)
+
+
+def test_units_of_a_job_that_comes_again_are_not_taken_for_those_of_before():
+    both = Overlapping()
+    first = both.run("one")
+    assert next(first) == 0
+    again = both.crew.run("one", UNITS[3:], lose=lambda unit, why: None)
+    assert sorted(own.unit for own in again) == [3, 4, 5]
+    assert sorted(first) == [1, 2]
+    both.crew.close()

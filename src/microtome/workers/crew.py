@@ -108,12 +108,14 @@ class _Round:
         waiting: those that no worker has yet.
         deaths: how many workers each has killed.
         came: what came of others, and nobody has taken yet.
+        taken: whether somebody takes it, so that the same job may come again.
     """
 
     posted: _Posted
     waiting: deque[Unit]
     deaths: Counter[int] = field(default_factory=Counter)
     came: deque[Done | Failed | _Lost] = field(default_factory=deque)
+    taken: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class Crew:
             job: what runs them; one that comes again is not sent again.
             units: which.
         """
-        if units and not any(own.posted.job is job for own in self._rounds):
+        if units and self._begun(job) is None:
             # Another tuple: whoever minds the workers meanwhile has the one or the other.
             self._rounds = (*self._rounds, _Round(self._post(job), deque(units)))
 
@@ -186,7 +188,9 @@ class Crew:
         if not units:
             return
         self.begin(job, units)
-        [own] = [one for one in self._rounds if one.posted.job is job]
+        own = self._begun(job)
+        assert own is not None, "it has begun just now"
+        own.taken = True
         try:
             while own.came or self._is_under_way(own):
                 listen()
@@ -249,6 +253,11 @@ class Crew:
         """Give units out and hear what comes, as long as there are any, until someone is back."""
         while not back.is_set() and any(map(self._is_under_way, self._rounds)):
             self._step(BRIEF)
+
+    def _begun(self, job: Job) -> _Round | None:
+        """The round of a job that has begun, and that nobody takes yet."""
+        mine = (own for own in self._rounds if own.posted.job is job and not own.taken)
+        return next(mine, None)
 
     def _is_under_way(self, own: _Round) -> bool:
         """Whether anything of a round is still to come."""
