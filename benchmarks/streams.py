@@ -11,12 +11,11 @@
 resident set that the operating system saw; status 1 where they are more than a tenth apart.
 ``workers`` sweeps one map with one worker and with two, each with one thread, and compares the
 times, from when all are ready on, with the plan's formula; with a window, those of a stream.
-``circuits`` runs circuits drawn at
-random here and on two processes, and counts the seconds of cores that both take, which other work
-on the machine changes little. ``real`` sweeps every head of a real
-model on many prompts, some minutes at a time: the same command goes on, status 3 says that there is
-more to do, and 1 that it took more memory than was planned. ``paper`` computes, with the same
-formula, what docs/scale.md says of 64 GPUs: nothing of that is run.
+``circuits`` runs circuits drawn at random here and on two processes, and counts the seconds of
+cores that both take, which other work on the machine changes little. ``real`` sweeps every head of
+a real model on many prompts, some minutes at a time: the same command goes on, status 3 says that
+there is more to do, and 1 that it took more memory than was planned. ``paper`` computes, with the
+same formula, what docs/scale.md says of 64 GPUs: nothing of that is run.
 """
 
 from __future__ import annotations
