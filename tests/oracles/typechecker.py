@@ -105,14 +105,28 @@ FEW = 8
 def kind(value: Any) -> Hashable:
     """All of a value that an annotation can tell from another's."""
     own = type(value)
+    if own not in _tellers:
+        _tellers[own] = _teller(own)
+    tell = _tellers[own]
+    return own if tell is None else tell(value)
+
+
+_tellers: dict[type, Callable[[Any], Hashable] | None] = {}
+
+
+def _teller(own: type) -> Callable[[Any], Hashable] | None:
+    """What tells values of a class apart; none where its class is all."""
     if own in (list, tuple, set, frozenset):
-        return own, len(value) > 0, *map(kind, islice(value, FEW))
+        return lambda value: (own, len(value) > 0, *map(kind, islice(value, FEW)))
     if own is dict:
-        return own, *((kind(key), kind(one)) for key, one in islice(value.items(), FEW))
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return own, value.dtype, tuple(value.shape)
+        return lambda value: (
+            own,
+            *((kind(key), kind(one)) for key, one in islice(value.items(), FEW)),
+        )
+    if issubclass(own, torch.Tensor | np.ndarray):
+        return lambda value: (own, value.dtype, value.shape)
     # Of a text or a class an annotation may name which.
-    return value if own is str or isinstance(value, type) else own
+    return (lambda value: value) if own is str or issubclass(own, type) else None
 
 
 @contextmanager

@@ -29,19 +29,15 @@ PROMPTS: dict[str, list[dict[str, Any]]] = {
             "target": f" {b}",
             "contrast": f" {a}",
         }
-        for a, b in (("Sam", "Sally"), ("Sally", "Sam"), ("Sam", "Mary"))
+        for a, b in (("Sam", "Sally"), ("Sally", "Sam"))
     ],
     "facts": [
         {"text": f"{city} is the capital of", "target": land, "contrast": " Spain"}
-        for city, land in (("Berlin", " Germany"), ("Paris", " France"), ("Rome", " Italy"))
+        for city, land in (("Berlin", " Germany"), ("Paris", " France"))
     ],
     "masks": [
         {"text": f"That dog sat [MASK] {place}", "target": target}
-        for place, target in (
-            ("the mat", "on"),
-            ("the curtain", "behind"),
-            ("front of a man", "in"),
-        )
+        for place, target in (("the mat", "on"), ("the curtain", "behind"))
     ],
     "pizza": [
         {
@@ -50,8 +46,7 @@ PROMPTS: dict[str, list[dict[str, Any]]] = {
         }
         for topping, other, dish in (
             ("pineapple", "butter", "pizza"),
-            ("butter", "pineapple", "pizza"),
-            ("cheese", "butter", "bread"),
+            ("butter", "pineapple", "bread"),
         )
     ],
 }
@@ -90,9 +85,8 @@ def prompts_of(name: str) -> list[dict[str, Any]]:
         return PROMPTS["pizza"]
     if name == "causal-tracing":
         return [{**one, "roles": {"subject": one["text"].split()[0]}} for one in PROMPTS["facts"]]
-    if name in ("trust-the-map", "ioi-circuit"):  # each prompt takes seconds
-        return PROMPTS["ioi"][:2]
-    return PROMPTS["ioi" if name.startswith("ioi") else "facts"]
+    of_gifts = name.startswith("ioi") or name == "trust-the-map"
+    return PROMPTS["ioi" if of_gifts else "facts"]
 
 
 def test_there_is_a_file_for_each_study_and_no_other():
