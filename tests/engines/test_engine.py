@@ -79,8 +79,8 @@ PLACES = (
     "L1:.mlp_out",
     "L*.resid_post",
 )
-POSITIONS = ("", "@{2,4}"), ("@-1", "@giver")
-"""Several tokens, or one: each edit has these at every other place, and each place likewise."""
+POSITIONS = ("", "@-1", "@{2,4}", "@giver")
+"""Each edit has each of these at some place, and each place with some edit, by turns."""
 OF_WEIGHTS = (*EDITS, "knockout")
 
 
@@ -105,9 +105,8 @@ def test_the_walk_equals_the_reference_path(tiny64, operation, place):
         return  # one number of several layers is refused
     turn = EDITS.index(operation) + PLACES.index(place)
     if "positions" in operation:
-        turn = 0  # a mean over one position is refused
-    for position in POSITIONS[turn % 2]:
-        same_on_both_paths(tiny64, prompts, f"{operation} {place}{position}")
+        turn *= 2  # a mean over one position is refused
+    same_on_both_paths(tiny64, prompts, f"{operation} {place}{POSITIONS[turn % 4]}")
 
 
 @pytest.mark.parametrize("place", [".h*@-1,:", ".h1@3:,:3", "@{3,-1},{0,giver}", ".h2@*,*"])
