@@ -216,13 +216,13 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts
     batches, told = [], []
     run = engine.Stretch._walk
 
-    def cramped(self, batch, room, told):
-        batches.append(len(batch))
-        if len(batch) > 3:
+    def cramped(self, convoy, told):
+        batches.append(sum(len(batch) for batch, _ in convoy))
+        if batches[-1] > 3:
             told.append(0.5)
             self.walk.tick(0.5)
             raise lack()
-        run(self, batch, room, told)
+        run(self, convoy, told)
 
     plain = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
     monkeypatch.setattr(engine.Stretch, "_walk", cramped)
