@@ -261,7 +261,7 @@ def advanced(model, prompts, told) -> float:
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny64, monkeypatch):
-    def broken(self, batch, room, told):
+    def broken(self, convoy, told):
         raise RuntimeError("something else")
 
     monkeypatch.setattr(engine.Stretch, "_walk", broken)

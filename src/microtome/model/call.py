@@ -67,8 +67,9 @@ class Call:
 
     def at(self, positions: Int[Tensor, " all"]) -> dict[str, Any]:
         """The arguments for a row of tokens of any positions; a mask is to be had elsewhere."""
-        found = {name: _at(name, value, positions) for name, value in self.arguments.items()}
-        return {**found, "attention_mask": None} if "attention_mask" in found else found
+        others = {name: y for name, y in self.arguments.items() if name != "attention_mask"}
+        found = {name: _at(name, value, positions) for name, value in others.items()}
+        return {**found, "attention_mask": None}
 
     def whole(self, rows: int, position: int = 0) -> dict[str, Any]:
         """The arguments as they were, from a position on, in so many rows."""
@@ -133,4 +134,5 @@ def _at(name: str, value: Any, positions: Int[Tensor, " all"]) -> Any:
         return tuple(_at(name, x, positions) for x in value)
     if not isinstance(value, Tensor):
         return value
-    return value[positions] if name == "cache_position" else value[:, positions]
+    own = positions.to(value.device)
+    return value[own] if name == "cache_position" else value[:, own]

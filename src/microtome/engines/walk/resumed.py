@@ -58,7 +58,7 @@ class Resumed:
     def _upcasts(self) -> bool:
         return self.model.anatomy.family.upcast == "softmax"
 
-    def can_go_beside(self, layer: int) -> bool:
+    def takes_a_row(self, layer: int) -> bool:
         """Whether rows that begin at several positions may go through a block side by side."""
         alibi = "alibi" in self.trace.calls[layer].arguments
         return self.model.anatomy.family.looks_up and not alibi

@@ -277,7 +277,8 @@ class Stretch:
         for layer in range(first, n_layers + 1):
             alike = [self._let_in(layer, front) for front in fronts]
             if layer < n_layers:
-                for pieces in rows_of(self._pieces(layer, fronts, alike)):
+                beside = self._resumed.takes_a_row(layer)
+                for pieces in rows_of(self._pieces(layer, fronts, alike), beside):
                     self._run(layer, pieces)
             for front in fronts:
                 told.append(self._progress(layer, front))
