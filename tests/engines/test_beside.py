@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles.families import ENCODERS, FAMILIES, turn
 
 import microtome as mt
 from microtome.engines.walk import walk as engine
@@ -14,6 +13,7 @@ from microtome.plan.plan import make_plan
 from microtome.verbs import options
 from microtome.verbs.options import budget_of
 from microtome.verbs.sweep import asking
+from oracles.families import ENCODERS, FAMILIES, turn
 
 TEXT = "When Mary and John went to the store"
 DONOR = "When John and Mary gave to the store"
