@@ -13,16 +13,17 @@ from microtome.plan.plan import make_plan
 from microtome.verbs import options
 from microtome.verbs.options import budget_of
 from microtome.verbs.sweep import asking
-from oracles.families import ENCODERS, FAMILIES, turn
+from oracles.families import ENCODERS, UNLIKE, turn
 
 TEXT = "When Mary and John went to the store"
 DONOR = "When John and Mary gave to the store"
 PROMPT = mt.Prompt(TEXT, donor=DONOR, target=" Mary", contrast=" John")
-OTHER = mt.Prompt(DONOR, donor=TEXT, target=" John", contrast=" Mary")
 SHORT = mt.Prompt("The cat sat on", donor="The dog sat on", target=" dog", contrast=" cat")
-INSIDE = ["norm(L*.resid_mid)", "std(L*.attn_out)", "cosine(L*.resid_post@1, -1)"]
+LIKE_IT = mt.Prompt("The dog sat on", donor="The cat sat on", target=" cat", contrast=" dog")
+INSIDE = ["norm(L*.resid_mid)", "std(L*.attn_out)", "cosine(L*.resid_post@0, -1)"]
 LITTLE = 240_000
-METRICS = ["logit_diff", "kl@3", "loss@2"]
+METRICS = ["logit_diff", "kl@3"]
+KINDS = [*(name for name in UNLIKE if name not in ENCODERS), "mistral", "gemma3_text"]
 EDITS = ("zero L*.attn_out@*", "scale(0.5) L*.mlp_out@*", "patch L*.resid_post@*")
 
 
@@ -43,7 +44,7 @@ def rows(monkeypatch):
 
 def same_on_both_paths(model, prompts, edits, most=1e-9, **more):
     walk, reference = (
-        mt.sweep(model, prompts, edits, engine=name, verify=1, **{"metrics": METRICS, **more})
+        mt.sweep(model, prompts, edits, engine=name, verify=0, **{"metrics": METRICS, **more})
         for name in ("walk", "reference")
     )
     for name in (*walk.metrics, "values_changed", "change_norm"):
@@ -52,19 +53,19 @@ def same_on_both_paths(model, prompts, edits, most=1e-9, **more):
     return walk
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ENCODERS])
-def test_in_every_family(of_family, rows, name):
+@pytest.mark.parametrize("name", KINDS)
+def test_in_families_of_every_kind(of_family, rows, name):
     model, edits = of_family(name), EDITS[turn(name) % 3]
-    same_on_both_paths(model, [PROMPT, SHORT], edits)
+    same_on_both_paths(model, PROMPT, edits)
     assert bool(rows) == (not model.anatomy.dims.copies_prefix)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gemma2", "mixtral"])
+@pytest.mark.parametrize("name", ["gemma2", "mixtral"])
 def test_what_is_measured_inside_is_each_batchs_own(of_family, rows, name):
     model = of_family(name)
     metrics = [*METRICS, *INSIDE]
-    same_on_both_paths(model, [PROMPT, SHORT], "scale(2) L*.mlp_out@*", metrics=metrics)
-    assert max(rows) > 2
+    same_on_both_paths(model, [SHORT, LIKE_IT], "scale(2) L*.mlp_out@*", metrics=metrics)
+    assert max(rows) == 4
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -130,3 +131,17 @@ def test_where_memory_runs_out_half_of_them_go_on(tiny64, monkeypatch):
     assert (1, 3) in sizes or (1, 4) in sizes
     assert float(abs(whole.data["kl"] - halved.data["kl"]).max()) < 1e-12
     assert "halved" in halved.provenance["engine"]["notes"][0]
+
+
+@pytest.mark.parametrize(("tile", "convoys"), [(512, 1), (8, 6)])
+def test_no_more_of_them_than_fill_a_tile_in_each_block(tiny64, monkeypatch, tile, convoys):
+    monkeypatch.setitem(options.TILES, "cpu", tile)
+    walk, sizes = engine.Stretch._walk, []
+
+    def noted(self, convoy, told):
+        sizes.append(len(convoy))
+        walk(self, convoy, told)
+
+    monkeypatch.setattr(engine.Stretch, "_walk", noted)
+    same_on_both_paths(tiny64, PROMPT, EDITS[0])
+    assert len(sizes) == convoys

@@ -40,17 +40,25 @@ def together(
 ) -> Iterator[tuple[list[T], int]]:
     """Which of some batches, each with its room and its number of cells, walk side by side.
 
-    With the bytes that they take: as many as fit, one behind another; or each by itself.
+    With the bytes that they take. As many as fit, but no more than a tile for each block: where a
+    tile of cells enters each, more would make no product faster. Or each by itself.
     """
     goes, waiting, rooms = goes_beside(cells, dims), list[T](), list[tuple[Room, int]]()
     for one, room, number in some:
-        if waiting and not (goes and used([*rooms, (room, number)]) <= budget.memory):
+        more = [*rooms, (room, number)]
+        fits = used(more) <= budget.memory and _tiles(more) <= dims.n_layers
+        if waiting and not (goes and fits):
             yield waiting, used(rooms)
-            waiting, rooms = [], []
+            waiting, more = [], [(room, number)]
         waiting.append(one)
-        rooms.append((room, number))
+        rooms = more
     if waiting:
         yield waiting, used(rooms)
+
+
+def _tiles(rooms: Sequence[tuple[Room, int]]) -> float:
+    """How many tiles so many cells of each start fill, at once."""
+    return sum(number / room.tile for room, number in rooms)
 
 
 def used(rooms: Sequence[tuple[Room, int]]) -> int:
