@@ -234,13 +234,13 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts
     batches, told = [], []
     run = engine.Stretch._walk
 
-    def cramped(self, batch, room, told):
-        batches.append(len(batch))
-        if len(batch) > 3:
+    def cramped(self, convoy, told):
+        batches.append(sum(len(batch) for batch, _ in convoy))
+        if batches[-1] > 3:
             told.append(0.5)
             self.walk.tick(0.5)
             raise lack()
-        run(self, batch, room, told)
+        run(self, convoy, told)
 
     plain = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
     monkeypatch.setattr(engine.Stretch, "_walk", cramped)
@@ -292,7 +292,7 @@ def advanced(model, prompts, told) -> float:
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny64, monkeypatch):
-    def broken(self, batch, room, told):
+    def broken(self, convoy, told):
         raise RuntimeError("something else")
 
     monkeypatch.setattr(engine.Stretch, "_walk", broken)

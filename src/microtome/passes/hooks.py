@@ -88,6 +88,7 @@ def hooked(
                     branch.visit(tap, visit.place[0].name, visit.act, full)
                 continue
             whole = full.view(*rows[-1], -1) if tap.flat else full
+            whole = whole if visit.within is None else visit.within.of(whole)
             view = tap.view(whole, dims)
             with own.visit():
                 visit.act(by_head(view, dims) if visit.place[0].name in OF_HEADS else view)
