@@ -79,8 +79,8 @@ PLACES = (
     "L1:.mlp_out",
     "L*.resid_post",
 )
-POSITIONS = ("", "@{2,4}"), ("@-1", "@giver")
-"""Several tokens, or one: each edit has these at every other place, and each place likewise."""
+POSITIONS = ("", "@-1", "@{2,4}", "@giver")
+"""Each edit has each of these at some place, and each place with some edit, by turns."""
 OF_WEIGHTS = (*EDITS, "knockout")
 
 
@@ -105,9 +105,8 @@ def test_the_walk_equals_the_reference_path(tiny64, operation, place):
         return  # one number of several layers is refused
     turn = EDITS.index(operation) + PLACES.index(place)
     if "positions" in operation:
-        turn = 0  # a mean over one position is refused
-    for position in POSITIONS[turn % 2]:
-        same_on_both_paths(tiny64, prompts, f"{operation} {place}{position}")
+        turn *= 2  # a mean over one position is refused
+    same_on_both_paths(tiny64, prompts, f"{operation} {place}{POSITIONS[turn % 4]}")
 
 
 @pytest.mark.parametrize("place", [".h*@-1,:", ".h1@3:,:3", "@{3,-1},{0,giver}", ".h2@*,*"])
@@ -235,13 +234,13 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts
     batches, told = [], []
     run = engine.Stretch._walk
 
-    def cramped(self, batch, room, told):
-        batches.append(len(batch))
-        if len(batch) > 3:
+    def cramped(self, convoy, told):
+        batches.append(sum(len(batch) for batch, _ in convoy))
+        if batches[-1] > 3:
             told.append(0.5)
             self.walk.tick(0.5)
             raise lack()
-        run(self, batch, room, told)
+        run(self, convoy, told)
 
     plain = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
     monkeypatch.setattr(engine.Stretch, "_walk", cramped)
@@ -293,7 +292,7 @@ def advanced(model, prompts, told) -> float:
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny64, monkeypatch):
-    def broken(self, batch, room, told):
+    def broken(self, convoy, told):
         raise RuntimeError("something else")
 
     monkeypatch.setattr(engine.Stretch, "_walk", broken)

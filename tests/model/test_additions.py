@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import microtome as mt
 from conftest import BERLIN, LAYERS, PARIS
@@ -132,6 +134,111 @@ def test_hooks_act_as_with_hooks_alone(make_gpt2, tokenizer, plain, where, when)
         assert torch.equal(model.run(PROMPT).logits, hf(input_ids=ids).logits)
     with pytest.raises(SweepError, match=r"hook of your own.*engine='reference'"):
         mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", engine="walk")
+
+
+BEHIND = ["the final norm", "the body", "the head", "the whole"]
+"""Where an addition has a part in what becomes of any state that is read as the last one is."""
+
+RUN_APART = {
+    "a lens": lambda model: mt.lens(model, PROMPT),
+    "translators": lambda model: mt.train_translators(model, [BERLIN, PARIS], steps=1),
+    "a token's direction": lambda model: mt.steering.of_token(model, 7),
+    "shares": lambda model: mt.attribute_logits(model, PROMPT),
+    "neurons": lambda model: mt.attribute_neurons(model, PROMPT, 1),
+    "a head's circuits": lambda model: mt.head_circuit(model, "L1.h2", tokens=5),
+}
+
+
+@pytest.mark.parametrize("where", BEHIND)
+def test_what_runs_parts_by_themselves_is_refused_where_they_are_added_to(
+    make_gpt2, tokenizer, where
+):
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    for read in RUN_APART.values():
+        read(model)
+    ADDED[where](model.hf)
+    for read in RUN_APART.values():
+        with pytest.raises(MicrotomeError, match=r"the model has a hook of your own .*Take it off"):
+            read(model)
+
+
+def test_states_behind_a_hook_on_a_block_are_read_and_shares_are_refused(make_gpt2, tokenizer):
+    model = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
+    ADDED["a block, at the last"](model.hf)
+    for read in ("a lens", "translators", "a token's direction"):
+        RUN_APART[read](model)
+    seen = mt.lens(model, PROMPT, metrics=["logit"]).data["logit"][0, -1].values
+    [one] = model.encode(PROMPT)
+    with torch.no_grad():
+        logits = model.hf(input_ids=torch.tensor([one.tokens.ids])).logits[0]
+    np.testing.assert_allclose(seen, logits[:, one.target], atol=1e-12)
+    # What the hook adds is no writer's: they would not sum to the logit.
+    for read in ("shares", "neurons", "a head's circuits"):
+        with pytest.raises(MicrotomeError, match="of the model's own parts"):
+            RUN_APART[read](model)
+
+
+def test_what_is_written_behind_a_hook_is_what_transformers_writes(make_gpt2, tokenizer):
+    """A hook at the last position acts on each token once, and on the last of a whole text."""
+    model = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
+    bare = model.generate(BERLIN, steps=4, do_sample=False)[0]
+    ADDED["the final norm"](model.hf)
+    ADDED["a block, at the last"](model.hf)
+    made = model.generate(BERLIN, "zero L2.z.h0@last", steps=4, do_sample=False)[0]
+    own = model.generate(BERLIN, steps=4, do_sample=False)[0]
+    ids = torch.tensor([own.encoded.tokens.ids])
+    whole = model.hf.generate(
+        input_ids=ids, max_new_tokens=4, do_sample=False, pad_token_id=0,
+        output_logits=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    assert list(own.ids) == whole.sequences[0, ids.shape[1] :].tolist()
+    logprobs = torch.cat(whole.logits).double().log_softmax(-1)
+    np.testing.assert_allclose(own.clean_likeliest_logprob, logprobs.max(-1).values, atol=1e-6)
+    assert made.apart < 1e-9
+    assert own.ids != bare.ids
+    with pytest.raises(MicrotomeError, match=r"are padded, and the model has a hook .*batch=1"):
+        model.generate([BERLIN, "Berlin"], steps=2, batch=2)
+
+
+def sharper(module, query, key, value, mask, scaling=None, **more):
+    return sdpa_attention_forward(module, query * 2, key, value, mask, scaling=scaling, **more)
+
+
+def noting(module, query, key, value, mask, **more):
+    return sdpa_attention_forward(module, query, key, value, mask, **more)
+
+
+@pytest.fixture
+def attending(monkeypatch):
+    """Attention functions of one's own, by their names."""
+    for one in (sharper, noting):
+        monkeypatch.setitem(AttentionInterface._global_mapping, one.__name__, one)
+        masks = AttentionMaskInterface._global_mapping
+        monkeypatch.setitem(masks, one.__name__, AttentionMaskInterface()["sdpa"])
+
+
+def test_an_attention_function_of_somebodys_own_runs_whole(make_gpt2, tokenizer, attending):
+    """Chosen after the model was proved: heads are those of hooks, and weights are not made up."""
+    model = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
+    model.hf.set_attn_implementation("sharper")
+    found = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", verify=0, progress=False)
+    np.testing.assert_allclose(found.data["logit_diff"].values.ravel(), wanted(model), atol=1e-9)
+    assert found.provenance["model"]["additions"] == [
+        "an attention function of your own (sharper) on the model"
+    ]
+    for edits in ("scale(1) L1.pattern.h0", "knockout L1.pattern.h0@-1,0"):
+        with pytest.raises(MicrotomeError, match=r"sharper is your own.*no weights that could be"):
+            model.run(PROMPT, edits=[edits])
+    with pytest.raises(ProbeError, match=r"attention function of your own \(sharper\)"):
+        mt.load(model.hf, tokenizer=tokenizer)
+
+
+def test_one_that_only_looks_shows_its_weights(make_gpt2, tokenizer, attending):
+    hf = make_gpt2(dtype=torch.float64)
+    plain = mt.load(hf, tokenizer=tokenizer).run(PROMPT, keep=["L1.pattern"])["L1.pattern"]
+    hf.set_attn_implementation("noting")
+    model = mt.load(hf, tokenizer=tokenizer)
+    np.testing.assert_array_equal(model.run(PROMPT, keep=["L1.pattern"])["L1.pattern"], plain)
 
 
 def test_a_patch_takes_what_a_hook_on_the_whole_model_makes_of_the_donor(make_gpt2, tokenizer):
@@ -378,6 +485,31 @@ def test_another_default_device_and_type_make_no_difference(make_gpt2, tokenizer
     assert torch.equal(before, torch.get_rng_state())
 
 
+READINGS = {
+    "of_token": lambda model: mt.steering.of_token(model, " Germany")[0],
+    "attribute": lambda model: mt.attribute_logits(model, PROMPT).data["head_out"],
+    "scores": lambda model: mt.head_scores(model, n=1, length=4).data["induction"],
+    "tuned": lambda model: mt.train_translators(model, ["a b c", "d e f"], steps=2, batch=2).bias,
+    "lens": lambda model: mt.lens(model, PROMPT).data["kl"],
+    "attention": lambda model: mt.attention(model, PROMPT).data["weighted"],
+    "circuit": lambda model: mt.head_circuit(model, "L1.h0", tokens=5).table["rank"],
+    "eap": lambda model: mt.circuits.score(model, PROMPT, method="eap", audit=2).mean,
+    "written": lambda model: model.generate(PROMPT, "zero L1.z", 3, do_sample=True)[0].ids,
+}
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_readings_know_no_default_device_either(make_gpt2, tokenizer, name):
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    wanted = READINGS[name](model)
+    torch.set_default_device("meta")
+    try:
+        found = READINGS[name](model)
+    finally:
+        torch.set_default_device(None)
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_how_adapters_are_set_is_recorded(make_gpt2, tokenizer):
     """Of layers as peft's are: what is active decides numbers, and no weight tells."""
 
@@ -498,3 +630,24 @@ def test_a_buffer_that_counts_passes_is_named(make_gpt2, tokenizer):
     model = mt.load(hf, tokenizer=tokenizer)
     with pytest.raises(SweepError, match=r"changed while it was running \(lm_head.seen\)"):
         mt.sweep(model, PROMPT, EDIT, metrics="logit_diff")
+
+
+def test_another_default_device_makes_no_difference_to_readings(make_gpt2, tokenizer):
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+
+    def read():
+        return [
+            mt.attribute_logits(model, PROMPT).data["head_out"].values,
+            mt.head_scores(model, n=2, length=4).data["induction"].values,
+            mt.train_translators(model, [PROMPT, "The cat sat"], steps=1, blocks=[1]).bias.numpy(),
+            mt.steering.of_token(model, " Germany")[0],
+        ]
+
+    wanted = read()
+    torch.set_default_device("meta")
+    try:
+        found = read()
+    finally:
+        torch.set_default_device(None)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)

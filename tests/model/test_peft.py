@@ -72,6 +72,16 @@ def test_heads_of_an_adapted_model_are_those_of_hooks(kind, tokenizer):
         assert abs(heads_by_hand(adapted, one.tokens.ids, one.target) - by_hand).max() > 0.01
 
 
+def test_a_tokens_direction_is_that_of_the_adapted_head(tokenizer):
+    adapted = adapted_by("lora, of the head", tokenizer)
+    hf = adapted.get_base_model()
+    found = mt.steering.of_token(mt.load(adapted, tokenizer=tokenizer), 7)
+    state = torch.zeros(1, 1, hf.config.hidden_size, dtype=torch.float64, requires_grad=True)
+    [row] = torch.autograd.grad(hf.lm_head(state)[0, 0, 7], state)
+    wanted = row[0, 0] * hf.model.norm.weight
+    np.testing.assert_allclose(found[0], wanted.detach(), atol=1e-9)
+
+
 def test_a_folder_of_an_adapter_alone_is_refused(tokenizer, tmp_path):
     adapted_by("lora", tokenizer).save_pretrained(tmp_path)
     with pytest.raises(LoadError, match="adapter"):

@@ -82,7 +82,7 @@ class TestMoreTokensThanTheModelKnows:
     )
     def test_they_are_refused_where_a_prompt_has_them(self, make_gpt2, more, prompt):
         model = mt.load(make_gpt2(), tokenizer=more)
-        with pytest.raises(TokenError, match=r"'\[PAD\]' is token \d+.*resize_token_embeddings"):
+        with pytest.raises(TokenError, match=r"'\[PAD\]' is token \d+.*resize.*load\(hf, tok"):
             model.encode(prompt)
 
     def test_a_tokenizer_of_another_model_is_refused_all_the_same(self, make_gpt2, more):

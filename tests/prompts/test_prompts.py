@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
@@ -112,6 +112,10 @@ class TestPrompts:
             (b"a", "not bytes"),
             ({"text": "a"}, r"not dict. A prompt of fields is Prompt\(\*\*fields\)"),
             (pd.DataFrame({"text": ["a"]}), r"not DataFrame. .* as Stream\(table\)"),
+            (
+                BatchEncoding({"input_ids": [[5]]}),
+                r"not BatchEncoding. .* of texts without padding",
+            ),
         ],
     )
     def test_what_is_no_prompts_is_refused_and_its_parts_are_not_read(self, tiny64, given_, says):

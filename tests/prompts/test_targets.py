@@ -193,6 +193,19 @@ def test_behind_a_quote_no_space_is_taken_to_be_missing(stories):
     assert one.notes == ()
 
 
+@pytest.mark.parametrize("text", ["她是", "她是。", "Anna 是"])
+def test_where_no_spaces_are_written_none_is_taken_to_be_missing(text):
+    """By itself 老师 is one token with a space in front, which nobody writes behind 是."""
+    pieces = [("<unk>", 0.0), ("▁老师", -1.0), *((one, -3.0) for one in "▁她是老师。Ana")]
+    made = Tokenizer(models.Unigram(pieces, unk_id=0))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    made.decoder = decoders.Metaspace(prepend_scheme="first")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+    one = encode(Prompt(text, target="老师"), tokenizer)
+    assert raw(one.target, tokenizer) == ["老", "师"]
+    assert one.notes == ()
+
+
 def test_of_a_set_what_is_to_be_said_of_any_token_is_said(stories):
     text = "Once upon a time, there was a little girl named"
     for targets in (["Lily", " Tim"], [" Tim", "Lily"]):

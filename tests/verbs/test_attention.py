@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import microtome as mt
 from conftest import BERLIN, CAT
 from microtome.errors import AddressError, EffectsError, PromptError, TokenError
 from microtome.figures.png import png_of
 from microtome.frontends import cli
+from microtome.report.html import render
+from microtome.report.of_head import document_of_head
 from oracles import families as by_hand
 from oracles.families import FAMILIES
 
@@ -114,6 +118,31 @@ def test_scores_are_means_of_the_models_own_weights(make_gpt2, make_bert, reques
 def test_rows_of_more_tokens_than_there_are_are_refused(bert64):
     with pytest.raises(PromptError, match="ordinary tokens"):
         mt.head_scores(bert64, length=30)
+
+
+def of_few_positions(n):
+    """A model that adds, of so many positions; its tokenizer knows numbers and = alone."""
+    known = {**{str(n): n for n in range(8)}, "=": 8}
+    made = Tokenizer(models.WordLevel(known))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    config = GPT2Config(
+        n_layer=1, n_head=2, n_embd=8, n_positions=n, vocab_size=9,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    hf = GPT2LMHeadModel(config).eval()
+    return mt.load(hf, tokenizer=PreTrainedTokenizerFast(tokenizer_object=made))
+
+
+def test_rows_that_do_not_stand_twice_have_no_scores():
+    """Behind the only token of a row is none: what it has itself would be its induction."""
+    prompt = mt.Prompt("4 7 =", target=" 3", contrast=" 5")
+    toy = of_few_positions(3)
+    with pytest.raises(PromptError, match=r"takes 3 positions and has 9 .* no row of 2"):
+        mt.head_scores(toy)
+    card = mt.head_card(toy, "L0.h1", prompt, tokens=4)
+    assert card.scores.empty
+    assert "stand twice" not in render(document_of_head(card))
+    assert mt.head_scores(of_few_positions(4)).provenance["spec"]["length"] == 2
 
 
 def test_nano_has_heads_of_each_kind(nano):

@@ -13,13 +13,13 @@ import hashlib
 import inspect
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules import module as globally
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from microtome.errors import listing
 
@@ -40,8 +40,8 @@ HARMLESS = ("__init__", "__repr__", "extra_repr")
 MOST = 4
 """How many a message names."""
 
-Kind = Literal["hook", "method", "class"]
-"""A hook, a function in the place of a method, or a class."""
+Kind = Literal["hook", "method", "class", "attention"]
+"""A hook, a function in the place of a method, a class, or what all attention is computed by."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,10 @@ def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
     see no position.
     """
     found = [Addition("", "hook", f"{name} in every module") for name in _global_hooks()]
+    attends = own_attention(str(getattr(hf.config, "_attn_implementation", None)))
+    if attends is not None:
+        what = f"an attention function of your own ({name_of(attends)})"
+        found.append(Addition("", "attention", what))
     classes: dict[type, list[tuple[Kind, str]]] = {}
     for path, module in hf.named_modules():
         if "parametrizations" in path.split("."):
@@ -85,6 +89,27 @@ def additions_on(module: nn.Module) -> tuple[Addition, ...]:
     """The same on one module by itself."""
     own = (*put_on(module), *_of_class(type(module)))
     return tuple(Addition("", kind, what) for kind, what in own)
+
+
+def behind_blocks(hf: PreTrainedModel, blocks: str, steps: Iterable[str]) -> tuple[Addition, ...]:
+    """Those that have a part in what becomes of the last block's output.
+
+    Args:
+        hf: the model.
+        blocks: the path of its blocks.
+        steps: the paths of what stands between them and the logits.
+    """
+    ends = [
+        *steps,
+        *(path for path, one in hf.named_modules() if one is hf.get_output_embeddings()),
+    ]
+
+    def counts(path: str) -> bool:
+        around = f"{path}." if path else ""
+        inside = any(path == end or path.startswith(f"{end}.") for end in ends)
+        return inside or any(end.startswith(around) for end in (blocks, *ends))
+
+    return tuple(one for one in additions(hf) if one.kind != "attention" and counts(one.path))
 
 
 def why_not_in_parts(hf: PreTrainedModel) -> str | None:
@@ -199,6 +224,12 @@ def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
         function = inspect.getattr_static(made, name, None)
         if function is not None and not is_known(function):
             yield "method", f"a {name} of your own ({name_of(function)})"
+
+
+def own_attention(name: str) -> Callable[..., Any] | None:
+    """What somebody has registered as an implementation of attention, by its name."""
+    function: Callable[..., Any] | None = AttentionInterface().get(name)
+    return None if function is None or is_known(function) else function
 
 
 def _global_hooks() -> Iterator[str]:

@@ -12,9 +12,15 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from microtome.errors import TokenError
+from microtome.errors import MicrotomeError, TokenError
 from microtome.language.sites import POSITIONS
-from microtome.model.additions import Addition, additions, why_not_in_parts
+from microtome.model.additions import (
+    Addition,
+    additions,
+    behind_blocks,
+    named,
+    why_not_in_parts,
+)
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Tap, rotary_of
 from microtome.model.identity import (
@@ -121,7 +127,8 @@ class Loaded:
                     f"{piece(token, self.tokenizer)!r} is token {token} of the tokenizer, and "
                     f"{self.name!r} knows {d_vocab}, up to {d_vocab - 1}: it was added to the "
                     "tokenizer and not to the model. Write the prompt without it, or give the "
-                    "model a row for it first: hf.resize_token_embeddings(len(tokenizer))."
+                    "model a row for it, hf.resize_token_embeddings(len(tokenizer)), and load "
+                    "that: load(hf, tokenizer=tokenizer)."
                 )
 
     def sites(self) -> pd.DataFrame:
@@ -194,6 +201,24 @@ class Loaded:
     def whole(self) -> str | None:
         """Why the model can only be run whole, by the reference path; None where it need not be."""
         return why_not_in_parts(self.hf)
+
+    def check_end(self, what: str) -> None:
+        """Raise where what stands behind the last block cannot be run by itself, on other states.
+
+        Args:
+            what: is done so, in words.
+
+        Raises:
+            MicrotomeError: somebody has added to it.
+        """
+        steps = [step for step in self.anatomy.family.final if isinstance(step, str)]
+        own = behind_blocks(self.hf, self.anatomy.family.blocks, steps)
+        if own:
+            raise MicrotomeError(
+                f"{what} by running what stands behind the last block by itself, and the model has "
+                f"{named(own)}: what that does, it may do by position, or to all states together. "
+                "Take it off (a hook that only looks may say so: microtome.watching)."
+            )
 
     @property
     def weight_hash(self) -> str:

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from microtome.errors import MicrotomeError
+from microtome.model.additions import name_of, own_attention
 from microtome.model.families.family import Family, Upcast
 from microtome.passes.modes import Mode
 from microtome.passes.session import Session, opened
@@ -29,6 +30,9 @@ IGNORED = frozenset(
     | {"deterministic"}
 )
 """What models hand on to attention functions, and makes no difference to attention."""
+
+NEAR = 2.0**8
+"""How many times its type's rounding one attention function may be from another."""
 
 See = Callable[[Tensor], Tensor]
 """Gets a module's attention weights ``[batch, head, query, key]``; gives those to go on with."""
@@ -57,7 +61,7 @@ def show(own: Session, module: nn.Module, see: See, family: Family, fine: bool =
         return
     choice = own.own_attention()
     upcast: Upcast = family.upcast if choice == "eager" else ""
-    own.show(module, InTheOpen(see, upcast, choice != "sdpa", fine))
+    own.show(module, InTheOpen(see, upcast, choice != "sdpa", fine, own_attention(str(choice))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +75,15 @@ class InTheOpen:
             for.
         fine: the weights are shown before they are rounded. A knockout shares out what one key
             had, and where that was nearly all, the rest is nothing in half precision.
+        beside: what somebody has put in the place of the model's own function, which may compute
+            something else.
     """
 
     see: See
     upcast: Upcast
     softcaps: bool
     fine: bool = False
+    beside: Callable[..., Any] | None = None
 
     def __call__(
         self,
@@ -105,7 +112,12 @@ class InTheOpen:
         if softcap is not None and self.softcaps:
             scores = (scores / softcap).tanh() * softcap
         masked, upcast = _masked(scores, attention_mask, causal), self.upcast == "softmax"
-        weights = self.shown(_softmax(masked, upcast), scores.dtype).to(value.dtype)
+        bare = _softmax(masked, upcast)
+        if self.beside is not None:
+            more = {"scaling": scaling, "softcap": softcap, "sliding_window": sliding_window}
+            given = self.beside(module, query, key, value, attention_mask, **more, **others)[0]
+            _check_same(_mixed(bare.to(value.dtype), value).transpose(1, 2), given, self.beside)
+        weights = self.shown(bare, scores.dtype).to(value.dtype)
         return _mixed(weights, value).transpose(1, 2), None
 
     def shown(self, weights: Tensor, kind: torch.dtype) -> Tensor:
@@ -113,6 +125,17 @@ class InTheOpen:
         if not self.fine:
             return self.see(weights.to(kind))
         return self.see(weights.to(torch.promote_types(weights.dtype, kind))).to(kind)
+
+
+def _check_same(shown: Tensor, given: Tensor, function: Callable[..., Any]) -> None:
+    """Raise unless a function gives what comes of weights that are shown, but for rounding."""
+    allowed = NEAR * torch.finfo(given.dtype).eps * float(given.abs().max())
+    if not bool((shown - given).abs().max() <= allowed):
+        raise MicrotomeError(
+            f"The attention function {name_of(function)} is your own, and gives something else "
+            "than the softmax of scaled scores makes of the values: it has no weights that could "
+            'be shown. Choose another, hf.set_attn_implementation("sdpa").'
+        )
 
 
 def refuse_unknown(others: dict[str, Any], module: nn.Module) -> None:

@@ -102,7 +102,7 @@ def _check_runs(hf: PreTrainedModel, ids: Tensor) -> None:
         kinds = listing(types_of([hf])).replace("torch.", "")
         raise LoadError(
             f"This {type(hf).__name__} does not run by itself, before anything is looked at: "
-            f"{type(error).__name__}: {error}. Its weights are of {kinds}, on "
+            f"{type(error).__name__}: {str(error).rstrip('.')}. Its weights are of {kinds}, on "
             f"{listing({str(weight.device): 0 for weight in hf.parameters()})}."
         ) from error
 
@@ -144,6 +144,13 @@ def _prove(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
     except Unlike:
         raise
     # What a wrong path or a wrong size leads to, in the model's code or in ours.
-    except (MicrotomeError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+    except (
+        MicrotomeError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         message = f"{type(hf).__name__} cannot be tapped as its family says: {error}"
         raise Unlike(str(error), message) from error

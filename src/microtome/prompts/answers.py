@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from microtome.errors import TokenError, listing
 from microtome.prompts.tokenizer import Tokenizer, read
 from microtome.prompts.tokens import Tokens
-from microtome.prompts.words import goes_on
+from microtome.prompts.words import goes_on, is_unspaced
 
 Answer = int | tuple[int, ...] | frozenset[int]
 """What is measured: a token's id; several, one after another; or any of a set."""
@@ -115,7 +115,7 @@ class Behind:
         note = self._goes_on(text, before) if len(ids) == 1 else ""
         if len(ids) > 1:
             spaced = self._coded(text)
-            if not _takes_no_space(self.tokens.text[-1]) and self._is_spaced(spaced):
+            if not _takes_no_space(self.tokens.text[-1], text[0]) and self._is_spaced(spaced):
                 return spaced, self._lacks_space(text, ids)
             note = self._near_miss(text, before, ids)
         return ids, note if continues else self._seam(text, before, whole, ids)
@@ -188,7 +188,7 @@ class Behind:
         whole = self._with(other)[0] if other.strip() else ()
         if len(whole) != len(before) + 1 or whole[:-1] != before:
             return ""
-        if other[:1] == " " and _takes_no_space(self.tokens.text[-1]):
+        if other[:1] == " " and _takes_no_space(self.tokens.text[-1], text[0]):
             return ""
         space = "with a leading space" if other[:1] == " " else "without the leading space"
         where, split = repr(self.tokens.text[-30:]), listing(self._pieces(ids))
@@ -252,8 +252,13 @@ def _is_continued(before: Coded, whole: Coded) -> bool:
     return (whole[0][:own], whole[1][:own][-1:]) == (ids, ends[-1:])
 
 
-def _takes_no_space(end: str) -> bool:
-    """Whether what stands behind a sign mostly has no space: a line break, an open bracket."""
+def _takes_no_space(end: str, begin: str) -> bool:
+    """Whether there is mostly no space between two signs.
+
+    None behind a line break or an open bracket, nor in scripts that put none between words.
+    """
+    if is_unspaced(end, begin):
+        return True
     return end.isspace() or end in QUOTES or unicodedata.category(end) in ("Ps", "Pi")
 
 

@@ -63,9 +63,7 @@ class Prompts(Sequence[Prompt]):
         """
         if isinstance(prompts, cls):
             return prompts
-        if isinstance(prompts, Prompt | str):
-            return cls([prompts])
-        several: list[Any] = list(_several(prompts))
+        several = listed(prompts)
         ids = [own for one in several if (own := number(_plain(one))) is not None]
         return cls([Prompt(ids=ids)] if ids and len(ids) == len(several) else several)
 
@@ -119,6 +117,9 @@ def _with_meta(row: Mapping[str, Any]) -> dict[str, Any]:
     given = row.get("meta") or {}
     if not extra or not isinstance(given, Mapping):
         return dict(row)
+    for name in extra:
+        if name in given:
+            raise PromptError(f"{name!r} is given twice: by itself, and in 'meta'.")
     return {name: row[name] for name in row if name in known} | {"meta": {**given, **extra}}
 
 
@@ -164,7 +165,11 @@ def listed(given: Given | Iterable[Given]) -> list[Given]:
     """One prompt or several as a list, which may be empty, as reference prompts may.
 
     Raises:
-        PromptError: it is neither.
+        PromptError: it is neither; or it is what a tokenizer gives, or a table, and would give
+            names one after another.
+
+    >>> listed("Berlin is"), listed(())
+    (['Berlin is'], [])
     """
     return [given] if isinstance(given, Prompt | str) else list(_several(given))
 
@@ -174,6 +179,8 @@ def _several(given: Any) -> Iterator[Any]:
     hint = ""
     if isinstance(given, Mapping):
         hint = " A prompt of fields is Prompt(**fields)."
+        if "input_ids" in given:
+            hint = " Give its tokens, […]['input_ids'], of texts without padding."
     elif table_rows(given) is not None:
         hint = " The rows of a table are prompts as Stream(table)."
     elif not isinstance(given, str | bytes):

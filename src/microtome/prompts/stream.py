@@ -37,7 +37,7 @@ class Stream:
             an Arrow table, or anything else that gives prompts, texts, or rows with a `Prompt`'s
             fields (others are kept as its ``meta``) one after another; or a function that returns
             such a thing, where it can be gone through once and the sweep may have to begin again.
-        window: how many prompts are in memory at once.
+        window: how many prompts are in memory at once; with workers, so many and the next so many.
         first: the number of its first prompt, where it is a part of a longer stream whose
             aggregates are put together afterwards (`Aggregates.merged`).
 
@@ -117,6 +117,12 @@ class Chain:
     def digest(self) -> str:
         """Of all that were added, in hexadecimal."""
         return self._sha.copy().hexdigest()
+
+    def copy(self) -> Chain:
+        """Another one of the same prompts, which stays as it is when this goes on."""
+        found = Chain()
+        found._sha, found.prompts = self._sha.copy(), self.prompts
+        return found
 
     def add(self, prompts: Iterable[Prompt]) -> None:
         """Go on with these."""

@@ -60,7 +60,7 @@ def goes_on(before: str, after: str) -> bool:
     """Whether no word ends between two characters."""
     if _is_mark(after) or before in JOINERS:
         return True
-    return _is_letter(before) and _is_letter(after) and not _is_unspaced(before, after)
+    return _is_letter(before) and _is_letter(after) and not is_unspaced(before, after)
 
 
 def _is_edge(text: str, at: int, begins: bool) -> bool:
@@ -75,7 +75,8 @@ def _is_edge(text: str, at: int, begins: bool) -> bool:
     return not goes_on(before, after)
 
 
-def _is_unspaced(before: str, after: str) -> bool:
+def is_unspaced(before: str, after: str) -> bool:
+    """Whether one of two characters is of a script in which no space stands between words."""
     return not UNSPACED.isdisjoint((_script(before), _script(after)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from microtome.report.cells import visible_tokens
@@ -25,6 +26,8 @@ def document_of_head(card: HeadCard) -> Document:
     """The card as a page."""
     prompts = card.attention.encoded
     pattern = card.attention.figure(card.layer, card.head)
+    spec = card.provenance["spec"]
+    asked = ", ".join(f"{name}={spec[name]}" for name in ("k", "tokens", "seed"))
     return Document(
         title=f"What {card.name} does, on {card.provenance['model']['name']}",
         question="What does this head change, write, look at and copy, and what feeds it?",
@@ -40,19 +43,24 @@ def document_of_head(card: HeadCard) -> Document:
                 pictures=(Picture("pattern", pattern, "The first prompt, token to token."),),
                 tables=(
                     Table("From the position that is read", card.looks),
-                    Table("In rows of random tokens that stand twice", card.scores),
+                    *_scores(card),
                 ),
             ),
             _copies(card),
             _fed(card),
             _neighbours(card),
         ),
-        snippets=again(card.provenance, f"mt.head_card(model, {card.name!r}, prompts)"),
+        snippets=again(card.provenance, f"mt.head_card(model, {card.name!r}, prompts, {asked})"),
         provenance=card.provenance,
         tokens=token_rows(prompts),
         n_prompts=len(prompts),
         exports={"circuit": _listed(card), "fed": card.fed},
     )
+
+
+def _scores(card: HeadCard) -> Iterator[Table]:
+    if not card.scores.empty:
+        yield Table("In rows of random tokens that stand twice", card.scores)
 
 
 def summary_of_head(card: HeadCard) -> dict[str, Any]:

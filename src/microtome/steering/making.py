@@ -149,7 +149,8 @@ def of_token(
     Raises:
         TokenError: a text is no single token.
         PromptError: it has half a character.
-        MicrotomeError: the unembedding is none of d_model's width.
+        MicrotomeError: the unembedding is none of d_model's width; or somebody has added to what
+            stands behind the last block.
     """
     if not model.anatomy.dims.causal:
         raise MicrotomeError(
@@ -226,19 +227,23 @@ def _row(model: Loaded, token: str | int) -> Float[States, " d_model"]:
     if isinstance(token, str):
         whole(token, "A token")
         token = token_id(token, model.tokenizer)
-    head = model.hf.get_output_embeddings()
     if not 0 <= token < model.anatomy.dims.d_vocab:
         raise MicrotomeError(
             f"There is no token {token}: the model knows {model.anatomy.dims.d_vocab}."
         )
-    weight = head.weight
-    if weight.is_meta or not weight.is_floating_point() or weight.shape[1:] != (_width(model),):
+    model.check_end("A token's direction is read off")
+    hf, anatomy = model.hf, model.anatomy
+    with session(hf, anatomy), quiet(hf):
+        state = torch.zeros(1, 1, _width(model), dtype=model.dtype, device=device_of(hf))
+        # As it computes, not as its weights say: it may be adapted, packed or offloaded.
+        rows, _ = anatomy.unembedding(hf, [token], anatomy.final(hf, state)[0])
+    if rows.shape[1:] != (_width(model),):
         raise MicrotomeError(
-            f"The unembedding of {model.name!r} is packed, offloaded or not of d_model's width: "
-            "its rows cannot be read. Load the model whole."
+            f"The unembedding of {model.name!r} is not of d_model's width: its rows are none of "
+            "the residual stream's."
         )
-    found: States = weight[token].detach().double().cpu().numpy()
-    return found * model.anatomy.scale_of_logits(model.hf)
+    found: States = rows[0].double().cpu().numpy()
+    return found * anatomy.scale_of_logits(hf)
 
 
 def _width(model: Loaded) -> int:
@@ -266,10 +271,10 @@ def _before_norm(model: Loaded, row: States) -> States:
 
 def _balanced(width: int) -> Float[Tensor, " d_model"]:
     """Numbers of mean 0 and mean square 1, none of which is 0."""
-    signs = torch.ones(width, dtype=torch.float64)
+    signs = torch.ones(width, dtype=torch.float64, device="cpu")
     signs[1::2] = -1
     if width % 2 and width > 1:
-        signs[-3:] = torch.tensor([2, -0.5, -0.5], dtype=torch.float64).abs().sqrt()
+        signs[-3:] = torch.tensor([2, -0.5, -0.5], dtype=torch.float64, device="cpu").abs().sqrt()
         signs[-2:] *= -1
     return signs
 

@@ -50,7 +50,7 @@ def fused_columns(anatomy: Anatomy, layer: int, head: int) -> NDArray[np.int64] 
         return None
     dims = anatomy.dims
     width = (dims.n_heads + 2 * dims.n_kv_heads) * dims.d_head
-    columns = taps[1].view(torch.arange(width).view(1, 1, width), dims)
+    columns = taps[1].view(torch.arange(width, device="cpu").view(1, 1, width), dims)
     return np.asarray(columns[0, 0, head].numpy(), dtype=np.int64)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from microtome import stats
 from microtome.amounts import whole_of
-from microtome.errors import AddressError, EffectsError, PromptError, listing
+from microtome.errors import AddressError, EffectsError, PromptError, TokenError, listing
 from microtome.figures.labels import escaped
 from microtome.figures.matrix import matrix
 from microtome.figures.patterns import pattern_grid
@@ -27,7 +27,7 @@ from microtome.notebook import html_table
 from microtome.passes.hooks import Visit, forward, quiet
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, ids_of, record
-from microtome.prompts.encoding import Encoded
+from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Given
 from microtome.prompts.resolve import regions
@@ -35,6 +35,9 @@ from microtome.readings.patterns import SCORES, Repeated, entropy, weighted
 from microtome.verbs.kept import labelled, numpy_of
 from microtome.verbs.model import Model
 from microtome.verbs.readout import check_prompt, recorded
+
+LEAST = 2
+"""Tokens that a row has at least: behind the only one there is no other."""
 
 LENGTH = 25
 """Tokens of a row that stands twice, unless that is said."""
@@ -246,7 +249,7 @@ def head_scores(model: Model, n: int = 10, length: int | None = None, seed: int 
     >>> scores.data["induction"].sizes["head"]
     8
     """
-    length = _usual(model) if length is None else whole_of(length, 2, "length")
+    length = _usual(model) if length is None else whole_of(length, LEAST, "length")
     rows, where = _rows(model, whole_of(n, 1, "n"), length, seed)
     encoded = model.encode(rows)
     pattern, layers = find_site("pattern"), range(model.anatomy.dims.n_layers)
@@ -279,9 +282,7 @@ def _scoring(
 
 def _rows(model: Model, n: int, length: int, seed: int) -> tuple[list[Prompt], Repeated]:
     """Texts in which a row of random tokens stands twice, and where."""
-    plain = model.encode("a")[0].tokens
-    added = zip(plain.ids, plain.added, strict=True)
-    before = [token for token, _ in takewhile(lambda pair: pair[1], added)]
+    before = _begun(model)
     usable = _ordinary(model)
     if len(usable) < length:
         raise PromptError(
@@ -303,8 +304,28 @@ def _ordinary(model: Model) -> list[int]:
     return [token for token in range(known) if token not in special]
 
 
+def _begun(model: Model) -> list[int]:
+    """What the tokenizer begins a text with."""
+    try:
+        plain = model.encode("a")[0].tokens
+    except TokenError:  # of a tokenizer that knows its own words alone
+        known = piece(_ordinary(model)[0], model.tokenizer)
+        plain = model.encode(known)[0].tokens
+    added = zip(plain.ids, plain.added, strict=True)
+    return [token for token, _ in takewhile(lambda pair: pair[1], added)]
+
+
 def _usual(model: Model) -> int:
-    """How long a row is, unless that is said."""
-    room = model.anatomy.dims.n_positions
-    most = LENGTH if room is None else min(LENGTH, (room - 1) // 2)
-    return min(most, len(_ordinary(model)))
+    """How long a row is, unless that is said.
+
+    Raises:
+        PromptError: no row of two different tokens stands twice in what the model takes.
+    """
+    room, words = model.anatomy.dims.n_positions, len(_ordinary(model))
+    most = LENGTH if room is None else min(LENGTH, (room - len(_begun(model))) // 2)
+    if min(most, words) < LEAST:
+        raise PromptError(
+            f"{model.name!r} takes {room} positions and has {words} ordinary tokens: no row of "
+            f"{LEAST} different ones stands twice in that, and of less there are no scores."
+        )
+    return min(most, words)

@@ -181,6 +181,7 @@ def attribute_logits(
 
     Raises:
         MetricError: the metric is another, or a prompt lacks what it reads, or has several tokens.
+        MicrotomeError: somebody has added to the model what may add to a logit too.
 
     >>> import microtome as mt
     >>> prompt = mt.Prompt("Berlin is the capital of", target=" Germany", contrast=" France")
@@ -263,6 +264,10 @@ def routes_of(
 ) -> tuple[Routes, Logits]:
     """A clean pass of a prompt, kept where a metric is read; and what the metric is of."""
     hf, anatomy = model.hf, model.anatomy
+    if model.whole is not None:
+        raise MicrotomeError(
+            f"Shares are of the model's own parts, and {model.whole}. Take it off."
+        )
     place = reading.position(one, anatomy.dims)
     pieces = wanted(anatomy, place, len(one.tokens), sources)
     kept = record(hf, anatomy, [one.tokens], pieces)

@@ -64,7 +64,7 @@ def generate(
     manner = manner_of(model.hf, model.tokenizer, steps, seed, asked)
     at_once = whole_of(batch, 1, "batch")
     if at_once > 1:
-        _check_rotary(model)
+        _check_alone(model)
         check_together(manner.config)
     streamers = streamers_of(asked, len(encoded), at_once)
     texts: list[Continuation] = []
@@ -115,8 +115,15 @@ def _check(model: Loaded, encoded: Sequence[Encoded], steps: int) -> None:
             )
 
 
-def _check_rotary(model: Loaded) -> None:
-    """Refuse a batch where the longest text would turn the keys of all."""
+def _check_alone(model: Loaded) -> None:
+    """Refuse a batch where a text would not be as it is alone.
+
+    It may be turned as the longest one is, or an addition of somebody's sees padding and others.
+    """
+    if model.whole is not None:
+        raise MicrotomeError(
+            f"Several texts in one batch are padded, and {model.whole}: say batch=1."
+        )
     if _follows(model):
         raise MicrotomeError(
             f"The rotary embedding of {model.name!r} follows the length of the text, in a batch "
@@ -198,7 +205,9 @@ class _Writer:
         model, text = self.model, (*self.encoded.tokens.ids, *ids)[:-1]
         now = Now(len(self.encoded.tokens))
         visits = [] if growth is None else [*growth.visits(now)]
-        whole = [(0, len(text))] if not _follows(self.model) else passes
+        # What somebody has added may do another thing to a text in one pass than to its parts.
+        in_parts = _follows(self.model) or self.model.whole is not None
+        whole = passes if in_parts else [(0, len(text))]
         found = reread(model.hf, model.anatomy, text, now, whole, visits)
         if growth is not None:
             growth.forget()

@@ -12,7 +12,7 @@ import xarray as xr
 
 from microtome import stats
 from microtome.edits import edit as parsed
-from microtome.errors import AddressError, EditError, MetricError
+from microtome.errors import AddressError, EditError, MetricError, PromptError
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given, Prompts
 from microtome.readings.patterns import SCORES
@@ -44,7 +44,8 @@ class HeadCard:
         share: what it writes for the metric directly, in logits; see `attribute_logits`.
         looks: where the position that is read looks: ``at``, a role or a token, and the mean
             ``weight`` with its interval; the largest first.
-        scores: ``score``, ``value``, ``low``, ``high`` on rows of random tokens that stand twice.
+        scores: ``score``, ``value``, ``low``, ``high`` on rows of random tokens that stand twice;
+            empty where the model takes no such text.
         circuit: the head on the vocabulary.
         fed: the strongest writers into its queries, keys and values: ``reads``, ``writer``, and the
             mean ``effect`` of the edge with its interval, over the first prompts.
@@ -139,7 +140,9 @@ def head_card(
         not_fed=why,
         neighbours=_neighbours(model, given, edits[-1].split()[0], (layer, number), metric).head(k),
         attention=seen,
-        provenance=recorded(model, encoded, head=f"L{layer}.h{number}", metric=metric, seed=seed),
+        provenance=recorded(
+            model, encoded, head=f"L{layer}.h{number}", metric=metric, k=k, tokens=tokens, seed=seed
+        ),
     )
 
 
@@ -213,9 +216,13 @@ def _looks(seen: Attention, encoded: Sequence[Encoded]) -> pd.DataFrame:
 
 
 def _scores(model: Model, layer: int, head: int, seed: int) -> pd.DataFrame:
-    data = head_scores(model, seed=seed).data.sel(layer=layer, head=head)
+    columns = ["score", "value", "low", "high"]
+    try:
+        data = head_scores(model, seed=seed).data.sel(layer=layer, head=head)
+    except PromptError:  # the model has no room for them, or no words
+        return pd.DataFrame(columns=columns)
     rows = [(name, *_ends(data[name].values.tolist())) for name in SCORES]
-    return pd.DataFrame(rows, columns=["score", "value", "low", "high"])
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _fed(

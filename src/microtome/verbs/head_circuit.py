@@ -13,7 +13,7 @@ from torch import Tensor
 
 from microtome import stats
 from microtome.amounts import bytes_of, whole_of
-from microtome.errors import AddressError, TokenError
+from microtome.errors import AddressError, MicrotomeError, TokenError
 from microtome.language.addresses import parse
 from microtome.language.selectors import Everything, Index
 from microtome.model.devices import onto
@@ -103,6 +103,7 @@ def head_circuit(
     Raises:
         AddressError: there is no such head or state.
         TokenError: an id is none of the model's.
+        MicrotomeError: somebody has added to the model.
 
     >>> import microtome as mt
     >>> mt.head_circuit(mt.load("nano"), "L0.h3", tokens=20).copying.n
@@ -115,6 +116,10 @@ def head_circuit(
         raise AddressError(
             f"{at!r} is no state that can stand for a token: give embed or, for example, "
             "L0.resid_post."
+        )
+    if model.whole is not None:
+        raise MicrotomeError(
+            f"A head's circuits are of the model's own parts, and {model.whole}. Take it off."
         )
     ids = _chosen(model, tokens, seed)
     budget = DEFAULT_MEMORY if memory is None else bytes_of(memory, what="memory")

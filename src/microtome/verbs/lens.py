@@ -167,6 +167,7 @@ def lens(
     Raises:
         AddressError, EditError, PromptError, MetricError: something names what is not there.
         LoadError: translators cannot be read.
+        MicrotomeError: somebody has added to what stands behind the last block.
 
     >>> import microtome as mt
     >>> prompt = mt.Prompt("Berlin is the capital of", target=" Germany")
@@ -185,17 +186,20 @@ def lens(
         tuned.check(asked, dims)
     budget = DEFAULT_MEMORY if memory is None else bytes_of(memory, what="memory")
     at_once = max(1, budget // (8 * seeing.HELD * dims.d_vocab))
+    model.check_end("The lens reads states")
     looking = _Looking(model, asked, reading, whole_of(top, 1, "top"), at_once, tuned)
     others = listed(reference)
+    references = model.encode(others) if others else encoded
     sources = Sources(
         model.hf,
         model.anatomy,
         [(edit, one) for edit in made for one in encoded],
-        [one.tokens for one in (model.encode(others) if others else encoded)],
+        [one.tokens for one in references],
     )
     with session(model.hf, model.anatomy), quiet(model.hf):
         seen = [looking.at(one, made, sources) for one in encoded]
-    spec = {"address": str(asked), "edits": [str(edit) for edit in made], "top": top}
+    spec: dict[str, Any] = {"address": str(asked), "edits": [*map(str, made)], "top": top}
+    spec["reference"] = [one.prompt.as_dict() for one in references] if others else []
     tuned_on = None if tuned is None else tuned.source
     record = recorded(model, encoded, **spec, tuned=tuned_on, metrics=[str(r) for r in reading])
     return Lens(_together(model, asked, encoded, seen, reading), encoded, record)

@@ -23,7 +23,7 @@ from microtome.errors import (
     listing,
 )
 from microtome.language.sites import site as find_site
-from microtome.passes.hooks import quiet
+from microtome.passes.hooks import quiet, refuse_inference
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, record
 from microtome.prompts.encoding import Encoded
@@ -80,7 +80,8 @@ def train_translators(
 
     Raises:
         PromptError: there are too few texts.
-        MicrotomeError: torch's inference mode is on.
+        MicrotomeError: torch's inference mode is on, or the model was made in it; or somebody has
+            added to what stands behind the last block.
         AddressError: there is no such block.
         LoadError: the folder holds others, somebody trains into it, or it cannot be written to.
 
@@ -96,11 +97,13 @@ def train_translators(
             "torch.inference_mode is on, in which there are no gradients to train by: leave the "
             "block (torch.no_grad() may stay)."
         )
+    refuse_inference(model.hf)
     n = model.anatomy.dims.n_layers
     chosen = [*range(n)] if blocks is None else [block % n for block in blocks if -n <= block < n]
     if not chosen or (blocks is not None and len(chosen) < len(blocks)):
         raise AddressError(f"blocks={blocks!r}: there are {n}, from 0 to {n - 1}.")
     encoded = _encoded(model, texts)
+    model.check_end("Translators are trained")
     folder = None if out is None else Path(out)
     with _alone_in(folder), session(model.hf, model.anatomy), quiet(model.hf):
         learnt, kept = _states(model, encoded, chosen)
@@ -286,13 +289,13 @@ def _train(model: Model, made: Translators, block: int, states: _States, recipe:
     """Put what is learnt into a block's translator."""
     entering = states.entering[block].to(made.weight.device)
     size = float(entering.double().norm(dim=-1).median()) or 1.0
-    generator = torch.Generator().manual_seed(recipe.seed)
+    generator = torch.Generator("cpu").manual_seed(recipe.seed)
     # In units of the states' own size, so that one rate fits the blocks of every model.
     weight = torch.zeros_like(made.weight[block], requires_grad=True)
     bias = torch.zeros_like(made.bias[block], requires_grad=True)
     optimizer = torch.optim.AdamW([weight, bias], lr=recipe.lr, weight_decay=0.0)
     for step in range(recipe.steps):
-        rows = torch.randint(len(entering), (recipe.batch,), generator=generator)
+        rows = torch.randint(len(entering), (recipe.batch,), generator=generator, device="cpu")
         rows = rows.to(entering.device)
         with torch.no_grad():
             own = _logprobs(model, states.final[rows])
@@ -313,7 +316,7 @@ def _train(model: Model, made: Translators, block: int, states: _States, recipe:
 def _divergence(model: Model, made: Translators, block: int, states: _States) -> float:
     """Mean KL(output ‖ translated), in nats."""
     total = 0.0
-    for rows in torch.split(torch.arange(len(states.final)), ROWS):
+    for rows in torch.split(torch.arange(len(states.final), device="cpu"), ROWS):
         own = _logprobs(model, states.final[rows])
         seen = _logprobs(model, made.translated(block, states.entering[block][rows]))
         total += float((own.exp() * (own - seen)).nansum())

@@ -47,8 +47,9 @@ def head(
     say(f"It writes {card.share} logits of {card.metric} by itself.")
     say()
     print_table(Table.of(card.looks, names=("at",)))
-    say()
-    print_table(Table.of(card.scores))
+    if len(card.scores):
+        say()
+        print_table(Table.of(card.scores))
     say(f"It copies {card.circuit.copying} of tokens, and matches {card.circuit.matching}.")
     say()
     if card.not_fed:
