@@ -99,7 +99,7 @@ def test_an_activated_lora_is_refused(make_gpt2, tokenizer):
 
 def test_a_model_that_asks_for_more_than_tokens_is_refused(make_gpt2, tokenizer):
     """As one does whose adapters are chosen by task (peft's Poly)."""
-    hf = make_gpt2()
+    hf = make_gpt2(seed=41)  # of weights that no other test has proved
 
     def forward(x):
         raise ValueError("task_ids should not be None.")
