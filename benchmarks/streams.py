@@ -2,6 +2,7 @@
 
     python -m benchmarks.streams memory --model ../shared/models/stories260K
     python -m benchmarks.streams workers --model ../shared/models/stories260K --backend ray
+    python -m benchmarks.streams workers --prompts 1200 --window 100
     python -m benchmarks.streams circuits --prompts 4 --circuits 400
     python -m benchmarks.streams real --model smollm2 --prompts 1000 --out real.zarr --minutes 30
     python -m benchmarks.streams paper
@@ -9,12 +10,12 @@
 ``memory`` sweeps 100 prompts and 3,000, each in a process of its own, and compares the largest
 resident set that the operating system saw; status 1 where they are more than a tenth apart.
 ``workers`` sweeps one map with one worker and with two, each with one thread, and compares the
-times, from when all are ready on, with the plan's formula. ``circuits`` runs circuits drawn at
-random here and on two processes, and counts the seconds of cores that both take, which other work
-on the machine changes little. ``real`` sweeps every head of a real
-model on many prompts, some minutes at a time: the same command goes on, status 3 says that there is
-more to do, and 1 that it took more memory than was planned. ``paper`` computes, with the same
-formula, what docs/scale.md says of 64 GPUs: nothing of that is run.
+times, from when all are ready on, with the plan's formula; with a window, those of a stream.
+``circuits`` runs circuits drawn at random here and on two processes, and counts the seconds of
+cores that both take, which other work on the machine changes little. ``real`` sweeps every head of
+a real model on many prompts, some minutes at a time: the same command goes on, status 3 says that
+there is more to do, and 1 that it took more memory than was planned. ``paper`` computes, with the
+same formula, what docs/scale.md says of 64 GPUs: nothing of that is run.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from microtome.prompts.prompt import Prompt
 from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import readings
 from microtome.verbs.asking import asking
+from microtome.verbs.streaming import Keep
 from microtome.workers.crew import Crew, Employer, Hand
 from microtome.workers.desk import Job, Outcome, Ready, Recipe
 
@@ -167,31 +169,49 @@ class Together:
         return crew
 
 
-def with_workers(model: str, backend: str, n: int, repeats: int, edit: str) -> None:
-    """Time one map with one worker and with two, from when all are ready to the last unit."""
+def with_workers(
+    model: str, backend: str, n: int, repeats: int, edit: str, window: int | None
+) -> None:
+    """Time one map with one worker and with two, from when all are ready to the last unit.
+
+    With a window, of a stream of so many at a time, whose aggregates are kept.
+    """
     torch.set_num_threads(1)
     loaded = mt.load(model, device="cpu")
     rows = [mt.Prompt(**row) for row in prompts(n, repeats)]
-    plan = make_plan(asking(loaded, rows, edit, metrics=METRIC))
-    scale = scale_of(plan, 1.0)
-    seconds = {}
+    keep: Keep = "cells" if window is None else "aggregates"
+    asked = rows if window is None else mt.Stream(rows, window)
+    plan = make_plan(asking(loaded, rows[:window], edit, metrics=METRIC))
+    rounds = 1 if window is None else math.ceil(n / window)
+    seconds, busy = {}, 0.0
     for count in (1, 2):
         workers: mt.workers.Workers = mt.workers.processes(count)
         if backend == "ray":
             workers = mt.workers.ray(count=count, init={"num_cpus": count})
         together, watch = Together(workers, count), Watch()
         began = time.perf_counter()
-        effects = mt.sweep(loaded, rows, edit, metrics=METRIC, workers=together, progress=watch)
+        found = mt.sweep(
+            loaded, asked, edit, metrics=METRIC, workers=together, progress=watch, keep=keep
+        )
         whole = time.perf_counter() - began
         assert together.start is not None
         seconds[count] = watch.times[-1] - together.start.began
-        busy = effects.provenance["actual"]["seconds"]
+        busy = found.provenance["actual"]["seconds"]
         print(
-            f"{count} {backend} worker(s): {len(plan.units)} units, {seconds[count]:.1f} s "
+            f"{count} {backend} worker(s): {len(watch.times)} units, {seconds[count]:.1f} s "
             f"({whole:.1f} s with starting; units' own seconds: {busy:.1f})",
             flush=True,
         )
-    real = seconds[1] / (2 * seconds[2])
+    between = 0.0
+    if window is not None:  # what this process alone takes besides
+        began = time.perf_counter()
+        found = mt.sweep(loaded, asked, edit, metrics=METRIC, progress=False, keep=keep)
+        busy = found.provenance["actual"]["seconds"]
+        between = (time.perf_counter() - began - busy) / rounds
+        print(f"here: {busy:.1f} s, and {between:.2f} s a window besides")
+    shares = [own / rounds for own in scale_of(plan, 1.0).shares]
+    scale = Scale(busy, shares, rounds, between=between)
+    real = (seconds[1] if window is None else busy) / (2 * seconds[2])
     print(f"efficiency at 2: {real:.3f}; the formula promises {scale.efficiency(2):.3f}")
 
 
@@ -335,6 +355,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--circuits", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--window", type=int, help="of a stream on workers; a list unless given")
     parser.add_argument("--edit", default=EDIT)
     parser.add_argument("--backend", choices=("processes", "ray"), default="processes")
     parser.add_argument("--out", default="real.zarr", help="where what is real goes")
@@ -355,7 +376,8 @@ def main() -> None:
     elif asked.what == "circuits":
         of_circuits(asked.model, asked.prompts, asked.circuits)
     else:
-        with_workers(asked.model, asked.backend, asked.prompts, asked.repeats, asked.edit)
+        how = asked.prompts, asked.repeats, asked.edit, asked.window
+        with_workers(asked.model, asked.backend, *how)
 
 
 if __name__ == "__main__":

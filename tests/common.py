@@ -149,6 +149,17 @@ def each_picture() -> Iterator[Callable[[go.Figure], bytes]]:
         yield own
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobody_waits_for_the_disk() -> Iterator[None]:
+    """What tests write need not outlast a crash of the machine.
+
+    That everything is flushed, and when, is held by `tests/faults/test_disk.py`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def the_same_chances() -> None:
     """What a test draws without a seed is the same in each run, whatever ran before."""
@@ -317,3 +328,12 @@ def smollm2() -> Model:
     except LoadError as error:
         pytest.skip(str(error))
     return mt.load("smollm2", device="cpu")
+
+
+@pytest.fixture
+def smollm2_is_loaded(smollm2, monkeypatch) -> None:
+    """Code that loads it by its name gets the one that is there: to load it takes seconds."""
+    load = mt.load
+    monkeypatch.setattr(
+        mt, "load", lambda *given, **how: smollm2 if given == ("smollm2",) else load(*given, **how)
+    )

@@ -71,11 +71,12 @@ def test_it_runs_and_what_it_asserts_holds(name, nano, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_it_runs_on_a_real_model(smollm2, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("smollm2_is_loaded")
+def test_it_runs_on_a_real_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = script(ON_A_REAL_MODEL)
     assert own.count(LOADED) == 1
-    run(own.replace(LOADED, 'mt.load("smollm2", device="cpu")'), f"{ON_A_REAL_MODEL}.py")
+    run(own.replace(LOADED, 'mt.load("smollm2")'), f"{ON_A_REAL_MODEL}.py")
 
 
 @pytest.mark.slow

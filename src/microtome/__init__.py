@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from microtome.results.aggregates import Aggregates as Aggregates
     from microtome.results.aggregates import open_aggregates as open_aggregates
     from microtome.results.effects import Effects as Effects
-    from microtome.results.effects import open_effects as open_effects
+    from microtome.results.opening import open_effects as open_effects
     from microtome.steering.vector import SteeringVector as SteeringVector
     from microtome.verbs.attention import Attention as Attention
     from microtome.verbs.attention import HeadScores as HeadScores
@@ -141,7 +141,7 @@ _HOMES = {
     "mean": "edits",
     "noise": "edits",
     "open_aggregates": "results.aggregates",
-    "open_effects": "results.effects",
+    "open_effects": "results.opening",
     "patch": "edits",
     "project": "edits",
     "replace": "edits",

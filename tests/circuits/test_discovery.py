@@ -307,6 +307,26 @@ def test_a_folder_of_another_search_is_refused(small, tmp_path):
         greedy(small, PROMPTS, n=44, out=tmp_path / "other", progress=False)
 
 
+@dataclass(frozen=True, eq=False)
+class Middle(Part):
+    """As much as the middle of a long row says, which its text leaves out."""
+
+    share: torch.Tensor
+
+    def values(self, model, graph, one):
+        return self.share[1000] * written(model, graph, [one.tokens])[0]
+
+
+def test_a_folder_of_an_ablation_that_differs_in_a_vector_is_refused(small, tmp_path):
+    asked = {"start": Circuit.empty(small), "out": tmp_path, "progress": False}
+    one = torch.zeros(2000)
+    two = one.index_fill(0, torch.tensor([1000]), 0.5)
+    acdc(small, PROMPTS[:1], 0.1, ablation=Middle(one), **asked)
+    acdc(small, PROMPTS[:1], 0.1, ablation=Middle(one.clone()), **asked)
+    with pytest.raises(CircuitError, match=r"another search: ablation"):
+        acdc(small, PROMPTS[:1], 0.1, ablation=Middle(two), **asked)
+
+
 def test_a_folder_of_other_references_or_thresholds_is_refused(small, tmp_path):
     means = {"ablation": "mean", "progress": False, "out": tmp_path}
     edges = {"start": Circuit.of(small, WAY), **means}

@@ -29,3 +29,8 @@ def test_the_wrong_parameter_is_named(text, words):
         edit(text)
     assert "Form: " in str(refused.value)
     assert text in str(refused.value)
+
+
+def test_a_layer_given_twice_is_refused():
+    with pytest.raises(EditError, match="each given once; cannot read"):
+        edit("add({0: [1.0], 0: [2.0]}) L*.resid_post")

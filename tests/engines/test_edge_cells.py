@@ -11,7 +11,7 @@ import microtome as mt
 from microtome.engines.walk import entering
 from microtome.engines.walk.resumed import Resumed
 from microtome.errors import AddressError, EditError, PromptError, SweepError, VerificationError
-from microtome.passes import ways
+from microtome.passes.head_reads import HeadReads
 
 EXACT = 1e-11
 LAYERS, HEADS = 3, 4
@@ -164,6 +164,17 @@ def test_parameters_and_gauges_go_with_edges(tiny64):
     assert float(abs(gap).max()) <= EXACT
 
 
+def test_what_is_looked_at_before_attention_is_each_cells_own(tiny64):
+    """Cells that enter by what heads read share a row through attention, unless they are seen."""
+    metrics = ["norm(L2.q@-1)", "norm(L2.q_in.h0@-1)"]
+    walked, slow = (
+        mt.sweep(tiny64, CAT, "patch L0.z.h* -> L2.q_in.h*@-1", metrics=metrics, engine=engine)
+        for engine in ("walk", "reference")
+    )
+    for name in metrics:
+        np.testing.assert_allclose(walked.data[name], slow.data[name], rtol=0, atol=1e-9)
+
+
 def test_donors_of_another_length_are_aligned_by_roles(tiny64):
     prompt = mt.Prompt(
         "The cat sat on the mat",
@@ -214,8 +225,8 @@ def test_heads_that_read_the_same_share_a_row_of_attention(tiny64, monkeypatch):
 
 def test_verification_finds_an_entry_that_is_wrong(tiny64, monkeypatch):
     """On the walk alone: the reference path has a row of its own for each cell."""
-    of_all = ways.HeadReads.of_all
-    monkeypatch.setattr(ways.HeadReads, "of_all", lambda self, stream: 1.01 * of_all(self, stream))
+    of_all = HeadReads.of_all
+    monkeypatch.setattr(HeadReads, "of_all", lambda self, stream: 1.01 * of_all(self, stream))
     with pytest.raises(VerificationError):
         mt.sweep(tiny64, LATE, "patch L*.z.h* -> L*.v_in.h*", metrics=["logit_diff"], verify=2)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +17,11 @@ from microtome.errors import EditError, SweepError, VerificationError
 from microtome.model.anatomy import Anatomy
 from microtome.passes import prefix
 from microtome.plan.plan import make_plan
+from microtome.prompts.encoding import token_id
 from microtome.verbs.answer import sources_of
 from microtome.verbs.options import budget_of
 from microtome.verbs.sweep import asking
+from oracles import families as by_hand
 
 METRICS = [
     "logit",
@@ -74,8 +79,8 @@ PLACES = (
     "L1:.mlp_out",
     "L*.resid_post",
 )
-POSITIONS = ("", "@{2,4}"), ("@-1", "@giver")
-"""Several tokens, or one: each edit has these at every other place, and each place likewise."""
+POSITIONS = ("", "@-1", "@{2,4}", "@giver")
+"""Each edit has each of these at some place, and each place with some edit, by turns."""
 OF_WEIGHTS = (*EDITS, "knockout")
 
 
@@ -100,9 +105,8 @@ def test_the_walk_equals_the_reference_path(tiny64, operation, place):
         return  # one number of several layers is refused
     turn = EDITS.index(operation) + PLACES.index(place)
     if "positions" in operation:
-        turn = 0  # a mean over one position is refused
-    for position in POSITIONS[turn % 2]:
-        same_on_both_paths(tiny64, prompts, f"{operation} {place}{position}")
+        turn *= 2  # a mean over one position is refused
+    same_on_both_paths(tiny64, prompts, f"{operation} {place}{POSITIONS[turn % 4]}")
 
 
 @pytest.mark.parametrize("place", [".h*@-1,:", ".h1@3:,:3", "@{3,-1},{0,giver}", ".h2@*,*"])
@@ -198,6 +202,20 @@ def test_small_batches_give_the_same_map(tiny64):
     assert cut.provenance["predicted"]["bytes"] <= LITTLE < whole.provenance["predicted"]["bytes"]
 
 
+def test_cells_that_change_nothing_take_no_more_room_than_there_is(tiny64, monkeypatch):
+    more, with_idlers = [], engine.with_idlers
+
+    def cramped(batch, room, company, into):
+        made = with_idlers(batch, replace(room, batch=len(batch)), company, into)
+        more.append(len(made) - len(batch))
+        return made
+
+    monkeypatch.setattr(engine, "with_idlers", cramped)
+    effects = mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics="prob")
+    assert set(more) == {0}
+    assert effects.noise_floor("prob") is not None  # one walks by itself then
+
+
 def test_too_little_memory_for_a_single_cell_is_refused_before_anything_runs(tiny64):
     with pytest.raises(SweepError, match=r"memory=1,000 bytes are too few: .* needs"):
         mt.sweep(tiny64, JOHN, "zero L*.z.h*@*", metrics=["prob"], memory=1000)
@@ -216,13 +234,13 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts
     batches, told = [], []
     run = engine.Stretch._walk
 
-    def cramped(self, batch, room, told):
-        batches.append(len(batch))
-        if len(batch) > 3:
+    def cramped(self, convoy, told):
+        batches.append(sum(len(batch) for batch, _ in convoy))
+        if batches[-1] > 3:
             told.append(0.5)
             self.walk.tick(0.5)
             raise lack()
-        run(self, batch, room, told)
+        run(self, convoy, told)
 
     plain = mt.sweep(tiny64, prompts, "zero L*.z.h*@-1", metrics=["prob"])
     monkeypatch.setattr(engine.Stretch, "_walk", cramped)
@@ -232,6 +250,19 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny64, monkeypatch, prompts
     assert float(abs(plain.data["prob"] - halved.data["prob"]).max()) < 1e-12
     assert "halved" in halved.provenance["engine"]["notes"][0]
     assert advanced(tiny64, prompts, told) == pytest.approx(12 * len(prompts))
+
+
+def test_what_is_no_lack_of_memory_ends_a_walk_at_once(tiny64, monkeypatch):
+    batches = []
+
+    def wrong(self, convoy, told):
+        batches.append(len(convoy))
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(engine.Stretch, "_walk", wrong)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics="prob")
+    assert len(batches) == 1
 
 
 def test_memory_that_runs_out_behind_the_last_block_loses_no_witness(tiny64, monkeypatch):
@@ -258,15 +289,6 @@ def advanced(model, prompts, told) -> float:
     for unit in plan.units:
         executor.run(unit)
     return sum(told)
-
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny64, monkeypatch):
-    def broken(self, batch, room, told):
-        raise RuntimeError("something else")
-
-    monkeypatch.setattr(engine.Stretch, "_walk", broken)
-    with pytest.raises(RuntimeError, match="something else"):
-        mt.sweep(tiny64, JOHN, "zero L*.z.h*@-1", metrics=["prob"])
 
 
 @pytest.mark.parametrize("metric", ["logit_diff", "prob"])
@@ -450,3 +472,33 @@ def test_weights_that_the_donor_does_not_have_are_no_cells(tiny64, edit):
         ahead = np.less.outer(np.arange(5), np.arange(5)) | (moved[:, None] < moved)
         assert np.array_equal(absent, ahead)
     assert "in another order" in effects.provenance["predicted"]["why_absent"]
+
+
+def test_a_logit_is_read_where_another_tokens_is_no_number(tiny64):
+    """Of the walk its own tokens' alone are computed; of the whole prediction nothing is known."""
+    model, metrics = copy.deepcopy(tiny64), ("logit", "logit_diff", "prob", "rank", "top1", "kl")
+    dog = token_id(" dog", model.tokenizer)
+    with torch.no_grad():
+        model.hf.get_output_embeddings().weight[dog] = np.nan
+    walked, slow = (
+        mt.sweep(model, JOHN, "zero L*.z.h*", metrics=metrics, engine=engine)
+        for engine in ("walk", "reference")
+    )
+    for metric in metrics:
+        np.testing.assert_allclose(walked.data[metric], slow.data[metric], atol=1e-9)
+        absent = walked.data[metric] == -1 if metric == "top1" else walked.data[metric].isnull()
+        assert bool(absent.all()) == (metric not in ("logit", "logit_diff"))
+    whole = mt.sweep(tiny64, JOHN, "zero L*.z.h*", metrics="logit_diff")
+    np.testing.assert_allclose(walked.data["logit_diff"], whole.data["logit_diff"], atol=1e-9)
+
+
+def test_a_softmax_in_float32_is_taken_so_on_the_walk_too(tokenizer):
+    """An eager Llama's, in float64: rarely is a score rounded up here and down there."""
+    hf = by_hand.make("llama", len(tokenizer)).eval()
+    hf.set_attn_implementation("eager")
+    model = mt.load(hf, tokenizer=tokenizer)
+    walked, slow = (
+        mt.sweep(model, CAT, "zero L*.z.h*@1:", metrics="logit", engine=engine, verify=0)
+        for engine in ("walk", "reference")
+    )
+    assert float(abs(walked.data["logit"] - slow.data["logit"]).median()) < 1e-12

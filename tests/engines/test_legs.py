@@ -262,9 +262,11 @@ def test_several_tokens_are_refused_where_they_turn_the_text_otherwise(tokenizer
     )
     two, _ = predicted(" Germany,")  # in a pass over 6
     np.testing.assert_allclose(two.data["kl"], one.data["kl"], atol=1e-9)
-    with pytest.raises(MetricError, match=r"is 5 tokens.* over 7, which .* turns otherwise"):
+    with pytest.raises(
+        MetricError, match=r"is 5 tokens.* over 7, in which .* turns the text itself diff"
+    ):
         predicted(LONG)
-    with pytest.raises(MetricError, match="turns otherwise"):
+    with pytest.raises(MetricError, match="turns the text itself differently"):
         mt.sweep(model, mt.Prompt(BERLIN, target=" is", contrast=LONG), "zero L*.z.h*@-1",
                  metrics="logit_diff")  # fmt: skip
 

@@ -16,7 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 import microtome as mt
 from microtome.engines.collector import Collector
 from microtome.plan.plan import Plan, make_plan
-from microtome.readings.output import METRICS, Outcome, Prediction
+from microtome.readings.outcome import Outcome, Prediction
+from microtome.readings.output import METRICS
 from microtome.readings.registry import readings
 from microtome.verbs.options import budget_of
 from microtome.verbs.sweep import asking

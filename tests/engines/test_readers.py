@@ -16,7 +16,7 @@ from microtome.edits import as_edits
 from microtome.errors import AddressError, EditError, MicrotomeError, VerificationError
 from microtome.language.sites import Dimensions
 from microtome.language.sites import site as find_site
-from microtome.passes import ways
+from microtome.passes.head_reads import HeadReads
 from microtome.passes.hooks import Visit, forward
 from microtome.passes.trace import Piece, record
 from microtome.plan.memory.budget import Budget
@@ -94,13 +94,13 @@ def test_a_small_memory_budget_changes_nothing(tiny64):
 
 def test_verification_finds_a_change_that_is_put_nowhere(tiny64, monkeypatch):
     """On the walk alone: the reference path makes it."""
-    change = ways.HeadReads.change
+    change = HeadReads.change
 
     def lost(self, before, after, rows, heads):
         put = change(self, before, after, rows, heads)
         return (lambda view: None) if before.shape[0] > 3 else put
 
-    monkeypatch.setattr(ways.HeadReads, "change", lost)
+    monkeypatch.setattr(HeadReads, "change", lost)
     with pytest.raises(VerificationError):
         mt.sweep(tiny64, JOHN, "zero L*.q_in.h*", metrics=["logit_diff"], verify=2)
 
@@ -201,7 +201,7 @@ def test_a_function_of_the_users_own_gets_the_heads_that_it_edits(tiny64):
 
 
 def test_a_site_that_the_pass_never_uses_is_an_error(tiny64, monkeypatch):
-    monkeypatch.setattr(ways.HeadReads, "end", (find_site("embed"), None))
+    monkeypatch.setattr(HeadReads, "end", (find_site("embed"), None))
     ids = torch.tensor([[3, 4, 5]])
     visit = Visit((find_site("q_in"), 1), lambda view: view.zero_(), writes=True)
     with pytest.raises(MicrotomeError, match=r"L1\.q_in is used before"):

@@ -143,10 +143,10 @@ def complaint(hf: PreTrainedModel, anatomy: Anatomy) -> str | None:
 
 def mine(wrong: Wrong, name: str) -> bool:
     """Whether a mistake is tried in a family: in those that are unlike, of sites for each other a
-    fifth, of sizes half, and all others; in those that are like one of them, half as many."""
+    fifth, of sizes half, and all others; in those that are like one of them, a quarter as many."""
     share = 2 if wrong.words == ANY else 1
     share = 5 if " as " in wrong.what else share
-    share *= 1 if name in by_hand.UNLIKE else 2
+    share *= 1 if name in by_hand.UNLIKE else 4
     return zlib.crc32(f"{name} {wrong.what}".encode()) % share == 0
 
 
@@ -161,7 +161,7 @@ def test_every_mistake_in_a_row_is_found_and_named(name, tokenizer):
         assert message is not None, f"{wrong.what} is not found out"
         assert any(word in message for word in wrong.words), f"{wrong.what}: {message}"
         tried += 1
-    assert tried > 15
+    assert tried > (30 if name in by_hand.UNLIKE else 5)
 
 
 def test_every_row_is_tried():

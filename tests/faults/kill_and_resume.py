@@ -2,12 +2,13 @@
 
 ::
 
-    python tests/faults/kill_and_resume.py [MOMENTS] [SEED] [WORKERS]
+    python tests/faults/kill_and_resume.py [MOMENTS] [SEED] [WORKERS] [WINDOW]
 
 Each round starts from nothing, is killed once or several times, and ends with a run that is left
 alone. Its store then has to equal, array by array and byte by byte, that of the sweep that nothing
 disturbed; every unit that was on disk when a run was killed must not be computed again. With
-workers, so many processes, who asks is killed, and they write what they were at.
+workers, so many processes, who asks is killed, and they write what they were at. With a window, a
+stream of prompts is swept, so many at a time.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ PROMPT = mt.Prompt(
     target=" Sally",
     contrast=" Sam",
 )
+SHORT = mt.Prompt("Sam gave it to", donor="Sally gave it to", target=" Sally", contrast=" Sam")
+STREAM = [PROMPT, SHORT, SHORT, PROMPT, PROMPT]
 EDIT = "patch L*.z.h*@*"
 METRICS = ("logit_diff", "kl", "top1", "norm(L*.resid_post@-1)")
 
@@ -53,20 +56,21 @@ class Counting(Observer):
             file.write(f"{number}\n")
 
 
-def sweep(model: mt.Model, out: Path, log: Path, workers: int = 0) -> None:
+def sweep(model: mt.Model, out: Path, log: Path, workers: int = 0, window: int = 0) -> None:
     """The sweep that is killed."""
     who = mt.workers.processes(workers) if workers else None
+    asked = mt.Stream(STREAM, window) if window else PROMPT
     told = Counting(log)
-    mt.sweep(model, PROMPT, EDIT, metrics=METRICS, out=out, progress=told, workers=who)
+    mt.sweep(model, asked, EDIT, metrics=METRICS, out=out, progress=told, workers=who)
 
 
-def in_a_process(model: mt.Model, out: Path, log: Path, workers: int = 0) -> int:
+def in_a_process(model: mt.Model, out: Path, log: Path, workers: int = 0, window: int = 0) -> int:
     """Start the sweep in a process of its own; its number."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            sweep(model, out, log, workers)
+            sweep(model, out, log, workers, window)
             code = 0
         finally:
             os._exit(code)
@@ -84,17 +88,17 @@ def numbers(out: Path) -> Mapping[str, bytes]:
     return {str(name): np.asarray(data[name].values).tobytes() for name in data.variables}
 
 
-def trial(moments: int, seed: int, workers: int, folder: Path) -> None:
+def trial(moments: int, seed: int, workers: int, window: int, folder: Path) -> None:
     """Kill at so many moments; raises where anything is lost or different."""
     torch.set_num_threads(1)
     units.WORK, units.PASSES = WORK, 0
     model, draw = mt.load("nano"), random.Random(seed)
     began = time.monotonic()
-    assert ended(in_a_process(model, folder / "whole.zarr", folder / "whole.log")) == 0
+    assert ended(in_a_process(model, folder / "whole.zarr", folder / "whole.log", 0, window)) == 0
     whole = numbers(folder / "whole.zarr")
     if workers:  # as long as it takes with them
         began = time.monotonic()
-        assert ended(in_a_process(model, folder / "e.zarr", folder / "e.log", workers)) == 0
+        assert ended(in_a_process(model, folder / "e.zarr", folder / "e.log", workers, window)) == 0
         assert numbers(folder / "e.zarr") == whole
     seconds = time.monotonic() - began
     total = len((folder / "whole.log").read_text().split())
@@ -104,19 +108,20 @@ def trial(moments: int, seed: int, workers: int, folder: Path) -> None:
         out, log = folder / f"{killed}.zarr", folder / f"{killed}.log"
         for _ in range(draw.choice([1, 1, 2])):
             kept = {path.name for path in (folder / f"{out.name}.partial").glob("units/*.zip")}
-            child = in_a_process(model, out, log, workers)
+            child = in_a_process(model, out, log, workers, window)
             time.sleep(draw.uniform(0, 1.1 * seconds))
             os.kill(child, signal.SIGKILL)
             ended(child)
             killed += 1
             left = {path.name for path in (folder / f"{out.name}.partial").glob("units/*.zip")}
             assert out.exists() or kept <= left, "what was kept is kept"
-        assert ended(in_a_process(model, out, log)) == 0
+        assert ended(in_a_process(model, out, log, 0, window)) == 0
         assert numbers(out) == whole, f"the sweep killed {killed} times is another (seed {seed})"
         done = [int(number) for number in log.read_text().split()]
-        twice = len(done) - len(set(done))
+        # Of a stream each run counts its own.
+        twice = len(done) - (total if window else len(set(done)))
         assert set(done) <= set(range(total))
-        assert twice == 0, f"{twice} units were computed again though they were kept"
+        assert twice <= 0, f"{twice} units were computed again though they were kept"
         assert not (folder / f"{out.name}.partial").exists()
         sys.stdout.write(f"{killed} of {moments} moments: equal\n")
 
@@ -124,4 +129,4 @@ def trial(moments: int, seed: int, workers: int, folder: Path) -> None:
 if __name__ == "__main__":
     asked = [int(text) for text in sys.argv[1:]]
     with tempfile.TemporaryDirectory() as name:
-        trial(*[*asked, *(30, 0, 0)[len(asked) :]], Path(name))
+        trial(*[*asked, *(30, 0, 0, 0)[len(asked) :]], Path(name))

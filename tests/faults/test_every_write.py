@@ -50,7 +50,6 @@ def encoded_once(monkeypatch) -> None:
     monkeypatch.setattr(form, "decode", decode)
     monkeypatch.setattr(sinks, "pack", lambda one, question: packed(one.unit, question))
     monkeypatch.setattr(sinks, "unpack", cache(unpack))
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def save(path: Path) -> None:

@@ -444,6 +444,10 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["run", "nano", *BERLIN, "-e", "zero L0.pattern@0,1"], "attends to a later one"),
         (["run", "nano", *BERLIN, "-e", 'zero L0.z@"Paris"'], "'Paris' is not in the prompt"),
         (["run", "nano", "-p", " "], "empty"),
+        (
+            ["lens", "nano", *BERLIN, "--target", " Germany", "--target", " France"],
+            "--target is given 2 times, and takes one value",
+        ),
         (["run", "./nowhere", *BERLIN], "config.json"),
         (["plan", "nano", "-e", "zero L0.z"], "--prompts FILE"),
         (["sweep", "-o", "out", *BERLIN], "Give a model and an edit"),

@@ -485,6 +485,31 @@ def test_another_default_device_and_type_make_no_difference(make_gpt2, tokenizer
     assert torch.equal(before, torch.get_rng_state())
 
 
+READINGS = {
+    "of_token": lambda model: mt.steering.of_token(model, " Germany")[0],
+    "attribute": lambda model: mt.attribute_logits(model, PROMPT).data["head_out"],
+    "scores": lambda model: mt.head_scores(model, n=1, length=4).data["induction"],
+    "tuned": lambda model: mt.train_translators(model, ["a b c", "d e f"], steps=2, batch=2).bias,
+    "lens": lambda model: mt.lens(model, PROMPT).data["kl"],
+    "attention": lambda model: mt.attention(model, PROMPT).data["weighted"],
+    "circuit": lambda model: mt.head_circuit(model, "L1.h0", tokens=5).table["rank"],
+    "eap": lambda model: mt.circuits.score(model, PROMPT, method="eap", audit=2).mean,
+    "written": lambda model: model.generate(PROMPT, "zero L1.z", 3, do_sample=True)[0].ids,
+}
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_readings_know_no_default_device_either(make_gpt2, tokenizer, name):
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    wanted = READINGS[name](model)
+    torch.set_default_device("meta")
+    try:
+        found = READINGS[name](model)
+    finally:
+        torch.set_default_device(None)
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_how_adapters_are_set_is_recorded(make_gpt2, tokenizer):
     """Of layers as peft's are: what is active decides numbers, and no weight tells."""
 
@@ -605,3 +630,24 @@ def test_a_buffer_that_counts_passes_is_named(make_gpt2, tokenizer):
     model = mt.load(hf, tokenizer=tokenizer)
     with pytest.raises(SweepError, match=r"changed while it was running \(lm_head.seen\)"):
         mt.sweep(model, PROMPT, EDIT, metrics="logit_diff")
+
+
+def test_another_default_device_makes_no_difference_to_readings(make_gpt2, tokenizer):
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+
+    def read():
+        return [
+            mt.attribute_logits(model, PROMPT).data["head_out"].values,
+            mt.head_scores(model, n=2, length=4).data["induction"].values,
+            mt.train_translators(model, [PROMPT, "The cat sat"], steps=1, blocks=[1]).bias.numpy(),
+            mt.steering.of_token(model, " Germany")[0],
+        ]
+
+    wanted = read()
+    torch.set_default_device("meta")
+    try:
+        found = read()
+    finally:
+        torch.set_default_device(None)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)

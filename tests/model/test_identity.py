@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -67,6 +68,25 @@ def test_weights_that_change_have_another_hash(model, change):
     change(model.hf)
     assert model.weight_hash != before
     assert model.weight_hash == identity.weight_hash(model.hf)
+
+
+@pytest.mark.parametrize("shape", [(576, 1536), (1536, 576), (64, 64), (1, 7), (300, 128, 96)])
+def test_no_row_or_column_changes_behind_its_back(shape):
+    """Such as a neuron that is silenced by ``weight.data[:, 17] = 0``."""
+    numbered = torch.arange(math.prod(shape)).view(shape)
+    seen = identity._some(numbered)
+    for part in (seen // shape[-1], seen % shape[-1]):
+        assert part.unique().tolist() == [*range(int(part.max()) + 1)]
+    assert int(seen.max()) // shape[-1] == math.prod(shape[:-1]) - 1
+
+
+def test_a_neuron_that_is_changed_behind_its_back_is_seen():
+    down = torch.nn.Linear(1536, 576)
+    sign = identity.weights_sign(down)
+    for column in (1, 17, 1535):
+        down.weight.data[:, column] += 1
+        before, sign = sign, identity.weights_sign(down)
+        assert sign != before
 
 
 def test_weights_that_stay_are_hashed_once(hashed, model):

@@ -81,3 +81,13 @@ def test_layers_that_torch_has_quantised_are_refused_by_name(tokenizer, dtype, w
     words = r"layers that torch has quantised \(torch\.ao\.nn\.quantized\.dynamic.*quantize_dynamic"
     with pytest.raises(LoadError, match=words):
         mt.load(hf.eval(), tokenizer=tokenizer)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_so_are_those_that_it_quantises_in_a_loaded_model(tokenizer):
+    hf = by_hand.make("llama", len(tokenizer)).float().eval()
+    model = mt.load(hf, tokenizer=tokenizer)
+    quantize_dynamic(hf.model, {nn.Linear}, dtype=torch.qint8, inplace=True)
+    for ask in (model.run, lambda text: mt.sweep(model, text, "zero L*.z.h0", metrics="top1")):
+        with pytest.raises(LoadError, match="layers that torch has quantised"):
+            ask("The cat")

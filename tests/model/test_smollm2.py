@@ -15,6 +15,7 @@ import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import microtome as mt
+from microtome.verbs import load as loading
 
 pytestmark = pytest.mark.slow
 
@@ -32,11 +33,15 @@ PARK = mt.Prompt(
 
 @pytest.fixture(scope="module")
 def model_in(smollm2):
-    """The model in a type, loaded once."""
+    """The model in a type, loaded once; in others than its own it is proved by what follows."""
 
     @functools.cache
     def loaded(dtype):
-        return smollm2 if dtype == "float32" else mt.load("smollm2", device="cpu", dtype=dtype)
+        if dtype == "float32":
+            return smollm2
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loading, "prove", lambda model: None)
+            return mt.load("smollm2", device="cpu", dtype=dtype)
 
     return loaded
 

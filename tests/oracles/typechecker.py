@@ -18,7 +18,7 @@ import inspect
 import re
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from itertools import islice
@@ -60,7 +60,7 @@ def _scoped(function: FunctionType) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def scoped(*args, **kwargs):
-        given = hash((kind(args), kind(kwargs)))
+        given = hash((kinds(args), *map(kinds, kwargs.items())))
         if given not in passed:
             found = every(*args, **kwargs)
             passed.update((given, hash((given, kind(found)))))
@@ -102,17 +102,38 @@ FEW = 8
 """Items of a list that are looked at; beartype itself looks at one, by chance."""
 
 
+def kinds(values: Iterable[Any]) -> tuple[Hashable, ...]:
+    """Of each value all that an annotation can tell from another's."""
+    return tuple(
+        [
+            type(own) if (tell := _tellers.get(type(own), kind)) is None else tell(own)
+            for own in values
+        ]
+    )
+
+
 def kind(value: Any) -> Hashable:
-    """All of a value that an annotation can tell from another's."""
+    """The same of one value."""
     own = type(value)
+    if own not in _tellers:
+        _tellers[own] = _teller(own)
+    tell = _tellers[own]
+    return own if tell is None else tell(value)
+
+
+_tellers: dict[type, Callable[[Any], Hashable] | None] = {}
+
+
+def _teller(own: type) -> Callable[[Any], Hashable] | None:
+    """What tells values of a class apart; none where its class is all."""
     if own in (list, tuple, set, frozenset):
-        return own, len(value) > 0, *map(kind, islice(value, FEW))
+        return lambda value: (own, len(value) > 0, *kinds(islice(value, FEW)))
     if own is dict:
-        return own, *((kind(key), kind(one)) for key, one in islice(value.items(), FEW))
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return own, value.dtype, tuple(value.shape)
+        return lambda value: (own, *map(kinds, islice(value.items(), FEW)))
+    if issubclass(own, torch.Tensor | np.ndarray):
+        return lambda value: (own, value.dtype, value.shape)
     # Of a text or a class an annotation may name which.
-    return value if own is str or isinstance(value, type) else own
+    return (lambda value: value) if own is str or issubclass(own, type) else None
 
 
 @contextmanager

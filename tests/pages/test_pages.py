@@ -36,7 +36,7 @@ def cases():
 @pytest.mark.parametrize(("name", "real"), [*cases()])
 def test_the_code_of_a_page_runs(name, real, request, tmp_path, monkeypatch):
     if real:
-        request.getfixturevalue("smollm2")  # skips where it is not installed
+        request.getfixturevalue("smollm2_is_loaded")  # skips where it is not installed
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(go.Figure, "show", lambda figure: None)
     assert run(ROOT / name, {}) == len(PAGES[name])

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from conftest import D_MODEL, HEADS
-from microtome.passes.ways import HeadReads, MlpReads
+from microtome.passes.head_reads import HeadReads
+from microtome.passes.ways import MlpReads
 
 ROWS, POSITIONS = np.array([0, 1]), 4
 

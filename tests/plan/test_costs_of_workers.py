@@ -41,9 +41,40 @@ def test_of_the_worst_order_it_is_exact():
     assert scale.efficiency(2) == pytest.approx(4 / 6)
 
 
+def in_rounds(rounds, workers: int, making: float, keeping: float) -> float:
+    """The oracle: one process makes the next round and keeps the last while workers are at one."""
+    free, at, made = [0.0] * workers, making, making
+    for number, seconds in enumerate(rounds):
+        if number + 1 < len(rounds):
+            at += making
+        ends, following = [], at
+        for own in seconds:
+            ends.append(max(free[0], made) + own)
+            heapq.heapreplace(free, ends[-1])
+        at, made = max(at, *ends) + keeping, following
+    return at
+
+
+@pytest.mark.parametrize("between", [0.0, 0.3, 3.0, 30.0])
+@pytest.mark.parametrize("workers", [1, 2, 7, 64])
+def test_rounds_are_done_within_what_the_formula_says(workers, between):
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        seconds, making = random.exponential(size=30), random.uniform() * between
+        rounds = [random.permutation(seconds) for _ in range(6)]
+        whole = 6 * float(seconds.sum())
+        scale = Scale(whole, tuple(seconds / whole), windows=6, between=between)
+        real = in_rounds(rounds, workers, making, between - making)
+        assert max(whole / workers, 6 * between) <= real * (1 + 1e-12)
+        assert real <= scale.seconds_of(workers) * (1 + 1e-12)
+
+
 def test_windows_and_starting_cost_what_they_cost():
+    """What one process does is for nothing where workers need longer, but for the first window."""
     scale = Scale(100.0, (0.01,) * 10, windows=10, start=5.0, between=0.5)
-    assert scale.seconds_of(10) == pytest.approx(5 + 10 + 0.9 * 1.0 * 10 + 5)
+    assert scale.seconds_of(10) == pytest.approx(5 + 0.5 + 10 + 0.9 * 1.0 * 10)
+    slow = Scale(100.0, (0.01,) * 10, windows=10, start=5.0, between=2.5)
+    assert slow.seconds_of(10) == pytest.approx(5 + 2.5 + 10 * 2.5)
     assert scale.counts == [2, 4, 8, 16, 32, 64]
     assert Scale(1.0, (0.5, 0.5)).counts == [2]
 

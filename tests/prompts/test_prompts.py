@@ -7,15 +7,16 @@ import json
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
-from microtome.errors import PromptError, PromptWarning, TokenError
+from microtome.errors import EditError, PromptError, PromptWarning, TokenError
 from microtome.prompts.encoding import encode, token_id
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
@@ -102,6 +103,32 @@ class TestPrompts:
     def test_none_at_all_is_refused(self):
         with pytest.raises(PromptError, match="no prompts"):
             Prompts([])
+
+    @pytest.mark.parametrize(
+        ("given_", "says"),
+        [
+            (None, "not None"),
+            (5, "not int"),
+            (b"a", "not bytes"),
+            ({"text": "a"}, r"not dict. A prompt of fields is Prompt\(\*\*fields\)"),
+            (pd.DataFrame({"text": ["a"]}), r"not DataFrame. .* as Stream\(table\)"),
+            (
+                BatchEncoding({"input_ids": [[5]]}),
+                r"not BatchEncoding. .* of texts without padding",
+            ),
+        ],
+    )
+    def test_what_is_no_prompts_is_refused_and_its_parts_are_not_read(self, tiny64, given_, says):
+        for taken in (Prompts, Prompts.of, lambda given: tiny64.run("a", reference=given)):
+            with pytest.raises(PromptError, match=says):
+                taken(given_)
+
+    def test_one_text_where_several_are_expected_is_not_its_letters(self, tiny64):
+        with pytest.raises(PromptError, match="not str"):
+            Prompts("Berlin")
+        mean = 'mean(over="prompts") L1.z.h0'
+        with pytest.raises(EditError, match="at least two reference prompts"):
+            tiny64.run("The cat", mean, reference="The cat")
 
 
 class TestTokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -178,3 +179,16 @@ def test_fast_tokenizers_are_what_is_asked_for(tokenizer, wordpiece, real_models
     for one in (tokenizer, wordpiece, AutoTokenizer.from_pretrained(real_models / "stories260K")):
         assert isinstance(one, Tokenizer)
     assert not isinstance(object(), Tokenizer)
+
+
+@pytest.mark.parametrize("pad", ["[PAD]", END])
+def test_ids_with_padding_at_an_end_are_warned_of(tiny, pad):
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.add_special_tokens({"pad_token": pad})
+    rows = tokenizer([BERLIN, "Berlin is"], padding=True)["input_ids"]
+    given = [encode(Prompt(ids=ids), tokenizer) for ids in rows]
+    assert list(complaints(given[:1], masked=False)) == []
+    [message] = complaints(given, masked=False)
+    assert "begin or end with the tokenizer's padding" in message
+    own = encode(Prompt(ids=[tokenizer.eos_token_id, *rows[0]]), tokenizer)
+    assert list(complaints([own], masked=False)) == []

@@ -160,7 +160,7 @@ def test_what_is_no_row_of_norms_and_layers_is_refused():
 
 
 def test_what_has_no_logit_is_refused_by_name(tiny, of_family):
-    with pytest.raises(MetricError, match="to no prob: ask for logit"):
+    with pytest.raises(MetricError, match="not to prob: ask for logit"):
         mt.attribute_logits(tiny, PROMPT, "prob")
     with pytest.raises(MetricError, match="the target of 'The cat sat' is none"):
         mt.attribute_logits(tiny, CAT)
@@ -206,13 +206,13 @@ def test_odd_shapes_and_bfloat16(make_gpt2, tokenizer):
 def test_of_two_tokens_two_rows_are_unembedded(of_family, monkeypatch, family):
     model, heads = of_family(family), []
     whole = float(model.run(PROMPT).logits[0, -1, [*answers(model)]].double().diff())
-    linear, head = torch.nn.Linear.forward, model.hf.get_output_embeddings()
+    linear, head = torch.nn.functional.linear, model.hf.get_output_embeddings()
 
-    def counting(module, given):
-        heads.append(module is head)
-        return linear(module, given)
+    def counting(given, weight, bias=None):
+        heads.append(weight is head.weight)
+        return linear(given, weight, bias)
 
-    monkeypatch.setattr(torch.nn.Linear, "forward", counting)
+    monkeypatch.setattr(torch.nn.functional, "linear", counting)
     found = mt.attribute_logits(model, PROMPT)
     assert not any(heads)
     assert float(found.data["logit"][0]) == pytest.approx(-whole, abs=1e-9)

@@ -66,7 +66,6 @@ def quick(monkeypatch, saved):
     def encode(data) -> dict[str, bytes]:
         return dict(saved["old" if data["prob"].equals(OLD.data["prob"]) else "new"])
 
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # a busy disk takes its time
     monkeypatch.setattr(form, "encode", encode)
     monkeypatch.setattr(folder, "render", lambda made: made.title)
     monkeypatch.setattr(figures, "page_of", lambda figure: "page")

@@ -361,3 +361,19 @@ class TestWhatElseIsKnownOfPrompts:
         prompts = [mt.Prompt("Berlin is", meta={"year": 1990}), mt.Prompt("Paris is")]
         found = mt.sweep(tiny, prompts, "zero L0.attn_out", metrics="kl", progress=False)
         np.testing.assert_array_equal(found.data["year"].values, [1990, np.nan])
+
+
+def test_what_else_is_known_takes_no_name_that_a_result_has(tiny):
+    """Two names never come to be one, and a column called role is no role of positions."""
+    meta = {"text": "a", "prompt_text": "b", "role": "user", "id": 2**60 + 1}
+    prompts = [mt.Prompt("Berlin is the", meta=meta), mt.Prompt("Paris is", meta={"id": 2**60})]
+    found = mt.sweep(tiny, prompts, "zero L*.resid_post@*", metrics="kl", progress=False)
+    known = {str(n): one.values.tolist() for n, one in found.data.coords.items()
+             if str(n).startswith("prompt_") or n == "id"}  # fmt: skip
+    assert known == {
+        "prompt_text": ["a", ""],
+        "prompt_prompt_text": ["b", ""],
+        "prompt_role": ["user", ""],
+        "id": [str(2**60 + 1), str(2**60)],
+    }
+    assert found.by_role().data["role"].values.tolist() == ["last"]

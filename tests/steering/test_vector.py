@@ -92,7 +92,7 @@ def test_an_edit_may_name_the_file(tmp_path, tiny64, ending):
     assert mt.clamp("L:.resid_post", str(place), 0).vector == vector.project().vector
     with pytest.raises(EditError, match="no vector for layer 0; there are some for layers 1, 2"):
         tiny64.run("The cat sat on", [f'add("{place}") L0.resid_post'])
-    with pytest.raises(EditError, match="directions of resid_post, and the address is of mlp_out"):
+    with pytest.raises(EditError, match="are of resid_post, and the edit is made on L1"):
         mt.edit(f'add("{place}") L1.mlp_out')
     with pytest.raises(MicrotomeError, match="cannot be read"):
         mt.edit(f'add("nowhere{ending}") L1.resid_post')

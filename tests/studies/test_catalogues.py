@@ -8,10 +8,11 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+import xarray as xr
 
 from microtome import figures, studies
 from microtome.report import VERDICTS, texts_of
-from microtome.studies import STUDIES
+from microtome.studies import STUDIES, trust_the_map
 from microtome.studies.study import Study
 from microtome.texts import LANGUAGES, Texts, catalogue, places
 
@@ -29,19 +30,15 @@ PROMPTS: dict[str, list[dict[str, Any]]] = {
             "target": f" {b}",
             "contrast": f" {a}",
         }
-        for a, b in (("Sam", "Sally"), ("Sally", "Sam"), ("Sam", "Mary"))
+        for a, b in (("Sam", "Sally"), ("Sally", "Sam"))
     ],
     "facts": [
         {"text": f"{city} is the capital of", "target": land, "contrast": " Spain"}
-        for city, land in (("Berlin", " Germany"), ("Paris", " France"), ("Rome", " Italy"))
+        for city, land in (("Berlin", " Germany"), ("Paris", " France"))
     ],
     "masks": [
         {"text": f"That dog sat [MASK] {place}", "target": target}
-        for place, target in (
-            ("the mat", "on"),
-            ("the curtain", "behind"),
-            ("front of a man", "in"),
-        )
+        for place, target in (("the mat", "on"), ("the curtain", "behind"))
     ],
     "pizza": [
         {
@@ -50,8 +47,7 @@ PROMPTS: dict[str, list[dict[str, Any]]] = {
         }
         for topping, other, dish in (
             ("pineapple", "butter", "pizza"),
-            ("butter", "pineapple", "pizza"),
-            ("cheese", "butter", "bread"),
+            ("butter", "pineapple", "bread"),
         )
     ],
 }
@@ -90,9 +86,8 @@ def prompts_of(name: str) -> list[dict[str, Any]]:
         return PROMPTS["pizza"]
     if name == "causal-tracing":
         return [{**one, "roles": {"subject": one["text"].split()[0]}} for one in PROMPTS["facts"]]
-    if name in ("trust-the-map", "ioi-circuit"):  # each prompt takes seconds
-        return PROMPTS["ioi"][:2]
-    return PROMPTS["ioi" if name.startswith("ioi") else "facts"]
+    of_gifts = name.startswith("ioi") or name == "trust-the-map"
+    return PROMPTS["ioi" if of_gifts else "facts"]
 
 
 def test_there_is_a_file_for_each_study_and_no_other():
@@ -139,6 +134,19 @@ class Told:
     used: frozenset[str]
 
 
+def once(approximated):
+    """The same maps of the same prompt once: they are most of what a study takes."""
+    found: dict[str, xr.DataArray | None] = {}
+
+    def kept(model, prompt, asked, method):
+        key = f"{prompt.as_dict()} {asked} {method}"
+        if key not in found:
+            found[key] = approximated(model, prompt, asked, method)
+        return found[key]
+
+    return kept
+
+
 @pytest.fixture(scope="module", params=STUDIES)
 def told(request, model_of, tmp_path_factory, each_picture) -> Told:
     name, out = request.param, tmp_path_factory.mktemp("told") / "out"
@@ -153,6 +161,7 @@ def told(request, model_of, tmp_path_factory, each_picture) -> Told:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Study, "texts", watched)
         patch.setattr(figures, "png_of", each_picture)
+        patch.setattr(trust_the_map, "approximated", once(trust_the_map.approximated))
         one = studies.run(name, model=model, out=out, lang="vi", **few)
         studies.run(name, model=model, prompts=prompts_of(name), **few)
     used = frozenset(key for own in texts for key in own.used)

@@ -13,6 +13,7 @@ from microtome import studies
 from microtome.errors import PromptError
 from microtome.studies import cosine_ripple as study
 from microtome.studies.cosine_ripple import CosineRipple
+from microtome.studies.ripple import pairs_of, ripple, significant
 
 LAYERS, PAIRS = 9, 30
 
@@ -80,14 +81,14 @@ def rippling(means, head_layer: int) -> xr.DataArray:
     ids=["late", "at once", "never", "one late layer of three"],
 )
 def test_a_ripple_that_comes_late(means, holds):
-    measured = study.measure_delayed(study.ripple(rippling(means, 2)), 2)
+    measured = study.measure_delayed(ripple(rippling(means, 2)), 2)
     assert measured.holds is holds
     assert measured.words["late"] == 3
     assert measured.words["last"].n == PAIRS
 
 
 def test_a_head_in_the_last_layer_has_no_later_ones():
-    measured = study.measure_delayed(study.ripple(rippling([0.0] * 9, 8)), 8)
+    measured = study.measure_delayed(ripple(rippling([0.0] * 9, 8)), 8)
     assert not measured.holds
     assert measured.words["late"] == 0
 
@@ -97,7 +98,7 @@ def test_a_head_in_the_last_layer_has_no_later_ones():
 
 def test_the_tests_are_scipys_with_both_corrections():
     change = rippling([0, 0, 0, 0.01, 0, 0.02, 0, 0.05, 0], 3)
-    found = study.ripple(change)
+    found = ripple(change)
     p = [scipy_stats.ttest_1samp(row, 0).pvalue for row in change.values[3:]]
     np.testing.assert_allclose(found["p"].values[3:], p)
     np.testing.assert_allclose(found["bonferroni"].values[3:], np.minimum(1, 9 * np.array(p)))
@@ -105,7 +106,7 @@ def test_the_tests_are_scipys_with_both_corrections():
 
 
 def test_layers_before_the_head_are_no_tests():
-    found = study.ripple(rippling([0.1] * 9, 3))
+    found = ripple(rippling([0.1] * 9, 3))
     for name in ("p", "bonferroni", "fdr", "value"):
         assert bool(found[name][:3].isnull().all())
     assert found["n"].values.tolist() == [0, 0, 0] + [PAIRS] * 6
@@ -119,17 +120,17 @@ def test_noise_is_rarely_significant_and_a_shift_is():
         xr.DataArray(generator.normal(size=(24, PAIRS)), {"at_layer": range(24)}, ("at_layer", "p"))
         for _ in range(100)
     ]
-    hits = sum(bool((study.ripple(f)["bonferroni"] < 0.05).any()) for f in families)
+    hits = sum(bool((ripple(f)["bonferroni"] < 0.05).any()) for f in families)
     assert hits <= 12
-    assert all(bool((study.ripple(f + 2)["bonferroni"] < 0.05).all()) for f in families[:5])
+    assert all(bool((ripple(f + 2)["bonferroni"] < 0.05).all()) for f in families[:5])
 
 
 def test_all_heads_at_once_are_each_as_alone():
     change = xr.concat([rippling([0, 0, 0, 0.005 * n, 0, 0.01, 0, 0, 0], 3) for n in range(4)], "h")
     every = change.rename(h="head").expand_dims(layer=[3])
-    found = study.significant(every)
+    found = significant(every)
     for head in range(4):
-        alone = study.ripple(every.sel(layer=3, head=head))["bonferroni"] < 0.05
+        alone = ripple(every.sel(layer=3, head=head))["bonferroni"] < 0.05
         shown = found.sel(layer=3, head=head)
         assert shown.values[3:].tolist() == alone.values[3:].astype(float).tolist()
         assert bool(shown[:3].isnull().all())
@@ -138,9 +139,9 @@ def test_all_heads_at_once_are_each_as_alone():
 def test_every_pair_counts_once():
     cosines = np.arange(16.0).reshape(4, 4)
     array = xr.DataArray(cosines, dims=("at_pos", "at_other"))
-    assert study.pairs_of(array).values.tolist() == [1, 2, 3, 6, 7, 11]
+    assert pairs_of(array).values.tolist() == [1, 2, 3, 6, 7, 11]
     short = array.where((array >= 0) & (xr.DataArray(range(4), dims="at_other") < 3))
-    assert study.pairs_of(short).values.tolist() == [1, 2, 6]
+    assert pairs_of(short).values.tolist() == [1, 2, 6]
 
 
 # ------------------------------------------------------------------------------------ on a model

@@ -11,7 +11,8 @@ from scipy import special
 import microtome as mt
 from microtome import studies
 from microtome.studies import hidden_scaling as study
-from microtome.studies.hidden_scaling import Fit, HiddenScaling, fit_temperature
+from microtome.studies.hidden_scaling import HiddenScaling
+from microtome.studies.temperature import Fit, fit_temperature
 
 
 def by_layer(values) -> xr.DataArray:

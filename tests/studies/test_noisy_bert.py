@@ -16,6 +16,7 @@ import microtome as mt
 from microtome import studies
 from microtome.errors import MetricError, PromptError, StudyError
 from microtome.studies import noisy_bert as study
+from microtome.studies import peaked
 
 SEEDS = (0, 1, 2)
 LAYERS = 6
@@ -101,7 +102,7 @@ def test_slopes_are_least_squares_lines():
 def test_far_more_peaked_than_a_gaussian(draw, holds):
     values = draw(np.random.default_rng(0), (2, 2000))
     states = xr.DataArray(values, dims=("layer", "d_model"))
-    measured = study.measure_peaked(states)
+    measured = peaked.measure_peaked(states)
     assert measured.holds is holds
     by_hand = [float(((x - x.mean()) ** 4).mean() / x.var() ** 2 - 3) for x in values]
     estimate = measured.words["kurtosis"]
@@ -113,10 +114,10 @@ def test_far_more_peaked_than_a_gaussian(draw, holds):
 def test_all_draws_of_an_interval_are_taken_together(monkeypatch):
     calls, one = [], scipy_stats.kurtosis
     monkeypatch.setattr(
-        study.scipy_stats, "kurtosis", lambda *a, **k: calls.append(1) or one(*a, **k)
+        peaked.scipy_stats, "kurtosis", lambda *a, **k: calls.append(1) or one(*a, **k)
     )
     states = np.random.default_rng(0).standard_t(3, (2, 50))
-    study.mean_kurtosis(states)
+    peaked.mean_kurtosis(states)
     assert len(calls) <= 3 * len(states)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import microtome as mt
@@ -139,18 +140,32 @@ def test_one_prompt_on_which_it_fails_decides_whatever_cannot_be_judged():
 
 
 REPORTED = ("head-ablation", "cosine-ripple", "ioi-circuit")
-"""Of these a report is written, too; that of every study is in test_catalogues.py."""
+"""These load the model, and write a report; that of every study is in test_catalogues.py."""
+
+
+@pytest.fixture(scope="module")
+def weights(gpt2_tokenizer, tmp_path_factory):
+    """A folder as of a published checkpoint, with small random weights."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("saved") / "weights"
+    config = GPT2Config(n_layer=3, n_head=4, n_embd=32, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    gpt2_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(weights):
+    return mt.load(weights)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if not study.masked])
-def test_it_runs_on_a_directory_with_gpt2s_own_tokenizer(name, gpt2_tokenizer, tmp_path):
-    """Loading, tokens and reports as on the published checkpoints, with small random weights."""
-    config = GPT2Config(n_layer=3, n_head=4, n_embd=32, n_positions=64)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path / "weights")
-    gpt2_tokenizer.save_pretrained(tmp_path / "weights")
-    out = tmp_path / "out" if name in REPORTED else None
-    done = studies.run(name, model=tmp_path / "weights", out=out)
+def test_it_runs_on_a_directory_with_gpt2s_own_tokenizer(name, weights, loaded, tmp_path):
+    """Loading, tokens and reports as on the published checkpoints."""
+    reported = name in REPORTED
+    out = tmp_path / "out" if reported else None
+    done = studies.run(name, model=weights if reported else loaded, out=out)
     dims = done.data.model.anatomy.dims
     assert (dims.n_layers, dims.n_heads) == (3, 4)
     assert "does not hold" not in {finding.verdict for finding in done.findings}  # but "… here"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,12 @@ def own(request):
     return found if request.param == "gpt2" else found.tokenizer
 
 
+@pytest.fixture(scope="session")
+def made():
+    """Makes a task's prompts, the same ones once."""
+    return cache(lambda task, n, own: task(n, tokenizer=own))
+
+
 def accuracy(model: mt.Model, prompts: mt.Prompts) -> float:
     """How often the model itself puts the target's logit above the contrast's."""
     right = []
@@ -48,40 +54,40 @@ def accuracy(model: mt.Model, prompts: mt.Prompts) -> float:
 
 @every_task
 class TestEveryTask:
-    def test_it_gives_as_many_different_prompts_as_asked(self, task, n, own):
-        prompts = task(n, tokenizer=own)
+    def test_it_gives_as_many_different_prompts_as_asked(self, task, n, own, made):
+        prompts = made(task, n, own)
         assert isinstance(prompts, mt.Prompts)
         assert len(prompts) == n
         assert len({prompt.text for prompt in prompts}) == n
         assert len(task(tokenizer=own)) == n  # the default
 
-    def test_target_and_contrast_are_one_token_each_and_differ(self, task, n, own):
-        for prompt in task(n, tokenizer=own):
+    def test_target_and_contrast_are_one_token_each_and_differ(self, task, n, own, made):
+        for prompt in made(task, n, own):
             assert token_id(prompt.target, own) != token_id(prompt.contrast, own)
 
-    def test_donor_and_recipient_are_equally_long_and_differ(self, task, n, own):
-        for prompt in task(n, tokenizer=own):
+    def test_donor_and_recipient_are_equally_long_and_differ(self, task, n, own, made):
+        for prompt in made(task, n, own):
             recipient, donor = own(prompt.text)["input_ids"], own(prompt.donor)["input_ids"]
             assert len(recipient) == len(donor)
             assert recipient != donor
 
-    def test_every_role_has_the_same_place_in_both(self, task, n, own):
-        for prompt in task(n, tokenizer=own):
+    def test_every_role_has_the_same_place_in_both(self, task, n, own, made):
+        for prompt in made(task, n, own):
             one = encode(prompt, own)
             assert one.tokens.role("end") == len(one.tokens) - 1
             for role in prompt.roles:
                 assert one.tokens.role(role) == one.donor.role(role)
 
     def test_the_same_seed_gives_the_same_and_another_seed_others(self, task, n, own):
-        once, again = (task(n, seed=3, tokenizer=own) for _ in range(2))
+        once, again = (task(16, seed=3, tokenizer=own) for _ in range(2))
         assert list(once) == list(again)
-        assert list(once) != list(task(n, seed=4, tokenizer=own))
+        assert list(once) != list(task(16, seed=4, tokenizer=own))
 
-    def test_fewer_are_the_first_of_more(self, task, n, own):
-        assert list(task(5, tokenizer=own)) == list(task(n, tokenizer=own))[:5]
+    def test_fewer_are_the_first_of_more(self, task, n, own, made):
+        assert list(task(5, tokenizer=own)) == list(made(task, n, own))[:5]
 
-    def test_without_a_tokenizer_it_is_the_embedded_models(self, task, n, nano):
-        assert list(task(n)) == list(task(n, tokenizer=nano.tokenizer))
+    def test_without_a_tokenizer_it_is_the_embedded_models(self, task, n, nano, made):
+        assert list(task(n)) == list(made(task, n, nano.tokenizer))
 
     @pytest.mark.parametrize("wrong", [0, -1, 2.0, True, "4", None])
     def test_n_is_a_whole_number_of_at_least_one(self, task, n, wrong):

@@ -360,6 +360,11 @@ REFUSED = {
     "a typo": ({"temprature": 1.0}, "no temprature=.*Did you mean 'temperature'"),
     "a number": ({"temperature": -1.0, "do_sample": True}, "cannot generate so"),
     "too long": ({"steps": 40}, "takes 32: say steps=28"),
+    "when=3 is no word": ({"when": 3}, "when must be 'all' | .*function of the step, not 3"),
+    "a function by itself": ({"logits_processor": max}, "LogitsProcessorList.*put a function into"),
+    "what is no function": ({"stopping_criteria": [3]}, "StoppingCriteriaList.*not .3.: put"),
+    "tokens that are allowed": ({"prefix_allowed_tokens_fn": [7]}, "is a function, not .7."),
+    "no streamer": ({"streamer": print}, "put.tokens. and end"),
 }
 
 

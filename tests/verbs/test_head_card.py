@@ -12,6 +12,7 @@ import microtome as mt
 from conftest import BERLIN, PARIS
 from microtome.errors import AddressError, MetricError
 from microtome.frontends import cli
+from microtome.report.of_head import document_of_head
 
 FACTS = [
     mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France", roles={"city": 0}),
@@ -32,6 +33,8 @@ def test_its_effects_are_those_of_maps(card, tiny64):
     assert card.effects["edit"].tolist() == ["zero L2.z.h1", "patch L2.z.h1"]
     shares = mt.attribute_logits(tiny64, FACTS).data["head_out"].sel(layer=2, head=1)
     assert card.share.value == pytest.approx(float(shares.mean()), abs=1e-12)
+    [snippet] = document_of_head(card).snippets
+    assert snippet.code.endswith("prompts, k=50, tokens=12, seed=0)")
 
 
 def test_it_looks_where_the_last_token_looks(card, tiny64):

@@ -135,8 +135,8 @@ def test_its_report_marks_spaces_and_repeats_what_was_asked(nano, tmp_path):
     [table] = document.sections[0].tables
     assert table.frame["top_token"].iloc[-1] == "·Germany"
     [snippet] = document.snippets
-    assert f"tuned=mt.Translators.load({str(tmp_path)!r})" in str(snippet)
-    assert "edits=['zero L0.z.h1']" in str(snippet)
+    assert f"tuned=mt.Translators.load({str(tmp_path)!r})" in snippet.code
+    assert "edits=['zero L0.z.h1']" in snippet.code
     assert "figure { margin: 1.75rem 0 2.25rem; overflow-x: auto; }" in render(document)
 
 

@@ -6,6 +6,7 @@ import copy
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 
 import pytest
@@ -195,6 +196,41 @@ def test_a_function_made_on_the_spot_is_nobodys_the_next_time(model, tmp_path, e
         mt.sweep(model, PROMPT, edit, **asked)
 
 
+FACTOR = 2.0
+VECTOR = torch.tensor([2.0])
+HELD = types.SimpleNamespace(factor=2.0)
+
+
+def by_a_number(values):
+    return values * FACTOR
+
+
+def by_way_of_another(values):
+    return by_a_number(torch.relu(values))
+
+
+def by_a_vector(values):
+    return values * VECTOR
+
+
+def by_an_object(values):
+    return values * HELD.factor
+
+
+@pytest.mark.parametrize("function", [by_a_number, by_way_of_another, by_a_vector, by_an_object])
+def test_a_function_that_reads_something_else_is_another(model, tmp_path, monkeypatch, function):
+    edit = mt.apply("L0.z.h1@-1", function)
+    asked = {"metrics": "kl", "out": tmp_path / "map.zarr", "progress": False}
+    found = mt.sweep(model, PROMPT, edit, **asked)
+    if function is not by_an_object:  # which may be any other the next time
+        xr.testing.assert_identical(mt.sweep(model, PROMPT, edit, **asked).data, found.data)
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    monkeypatch.setitem(globals(), "VECTOR", torch.tensor([3.0]))
+    monkeypatch.setattr(HELD, "factor", 3.0)
+    with pytest.raises(EffectsError, match="another question: functions"):
+        mt.sweep(model, PROMPT, edit, **asked)
+
+
 def test_an_empty_folder_is_a_place_like_any_other(model, tmp_path):
     (tmp_path / "map.zarr").mkdir()
     mt.sweep(model, PROMPT, "zero L0.z.h1", metrics="kl", out=tmp_path / "map.zarr")
@@ -282,6 +318,27 @@ def test_a_class_of_somebodys_own_is_known_by_its_code(make_gpt2, tokenizer, tmp
 
     first = go(2.0)
     xr.testing.assert_identical(go(2.0).data, first.data)
+    with pytest.raises(EffectsError, match="Louder"):
+        go(3.0)
+
+
+@pytest.mark.parametrize("held", [lambda by: torch.tensor(by), lambda by: {"by": by}])
+def test_a_module_of_somebodys_own_is_known_by_what_it_holds(make_gpt2, tokenizer, tmp_path, held):
+    hf = make_gpt2()
+
+    class Louder(type(hf.transformer.ln_f)):
+        def forward(self, x):
+            return super().forward(x) * (self.by["by"] if isinstance(self.by, dict) else self.by)
+
+    def go(by):
+        hf.transformer.ln_f.by = held(by)
+        asked = {"metrics": "logit_diff", "out": tmp_path / "e.zarr", "progress": False}
+        return mt.sweep(mt.load(hf, tokenizer=tokenizer), PROMPT, "zero L*.z.h1@-1", **asked)
+
+    hf.transformer.ln_f.__class__ = Louder
+    first = go(2.0)
+    if isinstance(hf.transformer.ln_f.by, torch.Tensor):  # a dict may hold anything
+        xr.testing.assert_identical(go(2.0).data, first.data)
     with pytest.raises(EffectsError, match="Louder"):
         go(3.0)
 

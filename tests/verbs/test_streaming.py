@@ -105,11 +105,26 @@ def test_a_row_that_is_no_prompt_is_told_where_it_stands():
         mt.Stream(["A"], 0)
 
 
+@pytest.mark.parametrize("kind", ["frame", "table", "parquet"])
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path, kind):
+    """Of a row, as a dictionary, the second would win in silence."""
+    source = pd.DataFrame([["A", " b", " c"]], columns=["text", "target", "target"])
+    if kind != "frame":
+        arrow = pytest.importorskip("pyarrow")
+        columns = [arrow.array([text]) for text in ("A", " b", " c")]
+        source = arrow.Table.from_arrays(columns, ["text", "target", "target"])
+    if kind == "parquet":
+        pytest.importorskip("pyarrow.parquet").write_table(source, tmp_path / "p.parquet")
+        source = tmp_path / "p.parquet"
+    with pytest.raises(PromptError, match="two columns are called 'target'"):
+        list(mt.Stream(source))
+
+
 def test_what_is_no_row_of_prompts_is_refused():
     """Of the splits of a dataset only the names would be read, of a path only the letters."""
     with pytest.raises(PromptError, match=r"this is a dict of train.*dict\['train'\]"):
         list(mt.Stream({"train": ["A"], "test": ["B"]}))
-    with pytest.raises(PromptError, match="A stream is of prompts one after another, not Prompt"):
+    with pytest.raises(PromptError, match="one after another, as in a list, not Prompt"):
         list(mt.Stream(mt.Prompt("A")))
     with pytest.raises(PromptError, match=r"nowhere\.jsonl"):
         list(mt.Stream(lambda: "nowhere.jsonl"))

@@ -325,6 +325,23 @@ def test_what_does_not_fit_is_found_before_the_model_runs(tiny, monkeypatch, mor
         mt.sweep(tiny, given.pop("prompts"), given.pop("edit"), **given)
 
 
+HEAD = "zero L0.z.h0"
+MISTAKEN = {
+    "no prompts": ((None, HEAD, "prob"), PromptError, "token ids, .* not None"),
+    "no edit": ((CAT, None, "prob"), EditError, "None is no edit: give an object, zero"),
+    "a function": ((CAT, [HEAD, mt.zero], "prob"), EditError, "is no edit"),
+    "no metric": ((CAT, HEAD, None), MetricError, "goes by its name, such as 'prob', not by None"),
+    "a number": ((CAT, HEAD, ["top1", 3]), MetricError, "not by 3"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKEN)
+def test_what_is_no_prompt_edit_or_metric_is_told_as_that(tiny, case):
+    (prompts, edit, metrics), error, says = MISTAKEN[case]
+    with pytest.raises(error, match=says):
+        mt.sweep(tiny, prompts, edit, metrics=metrics)
+
+
 def test_the_walk_refuses_what_it_cannot_take(tiny):
     with pytest.raises(SweepError, match="reference"):
         mt.sweep(tiny, PROMPT, mt.apply("L*.z", torch.tanh), metrics="prob", engine="walk")

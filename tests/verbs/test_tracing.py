@@ -252,3 +252,9 @@ def test_who_stops_it_hears_what_is_kept_and_the_same_again_goes_on(tmp_path, mo
     assert code == 130
     assert "Nothing is kept. With -o DIR" in said
     assert said.splitlines()[-1].endswith("-o DIR")
+
+
+def test_what_a_text_has_of_plotlys_signs_is_shown_as_it_is(tiny64):
+    fact = mt.Prompt("The <b>cat</b> sat", roles={"subject": "cat"})
+    traces = mt.trace_facts(tiny64, fact, kinds=["hidden"], samples=1)
+    assert "&lt;b&gt;cat" in traces.figure("hidden", prompt=0).layout.title.subtitle.text

@@ -24,7 +24,7 @@ from transformers.generation import utils as theirs
 import microtome as mt
 from microtome.errors import MicrotomeError
 from microtome.passes.now import Now
-from microtome.passes.rows import Row, _Streams
+from microtome.passes.rows import Row, Rows, _Streams
 
 TEXTS = [
     mt.Prompt("Berlin is the capital of", donor="Paris is the capital of"),
@@ -257,6 +257,12 @@ def test_a_pass_behind_the_end_is_nobodys(tiny64, batch, monkeypatch):
     streamers = [Streamer() for _ in TEXTS]
     made = tiny64.generate(TEXTS, edit, batch=batch, streamer=streamers, **how)
     check_alike(made, wanted)
+
+
+def test_a_pass_of_other_rows_is_none_that_comes_next():
+    rows = Rows([Row([7], Now(1))])
+    assert not rows.read([[7], [7]])
+    assert rows.read([[7]])
 
 
 def test_a_text_that_has_ended_streams_no_more_in_whatever_order():

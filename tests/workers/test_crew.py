@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -282,3 +284,146 @@ def test_a_job_that_comes_again_is_not_sent_again():
         list(crew.run(job, UNITS[:1], lose=lambda unit, why: None))
     assert told == [("one", -1), ("one", 0), ("one", 0), ("other", -1), ("other", 1)]
     crew.close()
+
+
+@dataclass(eq=False)
+class Overlapping:
+    """Two jobs of three units, the second begun while the first is under way.
+
+    Attributes:
+        behave: what their workers do; by default what they should.
+        sent: the numbers of the units, as they were given out.
+        lost: those that were left out, as it was told.
+    """
+
+    behave: Behave = works
+    sent: list[int] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.all_sent = threading.Event()
+        self.stage = Stage(self._given)
+        self.crew = Crew(self.stage, 2, clock=lambda: 0.0)
+        self.crew.begin("one", UNITS[:3])
+
+    def _given(self, number: int, unit: Unit) -> Outcome | None:
+        self.sent.append(unit.number)
+        if len(self.sent) == len(UNITS):
+            self.all_sent.set()
+        return self.behave(number, unit)
+
+    def begin(self) -> None:
+        self.crew.begin("two", UNITS[3:])
+
+    def run(self, job: str) -> Iterator[int]:
+        units = UNITS[:3] if job == "one" else UNITS[3:]
+        lose = lambda unit, why: self.lost.append(unit.number)  # noqa: E731
+        with closing(self.crew.run(job, units, lose=lose)) as found:
+            for own in found:
+                yield own.unit
+
+
+def test_units_of_the_next_job_are_given_out_once_there_are_no_others():
+    both = Overlapping()
+    both.begin()
+    first = both.run("one")
+    assert [next(first) for _ in range(3)] == [0, 1, 2]
+    assert both.sent == [0, 1, 2, 3, 4]  # both workers have one again
+    assert [*first] == []
+    assert sorted(both.run("two")) == [3, 4, 5]
+    assert sorted(both.sent) == [*range(6)]
+    assert len(both.stage.hired) == 2
+    both.crew.close()
+
+
+def test_workers_are_minded_while_the_one_who_asks_does_something_else():
+    both = Overlapping()
+    both.begin()
+    with both.crew.minded():
+        assert both.all_sent.wait(600)
+    assert sorted(both.run("one")) == [0, 1, 2]
+    assert sorted(both.run("two")) == [3, 4, 5]
+    both.crew.close()
+
+
+def test_what_becomes_of_the_next_job_is_told_in_its_turn():
+    """That a unit of it was lost, and an error of one, behind all that came before."""
+
+    def behave(number: int, unit: Unit) -> Outcome | None:
+        if unit.number == 3:
+            return Died("killed")
+        return Failed(ValueError("no such thing")) if unit.number == 5 else works(number, unit)
+
+    both = Overlapping(behave)
+    both.begin()
+    with both.crew.minded():
+        assert both.all_sent.wait(600)
+    assert sorted(both.run("one")) == [0, 1, 2]
+    assert both.lost == []
+    found: list[int] = []
+    with pytest.raises(ValueError, match="no such thing"):
+        found.extend(both.run("two"))
+    assert found == [4]
+    assert both.lost in ([], [3])
+    both.crew.close()
+
+
+def test_a_model_that_cannot_be_had_ends_all_that_has_begun():
+    stage = Stage(works, Failed(ValueError("other weights")))
+    crew = Crew(stage, 2, clock=lambda: stage.now)
+    crew.begin("one", UNITS[:3])
+    crew.begin("two", UNITS[3:])
+    with crew.minded():
+        pass
+    for job, units in (("one", UNITS[:3]), ("two", UNITS[3:])):
+        with pytest.raises(ValueError, match="other weights"):
+            list(crew.run(job, units, lose=lambda unit, why: None))
+    assert len(stage.hired) <= 4
+    crew.close()
+    assert all(hand.gone for hand in stage.hired)
+
+
+def test_what_has_begun_is_ended_and_nothing_of_it_comes():
+    both = Overlapping(lambda n, unit: None if unit.number else works(n, unit))  # they hang
+    with both.crew.minded():
+        both.begin()
+    first = both.run("one")
+    assert next(first) == 0
+    first.close()
+    assert [hand.gone for hand in both.stage.hired if hand.ready is None] == [True, True]
+    both.behave = works
+    assert sorted(both.run("two")) == [3, 4, 5]
+    both.crew.close()
+
+
+def test_who_minds_the_workers_is_waited_for_before_they_are_ended():
+    """An interrupt may come just when the block ends, and nobody is to be hired any more then."""
+
+    class Held(Stage):
+        def wait(self, hands, seconds):
+            inside.set()
+            assert go.wait(600)
+            return super().wait(hands, seconds)
+
+    inside, go, stage = threading.Event(), threading.Event(), Held(works)
+    crew = Crew(stage, 2, clock=lambda: 0.0)
+    crew.begin("one", UNITS)
+    with crew.minded():
+        assert inside.wait(600)
+        stopping = threading.Thread(target=crew.close)
+        stopping.start()
+        stopping.join(0.2)
+        go.set()
+        stopping.join()
+    assert len(stage.hired) == 2
+    assert all(hand.gone for hand in stage.hired)
+
+
+def test_units_of_a_job_that_comes_again_are_not_taken_for_those_of_before():
+    both = Overlapping()
+    first = both.run("one")
+    assert next(first) == 0
+    again = both.crew.run("one", UNITS[3:], lose=lambda unit, why: None)
+    assert sorted(own.unit for own in again) == [3, 4, 5]
+    assert sorted(first) == [1, 2]
+    both.crew.close()

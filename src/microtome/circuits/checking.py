@@ -298,7 +298,7 @@ class Witnesses:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         rows = {
-            pair: {at: torch.tensor(own) for at, own in kept.items()}
+            pair: {at: torch.tensor(own, device="cpu") for at, own in kept.items()}
             for pair, kept in state["rows"].items()
         }
         vars(self).update(state, rows=rows)

@@ -19,6 +19,7 @@ from microtome.circuits.elsewhere import lent
 from microtome.circuits.journal import Journal, kept
 from microtome.circuits.trial import Trial
 from microtome.engines.observer import Observer, go_on, observed
+from microtome.model.code import code_of
 from microtome.results import provenance
 from microtome.workers import Workers
 
@@ -127,9 +128,11 @@ def identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _told(ablation: Ablation) -> str:
-    """By its name, or of somebody's own, of which that does not say all, as it is written."""
-    own = not isinstance(ablation, Patch | Zero | Mean)
-    return f"{ablation.name}: {ablation!r}" if own else ablation.name
+    """By its name, or of somebody's own, of which that does not say all, with what it holds."""
+    if isinstance(ablation, Patch | Zero | Mean):
+        return ablation.name
+    # Its text would leave out the middle of a vector.
+    return f"{ablation.name}: {code_of([type(ablation), vars(ablation)])}"
 
 
 def _plain(answer: object) -> object:

@@ -35,7 +35,7 @@ from microtome.passes.session import session
 from microtome.plan.memory.budget import Budget
 from microtome.plan.verify import Verify
 from microtome.prompts.encoding import Encoded
-from microtome.prompts.prompts import Given
+from microtome.prompts.prompts import Given, listed
 from microtome.readings.output import TOKEN_ID, Reading
 from microtome.readings.registry import readings
 from microtome.verbs.options import budget_of
@@ -100,7 +100,7 @@ class Trial:
             MetricError: a metric is inside the model, or of several tokens.
         """
         graph, encoded = Graph.of(model), model.encode(prompts)
-        others = list(reference)
+        others = listed(reference)
         chosen = ablation_of(ablation, model.encode(others) if others else encoded)
         asked = tuple(map(on_the_output, readings(metrics)))
         for one in encoded:

@@ -19,6 +19,7 @@ from microtome.edits.scale import Scale, scale
 from microtome.edits.shuffle import Shuffle
 from microtome.edits.text import read
 from microtome.edits.zero import Zero
+from microtome.errors import EditError
 from microtome.language.operations import Source
 
 OPERATIONS: Mapping[str, type[Edit]] = MappingProxyType(
@@ -63,11 +64,25 @@ def edit(text: str) -> Edit:
 def as_edits(given: Edit | str | Iterable[Edit | str]) -> list[Edit]:
     """One edit or several, as objects or as text, as a list of edits.
 
+    Raises:
+        EditError: something is no edit; or as `edit`.
+        AddressError: as `edit`.
+
     >>> [str(e) for e in as_edits("zero L0.z.h1")]
     ['zero L0.z.h1']
     """
-    several = [given] if isinstance(given, Edit | str) else given
-    return [edit(e) if isinstance(e, str) else e for e in several]
+    whole: object = given
+    several = whole if isinstance(whole, Iterable) and not isinstance(whole, str) else [whole]
+    return [edit(one) if isinstance(one, str) else _checked(one) for one in several]
+
+
+def _checked(given: object) -> Edit:
+    if not isinstance(given, Edit):
+        raise EditError(
+            f"{given!r} is no edit: give an object, zero('L5.z.h3'), or its text, "
+            "'zero L5.z.h3'; several in a list."
+        )
+    return given
 
 
 __all__ = [

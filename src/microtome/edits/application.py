@@ -273,7 +273,8 @@ def no_number(where: str) -> str:
     """The complaint about an edit whose result is infinite or NaN."""
     return (
         f"{where}: the values after the edit are not all finite numbers. A knockout of all that a "
-        "token attends to leaves nothing to share out; a large factor, or a function, may overflow."
+        "token attends to leaves nothing to share out, nor does one of all but what is 0 in the "
+        "model's type (load it with a finer dtype=); a large factor, or a function, may overflow."
     )
 
 

@@ -146,7 +146,7 @@ class Edit(ABC):
             )
 
     def check_together(self, regions: Sequence[Region], causal: bool = True) -> None:
-        """Raise `EditError` if this edit cannot be made in these regions, one a layer, at once."""
+        """Raise `EditError` if this edit cannot be made in these regions, one a layer, together."""
         for region in regions:
             self.check(region, causal)
 

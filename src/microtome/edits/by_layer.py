@@ -42,9 +42,13 @@ class ByLayer:
         """
         for layer in given:
             if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
-                raise EditError(f"Vectors by layer are by its number, from 0, not by {layer!r}.")
+                raise EditError(
+                    f"Vectors by layer go by the layer's number, from 0, and {layer!r} is none."
+                )
         if not given:
-            raise EditError("Vectors by layer are of one layer at least.")
+            raise EditError(
+                "The mapping of layers to vectors is empty: give one at least, {5: […]}."
+            )
         return cls(tuple((layer, Values.of(given[layer])) for layer in sorted(given)))
 
     def __str__(self) -> str:
@@ -84,7 +88,7 @@ def vectors_of(given: object, address: Address | Edge) -> Vectors:
         directions, site, _ = decoded(Path(given))
         if site != address.site.name:
             raise EditError(
-                f"{given} has directions of {site}, and the address is of {address.site}: {address}"
+                f"The directions in {given} are of {site}, and the edit is made on {address}."
             )
         own = _named(address.layers)
         given = {n: one for n, one in directions.items() if own is None or n in own} or directions

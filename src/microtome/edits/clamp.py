@@ -23,7 +23,7 @@ class Clamp(Edit):
     the component to that value everywhere.
 
     Args:
-        vector: the direction, whatever its length, as of `Project`.
+        vector: the direction, whatever its length, as `Project` takes it.
         low, high: the bounds of the component along the unit vector, in the units of the
             activation; None: no bound on that side.
 

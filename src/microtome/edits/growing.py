@@ -200,8 +200,8 @@ class Growth:
                     self._check_behind(edit, [*own.values()])
             except MicrotomeError as error:
                 raise type(error)(
-                    f"{error} (In step {step}, which reads a token that was written; in which "
-                    "steps edits are made is said by when=.)"
+                    f"{error} (In step {step}, which reads a token that was written; when= says in "
+                    "which steps edits are made.)"
                 ) from error
             is_made = is_made or bool(own)
         self._texts = {0: self._encoded.tokens}

@@ -36,7 +36,7 @@ class Knockout(Edit):
         return True
 
     def check(self, region: Region, causal: bool = True) -> None:
-        """Only attention weights are shared out, and some must be left to get the rest."""
+        """It is made on attention weights, and every query must keep a key that the rest go to."""
         super().check(region, causal)
         if "k_pos" not in region.site.axes:
             raise EditError(

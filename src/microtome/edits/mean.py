@@ -22,15 +22,14 @@ class Mean(Edit):
     """The addressed values become their mean.
 
     Args:
-        over: ``"tensor"``: one number, the mean of everything addressed in the cell, which is in
-            one layer;
-            ``"positions"``: each feature keeps its own mean over the addressed tokens;
+        over: ``"tensor"``: one number, the mean of everything addressed in the cell, in one layer;
+            ``"positions"``: each feature has its own mean, over the addressed tokens;
             ``"prompts"``: each position and feature has its mean over the reference prompts.
-        align: over prompts, how positions are found in the references: ``"position"``, they are of
-            one length with the prompt, and a place is the same position, but for a role;
-            ``"roles"`` or ``"words"``, in references of any length, as `patch` finds them in a
-            donor. A position without a counterpart in one of the references is an error, and in a
-            map over positions no cell.
+        align: over prompts, how positions are found in the references. ``"position"``: they are as
+            long as the prompt, and a place is the same position in all of them; only a role is
+            where each has it. ``"roles"`` or ``"words"``: in references of any length, as `patch`
+            finds them in a donor. A position without a counterpart in one of the references is an
+            error; in a map over positions that cell does not exist.
 
     Source: mean ablation over a reference set, Wang et al. 2022 (arXiv:2211.00593), section 2.
 

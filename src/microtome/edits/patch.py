@@ -18,11 +18,12 @@ class Patch(Edit):
     """The addressed values become those of the donor's run, at the same place.
 
     Args:
-        align: ``"position"``: text and donor are of one length, and a place is the same position,
-            but for a role, which is where the donor has it. In a donor of any length:
-            ``"roles"``, roles are where the donor has them and the tokens between them match one by
-            one where there are equally many; ``"words"``, equal words in the same order match. A
-            position without a counterpart is an error, and in a map over positions no cell.
+        align: ``"position"``: text and donor are equally long, and a place is the same position in
+            both; only a role is where the donor has it. In a donor of any length: ``"roles"``,
+            roles are where the donor has them, and the tokens between two roles match one by one
+            where there are equally many; ``"words"``, equal words in the same order match. A
+            position without a counterpart is an error; in a map over positions that cell does not
+            exist.
 
     Source: activation patching, also called interchange intervention or causal tracing; Meng et
     al. 2022 (arXiv:2202.05262), Heimersheim and Nanda 2024 (arXiv:2404.15255).

@@ -72,7 +72,7 @@ def scale(
             )
         return Scale(where, factor)  # type: ignore[arg-type]
     if factor is not None:
-        raise EditError("scale takes its factors from the dictionary, and another was given.")
+        raise EditError("scale takes its factors from the dictionary: leave the other one out.")
     if not where:
         raise EditError("scale's dictionary layer → factor is empty: there is nothing to scale.")
     layers = {whole(layer, "A layer in scale's dictionary"): f for layer, f in where.items()}

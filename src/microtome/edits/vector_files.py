@@ -45,7 +45,7 @@ def encoded(suffix: str, directions: Mapping[int, Direction], site: str, about: 
         tensors = {f"direction.{n}": one.astype(np.float32) for n, one in directions.items()}
     for name, one in tensors.items():
         if not np.isfinite(one).all():
-            raise MicrotomeError(f"{name} has numbers that float32 cannot hold: make it shorter.")
+            raise MicrotomeError(f"{name} has numbers that float32 cannot hold: scale it down.")
     record = json.dumps({"site": site, "about": dict(about)}, ensure_ascii=False)
     match suffix:
         case ".safetensors":

@@ -264,6 +264,8 @@ def of_reading(
     """
     there, without = pair.reference[None], pair.reference_clean[None]
     wanted = float(reading.measure(there, without, one))
+    if math.isnan(wanted) or math.isnan(value):  # of no logits that are numbers nothing is read
+        return wanted, 0.0 if math.isnan(wanted) and math.isnan(value) else math.nan, 0.0
     moved = _moved(precision, pair)
     if reading.metric.unit == TOKEN_ID:
         below = float(pair.reference.max() - pair.reference[int(value)])

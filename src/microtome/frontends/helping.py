@@ -14,7 +14,23 @@ _GROUP: Any = TyperGroup.__mro__[1]
 
 
 class Command(TyperCommand):
-    """A command whose help is plain where nobody sees colours."""
+    """A command whose help is plain where nobody sees colours.
+
+    An option of one value is given once: of two, the last would win in silence, while other options
+    mean all that are given.
+    """
+
+    def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]
+        """Read the options."""
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(args=[*args])
+            for one in given:
+                plain = getattr(one, "is_flag", False) and not one.secondary_opts
+                if given.count(one) > 1 and not (getattr(one, "multiple", True) or plain):
+                    ctx.fail(
+                        f"{one.opts[-1]} is given {given.count(one)} times, and takes one value."
+                    )
+        return super().parse_args(ctx, args)
 
     def format_help(self, ctx, formatter):  # type: ignore[no-untyped-def]
         """Write the help."""

@@ -92,6 +92,8 @@ def _split(text: str, name: str) -> Call:
 
 def _arguments(call: ast.Call, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     try:
+        if any(map(_is_twice, (*call.args, *(one.value for one in call.keywords)))):
+            raise ValueError("a key is given twice")
         positional = tuple(ast.literal_eval(argument) for argument in call.args)
         named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
         if len(named) < len(call.keywords):
@@ -102,3 +104,9 @@ def _arguments(call: ast.Call, text: str) -> tuple[tuple[Any, ...], dict[str, An
             f"{text!r}."
         ) from None
     return positional, named
+
+
+def _is_twice(node: ast.AST) -> bool:
+    """Whether it is a dictionary with a key twice, such as a layer: the second would win."""
+    keys = [*map(ast.dump, filter(None, node.keys))] if isinstance(node, ast.Dict) else []
+    return len(set(keys)) < len(keys)

@@ -130,7 +130,7 @@ class Layout:
         layers: the layers that it selects, or the name of a star; None where the site is in none.
         indices: per axis of the site, the indices that it selects, or the name of a star.
         reaches: per layer of the model, how many tokens away a token sees (None: all); empty where
-            that is all in all of them.
+            tokens see all in every layer.
         block: of a site in no layer, the block that it is at: the first, or the last.
         windows: per layer of the model, the layers that are edited together where the star is
             that one; empty where it is itself alone.

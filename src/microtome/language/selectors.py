@@ -1,6 +1,7 @@
 """Selectors: which indices along one axis are meant, as an address writes it.
 
-``str(selector)`` is its text; `microtome.addresses` reads it back and resolves it.
+``str(selector)`` is its text, which `microtome.language.addresses` reads back; which indices that
+are in a model and a prompt, `microtome.prompts.resolve` says.
 """
 
 from __future__ import annotations

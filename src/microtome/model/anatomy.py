@@ -351,7 +351,7 @@ class Anatomy:
 
     def scale_of_logits(self, hf: PreTrainedModel) -> float:
         """What the family multiplies logits by; 1 where it does something else, as a cap is."""
-        probe = torch.tensor([1.0, 1000.0], dtype=torch.float64)
+        probe = torch.tensor([1.0, 1000.0], dtype=torch.float64, device="cpu")
         one, many = self.family.logits(probe, hf.config).tolist()
         return float(one) if abs(many - 1000 * one) <= 1e-9 * abs(many) else 1.0
 

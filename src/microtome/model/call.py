@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import Cache
 
@@ -63,6 +64,12 @@ class Call:
             seen = torch.ones(own, position + own, dtype=torch.bool, device=x.device)
             found["attention_mask"] = seen.tril(position)[None, None]
         return found
+
+    def at(self, positions: Int[Tensor, " all"]) -> dict[str, Any]:
+        """The arguments for a row of tokens of any positions; a mask is to be had elsewhere."""
+        others = {name: y for name, y in self.arguments.items() if name != "attention_mask"}
+        found = {name: _at(name, value, positions) for name, value in others.items()}
+        return {**found, "attention_mask": None}
 
     def whole(self, rows: int, position: int = 0) -> dict[str, Any]:
         """The arguments as they were, from a position on, in so many rows."""
@@ -120,3 +127,12 @@ def _from(name: str, value: Any, position: int, rows: int) -> Any:
             return value[position:]
         case _:
             return value[:, position:]
+
+
+def _at(name: str, value: Any, positions: Int[Tensor, " all"]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_at(name, x, positions) for x in value)
+    if not isinstance(value, Tensor):
+        return value
+    own = positions.to(value.device)
+    return value[own] if name == "cache_position" else value[:, own]

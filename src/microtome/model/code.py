@@ -10,7 +10,17 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from types import CodeType, FunctionType, MethodType, ModuleType
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from microtome.model.additions import KNOWN
+
+PLAIN = str | bytes | int | float | complex | np.ndarray | Tensor | None
+"""What is known by its value."""
 
 FOLLOWED = ("torch", "transformers")
 """The packages whose modules are looked at for those that a model's own take functions from."""
@@ -30,6 +40,36 @@ def code_of(values: Iterable[object]) -> str:
         for word in _words(value, seen):
             digest.update(f"{word}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def known_by(value: object) -> str | None:
+    """`code_of` a function or a class with all that it reads; None where that may be anything.
+
+    Numbers, texts and arrays of its module count as they are now, and functions there as it does
+    itself. Of installed packages the names do, as versions say the rest. Anything else may be
+    another one the next time.
+
+    >>> known_by(lambda x: 2 * x) == known_by(lambda x: 2 * x) != known_by(lambda x: 3 * x)
+    True
+    """
+    found: dict[FunctionType | type, list[object]] = {}
+    left = [value]
+    while left:
+        one = left.pop()
+        if not isinstance(one, FunctionType | type):
+            return None
+        if one in found:
+            continue
+        found[one] = []
+        for name, own in _read(one) if isinstance(one, FunctionType) else _made_of(one):
+            home = own.__name__ if isinstance(own, ModuleType) else _home(own)
+            if isinstance(own, PLAIN):
+                found[one] += [name, own]
+            elif home is not None and _is_installed(home):
+                found[one] += [name, home]
+            else:
+                left.append(own)
+    return code_of(found.items())
 
 
 def modules_of(kinds: Iterable[type]) -> list[ModuleType]:
@@ -93,6 +133,10 @@ def _parts(value: object) -> Iterator[object]:
             yield value.fget
         case functools.partial():
             yield from (value.func, value.args, value.keywords)
+        case Tensor():
+            yield from (str(value.dtype), str(list(value.shape)), _sha_of(value))
+        case np.ndarray():
+            yield from (str(value.dtype), str(list(value.shape)), value.tobytes())
         case Mapping():
             for key in sorted(value, key=str):
                 yield str(key)
@@ -118,8 +162,53 @@ def _instructions(code: CodeType) -> str:
     return f"{code.co_code.hex()} {code.co_names} {consts}"
 
 
+def _sha_of(tensor: Tensor) -> str:
+    raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(raw.numpy().data).hexdigest()
+
+
 def _content(cell: object) -> object:
     try:
         return getattr(cell, "cell_contents", None)
     except ValueError:  # it is filled later: by a class that names itself
         return None
+
+
+def _read(function: FunctionType) -> Iterator[tuple[str, object]]:
+    """What a function, and those inside it, look up by name; and its defaults."""
+    own = function.__code__
+    for name in sorted({name for code in _inside(own) for name in code.co_names}):
+        if name in function.__globals__:
+            yield name, function.__globals__[name]
+    yield from zip(own.co_freevars, map(_content, function.__closure__ or ()), strict=True)
+    yield from ((f"default {n}", one) for n, one in enumerate(function.__defaults__ or ()))
+    yield from (function.__kwdefaults__ or {}).items()
+
+
+def _made_of(kind: type) -> Iterator[tuple[str, object]]:
+    """A class's bases, its methods, and what it says by its value."""
+    yield from ((f"base {n}", base) for n, base in enumerate(kind.__bases__))
+    for name, value in sorted(vars(kind).items()):
+        own = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+        if isinstance(own, FunctionType) or (isinstance(own, PLAIN) and name[:2] != "__"):
+            yield name, own
+
+
+def _inside(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _inside(one)
+
+
+def _home(value: object) -> str | None:
+    """The module of a function or a class; None of anything else, whose class may have one."""
+    is_code = isinstance(value, FunctionType | BuiltinFunctionType | type)
+    return getattr(value, "__module__", None) if is_code else None
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module is one of Python's, or of an installed package: versions say all of it."""
+    root = module.partition(".")[0]
+    place = Path(getattr(sys.modules.get(root), "__file__", None) or "")
+    return root in (*KNOWN, *sys.stdlib_module_names) or "site-packages" in place.parts

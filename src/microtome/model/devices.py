@@ -40,4 +40,5 @@ def numbers(device: torch.device, chosen: Sequence[int]) -> Tensor:
 
 @lru_cache(maxsize=4096)
 def _numbers(device: torch.device, chosen: tuple[int, ...]) -> Tensor:
-    return onto(device, np.array(chosen, dtype=np.int64))
+    with torch.inference_mode(False):  # else whoever needs gradients later could not use them
+        return onto(device, np.array(chosen, dtype=np.int64))

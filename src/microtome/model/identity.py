@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from types import FunctionType
@@ -22,9 +23,10 @@ from microtome.errors import listing
 from microtome.model.additions import is_known, name_of
 from microtome.model.code import code_of
 from microtome.model.placement import fetched, parts, weights
+from microtome.model.wrappers import refuse_packed
 
-SAMPLES = 128
-"""How many numbers of each tensor a sign looks at, evenly spread."""
+SAMPLES = 2**18
+"""How many numbers of a tensor a sign looks at, at most."""
 
 MOST = 4
 """How many tensors a message names."""
@@ -81,9 +83,14 @@ def buffer_hash(hf: PreTrainedModel) -> str:
 def weights_sign(hf: PreTrainedModel) -> Hashable:
     """Equal for one model at two times unless weights, or buffers that decide numbers, changed.
 
-    A few numbers changed in place through ``.data`` may go unseen: a sign has `SAMPLES` of each
-    tensor. Of offloaded tensors it has the shapes alone.
+    A few numbers changed in place through ``.data`` may go unseen: a sign has some of each tensor,
+    of a matrix one at least of every row and of every column, such as a neuron is. Of offloaded
+    tensors it has the shapes alone.
+
+    Raises:
+        LoadError: torch has quantised layers of it, whose weights no sign sees.
     """
+    refuse_packed(hf)
     named = [*hf.state_dict(keep_vars=True).items()]
     named += [(name, getattr(module, own)) for name, module, own in _made_buffers(hf)]
     tensors = [pair for name, tensor in named for pair in parts(name, tensor.detach())]
@@ -138,9 +145,12 @@ def _sampled(tensors: Iterable[Tensor]) -> bytes:
 
 
 def _some(tensor: Tensor) -> Tensor:
-    if not tensor.is_contiguous():
-        return tensor.flatten()[:: max(1, tensor.numel() // SAMPLES)]
-    return tensor.view(-1)[:: max(1, tensor.numel() // SAMPLES)]
+    """Of a matrix, one number at least of each row and of each column."""
+    columns = tensor.shape[-1] if tensor.ndim > 1 else 1
+    # No longer than a row, and coprime to it: so many steps as there are columns meet all of them.
+    fits = range(min(columns, tensor.numel() // columns), 0, -1)
+    step = next(n for n in fits if math.gcd(n, columns) == 1)
+    return tensor.flatten()[:: max(step, tensor.numel() // SAMPLES)]
 
 
 # ----------------------------------------------------------------------------------------- modules

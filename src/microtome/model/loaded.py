@@ -130,8 +130,8 @@ class Loaded:
                     f"{piece(token, self.tokenizer)!r} is token {token} of the tokenizer, and "
                     f"{self.name!r} knows {d_vocab}, up to {d_vocab - 1}: it was added to the "
                     "tokenizer and not to the model. Write the prompt without it, or give the "
-                    "model a row for it first, hf.resize_token_embeddings(len(tokenizer)), and "
-                    "load it again."
+                    "model a row for it, hf.resize_token_embeddings(len(tokenizer)), and load "
+                    "that: load(hf, tokenizer=tokenizer)."
                 )
 
     def sites(self) -> pd.DataFrame:

@@ -63,18 +63,20 @@ def module_of(given: object) -> PreTrainedModel:
         module = inner
     refuse_unseen(module)
     refuse_empty(module)
-    _refuse_packed(module)
     return module
 
 
 def refuse_unseen(module: PreTrainedModel) -> None:
-    """Raise where a model would run past hooks, or has masks that nobody can see.
+    """Raise where a model would run past hooks, has masks that nobody can see, or rounds by batch.
 
     Raises:
-        LoadError: it is compiled in place, or a part of it is; or its attention is flexible.
+        LoadError: it is compiled in place, or a part of it is; it puts autocast on for itself; its
+            attention is flexible; or torch has quantised layers of it.
     """
     _refuse_compiled(module)
+    _refuse_casting(module)
     _refuse_attention(module)
+    refuse_packed(module)
 
 
 def refuse_empty(module: PreTrainedModel) -> None:
@@ -93,11 +95,14 @@ def refuse_empty(module: PreTrainedModel) -> None:
             )
 
 
-def _refuse_packed(module: PreTrainedModel) -> None:
+def refuse_packed(module: PreTrainedModel) -> None:
     """Raise for layers that torch itself has quantised.
 
     In 8 bits they round what they are given by the range of the whole batch, so a cell's numbers
     would depend on those beside it; and no hash sees their weights.
+
+    Raises:
+        LoadError: there are some.
     """
     packed: list[str] = []
     for path, part in module.named_modules():
@@ -239,6 +244,29 @@ def _refuse_compiled(module: PreTrainedModel) -> None:
                 "code runs without hooks. Give the model as it was before, or load it again; "
                 "what torch.compile(model) returns can be given, and runs uncompiled."
             )
+
+
+def _refuse_casting(module: PreTrainedModel) -> None:
+    """Its parts, run by themselves, would compute in another type than within the whole."""
+    for path, part in module.named_modules():
+        if _casts(vars(part).get("forward")):
+            raise LoadError(
+                f"This {_name(module)} puts torch.autocast on while it runs ({path or 'it'} was "
+                "wrapped: by accelerate with mixed_precision, or by torch.autocast(…)), and its "
+                "parts by themselves do not: there would be products of two types. Give the model "
+                "inside, accelerator.unwrap_model(model, keep_fp32_wrapper=False), in the type "
+                "that you want."
+            )
+
+
+def _casts(forward: Any) -> bool:
+    """Whether a function puts torch.autocast on while it runs, however it is wrapped."""
+    while forward is not None:
+        forward = getattr(forward, "__func__", forward)
+        if "autocast" in getattr(forward, "__script_unsupported", ""):
+            return True
+        forward = getattr(forward, "__wrapped__", None)
+    return False
 
 
 def _refuse_attention(module: PreTrainedModel) -> None:

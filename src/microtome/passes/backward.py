@@ -29,7 +29,8 @@ from microtome.passes.calling import call_body
 from microtome.passes.detours import is_apart
 from microtome.passes.hooks import Place, Visit, quiet, recorded, visited
 from microtome.passes.session import session
-from microtome.passes.ways import Way, way_of
+from microtome.passes.way import Way
+from microtome.passes.ways import way_of
 
 Look = tuple[int, int]
 """A row of a batch and a position in it: where something is read."""

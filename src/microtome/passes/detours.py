@@ -26,7 +26,8 @@ from microtome.model.anatomy import Anatomy
 from microtome.model.devices import onto
 from microtome.passes.branches import Heads
 from microtome.passes.visits import Place, Visit
-from microtome.passes.ways import Put, Way, way_of
+from microtome.passes.way import Put, Way
+from microtome.passes.ways import way_of
 
 
 def detoured(

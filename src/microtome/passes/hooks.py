@@ -88,6 +88,7 @@ def hooked(
                     branch.visit(tap, visit.place[0].name, visit.act, full)
                 continue
             whole = full.view(*rows[-1], -1) if tap.flat else full
+            whole = whole if visit.within is None else visit.within.of(whole)
             view = tap.view(whole, dims)
             with own.visit():
                 visit.act(by_head(view, dims) if visit.place[0].name in OF_HEADS else view)
@@ -240,7 +241,8 @@ class recorded(_Mode):  # noqa: N801
     """Within a ``with`` block of this, what gradients need is.
 
     Raises:
-        MicrotomeError: torch's inference mode is on, in which nothing can be.
+        MicrotomeError: torch's inference mode is on, in which nothing can be; or the model was made
+            in it.
     """
 
     records = True
@@ -251,7 +253,22 @@ class recorded(_Mode):  # noqa: N801
                 "torch.inference_mode is on, in which there are no gradients: leave the block "
                 "(torch.no_grad() may stay), or take method='exact'."
             )
+        refuse_inference(self._hf)
         super().__enter__()
+
+
+def refuse_inference(hf: PreTrainedModel) -> None:
+    """Raise where no gradients go through a model.
+
+    Raises:
+        MicrotomeError: its weights were made in torch's inference mode.
+    """
+    if any(own.is_inference() for own in (*hf.parameters(), *hf.buffers())):
+        raise MicrotomeError(
+            "The model was made in torch.inference_mode, and there are no gradients through its "
+            "weights, wherever it is used: load it outside of the block (in torch.no_grad() if "
+            "need be)."
+        )
 
 
 @contextmanager
@@ -346,8 +363,7 @@ def between(
 
 
 @contextmanager
-def _hooks(hooks: Iterable[tuple[nn.Module, Side, Act]]) -> Iterator[None]:
-    hooks = [*hooks]
+def _hooks(hooks: Sequence[tuple[nn.Module, Side, Act]]) -> Iterator[None]:
     own = opened(hooks[0][0])
     with own.block():
         own.hook(hooks)

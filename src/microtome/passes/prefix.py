@@ -8,12 +8,16 @@ query heads share a key head, they are further rows of the same products.
 Transformers looks attention functions up by name, so the session has a block look up another name,
 and the module itself stays as it is. Families whose attention is not looked up get the prefix as a
 cache (`PrefixCache`), copied for every cell.
+
+Where batches that start at several positions go through a block side by side, as one row of tokens,
+each meets its own prefix (`SideBySide`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -24,6 +28,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from microtome.errors import SweepError
 from microtome.passes.attention import IGNORED, watcher, window
+from microtome.passes.segments import Segment
 from microtome.passes.session import opened
 
 
@@ -46,6 +51,11 @@ class SharedPrefix:
     ) -> None:
         self.keys, self.values, self.upcast = keys, values, upcast
         self.calls = 0
+
+    def suit(self, own_choice: str | None) -> None:
+        """Do as the attention does that the model chose for itself."""
+        self.upcast = self.upcast and own_choice == "eager"
+        self.softcaps = own_choice != "sdpa"
 
     def __call__(
         self,
@@ -135,6 +145,45 @@ class SharedPrefix:
                 )
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some rows of a row of tokens: what came before them, and what masks them."""
+
+    segment: Segment
+    prefix: SharedPrefix
+    mask: Tensor | None
+
+
+class SideBySide:
+    """An attention function for a row of tokens in which each part has a prefix of its own."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts, self.calls = parts, 0
+
+    def suit(self, own_choice: str | None) -> None:
+        """Do as the attention does that the model chose for itself."""
+        for part in self.parts:
+            part.prefix.suit(own_choice)
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Float[Tensor, "1 head all d_head"],
+        key: Float[Tensor, "1 kv_head all d_head"],
+        value: Float[Tensor, "1 kv_head all d_head"],
+        attention_mask: None = None,
+        **others: Any,
+    ) -> tuple[Float[Tensor, "1 all head d_head"], None]:
+        """The attention of each part to its prefix and itself."""
+        self.calls += 1
+        given, found = (query, key, value), []
+        for part in self.parts:
+            q, k, v = (part.segment.of(x.transpose(1, 2)).transpose(1, 2) for x in given)
+            mixed, _ = part.prefix(module, q, k, v, part.mask, **others)
+            found.append(mixed.flatten(0, 1))
+        return torch.cat(found)[None], None
+
+
 def _mask(scores: Float[Tensor, "*cells own seen"], mask: Tensor | None) -> None:
     """Take out what a position does not see: by a mask, or all that comes later."""
     own, seen = scores.shape[-2:]
@@ -212,7 +261,7 @@ def _own_values(
 
 
 @contextmanager
-def attending_to(hf: PreTrainedModel, prefix: SharedPrefix) -> Iterator[None]:
+def attending_to(hf: PreTrainedModel, prefix: SharedPrefix | SideBySide) -> Iterator[None]:
     """Within this block the model's attention goes through this prefix: one block's, not more.
 
     For the session that is open in this thread, which must be one on this model.
@@ -222,9 +271,7 @@ def attending_to(hf: PreTrainedModel, prefix: SharedPrefix) -> Iterator[None]:
         MicrotomeError: there is no such session.
     """
     own = opened(hf)
-    own_choice = own.own_attention()
-    prefix.upcast = prefix.upcast and own_choice == "eager"
-    prefix.softcaps = own_choice != "sdpa"
+    prefix.suit(own.own_attention())
     with own.block():
         own.resume_after(prefix)
         yield

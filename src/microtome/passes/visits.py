@@ -10,6 +10,7 @@ from torch import Tensor
 from microtome.language.sites import Site
 from microtome.model.families.family import Tap
 from microtome.passes.branches import Heads
+from microtome.passes.segments import Segment
 
 Place = tuple[Site, int | None]
 """A site of a layer (None where the site is in no layer)."""
@@ -24,7 +25,8 @@ class Visit:
     all (`Branches` and detours need to know); at a site that is as wide as the stream for every
     head (`APART`) it receives these alone, ``[row, pos, head, d_model]``. ``tap`` is where the
     values are, if that is not where the site is. A ``fine`` one gets attention weights before they
-    are rounded to half precision, where they can be had so.
+    are rounded to half precision, where they can be had so. One ``within`` a segment receives the
+    rows of that alone, of a pass whose batch is one row of tokens.
     """
 
     place: Place
@@ -33,3 +35,4 @@ class Visit:
     heads: Heads | None = field(default=None, compare=False)
     tap: Tap | None = None
     fine: bool = False
+    within: Segment | None = None

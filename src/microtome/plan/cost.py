@@ -11,6 +11,7 @@ from microtome.language.edges import Edge
 from microtome.language.operations import Source
 from microtome.language.sites import Dimensions
 from microtome.plan.approximation import Approximation, bytes_of_prompt, together
+from microtome.plan.beside import reading_of
 from microtome.plan.cells import Cells
 from microtome.plan.idlers import twins_of
 from microtome.plan.memory.budget import Budget
@@ -78,7 +79,7 @@ def cost_of(
         length = lengths[unit.prompts[0]]
         block = flops_of_block(dims, 1, length)
         if walks:
-            groups = alike(cells, unit, length, dims, budget.reading)
+            groups = alike(cells, unit, length, dims, reading_of(cells, dims, budget))
             own = sum(_walked(one, length, dims) for one in groups)
             own += sum(_idled(cells, unit, one, length) for one in groups)
             flops += own * block + len(unit.prompts) * flops_of_blocks(dims, length)

@@ -2,8 +2,16 @@
 
 Units are shared out as workers become free, so n of them are done within W/n + (1 − 1/n)·u, where W
 is the work of all units and u that of the largest (Graham, "Bounds for certain multiprocessing
-anomalies", 1966): the largest may begin last. Each window of a stream is such a round. Pure: no
-tensor is touched.
+anomalies", 1966): the largest may begin last. Each window of a stream is such a round. While
+workers are at one, the process that asks keeps the one before and makes the next, so a round takes
+as long as the slower of the two; before the first and after the last workers wait.
+
+Why no longer, for rounds alike: let c be what workers need for a round, p and q what that process
+needs to make and to keep one, and M the moment at which round i is done and round i + 1 is made.
+Round i + 1 has all workers from M on at the latest, and is done by M + c; round i + 2 is made by
+M + q + p. So the next such moment is no later than M + max(c, q + p).
+
+Pure: no tensor is touched.
 """
 
 from __future__ import annotations
@@ -29,7 +37,7 @@ class Scale:
         shares: of each unit, of the whole; they sum up to 1.
         windows: rounds that are shared out one after another.
         start: seconds in which a worker makes its model ready.
-        between: seconds between two rounds, in which one process encodes, plans and keeps.
+        between: seconds of a round in which one process encodes, plans and keeps.
 
     >>> Scale(60.0, (0.25, 0.25, 0.25, 0.25)).seconds_of(2)
     37.5
@@ -45,7 +53,8 @@ class Scale:
         """How long so many take at most."""
         each = self.seconds / workers
         last = (1 - 1 / workers) * max(self.shares) * self.seconds * self.windows
-        return self.start + each + last + self.between * self.windows
+        rounds = max(each + last, self.between * self.windows)
+        return self.start + self.between + rounds
 
     def efficiency(self, workers: int) -> float:
         """The share of the workers' time that they compute, at least, 0 … 1.

@@ -249,7 +249,17 @@ class _Reader:
             ends.append(ends[-1] + len(own))
         offsets = tuple(pairwise(ends))
         coded = _Coded(ids, offsets, (False,) * len(ids), begun=False)
-        return self._whole("".join(pieces), coded, places)
+        found = self._whole("".join(pieces), coded, places)
+        return replace(found, padded=self._is_padded(ids))
+
+    def _is_padded(self, ids: Ids) -> bool:
+        """Whether tokens begin or end with padding: twice, where that is also a text's own end."""
+        own = self.tokenizer
+        pad = own.pad_token_id
+        if pad is None:
+            return False
+        some = (pad,) * (2 if pad in (own.bos_token_id, own.eos_token_id) else 1)
+        return some in (ids[: len(some)], ids[-len(some) :])
 
     def _whole(self, text: str, coded: _Coded, places: Mapping[str, str | int]) -> Tokens:
         ids, mask = coded.ids, self.mask

@@ -42,7 +42,7 @@ class Prompt:
             leading space, where it has one (``" Germany"``); of one token or several. A number is
             a token's id. At a mask, which has its space in front of it, the space may be left out.
         contrast: what the target is compared with.
-        targets: any of these is expected: each one token, as `target` is given. In its place.
+        targets: in the place of `target`, several of which any is expected; each is one token.
         contrasts: the same of the contrast.
         roles: names of positions: ``{"subject": "Berlin"}`` makes ``@subject`` the last token of
             that word. A pair gives the place in the text and in the donor. ``last`` is built in,
@@ -315,7 +315,7 @@ def _answers(name: str, given: Any) -> tuple[str | int, ...] | None:
         )
     found = [_answer(name, one) for one in listed]
     if None in found:
-        raise PromptError(f"One of a prompt's {name} is nothing: {given!r}.")
+        raise PromptError(f"One of a prompt's {name} is None, which is no token: {given!r}.")
     return tuple(one for one in found if one is not None)
 
 

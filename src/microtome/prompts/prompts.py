@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, overload
@@ -12,6 +13,7 @@ from microtome.errors import PromptError, did_you_mean, listing
 from microtome.notebook import html_table
 from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import TEXTS, Prompt, number
+from microtome.prompts.tables import table_rows
 
 Given = Prompt | str | Sequence[int]
 """What stands for one prompt: itself, its text, or its tokens' ids."""
@@ -28,7 +30,7 @@ class Prompts(Sequence[Prompt]):
     """
 
     def __init__(self, prompts: Iterable[Given]) -> None:
-        self._prompts = tuple(map(_one, prompts))
+        self._prompts = tuple(map(_one, _several(prompts)))
         if not self._prompts:
             raise PromptError("There are no prompts.")
 
@@ -61,9 +63,7 @@ class Prompts(Sequence[Prompt]):
         """
         if isinstance(prompts, cls):
             return prompts
-        if isinstance(prompts, Prompt | str):
-            return cls([prompts])
-        several: list[Any] = list(prompts)
+        several = listed(prompts)
         ids = [own for one in several if (own := number(_plain(one))) is not None]
         return cls([Prompt(ids=ids)] if ids and len(ids) == len(several) else several)
 
@@ -74,11 +74,12 @@ class Prompts(Sequence[Prompt]):
         Columns and keys that are no field of a `Prompt` are kept as its ``meta``. What is empty in
         a CSV file, or ``null`` in JSON, counts as not given. In CSV ``roles`` holds a JSON object,
         and ``ids``, ``targets``, ``messages`` and the like a JSON list. A value keeps its leading
-        space. Files are UTF-8; see `microtome.prompts.files` for what is refused in them.
+        space. Files are UTF-8, and CSV is parted by commas, semicolons or tabs; see
+        `microtome.prompts.files` for what is refused in them.
 
         Raises:
-            PromptError: the file cannot be read, or a line has missing or wrong fields, one of
-                them twice, or one that is nearly the name of another.
+            PromptError: the file cannot be read; or a line lacks a field, has a wrong one, one
+                twice, or one whose name is nearly that of a field.
         """
         return cls(of_row(row, where) for where, row in rows_of(path))
 
@@ -116,6 +117,9 @@ def _with_meta(row: Mapping[str, Any]) -> dict[str, Any]:
     given = row.get("meta") or {}
     if not extra or not isinstance(given, Mapping):
         return dict(row)
+    for name in extra:
+        if name in given:
+            raise PromptError(f"{name!r} is given twice: by itself, and in 'meta'.")
     return {name: row[name] for name in row if name in known} | {"meta": {**given, **extra}}
 
 
@@ -155,6 +159,38 @@ def spelled(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spelled(given: str | int) -> str | dict[str, int]:
     return {"id": given} if isinstance(given, int) else given
+
+
+def listed(given: Given | Iterable[Given]) -> list[Given]:
+    """One prompt or several as a list, which may be empty, as reference prompts may.
+
+    Raises:
+        PromptError: it is neither; or it is what a tokenizer gives, or a table, and would give
+            names one after another.
+
+    >>> listed("Berlin is"), listed(())
+    (['Berlin is'], [])
+    """
+    return [given] if isinstance(given, Prompt | str) else list(_several(given))
+
+
+def _several(given: Any) -> Iterator[Any]:
+    """One prompt after another; what would give its letters, its bytes or its names is refused."""
+    hint = ""
+    if isinstance(given, Mapping):
+        hint = " A prompt of fields is Prompt(**fields)."
+        if "input_ids" in given:
+            hint = " Give its tokens, […]['input_ids'], of texts without padding."
+    elif table_rows(given) is not None:
+        hint = " The rows of a table are prompts as Stream(table)."
+    elif not isinstance(given, str | bytes):
+        with contextlib.suppress(TypeError):  # what cannot be gone through is refused
+            return iter(given)
+    kind = "None" if given is None else type(given).__name__
+    raise PromptError(
+        "Prompts are a list of texts, of Prompt(…) or of token ids, or one of these by itself, not "
+        f"{kind}.{hint}"
+    )
 
 
 def _one(given: Any) -> Prompt:

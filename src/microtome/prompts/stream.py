@@ -37,12 +37,12 @@ class Stream:
             an Arrow table, or anything else that gives prompts, texts, or rows with a `Prompt`'s
             fields (others are kept as its ``meta``) one after another; or a function that returns
             such a thing, where it can be gone through once and the sweep may have to begin again.
-        window: how many prompts are in memory at once.
+        window: how many prompts are in memory at once; with workers, so many and the next so many.
         first: the number of its first prompt, where it is a part of a longer stream whose
             aggregates are put together afterwards (`Aggregates.merged`).
 
     Raises:
-        PromptError: the window is none, or a row is no prompt: when it is met.
+        PromptError: the window is less than one prompt; or a row is no prompt, once it is read.
 
     >>> [len(part) for part in Stream([{"text": "Berlin is"}, "Rome is", "Paris is"], 2).windows()]
     [2, 1]
@@ -93,7 +93,9 @@ class Stream:
                 f"{type(made).__name__.lower()}[{next(iter(made), 'train')!r}]."
             )
         if not isinstance(made, Iterable):
-            raise PromptError(f"A stream is of prompts one after another, not {made!r}: [prompt].")
+            raise PromptError(
+                f"A stream is of prompts one after another, as in a list, not {made!r}."
+            )
         return ((f"prompt {number}", one) for number, one in enumerate(made))
 
 
@@ -115,6 +117,12 @@ class Chain:
     def digest(self) -> str:
         """Of all that were added, in hexadecimal."""
         return self._sha.copy().hexdigest()
+
+    def copy(self) -> Chain:
+        """Another one of the same prompts, which stays as it is when this goes on."""
+        found = Chain()
+        found._sha, found.prompts = self._sha.copy(), self.prompts
+        return found
 
     def add(self, prompts: Iterable[Prompt]) -> None:
         """Go on with these."""

@@ -33,6 +33,18 @@ class Tokenizer(Protocol):
         """Its id."""
 
     @property
+    def bos_token_id(self) -> int | None:
+        """The id of the token that begins a text."""
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """That of the one that ends it."""
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """That of padding."""
+
+    @property
     def all_special_ids(self) -> Sequence[int]:
         """The ids of the tokens that stand for no text, such as the one that begins every text."""
 

@@ -26,6 +26,7 @@ class Tokens:
     the text. ``forced`` are ids that the model reads behind the text, as if it had said them; they
     have no positions that can be addressed, and are not counted. ``begun``: the token that begins
     every text is there once, and would have been twice: written in the text, or by the tokenizer.
+    ``padded``: given as ids, with the tokenizer's padding at an end.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Tokens:
     added: tuple[bool, ...] = ()
     forced: tuple[int, ...] = ()
     begun: bool = False
+    padded: bool = False
 
     def __post_init__(self) -> None:
         if not self.added:

@@ -48,6 +48,9 @@ def complaints(
     begun = next((one for one in texts if one.begun), None)
     if begun is not None:
         yield _begun(begun)
+    padded = next((one for one in texts if one.padded), None)
+    if padded is not None:
+        yield _padded(padded)
     typed = [one for one in _typed_texts(encoded) if _special(one)]
     if typed:
         yield _typed(typed[0], _special(typed[0]))
@@ -89,6 +92,14 @@ def _begun(tokens: Tokens) -> str:
         f"reads it once, and not twice: {tokens.text[:60]!r}. Leave it out of the text, "
         f"text.removeprefix({piece!r}); a chat goes by Prompt.chat([…]), which needs no template "
         "by hand."
+    )
+
+
+def _padded(tokens: Tokens) -> str:
+    return (
+        f"The ids of {tokens.text[:60]!r}, {len(tokens)} tokens, begin or end with the tokenizer's "
+        "padding, which is read here like any other token: nothing is masked, and at the end "
+        "the last position is padding. Give each prompt's own ids; they may be of any lengths."
     )
 
 

@@ -24,7 +24,8 @@ from microtome.language.selectors import Everything
 from microtome.language.sites import SITES, Dimensions
 from microtome.model.anatomy import Anatomy
 from microtome.prompts.encoding import Encoded
-from microtome.readings.output import Outcome, Reading
+from microtome.readings.outcome import Outcome
+from microtome.readings.output import Reading
 from microtome.readings.registry import readings
 
 ENTROPY = "entropy"
@@ -54,7 +55,7 @@ def check_address(address: Address) -> None:
 def asked(
     metrics: Sequence[str] | None, encoded: Sequence[Encoded], dims: Dimensions
 ) -> tuple[Reading, ...]:
-    """The metrics that are read off each state, by the names that a sweep's have.
+    """The metrics that are read off each state, named as in a sweep.
 
     Unless given: ``kl``, from the model's own output, and where every prompt has one, probability
     and rank of the target and of the contrast.

@@ -1,4 +1,4 @@
-"""Metrics: numbers read off the logits of a cell; those inside the model are in `gauges`.
+"""Metrics: numbers read off the logits of a cell; those inside the model are in `readings.inside`.
 
 A metric is asked for by name, with the token that it is about and the position where it is read:
 ``prob`` (the target's, after the last token, or at the mask of a masked-language model's prompt),
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from microtome.errors import AddressError, MetricError, listing
@@ -24,60 +23,7 @@ from microtome.language.sites import Dimensions
 from microtome.prompts.answers import Answer
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.resolve import regions
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """Logits at one position, and what metrics make of them: once for all metrics, in float64."""
-
-    logits: Float[Tensor, "cell vocab"]
-
-    @cached_property
-    def exact(self) -> Float[Tensor, "cell vocab"]:
-        """The logits in float64."""
-        return self.logits.double()
-
-    @cached_property
-    def broken(self) -> Bool[Tensor, " cell"]:
-        """In which cells a logit is no number: nothing can be read off the others then."""
-        return self.logits.isnan().any(-1)
-
-    @cached_property
-    def logprobs(self) -> Float[Tensor, "cell vocab"]:
-        """Log probabilities."""
-        return self.exact.log_softmax(-1)
-
-    def at(self, rows: Int[Tensor, " row"]) -> Outcome:
-        """Some of its cells, one perhaps several times; log probabilities are computed once."""
-        return _Some(self.logits[rows.to(self.logits.device)], self, rows)
-
-
-@dataclass(frozen=True, eq=False)
-class _Some(Outcome):
-    """Some cells of an outcome."""
-
-    whole: Outcome
-    rows: Int[Tensor, " row"]
-
-    @cached_property
-    def logprobs(self) -> Float[Tensor, "cell vocab"]:
-        """Log probabilities."""
-        return self.whole.logprobs[self.rows.to(self.logits.device)]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a metric is computed from, at one position.
-
-    ``token`` is what the metric is about; ``target`` and ``contrast`` are the prompt's: an id, or
-    a set of which any is meant.
-    """
-
-    edited: Outcome
-    clean: Outcome
-    token: Answer | None
-    target: Answer | None
-    contrast: Answer | None
+from microtome.readings.outcome import Outcome, Prediction
 
 
 @dataclass(frozen=True)
@@ -93,9 +39,9 @@ class Metric:
         columns: it needs the logits of the prompt's own tokens only, not the whole vocabulary.
         compute: ``Prediction`` of some cells → one value per cell.
         logprobs: it reads `Outcome.logprobs`.
-        undefined: it may be no number where all logits are (it is absent there).
-        holds: how many float64 numbers for each token of the vocabulary computing it holds at once,
-            besides what `Outcome` keeps.
+        undefined: it may be no number though all logits are numbers; it is absent there.
+        holds: how many float64 numbers are held at once to compute it, for each token of the
+            vocabulary, besides what `Outcome` keeps.
         flat: why its gradient at the clean run says nothing; empty where it does.
     """
 
@@ -315,7 +261,7 @@ class Reading:
                 return found
 
     def noise_together(self, noise: Mapping[str, float], logprobs: Mapping[str, Array]) -> float:
-        """The most that its effects may be noise, where log probabilities have so much."""
+        """The largest effect that may be noise, where log probabilities have so much of it."""
         heard = sum(noise[field] for field in self.fields)
         if self.metric.name != "prob":
             return heard
@@ -342,9 +288,11 @@ class Reading:
                 target=encoded.target,
                 contrast=encoded.contrast,
             )
-        )
-        # A column of the vocabulary would keep all of it in memory: hence the copy.
-        return found.double().masked_fill(edited.broken, float("nan"))
+        ).double()
+        # A column of the vocabulary would keep all of it in memory: hence the copies.
+        if self.metric.columns:  # what other tokens' logits are is nothing to it
+            return found.clone()
+        return found.masked_fill(edited.broken, float("nan"))
 
 
 @dataclass(frozen=True)

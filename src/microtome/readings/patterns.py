@@ -44,7 +44,7 @@ class Repeated:
     @property
     def again(self) -> Tensor:
         """Positions of the second row."""
-        return torch.arange(self.before + self.length, self.before + 2 * self.length)
+        return torch.arange(self.before + self.length, self.before + 2 * self.length, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ def _at(pattern: Pattern, queries: Tensor, keys: Tensor) -> Float[Tensor, " head
 
 
 def _previous(pattern: Pattern, where: Repeated) -> Tensor:
-    queries = torch.arange(where.before + 1, where.before + 2 * where.length)
+    queries = torch.arange(where.before + 1, where.before + 2 * where.length, device="cpu")
     return _at(pattern, queries, queries - 1)
 
 
 def _first(pattern: Pattern, where: Repeated) -> Tensor:
-    queries = torch.arange(1, where.before + 2 * where.length)
+    queries = torch.arange(1, where.before + 2 * where.length, device="cpu")
     return _at(pattern, queries, torch.zeros_like(queries))
 
 

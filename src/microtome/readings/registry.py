@@ -19,12 +19,14 @@ def readings(metrics: str | Iterable[str]) -> tuple[Asked, ...]:
     """What texts such as ``"prob(contrast)@3"`` or ``"std(L*.resid_post)"`` ask for.
 
     Raises:
-        MetricError: a metric does not exist, or none or the same twice is given.
+        MetricError: a metric does not exist, none is given, or one is given twice.
 
     >>> [str(r) for r in readings(["prob", "prob(contrast)", "loss@-1"])]
     ['prob', 'prob(contrast)', 'loss@last']
     """
-    found = tuple(map(_reading, [metrics] if isinstance(metrics, str) else metrics))
+    given: object = metrics
+    several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    found = tuple(map(_reading, several))
     if not found:
         raise MetricError(f"No metric is given. Metrics: {listing(METRICS)}.")
     names = [str(reading) for reading in found]
@@ -45,7 +47,9 @@ def about(name: str) -> Metric | Inside:
     return METRICS[kind] if kind in METRICS else INSIDE[kind]
 
 
-def _reading(text: str) -> Asked:
+def _reading(text: object) -> Asked:
+    if not isinstance(text, str):
+        raise MetricError(f"A metric goes by its name, such as 'prob', not by {text!r}.")
     inside = gauge(text)
     if inside is not None:
         return inside

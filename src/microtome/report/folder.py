@@ -39,7 +39,8 @@ from microtome.report.names import distinct
 from microtome.report.spreadsheets import csv_of
 from microtome.report.writing import plain, utf8, write, write_file, write_unless_there
 from microtome.results import disk
-from microtome.results.effects import ONE, SEVERAL, Effects
+from microtome.results.effects import Effects
+from microtome.results.opening import ONE, SEVERAL
 from microtome.results.sound import is_result
 
 GONE = ".gone"

@@ -23,7 +23,7 @@ from microtome.errors import EffectsError, listing
 from microtome.report.names import is_legal
 from microtome.report.writing import plain
 from microtome.results import disk
-from microtome.results.effects import ONE, SEVERAL
+from microtome.results.opening import ONE, SEVERAL
 from microtome.results.sound import is_result
 from microtome.results.stores import PARTIAL
 

@@ -26,6 +26,8 @@ def document_of_head(card: HeadCard) -> Document:
     """The card as a page."""
     prompts = card.attention.encoded
     pattern = card.attention.figure(card.layer, card.head)
+    spec = card.provenance["spec"]
+    asked = ", ".join(f"{name}={spec[name]}" for name in ("k", "tokens", "seed"))
     return Document(
         title=f"What {card.name} does, on {card.provenance['model']['name']}",
         question="What does this head change, write, look at and copy, and what feeds it?",
@@ -48,7 +50,7 @@ def document_of_head(card: HeadCard) -> Document:
             _fed(card),
             _neighbours(card),
         ),
-        snippets=again(card.provenance, f"mt.head_card(model, {card.name!r}, prompts)"),
+        snippets=again(card.provenance, f"mt.head_card(model, {card.name!r}, prompts, {asked})"),
         provenance=card.provenance,
         tokens=token_rows(prompts),
         n_prompts=len(prompts),

@@ -6,6 +6,7 @@ from typing import Any
 
 from microtome.figures.pictures import Drawn
 from microtome.figures.view import visible_line
+from microtome.report import spelling
 from microtome.report.cells import visible_tokens
 from microtome.report.document import Document, Picture, Section, Table
 from microtome.report.reading import MOST_PROMPTS, PROMPTS, again, token_rows
@@ -23,6 +24,9 @@ def document_of_lens(seen: Lens) -> Document:
     """Maps of the first prompts, each with what is said at its last position."""
     spec = seen.provenance["spec"]
     asked = f", edits={[*spec['edits']]!r}" if spec["edits"] else ""
+    asked += f", metrics={spec['metrics']!r}, top={spec['top']}"
+    if spec["reference"]:
+        asked += f", reference={spelling.prompts(spec['reference'])}"
     if spec["tuned"]:
         asked += f", tuned=mt.Translators.load({spec['tuned']!r})"
     call = f"mt.lens(model, prompts, {spec['address']!r}{asked})"

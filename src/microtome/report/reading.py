@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from microtome.prompts.encoding import Encoded
+from microtome.report import spelling
 from microtome.report.document import Snippet, TokenRow
 
 MOST_PROMPTS = 3
@@ -26,11 +27,5 @@ def again(record: Mapping[str, Any], call: str) -> tuple[Snippet, ...]:
         record: its provenance.
         call: what is asked of ``model`` and ``prompts``.
     """
-    prompts = ",\n".join(f"    mt.Prompt(**{one!r})" for one in record["spec"]["prompts"])
-    lines = (
-        "import microtome as mt\n",
-        f"model = mt.load({record['model']['name']!r}, dtype={record['model']['dtype']!r})",
-        f"prompts = mt.Prompts([\n{prompts},\n])",
-        call,
-    )
-    return (Snippet("In Python", "\n".join(lines)),)
+    prompts = f"prompts = {spelling.prompts(record['spec']['prompts'])}"
+    return (Snippet("In Python", "\n".join([*spelling.opening(record), prompts, call])),)

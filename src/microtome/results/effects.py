@@ -22,8 +22,6 @@ from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
 from microtome.results import audits, over_prompts, places, roles
 from microtome.results.audits import APPROXIMATE
-from microtome.results.remote import is_remote
-from microtome.results.sound import is_result
 from microtome.stats import MapTest, max_statistic
 from microtome.stats.aligned import why_apart
 from microtome.stats.samples import PROMPT
@@ -31,9 +29,6 @@ from microtome.stats.samples import PROMPT
 RECEIPTS = ("values_changed", "change_norm", "refined", WHY_EXACT)
 CLEAN = "clean_"
 SCREEN = "screen_clean_"
-
-ONE, SEVERAL = "effects.zarr", "effects"
-"""The result of one sweep, and of several, in a folder with a report."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,38 +378,6 @@ def _strongest_of(effects: Effects, metric: str) -> str:
     top = part.top(5, metric).drop(columns="text", errors="ignore")
     rows = top.astype(object).values.tolist()
     return html_table(tuple(map(str, top.columns)), rows, f"Strongest effects on {metric}")
-
-
-def open_effects(path: str | Path) -> Effects:
-    """A result that `Effects.save` or a sweep wrote, every byte of it proved by its checksum.
-
-    Args:
-        path: what ``out=`` or `Effects.save` named, a folder or an address such as ``s3://…``; or
-            the folder that ``-o`` left, with the result of one sweep in it.
-
-    Raises:
-        EffectsError: there is none, or several; it is damaged, or a newer microtome wrote it.
-    """
-    data = places.read(path if is_remote(path) else _in_folder(Path(path)))
-    if data.attrs.get("kind") == "aggregates":
-        raise EffectsError(
-            f"{path} has aggregates over prompts, not each prompt: open_aggregates({str(path)!r})."
-        )
-    return Effects(data)
-
-
-def _in_folder(path: Path) -> Path:
-    """The result in a folder that ``-o`` left; any other path as it is."""
-    inner = path / ONE
-    if inner.is_dir() and not is_result(path):
-        return inner
-    several = sorted(one.name for one in (path / SEVERAL).glob("*.zarr"))
-    if several and not is_result(path):
-        example = path / SEVERAL / several[0]
-        raise EffectsError(
-            f"{path} holds several results, {listing(several)}: open one, such as {example}."
-        )
-    return path
 
 
 def _frame(data: xr.Dataset) -> pd.DataFrame:

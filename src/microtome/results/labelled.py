@@ -23,7 +23,8 @@ from microtome.readings.output import Reading
 from microtome.readings.registry import Asked
 from microtome.results.audits import APPROXIMATE
 from microtome.results.effects import CLEAN, SCREEN
-from microtome.results.roles import BETWEEN, beside
+from microtome.results.roles import BETWEEN
+from microtome.results.roles import beside as beside_of
 
 
 def label(
@@ -49,7 +50,8 @@ def label(
     variables["change_norm"] = (dims, measured.norm, norm_of)
     names = [str(asked) for asked in plan.question.asked]
     coordinates = _coordinates(plan, measured)
-    coordinates |= _known(plan.question.encoded, {*variables, *coordinates})
+    roles = {beside_of(name) for name in coordinates if name.endswith("pos")}
+    coordinates |= _known(plan.question.encoded, {*variables, *coordinates, *roles})
     return xr.Dataset(variables, coordinates, {"metrics": names})
 
 
@@ -149,17 +151,26 @@ def _pieces(encoded: Sequence[Encoded], longest: int) -> np.ndarray[Any, Any]:
 
 def _known(encoded: Sequence[Encoded], taken: Collection[str]) -> dict[str, Any]:
     """What else is known of the prompts, each a coordinate of theirs; "" or NaN where it is not."""
-    found = {}
+    found: dict[str, Any] = {}
     for name in dict.fromkeys(name for one in encoded for name in one.prompt.meta):
         values = [one.prompt.meta.get(name) for one in encoded]
         given = [value for value in values if value is not None]
-        own = name if name not in taken else f"prompt_{name}"
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in given):
+        own = name
+        while own in taken or own in found:
+            own = f"prompt_{own}"
+        if all(map(_is_number, given)):
             numbers = [np.nan if value is None else float(value) for value in values]
             found[own] = ("prompt", np.array(numbers))
         else:
             found[own] = ("prompt", _texts(["" if v is None else str(v) for v in values]))
     return found
+
+
+def _is_number(value: object) -> bool:
+    """Whether float64 holds it as it is: of long numbers, such as ids, it takes several for one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= 2**53
 
 
 def _roles(encoded: Sequence[Encoded], dimension: str, longest: int) -> dict[str, Any]:
@@ -171,7 +182,7 @@ def _roles(encoded: Sequence[Encoded], dimension: str, longest: int) -> dict[str
         for role in one.tokens.places:
             at = row, one.tokens.role(role)
             names[at] = BETWEEN.join(filter(None, (names[at], role)))
-    return {beside(dimension): (("prompt", dimension), names)}
+    return {beside_of(dimension): (("prompt", dimension), names)}
 
 
 def _token_texts(

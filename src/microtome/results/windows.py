@@ -5,6 +5,7 @@
     map.zarr.partial/windows/
         000003.zip           a window that is whole: its cells, or what is known over all so far
         000004-000002.zip    a unit of the window that is under way
+        000005-000000.zip    a unit of the one after it, where workers have begun with that
 """
 
 from __future__ import annotations

@@ -271,10 +271,10 @@ def _before_norm(model: Loaded, row: States) -> States:
 
 def _balanced(width: int) -> Float[Tensor, " d_model"]:
     """Numbers of mean 0 and mean square 1, none of which is 0."""
-    signs = torch.ones(width, dtype=torch.float64)
+    signs = torch.ones(width, dtype=torch.float64, device="cpu")
     signs[1::2] = -1
     if width % 2 and width > 1:
-        signs[-3:] = torch.tensor([2, -0.5, -0.5], dtype=torch.float64).abs().sqrt()
+        signs[-3:] = torch.tensor([2, -0.5, -0.5], dtype=torch.float64, device="cpu").abs().sqrt()
         signs[-2:] *= -1
     return signs
 

@@ -8,17 +8,16 @@ hidden state the same as sharpening or flattening the prediction?
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import Field
-from scipy import optimize, special
+from scipy import special
 
 from microtome import edits, figures, stats
-from microtome.figures.view import visible_line
 from microtome.prompts.encoding import piece
 from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section, Table
@@ -29,23 +28,21 @@ from microtome.studies.telling import (
     above,
     correlation_of,
     lines,
+    lines_of,
     mean_of,
     picture,
     section,
     table,
     trend_of,
 )
+from microtome.studies.temperature import Fit, fit_temperature
 from microtome.texts import Texts, visible
 from microtome.verbs.model import Model
 
 METRICS = ("loss", "rank", "logit_corr")
-WITHIN = {"loss": (0.0, np.inf), "rank": (1.0, np.inf), "logit_corr": (-1.0, 1.0)}
-"""Between which values each can be."""
 TOP = 10
 ROUNDING = 1e-4
 """A change of loss no larger than this, in nats, is none."""
-TEMPERATURES = (1e-3, 1e3)
-"""Between which the best temperature is looked for."""
 
 
 class HiddenScaling(Parameters):
@@ -97,59 +94,6 @@ def observe(
         "edited": xr.DataArray(edited, dims="vocab"),
         "fits": xr.Dataset(columns, {"layer": range(len(fits))}),
     }
-
-
-class Fit(NamedTuple):
-    """How well a softmax temperature alone turns one prediction into another.
-
-    Attributes:
-        temperature: the best; below 1 it sharpens.
-        kl: KL(edited ‖ clean) in nats, with temperature 1.
-        left: KL(edited ‖ clean at the best temperature), in nats.
-        before, after: entropy of the clean and of the edited prediction, in nats.
-    """
-
-    temperature: float
-    kl: float
-    left: float
-    before: float
-    after: float
-
-
-def fit_temperature(clean: ArrayLike, edited: ArrayLike) -> Fit:
-    """The temperature T for which softmax(clean / T) is nearest to the edited prediction.
-
-    Nearest in KL(edited ‖ softmax(clean / T)), which has one minimum: it is convex in 1 / T.
-
-    Args:
-        clean, edited: logits ``[vocab]``.
-
-    >>> round(fit_temperature([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]).temperature, 4)
-    0.5
-    """
-    before, after = (np.asarray(x, dtype=np.float64) for x in (clean, edited))
-    wanted = special.log_softmax(after)
-    p = np.exp(wanted)
-
-    def divergence(log_temperature: float) -> float:
-        scaled = special.log_softmax(before / np.exp(log_temperature))
-        return float((p * (wanted - scaled)).sum())
-
-    found = optimize.minimize_scalar(
-        divergence, bounds=tuple(np.log(TEMPERATURES)), method="bounded", options={"xatol": 1e-9}
-    )
-    return Fit(
-        temperature=float(np.exp(found.x)),
-        kl=max(divergence(0.0), 0.0),
-        left=max(float(found.fun), 0.0),
-        before=_entropy(before),
-        after=_entropy(after),
-    )
-
-
-def _entropy(logits: NDArray[np.float64]) -> float:
-    logs = special.log_softmax(logits)
-    return float(-(np.exp(logs) * logs).sum())
 
 
 # --------------------------------------------------------------------------------- measurements
@@ -254,7 +198,7 @@ def _logits(data: Data[HiddenScaling], texts: Texts) -> Section:
     one = data.of(0)
     clean, edited = one.array("clean").values, one.array("edited").values
     names = [visible(piece(n, data.model.tokenizer)) for n in range(len(clean))]
-    where = {"prompt": visible_line(one.encoded[0].prompt.text), "edits": _edits(data)}
+    where = {"prompt": one.text, "edits": _edits(data)}
     drawn = picture(
         texts,
         "logits.logits",
@@ -282,7 +226,7 @@ def _logits(data: Data[HiddenScaling], texts: Texts) -> Section:
         loss_edited=float(one.edited("cell", "loss")),
         rank_clean=one.clean("cell", "rank"),
         rank_edited=float(one.edited("cell", "rank")),
-        target=visible(str(one.encoded[0].prompt.target)),
+        target=one.target,
     )
 
 
@@ -318,16 +262,14 @@ def _layers(data: Data[HiddenScaling], texts: Texts) -> Section:
         return picture(
             texts,
             f"layers.{metric}-by-layer",
-            lambda title: lines(
+            lambda title: lines_of(
+                metric,
                 texts,
                 {texts("layers.edited"): data.each("layers", metric)},
                 x_title=texts("layers.x"),
                 y_title=texts(f"layers.{metric}"),
                 title=title,
-                within=WITHIN[metric],
                 levels={} if metric == "logit_corr" else levels,
-                log_y=metric == "rank",
-                whole=metric == "rank",
             ),
             factor=data.parameters.factor,
         )
@@ -391,7 +333,7 @@ def _temperature(data: Data[HiddenScaling], texts: Texts) -> Section:
             ),
         ),
         edits=_edits(data),
-        prompt=visible_line(data.encoded[0].prompt.text),
+        prompt=data.text,
         **fit._asdict(),
     )
 

@@ -10,7 +10,6 @@ stated rules on the model at hand, from a donor in which the other of the two pe
 - **backup heads** are missed where the name movers are silenced, and by more than where they are
   not.
 
-A head looks at a mention that it gives a good part of its attention, and more than the other two.
 Heads that write to the logits as much as a name mover and play no part are named as that.
 """
 
@@ -31,6 +30,16 @@ from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.report import Section
 from microtome.results.effects import Effects
+from microtome.studies.ioi_parts import (
+    LEAST,
+    LOOK,
+    Head,
+    backups,
+    heads_by,
+    inhibition,
+    movers,
+    negative,
+)
 from microtome.studies.parameters import Parameters
 from microtome.studies.premise import prefers
 from microtome.studies.study import Claim, Data, Measured, Study, Sweep
@@ -40,10 +49,6 @@ from microtome.verbs.model import Model
 from microtome.verbs.sweep import sweep
 
 SCORE = "logit_diff"
-LEAST = 0.05
-"""Share of the clean score from which on a head counts."""
-LOOK = 0.25
-"""Share of its attention that a head gives, at least, to what it looks at."""
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 """Of all nodes, how many are in a circuit."""
 SMALL, MOST = 0.3, 0.8
@@ -52,8 +57,6 @@ SHOWN = 12
 """Nodes of the circuit that is drawn."""
 PLACES = ("IO", "S1", "S2")
 ROLES = ("movers", "negative", "inhibition", "backup")
-
-Head = tuple[int, int]
 
 
 class IoiCircuit(Parameters):
@@ -181,49 +184,12 @@ def nodes_of(model: Model, effects: Mapping[str, Effects]) -> Scores:
     return Scores.of_nodes(Graph.of(model), inputs, heads, mlps, SCORE)
 
 
-# ------------------------------------------------------------------------------------ the rules
+# ------------------------------------------------------------------------------------ the parts
 
 
 def direct_of(effects: Effects) -> xr.DataArray:
     """How much worse the score is without each head's edge to the logits, ``[…, layer, head]``."""
     return -effects.delta(SCORE).rename(from_layer="layer", from_head="head")
-
-
-def looks_at(attention: xr.DataArray, place: str) -> xr.DataArray:
-    """Whether a mention has `LOOK` of a head's attention, and the most of the three."""
-    return (attention.idxmax("place") == place) & (attention.sel(place=place, drop=True) >= LOOK)
-
-
-def movers(direct: xr.DataArray, attention: xr.DataArray, clean: float) -> list[Head]:
-    """Heads whose edge to the logits is worth `LEAST` of the score, and that look at IO."""
-    return _heads(direct >= LEAST * abs(clean), looks_at(attention, "IO"), by=direct)
-
-
-def negative(direct: xr.DataArray, attention: xr.DataArray, clean: float) -> list[Head]:
-    """Heads whose edge to the logits costs that much, and that look at IO."""
-    return _heads(direct <= -LEAST * abs(clean), looks_at(attention, "IO"), by=-direct)
-
-
-def inhibition(queries: xr.DataArray, attention: xr.DataArray, clean: float) -> list[Head]:
-    """Heads that look at S2, and whose edge to a name mover's query is worth that much."""
-    return _heads(queries >= LEAST * abs(clean), looks_at(attention, "S2"), by=queries)
-
-
-def backups(backup: xr.DataArray, clean: float) -> list[Head]:
-    """Heads that are missed by that much more where the name movers are silenced."""
-    return _heads(backup >= LEAST * abs(clean), by=backup)
-
-
-def _heads(*rules: xr.DataArray, by: xr.DataArray) -> list[Head]:
-    """The heads that all rules hold for, the strongest first."""
-    held = xr.ones_like(by, dtype=bool)
-    for rule in rules:
-        held = held & rule
-    strength = by.transpose("layer", "head").values
-    there = np.argwhere(held.transpose("layer", "head").values)
-    order = np.argsort([-strength[layer, head] for layer, head in there], kind="stable")
-    layers, heads = by["layer"].values, by["head"].values
-    return [(int(layers[a]), int(heads[b])) for a, b in there[order].tolist()]
 
 
 def parts(data: Data[IoiCircuit]) -> dict[str, tuple[list[Head], xr.DataArray]]:
@@ -244,7 +210,7 @@ def unnamed(data: Data[IoiCircuit]) -> tuple[list[Head], xr.DataArray]:
     """Heads whose edge to the logits counts, either way, and that play no part; and that edge."""
     direct = direct_of(data.effects["direct"]).mean("prompt")
     own = {head for heads, _ in parts(data).values() for head in heads}
-    counting = _heads(abs(direct) >= LEAST * abs(data.clean("direct", SCORE)), by=abs(direct))
+    counting = heads_by(abs(direct) >= LEAST * abs(data.clean("direct", SCORE)), by=abs(direct))
     return [head for head in counting if head not in own], direct
 
 
@@ -260,7 +226,7 @@ def measure_part(
     heads: list[Head], by: xr.DataArray, attention: xr.DataArray, clean: float
 ) -> Measured:
     """Whether a part is played, by which heads, and by how much; and who has more and does not."""
-    finite = _heads(by.notnull(), by=by)
+    finite = heads_by(by.notnull(), by=by)
     if not finite:
         return Measured(None, np.nan, wording="nobody")
     strongest, most = (heads or finite)[0], finite[0]

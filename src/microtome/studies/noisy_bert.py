@@ -16,24 +16,22 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import Field
-from scipy import stats as scipy_stats
 from transformers import PreTrainedTokenizerBase
 
 from microtome import figures, stats
-from microtome.figures.view import visible_line
 from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.prompt import Prompt
 from microtome.report import Picture, Section, Table
 from microtome.results.effects import Effects
-from microtome.stats import Estimate
 from microtome.studies.parameters import Parameters
+from microtome.studies.peaked import activations, kurtosis, measure_peaked
 from microtome.studies.premise import answers
 from microtome.studies.study import PROMPT, Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import (
     below,
-    lines,
+    lines_of,
     mean_of,
     over_prompts,
     picture,
@@ -49,9 +47,6 @@ FITTING = 0.01
 """A token fits the sentence if it is among this share of the vocabulary, the most probable ones,
 without edits."""
 TOP = 5
-RESAMPLES = 2000
-SHOWN = 6
-"""Standard deviations up to which activations are drawn; a few lie far beyond."""
 STATES = "L*.resid_post@mask"
 
 Seeds = Annotated[tuple[int, ...], Field(min_length=2)]
@@ -182,40 +177,6 @@ def slopes(values: xr.DataArray) -> NDArray[np.float64]:
     return found
 
 
-def kurtosis(states: ArrayLike) -> NDArray[np.float64]:
-    """The excess kurtosis of each row ``[layer, d]``: 0 for a Gaussian, 3 for a Laplacian.
-
-    >>> kurtosis([[-1.0, 1.0, -1.0, 1.0]]).tolist()
-    [-2.0]
-    """
-    return np.asarray(scipy_stats.kurtosis(np.asarray(states, dtype=float), axis=1))
-
-
-def measure_peaked(states: xr.DataArray) -> Measured:
-    """Whether activations ``[layer, d_model]`` are more peaked than a Gaussian.
-
-    The interval resamples coordinates, the same ones in all layers: a coordinate that stands out
-    does so in many.
-    """
-    mean = mean_kurtosis(states.transpose("layer", "d_model").values)
-    each = kurtosis(states.transpose("layer", "d_model").values)
-    words = {"kurtosis": mean, "least": float(each.min()), "largest": float(each.max())}
-    return Measured(bool(mean.low > 3), mean.value, words)
-
-
-def mean_kurtosis(states: NDArray[np.float64]) -> Estimate:
-    """The mean over layers of the excess kurtosis, with its bootstrap interval."""
-
-    def statistic(chosen: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-        picked = chosen.astype(int)  # many draws at a time, which `axis` tells scipy
-        each = [scipy_stats.kurtosis(layer[picked], axis=axis) for layer in states]
-        return np.asarray(np.mean(each, axis=0))
-
-    numbers = np.arange(states.shape[1])
-    found = stats.bootstrap(numbers, statistic, method="percentile", resamples=RESAMPLES)
-    return Estimate(found.value, found.low, found.high, float("nan"), found.n)
-
-
 CLAIMS: tuple[Claim[NoisyBert], ...] = (
     Claim("meaningless", lambda data: measure_meaningless(fits(data, "shuffle"))),
     Claim(
@@ -271,7 +232,7 @@ def numbers(data: Data[NoisyBert]) -> dict[str, Any]:
 
 def sections(data: Data[NoisyBert], texts: Texts) -> tuple[Section, ...]:
     """The target by layer, the tokens on top, and the activations themselves."""
-    return _target(data, texts), _tops(data, texts), _activations(data, texts)
+    return _target(data, texts), _tops(data, texts), activations(data.of(0).array("states"), texts)
 
 
 def _target(data: Data[NoisyBert], texts: Texts) -> Section:
@@ -280,16 +241,12 @@ def _target(data: Data[NoisyBert], texts: Texts) -> Section:
         "target",
         tuple(_by_layer(data, texts, metric) for metric in ("logprob", "loss", "rank")),
         (table(texts, "target.layers", _layer_frame(data)),),
-        target=visible(str(data.encoded[0].prompt.target)),
-        prompt=visible_line(data.encoded[0].prompt.text),
+        target=data.target,
+        prompt=data.text,
         logprob=data.clean("noise", "logprob"),
         rank=data.clean("noise", "rank"),
         n=len(data.parameters.seeds),
     )
-
-
-WITHIN = {"logprob": (-np.inf, 0.0), "loss": (0.0, np.inf), "rank": (1.0, np.inf)}
-"""Between which values each can be, and error bars are drawn."""
 
 
 def _by_layer(data: Data[NoisyBert], texts: Texts, metric: str) -> Picture:
@@ -297,17 +254,15 @@ def _by_layer(data: Data[NoisyBert], texts: Texts, metric: str) -> Picture:
     return picture(
         texts,
         f"target.{metric}-by-layer",
-        lambda title: lines(
+        lambda title: lines_of(
+            metric,
             texts,
             values,
             along="seed",
-            within=WITHIN[metric],
             title=title,
             x_title=texts("x"),
             y_title=texts(f"target.{metric}"),
             levels={texts("clean"): data.clean("noise", metric)},
-            log_y=metric == "rank",
-            whole=metric == "rank",
         ),
         n=len(data.parameters.seeds),
     )
@@ -408,54 +363,6 @@ def _top_table(data: Data[NoisyBert], texts: Texts) -> Table:
 
 def _said(data: Data[NoisyBert], ids: Any) -> str:
     return " · ".join(visible(piece(int(i), data.model.tokenizer)) for i in ids)
-
-
-def _activations(data: Data[NoisyBert], texts: Texts) -> Section:
-    states = data.of(0).array("states").transpose("layer", "d_model").values
-    spread = states.std(axis=1, keepdims=True)
-    real = ((states - states.mean(axis=1, keepdims=True)) / spread).ravel()
-    ranks = (np.arange(real.size) + 0.5) / real.size
-    gaussian = scipy_stats.norm.ppf(ranks)
-    shown = {
-        texts("activations.gaussian"): gaussian[np.abs(gaussian) <= SHOWN],
-        texts("activations.real"): real[np.abs(real) <= SHOWN],
-    }
-    histogram = picture(
-        texts,
-        "activations.activations",
-        lambda title: figures.histogram(
-            shown,
-            unit=texts("activations.unit"),
-            title=title,
-            bins=60,
-            counted=texts("activations.counted"),
-        ),
-        n=real.size,
-        shown=SHOWN,
-        beyond=int((np.abs(real) > SHOWN).sum()),
-        largest=float(np.abs(real).max()),
-    )
-    by_layer = picture(
-        texts,
-        "activations.kurtosis-by-layer",
-        lambda title: figures.series(
-            {texts("activations.real"): (np.arange(len(states)), kurtosis(states))},
-            x_title=texts("activations.x"),
-            y_title=texts("activations.kurtosis"),
-            title=title,
-            levels={texts("activations.gaussian"): 0.0},
-        ),
-    )
-    return section(
-        texts,
-        "activations",
-        (histogram, by_layer),
-        kurtosis=mean_kurtosis(states),
-        within=float((np.abs(real) < 0.5).mean()),
-        within_gaussian=float((np.abs(gaussian) < 0.5).mean()),
-        outside=float((np.abs(real) > 3).mean()),
-        outside_gaussian=float((np.abs(gaussian) > 3).mean()),
-    )
 
 
 STUDY = Study(

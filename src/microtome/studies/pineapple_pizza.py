@@ -300,7 +300,7 @@ def _tests(data: Data[PineapplePizza], texts: Texts, names: Mapping[str, str]) -
         noise=max(
             one.effects["heads"].delta(metric).attrs["noise_floor"] for metric in PAIRS.values()
         ),
-        prompt=visible_line(one.encoded[0].prompt.text),
+        prompt=one.text,
     )
 
 

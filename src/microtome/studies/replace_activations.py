@@ -8,7 +8,7 @@ followed through the layers, down to the output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from microtome import figures
 from microtome.errors import PromptError
-from microtome.figures.view import visible_line
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
-from microtome.report import Picture, Section, Table
+from microtome.report import Picture, Section
 from microtome.results.effects import Effects
 from microtome.studies import keys
 from microtome.studies.final_norm import after_norm, with_norm
@@ -30,7 +29,7 @@ from microtome.studies.parameters import KvHead, Layer, Parameters
 from microtome.studies.premise import answers
 from microtome.studies.study import Claim, Data, Labelled, Measured, Study, Sweep
 from microtome.studies.telling import above, lines, picture, section, table, trend_of
-from microtome.texts import Texts, visible
+from microtome.texts import Texts
 from microtome.verbs.model import Model
 
 SPREAD = "std(L*.resid_post)"
@@ -38,8 +37,6 @@ REST = "std(L*.resid_post@1:)"
 DISTANCE = "distance(L*.resid_post)"
 METRICS = ("prob", "rank", "kl", "top1", SPREAD, REST, DISTANCE)
 EXERCISES = ("keys", "neurons", "weaker", "louder")
-EQUAL = 1e-3
-"""Attention weights nearer to each other than this are the same."""
 
 
 class ReplaceActivations(Parameters):
@@ -109,11 +106,8 @@ def observe(
     model: Model, prompt: Prompt, parameters: ReplaceActivations, effects: Mapping[str, Effects]
 ) -> dict[str, Labelled]:
     """What the edits write over, and the spread behind the final norm."""
-    of_keys = parameters.keys_layer, parameters.head
     return {
-        "projections": keys.projections(model, prompt, *of_keys),
-        "fused": keys.fused_difference(model, prompt, *of_keys),
-        "attention": keys.attention(model, prompt, *of_keys),
+        **keys.looked_at(model, prompt, parameters.keys_layer, parameters.head),
         "neurons": neurons(model, prompt, parameters),
         "final": spread_after_norm(model, prompt, parameters),
     }
@@ -235,84 +229,13 @@ def numbers(data: Data[ReplaceActivations]) -> dict[str, Any]:
 
 def sections(data: Data[ReplaceActivations], texts: Texts) -> tuple[Section, ...]:
     """The exercises, and what each does downstream."""
+    parameters = data.parameters
     return (
-        _keys(data, texts),
+        keys.section_on(data, parameters.keys_layer, parameters.head, texts),
         _neurons(data, texts),
         _scaled(data, texts),
         _downstream(data, texts),
         _output(data, texts),
-    )
-
-
-def _keys(data: Data[ReplaceActivations], texts: Texts) -> Section:
-    parameters, dims = data.parameters, data.model.anatomy.dims
-    found = data.dataset("attention")
-    group = dims.n_heads // dims.n_kv_heads
-    own = range(parameters.head * group, (parameters.head + 1) * group)
-    moved = np.flatnonzero(found["moved"].values > EQUAL)
-    uneven = float(found["uneven"].isel(head=list(own)).max())
-    names = {
-        "layer": parameters.keys_layer,
-        "head": parameters.head,
-        "width": dims.d_head,
-        "group": group,
-        "kv_heads": dims.n_kv_heads,
-        "heads": dims.n_heads,
-        "readers": _span(own),
-        "moved": _span(moved.tolist()),
-        "most": float(found["moved"].max()),
-        "uneven": uneven,
-    }
-    shared = ("shared",) if group > 1 else ()
-    drawn = picture(
-        texts,
-        "keys.projections",
-        lambda title: figures.matrix(
-            data.array("projections").rename(part=texts("keys.part")),
-            title=title,
-            unit=texts("keys.rms"),
-        ),
-        said=("caption", *shared),
-        **names,
-    )
-    said = (
-        "text",
-        *shared,
-        "even" if uneven <= EQUAL else "uneven",
-        "moved" if moved.size else "unmoved",
-    )
-    return section(texts, "keys", (drawn,), (_columns(data, texts),), said, **names)
-
-
-def _span(numbers: Sequence[int]) -> str:
-    """Numbers in words, those in a row as their ends: ``"6 … 8"``."""
-    whole = len(numbers) > 2 and list(numbers) == [*range(numbers[0], numbers[-1] + 1)]
-    return f"{numbers[0]} … {numbers[-1]}" if whole else ", ".join(map(str, numbers))
-
-
-def _columns(data: Data[ReplaceActivations], texts: Texts) -> Table:
-    """Where the keys are, in K alone and in the fused tensor, from the model's own sizes."""
-    parameters, dims = data.parameters, data.model.anatomy.dims
-    head, width = parameters.head, dims.d_head
-    alone = np.arange(head * width, (head + 1) * width)
-    columns = keys.fused_columns(data.model.anatomy, parameters.keys_layer, head)
-    rows = [(texts("keys.alone"), f"{head} × {width}", alone)]
-    if columns is None:
-        return table(texts, "keys.not-fused", _column_frame(rows))
-    offset = dims.n_heads * width
-    same = bool((columns == offset + alone).all())
-    sum_of = f"{offset} + {head} × {width}" if same else texts("keys.interleaved")
-    rows.append((texts("keys.fused"), sum_of, columns))
-    difference = float(data.array("fused"))
-    return table(texts, "keys.columns", _column_frame(rows), difference=difference)
-
-
-def _column_frame(rows: list[tuple[str, str, NDArray[np.int64]]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"tensor": where, "start": sum_of, "first": int(found[0]), "last": int(found[-1])}
-            for where, sum_of, found in rows
-        ]
     )
 
 
@@ -328,7 +251,7 @@ def _neurons(data: Data[ReplaceActivations], texts: Texts) -> Section:
             values, unit=texts("neurons.x"), title=title, counted=texts("neurons.counted")
         ),
         layer=data.parameters.mlp_layer,
-        prompt=visible_line(data.encoded[0].prompt.text),
+        prompt=data.text,
     )
     return section(
         texts,
@@ -456,7 +379,7 @@ def _output(data: Data[ReplaceActivations], texts: Texts) -> Section:
         "kl": 0.0,
     }
     frame = pd.DataFrame([clean, *rows])
-    target = visible(str(one.encoded[0].prompt.target))
+    target = one.target
     return section(
         texts, "output", (), (table(texts, "output.table", frame, target=target),), target=target
     )

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import xarray as xr
 
 from microtome.edits import Edit
+from microtome.figures.view import visible_line
 from microtome.language.sites import Dimensions
 from microtome.model.published import is_published
 from microtome.prompts.encoding import Encoded
@@ -25,7 +26,7 @@ from microtome.prompts.prompts import Prompts
 from microtome.report import Section
 from microtome.results.effects import Effects
 from microtome.studies.parameters import Parameters
-from microtome.texts import Texts, catalogue
+from microtome.texts import Texts, catalogue, visible
 from microtome.verbs.model import Model
 
 P = TypeVar("P", bound=Parameters)
@@ -112,6 +113,16 @@ class Data(Generic[P]):
             effects={name: Effects(e.data.isel(at)) for name, e in self.effects.items()},
             observed={name: array.isel(at) for name, array in self.observed.items()},
         )
+
+    @property
+    def text(self) -> str:
+        """The text of the first prompt, on one line, as reports write it."""
+        return visible_line(self.encoded[0].prompt.text)
+
+    @property
+    def target(self) -> str:
+        """The target of the first prompt, with its spaces shown."""
+        return visible(str(self.encoded[0].prompt.target))
 
     @property
     def several(self) -> bool:

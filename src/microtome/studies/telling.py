@@ -17,6 +17,7 @@ from scipy import stats as scipy_stats
 
 from microtome import figures, stats
 from microtome.figures.translate import translated
+from microtome.readings.registry import about
 from microtome.report import Picture, Section, Table
 from microtome.stats import Estimate
 from microtome.stats.samples import alike
@@ -145,6 +146,15 @@ def lines(
         y_error={label: np.maximum(e, 0) for label, e in errors.items()} or None,
         **options,
     )
+
+
+def lines_of(
+    metric: str, texts: Texts, named: Mapping[str, xr.DataArray], **options: Any
+) -> go.Figure:
+    """The same of a metric: error bars stay in its range, and ranks are whole and logarithmic."""
+    of = about(metric)
+    is_rank = of.unit == "rank"
+    return lines(texts, named, within=of.range, log_y=is_rank, whole=is_rank, **options)
 
 
 # ------------------------------------------------- estimates where there may be too few for one

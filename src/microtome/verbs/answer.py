@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import FunctionType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -40,6 +41,8 @@ from microtome.readings.registry import readings
 from microtome.verbs.options import Options
 
 KEPT = "Whole units are kept where out= was given."
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +133,18 @@ def _is_plain(function: object) -> bool:
 class Runner(Protocol):
     """Who runs the units: this process, or workers."""
 
+    def ahead(self, made: Iterator[Made]) -> Generator[Made, None, None]:
+        """What is made one after another, such as windows whose units `begin`.
+
+        Workers have the next one made while they are at one. What has begun is ended with it.
+        """
+
+    def begin(self, job: Job, units: Sequence[Unit], sink: Sink) -> None:
+        """Have units begun, where somebody is free for them; `run` of the job goes on with that."""
+
+    def meanwhile(self) -> AbstractContextManager[None]:
+        """Within this block this process does something else, and what has begun goes on."""
+
     def run(
         self, job: Job, units: Sequence[Unit], sink: Sink, observer: Observer
     ) -> Generator[int, None, None]:
@@ -147,6 +162,17 @@ class Here:
     """This process runs the units, one after another."""
 
     model: Loaded
+
+    def ahead(self, made: Iterator[Made]) -> Generator[Made, None, None]:
+        """Each as it is needed."""
+        yield from made
+
+    def begin(self, job: Job, units: Sequence[Unit], sink: Sink) -> None:
+        """Nobody is free for it."""
+
+    def meanwhile(self) -> AbstractContextManager[None]:
+        """Nothing goes on."""
+        return nullcontext()
 
     def run(
         self, job: Job, units: Sequence[Unit], sink: Sink, observer: Observer
@@ -188,6 +214,11 @@ class Answer:
     observer: Observer
     runner: Runner
 
+    def begin(self) -> None:
+        """Have the units that the sink does not have begun; `run` goes on with that."""
+        missing = [unit for unit in self.plan.units if unit.number not in self.sink.done]
+        self.runner.begin(self._whole, missing, self.sink)
+
     def run(self) -> tuple[Assembled, Screening | Audited | None]:
         """Run the units that the sink does not have, and lay all of them on the map.
 
@@ -199,8 +230,9 @@ class Answer:
         if self.options.method is not None:
             return self._approximate(self.options.method)
         if screen is None:
-            self._run(Job(self.plan, self.options))
-            return assemble(self.plan, self.sink.blocks()), None
+            self._run(self._whole)
+            with self.runner.meanwhile():
+                return assemble(self.plan, self.sink.blocks()), None
         self._run(Job(self.plan, self.options, verified=False, coarse=True))
         rough = assemble(self.plan, self._blocks(self.plan.units))
         numbers = screening.strongest(self.plan, rough, screen.refine)
@@ -208,6 +240,11 @@ class Answer:
         self._run(Job(exact, self.options, among=numbers))
         fine = assemble(self.plan, self._blocks(exact.units))
         return screening.merged(screen.dtype, self.plan, numbers, rough, fine)
+
+    @cached_property
+    def _whole(self) -> Job:
+        """All units of the plan."""
+        return Job(self.plan, self.options)
 
     def _approximate(self, method: Method) -> tuple[Assembled, Audited]:
         """The whole map by gradients, and then the cells of its audit, exactly."""

@@ -11,7 +11,7 @@ from microtome.model.loaded import Loaded
 from microtome.model.rotary import turned
 from microtome.plan.legs import legs_of
 from microtome.plan.question import Question, ask
-from microtome.prompts.prompts import Given
+from microtome.prompts.prompts import Given, listed
 from microtome.readings.registry import readings
 
 
@@ -33,7 +33,7 @@ def asking(
     prompt, and ``window`` of layers, see `Question`.
     """
     encoded = model.encode(prompts)
-    others = list(reference)
+    others = listed(reference)
     references = model.encode(others) if others else encoded
     dims = model.anatomy.dims
     asked = readings(metrics)
@@ -55,7 +55,7 @@ def _check_turned(model: Loaded, question: Question) -> None:
             if turned(config, text) != turned(config, whole):
                 raise MetricError(
                     f"{one.prompt.text!r} is {text} tokens, and a target or contrast of several "
-                    f"is read in a pass over {whole}, which this model's rotary embedding turns "
-                    "otherwise, the text too: what is predicted there is not what the text alone "
-                    "predicts. Give targets of one token, or a shorter text."
+                    f"is read in a pass over {whole}, in which this model's rotary embedding "
+                    "turns the text itself differently: what is predicted there is not what the "
+                    "text alone predicts. Give targets of one token, or a shorter text."
                 )

@@ -173,11 +173,11 @@ def attribute_logits(
     Args:
         model: from `load`.
         prompts: with a target, and perhaps a contrast, of one token.
-        metric: ``"logit"``, ``"logit_diff"`` or ``"logit(contrast)"``, with a position perhaps:
+        metric: ``"logit"``, ``"logit_diff"`` or ``"logit(contrast)"``, perhaps at a position:
             ``"logit_diff@3"``. Unless given, ``logit_diff`` where all prompts have a contrast,
             else ``logit``.
         sources: each head's share by the token that it attends to, too. (Attention weights are
-            computed in the open for that, which rounds otherwise.)
+            computed in the open for that, which rounds differently.)
 
     Raises:
         MetricError: the metric is another, or a prompt lacks what it reads, or has several tokens.
@@ -288,7 +288,7 @@ def _metric(metric: str | None, encoded: Sequence[Encoded]) -> Reading:
     [reading] = readings(metric)
     if not isinstance(reading, Reading) or reading.metric.name not in ("logit", "logit_diff"):
         raise MetricError(
-            f"Shares sum to a logit, or to the difference of two, and to no {metric}: ask for "
+            f"Shares sum to a logit, or to the difference of two, not to {metric}: ask for "
             "logit, logit(contrast) or logit_diff, perhaps at a position, logit_diff@3."
         )
     for one in encoded:
@@ -297,8 +297,8 @@ def _metric(metric: str | None, encoded: Sequence[Encoded]) -> Reading:
             if not isinstance(answer, int):
                 what = "none" if answer is None else "several tokens"
                 raise MetricError(
-                    f"What adds to a logit is asked of one token, and the {field} of "
-                    f"{one.prompt.shown} is {what}: give Prompt(…, {field}=…) of one token."
+                    f"Shares are of the logit of one token, and the {field} of {one.prompt.shown} "
+                    f"is {what}: give Prompt(…, {field}=…) of one token."
                 )
     return reading
 

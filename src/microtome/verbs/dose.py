@@ -15,6 +15,7 @@ from microtome.edits import Edit, as_edits
 from microtome.engines.observer import Observer
 from microtome.errors import EditError, EffectsError, MetricError, PromptError, listing
 from microtome.figures import Drawn
+from microtome.figures.labels import escaped
 from microtome.figures.matrix import matrix
 from microtome.figures.trade import trade
 from microtome.language.sites import POSITIONS
@@ -22,7 +23,8 @@ from microtome.notebook import html_line, html_table
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import about
-from microtome.results.effects import ONE, SEVERAL, Effects
+from microtome.results.effects import Effects
+from microtome.results.opening import ONE, SEVERAL
 from microtome.texts import brief
 from microtome.verbs.model import Model
 from microtome.verbs.sweep import sweep
@@ -60,7 +62,7 @@ class Dose:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What is needed to repeat the sweep of the behaviour; `damage` have their own."""
+        """What is needed to repeat the sweep of the behaviour; those of `damage` have their own."""
         return self.behaviour.provenance
 
     def table(self) -> pd.DataFrame:
@@ -110,7 +112,7 @@ class Dose:
                 f"A map has two dimensions, and these doses have {listing(array.dims) or 'none'}: "
                 "use trade() for a picture of any number, or star the layer, layers='*'."
             )
-        return Drawn(matrix(array, title=self.title, unit=unit, diverging=diverging))
+        return Drawn(matrix(array, title=escaped(self.title), unit=unit, diverging=diverging))
 
     def trade(self, metric: str | None = None) -> Drawn:
         """What is gained against what it costs, each dose a point.
@@ -125,7 +127,7 @@ class Dose:
         made = trade(
             self.data[f"{name}_effect"],
             self.data[KL],
-            title=self.title,
+            title=escaped(self.title),
             gain_title=self._gain(name),
             cost_title=COSTS[KL],
         )

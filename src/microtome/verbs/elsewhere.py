@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import transformers
@@ -23,7 +25,7 @@ from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
 from microtome.results import provenance
 from microtome.results.identity import difference
-from microtome.verbs.answer import KEPT, Here, Job, Runner
+from microtome.verbs.answer import KEPT, Here, Job, Made, Runner
 from microtome.verbs.load import load
 from microtome.workers import Workers, workers_of
 from microtome.workers.crew import DEATHS, Crew
@@ -161,6 +163,7 @@ class There:
     model: Loaded
     workers: Workers
     _crew: list[Crew] = field(default_factory=list)
+    _begun: dict[Job, Sent] = field(default_factory=dict)
 
     @property
     def crew(self) -> Crew:
@@ -172,6 +175,43 @@ class There:
         if not self._crew:
             self._crew.append(self.workers.crew(Recipe.of(self.model, self.workers.device)))
         return self._crew[0]
+
+    def ahead(self, made: Iterator[Made]) -> Generator[Made, None, None]:
+        """Each is made while workers are at the one before."""
+        try:
+            coming = self._next(made)
+            while one := coming.result():
+                coming = self._next(made)
+                yield from one
+        finally:
+            self._begun.clear()
+            for crew in self._crew:
+                crew.stop()
+
+    def _next(self, made: Iterator[Made]) -> Future[list[Made]]:
+        """The next one, or none; an error is raised when it is its turn."""
+        found = Future[list[Made]]()
+        with self.meanwhile():
+            try:
+                found.set_result([*islice(made, 1)])
+            except Exception as error:
+                found.set_exception(error)
+        return found
+
+    def begin(self, job: Job, units: Sequence[Unit], sink: Sink) -> None:
+        """Have workers begin with units once they have no others.
+
+        Raises:
+            WorkerError: the model, or the job, cannot be given to them.
+        """
+        if units:
+            sent = Sent(job, sink.delivery())
+            self.crew.begin(sent, units)
+            self._begun[job] = sent
+
+    def meanwhile(self) -> contextlib.AbstractContextManager[None]:
+        """Within this block workers go on, and another thread minds them."""
+        return self._crew[0].minded() if self._crew else contextlib.nullcontext()
 
     def run(
         self, job: Job, units: Sequence[Unit], sink: Sink, observer: Observer
@@ -189,7 +229,7 @@ class There:
             lost.append((unit, why))
             observer.note(f"{spelled(job.plan, unit)} killed {DEATHS} workers: left out ({why}).")
 
-        sent = Sent(job, sink.delivery())
+        sent = self._begun.pop(job, None) or Sent(job, sink.delivery())
         listen = partial(go_on, observer, KEPT)
         with contextlib.closing(self.crew.run(sent, units, lose=lose, listen=listen)) as results:
             for result in results:

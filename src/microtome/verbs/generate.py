@@ -93,12 +93,11 @@ def _active(when: When, steps: int) -> list[bool]:
     given: object = steps
     if isinstance(given, bool) or not isinstance(given, int) or steps < 1:
         raise MicrotomeError(f"steps is how many tokens are written, from 1, not {steps!r}.")
-    if isinstance(when, str):
-        if when not in WORDS:
-            words = " | ".join(map(repr, WORDS))
-            raise EditError(f"when must be {words}, or a function of the step, not {when!r}.")
-        when = WORDS[when]
-    return [bool(when(step)) for step in range(steps)]
+    chosen = WORDS.get(when) if isinstance(when, str) else when
+    if not callable(chosen):
+        words = " | ".join(map(repr, WORDS))
+        raise EditError(f"when must be {words}, or a function of the step, not {when!r}.")
+    return [bool(chosen(step)) for step in range(steps)]
 
 
 def _check(model: Loaded, encoded: Sequence[Encoded], steps: int) -> None:

@@ -140,7 +140,9 @@ def head_card(
         not_fed=why,
         neighbours=_neighbours(model, given, edits[-1].split()[0], (layer, number), metric).head(k),
         attention=seen,
-        provenance=recorded(model, encoded, head=f"L{layer}.h{number}", metric=metric, seed=seed),
+        provenance=recorded(
+            model, encoded, head=f"L{layer}.h{number}", metric=metric, k=k, tokens=tokens, seed=seed
+        ),
     )
 
 

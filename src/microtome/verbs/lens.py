@@ -26,7 +26,7 @@ from microtome.passes.hooks import quiet
 from microtome.passes.session import session
 from microtome.plan.memory.budget import DEFAULT_MEMORY
 from microtome.prompts.encoding import Encoded, piece
-from microtome.prompts.prompts import Given
+from microtome.prompts.prompts import Given, listed
 from microtome.prompts.resolve import regions
 from microtome.readings import lens as seeing
 from microtome.readings.output import METRICS, Reading
@@ -152,9 +152,9 @@ def lens(
         prompts: one or several; each runs by itself, unpadded.
         address: of states as wide as the residual stream; stars and ``:`` are the same here.
         edits: applied to the run whose states are read.
-        metrics: of the output, by a sweep's names; ``kl`` is of the state's prediction from this
-            run's own output, KL(output ‖ state). Unless given, that one, and probability and rank
-            of the target and the contrast, where all prompts have them.
+        metrics: of the output, named as in a sweep; ``kl`` is KL(this run's own output ‖ what the
+            state predicts). Unless given, that one, and probability and rank of the target and the
+            contrast, where all prompts have them.
         top: how many of the most probable tokens are kept.
         tuned: translators, for the tuned lens; or the folder that they were saved in.
         memory: bytes for logits besides those of one prompt, or a text such as ``"500MB"``; 2 GiB
@@ -188,16 +188,18 @@ def lens(
     at_once = max(1, budget // (8 * seeing.HELD * dims.d_vocab))
     model.check_end("The lens reads states")
     looking = _Looking(model, asked, reading, whole_of(top, 1, "top"), at_once, tuned)
-    others = list(reference)
+    others = listed(reference)
+    references = model.encode(others) if others else encoded
     sources = Sources(
         model.hf,
         model.anatomy,
         [(edit, one) for edit in made for one in encoded],
-        [one.tokens for one in (model.encode(others) if others else encoded)],
+        [one.tokens for one in references],
     )
     with session(model.hf, model.anatomy), quiet(model.hf):
         seen = [looking.at(one, made, sources) for one in encoded]
-    spec = {"address": str(asked), "edits": [str(edit) for edit in made], "top": top}
+    spec: dict[str, Any] = {"address": str(asked), "edits": [*map(str, made)], "top": top}
+    spec["reference"] = [one.prompt.as_dict() for one in references] if others else []
     tuned_on = None if tuned is None else tuned.source
     record = recorded(model, encoded, **spec, tuned=tuned_on, metrics=[str(r) for r in reading])
     return Lens(_together(model, asked, encoded, seen, reading), encoded, record)

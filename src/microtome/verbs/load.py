@@ -47,9 +47,9 @@ def load(
             Hugging Face cache; or a model in memory, which is used as it is, and needs its
             tokenizer. Wrappers are taken off where the model
             inside is what runs: peft's (LoRA and its like), `torch.compile`'s, `DataParallel`, a
-            pipeline. Of what `load` gave before, the same, or the same with another tokenizer.
-        tokenizer: in the place of the one that lies with the weights.
-        device: where to put the weights; a GPU if there is one, unless told otherwise.
+            pipeline. What `load` gave before comes back as it is, or with another tokenizer.
+        tokenizer: in the place of the one that lies beside the weights.
+        device: where to put the weights; unless given, on a GPU if there is one.
         dtype: ``"float32"``, ``"float64"``, ``"bfloat16"``…; the checkpoint's own by default, and
             float32 for a GGUF file.
         revision: branch, tag or commit of a hub id.

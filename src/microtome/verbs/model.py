@@ -11,7 +11,7 @@ from microtome.language.habits import here
 from microtome.model.describe import described
 from microtome.model.loaded import Loaded
 from microtome.notebook import html_fields, html_line, html_table
-from microtome.prompts.prompts import Given
+from microtome.prompts.prompts import Given, listed
 from microtome.verbs import card as cards
 from microtome.verbs import run as outcome
 from microtome.verbs.generate import When, generate
@@ -67,7 +67,7 @@ class Model(Loaded):
         np.False_
         """
         encoded = self.encode(prompts)
-        others = list(reference)
+        others = listed(reference)
         return outcome.run(
             self.hf,
             self.anatomy,
@@ -91,13 +91,13 @@ class Model(Loaded):
         verify: bool = True,
         **how: Any,
     ) -> Generation:
-        """Write behind prompts under edits, by the model's own ``generate``, with its cache.
+        """Continue prompts under edits, by the model's own ``generate``, with its cache.
 
-        Each prompt is written on by itself, so that nothing is padded, unless ``batch`` is given. A
+        Each prompt is continued by itself, so that nothing is padded, unless ``batch`` is given. A
         token is edited once, in the step that reads it first: step 0 reads the prompt and gives the
-        first token, step n reads the n-th. What an address selects of the tokens that are new in a
-        step is edited, in the text as it is then: ``@last`` is the newest token, ``@:`` every one,
-        a place in the prompt stays where it is.
+        first token, step n reads the n-th. In each step an address is looked up in the text as it
+        is then, and what it selects of the new tokens is edited: ``@last`` is the newest token,
+        ``@:`` every one, and a place in the prompt stays where it is.
 
         Args:
             prompts: one or several; a chat is written as the model's template has it.
@@ -105,10 +105,10 @@ class Model(Loaded):
             steps: how many tokens are written at most.
             when: ``"prompt"`` (step 0 alone), ``"generated"`` (the others), ``"all"``; or a
                 function of the step's number.
-            batch: how many prompts are written on together, padded on the left. Each is edited,
-                drawn, stopped and proved as it is alone; its tokens are those that it has alone
-                unless rounding decides between two.
-            seed: of what is drawn, where the model samples; the same for each prompt.
+            batch: how many prompts are continued together, padded on the left. Each is edited,
+                sampled, stopped and verified as it would be alone, and gets the tokens that it
+                would get alone, unless rounding decides between two.
+            seed: of what is sampled, if anything is; the same for each prompt.
             reference: the prompts that `mean(over="prompts")` averages over; by default the
                 prompts themselves.
             verify: read the finished text once more in one pass, with the same edits, and compare
@@ -116,13 +116,13 @@ class Model(Loaded):
             **how: settings of transformers' ``GenerationConfig``, such as ``do_sample=True``,
                 ``temperature``, ``stop_strings``, ``use_cache``; and ``logits_processor``,
                 ``stopping_criteria``, ``prefix_allowed_tokens_fn``, ``streamer`` (or a list of one
-                for each prompt). What is not said is as the model's own ``generation_config`` has
+                for each prompt). What is left out is as the model's own ``generation_config`` has
                 it.
 
         Raises:
             AddressError, EditError, PromptError: something names what is not there, or an edit has
                 no meaning in a step in which it is to be made.
-            MicrotomeError: a setting is of a way to generate in which edits have none (beams).
+            MicrotomeError: a setting asks for a way of writing in which edits have none (beams).
             VerificationError: the finished text gives other logits.
 
         >>> import microtome as mt
@@ -132,7 +132,7 @@ class Model(Loaded):
         (3, [0, 1, 2])
         """
         encoded = self.encode(prompts)
-        others = list(reference)
+        others = listed(reference)
         texts = self.encode(others) if others else encoded
         return generate(
             self,

@@ -13,7 +13,7 @@ from microtome.errors import SweepError
 from microtome.model.host import memory_left
 from microtome.model.loaded import Loaded
 from microtome.plan.audit import Audit
-from microtome.plan.memory.budget import DEFAULT_MEMORY, READING, TILES, Budget
+from microtome.plan.memory.budget import BESIDE, DEFAULT_MEMORY, READING, TILES, Budget
 from microtome.plan.verify import Verify
 
 REFINED = 64
@@ -134,6 +134,7 @@ def budget_of(model: Loaded, memory: int | None = None, verified: int = 0) -> Bu
         tile=TILES[kind],
         itemsize=model.itemsize,
         reading=READING[kind],
+        beside=BESIDE[kind],
         host=memory_left(),
         shared=kind == "cpu",
         verified=verified,

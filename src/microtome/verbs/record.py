@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import inspect
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
+
+from torch import nn
 
 from microtome.edits import Apply
 from microtome.edits import edit as parsed
@@ -18,7 +18,8 @@ from microtome.engines.assembled import Assembled
 from microtome.engines.screen import Screening
 from microtome.errors import MicrotomeError
 from microtome.language.operations import Operation
-from microtome.model.code import code_of
+from microtome.model.additions import is_known
+from microtome.model.code import PLAIN, code_of, known_by
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan
 from microtome.plan.question import Question, plain
@@ -69,12 +70,13 @@ def record(
     measured: Assembled,
     beside: Screening | Audited | None,
     referred: bool,
+    hashes: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The provenance of a result."""
+    """The provenance of a result of a model whose weights have these hashes, if they are known."""
     screened = beside if isinstance(beside, Screening) else None
     audit = beside if isinstance(beside, Audited) else None
     return {
-        "model": provenance.of_model(model),
+        "model": provenance.of_model(model, hashes),
         **provenance.of_machine(),
         "seed": options.seed,
         "verify": options.verify.given,
@@ -147,16 +149,27 @@ def _written(question: Question) -> dict[str, Any]:
 def _added(model: Loaded) -> dict[str, Any]:
     """What somebody has put on the model, each with what it is known by.
 
-    A class by its code. What a hook looks at may be anything, a vector or a number somewhere, so it
-    is known to nobody the next time: a word that no other call has stands for it.
+    A class by its code, with what that reads, and by what the module holds. What a hook looks at
+    may be anything, a vector or a number somewhere, so it is known to nobody the next time: a word
+    that no other call has stands for it.
     """
     found = {}
     for one in model.additions:
         if one.kind == "class":
-            found[str(one)] = code_of(type(model.hf.get_submodule(one.path)).__mro__)
+            found[str(one)] = _class_of(model.hf.get_submodule(one.path))
         else:
             found[str(one)] = f"put there by hand, {uuid.uuid4()}"
     return {"added": found} if found else {}
+
+
+def _class_of(module: nn.Module) -> str:
+    """What a module of somebody's own class is known by, besides what `modules_hash` sees of it."""
+    held = {name: own for name, own in vars(module).items() if not name.startswith("_")}
+    code = known_by(type(module))
+    seen = [isinstance(own, (PLAIN, tuple, FunctionType)) or is_known(own) for own in held.values()]
+    if code is None or not all(seen):
+        return f"reads what may change, {uuid.uuid4()}"
+    return code_of([code, held])
 
 
 def verification(plan: Plan, options: Options, measured: Assembled) -> dict[str, Any]:
@@ -198,9 +211,9 @@ def _corrupted(question: Question) -> dict[str, Any]:
 def functions(question: Question) -> dict[str, str]:
     """The user's functions that the edits apply, each with what it is known by.
 
-    The sha256 of its source; of a function without one, such as torch's, nothing but its name, as
-    the versions say what it is. One made on the spot, which no name brings back, is known to nobody
-    the next time: a word that no other call has stands for it.
+    By its code and all that it reads; one of torch's by nothing but its name, as the versions say
+    what it is. One made on the spot, which no name brings back, or that reads what may be another
+    the next time, is known to nobody then: a word that no other call has stands for it.
     """
     found = {}
     for edit in {edit for variant in question.variants for edit in variant}:
@@ -209,9 +222,8 @@ def functions(question: Question) -> dict[str, str]:
         if not reads_back(edit):
             found[str(edit)] = f"made on the spot, {uuid.uuid4()}"
             continue
-        with contextlib.suppress(TypeError, OSError):
-            source = inspect.getsource(edit.fn)
-            found[str(edit)] = hashlib.sha256(source.encode()).hexdigest()
+        if not isinstance(edit.fn, BuiltinFunctionType) and not is_known(edit.fn):
+            found[str(edit)] = known_by(edit.fn) or f"reads what may change, {uuid.uuid4()}"
     return found
 
 

@@ -199,8 +199,8 @@ class Run:
         reading.check(one, self._anatomy.dims)
         if any(isinstance(one.answer(field), tuple) for field in reading.fields):
             raise MetricError(
-                f"{reading}: of {one.prompt.shown} several tokens are measured, one behind the "
-                "other, and a run is of the text alone: sweep for it, or give one token."
+                f"{reading} is of several tokens behind {one.prompt.shown}, one after another, "
+                "and a run reads the text alone: sweep for it, or give one token."
             )
         at = reading.position(one, self._anatomy.dims)
         edited, clean = (x[number : number + 1, at] for x in (self.logits, self.clean_logits))

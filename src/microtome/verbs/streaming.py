@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import xarray as xr
 
 from microtome.edits import Edit, Source
+from microtome.engines.assembled import Assembled
 from microtome.engines.observer import Observer, Relay, observed
 from microtome.errors import EffectsError, PromptError, SweepError, did_you_mean, listing
 from microtome.language.sites import POSITIONS, counted
@@ -78,8 +80,8 @@ class Streamed:
             )
         if not self.reference and any(one.source is Source.REFERENCE for one in self.edits):
             raise SweepError(
-                "A mean over prompts is over all of them, which a stream does not have at once: "
-                "say over which, reference=[…]."
+                "A mean over prompts is over all of them, which a stream never has at once: "
+                "give those to average over, reference=[…]."
             )
         if self.keep == "aggregates":
             refuse_ids(str(one) for one in self.asked)
@@ -175,7 +177,27 @@ class Streamed:
         told: Overall,
         runner: Runner,
     ) -> None:
-        """Run the windows that are not there."""
+        """Run the windows that are not there; the next one is made while workers are at one."""
+        begun = self._begun(windows, first, kept, told, runner)
+        with closing(runner.ahead(begun)) as each:
+            for one in each:
+                told.begin(one)
+                self._answered(one, kept, runner)
+                del one  # or it would be there while the next but one is made
+
+    def _begun(
+        self,
+        windows: Iterable[Prompts],
+        first: Plan,
+        kept: Windows,
+        told: Overall,
+        runner: Runner,
+    ) -> Iterator[Begun]:
+        """The windows that are not there, each as its units may begin.
+
+        Raises:
+            EffectsError: what is there is of other prompts.
+        """
         chain, there = told.chain, kept.last
         for number, prompts in enumerate(windows):
             chain.add(prompts)
@@ -185,19 +207,24 @@ class Streamed:
                 told.skip(len(prompts))
                 continue
             plan = first if number == 0 else self.plan(prompts)
-            told.begin(plan, len(prompts))
-            kept.keep(number, chain, self._window(number, plan, kept, told, runner))
+            yield Begun.of(
+                number,
+                len(prompts),
+                chain,
+                Answer(plan, self.options, kept.sink(number, chain), told, runner),
+            )
         if there is not None and chain.prompts < there.prompts:
             raise _others(there)
 
-    def _window(
-        self, number: int, plan: Plan, kept: Windows, told: Overall, runner: Runner
-    ) -> xr.Dataset:
+    def _answered(self, one: Begun, kept: Windows, runner: Runner) -> None:
+        """Run a window, and keep what it gives."""
+        measured, _ = one.answer.run()
+        with runner.meanwhile():
+            kept.keep(one.number, one.chain, self._window(one, measured, kept, runner))
+
+    def _window(self, one: Begun, measured: Assembled, kept: Windows, runner: Runner) -> xr.Dataset:
         """What a window gave; with aggregates, what is known of all so far."""
-        sink = kept.sink(number, told.chain)
-        for note in sink.notes:
-            told.note(note)
-        measured, _ = Answer(plan, self.options, sink, told, runner).run()
+        plan = one.answer.plan
         own = runner.located(
             record(self.model, plan, self.options, measured, None, bool(self.reference))
         )
@@ -206,7 +233,7 @@ class Streamed:
             return data.assign_attrs(provenance=_written(own))
         own = without_prompts(own)
         effects = Effects(data.assign_attrs(provenance=_written(own)))
-        if number == 0:
+        if one.number == 0:
             return Aggregates.of(effects, first=self.stream.first, seed=self.options.seed).data
         *_, before = kept.parts()
         found = Aggregates(before).extended(effects).data
@@ -235,6 +262,29 @@ class Streamed:
             return MemoryWindows(alone=alone)
         asked = runner.located(self.identity(plan))
         return StoreWindows(out, asked, alone=alone, overwrite=overwrite)
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A window whose units may begin.
+
+    Attributes:
+        number: its own, from 0.
+        prompts: how many it has.
+        chain: what the prompts up to its end are known by.
+        answer: what answers it.
+    """
+
+    number: int
+    prompts: int
+    chain: Chain
+    answer: Answer
+
+    @classmethod
+    def of(cls, number: int, prompts: int, chain: Chain, answer: Answer) -> Begun:
+        """A window, with its units begun where somebody is free for them."""
+        answer.begin()
+        return cls(number, prompts, chain.copy(), answer)
 
 
 @dataclass(frozen=True)
@@ -271,7 +321,7 @@ class Overall(Relay):
     """Tells of the windows as of one sweep.
 
     Attributes:
-        chain: the prompts that were read.
+        chain: the prompts that were read so far.
     """
 
     def __init__(self, to: Observer, whole: Whole) -> None:
@@ -281,17 +331,20 @@ class Overall(Relay):
         self._each = len(whole.plan.cells) / whole.prompts
         self._prompts, self._cells, self._units, self._flops, self._done = 0, 0, 0, 0.0, 0
 
-    def begin(self, plan: Plan, prompts: int) -> None:
+    def begin(self, one: Begun) -> None:
         """A window is about to be run: more is known of how much there is."""
-        self._prompts += prompts
+        plan = one.answer.plan
+        self._prompts += one.prompts
         self._cells += len(plan.cells)
         self._units += len(plan.units)
         self._flops += plan.cost.flops
-        run = self.chain.prompts if self._of is None else max(self._of, self.chain.prompts)
+        run = one.chain.prompts if self._of is None else max(self._of, one.chain.prompts)
         share = run / self._prompts
         self._to.expected(
             round(self._cells * share), math.ceil(self._units * share), self._flops * share
         )
+        for note in one.answer.sink.notes:
+            self.note(note)
 
     def skip(self, prompts: int) -> None:
         """A window is there already."""

@@ -23,14 +23,15 @@ from microtome.plan.audit import Audit
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import Question, coordinate
 from microtome.plan.verify import Verify
-from microtome.prompts.prompts import Given, Prompts
+from microtome.prompts.prompts import Given, Prompts, listed
 from microtome.prompts.stream import Stream
 from microtome.readings.registry import readings
 from microtome.results import provenance
 from microtome.results.aggregates import Aggregates
-from microtome.results.effects import Effects, open_effects
+from microtome.results.effects import Effects
 from microtome.results.form import storable
 from microtome.results.labelled import label
+from microtome.results.opening import open_effects
 from microtome.results.sinks import MemorySink, StoreSink
 from microtome.verbs.answer import Answer, Runner, cells_of, units_of
 from microtome.verbs.asking import asking as asking
@@ -126,8 +127,8 @@ def sweep(
         verify: how many of the walk's cells to recompute on the reference path, or ``"all"``;
             where a map is computed in several units, so many of each, or fewer where that would
             cost more than a twentieth of it.
-        memory: bytes for the walk's batches besides the model, or a text such as ``"2GiB"``, which
-            it is unless given.
+        memory: bytes for the walk's batches besides the model, or a text such as ``"500MB"``;
+            2 GiB unless given.
         screen: ``"bfloat16"`` or a `Screen`: compute the whole map in this type first, on a copy of
             the model, then the strongest cells again in the model's own.
         refine: how many cells a screen computes again, 64 unless given: those with the largest
@@ -172,14 +173,14 @@ def sweep(
     ('prompt', 'layer', 'head')
     """
     options = Options.of(engine, verify, memory, screen, refine, seed, method, audit)
-    others = list(reference)
+    others = listed(reference)
     with running(model, workers) as runner:
         if isinstance(prompts, Stream) or check_keep(keep) == "aggregates":
             if options.method is not None:
                 raise SweepError(
                     f"method={str(options.method)!r} is audited on cells drawn from one map of "
-                    "every prompt, and bounds single cells: audits of windows are none of all, nor "
-                    "of means. Take a list of prompts and keep='cells'; or method='exact'."
+                    "every prompt, and bounds single cells: those of windows are no audit of all, "
+                    "nor of means. Take a list of prompts and keep='cells'; or method='exact'."
                 )
             stream = prompts if isinstance(prompts, Stream) else Stream(Prompts.of(prompts))
             whole = (as_edits(edit), readings(metrics), over, others, options, keep)
@@ -217,7 +218,7 @@ def answered(
             return open_effects(out)
         cells, units = cells_of(plan, options), units_of(plan, options)
         with observed(progress, cells, units) as observer:
-            with provenance.held(model, sink.discard):
+            with provenance.held(model, sink.discard) as hashes:
                 observer.expected(cells, units, plan.cost.flops)
                 for note in sink.notes:
                     observer.note(note)
@@ -225,7 +226,8 @@ def answered(
                 def labelled(
                     measured: Assembled, beside: Screening | Audited | None = None
                 ) -> xr.Dataset:
-                    kept = runner.located(record(model, plan, options, measured, beside, referred))
+                    own = record(model, plan, options, measured, beside, referred, hashes)
+                    kept = runner.located(own)
                     data = label(plan, model.tokenizer, measured, beside)
                     return data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
 

@@ -22,6 +22,7 @@ from microtome.amounts import many, whole_of
 from microtome.edits import Edit, noise, patch
 from microtome.engines.block import Array
 from microtome.errors import EffectsError, MetricError, PromptError, listing
+from microtome.figures.labels import escaped
 from microtome.figures.matrix import matrix
 from microtome.figures.pictures import Drawn
 from microtome.language.addresses import parse
@@ -125,7 +126,7 @@ class Traces:
             one = self.encoded[prompt]
             shown = self.effect.sel(kind=kind).isel(prompt=prompt, pos=slice(0, len(one.tokens)))
             shown = shown.transpose("pos", "layer")
-            note = one.prompt.shown
+            note = escaped(one.prompt.shown)
         window = self.provenance["spec"]["window"]
         what = "the hidden state" if kind == "hidden" else f"{window} layers of {_NAMES[kind]}"
         title = f"Probability that comes back with {what}"

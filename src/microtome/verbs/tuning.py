@@ -23,11 +23,11 @@ from microtome.errors import (
     listing,
 )
 from microtome.language.sites import site as find_site
-from microtome.passes.hooks import quiet
+from microtome.passes.hooks import quiet, refuse_inference
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, record
 from microtome.prompts.encoding import Encoded
-from microtome.prompts.prompts import Given
+from microtome.prompts.prompts import Given, listed
 from microtome.readings.lens import unembedded
 from microtome.readings.translators import CONFIG, Translators, check_folder
 from microtome.results.hold import alone_in
@@ -80,8 +80,8 @@ def train_translators(
 
     Raises:
         PromptError: there are too few texts.
-        MicrotomeError: torch's inference mode is on; or somebody has added to what stands behind
-            the last block.
+        MicrotomeError: torch's inference mode is on, or the model was made in it; or somebody has
+            added to what stands behind the last block.
         AddressError: there is no such block.
         LoadError: the folder holds others, somebody trains into it, or it cannot be written to.
 
@@ -97,6 +97,7 @@ def train_translators(
             "torch.inference_mode is on, in which there are no gradients to train by: leave the "
             "block (torch.no_grad() may stay)."
         )
+    refuse_inference(model.hf)
     n = model.anatomy.dims.n_layers
     chosen = [*range(n)] if blocks is None else [block % n for block in blocks if -n <= block < n]
     if not chosen or (blocks is not None and len(chosen) < len(blocks)):
@@ -174,7 +175,7 @@ class _Training:
             if overwrite:
                 return fresh
             raise LoadError(
-                f"{self.out} holds translators that were trained otherwise, or of other states: "
+                f"{self.out} holds translators that were trained differently, or on other states: "
                 "name another folder, or overwrite=True (--overwrite)."
             )
         for block in there.about["blocks"]:
@@ -249,7 +250,7 @@ def _encoded(model: Model, texts: Iterable[Given]) -> list[Encoded]:
     """
     if isinstance(texts, str):  # a list of its letters
         raise PromptError("Translators are trained on several texts: give a list of them.")
-    encoded = [one for one in model.encode(list(texts)) if len(one.tokens) > 1]
+    encoded = [one for one in model.encode(listed(texts)) if len(one.tokens) > 1]
     if len(encoded) < 2:
         raise PromptError(
             f"Translators are trained on texts of several tokens, at least two; given: "
@@ -288,13 +289,13 @@ def _train(model: Model, made: Translators, block: int, states: _States, recipe:
     """Put what is learnt into a block's translator."""
     entering = states.entering[block].to(made.weight.device)
     size = float(entering.double().norm(dim=-1).median()) or 1.0
-    generator = torch.Generator().manual_seed(recipe.seed)
+    generator = torch.Generator("cpu").manual_seed(recipe.seed)
     # In units of the states' own size, so that one rate fits the blocks of every model.
     weight = torch.zeros_like(made.weight[block], requires_grad=True)
     bias = torch.zeros_like(made.bias[block], requires_grad=True)
     optimizer = torch.optim.AdamW([weight, bias], lr=recipe.lr, weight_decay=0.0)
     for step in range(recipe.steps):
-        rows = torch.randint(len(entering), (recipe.batch,), generator=generator)
+        rows = torch.randint(len(entering), (recipe.batch,), generator=generator, device="cpu")
         rows = rows.to(entering.device)
         with torch.no_grad():
             own = _logprobs(model, states.final[rows])
@@ -315,7 +316,7 @@ def _train(model: Model, made: Translators, block: int, states: _States, recipe:
 def _divergence(model: Model, made: Translators, block: int, states: _States) -> float:
     """Mean KL(output ‖ translated), in nats."""
     total = 0.0
-    for rows in torch.split(torch.arange(len(states.final)), ROWS):
+    for rows in torch.split(torch.arange(len(states.final), device="cpu"), ROWS):
         own = _logprobs(model, states.final[rows])
         seen = _logprobs(model, made.translated(block, states.entering[block][rows]))
         total += float((own.exp() * (own - seen)).nansum())

@@ -16,6 +16,12 @@ STREAMER = "streamer"
 OBJECTS = ("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", STREAMER)
 """What ``generate`` takes besides settings, and runs between passes."""
 
+LISTS: Mapping[str, str] = {
+    "logits_processor": "LogitsProcessorList([…])",
+    "stopping_criteria": "StoppingCriteriaList([…])",
+}
+"""Those of which there may be several, and what transformers keeps them in."""
+
 OURS: Mapping[str, str] = {
     "max_new_tokens": "steps= says how many tokens are written",
     "max_length": "steps= says how many tokens are written",
@@ -50,7 +56,7 @@ IDLE = (None, False, 1, "dynamic", "hybrid")
 """Their values that do nothing."""
 
 SOMETHING = ("use_cache", "num_beams", "num_return_sequences")
-"""Settings that cannot be none: None says nothing."""
+"""Settings that cannot be None: that is as if nothing were said."""
 
 MODES = ("greedy_search", "sample")
 """The ways in which one token is written after another."""
@@ -73,8 +79,8 @@ def manner_of(
         asked: settings and objects, as ``generate`` takes them.
 
     Raises:
-        MicrotomeError: a setting is not there, cannot be, or is of a way to generate in which no
-            edit has a meaning.
+        MicrotomeError: a setting does not exist, has a value that cannot be, or asks for a way of
+            writing in which edits have no meaning.
     """
     for name in asked:
         if name in OURS:
@@ -101,11 +107,27 @@ def manner_of(
     told = settings
     if given is not None:  # a setting that is asked to be None would be filled in there
         told = {"generation_config": config, **_nothing(settings)}
+    _check_objects(asked)
     own = (name for name in OBJECTS if name != STREAMER)
     more = {name: asked[name] for name in own if asked.get(name) is not None}
     if config.stop_strings is not None:
         more["tokenizer"] = tokenizer
     return Manner(config, told, seed, more)
+
+
+def _check_objects(asked: Mapping[str, Any]) -> None:
+    """Raise for what is to run between passes and cannot be called."""
+    for name, kept in LISTS.items():
+        given = asked.get(name)
+        if given is None:
+            continue
+        if not isinstance(given, list | tuple) or not all(map(callable, given)):
+            raise MicrotomeError(
+                f"{name}= is a list of functions, {kept}, not {given!r}: put a function into one."
+            )
+    allowed = asked.get("prefix_allowed_tokens_fn")
+    if allowed is not None and not callable(allowed):
+        raise MicrotomeError(f"prefix_allowed_tokens_fn= is a function, not {allowed!r}.")
 
 
 def check_together(config: GenerationConfig) -> None:
@@ -124,7 +146,8 @@ def streamers_of(asked: Mapping[str, Any], texts: int, batch: int) -> list[Strea
         batch: how many are written together.
 
     Raises:
-        MicrotomeError: there are not as many as texts, or one for texts that are written together.
+        MicrotomeError: there are not as many as texts, or one for texts that are written together;
+            or it takes no tokens.
     """
     given = asked.get(STREAMER)
     if isinstance(given, list | tuple):
@@ -132,13 +155,19 @@ def streamers_of(asked: Mapping[str, Any], texts: int, batch: int) -> list[Strea
             raise MicrotomeError(
                 f"streamer= is one, or one for each prompt: {texts}, not {len(given)}."
             )
-        return [*given]
-    if given is not None and min(batch, texts) > 1:
+    elif given is not None and min(batch, texts) > 1:
         raise MicrotomeError(
             "The tokens of several texts come by turns in a batch: give streamer= a list with one "
             "for each prompt, or say batch=1."
         )
-    return [given] * texts
+    each = [*given] if isinstance(given, list | tuple) else [given] * texts
+    for one in each:
+        if not isinstance(one, Streamer | None):
+            raise MicrotomeError(
+                "streamer= is something with put(tokens) and end(), such as transformers' "
+                f"TextStreamer(tokenizer), not {one!r}."
+            )
+    return each
 
 
 def _refuse(config: GenerationConfig, unknown: Mapping[str, Any]) -> None:
@@ -152,7 +181,7 @@ def _refuse(config: GenerationConfig, unknown: Mapping[str, Any]) -> None:
     if why:
         raise MicrotomeError(
             f"The model cannot generate so under edits: {why}. Greedy decoding (do_sample=False, "
-            "num_beams=1) and sampling (do_sample=True) can be had."
+            "num_beams=1) and sampling (do_sample=True) are possible."
         )
     if unknown:
         name = next(iter(unknown))

@@ -8,6 +8,7 @@ import torch
 
 import microtome as mt
 from microtome.errors import MetricError, MicrotomeError, SweepError
+from microtome.model.devices import numbers
 from microtome.plan.plan import make_plan
 from microtome.verbs.sweep import asking
 
@@ -226,6 +227,18 @@ def test_nothing_is_left_on_the_model(tiny64):
     assert torch.equal(tiny64.run(BERLIN).logits, before)
     with torch.inference_mode(), pytest.raises(MicrotomeError, match="inference_mode is on"):
         approximate(tiny64, BERLIN, "zero L*.z.h*")
+
+
+def test_what_ran_in_inference_mode_before_is_no_harm(make_gpt2, tokenizer, tiny64):
+    """Numbers on a device are kept, and those of inference mode could not be differentiated by."""
+    with torch.inference_mode():
+        assert not numbers(torch.device("cpu"), [3, 1_000_003]).is_inference()
+        made = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
+    approximate(tiny64, BERLIN, "zero L*.z.h*")
+    with pytest.raises(MicrotomeError, match=r"was made in torch\.inference_mode"):
+        approximate(made, BERLIN, "zero L*.z.h*")
+    with pytest.raises(MicrotomeError, match=r"was made in torch\.inference_mode"):
+        mt.train_translators(made, [BERLIN, "The cat sat"], steps=1)
 
 
 def test_weights_that_ask_for_no_gradient_make_no_difference(make_gpt2, tokenizer, tiny64):

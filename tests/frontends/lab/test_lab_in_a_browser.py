@@ -134,6 +134,30 @@ def test_a_map_that_could_not_be_asked_for_is_asked_for_again(tabs):
     assert len(lost) == 2
 
 
+@pytest.mark.slow
+def test_a_panels_question_that_was_lost_is_asked_again_without_a_click(tab):
+    """Its beat rests: nothing else of the page would have it look."""
+    page, lost = tab.mapped(query(**GIFT, cell="zero L3.z.h1@-1", panel="write", steps="2")), []
+    page.locator("#write").wait_for(state="visible")
+    tab.settle()
+
+    def lose(route) -> None:
+        if not lost and "write-texts.children" in route.request.post_data_json["output"]:
+            lost.append(route.abort())
+        else:
+            route.continue_()
+
+    page.route("**/_dash-update-component*", lose)
+    page.locator("#write-steps").fill("3")
+    page.locator("#write-steps").blur()
+    tab.until(
+        "document.querySelectorAll('#write-texts .written').length === 3"
+        " || !document.querySelector('#write-go').hidden"  # a machine too slow for it to begin
+    )
+    assert len(lost) == 1
+    tab.wrong.clear()  # the browser's own line on what was lost
+
+
 SLOW_LINE = """
     window.once = []; const ask = window.fetch, on_way = new Set();
     window.fetch = async (place, how) => {

@@ -9,13 +9,14 @@ run on at a time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from microtome.language.regions import Column
+from microtome.plan.beside import reading_of, together
 from microtome.plan.memory.budget import Budget
 from microtome.plan.memory.held import held_for
 from microtome.plan.memory.needs import needs_of
@@ -108,7 +109,8 @@ def companies(plan: Plan, unit: Unit, budget: Budget) -> Iterator[Company]:
     """The prompts of a unit, as many together as the budget allows."""
     question = plan.question
     length = len(question.encoded[unit.prompts[0]].tokens.read)
-    starts = starts_of(plan.cells, unit, length, question.dims, budget.reading)
+    reading = reading_of(plan.cells, question.dims, budget)
+    starts = starts_of(plan.cells, unit, length, question.dims, reading)
     firsts = [int(one.positions.min()) for one in starts.values() if len(one.cells)]
     written = (first_written(plan.cells, prompt, one.cells) for prompt, one in starts.items())
     firsts += [first for first in written if first is not None]
@@ -119,7 +121,28 @@ def companies(plan: Plan, unit: Unit, budget: Budget) -> Iterator[Company]:
         yield Company(own, {prompt: starts[prompt] for prompt in own}, start, held.bytes)
 
 
-def batches(plan: Plan, company: Company, budget: Budget) -> Iterator[tuple[Batch, Room]]:
+Roomy = tuple[Batch, Room]
+"""A batch, and the memory that it has."""
+
+
+def convoys(plan: Plan, company: Company, budget: Budget) -> Iterator[list[Roomy]]:
+    """The cells of some prompts, in batches that go through the layers side by side."""
+    each = (((own, room), room, len(own)) for own, room in batches(plan, company, budget))
+    for some, _ in together(each, plan.cells, plan.question.dims, budget):
+        yield some
+
+
+def halves(convoy: Sequence[Roomy]) -> tuple[Sequence[Roomy], Sequence[Roomy]]:
+    """Two convoys of half the batches; or of halves of the batch, if there is one."""
+    if len(convoy) > 1:
+        half = len(convoy) // 2
+        return convoy[:half], convoy[half:]
+    [(batch, room)] = convoy
+    first, second = batch.halves()
+    return [(first, room)], [(second, room)]
+
+
+def batches(plan: Plan, company: Company, budget: Budget) -> Iterator[Roomy]:
     """The cells of some prompts, in batches that fit into the memory."""
     length = len(plan.question.encoded[company.prompts[0]].tokens.read)
     alike: dict[tuple[int, bytes], list[tuple[int, Column]]] = defaultdict(list)

@@ -24,7 +24,8 @@ from microtome.model.loaded import Loaded
 from microtome.plan.memory.room import Room
 from microtome.prompts.answers import Answer
 from microtome.prompts.encoding import Encoded
-from microtome.readings.output import Outcome, Reading
+from microtome.readings.outcome import Outcome
+from microtome.readings.output import Reading
 
 
 @dataclass(frozen=True, eq=False)

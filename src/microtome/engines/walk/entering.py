@@ -21,8 +21,8 @@ from microtome.edits.application import Application
 from microtome.language.edges import Edge
 from microtome.language.regions import Column
 from microtome.model.devices import onto
+from microtome.passes.head_reads import HeadReads
 from microtome.passes.hooks import End, Visit, between
-from microtome.passes.ways import HeadReads
 
 SITES = ("q_in", "k_in", "v_in")
 """What heads read, each by itself."""

@@ -15,7 +15,7 @@ from microtome.plan.idlers import twins_of
 from microtome.plan.memory.room import Room
 
 
-def with_idlers(batch: Batch, company: Company, into: Collector, room: Room) -> Batch:
+def with_idlers(batch: Batch, room: Room, company: Company, into: Collector) -> Batch:
     """A batch with idlers beside the twins that it has of its first prompt, as many as fit."""
     cells, first = batch.cells, batch.prompts[0]
     twins = twins_of(into.plan.cells, company.starts[first].cells).tolist()

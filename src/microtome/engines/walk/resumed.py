@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.model.devices import numbers
+from microtome.model.devices import numbers, onto
 from microtome.model.loaded import Loaded
-from microtome.passes.prefix import PrefixCache, SharedPrefix, attending_to
+from microtome.passes.prefix import Part, PrefixCache, SharedPrefix, SideBySide, attending_to
+from microtome.passes.segments import Segment
 from microtome.passes.trace import Trace
+
+
+class Beside(NamedTuple):
+    """Rows beside others: where they are, of which clean runs, and where they begin."""
+
+    segment: Segment
+    prompts: Sequence[int]
+    position: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +44,49 @@ class Resumed:
         hf, anatomy = self.model.hf, self.model.anatomy
         if not anatomy.dims.causal:
             return anatomy.resume(hf, layer, x, self.trace.calls[layer].whole(len(x)))
-        keys, values = self.trace.keys[layer], self.trace.values[layer]
-        if len(prompts) < len(keys):
-            rows = numbers(keys.device, prompts)
-            keys, values = keys[rows], values[rows]
-        before = keys[:, :, :position], values[:, :, :position]
+        before = self._before(layer, prompts, position)
         call, looks_up = self.trace.calls[layer], anatomy.family.looks_up
         arguments = call.resumed(position, x, plain=looks_up)
         if not looks_up:
             assert call.cache is not None, "a decoder's block takes a cache"
             arguments[call.cache] = PrefixCache(*before)
             return anatomy.resume(hf, layer, x, arguments)
-        upcast = anatomy.family.upcast == "softmax"
-        with attending_to(hf, SharedPrefix(*before, upcast)):
+        with attending_to(hf, SharedPrefix(*before, self._upcasts)):
             return anatomy.resume(hf, layer, x, arguments)
+
+    @property
+    def _upcasts(self) -> bool:
+        return self.model.anatomy.family.upcast == "softmax"
+
+    def takes_a_row(self, layer: int) -> bool:
+        """Whether rows that begin at several positions may go through a block side by side."""
+        alibi = "alibi" in self.trace.calls[layer].arguments
+        return self.model.anatomy.family.looks_up and not alibi
+
+    def side_by_side(
+        self, layer: int, x: Float[Tensor, "1 all d_model"], some: Sequence[Beside]
+    ) -> Float[Tensor, "1 all d_model"]:
+        """One block on rows that begin at several positions, one behind another."""
+        hf, call = self.model.hf, self.trace.calls[layer]
+        positions = [
+            np.tile(np.arange(one.position, one.position + one.segment.own), one.segment.rows)
+            for one in some
+        ]
+        parts = [self._part(layer, x, one) for one in some]
+        with attending_to(hf, SideBySide(parts)):
+            arguments = call.at(onto(x.device, np.concatenate(positions)))
+            return self.model.anatomy.resume(hf, layer, x, arguments)
+
+    def _part(self, layer: int, x: Tensor, one: Beside) -> Part:
+        before = self._before(layer, one.prompts, one.position)
+        own = one.segment.of(x)
+        mask = self.trace.calls[layer].resumed(one.position, own, plain=True)["attention_mask"]
+        return Part(one.segment, SharedPrefix(*before, self._upcasts), mask)
+
+    def _before(self, layer: int, prompts: Sequence[int], position: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of these clean runs, before a position."""
+        keys, values = self.trace.keys[layer], self.trace.values[layer]
+        if len(prompts) < len(keys):
+            rows = numbers(keys.device, prompts)
+            keys, values = keys[rows], values[rows]
+        return keys[:, :, :position], values[:, :, :position]

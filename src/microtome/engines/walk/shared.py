@@ -19,8 +19,8 @@ from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
 from microtome.model.call import Call
 from microtome.model.loaded import Loaded
+from microtome.passes.head_reads import HeadReads
 from microtome.passes.hooks import End, Visit, once_for_alike
-from microtome.passes.ways import HeadReads
 
 BEFORE_ATTENTION = (
     *("embed", "resid_pre", *OF_READERS, "q", "k", "k_head", "v", "v_head", "pattern"),

@@ -23,7 +23,7 @@ clean run. What cannot be done this way goes to the reference path (`plan.choice
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,10 +35,20 @@ from microtome.edits.sources import Sources
 from microtome.engines.block import Block
 from microtome.engines.collector import Collector
 from microtome.engines.corrupting import corrupting
-from microtome.engines.walk.batches import Batch, Company, Tile, batches, companies, tiles
+from microtome.engines.walk.batches import (
+    Batch,
+    Company,
+    Roomy,
+    Tile,
+    companies,
+    convoys,
+    halves,
+    tiles,
+)
 from microtome.engines.walk.edited import edits_at
 from microtome.engines.walk.ending import Ending, measure
 from microtome.engines.walk.idling import idler_alone, with_idlers
+from microtome.engines.walk.pieces import Piece, Row, rows_of
 from microtome.engines.walk.resumed import Resumed
 from microtome.engines.walk.routes import Routes
 from microtome.engines.walk.settled import settled
@@ -190,12 +200,13 @@ class Stretch:
             self.into.settle()
             self._show_clean()
             last = None
-            for batch, room in batches(self.plan, self.company, self.walk.budget):
-                own = with_idlers(batch, self.company, self.into, room)
-                self._as_memory_allows(own, room)
-                last = batch, room
+            for convoy in convoys(self.plan, self.company, self.walk.budget):
+                self._as_memory_allows(
+                    [(with_idlers(*own, self.company, self.into), own[1]) for own in convoy]
+                )
+                last = convoy[-1]
             if last is not None and (self.into.twins < 0).all():
-                self._as_memory_allows(idler_alone(last[0], self.into), last[1])
+                self._as_memory_allows([(idler_alone(last[0], self.into), last[1])])
 
     def _measure_clean(self, row: int, prompt: int) -> None:
         """The metrics of a prompt without edits, and those of its cells that change nothing."""
@@ -228,60 +239,80 @@ class Stretch:
         one, final = self.plan.question.encoded[prompt], self.trace.final[row]
         return Ending(self.model, one, prompt, final, self.into)
 
-    def _as_memory_allows(self, batch: Batch, room: Room) -> None:
-        """Walk a batch; where memory runs out, walk its halves."""
+    def _as_memory_allows(self, convoy: Sequence[Roomy]) -> None:
+        """Walk some batches side by side; where memory runs out, halves of them."""
         told: list[float] = []
         try:
-            self._walk(batch, room, told)
+            self._walk(convoy, told)
         except RuntimeError as error:
-            if len(batch) == 1 or not _is_out_of_memory(error):
+            if sum(len(batch) for batch, _ in convoy) == 1 or not _is_out_of_memory(error):
                 raise
         else:
             return
         # Outside of the handler, so that the failed batch's tensors are gone by now.
         self.into.forget()
         self.walk.tick(-sum(told))
-        self.into.notes.append(f"out of memory: a batch of {len(batch)} cells was halved")
-        for half in batch.halves():
-            self._as_memory_allows(half, room)
+        cells = sum(len(batch) for batch, _ in convoy)
+        self.into.notes.append(f"out of memory: a batch of {cells} cells was halved")
+        for half in halves(convoy):
+            self._as_memory_allows(half)
 
-    def _walk(self, batch: Batch, room: Room, told: list[float]) -> None:
-        own, rows = opened(self.model.hf), [*map(self.company.prompts.index, batch.prompts)]
-        front = Underway.of(batch, rows, self.trace, self.watch, room.looks)
-        layer = int(batch.layers[0])
+    def _walk(self, convoy: Sequence[Roomy], told: list[float]) -> None:
+        own, fronts = opened(self.model.hf), [*map(self._front, *zip(*convoy, strict=True))]
+        layer = min(int(batch.layers[0]) for batch, _ in convoy)
         while layer <= self.model.anatomy.dims.n_layers:
             with in_one_pass(self.model.hf):
-                layer = self._through_layers(layer, front, room, told)
+                layer = self._through_layers(layer, fronts, told)
             own.give_way()
-        self._arrive(front, room)
+        for front in fronts:
+            self._arrive(front)
 
-    def _through_layers(self, first: int, front: Underway, room: Room, told: list[float]) -> int:
+    def _front(self, batch: Batch, room: Room) -> Underway:
+        rows = [*map(self.company.prompts.index, batch.prompts)]
+        return Underway.of(batch, room, rows, self.trace, self.watch)
+
+    def _through_layers(self, first: int, fronts: Sequence[Underway], told: list[float]) -> int:
         """Go on at a layer, to the end, or until another thread is to have the model; how far."""
-        batch, n_layers = front.batch, self.model.anatomy.dims.n_layers
-        own = opened(self.model.hf)
-        prompts, entered = len(batch.prompts), int(np.searchsorted(batch.layers, first))
+        n_layers, own = self.model.anatomy.dims.n_layers, opened(self.model.hf)
         for layer in range(first, n_layers + 1):
-            before, entered = entered, int(np.searchsorted(batch.layers, layer, side="right"))
-            alike = before
-            for tile in tiles(prompts, range(before, entered), room.tile):
-                if self._enter(layer, front, tile):
-                    alike = entered
-            self._show(layer, front)
+            alike = [self._let_in(layer, front) for front in fronts]
             if layer < n_layers:
-                for tile in tiles(prompts, range(entered), room.tile):
-                    self._run(layer, front, tile, alike)
-                self.into.work["token_blocks"] += prompts * entered * front.x.shape[2]
-            told.append(self._progress(batch, layer, entered))
-            self.walk.tick(told[-1])
+                beside = self._resumed.takes_a_row(layer)
+                for pieces in rows_of(self._pieces(layer, fronts, alike), beside):
+                    self._run(layer, pieces)
+            for front in fronts:
+                told.append(self._progress(layer, front))
+                self.walk.tick(told[-1])
             if own.is_awaited:
                 return layer + 1
         return n_layers + 1
 
-    def _arrive(self, front: Underway, room: Room) -> None:
+    def _let_in(self, layer: int, front: Underway) -> int:
+        """Let cells in that enter a block; from which cell on they are alike there."""
+        before, entered = front.entered(layer - 1), front.entered(layer)
+        alike = before
+        for tile in tiles(len(front.rows), range(before, entered), front.room.tile):
+            if self._enter(layer, front, tile):
+                alike = entered
+        self._show(layer, front)
+        return alike
+
+    def _pieces(
+        self, layer: int, fronts: Sequence[Underway], alike: Sequence[int]
+    ) -> Iterator[tuple[Piece, float]]:
+        """What runs through a block, and the share of a tile that each piece is."""
+        for front, first in zip(fronts, alike, strict=True):
+            entered, most = front.entered(layer), front.room.tile
+            for tile in tiles(len(front.rows), range(entered), most):
+                piece = self._piece(layer, front, tile, first)
+                yield piece, piece.shape[0] / most
+            self.into.work["token_blocks"] += len(front.rows) * entered * front.x.shape[2]
+
+    def _arrive(self, front: Underway) -> None:
         """What is read of cells that have come through."""
         batch = front.batch
         endings = [*map(self._ending, batch.prompts, front.rows)]
-        measure(self.model, endings, batch.cells, batch.position, front.x, room)
+        measure(self.model, endings, batch.cells, batch.position, front.x, front.room)
         for gauge, values in front.seen.items():
             self.into.store_inside(gauge, batch.cells.ravel(), values.flatten(0, 1))
         self.into.prove(batch.cells.ravel(), *front.proofs.flatten(1))
@@ -318,8 +349,8 @@ class Stretch:
         front.prove(tile, edits)
         return True
 
-    def _run(self, layer: int, front: Underway, tile: Tile, alike: int) -> None:
-        """Run a block on a tile; from a cell on they are alike."""
+    def _piece(self, layer: int, front: Underway, tile: Tile, alike: int) -> Piece:
+        """A tile, and what is done to it in a block; from a cell on they are alike."""
         own = front.x[tile.prompts, tile.cells]
         edits = list(edits_at(self.plan, self.routes, layer, front.batch, tile))
         measured = self._measured(layer, front, tile)
@@ -331,25 +362,32 @@ class Stretch:
         else:
             visits = [entering.visit(own[:, entering.rows.apart]), *measured]
             savings = [shared.packed(entering)]
+        return Piece(front, tile, edits, visits, savings)
+
+    def _run(self, layer: int, pieces: Sequence[Piece]) -> None:
+        """Run a block on a piece, or on several side by side."""
+        row = Row.of(pieces)
         with ExitStack() as stack:
-            for saving in savings:
+            for saving in (saving for piece in pieces for saving in piece.savings):
                 stack.enter_context(saving)
-            stack.enter_context(visited(self.model.hf, self.model.anatomy, visits))
-            stack.enter_context(self._finish(layer, front.batch, visits))
-            rows = front.rows[tile.prompts]
-            out = self._resumed(layer, own.flatten(0, 1), rows, front.batch.position)
-        own[:] = out.view_as(own)
-        front.prove(tile, edits)
+            stack.enter_context(visited(self.model.hf, self.model.anatomy, row.visits))
+            stack.enter_context(self._finish(layer, row))
+            if len(pieces) == 1:
+                [piece] = pieces
+                out = self._resumed(layer, row.x, piece.prompts, piece.position)
+            else:
+                out = self._resumed.side_by_side(layer, row.x, row.beside)
+        row.put(out)
+        for piece in pieces:
+            piece.front.prove(piece.tile, piece.edits)
 
     def _measured(self, layer: int, front: Underway, tile: Tile) -> list[Visit]:
         """What is measured of a tile in a layer, behind what is done to it."""
         here = {gauge: seen[tile.prompts, tile.cells] for gauge, seen in front.seen.items()}
         rows = front.rows[tile.prompts]
-        return [*self.watch.visits(layer, rows, front.batch.position, here, front.looks)]
+        return [*self.watch.visits(layer, rows, front.batch.position, here, front.room.looks)]
 
-    def _finish(
-        self, layer: int, batch: Batch, visits: Sequence[Visit]
-    ) -> AbstractContextManager[None]:
+    def _finish(self, layer: int, row: Row) -> AbstractContextManager[None]:
         """The last block's MLP runs only at the positions that a metric reads.
 
         Attention needs all of them, but after it nothing looks at the others any more, unless
@@ -359,16 +397,17 @@ class Stretch:
         mlp = model.anatomy.mlp(model.hf, layer)
         if mlp is None or layer < model.anatomy.dims.n_layers - 1:
             return nullcontext()
-        if any(visit.place[0].name in AFTER_ATTENTION for visit in visits):
+        if any(visit.place[0].name in AFTER_ATTENTION for visit in row.visits):
             return nullcontext()
-        rows = map(self.company.prompts.index, batch.prompts)
-        pairs = zip(batch.prompts, rows, strict=True)
-        read = {place for pair in pairs for place in self._ending(*pair).places}
-        own = sorted(place - batch.position for place in read if place >= batch.position)
-        return only_at(mlp, own)
+        return only_at(mlp, row.read(self._read))
 
-    def _progress(self, batch: Batch, layer: int, entered: int) -> float:
+    def _read(self, row: int) -> Collection[int]:
+        """The positions of a clean run that a metric reads."""
+        return self._ending(self.company.prompts[row], row).places
+
+    def _progress(self, layer: int, front: Underway) -> float:
         """How many cells' worth of work one layer was; the end counts as one."""
+        batch, entered = front.batch, front.entered(layer)
         ours = batch.cells[0, :entered] < len(self.plan.cells)  # idlers are no cells of the map
         steps = self.model.anatomy.dims.n_layers + 1 - batch.layers[:entered][ours]
         return float((1 / steps).sum()) * len(batch.prompts)

@@ -28,6 +28,13 @@ widths from 768 to 1280. On an accelerator it is a guess: most of it is the bloc
 """
 
 
+BESIDE = {"cpu": 12, "cuda": 256}
+"""Device → the same for a batch that goes through the block beside others: its own attention.
+
+Measured like the other, by the map of hidden states; on an accelerator it is a guess too.
+"""
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a sweep may use of the machine.
@@ -37,6 +44,7 @@ class Budget:
         tile: tokens that a block is run on at a time.
         itemsize: bytes of one activation.
         reading: what a block costs besides its tokens, in tokens.
+        beside: the same, where other batches go through the block with it.
         verified: how many cells of a unit are computed again on the reference path.
         host: bytes that the machine has left; None: not known.
         shared: activations are in the machine's own memory, beside the results.
@@ -46,6 +54,7 @@ class Budget:
     tile: int = TILES["cpu"]
     itemsize: int = 4
     reading: int = READING["cpu"]
+    beside: int = BESIDE["cpu"]
     verified: int = 0
     host: int | None = None
     shared: bool = True

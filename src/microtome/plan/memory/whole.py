@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from microtome.plan.beside import together
 from microtome.plan.cells import Cells
 from microtome.plan.memory.budget import LEAST, Budget
 from microtome.plan.memory.held import held_for
@@ -58,9 +59,10 @@ def bytes_of_walk(
         first = first if written is None else min(first, written)
     held = held_for(question, cells, unit.prompts, length, first, budget)
     most = held.bytes + max(held.passes, 2 * (needs.end + needs.exact))
-    for start in starts:
-        room = room_for(needs, length - start, length, held.bytes, budget)
-        most = max(most, room.used(int(counts[start])))
+    rooms = (room_for(needs, length - start, length, held.bytes, budget) for start in starts)
+    each = zip(starts, rooms, counts[starts].tolist(), strict=True)
+    for _, used in together(each, cells, question.dims, budget):
+        most = max(most, used)
     if budget.verified:
         rows = min(1 + budget.verified, 1 + verified_at_once(needs, length, budget))
         kept = 2 * bytes_of_streams(question.dims, length, first, budget)

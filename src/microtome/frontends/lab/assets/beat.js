@@ -2,10 +2,11 @@
 // asked, and are answered. A clock that went on by itself would overtake its answers where a server
 // takes longer than a beat, and a page takes no answer but that to its last question; one that an
 // answer had to set going would stand still for good where that is lost, or comes too late.
+// A panel's question that is lost is sent once more as it was, since only it knows what was clicked.
 (function () {
   const OFTEN = 100;  // milliseconds between two looks at the beats
   const SOON = 500;  // and after which a beat begins that nobody has heard
-  const AGAIN = 1000;  // what was lost is asked again of who rests
+  const AGAIN = 1000;  // what was lost is asked again
   const IDLE = 5000;  // those who should have asked are not waited for any more
   const LOST = 60000;  // nor is an answer
   const OWN = "pulse";  // the page's own beat: all that hears it goes on without a click
@@ -23,16 +24,29 @@
   };
 
   const ask = window.fetch;
+  const pause = () => new Promise((go_on) => window.setTimeout(go_on, AGAIN));
+  const send = (place, how, is_wanted) => ask.call(window, place, how).catch(async (error) => {
+    if (is_wanted()) { await pause(); }
+    if (!is_wanted()) { throw error; }  // for something else is asked by now
+    return send(place, how, is_wanted);
+  });
+
+  const noted = ({ beat, output, number }) => {
+    const question = { number, since: performance.now(), is_over: false, is_lost: false };
+    (last[beat] ??= {})[output] = question;
+    const is_last = () => last[beat][output] === question;
+    const over = (is_answered) => {
+      question.is_over = true;
+      question.is_lost = !is_answered;
+      seen[beat] = { ...seen[beat], since: performance.now() };
+    };
+    return { is_wanted: () => beat !== OWN && is_last(), over };
+  };
+
   window.fetch = function (place, how) {
-    const answer = ask.apply(this, arguments);
-    (String(place).includes(HOME) ? heard(how && how.body) : []).forEach(({ beat, output, number }) => {
-      const question = { number, since: performance.now(), is_over: false, is_lost: false };
-      (last[beat] ??= {})[output] = question;
-      const over = (is_answered) => {
-        question.is_over = true;
-        question.is_lost = !is_answered;
-        seen[beat] = { ...seen[beat], since: performance.now() };
-      };
+    const asked = (String(place).includes(HOME) ? heard(how && how.body) : []).map(noted);
+    const answer = send(place, how, () => asked.some((one) => one.is_wanted()));
+    asked.forEach(({ over }) => {
       // It is there with its last byte: where a line is slow, long after its first.
       answer.then((got) => got.clone().arrayBuffer().then(() => over(got.ok)))
         .catch(() => over(false));

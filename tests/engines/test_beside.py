@@ -1,0 +1,147 @@
+"""Cells that start at several positions go through a block side by side: as the reference path."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import microtome as mt
+from microtome.engines.walk import walk as engine
+from microtome.engines.walk.resumed import Resumed
+from microtome.plan.beside import goes_beside
+from microtome.plan.plan import make_plan
+from microtome.verbs import options
+from microtome.verbs.options import budget_of
+from microtome.verbs.sweep import asking
+from oracles.families import ENCODERS, UNLIKE, turn
+
+TEXT = "When Mary and John went to the store"
+DONOR = "When John and Mary gave to the store"
+PROMPT = mt.Prompt(TEXT, donor=DONOR, target=" Mary", contrast=" John")
+SHORT = mt.Prompt("The cat sat on", donor="The dog sat on", target=" dog", contrast=" cat")
+LIKE_IT = mt.Prompt("The dog sat on", donor="The cat sat on", target=" cat", contrast=" dog")
+INSIDE = ["norm(L*.resid_mid)", "std(L*.attn_out)", "cosine(L*.resid_post@0, -1)"]
+LITTLE = 240_000
+METRICS = ["logit_diff", "kl@3"]
+KINDS = [*(name for name in UNLIKE if name not in ENCODERS), "mistral", "gemma3_text"]
+EDITS = ("zero L*.attn_out@*", "scale(0.5) L*.mlp_out@*", "patch L*.resid_post@*")
+
+
+@pytest.fixture(autouse=True)
+def rows(monkeypatch):
+    """How many batches went through a block in each row; none waits for company."""
+    monkeypatch.setitem(options.BESIDE, "cpu", 0)
+    found = []
+    side_by_side = Resumed.side_by_side
+
+    def noted(self, layer, x, some):
+        found.append(len(some))
+        return side_by_side(self, layer, x, some)
+
+    monkeypatch.setattr(Resumed, "side_by_side", noted)
+    return found
+
+
+def same_on_both_paths(model, prompts, edits, most=1e-9, **more):
+    walk, reference = (
+        mt.sweep(model, prompts, edits, engine=name, verify=0, **{"metrics": METRICS, **more})
+        for name in ("walk", "reference")
+    )
+    for name in (*walk.metrics, "values_changed", "change_norm"):
+        gap = abs(walk.data[name] - reference.data[name]).max()
+        assert float(gap) < most, f"{edits}: {name} differs by {float(gap)}"
+    return walk
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_in_families_of_every_kind(of_family, rows, name):
+    model, edits = of_family(name), EDITS[turn(name) % 3]
+    same_on_both_paths(model, PROMPT, edits)
+    assert bool(rows) == (not model.anatomy.dims.copies_prefix)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "mixtral"])
+def test_what_is_measured_inside_is_each_batchs_own(of_family, rows, name):
+    model = of_family(name)
+    metrics = [*METRICS, *INSIDE]
+    same_on_both_paths(model, [SHORT, LIKE_IT], "scale(2) L*.mlp_out@*", metrics=metrics)
+    assert max(rows) == 4
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_as_the_model_attends(make_gpt2, tokenizer, rows, attention):
+    hf = make_gpt2(attn_implementation=attention, dtype=torch.float64)
+    model = mt.load(hf, tokenizer=tokenizer)
+    for edits in ("patch L*.resid_pre@*", ["zero L*.resid_mid@*", "scale(2) L2.resid_pre@-1"]):
+        same_on_both_paths(model, PROMPT, edits)
+    assert rows
+
+
+def test_in_half_precision(make_gpt2, tokenizer, rows):
+    """Verification holds it, behind the edit too; cells that change nothing are the clean run."""
+    model = mt.load(make_gpt2(dtype=torch.bfloat16), tokenizer=tokenizer)
+    found = mt.sweep(model, PROMPT, "patch L*.resid_post@*", metrics="logit_diff", verify="all")
+    still = mt.sweep(model, PROMPT, "scale(1) L*.resid_post@*", metrics="logit_diff")
+    assert rows
+    assert found.n_unchanged < found.n_cells / 2
+    assert float(abs(still.delta("logit_diff")).max()) < 0.02
+
+
+def test_those_that_share_a_row_of_attention_go_by_themselves(tiny64, rows):
+    over = {"factor": [0.1, 1.0, 4.0]}
+    same_on_both_paths(tiny64, PROMPT, mt.scale("L*.attn_out@*", 1.0), over=over)
+    assert not rows  # all three factors enter each layer together, at each position
+    same_on_both_paths(tiny64, PROMPT, mt.scale("L1.attn_out@*", 1.0), over=over)
+    assert len(rows) == 1  # behind it they are nothing but rows, in the last layer
+
+
+def test_heads_and_neurons_go_by_themselves(tiny64):
+    for edits, beside in (
+        ("patch L*.resid_post@*", True),
+        ("zero L*.z.h*@*", False),
+        ("zero L*.mlp_post.n{1,2}@*", False),
+        ("patch L*.mlp_out -> final_in@*", False),
+    ):
+        plan = make_plan(asking(tiny64, PROMPT, edits, metrics="kl"), budget=budget_of(tiny64))
+        assert goes_beside(plan.cells, tiny64.anatomy.dims) == beside, edits
+
+
+def test_as_many_as_memory_allows(tiny64, rows):
+    whole, cut = (
+        mt.sweep(tiny64, PROMPT, EDITS[2], metrics="kl", memory=memory, verify=0)
+        for memory in (None, LITTLE)
+    )
+    assert float(abs(whole.data["kl"] - cut.data["kl"]).max()) < 1e-12
+    assert cut.provenance["predicted"]["bytes"] <= LITTLE < whole.provenance["predicted"]["bytes"]
+
+
+def test_where_memory_runs_out_half_of_them_go_on(tiny64, monkeypatch):
+    walk, sizes = engine.Stretch._walk, []
+
+    def cramped(self, convoy, told):
+        sizes.append((len(convoy), sum(len(batch) for batch, _ in convoy)))
+        if sizes[-1][1] > 4:
+            raise torch.OutOfMemoryError("CUDA")
+        walk(self, convoy, told)
+
+    whole = mt.sweep(tiny64, PROMPT, EDITS[2], metrics="kl")
+    monkeypatch.setattr(engine.Stretch, "_walk", cramped)
+    halved = mt.sweep(tiny64, PROMPT, EDITS[2], metrics="kl")
+    assert sizes[0][0] > 5
+    assert (1, 3) in sizes or (1, 4) in sizes
+    assert float(abs(whole.data["kl"] - halved.data["kl"]).max()) < 1e-12
+    assert "halved" in halved.provenance["engine"]["notes"][0]
+
+
+@pytest.mark.parametrize(("tile", "convoys"), [(512, 1), (8, 6)])
+def test_no_more_of_them_than_fill_a_tile_in_each_block(tiny64, monkeypatch, tile, convoys):
+    monkeypatch.setitem(options.TILES, "cpu", tile)
+    walk, sizes = engine.Stretch._walk, []
+
+    def noted(self, convoy, told):
+        sizes.append(len(convoy))
+        walk(self, convoy, told)
+
+    monkeypatch.setattr(engine.Stretch, "_walk", noted)
+    same_on_both_paths(tiny64, PROMPT, EDITS[0])
+    assert len(sizes) == convoys
