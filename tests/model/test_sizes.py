@@ -96,7 +96,7 @@ class TestMoreTokensThanTheModelKnows:
         for use in (model.encode, model.run):
             with pytest.raises(ArchitectureError, match=again):
                 use(BERLIN)
-        mt.load(model.hf, tokenizer=more).run(mt.Prompt(ids=[len(more) - 1, 5]))
+        mt.load(model.hf, tokenizer=more).run(mt.Prompt(ids=[4, len(more) - 1, 5]))
 
     def test_a_tokenizer_of_another_model_is_refused_all_the_same(self, make_gpt2, more):
         hf = make_gpt2()
