@@ -35,9 +35,9 @@ class Segment:
         """The segment of a row, as a view.
 
         >>> import torch
-        >>> Segment(1, 2, 3).of(torch.arange(8)[None])
-        tensor([[1, 2, 3],
-                [4, 5, 6]])
+        >>> Segment(1, 2, 3).of(torch.arange(8.0)[None])
+        tensor([[1., 2., 3.],
+                [4., 5., 6.]])
         """
         own = x[0, self.first : self.first + len(self)]
         return own.view(self.rows, self.own, *own.shape[1:])

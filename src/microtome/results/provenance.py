@@ -24,14 +24,15 @@ from microtome.model.watching import watchers
 PACKAGES = ("microtome", "torch", "transformers", "numpy")
 
 
-def of_model(model: Loaded) -> dict[str, Any]:
+def of_model(model: Loaded, hashes: tuple[str, str] | None = None) -> dict[str, Any]:
     """The model: where it came from, hashes of the weights that ran, types, device, tokenizer.
 
     ``name`` is what it was loaded as. Of a model that was given in memory it is what its
-    configuration says, which need not be true: `loaded` and `weight_hash` tell.
+    configuration says, which need not be true: `loaded` and `weight_hash` tell. The ``hashes`` are
+    those of now, unless they are known, as within `held`.
     """
     hf = model.hf
-    weights, buffers = model.hashes
+    weights, buffers = model.hashes if hashes is None else hashes
     packed = getattr(hf.config, "quantization_config", None)
     spread = getattr(hf, "hf_device_map", None) or {}
     source = model.origin.source
@@ -85,8 +86,10 @@ def of_machine() -> dict[str, Any]:
 
 
 @contextmanager
-def held(model: Loaded, discard: Callable[[], None] = lambda: None) -> Iterator[None]:
+def held(model: Loaded, discard: Callable[[], None] = lambda: None) -> Iterator[tuple[str, str]]:
     """Within this block a model's weights stay as they are, or what was computed has no model.
+
+    Yields their hashes, and those of the buffers.
 
     Args:
         model: the model.
@@ -98,7 +101,7 @@ def held(model: Loaded, discard: Callable[[], None] = lambda: None) -> Iterator[
     sign = model.weights_sign
     before = model.hashes_of(sign)
     try:
-        yield
+        yield before
     except VerificationError as error:  # of one model and another, the two paths disagree
         _check_same(model, before, sign, discard, error)
         raise

@@ -70,12 +70,13 @@ def record(
     measured: Assembled,
     beside: Screening | Audited | None,
     referred: bool,
+    hashes: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The provenance of a result."""
+    """The provenance of a result of a model whose weights have these hashes, if they are known."""
     screened = beside if isinstance(beside, Screening) else None
     audit = beside if isinstance(beside, Audited) else None
     return {
-        "model": provenance.of_model(model),
+        "model": provenance.of_model(model, hashes),
         **provenance.of_machine(),
         "seed": options.seed,
         "verify": options.verify.given,

@@ -218,7 +218,7 @@ def answered(
             return open_effects(out)
         cells, units = cells_of(plan, options), units_of(plan, options)
         with observed(progress, cells, units) as observer:
-            with provenance.held(model, sink.discard):
+            with provenance.held(model, sink.discard) as hashes:
                 observer.expected(cells, units, plan.cost.flops)
                 for note in sink.notes:
                     observer.note(note)
@@ -226,7 +226,8 @@ def answered(
                 def labelled(
                     measured: Assembled, beside: Screening | Audited | None = None
                 ) -> xr.Dataset:
-                    kept = runner.located(record(model, plan, options, measured, beside, referred))
+                    own = record(model, plan, options, measured, beside, referred, hashes)
+                    kept = runner.located(own)
                     data = label(plan, model.tokenizer, measured, beside)
                     return data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
 
