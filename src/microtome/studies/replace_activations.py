@@ -113,9 +113,6 @@ def observe(
     }
 
 
-# ------------------------------------------------------------------------- exercise 2: the neurons
-
-
 def neurons(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.Dataset:
     """The even neurons at the last token, ``[neuron]``: ``real``, and the ``noise`` instead."""
     address = f"L{parameters.mlp_layer}.mlp_post.n::2@-1"
@@ -124,9 +121,6 @@ def neurons(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.
         for name, edits in (("real", []), ("noise", [parameters.edits["neurons"]]))
     }
     return xr.Dataset({name: ("neuron", values) for name, values in found.items()})
-
-
-# ------------------------------------------------------------- exercises 3 and 4: the hidden state
 
 
 def spread_after_norm(model: Model, prompt: Prompt, parameters: ReplaceActivations) -> xr.DataArray:
