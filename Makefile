@@ -25,7 +25,9 @@ demo-real: .venv/ready-real
 studies: .venv/ready
 	$(BIN)/microtome study run --all --model nano -o out/studies --overwrite
 
-test: lint types tests
+# Types beside tests: some of these wait, and what is wrong with types is told meanwhile.
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types tests
 
 # Where bytecode is kept nowhere, every process would compile all that it imports: some ten seconds.
 tests test-quick: export PYTHONDONTWRITEBYTECODE :=

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 from dataclasses import dataclass, replace
 from functools import cache
@@ -325,6 +326,19 @@ def test_a_folder_of_an_ablation_that_differs_in_a_vector_is_refused(small, tmp_
     acdc(small, PROMPTS[:1], 0.1, ablation=Middle(one.clone()), **asked)
     with pytest.raises(CircuitError, match=r"another search: ablation"):
         acdc(small, PROMPTS[:1], 0.1, ablation=Middle(two), **asked)
+
+
+def test_a_folder_of_a_model_with_another_hook_is_refused(small, tmp_path):
+    """Of the same name; what it does may be anything, so that it is nobody's the next time."""
+    asked = {"start": Circuit.empty(small), "out": tmp_path, "progress": False}
+    for number in range(2):
+        hook = small.hf.transformer.h[0].mlp.register_forward_hook(lambda m, a, out: out * 0.5)
+        try:
+            refused = pytest.raises(CircuitError, match=r"another search: added.*put there by hand")
+            with refused if number else contextlib.nullcontext():
+                acdc(small, PROMPTS[:1], 0.1, **asked)
+        finally:
+            hook.remove()
 
 
 def test_a_folder_of_other_references_or_thresholds_is_refused(small, tmp_path):

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import microtome as mt
 from conftest import BERLIN, HEADS, LAYERS
-from microtome.errors import LoadError, TokenError
+from microtome.errors import ArchitectureError, LoadError, TokenError
 
 
 def words(*known):
@@ -84,6 +84,19 @@ class TestMoreTokensThanTheModelKnows:
         model = mt.load(make_gpt2(), tokenizer=more)
         with pytest.raises(TokenError, match=r"'\[PAD\]' is token \d+.*resize.*load\(hf, tok"):
             model.encode(prompt)
+
+    def test_who_gives_the_model_rows_after_it_was_loaded_is_told_to_load_it_again(
+        self, make_gpt2, more
+    ):
+        model = mt.load(make_gpt2(), tokenizer=more)
+        with pytest.raises(TokenError, match=r"len\(tokenizer\)\), and load that"):
+            model.encode("Berlin [PAD]")
+        model.hf.resize_token_embeddings(len(more), mean_resizing=False)
+        again = r"knows \d+ tokens, and \d+ are expected.*load\(model\.hf, tokenizer=…\)"
+        for use in (model.encode, model.run):
+            with pytest.raises(ArchitectureError, match=again):
+                use(BERLIN)
+        mt.load(model.hf, tokenizer=more).run(mt.Prompt(ids=[4, len(more) - 1, 5]))
 
     def test_a_tokenizer_of_another_model_is_refused_all_the_same(self, make_gpt2, more):
         hf = make_gpt2()

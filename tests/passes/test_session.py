@@ -312,6 +312,14 @@ def test_a_pass_that_ends_after_one_is_clean(tiny):
     assert torch.equal(found[0], clean)
 
 
+def test_an_attention_that_was_chosen_goes_with_its_block(tiny):
+    with session(tiny.hf, tiny.anatomy) as own:
+        with own.block():
+            own.choose("eager")
+            assert own.implementation == "eager"
+        assert own.implementation is None
+
+
 def test_threads_have_their_turns_in_the_order_in_which_they_ask(tiny):
     began, order = threading.Event(), []
 

@@ -36,10 +36,6 @@ def read(folder, name, text):
         ("m.csv", 'text\n"' + "a " * 100_000 + '"', [Prompt("a " * 100_000)]),
         ("o.csv", "text,target,contrast\nA, a\n", [Prompt("A", target=" a")]),
         ("q.csv", 'text\n"say ""hi"", he said"\n\nA\n', [Prompt('say "hi", he said'), Prompt("A")]),
-        ("r.csv", "\ufefftext;target\r\nSo, so; a\r\n", [Prompt("So, so", target=" a")]),
-        ("s.csv", '\n"text";"roles"\n"A;B";"{""s"": 0}"\n', [Prompt("A;B", roles={"s": 0})]),
-        ("t.csv", "text\ttarget\nA, b;\t c\n", [Prompt("A, b;", target=" c")]),
-        ("u.csv", 'text,"a;b"\nA;B,1\n', [Prompt("A;B", meta={"a;b": "1"})]),
     ],
 )  # fmt: skip
 def test_what_is_plain_is_read(tmp_path, name, text, wanted):
@@ -91,8 +87,7 @@ def test_what_is_nearly_a_field_is_one_mistyped(tmp_path, row, says):
         ),
         ("f.csv", 'text,target\nA, " a"\n', "line 2: not CSV: a quote inside a field, ' \" a\"'"),
         ("g.csv", 'text\n"A" B\n', "line 2: not CSV: text after the quotes of a field"),
-        ("h.csv", "text;target\nA; b; c\n", "line 2: more values than the header has names: 3"),
-        ("p.csv", "sep=;\r\ntext;target\r\n", "line 1: 'sep=' is a line for spreadsheets alone"),
+        ("h.csv", "text;target\nA; b\n", "line 1: one column, 'text;target': fields are separated"),
         ("q.csv", 'text,roles\nA,"{""s"": 0}"\nB,,C\n', "line 3: more values than the header"),
         ("i.csv", "text,target\nA, b\n,\n", "line 3: the field 'text' is missing"),
         ("k.csv", "text, target\nA, b\n", "line 2: unknown field ' target'"),

@@ -52,6 +52,21 @@ def test_what_the_tokenizer_puts_in_front_is_there_once_and_that_is_said(real_mo
     assert "has '</s>' in it" in message
 
 
+def test_of_a_chat_that_ends_in_an_answer_it_is_said_that_another_begins(real_models):
+    """As of texts that a model is to go on with, or that a steering vector is made of."""
+    template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %} [assistant]"
+    tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K", chat_template=template)
+    asked = [{"role": "user", "content": "Once upon"}]
+    begun = [*asked, {"role": "assistant", "content": "a time"}]
+    for prompt in (Prompt.chat(begun, target=" there"), Prompt.chat(asked, donor=begun)):
+        [message] = complaints([encode(prompt, tokenizer)], masked=False)
+        assert (
+            "ends in what the assistant says, 'a time', and the model's template begins" in message
+        )
+        assert "continue_final_message=True" in message
+    assert list(complaints([encode(Prompt.chat(asked), tokenizer)], masked=False)) == []
+
+
 def test_a_tokenizer_that_puts_two_in_front_is_read_as_if_it_put_one(real_models):
     tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K")
     whole = encode(Prompt("Once upon"), tokenizer).tokens.ids

@@ -156,6 +156,17 @@ def test_a_folder_that_somebody_trains_into_is_nobody_elses(tiny, tmp_path, monk
     assert not torch.equal(again.weight, made.weight)
 
 
+def test_a_folder_of_a_model_with_another_hook_is_refused(tiny, tmp_path):
+    asked = {"texts": ["a b c", "d e f"], "steps": 1, "blocks": [1], "out": tmp_path / "tuned"}
+    mt.train_translators(tiny, **asked)
+    hook = tiny.hf.transformer.h[0].mlp.register_forward_hook(lambda m, a, out: out * 0.5)
+    try:
+        with pytest.raises(LoadError, match="trained differently"):
+            mt.train_translators(tiny, **asked)
+    finally:
+        hook.remove()
+
+
 def test_on_nano_they_come_nearer_to_the_output_on_other_texts(nano, texts):
     weights = nano.weight_hash
     made = mt.train_translators(nano, texts, steps=40, blocks=[1, 4])

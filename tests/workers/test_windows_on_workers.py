@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 import microtome as mt
-from microtome.errors import EffectsError
+from microtome.errors import EffectsError, WorkerError
 from microtome.results.windows import StoreWindows
 from microtome.verbs.streaming import Begun
 from workers.inline import Inline, Inside
@@ -86,9 +86,19 @@ class Logged(Inline):
         return super().wait([own for own in hands if not (self.hang and self.at.get(own))], seconds)
 
 
-def sweep(model, log: Log, workers: bool = False, source=PROMPTS, hang: bool = False, **more):
+def sweep(
+    model,
+    log: Log,
+    workers: bool = False,
+    source=PROMPTS,
+    hang: bool = False,
+    dies=lambda unit: False,
+    **more,
+):
     asked = {"metrics": "kl", "verify": 0, "progress": log, **more}
     who = Logged(log, hang) if workers else None
+    if who is not None:
+        who.dies = dies
     return mt.sweep(model, mt.Stream(source, 2), "zero L*.z.h*@-1", workers=who, **asked)
 
 
@@ -167,6 +177,20 @@ def test_a_source_that_breaks_off_ends_it_when_its_window_comes(tiny64, tmp_path
         sweep(tiny64, log, workers, source, out=tmp_path / "map.zarr")
     assert parts(tmp_path) == ["000000.zip"]
     assert sum(own[0] == "expected" for own in log.told) == 1
+
+
+def test_a_unit_that_kills_its_workers_ends_it_when_its_window_is_done(tiny64, tmp_path):
+    """What was done of the next one is gone on with, too."""
+    log, out = Log(), tmp_path / "map.zarr"
+    with pytest.raises(WorkerError, match="1 of 2 units killed 3 workers each and were left out"):
+        sweep(tiny64, log, workers=True, dies=lambda unit: unit == 1, out=out)
+    begun = parts(tmp_path)
+    assert begun == ["000000-000000.zip", "000001-000000.zip"]
+    assert [own[0] for own in log.heard] == ["expected", "done"]
+    wanted, rest = sweep(tiny64, Log()), Log()
+    found = sweep(tiny64, rest, out=out)
+    xr.testing.assert_identical(found.data.drop_attrs(), wanted.data.drop_attrs())
+    assert [own[0] for own in rest.heard].count("done") == rest.units - len(begun)
 
 
 @pytest.mark.parametrize(("workers", "most"), [(False, [0, 0, 0]), (True, [0, 1, 1])])

@@ -21,6 +21,7 @@ from microtome.circuits.trial import Trial
 from microtome.engines.observer import Observer, go_on, observed
 from microtome.model.code import code_of
 from microtome.results import provenance
+from microtome.verbs.record import added
 from microtome.workers import Workers
 
 KEPT = "What was measured is kept where out= was given."
@@ -123,6 +124,7 @@ def identity(trial: Trial, method: Mapping[str, Any]) -> dict[str, object]:
         ],
         "model": provenance.of_model(trial.model),
         "modules": trial.model.modules_hash,
+        **added(trial.model),
         **{name: value for name, value in machine.items() if name not in PASSING},
     }
 

@@ -227,6 +227,16 @@ class Anatomy:
                 "(and let config.num_hidden_layers say how many there are)."
             )
 
+    def check_words(self, hf: PreTrainedModel) -> None:
+        """Raise `ArchitectureError` unless a model knows as many tokens as it is to know."""
+        found = self.family.dimensions(hf.config).d_vocab
+        if found != self.dims.d_vocab:
+            raise ArchitectureError(
+                f"This {type(hf).__name__} knows {found:,} tokens, and {self.dims.d_vocab:,} are "
+                "expected: it was given others since it was loaded (resize_token_embeddings). Load "
+                "it again: load(model.hf, tokenizer=…)."
+            )
+
     def dtype(self, hf: PreTrainedModel) -> torch.dtype:
         """The type of the residual stream, which is that of the blocks' weights."""
         blocks = types_of([self.out_proj(hf, 0), self.block(hf, 0)])

@@ -97,7 +97,8 @@ class Loaded:
         Warns with `PromptWarning` where the tokenizer closes texts with a token of its own and the
         model is causal (`@last` is that token then, and what is predicted comes after it); where a
         text spells out special tokens, or the one that the tokenizer puts in front anyway (which is
-        read once then); where it ends in a space and has a target; where a target changes the
+        read once then); where a chat ends in what the assistant says; where a text ends in a space
+        and has a target; where a target changes the
         text's own tokens, or is several tokens and would be one with a space more or less; and
         where a text is longer than the model was made for.
 
@@ -107,7 +108,9 @@ class Loaded:
             TokenError: a target or contrast is no token, one that does not exist, or lacks its
                 space; or
                 the tokenizer was given a token that the model was not, and it is in a prompt.
+            ArchitectureError: the model was given other tokens since it was loaded.
         """
+        self.anatomy.check_words(self.hf)
         limit, masked = self.anatomy.dims.n_positions, not self.anatomy.dims.causal
         given = Prompts.of(prompts)
         words = self.anatomy.dims.d_vocab

@@ -240,6 +240,7 @@ class Session:
         """Take off what dead sessions have left, and put on what is there all the time."""
         refuse_unseen(self.hf)
         self.anatomy.check_layers(self.hf)
+        self.anatomy.check_words(self.hf)
         with turns.guard:
             self._clear()
             # By identity: a user's modules may be equal. To ask each of them takes milliseconds.

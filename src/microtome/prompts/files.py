@@ -2,8 +2,7 @@
 
 A key or a column given twice is refused, as is CSV whose quotes do not pair up: other readers take
 the second of two, or the rest of the file for one field, and say nothing. CSV is that of RFC 4180:
-quotes around whole fields alone, and a quote in quotes written twice. Fields are parted by commas;
-by semicolons, as spreadsheets in much of Europe write them, or by tabs, if the header has no comma.
+commas, quotes around whole fields alone, and a quote in quotes written twice.
 """
 
 from __future__ import annotations
@@ -107,16 +106,9 @@ def _twice(names: Sequence[str]) -> list[str]:
 
 # ------------------------------------------------------------------------------------------- CSV
 
-_SEPARATORS = (",", ";", "\t")
-"""What may part fields: the first of these that a header has does."""
-_FIELDS = {
-    sign: re.compile(
-        r'(?:"(?P<quoted>(?:[^"]|"")*+)"|(?P<plain>[^"\r\n' + sign + r"]*+))"
-        rf"(?P<end>{sign}|\r\n|\r|\n|\Z)"
-    )
-    for sign in _SEPARATORS
-}
-_QUOTED = re.compile(r'"(?:[^"]|"")*+"')
+_FIELD = re.compile(
+    r'(?:"(?P<quoted>(?:[^"]|"")*+)"|(?P<plain>[^",\r\n]*+))(?P<end>,|\r\n|\r|\n|\Z)'
+)
 _OPEN = re.compile(r'"(?:[^"]|"")*+\Z')
 _BREAK = re.compile("\r\n|\r|\n")
 
@@ -126,14 +118,17 @@ def _csv(pieces: Iterable[str], name: str) -> Iterator[Row]:
     _, header = next(lines, (1, []))
     for column in _twice(header):
         raise PromptError(f"{name}, line 1: two columns are called {column!r}.")
-    if header and header[0].lower() == "sep=":
-        raise PromptError(f"{name}, line 1: 'sep=' is a line for spreadsheets alone: take it out.")
+    if len(header) == 1 and re.search("[;\t]", header[0]):
+        raise PromptError(
+            f"{name}, line 1: one column, {header[0]!r}: fields are separated by commas. Save it "
+            "as CSV with commas."
+        )
     for number, fields in lines:
         where = f"{name}, line {number}"
         if len(fields) > len(header):
             raise PromptError(
                 f"{where}: more values than the header has names: {len(fields)}, and "
-                f"{listing(header)}. A value with the separator in it goes in quotes."
+                f"{listing(header)}. A value with a comma goes in quotes."
             )
         row: dict[str, Any] = {
             key: value for key, value in zip(header, fields, strict=False) if value
@@ -147,36 +142,29 @@ def _csv(pieces: Iterable[str], name: str) -> Iterator[Row]:
 
 def _csv_lines(pieces: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
     """The fields of each line, and the number of the line where it begins; empty lines are none."""
-    number, held, quotes, sign = 1, "", 0, ""
+    number, held, quotes = 1, "", 0
     for piece in pieces:
         held, quotes = held + piece, quotes + piece.count('"')
         if quotes % 2:  # inside a quoted field, which may go over lines
             continue
-        sign = sign or _separator(held)
-        yield from _csv_of(held, number, name, sign or ",")
+        yield from _csv_of(held, number, name)
         number += len(_BREAK.findall(held))
         held = ""
-    yield from _csv_of(held, number, name, sign or ",")
+    yield from _csv_of(held, number, name)
 
 
-def _separator(text: str) -> str:
-    """What parts the fields of a header, the first line of a text; nothing where that is empty."""
-    header = _BREAK.split(_QUOTED.sub("x", text).lstrip("\r\n"))[0]
-    return next((sign for sign in _SEPARATORS if sign in header), "," if header else "")
-
-
-def _csv_of(text: str, number: int, name: str, sign: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_of(text: str, number: int, name: str) -> Iterator[tuple[int, list[str]]]:
     """The same of a text in which every quoted field ends, or which is the last."""
     at, first, fields = 0, number, list[str]()
     while at < len(text) or fields:
-        found = _FIELDS[sign].match(text, at)
+        found = _FIELD.match(text, at)
         if found is None:
             raise PromptError(_bad_quotes(text, at, f"{name}, line {number}"))
         quoted = found["quoted"]
         fields.append(found["plain"] if quoted is None else quoted.replace('""', '"'))
         number += len(_BREAK.findall(found[0]))
         at = found.end()
-        if found["end"] != sign:
+        if found["end"] != ",":
             if fields != [""] or quoted is not None:
                 yield first, fields
             first, fields = number, []

@@ -74,7 +74,7 @@ class Prompts(Sequence[Prompt]):
         Columns and keys that are no field of a `Prompt` are kept as its ``meta``. What is empty in
         a CSV file, or ``null`` in JSON, counts as not given. In CSV ``roles`` holds a JSON object,
         and ``ids``, ``targets``, ``messages`` and the like a JSON list. A value keeps its leading
-        space. Files are UTF-8, and CSV is parted by commas, semicolons or tabs; see
+        space. Files are UTF-8, and CSV is parted by commas; see
         `microtome.prompts.files` for what is refused in them.
 
         Raises:

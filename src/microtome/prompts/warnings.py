@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from microtome.errors import PromptWarning, listing
 from microtome.prompts.encoding import Encoded
+from microtome.prompts.prompt import Message
 from microtome.prompts.tokens import Tokens
 
 
@@ -53,6 +54,9 @@ def complaints(
     typed = [one for one in _typed_texts(encoded) if _special(one)]
     if typed:
         yield _typed(typed[0], _special(typed[0]))
+    ended = next(filter(None, map(_answered, encoded)), None)
+    if ended is not None:
+        yield _said(ended)
     asked = [one for one in encoded if (one.target, one.contrast) != (None, None)]
     blank = next((one for one in _typed_texts(asked) if _ends_in_a_space(one)), None)
     if blank is not None and not masked:
@@ -117,6 +121,23 @@ def _special(tokens: Tokens) -> list[int]:
 def _ends_in_a_space(tokens: Tokens) -> bool:
     """Whether a text ends in a space that is a token by itself, or the end of one."""
     return tokens.text.endswith(" ") and tokens.pieces[tokens.own.stop - 1].endswith(" ")
+
+
+def _answered(one: Encoded) -> Message | None:
+    """The last turn of a chat in which the model has answered already, in a prompt or its donor."""
+    for chat in (one.prompt.messages, one.prompt.donor_messages):
+        if chat and chat[-1]["role"] == "assistant":
+            return chat[-1]
+    return None
+
+
+def _said(turn: Message) -> str:
+    return (
+        f"A chat ends in what the assistant says, {str(turn.get('content'))[-40:]!r}, and the "
+        "model's template begins another answer behind it: that is where metrics are read. To go "
+        "on with what it says, give the text, tokenizer.apply_chat_template(messages, "
+        "tokenize=False, continue_final_message=True)."
+    )
 
 
 def _blank(tokens: Tokens) -> str:

@@ -55,7 +55,7 @@ def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dic
         **_written(plan.question),
         "model": of_model,
         "modules": model.modules_hash,
-        **_added(model),
+        **added(model),
         "options": {**options.as_dict(), "memory": None},
         "engine": plan.choice.engine,
         "functions": functions(plan.question),
@@ -146,7 +146,7 @@ def _written(question: Question) -> dict[str, Any]:
     return {"written": found} if found else {}
 
 
-def _added(model: Loaded) -> dict[str, Any]:
+def added(model: Loaded) -> dict[str, Any]:
     """What somebody has put on the model, each with what it is known by.
 
     A class by its code, with what that reads, and by what the module holds. What a hook looks at

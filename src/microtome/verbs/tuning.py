@@ -32,6 +32,7 @@ from microtome.readings.lens import unembedded
 from microtome.readings.translators import CONFIG, Translators, check_folder
 from microtome.results.hold import alone_in
 from microtome.verbs.model import Model
+from microtome.verbs.record import added
 
 HELD_OUT = 8
 """Of so many texts one is kept apart, to measure on."""
@@ -110,6 +111,7 @@ def train_translators(
         asked = {
             "model": model.name,
             "weight_hash": model.weight_hash,
+            "added": added(model).get("added"),
             "steps": steps,
             "batch": batch,
             "lr": lr,
