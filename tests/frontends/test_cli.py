@@ -448,6 +448,10 @@ BERLIN = ["-p", "Berlin is the capital of"]
             ["lens", "nano", *BERLIN, "--target", " Germany", "--target", " France"],
             "--target is given 2 times, and takes one value",
         ),
+        (
+            ["generate", "nano", *BERLIN, "--sample", "--greedy"],
+            "--sample/--greedy is given 2 times, and takes one value",
+        ),
         (["run", "./nowhere", *BERLIN], "config.json"),
         (["plan", "nano", "-e", "zero L0.z"], "--prompts FILE"),
         (["sweep", "-o", "out", *BERLIN], "Give a model and an edit"),

@@ -99,6 +99,7 @@ def test_what_is_nearly_a_field_is_one_mistyped(tmp_path, row, says):
         ("m.jsonl", '{"roles": {"s": ' + "9" * 5000 + "}}", "line 1: not JSON (Exceeds the limit"),
         ("n.jsonl", '{"text": "A"}\n{"text": "\\ud83d"}', "line 2: A prompt's text has half a cha"),
         ("o.jsonl", '{"text": "A", "roles": {"s": ""}}', "line 1: The word of role 's' is ''"),
+        ("r.csv", 'ids\n"[1], ""x"": 2"\n', "line 2: ids: expected a list in JSON"),
         ("p.csv", 'text,roles\nA,"{""s"": 0}"\nB,[1]\n', "line 3: expected an object"),
         (
             "q.jsonl",

@@ -27,9 +27,8 @@ class Command(TyperCommand):
             for one in given:
                 plain = getattr(one, "is_flag", False) and not one.secondary_opts
                 if given.count(one) > 1 and not (getattr(one, "multiple", True) or plain):
-                    ctx.fail(
-                        f"{one.opts[-1]} is given {given.count(one)} times, and takes one value."
-                    )
+                    name = "/".join([one.opts[-1], *one.secondary_opts])
+                    ctx.fail(f"{name} is given {given.count(one)} times, and takes one value.")
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx, formatter):  # type: ignore[no-untyped-def]

@@ -93,8 +93,9 @@ def json_object(text: str, where: str) -> dict[str, Any]:
 
 def _json_list(text: str, where: str) -> list[Any]:
     """A JSON list, of which no object gives a key twice."""
-    found: Any = json_object(f'{{"list": {text}\n}}', where)["list"]
-    if not isinstance(found, list):
+    whole = json_object(f'{{"list": {text}\n}}', where)
+    found: Any = whole["list"]
+    if not isinstance(found, list) or len(whole) > 1:
         raise PromptError(f"{where}: expected a list in JSON, [1, 2], found {text!r}.")
     return found
 
