@@ -199,3 +199,14 @@ def test_a_folder_of_an_adapter_says_so(folder):
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(LoadError, match=r"holds an adapter.*merge_and_unload"):
         mt.load(folder)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_no_damaged_file(folder, tmp_path):
+    """As names of before UTF-8 are: of a path given as bytes, Python makes half characters."""
+    named = tmp_path / "caf\udce9"
+    try:
+        folder.rename(named)
+    except OSError:  # some file systems have no such names
+        pytest.skip("there are no such names here")
+    with pytest.raises(LoadError, match=r"caf\\udce9.*has a name that is not UTF-8.*Rename it"):
+        mt.load(named)

@@ -390,3 +390,26 @@ def test_a_tokenizer_that_closes_texts_is_warned_of(make_gpt2):
     with pytest.warns(PromptWarning, match=r"'</s>' after every text.*add_eos_token.*prob@-2"):
         model.encode(TEXT)
     mt.load(hf, tokenizer=wordy("<s> $A")).encode(TEXT)  # which is no reason
+
+
+def switching(tokenizer, times):
+    """One that another thread switches so often, between what it is told and what it reads."""
+    made = copy.deepcopy(tokenizer)
+    own, left = made.set_truncation_and_padding, [*range(times)]
+
+    def between(*given, **named):
+        own(*given, **named)
+        if left and left.pop() % 2:
+            made.backend_tokenizer.enable_truncation(2)
+        elif left:
+            made.backend_tokenizer.enable_padding(length=40)
+
+    made.set_truncation_and_padding = between
+    return made
+
+
+def test_what_another_thread_has_a_tokenizer_cut_or_pad_is_read_again(tokenizer):
+    whole = encode(Prompt(BERLIN), tokenizer).tokens.ids
+    assert encode(Prompt(BERLIN), switching(tokenizer, 4)).tokens.ids == whole
+    with pytest.raises(TokenError, match="another thread uses it with truncation or padding"):
+        encode(Prompt(BERLIN), switching(tokenizer, 1000))

@@ -24,6 +24,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 from microtome.errors import LoadError, listing
 from microtome.language.sites import Dimensions
 from microtome.model.families.family import Family
+from microtome.textfiles import shown
 
 SUFFIX = ".safetensors"
 
@@ -171,11 +172,24 @@ def _headers(name: str, paths: list[Path]) -> Checkpoint:
                     names.append(key)
                     elements += prod(opened.get_slice(key).get_shape())
         except (SafetensorError, OSError) as error:
+            _refuse_place(name, path)
             raise LoadError(
                 f"Cannot load {name!r}: {path.name} cannot be read as safetensors ({error}). It is "
                 "damaged or cut short, or of another format: get it again."
             ) from error
     return Checkpoint(tuple(names), elements)
+
+
+def _refuse_place(name: str, path: Path) -> None:
+    """Raise where it is the name of a folder that safetensors cannot read, and not the file."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise LoadError(
+            f"Cannot load '{shown(name)}': a folder on its path has a name that is not UTF-8, and "
+            "weights in safetensors are read by names that are. Rename it, or give the model's "
+            "directory relative to one inside of it."
+        ) from None
 
 
 # ------------------------------------------------------------------------- the configuration's word

@@ -7,6 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from microtome.errors import TokenError
 
+TRIES = 100
+"""How often a text is read whose tokenizer another thread may switch meanwhile."""
+
 
 @runtime_checkable
 class Tokenizer(Protocol):
@@ -72,8 +75,11 @@ def read(tokenizer: Tokenizer, text: str | Sequence[str], **how: Any) -> Mapping
         TokenError: it makes nothing of it, as one does that has no token for unknown words.
     """
     try:
-        # A tokenizer may have been saved with padding or truncation switched on.
-        return tokenizer(text, padding=False, truncation=False, verbose=False, **how)
+        for _ in range(TRIES):
+            # A tokenizer may have been saved with padding or truncation switched on.
+            found = tokenizer(text, padding=False, truncation=False, verbose=False, **how)
+            if _is_whole(found):
+                return found
     except Exception as error:
         if type(error) is not Exception:  # tokenizers has no kind of its own
             raise
@@ -81,3 +87,13 @@ def read(tokenizer: Tokenizer, text: str | Sequence[str], **how: Any) -> Mapping
             f"The tokenizer cannot read {text!r}: {error}. It has no token for what it does not "
             "know: use words of its vocabulary."
         ) from error
+    raise TokenError(
+        f"The tokenizer cuts {text!r} short, or pads it, whatever it is told: another thread uses "
+        "it with truncation or padding meanwhile. Give each its own, copy.deepcopy(tokenizer)."
+    )
+
+
+def _is_whole(found: Mapping[str, Any]) -> bool:
+    """Whether nothing was cut off or padded: a tokenizer has these switches for all its threads."""
+    made = getattr(found, "encodings", None) or ()
+    return all(not one.overflowing and 0 not in one.attention_mask for one in made)
