@@ -14,6 +14,7 @@ import microtome as mt
 from microtome.edits import as_edits
 from microtome.engines.walk.batches import batches, companies, tiles
 from microtome.language.sites import Dimensions
+from microtome.plan.beside import used
 from microtome.plan.memory.budget import Budget
 from microtome.plan.memory.needs import needs_of
 from microtome.plan.memory.room import room_for
@@ -62,7 +63,7 @@ def test_every_cell_walks_once_and_as_its_batch_says(edit, memory):
             assert (plan.cells.entry[row] == batch.layers).all()
         assert (np.diff(batch.layers) >= 0).all()
         assert batch.cells.shape[1] <= room.batch
-        assert room.used(len(batch)) <= memory
+        assert used([(room, len(batch))]) <= memory
     assert sorted(seen) == list(range(len(plan.cells)))
 
 
@@ -146,7 +147,7 @@ def test_room_is_for_what_memory_allows():
     tight = room_for(own, 5, 5, 0, Budget(memory=40_000))
     assert wide.tile == 512 // 5
     assert tight.tile < wide.tile
-    assert tight.used(10**6) <= 40_000
+    assert used([(tight, 10**6)]) <= 40_000
     # A prompt longer than a tile still is one.
     assert room_for(own, 1000, 1000, 0, Budget()).tile == 1
 
