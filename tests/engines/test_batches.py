@@ -128,12 +128,16 @@ def test_halves_are_the_whole():
 
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 50))
 def test_tiles_cover_a_rectangle_once_and_are_no_larger_than_asked(prompts, cells, size):
-    count = np.zeros((prompts, cells), dtype=int)
+    count, found = np.zeros((prompts, cells), dtype=int), []
     for tile in tiles(prompts, range(cells), size):
         part = count[tile.prompts, tile.cells]
         part += 1
+        found.append(part.size)
         assert 1 <= part.size <= size
     assert (count == 1).all()
+    assert all(one + other > size for one, other in itertools.pairwise(found)), (
+        "two would be one tile"
+    )
 
 
 def needs(edit, budget=Budget(), dims=DIMS):
