@@ -14,6 +14,7 @@ import microtome as mt
 from microtome.edits import as_edits
 from microtome.engines.walk.batches import batches, companies, tiles
 from microtome.language.sites import Dimensions
+from microtome.plan.beside import used
 from microtome.plan.memory.budget import Budget
 from microtome.plan.memory.needs import needs_of
 from microtome.plan.memory.room import room_for
@@ -62,7 +63,7 @@ def test_every_cell_walks_once_and_as_its_batch_says(edit, memory):
             assert (plan.cells.entry[row] == batch.layers).all()
         assert (np.diff(batch.layers) >= 0).all()
         assert batch.cells.shape[1] <= room.batch
-        assert room.used(len(batch)) <= memory
+        assert used([(room, len(batch))]) <= memory
     assert sorted(seen) == list(range(len(plan.cells)))
 
 
@@ -127,12 +128,16 @@ def test_halves_are_the_whole():
 
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 50))
 def test_tiles_cover_a_rectangle_once_and_are_no_larger_than_asked(prompts, cells, size):
-    count = np.zeros((prompts, cells), dtype=int)
+    count, found = np.zeros((prompts, cells), dtype=int), []
     for tile in tiles(prompts, range(cells), size):
         part = count[tile.prompts, tile.cells]
         part += 1
+        found.append(part.size)
         assert 1 <= part.size <= size
     assert (count == 1).all()
+    assert all(one + other > size for one, other in itertools.pairwise(found)), (
+        "two would be one tile"
+    )
 
 
 def needs(edit, budget=Budget(), dims=DIMS):
@@ -146,7 +151,7 @@ def test_room_is_for_what_memory_allows():
     tight = room_for(own, 5, 5, 0, Budget(memory=40_000))
     assert wide.tile == 512 // 5
     assert tight.tile < wide.tile
-    assert tight.used(10**6) <= 40_000
+    assert used([(tight, 10**6)]) <= 40_000
     # A prompt longer than a tile still is one.
     assert room_for(own, 1000, 1000, 0, Budget()).tile == 1
 

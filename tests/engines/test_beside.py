@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import microtome as mt
 from microtome.engines.walk import walk as engine
-from microtome.engines.walk.resumed import Resumed
+from microtome.engines.walk.resumed import Beside, Resumed
+from microtome.passes.segments import Segment
+from microtome.passes.trace import trace
 from microtome.plan.beside import goes_beside
 from microtome.plan.plan import make_plan
 from microtome.verbs import options
@@ -85,6 +89,17 @@ def test_in_half_precision(make_gpt2, tokenizer, rows):
     assert rows
     assert found.n_unchanged < found.n_cells / 2
     assert float(abs(still.delta("logit_diff")).max()) < 0.02
+
+
+def test_a_mask_is_where_the_layer_is(of_family):
+    """Which accelerate sees to of a block's arguments, and of nothing else."""
+    model = of_family("mistral")
+    [one] = model.encode(PROMPT)
+    clean = trace(model.hf, model.anatomy, [one.tokens])
+    away = replace(clean, keys=tuple(own.to("meta") for own in clean.keys))
+    part = Resumed(model, away)._part(0, Beside(Segment(0, 1, 5), [0], 3))
+    assert part.mask is not None
+    assert (part.mask.device, tuple(part.mask.shape[2:])) == (torch.device("meta"), (5, 8))
 
 
 def test_those_that_share_a_row_of_attention_go_by_themselves(tiny64, rows):

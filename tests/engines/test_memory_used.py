@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
 from microtome.engines.collector import Collector
@@ -67,6 +68,18 @@ def test_the_walk_uses_no_more_than_is_planned(case, make_gpt2, tokenizer):
     used = in_torch(lambda: sweep(model, case))
     assert used <= 1.25 * cost.bytes + SLACK
     assert cost.bytes <= 1.25 * used + 2 * SLACK
+
+
+def test_cells_of_all_starts_are_planned_to_fill_a_tile_together(tokenizer):
+    """Few of each, in a block whose MLP is wide: what it makes of all of them is there at once."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=4, num_attention_heads=4,
+        intermediate_size=2048, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = mt.load(LlamaForCausalLM(config).eval(), tokenizer=tokenizer)
+    case = Case("zero L0.resid_post@*", ("logit_diff",), 64 * MIB)
+    sweep(model, replace(case, edit="zero L0.z.h0@-1"))
+    assert in_torch(lambda: sweep(model, case)) <= planned(model, case).cost.bytes
 
 
 def test_results_take_what_is_planned(make_gpt2, tokenizer):

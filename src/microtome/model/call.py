@@ -71,6 +71,13 @@ class Call:
         found = {name: _at(name, value, positions) for name, value in others.items()}
         return {**found, "attention_mask": None}
 
+    def mask(self, position: int) -> Tensor | None:
+        """What positions from one on see of all; None: themselves and all before."""
+        if self.is_plainly_causal:
+            return None
+        mask: Tensor = self.arguments["attention_mask"]
+        return mask[:, :, position:]
+
     def whole(self, rows: int, position: int = 0) -> dict[str, Any]:
         """The arguments as they were, from a position on, in so many rows."""
         return {name: _from(name, y, position, rows) for name, y in self.arguments.items()}

@@ -7,6 +7,7 @@ stream, a layer's are one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -62,7 +63,12 @@ def _tiles(rooms: Sequence[tuple[Room, int]]) -> float:
 
 
 def used(rooms: Sequence[tuple[Room, int]]) -> int:
-    """Bytes, with so many cells of each start to walk side by side."""
-    stays = [min(room.batch, number) * room.cell for room, number in rooms]
-    inside = (room.used(number) - own for (room, number), own in zip(rooms, stays, strict=True))
-    return sum(stays) + max(inside)
+    """Bytes, with so many cells of each start to walk side by side.
+
+    Inside a block they share a row of tokens, which is one tile at most; at the end each is alone.
+    """
+    filled = min(1.0, _tiles(rooms))
+    stays = sum(room.stays(number) for room, number in rooms)
+    inside = max(room.inside(math.ceil(filled * room.tile)) for room, _ in rooms)
+    last = max(room.last(number) for room, number in rooms)
+    return rooms[0][0].held + stays + max(inside, last)

@@ -136,15 +136,15 @@ class Row:
         return sorted(found)
 
 
-def rows_of(pieces: Iterable[tuple[Piece, float]], beside: bool) -> Iterator[list[Piece]]:
+def rows_of(pieces: Iterable[tuple[Piece, float]]) -> Iterator[list[Piece]]:
     """What goes through a block together, of pieces with the share of a tile that each is.
 
-    Each by itself, if the block does not take them ``beside`` each other.
+    A tile at most; so a batch without others goes by itself, piece by piece: two fill more.
     """
     some: list[Piece] = []
     filled = 0.0
     for piece, share in pieces:
-        if not (beside and piece.can_go_beside):
+        if not piece.can_go_beside:
             yield [piece]
             continue
         if some and filled + share > 1:

@@ -58,11 +58,6 @@ class Resumed:
     def _upcasts(self) -> bool:
         return self.model.anatomy.family.upcast == "softmax"
 
-    def takes_a_row(self, layer: int) -> bool:
-        """Whether rows that begin at several positions may go through a block side by side."""
-        alibi = "alibi" in self.trace.calls[layer].arguments
-        return self.model.anatomy.family.looks_up and not alibi
-
     def side_by_side(
         self, layer: int, x: Float[Tensor, "1 all d_model"], some: Sequence[Beside]
     ) -> Float[Tensor, "1 all d_model"]:
@@ -72,16 +67,16 @@ class Resumed:
             np.tile(np.arange(one.position, one.position + one.segment.own), one.segment.rows)
             for one in some
         ]
-        parts = [self._part(layer, x, one) for one in some]
+        parts = [self._part(layer, one) for one in some]
         with attending_to(hf, SideBySide(parts)):
             arguments = call.at(onto(x.device, np.concatenate(positions)))
             return self.model.anatomy.resume(hf, layer, x, arguments)
 
-    def _part(self, layer: int, x: Tensor, one: Beside) -> Part:
+    def _part(self, layer: int, one: Beside) -> Part:
         before = self._before(layer, one.prompts, one.position)
-        own = one.segment.of(x)
-        mask = self.trace.calls[layer].resumed(one.position, own, plain=True)["attention_mask"]
-        return Part(one.segment, SharedPrefix(*before, self._upcasts), mask)
+        mask = self.trace.calls[layer].mask(one.position)
+        here = None if mask is None else mask.to(before[0].device)  # it is no argument of a block
+        return Part(one.segment, SharedPrefix(*before, self._upcasts), here)
 
     def _before(self, layer: int, prompts: Sequence[int], position: int) -> tuple[Tensor, Tensor]:
         """Keys and values of these clean runs, before a position."""

@@ -277,8 +277,7 @@ class Stretch:
         for layer in range(first, n_layers + 1):
             alike = [self._let_in(layer, front) for front in fronts]
             if layer < n_layers:
-                beside = self._resumed.takes_a_row(layer)
-                for pieces in rows_of(self._pieces(layer, fronts, alike), beside):
+                for pieces in rows_of(self._pieces(layer, fronts, alike)):
                     self._run(layer, pieces)
             for front in fronts:
                 told.append(self._progress(layer, front))
@@ -372,7 +371,7 @@ class Stretch:
                 stack.enter_context(saving)
             stack.enter_context(visited(self.model.hf, self.model.anatomy, row.visits))
             stack.enter_context(self._finish(layer, row))
-            if len(pieces) == 1:
+            if row.is_single:
                 [piece] = pieces
                 out = self._resumed(layer, row.x, piece.prompts, piece.position)
             else:

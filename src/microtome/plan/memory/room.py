@@ -39,14 +39,19 @@ class Room:
     look: int
     looks: int
 
-    def used(self, cells: int) -> int:
-        """Bytes, with so many cells to walk."""
+    def stays(self, cells: int) -> int:
+        """Bytes of so many cells between blocks."""
+        return min(self.batch, cells) * self.cell
+
+    def inside(self, cells: int) -> int:
+        """Bytes inside a block, with so many cells to run on."""
+        tile = min(self.tile, cells)
+        return tile * self.row + min(self.looks, tile) * self.look
+
+    def last(self, cells: int) -> int:
+        """Bytes at the end of so many cells, and of the clean run."""
         batch = min(self.batch, cells)
-        tile = min(self.tile, batch)
-        inside = tile * self.row + min(self.looks, tile) * self.look
-        # The clean run's own end is there as well.
-        last = (1 + min(self.ends, batch)) * self.end + (1 + min(self.reads, batch)) * self.exact
-        return self.held + batch * self.cell + max(inside, last)
+        return (1 + min(self.ends, batch)) * self.end + (1 + min(self.reads, batch)) * self.exact
 
 
 def room_for(needs: Needs, own: int, seen: int, held: int, budget: Budget) -> Room:
