@@ -12,7 +12,9 @@ from microtome.engines.walk import walk as engine
 from microtome.engines.walk.resumed import Beside, Resumed
 from microtome.passes.segments import Segment
 from microtome.passes.trace import trace
-from microtome.plan.beside import goes_beside
+from microtome.plan.beside import goes_beside, together
+from microtome.plan.memory.budget import Budget
+from microtome.plan.memory.room import Room
 from microtome.plan.plan import make_plan
 from microtome.verbs import options
 from microtome.verbs.options import budget_of
@@ -40,6 +42,7 @@ def rows(monkeypatch):
 
     def noted(self, layer, x, some):
         found.append(len(some))
+        assert x.shape[1] <= options.TILES["cpu"]
         return side_by_side(self, layer, x, some)
 
     monkeypatch.setattr(Resumed, "side_by_side", noted)
@@ -119,6 +122,30 @@ def test_heads_and_neurons_go_by_themselves(tiny64):
     ):
         plan = make_plan(asking(tiny64, PROMPT, edits, metrics="kl"), budget=budget_of(tiny64))
         assert goes_beside(plan.cells, tiny64.anatomy.dims) == beside, edits
+
+
+def test_nobody_looks_at_what_single_heads_read_in_a_row_of_several(tiny64, rows):
+    metrics = ["logit_diff", "norm(L2.q_in.h*@*)", "norm(L2.q.h*@*)"]
+    same_on_both_paths(tiny64, PROMPT, "scale(2) L0.resid_post@*", metrics=metrics)
+    assert len(rows) == 1  # in layer 1
+
+
+def test_an_encoders_cells_all_start_at_the_first_token(of_family):
+    model = of_family("bert")
+    plan = make_plan(asking(model, SHORT, "zero L*.resid_pre@*", metrics="norm(L*.resid_post@0)"))
+    assert not goes_beside(plan.cells, model.anatomy.dims)
+
+
+@pytest.mark.parametrize(("end", "memory", "bytes_of_two"), [(1, 165, 160), (50, 245, 240)])
+def test_they_share_memory_and_a_tile(tiny64, end, memory, bytes_of_two):
+    room = Room(
+        held=100, cell=10, row=5, end=end, exact=0, tile=4, batch=50, ends=1, reads=1, look=0,
+        looks=1,
+    )  # fmt: skip
+    plan = make_plan(asking(tiny64, PROMPT, EDITS[0], metrics="kl"))
+    six, dims = [(n, room, 2) for n in range(6)], tiny64.anatomy.dims
+    found = [*together(six, plan.cells, dims, Budget(memory=memory))]
+    assert found == [([n, n + 1], bytes_of_two) for n in (0, 2, 4)]
 
 
 def test_as_many_as_memory_allows(tiny64, rows):

@@ -67,7 +67,7 @@ def used(rooms: Sequence[tuple[Room, int]]) -> int:
 
     Inside a block they share a row of tokens, which is one tile at most; at the end each is alone.
     """
-    filled = min(1.0, _tiles(rooms))
+    filled = _tiles(rooms)
     stays = sum(room.stays(number) for room, number in rooms)
     inside = max(room.inside(math.ceil(filled * room.tile)) for room, _ in rooms)
     last = max(room.last(number) for room, number in rooms)
