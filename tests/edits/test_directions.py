@@ -113,7 +113,7 @@ REFUSED = {
     "no direction": (lambda: mt.project("L0.resid_post", np.zeros(8)), "is no direction"),
     "no bound": (lambda: mt.clamp("L0.resid_post", np.ones(8)), "needs a bound"),
     "bounds crossed": (lambda: mt.clamp("L0.resid_post", np.ones(8), 2, 1), "above its high"),
-    "no layer": (lambda: mt.add("L0.resid_post", {"a": [1.0]}), "by its number, from 0"),
+    "no layer": (lambda: mt.add("L0.resid_post", {"a": [1.0]}), "by the layer's number, from 0"),
     "no layers": (lambda: mt.add("L0.resid_post", {}), "mapping of layers to vectors is empty"),
     "infinite": (lambda: mt.clamp("L0.resid_post", np.ones(8), low=np.inf), "clamp's low must be"),
 }

@@ -50,7 +50,7 @@ def test_its_layers_are_scaled_together_in_one_cell(tiny64):
         (lambda: mt.scale({}), "empty"),
         (lambda: mt.scale({"2": 0.6}), "A layer in scale's dictionary must be a whole number"),
         (lambda: mt.scale({2: float("nan")}), "scale's factor must be a finite number"),
-        (lambda: mt.scale({2: 0.6}, 0.5), "another was given"),
+        (lambda: mt.scale({2: 0.6}, 0.5), "leave the other one out"),
         (lambda: mt.scale("L2.resid_post"), "needs a factor"),
     ],
 )

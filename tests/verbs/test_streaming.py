@@ -70,7 +70,9 @@ def test_the_cells_of_a_stream_are_those_of_the_list(tiny64, edit, window):
             np.testing.assert_array_equal(found.data[name].values, own.values)
     assert found.provenance["spec"]["prompts"] == wanted.provenance["spec"]["prompts"]
     assert found.provenance["measured"] == wanted.provenance["measured"]
-    for name in ("cells", "absent", "flops"):
+    # Which neighbouring starts share a batch depends on how many prompts walk together.
+    alike = edit == EDIT or window >= len(PROMPTS)
+    for name in ("cells", "absent", *(["flops"] if alike else [])):
         assert found.provenance["predicted"][name] == wanted.provenance["predicted"][name]
     assert found.provenance["stream"]["n"] == len(PROMPTS)
 
