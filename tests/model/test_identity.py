@@ -80,6 +80,15 @@ def test_no_row_or_column_changes_behind_its_back(shape):
     assert int(seen.max()) // shape[-1] == math.prod(shape[:-1]) - 1
 
 
+@pytest.mark.parametrize("shape", [(128, 64), (131, 64), (400, 6)])
+def test_of_more_rows_than_samples_every_column_is_seen(monkeypatch, shape):
+    """A vocabulary of 262,144 tokens has a row for each sample: all of them in the first column."""
+    monkeypatch.setattr(identity, "SAMPLES", 128)
+    seen = identity._some(torch.arange(math.prod(shape)).view(shape))
+    assert (seen % shape[-1]).unique().tolist() == [*range(shape[-1])]
+    assert len(seen) <= 129
+
+
 def test_a_neuron_that_is_changed_behind_its_back_is_seen():
     down = torch.nn.Linear(1536, 576)
     sign = identity.weights_sign(down)

@@ -12,6 +12,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from itertools import count
 from types import FunctionType
 from typing import Any
 
@@ -145,12 +146,17 @@ def _sampled(tensors: Iterable[Tensor]) -> bytes:
 
 
 def _some(tensor: Tensor) -> Tensor:
-    """Of a matrix, one number at least of each row and of each column."""
+    """Of a matrix, one number at least of each row and of each column.
+
+    But of rows, where there are more of them than `SAMPLES`, so many.
+    """
     columns = tensor.shape[-1] if tensor.ndim > 1 else 1
     # No longer than a row, and coprime to it: so many steps as there are columns meet all of them.
     fits = range(min(columns, tensor.numel() // columns), 0, -1)
-    step = next(n for n in fits if math.gcd(n, columns) == 1)
-    return tensor.flatten()[:: max(step, tensor.numel() // SAMPLES)]
+    least = tensor.numel() // SAMPLES
+    if least < fits.start:
+        return tensor.flatten()[:: next(n for n in fits if math.gcd(n, columns) == 1)]
+    return tensor.flatten()[:: next(n for n in count(least) if math.gcd(n, columns) == 1)]
 
 
 # ----------------------------------------------------------------------------------------- modules
