@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from recipes.nano import facts
@@ -88,6 +89,9 @@ class TestEveryTask:
 
     def test_without_a_tokenizer_it_is_the_embedded_models(self, task, n, nano, made):
         assert list(task(n)) == list(made(task, n, nano.tokenizer))
+
+    def test_n_may_be_a_number_of_numpys(self, task, n, own, made):
+        assert list(task(np.int64(2), tokenizer=own)) == list(made(task, n, own))[:2]
 
     @pytest.mark.parametrize("wrong", [0, -1, 2.0, True, "4", None])
     def test_n_is_a_whole_number_of_at_least_one(self, task, n, wrong):

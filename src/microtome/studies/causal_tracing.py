@@ -89,8 +89,8 @@ def check_subject(encoded: Encoded) -> None:
 def observe(
     model: Model, prompts: Prompts, parameters: CausalTracing, place: Place
 ) -> dict[str, Labelled]:
-    """The indirect effects ``[prompt, kind, part, layer]``, probabilities ``[prompt, run]``, and the
-    answers' token ids ``[prompt]``."""
+    """The indirect effects ``[prompt, kind, part, layer]``, probabilities ``[prompt, run]``, and
+    the answers' token ids ``[prompt]``."""
     traces = trace_facts(
         model,
         prompts,
@@ -157,8 +157,9 @@ def _total(data: Data[CausalTracing]) -> float:
 
 def answer_of(data: Data[CausalTracing]) -> str:
     """The answer whose probability is traced, on the first prompt, with its spaces shown."""
-    first = int(data.observed["answer"].values[0])
-    return visible(piece(first, data.model.tokenizer))
+    ids = data.observed["answer"]
+    assert isinstance(ids, xr.DataArray), "they are along prompts alone"
+    return visible(piece(int(ids.values[0]), data.model.tokenizer))
 
 
 def _of(data: Data[CausalTracing], kind: str) -> xr.DataArray:
