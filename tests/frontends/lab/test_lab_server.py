@@ -201,10 +201,10 @@ def test_what_the_model_lacks_is_not_offered_and_says_why(page):
     assert "no two heads share one" in sites["k_head"]["title"]
     assert not sites["head_out"]["disabled"]
     without = View(**{**vars(VIEW), "donor": ""}).to_query()
-    told = page.call("map-operation.children", **{"address.search": without, "ready.data": READY})
-    options = {one["props"]["value"]: one["props"] for one in told["map-operation"]["children"]}
+    told = page.call("map-operation.data-lines", **{"address.search": without, "ready.data": READY})
+    options = {one["value"]: one for one in json.loads(told["map-operation"]["data-lines"])}
     assert options["patch"]["disabled"]
-    assert "needs a donor" in options["patch"]["children"]
+    assert "needs a donor" in options["patch"]["label"]
 
 
 def test_a_model_is_loaded_once_somebody_types_it_on_the_page(nano):
