@@ -15,7 +15,10 @@ import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import microtome as mt
+from microtome.frontends.lab.asked import prompt_of
+from microtome.frontends.lab.examples import QUESTIONS
 from microtome.verbs import load as loading
+from microtome.verbs.asking import asking
 
 pytestmark = pytest.mark.slow
 
@@ -225,3 +228,9 @@ def test_the_answer_is_handed_over_from_the_second_name_to_the_last_token(smollm
     assert (np.abs(lost[25:, second]) < 0.3).all()
     assert (np.abs(lost[:17, last]) < 0.3).all()
     assert (lost[25:, last] > 1).all()
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_the_labs_examples_are_questions_to_it_too(smollm2, name):
+    view = QUESTIONS[name]
+    asking(smollm2, prompt_of(view), view.edit, metrics=view.measured)  # refuses what cannot be

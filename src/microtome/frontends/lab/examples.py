@@ -14,11 +14,11 @@ GIFT = View(
     target=" Sally",
     contrast=" Sam",
 )
-CAPITAL = View(
+CAPITAL = View(  # two capitals that are of one length in smollm2's tokens, too
     text="Berlin is the capital of",
-    donor="Paris is the capital of",
+    donor="Vienna is the capital of",
     target=" Germany",
-    contrast=" France",
+    contrast=" Austria",
 )
 
 QUESTIONS: Mapping[str, View] = MappingProxyType(
