@@ -50,6 +50,19 @@ def test_it_says_in_words_what_it_shows(lang):
     assert texts_of(lang)("diagram.edited") in "".join(svg.itertext())
 
 
+@pytest.mark.parametrize(
+    ("sites", "labels"),
+    [
+        (("q", "k", "z"), {"q, k: edited here": 166, "z": 286}),
+        (("q", "pattern"), {"q": 166, "pattern": 222}),  # no room for more between them
+        (("z", "q"), {"z: edited here": 286, "q": 166}),
+    ],
+)
+def test_labels_under_the_frame_do_not_lie_over_each_other(sites, labels):
+    named = [one for one in parsed(*sites).iter("text") if one.get("class") == "mark-name"]
+    assert {one.text: int(one.get("x")) for one in named} == labels
+
+
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_in_a_parallel_block_the_mlp_reads_what_attention_reads(lang):
     texts = texts_of(lang)

@@ -49,6 +49,8 @@ PLACES: Mapping[str, tuple[int, int]] = MappingProxyType(
 
 LABEL_BELOW = ("resid_pre", "resid_mid", "resid_post")
 LABEL_BESIDE = ("attn_out", "mlp_out")
+ROOM = 100
+"""Between two labels under the frame, of which one says that it is edited."""
 
 
 def diagram(sites: Sequence[str], texts: Texts, parallel: bool = False) -> Markup:
@@ -79,7 +81,7 @@ def diagram(sites: Sequence[str], texts: Texts, parallel: bool = False) -> Marku
         f'aria-label="{escape(f"{title}. {about}")}">',
         f"<title>{escape(title)}</title><desc>{escape(about)}</desc>",
         *_block(texts, parallel),
-        *(_mark(site, texts("diagram.edited"), first=n == 0) for n, site in enumerate(sites)),
+        *(_mark(site, sites, texts("diagram.edited")) for site in sites),
         "</svg>",
     ]
     return Markup("".join(parts))
@@ -116,27 +118,33 @@ def _block(texts: Texts, parallel: bool) -> Iterator[str]:
     yield _path([(610, BRANCH), (642, BRANCH), (642, STREAM - 12)])
 
 
-def _mark(site: str, words: str, first: bool) -> str:
+def _mark(site: str, sites: Sequence[str], words: str) -> str:
     x, y = PLACES[site]
-    if site in LABEL_BELOW:
-        at, lines = (x, y + 26), (y + 26, y + 42)
-    elif site in LABEL_BESIDE:
-        at, lines = (x + 58, y), (y - 2, y + 14)
-    else:
-        at, lines = (x, 172), (172, 0)
-        # Below the frame, with a line that leads down to it.
-    label = _text(at[0], lines[0], site, "mark-name")
-    if first and lines[1]:
-        label += _text(at[0], lines[1], words, "mark-words")
-    elif first:
-        label = _text(x, 172, f"{site}: {words}", "mark-name")
+    first = site == sites[0]
     lead = ""
-    if not lines[1]:
+    if site in LABEL_BELOW or site in LABEL_BESIDE:
+        across, down = (x, y + 26) if site in LABEL_BELOW else (x + 58, y - 2)
+        label = _text(across, down, site, "mark-name")
+        label += _text(across, down + 16, words, "mark-words") if first else ""
+    else:  # below the frame, with a line that leads down to it
         lead = f'<path class="lead" d="M{x} {y + 8}V160"/>'
+        label = _under(site, sites, words)
     return (
         f'{lead}<circle class="halo" cx="{x}" cy="{y}" r="13"/>'
         f'<circle class="mark" cx="{x}" cy="{y}" r="6.5"/>{label}'
     )
+
+
+def _under(site: str, sites: Sequence[str], words: str) -> str:
+    """A label under the frame: those that stand above each other, as q and k do, have one."""
+    x, _ = PLACES[site]
+    below = [one for one in sites if one not in (*LABEL_BELOW, *LABEL_BESIDE)]
+    here = [one for one in below if PLACES[one][0] == x]
+    if site != here[0]:
+        return ""
+    names = ", ".join(here)
+    near = any(0 < abs(PLACES[one][0] - x) < ROOM for one in below)
+    return _text(x, 172, names if near or sites[0] != site else f"{names}: {words}", "mark-name")
 
 
 def _text(x: int, y: int, words: str, kind: str) -> str:
