@@ -24,6 +24,7 @@ from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan
 from microtome.plan.question import Question, plain
 from microtome.prompts.answers import Answer
+from microtome.prompts.chat import template_hash
 from microtome.prompts.tokens import Tokens
 from microtome.results import provenance
 from microtome.results.together import nearness
@@ -98,7 +99,15 @@ def record(
         "actual": {**measured.work, "seconds": round(measured.work["seconds"], 3)},
         "spec": spec_of(plan.question, referred),
         "measured": measured_of(plan.question),
+        **template_of(model, plan.question),
     }
+
+
+def template_of(model: Loaded, question: Question) -> dict[str, str]:
+    """What wrote chats as texts, by its sha256; nothing where there are none."""
+    prompts = [one.prompt for one in (*question.encoded, *question.references)]
+    chats = (one.messages or one.donor_messages for one in prompts)
+    return {"chat_template": template_hash(model.tokenizer)} if any(chats) else {}
 
 
 def asked(model: Loaded, question: Question, seed: int = 0) -> dict[str, Any]:

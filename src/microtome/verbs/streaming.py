@@ -36,7 +36,7 @@ from microtome.results.windows import Whole as WholeWindow
 from microtome.verbs.answer import Answer, Runner
 from microtome.verbs.asking import asking
 from microtome.verbs.options import Options
-from microtome.verbs.record import identity, record, written
+from microtome.verbs.record import identity, record, template_of, written
 
 Keep = Literal["cells", "aggregates"]
 KEEPS = ("cells", "aggregates")
@@ -125,7 +125,7 @@ class Streamed:
         others = plan.question.references if self.reference else ()
         rest |= written(one.tokens for one in others if one.prompt.messages)
         own = {"window": self.stream.window, "first": self.stream.first, "keep": self.keep}
-        return {**rest, "spec": spec, **own}
+        return {**rest, "spec": spec, **own, **template_of(self.model, plan.question)}
 
     def run(
         self, out: str | Path | None, progress: bool | Observer, overwrite: bool, runner: Runner
@@ -245,8 +245,9 @@ class Streamed:
         """The result over all prompts, put in its place."""
         told.finishing()
         parts = list(kept.parts())
-        data = parts[0] if self.keep == "aggregates" else joined(parts)
         whole = reduce(together, map(_read, parts))
+        asked = whole["spec"]["prompts"]
+        data = parts[0] if self.keep == "aggregates" else joined(parts, asked)
         of = {"window": self.stream.window, "n": told.chain.prompts, "sha256": told.chain.digest}
         data = data.assign_attrs(provenance=_written({**whole, "stream": of}))
         kept.finish(data, told.chain)
@@ -398,5 +399,4 @@ def _written(told: Mapping[str, Any]) -> str:
 
 
 def _read(data: xr.Dataset) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(data.attrs["provenance"])
-    return found
+    return dict(json.loads(data.attrs["provenance"]))
