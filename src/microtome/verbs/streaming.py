@@ -36,7 +36,7 @@ from microtome.results.windows import Whole as WholeWindow
 from microtome.verbs.answer import Answer, Runner
 from microtome.verbs.asking import asking
 from microtome.verbs.options import Options
-from microtome.verbs.record import identity, record, template_of, written
+from microtome.verbs.record import identity, record, written
 
 Keep = Literal["cells", "aggregates"]
 KEEPS = ("cells", "aggregates")
@@ -125,7 +125,7 @@ class Streamed:
         others = plan.question.references if self.reference else ()
         rest |= written(one.tokens for one in others if one.prompt.messages)
         own = {"window": self.stream.window, "first": self.stream.first, "keep": self.keep}
-        return {**rest, "spec": spec, **own, **template_of(self.model, plan.question)}
+        return {**rest, "spec": spec, **own}
 
     def run(
         self, out: str | Path | None, progress: bool | Observer, overwrite: bool, runner: Runner
