@@ -124,6 +124,19 @@ def test_places_that_cannot_be_are_refused_before_anything_is_computed(
     assert (tmp_path / "file").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("why", ["this program runs", "a file system is mounted"])
+def test_a_folder_that_nothing_can_take_the_place_of_is_refused_first(tmp_path, monkeypatch, why):
+    """Were it replaced, a shell that is in it would be nowhere, and a mount cannot be."""
+    if why == "this program runs":
+        monkeypatch.chdir(tmp_path)
+    else:
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    for write in WRITE:
+        with pytest.raises(EffectsError, match=f"{why}.*name one in it, such as .*map.zarr"):
+            write(tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 def test_a_folder_that_may_not_be_written_to_is_refused_with_the_reason(
     tmp_path, monkeypatch, number

@@ -366,30 +366,35 @@ def test_a_chat_that_another_template_writes_is_another_question(
         go("The {{ messages[0].content }}")
 
 
-@pytest.mark.parametrize("keep", ["cells", "aggregates"])
-@pytest.mark.parametrize("of", ["prompts", "donors", "references"])
-def test_a_stream_of_chats_that_another_template_writes_is_another(
-    make_gpt2, tokenizer, tmp_path, of, keep
+@pytest.mark.parametrize("of", ["prompts", "donors", "references", "a later window"])
+def test_a_stream_of_chats_is_known_by_what_its_template_makes_of_them(
+    make_gpt2, tokenizer, tmp_path, of
 ):
+    """Many a template writes today's date."""
     model = mt.load(make_gpt2(), tokenizer=copy.deepcopy(tokenizer))
     chat = mt.Prompt.chat([{"role": "user", "content": "Paris is the capital"}])
-    prompts, edit = [chat], "zero L1.z@0"
+    prompts, edit, others = [chat], "zero L1.z@last", []
     if of == "donors":
-        texts = "Berlin is the capital of", chat.messages
-        prompts, edit = [mt.Prompt(text=texts[0], donor_messages=texts[1])], "patch L1.z@0"
+        text = "Berlin is the capital of"
+        prompts, edit = [mt.Prompt(text=text, donor_messages=chat.messages)], "patch L1.z@last"
     elif of == "references":
-        prompts, edit = ["Berlin is the capital of"], 'mean(over="prompts") L1.z@0'
+        prompts, edit, others = ["Berlin is"], 'mean(over="prompts") L1.z@last', [chat, chat]
+    elif of == "a later window":
+        prompts = ["Berlin is", chat]
 
-    def go(template):
-        model.tokenizer.chat_template = template
-        asked = {"metrics": "kl", "out": tmp_path / "e.zarr", "progress": False, "keep": keep}
-        others = [chat, chat] if of == "references" else []
-        return mt.sweep(model, mt.Stream(prompts), edit, reference=others, **asked)
+    def go(day):
+        model.tokenizer.chat_template = f"{{{{ {day} }}}} {{{{ messages[0].content }}}} of"
+        asked = {"metrics": "kl", "out": tmp_path / "e.zarr", "progress": False}
+        return mt.sweep(model, mt.Stream(prompts, 1), edit, reference=others, **asked)
 
-    first = go("{{ messages[0].content }} of")
-    xr.testing.assert_identical(go("{{ messages[0].content }} of").data, first.data)
+    first = go(1)
+    xr.testing.assert_identical(go(1).data, first.data)
+    with pytest.raises(EffectsError, match=r"another question|other prompts"):
+        go(2)
+    (tmp_path / "e.zarr").rename(tmp_path / "yesterday.zarr")
+    go("strftime_now('%f')")
     with pytest.raises(EffectsError, match="written" if of == "references" else "other prompts"):
-        go("The {{ messages[0].content }}")
+        go("strftime_now('%f')")
 
 
 def test_a_model_of_which_a_setting_was_changed_is_another(folder, tmp_path):

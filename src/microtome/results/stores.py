@@ -226,6 +226,7 @@ class Beside:
         _check_name(self.path)
         for place in (self.path, self.folder):
             disk.refuse_link(place)
+        _check_stays(self.path)
         if self.path.exists() and not is_result(self.path) and not is_empty(self.path):
             raise EffectsError(f"{self.path} exists and is not a saved result; it is left alone.")
         for name in names_in(self.folder):
@@ -334,6 +335,19 @@ def _identity(place: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _check_stays(path: Path) -> None:
+    """Raise for a folder that nothing can take the place of, or from under whom it would go."""
+    here = False
+    with contextlib.suppress(FileNotFoundError):  # the folder that we were in is gone
+        here = Path.cwd().is_relative_to(path)
+    if here or path.is_mount():
+        why = "this program runs" if here else "a file system is mounted"
+        raise EffectsError(
+            f"{path} is a folder in which {why}, and a result takes the place of the whole folder: "
+            f"name one in it, such as {path / 'map.zarr'}."
+        )
 
 
 def _check_name(path: Path) -> None:
