@@ -94,6 +94,10 @@ def test_an_edit_is_chosen_by_clicking_and_its_address_arises(tab, nano):
     page.locator(axis("pos")).select_option("*")
     tab.until("document.querySelector('#map-edit').value === 'patch L*.resid_post@*'")
     tab.until_address("edit=patch%20L*.resid_post@*")
+    tab.settle()
+    assert page.input_value("#map-operation") == "patch"
+    lines = page.locator("#map-operation option").all_inner_texts()
+    assert len(lines) == len({*lines}) == 7, "lines were made again, in the place of the earlier"
     found = expected(nano, "patch L*.resid_post@*", donor=DONOR).delta("logit_diff").values[0]
     tab.until(
         "n => { const plot = document.querySelector('#map-figure .js-plotly-plot');"
