@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from flask import Flask
 
 from microtome.frontends.lab.panels import TABS, Context, Panel
-from microtome.frontends.lab.panels.panel import seen
+from microtome.frontends.lab.panels.panel import GROWING, grown_for, ready_for, seen
 from microtome.frontends.lab.state import View
 
 Given = Mapping[str, Any]
@@ -20,11 +20,18 @@ Given = Mapping[str, Any]
 id and a value."""
 
 
-def followed(search: str) -> dict[str, str]:
+def followed(given: Given) -> Given:
     """What a page's script makes of its address, for panels that are asked whether or not they are
-    open: its parts, each with more than they look at."""
-    stores = ("question", *(seen(one.name) for one in TABS))
-    return {"address.search": search, **{f"{store}.data": search for store in stores}}
+    open: its parts, each with more than they look at; and what they hear of the model and the map.
+
+    Args:
+        given: what is known of a page; what it says stays.
+    """
+    names = [one.name for one in TABS]
+    parts = dict.fromkeys(["question", *map(seen, names)], given.get("address.search", ""))
+    ready = dict.fromkeys(map(ready_for, names), given.get("ready.data"))
+    grown = dict.fromkeys(map(grown_for, GROWING), given.get("grown.data"))
+    return {f"{store}.data": one for store, one in (parts | ready | grown).items()} | dict(given)
 
 
 @dataclass
@@ -63,7 +70,7 @@ class Page:
     def _called(self, key: str, view: View, given: Given, by: str) -> dict[str, Any]:
         view_model = self.context.view(view.to_query()).model
         ready = {"model": view_model, "state": "ready", "why": ""}
-        values = {**followed(view.to_query()), "ready.data": ready, **given}
+        values = followed({"address.search": view.to_query(), "ready.data": ready, **given})
         one = self.app.callback_map[key]
         outputs = [
             dict(zip(("id", "property"), name.rsplit(".", 1), strict=True))

@@ -44,7 +44,7 @@ class Caller:
             and changed in ("", *(f"{i['id']}.{i['property']}" for i in one["inputs"]))
         )
         changed = changed or "{id}.{property}".format(**one["inputs"][0])
-        given = followed(given.get("address.search", "")) | given
+        given = followed({"address.search": "", **given})
 
         def filled(part):
             if "{" in part["id"]:

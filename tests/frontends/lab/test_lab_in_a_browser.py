@@ -94,6 +94,10 @@ def test_an_edit_is_chosen_by_clicking_and_its_address_arises(tab, nano):
     page.locator(axis("pos")).select_option("*")
     tab.until("document.querySelector('#map-edit').value === 'patch L*.resid_post@*'")
     tab.until_address("edit=patch%20L*.resid_post@*")
+    tab.settle()
+    assert page.input_value("#map-operation") == "patch"
+    lines = page.locator("#map-operation option").all_inner_texts()
+    assert len(lines) == len({*lines}) == 7, "lines were made again, in the place of the earlier"
     found = expected(nano, "patch L*.resid_post@*", donor=DONOR).delta("logit_diff").values[0]
     tab.until(
         "n => { const plot = document.querySelector('#map-figure .js-plotly-plot');"
@@ -128,10 +132,15 @@ def test_what_a_model_has_not_is_not_offered_and_says_why(tab):
 
 @pytest.mark.slow
 def test_a_map_that_could_not_be_asked_for_is_asked_for_again(tab):
-    """Nothing else would: its model is there, and of its map nothing is known."""
-    lost = []
+    """Nothing else would: its model is there, and of its map nothing is known.
+
+    And for panels that are closed nothing is asked as the page comes up.
+    """
+    lost, asked = [], ""
 
     def lose(route) -> None:
+        nonlocal asked
+        asked += route.request.post_data_json["output"]
         if "grown.data" in route.request.post_data_json["output"] and len(lost) < 2:
             lost.append(route.abort())
         else:
@@ -139,7 +148,10 @@ def test_a_map_that_could_not_be_asked_for_is_asked_for_again(tab):
 
     tab.page.route("**/_dash-update-component*", lose)
     tab.mapped(query(**GIFT))
+    tab.settle()
     assert len(lost) == 2
+    assert "cell-answer" in asked
+    assert [name for name in ("trace-", "compare-", "write-", "keep-") if name in asked] == []
     tab.wrong.clear()  # the browser's own lines on what was lost
 
 

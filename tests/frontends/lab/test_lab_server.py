@@ -103,6 +103,19 @@ def test_every_callback_finds_its_components_on_the_page(page, lang):
     assert asked <= there
 
 
+def test_a_panel_hears_of_nothing_while_it_is_closed(page):
+    """Each question of a page takes its time, whatever comes of it."""
+    of_panels = [
+        (one, {part["id"] for part in one["inputs"]})
+        for one in page.callbacks.values()
+        if any(part["id"].startswith("seen-") for part in one["inputs"])
+    ]
+    assert len(of_panels) > 10
+    for one, heard in of_panels:
+        assert one["prevent_initial_call"], one["output"]
+        assert not heard & {"ready", "grown", "question", "address"}, one["output"]
+
+
 def test_what_fails_is_said_and_the_page_stays(page, monkeypatch, capsys):
     said = {}
     monkeypatch.setattr(shell, "set_props", lambda name, props: said.update({name: props}))

@@ -17,7 +17,7 @@ from flask import Response, request
 from microtome.frontends.lab.examples import EXAMPLES
 from microtome.frontends.lab.panels.ask import TASKS
 from microtome.frontends.lab.panels.keep import FORMS
-from microtome.frontends.lab.panels.panel import seen
+from microtome.frontends.lab.panels.panel import GROWING, grown_for, ready_for, seen
 from microtome.frontends.lab.panels.showing import TABS
 from microtome.language.sites import SITES
 
@@ -233,6 +233,9 @@ NAMES: Mapping[str, Check] = {
 }
 """Type of components whose names the server looks up → what those can be."""
 
+MODEL = _fields(model=_text, state=_text, why=_text)
+MAP = _fields(key=_text, state=_text, units=_whole)
+
 VALUES: Mapping[str, Check] = {
     "search": _text,
     "value": _text,
@@ -246,8 +249,8 @@ VALUES: Mapping[str, Check] = {
     "write-steps.value": _number,
     "map-pick.data-value": _digits,
     "keep-form.value": _one_of(FORMS),
-    "ready.data": _fields(model=_text, state=_text, why=_text),
-    "grown.data": _fields(key=_text, state=_text, units=_whole),
+    **{f"{store}.data": MODEL for store in ("ready", *map(ready_for, TABS))},
+    **{f"{store}.data": MAP for store in ("grown", *map(grown_for, GROWING))},
     **{f"{store}.data": _text for store in ("asker", "named", "question", *map(seen, TABS))},
     "keep-visited.data": _listed,
 }

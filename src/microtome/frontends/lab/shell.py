@@ -25,7 +25,16 @@ from dash.development.base_component import Component
 from microtome.errors import MicrotomeError
 from microtome.frontends.lab.panels import ASK, MAP, PANELS, TABS, Context, Panel
 from microtome.frontends.lab.panels.ask import tokens
-from microtome.frontends.lab.panels.panel import MORE, ORDER, QUESTION, SEVERAL, seen
+from microtome.frontends.lab.panels.panel import (
+    GROWING,
+    MORE,
+    ORDER,
+    QUESTION,
+    SEVERAL,
+    grown_for,
+    ready_for,
+    seen,
+)
 from microtome.frontends.lab.panels.parts import beat, notice
 from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.state import View
@@ -42,6 +51,8 @@ def page(words: Texts, context: Context) -> Component:
         dcc.Store(id="named"),
         dcc.Store(id="question"),
         *(dcc.Store(id=seen(one.name)) for one in TABS),
+        *(dcc.Store(id=ready_for(one.name)) for one in TABS),
+        *(dcc.Store(id=grown_for(name)) for name in GROWING),
         dcc.Store(id="ready"),
         dcc.Store(id="grown"),
         dcc.Store(id="asker", data=secrets.token_hex(8)),
@@ -83,6 +94,15 @@ def _address(app: Dash, context: Context) -> None:
         search,
         *(State(part, "data") for part in parts),
     )
+    heard = {"ready": [ready_for(one.name) for one in TABS], "grown": [*map(grown_for, GROWING)]}
+    for name, stores in heard.items():
+        app.clientside_callback(
+            ClientsideFunction("address", "told"),
+            *(Output(store, "data") for store in stores),
+            search,
+            Input(name, "data"),
+            *(State(store, "data") for store in stores),
+        )
     app.clientside_callback(
         ClientsideFunction("address", "languages"),
         *(Output(f"shell-{code}", "href") for code in LANGUAGES),

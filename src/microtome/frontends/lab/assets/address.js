@@ -83,6 +83,13 @@
         return found.map((one, n) =>
           (one === (before[n] ?? null) ? window.dash_clientside.no_update : one));
       },
+      // What an open panel hears of the model, or of the map; the others hear nothing.
+      told: (search, now, ...before) => {
+        const { callback_context: { outputs_list }, no_update } = window.dash_clientside;
+        const is_open = ({ id }) => id.endsWith(`-${opened(search)}`);
+        const is_new = (n) => !same(now ?? null, before[n] ?? null);
+        return outputs_list.map((one, n) => (is_open(one) && is_new(n) ? now : no_update));
+      },
       // A link to the same view in each language.
       languages: (search) => window.dash_clientside.callback_context.outputs_list.map((one) =>
         having(search, "lang", [one.id.replace("shell-", "")])),

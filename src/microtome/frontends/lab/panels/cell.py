@@ -17,7 +17,7 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.panels import feeding
 from microtome.frontends.lab.panels.map import drawing_of
-from microtome.frontends.lab.panels.panel import Context, Panel, seen
+from microtome.frontends.lab.panels.panel import Context, Panel, grown_for, ready_for, seen
 from microtome.frontends.lab.panels.parts import labelled, listed, select
 from microtome.frontends.lab.panels.showing import (
     Remembered,
@@ -88,7 +88,8 @@ def _choosing(app: Dash, context: Context) -> None:
         Output("cell-chosen", "children"),
         Output("cell-pick", "data-lines"),
         Input(seen(NAME), "data"),
-        Input("grown", "data"),
+        Input(grown_for(NAME), "data"),
+        prevent_initial_call=True,
     )
     def offer(search: str | None, _: Mapping[str, Any] | None) -> tuple[Shown, str]:
         view = context.view(search)
@@ -118,7 +119,10 @@ def _chip(cell: str, words: Texts) -> Component:
 
 def _answer(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
-        Output("cell-answer", "children"), Input(seen(NAME), "data"), Input("ready", "data")
+        Output("cell-answer", "children"),
+        Input(seen(NAME), "data"),
+        Input(ready_for(NAME), "data"),
+        prevent_initial_call=True,
     )
     def answer(search: str | None, ready: Mapping[str, str] | None) -> Shown:
         view = context.view(search)
@@ -174,8 +178,9 @@ def _together(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
         Output("cell-together", "children"),
         Input(seen(NAME), "data"),
-        Input("ready", "data"),
+        Input(ready_for(NAME), "data"),
         Input("cell-answer", "children"),
+        prevent_initial_call=True,
     )
     def together(search: str | None, ready: Mapping[str, str] | None, _: object) -> Shown:
         view = context.view(search)
@@ -222,8 +227,9 @@ def _shares(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
         Output("cell-shares", "children"),
         Input(seen(NAME), "data"),
-        Input("ready", "data"),
+        Input(ready_for(NAME), "data"),
         Input("cell-together", "children"),
+        prevent_initial_call=True,
     )
     def share(search: str | None, ready: Mapping[str, str] | None, _: object) -> Shown:
         view = context.view(search)
@@ -264,8 +270,9 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
         Output("cell-head", "data-lines"),
         Output("cell-looks", "hidden"),
         Input(seen(NAME), "data"),
-        Input("ready", "data"),
+        Input(ready_for(NAME), "data"),
         State("cell-head", "data-value"),
+        prevent_initial_call=True,
     )
     def offer(
         search: str | None, ready: Mapping[str, str] | None, now: str | None
@@ -280,8 +287,9 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
         Output("cell-pattern", "children"),
         Input("cell-head", "data-value"),
         Input(seen(NAME), "data"),
-        Input("ready", "data"),
+        Input(ready_for(NAME), "data"),
         Input("cell-shares", "children"),
+        prevent_initial_call=True,
     )
     def look(
         now: str | None, search: str | None, ready: Mapping[str, str] | None, _: object

@@ -9,7 +9,7 @@ from dash.development.base_component import Component
 
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.panels import judging, weighing
-from microtome.frontends.lab.panels.panel import Context, moved, seen
+from microtome.frontends.lab.panels.panel import Context, moved, ready_for, seen
 from microtome.frontends.lab.panels.parts import labelled
 from microtome.frontends.lab.panels.showing import Shown, answered, clicked, graph, is_open
 from microtome.frontends.lab.speaking import spoken
@@ -57,7 +57,8 @@ def _shown(app: Dash, context: Context) -> None:
         Output("trace-circuit", "children"),
         Output("trace-judging", "hidden"),
         Input(seen(NAME), "data"),
-        Input("ready", "data"),
+        Input(ready_for(NAME), "data"),
+        prevent_initial_call=True,
     )
     def show(search: str | None, ready: Mapping[str, str] | None) -> tuple[Shown, Shown, bool]:
         view = context.view(search)

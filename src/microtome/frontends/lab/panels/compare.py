@@ -16,7 +16,7 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.costing import cost_of
 from microtome.frontends.lab.jobs import CANCELLED, DONE, FAILED, Progress
-from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
+from microtome.frontends.lab.panels.panel import Context, Panel, grown_for, moved, ready_for, seen
 from microtome.frontends.lab.panels.parts import beat, labelled, listed, select
 from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.panels.showing import (
@@ -105,6 +105,7 @@ def _shown(app: Dash, context: Context) -> None:
         *(Output(f"compare-{name}", "value") for name in (*FIELDS, "edit")),
         Output("compare-model", "data-lines"),
         Input(seen(NAME), "data"),
+        prevent_initial_call=True,
     )
     def show(search: str | None) -> tuple[object, ...]:
         view = context.view(search)
@@ -213,11 +214,12 @@ def _compared(app: Dash, context: Context) -> None:
         Output("compare-maps", "children"),
         Output("compare-pulse", "disabled"),
         Input(seen(NAME), "data"),
-        Input("ready", "data"),
-        Input("grown", "data"),
+        Input(ready_for(NAME), "data"),
+        Input(grown_for(NAME), "data"),
         Input("compare-go", "n_clicks"),
         Input("compare-pulse", "n_intervals"),
         State("asker", "data"),
+        prevent_initial_call=True,
     )
     def compare(
         search: str | None, ready: Mapping[str, str] | None, *given: Any

@@ -15,7 +15,7 @@ from microtome.errors import Cancelled
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import Asked, known_as, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE, Cost, cost_of
-from microtome.frontends.lab.panels.panel import Context, seen
+from microtome.frontends.lab.panels.panel import Context, ready_for, seen
 from microtome.frontends.lab.panels.parts import beat
 from microtome.frontends.lab.panels.showing import (
     Shown,
@@ -85,11 +85,12 @@ def register(
         Output(f"{name}-stop", "hidden"),
         Output(f"{name}-beat", "disabled"),
         Input(seen(name), "data"),
-        Input("ready", "data"),
+        Input(ready_for(name), "data"),
         Input(f"{name}-beat", "n_intervals"),
         Input(f"{name}-feed", "n_clicks"),
         Input(f"{name}-stop", "n_clicks"),
         *(Input(one, "children") for one in after),
+        prevent_initial_call=True,
     )
     def feed(search: str | None, ready: Mapping[str, str] | None, *_: object) -> tuple[object, ...]:
         view = context.view(search)

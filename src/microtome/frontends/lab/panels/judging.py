@@ -12,7 +12,7 @@ import microtome as mt
 from microtome.errors import Cancelled, MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
-from microtome.frontends.lab.panels.panel import Context, seen
+from microtome.frontends.lab.panels.panel import Context, ready_for, seen
 from microtome.frontends.lab.panels.parts import beat, labelled, select
 from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.panels.showing import Shown, answered, is_open, table, value
@@ -71,7 +71,8 @@ def register(app: Dash, context: Context) -> None:
         Input(f"{ASKS}-beat", "n_intervals"),
         Input(seen(NAME), "data"),
         State("trace-on", "data-value"),
-        State("ready", "data"),
+        State(ready_for(NAME), "data"),
+        prevent_initial_call=True,
     )
     def judge(*given: Any) -> tuple[Shown, bool, bool]:
         _, _, _, search, on, ready = given

@@ -15,7 +15,7 @@ from microtome.frontends.lab.asked import Asked
 from microtome.frontends.lab.code import Code, codes, parts
 from microtome.frontends.lab.exports import KINDS, made, offered
 from microtome.frontends.lab.jobs import DONE
-from microtome.frontends.lab.panels.panel import Context, Panel, seen
+from microtome.frontends.lab.panels.panel import Context, Panel, grown_for, ready_for, seen
 from microtome.frontends.lab.panels.parts import labelled
 from microtome.frontends.lab.panels.refusing import refused
 from microtome.frontends.lab.panels.showing import Shown, is_open
@@ -84,8 +84,9 @@ def _code(app: Dash, context: Context) -> None:
     @app.callback(
         Output("keep-code", "children"),
         Input(seen(NAME), "data"),
-        Input("ready", "data"),
+        Input(ready_for(NAME), "data"),
         Input("keep-form", "value"),
+        prevent_initial_call=True,
     )
     def write(search: str | None, ready: Mapping[str, str] | None, form: str) -> Shown:
         view = context.view(search)
@@ -132,8 +133,9 @@ def _files(app: Dash, context: Context) -> None:
     @app.callback(
         Output("keep-files", "children"),
         Input(seen(NAME), "data"),
-        Input("ready", "data"),
-        Input("grown", "data"),
+        Input(ready_for(NAME), "data"),
+        Input(grown_for(NAME), "data"),
+        prevent_initial_call=True,
     )
     def offer(
         search: str | None, ready: Mapping[str, str] | None, grown: Mapping[str, Any] | None
@@ -194,6 +196,7 @@ def _history(app: Dash, context: Context) -> None:
         Output("keep-history", "children"),
         Input("keep-visited", "data"),
         State("address", "search"),
+        prevent_initial_call=True,
     )
     def listed(visited: Sequence[str] | None, search: str | None) -> Shown:
         if context.view(search).panel != NAME or not visited:

@@ -19,6 +19,10 @@ that took longer. Components of a panel are called ``"<panel>-<thing>"``; beside
 ``asker``         `dcc.Store`: a name of the page, for as long as it is open
 ``pulse``         `dcc.Interval`, which beats while a model is loaded or a map computed
 ================  =============================================================================
+
+A panel of the tabs hears of ``ready`` and ``grown`` by stores of its own, ``ready-<panel>`` and
+``grown-<panel>``, which follow them while it is open; and not at all when it first appears: what
+asks the server for nothing costs a page most of the time that it takes to come up.
 """
 
 from __future__ import annotations
@@ -59,9 +63,23 @@ MORE: Mapping[str, tuple[str, ...]] = {
 """Panel of the tabs → those that it shows besides."""
 
 
+GROWING = ("cell", "compare", "keep")
+"""Panels that show something of the map."""
+
+
 def seen(panel: str) -> str:
     """The store that says what an open panel shows."""
     return f"seen-{panel}"
+
+
+def ready_for(panel: str) -> str:
+    """The store by which an open panel hears of the model."""
+    return f"ready-{panel}"
+
+
+def grown_for(panel: str) -> str:
+    """The store by which an open panel hears of the map, if it is one of those that show it."""
+    return f"grown-{panel}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import prompt_of
 from microtome.frontends.lab.panels import circuit, feeding
 from microtome.frontends.lab.panels.cell import readers as readers_of_chosen
-from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
+from microtome.frontends.lab.panels.panel import Context, Panel, moved, ready_for, seen
 from microtome.frontends.lab.panels.parts import labelled, listed, select
 from microtome.frontends.lab.panels.showing import Shown, answered, clicked, is_open
 from microtome.frontends.lab.state import WAYS, View
@@ -72,7 +72,8 @@ def _shown(app: Dash, context: Context) -> None:
         Output("trace-from", "children"),
         Output("trace-why", "children"),
         Input(seen(NAME), "data"),
-        Input("ready", "data"),
+        Input(ready_for(NAME), "data"),
+        prevent_initial_call=True,
     )
     def show(search: str | None, ready: Mapping[str, str] | None) -> tuple[object, ...]:
         view = context.view(search)

@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from microtome.errors import MicrotomeError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
-from microtome.frontends.lab.panels.panel import Context, seen
+from microtome.frontends.lab.panels.panel import Context, ready_for, seen
 from microtome.frontends.lab.panels.parts import beat
 from microtome.frontends.lab.panels.showing import (
     Shown,
@@ -64,10 +64,11 @@ def register(app: Dash, context: Context) -> None:
         Output(f"{ASKS}-stop", "hidden"),
         Output(f"{ASKS}-beat", "disabled"),
         Input(seen(NAME), "data"),
-        Input("ready", "data"),
+        Input(ready_for(NAME), "data"),
         Input(f"{ASKS}-beat", "n_intervals"),
         Input(ASKS, "n_clicks"),
         Input(f"{ASKS}-stop", "n_clicks"),
+        prevent_initial_call=True,
     )
     def weigh(
         search: str | None, ready: Mapping[str, str] | None, *_: object

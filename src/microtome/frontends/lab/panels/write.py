@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.asked import known_as, prompt_of
 from microtome.frontends.lab.costing import AT_ONCE
-from microtome.frontends.lab.panels.panel import Context, Panel, moved, seen
+from microtome.frontends.lab.panels.panel import Context, Panel, moved, ready_for, seen
 from microtome.frontends.lab.panels.parts import beat, labelled
 from microtome.frontends.lab.panels.showing import (
     Shown,
@@ -81,6 +81,7 @@ def register(app: Dash, context: Context) -> None:
         Output("write-steps", "value"),
         Output("write-edits", "children"),
         Input(seen(NAME), "data"),
+        prevent_initial_call=True,
     )
     def show(search: str | None) -> tuple[int, str]:
         view = context.view(search)
@@ -109,10 +110,11 @@ def register(app: Dash, context: Context) -> None:
         Output("write-stop", "hidden"),
         Output("write-beat", "disabled"),
         Input(seen(NAME), "data"),
-        Input("ready", "data"),
+        Input(ready_for(NAME), "data"),
         Input("write-beat", "n_intervals"),
         Input("write-go", "n_clicks"),
         Input("write-stop", "n_clicks"),
+        prevent_initial_call=True,
     )
     def write(
         search: str | None, ready: Mapping[str, str] | None, *_: object
