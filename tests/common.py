@@ -131,8 +131,8 @@ def a_model_is_proved_once() -> Iterator[None]:
 def each_picture() -> Iterator[Callable[[go.Figure], bytes]]:
     """What draws the pictures of reports, of which those of one kind are drawn once.
 
-    A report has some seven, which take half of a study's time. All are drawn in
-    `tests/studies/test_catalogues.py`, where this is put back.
+    A report has some seven, which take half of a study's time. Each that looks otherwise is drawn
+    in `tests/studies/test_catalogues.py`, where this is put back.
     """
     own, drawn = figures.png_of, {}
 

@@ -7,6 +7,7 @@ query heads and three key heads of 64 numbers.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 
 import numpy as np
@@ -36,7 +37,10 @@ PARK = mt.Prompt(
 
 @pytest.fixture(scope="module")
 def model_in(smollm2):
-    """The model in a type, loaded once; in others than its own it is proved by what follows."""
+    """The model in a type, made once; in others than its own it is proved by what follows.
+
+    Not read again, which takes seconds: `tests/model/test_gguf.py` reads files in other types.
+    """
 
     @functools.cache
     def loaded(dtype):
@@ -44,7 +48,12 @@ def model_in(smollm2):
             return smollm2
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loading, "prove", lambda model: None)
-            return mt.load("smollm2", device="cpu", dtype=dtype)
+            hf = copy.deepcopy(smollm2.hf)
+            for (
+                weight
+            ) in hf.parameters():  # the angles of positions stay as they were, as in a file
+                weight.data = weight.data.to(getattr(torch, dtype))
+            return mt.load(hf, tokenizer=smollm2.tokenizer)
 
     return loaded
 

@@ -56,22 +56,21 @@ def _scoped(function: FunctionType) -> Callable[..., Any]:
         return _within_a_call(inner)
     every = _within_a_call(inner)
     result = functools.cache(lambda: _within_a_call(beartype(conf=CONF)(_giving(function))))
-    passed: dict[int, set[int]] = {}  # of what is given → of what was given back
+    passed: set[int] = set()
 
     @functools.wraps(function)
     def scoped(*args, **kwargs):
         given = hash((kinds(args), *kwargs, kinds(kwargs.values())))
-        results = passed.get(given)
-        if results is None:
+        if given not in passed:
             found = every(*args, **kwargs)
-            passed.setdefault(given, set()).add(hash(kind(found)))
+            passed.update((given, hash((given, kind(found)))))
             return found
         found = function(*args, **kwargs)
-        own = hash(kind(found))
-        if own not in results:
+        whole = hash((given, kind(found)))
+        if whole not in passed:
             _held.result = found
             result()(*args, **kwargs)
-            results.add(own)
+            passed.add(whole)
         return found
 
     return scoped

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 import xarray as xr
 
@@ -147,8 +149,40 @@ def once(approximated):
     return kept
 
 
+CHOICES = {"type", "mode", "fill", "dash", "xref", "yref", "autorange"}
+"""What in a figure is one of a few words, by which it is drawn in one way or another."""
+
+
+def look(part: object, *path: str) -> Iterator[tuple[str, ...]]:
+    """What there is in a figure, and its choices; all but its numbers and texts."""
+    if isinstance(part, dict):
+        for name, own in part.items():
+            yield from look(own, *path, name)
+    elif isinstance(part, tuple | list) and part and isinstance(part[0], dict):
+        for own in part:
+            yield from look(own, *path)
+    else:
+        yield (*path, str(part) if path[-1] in CHOICES else "")
+
+
+@pytest.fixture(scope="module")
+def every_look(each_picture) -> Callable[[go.Figure], bytes]:
+    """Draws the pictures of studies: one of each look, and more than one of each kind."""
+    drawn: dict[frozenset[tuple[str, ...]], bytes] = {}
+
+    def once(figure: go.Figure) -> bytes:
+        parts = figure.to_plotly_json()
+        parts["layout"].pop("template", None)
+        own = frozenset(look(parts))
+        if own not in drawn:
+            drawn[own] = each_picture(figure)
+        return drawn[own]
+
+    return once
+
+
 @pytest.fixture(scope="module", params=STUDIES)
-def told(request, model_of, tmp_path_factory, each_picture) -> Told:
+def told(request, model_of, tmp_path_factory, every_look) -> Told:
     name, out = request.param, tmp_path_factory.mktemp("told") / "out"
     model, few = model_of(STUDIES[name]), FEW.get(name, {})
     texts: list[Texts] = []
@@ -160,7 +194,7 @@ def told(request, model_of, tmp_path_factory, each_picture) -> Told:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Study, "texts", watched)
-        patch.setattr(figures, "png_of", each_picture)
+        patch.setattr(figures, "png_of", every_look)
         patch.setattr(trust_the_map, "approximated", once(trust_the_map.approximated))
         one = studies.run(name, model=model, out=out, lang="vi", **few)
         studies.run(name, model=model, prompts=prompts_of(name), **few)
