@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import replace
@@ -113,7 +114,7 @@ def test_what_a_cell_writes_and_where_it_looks(page, tiny):
     assert [number(row[1]) for row in table[:2]] == pytest.approx(
         [one.share for one in found.own], rel=1e-3
     )
-    heads = within(page.shown("cell-head.children", TWO), "Option")
+    heads = json.loads(page.shown("cell-head.data-lines", TWO))
     assert [one["value"] for one in heads] == ["a1.h2"]
     [figure] = within(page.shown("cell-pattern.children", TWO), "Graph")
     assert figure["figure"]["layout"]["title"]["text"] == "Attention of L1.h2"
@@ -145,8 +146,8 @@ def test_nothing_is_shown_where_nothing_is_chosen_or_it_is_not_open(page):
 
 def test_cells_can_be_chosen_and_let_go_without_a_mouse(page, mapped):
     effects = mapped(VIEW)
-    options = within(page.shown("cell-pick.children", VIEW), "Option")
-    values = [one["value"] for one in options if one["value"]]
+    options = json.loads(page.shown("cell-pick.data-lines", VIEW))
+    values = [one["value"] for one in options if "value" in one]
     assert VIEW.chosen[0] not in values
     row = effects.top(1).iloc[0]
     strongest = f"patch L{int(row['layer'])}.z.h{int(row['head'])}@-1"
@@ -199,7 +200,7 @@ def test_zero_is_a_way_of_its_own_and_no_donor_says_so(page, tiny):
     for donor, says in (("", "no donor"), (CAT, "another number of tokens")):
         view = replace(TRACED, donor=donor)
         assert says in "".join(texts(page.shown("trace-why.children", view)))
-    readers = within(page.shown("trace-readers.children", TRACED), "Option")
+    readers = json.loads(page.shown("trace-readers.data-lines", TRACED))
     assert len(readers) == 3 * (3 * 4 + 1) + 1
     typed = page.change("trace-reader.n_blur", TRACED, {"trace-reader.value": " m2 "})
     assert typed.reader == "m2"

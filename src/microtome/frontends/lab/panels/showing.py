@@ -76,7 +76,7 @@ class Remembered:
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Component:
     """A table of texts with a caption; the first cell of a row is what the row is about.
 
-    The page's own script makes it of what is said here (``assets/tables.js``): with a component for
+    The page's own script makes it of what is said here (``assets/made.js``): with a component for
     each of its cells it would take longer to be shown than a run takes.
     """
     told = {"title": title, "heads": [*heads], "rows": [[*map(_cell, row)] for row in rows]}
