@@ -6,6 +6,7 @@ import inspect
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from recipes.nano import facts
@@ -89,6 +90,9 @@ class TestEveryTask:
 
     def test_without_a_tokenizer_it_is_the_embedded_models(self, task, n, nano, made):
         assert list(task(5)) == list(made(task, n, nano.tokenizer))[:5]
+
+    def test_n_may_be_a_number_of_numpys(self, task, n, own, made):
+        assert list(task(np.int64(2), tokenizer=own)) == list(made(task, n, own))[:2]
 
     @pytest.mark.parametrize("wrong", [0, -1, 2.0, True, "4", None])
     def test_n_is_a_whole_number_of_at_least_one(self, task, n, wrong):

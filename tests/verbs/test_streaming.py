@@ -527,6 +527,22 @@ def test_a_window_that_is_damaged_is_computed_again(tiny64, tmp_path):
     xr.testing.assert_identical(numbers(found), numbers(sweep(tiny64, stream, metrics="kl")))
 
 
+@pytest.mark.parametrize(("window", "done", "names"), [(1, 3, "00000{}"), (4, 2, "000000-00000{}")])
+def test_one_in_the_place_of_another_is_computed_again(tiny64, tmp_path, window, done, names):
+    """A whole window, or a unit: each is sound, and of the same question."""
+    out, stream = tmp_path / "map.zarr", mt.Stream(PROMPTS[:4], window)
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=Stopping(done))
+    first, second = (
+        tmp_path / "map.zarr.partial" / windows_kept.WINDOWS / f"{names.format(number)}.zip"
+        for number in (0, 1)
+    )
+    assert first.read_bytes() != second.read_bytes()
+    second.write_bytes(first.read_bytes())
+    found = sweep(tiny64, stream, metrics="kl", out=out)
+    xr.testing.assert_identical(numbers(found), numbers(sweep(tiny64, stream, metrics="kl")))
+
+
 def test_how_much_there_is_is_told_as_it_becomes_known(tiny64):
     watch = Stopping()
     mt.sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", progress=watch)

@@ -25,6 +25,7 @@ from microtome.plan.plan import Plan
 from microtome.plan.question import Question, plain
 from microtome.prompts.answers import Answer
 from microtome.prompts.chat import template_hash
+from microtome.prompts.tokens import Tokens
 from microtome.results import provenance
 from microtome.results.together import nearness
 from microtome.verbs.options import Options
@@ -53,7 +54,7 @@ def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dic
         "spec": spec_of(plan.question, referred),
         "tokens": [list(one.tokens.ids) for one in plan.question.encoded],
         **_answers(plan.question),
-        **_written(plan.question),
+        **written(_chats(plan.question)),
         "model": of_model,
         "modules": model.modules_hash,
         **added(model),
@@ -147,11 +148,16 @@ def _answers(question: Question) -> dict[str, Any]:
     return {} if plain else {"measured": measured_of(question)}
 
 
-def _written(question: Question) -> dict[str, Any]:
-    """The tokens of donors and references that a chat template wrote, which no record names."""
+def _chats(question: Question) -> list[Tokens]:
+    """Of donors and references that are chats, what a template wrote; no record names them."""
     donors = [one.donor for one in question.encoded if one.prompt.donor_messages is not None]
     others = [one.tokens for one in question.references if one.prompt.messages is not None]
-    found = [list(tokens.ids) for tokens in (*donors, *others) if tokens is not None]
+    return [tokens for tokens in (*donors, *others) if tokens is not None]
+
+
+def written(chats: Iterable[Tokens]) -> dict[str, Any]:
+    """The tokens of chats as a part of an identity; nothing where there are none."""
+    found = [list(tokens.ids) for tokens in chats]
     return {"written": found} if found else {}
 
 

@@ -7,13 +7,16 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import xarray as xr
 from asked_panels import Page, rows, texts, within
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
 from microtome.engines.observer import go_on
 from microtome.errors import MicrotomeError
+from microtome.figures import matrix
 from microtome.frontends.lab.answers.cell import changed, shares, together
 from microtome.frontends.lab.answers.upstream import upstream
 from microtome.frontends.lab.answers.writing import written
@@ -22,6 +25,7 @@ from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import Jobs
 from microtome.frontends.lab.panels import TABS, Context, feeding, works
 from microtome.frontends.lab.panels.compare import other_of
+from microtome.frontends.lab.panels.showing import graph
 from microtome.frontends.lab.panels.works import Works
 from microtome.frontends.lab.state import Against, View
 from microtome.texts import LANGUAGES
@@ -348,6 +352,13 @@ def test_what_takes_long_is_followed_and_cancelled(page, monkeypatch):
 # --------------------------------------------------------------------------------------- compare
 
 COMPARED = replace(VIEW, panel="compare", against=Against("edit", "zero L*.z.h*@-1"))
+
+
+def test_a_figure_is_as_high_as_it_was_drawn_to_be():
+    figure = matrix(xr.DataArray(np.zeros((30, 9)), dims=("layer", "head")), title="", unit="")
+    shown = graph(figure, "one", "a map")
+    assert figure.layout.height > 450  # what a page gives a figure that says nothing
+    assert shown.children.style == {"height": f"{figure.layout.height}px"}
 
 
 def test_two_maps_are_on_one_scale(page, mapped):

@@ -89,9 +89,11 @@ def _cell(given: str) -> str | dict[str, str]:
 
 
 def graph(figure: Any, name: Any, label: str) -> Component:
-    """A figure, as wide as there is room."""
+    """A figure, as wide as there is room, and as high as it was drawn to be."""
     figure.update_layout(width=None, autosize=True)
-    drawn = dcc.Graph(id=name, figure=figure, config=dict(CONFIG), responsive=True)
+    # What follows its frame's width takes its height from there too.
+    high = {"height": f"{figure.layout.height}px"}
+    drawn = dcc.Graph(id=name, figure=figure, config=dict(CONFIG), responsive=True, style=high)
     return html.Div(drawn, className="figure", role="figure", **{"aria-label": label})
 
 
