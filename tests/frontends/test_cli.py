@@ -160,7 +160,7 @@ def test_chat_prompt_shows_what_the_template_makes(call, tmp_path, nano):
     nano.tokenizer.save_pretrained(tmp_path / "m")
     (tmp_path / "m" / "chat_template.jinja").write_text(
         "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
-        "{% if add_generation_prompt %}assistant:{% endif %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}{{ brief }}"
     )
     where = str(tmp_path / "m")
     more = ["--system", "Be brief.", "--answer", "Hello."]
@@ -172,6 +172,28 @@ def test_chat_prompt_shows_what_the_template_makes(call, tmp_path, nano):
     assert [m["role"] for m in json.loads(line)["messages"]] == [
         *("system", "user", "assistant", "user")
     ]
+    told = ["--chat-option", "brief=yes", "--chat-option", "add_generation_prompt=false"]
+    code, out, err = call("chat-prompt", where, "-p", "Hi", *told)
+    assert code == 0, err
+    assert "user: Hi yes" in out
+    [line] = [one for one in out.splitlines() if one.startswith('{"messages"')]
+    (tmp_path / "p.jsonl").write_text(line)
+    code, out, err = call("generate", where, "--chat", "-p", "Hi", "--steps", "1", *told, "--json")
+    assert code == 0, err
+    [written] = json.loads(out)["texts"]
+    assert written["prompt"].endswith("user: Hi yes")
+    asked = ["--prompts", str(tmp_path / "p.jsonl"), "-e", "zero L1.z", "-m", "kl"]
+    code, out, err = call("sweep", where, *asked, "-o", str(tmp_path / "out"))
+    assert code == 0, err
+    options = {"brief": "yes", "add_generation_prompt": False}
+    record = mt.open_effects(tmp_path / "out").provenance
+    assert record["spec"]["prompts"][0]["chat_options"] == options
+    code, _, err = call("generate", where, "-p", "Hi", *told)
+    assert code == 2
+    assert "say --chat as well" in err
+    code, _, err = call("chat-prompt", where, "-p", "Hi", "--chat-option", "brief")
+    assert code == 2
+    assert "--chat-option takes NAME=VALUE" in err
     code, _, err = call("chat-prompt", where, "-p", "Hi", "-p", "Bye")
     assert code != 0
     assert "between 2 there are 1 answers" in err

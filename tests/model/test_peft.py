@@ -32,6 +32,9 @@ ADAPTERS = {
         feedforward_modules=["down_proj"],
         init_ia3_weights=False,
     ),
+    "vb-lora, whose layers share their vectors": lambda: peft.VBLoRAConfig(
+        target_modules=ATTENTION, num_vectors=8, vector_length=4, topk=2, init_vector_bank_bound=1
+    ),
 }
 
 
@@ -83,6 +86,19 @@ def test_a_tokens_direction_is_that_of_the_adapted_head(tokenizer):
     [row] = torch.autograd.grad(hf.lm_head(state)[0, 0, 7], state)
     wanted = row[0, 0] * hf.model.norm.weight
     np.testing.assert_allclose(found[0], wanted.detach(), atol=1e-9)
+
+
+@pytest.mark.skipif(not hasattr(peft, "LilyConfig"), reason="this peft has no Lily")
+def test_an_adapter_that_mixes_positions_is_refused(tokenizer):
+    config = peft.LilyConfig(r=2, target_modules=["q_proj"], init_weights=False)
+    adapted = peft.get_peft_model(make("llama", len(tokenizer)), config).eval()
+    hf = adapted.get_base_model()
+    one, longer = torch.tensor([[5, 6]]), torch.tensor([[5, 6, 7]])
+    with torch.no_grad():  # what is said of it is so
+        assert (hf(longer).logits[:, :2] - hf(one).logits).abs().max() > 1e-5
+    for given in (adapted, hf):
+        with pytest.raises(LoadError, match=r"q_proj has a Lily adapter .*a token on later ones"):
+            mt.load(given, tokenizer=tokenizer)
 
 
 def test_a_folder_of_an_adapter_alone_is_refused(tokenizer, tmp_path):

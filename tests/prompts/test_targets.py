@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -17,6 +18,7 @@ from microtome.prompts.encoding import encode, piece
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.tokens import Tokens
 from microtome.prompts.warnings import complaints
+from microtome.report import spelling
 from microtome.tasks.making import whole_words
 
 WORDS = ("When", "went", "to", "the", "store", ",", "gave", "a", "gift", "and", "Mary", "John")
@@ -360,6 +362,63 @@ def test_a_chat_is_tokenised_as_the_template_does_it(real_models):
     assert list(complaints([one], masked=False)) == []
     assert Prompt(**prompt.as_dict()) == prompt == eval(repr(prompt))
     assert encode(Prompt(one.tokens.text), tokenizer).tokens.ids == one.tokens.ids
+
+
+THINKING = (
+    "{% for t in tools or [] %}<{{ t['name'] }}>{% endfor %}{% for m in messages %}"
+    "[{{ m['role'] }}] {{ m['content'] }}{% endfor %}{% if add_generation_prompt %} [a]"
+    "{% if enable_thinking is defined and not enable_thinking %} <no>{% endif %}{% endif %}"
+)
+SAID = [*TALK, {"role": "assistant", "content": "there"}]
+
+
+@pytest.mark.parametrize(
+    ("turns", "options", "text"),
+    [
+        (TALK, {}, "[user] Once upon a time [a]"),
+        (TALK, {"enable_thinking": False}, "[user] Once upon a time [a] <no>"),
+        (TALK, {"enable_thinking": True}, "[user] Once upon a time [a]"),
+        (TALK, {"add_generation_prompt": False}, "[user] Once upon a time"),
+        (SAID, {"continue_final_message": True}, "[user] Once upon a time[assistant] there"),
+        (TALK, {"tools": [{"name": "clock"}]}, "<clock>[user] Once upon a time [a]"),
+        (TALK, {"chat_template": "{{ messages[0].content }}!"}, "Once upon a time!"),
+    ],
+)
+def test_a_chat_template_is_told_what_it_reads_besides(real_models, turns, options, text):
+    tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K", chat_template=THINKING)
+    other = [{**turn, "content": "Once"} for turn in turns]
+    prompt = Prompt.chat(turns, donor=other, target=" She", chat_options=options)
+    one = encode(prompt, tokenizer)
+    begun = {} if "continue_final_message" in options else {"add_generation_prompt": True}
+    how = {"return_dict": False, **begun, **options}
+    assert list(one.tokens.ids) == tokenizer.apply_chat_template(turns, tokenize=True, **how)
+    assert list(one.donor.ids) == tokenizer.apply_chat_template(other, tokenize=True, **how)
+    assert tokenizer.apply_chat_template(turns, tokenize=False, **how) == text
+    assert prompt == eval(repr(prompt)) == Prompt(**prompt.as_dict()) == copy.deepcopy(prompt)
+    assert ("chat_options" in prompt.as_dict()) == bool(options)
+    assert eval(spelling.prompt(prompt.as_dict())) == prompt  # as the code on a page has it
+    asked = mt.Experiment(model="nano", prompts=[prompt], edits="zero L1.z", metrics="kl")
+    assert mt.Experiment.from_yaml(asked.to_yaml()).prompts == (prompt,)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"enable_thinkng": False}, "reads no 'enable_thinkng'.* Did you mean 'enable_thinking'"),
+        ({"documents": []}, "reads no 'documents', so it would change nothing"),
+        ({"tokenize": True}, "'tokenize' is no option of a chat"),
+        ({"tools": [print]}, "not JSON serializable. .*get_json_schema"),
+        ({"tools": ["\ud83d"]}, "has half a character"),
+        ({1: 2}, "are names with what the chat template is told"),
+        ("enable_thinking", "are names with what the chat template is told"),
+    ],
+)
+def test_what_a_chat_template_cannot_be_told_is_refused(real_models, options, message):
+    tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K", chat_template=THINKING)
+    with pytest.raises(PromptError, match=message):
+        encode(Prompt.chat(TALK, chat_options=options), tokenizer)
+    with pytest.raises(PromptError, match="this is no chat"):
+        Prompt("Once", chat_options={"enable_thinking": False})
 
 
 def test_a_chat_that_the_model_does_not_take_says_why(tokenizer, real_models):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -63,7 +64,9 @@ def test_of_a_chat_that_ends_in_an_answer_it_is_said_that_another_begins(real_mo
         assert (
             "ends in what the assistant says, 'a time', and the model's template begins" in message
         )
-        assert "continue_final_message=True" in message
+        assert "chat_options={'continue_final_message': True}" in message
+        told = replace(prompt, chat_options={"continue_final_message": True})
+        assert list(complaints([encode(told, tokenizer)], masked=False)) == []
     assert list(complaints([encode(Prompt.chat(asked), tokenizer)], masked=False)) == []
 
 

@@ -122,7 +122,13 @@ def test_one_layer_has_a_table_and_a_report_too(tiny, address, columns):
 
 
 def test_a_report_of_the_tuned_lens_says_how_to_repeat_it(tiny, tmp_path):
-    folder = Translators.nothing(tiny.anatomy.dims, tiny.hf).save(tmp_path / "lens")
+    made = Translators.nothing(tiny.anatomy.dims, tiny.hf)
+    in_memory = document_of_lens(mt.lens(tiny, "The cat sat", tuned=made))
+    said = "".join(snippet.code for snippet in in_memory.snippets)
+    assert "# translators: those that were given in memory (none), which are in no folder;" in said
+    assert "tuned=translators" in said
+    assert "load('none')" not in said
+    folder = made.save(tmp_path / "lens")
     seen = mt.lens(tiny, "The cat sat", tuned=mt.Translators.load(folder))
     said = "".join(snippet.code for snippet in document_of_lens(seen).snippets)
     assert f"tuned=mt.Translators.load({str(folder)!r})" in said

@@ -119,6 +119,14 @@ class Shown:
     quiet: Quiet = False
 
 
+ChatOptions = Annotated[
+    list[str],
+    typer.Option(
+        help="What the chat template is told, NAME=VALUE in YAML, such as enable_thinking=false."
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Writing:
     """How `generate` writes; what is not given is a file's, or the model's own."""
@@ -151,6 +159,7 @@ class Writing:
         False
     )
     system: Annotated[str | None, typer.Option(help="What the system is told before that.")] = None
+    chat_option: ChatOptions = field(default_factory=list)
     stream: Annotated[bool, typer.Option("--stream", help="Show tokens as they come.")] = False
     dtype: Dtype = None
     config: Config = None

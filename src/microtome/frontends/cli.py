@@ -16,6 +16,7 @@ import microtome
 from microtome.frontends import early, lab_command, reading_commands, steering_commands
 from microtome.frontends.arguments import (
     Asking,
+    ChatOptions,
     Config,
     Donor,
     Dtype,
@@ -170,10 +171,11 @@ def chat_prompt(
     answer: Annotated[
         list[str], typer.Option(help="What the assistant said; once after each -p but the last.")
     ] = [],  # noqa: B006
+    chat_option: ChatOptions = [],  # noqa: B006
 ) -> None:
     """What the model's chat template makes of a chat: the text, its tokens, and its messages."""
     messages = chat_of(prompt, answer, system)
-    _answering("chatting").chat(model, messages, shown)
+    _answering("chatting").chat(model, messages, chat_option, shown)
 
 
 @app.command(

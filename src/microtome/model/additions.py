@@ -171,6 +171,11 @@ def adapters(hf: PreTrainedModel) -> dict[str, Any]:
     return {"hash": digest.hexdigest(), "states": dict(found)}
 
 
+def is_adapted(module: nn.Module) -> bool:
+    """Whether it is a layer with an adapter of peft's around it."""
+    return _root(type(module).__module__) == "peft"
+
+
 def without_hooks(hf: PreTrainedModel) -> PreTrainedModel:
     """A model of the same modules, weights shared, without anybody's own forward hooks.
 

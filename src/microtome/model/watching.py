@@ -57,7 +57,8 @@ def watching(hook: Hook) -> Watching:
     """A hook that changes nothing, for torch's ``register_forward_hook`` and its like.
 
     With it on a model, sweeps are as fast as without any. What it sees there is what the engine
-    computes: of a walk many cells in one batch, and parts of texts.
+    computes: of a walk many cells in one batch, parts of texts, and in one row of tokens perhaps
+    parts of several texts, or of one several times.
 
     Args:
         hook: a function as torch calls it, that gives nothing back and writes into nothing.

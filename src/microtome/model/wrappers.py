@@ -28,6 +28,9 @@ ASK = (
 TORCHS_PACKED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 """Where torch has the layers that it quantises itself."""
 
+MIXING = ("peft.tuners.lily.",)
+"""Where peft has layers that do not take each position by itself."""
+
 OTHERS = {
     "transformer_lens": "TransformerLens computes with weights that it has changed",
     "nnsight": "nnsight wraps the model that it loads",
@@ -71,12 +74,13 @@ def refuse_unseen(module: PreTrainedModel) -> None:
 
     Raises:
         LoadError: it is compiled in place, or a part of it is; it puts autocast on for itself; its
-            attention is flexible; or torch has quantised layers of it.
+            attention is flexible; torch has quantised layers of it; or an adapter mixes positions.
     """
     _refuse_compiled(module)
     _refuse_casting(module)
     _refuse_attention(module)
     refuse_packed(module)
+    _refuse_mixing(module)
 
 
 def refuse_empty(module: PreTrainedModel) -> None:
@@ -267,6 +271,18 @@ def _casts(forward: Any) -> bool:
             return True
         forward = getattr(forward, "__wrapped__", None)
     return False
+
+
+def _refuse_mixing(module: PreTrainedModel) -> None:
+    """With such an adapter a token's numbers depend on all others, later ones too."""
+    for path, part in module.named_modules():
+        if type(part).__module__.startswith(MIXING):
+            raise LoadError(
+                f"{path} has a Lily adapter (peft), which weighs its matrices by their mean over "
+                "all positions of all texts in the batch: a cell would depend on those beside it, "
+                "and a token on later ones. Adapters that act at every position by itself can be "
+                "loaded: LoRA, IA3 and their like."
+            )
 
 
 def _refuse_attention(module: PreTrainedModel) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from microtome.language.sites import APART, OF_HEADS, POSITIONS, Site
+from microtome.model.additions import is_adapted
 from microtome.model.anatomy import Anatomy
 from microtome.model.placement import types_of
 from microtome.passes.hooks import Place, Visit, forward
@@ -130,11 +131,19 @@ def _check_attention(anatomy: Anatomy) -> None:
 
 
 def _check_apart_modules(hf: PreTrainedModel, anatomy: Anatomy) -> None:
-    """No module with weights is a part of two layers, where a hook would be at work twice."""
+    """No module with weights is a part of two layers, where a hook would be at work twice.
+
+    What adapters share inside of a layer (VB-LoRA's vectors) has no hook on it.
+    """
     found: dict[nn.Module, str] = {}
+    adapted: tuple[str, ...] = ()
     for path, module in hf.named_modules(remove_duplicate=False):
         if not path.startswith(f"{anatomy.family.blocks}.") or not [*module.parameters()]:
             continue
+        if path.startswith(adapted):
+            continue
+        if is_adapted(module):
+            adapted += (f"{path}.",)
         first = found.setdefault(module, path)
         if first != path:
             complaint = f"{first} and {path} are one module, so that an edit of one is of the other"

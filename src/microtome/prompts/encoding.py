@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 from microtome.errors import PromptError, TokenError
 from microtome.prompts.answers import Answer, Behind, Ids, check_ids, piece, token_id
 from microtome.prompts.chat import written
-from microtome.prompts.prompt import Message, Prompt
+from microtome.prompts.prompt import Prompt
 from microtome.prompts.tokenizer import Tokenizer, read
 from microtome.prompts.tokens import MASKS, Tokens
+from microtome.prompts.turns import Message
+
+Chat = tuple[Sequence[Message], Mapping[str, Any]]
+"""The turns of a chat, and what its template is told besides."""
 
 __all__ = ["Encoded", "encode", "piece", "token_id"]
 
@@ -94,7 +99,8 @@ def encode(
     own = {name: p[0] if isinstance(p, tuple) else p for name, p in prompt.roles.items()}
     mask = str(tokenizer.mask_token or "") if masked else ""
     reader = _Reader(tokenizer, n_positions, n_vocab, mask)
-    tokens = reader.tokens(prompt.text, prompt.ids, prompt.messages, own)
+    chat = None if prompt.messages is None else (prompt.messages, prompt.chat_options)
+    tokens = reader.tokens(prompt.text, prompt.ids, chat, own)
     for role in prompt.roles:
         tokens.role(role)
     plain = prompt.messages is None
@@ -155,7 +161,9 @@ def _donor(prompt: Prompt, tokens: Tokens, reader: _Reader) -> Tokens | None:
     """
     if not prompt.has_donor:
         return None
-    bare = reader.tokens(prompt.donor or "", prompt.donor_ids, prompt.donor_messages, {})
+    turns = prompt.donor_messages
+    chat = None if turns is None else (turns, prompt.chat_options)
+    bare = reader.tokens(prompt.donor or "", prompt.donor_ids, chat, {})
     places: dict[str, str | int] = {}
     for role, place in prompt.roles.items():
         if isinstance(place, tuple):
@@ -195,7 +203,7 @@ class _Reader:
         self,
         text: str,
         ids: Sequence[int] | None,
-        messages: Sequence[Message] | None,
+        chat: Chat | None,
         places: Mapping[str, str | int],
     ) -> Tokens:
         """A text, tokens or a chat as `Tokens`."""
@@ -206,9 +214,9 @@ class _Reader:
             )
         if ids is not None:
             return self._given(tuple(ids), places)
-        if messages is not None:
-            text = written(messages, self.tokenizer)
-        coded = self.code(text, plain=messages is None)
+        if chat is not None:
+            text = written(chat[0], self.tokenizer, chat[1])
+        coded = self.code(text, plain=chat is None)
         if not coded.ids:
             raise PromptError(f"The tokenizer makes no token of {text!r}.")
         return self._whole(text, coded, places)

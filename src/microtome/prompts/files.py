@@ -21,7 +21,7 @@ from microtome.textfiles import read_lines, shown
 LISTS = frozenset(("ids", "donor_ids", "messages", "donor_messages", "targets", "contrasts"))
 """Columns of CSV that hold a list, written as JSON."""
 
-OBJECTS = frozenset(("roles", "meta"))
+OBJECTS = frozenset(("roles", "meta", "chat_options"))
 """Columns of CSV that hold a JSON object."""
 
 Row = tuple[str, dict[str, Any]]

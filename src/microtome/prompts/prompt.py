@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from types import MappingProxyType
@@ -13,15 +13,14 @@ import numpy as np
 
 from microtome.errors import PromptError
 from microtome.notebook import html_fields
+from microtome.prompts.legible import whole
+from microtome.prompts.turns import Message, options_of, turns_of
 
 BUILT_IN = ("last", "mask")
 """Roles that prompts have by themselves."""
 
 Spot = str | int | tuple[str | int, str | int]
 """A role's place: a word, a position, or a pair of them, in the text and in the donor."""
-
-Message = Mapping[str, Any]
-"""A turn of a chat: its role, its content, and what else a template reads."""
 
 Known = str | int | float | bool
 """What is known of a prompt besides its fields."""
@@ -51,6 +50,8 @@ class Prompt:
         donor_ids: the same of the donor.
         messages: a chat, in the place of a text; see `chat`.
         donor_messages: the same of the donor.
+        chat_options: what the model's chat template is told besides, in both: a variable that it
+            reads (``{"enable_thinking": False}``), ``tools``, ``add_generation_prompt``.
         meta: what else is known of it, by name, such as its template: kept with the results, where
             prompts can be grouped by it. Nothing is computed from it.
 
@@ -71,6 +72,7 @@ class Prompt:
     donor_ids: Sequence[int] | None = field(default=None, kw_only=True)
     messages: Sequence[Message] | None = field(default=None, kw_only=True, hash=False)
     donor_messages: Sequence[Message] | None = field(default=None, kw_only=True, hash=False)
+    chat_options: Mapping[str, Any] = field(default_factory=dict, kw_only=True, hash=False)
     meta: Mapping[str, Known] = field(default_factory=dict, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:
@@ -79,12 +81,14 @@ class Prompt:
         for name in ("ids", "donor_ids"):
             self._set(name, _ids(name, getattr(self, name)))
         for name in ("messages", "donor_messages"):
-            self._set(name, _messages(name, getattr(self, name)))
+            self._set(name, turns_of(name, getattr(self, name)))
         _check_one(self, TEXTS, "text")
         _check_one(self, ("donor", "donor_ids", "donor_messages"), "donor")
         if self.ids is None and self.messages is None:
             _check_empty("text", self.text)
         _check_empty("donor", self.donor)
+        chats = (self.messages or self.donor_messages) is not None
+        self._set("chat_options", options_of(self.chat_options, chats))
         for name in ("target", "contrast"):
             self._set(name, _answer(name, getattr(self, name)))
             self._set(f"{name}s", _answers(f"{name}s", getattr(self, f"{name}s")))
@@ -104,6 +108,7 @@ class Prompt:
         contrasts: Sequence[str | int] | None = None,
         roles: Mapping[str, Spot] | None = None,
         meta: Mapping[str, Known] | None = None,
+        chat_options: Mapping[str, Any] | None = None,
     ) -> Prompt:
         """A chat, as the model's own chat template writes it, up to where its answer begins.
 
@@ -114,7 +119,8 @@ class Prompt:
         Args:
             messages: the turns, ``{"role": "user", "content": "…"}``.
             donor: another chat, whose activations `patch` takes.
-            target, contrast, targets, contrasts, roles, meta: as a `Prompt` takes them.
+            target, contrast, targets, contrasts, roles, meta, chat_options: as a `Prompt` takes
+                them.
 
         >>> Prompt.chat([{"role": "user", "content": "Hi"}], target="Hello")
         Prompt(messages=[{'role': 'user', 'content': 'Hi'}], target='Hello')
@@ -128,6 +134,7 @@ class Prompt:
             contrasts=contrasts,
             roles=roles or {},
             meta=meta or {},
+            chat_options=chat_options or {},
         )
 
     @property
@@ -176,22 +183,6 @@ class Prompt:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
-
-
-def whole(text: str, what: str) -> None:
-    r"""Raise `PromptError` if a text has half a character, which no tokenizer can read.
-
-    >>> whole("half a cat \ud83d", "A prompt's text")
-    Traceback (most recent call last):
-    microtome.errors.PromptError: A prompt's text has half a character, '\ud83d', at its place 11...
-    """
-    half = re.search("[\ud800-\udfff]", text)
-    if half is not None:
-        around = text[max(0, half.start() - 20) : half.end() + 20]
-        raise PromptError(
-            f"{what} has half a character, {half[0]!r}, at its place {half.start()}, in "
-            f"{around!r}: it was cut in the middle of a character, or it is no UTF-8."
-        )
 
 
 def number(given: object) -> int | None:
@@ -252,36 +243,6 @@ def _ids(name: str, given: Any) -> tuple[int, ...] | None:
             f"A prompt's {name} are token ids, a list of whole numbers from 0, not {given!r}."
         )
     return tuple(one for one in found if one is not None)
-
-
-def _messages(name: str, given: object) -> tuple[Message, ...] | None:
-    if given is None:
-        return None
-    turns = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
-    for turn in turns:
-        if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
-            turns = []
-            break
-        for text in _texts_in(dict(turn)):
-            whole(text, "A message")
-    if not turns:
-        raise PromptError(
-            f"A prompt's {name} are the turns of a chat, a list of "
-            f"{{'role': 'user', 'content': '…'}}, not {given!r}."
-        )
-    return tuple(MappingProxyType(dict(turn)) for turn in turns)
-
-
-def _texts_in(value: object) -> Iterator[str]:
-    """All texts of a message's content, which may have parts; names of fields too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from (*_texts_in(name), *_texts_in(inner))
-    elif isinstance(value, Sequence) and not isinstance(value, bytes):
-        for inner in value:
-            yield from _texts_in(inner)
 
 
 # --------------------------------------------------------------------------------------- answers

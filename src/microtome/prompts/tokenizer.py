@@ -61,6 +61,9 @@ class Tokenizer(Protocol):
     def apply_chat_template(self, conversation: Any, /, **how: Any) -> Any:
         """A chat as a text, or as tokens."""
 
+    def get_chat_template(self, chat_template: str | None, tools: Any, /) -> str:
+        """The template by its name, or as it is given, or the one that is taken with tools."""
+
     def convert_ids_to_tokens(self, ids: int, /) -> str:
         """A token as the vocabulary writes it: ``▁the``."""
 

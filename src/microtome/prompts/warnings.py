@@ -9,9 +9,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from microtome.errors import PromptWarning, listing
+from microtome.prompts.chat import begins_an_answer
 from microtome.prompts.encoding import Encoded
-from microtome.prompts.prompt import Message
 from microtome.prompts.tokens import Tokens
+from microtome.prompts.turns import Message
 
 
 def warn_of(
@@ -124,7 +125,12 @@ def _ends_in_a_space(tokens: Tokens) -> bool:
 
 
 def _answered(one: Encoded) -> Message | None:
-    """The last turn of a chat in which the model has answered already, in a prompt or its donor."""
+    """The last turn of a chat in which the model has answered already, in a prompt or its donor.
+
+    Not where the template is told to begin no other answer behind it.
+    """
+    if not begins_an_answer(one.prompt.chat_options):
+        return None
     for chat in (one.prompt.messages, one.prompt.donor_messages):
         if chat and chat[-1]["role"] == "assistant":
             return chat[-1]
@@ -135,8 +141,7 @@ def _said(turn: Message) -> str:
     return (
         f"A chat ends in what the assistant says, {str(turn.get('content'))[-40:]!r}, and the "
         "model's template begins another answer behind it: that is where metrics are read. To go "
-        "on with what it says, give the text, tokenizer.apply_chat_template(messages, "
-        "tokenize=False, continue_final_message=True)."
+        "on with what it says, chat_options={'continue_final_message': True}."
     )
 
 

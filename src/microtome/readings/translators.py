@@ -50,12 +50,14 @@ class Translators:
         bias: ``[block, d_model]``.
         source: where they are from, for records.
         about: what is known of their training: plain values.
+        is_saved: they were read from a folder, which is their source.
     """
 
     weight: Float[Tensor, "block d_model d_model"]
     bias: Float[Tensor, "block d_model"]
     source: str
     about: Mapping[str, Any] = field(default_factory=dict)
+    is_saved: bool = False
 
     @classmethod
     def nothing(cls, dims: Dimensions, like: PreTrainedModel) -> Translators:
@@ -173,7 +175,7 @@ class Translators:
                 f"{folder}: translators are {list(weight.shape)} and {list(bias.shape)}, not "
                 "[block, d_model, d_model] and [block, d_model]."
             )
-        return cls(weight, bias, str(folder), config.get("about", {}))
+        return cls(weight, bias, str(folder), config.get("about", {}), is_saved=True)
 
     def __repr__(self) -> str:
         blocks, width = self.bias.shape

@@ -27,9 +27,16 @@ def document_of_lens(seen: Lens) -> Document:
     asked += f", metrics={spec['metrics']!r}, top={spec['top']}"
     if spec["reference"]:
         asked += f", reference={spelling.prompts(spec['reference'])}"
-    if spec["tuned"]:
+    before = ""
+    if spec.get("tuned_in_memory"):
+        before = (
+            f"# translators: those that were given in memory ({spec['tuned']}), which are in no "
+            "folder;\n# translators.save(…) writes them to one.\n"
+        )
+        asked += ", tuned=translators"
+    elif spec["tuned"]:
         asked += f", tuned=mt.Translators.load({spec['tuned']!r})"
-    call = f"mt.lens(model, prompts, {spec['address']!r}{asked})"
+    call = f"{before}mt.lens(model, prompts, {spec['address']!r}{asked})"
     return Document(
         title=f"What {spec['address']} says, on {seen.provenance['model']['name']}",
         question="What would the model say, were it to end at each of its layers?",

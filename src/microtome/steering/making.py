@@ -26,7 +26,7 @@ from microtome.passes.hooks import quiet
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, record
 from microtome.prompts.encoding import Encoded, piece, token_id
-from microtome.prompts.prompt import whole
+from microtome.prompts.legible import whole
 from microtome.prompts.prompts import Given
 from microtome.prompts.resolve import regions
 from microtome.steering.vector import SteeringVector

@@ -48,7 +48,7 @@ SHAKES = 3
 """How many times the finished text is read with its stream rounded otherwise, where in doubt."""
 
 SHAKEN = 2.0
-"""How many times the farthest that this moves a step's logits the written ones may be off."""
+"""How many times as far as that moves a step's logits the written ones may be off."""
 
 Rows = Float[Tensor, "step vocab"]
 

@@ -200,8 +200,10 @@ def lens(
         seen = [looking.at(one, made, sources) for one in encoded]
     spec: dict[str, Any] = {"address": str(asked), "edits": [*map(str, made)], "top": top}
     spec["reference"] = [one.prompt.as_dict() for one in references] if others else []
-    tuned_on = None if tuned is None else tuned.source
-    record = recorded(model, encoded, **spec, tuned=tuned_on, metrics=[str(r) for r in reading])
+    spec["tuned"] = None if tuned is None else tuned.source
+    if tuned is not None and not tuned.is_saved:
+        spec["tuned_in_memory"] = True
+    record = recorded(model, encoded, **spec, metrics=[str(r) for r in reading])
     return Lens(_together(model, asked, encoded, seen, reading), encoded, record)
 
 

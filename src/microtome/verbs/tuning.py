@@ -202,7 +202,7 @@ class _Training:
             self.tell(
                 f"block {block}: KL {before[-1]:.3f} → {after[-1]:.3f} nat on texts kept apart"
             )
-        return replace(made, source=f"trained on {self.model.name}")
+        return replace(made, source=f"trained on {self.model.name}", is_saved=False)
 
     def _about(
         self, blocks: Sequence[int], before: Sequence[float], after: Sequence[float]

@@ -11,6 +11,7 @@ from transformers import TextStreamer
 from microtome import Generation, Prompt, Prompts
 from microtome.errors import MicrotomeError
 from microtome.frontends.arguments import Shown, Writing
+from microtome.frontends.commands.chatting import told
 from microtome.frontends.commands.keeping import answering
 from microtome.frontends.commands.running import check_donor
 from microtome.frontends.experiment.options import checkpoint
@@ -77,10 +78,12 @@ def _check_chat(prompt: Sequence[str], how: Writing) -> None:
     """Raise where a chat is asked for, and nothing is said in it."""
     if how.system is not None and not how.chat:
         raise MicrotomeError("--system is told at the beginning of a chat: say --chat as well.")
+    if how.chat_option and not how.chat:
+        raise MicrotomeError("--chat-option is told to a chat template: say --chat as well.")
     if how.chat and not prompt:
         raise MicrotomeError(
             "--chat makes a chat of each -p, and none is given. A prompt of a file is one by "
-            'itself: messages: [{role: user, content: "…"}].'
+            'itself: messages: [{role: user, content: "…"}], chat_options: {…}.'
         )
 
 
@@ -90,7 +93,8 @@ def _prompt(text: str, donor: str | None, how: Writing) -> Prompt:
     if donor is not None:
         raise MicrotomeError("A donor of a chat is a chat too: patch from Python, Prompt.chat(…).")
     turns = [] if how.system is None else [{"role": "system", "content": how.system}]
-    return Prompt.chat([*turns, {"role": "user", "content": text}])
+    chat = [*turns, {"role": "user", "content": text}]
+    return Prompt.chat(chat, chat_options=told(how.chat_option))
 
 
 def _answer(model: str, made: Generation, bare: Generation) -> dict[str, object]:

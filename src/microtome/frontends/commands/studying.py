@@ -14,10 +14,10 @@ from microtome.errors import MicrotomeError, OtherModelError
 from microtome.figures.pictures import is_picture
 from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering, writing_to
+from microtome.frontends.experiment.options import named_of
 from microtome.frontends.listing import words
 from microtome.frontends.shown import Table, err, print_json, print_table, say, tell
 from microtome.report import Finding, OnModel, Overview, texts_of
-from microtome.sheets import value_of
 from microtome.studies.perform import Result
 from microtome.texts import Texts
 
@@ -200,14 +200,8 @@ def _on_model(one: OnModel | None, say_in: Texts) -> str:
 
 
 def own(given: Iterable[str]) -> dict[str, Any]:
-    """``NAME=VALUE``, each value as YAML reads it."""
-    fields: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise MicrotomeError(f"--set takes NAME=VALUE, such as factor=0.6, not {text!r}.")
-        fields[name] = value_of(value, f"--set {name}")
-    return fields
+    """The parameters that ``--set`` gives."""
+    return named_of(given, "--set", "factor=0.6")
 
 
 def _folder(output: Path | None) -> Path | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from microtome.errors import ExperimentError
 from microtome.frontends.experiment.experiment import Experiment
+from microtome.sheets import value_of
 
 LACKING = {"model": "a model", "edits": "an edit"}
 """Fields that nothing can be asked without, and what each is called."""
@@ -68,6 +69,24 @@ def values_of(over: Iterable[str]) -> dict[str, list[Any]]:
         if name in found:
             raise ExperimentError(f"--over {name}=… is given twice: put all its values in one.")
         found[name] = _values(values)
+    return found
+
+
+def named_of(given: Iterable[str], option: str, such_as: str) -> dict[str, Any]:
+    """The values of an option that takes ``NAME=VALUE``, each as YAML reads it.
+
+    Raises:
+        ExperimentError: a text is not of that form.
+
+    >>> named_of(["enable_thinking=false", "tools=[]"], "--chat-option", "enable_thinking=false")
+    {'enable_thinking': False, 'tools': []}
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise ExperimentError(f"{option} takes NAME=VALUE, such as {such_as}, not {text!r}.")
+        found[name] = value_of(value, f"{option} {name}")
     return found
 
 
