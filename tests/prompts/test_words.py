@@ -62,6 +62,16 @@ def test_a_word_that_overlaps_itself_is_there_twice():
         Tokens.of_texts("哈", "哈", "哈").find("哈哈")
 
 
+@pytest.mark.parametrize("text", ["\u200bthe cat", "the \u200b cat"])
+def test_a_sign_that_the_tokenizer_leaves_out_is_at_no_token(text):
+    """BERT's leaves out what has no width, in front of a text and inside."""
+    spans = tuple(span for word in ("the", "cat") for span in spans_of(word, text))
+    tokens = Tokens(text, (0, 1), ("the", "cat"), spans)
+    assert tokens.find("cat") == 1
+    with pytest.raises(PromptError, match="makes no token of"):
+        tokens.find("\u200b")
+
+
 def test_texts_are_cut_into_words():
     text = "Zoë's café, 她们 sat; " + unicodedata.normalize("NFD", "cám")
     assert [text[start:end] for start, end in words_of(text)] == [

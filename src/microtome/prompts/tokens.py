@@ -80,7 +80,8 @@ class Tokens:
         """The position of a word's last token.
 
         Raises:
-            PromptError: the word is not in the text, or is there more than once.
+            PromptError: the word is not in the text, is there more than once, or left out of it by
+                the tokenizer.
 
         >>> Tokens.of_texts("Pine", "apple", " pizza").find("Pineapple")
         1
@@ -104,9 +105,15 @@ class Tokens:
     def _between(self, first: int, end: int) -> range:
         """The positions of the tokens that stand for a stretch of the text."""
         # Some stand for no part of the text: what is added, and a space that is put in front.
-        own = [(n, *span) for n, span in enumerate(self.offsets) if span[0] < span[1]]
-        last = max(n for n, start, _ in own if start < end)
-        return range(min(n for n, _, stop in own if stop > first or n == last), last + 1)
+        own = [
+            n for n, (start, stop) in enumerate(self.offsets) if max(start, first) < min(stop, end)
+        ]
+        if not own:
+            raise PromptError(
+                f"The tokenizer makes no token of {self.text[first:end]!r} in {self.text!r}: it "
+                "leaves that out. Name another word, or a position."
+            )
+        return range(own[0], own[-1] + 1)
 
     def extent(self, name: str) -> range:
         """The positions of a role's tokens: of its word, or the one that it is given as.

@@ -11,6 +11,7 @@ al., "Eliciting latent predictions from transformers with the tuned lens" (2023)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -114,12 +115,16 @@ def look(
         a last axis besides ``top_id`` and ``top_prob``, the most probable tokens.
     """
     own, size = Outcome(output), max(1, IN_CACHE // (8 * output.shape[-1]))
-    parts = [
-        _look(logits, own.at(positions), reading, encoded, top)
-        for positions, logits in _portions(_unembedded(hf, anatomy, layers, at_once), size)
-    ]
     shape = len(layers), *layers[0][0].shape[:-1]
-    return {name: _shaped(torch.cat([part[name] for part in parts]), shape) for name in parts[0]}
+    found: dict[str, Tensor] = {}
+    first = 0
+    for positions, logits in _portions(_unembedded(hf, anatomy, layers, at_once), size):
+        for name, values in _look(logits, own.at(positions), reading, encoded, top).items():
+            # In its place at once: small results among large ones keep freed memory in pieces.
+            found.setdefault(name, values.new_empty(math.prod(shape), *values.shape[1:]))
+            found[name][first : first + len(values)] = values
+        first += len(positions)
+    return {name: _shaped(values, shape) for name, values in found.items()}
 
 
 Rows = tuple[Int[Tensor, " row"], Float[Tensor, "row vocab"]]
