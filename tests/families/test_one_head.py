@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 import microtome as mt
 from families.both import on_both_paths
@@ -135,11 +142,18 @@ def _grouped(kind: str, vocab: int):
     torch.manual_seed(0)
     if kind == "mistral":
         return MistralForCausalLM(MistralConfig(**sizes, sliding_window=3)).double().eval()
+    if kind == "falcon":
+        del sizes["head_dim"]
+        slopes = FalconConfig(
+            **sizes, num_kv_heads=2, new_decoder_architecture=True, alibi=True,
+            attn_implementation="eager",
+        )  # fmt: skip
+        return FalconForCausalLM(slopes).double().eval()
     eager = LlamaConfig(**sizes, attn_implementation="eager")
     return LlamaForCausalLM(eager).double().eval()
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral"])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "falcon"])
 @pytest.mark.parametrize("site", ["k_head", "v_head"])
 def test_rows_of_several_cells_are_verified_where_blocks_get_a_mask(kind, site, tokenizer):
     model = mt.load(_grouped(kind, len(tokenizer)), tokenizer=tokenizer)

@@ -37,6 +37,13 @@ def killed_at(step: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def interrupted_at(step: int) -> Iterator[None]:
+    """Ctrl-C before a step."""
+    with _from(step, lambda at: KeyboardInterrupt(f"step {at}"), lasting=False):
+        yield
+
+
+@contextlib.contextmanager
 def full_at(step: int, lasting: bool) -> Iterator[None]:
     """Let one step fail, as on a full disk; or every step from there on."""
     with _from(step, lambda at: OSError(errno.ENOSPC, "No space left on device"), lasting):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
-from injected import Killed, full_at, killed_at, watched
+from injected import Killed, full_at, interrupted_at, killed_at, watched
 
 import microtome as mt
 from microtome.errors import EffectsError
@@ -77,6 +77,27 @@ def seed_of(path: Path) -> int | None:
         return None
     seed: int = mt.open_effects(path).provenance["seed"]
     return seed
+
+
+def asked(path: Path) -> None:
+    """A sweep that workers write for, given up."""
+    with StoreSink(path, QUESTION, UNITS) as sink:
+        sink.delivery()
+
+
+def test_an_interrupt_at_any_step_leaves_no_lock_though_its_traceback_is_kept(tmp_path):
+    with watched() as steps:
+        asked(tmp_path / "counted.zarr")
+    kept = []
+    for step in range(len(steps)):
+        path = tmp_path / f"{step}.zarr"
+        with interrupted_at(step):
+            try:
+                asked(path)
+            except KeyboardInterrupt as error:
+                kept.append(error)  # as a notebook does, with all that is in its frames
+        asked(path)
+    assert len(kept) > len(steps) / 2
 
 
 @pytest.mark.parametrize(

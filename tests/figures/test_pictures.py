@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -38,6 +39,17 @@ def test_a_figure_is_written_as_its_ending_says(kind, ending, tmp_path):
         case _:
             assert b"plotly" in data.lower()
             assert b"<script src=" not in data
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_full_disk_costs_no_picture_that_is_there(tmp_path):
+    path = by_hand.heads().figure("prob").save(tmp_path / "map.svg")
+    before = path.read_bytes()
+    (tmp_path / "map.svg.writing").symlink_to("/dev/full")
+    with pytest.raises(EffectsError, match=r"Cannot write .*map\.svg: No space left"):
+        by_hand.factors().figure("prob").save(path)
+    assert [one.name for one in tmp_path.iterdir()] == ["map.svg"]
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["map.jpg", "map.eps", "map", "map.svgz", "nowhere/map.svg"])

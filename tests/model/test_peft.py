@@ -21,6 +21,9 @@ ADAPTERS = {
     "lora, of the head": lambda: peft.LoraConfig(
         r=2, target_modules=["q_proj", "down_proj", "lm_head"], init_lora_weights=False
     ),
+    "lora, beside norms": lambda: peft.LoraConfig(
+        r=2, target_modules=ATTENTION, modules_to_save=["norm"], init_lora_weights=False
+    ),
     "dora": lambda: peft.LoraConfig(
         r=2, target_modules=["v_proj"], use_dora=True, init_lora_weights=False
     ),

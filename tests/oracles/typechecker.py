@@ -56,21 +56,22 @@ def _scoped(function: FunctionType) -> Callable[..., Any]:
         return _within_a_call(inner)
     every = _within_a_call(inner)
     result = functools.cache(lambda: _within_a_call(beartype(conf=CONF)(_giving(function))))
-    passed: set[int] = set()
+    passed: dict[int, set[int]] = {}  # of what is given → of what was given back
 
     @functools.wraps(function)
     def scoped(*args, **kwargs):
-        given = hash((kinds(args), *map(kinds, kwargs.items())))
-        if given not in passed:
+        given = hash((kinds(args), *kwargs, kinds(kwargs.values())))
+        results = passed.get(given)
+        if results is None:
             found = every(*args, **kwargs)
-            passed.update((given, hash((given, kind(found)))))
+            passed.setdefault(given, set()).add(hash(kind(found)))
             return found
         found = function(*args, **kwargs)
-        whole = hash((given, kind(found)))
-        if whole not in passed:
+        own = hash(kind(found))
+        if own not in results:
             _held.result = found
             result()(*args, **kwargs)
-            passed.add(whole)
+            results.add(own)
         return found
 
     return scoped

@@ -146,6 +146,29 @@ def test_a_step_as_it_was_gives_what_it_gave(size, kind):
     assert float(back @ x) + bias == pytest.approx(float(step(x) @ along), abs=1e-12)
 
 
+class Adapted(torch.nn.Module):
+    """As peft holds what it adapts: in front of tables of its own."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base_layer = base
+        self.by_adapter = torch.nn.ModuleDict({"default": torch.nn.Linear(7, 7, bias=False)})
+
+    def forward(self, x):
+        return self.base_layer(x + self.by_adapter["default"](0 * x))
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LayerNorm, torch.nn.Linear])
+def test_a_step_that_is_adapted_is_of_the_kind_that_it_adapts(kind):
+    torch.manual_seed(0)
+    step = Adapted(kind(7) if kind is torch.nn.LayerNorm else kind(7, 7))
+    step.double().requires_grad_(False)
+    x, along = torch.randn(2, 7, dtype=torch.float64)
+    [one], [bare] = affine(step, x), affine(step.base_layer, x)
+    np.testing.assert_allclose(pushed([one], x) + one.bias, step(x), atol=1e-12)
+    np.testing.assert_allclose(one.pull(along), bare.pull(along), atol=1e-12)
+
+
 def test_what_is_no_row_of_norms_and_layers_is_refused():
     class Odd(torch.nn.Module):
         def __init__(self):

@@ -7,10 +7,12 @@ import json
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import microtome as mt
 from conftest import BERLIN
 from microtome.errors import Cancelled, SweepError
+from microtome.model.modes import set_modes
 from microtome.results import provenance
 
 PROMPT = mt.Prompt(BERLIN, target=" Germany")
@@ -158,3 +160,20 @@ def test_whether_products_are_onednns_is_recorded(tiny):
     finally:
         torch._C._set_mkldnn_enabled(True)
     assert (off, provenance.of_machine()["modes"]["onednn"]) == (False, True)
+
+
+def test_which_kernels_of_attention_are_off_is_recorded_and_workers_have_them_off_too():
+    usual = provenance.of_machine()["modes"]
+    with sdpa_kernel(SDPBackend.MATH):
+        plain = provenance.of_machine()["modes"]
+        set_modes(usual)
+        assert provenance.of_machine()["modes"] == usual
+    assert "math" not in plain["sdpa_without"]
+    assert "flash" in plain["sdpa_without"]
+    try:
+        set_modes(plain)
+        assert provenance.of_machine()["modes"] == plain
+    finally:
+        set_modes(usual)
+    assert provenance.of_machine()["modes"] == usual  # stores of before this was said go on
+    assert "sdpa_without" not in usual

@@ -145,7 +145,7 @@ def test_what_was_half_written_is_written_again(effects, url, files, monkeypatch
         own(self, path, value, **how)
 
     monkeypatch.setattr(type(files), "pipe_file", pipe_file)
-    with pytest.raises(EffectsError, match="the connection is lost"):
+    with pytest.raises(EffectsError, match=r"connection is lost\. What was there may be gone"):
         effects.save(url)
     effects.save(url)
     xr.testing.assert_identical(mt.open_effects(url).data, effects.data)

@@ -19,6 +19,7 @@ from microtome.studies.causal_tracing import (
     measure_attention,
     measure_mlp,
 )
+from microtome.texts import visible
 
 LAYERS = 8
 
@@ -70,6 +71,15 @@ def test_it_shows_what_tracing_gives(tiny64):
         own = effect.sel(part=part).transpose("kind", "layer")
         np.testing.assert_allclose(own, average.sel(part=part), atol=1e-12)
     assert done.summary["clean"] == pytest.approx(float(traces.data["clean"][0]))
+
+
+@pytest.mark.parametrize("target", [None, " Germany"])
+def test_the_report_says_which_answer_comes_back(tiny64, tmp_path, target):
+    given = {"prompt": BERLIN, "target": target, "roles": {"subject": "Berlin"}}
+    mt.studies.run("causal-tracing", tiny64, samples=1, window=2, out=tmp_path / "out", **given)
+    answer = tiny64.run(BERLIN).top(1)["token"].iloc[0] if target is None else target
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"What comes back here is “{visible(answer)}”, which continues “{BERLIN}”" in page
 
 
 def test_maps_lie_in_its_folder_and_are_not_walked_again(tiny64, tmp_path, monkeypatch):

@@ -449,6 +449,53 @@ def test_what_all_logits_have_in_common_is_no_difference_in_half_precision(tiny)
         verb._Writer._compare(own, other, logits, logits)
 
 
+def test_a_step_that_rounding_alone_moves_far_may_be_as_far_off_in_half_precision(tiny):
+    """The finished text is read again, rounded otherwise, where a step is in doubt."""
+    model = mt.load(copy.deepcopy(tiny.hf).bfloat16(), tokenizer=tiny.tokenizer)
+    own = SimpleNamespace(model=model, encoded=model.encode(BERLIN)[0])
+    logits = torch.randn(3, 400, generator=torch.Generator().manual_seed(0)).bfloat16()
+    written, shaken = logits.clone(), logits.clone()
+    written[1, 7] += 8
+    shaken[1, 9] += 4
+    elsewhere = logits.clone()
+    elsewhere[2, 9] += 4
+    read = iter([logits, shaken, logits])
+    assert verb._Writer._compare(own, written, logits, logits, read) > 7.9
+    assert next(read, None) is None
+    for rows in ([], [logits], [elsewhere]):  # none, at no step, at another
+        with pytest.raises(VerificationError, match=r"differ by [78]\S*, where 1\.\d+ is"):
+            verb._Writer._compare(own, written, logits, logits, rows)
+    undoubted = (pytest.fail("read in no doubt") for _ in range(3))
+    assert verb._Writer._compare(own, logits, logits, logits, undoubted) == 0
+
+
+def test_a_model_that_rounding_moves_far_writes_in_half_precision_and_no_edit_is_left_out(
+    tokenizer, monkeypatch
+):
+    from microtome.edits.growing import Growth
+
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=40, num_hidden_layers=12,
+        num_attention_heads=4, num_key_value_heads=2, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    hf = LlamaForCausalLM(config).eval()
+    for name, own in hf.named_parameters():
+        own.data *= 12 if "proj" in name else 1
+    model, edit = mt.load(hf.bfloat16(), tokenizer=tokenizer), "scale(0.5) L0.resid_post"
+    made = written(model, edit, 12)[0]
+    assert (made.kl > 0).all()
+    whole = Growth._act
+
+    def lazy(self, number, layer, now, view):
+        if not now.start:
+            whole(self, number, layer, now, view)
+
+    monkeypatch.setattr(Growth, "_act", lazy)
+    with pytest.raises(VerificationError, match="not what one pass"):
+        written(model, edit, 12)
+
+
 def test_a_part_that_is_not_run_in_every_pass_is_noticed(tiny64, monkeypatch):
     block = tiny64.hf.transformer.h[1]
     plain, calls = block.forward, []

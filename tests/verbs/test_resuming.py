@@ -366,6 +366,32 @@ def test_a_chat_that_another_template_writes_is_another_question(
         go("The {{ messages[0].content }}")
 
 
+@pytest.mark.parametrize("keep", ["cells", "aggregates"])
+@pytest.mark.parametrize("of", ["prompts", "donors", "references"])
+def test_a_stream_of_chats_that_another_template_writes_is_another(
+    make_gpt2, tokenizer, tmp_path, of, keep
+):
+    model = mt.load(make_gpt2(), tokenizer=copy.deepcopy(tokenizer))
+    chat = mt.Prompt.chat([{"role": "user", "content": "Paris is the capital"}])
+    prompts, edit = [chat], "zero L1.z@0"
+    if of == "donors":
+        texts = "Berlin is the capital of", chat.messages
+        prompts, edit = [mt.Prompt(text=texts[0], donor_messages=texts[1])], "patch L1.z@0"
+    elif of == "references":
+        prompts, edit = ["Berlin is the capital of"], 'mean(over="prompts") L1.z@0'
+
+    def go(template):
+        model.tokenizer.chat_template = template
+        asked = {"metrics": "kl", "out": tmp_path / "e.zarr", "progress": False, "keep": keep}
+        others = [chat, chat] if of == "references" else []
+        return mt.sweep(model, mt.Stream(prompts), edit, reference=others, **asked)
+
+    first = go("{{ messages[0].content }} of")
+    xr.testing.assert_identical(go("{{ messages[0].content }} of").data, first.data)
+    with pytest.raises(EffectsError, match="written" if of == "references" else "other prompts"):
+        go("The {{ messages[0].content }}")
+
+
 def test_a_model_of_which_a_setting_was_changed_is_another(folder, tmp_path):
     """No weight tells of a norm's epsilon."""
     changed = mt.load(folder / "model")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from scipy.special import log_softmax
 
 import microtome as mt
@@ -43,6 +46,18 @@ def test_a_number_by_hand(tiny64):
     assert row["edited"] == pytest.approx(after[encoded.target], abs=1e-9)
     assert row["clean"] == pytest.approx(before[encoded.target], abs=1e-9)
     assert abs(row["effect"]) > 1e-3
+
+
+def test_a_pickle_tells_what_the_run_told_and_holds_no_model(tiny64):
+    run = tiny64.run(PROMPTS, edits="zero L1.z.h2", keep="L1.z")
+    weights = sum(one.nbytes for one in tiny64.hf.parameters())
+    kept = pickle.dumps(run)
+    assert len(kept) < weights
+    back = pickle.loads(kept)
+    pd.testing.assert_frame_equal(back.measure(METRICS), run.measure(METRICS))
+    pd.testing.assert_frame_equal(back.top(5, prompt=1), run.top(5, prompt=1))
+    xr.testing.assert_identical(back["L1.z"], run["L1.z"])
+    assert back.receipts == run.receipts
 
 
 def test_without_edits_nothing_moves(tiny64):

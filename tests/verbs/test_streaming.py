@@ -50,9 +50,54 @@ def numbers(found) -> xr.Dataset:
     return found.data.drop_attrs()
 
 
+@pytest.fixture(scope="module")
+def parts(whole):
+    """The aggregates of the first three prompts, and of the rest."""
+    cut = ((0, slice(3)), (3, slice(3, None)))
+    return [
+        mt.Aggregates.of(mt.Effects(whole.data.isel(prompt=own)), first=first) for first, own in cut
+    ]
+
+
+def told_otherwise(found, at, value) -> mt.Aggregates:
+    """The same with one field of what it says of itself changed."""
+    told = found.provenance
+    *way, last = at.split(".")
+    inner = told
+    for name in way:
+        inner = inner[name]
+    inner[last] = value
+    return mt.Aggregates(found.data.assign_attrs(provenance=json.dumps(told)))
+
+
 def plain(effects) -> dict:
     told = effects.provenance
     return {name: own for name, own in told.items() if name not in ("created", "actual")}
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_what_is_known_of_prompts_is_as_of_the_list_whatever_a_window_sees_of_it(tiny64, window):
+    """A number in one window may be a text, a long id, true or nothing at all in another."""
+    metas = [
+        {"n": 1, "id": 7, "text": "a", "half": 0.5, "on": True, "first": 1},
+        {"n": 2, "id": 2**60 + 1, "prompt_text": 3},
+        {"n": "two", "on": 1},
+        {"half": 2},
+        {"n": 1.0, "text": 4},
+    ]
+    texts = zip(TEXTS, metas, strict=False)
+    prompts = [mt.Prompt(text, target=" Germany", meta=meta) for text, meta in texts]
+    asked = {"edit": "zero L1.z.h0@-1", "metrics": "prob"}
+    wanted = sweep(tiny64, prompts, **asked).data
+    found = sweep(tiny64, mt.Stream(prompts, window), **asked).data
+    assert set(found.coords) == set(wanted.coords)
+    for name, own in wanted.coords.items():
+        assert (found[name].dtype, found[name].attrs) == (own.dtype, own.attrs)
+        np.testing.assert_array_equal(found[name].values, own.values)
+    assert [*found["n"].values] == ["1", "2", "two", "", "1.0"]
+    assert [*found["id"].values] == ["7", str(2**60 + 1), "", "", ""]
+    np.testing.assert_array_equal(found["half"].values, [0.5, np.nan, np.nan, 2, np.nan])
+    assert [*found["on"].values] == ["True", "", "1", "", ""]
 
 
 @pytest.mark.parametrize("edit", [EDIT, "zero L*.resid_post@*"])
@@ -226,20 +271,66 @@ class TestAggregates:
         first = sweep(tiny64, mt.Stream(PROMPTS[:3]), **asked)
         rest = mt.Stream(PROMPTS[3:], first=3)
         other = sweep(tiny64, rest, EDIT.replace("zero", "scale(0.5)"), **asked)
-        with pytest.raises(EffectsError, match=r"answer different questions .*edits"):
+        with pytest.raises(EffectsError, match=r"answer different questions, .*edits"):
             first.merged(other)
         with pytest.raises(EffectsError, match=r"are of .*kl.*, and what is added is of kl:"):
             first.merged(sweep(tiny64, rest, metrics="kl", **asked))
-        with pytest.raises(EffectsError, match=r"answer different questions .*edits"):
+        with pytest.raises(EffectsError, match=r"answer different questions, .*edits"):
             first.extended(sweep(tiny64, PROMPTS[3:], EDIT.replace("zero", "scale(0.5)")))
+
+    @pytest.mark.parametrize(
+        ("at", "value"),
+        [
+            ("model.weight_hash", "0"),
+            ("model.buffer_hash", "0"),
+            ("model.dtypes", ["bfloat16"]),
+            ("model.additions", ["hook look on h.0"]),
+            ("model.adapters", {"h.0": {"active": ["a"]}}),
+            ("model.asked", {"trust_remote_code": True}),
+            ("model.tokenizer.hash", "0"),
+            ("spec.reference", [{"text": "Berlin"}]),
+            ("chat_template", "0"),
+            ("method", "atp"),
+            ("screen", {"dtype": "bfloat16"}),
+            ("versions.microtome", "0.0.9"),
+        ],
+    )
+    def test_of_another_model_are_not_put_together(self, parts, at, value):
+        one, other = parts
+        names = {"model.asked": "loaded with", "model.tokenizer.hash": "tokenizer"}
+        name = names.get(at, at.removeprefix("versions."))
+        with pytest.raises(EffectsError, match=rf"of different models \({name}.* is "):
+            one.merged(told_otherwise(other, at, value))
+
+    @pytest.mark.parametrize(
+        ("at", "value"),
+        [
+            ("model.name", "elsewhere"),
+            ("model.asked", {"device": "cuda", "tokenizer": "GPT2Tokenizer"}),
+            ("model.device", "cuda:0"),
+            ("model.attention", "eager"),
+            ("versions.torch", "9"),
+            ("modes.threads", 64),
+            ("seed", 7),
+        ],
+    )
+    def test_what_rounds_otherwise_is_put_together_and_said(self, parts, at, value):
+        one, other = parts
+        found = one.merged(told_otherwise(other, at, value)).provenance["parts"]
+        assert [part["n"] for part in found] == [3, 4]
+        if at.partition(".")[2] in ("device", "attention"):
+            assert found[1][at.partition(".")[2]] == value != found[0][at.partition(".")[2]]
+        if at.startswith(("versions", "modes")):
+            kind, name = at.split(".")
+            assert found[1][kind][name] == value != found[0][kind][name]
 
     def test_of_another_map_are_not_put_together(self, tiny64, whole):
         one = mt.Aggregates.of(mt.Effects(whole.data.isel(prompt=slice(3))))
         edit = "zero L*.z.h{0,1,2}@-1"
         other = sweep(tiny64, PROMPTS[3:], edit)
-        with pytest.raises(EffectsError, match=r"different questions .*edits"):
+        with pytest.raises(EffectsError, match=r"different questions, .*edits"):
             one.extended(other)
-        with pytest.raises(EffectsError, match=r"different questions .*edits"):
+        with pytest.raises(EffectsError, match=r"different questions, .*edits"):
             one.merged(mt.Aggregates.of(other, first=3))
 
     def test_are_saved_and_opened_and_drawn(self, tiny64, tmp_path):
@@ -433,6 +524,22 @@ def test_a_window_that_is_damaged_is_computed_again(tiny64, tmp_path):
     notes.note = lambda text: notes.told.append(text)
     found = mt.sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=notes)
     assert any("Window 1 cannot be used" in str(text) for text in notes.told)
+    xr.testing.assert_identical(numbers(found), numbers(sweep(tiny64, stream, metrics="kl")))
+
+
+@pytest.mark.parametrize(("window", "done", "names"), [(1, 3, "00000{}"), (4, 2, "000000-00000{}")])
+def test_one_in_the_place_of_another_is_computed_again(tiny64, tmp_path, window, done, names):
+    """A whole window, or a unit: each is sound, and of the same question."""
+    out, stream = tmp_path / "map.zarr", mt.Stream(PROMPTS[:4], window)
+    with pytest.raises(mt.Cancelled):
+        mt.sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=Stopping(done))
+    first, second = (
+        tmp_path / "map.zarr.partial" / windows_kept.WINDOWS / f"{names.format(number)}.zip"
+        for number in (0, 1)
+    )
+    assert first.read_bytes() != second.read_bytes()
+    second.write_bytes(first.read_bytes())
+    found = sweep(tiny64, stream, metrics="kl", out=out)
     xr.testing.assert_identical(numbers(found), numbers(sweep(tiny64, stream, metrics="kl")))
 
 

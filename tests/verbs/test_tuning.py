@@ -122,6 +122,24 @@ def test_who_is_stopped_while_they_are_written_leaves_what_was_there(random, tmp
     assert torch.equal(mt.Translators.load(tmp_path).weight, random.weight)
 
 
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_a_file_that_was_cut_is_refused_as_one(random, tmp_path, keep):
+    file = random.save(tmp_path) / "params.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(LoadError, match="holds no translators that can be read"):
+        mt.Translators.load(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+@pytest.mark.parametrize("name", ["params.safetensors", "config.json"])
+def test_a_full_disk_is_one_error_and_costs_nothing(random, tmp_path, name):
+    random.save(tmp_path)
+    (tmp_path / f"{name}.new").symlink_to("/dev/full")
+    with pytest.raises(LoadError, match=r"Cannot write translators.*No space left"):
+        replace(random, weight=random.weight + 1).save(tmp_path)
+    assert torch.equal(mt.Translators.load(tmp_path).weight, random.weight)
+
+
 def test_a_pickle_that_would_run_something_is_refused(tmp_path):
     torch.save({"0.weight": print}, tmp_path / "params.pt")
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 1}', encoding="utf-8")
@@ -165,6 +183,16 @@ def test_a_folder_of_a_model_with_another_hook_is_refused(tiny, tmp_path):
             mt.train_translators(tiny, **asked)
     finally:
         hook.remove()
+
+
+def test_a_folder_of_a_model_with_another_setting_is_refused(make_gpt2, tokenizer, tmp_path):
+    """No weight tells of a norm's epsilon."""
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    asked = {"texts": ["a b c", "d e f"], "steps": 1, "blocks": [1], "out": tmp_path / "tuned"}
+    mt.train_translators(model, **asked)
+    model.hf.transformer.h[0].ln_1.eps = 1.0
+    with pytest.raises(LoadError, match="trained differently"):
+        mt.train_translators(model, **asked)
 
 
 def test_on_nano_they_come_nearer_to_the_output_on_other_texts(nano, texts):

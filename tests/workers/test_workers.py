@@ -575,6 +575,11 @@ def test_names_that_are_none(name, says):
         mt.workers.workers_of(name)
 
 
+def test_a_number_is_no_workers(nano):
+    with pytest.raises(WorkerError, match=r"mt\.workers\.processes\(2\).*, not 2"):
+        mt.sweep(nano, mt.tasks.ioi(1), "zero L1.z.h*@-1", metrics="prob", workers=2)
+
+
 def test_names_of_workers():
     ray = mt.workers.workers_of("ray:ray://host:10001,count=8,gpus=0.5,cpus=2,patience=60")
     assert ray == mt.workers.ray(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -95,9 +96,13 @@ def write(figure: go.Figure, path: str | Path) -> Path:
         data = page.encode("utf-8", "replace")
     else:
         data = picture_of(figure, kind[1:])
+    beside = path.with_name(f"{path.name}.writing")
     try:
-        path.write_bytes(data)
+        beside.write_bytes(data)  # a picture that is there stays until this one is whole
+        beside.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):  # the first failure is the one to tell
+            beside.unlink(missing_ok=True)
         raise EffectsError(f"Cannot write {path}: {error.strerror or error}.") from error
     return path
 

@@ -8,6 +8,9 @@ import torch
 
 from microtome.errors import MicrotomeError
 
+KERNELS = ("flash", "mem_efficient", "math", "cudnn")
+"""Of attention, as torch names its switches."""
+
 
 def refuse_autocast(device: torch.device) -> None:
     """Raise where torch would compute in another type than the model's.
@@ -37,6 +40,7 @@ def modes() -> dict[str, str | int | bool]:
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         **_precision(),
         "onednn": bool(torch.backends.mkldnn.enabled),
+        **_attention(),
         "inference_mode": torch.is_inference_mode_enabled(),
         "grad": torch.is_grad_enabled(),
         "autocast": False,  # else nothing runs
@@ -53,6 +57,10 @@ def set_modes(wanted: Mapping[str, str | int | bool]) -> None:
     torch.backends.cudnn.deterministic = bool(wanted["cudnn_deterministic"])
     torch.backends.cudnn.benchmark = bool(wanted["cudnn_benchmark"])
     torch.backends.mkldnn.set_flags(bool(wanted["onednn"]))  # type: ignore[no-untyped-call]
+    off = str(wanted.get("sdpa_without", "")).split(",")
+    for name in KERNELS:
+        if _has(name) == (name in off):
+            getattr(torch.backends.cuda, f"enable_{name}_sdp")(name not in off)
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     if not hasattr(torch.backends, "fp32_precision"):
         torch.set_float32_matmul_precision(str(wanted["fp32_matmul"]))
@@ -62,6 +70,18 @@ def set_modes(wanted: Mapping[str, str | int | bool]) -> None:
         # To set what is set already would choose between the old names and the new ones.
         if part is not None and name in wanted and part.fp32_precision != wanted[name]:
             part.fp32_precision = str(wanted[name])
+
+
+def _attention() -> dict[str, str]:
+    """Which kernels of attention are off, which on a CPU count too, where any is."""
+    off = [name for name in KERNELS if not _has(name)]
+    return {"sdpa_without": ",".join(off)} if off else {}
+
+
+def _has(kernel: str) -> bool:
+    """Whether torch may take a kernel of attention; one that it does not know yet is not off."""
+    enabled = getattr(torch.backends.cuda, f"{kernel}_sdp_enabled", None)
+    return enabled is None or bool(enabled())
 
 
 def _precision() -> dict[str, str | bool]:

@@ -98,8 +98,11 @@ class Branches:
         """
         if isinstance(given, tuple | list):
             return type(given)(self.beside(part, entered) for part in given)
-        if not isinstance(given, Tensor) or len(entered) == 1 or given.ndim < 2:
+        if not isinstance(given, Tensor) or given.ndim < 2:
             return given
+        if len(entered) == 1:  # Falcon's own attention takes no slopes of one row for others
+            each = given.ndim == 4 and len(given) == 1
+            return given.expand(1 + self.heads.shape[1], -1, -1, -1) if each else given
         # One table of positions may have as many lines as the batch has rows.
         own = 2 if given.ndim == 2 else 1
         return self._repeated(given) if given.shape[:own] == entered.shape[:own] else given

@@ -125,7 +125,7 @@ def reread(
             if cache is not None:
                 keeping[name] = cache
             found = call(hf, _row(hf, ids[start:stop]), **keeping).logits[0]
-            first = now.prompt - 1 if len(passes) == 1 else stop - 1
+            first = now.prompt - 1 + sum(map(len, rows))
             rows.append(found[first - start :].clone())
     return torch.cat(rows)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 from microtome.errors import PromptError
@@ -30,3 +32,9 @@ def written(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
             f"({', '.join(turn['role'] for turn in turns)}): {error}"
         ) from error
     return str(text)
+
+
+def template_hash(tokenizer: Tokenizer) -> str:
+    """sha256 of the template, or of all where a tokenizer has several, in hexadecimal digits."""
+    text = json.dumps(tokenizer.chat_template, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import PromptError, listing
+from microtome.prompts.chat import written
 from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Given, Prompts, of_row
 from microtome.prompts.tables import Row, table_rows
+from microtome.prompts.tokenizer import Tokenizer
 
 WINDOW = 512
 """Prompts that are in memory at once, unless told otherwise."""
@@ -109,8 +111,9 @@ class Chain:
     True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tokenizer: Tokenizer | None = None) -> None:
         self._sha = hashlib.sha256()
+        self._tokenizer = tokenizer
         self.prompts = 0
 
     @property
@@ -120,14 +123,17 @@ class Chain:
 
     def copy(self) -> Chain:
         """Another one of the same prompts, which stays as it is when this goes on."""
-        found = Chain()
+        found = Chain(self._tokenizer)
         found._sha, found.prompts = self._sha.copy(), self.prompts
         return found
 
     def add(self, prompts: Iterable[Prompt]) -> None:
-        """Go on with these."""
+        """Go on with these; chats by what the tokenizer's template makes of them, too."""
         for one in prompts:
             self._sha.update(json.dumps(one.as_dict(), sort_keys=True).encode() + b"\n")
+            for chat in (one.messages, one.donor_messages):
+                if chat is not None and self._tokenizer is not None:
+                    self._sha.update(json.dumps(written(chat, self._tokenizer)).encode() + b"\n")
             self.prompts += 1
 
 

@@ -73,10 +73,12 @@ def affine(step: Step, x: Float[Tensor, " d"]) -> tuple[Affine, ...]:
     Raises:
         ArchitectureError: it is something else.
     """
-    if isinstance(step, nn.Linear | Conv1D):
+    adapted = _adapted(step)
+    if isinstance(adapted, nn.Linear | Conv1D):
+        assert isinstance(step, nn.Module), "what holds a layer is one"
         matrix = matrix_of(step, len(x), x).double()
         return (Product(matrix, bias_of(step, len(x), x).double()),)
-    inner = [*step.children()] if isinstance(step, nn.Module) else []
+    inner = [*adapted.children()] if isinstance(adapted, nn.Module) else []
     if inner:
         return _in_a_row(step, inner, x)
     return (_scaled(step, x),)
@@ -98,6 +100,19 @@ def pushed(maps: Sequence[Affine], parts: Float[Tensor, "*n d"]) -> Float[Tensor
     for one in maps:
         parts = one.push(parts)
     return parts
+
+
+def _adapted(step: Step) -> Step:
+    """What an adapter adapts: the first of its modules, beside tables of which none can be called.
+
+    Of a layer it makes another layer, and of a norm another norm.
+    """
+    inner = [*step.children()] if isinstance(step, nn.Module) else []
+    return _adapted(inner[0]) if any(map(_is_table, inner[1:])) else step
+
+
+def _is_table(module: nn.Module) -> bool:
+    return type(module).forward is nn.Module.forward
 
 
 def _in_a_row(whole: Step, inner: Sequence[nn.Module], x: Tensor) -> tuple[Affine, ...]:

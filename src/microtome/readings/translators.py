@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -30,6 +31,11 @@ from microtome.readings.lens import Translate
 
 CONFIG, PARAMETERS, PICKLED = "config.json", "params.safetensors", "params.pt"
 """Of a folder; the last one as the package writes it."""
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError),
+    *(UnpicklingError, SafetensorError),
+)
+"""What readers raise on files that are no translators, or are damaged."""
 KIND = "linear_tuned_lens"
 SITES = ("embed", "resid_pre", "resid_post", "final_in")
 """Sites of the stream as it enters or leaves a block, which is what translators are for."""
@@ -124,7 +130,7 @@ class Translators:
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(config, indent=2, ensure_ascii=False)
             new = {name: folder / f"{name}.new" for name in (PARAMETERS, CONFIG)}
-            save_file(named, new[PARAMETERS])
+            new[PARAMETERS].write_bytes(save(named))  # save_file has an error of its own
             new[CONFIG].write_text(text + "\n", encoding="utf-8")
             for name, place in new.items():  # whole, whenever a program is stopped
                 place.replace(folder / name)
@@ -148,7 +154,7 @@ class Translators:
             blocks = int(config["num_hidden_layers"])
             weight = torch.stack([named[f"{block}.weight"] for block in range(blocks)])
             bias = torch.stack([named[f"{block}.bias"] for block in range(blocks)])
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+        except UNREADABLE as error:
             why = str(error).splitlines()[0]
             raise LoadError(
                 f"{folder} holds no translators that can be read ({type(error).__name__}: {why}):"

@@ -19,6 +19,7 @@ from microtome.figures.pictures import refuse_file
 from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
 from microtome.results import over_prompts, places
+from microtome.results.alike import asked, circumstances
 from microtome.results.effects import CLEAN, Effects
 from microtome.results.identity import difference
 from microtome.results.together import together
@@ -260,7 +261,8 @@ class Aggregates:
     def _parts(self) -> list[Any]:
         """Which prompts there were: of each part that was put together, in order."""
         told = self.provenance
-        return list(told.get("parts", [{**told.get("stream", {}), "n": self.prompts}]))
+        own = {**told.get("stream", {}), "n": self.prompts, **circumstances(told)}
+        return list(told.get("parts", [own]))
 
     def _check_asked(self, metrics: Sequence[str], told: Mapping[str, Any]) -> None:
         """Raise where what is to be added answers another question, or for another model."""
@@ -269,11 +271,12 @@ class Aggregates:
                 f"These aggregates are of {listing(self.metrics)}, and what is added is of "
                 f"{listing(metrics)}: only the same metrics are counted together."
             )
-        mine, theirs = _asked(self.provenance), _asked(told)
+        mine, theirs = asked(self.provenance), asked(told)
         if mine != theirs:
             raise EffectsError(
-                "These aggregates and what is added answer different questions "
-                f"({difference(theirs, mine)}): only prompts of one are counted together."
+                "These aggregates and what is added answer different questions, or are of "
+                f"different models ({difference(theirs, mine)}): only prompts of one question to "
+                "one model are counted together."
             )
 
     def _check_same(self, metric: str, other: xr.DataArray) -> None:
@@ -323,12 +326,6 @@ def refuse_ids(metrics: Iterable[str]) -> None:
                 f"{metric!r} is a token id, of which there is no mean over prompts: leave it out, "
                 "or keep='cells'."
             )
-
-
-def _asked(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What is the same in all parts of one result."""
-    spec = {k: v for k, v in told.get("spec", {}).items() if k != "prompts"}
-    return {"spec": spec, "weight_hash": told.get("model", {}).get("weight_hash")}
 
 
 def _cells(effects: Effects, metric: str) -> xr.Dataset:

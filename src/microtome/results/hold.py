@@ -68,29 +68,32 @@ class Hold:
         while True:
             disk.about_to("lock", path)
             handle = os.open(path, _FLAGS, 0o666)
-            close = weakref.finalize(self, os.close, handle)
+            self._close = weakref.finalize(self, os.close, handle)
             try:
-                _lock(handle)
-            except OSError as error:
-                owner = _owner(handle)
-                close()
-                if error.errno not in _TAKEN:
-                    raise
-                raise EffectsError(
-                    f"{what} is being written by {owner}. Let it finish, end it, or choose "
-                    "another folder."
-                ) from None
-            # Whoever had it before may have removed the file after it was opened here.
-            if _is_there(handle, path):
-                break
-            close()
-        self._close = close
+                if self._is_had(handle, what):
+                    return
+            except BaseException:  # an interrupt's traceback may be kept, and this with it
+                self._close()
+                raise
+            self._close()
+
+    def _is_had(self, handle: int, what: Path) -> bool:
+        """Lock the open file and sign it; not where that is no longer the one of this name."""
         try:
-            disk.about_to("sign", path)
-            _sign(handle)
-        except OSError:
-            close()
-            raise
+            _lock(handle)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            raise EffectsError(
+                f"{what} is being written by {_owner(handle)}. Let it finish, end it, or choose "
+                "another folder."
+            ) from None
+        # Whoever had it before may have removed the file after it was opened here.
+        if not _is_there(handle, self.path):
+            return False
+        disk.about_to("sign", self.path)
+        _sign(handle)
+        return True
 
     @property
     def held(self) -> bool:

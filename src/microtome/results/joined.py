@@ -10,18 +10,25 @@ import numpy as np
 import xarray as xr
 
 from microtome.figures.mapped import NOISE_FLOOR
+from microtome.results.known import META, known
 from microtome.stats.samples import PROMPT
 
 ABSENT: Mapping[str, Any] = {"f": np.nan, "i": -1, "O": ""}
 """What stands where a prompt has no such cell, by the kind of the values."""
 
 
-def joined(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+def joined(parts: Sequence[xr.Dataset], prompts: Sequence[Mapping[str, Any]]) -> xr.Dataset:
     """The result over the prompts of all parts, in order, without provenance.
 
     As it is labelled when all prompts are one map: positions up to the longest prompt, and what a
     part does not know of its prompts is absent there.
+
+    Args:
+        parts: the results.
+        prompts: all prompts, as plain values. What else is known of them is looked up there: what
+            is a number in every prompt of one part may be text in another.
     """
+    parts = [part.drop_vars(_brought(part)) for part in parts]
     names = list(dict.fromkeys(str(name) for part in parts for name in part.variables))
     sizes: Counter[str] = Counter()
     for part in parts:
@@ -43,7 +50,13 @@ def joined(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     variables = {name: own for name, own in found.items() if name not in labels}
     coordinates = {name: own for name, own in found.items() if name in labels}
     attributes = {k: v for k, v in parts[0].attrs.items() if k != "provenance"}
+    coordinates |= known([one.get("meta", {}) for one in prompts], {*found})
     return xr.Dataset(variables, coordinates, attributes)
+
+
+def _brought(part: xr.Dataset) -> list[str]:
+    """The coordinates that are what else is known of the prompts."""
+    return [str(name) for name, one in part.coords.items() if META in one.attrs]
 
 
 def _filled(

@@ -59,11 +59,13 @@ class Kept:
 
     def close(self) -> None:
         """Give the place back; what is done stays. Again, nothing happens."""
-        if self._word:
-            self._word = ""
-            with contextlib.suppress(OSError, EffectsError):  # whoever writes next clears up
-                self._place.remove(SHARED)
-        self._place.leave(self._hold)
+        try:
+            if self._word:
+                self._word = ""
+                with contextlib.suppress(OSError, EffectsError):  # whoever writes next clears up
+                    self._place.remove(SHARED)
+        finally:
+            self._place.leave(self._hold)
 
     def __enter__(self) -> Self:
         return self

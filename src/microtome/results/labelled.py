@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from microtome.readings.output import Reading
 from microtome.readings.registry import Asked
 from microtome.results.audits import APPROXIMATE
 from microtome.results.effects import CLEAN, SCREEN
+from microtome.results.known import known
 from microtome.results.roles import BETWEEN
 from microtome.results.roles import beside as beside_of
 
@@ -50,8 +51,8 @@ def label(
     variables["change_norm"] = (dims, measured.norm, norm_of)
     names = [str(asked) for asked in plan.question.asked]
     coordinates = _coordinates(plan, measured)
-    roles = {beside_of(name) for name in coordinates if name.endswith("pos")}
-    coordinates |= _known(plan.question.encoded, {*variables, *coordinates, *roles})
+    metas = [one.prompt.meta for one in plan.question.encoded]
+    coordinates |= known(metas, {*variables, *coordinates})
     return xr.Dataset(variables, coordinates, {"metrics": names})
 
 
@@ -147,30 +148,6 @@ def _pieces(encoded: Sequence[Encoded], longest: int) -> np.ndarray[Any, Any]:
     for row, one in enumerate(encoded):
         pieces[row, : len(one.tokens)] = one.tokens.pieces
     return pieces
-
-
-def _known(encoded: Sequence[Encoded], taken: Collection[str]) -> dict[str, Any]:
-    """What else is known of the prompts, each a coordinate of theirs; "" or NaN where it is not."""
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(name for one in encoded for name in one.prompt.meta):
-        values = [one.prompt.meta.get(name) for one in encoded]
-        given = [value for value in values if value is not None]
-        own = name
-        while own in taken or own in found:
-            own = f"prompt_{own}"
-        if all(map(_is_number, given)):
-            numbers = [np.nan if value is None else float(value) for value in values]
-            found[own] = ("prompt", np.array(numbers))
-        else:
-            found[own] = ("prompt", _texts(["" if v is None else str(v) for v in values]))
-    return found
-
-
-def _is_number(value: object) -> bool:
-    """Whether float64 holds it as it is: of long numbers, such as ids, it takes several for one."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, float) or abs(value) <= 2**53
 
 
 def _roles(encoded: Sequence[Encoded], dimension: str, longest: int) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class Remote:
         Raises:
             EffectsError: the store refuses.
         """
-        with failures(self.path):
+        with failures(self.path, "What was there may be gone: write it again."):
             older = self._files.find(self._root) if self._files.exists(self._root) else []
             if self.is_there():
                 self._files.rm_file(f"{self._root}/{LIST}")
@@ -216,8 +216,13 @@ class Remote:
 
 
 @contextlib.contextmanager
-def failures(url: str) -> Iterator[None]:
-    """Let what a store refuses be an `EffectsError`; that something is not there is none."""
+def failures(url: str, left: str = "What was complete before still is.") -> Iterator[None]:
+    """Let what a store refuses be an `EffectsError`; that something is not there is none.
+
+    Args:
+        url: of the store.
+        left: what becomes of what was there, in a sentence.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -230,6 +235,4 @@ def failures(url: str) -> Iterator[None]:
             "for each kind of store: s3fs for s3://, gcsfs for gs://, adlfs for abfs://."
         ) from error
     except OSError as error:
-        raise EffectsError(
-            f"{url} could not be written or read: {error}. What was complete before still is."
-        ) from error
+        raise EffectsError(f"{url} could not be written or read: {error}. {left}") from error

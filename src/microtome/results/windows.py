@@ -180,7 +180,8 @@ class StoreWindows(Kept):
             EffectsError: it cannot be written; the units are there.
         """
         whole = Whole(number, chain.prompts, chain.digest)
-        record = {"question": self._digest, "prompts": whole.prompts, "digest": whole.digest}
+        told = {"number": number, "prompts": whole.prompts, "digest": whole.digest}
+        record = {"question": self._digest, **told}
         files = {_RECORD: json.dumps(record).encode(), **form.encode(data)}
         with disk.failures(self.path):
             self._place.write(_window(number), archived(files))
@@ -267,6 +268,8 @@ class StoreWindows(Kept):
             record = json.loads(unarchived(packed)[_RECORD])
             if record["question"] != self._digest:
                 raise EffectsError("it is of another sweep")
+            if record.get("number", number) != number:  # older ones do not say it
+                raise EffectsError("it is another window")
         except EffectsError as error:
             self.notes.append(f"Window {number} cannot be used ({error}) and is computed again.")
             self._place.remove(_window(number))
@@ -330,7 +333,10 @@ class _Units:
     def _is_sound(self, unit: int) -> bool:
         """Whether a unit that is there can be used; of other prompts, it is not."""
         try:
-            return record_of(self._place.read(self._file(unit)))["question"] == self._question
+            record = record_of(self._place.read(self._file(unit)))
+            if record["unit"] != unit:
+                raise EffectsError("it is another unit")
+            return record["question"] == self._question
         except EffectsError as error:
             self.notes.append(f"Unit {unit} cannot be used ({error}) and is computed again.")
             self._place.remove(self._file(unit))

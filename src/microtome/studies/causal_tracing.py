@@ -16,6 +16,7 @@ from pydantic import Field
 from microtome import figures
 from microtome.errors import PromptError
 from microtome.language.sites import Dimensions
+from microtome.prompts.answers import piece
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Prompts
 from microtome.readings.facts import PARTS
@@ -33,7 +34,7 @@ from microtome.studies.study import (
     Sweep,
 )
 from microtome.studies.telling import picture, section, table
-from microtome.texts import Texts
+from microtome.texts import Texts, visible
 from microtome.verbs.model import Model
 from microtome.verbs.tracing import KINDS, SUBJECT, trace_facts
 
@@ -88,7 +89,8 @@ def check_subject(encoded: Encoded) -> None:
 def observe(
     model: Model, prompts: Prompts, parameters: CausalTracing, place: Place
 ) -> dict[str, Labelled]:
-    """The indirect effects ``[prompt, kind, part, layer]``, and probabilities ``[prompt, run]``."""
+    """The indirect effects ``[prompt, kind, part, layer]``, probabilities ``[prompt, run]``, and
+    the answers' token ids ``[prompt]``."""
     traces = trace_facts(
         model,
         prompts,
@@ -112,6 +114,9 @@ def observe(
             probs,
             {PROMPT: effect[PROMPT].values, "run": ["clean", "corrupted"]},
             (PROMPT, "run"),
+        ),
+        "answer": xr.DataArray(
+            [one.target for one in traces.encoded], {PROMPT: effect[PROMPT].values}, (PROMPT,)
         ),
         CELLS: traces.data["prob"].notnull().sum(["kind", "layer", "pos", "sample"]),
     }
@@ -148,6 +153,13 @@ def measure_attention(attention: xr.DataArray, mlp: xr.DataArray, total: float) 
 def _total(data: Data[CausalTracing]) -> float:
     probs = data.array("probs")
     return float(probs.sel(run="clean") - probs.sel(run="corrupted"))
+
+
+def answer_of(data: Data[CausalTracing]) -> str:
+    """The answer whose probability is traced, on the first prompt, with its spaces shown."""
+    ids = data.observed["answer"]
+    assert isinstance(ids, xr.DataArray), "they are along prompts alone"
+    return visible(piece(int(ids.values[0]), data.model.tokenizer))
 
 
 def _of(data: Data[CausalTracing], kind: str) -> xr.DataArray:
@@ -199,6 +211,9 @@ def sections(data: Data[CausalTracing], texts: Texts) -> tuple[Section, ...]:
             "maps",
             tuple(map(drawn, KINDS)),
             (table(texts, "maps.largest", frame),),
+            ("text",) if data.several else ("answer", "text"),
+            prompt=data.text,
+            answer=answer_of(data),
             clean=float(probs.sel(run="clean")),
             corrupted=float(probs.sel(run="corrupted")),
         ),

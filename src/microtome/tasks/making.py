@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from string import Formatter
 
+import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from microtome.errors import TaskError, TokenError, listing
@@ -195,5 +196,5 @@ def _fits(
 
 def check_n(n: int) -> None:
     """Raise a `TaskError` unless n is a whole number of at least 1."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise TaskError(f"n is the number of prompts, a whole number of at least 1, not {n!r}.")

@@ -261,7 +261,7 @@ def running(model: Loaded, workers: Workers | str | None) -> Iterator[Runner]:
     if workers is None:
         yield Here(model)
         return
-    there = There(model, workers_of(workers) if isinstance(workers, str) else workers)
+    there = There(model, workers_of(workers))
     try:
         yield there
     finally:

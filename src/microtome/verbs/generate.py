@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from microtome.passes.generating import Manner, reread, write
 from microtome.passes.now import Now, Read
 from microtome.passes.rows import Row, Streamer
 from microtome.passes.session import session
+from microtome.passes.shaking import shaking
 from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.tokens import Tokens
 from microtome.verbs.generation import Continuation, Generation
@@ -42,6 +43,12 @@ WORDS: Mapping[str, Callable[[int], bool]] = {
 FOLLOWING = ("dynamic", "longrope")
 """Rotary embeddings that turn keys otherwise in a longer text: what is in the cache stays as it
 was turned, and one pass over the whole text is another computation."""
+
+SHAKES = 3
+"""How many times the finished text is read with its stream rounded otherwise, where in doubt."""
+
+SHAKEN = 2.0
+"""How many times the farthest that this moves a step's logits those that were written may be off."""
 
 Rows = Float[Tensor, "step vocab"]
 
@@ -167,7 +174,8 @@ class _Writer:
         logits, passes = torch.stack(self.row.logits), self.row.now.passes[: len(ids)]
         again = self._again(ids, passes, growth) if growth is not None and self.verify else logits
         clean = self._again(ids, passes, None) if growth is not None or self.verify else logits
-        apart = self._compare(logits, clean if growth is None else again, clean)
+        shaken = (self._again(ids, passes, growth, seed) for seed in range(SHAKES))
+        apart = self._compare(logits, clean if growth is None else again, clean, shaken)
         return self._made(ids, logits, logits if growth is None else clean, receipts, apart)
 
     def _prove(self) -> None:
@@ -200,11 +208,19 @@ class _Writer:
                 stacklevel=2,
             )
 
-    def _again(self, ids: Sequence[int], passes: Sequence[Read], growth: Growth | None) -> Rows:
-        """The logits of the finished text, with edits or without."""
+    def _again(
+        self,
+        ids: Sequence[int],
+        passes: Sequence[Read],
+        growth: Growth | None,
+        seed: int | None = None,
+    ) -> Rows:
+        """The logits of the finished text, with edits or without; by a seed, rounded otherwise."""
         model, text = self.model, (*self.encoded.tokens.ids, *ids)[:-1]
         now = Now(len(self.encoded.tokens))
         visits = [] if growth is None else [*growth.visits(now)]
+        if seed is not None:
+            visits += shaking(model.anatomy, Precision.of_stream(model).eps, seed)
         # What somebody has added may do another thing to a text in one pass than to its parts.
         in_parts = _follows(self.model) or self.model.whole is not None
         whole = passes if in_parts else [(0, len(text))]
@@ -213,8 +229,16 @@ class _Writer:
             growth.forget()
         return found
 
-    def _compare(self, written: Rows, again: Rows, clean: Rows) -> float:
+    def _compare(
+        self, written: Rows, again: Rows, clean: Rows, shaken: Iterable[Rows] = ()
+    ) -> float:
         """How far the logits are from those of the finished text.
+
+        Args:
+            written: those that were written by.
+            again: those of the finished text, with the same edits.
+            clean: without.
+            shaken: as ``again``, each rounded otherwise; looked at in half precision, in doubt.
 
         Raises:
             VerificationError: farther than rounding.
@@ -234,9 +258,11 @@ class _Writer:
             # What all logits have in common no probability sees, and in some steps it is little: a
             # share of that would be less than its own rounding.
             own, other, bare = map(_centred, (written, again, clean))
-            bound = NOISIEST * precision.eps * other.norm(dim=-1)
-            bound += SHARE * (other - bare).norm(dim=-1)
+            share = SHARE * (other - bare).norm(dim=-1)
+            bound = NOISIEST * precision.eps * other.norm(dim=-1) + share
             off = (own - other).norm(dim=-1)
+            if not bool((off <= bound).all()):
+                bound = torch.maximum(bound, SHAKEN * _farthest(other, shaken) + share)
             if bool((off <= bound).all()):
                 return far
             worst = (off / bound).argmax()
@@ -302,6 +328,12 @@ def _centred(logits: Rows) -> Rows:
     own = torch.where(possible, exact, 0.0)
     mean = own.sum(-1, keepdim=True) / possible.sum(-1, keepdim=True)
     return torch.where(possible, exact - mean, 0.0)
+
+
+def _farthest(logits: Rows, shaken: Iterable[Rows]) -> Float[Tensor, " step"]:
+    """How far the farthest of some are from logits without their mean, step by step."""
+    moved = [(_centred(one) - logits).norm(dim=-1) for one in shaken]
+    return torch.stack(moved).amax(0) if moved else torch.zeros_like(logits[:, 0])
 
 
 def _numpy(values: Tensor) -> np.ndarray[Any, Any]:

@@ -24,6 +24,8 @@ from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan
 from microtome.plan.question import Question, plain
 from microtome.prompts.answers import Answer
+from microtome.prompts.chat import template_hash
+from microtome.prompts.tokens import Tokens
 from microtome.results import provenance
 from microtome.results.together import nearness
 from microtome.verbs.options import Options
@@ -52,7 +54,7 @@ def identity(model: Loaded, plan: Plan, options: Options, referred: bool) -> dic
         "spec": spec_of(plan.question, referred),
         "tokens": [list(one.tokens.ids) for one in plan.question.encoded],
         **_answers(plan.question),
-        **_written(plan.question),
+        **written(_chats(plan.question)),
         "model": of_model,
         "modules": model.modules_hash,
         **added(model),
@@ -97,7 +99,15 @@ def record(
         "actual": {**measured.work, "seconds": round(measured.work["seconds"], 3)},
         "spec": spec_of(plan.question, referred),
         "measured": measured_of(plan.question),
+        **template_of(model, plan.question),
     }
+
+
+def template_of(model: Loaded, question: Question) -> dict[str, str]:
+    """What wrote chats as texts, by its sha256; nothing where there are none."""
+    prompts = [one.prompt for one in (*question.encoded, *question.references)]
+    chats = (one.messages or one.donor_messages for one in prompts)
+    return {"chat_template": template_hash(model.tokenizer)} if any(chats) else {}
 
 
 def asked(model: Loaded, question: Question, seed: int = 0) -> dict[str, Any]:
@@ -138,11 +148,16 @@ def _answers(question: Question) -> dict[str, Any]:
     return {} if plain else {"measured": measured_of(question)}
 
 
-def _written(question: Question) -> dict[str, Any]:
-    """The tokens of donors and references that a chat template wrote, which no record names."""
+def _chats(question: Question) -> list[Tokens]:
+    """Of donors and references that are chats, what a template wrote; no record names them."""
     donors = [one.donor for one in question.encoded if one.prompt.donor_messages is not None]
     others = [one.tokens for one in question.references if one.prompt.messages is not None]
-    found = [list(tokens.ids) for tokens in (*donors, *others) if tokens is not None]
+    return [tokens for tokens in (*donors, *others) if tokens is not None]
+
+
+def written(chats: Iterable[Tokens]) -> dict[str, Any]:
+    """The tokens of chats as a part of an identity; nothing where there are none."""
+    found = [list(tokens.ids) for tokens in chats]
     return {"written": found} if found else {}
 
 

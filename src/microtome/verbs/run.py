@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from microtome.errors import (
     listing,
 )
 from microtome.language.addresses import parse
+from microtome.language.sites import Dimensions
 from microtome.model.anatomy import Anatomy
 from microtome.notebook import html_line, html_table, html_tokens
 from microtome.passes.hooks import forward
@@ -71,7 +73,13 @@ class Run:
     _kept: Mapping[str, xr.DataArray]
     _hf: PreTrainedModel
     _anatomy: Anatomy
+    _dims: Dimensions
     _tokenizer: PreTrainedTokenizerBase
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: all that a run can tell, the clean logits among it, and no model."""
+        state = {**self.__dict__, "clean_logits": self.clean_logits}
+        return {name: part for name, part in state.items() if name not in ("_hf", "_anatomy")}
 
     def __getitem__(self, address: str) -> xr.DataArray:
         """The activations kept under an address: ``[prompt, (layer,) *axes]`` with coordinates.
@@ -196,13 +204,13 @@ class Run:
                 f"{reading} is read inside the model, and a run has kept what keep= names: sweep "
                 "for it, or read run[address]."
             )
-        reading.check(one, self._anatomy.dims)
+        reading.check(one, self._dims)
         if any(isinstance(one.answer(field), tuple) for field in reading.fields):
             raise MetricError(
                 f"{reading} is of several tokens behind {one.prompt.shown}, one after another, "
                 "and a run reads the text alone: sweep for it, or give one token."
             )
-        at = reading.position(one, self._anatomy.dims)
+        at = reading.position(one, self._dims)
         edited, clean = (x[number : number + 1, at] for x in (self.logits, self.clean_logits))
         without, under = (float(reading.measure(x, clean, one)) for x in (clean, edited))
         return without, under
@@ -243,7 +251,9 @@ def run(
         str(address): labelled(address, anatomy.dims, encoded, [k[str(address)] for k in kept])
         for address in addresses
     }
-    return Run(stacked(logits), Receipts(receipts), encoded, named, hf, anatomy, tokenizer)
+    return Run(
+        stacked(logits), Receipts(receipts), encoded, named, hf, anatomy, anatomy.dims, tokenizer
+    )
 
 
 def stacked(rows: Sequence[Float[Tensor, "1 _ vocab"]]) -> Float[Tensor, "prompt pos vocab"]:

@@ -36,7 +36,7 @@ from microtome.results.windows import Whole as WholeWindow
 from microtome.verbs.answer import Answer, Runner
 from microtome.verbs.asking import asking
 from microtome.verbs.options import Options
-from microtome.verbs.record import identity, record
+from microtome.verbs.record import identity, record, written
 
 Keep = Literal["cells", "aggregates"]
 KEEPS = ("cells", "aggregates")
@@ -122,6 +122,8 @@ class Streamed:
         whole = identity(self.model, plan, self.options, bool(self.reference))
         spec = {**whole["spec"], "prompts": "a stream"}
         rest = {k: v for k, v in whole.items() if k not in ("tokens", "measured", "written")}
+        others = plan.question.references if self.reference else ()
+        rest |= written(one.tokens for one in others if one.prompt.messages)
         own = {"window": self.stream.window, "first": self.stream.first, "keep": self.keep}
         return {**rest, "spec": spec, **own}
 
@@ -141,7 +143,7 @@ class Streamed:
         kept = self._windows(out, plan, overwrite, runner)
         try:
             if isinstance(kept, StoreWindows) and kept.finished:
-                chain = Chain()
+                chain = Chain(self.model.tokenizer)
                 for prompts in itertools.chain([first], windows):
                     chain.add(prompts)
                 if kept.check(chain, overwrite):
@@ -153,7 +155,7 @@ class Streamed:
                 with provenance.held(self.model, kept.discard):
                     for note in kept.notes:
                         told.note(note)
-                    overall = Overall(told, whole)
+                    overall = Overall(told, whole, self.model)
                     try:
                         self._run(itertools.chain([first], windows), plan, kept, overall, runner)
                     except _OthersError:
@@ -162,7 +164,7 @@ class Streamed:
                         windows = self.stream.windows()
                         first = _first(windows)
                         kept.forget()
-                        overall = Overall(told, whole)
+                        overall = Overall(told, whole, self.model)
                         self._run(itertools.chain([first], windows), plan, kept, overall, runner)
                 data = self._finished(kept, overall)
         finally:
@@ -243,8 +245,9 @@ class Streamed:
         """The result over all prompts, put in its place."""
         told.finishing()
         parts = list(kept.parts())
-        data = parts[0] if self.keep == "aggregates" else joined(parts)
         whole = reduce(together, map(_read, parts))
+        asked = whole["spec"]["prompts"]
+        data = parts[0] if self.keep == "aggregates" else joined(parts, asked)
         of = {"window": self.stream.window, "n": told.chain.prompts, "sha256": told.chain.digest}
         data = data.assign_attrs(provenance=_written({**whole, "stream": of}))
         kept.finish(data, told.chain)
@@ -324,9 +327,9 @@ class Overall(Relay):
         chain: the prompts that were read so far.
     """
 
-    def __init__(self, to: Observer, whole: Whole) -> None:
+    def __init__(self, to: Observer, whole: Whole, model: Loaded) -> None:
         super().__init__(to)
-        self.chain = Chain()
+        self.chain = Chain(model.tokenizer)
         self._of = whole.of
         self._each = len(whole.plan.cells) / whole.prompts
         self._prompts, self._cells, self._units, self._flops, self._done = 0, 0, 0, 0.0, 0
@@ -396,5 +399,4 @@ def _written(told: Mapping[str, Any]) -> str:
 
 
 def _read(data: xr.Dataset) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(data.attrs["provenance"])
-    return found
+    return dict(json.loads(data.attrs["provenance"]))

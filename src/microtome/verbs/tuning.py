@@ -111,6 +111,7 @@ def train_translators(
         asked = {
             "model": model.name,
             "weight_hash": model.weight_hash,
+            "modules": model.modules_hash,
             "added": added(model).get("added"),
             "steps": steps,
             "batch": batch,
@@ -172,7 +173,8 @@ class _Training:
         if not (self.out / CONFIG).exists():
             return fresh
         there = Translators.load(self.out)
-        own = all(there.about.get(name) == value for name, value in self.asked.items())
+        told = {"modules": self.asked["modules"], **there.about}  # what older ones do not say
+        own = all(told.get(name) == value for name, value in self.asked.items())
         if not own or not {*there.about["blocks"]} <= {*self.blocks}:
             if overwrite:
                 return fresh

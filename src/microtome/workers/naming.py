@@ -24,18 +24,25 @@ class Workers(Protocol):
         """Workers who load a model by its recipe."""
 
 
-def workers_of(text: str) -> Workers:
-    """The workers of a name.
+def workers_of(given: Workers | str) -> Workers:
+    """The workers of a name, or those that are given themselves.
 
     Raises:
-        WorkerError: it names none.
+        WorkerError: it names none, or is something else, such as a number.
 
     >>> workers_of("processes:2")
     Processes(count=2, patience=None)
     >>> workers_of("ray:auto,count=8,gpus=1").gpus_per_worker
     1.0
     """
-    kind, _, rest = text.strip().partition(":")
+    if not isinstance(given, str):
+        if not hasattr(given, "crew"):
+            raise WorkerError(
+                f"workers are mt.workers.processes(2), mt.workers.ray(…) or a name ({FORMS}), "
+                f"not {given!r}."
+            )
+        return given
+    kind, _, rest = given.strip().partition(":")
     first, *more = [part.strip() for part in rest.split(",")]
     if "=" in first and "://" not in first:
         first, more = "", [first, *more]
@@ -54,9 +61,9 @@ def workers_of(text: str) -> Workers:
                 patience=_number(options, "patience"),
             )
     except ValueError:
-        raise WorkerError(f"workers {text!r} cannot be read; such as {FORMS}.") from None
+        raise WorkerError(f"workers {given!r} cannot be read; such as {FORMS}.") from None
     hint = did_you_mean(kind, ("ray", "processes"))
-    raise WorkerError(f"There are no workers {text!r}; there are: {FORMS}.{hint}")
+    raise WorkerError(f"There are no workers {given!r}; there are: {FORMS}.{hint}")
 
 
 def _number(options: dict[str, str], name: str) -> float | None:

@@ -78,17 +78,17 @@ class Page:
         }
         answer = self.app.server.test_client().post("/_dash-update-component", json=body)
         assert answer.status_code in (200, 204), answer.text
-        return _with_tables(answer.json["response"]) if answer.status_code == 200 else {}
+        return with_tables(answer.json["response"]) if answer.status_code == 200 else {}
 
 
-def _with_tables(node: Any) -> Any:
+def with_tables(node: Any) -> Any:
     """A part of a page with its tables, as the page's own script makes them."""
     if isinstance(node, list):
-        return [_with_tables(one) for one in node]
+        return [with_tables(one) for one in node]
     if not isinstance(node, dict):
         return node
     if "data-table" not in node:
-        return {name: _with_tables(one) for name, one in node.items()}
+        return {name: with_tables(one) for name, one in node.items()}
     told = json.loads(node["data-table"])
     lines = [[_made(kind, one) for one in row] for kind, row in _lines(told)]
     head, *body = [_made("Tr", line) for line in lines]

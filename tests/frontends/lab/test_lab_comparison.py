@@ -42,6 +42,15 @@ def test_two_prompts_are_on_one_scale_with_their_difference(tiny64):
     assert found.noise == sum(floors)
 
 
+def test_a_long_name_stands_over_its_map_in_lines_that_half_a_page_has_room_for(tiny64):
+    long = "When Mary and John went to the store, John gave a <b>drink</b> to"
+    maps = [swept(tiny64, HERE, "zero L*.z.h*@-1")] * 2
+    found = compared(Side(long, maps[0]), Side("other", maps[1]), "logit_diff")
+    lines = found.left.layout.title.text.split("<br>")
+    assert max(map(len, lines)) <= 36
+    assert " ".join(lines) == long.replace("<", "&lt;").replace(">", "&gt;")
+
+
 def test_two_edits_over_layers_are_two_curves_and_one(tiny64):
     maps = [swept(tiny64, HERE, f"{edit} L*.resid_post@-1") for edit in ("zero", "scale(0.5)")]
     found = compared(Side("zero", maps[0]), Side("half", maps[1]), "logit_diff")

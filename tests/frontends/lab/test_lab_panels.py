@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import xarray as xr
 from asked_panels import Page, rows, texts, within
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
 from microtome.engines.observer import go_on
 from microtome.errors import MicrotomeError
+from microtome.figures import matrix
 from microtome.frontends.lab.answers.cell import changed, shares, together
 from microtome.frontends.lab.answers.upstream import upstream
 from microtome.frontends.lab.answers.writing import written
@@ -21,6 +25,7 @@ from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import Jobs
 from microtome.frontends.lab.panels import TABS, Context, feeding, works
 from microtome.frontends.lab.panels.compare import other_of
+from microtome.frontends.lab.panels.showing import graph
 from microtome.frontends.lab.panels.works import Works
 from microtome.frontends.lab.state import Against, View
 from microtome.texts import LANGUAGES
@@ -113,7 +118,7 @@ def test_what_a_cell_writes_and_where_it_looks(page, tiny):
     assert [number(row[1]) for row in table[:2]] == pytest.approx(
         [one.share for one in found.own], rel=1e-3
     )
-    heads = within(page.shown("cell-head.children", TWO), "Option")
+    heads = json.loads(page.shown("cell-head.data-lines", TWO))
     assert [one["value"] for one in heads] == ["a1.h2"]
     [figure] = within(page.shown("cell-pattern.children", TWO), "Graph")
     assert figure["figure"]["layout"]["title"]["text"] == "Attention of L1.h2"
@@ -145,8 +150,8 @@ def test_nothing_is_shown_where_nothing_is_chosen_or_it_is_not_open(page):
 
 def test_cells_can_be_chosen_and_let_go_without_a_mouse(page, mapped):
     effects = mapped(VIEW)
-    options = within(page.shown("cell-pick.children", VIEW), "Option")
-    values = [one["value"] for one in options if one["value"]]
+    options = json.loads(page.shown("cell-pick.data-lines", VIEW))
+    values = [one["value"] for one in options if "value" in one]
     assert VIEW.chosen[0] not in values
     row = effects.top(1).iloc[0]
     strongest = f"patch L{int(row['layer'])}.z.h{int(row['head'])}@-1"
@@ -199,7 +204,7 @@ def test_zero_is_a_way_of_its_own_and_no_donor_says_so(page, tiny):
     for donor, says in (("", "no donor"), (CAT, "another number of tokens")):
         view = replace(TRACED, donor=donor)
         assert says in "".join(texts(page.shown("trace-why.children", view)))
-    readers = within(page.shown("trace-readers.children", TRACED), "Option")
+    readers = json.loads(page.shown("trace-readers.data-lines", TRACED))
     assert len(readers) == 3 * (3 * 4 + 1) + 1
     typed = page.change("trace-reader.n_blur", TRACED, {"trace-reader.value": " m2 "})
     assert typed.reader == "m2"
@@ -347,6 +352,13 @@ def test_what_takes_long_is_followed_and_cancelled(page, monkeypatch):
 # --------------------------------------------------------------------------------------- compare
 
 COMPARED = replace(VIEW, panel="compare", against=Against("edit", "zero L*.z.h*@-1"))
+
+
+def test_a_figure_is_as_high_as_it_was_drawn_to_be():
+    figure = matrix(xr.DataArray(np.zeros((30, 9)), dims=("layer", "head")), title="", unit="")
+    shown = graph(figure, "one", "a map")
+    assert figure.layout.height > 450  # what a page gives a figure that says nothing
+    assert shown.children.style == {"height": f"{figure.layout.height}px"}
 
 
 def test_two_maps_are_on_one_scale(page, mapped):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 import microtome as mt
-from frontends.lab.browsing import GIFT, Tab, panel, query, shown, watched
+from frontends.lab.browsing import GIFT, panel, shown
 
 pytestmark = pytest.mark.slow
 
@@ -17,26 +15,14 @@ DONOR = "When Sam and Sally went to the park, Sally gave a gift to"
 PROMPT = mt.Prompt(**GIFT)
 
 
-@pytest.fixture(scope="module")
-def looked_at(chromium, lab) -> Iterator[Tab]:
-    """A page with a cell chosen, for those who look at it and change nothing."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 1000}, locale="en-US")
-    tab = watched(context, lab)
-    tab.mapped(query(**GIFT, cell=CELLS[0], steps="4"))
-    yield tab
-    assert tab.wrong == []
-    context.close()
-
-
 def numbers(page, table: str) -> list[float]:
     """The last column of a table."""
     cells = page.locator(f"{table} tbody tr td:last-child").all_inner_texts()
     return [float(one.replace("−", "-").replace("+", "")) for one in cells]
 
 
-def test_a_cell_shows_its_run(looked_at, nano):
-    page = looked_at.page
-    page.locator(panel("cell")).click()
+def test_a_cell_shows_its_run(tab, nano):
+    page = tab.gift(cell=CELLS[0])
     page.wait_for_selector("#cell-answer table >> nth=2")
     run = nano.run(PROMPT, CELLS[0])
     tokens = page.locator("#cell-answer table").nth(1).locator("tbody th").all_inner_texts()
@@ -49,11 +35,11 @@ def test_a_cell_shows_its_run(looked_at, nano):
     below = np.tril_indices(len(pattern))
     np.testing.assert_allclose(drawn[below], pattern[below], atol=1e-6)
     page.wait_for_selector("#cell-shares table")
-    looked_at.computed("#cell-fed table", "#cell-feed")
+    tab.computed("#cell-fed table", "#cell-feed")
 
 
 def test_cells_together_are_beside_the_sum_of_each_alone(tab, nano):
-    page = tab.mapped(query(**GIFT, cell=CELLS))
+    page = tab.gift(cell=CELLS)
     page.wait_for_selector("#cell-together table")
 
     def effect(edits) -> float:
@@ -69,7 +55,7 @@ def test_cells_together_are_beside_the_sum_of_each_alone(tab, nano):
 
 
 def test_upstream_goes_edge_by_edge_and_pins_become_a_circuit(tab, nano):
-    page = tab.mapped(query(**GIFT, cell=CELLS[0], panel="trace", reader="a3.h1<v>"))
+    page = tab.gift(cell=CELLS[0], panel="trace", reader="a3.h1<v>")
     tab.computed("#trace-fed table", "#trace-feed")
     edge = page.locator("#trace-fed tbody tr").first
     name = edge.locator("th").inner_text().replace(" → ", "->")
@@ -103,7 +89,7 @@ def test_upstream_goes_edge_by_edge_and_pins_become_a_circuit(tab, nano):
 
 @pytest.mark.parametrize("against", ["edit:mean L*.z.h*@-1", f"prompt:{DONOR}"])
 def test_two_maps_stand_on_one_scale_with_their_difference(tab, nano, against):
-    page = tab.mapped(query(**GIFT, against=against, panel="compare"))
+    page = tab.gift(against=against, panel="compare")
     tab.computed("#compare-maps .js-plotly-plot", "#compare-go")
     for one in ("left", "right", "difference"):
         page.wait_for_selector(f"#compare-{one} .js-plotly-plot")
@@ -126,10 +112,10 @@ def test_two_maps_stand_on_one_scale_with_their_difference(tab, nano, against):
     assert limits[0] == limits[1] == pytest.approx(max(np.abs(own).max(), np.abs(other).max()))
 
 
-def test_what_is_written_stands_beside_the_unedited_text(looked_at, nano):
-    page = looked_at.page
+def test_what_is_written_stands_beside_the_unedited_text(tab, nano):
+    page = tab.gift(cell=CELLS[0], steps="4")
     page.locator(panel("write")).click()
-    looked_at.computed("#write-texts .text", "#write-go")
+    tab.computed("#write-texts .text", "#write-go")
     page.wait_for_selector("#write-texts .text >> nth=1")
     edited, plain = page.locator("#write-texts .text").all_text_contents()
     for text, edits in ((edited, CELLS[0]), (plain, ())):
@@ -137,9 +123,9 @@ def test_what_is_written_stands_beside_the_unedited_text(looked_at, nano):
         assert text == GIFT["text"] + "".join(made.pieces)
 
 
-def test_panels_are_tabs_and_the_open_one_is_in_the_address(looked_at):
-    page = looked_at.page
+def test_panels_are_tabs_and_the_open_one_is_in_the_address(tab):
+    page = tab.gift(cell=CELLS[0], steps="4")
     for name in ("trace", "compare", "write", "keep", "cell"):
         page.locator(panel(name)).click()
-        looked_at.until_address(f"panel={name}")
+        tab.until_address(f"panel={name}")
         page.wait_for_selector(f"#{name}:visible")

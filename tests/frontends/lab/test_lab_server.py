@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from asked_panels import followed
+from calling import Caller
 from dash import no_update
 
 from microtome.errors import MicrotomeError
@@ -36,50 +36,17 @@ VIEW = View(
 READY = {"model": "nano", "state": "ready", "why": ""}
 
 
-class Page:
-    """A browser that only calls callbacks, by what they put out."""
+class Page(Caller):
+    """A browser that only calls callbacks."""
 
     def __init__(self, app) -> None:
         self.client, self.app = app.server.test_client(), app
-        listed = self.client.get("/_dash-dependencies", headers=HOST).get_json()
-        self.callbacks = {one["output"]: one for one in listed}
+        super().__init__(self._asked)
 
-    def call(self, output: str, changed: str = "", **given):
-        """What the callback with this among its outputs gives, or None where it changes nothing.
-
-        By what changed, or else by what it listens to first.
-
-        ``given`` are properties by ``component.property``; the parts of an address follow it.
-        """
-        name, one = next(
-            (key, one)
-            for key, one in self.callbacks.items()
-            if re.search(rf"(^|\.\.){re.escape(output)}(@|\.\.|$)", key)
-            and changed in ("", *(f"{i['id']}.{i['property']}" for i in one["inputs"]))
-        )
-        changed = changed or "{id}.{property}".format(**one["inputs"][0])
-        given = followed(given.get("address.search", "")) | given
-
-        def filled(part):
-            if "{" in part["id"]:
-                return []
-            key = f"{part['id']}.{part['property']}"
-            return {**part, "value": given.get(key)}
-
-        outputs = [
-            {"id": i, "property": p}
-            for i, p in re.findall(r"([^.@]+|\{[^}]+\})\.([\w-]+)(?:@[0-9a-f]+)?", name.strip("."))
-        ]
-        body = {
-            "output": name,
-            "outputs": outputs if name.startswith("..") else outputs[0],
-            "inputs": [filled(part) for part in one["inputs"]],
-            "state": [filled(part) for part in one["state"]],
-            "changedPropIds": [changed],
-        }
-        answer = self.client.post("/_dash-update-component", json=body, headers=HOST)
-        assert answer.status_code in (200, 204), answer.text
-        return answer.get_json()["response"] if answer.status_code == 200 else None
+    def _asked(self, path: str, body: object) -> tuple[int, str]:
+        method = "GET" if body is None else "POST"
+        answer = self.client.open(path, method=method, json=body, headers=HOST)
+        return answer.status_code, answer.text
 
 
 @pytest.fixture
@@ -234,10 +201,10 @@ def test_what_the_model_lacks_is_not_offered_and_says_why(page):
     assert "no two heads share one" in sites["k_head"]["title"]
     assert not sites["head_out"]["disabled"]
     without = View(**{**vars(VIEW), "donor": ""}).to_query()
-    told = page.call("map-operation.children", **{"address.search": without, "ready.data": READY})
-    options = {one["props"]["value"]: one["props"] for one in told["map-operation"]["children"]}
+    told = page.call("map-operation.data-lines", **{"address.search": without, "ready.data": READY})
+    options = {one["value"]: one for one in json.loads(told["map-operation"]["data-lines"])}
     assert options["patch"]["disabled"]
-    assert "needs a donor" in options["patch"]["children"]
+    assert "needs a donor" in options["patch"]["label"]
 
 
 def test_a_model_is_loaded_once_somebody_types_it_on_the_page(nano):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from asked_panels import texts, with_tables, within
+from calling import Visitor, numbers
 
 import microtome as mt
 from frontends.lab.browsing import GIFT, query, serving, shown
@@ -31,26 +34,53 @@ def alone(nano, edit: str, **prompt: str) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_ten_browsers_at_once_give_the_numbers_of_ten_runs_alone(tabs, nano):
-    made = [tabs() for _ in range(10)]
-    for n, tab in enumerate(made):  # none waits for another, and some look at a cell besides
-        tab.page.set_default_timeout(400_000)
-        more = {"panel": "compare"} if n % 3 else {"cell": cell_of(n)}
-        address = tab.server.at(query(**question(n), **more))
-        tab.page.goto(address, wait_until="commit")
-    for n, tab in enumerate(made):
-        tab.page.bring_to_front()  # what lies behind draws nothing, and nothing there is waited for
-        tab.until("document.querySelectorAll('#map-strongest button').length > 0")
-        tab.until("!!document.querySelector('#map-figure .js-plotly-plot')")
-        np.testing.assert_allclose(shown(tab.page), alone(nano, **question(n)), atol=1e-5)
-        assert tab.wrong == []
-        if n % 3:
-            continue
-        tab.page.wait_for_selector("#cell-answer table >> nth=1")
-        words = tab.page.locator("#cell-answer table").nth(1).locator("tbody th").all_inner_texts()
-        asked = question(n)
-        run = nano.run(mt.Prompt(asked["text"]), cell_of(n))
-        assert words == [one.replace(" ", "·") for one in run.top(10)["token"]]
+def test_ten_browsers_at_once_give_the_numbers_of_ten_runs_alone(tabs, lab, nano):
+    """Three are real. The others send what a browser sends, all at the same time, each in a thread:
+    to the server one is as the other, and what it mixed up, it would mix up for them."""
+    asked = [query(**question(n), **more_of(n)) for n in range(10)]
+    made = [tabs() for _ in asked[:REAL]]
+    for tab, address in zip(made, asked, strict=False):  # none waits for another
+        tab.page.goto(tab.server.at(address), wait_until="commit")
+    with ThreadPoolExecutor(len(asked)) as threads:
+        others = [threads.submit(visited, lab.at(), n, asked[n]) for n in range(REAL, len(asked))]
+        for n, tab in enumerate(made):
+            tab.page.bring_to_front()  # what lies behind draws nothing
+            tab.until("document.querySelectorAll('#map-strongest button').length > 0")
+            tab.until("!!document.querySelector('#map-figure .js-plotly-plot')")
+            np.testing.assert_allclose(shown(tab.page), alone(nano, **question(n)), atol=1e-5)
+            assert tab.wrong == []
+            if "cell" in more_of(n):
+                tab.page.wait_for_selector("#cell-answer table >> nth=1")
+                table = tab.page.locator("#cell-answer table").nth(1)
+                assert table.locator("tbody th").all_inner_texts() == words_of(nano, n)
+        for n, (values, words) in enumerate((one.result() for one in others), REAL):
+            np.testing.assert_allclose(values, alone(nano, **question(n)), atol=1e-5)
+            assert words == (words_of(nano, n) if "cell" in more_of(n) else None)
+
+
+REAL = 3
+"""Of ten."""
+
+
+def more_of(n: int) -> dict[str, str]:
+    """What the page of a question shows besides: some look at a cell."""
+    return {"panel": "compare"} if n % 3 else {"cell": cell_of(n)}
+
+
+def words_of(nano, n: int) -> list[str]:
+    """What is most probable with the cell of a question."""
+    run = nano.run(mt.Prompt(question(n)["text"]), cell_of(n))
+    return [one.replace(" ", "·") for one in run.top(10)["token"]]
+
+
+def visited(home: str, n: int, search: str) -> tuple[np.ndarray, list[str] | None]:
+    """The map at an address, and what is most probable with its cell, without a browser."""
+    visitor = Visitor(home, search, f"visitor {n}")
+    values = numbers(visitor.mapped()["map-figure"]["figure"])
+    if "cell" not in more_of(n):
+        return values, None
+    _, after, _ = within(with_tables(visitor.asked("cell-answer.children")), "Tbody")
+    return values, [texts(row["children"])[0] for row in within(after["children"], "Tr")]
 
 
 def in_units(stuck: int | None = None) -> str:
@@ -77,11 +107,11 @@ StoreSink.take = told
 
 
 @pytest.mark.slow
-def test_a_killed_server_loses_no_finished_unit_and_the_next_goes_on(tabs, nano, tmp_path):
+def test_a_killed_server_loses_no_finished_unit_and_the_next_goes_on(nano, tmp_path):
     asked = query(**GIFT, edit="zero L*.z.h*@*")
     server = serving(tmp_path, models=("nano",), first=in_units(stuck=3))
     try:
-        compute(tabs(server), asked)
+        Visitor(server.at(), asked, "first").begun()
         _wait(lambda: len([*tmp_path.glob("*.partial/units/*.zip")]) == 3)
     finally:
         server.end(signal.SIGKILL)
@@ -89,27 +119,16 @@ def test_a_killed_server_loses_no_finished_unit_and_the_next_goes_on(tabs, nano,
 
     server = serving(tmp_path, models=("nano",), first=in_units())
     try:
-        tab = tabs(server)
-        compute(tab, asked)
-        _wait(lambda: [*tmp_path.glob("*.zarr/.zattrs")])
-        tab.page.wait_for_selector("#map-strongest button")
+        drawn = Visitor(server.at(), asked, "second").mapped()
     finally:
         server.end()
+    assert len(within(drawn["map-strongest"]["children"], "Button")) > 0
     [found] = map(mt.open_effects, tmp_path.glob("*.zarr"))
     finished = [int(line.split()[-1]) for line in server.said if line.startswith("finished unit")]
     assert finished == [*range(3, found.provenance["predicted"]["units"])]
     assert len(finished) > 2
     expected = alone(nano, "zero L*.z.h*@*", **GIFT)
     np.testing.assert_allclose(found.delta("logit_diff").values[0], expected, atol=1e-5)
-
-
-def compute(tab, asked: str) -> None:
-    """Open a map, and have it computed: on a slow machine it is asked for."""
-    tab.page.goto(tab.server.at(asked))
-    asks = tab.page.locator("#map-compute:visible")
-    tab.page.wait_for_selector("#map-compute:visible, #map-cancel:visible, #map-strongest button")
-    if asks.count():
-        asks.click()
 
 
 def _wait(condition, patience: float = 300.0) -> None:

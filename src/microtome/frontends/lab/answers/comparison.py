@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from microtome import Effects
-from microtome.figures import Drawn, matrix, series
+from microtome.figures import Drawn, matrix, series, style
 from microtome.figures.labels import escaped, shown
 from microtome.figures.view import cut
 from microtome.frontends.lab.answers.measuring import canonical
@@ -136,7 +136,9 @@ def _why_apart(left: Side, right: Side, metric: str) -> str:
 def _map(side: Side, metric: str, limit: float, at: Mapping[str, Any]) -> Drawn | None:
     if not _lines(side.effects, metric, at).dims:
         return None
-    return side.effects.figure(metric, title=side.name, limit=limit, **at)
+    made = side.effects.figure(metric, title=side.name, limit=limit, **at)
+    style.entitle(made, escaped(side.name), style.WIDTH / 2)  # there are two beside each other
+    return made
 
 
 def _lines(effects: Effects, metric: str, at: Mapping[str, Any]) -> xr.DataArray:

@@ -143,12 +143,12 @@ def _shown(app: Dash, context: Context) -> None:
     )
 
     @app.callback(
-        Output("ask-model", "children"),
+        Output("ask-model", "data-lines"),
         Output("ask-lacking", "children"),
         Output("ask-others", "hidden"),
         Input("question", "data"),
     )
-    def show(search: str | None) -> tuple[list[Component], str, bool]:
+    def show(search: str | None) -> tuple[str, str, bool]:
         view = context.view(search)
         options: list[dict[str, Any]] = [
             {"label": one.name, "value": one.name, "disabled": bool(one.lacks), "title": one.lacks}

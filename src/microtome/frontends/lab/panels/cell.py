@@ -86,11 +86,11 @@ def _choosing(app: Dash, context: Context) -> None:
 
     @app.callback(
         Output("cell-chosen", "children"),
-        Output("cell-pick", "children"),
+        Output("cell-pick", "data-lines"),
         Input(seen(NAME), "data"),
         Input("grown", "data"),
     )
-    def offer(search: str | None, _: Mapping[str, Any] | None) -> tuple[Shown, Shown]:
+    def offer(search: str | None, _: Mapping[str, Any] | None) -> tuple[Shown, str]:
         view = context.view(search)
         words = context.words(view.lang)
         try:
@@ -261,7 +261,7 @@ def _written(found: Any, words: Texts) -> Shown:
 
 def _looks(app: Dash, context: Context, answers: Remembered) -> None:
     @app.callback(
-        Output("cell-head", "children"),
+        Output("cell-head", "data-lines"),
         Output("cell-looks", "hidden"),
         Input(seen(NAME), "data"),
         Input("ready", "data"),
@@ -269,10 +269,10 @@ def _looks(app: Dash, context: Context, answers: Remembered) -> None:
     )
     def offer(
         search: str | None, ready: Mapping[str, str] | None, now: str | None
-    ) -> tuple[Shown, bool]:
+    ) -> tuple[str, bool]:
         view = context.view(search)
         if not is_open(view, NAME, ready):
-            return [], True
+            return "", True
         heads = _heads(context, view)
         return listed([{"label": one, "value": one} for one in heads], now or ""), not heads
 

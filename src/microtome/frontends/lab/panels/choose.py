@@ -80,8 +80,8 @@ def _shown(app: Dash, context: Context) -> None:
     )
 
     @app.callback(
-        Output("map-operation", "children"),
-        Output("map-metric", "children"),
+        Output("map-operation", "data-lines"),
+        Output("map-metric", "data-lines"),
         Output("map-axes", "children"),
         Output("map-block", "children"),
         Output("map-finer", "children"),
@@ -97,7 +97,7 @@ def _shown(app: Dash, context: Context) -> None:
             measured.append({"label": view.measured, "value": view.measured})
         if not choosing.is_readable(view.edit):
             nothing = listed(measured, view.measured)
-            return [], nothing, [], no_update, no_update
+            return "", nothing, [], no_update, no_update
         made = Composed.of(view.edit)
         site = None if made.address is None else made.address.site
         done = choosing.operations(site, bool(view.donor))

@@ -100,10 +100,10 @@ def _shown(app: Dash, context: Context) -> None:
     """The fields follow the address."""
 
     @app.callback(
-        Output("compare-kind", "children"),
+        Output("compare-kind", "data-lines"),
         *(Output(f"compare-{name}", "hidden") for name in ("prompt", "models", "edits")),
         *(Output(f"compare-{name}", "value") for name in (*FIELDS, "edit")),
-        Output("compare-model", "children"),
+        Output("compare-model", "data-lines"),
         Input(seen(NAME), "data"),
     )
     def show(search: str | None) -> tuple[object, ...]:

@@ -33,21 +33,22 @@ def select(
     name: str | dict[str, str], options: Sequence[Mapping[str, Any]] = (), value: str = ""
 ) -> Component:
     """A browser's own list to choose one thing from; what was chosen is its ``data-value``."""
-    return html.Select(listed(options, value), id=name, className="native")
+    return html.Select(id=name, className="native", **{"data-lines": listed(options, value)})
 
 
-def listed(options: Sequence[Mapping[str, Any]], value: str) -> list[Component]:
-    """The lines of a `select`, one of them chosen; those that cannot be are grey."""
-    return [
-        html.Option(
-            one["label"],
-            value=one["value"],
-            selected=one["value"] == value,
-            disabled=one.get("disabled", False),
-            title=one.get("title"),
-        )
-        for one in options
-    ]
+def listed(options: Sequence[Mapping[str, Any]], value: str) -> str:
+    """The lines of a `select`, one of them chosen; those that cannot be are grey.
+
+    The page's own script makes them of what is said here (``assets/made.js``): every component
+    hears of whatever happens on a page, and lines would be a third of all.
+    """
+    keys = ("label", "value", "disabled", "title")
+    return json.dumps(
+        [
+            {key: one[key] for key in keys if one.get(key)} | {"selected": one["value"] == value}
+            for one in options
+        ]
+    )
 
 
 def dom_id(name: str | dict[str, str]) -> str:

@@ -76,7 +76,7 @@ class Remembered:
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Component:
     """A table of texts with a caption; the first cell of a row is what the row is about.
 
-    The page's own script makes it of what is said here (``assets/tables.js``): with a component for
+    The page's own script makes it of what is said here (``assets/made.js``): with a component for
     each of its cells it would take longer to be shown than a run takes.
     """
     told = {"title": title, "heads": [*heads], "rows": [[*map(_cell, row)] for row in rows]}
@@ -89,9 +89,11 @@ def _cell(given: str) -> str | dict[str, str]:
 
 
 def graph(figure: Any, name: Any, label: str) -> Component:
-    """A figure, as wide as there is room."""
+    """A figure, as wide as there is room, and as high as it was drawn to be."""
     figure.update_layout(width=None, autosize=True)
-    drawn = dcc.Graph(id=name, figure=figure, config=dict(CONFIG), responsive=True)
+    # What follows its frame's width takes its height from there too.
+    high = {"height": f"{figure.layout.height}px"}
+    drawn = dcc.Graph(id=name, figure=figure, config=dict(CONFIG), responsive=True, style=high)
     return html.Div(drawn, className="figure", role="figure", **{"aria-label": label})
 
 

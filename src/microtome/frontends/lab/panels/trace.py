@@ -66,9 +66,9 @@ def register(app: Dash, context: Context) -> None:
 
 def _shown(app: Dash, context: Context) -> None:
     @app.callback(
-        Output("trace-readers", "children"),
+        Output("trace-readers", "data-lines"),
         Output("trace-reader", "value"),
-        Output("trace-way", "children"),
+        Output("trace-way", "data-lines"),
         Output("trace-from", "children"),
         Output("trace-why", "children"),
         Input(seen(NAME), "data"),
@@ -78,7 +78,7 @@ def _shown(app: Dash, context: Context) -> None:
         view = context.view(search)
         words = context.words(view.lang)
         if not is_open(view, NAME, ready):
-            return [], view.reader, [], [], []
+            return "", view.reader, "", [], []
         names: list[str] = []
         begin: dict[str, None] = {}
 
@@ -91,8 +91,8 @@ def _shown(app: Dash, context: Context) -> None:
         ways = [{"label": words("trace.way.auto"), "value": ""}]
         ways += [{"label": words(f"trace.way.{way}"), "value": way} for way in WAYS]
         buttons = [feeding.go_button(one, words, "trace from") for one in begin]
-        options = [html.Option(value=one) for one in names]
-        return options, view.reader, listed(ways, view.way), buttons, why
+        options = [{"value": one} for one in names]
+        return listed(options, ""), view.reader, listed(ways, view.way), buttons, why
 
 
 def _every(context: Context, view: View) -> Sequence[str]:

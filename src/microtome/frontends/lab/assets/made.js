@@ -1,7 +1,8 @@
-// Tables of texts, each made of what a place of the page says in its `data-table`. With a component
-// of Dash for each of its cells a table would take longer to be shown than a run to be computed.
+// Tables of texts, and the lines of lists, each made of what a place of the page says in its
+// `data-table` or `data-lines`. With a component of Dash for each cell a table would take longer to
+// be shown than a run to be computed; and whatever happens on a page is told to all its components.
 (function () {
-  const made = new WeakMap();  // a place → its table
+  const made = new WeakMap();  // a place → what was made of it
 
   const element = (kind, text, more) =>
     Object.assign(document.createElement(kind), { textContent: text }, more);
@@ -31,16 +32,23 @@
     return found;
   };
 
+  const option = ({ label, value, ...more }) =>
+    element("option", label ?? "", { value: value ?? "", ...more });
+
+  const MAKES = {
+    table: (told) => [table(told)],
+    lines: (told) => told.map(option),
+  };
+  const places = Object.keys(MAKES).map((kind) => `[data-${kind}]`).join();
+
   const fill = (place) => {
-    made.get(place)?.remove();  // also where the page has made something else of the place
-    made.delete(place);
-    if (place.dataset.table) {
-      made.set(place, table(JSON.parse(place.dataset.table)));
-      place.append(made.get(place));
-    }
+    made.get(place)?.forEach((one) => one.remove());  // also where the page has made something else
+    const kind = Object.keys(MAKES).find((one) => place.dataset[one]);
+    const some = kind ? MAKES[kind](JSON.parse(place.dataset[kind])) : [];
+    made.set(place, some);
+    place.append(...some);
   };
 
-  const places = "[data-table]";
   new MutationObserver((changes) => changes.forEach(({ type, target, addedNodes }) => {
     if (type === "attributes") { fill(target); }
     addedNodes.forEach((node) => {
@@ -49,6 +57,7 @@
       node.querySelectorAll(places).forEach(fill);
     });
   })).observe(document.body, {
-    childList: true, subtree: true, attributes: true, attributeFilter: ["data-table"],
+    childList: true, subtree: true, attributes: true,
+    attributeFilter: Object.keys(MAKES).map((kind) => `data-${kind}`),
   });
 })();

@@ -1,0 +1,44 @@
+"""A stream that is rounded otherwise: by how much, where, and what it is for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from microtome.passes.hooks import hooked
+from microtome.passes.shaking import shaking
+
+BFLOAT16 = torch.finfo(torch.bfloat16).eps
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_each_value_moves_to_a_neighbour_or_stays(tiny, dtype):
+    eps = torch.finfo(dtype).eps
+    [visit, *_] = shaking(tiny.anatomy, eps, seed=0)
+    values = torch.randn(64, 64, generator=torch.Generator().manual_seed(1)).to(dtype)
+    values[0, :3] = torch.tensor([0.0, torch.inf, -torch.inf])
+    shaken = values.clone()
+    visit.act(shaken)
+    up, down = (torch.nextafter(values, torch.tensor(to, dtype=dtype)) for to in (1e4, -1e4))
+    moved = shaken != values
+    assert ((shaken == up) | (shaken == down))[moved].all()
+    assert 0.1 < moved.double().mean() < 0.6
+    assert torch.equal(shaken[0, :3], values[0, :3])
+    assert abs((shaken.double() - values.double())[1:].mean()) < eps / 20
+
+
+def test_each_block_is_shaken_and_a_seed_says_how(tiny):
+    ids = torch.tensor([[5, 6, 7]])
+
+    def logits(seed):
+        visits = [] if seed is None else shaking(tiny.anatomy, BFLOAT16, seed)
+        with torch.no_grad(), hooked(tiny.hf, tiny.anatomy, visits) as made:
+            found = tiny.hf(ids).logits
+        assert len(visits) in (0, tiny.anatomy.dims.n_layers)
+        assert all(made[visit] == 1 for visit in visits)
+        return found
+
+    assert torch.equal(logits(0), logits(0))
+    assert not torch.equal(logits(0), logits(1))
+    off = (logits(0) - logits(None)).norm() / logits(None).norm()
+    assert 0 < off < 8 * BFLOAT16
