@@ -10,8 +10,10 @@ import torch
 import microtome as mt
 from microtome.engines.walk import walk as engine
 from microtome.engines.walk.resumed import Beside, Resumed
+from microtome.model.call import Call
 from microtome.passes.segments import Segment
 from microtome.passes.trace import trace
+from microtome.plan import units
 from microtome.plan.beside import goes_beside, together
 from microtome.plan.memory.budget import Budget
 from microtome.plan.memory.room import Room
@@ -92,6 +94,24 @@ def test_in_half_precision(make_gpt2, tokenizer, rows):
     assert rows
     assert found.n_unchanged < found.n_cells / 2
     assert float(abs(still.delta("logit_diff")).max()) < 0.02
+
+
+def test_a_later_batch_may_enter_earlier(tiny64, rows, monkeypatch):
+    """As in a part of a prompt's cells that begins in the middle of a layer."""
+    monkeypatch.setattr(units, "WORK", 0.0)
+    monkeypatch.setattr(units, "PASSES", 0)
+    monkeypatch.setattr(units, "_parts", lambda *_: [(0, 2), (2, 12)])
+    same_on_both_paths(tiny64, SHORT, "zero L*.attn_out@*")
+    assert rows
+
+
+def test_each_token_has_its_own_arguments():
+    places = torch.arange(4)
+    call = Call({"cache_position": places, "position_ids": places[None], "scaling": 2.0}, None)
+    found = call.at(torch.tensor([3, 1, 2]))
+    assert found["cache_position"].tolist() == [3, 1, 2]
+    assert found["position_ids"].tolist() == [[3, 1, 2]]
+    assert (found["scaling"], found["attention_mask"]) == (2.0, None)
 
 
 def test_a_mask_is_where_the_layer_is(of_family):

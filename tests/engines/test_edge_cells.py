@@ -181,7 +181,7 @@ def test_donors_of_another_length_are_aligned_by_roles(tiny64):
         donor="Berlin is the capital of Germany, and Berlin",
         target=" cat",
         contrast=" dog",
-        roles={"who": (1, 7)},
+        roles={"who": (1, 7), "giver": 2},
     )
     with pytest.raises(PromptError, match="differ in length"):
         tiny64.run(prompt, edits=["patch L0.z.h1 -> L2.q_in.h0"])

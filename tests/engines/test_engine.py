@@ -28,12 +28,12 @@ METRICS = [
     "logit(contrast)",
     "logit_diff",
     "prob",
-    "loss@3",
+    "loss@2",
     "kl",
     "logit_corr",
     "rank",
     "top1",
-    "logit_diff@1",
+    "logit_diff@giver",
 ]
 LITTLE = 150_000
 RECEIPTS = ("values_changed", "change_norm")
@@ -44,7 +44,9 @@ JOHN = mt.Prompt(
     contrast=" John",
     roles={"giver": 3},
 )
-SWAPPED = mt.Prompt(**{**JOHN.as_dict(), "text": JOHN.donor, "donor": JOHN.text})
+SWAPPED = mt.Prompt(
+    **{**JOHN.as_dict(), "text": JOHN.donor, "donor": JOHN.text, "roles": {"giver": 1}}
+)
 CAT = mt.Prompt(
     "The cat sat on the mat, and",
     donor="The dog sat on the cat, and",

@@ -113,6 +113,19 @@ def test_both_engines_agree_on_prompts_of_different_lengths_and_targets(tiny64, 
         assert walk.sizes["pos"] == 5
 
 
+def test_a_text_and_its_donor_are_run_apart_where_tokens_are_forced_behind_the_text(
+    tiny64, several
+):
+    """An edge asks for what its writer writes in both."""
+    prompts = [several, mt.Prompt(PARIS, donor=BERLIN, target=" France, and", contrast=OTHER)]
+    asked = {"metrics": ["logprob"], "verify": 0}
+    walk, reference = (
+        mt.sweep(tiny64, prompts, "patch L1.mlp_out -> final_in@-1", engine=engine, **asked)
+        for engine in ("walk", "reference")
+    )
+    np.testing.assert_allclose(walk.data["logprob"], reference.data["logprob"], atol=1e-9)
+
+
 def test_half_precision_and_screens_take_several_tokens_too(tiny, make_gpt2, tokenizer, several):
     half = mt.load(make_gpt2(dtype=torch.bfloat16), tokenizer=tokenizer)
     metrics = ["logit_diff", "prob"]

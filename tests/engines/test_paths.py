@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from test_edge_cells import EXACT, LATE
 from test_engine import JOHN, SWAPPED, same_on_both_paths
 
 import microtome as mt
-from microtome.engines.walk import routes
+from microtome.engines.walk import fronts, routes
 from microtome.errors import AddressError, VerificationError
 from microtome.plan.cost import _on_the_way
 from microtome.plan.paths import bytes_on_the_way, first_written
@@ -258,3 +259,22 @@ def test_what_is_no_path_is_refused(tiny64):
         mt.edit("zero L0:2.mlp_out => final_in")
     with pytest.raises(AddressError, match="no such edge"):
         tiny64.run(LATE, edits=["zero L2.z.h1 => L1.z.h0"])
+
+
+def test_streams_on_which_memory_ran_out_are_begun_again(tiny64, monkeypatch):
+    """A part of them may be a block further than the others then."""
+    edit, asked = "patch L0.z.h* =all=> final_in@-1", {"metrics": ["logit_diff"], "verify": 0}
+    whole = mt.sweep(tiny64, LATE, edit, **asked)
+    tile, calls = fronts.Front._tile, []
+
+    def cramped(self, rows, before):
+        calls.append(self.at)
+        if len(calls) == 6:
+            raise torch.OutOfMemoryError("CUDA")
+        tile(self, rows, before)
+
+    monkeypatch.setattr(fronts.Way, "rows", lambda _: 1)
+    monkeypatch.setattr(fronts.Front, "_tile", cramped)
+    halved = mt.sweep(tiny64, LATE, edit, **asked)
+    assert float(abs(halved.data["logit_diff"] - whole.data["logit_diff"]).max()) < EXACT
+    assert calls[:7] == [0, 0, 0, 0, 1, 1, 0]

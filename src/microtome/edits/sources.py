@@ -105,7 +105,7 @@ class Sources:
     def hold(self, texts: Sequence[Tokens], at_once: int) -> None:
         """Record donors, several of one length in a pass, and forget others."""
         self._held = {}
-        for _, alike in groupby(sorted(texts, key=len), key=len):
+        for _, alike in groupby(sorted(texts, key=_read), key=_read):
             same = list(alike)
             for first in range(0, len(same), at_once):
                 some = same[first : first + at_once]
@@ -228,3 +228,8 @@ class Sources:
             kept = self._held if len(self._held) < TEXTS else {}
             self._held = {**kept, **self._alone(text)}
         return self._held[text][place], self._wanted[text][place][0]
+
+
+def _read(tokens: Tokens) -> int:
+    """How many tokens the model reads, those that are forced behind a text among them."""
+    return len(tokens.read)

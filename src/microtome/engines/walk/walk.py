@@ -251,6 +251,7 @@ class Stretch:
             return
         # Outside of the handler, so that the failed batch's tensors are gone by now.
         self.into.forget()
+        self.routes.fronts.clear()  # some of their writers may be a block further than others
         self.walk.tick(-sum(told))
         cells = sum(len(batch) for batch, _ in convoy)
         self.into.notes.append(f"out of memory: a batch of {cells} cells was halved")
