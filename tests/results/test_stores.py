@@ -63,6 +63,13 @@ def test_large_arrays_are_cut_and_scalars_and_empty_ones_are_kept(monkeypatch):
     xr.testing.assert_identical(form.decode(files), data)
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000])
+@pytest.mark.parametrize("read", [mt.open_effects, mt.open_aggregates])
+def test_a_name_that_no_file_can_have_is_refused(read, name):
+    with pytest.raises(EffectsError, match="Nothing can be read at"):
+        read(name)
+
+
 def test_format_1_still_opens(format_1):
     opened = mt.open_effects(format_1)
     xr.testing.assert_identical(opened.data, sample().data)

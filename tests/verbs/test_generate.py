@@ -354,6 +354,8 @@ def test_what_would_have_been_is_of_the_same_text(nano):
 REFUSED = {
     "when='always' is no word": ({"when": "always"}, "when must be 'all' | 'prompt' | 'generated'"),
     "steps": ({"steps": 0}, "steps is how many tokens are written, from 1"),
+    "a text longer than time": ({"steps": 10**30}, "takes 32: say steps=28"),
+    "seed": ({"seed": 2**64}, "seed is a whole number of at most 64 bits"),
     "max_new_tokens": ({"max_new_tokens": 3}, "steps= says"),
     "beams": ({"num_beams": 3}, "beam search"),
     "several": ({"num_return_sequences": 2, "do_sample": True}, "another seed"),

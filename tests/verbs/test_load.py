@@ -309,6 +309,10 @@ class TestArchitectures:
         with pytest.raises(LoadError, match=f"family= is for a model in memory, not '{given}'"):
             mt.load(given, family=llama.LLAMA)
 
+    def test_a_tokenizers_name_is_no_tokenizer(self, nano):
+        with pytest.raises(LoadError, match="not its name 'gpt2'"):
+            mt.load(nano.hf, tokenizer="gpt2")
+
     @pytest.mark.parametrize("kind", [GPT2Model, GPT2ForSequenceClassification])
     def test_one_without_logits_is_refused(self, kind, tokenizer):
         config = GPT2Config(

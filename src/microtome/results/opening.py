@@ -24,7 +24,9 @@ def open_effects(path: str | Path) -> Effects:
     Raises:
         EffectsError: there is none, or several; it is damaged, or a newer microtome wrote it.
     """
-    data = places.read(path if is_remote(path) else _in_folder(Path(path)))
+    with places.legible(path):
+        place = path if is_remote(path) else _in_folder(Path(path))
+    data = places.read(place)
     if data.attrs.get("kind") == "aggregates":
         raise EffectsError(
             f"{path} has aggregates over prompts, not each prompt: open_aggregates({str(path)!r})."

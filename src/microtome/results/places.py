@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import xarray as xr
 
+from microtome.errors import EffectsError
 from microtome.results import form, stores
 from microtome.results.hold import Held
 from microtome.results.identity import Identity
@@ -88,7 +90,21 @@ def read(path: str | Path) -> xr.Dataset:
     Raises:
         EffectsError: there is none, or it is damaged.
     """
-    return Remote(str(path)).load() if is_remote(path) else stores.read(Path(path))
+    if is_remote(path):
+        return Remote(str(path)).load()
+    with legible(path):
+        return stores.read(Path(path))
+
+
+@contextmanager
+def legible(path: str | Path) -> Iterator[None]:
+    """Let what the system says of a name that no file can have be an `EffectsError`."""
+    try:
+        yield
+    except EffectsError:
+        raise
+    except (OSError, ValueError) as error:
+        raise EffectsError(f"Nothing can be read at {str(path)[:60]!r}: {error}.") from error
 
 
 def write(path: str | Path, data: xr.Dataset) -> None:

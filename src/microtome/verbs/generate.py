@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,9 @@ FOLLOWING = ("dynamic", "longrope")
 """Rotary embeddings that turn keys otherwise in a longer text: what is in the cache stays as it
 was turned, and one pass over the whole text is another computation."""
 
+SEEDS = range(-(2**63), 2**64)
+"""What a generator of PyTorch takes."""
+
 SHAKES = 3
 """How many times the finished text is read with its stream rounded otherwise, where in doubt."""
 
@@ -66,8 +70,9 @@ def generate(
     asked: Mapping[str, Any],
 ) -> Generation:
     """What the model writes behind each prompt; see `Model.generate`."""
-    active = _active(when, steps)
+    _check_numbers(steps, seed)
     _check(model, encoded, steps)
+    active = _active(when, steps)
     manner = manner_of(model.hf, model.tokenizer, steps, seed, asked)
     at_once = whole_of(batch, 1, "batch")
     if at_once > 1:
@@ -95,11 +100,15 @@ def generate(
     )
 
 
+def _check_numbers(steps: object, seed: object) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise MicrotomeError(f"steps is how many tokens are written, from 1, not {steps!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed not in SEEDS:
+        raise MicrotomeError(f"seed is a whole number of at most 64 bits, not {seed!r}.")
+
+
 def _active(when: When, steps: int) -> list[bool]:
     """For each step whether edits are made in it."""
-    given: object = steps
-    if isinstance(given, bool) or not isinstance(given, int) or steps < 1:
-        raise MicrotomeError(f"steps is how many tokens are written, from 1, not {steps!r}.")
     chosen = WORDS.get(when) if isinstance(when, str) else when
     if not callable(chosen):
         words = " | ".join(map(repr, WORDS))

@@ -74,6 +74,12 @@ def load(
             f"family= is for a model in memory, not {given!r}: load it with transformers first, "
             "and give the module and its tokenizer."
         )
+    named: object = tokenizer
+    if isinstance(named, str | os.PathLike):
+        raise LoadError(
+            f"tokenizer= is a tokenizer, not its name {os.fspath(named)!r}: give "
+            "AutoTokenizer.from_pretrained(…)."
+        )
     changes = {"device": device, "dtype": dtype, "revision": revision, **hf}
     if isinstance(given, Model):
         return _again(given, tokenizer, changes)
