@@ -205,7 +205,8 @@ class Tab:
         patience = time.monotonic() + PATIENCE / 1000
         while not self.page.evaluate(condition, argument):
             if time.monotonic() > patience:
-                raise AssertionError(f"it never came to this: {condition}")
+                at = f"{self.search}, waiting for {argument!r}"
+                raise AssertionError(f"it never came to this: {condition}; at {at}")
             self.page.wait_for_timeout(30)
 
     def settle(self) -> None:

@@ -429,7 +429,8 @@ def test_an_answer_that_comes_late_takes_no_click_away(tab):
     click_cell(page, 3, 1, shift=True)
     tab.until_address("cell=zero%20L3.z.h1@-1")
     late.release()
-    tab.until_address("role=first:1&role=second:3")
+    for part in ("role=first:1", "role=second:3"):  # the second may be answered first
+        tab.until_address(part)
     assert chosen_in(tab.search) == ["zero L1.z.h1@-1", "zero L3.z.h1@-1"]
 
 
