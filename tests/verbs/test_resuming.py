@@ -372,18 +372,19 @@ def test_a_stream_of_chats_is_known_by_what_its_template_makes_of_them(
 ):
     """Many a template writes today's date."""
     model = mt.load(make_gpt2(), tokenizer=copy.deepcopy(tokenizer))
-    chat = mt.Prompt.chat([{"role": "user", "content": "Paris is the capital"}])
+    turns, told = [{"role": "user", "content": "Paris is the capital"}], {"dated": True}
+    chat = mt.Prompt.chat(turns, chat_options=told)
     prompts, edit, others = [chat], "zero L1.z@last", []
     if of == "donors":
-        text = "Berlin is the capital of"
-        prompts, edit = [mt.Prompt(text=text, donor_messages=chat.messages)], "patch L1.z@last"
+        pair = mt.Prompt("Berlin is the capital of", donor_messages=turns, chat_options=told)
+        prompts, edit = [pair], "patch L1.z@last"
     elif of == "references":
         prompts, edit, others = ["Berlin is"], 'mean(over="prompts") L1.z@last', [chat, chat]
     elif of == "a later window":
         prompts = ["Berlin is", chat]
 
     def go(day):
-        model.tokenizer.chat_template = f"{{{{ {day} }}}} {{{{ messages[0].content }}}} of"
+        model.tokenizer.chat_template = f"{{{{ {day} if dated }}}} {{{{ messages[0].content }}}} of"
         asked = {"metrics": "kl", "out": tmp_path / "e.zarr", "progress": False}
         return mt.sweep(model, mt.Stream(prompts, 1), edit, reference=others, **asked)
 

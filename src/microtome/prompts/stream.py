@@ -133,7 +133,8 @@ class Chain:
             self._sha.update(json.dumps(one.as_dict(), sort_keys=True).encode() + b"\n")
             for chat in (one.messages, one.donor_messages):
                 if chat is not None and self._tokenizer is not None:
-                    self._sha.update(json.dumps(written(chat, self._tokenizer)).encode() + b"\n")
+                    text = written(chat, self._tokenizer, one.chat_options)
+                    self._sha.update(json.dumps(text).encode() + b"\n")
             self.prompts += 1
 
 
