@@ -14,7 +14,7 @@ import xarray as xr
 import microtome as mt
 from microtome.errors import EffectsError, WorkerError
 from microtome.results.windows import StoreWindows
-from microtome.verbs.streaming import Begun
+from microtome.verbs.overall import Begun
 from workers.inline import Inline, Inside
 
 TEXTS = (
