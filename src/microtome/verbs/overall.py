@@ -36,7 +36,7 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Extent:
     """How much there is in all, guessed from the windows so far.
 
     Attributes:
@@ -72,11 +72,11 @@ class Overall(Relay):
         chain: the prompts that were read so far.
     """
 
-    def __init__(self, to: Observer, whole: Whole, model: Loaded) -> None:
+    def __init__(self, to: Observer, extent: Extent, model: Loaded) -> None:
         super().__init__(to)
         self.chain = Chain(model.tokenizer)
-        self._of = whole.of
-        self._each = len(whole.plan.cells) / whole.prompts
+        self._of = extent.of
+        self._each = len(extent.plan.cells) / extent.prompts
         self._prompts, self._cells, self._units, self._flops, self._done = 0, 0, 0, 0.0, 0
 
     def begin(self, one: Begun) -> None:

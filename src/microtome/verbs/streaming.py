@@ -30,12 +30,11 @@ from microtome.results.effects import Effects
 from microtome.results.joined import joined
 from microtome.results.labelled import label
 from microtome.results.together import together, without_prompts
-from microtome.results.windows import MemoryWindows, StoreWindows, Windows
-from microtome.results.windows import Whole as WholeWindow
+from microtome.results.windows import MemoryWindows, StoreWindows, Whole, Windows
 from microtome.verbs.answer import Answer, Runner
 from microtome.verbs.asking import asking
 from microtome.verbs.options import Options
-from microtome.verbs.overall import Begun, Overall, Whole
+from microtome.verbs.overall import Begun, Extent, Overall
 from microtome.verbs.record import identity, record, written
 
 Keep = Literal["cells", "aggregates"]
@@ -137,55 +136,80 @@ class Streamed:
             MicrotomeError: as `sweep`.
         """
         self._check()
-        windows = self.stream.windows()
-        first = _first(windows)
+        first, windows = self._read()
         plan = self.plan(first)
-        kept = self._windows(out, plan, overwrite, runner)
-        try:
+        with closing(self._windows(out, plan, overwrite, runner)) as kept:
             if isinstance(kept, StoreWindows) and kept.finished:
-                chain = Chain(self.model.tokenizer)
-                for prompts in itertools.chain([first], windows):
-                    chain.add(prompts)
-                if kept.check(chain, overwrite):
+                if kept.check(self._known_by(windows), overwrite):
                     return self._labelled(kept.open())
-                windows = self.stream.windows()
-                first = _first(windows)
-            whole = Whole(plan, len(first), self.stream.count())
-            with observed(progress, whole.cells, whole.units) as told:
+                first, windows = self._read()
+            extent = Extent(plan, len(first), self.stream.count())
+            with observed(progress, extent.cells, extent.units) as told:
                 with provenance.held(self.model, kept.discard):
                     for note in kept.notes:
                         told.note(note)
-                    overall = Overall(told, whole, self.model)
-                    try:
-                        self._run(itertools.chain([first], windows), plan, kept, overall, runner)
-                    except _OthersError:
-                        if not overwrite:
-                            raise
-                        windows = self.stream.windows()
-                        first = _first(windows)
-                        kept.forget()
-                        overall = Overall(told, whole, self.model)
-                        self._run(itertools.chain([first], windows), plan, kept, overall, runner)
+                    overall = self._through(windows, extent, kept, told, overwrite, runner)
                 data = self._finished(kept, overall)
-        finally:
-            kept.close()
         return self._labelled(data)
+
+    def _read(self) -> tuple[Prompts, Iterator[Prompts]]:
+        """The first window, and all of them from it on.
+
+        Raises:
+            PromptError: there are no prompts.
+        """
+        windows = self.stream.windows()
+        first = next(windows, None)
+        if first is None:
+            raise PromptError(
+                "There are no prompts in the stream; a generator can be gone through once only: "
+                "give a function that makes it, Stream(lambda: …)."
+            )
+        return first, itertools.chain([first], windows)
+
+    def _known_by(self, windows: Iterable[Prompts]) -> Chain:
+        """What the prompts of all windows are known by."""
+        chain = Chain(self.model.tokenizer)
+        for prompts in windows:
+            chain.add(prompts)
+        return chain
+
+    def _through(
+        self,
+        windows: Iterable[Prompts],
+        extent: Extent,
+        kept: Windows,
+        told: Observer,
+        overwrite: bool,
+        runner: Runner,
+    ) -> Overall:
+        """Run the windows; from the first one again, where those that are there may be replaced."""
+        try:
+            return self._run(windows, extent, kept, told, runner)
+        except _OthersError:
+            if not overwrite:
+                raise
+        _, windows = self._read()  # before anything goes: a generator has none a second time
+        kept.forget()
+        return self._run(windows, extent, kept, told, runner)
 
     def _run(
         self,
         windows: Iterable[Prompts],
-        first: Plan,
+        extent: Extent,
         kept: Windows,
-        told: Overall,
+        told: Observer,
         runner: Runner,
-    ) -> None:
+    ) -> Overall:
         """Run the windows that are not there; the next one is made while workers are at one."""
-        begun = self._begun(windows, first, kept, told, runner)
+        overall = Overall(told, extent, self.model)
+        begun = self._begun(windows, extent.plan, kept, overall, runner)
         with closing(runner.ahead(begun)) as each:
             for one in each:
-                told.begin(one)
+                overall.begin(one)
                 self._answered(one, kept, runner)
                 del one  # or it would be there while the next but one is made
+        return overall
 
     def _begun(
         self,
@@ -279,21 +303,11 @@ def check_keep(keep: str) -> str:
     return keep
 
 
-def _first(windows: Iterator[Prompts]) -> Prompts:
-    found = next(windows, None)
-    if found is None:
-        raise PromptError(
-            "There are no prompts in the stream; a generator can be gone through once only: give a "
-            "function that makes it, Stream(lambda: …)."
-        )
-    return found
-
-
 class _OthersError(EffectsError):
     """What is there is of other prompts."""
 
 
-def _others(there: WholeWindow) -> _OthersError:
+def _others(there: Whole) -> _OthersError:
     return _OthersError(
         f"The first {there.prompts:,} prompts are others than those of the {there.number + 1} "
         "windows that are there already. Give the same prompts in the same order, choose another "
