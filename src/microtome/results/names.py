@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from urllib.parse import unquote_to_bytes
-
-from microtome.errors import EffectsError
 
 _OTHER = re.compile(rb"[^a-z0-9_@()+=,.-]")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin|conout|clock)(\.|$)")
@@ -35,21 +32,3 @@ def file_name(variable: str) -> str:
     if len(name) <= _LONGEST:
         return name
     return f"{name[:_KEPT]}{_CUT}{hashlib.sha256(raw).hexdigest()[:32]}"
-
-
-def variable_name(file: str) -> str:
-    """The variable whose `file_name` this is.
-
-    Raises:
-        EffectsError: it is no such name, or of one too long to be in it.
-
-    >>> variable_name("std(%4c%2a.z)")
-    'std(L*.z)'
-    """
-    try:
-        name = unquote_to_bytes(file).decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        name = ""
-    if _CUT in file or file_name(name) != file:
-        raise EffectsError(f"{file!r} is not a name that a variable was saved under.")
-    return name

@@ -76,7 +76,7 @@ def test_how_faithful_it_is_is_by_hand(tiny64, ablation):
         (circuit_mean, empty, full), abs=1e-9
     )
     assert found.faithfulness == pytest.approx((circuit_mean - empty) / (full - empty), abs=1e-8)
-    assert (found.n, found.edges, found.leading) == (3, 5, 4)
+    assert (found.n, found.edges) == (3, 5)
 
 
 def test_several_prompts_give_an_interval_and_one_gives_none(tiny64):

@@ -129,7 +129,6 @@ class Kept:
         n: prompts.
         circuit, full, empty: the means of the metric.
         edges: in the circuit.
-        leading: of these, on a way from the input to the logits.
     """
 
     ablation: str
@@ -142,7 +141,6 @@ class Kept:
     full: float
     empty: float
     edges: int
-    leading: int
 
 
 def kept(
@@ -182,5 +180,4 @@ def kept(
         full=full,
         empty=empty,
         edges=len(circuit),
-        leading=len(circuit.pruned()),
     )

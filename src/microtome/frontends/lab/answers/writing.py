@@ -23,7 +23,6 @@ class Token:
         token: its text.
         logprob, clean_logprob: its log probability with the edits and without, in nats.
         instead: the most probable token without the edits, behind the same text.
-        instead_logprob: that one's, without the edits.
         kl: of the prediction with the edits from the one without, in nats.
         changed: values that the edits changed in the step; 0 where none was made in it.
     """
@@ -32,7 +31,6 @@ class Token:
     logprob: float
     clean_logprob: float
     instead: str
-    instead_logprob: float
     kl: float
     changed: int
 
@@ -47,7 +45,7 @@ class Written:
         unedited: what is written without.
         tokens: the edited text, token by token.
         plain: the unedited text's tokens.
-        ended, plain_ended: ``"eos"``, ``"steps"`` or ``"stopped"``.
+        ended: how the edited text ended: ``"eos"``, ``"steps"`` or ``"stopped"``.
     """
 
     prompt: str
@@ -56,7 +54,6 @@ class Written:
     tokens: tuple[Token, ...]
     plain: tuple[str, ...]
     ended: str
-    plain_ended: str
 
 
 class Heard:
@@ -131,11 +128,10 @@ def written(
             row["logprob"],
             row["clean_logprob"],
             row["clean_token"],
-            row["clean_token_logprob"],
             row["kl"],
             row["changed"],
         )
         for row in made.table().to_dict("records")
     )
     text = made.encoded.tokens.text
-    return Written(text, made.text, plain.text, tokens, plain.pieces, made.ended, plain.ended)
+    return Written(text, made.text, plain.text, tokens, plain.pieces, made.ended)
