@@ -7,7 +7,6 @@ every effect is a difference of two values of one precision.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from microtome.engines.block import Array
 from microtome.errors import MetricError, SweepError, did_you_mean, listing
 from microtome.language.regions import Column
 from microtome.model.loaded import Loaded
-from microtome.model.placement import why_no_copy
+from microtome.model.placement import copy_in, why_no_copy
 from microtome.plan.plan import Plan
 from microtome.readings.registry import Asked
 
@@ -75,11 +74,7 @@ def coarse(model: Loaded, dtype: str, first: Asked) -> Loaded:
             f"screen={dtype!r} runs a copy of the model in a coarser type, and this one cannot be "
             f"copied: {why}. Leave screen= out."
         )
-    coarser = copy.deepcopy(model.hf)
-    # Not so buffers, which a model that is loaded in this type has as they are: rotary frequencies.
-    for weights in coarser.parameters():
-        weights.data = weights.data.to(kind)
-    return replace(model, hf=coarser)
+    return replace(model, hf=copy_in(model.hf, kind))
 
 
 def dtype_of(name: str) -> torch.dtype:

@@ -9,6 +9,7 @@ is here.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -58,6 +59,15 @@ def why_no_copy(hf: PreTrainedModel) -> str | None:
     if any(hasattr(module, "_hf_hook") for module in hf.modules()):
         return "its weights are spread over devices or offloaded (device_map=), by hooks of its own"
     return None
+
+
+def copy_in(hf: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A copy of a model that can be copied, with its weights in a type, beside it in memory."""
+    copied = copy.deepcopy(hf)
+    # Not so buffers, which a model that is loaded in this type has as they are: rotary frequencies.
+    for weight in copied.parameters():
+        weight.data = weight.data.to(dtype)
+    return copied
 
 
 def weights(hf: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
 
 from microtome.errors import SweepError
 from microtome.model.loaded import Loaded
-from microtome.model.placement import why_no_copy
+from microtome.model.placement import copy_in, why_no_copy
 
 ENOUGH = (torch.float32, torch.float64)
 
@@ -30,7 +29,4 @@ def widened(model: Loaded) -> Loaded:
             f"Gradients are taken in float32, on a copy of a model in {model.dtype}, and this one "
             f"cannot be copied: {why}. Load it in float32, or take method='exact'."
         )
-    wide = copy.deepcopy(model.hf)
-    for weights in wide.parameters():
-        weights.data = weights.data.float()
-    return replace(model, hf=wide)
+    return replace(model, hf=copy_in(model.hf, torch.float32))
