@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from microtome.errors import EffectsError, did_you_mean, listing
+from microtome.errors import EffectsError, listing
 from microtome.figures import Drawn
 from microtome.figures.mapped import NOISE_FLOOR, cells_of
 from microtome.figures.pictures import refuse_file
@@ -20,7 +20,7 @@ from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
 from microtome.results import over_prompts, places
 from microtome.results.alike import asked, circumstances
-from microtome.results.effects import CLEAN, Effects
+from microtome.results.effects import CLEAN, Effects, measured
 from microtome.results.identity import difference
 from microtome.results.together import together
 from microtome.stats import LEVEL, MapTest
@@ -291,12 +291,7 @@ class Aggregates:
             )
 
     def _known(self, metric: str) -> str:
-        if metric not in self.metrics:
-            hint = did_you_mean(metric, self.metrics)
-            raise EffectsError(
-                f"{metric!r} was not measured; there are: {listing(self.metrics)}.{hint}"
-            )
-        return metric
+        return measured(metric, self.metrics)
 
 
 def open_aggregates(path: str | Path) -> Aggregates:

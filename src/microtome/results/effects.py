@@ -355,12 +355,19 @@ class Effects:
         return "".join(parts)
 
     def _known(self, metric: str) -> str:
-        if metric not in self.metrics:
-            hint = did_you_mean(metric, self.metrics)
-            raise EffectsError(
-                f"{metric!r} was not measured; there are: {listing(self.metrics)}.{hint}"
-            )
-        return metric
+        return measured(metric, self.metrics)
+
+
+def measured(metric: str, metrics: Sequence[str]) -> str:
+    """A metric, if it is one of those of a result.
+
+    Raises:
+        EffectsError: it is not.
+    """
+    if metric not in metrics:
+        hint = did_you_mean(metric, metrics)
+        raise EffectsError(f"{metric!r} was not measured; there are: {listing(metrics)}.{hint}")
+    return metric
 
 
 def _map_of(effects: Effects, metric: str) -> Iterator[str]:
