@@ -7,10 +7,13 @@ leads to is looked at before it is opened.
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from microtome.errors import MicrotomeError
 
@@ -87,6 +90,41 @@ def read_lines(path: str | Path, error: type[MicrotomeError]) -> Iterator[str]:
         if isinstance(problem, MicrotomeError):
             raise
         raise error(f"Cannot read {shown(path)}: {problem}.") from None
+
+
+def json_of(text: str, where: str | Path, error: type[MicrotomeError]) -> Any:
+    """What a text says in JSON, of which no object gives a key twice.
+
+    Args:
+        text: the text.
+        where: begins the message.
+        error: what to raise.
+
+    Raises:
+        MicrotomeError: of the kind given: it is no JSON, or gives a key twice.
+
+    >>> json_of('{"subject": "Berlin"}', "line 1", MicrotomeError)
+    {'subject': 'Berlin'}
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key in twice(key for key, _ in pairs):
+            raise error(f"{where}: {key!r} is given twice.")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except error:
+        raise
+    except RecursionError:
+        raise error(f"{where}: not JSON that can be read: too deeply nested.") from None
+    except ValueError as problem:  # a JSONDecodeError, or a number of 5,000 digits
+        raise error(f"{where}: not JSON ({problem}).") from None
+
+
+def twice(names: Iterable[str]) -> list[str]:
+    """Names that are given more than once."""
+    return [name for name, times in Counter(names).items() if times > 1]
 
 
 def _refuse_wide(path: str | Path, raw: bytes, error: type[MicrotomeError]) -> None:

@@ -144,10 +144,10 @@ def test_a_file_that_is_not_of_this_model_is_refused_by_name(tmp_path, change, c
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("{", "is no JSON"),
+        ("{", "not JSON"),
         ('{"cfg": {}, "nodes": {"m0": {}, "m0": {}}, "edges": {}}', "'m0' is given twice"),
         ("[" * 100_000, "too deeply nested"),
-        (f'{{"cfg": {"1" * 5_000}}}', "is no JSON"),
+        (f'{{"cfg": {"1" * 5_000}}}', "not JSON"),
     ],
 )
 def test_what_is_no_file_of_a_circuit_is_refused(tmp_path, text, why):

@@ -94,7 +94,7 @@ def test_what_is_nearly_a_field_is_one_mistyped(tmp_path, row, says):
         (
             "l.jsonl",
             '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}",
-            "line 1: not JSON for a pro",
+            "line 1: not JSON that can",
         ),
         ("m.jsonl", '{"roles": {"s": ' + "9" * 5000 + "}}", "line 1: not JSON (Exceeds the limit"),
         ("n.jsonl", '{"text": "A"}\n{"text": "\\ud83d"}', "line 2: A prompt's text has half a cha"),

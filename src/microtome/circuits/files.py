@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy import typing as npt
 
 from microtome.errors import CircuitError, EffectsError
 from microtome.results import disk
-from microtome.textfiles import read_text
+from microtome.textfiles import json_of, read_text
 
 PARTS = ("cfg", "nodes", "edges")
 
@@ -82,7 +81,7 @@ def read(path: str | Path) -> Form:
         CircuitError: it is none of these files, or of a circuit of single neurons.
     """
     text = read_text(path, CircuitError)
-    whole = _json(text, path)
+    whole = json_of(text, path, CircuitError)
     if not isinstance(whole, dict) or not all(isinstance(whole.get(p), dict) for p in PARTS):
         raise CircuitError(
             f"{path} is no circuit: a JSON object with 'cfg', 'nodes' and 'edges' is needed, as "
@@ -98,26 +97,6 @@ def read(path: str | Path) -> Form:
         chosen=np.array([_within(given, path, name) for name, given in edges.items()], dtype=bool),
         scores=np.array([_score(given, path, name) for name, given in edges.items()], dtype=float),
     )
-
-
-def _json(text: str, path: str | Path) -> Any:
-    """What a file says, of which no object gives a key twice."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
-            raise CircuitError(f"{path}: {twice!r} is given twice.")
-        return found
-
-    try:
-        return json.loads(text, object_pairs_hook=once)
-    except CircuitError:
-        raise
-    except RecursionError:
-        raise CircuitError(f"{path} is no circuit: it is too deeply nested.") from None
-    except ValueError as error:  # a JSONDecodeError, or a number of 5,000 digits
-        raise CircuitError(f"{path} is no JSON: {error}.") from None
 
 
 def _within(given: object, path: str | Path, name: str) -> bool:

@@ -7,16 +7,14 @@ commas, quotes around whole fields alone, and a quote in quotes written twice.
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from microtome.errors import PromptError, listing
 from microtome.prompts.tables import PARQUET, parquet_rows
-from microtome.textfiles import read_lines, shown
+from microtome.textfiles import json_of, read_lines, shown, twice
 
 LISTS = frozenset(("ids", "donor_ids", "messages", "donor_messages", "targets", "contrasts"))
 """Columns of CSV that hold a list, written as JSON."""
@@ -72,20 +70,7 @@ def json_object(text: str, where: str) -> dict[str, Any]:
     >>> json_object('{"subject": "Berlin"}', "line 1")
     {'subject': 'Berlin'}
     """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        for key in _twice([key for key, _ in pairs]):
-            raise PromptError(f"{where}: {key!r} is given twice.")
-        return dict(pairs)
-
-    try:
-        value = json.loads(text, object_pairs_hook=once)
-    except PromptError:
-        raise
-    except RecursionError:
-        raise PromptError(f"{where}: not JSON for a prompt: too deeply nested.") from None
-    except ValueError as error:  # a JSONDecodeError, or a number of 5,000 digits
-        raise PromptError(f"{where}: not JSON ({error}).") from None
+    value = json_of(text, where, PromptError)
     if not isinstance(value, dict):
         raise PromptError(f"{where}: expected an object with a prompt's fields, found {value!r}.")
     return value
@@ -100,10 +85,6 @@ def _json_list(text: str, where: str) -> list[Any]:
     return found
 
 
-def _twice(names: Sequence[str]) -> list[str]:
-    return [name for name, times in Counter(names).items() if times > 1]
-
-
 # ------------------------------------------------------------------------------------------- CSV
 
 _FIELD = re.compile(
@@ -116,7 +97,7 @@ _BREAK = re.compile("\r\n|\r|\n")
 def _csv(pieces: Iterable[str], name: str) -> Iterator[Row]:
     lines = _csv_lines(pieces, name)
     _, header = next(lines, (1, []))
-    for column in _twice(header):
+    for column in twice(header):
         raise PromptError(f"{name}, line 1: two columns are called {column!r}.")
     if len(header) == 1 and re.search("[;\t]", header[0]):
         raise PromptError(
