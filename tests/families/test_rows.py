@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from microtome.errors import ProbeError
 from microtome.model.anatomy import Anatomy
 from microtome.model.families import FAMILIES
-from microtome.model.families.family import Tap, View
+from microtome.model.families.taps import Tap, View
 from microtome.passes.probe import probe
 from oracles import families as by_hand
 

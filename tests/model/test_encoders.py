@@ -20,7 +20,7 @@ from conftest import LAYERS
 from microtome.errors import ArchitectureError, ProbeError, PromptError, TokenError
 from microtome.frontends.cli import app
 from microtome.model.anatomy import Anatomy
-from microtome.model.families.family import Tap
+from microtome.model.families.taps import Tap
 from microtome.passes.probe import probe
 from microtome.plan.plan import make_plan
 from microtome.plan.question import ask

@@ -9,8 +9,8 @@ import torch
 
 from microtome.errors import ProbeError
 from microtome.model.anatomy import Anatomy
-from microtome.model.families.family import Tap, View, heads, stacked, whole
 from microtome.model.families.gpt2 import GPT2
+from microtome.model.families.taps import Tap, View, heads, stacked, whole
 from microtome.passes import probed_sites
 from microtome.passes.probe import probe
 

@@ -18,7 +18,7 @@ import microtome as mt
 from microtome.errors import ProbeError
 from microtome.model import cache
 from microtome.model.code import code_of
-from microtome.model.families.family import Tap
+from microtome.model.families.taps import Tap
 from microtome.passes import probe as probing
 from microtome.passes import probed_sites, proof
 from microtome.verbs import load as loading

@@ -10,7 +10,7 @@ import torch
 from microtome import studies
 from microtome.errors import PromptError, StudyError
 from microtome.language.sites import Dimensions
-from microtome.model.families.family import Tap, heads, stacked
+from microtome.model.families.taps import Tap, heads, stacked
 from microtome.passes.trace import module_output
 from microtome.studies import replace_activations as study
 from microtome.studies.checkpoints import CHECKPOINTS

@@ -25,7 +25,8 @@ import microtome as mt
 from conftest import BERLIN
 from microtome.errors import ArchitectureError, LoadError, ProbeError
 from microtome.model.families import llama
-from microtome.model.families.family import family, split
+from microtome.model.families.family import family
+from microtome.model.families.taps import split
 
 
 @pytest.fixture(scope="module")

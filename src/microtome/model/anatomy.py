@@ -22,7 +22,9 @@ from microtome.language.sites import (
 )
 from microtome.model.devices import numbers
 from microtome.model.families import FAMILIES
-from microtome.model.families.family import Family, Tap, unchanged
+from microtome.model.families.configs import unchanged
+from microtome.model.families.family import Family
+from microtome.model.families.taps import Tap
 from microtome.model.matrices import bias_of, matrix_of
 from microtome.model.placement import is_plain, types_of
 

@@ -22,7 +22,8 @@ from microtome.model.additions import (
     why_not_in_parts,
 )
 from microtome.model.anatomy import Anatomy
-from microtome.model.families.family import Tap, rotary_of
+from microtome.model.families.configs import rotary_of
+from microtome.model.families.taps import Tap
 from microtome.model.identity import (
     Remembered,
     buffer_hash,

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from microtome.model.families.family import rotary_of
+from microtome.model.families.configs import rotary_of
 
 
 def turned(config: PretrainedConfig, length: int) -> tuple[int, ...]:

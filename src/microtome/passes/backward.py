@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import numbers
-from microtome.model.families.family import Tap
+from microtome.model.families.taps import Tap
 from microtome.passes.calling import call_body
 from microtome.passes.detours import is_apart
 from microtome.passes.hooks import Place, Visit, quiet, recorded, visited

@@ -23,7 +23,7 @@ from torch import Tensor
 from microtome.language.regions import Column
 from microtome.language.sites import OF_HEADS, Dimensions
 from microtome.model.devices import onto
-from microtome.model.families.family import Tap
+from microtome.model.families.taps import Tap
 
 Heads = tuple[Column, Column]
 """Rows ``[n]`` of a batch, and which heads are edited in each, ``[n, heads]``."""

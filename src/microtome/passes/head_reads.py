@@ -13,7 +13,7 @@ from microtome.language.regions import Column
 from microtome.language.sites import OF_HEADS, OF_READERS
 from microtome.language.sites import site as find_site
 from microtome.model.devices import onto
-from microtome.model.families.family import Tap
+from microtome.model.families.taps import Tap
 from microtome.passes.guests import Hook
 from microtome.passes.visits import Place
 from microtome.passes.way import Put, Way

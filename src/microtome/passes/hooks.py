@@ -25,7 +25,7 @@ from microtome.errors import InertEditError, MicrotomeError
 from microtome.language.sites import OF_HEADS
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import numbers
-from microtome.model.families.family import Tap
+from microtome.model.families.taps import Tap
 from microtome.model.modes import refuse_autocast
 from microtome.model.placement import device_of
 from microtome.passes.attention import show

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from microtome.language.sites import OF_READERS, Site
 from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
-from microtome.model.families.family import Tap
+from microtome.model.families.taps import Tap
 from microtome.passes.hooks import Visit, forward
 from microtome.passes.unlike import expect, expect_close
 

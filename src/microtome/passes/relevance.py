@@ -19,7 +19,7 @@ from transformers.activations import ACT2CLS
 from microtome.errors import MicrotomeError
 from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
-from microtome.model.families.family import unchanged
+from microtome.model.families.configs import unchanged
 from microtome.passes.guests import Act, Side
 from microtome.passes.hooks import Visit
 from microtome.passes.modes import Mode

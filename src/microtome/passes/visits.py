@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from microtome.language.sites import Site
-from microtome.model.families.family import Tap
+from microtome.model.families.taps import Tap
 from microtome.passes.branches import Heads
 from microtome.passes.segments import Segment
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from microtome.language.regions import Column
 from microtome.model.anatomy import Anatomy
-from microtome.model.families.family import Tap
+from microtome.model.families.taps import Tap
 from microtome.passes.visits import Place
 
 Put = Callable[[Tensor], None]

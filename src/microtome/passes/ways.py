@@ -23,7 +23,7 @@ from microtome.language.regions import Column
 from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import onto
-from microtome.model.families.family import Tap
+from microtome.model.families.taps import Tap
 from microtome.model.matrices import bias_of
 from microtome.passes.guests import Hook
 from microtome.passes.head_reads import HeadReads

@@ -19,7 +19,7 @@ from microtome.edits import Edit
 from microtome.edits.growing import Growth, StepReceipt
 from microtome.engines.judging import NOISIEST, SHARE, TIMES, Precision
 from microtome.errors import EditError, MicrotomeError, PromptWarning, VerificationError
-from microtome.model.families.family import rotary_of
+from microtome.model.families.configs import rotary_of
 from microtome.model.loaded import Loaded
 from microtome.passes.generating import Manner, reread, write
 from microtome.passes.now import Now, Read

@@ -15,16 +15,9 @@ from transformers import PretrainedConfig
 from transformers.activations import gelu
 
 from microtome.language.sites import Dimensions
-from microtome.model.families.family import (
-    Family,
-    family,
-    fused,
-    gated,
-    refuse,
-    sizes,
-    split,
-    stacked,
-)
+from microtome.model.families.configs import gated, refuse, sizes
+from microtome.model.families.family import Family, family
+from microtome.model.families.taps import fused, split, stacked
 
 
 def _fits(row: Family, config: PretrainedConfig) -> Family:

@@ -1,4 +1,4 @@
-"""What a row of the table is made of: taps, views, and the family itself."""
+"""A row of the table: how an architecture lays out its sites."""
 
 from __future__ import annotations
 
@@ -7,191 +7,35 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-import transformers
-from packaging.version import Version
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedConfig
 
-from microtome.errors import ArchitectureError
 from microtome.language.sites import Dimensions
+from microtome.model.families.configs import gated, reaches, sizes, unchanged
+from microtome.model.families.taps import (
+    Tap,
+    View,
+    fused,
+    grouped,
+    heads,
+    interleaved,
+    kv_heads,
+    split,
+    stacked,
+    whole,
+)
 
-View = Callable[[Tensor, Dimensions], Tensor]
-"""Picks a site's values out of a module's tensor, as a view: writing to it writes to the tensor."""
+__all__ = [
+    "Family", "Tap", "View", "family", "fused", "gated", "grouped", "heads", "interleaved",
+    "kv_heads", "sizes", "split", "stacked", "whole",
+]  # fmt: skip
+"""What rows are written with, wherever it is."""
 
 Step = str | Callable[[Tensor], Tensor]
 """Something done to values on their way: a module, by its path, or a function."""
 
-Put = Callable[[Tensor, Tensor, Dimensions], None]
-"""Writes a site's values into a module's tensor, where no view can."""
-
 Upcast = Literal["", "scores", "softmax"]
 """What an attention function computes in float32, whatever the model's type."""
-
-
-def whole(x: Tensor, dims: Dimensions) -> Tensor:
-    """``[batch, pos, d]``, as it is."""
-    return x
-
-
-@dataclass(frozen=True)
-class Tap:
-    """Where a site lives: a module's input, output or attention weights, and the part of that.
-
-    ``module`` is a path from the root, with ``{layer}`` for the block's number; "" is the root.
-    ``in_place`` marks a tensor that the block goes on using besides the module that it is tapped
-    at (the residual stream in front of a norm): an edit must write into it, not replace it.
-    ``flat`` marks a tensor of which the block has made one axis of batch and positions. ``put`` is
-    needed where ``view`` gives a copy.
-    """
-
-    module: str
-    side: Literal["input", "output", "weights"]
-    view: View = whole
-    in_place: bool = False
-    flat: bool = False
-    put: Put | None = None
-
-
-# ----------------------------------------------------------------------------------------- views
-
-
-def heads(x: Tensor, dims: Dimensions) -> Tensor:
-    """``[batch, pos, n_heads * d_head]`` → ``[batch, pos, head, d_head]``."""
-    return x.view(*x.shape[:-1], dims.n_heads, dims.d_head)
-
-
-def kv_heads(x: Tensor, dims: Dimensions) -> Tensor:
-    """``[batch, pos, n_kv_heads * d_head]`` → ``[batch, pos, kv_head, d_head]``."""
-    return x.view(*x.shape[:-1], dims.n_kv_heads, dims.d_head)
-
-
-def stacked(part: Literal["q", "k", "v"]) -> View:
-    """One of q, k, v, laid side by side, each whole: ``[q of all heads, k of all, v of all]``."""
-
-    def view(x: Tensor, dims: Dimensions) -> Tensor:
-        queries, keys = dims.n_heads * dims.d_head, dims.n_kv_heads * dims.d_head
-        match part:
-            case "q":
-                return heads(x.narrow(-1, 0, queries), dims)
-            case "k":
-                return kv_heads(x.narrow(-1, queries, keys), dims)
-            case "v":
-                return kv_heads(x.narrow(-1, queries + keys, keys), dims)
-
-    return view
-
-
-def interleaved(part: Literal["q", "k", "v"]) -> View:
-    """One of q, k, v, laid side by side head by head: ``[q k v of head 0, q k v of head 1, …]``."""
-
-    def view(x: Tensor, dims: Dimensions) -> Tensor:
-        each = x.view(*x.shape[:-1], dims.n_heads, 3, dims.d_head)
-        return each[..., "qkv".index(part), :]
-
-    return view
-
-
-def grouped(part: Literal["q", "k", "v"]) -> View:
-    """One of q, k, v, laid side by side group by group: the group's queries, its key, its value."""
-
-    def view(x: Tensor, dims: Dimensions) -> Tensor:
-        groups = _groups(x, dims)
-        match part:
-            case "q":
-                return groups[..., :-2, :].flatten(-3, -2)
-            case "k":
-                return groups[..., -2, :]
-            case "v":
-                return groups[..., -1, :]
-
-    return view
-
-
-def put_grouped(x: Tensor, values: Tensor, dims: Dimensions) -> None:
-    """Queries ``[batch, pos, head, d_head]`` back to their groups."""
-    queries = _groups(x, dims)[..., :-2, :]
-    given = values.reshape(queries.shape)
-    if given.data_ptr() != queries.data_ptr():  # of one group and token they are a view: it is done
-        queries.copy_(given)
-
-
-def _groups(x: Tensor, dims: Dimensions) -> Tensor:
-    group = dims.n_heads // dims.n_kv_heads
-    return x.view(*x.shape[:-1], dims.n_kv_heads, group + 2, dims.d_head)
-
-
-def times(factor: float) -> View:
-    """What a module gives, as the block adds it: times a number."""
-    return lambda x, dims: x * factor
-
-
-def put_times(factor: float) -> Put:
-    """The inverse of `times`; values that were left alone keep every bit, and their gradients."""
-
-    def put(x: Tensor, values: Tensor, dims: Dimensions) -> None:
-        same = x + (values - x * factor) / factor if values.requires_grad else x
-        x.copy_((values / factor).where(values != x * factor, same))
-
-    return put
-
-
-# ---------------------------------------------------------------------------------------- family
-
-
-def sizes(config: PretrainedConfig) -> Dimensions:
-    """The dimensions of a model, by the names that most configurations give them."""
-    d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Dimensions(
-        n_layers=config.num_hidden_layers,
-        n_heads=config.num_attention_heads,
-        n_kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
-        d_model=config.hidden_size,
-        d_head=d_head,
-        d_mlp=config.intermediate_size,
-        d_vocab=config.vocab_size,
-    )
-
-
-def gated(config: PretrainedConfig) -> Dimensions:
-    """The same, of a model whose neurons are products of two projections: three matrices."""
-    return replace(sizes(config), mlp_matrices=3)
-
-
-def rotary_of(config: PretrainedConfig) -> tuple[Mapping[str, Any], ...]:
-    """What a configuration says of its rotary embeddings: one for each kind of layer; or none."""
-    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    several = [one for one in given.values() if isinstance(one, Mapping)]
-    return tuple(several) or (given,)
-
-
-def reaches(config: PretrainedConfig) -> tuple[int | None, ...]:
-    """How far back each layer's tokens see, by the names that most configurations give it.
-
-    In a sliding window; None where it is to the first token.
-    """
-    width = getattr(config, "sliding_window", None)
-    if width is None:
-        return ()
-    kinds = getattr(config, "layer_types", None)
-    kinds = kinds or ["sliding_attention"] * config.num_hidden_layers
-    return tuple(width - 1 if kind == "sliding_attention" else None for kind in kinds)
-
-
-def unchanged(x: Tensor, config: PretrainedConfig) -> Tensor:
-    """Values as they are."""
-    return x
-
-
-def clipped(x: Tensor, config: PretrainedConfig) -> Tensor:
-    """Values cut off at a bound, where the configuration asks for it."""
-    bound: float | None = config.clip_qkv
-    return x if bound is None else x.clamp(-bound, bound)
-
-
-def soft_capped(logits: Tensor, config: PretrainedConfig) -> Tensor:
-    """Logits pressed into a range by a tanh, where the configuration asks for it."""
-    cap: float | None = config.final_logit_softcapping
-    return logits if cap is None else (logits / cap).tanh() * cap
 
 
 @dataclass(frozen=True)
@@ -376,31 +220,4 @@ def family(
         post_norm=perhaps(post_norm),
         lacks=tuple(lacks),
         **rest,
-    )
-
-
-def split(q: str, k: str, v: str) -> Mapping[str, Tap]:
-    """Queries, keys and values from three projections."""
-    return {
-        "q": Tap(q, "output", heads),
-        "k": Tap(k, "output", kv_heads),
-        "v": Tap(v, "output", kv_heads),
-    }
-
-
-def fused(module: str, view: Callable[[Any], View]) -> Mapping[str, Tap]:
-    """Queries, keys and values from one projection, in some order."""
-    return {part: Tap(module, "output", view(part)) for part in ("q", "k", "v")}
-
-
-def since(release: str) -> bool:
-    """Whether transformers is of this release or a later one."""
-    return Version(transformers.__version__).release >= Version(release).release
-
-
-def refuse(config: PretrainedConfig, setting: str, why: str) -> ArchitectureError:
-    """The error for a configuration whose blocks have another shape than its family's row."""
-    return ArchitectureError(
-        f"This {config.model_type!r} model has {setting}={getattr(config, setting)!r}: {why}. "
-        "microtome does not know its sites."
     )

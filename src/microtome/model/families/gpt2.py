@@ -7,15 +7,9 @@ from dataclasses import replace
 from transformers import PretrainedConfig
 
 from microtome.language.sites import Dimensions
-from microtome.model.families.family import (
-    Family,
-    family,
-    fused,
-    interleaved,
-    refuse,
-    split,
-    stacked,
-)
+from microtome.model.families.configs import refuse
+from microtome.model.families.family import Family, family
+from microtome.model.families.taps import fused, interleaved, split, stacked
 
 
 def _gpt2_sizes(config: PretrainedConfig) -> Dimensions:

@@ -8,19 +8,9 @@ from functools import partial
 from transformers import PretrainedConfig
 
 from microtome.language.sites import Dimensions
-from microtome.model.families.family import (
-    Family,
-    Tap,
-    clipped,
-    family,
-    fused,
-    gated,
-    put_times,
-    soft_capped,
-    split,
-    stacked,
-    times,
-)
+from microtome.model.families.configs import clipped, gated, soft_capped
+from microtome.model.families.family import Family, family
+from microtome.model.families.taps import Tap, fused, put_times, split, stacked, times
 
 _kind = partial(
     family,

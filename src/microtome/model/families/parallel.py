@@ -8,18 +8,9 @@ from types import MappingProxyType
 from transformers import PretrainedConfig
 
 from microtome.language.sites import Dimensions
-from microtome.model.families.family import (
-    Family,
-    Tap,
-    family,
-    fused,
-    gated,
-    grouped,
-    interleaved,
-    put_grouped,
-    since,
-    split,
-)
+from microtome.model.families.configs import gated, since
+from microtome.model.families.family import Family, family
+from microtome.model.families.taps import Tap, fused, grouped, interleaved, put_grouped, split
 
 
 def sequential(row: Family, middle: str) -> Family:
