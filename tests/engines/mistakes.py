@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from microtome.edits.application import Application
-from microtome.engines.walk import batches, edited, walk
+from microtome.engines.walk import batches, blocks, edited
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -39,7 +39,7 @@ def skips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Edits are left out, and have no receipts either."""
-    monkeypatch.setattr(walk, "edits_at", lambda *_: iter(()))
+    monkeypatch.setattr(blocks, "edits_at", lambda *_: iter(()))
 
 
 def moved(own: Application, axis: str, by: int, size: int | None = None) -> Application:

@@ -23,8 +23,7 @@ clean run. What cannot be done this way goes to the reference path (`plan.choice
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,29 +38,25 @@ from microtome.engines.walk.batches import (
     Batch,
     Company,
     Roomy,
-    Tile,
     companies,
     convoys,
     halves,
     tiles,
 )
-from microtome.engines.walk.edited import edits_at
+from microtome.engines.walk.blocks import Blocks
 from microtome.engines.walk.ending import Ending, measure
 from microtome.engines.walk.idling import idler_alone, with_idlers
-from microtome.engines.walk.pieces import Piece, Row, rows_of
+from microtome.engines.walk.pieces import Piece, rows_of
 from microtome.engines.walk.resumed import Resumed
 from microtome.engines.walk.routes import Routes
 from microtome.engines.walk.settled import settled
-from microtome.engines.walk.shared import AFTER_ATTENTION, Shared
 from microtome.engines.walk.underway import Underway
 from microtome.engines.witnesses import Witnesses
 from microtome.language.order import beside
 from microtome.language.regions import Column
-from microtome.language.sites import BEHIND
-from microtome.model.devices import numbers
 from microtome.model.loaded import Loaded
 from microtome.passes.activations import in_one_pass
-from microtome.passes.hooks import Place, Visit, in_order, only_at, quiet, visited
+from microtome.passes.hooks import Place, quiet
 from microtome.passes.session import opened, session
 from microtome.passes.trace import Trace, trace
 from microtome.plan.memory.budget import Budget
@@ -178,7 +173,7 @@ class Stretch:
 
     @cached_property
     def _resumed(self) -> Resumed:
-        """The blocks."""
+        """The blocks, by themselves."""
         return Resumed(self.model, self.trace)
 
     @cached_property
@@ -191,6 +186,14 @@ class Stretch:
         ]
         rest = budget.memory, budget.tile, self._resumed
         return Routes(self.walk.sources, self.model, self.trace, known, *rest)
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        """What is done in them."""
+        rows = enumerate(self.company.prompts)
+        places = [self._ending(prompt, row).places for row, prompt in rows]
+        own = self.routes, self._resumed, self.watch, places
+        return Blocks(self.model, self.plan, self.trace, *own)
 
     def measure(self) -> None:
         """Walk every cell of these prompts; those that change nothing are the clean run."""
@@ -279,7 +282,7 @@ class Stretch:
             alike = [self._let_in(layer, front) for front in fronts]
             if layer < n_layers:
                 for pieces in rows_of(self._pieces(layer, fronts, alike)):
-                    self._run(layer, pieces)
+                    self._blocks.run(layer, pieces)
             for front in fronts:
                 told.append(self._progress(layer, front))
                 self.walk.tick(told[-1])
@@ -292,7 +295,7 @@ class Stretch:
         before, entered = front.entered(layer - 1), front.entered(layer)
         alike = before
         for tile in tiles(len(front.rows), range(before, entered), front.room.tile):
-            if self._enter(layer, front, tile):
+            if self._blocks.enter(layer, front, tile):
                 alike = entered
         self._show(layer, front)
         return alike
@@ -304,7 +307,7 @@ class Stretch:
         for front, first in zip(fronts, alike, strict=True):
             entered, most = front.entered(layer), front.room.tile
             for tile in tiles(len(front.rows), range(entered), most):
-                piece = self._piece(layer, front, tile, first)
+                piece = self._blocks.piece(layer, front, tile, first)
                 yield piece, piece.shape[0] / most
             self.into.work["token_blocks"] += len(front.rows) * entered * front.x.shape[2]
 
@@ -328,82 +331,6 @@ class Stretch:
         self.witnesses.streams.see(
             layer, front.batch, front.x, lambda row: inputs[front.rows[row], offset:]
         )
-
-    def _enter(self, layer: int, front: Underway, tile: Tile) -> bool:
-        """Let cells in at a block; whether they differ already, by an edit of what enters it."""
-        offset = front.batch.position - self.trace.start
-        own = front.x[tile.prompts, tile.cells]
-        inputs = self.trace.inputs[layer]
-        rows = numbers(inputs.device, front.rows[tile.prompts])
-        clean = inputs[rows, None, offset:]
-        edits = list(edits_at(self.plan, self.routes, layer - 1, front.batch, tile))
-        if not edits:
-            own[:] = clean
-            return False
-        entering = clean.repeat(1, own.shape[1], 1, 1)
-        visits = [*(edit.visit() for edit in edits), *self._measured(layer - 1, front, tile)]
-        for visit in in_order(visits, self.model.anatomy):
-            if visit.place[0].name in BEHIND:
-                visit.act(entering.flatten(0, 1))
-        own[:] = entering
-        front.prove(tile, edits)
-        return True
-
-    def _piece(self, layer: int, front: Underway, tile: Tile, alike: int) -> Piece:
-        """A tile, and what is done to it in a block; from a cell on they are alike."""
-        own = front.x[tile.prompts, tile.cells]
-        edits = list(edits_at(self.plan, self.routes, layer, front.batch, tile))
-        measured = self._measured(layer, front, tile)
-        shared = Shared.of(self.model, self.trace.calls[layer], layer, tile, alike)
-        entering = shared.entering(edits, measured)
-        if entering is None:
-            visits = [*(edit.visit() for edit in edits), *measured]
-            savings = [*shared.once(visits)]
-        else:
-            visits = [entering.visit(own[:, entering.rows.apart]), *measured]
-            savings = [shared.packed(entering)]
-        return Piece(front, tile, edits, visits, savings)
-
-    def _run(self, layer: int, pieces: Sequence[Piece]) -> None:
-        """Run a block on a piece, or on several side by side."""
-        row = Row.of(pieces)
-        with ExitStack() as stack:
-            for saving in (saving for piece in pieces for saving in piece.savings):
-                stack.enter_context(saving)
-            stack.enter_context(visited(self.model.hf, self.model.anatomy, row.visits))
-            stack.enter_context(self._finish(layer, row))
-            if row.is_single:
-                [piece] = pieces
-                out = self._resumed(layer, row.x, piece.prompts, piece.position)
-            else:
-                out = self._resumed.side_by_side(layer, row.x, row.beside)
-        row.put(out)
-        for piece in pieces:
-            piece.front.prove(piece.tile, piece.edits)
-
-    def _measured(self, layer: int, front: Underway, tile: Tile) -> list[Visit]:
-        """What is measured of a tile in a layer, behind what is done to it."""
-        here = {gauge: seen[tile.prompts, tile.cells] for gauge, seen in front.seen.items()}
-        rows = front.rows[tile.prompts]
-        return [*self.watch.visits(layer, rows, front.batch.position, here, front.room.looks)]
-
-    def _finish(self, layer: int, row: Row) -> AbstractContextManager[None]:
-        """The last block's MLP runs only at the positions that a metric reads.
-
-        Attention needs all of them, but after it nothing looks at the others any more, unless
-        something is edited or measured there.
-        """
-        model = self.model
-        mlp = model.anatomy.mlp(model.hf, layer)
-        if mlp is None or layer < model.anatomy.dims.n_layers - 1:
-            return nullcontext()
-        if any(visit.place[0].name in AFTER_ATTENTION for visit in row.visits):
-            return nullcontext()
-        return only_at(mlp, row.read(self._read))
-
-    def _read(self, row: int) -> Collection[int]:
-        """The positions of a clean run that a metric reads."""
-        return self._ending(self.company.prompts[row], row).places
 
     def _progress(self, layer: int, front: Underway) -> float:
         """How many cells' worth of work one layer was; the end counts as one."""
