@@ -18,7 +18,8 @@ from microtome.figures.pictures import check_picture
 from microtome.frontends.arguments import Shown
 from microtome.frontends.circuit_commands import Trying
 from microtome.frontends.commands.keeping import answering, keeping, writing_to
-from microtome.frontends.experiment.circuit import TAKES, CircuitExperiment, Searching, kept_of
+from microtome.frontends.experiment.circuit import CircuitExperiment, kept_of
+from microtome.frontends.experiment.searching import TAKES, Searching
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report import check_folder
 from microtome.report.folder import Folder

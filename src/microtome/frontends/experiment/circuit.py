@@ -1,4 +1,4 @@
-"""A circuit as a file: what is scored, how it is searched for, and what it is judged by."""
+"""A circuit as a file: it is scored, searched for, and judged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -15,15 +15,13 @@ from pydantic import (
     BeforeValidator,
     PlainValidator,
     ValidationInfo,
-    model_validator,
 )
 
 from microtome import circuits
-from microtome.amounts import bytes_of, whole_of
+from microtome.amounts import bytes_of
 from microtome.circuits import ABLATIONS, Circuit, Curve, Found, Scores
 from microtome.circuits.journal import measured_in
 from microtome.circuits.methods import method_of
-from microtome.circuits.scores import AUDIT
 from microtome.circuits.search import table
 from microtome.circuits.trial import VERIFIED
 from microtome.engines.observer import Observer
@@ -36,7 +34,8 @@ from microtome.frontends.experiment.experiment import (
     several,
     workers_named,
 )
-from microtome.frontends.experiment.form import Filed, Form, at, path_of, text_of
+from microtome.frontends.experiment.form import Filed, path_of, text_of
+from microtome.frontends.experiment.searching import Scoring, Searching
 from microtome.frontends.experiment.sources import Source
 from microtome.plan.verify import Verify
 from microtome.readings.registry import readings
@@ -50,27 +49,9 @@ from microtome.verbs.model import Model
 
 GIVEN = "given"
 """The method of a circuit that nobody searched for."""
-TAKES: Mapping[str, tuple[str, ...]] = {
-    "top": ("n", "threshold"),
-    "greedy": ("n", "tolerance", "every", "start"),
-    "acdc": ("threshold", "start", "order"),
-}
-"""Search → what it looks at."""
 ASKED = "experiment.yaml"
 SCORES, CIRCUIT, KEPT = "scores.zarr", "circuit.json", "kept"
 """In a folder, beside the experiment: scores, the circuit, and what is gone on from."""
-
-
-def _number(given: Any) -> float:
-    if isinstance(given, bool) or not isinstance(given, int | float) or not np.isfinite(given):
-        raise ValueError(f"expected a number, not {given!r}")
-    return float(given)
-
-
-def _method(given: Any) -> str:
-    name = text_of(given)
-    method_of(name)
-    return name
 
 
 def _metric(given: Any) -> str:
@@ -85,10 +66,6 @@ def _ablation(given: Any) -> str:
     return name
 
 
-def _order(given: Any) -> str | int:
-    return whole_of(given) if isinstance(given, int) else text_of(given)
-
-
 def _edges(given: Any) -> Any:
     """One edge as a tuple of one; none is none."""
     return None if given is None else several(given)
@@ -100,64 +77,6 @@ def _alone(given: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ..
         if given is not None and info.data.get(name, unsaid) != unsaid:
             raise ValueError(f"the circuit is given, and judged as it is: leave {name} out")
     return given
-
-
-Whole = Annotated[int, PlainValidator(whole_of)]
-Number = Annotated[float, PlainValidator(_number)]
-
-
-class Scoring(Form):
-    """How edges or nodes are scored; see `microtome.circuits.score`.
-
-    Attributes:
-        level: ``edge`` or ``node``.
-        method: ``exact``, ``removal``, or an approximation's text, ``eap``.
-        audit: how many cells of an approximation are computed exactly.
-        seed: of their draw.
-    """
-
-    level: Literal["edge", "node"] = "edge"
-    method: Annotated[str, PlainValidator(_method)] = "exact"
-    audit: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = AUDIT
-    seed: Annotated[int, PlainValidator(lambda given: whole_of(given, least=None))] = 0
-
-
-class Searching(Form):
-    """How a circuit is found; see `microtome.circuits`.
-
-    Attributes:
-        by: ``top``, ``greedy`` or ``acdc``.
-        n: how many edges are left, or taken.
-        threshold: of scores; of ACDC its τ.
-        tolerance, every: of greedy.
-        start: begin with so many of the strongest scores; with all edges unless given.
-        order: of ACDC: ``last``, ``first``, or the seed of a shuffle.
-    """
-
-    by: Literal["top", "greedy", "acdc"]
-    n: Whole | None = None
-    threshold: Number | None = None
-    tolerance: Number | None = None
-    every: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 1
-    start: Whole | None = None
-    order: Annotated[str | int, PlainValidator(_order)] = "last"
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        """What a search does not look at is refused, and so is what it lacks."""
-        takes = TAKES[self.by]
-        for name in sorted(self.model_fields_set - {"by", *takes}):
-            raise at(name, f"{self.by} does not look at it; it takes: {listing(takes)}.")
-        if self.by == "top" and (self.n is None) == (self.threshold is None):
-            raise at("by", "top takes n or threshold, one of them.")
-        if self.by == "acdc" and self.threshold is None:
-            raise at("by", "acdc keeps edges that cost at least τ: threshold: 0.05.")
-        return self
-
-    @property
-    def needs_scores(self) -> bool:
-        """Whether it looks at scores at all."""
-        return self.by == "top" or self.start is not None
 
 
 @dataclass(frozen=True, eq=False)
