@@ -1,10 +1,12 @@
-"""Amounts that users give: whole numbers, and bytes with their unit."""
+"""Amounts that users give: numbers, whole numbers, and bytes with their unit."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from types import MappingProxyType
+from typing import TypeGuard
 
 import numpy as np
 
@@ -21,6 +23,20 @@ UNITS: Mapping[str, int] = MappingProxyType(
 
 _BYTES = "expected bytes, such as 2GiB, 500MB or 1000000"
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ "
+
+
+def is_finite(given: object) -> TypeGuard[float]:
+    """Whether something is a number, and one that a float holds.
+
+    >>> is_finite(3), is_finite(True), is_finite(math.nan), is_finite(10**400)
+    (True, False, False, False)
+    """
+    if isinstance(given, bool) or not isinstance(given, Real):
+        return False
+    try:
+        return math.isfinite(given)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
 def whole_of(given: object, least: int | None = None, what: str = "") -> int:

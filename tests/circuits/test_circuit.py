@@ -129,6 +129,7 @@ def test_older_files_say_of_a_node_only_whether(tmp_path):
         ({"edges": {"m7->logits": {"in_graph": True}}}, "nothing that writes is called 'm7'"),
         ({"edges": {"m1->logits": {"score": 1.0}}}, "whether it is in_graph"),
         ({"edges": {"m1->logits": {"score": "high", "in_graph": True}}}, "no number as the score"),
+        ({"edges": {"m1->logits": {"score": 10**400, "in_graph": True}}}, "no number as the score"),
         ({"nodes": {"a7.h0": {"in_graph": True}}}, "no node 'a7.h0'"),
         ({"nodes": {"m0": {"in_graph": True, "neurons": [True, False]}}}, "single dimensions"),
         ({"edges": None}, "'cfg', 'nodes' and 'edges' is needed"),

@@ -154,6 +154,7 @@ def test_values_are_a_copy_that_nothing_can_change():
         ("scale('a') L0.z", ["factor must be a finite number, not 'a'"]),
         ("scale(True) L0.z", ["factor must be a finite number, not True"]),
         ("scale(1e999) L0.z", ["factor must be a finite number, not inf"]),
+        (f"scale({10**400}) L0.z", ["factor must be a finite number, not 1000"]),
         ("noise(std=-1) L0.z", ["std must be 0 or more, not -1"]),
         ("noise(how='mix') L0.z", ["'replace' | 'add', not 'mix'"]),
         ("mean(over='heads') L0.z", ["'tensor' | 'positions' | 'prompts', not 'heads'"]),

@@ -111,6 +111,7 @@ def test_some_layers_and_heads_in_the_order_of_their_effects():
         ({"size": (9, 9)}, "width and height in pixels"),
         ({"size": 300}, "width and height in pixels"),
         ({"limit": 0}, "limit is an effect above 0"),
+        ({"limit": 10**400}, "limit is an effect above 0"),
         ({"colors": "virids"}, "Did you mean 'viridis'?"),
         ({"colors": ["#fff"]}, "at least two colours"),
         ({"only": {"layr": 1}}, "Did you mean 'layer'?"),

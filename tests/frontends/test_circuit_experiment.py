@@ -113,6 +113,7 @@ def test_it_reads_back_equal():
     [
         ({"search": {"by": "acdc"}}, "acdc keeps edges that cost at least τ"),
         ({"search": {"by": "top"}}, "top takes n or threshold, one of them"),
+        ({"search": {"by": "acdc", "threshold": 10**400}}, "expected a number, not 1000"),
         ({"search": {"by": "top", "n": 5, "every": 2}}, "top does not look at it"),
         ({"search": {"by": "greedy", "threshold": 0.1}}, "greedy does not look at it"),
         ({"ablation": "patched"}, "no ablation is called 'patched'.*Did you mean 'patch'"),

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy import typing as npt
 
+from microtome.amounts import is_finite
 from microtome.errors import CircuitError, EffectsError
 from microtome.results import disk
 from microtome.textfiles import json_of, read_text
@@ -110,7 +111,7 @@ def _score(given: object, path: str | Path, name: str) -> float:
     score = given.get("score") if isinstance(given, dict) else None
     if score is None:
         return math.nan
-    if not isinstance(score, int | float) or isinstance(score, bool):
+    if not isinstance(score, float) and not is_finite(score):
         raise CircuitError(f"{path} has no number as the score of {name!r}: {score!r}.")
     return float(score)
 

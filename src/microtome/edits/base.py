@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.amounts import is_finite
 from microtome.errors import EditError
 from microtome.language.addresses import Address
 from microtome.language.edges import Edge, Where, where
@@ -205,7 +205,7 @@ def number(value: object, what: str) -> float:
     Raises:
         EditError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    if not is_finite(value):
         raise EditError(f"{what} must be a finite number, not {value!r}.")
     return float(value) + 0.0  # -0 becomes 0: they are equal and must read and hash alike
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ from matplotlib.colors import to_hex
 from plotly import colors as scales
 from plotly.exceptions import PlotlyError
 
+from microtome.amounts import is_finite
 from microtome.errors import EffectsError, did_you_mean
 from microtome.figures import style
 from microtome.figures.labels import escaped
@@ -44,7 +44,7 @@ class Look:
                 f"size is width and height in pixels, each {LEAST} … {MOST:,}, such as "
                 f"(600, 400), not {self.size!r}."
             )
-        if self.limit is not None and not (math.isfinite(self.limit) and self.limit > 0):
+        if self.limit is not None and not (is_finite(self.limit) and self.limit > 0):
             raise EffectsError(f"limit is an effect above 0, not {self.limit!r}.")
 
     def on(self, figure: go.Figure) -> go.Figure:

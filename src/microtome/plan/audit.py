@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from microtome.amounts import whole_of
+from microtome.amounts import is_finite, whole_of
 from microtome.errors import SweepError
 
 ROUNDS = 8
@@ -55,7 +54,7 @@ class Audit:
                 f"low enough, below={self.below}: take one of the two."
             )
         number = isinstance(self.below, int | float) and not isinstance(self.below, bool)
-        if not (number and math.isfinite(self.below) and self.below > 0):
+        if not (number and is_finite(self.below) and self.below > 0):
             raise SweepError(
                 f"audit's below is {self.below!r}, and has to be a number above 0, in the unit of "
                 "the first metric."

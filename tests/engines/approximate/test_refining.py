@@ -300,6 +300,8 @@ def test_what_cannot_be_refined_is_refused(tiny64, asked, words):
         refined(tiny64, **asked)
     with pytest.raises(SweepError, match="take one of the two"):
         mt.Audit(8, refine=3, below=0.1)
+    with pytest.raises(SweepError, match="has to be a number above 0"):
+        mt.Audit(below=10**400)
 
 
 def test_where_an_audit_has_every_cell_none_is_refined(tiny64):

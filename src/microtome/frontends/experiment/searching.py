@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import PlainValidator, model_validator
 
-from microtome.amounts import whole_of
+from microtome.amounts import is_finite, whole_of
 from microtome.circuits.methods import method_of
 from microtome.circuits.scores import AUDIT
 from microtome.errors import listing
@@ -23,7 +22,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
 
 
 def _number(given: Any) -> float:
-    if isinstance(given, bool) or not isinstance(given, int | float) or not np.isfinite(given):
+    if not is_finite(given):
         raise ValueError(f"expected a number, not {given!r}")
     return float(given)
 
