@@ -123,8 +123,7 @@ class Anatomy:
 
     def projection(self, hf: PreTrainedModel, layer: int, site: str) -> nn.Module:
         """The module whose output a layer's q, k or v is a part of."""
-        module: nn.Module = hf.get_submodule(self.family.taps[site].module.format(layer=layer))
-        return module
+        return _module(hf, self.family.taps[site].module, layer)
 
     def projected(self, hf: PreTrainedModel, layer: int, site: str, normed: Tensor) -> Tensor:
         """q, k or v ``[…, pos, heads, d_head]`` of what `normed` gave."""
@@ -210,8 +209,7 @@ class Anatomy:
 
     def block(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """A layer's block."""
-        module: nn.Module = hf.get_submodule(f"{self.family.blocks}.{layer}")
-        return module
+        return _module(hf, f"{self.family.blocks}.{{layer}}", layer)
 
     def n_blocks(self, hf: PreTrainedModel) -> int:
         """How many blocks a model runs; one module that stands in two places is two of them."""
@@ -280,32 +278,28 @@ class Anatomy:
     def _through(hf: PreTrainedModel, layer: int, norm: str | None, x: Tensor) -> Tensor:
         if norm is None:
             return x
-        normed: Tensor = hf.get_submodule(norm.format(layer=layer))(x)
+        normed: Tensor = _module(hf, norm, layer)(x)
         return normed
 
     def out_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """The module that multiplies a layer's ``z`` by W_O."""
-        module: nn.Module = hf.get_submodule(self.family.out_proj.format(layer=layer))
-        return module
+        return _module(hf, self.family.out_proj, layer)
 
     def attention(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """The module of a layer that is its attention."""
-        module: nn.Module = hf.get_submodule(self.family.attention.format(layer=layer))
-        return module
+        return _module(hf, self.family.attention, layer)
 
     def down_proj(self, hf: PreTrainedModel, layer: int) -> nn.Module:
         """The module that multiplies a layer's neurons by W_out."""
         assert self.family.down_proj is not None, "a mixture of experts has no neurons of its own"
-        module: nn.Module = hf.get_submodule(self.family.down_proj.format(layer=layer))
-        return module
+        return _module(hf, self.family.down_proj, layer)
 
     def mlp(self, hf: PreTrainedModel, layer: int) -> nn.Module | None:
         """The module of a layer that is the whole MLP; None where the block has no such one."""
         around = (self.family.down_proj or "").rpartition(".")[0]
         if around in ("", self.family.blocks + ".{layer}"):
             return None
-        module: nn.Module = hf.get_submodule(around.format(layer=layer))
-        return module
+        return _module(hf, around, layer)
 
     def final(self, hf: PreTrainedModel, x: Tensor) -> Tensor:
         """What the unembedding reads, of the last block's output ``[…, d_model]``."""
@@ -385,6 +379,12 @@ class Anatomy:
         for site in self.sites:
             found += [(site, layer) for layer in layers] if site.layered else [(site, None)]
         return sorted(found, key=lambda place: self.order(*place))
+
+
+def _module(hf: PreTrainedModel, path: str, layer: int) -> nn.Module:
+    """A layer's module, by its path in a row."""
+    module: nn.Module = hf.get_submodule(path.format(layer=layer))
+    return module
 
 
 def family_of(config: PretrainedConfig, what: str) -> Family:

@@ -24,8 +24,34 @@ from microtome.stats.samples import (
 )
 
 
+class Within:
+    """What has a 95 % interval; NaN at both ends, and ``why``, where it has none."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    why: str
+
+    @property
+    def covers_zero(self) -> bool:
+        """Whether 0 is inside the interval; without an interval nothing shows that it is not."""
+        return not (self.low > 0 or self.high < 0)
+
+    @property
+    def _beside(self) -> str:
+        """What is said beside the interval."""
+        return ""
+
+    def __str__(self) -> str:
+        if self.why:
+            return f"{self.value:.3g} (no interval: {self.why}, n = {self.n})"
+        interval = f"95 % interval {self.low:.3g} … {self.high:.3g}"
+        return f"{self.value:.3g} ({interval}, {self._beside}n = {self.n})"
+
+
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Within):
     """A number with its 95 % interval, its p value (of being 0) and how many values it rests on.
 
     ``low``, ``high`` and ``p`` are NaN, and ``why`` says why, where the values do not give them.
@@ -37,16 +63,6 @@ class Estimate:
     p: float
     n: int
     why: str = ""
-
-    @property
-    def covers_zero(self) -> bool:
-        """Whether 0 is inside the interval; without an interval nothing shows that it is not."""
-        return not (self.low > 0 or self.high < 0)
-
-    def __str__(self) -> str:
-        if self.why:
-            return f"{self.value:.3g} (no interval: {self.why}, n = {self.n})"
-        return f"{self.value:.3g} (95 % interval {self.low:.3g} … {self.high:.3g}, n = {self.n})"
 
 
 def _bare(value: float, n: int, why: str) -> Estimate:

@@ -13,13 +13,14 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from microtome.errors import StatisticsError, did_you_mean, listing
+from microtome.stats.estimates import Within
 from microtome.stats.samples import CONFIDENCE, PROMPT, Over, column, present, too_few
 
 Method = Literal["BCa", "percentile", "basic"]
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Within):
     """A statistic of some values with its 95 % interval by resampling.
 
     ``low`` and ``high`` are NaN, and ``why`` says why, where resampling gives no interval.
@@ -33,17 +34,8 @@ class Interval:
     why: str = ""
 
     @property
-    def covers_zero(self) -> bool:
-        """Whether 0 is inside the interval; without an interval nothing shows that it is not."""
-        return not (self.low > 0 or self.high < 0)
-
-    def __str__(self) -> str:
-        if self.why:
-            return f"{self.value:.3g} (no interval: {self.why}, n = {self.n})"
-        return (
-            f"{self.value:.3g} (95 % interval {self.low:.3g} … {self.high:.3g}, {self.method}, "
-            f"n = {self.n})"
-        )
+    def _beside(self) -> str:
+        return f"{self.method}, "
 
 
 def bootstrap(
