@@ -11,10 +11,9 @@ from numpy import typing as npt
 
 from microtome.circuits.checking import Witnesses
 from microtome.circuits.circuit import Circuit
+from microtome.circuits.clean import Array
 from microtome.circuits.graph import Bools
 from microtome.language.regions import Column
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from microtome.language.regions import Column
 from microtome.language.sites import Dimensions
 from microtome.plan.cells import Cells
-from microtome.plan.units import Unit
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
+from microtome.plan.units import Array, Unit
 
 
 class Starts(NamedTuple):

@@ -25,8 +25,8 @@ import numpy as np
 import scipy
 
 from microtome.errors import StatisticsError
+from microtome.stats.samples import Array
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 CONFIDENCE = 0.95

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from microtome.errors import CircuitError, MicrotomeError, listing
 from microtome.figures.pictures import check_picture
 from microtome.frontends.arguments import Shown
 from microtome.frontends.circuit_commands import Trying
-from microtome.frontends.commands.keeping import answering, keeping, writing_to
+from microtome.frontends.commands.keeping import again, answering, keeping, writing_to
 from microtome.frontends.experiment.circuit import CircuitExperiment, kept_of
 from microtome.frontends.experiment.searching import TAKES, Searching
 from microtome.frontends.shown import Table, print_json, print_table, say
@@ -134,7 +132,7 @@ def evaluate(
     if out is not None:
         check_folder(out)
         _check_free(out / SUMMARY, overwrite)
-    command = _command()
+    command = again()
     with answering(shown):
         model = load(name, dtype=trying.dtype)
         prompts, how = _prompts(model, trying), _trial(trying)
@@ -171,7 +169,7 @@ def run(config: Path, out: Path | None, shown: Shown, overwrite: bool) -> None:
             "Say where scores, circuit and report go: -o DIR, or out: in the file."
         )
     with answering(shown), writing_to(place, kept_of):
-        found = experiment.run(overwrite=overwrite, command=_command())
+        found = experiment.run(overwrite=overwrite, command=again())
     _show(found.summary(), place, shown)
 
 
@@ -211,10 +209,6 @@ def draw(of: Path, output: Path, n: int, matrix: bool, shown: Shown, overwrite: 
         print_json({"picture": str(output)})
     elif not shown.quiet:
         say(f"Picture: {output}")
-
-
-def _command() -> str:
-    return shlex.join(["microtome", *sys.argv[1:]])
 
 
 def _check_free(place: Path, overwrite: bool) -> None:

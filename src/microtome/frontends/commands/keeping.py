@@ -31,7 +31,7 @@ def writing_to(out: Path, kept: Callable[[Path], str] = kept_in) -> Iterator[Non
     try:
         yield
     except (Stopped, KeyboardInterrupt) as stop:
-        stop.add_note(f"Kept in {out}: {kept(out)}. To go on, the same again:\n{_command()}")
+        stop.add_note(f"Kept in {out}: {kept(out)}. To go on, the same again:\n{again()}")
         raise
 
 
@@ -49,10 +49,11 @@ def keeping(
     except (Stopped, KeyboardInterrupt) as stop:
         stop.add_note(
             f"Nothing is kept. With {option} DIR all that is done is, and the same again goes on "
-            f"from there:\n{_command()} {option} DIR"
+            f"from there:\n{again()} {option} DIR"
         )
         raise
 
 
-def _command() -> str:
+def again() -> str:
+    """The command that is running, as it is given again."""
     return shlex.join(["microtome", *sys.argv[1:]])

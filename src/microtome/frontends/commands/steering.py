@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from microtome import Model, load
 from microtome.errors import EffectsError, MicrotomeError
 from microtome.frontends.arguments import Asking, Shown
 from microtome.frontends.commands.asking import fields_of
-from microtome.frontends.commands.keeping import answering, keeping
+from microtome.frontends.commands.keeping import again, answering, keeping
 from microtome.frontends.experiment.reading import ReadDose
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.frontends.steering_commands import Making
@@ -89,7 +87,7 @@ def dose(
         check_folder(output)
         if (output / SUMMARY).exists() and not overwrite:
             raise EffectsError(f"{output} holds an answer already: another folder, or --overwrite.")
-    command = shlex.join(["microtome", *sys.argv[1:]])
+    command = again()
     with answering(shown), keeping(output, option="-o"):
         folder = None if output is None else Folder(output)
         found = asked.run(out=output, overwrite=overwrite)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,7 +224,7 @@ class CircuitExperiment(Filed):
         judged = self._judged(model, scores, found, {**how, "verify": self.verify})
         hunted = Hunted(scores, found, judged)
         if folder is not None:
-            again = command or f"microtome circuit run --config {shlex.quote('circuit.yaml')}"
+            again = command or "microtome circuit run --config circuit.yaml"
             folder.finish(lambda: _document(model.name, hunted, again), hunted.summary())
         return hunted
 

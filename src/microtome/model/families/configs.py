@@ -29,6 +29,20 @@ def sizes(config: PretrainedConfig) -> Dimensions:
     )
 
 
+def sizes_by_n(config: PretrainedConfig) -> Dimensions:
+    """The same, by the names that GPT-2's gives them, and those of its kin."""
+    return Dimensions(
+        n_layers=config.n_layer,
+        n_heads=config.n_head,
+        n_kv_heads=config.n_head,
+        d_model=config.n_embd,
+        d_head=config.n_embd // config.n_head,
+        d_mlp=config.n_inner or 4 * config.n_embd,
+        d_vocab=config.vocab_size,
+        n_positions=config.n_positions,
+    )
+
+
 def gated(config: PretrainedConfig) -> Dimensions:
     """The same, of a model whose neurons are products of two projections: three matrices."""
     return replace(sizes(config), mlp_matrices=3)

@@ -7,22 +7,9 @@ from dataclasses import replace
 from transformers import PretrainedConfig
 
 from microtome.language.sites import Dimensions
-from microtome.model.families.configs import refuse
+from microtome.model.families.configs import refuse, sizes_by_n
 from microtome.model.families.family import Family, family
 from microtome.model.families.taps import fused, interleaved, split, stacked
-
-
-def _gpt2_sizes(config: PretrainedConfig) -> Dimensions:
-    return Dimensions(
-        n_layers=config.n_layer,
-        n_heads=config.n_head,
-        n_kv_heads=config.n_head,
-        d_model=config.n_embd,
-        d_head=config.n_embd // config.n_head,
-        d_mlp=config.n_inner or 4 * config.n_embd,
-        d_vocab=config.vocab_size,
-        n_positions=config.n_positions,
-    )
 
 
 def _gpt2_fits(row: Family, config: PretrainedConfig) -> Family:
@@ -35,14 +22,14 @@ def _gpt2_fits(row: Family, config: PretrainedConfig) -> Family:
     return replace(
         row,
         looks_up=False,
-        dimensions=lambda config: replace(_gpt2_sizes(config), copies_prefix=True),
+        dimensions=lambda config: replace(sizes_by_n(config), copies_prefix=True),
     )
 
 
 GPT2 = family(
     "gpt2",
     fits=_gpt2_fits,
-    dimensions=_gpt2_sizes,
+    dimensions=sizes_by_n,
     blocks="transformer.h",
     qkv=fused("attn.c_attn", stacked),
     out_proj="attn.c_proj",

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from transformers import PretrainedConfig
 
 from microtome.language.sites import Dimensions
-from microtome.model.families.configs import gated, since
+from microtome.model.families.configs import gated, since, sizes_by_n
 from microtome.model.families.family import Family, family
 from microtome.model.families.taps import Tap, fused, grouped, interleaved, put_grouped, split
 
@@ -84,19 +84,6 @@ COHERE = family(
 )
 
 
-def _gptj_sizes(config: PretrainedConfig) -> Dimensions:
-    return Dimensions(
-        n_layers=config.n_layer,
-        n_heads=config.n_head,
-        n_kv_heads=config.n_head,
-        d_model=config.n_embd,
-        d_head=config.n_embd // config.n_head,
-        d_mlp=config.n_inner or 4 * config.n_embd,
-        d_vocab=config.vocab_size,
-        n_positions=config.n_positions,
-    )
-
-
 def _gptj_fits(row: Family, config: PretrainedConfig) -> Family:
     """It looks its attention up from 5.24 on; before, its dropout gives the weights."""
     if since("5.24"):
@@ -105,13 +92,13 @@ def _gptj_fits(row: Family, config: PretrainedConfig) -> Family:
     return replace(
         row.tapped(pattern=weights),
         looks_up=False,
-        dimensions=lambda config: replace(_gptj_sizes(config), copies_prefix=True),
+        dimensions=lambda config: replace(sizes_by_n(config), copies_prefix=True),
     )
 
 
 GPTJ = family(
     "gptj",
-    dimensions=_gptj_sizes,
+    dimensions=sizes_by_n,
     blocks="transformer.h",
     qkv=split("attn.q_proj", "attn.k_proj", "attn.v_proj"),
     out_proj="attn.out_proj",
