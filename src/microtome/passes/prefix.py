@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from microtome.errors import SweepError
-from microtome.passes.attention import IGNORED, watcher, window
+from microtome.passes.attention import IGNORED, InTheOpen, watcher, window
 from microtome.passes.segments import Segment
 from microtome.passes.session import opened
 
@@ -76,64 +76,73 @@ class SharedPrefix:
         self._check(others, module)
         self.calls += 1
         softcap = softcap if self.softcaps else None
-        prompts, kv_heads, before, width = self.keys.shape
-        cells, own = query.shape[0] // prompts, query.shape[2]
-        group = query.shape[1] // kv_heads
+        before, width = self.keys.shape[2:]
+        own, kind = query.shape[2], query.dtype
         scaling = width**-0.5 if scaling is None else scaling
         if attention_mask is None and sliding_window is not None and sliding_window < before + own:
             attention_mask = window(own, before + own, sliding_window, query.device)
-        upcast = self.upcast and query.dtype == torch.float64
+        upcast = self.upcast and kind == torch.float64
         watched = watcher(module)
-        rounding = Rounding.of(query.dtype, plain=self.softcaps or watched is not None)
+        rounding = Rounding.of(kind, plain=self.softcaps or watched is not None)
         own_way = softcap is not None or upcast or watched is not None or rounding is Rounding.PLAIN
         if before == 0 and not own_way:
-            mixed = nn.functional.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=attention_mask,
-                is_causal=attention_mask is None,
-                scale=scaling,
-                enable_gqa=group > 1,
-            )
-            return mixed.transpose(1, 2), None
-
-        def by_prompt(x: Tensor) -> Float[Tensor, "prompt kv_head cell own d_head"]:
-            return x.view(prompts, cells, *x.shape[1:]).transpose(1, 2)
-
-        kind = query.dtype
+            return _fused(query, key, value, attention_mask, scaling), None
         inner = kind if rounding is Rounding.NONE else torch.float32
-        # The heads of a group are rows of their own, as if the cell had so many more positions.
-        query = query.to(inner).reshape(prompts, cells, kv_heads, group * own, width)
-        query = query.transpose(1, 2)
+        rows = self._rows(query.to(inner))
         if rounding is Rounding.NONE:
-            query = query * scaling
-        key, value = by_prompt(key.to(inner)), by_prompt(value.to(inner))
-        scores = query.new_empty(prompts, kv_heads, cells, group, own, before + own)
-        shared = torch.matmul(query.flatten(2, 3), self.keys.to(inner).transpose(2, 3))
-        scores[..., :before] = shared.view(prompts, kv_heads, cells, group, own, before)
-        own_scores = _own_scores(query, key)
-        scores[..., before:] = own_scores.view(prompts, kv_heads, cells, group, own, own)
-        scores = rounding.scaled(scores, scaling, kind)
+            rows = rows * scaling
+        key, value = self._by_prompt(key.to(inner)), self._by_prompt(value.to(inner))
+        scores = rounding.scaled(self._scores(rows, key), scaling, kind)
         if softcap is not None:
             scores = (scores / softcap).tanh_().mul_(softcap)
         _mask(scores, attention_mask)
         if watched is None:
             weights, shares = rounding.weights(scores, kind, upcast)
         else:
-            unrounded = scores.softmax(-1, dtype=torch.float32 if upcast else None)
-            by_cell, shares = unrounded.transpose(1, 2), None
-            shape = by_cell.shape
-            whole = by_cell.reshape(prompts * cells, kv_heads * group, own, before + own)
-            weights = watched.shown(whole, kind).view(shape).transpose(1, 2).to(inner)
-        weights = weights.flatten(3, 4)
-        from_prefix = torch.matmul(weights[..., :before].flatten(2, 3), self.values.to(inner))
-        from_own = _own_values(weights[..., before:], value)
+            weights, shares = _shown(watched, scores, kind, upcast), None
+        mixed = self._mixed(weights, shares, value).view(*scores.shape[:5], width)
+        mixed = mixed.permute(0, 2, 4, 1, 3, 5)
+        return mixed.reshape(len(query), own, query.shape[1], width).to(kind), None
+
+    def _by_prompt(
+        self, x: Float[Tensor, "all kv_head own d_head"]
+    ) -> Float[Tensor, "prompt kv_head cell own d_head"]:
+        prompts = len(self.keys)
+        return x.view(prompts, len(x) // prompts, *x.shape[1:]).transpose(1, 2)
+
+    def _rows(
+        self, query: Float[Tensor, "all head own d_head"]
+    ) -> Float[Tensor, "prompt kv_head cell rows d_head"]:
+        """The heads of a group are rows of their own, as if the cell had so many more positions."""
+        (prompts, kv_heads), width = self.keys.shape[:2], query.shape[3]
+        return query.reshape(prompts, len(query) // prompts, kv_heads, -1, width).transpose(1, 2)
+
+    def _scores(
+        self,
+        rows: Float[Tensor, "prompt kv_head cell rows d_head"],
+        key: Float[Tensor, "prompt kv_head cell own d_head"],
+    ) -> Float[Tensor, "prompt kv_head cell group own seen"]:
+        """Of the prefix, and of a cell's own positions behind it."""
+        before, own = self.keys.shape[2], key.shape[3]
+        shape = *rows.shape[:3], rows.shape[3] // own, own
+        scores = rows.new_empty(*shape, before + own)
+        shared = torch.matmul(rows.flatten(2, 3), self.keys.to(rows.dtype).transpose(2, 3))
+        scores[..., :before] = shared.view(*shape, before)
+        scores[..., before:] = _own_scores(rows, key).view(*shape, own)
+        return scores
+
+    def _mixed(
+        self,
+        weights: Float[Tensor, "prompt kv_head cell group own seen"],
+        shares: Float[Tensor, "prompt kv_head cell group own 1"] | None,
+        value: Float[Tensor, "prompt kv_head cell own d_head"],
+    ) -> Float[Tensor, "prompt kv_head cell rows d_head"]:
+        """The values that weights share out; these are still to be divided by ``shares``."""
+        before, each = self.keys.shape[2], weights.flatten(3, 4)
+        from_prefix = torch.matmul(each[..., :before].flatten(2, 3), self.values.to(each.dtype))
+        from_own = _own_values(each[..., before:], value)
         mixed = from_prefix.view(from_own.shape) + from_own
-        if shares is not None:
-            mixed = mixed / shares.flatten(3, 4)
-        mixed = mixed.view(prompts, kv_heads, cells, group, own, width).permute(0, 2, 4, 1, 3, 5)
-        return mixed.reshape(prompts * cells, own, kv_heads * group, width).to(kind), None
+        return mixed if shares is None else mixed / shares.flatten(3, 4)
 
     @staticmethod
     def _check(others: dict[str, Any], module: nn.Module) -> None:
@@ -182,6 +191,40 @@ class SideBySide:
             mixed, _ = part.prefix(module, q, k, v, part.mask, **others)
             found.append(mixed.flatten(0, 1))
         return torch.cat(found)[None], None
+
+
+def _fused(
+    query: Float[Tensor, "cell head own d_head"],
+    key: Float[Tensor, "cell kv_head own d_head"],
+    value: Float[Tensor, "cell kv_head own d_head"],
+    mask: Tensor | None,
+    scaling: float,
+) -> Float[Tensor, "cell own head d_head"]:
+    """Attention of cells to themselves alone."""
+    mixed = nn.functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=query.shape[1] > key.shape[1],
+    )
+    return mixed.transpose(1, 2)
+
+
+def _shown(
+    watched: InTheOpen,
+    scores: Float[Tensor, "prompt kv_head cell group own seen"],
+    kind: torch.dtype,
+    upcast: bool,
+) -> Float[Tensor, "prompt kv_head cell group own seen"]:
+    """Attention weights to go on with, of what looks at them, head by head."""
+    unrounded = scores.softmax(-1, dtype=torch.float32 if upcast else None)
+    by_cell = unrounded.transpose(1, 2)
+    prompts, cells, kv_heads, group, own, seen = by_cell.shape
+    whole = by_cell.reshape(prompts * cells, kv_heads * group, own, seen)
+    return watched.shown(whole, kind).view(by_cell.shape).transpose(1, 2).to(scores.dtype)
 
 
 def _mask(scores: Float[Tensor, "*cells own seen"], mask: Tensor | None) -> None:
