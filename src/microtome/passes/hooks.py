@@ -11,7 +11,7 @@ see `microtome.passes.attention`.)
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
@@ -58,7 +58,6 @@ def hooked(
     """
     dims = anatomy.dims
     made: Counter[Visit] = Counter()
-
     asked = in_order(visits, anatomy)
     known = frozenset(asked)
 
@@ -68,13 +67,7 @@ def hooked(
 
     visits = in_order(detoured(asked, hf, anatomy, count), anatomy)
     branches = _branches(visits, anatomy)
-    points: dict[Point, list[tuple[Tap, Visit]]] = defaultdict(list)
-    for visit in visits:
-        site, layer = visit.place
-        tap = anatomy.tap(site, layer) if visit.tap is None else visit.tap
-        branched = layer if site.name in BRANCHED and layer in branches else None
-        points[tap.module, tap.side, tap.in_place, branched].append((tap, visit))
-
+    points = _points(visits, anatomy, branches)
     rows: list[torch.Size] = []  # batch and positions, noted where a block goes on without them
 
     def see(stops: Sequence[tuple[Tap, Visit]], branch: Branches | None, full: Tensor) -> Tensor:
@@ -134,6 +127,19 @@ def _branches(visits: Iterable[Visit], anatomy: Anatomy) -> dict[int, Branches]:
             edited[layer].append(visit.heads)
     apart = "k" in anatomy.family.joint
     return {layer: Branches(anatomy.dims, heads, apart) for layer, heads in edited.items()}
+
+
+def _points(
+    visits: Iterable[Visit], anatomy: Anatomy, branches: Container[int | None]
+) -> dict[Point, list[tuple[Tap, Visit]]]:
+    """Where hooks go, and the visits that each makes, in their order."""
+    points: dict[Point, list[tuple[Tap, Visit]]] = defaultdict(list)
+    for visit in visits:
+        site, layer = visit.place
+        tap = anatomy.tap(site, layer) if visit.tap is None else visit.tap
+        branched = layer if site.name in BRANCHED and layer in branches else None
+        points[tap.module, tap.side, tap.in_place, branched].append((tap, visit))
+    return points
 
 
 def _at(
