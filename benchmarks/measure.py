@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -127,6 +128,51 @@ def measure(
     question = ask(map_, subject.shape, subject.device)
     chosen = sample(question, options.singles, options.batches)
     timings = {name: Timing(absent=why) for name, why in absent.items()}
+    ready = _ready(peers, question, chosen, timings)
+    ours.sweep(ask(_small(map_), subject.shape, subject.device))
+    clocked = _clocked(question, ours, ready, machine, subject.shape.width, options)
+
+    truth = _truth(question, chosen, peers[ORACLE], clocked.answers[ORACLE])
+    tolerance = CLOSE * max(1.0, _spread_of_logits(question, peers[ORACLE]))
+    for name, (tool, cells) in ready.items():
+        difference = _difference(clocked.answers[name], cells, truth)
+        scale = tool.passes(question, question.cells) / tool.passes(question, cells)
+        measured, count = clocked.median(name), len(cells) * len(question.prompts)
+        agrees = difference <= tolerance
+        timings[name] = Timing(measured * scale, measured, count, difference, agrees)
+    mine = ours.values(clocked.sweep, question, list(truth))
+    difference = _difference(mine, list(truth), truth)
+    median, total = clocked.median(NAME), len(question.cells) * len(question.prompts)
+    timings[NAME] = Timing(median, median, total, difference, difference <= tolerance)
+    clean = clocked.sweep.data["clean_logit_diff"].values
+    rate, flops = statistics.median(clocked.rates), floor.flops(question)
+    return Row(
+        shape=subject.shape.name,
+        map=map_.key,
+        title=map_.title,
+        edit=map_.edit(subject.shape),
+        cells=total,
+        tokens=TOKENS,
+        rounds=len(clocked.seconds[NAME]),
+        matrix_rate=rate,
+        matrix_rates=(min(clocked.rates), max(clocked.rates)),
+        flops=flops,
+        floor_seconds=flops / rate,
+        tolerance=tolerance,
+        largest_effect=max(abs(float(v)) for v in (mine.numpy() - clean.reshape(1, -1)).ravel()),
+        unverified_seconds=statistics.median(clocked.unverified) if clocked.unverified else None,
+        tools={name: timings[name] for name in [NAME, *PEERS]},
+    )
+
+
+Ready = Mapping[str, tuple[Tool, list[Cell]]]
+"""The tools that run, and the cells that each is timed on."""
+
+
+def _ready(
+    peers: Mapping[str, Tool], question: Question, chosen: Sample, timings: dict[str, Timing]
+) -> Ready:
+    """The tools that can do the map; of the others, ``timings`` says why not."""
     ready: dict[str, tuple[Tool, list[Cell]]] = {}
     for name, tool in peers.items():
         cells = chosen.batches if tool.batched else chosen.singles
@@ -138,65 +184,55 @@ def measure(
             timings[name] = Timing(absent=str(why))
         except Exception as error:
             timings[name] = Timing(absent=_failed("failed", error))
-    ours.sweep(ask(_small(map_), subject.shape, subject.device))
-    clock: dict[str, list[float]] = {name: [] for name in [NAME, *ready]}
-    unverified: list[float] = []
-    rates: list[float] = []
-    answers: dict[str, Tensor] = {}
-    own: Any = None
-    for turn in range(options.rounds):
-        for name in _rotated(list(clock), turn):
-            rates.append(machine.matrix_rate(subject.shape.width))
-            if name == NAME:
-                seconds, own = machine.timed(lambda: ours.sweep(question))
-            else:
-                tool, cells = ready[name]
-                seconds, answers[name] = machine.timed(
-                    lambda tool=tool, cells=cells: tool.values(question, cells)  # type: ignore[misc]
-                )
-            clock[name].append(seconds)
-        if clock[NAME][0] > options.longest:
-            break
-        unverified.append(machine.timed(lambda: ours.sweep(question, verify=0))[0])
+    return ready
 
-    truth = _truth(question, chosen, peers[ORACLE], answers[ORACLE])
-    tolerance = CLOSE * max(1.0, _spread_of_logits(question, peers[ORACLE]))
-    for name, (tool, cells) in ready.items():
-        measured = statistics.median(clock[name])
-        difference = _difference(answers[name], cells, truth)
-        scale = tool.passes(question, question.cells) / tool.passes(question, cells)
-        timings[name] = Timing(
-            seconds=measured * scale,
-            measured=measured,
-            cells=len(cells) * len(question.prompts),
-            difference=difference,
-            agrees=difference <= tolerance,
-        )
-    mine = ours.values(own, question, list(truth))
-    difference = _difference(mine, list(truth), truth)
-    median = statistics.median(clock[NAME])
-    total = len(question.cells) * len(question.prompts)
-    timings[NAME] = Timing(median, median, total, difference, difference <= tolerance)
-    clean = own.data["clean_logit_diff"].values
-    effect = max(abs(float(v)) for v in (mine.numpy() - clean.reshape(1, -1)).ravel())
-    rate, flops = statistics.median(rates), floor.flops(question)
-    return Row(
-        shape=subject.shape.name,
-        map=map_.key,
-        title=map_.title,
-        edit=map_.edit(subject.shape),
-        cells=total,
-        tokens=TOKENS,
-        rounds=len(clock[NAME]),
-        matrix_rate=rate,
-        matrix_rates=(min(rates), max(rates)),
-        flops=flops,
-        floor_seconds=flops / rate,
-        tolerance=tolerance,
-        largest_effect=effect,
-        unverified_seconds=statistics.median(unverified) if unverified else None,
-        tools={name: timings[name] for name in [NAME, *PEERS]},
-    )
+
+@dataclass
+class _Clocked:
+    """What came of all rounds.
+
+    Attributes:
+        seconds: tool → those of each round.
+        answers: tool → the values of its cells.
+        sweep: microtome's map.
+        unverified: seconds of the same map without verification.
+        rates: of matrix products, before each tool of each round.
+    """
+
+    seconds: dict[str, list[float]]
+    answers: dict[str, Tensor] = field(default_factory=dict)
+    sweep: Any = None
+    unverified: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+
+    def median(self, name: str) -> float:
+        """A tool's seconds."""
+        return statistics.median(self.seconds[name])
+
+
+def _clocked(
+    question: Question,
+    ours: Microtome,
+    ready: Ready,
+    machine: Machine,
+    width: int,
+    options: Options,
+) -> _Clocked:
+    """Every tool in turn, each round beginning with another."""
+    found = _Clocked({name: [] for name in [NAME, *ready]})
+    for turn in range(options.rounds):
+        for name in _rotated(list(found.seconds), turn):
+            found.rates.append(machine.matrix_rate(width))
+            if name == NAME:
+                seconds, found.sweep = machine.timed(lambda: ours.sweep(question))
+            else:
+                run = partial(ready[name][0].values, question, ready[name][1])
+                seconds, found.answers[name] = machine.timed(run)
+            found.seconds[name].append(seconds)
+        if found.seconds[NAME][0] > options.longest:
+            break
+        found.unverified.append(machine.timed(lambda: ours.sweep(question, verify=0))[0])
+    return found
 
 
 def _small(map_: Map) -> Map:

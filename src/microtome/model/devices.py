@@ -3,7 +3,7 @@
 A plain copy from the host's memory to an accelerator waits until everything that was asked of the
 device is done, since the memory might be changed meanwhile. From pinned memory it need not. In the
 other direction, and wherever a shape depends on values, nothing helps but not to ask: results leave
-the device once per batch (`Measured.settle`).
+the device once per batch (`Collector.settle`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ growing batch:
 - At every layer the model's own block runs once on every tile of the batch, with the ordinary hooks
   making the ordinary edits on the rows that they belong to.
 - At the end the final norm and the unembedding run only at the positions that a metric reads, and
-  for the tokens that it needs (`sweep.ending`).
+  for the tokens that it needs (`walk.ending`).
 
 In an encoder every position sees all others, so none of them stays as it was: a cell starts at
 position 0, and the block's own attention, whatever it is, runs on whole rows. It enters late all
