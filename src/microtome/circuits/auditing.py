@@ -55,7 +55,7 @@ class Audited:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Ablated:
     """The effects of ablating each edge or node.
 
     Attributes:
@@ -109,7 +109,7 @@ class Auditing:
             found[[*prompts]] = values.reshape(len(prompts), edges)
         return found
 
-    def audited(self, rough: Array, unit: int) -> Measured:
+    def audited(self, rough: Array, unit: int) -> Ablated:
         """The same with some of its cells exact, and what these say of the others.
 
         Args:
@@ -129,7 +129,7 @@ class Auditing:
             return {"prompt": prompt, self.level: names[thing]}
 
         found = {"cells": len(drawn.cells), **said(drawn, rough[where], exact, named)}
-        return Measured(fine, Audited(rough, why, found))
+        return Ablated(fine, Audited(rough, why, found))
 
     def _unit(self, unit: int, of: int, cells: Numbers, make: Callable[[], Array]) -> Array:
         """The values of some cells: those that are kept, or new ones, which are kept then."""
@@ -212,7 +212,7 @@ def keeping(
         yield sink
 
 
-def saved(found: Measured, trial: Trial, level: str) -> xr.Dataset:
+def saved(found: Ablated, trial: Trial, level: str) -> xr.Dataset:
     """What is kept of effects once all are there."""
     assert found.audited is not None, "those by gradients are"
     dims, audited = ("prompt", level), found.audited
@@ -230,7 +230,7 @@ def saved(found: Measured, trial: Trial, level: str) -> xr.Dataset:
     )
 
 
-def opened(place: Path, trial: Trial) -> Measured:
+def opened(place: Path, trial: Trial) -> Ablated:
     """What `saved` made, where it is kept.
 
     Raises:
@@ -241,4 +241,4 @@ def opened(place: Path, trial: Trial) -> Measured:
     audited = Audited(
         data["approximate"].values, data[WHY_EXACT].values, json.loads(data.attrs["audit"])
     )
-    return Measured(data["effect"].values, audited)
+    return Ablated(data["effect"].values, audited)

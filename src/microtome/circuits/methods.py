@@ -14,7 +14,7 @@ import numpy as np
 from microtome.amounts import whole_of
 from microtome.circuits import auditing
 from microtome.circuits.ablations import Ablation, Mean
-from microtome.circuits.auditing import Auditing, Measured
+from microtome.circuits.auditing import Ablated, Auditing
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
 from microtome.circuits.gradients import OnePass
@@ -75,10 +75,10 @@ class Method(ABC):
 
     def measured(
         self, model: Model, trial: Trial, level: str, observer: Observer, out: Path | None
-    ) -> Measured:
+    ) -> Ablated:
         """Of each edge or node, with what is known of how good that is where it is not exact."""
         each = self.edges if level == "edge" else self.nodes
-        return Measured(each(model, trial, observer, out))
+        return Ablated(each(model, trial, observer, out))
 
     def cells(self, trial: Trial, level: str) -> int:
         """How many it computes."""
@@ -234,7 +234,7 @@ class Approximated(Exact):
 
     def measured(
         self, model: Model, trial: Trial, level: str, observer: Observer, out: Path | None
-    ) -> Measured:
+    ) -> Ablated:
         """Some prompts after the other, and then the audit; where it is kept, what is missing."""
         # What a sweep would refuse is refused here: asked of what every model has.
         plan_of(model, trial, "embed -> final_in" if level == "edge" else "embed", self.by)

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from microtome.circuits.ablations import Ablation
-from microtome.circuits.auditing import Audited, Measured, names_of
+from microtome.circuits.auditing import Ablated, Audited, names_of
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
 from microtome.circuits.elsewhere import lent
@@ -315,7 +315,7 @@ def score(
     return _labelled(trial, chosen, level, found)
 
 
-def _labelled(trial: Trial, method: Method, level: str, found: Measured) -> Scores:
+def _labelled(trial: Trial, method: Method, level: str, found: Ablated) -> Scores:
     metric, scores = trial.asked[0], trial.worse * found.effects
     unit = {"unit": metric.metric.unit, "about": f"how much worse {metric} is without it"}
     data = xr.Dataset(

@@ -81,7 +81,7 @@ class Writers:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class FirstRun:
     """The first run of a path in a prompt, of all its writers.
 
     Attributes:
@@ -184,7 +184,7 @@ class Routes:
         back = np.argsort(np.concatenate([mine for _, mine in parts]))
         return torch.cat(each)[onto(self.trace.final.device, back)]
 
-    def _run(self, edit: Operation, path: Edge, one: Encoded, since: int) -> Run:
+    def _run(self, edit: Operation, path: Edge, one: Encoded, since: int) -> FirstRun:
         dims = self.model.anatomy.dims
         share = sides(path, dims, one.tokens).share
         assert share is not None, "an edge has a writer"
@@ -192,9 +192,9 @@ class Routes:
         writers = Writers.of(share.since(since), stars)
         start = writers.first(since) if dims.causal else 0
         way = Way(self.model, self.trace, row, path, start, self.tile, self.block)
-        return Run(self.sources, edit, one, writers, way, since)
+        return FirstRun(self.sources, edit, one, writers, way, since)
 
-    def _front(self, run: Run, part: int, at_once: int, layer: int | None) -> Front:
+    def _front(self, run: FirstRun, part: int, at_once: int, layer: int | None) -> Front:
         """The streams of some writers, not further than at a layer's reader."""
         key = id(run.edit), run.way.row, part
         if key not in self.fronts or self.fronts[key].is_past(layer):
