@@ -46,7 +46,7 @@ class Own(Parameters):
         ({"factors": [float("nan")]}, "own: factors=nan does not fit"),
         ({"target": 3}, "own: target=3 does not fit"),
         ({"lang": "fr"}, "own: lang='fr' does not fit: input should be 'en' or 'vi'"),
-        ({"prompts": [{"txt": "a"}]}, "'txt' is no field of a prompt.*Did you mean 'text'?"),
+        ({"prompts": [{"txt": "a"}]}, "unknown field 'txt'.*Did you mean 'text'?"),
         ({"prompts": [" "]}, "prompts=.*is empty"),
         ({"prompts": 3}, "give the name of a .jsonl or .csv file"),
         ({"prompts": ["a"], "target": " b"}, "so target cannot be given beside it"),
@@ -64,6 +64,9 @@ def test_prompts_may_be_texts_fields_or_prompts(kind):
     fields = [{"text": "a", "roles": {"first": 0}}, {"text": "b"}]
     [first, _] = Own.of("own", {"prompts": fields}).as_prompts()
     assert first.roles == {"first": 0}
+    every = (mt.Prompt("a", targets=[" b", " c"], meta={"kind": 1}), mt.Prompt(ids=[3, 4]))
+    again = Own.of("own", {"prompts": Own.of("own", {"prompts": every}).plain()["prompts"]})
+    assert again.prompts == every, "what a report's file says reads back"
 
 
 def test_numbers_of_numpy_are_numbers():

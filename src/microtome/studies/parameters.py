@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from microtome.errors import ExperimentError, PromptError, StudyError, did_you_mean, listing
 from microtome.language.sites import Dimensions
 from microtome.prompts.prompt import Prompt
-from microtome.prompts.prompts import Prompts
+from microtome.prompts.prompts import Prompts, prompt_of
 from microtome.sheets import Sheet
 
 
@@ -69,14 +69,7 @@ def _prompt(given: Any) -> Prompt:
         return Prompt(given)
     if not isinstance(given, Mapping):
         raise ValueError(f"{given!r} is no prompt: give its text, or its fields")
-    known = ("text", "donor", "target", "contrast", "roles")
-    for name in given:
-        if name not in known:
-            raise ValueError(
-                f"{name!r} is no field of a prompt; there are: {listing(known)}."
-                f"{did_you_mean(str(name), known)}"
-            )
-    return Prompt(**given)
+    return prompt_of(given)
 
 
 OF_PROMPT = ("prompt", "target", "contrast", "donor", "roles")
