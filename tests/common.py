@@ -26,6 +26,7 @@ with typechecker.executed("microtome"):
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,6 +55,7 @@ from transformers import (
 from conftest import BERLIN, CAT, D_MODEL, HEADS, LAYERS, PARIS, POSITIONS, SENTENCES
 from microtome import figures
 from microtome.errors import LoadError
+from microtome.frontends import cli
 from microtome.model import cache
 from microtome.model.anatomy import Anatomy
 from microtome.model.smollm2 import installed
@@ -240,6 +242,24 @@ def of_family(tokenizer) -> Callable[[str], Model]:
     return functools.cache(
         lambda name: mt.load(families.make(name, len(tokenizer)), tokenizer=tokenizer)
     )
+
+
+@pytest.fixture
+def call(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Calls the command line; gives its exit code, output and error output."""
+
+    def calling(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["microtome", *map(str, arguments)])
+        monkeypatch.setattr(cli.out, "_width", 200)
+        code: int | str | None = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        shown = capsys.readouterr()
+        return int(code or 0), shown.out, shown.err
+
+    return calling
 
 
 @pytest.fixture(scope="session")

@@ -11,28 +11,10 @@ import pytest
 
 import microtome as mt
 from microtome.figures.view import cut
-from microtome.frontends import cli
 from microtome.frontends.commands import planning
 
 BERLIN = ["-p", "Berlin is the capital of", "--target", " Germany"]
 HEADS = [*BERLIN, "-e", "zero L*.z.h*", "-m", "prob"]
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Calls the command line; gives its exit code, output and error output."""
-
-    def calling(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["microtome", *arguments])
-        code: int | str | None = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        shown = capsys.readouterr()
-        return int(code or 0), shown.out, shown.err
-
-    return calling
 
 
 def test_run_as_json(call):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ import microtome as mt
 from microtome.circuits import Circuit, open_scores
 from microtome.circuits.checking import Check
 from microtome.circuits.trial import Trial
-from microtome.frontends import cli
 from microtome.frontends.guard import Stopped
 
 PROMPT = ["-p", "Berlin is the capital of", "--donor", "Paris is the capital of"]
@@ -25,18 +24,8 @@ SAME = mt.Prompt(
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["microtome", "circuit", *map(str, args)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        found = capsys.readouterr()
-        return code, found.out, found.err
-
-    return run
+def call(call):
+    return partial(call, "circuit")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +13,6 @@ import microtome as mt
 from microtome.circuits import Circuit, open_scores
 from microtome.circuits.trial import Trial
 from microtome.errors import CircuitError, ExperimentError
-from microtome.frontends import cli
 from microtome.frontends.guard import Stopped
 
 NODES = {"level": "node"}
@@ -26,17 +24,6 @@ scores: {level: node}
 search: {by: acdc, threshold: 0.5, start: 3}
 judge: {task: {name: ioi, n: 3, seed: 1}}
 """
-
-
-def call(monkeypatch, capsys, *args: object) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["microtome", "circuit", *map(str, args)])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    found = capsys.readouterr()
-    return code, found.out, found.err
 
 
 def test_a_search_is_what_python_gives(nano):
@@ -134,7 +121,7 @@ def test_what_makes_no_sense_is_refused_by_its_field(fields, complaint):
         mt.CircuitExperiment(model="nano", prompts=IOI, **fields)
 
 
-def test_the_command_goes_on_from_where_it_was_stopped(tmp_path, monkeypatch, capsys, nano):
+def test_the_command_goes_on_from_where_it_was_stopped(tmp_path, monkeypatch, call, nano):
     """Stopped in the search; scores and steps are kept; and what comes is what would have."""
     config, out = tmp_path / "circuit.yaml", tmp_path / "out"
     config.write_text(FILE, encoding="utf-8")
@@ -149,11 +136,11 @@ def test_the_command_goes_on_from_where_it_was_stopped(tmp_path, monkeypatch, ca
 
     with monkeypatch.context() as patched:
         patched.setattr(Trial, "measure", stopping)
-        code, _, said = call(monkeypatch, capsys, *asked)
+        code, _, said = call("circuit", *asked)
     assert code == 130
     assert "of scores L-mlp_out.zarr" in said
     assert "of search what 3 steps have measured" in said
-    code, shown, _ = call(monkeypatch, capsys, *asked)
+    code, shown, _ = call("circuit", *asked)
     assert code == 0
     assert "Faithfulness" in shown
     wanted = mt.CircuitExperiment.read(config).run(nano, progress=False)
@@ -164,16 +151,16 @@ def test_the_command_goes_on_from_where_it_was_stopped(tmp_path, monkeypatch, ca
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"microtome circuit run --config {config}" in page
     config.write_text(FILE.replace("acdc, threshold: 0.5, start: 3", "top, n: 3"), encoding="utf-8")
-    code, _, said = call(monkeypatch, capsys, *asked)
+    code, _, said = call("circuit", *asked)
     assert code == 2
     assert "is of another experiment" in " ".join(said.split())
-    assert call(monkeypatch, capsys, *asked, "--overwrite")[0] == 0
+    assert call("circuit", *asked, "--overwrite")[0] == 0
 
 
-def test_a_place_is_needed(tmp_path, monkeypatch, capsys):
+def test_a_place_is_needed(tmp_path, call):
     config = tmp_path / "circuit.yaml"
     config.write_text(FILE, encoding="utf-8")
-    code, _, said = call(monkeypatch, capsys, "run", "--config", config)
+    code, _, said = call("circuit", "run", "--config", config)
     assert code == 2
     assert "Say where" in said
 

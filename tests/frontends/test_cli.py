@@ -12,29 +12,10 @@ import pytest
 
 import microtome as mt
 from microtome import studies
-from microtome.frontends import cli
 
 PROMPT = "When Sam and Sally went to the park, Sam gave a gift to"
 DONOR = "When Sam and Sally went to the park, Sally gave a gift to"
 BERLIN_PROMPT = mt.Prompt("Berlin is the capital of", target=" Germany")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Calls the command line; gives its exit code, output and error output."""
-
-    def calling(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["microtome", *arguments])
-        monkeypatch.setattr(cli.out, "_width", 200)
-        code: int | str | None = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        shown = capsys.readouterr()
-        return int(code or 0), shown.out, shown.err
-
-    return calling
 
 
 def test_run_shows_tokens_before_and_after_and_receipts(call):

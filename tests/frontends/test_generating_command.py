@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
 import microtome as mt
-from microtome.frontends import cli
 from microtome.frontends.experiment.writing import Written
 
 BERLIN = ["-p", "Berlin is the capital of"]
@@ -17,18 +15,10 @@ EDIT = "scale(0.2) L:.attn_out@last"
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(call):
     def run(*args: str) -> tuple[int, str, str]:
         own = [] if "--config" in args or "--no-model" in args else ["nano"]
-        rest = [one for one in args if one != "--no-model"]
-        monkeypatch.setattr(sys, "argv", ["microtome", "generate", *own, *rest])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        found = capsys.readouterr()
-        return code, found.out, found.err
+        return call("generate", *own, *(one for one in args if one != "--no-model"))
 
     return run
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
 
 import pytest
 import yaml
@@ -12,7 +11,6 @@ import yaml
 import microtome as mt
 from conftest import BERLIN, PARIS
 from microtome.errors import ExperimentError
-from microtome.frontends import cli
 from microtome.frontends.experiment import reading
 from microtome.report.of_attention import summary_of_attention
 from microtome.report.of_attribution import summary_of_attribution
@@ -102,19 +100,10 @@ def file(tmp_path):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["microtome", *args])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        found = capsys.readouterr()
-        return code, found.out, found.err
-
-    return run
+def call(call, monkeypatch, tmp_path):
+    """In a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return call
 
 
 @pytest.mark.parametrize("verb", [*GIVEN])

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
 
 import microtome as mt
-from microtome.frontends import cli
 
 GOOD, BAD = "Berlin is in Germany", "Paris is in France"
 ASKED = ["-p", "Berlin is the capital of", "--target", " Germany", "--contrast", " France"]
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["microtome", *args])
-        monkeypatch.setattr(cli.out, "_width", 200)
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        found = capsys.readouterr()
-        return code, found.out, found.err
-
-    return run
+def call(call, monkeypatch, tmp_path):
+    """In a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return call
 
 
 def test_a_vector_of_contrasts_is_kept_and_named(call, nano, tmp_path):
