@@ -114,7 +114,21 @@ def listing(options: Iterable[object]) -> str:
     return ", ".join(str(option) for option in options)
 
 
-def did_you_mean(given: str, options: Iterable[str], likeness: float = 0.5) -> str:
+def there_are(given: object, options: Iterable[object]) -> str:
+    """What there is in the place of something that there is not, and the nearest of it.
+
+    Args:
+        given: what was asked for.
+        options: what there is.
+
+    >>> there_are("wolk", ["walk", "reference"])
+    "there are: walk, reference. Did you mean 'walk'?"
+    """
+    known = [str(option) for option in options]
+    return f"there are: {listing(known)}.{did_you_mean(given, known)}"
+
+
+def did_you_mean(given: object, options: Iterable[str], likeness: float = 0.5) -> str:
     """A sentence with the nearest of the options, or nothing when none is near.
 
     Args:
@@ -127,5 +141,5 @@ def did_you_mean(given: str, options: Iterable[str], likeness: float = 0.5) -> s
     >>> did_you_mean("xylophone", ["z", "k"])
     ''
     """
-    near = difflib.get_close_matches(given, list(options), n=1, cutoff=likeness)
+    near = difflib.get_close_matches(str(given), list(options), n=1, cutoff=likeness)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -23,7 +23,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import yaml
 
-from microtome.errors import TextError, did_you_mean, listing
+from microtome.errors import TextError, did_you_mean, listing, there_are
 
 MOST_LAYERS = 2
 """Layers whose vectors are shown by their numbers."""
@@ -69,10 +69,8 @@ class Texts:
 
     def __post_init__(self) -> None:
         if self.lang not in LANGUAGES:
-            raise TextError(
-                f"There is no language {self.lang!r}; there are: {listing(LANGUAGES)}."
-                f"{did_you_mean(self.lang, LANGUAGES)}"
-            )
+            known = there_are(self.lang, LANGUAGES)
+            raise TextError(f"There is no language {self.lang!r}; {known}")
 
     def __call__(self, key: str, /, **values: Any) -> str:
         """The text of a key with its places filled in.

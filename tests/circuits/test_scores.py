@@ -189,6 +189,7 @@ def test_progress_is_of_all_sweeps_together(tiny64):
     ("how", "complaint"),
     [
         ({"method": "eaxct"}, "No method is called 'eaxct'.*Did you mean 'exact'"),
+        ({"method": 5}, "No method is called 5; there are: exact"),
         ({"level": "neuron"}, "No level is called 'neuron'; there are: edge, node"),
         ({"metric": "top1"}, "is the id of a token"),
     ],

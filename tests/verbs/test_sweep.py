@@ -311,6 +311,7 @@ def test_over_takes_whatever_the_parameter_takes(tiny, tmp_path, over, edit):
     ("more", "error", "says"),
     [
         ({"engine": "wlak"}, SweepError, "'wlak' does not exist"),
+        ({"engine": 5}, SweepError, "engine=5 does not exist; there are: auto, walk"),
         ({"metrics": "porb"}, MetricError, "Did you mean 'prob'"),
         ({"edit": []}, SweepError, "needs an edit"),
         ({"edit": "zero L9.z"}, AddressError, "layer 9"),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from microtome.circuits.graph import Graph
 from microtome.circuits.written import written
-from microtome.errors import CircuitError, did_you_mean, listing
+from microtome.errors import CircuitError, there_are
 from microtome.model.loaded import Loaded
 from microtome.prompts.encoding import Encoded
 
@@ -142,8 +142,5 @@ def ablation_of(given: str | Ablation, reference: Sequence[Encoded]) -> Ablation
     if isinstance(given, Ablation):
         return given
     if given not in ABLATIONS:
-        hint = did_you_mean(str(given), ABLATIONS)
-        raise CircuitError(
-            f"No ablation is called {given!r}; there are: {listing(ABLATIONS)}.{hint}"
-        )
+        raise CircuitError(f"No ablation is called {given!r}; {there_are(given, ABLATIONS)}")
     return ABLATIONS[given](reference)

@@ -25,7 +25,7 @@ from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.approximate.text import METHODS as APPROXIMATIONS
 from microtome.engines.approximate.text import method_of as approximation_of
 from microtome.engines.observer import Observer, Relay
-from microtome.errors import CircuitError, did_you_mean, listing
+from microtome.errors import CircuitError, there_are
 from microtome.plan.audit import Audit
 from microtome.plan.plan import Plan, make_plan
 from microtome.prompts.prompt import Prompt
@@ -321,14 +321,13 @@ def method_of(given: str | Method | Approximation) -> Method:
     """
     if isinstance(given, Method):
         return given
-    if isinstance(given, Approximation) or given.partition("(")[0] in APPROXIMATIONS:
+    if isinstance(given, Approximation) or str(given).partition("(")[0] in APPROXIMATIONS:
         by = approximation_of(given)
         assert by is not None, "exact is no approximation"
         return Approximated(by=by)
     if given not in METHODS:
         known = [*METHODS, *APPROXIMATIONS]
-        hint = did_you_mean(str(given), known)
-        raise CircuitError(f"No method is called {given!r}; there are: {listing(known)}.{hint}")
+        raise CircuitError(f"No method is called {given!r}; {there_are(given, known)}")
     return METHODS[given]
 
 

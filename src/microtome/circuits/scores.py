@@ -26,7 +26,7 @@ from microtome.circuits.trial import Trial
 from microtome.engines.approximate.audit import DRAWN, STRONGEST
 from microtome.engines.approximate.method import Method as Approximation
 from microtome.engines.observer import Observer, observed
-from microtome.errors import CircuitError, listing
+from microtome.errors import CircuitError, there_are
 from microtome.figures.mapped import WHY_EXACT
 from microtome.notebook import html_line, html_table
 from microtome.prompts.prompts import Given
@@ -303,7 +303,7 @@ def score(
     """
     chosen = method_of(method).with_workers(workers).with_audit(audit, seed)
     if level not in LEVELS:
-        raise CircuitError(f"No level is called {level!r}; there are: {listing(LEVELS)}.")
+        raise CircuitError(f"No level is called {level!r}; {there_are(level, LEVELS)}")
     trial = Trial.by(model, prompts, metric, ablation, reference, memory)
     place = None if out is None else Path(out)
     with (

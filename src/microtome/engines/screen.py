@@ -15,7 +15,7 @@ import torch
 
 from microtome.engines.assembled import Assembled
 from microtome.engines.block import Array
-from microtome.errors import MetricError, SweepError, did_you_mean, listing
+from microtome.errors import MetricError, SweepError, there_are
 from microtome.language.regions import Column
 from microtome.model.loaded import Loaded
 from microtome.model.placement import copy_in, why_no_copy
@@ -84,8 +84,7 @@ def dtype_of(name: str) -> torch.dtype:
         SweepError: there is none.
     """
     if name not in DTYPES:
-        hint = did_you_mean(name, DTYPES)
-        raise SweepError(f"screen={name!r} does not exist; there are: {listing(DTYPES)}.{hint}")
+        raise SweepError(f"screen={name!r} does not exist; {there_are(name, DTYPES)}")
     return DTYPES[name]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from microtome.errors import SweepError, did_you_mean, listing
+from microtome.errors import SweepError, there_are
 from microtome.language.operations import Operation
 
 GRADIENTS = "gradients"
@@ -40,8 +40,7 @@ def choose(
         SweepError: the engine does not exist, or it is the walk and cannot take them.
     """
     if engine not in ENGINES:
-        hint = did_you_mean(engine, ENGINES)
-        raise SweepError(f"engine={engine!r} does not exist; there are: {listing(ENGINES)}.{hint}")
+        raise SweepError(f"engine={engine!r} does not exist; {there_are(engine, ENGINES)}")
     if engine == "reference":
         return Choice("reference", "as asked: one full forward pass per cell")
     if whole is not None and engine == "walk":

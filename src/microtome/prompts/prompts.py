@@ -135,7 +135,7 @@ def prompt_of(row: Mapping[str, Any]) -> Prompt:
     known = [f.name for f in fields(Prompt)]
     for name in row:
         if name not in known:
-            hint = did_you_mean(str(name), known)
+            hint = did_you_mean(name, known)
             raise PromptError(f"unknown field {name!r}; known: {listing(known)}.{hint}")
     if not set(TEXTS) & set(row):
         raise PromptError("the field 'text' is missing. (Or 'ids', or 'messages'.)")

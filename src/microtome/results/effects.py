@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from microtome.errors import EffectsError, did_you_mean, listing
+from microtome.errors import EffectsError, did_you_mean, listing, there_are
 from microtome.figures import Drawn, Look, effect_map, png_of, style
 from microtome.figures.choice import Only, Order, chosen
 from microtome.figures.mapped import NOISE_FLOOR, WHY_EXACT
@@ -365,8 +365,7 @@ def measured(metric: str, metrics: Sequence[str]) -> str:
         EffectsError: it is not.
     """
     if metric not in metrics:
-        hint = did_you_mean(metric, metrics)
-        raise EffectsError(f"{metric!r} was not measured; there are: {listing(metrics)}.{hint}")
+        raise EffectsError(f"{metric!r} was not measured; {there_are(metric, metrics)}")
     return metric
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from microtome.errors import StatisticsError, did_you_mean, listing
+from microtome.errors import StatisticsError, there_are
 from microtome.stats.paired import Difference
 from microtome.stats.samples import Array
 
@@ -97,10 +97,8 @@ def corrected(
     """
     given = tuple(differences)
     if correction not in CORRECTIONS:
-        hint = did_you_mean(correction, CORRECTIONS)
-        raise StatisticsError(
-            f"No correction is called {correction!r}; there are: {listing(CORRECTIONS)}.{hint}"
-        )
+        known = there_are(correction, CORRECTIONS)
+        raise StatisticsError(f"No correction is called {correction!r}; {known}")
     for one in given:
         if one.correction != "uncorrected":
             raise StatisticsError(f"These p values are corrected already ({one.correction}).")

@@ -12,7 +12,7 @@ import scipy
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from microtome.errors import StatisticsError, did_you_mean, listing
+from microtome.errors import StatisticsError, there_are
 from microtome.stats.estimates import Within
 from microtome.stats.samples import CONFIDENCE, PROMPT, Over, column, present, too_few
 
@@ -72,10 +72,8 @@ def bootstrap(
     1 (no interval: all values are equal, n = 3)
     """
     if method not in get_args(Method):
-        hint = did_you_mean(method, get_args(Method))
-        raise StatisticsError(
-            f"No bootstrap is called {method!r}; there are: {listing(get_args(Method))}.{hint}"
-        )
+        known = there_are(method, get_args(Method))
+        raise StatisticsError(f"No bootstrap is called {method!r}; {known}")
     if resamples < 1:
         raise StatisticsError(f"resamples is at least 1, not {resamples}.")
     sample = present(column(values, over))

@@ -10,7 +10,7 @@ from typing import Final
 
 from transformers import PreTrainedTokenizerBase
 
-from microtome.errors import TaskError, did_you_mean, listing
+from microtome.errors import TaskError, there_are
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
@@ -152,10 +152,8 @@ def ioi(
 
 def _check(templates: Sequence[str], corrupt: str) -> None:
     if corrupt not in CORRUPTIONS:
-        hint = did_you_mean(str(corrupt), CORRUPTIONS)
-        raise TaskError(
-            f"No corruption is called {corrupt!r}; there are: {listing(CORRUPTIONS)}.{hint}"
-        )
+        known = there_are(corrupt, CORRUPTIONS)
+        raise TaskError(f"No corruption is called {corrupt!r}; {known}")
     check_templates(templates, ("IO", "S1", "S2"), ("place", "object"))
     for template in templates:
         if re.search(r"(?<! )\{(IO|S1|S2)\}", template):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from microtome import stats
 from microtome.amounts import whole_of
-from microtome.errors import AddressError, EffectsError, PromptError, TokenError, listing
+from microtome.errors import AddressError, EffectsError, PromptError, TokenError, listing, there_are
 from microtome.figures.labels import escaped
 from microtome.figures.matrix import matrix
 from microtome.figures.patterns import pattern_grid
@@ -208,7 +208,7 @@ class HeadScores:
 
     def _of(self, score: str) -> xr.DataArray:
         if score not in self.data:
-            raise EffectsError(f"There is no score {score!r}; there are: {listing(SCORES)}.")
+            raise EffectsError(f"There is no score {score!r}; {there_are(score, SCORES)}")
         return self.data[score]
 
     def __repr__(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from microtome.errors import EffectsError, did_you_mean, listing
+from microtome.errors import EffectsError, there_are
 
 
 def picked(data: xr.Dataset, name: str) -> xr.DataArray:
@@ -15,7 +15,5 @@ def picked(data: xr.Dataset, name: str) -> xr.DataArray:
     """
     known = [str(key) for key, array in data.items() if array.dtype.kind == "f"]
     if name not in known:
-        raise EffectsError(
-            f"There is no {name!r} here; there are: {listing(known)}.{did_you_mean(name, known)}"
-        )
+        raise EffectsError(f"There is no {name!r} here; {there_are(name, known)}")
     return data[name]

@@ -16,7 +16,7 @@ import xarray as xr
 from microtome.edits import Edit, Source
 from microtome.engines.assembled import Assembled
 from microtome.engines.observer import Observer, observed
-from microtome.errors import EffectsError, PromptError, SweepError, did_you_mean, listing
+from microtome.errors import EffectsError, PromptError, SweepError, there_are
 from microtome.language.sites import POSITIONS, counted
 from microtome.model.loaded import Loaded
 from microtome.plan.plan import Plan, make_plan
@@ -298,8 +298,7 @@ def check_keep(keep: str) -> str:
         SweepError: it is nothing that can be.
     """
     if keep not in KEEPS:
-        hint = did_you_mean(str(keep), KEEPS)
-        raise SweepError(f"keep={keep!r} does not exist; there are: {listing(KEEPS)}.{hint}")
+        raise SweepError(f"keep={keep!r} does not exist; {there_are(keep, KEEPS)}")
     return keep
 
 

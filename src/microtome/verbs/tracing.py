@@ -21,7 +21,7 @@ from microtome import stats
 from microtome.amounts import many, whole_of
 from microtome.edits import Edit, noise, patch
 from microtome.engines.block import Array
-from microtome.errors import EffectsError, MetricError, PromptError, listing
+from microtome.errors import EffectsError, MetricError, PromptError, listing, there_are
 from microtome.figures.labels import escaped
 from microtome.figures.matrix import matrix
 from microtome.figures.pictures import Drawn
@@ -117,7 +117,7 @@ class Traces:
         """
         there = self.data["kind"].values.tolist()
         if kind not in there:
-            raise EffectsError(f"There is no {kind!r} here; there are: {listing(there)}.")
+            raise EffectsError(f"There is no {kind!r} here; {there_are(kind, there)}")
         if prompt is None:
             shown = self.average()["effect"].sel(kind=kind)
             note = f"average indirect effect over {len(self.encoded)} facts"

@@ -11,7 +11,7 @@ import numpy as np
 from microtome import Model, Prompt, Prompts, circuits, load
 from microtome.circuits import Circuit, Found, Scores
 from microtome.circuits.journal import measured_in
-from microtome.errors import CircuitError, MicrotomeError, listing
+from microtome.errors import CircuitError, MicrotomeError, listing, there_are
 from microtome.figures.pictures import check_picture
 from microtome.frontends.arguments import Shown
 from microtome.frontends.circuit_commands import Trying
@@ -59,7 +59,7 @@ def find(
     """Find a circuit, and write it down."""
     _check_free(out, overwrite)
     if how["by"] not in TAKES:
-        raise CircuitError(f"No search is called {how['by']!r}; there are: {listing(TAKES)}.")
+        raise CircuitError(f"No search is called {how['by']!r}; {there_are(how['by'], TAKES)}")
     _refuse_idle_scores(how)
     _refuse_idle(trying, how)
     with answering(shown), keeping(how["keep"], measured_in):

@@ -10,14 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from microtome.amounts import bytes_of
-from microtome.errors import (
-    MicrotomeError,
-    PromptWarning,
-    SweepError,
-    TextError,
-    did_you_mean,
-    listing,
-)
+from microtome.errors import MicrotomeError, PromptWarning, SweepError, TextError, there_are
 from microtome.frontends.lab import shelf
 from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.guard import is_loopback
@@ -44,10 +37,7 @@ def lab(
 ) -> None:
     """Serve the lab until Ctrl-C."""
     if lang not in LANGUAGES:
-        raise TextError(
-            f"There is no language {lang!r}; there are: {listing(LANGUAGES)}."
-            f"{did_you_mean(lang, LANGUAGES)}"
-        )
+        raise TextError(f"There is no language {lang!r}; {there_are(lang, LANGUAGES)}")
     place, most = kept_in(keep), most_of(keep_most)
     if place is not None:
         shelf.trim(place, most)

@@ -24,7 +24,7 @@ from microtome.circuits.methods import method_of
 from microtome.circuits.search import table
 from microtome.circuits.trial import VERIFIED
 from microtome.engines.observer import Observer
-from microtome.errors import ExperimentError, did_you_mean, listing
+from microtome.errors import ExperimentError, there_are
 from microtome.frontends.experiment import sources
 from microtome.frontends.experiment.experiment import (
     Checkpoint,
@@ -60,8 +60,7 @@ def _metric(given: Any) -> str:
 def _ablation(given: Any) -> str:
     name = text_of(given)
     if name not in ABLATIONS:
-        hint = did_you_mean(name, ABLATIONS)
-        raise ValueError(f"no ablation is called {name!r}; there are: {listing(ABLATIONS)}.{hint}")
+        raise ValueError(f"no ablation is called {name!r}; {there_are(name, ABLATIONS)}")
     return name
 
 

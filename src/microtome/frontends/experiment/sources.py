@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import BeforeValidator, Discriminator, PlainValidator, Tag, create_model
 
-from microtome.errors import did_you_mean, listing
+from microtome.errors import did_you_mean, listing, there_are
 from microtome.frontends.experiment.form import Form, at, path_of
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts, prompt_of, spelled
@@ -51,8 +51,7 @@ def _task(given: Any) -> Task:
         )
     name = given["name"]
     if name not in TASKS:
-        hint = did_you_mean(str(name), TASKS)
-        raise ValueError(f"no task is called {name!r}; there are: {listing(TASKS)}.{hint}")
+        raise ValueError(f"no task is called {name!r}; {there_are(name, TASKS)}")
     checked = _arguments_of(name).model_validate(dict(given))
     known = checked.model_fields_set - {"name"}
     arguments = {key: _plain(getattr(checked, key)) for key in given if key in known}
@@ -115,8 +114,7 @@ def _prompt(given: Any) -> Prompt:
         )
     for name, value in given.items():
         if name not in FIELDS:
-            text = f"a prompt has no such field; there are: {listing(FIELDS)}."
-            raise at(name, text + did_you_mean(str(name), FIELDS))
+            raise at(name, f"a prompt has no such field; {there_are(name, FIELDS)}")
         if name in TEXTS and value is not None and not _is_text(name, value):
             also = ", or {id: 12} for a token's id" if name in ANSWERS else ""
             raise at(name, f"expected text, not {value!r}; in YAML, put it in quotes{also}.")
@@ -144,7 +142,7 @@ def _several(given: Any) -> Any:
         given = (given,)
     if isinstance(given, Mapping) and not {"file", "task"} & set(given):
         names = ("file", "task", *FIELDS)
-        hints = [hint for name in given if (hint := did_you_mean(str(name), names))]
+        hints = [hint for name in given if (hint := did_you_mean(name, names))]
         raise ValueError(f"{EXPECTED}, not {dict(given)!r}.{listing(hints[:1])}")
     if isinstance(given, Iterable) and not isinstance(given, Mapping | Form):
         given = tuple(given)
