@@ -9,7 +9,7 @@ import pytest
 from recipes.pages import ROOT, run
 
 import microtome as mt
-from microtome.frontends.experiment.experiment import Checkpoint
+from microtome.frontends.experiment.fields import Checkpoint
 from microtome.frontends.experiment.reading import ReadTraces
 
 PAGE = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from microtome.circuits.trial import VERIFIED
 from microtome.engines.observer import Observer
 from microtome.errors import ExperimentError, there_are
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.experiment import (
+from microtome.frontends.experiment.fields import (
     Checkpoint,
     Text,
     by_name,

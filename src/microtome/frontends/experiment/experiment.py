@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from microtome.amounts import bytes_of, whole_of
-from microtome.edits import Edit, as_edits
+from microtome.edits import Edit
 from microtome.engines.approximate.text import EXACT, method_of
 from microtome.engines.observer import Observer, as_observer
 from microtome.engines.screen import dtype_of
-from microtome.errors import ExperimentError
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.form import Filed, Form, at, path_of, text_of
+from microtome.frontends.experiment.fields import (
+    Checkpoint,
+    by_name,
+    edit_of,
+    metric_of,
+    once,
+    parameters_of,
+    several,
+    text_that_reads_back,
+    verify_of,
+    workers_named,
+)
+from microtome.frontends.experiment.form import Filed, path_of, text_of
 from microtome.frontends.experiment.sources import Source
 from microtome.plan.audit import Audit, bound_of
 from microtome.plan.choice import choose
 from microtome.plan.plan import Plan, make_plan
-from microtome.plan.question import is_list, plain
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Prompts
 from microtome.prompts.stream import Stream
-from microtome.readings.registry import readings
 from microtome.report import (
     Beginning,
     Folder,
@@ -38,116 +47,19 @@ from microtome.report.of_sweep import MOST_PROMPTS
 from microtome.results.aggregates import Aggregates
 from microtome.results.effects import Effects
 from microtome.sheets import dump
-from microtome.verbs.load import load
 from microtome.verbs.model import Model
 from microtome.verbs.options import budget_of
-from microtome.verbs.record import reads_back
 from microtome.verbs.streaming import Keep, check_keep
 from microtome.verbs.sweep import asking, sweep
-from microtome.workers import workers_of
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/")
 """How an address of fsspec's begins, once a `Path` has taken two slashes for one."""
-
-Text = Annotated[str, PlainValidator(text_of)]
-
-
-class Checkpoint(Form):
-    """A model by its name, and how it is loaded; see `load`.
-
-    Attributes:
-        name: ``nano``, a hub id, or a directory.
-        revision: branch, tag or commit of a hub id.
-        dtype: the type of the weights; the checkpoint's own by default.
-        device: where to put them.
-        attention: the attention implementation, such as ``eager``.
-    """
-
-    name: Text
-    revision: Text | None = None
-    dtype: Text | None = None
-    device: Text | None = None
-    attention: Text | None = None
-
-    def load(self) -> Model:
-        """The model."""
-        more: dict[str, Any] = {}
-        if self.attention is not None:
-            more["attn_implementation"] = self.attention
-        return load(self.name, revision=self.revision, dtype=self.dtype, device=self.device, **more)
-
-    def plain(self) -> str | dict[str, str]:
-        """In YAML's own types."""
-        fields = {name: value for name, value in self if value is not None}
-        return self.name if len(fields) == 1 else fields
-
-
-def by_name(given: Any) -> Any:
-    """A model's name as the fields of a checkpoint."""
-    return {"name": str(given)} if isinstance(given, str | Path) else given
-
-
-def edit_of(given: Any) -> Edit:
-    """An edit, or the text of one."""
-    if not isinstance(given, Edit | str):
-        raise ValueError(
-            f"expected an edit such as 'zero L5.z.h3', not {given!r}; in YAML, put a text that "
-            "ends in a colon in quotes"
-        )
-    return as_edits(given)[0]
-
-
-def metric_of(given: Any) -> str:
-    """A metric, in its canonical text."""
-    return str(readings(text_of(given))[0])
-
-
-def several(given: Any) -> Any:
-    """One thing as a tuple of one, a list as a tuple."""
-    listed = isinstance(given, Sequence) and not isinstance(given, str)
-    found = tuple(given) if listed else (given,)
-    if not found:
-        raise ValueError("give at least one")
-    return found
-
-
-def some(given: Any) -> Any:
-    """The same as `several`, or nothing."""
-    return () if given in ((), []) else several(given)
-
-
-def once(metrics: tuple[str, ...]) -> tuple[str, ...]:
-    """Metrics, if none of them is given twice."""
-    readings(metrics)
-    return metrics
-
-
-def parameters_of(given: Any) -> dict[str, list[Any]]:
-    """Values for parameters of edits, by name, in YAML's own types."""
-    if not isinstance(given, Mapping):
-        raise ValueError(
-            f"expected parameters with their values, {{factor: [0.1, 10]}}, not {given!r}"
-        )
-    found = {}
-    for name, values in given.items():
-        if not is_list(values):
-            raise at(name, f"expected a list of values, at least one, not {values!r}.")
-        found[str(name)] = [plain(value) for value in values]
-        for value, own in zip(values, found[str(name)], strict=True):
-            if isinstance(own, str) and not isinstance(value, str):
-                raise at(name, f"expected numbers, words or lists of numbers, not {value!r}.")
-    return found
 
 
 def _engine(given: Any) -> str:
     name = text_of(given)
     choose(name, [])
     return name
-
-
-def verify_of(given: Any) -> int | Literal["all"]:
-    """How many cells are verified."""
-    return Verify.of(given).given
 
 
 def _folder(given: Any) -> Path:
@@ -158,13 +70,6 @@ def _folder(given: Any) -> Path:
             "machine; in Python, mt.sweep(…, out='s3://…') keeps the numbers there"
         )
     return path
-
-
-def workers_named(given: Any) -> str:
-    """Workers by their name, as it was given."""
-    name = text_of(given)
-    workers_of(name)
-    return name
 
 
 def _screen(given: Any) -> str:
@@ -364,17 +269,3 @@ class Experiment(Filed):
                     lambda: document_of_sweep(found, model.run(shown)), summary_of_sweep(found)
                 )
         return found
-
-
-def text_that_reads_back(one: Edit) -> str:
-    """The text of an edit in a file.
-
-    Raises:
-        ExperimentError: it has none (a function made on the spot).
-    """
-    if reads_back(one):
-        return str(one)
-    raise ExperimentError(
-        f"The edit '{one}' has a function made on the spot, which no text can bring back: put it "
-        'in a module and name it, apply("package.module:function").'
-    )

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from microtome.amounts import bytes_of, whole_of
 from microtome.edits import Edit
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.experiment import (
+from microtome.frontends.experiment.fields import (
     Checkpoint,
     by_name,
     edit_of,

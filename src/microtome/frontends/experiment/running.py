@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, PlainValidator
 from microtome.amounts import whole_of
 from microtome.edits import Edit
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.experiment import (
+from microtome.frontends.experiment.fields import (
     Checkpoint,
     by_name,
     edit_of,
