@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import xarray as xr
@@ -17,7 +17,6 @@ from pydantic import (
 )
 
 from microtome import circuits
-from microtome.amounts import bytes_of
 from microtome.circuits import ABLATIONS, Circuit, Curve, Found, Scores
 from microtome.circuits.journal import measured_in
 from microtome.circuits.methods import method_of
@@ -27,17 +26,18 @@ from microtome.engines.observer import Observer
 from microtome.errors import ExperimentError, there_are
 from microtome.frontends.experiment import sources
 from microtome.frontends.experiment.fields import (
-    Checkpoint,
+    Bytes,
+    Hired,
+    Metric,
+    Named,
+    Place,
     Text,
-    by_name,
+    Verified,
     several,
-    workers_named,
 )
-from microtome.frontends.experiment.form import Filed, path_of, text_of
+from microtome.frontends.experiment.form import Filed, text_of
 from microtome.frontends.experiment.searching import Scoring, Searching
 from microtome.frontends.experiment.sources import Source
-from microtome.plan.verify import Verify
-from microtome.readings.registry import readings
 from microtome.report.document import Document
 from microtome.report.folder import GONE, Folder
 from microtome.report.layout import kept_in
@@ -51,10 +51,6 @@ GIVEN = "given"
 ASKED = "experiment.yaml"
 SCORES, CIRCUIT, KEPT = "scores.zarr", "circuit.json", "kept"
 """In a folder, beside the experiment: scores, the circuit, and what is gone on from."""
-
-
-def _metric(given: Any) -> str:
-    return str(readings(text_of(given))[0])
 
 
 def _ablation(given: Any) -> str:
@@ -144,9 +140,9 @@ class CircuitExperiment(Filed):
 
         def __init__(self, **fields: Any) -> None: ...
 
-    model: Annotated[Checkpoint, BeforeValidator(by_name)]
+    model: Named
     prompts: Source
-    metric: Annotated[str, PlainValidator(_metric)] = "logit_diff"
+    metric: Metric = "logit_diff"
     ablation: Annotated[str, PlainValidator(_ablation)] = "patch"
     reference: Source | None = None
     scores: Scoring = Scoring()
@@ -155,12 +151,10 @@ class CircuitExperiment(Filed):
         None
     )
     judge: Source | None = None
-    verify: Annotated[int | Literal["all"], PlainValidator(lambda own: Verify.of(own).given)] = (
-        VERIFIED
-    )
-    memory: Annotated[int, PlainValidator(bytes_of)] | None = None
-    workers: Annotated[str, PlainValidator(workers_named)] | None = None
-    out: Annotated[Path, PlainValidator(path_of)] | None = None
+    verify: Verified = VERIFIED
+    memory: Bytes | None = None
+    workers: Hired | None = None
+    out: Place | None = None
 
     def to_yaml(self) -> str:
         """The experiment as YAML, which reads back equal; fields at their defaults are left out."""

@@ -5,27 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import Field, PlainValidator
 
-from microtome.amounts import bytes_of, whole_of
-from microtome.edits import Edit
+from microtome.amounts import whole_of
 from microtome.engines.approximate.text import EXACT, method_of
 from microtome.engines.observer import Observer, as_observer
 from microtome.engines.screen import dtype_of
 from microtome.frontends.experiment import sources
 from microtome.frontends.experiment.fields import (
-    Checkpoint,
-    by_name,
-    edit_of,
-    metric_of,
-    once,
-    parameters_of,
-    several,
+    Bytes,
+    Count,
+    Edits,
+    Hired,
+    Metrics,
+    Named,
+    Over,
+    Verified,
+    Whole,
     text_that_reads_back,
-    verify_of,
-    workers_named,
 )
 from microtome.frontends.experiment.form import Filed, path_of, text_of
 from microtome.frontends.experiment.sources import Source
@@ -139,27 +138,23 @@ class Experiment(Filed):
         # The fields are wider than what they become: texts for edits, names for models.
         def __init__(self, **fields: Any) -> None: ...
 
-    model: Annotated[Checkpoint, BeforeValidator(by_name)]
+    model: Named
     prompts: Source
-    edits: Annotated[tuple[Annotated[Edit, PlainValidator(edit_of)], ...], BeforeValidator(several)]
-    metrics: Annotated[
-        tuple[Annotated[str, PlainValidator(metric_of)], ...],
-        BeforeValidator(several),
-        AfterValidator(once),
-    ]
-    over: Annotated[dict[str, list[Any]], PlainValidator(parameters_of)] = Field(default={})
+    edits: Edits
+    metrics: Metrics
+    over: Over = Field(default={})
     reference: Source | None = None
     engine: Annotated[str, PlainValidator(_engine)] = "auto"
-    verify: Annotated[int | Literal["all"], PlainValidator(verify_of)] = 4
-    memory: Annotated[int, PlainValidator(bytes_of)] | None = None
+    verify: Verified = 4
+    memory: Bytes | None = None
     screen: Annotated[str, PlainValidator(_screen)] | None = None
     refine: Annotated[int | str, PlainValidator(_refine)] | None = None
     method: Annotated[str, PlainValidator(_method)] = EXACT
     audit: Annotated[int, PlainValidator(_audit)] = 64
-    seed: Annotated[int, PlainValidator(whole_of)] = 0
-    window: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] | None = None
+    seed: Whole = 0
+    window: Count | None = None
     keep: Annotated[Keep, PlainValidator(check_keep)] = "cells"
-    workers: Annotated[str, PlainValidator(workers_named)] | None = None
+    workers: Hired | None = None
     out: Annotated[Path, PlainValidator(_folder)] | None = None
 
     def to_yaml(self) -> str:

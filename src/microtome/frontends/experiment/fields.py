@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import PlainValidator
+from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
+from microtome.amounts import bytes_of, whole_of
 from microtome.edits import Edit, as_edits
 from microtome.errors import ExperimentError
-from microtome.frontends.experiment.form import Form, at, text_of
+from microtome.frontends.experiment.form import Form, at, path_of, text_of
 from microtome.plan.question import is_list, plain
 from microtome.plan.verify import Verify
 from microtome.readings.registry import readings
@@ -133,3 +134,20 @@ def text_that_reads_back(one: Edit) -> str:
         f"The edit '{one}' has a function made on the spot, which no text can bring back: put it "
         'in a module and name it, apply("package.module:function").'
     )
+
+
+# -------------------------------------------------------------------------------------- the kinds
+
+Whole = Annotated[int, PlainValidator(whole_of)]
+Count = Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))]
+Bytes = Annotated[int, PlainValidator(bytes_of)]
+Place = Annotated[Path, PlainValidator(path_of)]
+Named = Annotated[Checkpoint, BeforeValidator(by_name)]
+OneEdit = Annotated[Edit, PlainValidator(edit_of)]
+Edits = Annotated[tuple[OneEdit, ...], BeforeValidator(several)]
+SomeEdits = Annotated[tuple[OneEdit, ...], BeforeValidator(some)]
+Metric = Annotated[str, PlainValidator(metric_of)]
+Metrics = Annotated[tuple[Metric, ...], BeforeValidator(several), AfterValidator(once)]
+Over = Annotated[dict[str, list[Any]], PlainValidator(parameters_of)]
+Verified = Annotated[int | Literal["all"], PlainValidator(verify_of)]
+Hired = Annotated[str, PlainValidator(workers_named)]

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import BeforeValidator, Field
 
-from microtome.amounts import bytes_of, whole_of
-from microtome.edits import Edit
 from microtome.frontends.experiment import sources
 from microtome.frontends.experiment.fields import (
-    Checkpoint,
-    by_name,
-    edit_of,
-    metric_of,
-    once,
-    parameters_of,
+    Bytes,
+    Count,
+    Edits,
+    Metric,
+    Metrics,
+    Named,
+    Over,
+    Place,
+    SomeEdits,
+    Text,
+    Verified,
+    Whole,
     several,
-    some,
-    verify_of,
 )
-from microtome.frontends.experiment.form import Filed, path_of, text_of
+from microtome.frontends.experiment.form import Filed
 from microtome.frontends.experiment.sources import Source
 from microtome.prompts.prompts import Prompts
 from microtome.readings.translators import Translators
@@ -32,19 +33,6 @@ from microtome.verbs.head_card import HeadCard, head_card
 from microtome.verbs.lens import Lens, lens
 from microtome.verbs.model import Model
 from microtome.verbs.tracing import KINDS, WINDOW, Traces, trace_facts
-
-Text = Annotated[str, PlainValidator(text_of)]
-Count = Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))]
-Whole = Annotated[int, PlainValidator(whole_of)]
-Place = Annotated[Path, PlainValidator(path_of)]
-Bytes = Annotated[int, PlainValidator(bytes_of)]
-OneEdit = Annotated[Edit, PlainValidator(edit_of)]
-Metrics = Annotated[
-    tuple[Annotated[str, PlainValidator(metric_of)], ...],
-    BeforeValidator(several),
-    AfterValidator(once),
-]
-Verified = Annotated[int | Literal["all"], PlainValidator(verify_of)]
 
 
 class Read(Filed):
@@ -59,7 +47,7 @@ class Read(Filed):
 
         def __init__(self, **fields: Any) -> None: ...
 
-    model: Annotated[Checkpoint, BeforeValidator(by_name)]
+    model: Named
     prompts: Source
     out: Place | None = None
 
@@ -81,7 +69,7 @@ class ReadLens(Read):
     """
 
     address: Text = "L*.resid_post@*"
-    edits: Annotated[tuple[OneEdit, ...], BeforeValidator(some)] = ()
+    edits: SomeEdits = ()
     metrics: Metrics | None = None
     top: Count = 5
     tuned: Place | None = None
@@ -109,7 +97,7 @@ class ReadAttribution(Read):
         metric, sources: as it takes them.
     """
 
-    metric: Annotated[str, PlainValidator(metric_of)] | None = None
+    metric: Metric | None = None
     sources: bool = False
 
     def run(self, model: Model | None = None) -> Attribution:
@@ -191,9 +179,9 @@ class ReadDose(Read):
         neutral: texts that are to go on as they are, given as prompts are.
     """
 
-    edits: Annotated[tuple[OneEdit, ...], BeforeValidator(several)]
+    edits: Edits
     metrics: Metrics = ("logit_diff",)
-    over: Annotated[dict[str, list[Any]], PlainValidator(parameters_of)]
+    over: Over
     neutral: Source
     verify: Verified = 4
     memory: Bytes | None = None

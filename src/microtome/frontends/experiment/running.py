@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BeforeValidator, PlainValidator
-
-from microtome.amounts import whole_of
-from microtome.edits import Edit
 from microtome.frontends.experiment import sources
-from microtome.frontends.experiment.fields import (
-    Checkpoint,
-    by_name,
-    edit_of,
-    some,
-    text_that_reads_back,
-)
+from microtome.frontends.experiment.fields import Count, Named, SomeEdits, text_that_reads_back
 from microtome.frontends.experiment.form import Filed
 from microtome.frontends.experiment.sources import Source
 from microtome.prompts.prompts import Prompts
@@ -36,11 +26,9 @@ class Edited(Filed):
 
         def __init__(self, **fields: Any) -> None: ...
 
-    model: Annotated[Checkpoint, BeforeValidator(by_name)]
+    model: Named
     prompts: Source
-    edits: Annotated[
-        tuple[Annotated[Edit, PlainValidator(edit_of)], ...], BeforeValidator(some)
-    ] = ()
+    edits: SomeEdits = ()
     reference: Source | None = None
 
     def of(self, model: Model | None) -> tuple[Model, Prompts, tuple[Any, ...]]:
@@ -85,7 +73,7 @@ class Ran(Edited):
 
         def __init__(self, **fields: Any) -> None: ...
 
-    top: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 10
+    top: Count = 10
 
     def run(self, model: Model | None = None) -> Run:
         """Run.

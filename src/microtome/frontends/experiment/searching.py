@@ -11,6 +11,7 @@ from microtome.amounts import is_finite, whole_of
 from microtome.circuits.methods import method_of
 from microtome.circuits.scores import AUDIT
 from microtome.errors import listing
+from microtome.frontends.experiment.fields import Count, Whole
 from microtome.frontends.experiment.form import Form, at, text_of
 
 TAKES: Mapping[str, tuple[str, ...]] = {
@@ -37,7 +38,6 @@ def _order(given: Any) -> str | int:
     return whole_of(given) if isinstance(given, int) else text_of(given)
 
 
-Whole = Annotated[int, PlainValidator(whole_of)]
 Number = Annotated[float, PlainValidator(_number)]
 
 
@@ -53,8 +53,8 @@ class Scoring(Form):
 
     level: Literal["edge", "node"] = "edge"
     method: Annotated[str, PlainValidator(_method)] = "exact"
-    audit: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = AUDIT
-    seed: Annotated[int, PlainValidator(lambda given: whole_of(given, least=None))] = 0
+    audit: Count = AUDIT
+    seed: Whole = 0
 
 
 class Searching(Form):
@@ -73,7 +73,7 @@ class Searching(Form):
     n: Whole | None = None
     threshold: Number | None = None
     tolerance: Number | None = None
-    every: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 1
+    every: Count = 1
     start: Whole | None = None
     order: Annotated[str | int, PlainValidator(_order)] = "last"
 

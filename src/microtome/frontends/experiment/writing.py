@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, PlainValidator
+from pydantic import Field
 
-from microtome.amounts import whole_of
-from microtome.frontends.experiment.form import text_of
+from microtome.frontends.experiment.fields import Count, Text, Whole
 from microtome.frontends.experiment.running import Edited
 from microtome.verbs.generation import Generation
 from microtome.verbs.model import Model
@@ -31,10 +30,10 @@ class Written(Edited):
 
         def __init__(self, **fields: Any) -> None: ...
 
-    steps: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 20
-    when: Annotated[str, PlainValidator(text_of)] = "all"
-    batch: Annotated[int, PlainValidator(lambda given: whole_of(given, least=1))] = 1
-    seed: Annotated[int, PlainValidator(whole_of)] = 0
+    steps: Count = 20
+    when: Text = "all"
+    batch: Count = 1
+    seed: Whole = 0
     settings: dict[str, Any] = Field(default={})
     verify: bool = True
 
