@@ -1,4 +1,4 @@
-"""Text files that users hand in: regular files of UTF-8, not too large, and nothing else.
+"""Text that users hand in: regular files of UTF-8, not too large; and JSON that is one thing only.
 
 A named pipe would wait for a writer that never comes, and a device may have no end, so what a path
 leads to is looked at before it is opened.

@@ -1,4 +1,4 @@
-"""How much of a model's behaviour a circuit keeps, whether it is complete, and whether minimal.
+"""How much of a model's behaviour a circuit keeps.
 
 Faithfulness is ``f(C) = (m(C) − m(∅)) / (m(full) − m(∅))``, of means over prompts: 1 where the
 circuit does what the model does, 0 where it does no more than no edge at all.

@@ -1,1 +1,1 @@
-"""Command line and experiment files."""
+"""The command line, files of experiments, the lab, and maps to click in a notebook."""

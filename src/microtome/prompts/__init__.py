@@ -1,4 +1,4 @@
-"""Prompts: texts, tokens, roles, alignment, tasks; where addresses land in them."""
+"""Prompts: texts, tokens, roles, alignment; where addresses land in them."""
 
 from microtome.prompts.encoding import piece
 

@@ -1,1 +1,1 @@
-"""Metrics: numbers read off the output, and inside the model."""
+"""What is read off passes: metrics, on the output and inside the model; lens, shares, patterns."""

@@ -1,1 +1,1 @@
-"""What a user does: load, run, sweep."""
+"""What a user does: load, run, sweep, read, write, trace."""

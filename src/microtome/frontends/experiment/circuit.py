@@ -173,12 +173,7 @@ class CircuitExperiment(Filed):
         for name in ("prompts", "reference", "judge"):
             given = getattr(self, name)
             fields[name] = None if given is None else sources.plain(given)
-        known = type(self).model_fields
-        return {
-            name: value
-            for name, value in fields.items()
-            if value != known[name].default and value not in (None, {})
-        }
+        return self._told(fields)
 
     # ------------------------------------------------------------------------------- running it
 

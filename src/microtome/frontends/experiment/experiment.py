@@ -176,8 +176,7 @@ class Experiment(Filed):
             "reference": None if self.reference is None else sources.plain(self.reference),
             "out": None if self.out is None else str(self.out),
         }
-        known = type(self).model_fields
-        return {name: value for name, value in fields.items() if value != known[name].default}
+        return self._told(fields)
 
     def load(self) -> Model:
         """The model."""

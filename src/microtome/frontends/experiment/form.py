@@ -101,6 +101,15 @@ class Filed(Root):
         known = Sheet(sheet.name, sheet.fields, lines)
         return cls.model_validate({**fields, **instead}, context=known)
 
+    def _told(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Its fields in YAML's own types, without those that are empty or at their defaults."""
+        known = type(self).model_fields
+        return {
+            name: value
+            for name, value in fields.items()
+            if value != known[name].default and value not in (None, {}, [])
+        }
+
 
 def _anchored(value: Any, folder: Path) -> Any:
     """A source of prompts with its file beside the experiment's."""

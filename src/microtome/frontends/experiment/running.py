@@ -50,9 +50,7 @@ class Edited(Filed):
             "edits": [text_that_reads_back(one) for one in self.edits],
             "reference": None if self.reference is None else sources.plain(self.reference),
         }
-        known = type(self).model_fields
-        given = {name: value for name, value in fields.items() if value != known[name].default}
-        return dump({name: value for name, value in given.items() if value != []})
+        return dump(self._told(fields))
 
 
 class Ran(Edited):
