@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from microtome.errors import AddressError, listing
@@ -245,6 +245,17 @@ def parse(text: str) -> Address:
 
 def _parsed(text: str) -> Address:
     reader = _Reader(text.strip())
+    layers, site = _place(reader, text)
+    chosen = _units(reader, site) | _positions(reader, site)
+    label = _label(reader, [layers, *chosen.values()])
+    if reader.rest:
+        raise reader.wrong("unexpected text")
+    selectors = tuple(chosen.get(axis, Everything()) for axis in site.axes)
+    return Address(site, layers, selectors, label)
+
+
+def _place(reader: _Reader, text: str) -> tuple[Selector | None, Site]:
+    """The layers, and the site in them."""
     layers = None
     if reader.take("L(?=[^A-Za-z_])") is not None:
         layers = reader.selector("layers")
@@ -261,30 +272,42 @@ def _parsed(text: str) -> Address:
         )
     if layers is not None and not site.layered:
         raise AddressError(f"{name!r} is in no layer: write {name!r} in the place of {text!r}.")
+    return layers, site
 
+
+def _units(reader: _Reader, site: Site) -> dict[str, Selector]:
+    """Axis → what is selected along it, of heads, neurons and coordinates."""
     chosen: dict[str, Selector] = {}
     while reader.take(r"\.") is not None:
         axis = _axis_of_letter(reader, site)
         if axis in chosen:
             raise reader.wrong(f"{axis} is selected twice")
         chosen[axis] = reader.selector("units")
-    if reader.take("@") is not None:
-        places = [axis for axis in site.axes if axis in POSITIONS]
-        for number, axis in enumerate(places):
-            if number and reader.take(",") is None:
-                break  # of attention weights, a query alone means all its keys
-            chosen[axis] = reader.selector("positions")
-    label = ""
-    if reader.take(r"\s+as\s+") is not None:
-        label = reader.take(r"[A-Za-z][A-Za-z0-9]*") or ""
-        if not label or Star() not in (layers, *chosen.values()):
-            raise reader.wrong("'as' gives the stars of an address a name of their own")
-        if label in TAKEN:
-            raise reader.wrong(f"{label!r} begins names of results' own; take another")
-    if reader.rest:
-        raise reader.wrong("unexpected text")
-    selectors = tuple(chosen.get(axis, Everything()) for axis in site.axes)
-    return Address(site, layers, selectors, label)
+    return chosen
+
+
+def _positions(reader: _Reader, site: Site) -> dict[str, Selector]:
+    """The same of positions."""
+    chosen: dict[str, Selector] = {}
+    if reader.take("@") is None:
+        return chosen
+    for number, axis in enumerate(axis for axis in site.axes if axis in POSITIONS):
+        if number and reader.take(",") is None:
+            break  # of attention weights, a query alone means all its keys
+        chosen[axis] = reader.selector("positions")
+    return chosen
+
+
+def _label(reader: _Reader, selectors: Sequence[Selector | None]) -> str:
+    """The name that the stars have."""
+    if reader.take(r"\s+as\s+") is None:
+        return ""
+    label = reader.take(r"[A-Za-z][A-Za-z0-9]*") or ""
+    if not label or Star() not in selectors:
+        raise reader.wrong("'as' gives the stars of an address a name of their own")
+    if label in TAKEN:
+        raise reader.wrong(f"{label!r} begins names of results' own; take another")
+    return label
 
 
 def _axis_of_letter(reader: _Reader, site: Site) -> str:
