@@ -21,6 +21,7 @@ from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
 from microtome.results.effects import CLEAN
+from microtome.results.told import as_text
 from microtome.workers import Workers
 
 Circuits = Circuit | Sequence[Circuit] | Mapping[Any, Circuit]
@@ -134,5 +135,5 @@ def attributes(trial: Trial) -> dict[str, Any]:
         "graph": json.dumps(trial.graph.cfg),
         "noise": json.dumps(trial.checked.noise),
         "verification": json.dumps(trial.checked.as_dict()),
-        "provenance": json.dumps(kept, ensure_ascii=False),
+        "provenance": as_text(kept),
     }

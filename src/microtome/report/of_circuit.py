@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pandas as pd
 import xarray as xr
 
@@ -16,6 +14,7 @@ from microtome.figures.mapped import WHY_EXACT
 from microtome.readings.registry import readings
 from microtome.report.document import Document, Picture, Section, Snippet, Table
 from microtome.report.method import how_good
+from microtome.results.told import told_by
 from microtome.texts import number
 
 DRAWN = {"edge": 200, "node": 15}
@@ -95,7 +94,7 @@ def _document(
         ),
         sections=tuple(parts),
         snippets=(Snippet("Again", command),),
-        provenance=json.loads(found.attrs["provenance"]),
+        provenance=told_by(found),
         n_prompts=n,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from microtome.results.alike import asked, circumstances
 from microtome.results.effects import CLEAN, Effects, measured
 from microtome.results.identity import difference
 from microtome.results.together import together
+from microtome.results.told import as_text, told_by
 from microtome.stats import LEVEL, MapTest
 from microtome.stats.aligned import why_apart
 from microtome.stats.averaged import CHANGED
@@ -118,7 +118,7 @@ class Aggregates:
         attributes = {
             **self.data.attrs,
             "prompts": self.prompts + other.prompts,
-            "provenance": json.dumps(told, ensure_ascii=False),
+            "provenance": as_text(told),
         }
         data = xr.Dataset(found, attrs=attributes)
         return Aggregates(_with_noise(_with_noise(data, self.data), other.data))
@@ -141,8 +141,7 @@ class Aggregates:
     @property
     def provenance(self) -> dict[str, Any]:
         """What is needed to repeat this, as in `Effects`; the prompts by their digest."""
-        found: dict[str, Any] = json.loads(self.data.attrs["provenance"])
-        return found
+        return told_by(self.data)
 
     def noise_floor(self, metric: str) -> float | None:
         """The largest effect of cells that change nothing, in any prompt."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from microtome.readings.inside import PREFIX
 from microtome.readings.registry import about
 from microtome.results import audits, over_prompts, places, roles
 from microtome.results.audits import APPROXIMATE
+from microtome.results.told import told_by
 from microtome.stats import MapTest, max_statistic
 from microtome.stats.aligned import why_apart
 from microtome.stats.samples import PROMPT
@@ -75,8 +75,7 @@ class Effects:
     @property
     def provenance(self) -> dict[str, Any]:
         """What is needed to repeat this: model, versions, seed, and the question itself."""
-        found: dict[str, Any] = json.loads(self.data.attrs["provenance"])
-        return found
+        return told_by(self.data)
 
     @property
     def dims(self) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from microtome.results.effects import Effects
 from microtome.results.joined import joined
 from microtome.results.labelled import label
 from microtome.results.together import together, without_prompts
+from microtome.results.told import telling, told_by
 from microtome.results.windows import MemoryWindows, StoreWindows, Whole, Windows
 from microtome.verbs.answer import Answer, Runner
 from microtome.verbs.asking import asking
@@ -256,24 +256,24 @@ class Streamed:
         )
         data = label(plan, self.model.tokenizer, measured)
         if self.keep == "cells":
-            return data.assign_attrs(provenance=_written(own))
+            return telling(data, own)
         own = without_prompts(own)
-        effects = Effects(data.assign_attrs(provenance=_written(own)))
+        effects = Effects(telling(data, own))
         if one.number == 0:
             return Aggregates.of(effects, first=self.stream.first, seed=self.options.seed).data
         *_, before = kept.parts()
         found = Aggregates(before).extended(effects).data
-        return found.assign_attrs(provenance=_written(together(_read(before), own)))
+        return telling(found, together(told_by(before), own))
 
     def _finished(self, kept: Windows, told: Overall) -> xr.Dataset:
         """The result over all prompts, put in its place."""
         told.finishing()
         parts = list(kept.parts())
-        whole = reduce(together, map(_read, parts))
+        whole = reduce(together, map(told_by, parts))
         asked = whole["spec"]["prompts"]
         data = parts[0] if self.keep == "aggregates" else joined(parts, asked)
         of = {"window": self.stream.window, "n": told.chain.prompts, "sha256": told.chain.digest}
-        data = data.assign_attrs(provenance=_written({**whole, "stream": of}))
+        data = telling(data, {**whole, "stream": of})
         kept.finish(data, told.chain)
         return data
 
@@ -312,11 +312,3 @@ def _others(there: Whole) -> _OthersError:
         "windows that are there already. Give the same prompts in the same order, choose another "
         "place, or let it be replaced (overwrite)."
     )
-
-
-def _written(told: Mapping[str, Any]) -> str:
-    return json.dumps(told, ensure_ascii=False)
-
-
-def _read(data: xr.Dataset) -> dict[str, Any]:
-    return dict(json.loads(data.attrs["provenance"]))

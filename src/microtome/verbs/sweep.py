@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -33,6 +32,7 @@ from microtome.results.form import storable
 from microtome.results.labelled import label
 from microtome.results.opening import open_effects
 from microtome.results.sinks import MemorySink, StoreSink
+from microtome.results.told import telling
 from microtome.verbs.answer import Answer, Runner, cells_of, units_of
 from microtome.verbs.asking import asking as asking
 from microtome.verbs.elsewhere import running
@@ -229,7 +229,7 @@ def answered(
                     own = record(model, plan, options, measured, beside, referred, hashes)
                     kept = runner.located(own)
                     data = label(plan, model.tokenizer, measured, beside)
-                    return data.assign_attrs(provenance=json.dumps(kept, ensure_ascii=False))
+                    return telling(data, kept)
 
                 if options.screen is None and options.method is None:
                     observer.growing(lambda: labelled(assemble(plan, sink.blocks())))
