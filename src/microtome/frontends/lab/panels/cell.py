@@ -6,7 +6,7 @@ feeds a cell is last, and asked for, with its cost, unless it is small.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dash import Dash, Input, Output, State, dcc, html
@@ -117,7 +117,27 @@ def _chip(cell: str, words: Texts) -> Component:
     )
 
 
+def _of_chosen(
+    context: Context,
+    search: str | None,
+    ready: Mapping[str, str] | None,
+    show: Callable[[View, Texts], Shown],
+) -> Shown:
+    """What is shown of the chosen cells, where there are any and the panel is open."""
+    view = context.view(search)
+    if not is_open(view, NAME, ready) or not view.chosen:
+        return []
+    words = context.words(view.lang)
+    return answered(lambda: show(view, words), words)
+
+
 def _answer(app: Dash, context: Context, answers: Remembered) -> None:
+    def changed(view: View, words: Texts) -> Shown:
+        prompt, model = prompt_of(view), context.desk.model(view.model)
+        key = ("changed", known_as(model), prompt, view.chosen)
+        found = answers.get(key, lambda: _cell().changed(model, prompt, view.chosen))
+        return [_words(found, words), _receipts(found, words)]
+
     @app.callback(
         Output("cell-answer", "children"),
         Input(seen(NAME), "data"),
@@ -125,18 +145,7 @@ def _answer(app: Dash, context: Context, answers: Remembered) -> None:
         prevent_initial_call=True,
     )
     def answer(search: str | None, ready: Mapping[str, str] | None) -> Shown:
-        view = context.view(search)
-        if not is_open(view, NAME, ready) or not view.chosen:
-            return []
-        words = context.words(view.lang)
-
-        def work() -> Shown:
-            prompt, model = prompt_of(view), context.desk.model(view.model)
-            key = ("changed", known_as(model), prompt, view.chosen)
-            found = answers.get(key, lambda: _cell().changed(model, prompt, view.chosen))
-            return [_words(found, words), _receipts(found, words)]
-
-        return answered(work, words)
+        return _of_chosen(context, search, ready, changed)
 
 
 def _words(found: Any, words: Texts) -> Component:
@@ -175,6 +184,14 @@ def _receipts(found: Any, words: Texts) -> Component:
 
 
 def _together(app: Dash, context: Context, answers: Remembered) -> None:
+    def joined(view: View, words: Texts) -> Shown:
+        prompt, model = prompt_of(view), context.desk.model(view.model)
+        key = ("together", known_as(model), prompt, view.chosen, view.measured)
+        found = answers.get(
+            key, lambda: _cell().together(model, prompt, view.chosen, view.measured)
+        )
+        return _joined(found, words)
+
     @app.callback(
         Output("cell-together", "children"),
         Input(seen(NAME), "data"),
@@ -183,20 +200,7 @@ def _together(app: Dash, context: Context, answers: Remembered) -> None:
         prevent_initial_call=True,
     )
     def together(search: str | None, ready: Mapping[str, str] | None, _: object) -> Shown:
-        view = context.view(search)
-        if not is_open(view, NAME, ready) or not view.chosen:
-            return []
-        words = context.words(view.lang)
-
-        def work() -> Shown:
-            prompt, model = prompt_of(view), context.desk.model(view.model)
-            key = ("together", known_as(model), prompt, view.chosen, view.measured)
-            found = answers.get(
-                key, lambda: _cell().together(model, prompt, view.chosen, view.measured)
-            )
-            return _joined(found, words)
-
-        return answered(work, words)
+        return _of_chosen(context, search, ready, joined)
 
 
 def _joined(found: Any, words: Texts) -> Shown:
@@ -224,6 +228,14 @@ def _joined(found: Any, words: Texts) -> Shown:
 
 
 def _shares(app: Dash, context: Context, answers: Remembered) -> None:
+    def written(view: View, words: Texts) -> Shown:
+        if not view.target:
+            return [html.P(words("cell.no_target"), className="quiet")]
+        prompt, model = prompt_of(view), context.desk.model(view.model)
+        key = ("shares", known_as(model), prompt, view.chosen)
+        found = answers.get(key, lambda: _cell().shares(model, prompt, view.chosen))
+        return _written(found, words)
+
     @app.callback(
         Output("cell-shares", "children"),
         Input(seen(NAME), "data"),
@@ -232,21 +244,7 @@ def _shares(app: Dash, context: Context, answers: Remembered) -> None:
         prevent_initial_call=True,
     )
     def share(search: str | None, ready: Mapping[str, str] | None, _: object) -> Shown:
-        view = context.view(search)
-        if not is_open(view, NAME, ready) or not view.chosen:
-            return []
-        words = context.words(view.lang)
-        if not view.target:
-            return [html.P(words("cell.no_target"), className="quiet")]
-
-        def work() -> Shown:
-            prompt, model = prompt_of(view), context.desk.model(view.model)
-            key = ("shares", known_as(model), prompt, view.chosen)
-            return _written(
-                answers.get(key, lambda: _cell().shares(model, prompt, view.chosen)), words
-            )
-
-        return answered(work, words)
+        return _of_chosen(context, search, ready, written)
 
 
 def _written(found: Any, words: Texts) -> Shown:
