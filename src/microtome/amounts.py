@@ -25,20 +25,6 @@ _BYTES = "expected bytes, such as 2GiB, 500MB or 1000000"
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ "
 
 
-def is_finite(given: object) -> TypeGuard[float]:
-    """Whether something is a number, and one that a float holds.
-
-    >>> is_finite(3), is_finite(True), is_finite(math.nan), is_finite(10**400)
-    (True, False, False, False)
-    """
-    if isinstance(given, bool) or not isinstance(given, Real):
-        return False
-    try:
-        return math.isfinite(given)
-    except OverflowError:  # a whole number of more than 308 digits
-        return False
-
-
 def whole_of(given: object, least: int | None = None, what: str = "") -> int:
     """A whole number, of at least this.
 
@@ -99,3 +85,17 @@ def many(number: int, thing: str) -> str:
     ('1 prompt', '2,048 cells')
     """
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def is_finite(given: object) -> TypeGuard[float]:
+    """Whether something is a number, and one that a float holds.
+
+    >>> is_finite(3), is_finite(True), is_finite(math.nan), is_finite(10**400)
+    (True, False, False, False)
+    """
+    if isinstance(given, bool) or not isinstance(given, Real):
+        return False
+    try:
+        return math.isfinite(given)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False

@@ -100,9 +100,10 @@ class SharedPrefix:
             weights, shares = rounding.weights(scores, kind, upcast)
         else:
             weights, shares = _shown(watched, scores, kind, upcast), None
-        mixed = self._mixed(weights, shares, value).view(*scores.shape[:5], width)
+        # Values may be of another width than queries and keys.
+        mixed = self._mixed(weights, shares, value).view(*scores.shape[:5], -1)
         mixed = mixed.permute(0, 2, 4, 1, 3, 5)
-        return mixed.reshape(len(query), own, query.shape[1], width).to(kind), None
+        return mixed.reshape(len(query), own, query.shape[1], -1).to(kind), None
 
     def _by_prompt(
         self, x: Float[Tensor, "all kv_head own d_head"]
@@ -196,10 +197,10 @@ class SideBySide:
 def _fused(
     query: Float[Tensor, "cell head own d_head"],
     key: Float[Tensor, "cell kv_head own d_head"],
-    value: Float[Tensor, "cell kv_head own d_head"],
+    value: Float[Tensor, "cell kv_head own d_value"],
     mask: Tensor | None,
     scaling: float,
-) -> Float[Tensor, "cell own head d_head"]:
+) -> Float[Tensor, "cell own head d_value"]:
     """Attention of cells to themselves alone."""
     mixed = nn.functional.scaled_dot_product_attention(
         query,
