@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from numbers import Real
 from types import MappingProxyType
-from typing import TypeGuard
 
 import numpy as np
 
@@ -87,7 +86,7 @@ def many(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def is_finite(given: object) -> TypeGuard[float]:
+def is_finite(given: object) -> bool:
     """Whether something is a number, and one that a float holds.
 
     >>> is_finite(3), is_finite(True), is_finite(math.nan), is_finite(10**400)

@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import torch
@@ -205,7 +205,7 @@ def number(value: object, what: str) -> float:
     Raises:
         EditError: it is not.
     """
-    if not is_finite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not is_finite(value):
         raise EditError(f"{what} must be a finite number, not {value!r}.")
     return float(value) + 0.0  # -0 becomes 0: they are equal and must read and hash alike
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from microtome.errors import EffectsError, listing, there_are
+from microtome.errors import EffectsError, did_you_mean, listing
 
 Only = Mapping[str, Any]
 Order = str | Iterable[str] | Mapping[str, Any]
@@ -58,8 +58,10 @@ def _order(given: Order | None) -> tuple[list[str], Mapping[str, Any]]:
 def _check_known(name: str, effect: xr.DataArray) -> None:
     dims = [str(d) for d in effect.dims]
     if name not in dims:
-        known = there_are(name, dims)
-        raise EffectsError(f"There is no dimension {name!r} to choose from; {known}")
+        raise EffectsError(
+            f"There is no dimension {name!r} to choose from; there are: {listing(dims)}."
+            f"{did_you_mean(name, dims)}"
+        )
 
 
 def _indices(effect: xr.DataArray, name: str, given: Any) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from microtome.errors import EffectsError, listing, there_are
+from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures.labels import Axis, escaped, shown
 from microtome.figures.mapped import Mapped, cells_of
 from microtome.language.sites import POSITIONS
@@ -136,7 +136,8 @@ def view(effects: Mapped, metric: str, at: Mapping[str, Any]) -> View:
     for name in at:
         if name not in known:
             raise EffectsError(
-                f"There is no dimension {name!r} to pick from; {there_are(name, known)}"
+                f"There is no dimension {name!r} to pick from; there are: {listing(known)}."
+                f"{did_you_mean(name, known)}"
             )
     fixed = []
     for name in sorted(at, key=lambda name: name != PROMPT):  # it decides which positions exist

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from microtome.errors import ExperimentError, listing, there_are
+from microtome.errors import ExperimentError, did_you_mean, listing
 from microtome.sheets import Sheet, Steps, spelled
 
 AT = "at_a_field"
@@ -46,7 +46,9 @@ class Form(BaseModel):
             raise ValueError(f"expected fields ({listing(known)}), not {given!r}")
         for name in given:
             if name not in known:
-                raise at(name, f"there is no such field; {there_are(name, known)}")
+                text = f"there is no such field; there are: {listing(known)}."
+                hint = did_you_mean(str(name), known)
+                raise at(name, text + hint)
         return given
 
 

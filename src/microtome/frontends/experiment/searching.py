@@ -23,7 +23,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
 
 
 def _number(given: Any) -> float:
-    if not is_finite(given):
+    if not isinstance(given, int | float) or not is_finite(given):
         raise ValueError(f"expected a number, not {given!r}")
     return float(given)
 
