@@ -107,7 +107,21 @@ def test_a_signal_in_a_sweep_names_what_is_kept_and_the_command_that_goes_on(
     assert "Traceback" not in err
     assert f"Kept in {out}: effects.zarr.partial" in err
     assert shlex.split(err.splitlines()[-1]) == ["microtome", *asked]
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+    assert [
+        signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ] == before
+
+
+def test_a_terminal_that_is_closed_takes_no_word_of_the_stop(end):
+    def closing():
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            raise OSError(5, "Input/output error")
+
+    code, _, err = end(closing)
+    assert code == 129
+    assert "Terminated" in err
 
 
 def test_a_study_that_is_stopped_keeps_the_sweeps_that_are_done(end, tmp_path, monkeypatch):

@@ -77,6 +77,9 @@ def guarded(run: Callable[[], object]) -> None:
             _leave_quietly()
         raise
     except OSError as error:
+        # A terminal that is closed takes no word on the way out.
+        if (stop := _stopped_before(error)) is not None:
+            _leave_stopped(stop, stop.number)
         _raise_if_asked()
         where = f" {error.filename}:" if error.filename else ""
         said = _readable(f"Cannot go on:{where} {error.strerror or error}.")
@@ -160,6 +163,14 @@ def _check_arguments(given: list[str]) -> None:
 def _leave_stopped(stop: BaseException, number: int) -> None:
     name = "Interrupted" if number == signal.SIGINT else "Terminated"
     _leave("\n".join([f"{name}.", *getattr(stop, "__notes__", [])]), SIGNALLED + number)
+
+
+def _stopped_before(error: BaseException) -> Stopped | None:
+    """The signal that an error came after, if it did."""
+    before = error.__context__
+    while before is not None and not isinstance(before, Stopped):
+        before = before.__context__
+    return before
 
 
 def _leave(message: str, code: int) -> None:
