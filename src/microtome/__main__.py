@@ -14,10 +14,11 @@ SIGNALLED = 128
 def main() -> None:
     """Import the command line, which takes seconds, and run it.
 
-    Until it is imported there is nothing to keep: Ctrl-C and SIGTERM end the program at once, and
-    not with a traceback from the midst of somebody's module.
+    Until it is imported there is nothing to keep: Ctrl-C, SIGTERM and a terminal that is closed end
+    the program at once, and not with a traceback from the midst of somebody's module.
     """
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {one: signal.getsignal(one) for one in (getattr(signal, name) for name in names)}
     taken = {one: old for one, old in before.items() if old is not signal.SIG_IGN}
     for one in taken:
         signal.signal(one, _leave)

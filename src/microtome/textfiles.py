@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError
+from microtome.paths import at_home
 
 LARGEST = 2**30
 """Bytes that a file of prompts may have, unless told otherwise."""
@@ -46,8 +47,8 @@ def read_text(path: str | Path, error: type[MicrotomeError], largest: int = LARG
             too large, or is not UTF-8.
     """
     try:
-        _refuse_others(Path(path), error)
-        with open(path, "rb") as stream:
+        _refuse_others(at_home(path), error)
+        with open(at_home(path), "rb") as stream:
             raw = stream.read(largest + 1)
     except OSError as problem:
         raise error(f"Cannot read {shown(path)}: {problem.strerror}.") from None
@@ -73,8 +74,8 @@ def read_lines(path: str | Path, error: type[MicrotomeError]) -> Iterator[str]:
     """
     done = 0
     try:
-        _refuse_others(Path(path), error)
-        with open(path, "rb") as stream:
+        _refuse_others(at_home(path), error)
+        with open(at_home(path), "rb") as stream:
             for number, raw in enumerate(stream, 1):
                 if number == 1:
                     _refuse_wide(path, raw, error)

@@ -16,6 +16,7 @@ from microtome.errors import EffectsError
 from microtome.figures import style
 from microtome.figures.pictures import check_picture, is_picture, write
 from microtome.figures.png import picture_of
+from microtome.steering import SteeringVector
 from microtome.texts import brief
 
 
@@ -57,6 +58,25 @@ def test_what_cannot_be_written_is_refused_with_what_can(name, tmp_path):
     with pytest.raises(EffectsError, match=r"\.png, \.svg, \.pdf|there is no folder"):
         write(by_hand.heads().figure(), tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nul\0", "half\ud83d", "x" * 300, "y/" * 2100 + "y"],
+    ids=["nul", "half", "name", "path"],
+)
+def test_a_name_that_no_file_can_have_is_refused(name):
+    vector = SteeringVector({1: np.ones(2)})
+    for save, ending in ((by_hand.heads().figure().save, ".svg"), (vector.save, ".gguf")):
+        with pytest.raises(EffectsError, match="cannot name a file") as refused:
+            save(name + ending)
+        assert len(str(refused.value)) < 200
+
+
+def test_a_name_may_be_as_long_as_the_system_takes(tmp_path):
+    name = "m" * 251 + ".svg"
+    assert write(by_hand.heads().figure(), tmp_path / name).is_file()
+    assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
 def test_a_folder_and_a_file_that_is_there_are_refused(tmp_path):

@@ -86,7 +86,9 @@ def test_a_traceback_is_shown_where_it_is_asked_for(end, monkeypatch):
         end(raising(RuntimeError("broken")))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_in_a_sweep_names_what_is_kept_and_the_command_that_goes_on(
     end, tmp_path, monkeypatch, number, code
 ):
@@ -99,13 +101,27 @@ def test_a_signal_in_a_sweep_names_what_is_kept_and_the_command_that_goes_on(
 
     monkeypatch.setattr("microtome.frontends.experiment.experiment.sweep", stopped)
     asked = ["sweep", "nano", *BERLIN, "-e", "zero L*.z.h*", "-o", str(out)]
-    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     found, _, err = end(cli.app, *asked)
     assert found == code
     assert "Traceback" not in err
     assert f"Kept in {out}: effects.zarr.partial" in err
     assert shlex.split(err.splitlines()[-1]) == ["microtome", *asked]
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [
+        signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ] == before
+
+
+def test_a_terminal_that_is_closed_takes_no_word_of_the_stop(end):
+    def closing():
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            raise OSError(5, "Input/output error")
+
+    code, _, err = end(closing)
+    assert code == 129
+    assert "Terminated" in err
 
 
 def test_a_study_that_is_stopped_keeps_the_sweeps_that_are_done(end, tmp_path, monkeypatch):
@@ -216,7 +232,7 @@ runpy.run_path({path!r}, run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_while_importing_gives_no_traceback(name, code):
     program = INTERRUPTED.format(name=name, path=str(SOURCE / "__main__.py"))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)

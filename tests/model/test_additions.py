@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.activations import NewGELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import microtome as mt
 from conftest import BERLIN, LAYERS, PARIS
-from microtome.errors import LoadError, MicrotomeError, ProbeError, SweepError
+from microtome.errors import EffectsError, LoadError, MicrotomeError, ProbeError, SweepError
 from microtome.model.additions import adapters, additions, without_hooks
 
 PROMPT = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
@@ -587,6 +588,72 @@ def test_a_method_that_was_put_on_the_librarys_class_is_found(make_gpt2, monkeyp
     assert {one.kind for one in found} == {"method"}
 
 
+def skewed(x, *given, own=nn.functional.layer_norm, **named):
+    return own(x, *given, **named) * torch.linspace(0.5, 1, x.shape[1], dtype=x.dtype)[:, None]
+
+
+PUT = {
+    "of my own": ("torch.nn.functional.layer_norm", skewed),
+    "that says it is the own one": (
+        "torch.nn.functional.layer_norm",
+        functools.wraps(nn.functional.layer_norm)(lambda *of, **how: skewed(*of, **how)),
+    ),
+    "with arguments given": (
+        "torch.nn.functional.layer_norm",
+        functools.partial(nn.functional.layer_norm, eps=0.1),
+    ),
+    "that is compiled": (
+        "torch.nn.functional.layer_norm",
+        torch.compile(nn.functional.layer_norm, backend="eager"),
+    ),
+    "another one of torch": ("torch.tanh", torch.sigmoid),
+    "another one of transformers": (
+        "transformers.models.gpt2.modeling_gpt2.GPT2MLP.forward",
+        NewGELUActivation.forward,
+    ),
+    "of the models file": (
+        "transformers.models.gpt2.modeling_gpt2.create_causal_mask",
+        lambda *_, **__: None,
+    ),
+}
+
+
+@pytest.mark.parametrize("which", PUT)
+def test_a_function_in_the_place_of_the_librarys_is_found(tiny64, monkeypatch, which):
+    path, put = PUT[which]
+    assert additions(tiny64.hf) == ()
+    monkeypatch.setattr(path, put)
+    [own] = additions(tiny64.hf)
+    assert (own.kind, own.path) == ("function", path)
+    assert str(own).endswith(f") in the place of {path}")
+
+
+def test_a_mask_function_of_ones_own_is_found(tiny64, monkeypatch):
+    monkeypatch.setattr(AttentionMaskInterface, "get", lambda table, name: lambda **named: None)
+    [own] = additions(tiny64.hf)
+    assert str(own).startswith("a mask function of your own (")
+
+
+def test_a_hook_that_says_it_is_the_librarys_is_found(make_gpt2):
+    hf = make_gpt2()
+    hf.lm_head.register_forward_hook(functools.wraps(nn.Linear.forward)(lambda *_: None))
+    assert [one.kind for one in additions(hf)] == ["hook"]
+
+
+def test_a_result_is_known_by_the_function_that_was_put_there(tiny64, monkeypatch, tmp_path):
+    def asked(name):
+        return mt.sweep(tiny64, PROMPT, EDIT, metrics="logit_diff", verify=0, out=tmp_path / name)
+
+    asked("plain")
+    monkeypatch.setattr(nn.functional, "layer_norm", skewed)
+    with pytest.raises(EffectsError, match=r"added.* in the place of torch"):
+        asked("plain")
+    found, again = asked("skewed"), asked("skewed")
+    assert again.data.equals(found.data)
+    np.testing.assert_allclose(found.data["logit_diff"][0], wanted(tiny64), atol=1e-12)
+    assert "(skewed) in the place of" in found.provenance["engine"]["why"]
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_ones_own_hook_of_accelerates_kind_is_found(make_gpt2, several):
     class Steering:
@@ -603,10 +670,9 @@ def test_ones_own_hook_of_accelerates_kind_is_found(make_gpt2, several):
 
 
 def test_the_copy_without_hooks_keeps_those_of_libraries(make_gpt2):
-    def collecting(*_):
-        """One as transformers puts on a model, to collect what is asked for."""
-
-    collecting.__module__ = "transformers.utils.output_capturing"
+    # One as transformers puts on a model, to collect what is asked for.
+    home = {"__name__": "transformers.utils.output_capturing"}
+    collecting = types.FunctionType((lambda *_: None).__code__, home)
     hf = make_gpt2()
     hf.lm_head.register_forward_hook(collecting)
     hf.lm_head.register_forward_hook(lambda *_: None)

@@ -57,6 +57,8 @@ def test_a_model_loaded_by_its_name_is_it_until_it_is_changed():
     assert not is_published(model)
     model.hf.lm_head.weight.data.mul_(2)
     assert is_published(model)
+    model.hf.lm_head.register_forward_hook(lambda module, given, logits: logits * 2)
+    assert not is_published(model)
 
 
 def test_a_model_loaded_in_another_type_is_it_too():

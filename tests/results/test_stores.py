@@ -64,7 +64,7 @@ def test_large_arrays_are_cut_and_scalars_and_empty_ones_are_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000])
-@pytest.mark.parametrize("read", [mt.open_effects, mt.open_aggregates])
+@pytest.mark.parametrize("read", [mt.open_effects, mt.open_aggregates, mt.circuits.open_scores])
 def test_a_name_that_no_file_can_have_is_refused(read, name):
     with pytest.raises(EffectsError, match="Nothing can be read at"):
         read(name)

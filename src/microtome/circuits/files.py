@@ -21,6 +21,7 @@ from numpy import typing as npt
 
 from microtome.amounts import is_finite
 from microtome.errors import CircuitError, EffectsError
+from microtome.paths import at_home
 from microtome.results import disk
 from microtome.textfiles import json_of, read_text
 
@@ -65,7 +66,7 @@ def as_text(form: Form) -> str:
 
 def write(path: str | Path, form: Form) -> None:
     """Write a circuit."""
-    place = Path(path)
+    place = at_home(path)
     try:
         with disk.failures(place):
             disk.make_folder(place.absolute().parent)

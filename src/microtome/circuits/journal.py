@@ -24,6 +24,7 @@ import numpy as np
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
 from microtome.errors import CircuitError, EffectsError
+from microtome.paths import at_home
 from microtome.results import disk
 from microtome.results.hold import alone_in
 from microtome.results.identity import Identity, difference, sealed, unsealed
@@ -124,7 +125,7 @@ def kept(out: str | Path | None, asked: Identity) -> Iterator[Journal]:
     if out is None:
         yield Journal()
         return
-    folder = Path(out)
+    folder = at_home(out)
     with ExitStack() as held:
         with _refused(), disk.failures(folder):
             disk.refuse_link(folder)

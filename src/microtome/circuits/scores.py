@@ -29,9 +29,10 @@ from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError, there_are
 from microtome.figures.mapped import WHY_EXACT
 from microtome.notebook import html_line, html_table
+from microtome.paths import at_home
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
-from microtome.results import provenance, stores
+from microtome.results import places, provenance, stores
 from microtome.verbs.model import Model
 from microtome.workers import Workers
 
@@ -222,8 +223,8 @@ class Scores:
         Raises:
             EffectsError: something else is in the way, or the system refuses.
         """
-        stores.write(Path(path), self.data)
-        return Path(path)
+        stores.write(at_home(path), self.data)
+        return at_home(path)
 
     def __repr__(self) -> str:
         attrs = self.data.attrs
@@ -245,7 +246,8 @@ def open_scores(path: str | Path) -> Scores:
         CircuitError: it is something else.
         EffectsError: it is not there, or damaged.
     """
-    data = stores.read(Path(path))
+    with places.legible(path):
+        data = stores.read(at_home(path))
     if data.attrs.get("kind") != KIND:
         raise CircuitError(f"{path} holds no scores of a circuit but a map of effects.")
     return Scores(data)
@@ -305,7 +307,7 @@ def score(
     if level not in LEVELS:
         raise CircuitError(f"No level is called {level!r}; {there_are(level, LEVELS)}")
     trial = Trial.by(model, prompts, metric, ablation, reference, memory)
-    place = None if out is None else Path(out)
+    place = None if out is None else at_home(out)
     with (
         observed(progress, chosen.cells(trial, level), 1) as observer,
         provenance.held(model),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import cast
 
 from numpy.typing import ArrayLike
@@ -17,6 +16,7 @@ from microtome.errors import EditError, listing
 from microtome.language.addresses import Address
 from microtome.language.edges import Edge
 from microtome.language.selectors import Group, Index, Selector
+from microtome.paths import at_home
 from microtome.texts import brief
 
 Given = Values | Tensor | ArrayLike
@@ -85,7 +85,7 @@ def vectors_of(given: object, address: Address | Edge) -> Vectors:
     if isinstance(given, ByLayer):
         return given
     if isinstance(given, str):
-        directions, site, _ = decoded(Path(given))
+        directions, site, _ = decoded(at_home(given))
         if site != address.site.name:
             raise EditError(
                 f"The directions in {given} are of {site}, and the edit is made on {address}."

@@ -22,6 +22,7 @@ from microtome.figures.points import points
 from microtome.figures.scatter import scatter
 from microtome.figures.series import series
 from microtome.figures.view import squeezed, view
+from microtome.paths import at_home
 
 
 def effect_map(effects: Mapped, metric: str, **at: Any) -> go.Figure:
@@ -72,7 +73,7 @@ def save(figure: go.Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
     Returns:
         The two paths.
     """
-    folder = Path(folder)
+    folder = at_home(folder)
     folder.mkdir(parents=True, exist_ok=True)
     page, picture = folder / f"{name}.html", folder / f"{name}.png"
     page.write_text(page_of(figure), encoding="utf-8")

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import style
 from microtome.figures.png import picture_of
+from microtome.paths import at_home, cannot_name, on_its_way
 
 DRAWN = (".png", ".svg", ".pdf")
 KINDS = (*DRAWN, ".html")
@@ -59,8 +60,10 @@ def check_picture(path: str | Path, overwrite: bool = True) -> Path:
         EffectsError: it has another ending, its folder is not there, or something else has its
             name; or a file has it, which is not to be replaced.
     """
-    path = Path(path)
+    path = at_home(path)
     kind = path.suffix.lower()
+    if cannot_name(path):
+        raise EffectsError(f"{str(path)[:80]!r} cannot name a file on this machine.")
     if kind not in KINDS:
         raise EffectsError(
             f"{str(path)!r}: a figure is written as {listing(KINDS)}, not "
@@ -96,7 +99,7 @@ def write(figure: go.Figure, path: str | Path) -> Path:
         data = page.encode("utf-8", "replace")
     else:
         data = picture_of(figure, kind[1:])
-    beside = path.with_name(f"{path.name}.writing")
+    beside = on_its_way(path, ".writing")
     try:
         beside.write_bytes(data)  # a picture that is there stays until this one is whole
         beside.replace(path)

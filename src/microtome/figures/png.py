@@ -25,6 +25,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from microtome.errors import EffectsError, listing
 from microtome.figures import style
+from microtome.paths import at_home
 
 DPI = 100
 SHARPNESS = 2
@@ -53,10 +54,13 @@ def write_png(figure: go.Figure, path: str | Path) -> Path:
         The path.
 
     Raises:
-        EffectsError: the figure has a trace of another kind.
+        EffectsError: the figure has a trace of another kind, or the file cannot be written.
     """
-    path = Path(path)
-    path.write_bytes(png_of(figure))
+    path, data = at_home(path), png_of(figure)
+    try:
+        path.write_bytes(data)
+    except (OSError, ValueError) as error:  # the latter of names that no file can have
+        raise EffectsError(f"Cannot write {str(path)[:80]!r}: {error}.") from error
     return path
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from microtome.errors import StudyError, did_you_mean, listing
 from microtome.language.addresses import Address
 from microtome.language.calls import called
 from microtome.language.edges import Edge, where
+from microtome.paths import at_home
 from microtome.prompts.resolve import check_axis
 from microtome.readings.names import name_of
 
@@ -64,7 +64,7 @@ def _config(model: str | None) -> dict[str, Any]:
     """The configuration of the embedded model or of a directory; else nothing is known yet."""
     if model is None:
         return {}
-    folder = files("microtome") / "model" / NANO if model == NANO else Path(model)
+    folder = files("microtome") / "model" / NANO if model == NANO else at_home(model)
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # loading says what is wrong with it

@@ -6,6 +6,7 @@ code  when
 0     it did what was asked
 1     something that nobody foresaw; ``MICROTOME_TRACEBACK=1`` shows where
 2     it refuses, in one message
+129   SIGHUP: the terminal was closed
 130   Ctrl-C
 141   whoever read the output, such as ``head``, has closed it
 143   SIGTERM
@@ -33,6 +34,8 @@ from microtome.errors import CacheWarning, MicrotomeError, PromptWarning
 from microtome.frontends.shown import err
 
 UNFORESEEN, REFUSED = 1, 2
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Signals that end a command, where there are such."""
 SIGNALLED = 128
 """A shell's own code for a program that a signal ended: this and the signal's number."""
 TRACEBACK = "MICROTOME_TRACEBACK"
@@ -74,6 +77,9 @@ def guarded(run: Callable[[], object]) -> None:
             _leave_quietly()
         raise
     except OSError as error:
+        # A terminal that is closed takes no word on the way out.
+        if (stop := _stopped_before(error)) is not None:
+            _leave_stopped(stop, stop.number)
         _raise_if_asked()
         where = f" {error.filename}:" if error.filename else ""
         said = _readable(f"Cannot go on:{where} {error.strerror or error}.")
@@ -86,14 +92,14 @@ def guarded(run: Callable[[], object]) -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Stopped`, unless the caller has them ignored."""
+    """Signals that end a command raise `Stopped`, unless the caller has them ignored."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
     before = {}
     try:
-        for one in (signal.SIGINT, signal.SIGTERM):
+        for one in [getattr(signal, name) for name in ENDING if hasattr(signal, name)]:
             if signal.getsignal(one) is not signal.SIG_IGN:
                 with contextlib.suppress(ValueError):  # only the main thread hears of signals
                     before[one] = signal.signal(one, stop)
@@ -157,6 +163,14 @@ def _check_arguments(given: list[str]) -> None:
 def _leave_stopped(stop: BaseException, number: int) -> None:
     name = "Interrupted" if number == signal.SIGINT else "Terminated"
     _leave("\n".join([f"{name}.", *getattr(stop, "__notes__", [])]), SIGNALLED + number)
+
+
+def _stopped_before(error: BaseException) -> Stopped | None:
+    """The signal that an error came after, if it did."""
+    before = error.__context__
+    while before is not None and not isinstance(before, Stopped):
+        before = before.__context__
+    return before
 
 
 def _leave(message: str, code: int) -> None:

@@ -8,7 +8,6 @@ whole and as it is, on the reference path, and its records name them.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import json
@@ -19,17 +18,11 @@ from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules import module as globally
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from microtome.errors import listing
-
-KNOWN = (
-    *("torch", "transformers", "accelerate", "peft", "microtome"),
-    # Those that transformers unpacks weights with.
-    *("bitsandbytes", "torchao", "optimum", "gptqmodel", "auto_gptq", "awq", "hqq", "eetq"),
-    *("compressed_tensors", "fbgemm_gpu", "aqlm", "auto_round", "quark", "kernels"),
-)
-"""Packages whose modules and hooks take each position by itself, or are proved at load."""
+from microtome.model.replaced import replaced
+from microtome.model.whose import KNOWN, is_known, name_of, root
 
 CALLED = ("forward", "__call__", "_call_impl")
 """Methods that run when a module is called."""
@@ -40,8 +33,9 @@ HARMLESS = ("__init__", "__repr__", "extra_repr")
 MOST = 4
 """How many a message names."""
 
-Kind = Literal["hook", "method", "class", "attention"]
-"""A hook, a function in the place of a method, a class, or what all attention is computed by."""
+Kind = Literal["hook", "method", "class", "attention", "function"]
+"""A hook, a function in the place of a method, a class, or what all attention is computed by; a
+function in the place of one that all models of a process call by its name."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Addition:
     """Something on one module that is no part of the library that made it.
 
     Attributes:
-        path: the module's; empty for the whole model.
+        path: the module's; empty for the whole model; of a function, the name that it is found by.
         kind: of what kind it is.
         what: in words.
     """
@@ -59,7 +53,8 @@ class Addition:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.what} {'of' if self.kind == 'class' else 'on'} {self.path or 'the model'}"
+        joined = {"class": "of", "function": "in the place of"}.get(self.kind, "on")
+        return f"{self.what} {joined} {self.path or 'the model'}"
 
 
 def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
@@ -69,9 +64,13 @@ def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
     see no position.
     """
     found = [Addition("", "hook", f"{name} in every module") for name in _global_hooks()]
-    attends = own_attention(str(getattr(hf.config, "_attn_implementation", None)))
+    attention = str(getattr(hf.config, "_attn_implementation", None))
+    attends, masks = own_attention(attention), AttentionMaskInterface().get(attention)
     if attends is not None:
         what = f"an attention function of your own ({name_of(attends)})"
+        found.append(Addition("", "attention", what))
+    if masks is not None and not is_known(masks):
+        what = f"a mask function of your own ({name_of(masks)})"
         found.append(Addition("", "attention", what))
     classes: dict[type, list[tuple[Kind, str]]] = {}
     for path, module in hf.named_modules():
@@ -82,6 +81,8 @@ def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
             classes[made] = [*_of_class(made)]
         own = (*put_on(module), *classes[made])
         found += [Addition(path, kind, what) for kind, what in own]
+    for path, function in replaced(attention, classes).items():
+        found.append(Addition(path, "function", f"a function of your own ({name_of(function)})"))
     return tuple(found)
 
 
@@ -109,7 +110,9 @@ def behind_blocks(hf: PreTrainedModel, blocks: str, steps: Iterable[str]) -> tup
         inside = any(path == end or path.startswith(f"{end}.") for end in ends)
         return inside or any(end.startswith(around) for end in (blocks, *ends))
 
-    return tuple(one for one in additions(hf) if one.kind != "attention" and counts(one.path))
+    # Who calls a function by its name is not known.
+    found = [one for one in additions(hf) if one.kind != "attention"]
+    return tuple(one for one in found if one.kind == "function" or counts(one.path))
 
 
 def why_not_in_parts(hf: PreTrainedModel) -> str | None:
@@ -173,7 +176,7 @@ def adapters(hf: PreTrainedModel) -> dict[str, Any]:
 
 def is_adapted(module: nn.Module) -> bool:
     """Whether it is a layer with an adapter of peft's around it."""
-    return _root(type(module).__module__) == "peft"
+    return root(type(module).__module__) == "peft"
 
 
 def without_hooks(hf: PreTrainedModel) -> PreTrainedModel:
@@ -247,7 +250,7 @@ def _global_hooks() -> Iterator[str]:
 def _own_class(made: type) -> str | None:
     """The name of somebody's class that a class is, or is made of, if that changes what it does."""
     for number, one in enumerate(made.__mro__):
-        if _root(one.__module__) in KNOWN or one is object:
+        if root(one.__module__) in KNOWN or one is object:
             continue
         bases = [base for base in made.__mro__[number + 1 :] if base is not object]
         for name, value in vars(one).items():
@@ -255,23 +258,3 @@ def _own_class(made: type) -> str | None:
             if is_code and name not in HARMLESS and any(name in vars(base) for base in bases):
                 return one.__qualname__
     return None
-
-
-def is_known(function: Any) -> bool:
-    """Whether a function, a callable object or a class is of a known package."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    home = getattr(function, "__module__", None) or type(function).__module__
-    return _root(home) in KNOWN
-
-
-def _root(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def name_of(function: Any) -> str:
-    """What a function or a callable object is called where it was written."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return str(name).replace(".<locals>", "")

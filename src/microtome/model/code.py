@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from microtome.model.additions import KNOWN
+from microtome.model.whose import KNOWN
 
 PLAIN = str | bytes | int | float | complex | np.ndarray | Tensor | None
 """What is known by its value."""

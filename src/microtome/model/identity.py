@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.errors import listing
-from microtome.model.additions import is_known, name_of
 from microtome.model.code import code_of
 from microtome.model.placement import fetched, parts, weights
+from microtome.model.whose import is_known, name_of
 from microtome.model.wrappers import refuse_packed
 
 SAMPLES = 2**18

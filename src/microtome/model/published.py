@@ -19,12 +19,13 @@ HARMLESS = {
 def is_published(model: Loaded) -> bool:
     """Whether a model is what the hub's files of its name hold, and not merely called so.
 
-    A directory or a file is not, whatever its name. A model that was loaded by its name, with
-    options that do not change what it computes, is, as long as its weights stay as they were. Any
-    other, one given in memory above all, is compared with the files, if the local cache has them:
-    weights, buffers, configuration and tokenizer. If it has not, nobody knows, so it is not.
+    A directory or a file is not, whatever its name, and nor is what somebody has put something on.
+    A model that was loaded by its name, with options that do not change what it computes, is, as
+    long as its weights stay as they were. Any other, one given in memory above all, is compared
+    with the files, if the local cache has them: weights, buffers, configuration and tokenizer. If
+    it has not, nobody knows, so it is not.
     """
-    if Path(model.name).exists() or _packed(model):
+    if Path(model.name).exists() or _packed(model) or model.additions:
         return False
     return _as_read(model) or _equals_files(model)
 

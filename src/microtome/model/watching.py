@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from microtome.errors import MicrotomeError
-from microtome.model.additions import name_of
+from microtome.model.whose import name_of
 
 Hook = Callable[..., object]
 

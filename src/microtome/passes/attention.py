@@ -19,8 +19,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from microtome.errors import MicrotomeError
-from microtome.model.additions import name_of, own_attention
+from microtome.model.additions import own_attention
 from microtome.model.families.family import Family, Upcast
+from microtome.model.whose import name_of
 from microtome.passes.modes import Mode
 from microtome.passes.session import Session, opened
 

@@ -6,7 +6,9 @@ import signal
 import threading
 from collections.abc import Callable
 
-HELD = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM"))
+HELD = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 """Signals that wait while things go on modules or come off."""
 
 

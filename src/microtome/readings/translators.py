@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from microtome.errors import AddressError, LoadError
 from microtome.language.addresses import Address
 from microtome.language.sites import Dimensions, Site
+from microtome.paths import at_home
 from microtome.readings.lens import Translate
 
 CONFIG, PARAMETERS, PICKLED = "config.json", "params.safetensors", "params.pt"
@@ -113,7 +114,7 @@ class Translators:
         Raises:
             LoadError: it cannot be written to, or is somebody else's.
         """
-        folder = Path(folder)
+        folder = at_home(folder)
         check_folder(folder)
         blocks, width = self.bias.shape
         config = {
@@ -149,7 +150,7 @@ class Translators:
         Raises:
             LoadError: the folder does not hold any, or some of another kind.
         """
-        folder = Path(folder)
+        folder = at_home(folder)
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             named = _parameters(folder)

@@ -17,6 +17,7 @@ from typing import Any
 from microtome import figures
 from microtome.engines.observer import Observer, Relay
 from microtome.errors import EffectsError, ReportError, listing
+from microtome.paths import at_home
 from microtome.report.document import Document, Index
 from microtome.report.html import render, render_index
 from microtome.report.layout import (
@@ -95,7 +96,7 @@ def write_index(out: str | Path, index: Index) -> Path:
     Raises:
         EffectsError: the disk refuses, or a link is in the way.
     """
-    path = Path(out) / INDEX
+    path = at_home(out) / INDEX
     write_file(path, render_index(index))
     return path
 

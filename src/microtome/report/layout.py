@@ -20,6 +20,7 @@ from typing import Any
 
 from microtome import figures
 from microtome.errors import EffectsError, listing
+from microtome.paths import at_home, cannot_name
 from microtome.report.names import is_legal
 from microtome.report.writing import plain
 from microtome.results import disk
@@ -30,8 +31,6 @@ from microtome.results.stores import PARTIAL
 SUMMARY, REPORT, INDEX = "summary.json", "report.html", "index.html"
 FIGURES, TABLES = "figures", "tables"
 ZARR = ".zarr"
-LONGEST_NAME = 255
-"""Bytes of a file's name, on all file systems in use."""
 MARK = "microtome_folder"
 """Key of a summary by which a folder is known to be one of ours; its value is the format."""
 FORMAT = 1
@@ -84,7 +83,7 @@ def kept_in(out: str | Path) -> str:
     >>> kept_in("nowhere")
     'nothing yet'
     """
-    out = Path(out)
+    out = at_home(out)
     there = sorted(_results(out))
     whole = [path for path in there if not path.endswith(PARTIAL)]
     partial = [path for path in there if path.endswith(PARTIAL)]
@@ -125,15 +124,10 @@ def summary_in(out: Path) -> dict[str, Any] | None:
 
 
 def _path(out: str | Path) -> Path:
-    try:
-        named = os.fsencode(out)
-    except UnicodeEncodeError:
-        named = b"\0"
-    longest = max(map(len, named.split(os.fsencode(os.sep))))
-    if b"\0" in named or longest > LONGEST_NAME:
+    if cannot_name(at_home(out)):
         raise EffectsError(f"{str(out)[:80]!r} cannot name a folder on this machine.")
     figures.refuse_file(out)
-    return Path(out)
+    return at_home(out)
 
 
 def _check_way(out: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from microtome.paths import at_home
 from microtome.report.document import VERDICTS
 from microtome.report.html import MARKS, environment, texts_of
 from microtome.report.writing import write_file
@@ -154,8 +155,8 @@ def write_overview(out: str | Path, overview: Overview) -> Path:
     Raises:
         EffectsError: the disk refuses, or a link is in the way.
     """
-    page = Path(out) / OVERVIEW_PAGE
+    page = at_home(out) / OVERVIEW_PAGE
     text = json.dumps(overview.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-    write_file(Path(out) / OVERVIEW_DATA, text + "\n")
+    write_file(at_home(out) / OVERVIEW_DATA, text + "\n")
     write_file(page, render_overview(overview))
     return page

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from microtome.errors import EffectsError
+from microtome.paths import cannot_name, on_its_way
 
 WRITING = ".writing"
 """Ending of a file on its way; one that is left over is overwritten."""
@@ -46,6 +47,8 @@ def about_to(operation: str, path: Path) -> None:
 @contextlib.contextmanager
 def failures(path: str | Path) -> Iterator[None]:
     """Let whatever the system refuses be an `EffectsError` that names the result and the reason."""
+    if cannot_name(path):
+        raise EffectsError(f"{str(path)[:80]!r} cannot name a file or a folder on this machine.")
     try:
         yield
     except OSError as error:
@@ -90,7 +93,7 @@ def write_file(path: Path, data: bytes, own: str = "") -> None:
         data: what is in it.
         own: part of the name that it has on its way, where others may write it at the same time.
     """
-    beside = path.with_name(path.name + own + WRITING)
+    beside = on_its_way(path, own + WRITING)
     try:
         _fill(beside, data)
         _flush_file(beside)

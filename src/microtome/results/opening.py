@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from microtome.errors import EffectsError, listing
+from microtome.paths import at_home
 from microtome.results import places
 from microtome.results.effects import Effects
 from microtome.results.remote import is_remote
@@ -25,7 +26,7 @@ def open_effects(path: str | Path) -> Effects:
         EffectsError: there is none, or several; it is damaged, or a newer microtome wrote it.
     """
     with places.legible(path):
-        place = path if is_remote(path) else _in_folder(Path(path))
+        place = path if is_remote(path) else _in_folder(at_home(path))
     data = places.read(place)
     if data.attrs.get("kind") == "aggregates":
         raise EffectsError(

@@ -11,6 +11,7 @@ from typing import Protocol
 import xarray as xr
 
 from microtome.errors import EffectsError
+from microtome.paths import at_home
 from microtome.results import form, stores
 from microtome.results.hold import Held
 from microtome.results.identity import Identity
@@ -76,12 +77,16 @@ def at(path: str | Path) -> Place:
     Raises:
         EffectsError: there is no such kind of store.
     """
-    return Remote(str(path)) if is_remote(path) else stores.Beside(Path(os.path.abspath(path)))
+    return (
+        Remote(str(path))
+        if is_remote(path)
+        else stores.Beside(Path(os.path.abspath(at_home(path))))
+    )
 
 
 def named(path: str | Path) -> str | Path:
     """A path as it is, an address as text: a `Path` would take its slashes for one."""
-    return str(path) if is_remote(path) else Path(path)
+    return str(path) if is_remote(path) else at_home(path)
 
 
 def read(path: str | Path) -> xr.Dataset:
@@ -93,7 +98,7 @@ def read(path: str | Path) -> xr.Dataset:
     if is_remote(path):
         return Remote(str(path)).load()
     with legible(path):
-        return stores.read(Path(path))
+        return stores.read(at_home(path))
 
 
 @contextmanager
@@ -114,7 +119,7 @@ def write(path: str | Path, data: xr.Dataset) -> None:
         EffectsError: as `stores.write`, or the store refuses.
     """
     if not is_remote(path):
-        stores.write(Path(path), data)
+        stores.write(at_home(path), data)
         return
     place = Remote(str(path))
     hold = place.enter()

@@ -22,6 +22,7 @@ from microtome.edits.project import Project
 from microtome.edits.values import Values
 from microtome.errors import EditError, MicrotomeError, listing
 from microtome.language.addresses import Address, parse
+from microtome.paths import at_home
 from microtome.results import disk
 
 Direction = np.ndarray[Any, np.dtype[np.float64]]
@@ -199,7 +200,7 @@ class SteeringVector:
             MicrotomeError: the ending is another one, or the layout has no place for it.
             EffectsError: it cannot be written.
         """
-        place = Path(path)
+        place = at_home(path)
         data = files.encoded(place.suffix, self.directions, self.site, self.about)
         with disk.failures(place):
             disk.refuse_link(place)
@@ -219,4 +220,4 @@ def open_vector(path: str | PathLike[str]) -> SteeringVector:
     Raises:
         MicrotomeError: it cannot be read, or is none.
     """
-    return SteeringVector(*files.decoded(Path(path)))
+    return SteeringVector(*files.decoded(at_home(path)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, OtherModelError
+from microtome.paths import at_home
 from microtome.report import Card, Index, check_index, write_index
 from microtome.studies.perform import Result, Tell, cells_of, perform, silent
 from microtome.studies.study import Study
@@ -51,7 +52,7 @@ def run_all(
     cards = []
     for number, study in enumerate(chosen, 1):
         tell(f"[{number}/{len(chosen)}] {study.name}")
-        folder = Path(out) / study.name
+        folder = at_home(out) / study.name
         try:
             result = perform(study, {"lang": lang}, loaded, folder, tell, overwrite, workers)
         except MicrotomeError as error:

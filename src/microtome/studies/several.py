@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, OtherModelError, StudyError
+from microtome.paths import at_home
 from microtome.report import (
     ClaimRow,
     OnModel,
@@ -60,7 +61,7 @@ def compare(
     """
     chosen, parameters = list(studies), dict(given or {})
     named = dict(zip(labels(models), models, strict=True))
-    folders = None if out is None else folders_of(Path(out), named, chosen)
+    folders = None if out is None else folders_of(at_home(out), named, chosen)
     rows = {study.name: _Rows(study, parameters.get("lang", "en")) for study in chosen}
     for label, model in named.items():
         tell(f"model {label}")

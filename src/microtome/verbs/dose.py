@@ -20,6 +20,7 @@ from microtome.figures.matrix import matrix
 from microtome.figures.trade import trade
 from microtome.language.sites import POSITIONS
 from microtome.notebook import html_line, html_table
+from microtome.paths import at_home
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import about
@@ -216,7 +217,7 @@ def dose(
     """
     edits = as_edits(edit)
     _check(edits)
-    place = None if out is None else Path(out)
+    place = None if out is None else at_home(out)
     asked = {"over": over, "verify": verify, "memory": memory, "seed": seed, "progress": progress}
     asked["overwrite"] = overwrite
     texts = model.encode(neutral)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -18,9 +19,9 @@ from microtome.engines.assembled import Assembled
 from microtome.engines.screen import Screening
 from microtome.errors import MicrotomeError
 from microtome.language.operations import Operation
-from microtome.model.additions import is_known
 from microtome.model.code import PLAIN, code_of, known_by
 from microtome.model.loaded import Loaded
+from microtome.model.whose import is_known
 from microtome.plan.plan import Plan
 from microtome.plan.question import Question, plain
 from microtome.prompts.answers import Answer
@@ -164,14 +165,17 @@ def written(chats: Iterable[Tokens]) -> dict[str, Any]:
 def added(model: Loaded) -> dict[str, Any]:
     """What somebody has put on the model, each with what it is known by.
 
-    A class by its code, with what that reads, and by what the module holds. What a hook looks at
-    may be anything, a vector or a number somewhere, so it is known to nobody the next time: a word
-    that no other call has stands for it.
+    A class by its code, with what that reads, and by what the module holds; a function by its code
+    likewise. What a hook looks at may be anything, a vector or a number somewhere, so it is known
+    to nobody the next time: a word that no other call has stands for it.
     """
     found = {}
     for one in model.additions:
         if one.kind == "class":
             found[str(one)] = _class_of(model.hf.get_submodule(one.path))
+        elif one.kind == "function":
+            code = known_by(pkgutil.resolve_name(one.path))
+            found[str(one)] = code or f"reads what may change, {uuid.uuid4()}"
         else:
             found[str(one)] = f"put there by hand, {uuid.uuid4()}"
     return {"added": found} if found else {}

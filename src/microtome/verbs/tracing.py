@@ -30,6 +30,7 @@ from microtome.language.sites import site as find_site
 from microtome.passes.hooks import forward
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, ids_of, record
+from microtome.paths import at_home
 from microtome.plan.verify import Verify
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
@@ -208,7 +209,7 @@ def trace_facts(
         std,
         whole_of(window, 1, "window"),
         Options.of("auto", verify, memory, None, None, 0),
-        None if out is None else Path(out),
+        None if out is None else at_home(out),
         overwrite,
         tell,
     )

@@ -26,6 +26,7 @@ from microtome.language.sites import site as find_site
 from microtome.passes.hooks import quiet, refuse_inference
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, record
+from microtome.paths import at_home
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given, listed
 from microtome.readings.lens import unembedded
@@ -105,7 +106,7 @@ def train_translators(
         raise AddressError(f"blocks={blocks!r}: there are {n}, from 0 to {n - 1}.")
     encoded = _encoded(model, texts)
     model.check_end("Translators are trained")
-    folder = None if out is None else Path(out)
+    folder = None if out is None else at_home(out)
     with _alone_in(folder), session(model.hf, model.anatomy), quiet(model.hf):
         learnt, kept = _states(model, encoded, chosen)
         asked = {

@@ -201,12 +201,13 @@ class _Process:
 
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
-    """What is started in this block hears no Ctrl-C, not even before `serve` can see to that."""
+    """What is started in this block hears nothing of a terminal, not even before `serve` can see to
+    that."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     resource_tracker.ensure_running()  # whoever starts it hears again afterwards
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
@@ -215,8 +216,10 @@ def _deaf() -> Iterator[None]:
 
 def serve(pipe: Connection) -> None:
     """What a process does until its pipe ends: the first that comes is its recipe."""
-    # Ctrl-C at a terminal reaches every process; whoever asked decides what it ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a terminal sends reaches every process; whoever asked decides what it ends.
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     _make_lock()
     with contextlib.suppress(EOFError, OSError):  # whoever asked is gone, or wants no more
         desk, known = Desk(pipe.recv()), b""

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from microtome.errors import ExperimentError, did_you_mean, listing
+from microtome.paths import at_home
 from microtome.sheets import Sheet, Steps, spelled
 
 AT = "at_a_field"
@@ -89,7 +90,7 @@ class Filed(Root):
             ExperimentError: it cannot be read, or a field is missing, unknown or wrong; the
                 message says in which line.
         """
-        return cls._of(Sheet.read(path), Path(path).parent, instead)
+        return cls._of(Sheet.read(path), at_home(path).parent, instead)
 
     @classmethod
     def from_yaml(cls, text: str, **instead: Any) -> Self:
@@ -116,7 +117,7 @@ class Filed(Root):
 def _anchored(value: Any, folder: Path) -> Any:
     """A source of prompts with its file beside the experiment's."""
     if isinstance(value, Mapping) and isinstance(value.get("file"), str):
-        return {**value, "file": str(folder / value["file"])}
+        return {**value, "file": str(folder / at_home(value["file"]))}
     return value
 
 
@@ -164,4 +165,4 @@ def text_of(given: Any) -> str:
 
 def path_of(given: Any) -> Path:
     """A path, or the text of one."""
-    return given if isinstance(given, Path) else Path(text_of(given))
+    return at_home(given if isinstance(given, Path) else text_of(given))

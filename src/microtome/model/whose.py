@@ -1,0 +1,59 @@
+"""Whose code it is: that of a known package, or somebody's own."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from types import FunctionType, MethodType
+from typing import Any
+
+KNOWN = (
+    *("torch", "transformers", "accelerate", "peft", "microtome"),
+    # Those that transformers unpacks weights with.
+    *("bitsandbytes", "torchao", "optimum", "gptqmodel", "auto_gptq", "awq", "hqq", "eetq"),
+    *("compressed_tensors", "fbgemm_gpu", "aqlm", "auto_round", "quark", "kernels"),
+)
+"""Packages whose modules and hooks take each position by itself, or are proved at load."""
+
+
+def is_known(function: Any) -> bool:
+    """Whether a function, a callable object or a class is of a known package.
+
+    A function has to be written there: `functools.wraps` gives it another's home.
+
+    >>> from torch.nn.functional import silu
+    >>> is_known(silu), is_known(print)
+    (True, False)
+    """
+    function = bare(function)
+    home = root(getattr(function, "__module__", None) or type(function).__module__)
+    if home not in KNOWN or home == "microtome" or not isinstance(function, FunctionType):
+        return home in KNOWN
+    return root(function.__globals__.get("__name__") or home) in (*KNOWN, *sys.stdlib_module_names)
+
+
+def name_of(function: Any) -> str:
+    """What a function or a callable object is called where it was written."""
+    function = bare(function)
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return str(name).replace(".<locals>", "")
+
+
+def bare(function: Any) -> Any:
+    """What is called in the end, where arguments were given beforehand, or an object or a class."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, MethodType | staticmethod | classmethod):
+            function = function.__func__
+        else:
+            return function
+
+
+def root(module: str) -> str:
+    """The package of a module, by its name.
+
+    >>> root("torch.nn.functional")
+    'torch'
+    """
+    return module.partition(".")[0]
