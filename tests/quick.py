@@ -4,8 +4,9 @@ Of each test function it keeps one case, always the same, and not the first of a
 of families, one of each of three that differ most; no test that is marked ``slow`` or needs a
 browser or a real model, and none that `dear.txt` lists: those that took long when they were last
 weighed, all but the quickest of a file. `make test` runs all of them, and first the files of those
-that are slow: a worker takes them one after another, with one browser, one server and one real
-model, while the others have the rest; and none of them is what all others wait for at the end.
+that are slow, before all those that need a browser: a worker takes them one after another, with one
+browser, one server and one real model, while the others have the rest; and none of them is what all
+others wait for at the end.
 
 ``pytest --quick --weigh -n 0`` weighs them and writes the list.
 """
@@ -23,7 +24,7 @@ import pytest
 FAMILIES = ("gpt2", "llama", "bert")
 """Learnt positions and one projection for q, k and v; rotary, gated, shared keys; an encoder."""
 
-NEEDS = {"chromium", "lab", "site", "smollm2"}
+NEEDS = {"browsing", "lab", "site", "smollm2"}
 """Fixtures that take seconds: a browser, a server, the built site, a real model."""
 
 DEAR = Path(__file__).with_name("dear.txt")
@@ -45,8 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--quick"):
-        first = {item.path for item in items if _is_long(item)}
-        items.sort(key=lambda item: item.path not in first)
+        ranks: dict[Path, int] = defaultdict(lambda: 2)
+        for item in items:
+            ranks[item.path] = min(ranks[item.path], _rank(item))
+        items.sort(key=lambda item: ranks[item.path])
         return
     dear = set() if config.getoption("--weigh") else listed(DEAR.read_text("utf-8"))
     cases: dict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
@@ -107,6 +110,11 @@ def _is_long(item: pytest.Item) -> bool:
     """Whether a test is marked so, or needs a browser or a real model."""
     given = item.callspec.params if hasattr(item, "callspec") else {}  # a "site" of its own
     return bool(item.get_closest_marker("slow") or NEEDS & ({*item.fixturenames} - {*given}))
+
+
+def _rank(item: pytest.Item) -> int:
+    """0 where a test needs a browser, 1 where it is long for another reason, 2 where it is not."""
+    return 0 if "browsing" in item.fixturenames else 1 if _is_long(item) else 2
 
 
 def _function(item: pytest.Item) -> str:

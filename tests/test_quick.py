@@ -57,7 +57,7 @@ def test_what_is_slow_is_left_out():
 
 
 def test_what_needs_a_browser_or_a_real_model_is_left_out():
-    items = [Item("a.py::test_page", needs="tab chromium"), Item("a.py::test_it", needs="nano")]
+    items = [Item("a.py::test_page", needs="tab browsing"), Item("a.py::test_it", needs="nano")]
     assert kept(items) == ["a.py::test_it"]
 
 
@@ -69,10 +69,11 @@ def test_a_case_that_has_the_name_of_what_takes_long_is_none():
 
 def test_where_all_run_the_files_of_what_takes_long_come_first_as_they_are():
     names = ["a.py::x", "b.py::x", "b.py::slow", "c.py::x", "d.py::page", "d.py::x"]
-    items = [Item(name, slow="slow" in name, needs="lab" * ("page" in name)) for name in names]
+    needs = "browsing lab"  # those with a browser before all others
+    items = [Item(name, slow="slow" in name, needs=needs * ("page" in name)) for name in names]
     quick.pytest_collection_modifyitems(SimpleNamespace(getoption=lambda name: False), items)
     found = [item.nodeid for item in items]
-    assert found == ["b.py::x", "b.py::slow", "d.py::page", "d.py::x", "a.py::x", "c.py::x"]
+    assert found == ["d.py::page", "d.py::x", "b.py::x", "b.py::slow", "a.py::x", "c.py::x"]
 
 
 def test_what_was_dear_is_left_out_with_all_its_cases(monkeypatch, tmp_path):

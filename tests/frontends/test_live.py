@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import plotly
 import pytest
-from playwright import sync_api
 
 import microtome as mt
 from conftest import BERLIN, CAT, HEADS, LAYERS, PARIS
@@ -249,35 +248,28 @@ await made.render({model, el: document.getElementById("map")});
 </script>"""
 """What a notebook does with an anywidget: its module is given a model that reaches the kernel."""
 
-CHROMIUM = Path("/usr/bin/chromium")
-
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no chromium")
-def test_a_click_in_a_browser_runs_the_cell_under_the_mouse(tiny64):
+def test_a_click_in_a_browser_runs_the_cell_under_the_mouse(tiny64, chromium):
     clickable = mt.live(tiny64, swept(tiny64, PROMPTS[0], "zero L*.z.h*@-1"))
     drawn = json.loads(clickable.effects.figure().to_json())
     state = {"_widget_data": drawn["data"], "_widget_layout": drawn["layout"], "_config": {}}
     body = PAGE.replace("STATE", json.dumps(state))
     script = Path(plotly.__file__).parent / "package_data" / "widgetbundle.js"
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.route("**/page", lambda at: at.fulfill(content_type="text/html", body=body))
-        page.route(
-            "**/widget.js", lambda at: at.fulfill(content_type="text/javascript", path=script)
-        )
-        page.goto("http://localhost/page")
-        plot = page.locator(".nsewdrag").first
-        plot.wait_for(state="visible")
-        box = plot.bounding_box()
-        x = box["x"] + box["width"] * 2.5 / HEADS
-        y = box["y"] + box["height"] * 1.5 / LAYERS
-        page.mouse.move(x, y)
-        page.locator(".hovertext").first.wait_for(state="visible")
-        page.mouse.click(x, y)
-        page.wait_for_function("window.clicked")
-        click = page.evaluate("window.clicked")
-        browser.close()
+    page = chromium.new_page()
+    page.route("**/page", lambda at: at.fulfill(content_type="text/html", body=body))
+    page.route("**/widget.js", lambda at: at.fulfill(content_type="text/javascript", path=script))
+    page.goto("http://localhost/page")
+    plot = page.locator(".nsewdrag").first
+    plot.wait_for(state="visible")
+    box = plot.bounding_box()
+    x = box["x"] + box["width"] * 2.5 / HEADS
+    y = box["y"] + box["height"] * 1.5 / LAYERS
+    page.mouse.move(x, y)
+    page.locator(".hovertext").first.wait_for(state="visible")
+    page.mouse.click(x, y)
+    page.wait_for_function("window.clicked")
+    click = page.evaluate("window.clicked")
+    page.close()
     clickable.map._js2py_pointsCallback = click
     assert clickable.cell == {"prompt": 0, "layer": 1, "head": 2}

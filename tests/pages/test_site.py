@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pkgutil
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -23,9 +21,6 @@ from recipes.site import BROUGHT, COMMANDS, command_page, relinked
 
 import microtome as mt
 from microtome import errors
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 PATIENCE = 60_000
 """Milliseconds that a page may take on a busy machine."""
@@ -96,18 +91,6 @@ def site(tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no browser is on the path")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.mark.slow
 class TestBuilt:
     def test_every_page_of_the_docs_is_on_it(self, site):
@@ -141,12 +124,15 @@ class TestBuilt:
         page.wait_for_selector(".md-search-result__item a[href*='errors.html']", timeout=PATIENCE)
         assert len(asked) > 3
         assert [url for url in asked if is_elsewhere(url)] == []
+        page.close()
 
     @pytest.mark.parametrize("name", ["index", "terminology", "benchmarks", "reference/results"])
     def test_a_phone_need_not_scroll_sideways(self, site, chromium, name):
         page = chromium.new_page(viewport={"width": 390, "height": 844})
         page.goto((site / f"{name}.html").as_uri())
-        assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
+        width = page.evaluate("document.scrollingElement.scrollWidth")
+        page.close()
+        assert width <= 390
 
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path):

@@ -1,35 +1,48 @@
 """A real browser on a real server: fixtures for tests of the lab.
 
 The server is ``microtome lab`` in a process of its own, one for all tests of a worker; the browser
-is the machine's Chromium, driven by playwright, one for each file of tests: as long as it runs,
-this thread has an event loop, which tests of other things may not like.
+is the machine's Chromium, driven by playwright, one for all tests that need it one after another:
+as long as it runs, this thread has an event loop, which tests of other things may not like.
 """
 
 from __future__ import annotations
 
+import importlib
+import multiprocessing
 import os
+import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
 import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from playwright.sync_api import Browser, BrowserContext, Page
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 """The first is the same without what nobody sees, which takes a fifth of a page's time."""
 PATIENCE = 120_000
 """Milliseconds that anything may take on a busy machine."""
+
+LOOKING = """async argument => {
+    for (let n = 0; n < 300; n += 1) {
+        if (HOLDS) { return true; }
+        await new Promise(then => setTimeout(then, 30));
+    }
+}"""
+"""Whether something comes to hold in a page within some ten seconds."""
 
 PLANTED = (
     '<script>window.planted=1</script><img src=x onerror="window.planted=2">'
@@ -38,11 +51,16 @@ PLANTED = (
 """Text that runs where it is taken for a page."""
 
 
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["microtome.__main__", "microtome.frontends.commands.lab"])
+
+
 @dataclass
 class Server:
     """``microtome lab`` while it runs."""
 
-    process: subprocess.Popen[str]
+    process: Any
+    told: IO[str]
     said: list[str] = field(default_factory=list)
     url: str = ""
     reader: threading.Thread | None = None
@@ -56,19 +74,20 @@ class Server:
 
     def end(self, by: signal.Signals = signal.SIGINT) -> int:
         """End it, and give how it ended."""
-        self.process.send_signal(by)
-        try:
-            return self.process.wait(timeout=60)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            if self.reader is not None:
-                self.reader.join()
-            self.process.stdout.close()
+        os.kill(self.process.pid, by)
+        self.process.join(60)
+        self.process.kill()
+        self.process.join()
+        if self.reader is not None:
+            self.reader.join()
+        self.told.close()
+        return self.process.exitcode
 
 
 def serving(keep: Path, *more: str, models: tuple[str, ...] = (), first: str = "") -> Server:
     """Start it, and wait until it says where it is.
+
+    Its process is a copy of one that has imported the lab, once for all servers of a worker.
 
     Args:
         keep: where maps are kept.
@@ -76,17 +95,14 @@ def serving(keep: Path, *more: str, models: tuple[str, ...] = (), first: str = "
         models: those that are offered first.
         first: Python that its process executes before anything else.
     """
-    program = f"{first}\nfrom microtome.__main__ import main\nmain()"
-    command = [sys.executable, "-c", program, "lab", *models, "--port", "0", "--no-open"]
-    process = subprocess.Popen(
-        [*command, "--keep", str(keep), *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "400"},
-    )
-    server = Server(process)
-    for line in process.stdout:
+    options = ["lab", *models, "--port", "0", "--no-open", "--keep", str(keep), *more]
+    reader, writer = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=_run, args=(options, first, writer))
+    process.start()
+    writer.close()
+    server = Server(process, os.fdopen(os.dup(reader.fileno()), encoding="utf-8"))
+    reader.close()
+    for line in server.told:
         server.said.append(line)
         if "http://" in line:
             server.url = "http" + line.partition("http")[2].strip()
@@ -95,9 +111,22 @@ def serving(keep: Path, *more: str, models: tuple[str, ...] = (), first: str = "
         server.end()
         raise AssertionError(f"the lab did not start: {''.join(server.said)}")
     # What else it says is read, so that it never waits for a reader.
-    server.reader = threading.Thread(target=server.said.extend, args=(process.stdout,), daemon=True)
+    server.reader = threading.Thread(target=server.said.extend, args=(server.told,), daemon=True)
     server.reader.start()
     return server
+
+
+def _run(options: list[str], first: str, writer: Connection) -> None:
+    """What a server's process does: the command, and all that it says goes to its writer."""
+    for handle in (1, 2):
+        os.dup2(writer.fileno(), handle)
+    sys.stdout, sys.stderr = (os.fdopen(one, "w", buffering=1, encoding="utf-8") for one in (1, 2))
+    os.environ["COLUMNS"] = "400"
+    # More threads would wait for each other, and for all else that is tested.
+    importlib.import_module("torch").set_num_threads(1)
+    sys.argv[1:] = options
+    exec(first, {})
+    importlib.import_module("microtome.__main__").main()
 
 
 @pytest.fixture(scope="session")
@@ -107,21 +136,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = serving(tmp_path_factory.mktemp("kept"), models=("nano", PLANTED))
     yield server
     assert server.end() in (0, 130), "".join(server.said)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """The machine's browser."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip(f"no browser is on the path: none of {', '.join(NAMES)}")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
 
 
 @dataclass
@@ -152,18 +166,18 @@ class Tab:
         """The map of `GIFT`, and more in the address, which is gone to within the page where that
         map is there: to bring it again takes a browser a second or two.
 
-        For tests that change nothing of the question, and put back what no address holds.
+        For tests that put back what no address holds.
         """
         if self.has_gift:
-            self._go(query(**GIFT, **more))
+            self.go(query(**GIFT, **more))
         else:
             self.mapped(query(**GIFT, **more))
-            self.until("!!document.querySelector('#map-figure .js-plotly-plot')")
             self.has_gift = True
+        self.until(HAS_GIFT)
         self.settle()
         return self.page
 
-    def _go(self, query: str) -> None:
+    def go(self, query: str) -> None:
         """Go to an address as the way back does, and wait until the page has taken it."""
         self.page.evaluate(
             "async there => { history.pushState({}, '', there); scrollTo(0, 0);"
@@ -198,16 +212,21 @@ class Tab:
         return self.page.evaluate("window.location.search")
 
     def until(self, condition: str, argument: Any = None) -> None:
-        """Wait until something holds in the page.
+        """Wait until something holds in the page, which looks by itself: to be asked takes longer.
 
         Playwright's own way makes code of texts in the page, which its policy forbids.
         """
+        holds = f"({condition})(argument)" if re.match(r"\w+ =>", condition) else condition
         patience = time.monotonic() + PATIENCE / 1000
-        while not self.page.evaluate(condition, argument):
-            if time.monotonic() > patience:
-                at = f"{self.search}, waiting for {argument!r}"
-                raise AssertionError(f"it never came to this: {condition}; at {at}")
-            self.page.wait_for_timeout(30)
+        while time.monotonic() < patience:
+            try:
+                if self.page.evaluate(LOOKING.replace("HOLDS", holds), argument):
+                    return
+            except Exception as error:
+                if "context was destroyed" not in str(error):  # it has gone to another page
+                    raise
+        at = f"{self.search}, waiting for {argument!r}"
+        raise AssertionError(f"it never came to this: {condition}; at {at}")
 
     def settle(self) -> None:
         """Wait until the page asks the server nothing, and goes on asking nothing."""
@@ -244,7 +263,7 @@ class Tab:
         """
         self.page.unroute_all()
         if self.has_gift:
-            self._go(query(**GIFT))
+            self.go(query(**GIFT))
             self.settle()
         else:  # to a page of the same place, of no code
             self.page.goto(self.server.at() + "assets/keep.js")
@@ -284,15 +303,76 @@ def watched(context: BrowserContext, server: Server) -> Tab:
     return tab
 
 
-@pytest.fixture(scope="module")
-def one_tab(chromium: Browser, lab: Server) -> Iterator[Tab]:
-    """A page that the tests of a file have one after another.
+@dataclass
+class Browsing:
+    """The machine's browser from the first test that needs it to the next that does not."""
 
-    To a new one a browser has to bring all code of the lab again: two to three seconds each.
-    """
-    context = chromium.new_context(viewport={"width": 1280, "height": 1000}, locale="en-US")
-    yield watched(context, lab)
-    context.close()
+    ends: ExitStack = field(default_factory=ExitStack)
+    browser: Browser | None = None
+    tab: Tab | None = None
+
+    def open(self) -> Browser:
+        """The browser."""
+        if self.browser is None:
+            self.browser = self.ends.enter_context(_launched())
+        return self.browser
+
+    def shared(self, server: Server) -> Tab:
+        """A page that tests have one after another.
+
+        To a new one a browser has to bring all code of the lab again: two to three seconds each.
+        """
+        if self.tab is None:
+            size = {"width": 1280, "height": 1000}
+            self.tab = watched(self.open().new_context(viewport=size, locale="en-US"), server)
+        return self.tab
+
+    def close(self) -> None:
+        """Close it, where it is there."""
+        self.browser = self.tab = None
+        self.ends.close()
+
+
+@contextmanager
+def _launched() -> Iterator[Browser]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip(f"no browser is on the path: none of {', '.join(NAMES)}")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+BROWSING = Browsing()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "browsing" not in item.fixturenames:
+        BROWSING.close()
+
+
+@pytest.fixture(scope="session")
+def browsing() -> Iterator[Browsing]:
+    """What a test needs that wants a browser: it is closed before one that does not."""
+    yield BROWSING
+    BROWSING.close()
+
+
+@pytest.fixture
+def chromium(browsing: Browsing) -> Browser:
+    """The machine's browser."""
+    return browsing.open()
+
+
+@pytest.fixture
+def one_tab(browsing: Browsing, lab: Server) -> Tab:
+    """The page that tests share."""
+    return browsing.shared(lab)
 
 
 @pytest.fixture
@@ -337,6 +417,14 @@ GIFT = {
     "contrast": " Sam",
 }
 """A prompt that nano knows what to make of."""
+
+HAS_GIFT = """(() => {
+    const data = document.querySelector('#map-figure .js-plotly-plot')?._fullData?.[0];
+    return document.querySelector('#map-edit').value === 'zero L*.z.h*@-1'
+        && dash_component_api.getLayout('grown').props.data?.state === 'done'
+        && data?.z?.length === 6 && data.z[0].length === 8;
+})()"""
+"""Whether a page has drawn its map, and no other."""
 
 
 def site(name: str) -> str:

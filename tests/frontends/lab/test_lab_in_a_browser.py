@@ -20,6 +20,7 @@ from frontends.lab.browsing import (
     shown,
     site,
     token,
+    watched,
 )
 
 DONOR = "When Sam and Sally went to the park, Sally gave a gift to"
@@ -35,7 +36,8 @@ def expected(nano, edit=HEADS, metric="logit_diff", **prompt) -> mt.Effects:
 
 
 def test_a_prompt_is_seen_as_tokens_while_it_is_typed(tab, nano):
-    page = tab.open()
+    page = tab.gift()
+    tab.go("?")
     page.locator("#ask-text").press_sequentially("Berlin is the capital of")
     pieces = nano.encode("Berlin is the capital of")[0].tokens.pieces
     tab.until(
@@ -57,18 +59,19 @@ def test_a_prompt_is_seen_as_tokens_while_it_is_typed(tab, nano):
 
 @pytest.mark.slow
 def test_a_click_on_a_token_gives_it_a_role(tab):
-    page = tab.open(query(text="Berlin is the capital of"))
-    page.wait_for_selector(token(0))
+    page = tab.gift()
     page.locator("#ask-click").select_option("role")
     page.locator("#ask-role").fill("city")
     page.locator(token(0)).click()
     page.wait_for_selector(".token .role")
     tab.until_address("role=city:0")
+    page.locator("#ask-click").select_option("position")
 
 
 @pytest.mark.slow
 def test_examples_are_ready_to_open_and_templates_make_prompts(tab):
-    page = tab.open()
+    page = tab.gift()
+    tab.go("?")
     page.locator('[id*="ask-example"]').first.click()
     page.wait_for_selector("#map-strongest button")
     tab.until_address("text=When%20Sam")
@@ -76,6 +79,7 @@ def test_examples_are_ready_to_open_and_templates_make_prompts(tab):
     page.locator("#ask-begin summary").click()
     page.locator('[id*=\'"name":"capitals","type":"ask-task"\']').click()
     tab.until_address("is%20the%20capital%20of")
+    page.locator("#ask-begin summary").click()
 
 
 # ---------------------------------------------------------------------------------- 2: map
@@ -83,7 +87,7 @@ def test_examples_are_ready_to_open_and_templates_make_prompts(tab):
 
 @pytest.mark.slow
 def test_an_edit_is_chosen_by_clicking_and_its_address_arises(tab, nano):
-    page = tab.mapped(query(donor=DONOR, **GIFT))
+    page = tab.gift(donor=DONOR)
     page.locator(site("resid_post")).click()
     tab.until("document.querySelector('#map-edit').value === 'zero L*.resid_post@-1'")
     page.locator("#map-operation").select_option("patch")
@@ -109,7 +113,7 @@ def test_an_edit_is_chosen_by_clicking_and_its_address_arises(tab, nano):
 
 @pytest.mark.slow
 def test_an_address_may_be_typed_and_a_wrong_one_says_why(tab):
-    page = tab.mapped(query(**GIFT))
+    page = tab.gift()
     page.locator("#map-edit").fill("zero L9.z.h0@-1")
     page.keyboard.press("Enter")
     page.wait_for_selector(".status .wrong, #map-status .wrong")
@@ -117,13 +121,16 @@ def test_an_address_may_be_typed_and_a_wrong_one_says_why(tab):
     page.locator("#map-edit").fill("zero L*.mlp_out@-1")
     page.keyboard.press("Enter")
     tab.until_address("edit=zero%20L*.mlp_out@-1")
-    page.wait_for_selector("#map-strongest button")
+    page.wait_for_selector("#map-strongest button:has-text('mlp_out')")
 
 
 @pytest.mark.slow
 def test_what_a_model_has_not_is_not_offered_and_says_why(tab):
-    page = tab.open(query(text="Berlin is"))
-    page.wait_for_selector(site("z"))
+    page = tab.gift()
+    assert page.locator("#map-metric option:disabled").count() == 0
+    tab.go(query(text="Berlin is"))
+    tab.until("document.querySelectorAll('#map-metric option:disabled').length > 0")
+    tab.settle()
     grey = page.locator("#map-operation option:disabled").all_inner_texts()
     assert any("patch" in one and "–" in one for one in grey)
     metrics = page.locator("#map-metric option:disabled").all_inner_texts()
@@ -147,8 +154,8 @@ def test_a_map_that_could_not_be_asked_for_is_asked_for_again(tab):
             route.continue_()
 
     tab.page.route("**/_dash-update-component*", lose)
-    tab.mapped(query(**GIFT))
-    tab.settle()
+    tab.has_gift = False  # the page comes up anew
+    tab.gift()
     assert len(lost) == 2
     assert "cell-answer" in asked
     assert [name for name in ("trace-", "compare-", "write-", "keep-") if name in asked] == []
@@ -162,6 +169,34 @@ def test_the_map_is_that_of_the_library(tab, nano):
     top = found.top(1, "logit_diff").iloc[0]
     first = page.locator("#map-strongest li button").first.inner_text()
     assert f"L{top['layer']}.z.h{top['head']}@-1" in first
+
+
+HEARD = """async () => {
+    const [store] = dash_stores, heard = {};
+    let n = 0;
+    const off = store.subscribe(() => { n += 1; });
+    const told = async (name, type, itempath) => {
+        n = 0;
+        for (const _ of Array(9)) { store.dispatch({type, payload: {itempath}}); }
+        heard[name] = [n];
+        await null;
+        heard[name].push(n);
+    };
+    await told('nothing', 'NOTHING');
+    await told('put on', 'RESET_COMPONENT_STATE', ['nowhere']);
+    n = 0;
+    dash_clientside.set_props('map-frame', {'data-x': 'y'});
+    heard.changed = n > 0;
+    off();
+    return heard;
+}"""
+"""How often one hears of nothing, and of nine that were put on: at once, and a moment later."""
+
+
+@pytest.mark.slow
+def test_components_hear_once_of_all_that_are_put_on_and_at_once_of_what_changes(tab):
+    heard = tab.gift().evaluate(HEARD)
+    assert heard == {"nothing": [0, 0], "put on": [0, 1], "changed": True}
 
 
 @pytest.mark.slow
@@ -217,8 +252,9 @@ def test_a_panels_question_that_was_lost_is_asked_again_without_a_click(tab):
 SLOW_LINE = """
     window.once = []; const ask = window.fetch, on_way = new Set();
     window.fetch = async (place, how) => {
-        const whose = how?.body && JSON.parse(how.body).output, slow = /grown.data/.test(whose);
-        if (slow) { once.push(on_way.has(whose)); on_way.add(whose); }
+        const asked = how?.body ? JSON.parse(how.body) : {}, whose = asked.output;
+        const slow = /grown.data/.test(whose), by_beat = /pulse/.test(asked.changedPropIds);
+        if (slow) { once.push(by_beat && on_way.has(whose)); on_way.add(whose); }
         const got = await ask(place, how);
         if (!slow || got.status !== 200) { on_way.delete(whose); return got; }
         const bytes = new Uint8Array(await got.arrayBuffer()), later = new ReadableStream({
@@ -231,11 +267,14 @@ SLOW_LINE = """
 
 
 @pytest.mark.slow
-def test_an_answer_that_comes_slowly_is_waited_for_to_its_end(tabs):
-    tab = tabs()
+def test_an_answer_that_comes_slowly_is_waited_for_to_its_end(one_tab):
+    tab = watched(one_tab.page.context, one_tab.server)
     tab.page.add_init_script(SLOW_LINE)
     tab.mapped(query(**GIFT))
-    assert not any(tab.page.evaluate("once"))
+    once = tab.page.evaluate("once")
+    tab.page.close()
+    assert once
+    assert not any(once)
 
 
 # ------------------------------------------------------------------------ 3: click a cell
@@ -425,8 +464,7 @@ def test_the_map_fills_the_screen(tab):
 @pytest.mark.slow
 def test_an_answer_that_comes_late_takes_no_click_away(tab):
     """Two of a kind are on their way, and a cell is clicked meanwhile: all three are there."""
-    page = tab.mapped(query(**GIFT, cell="zero L1.z.h1@-1"))
-    tab.settle()
+    page = tab.gift(cell="zero L1.z.h1@-1")
     late = tab.hold('"ask-token"')
     page.locator("#ask-click").select_option("role")
     for name, at in (("first", 1), ("second", 3)):
@@ -439,13 +477,13 @@ def test_an_answer_that_comes_late_takes_no_click_away(tab):
     for part in ("role=first:1", "role=second:3"):  # the second may be answered first
         tab.until_address(part)
     assert chosen_in(tab.search) == ["zero L1.z.h1@-1", "zero L3.z.h1@-1"]
+    page.locator("#ask-click").select_option("position")
 
 
 @pytest.mark.slow
 def test_an_earlier_choice_that_is_answered_last_takes_nothing_from_a_later_one(tab):
     """Nor from what only the page knows of: another model was chosen meanwhile."""
-    page = tab.mapped(query(**GIFT))
-    tab.settle()
+    page = tab.gift()
     late = tab.hold("map-metric")
     for n, choice in enumerate(("kl", "prob"), 1):
         page.locator("#map-metric").select_option(choice)
@@ -462,7 +500,7 @@ def test_an_earlier_choice_that_is_answered_last_takes_nothing_from_a_later_one(
 
 @pytest.mark.slow
 def test_back_is_undo_and_forward_redo(tab):
-    page = tab.mapped(query(**GIFT))
+    page = tab.gift()
     page.locator(site("mlp_out")).click()
     tab.until("document.querySelector('#map-edit').value === 'zero L*.mlp_out@-1'")
     page.go_back()
@@ -479,7 +517,7 @@ def test_back_is_undo_and_forward_redo(tab):
 
 @pytest.mark.slow
 def test_where_one_has_been_is_listed_and_opens(tab):
-    page = tab.mapped(query(**GIFT))
+    page = tab.gift(cell="zero L3.z.h1@-1")
     page.locator(site("mlp_out")).click()
     tab.until_address("mlp_out")
     page.locator(panel("keep")).click()
