@@ -73,7 +73,7 @@ def check(found, logits: np.ndarray, output: np.ndarray, encoded, gap, site: str
 def test_every_state_is_what_the_model_makes_of_it_at_its_end(model, hand, encoded, gap):
     seen = by_hand.run(model.hf, hand, encoded.tokens.ids)
     output = seen.logits.numpy()
-    for site, layers in (("resid_post", (0, 2)), ("mlp_out", (1,))):
+    for site, layers in (("resid_post", (0, hand.layers - 1)), ("mlp_out", (1,))):
         found = mt.lens(model, CAT, f"L*.{site}@*", top=3).data.isel(prompt=0)
         for layer in layers:
             logits = finished(model, hand, encoded, seen.seen[site, layer])

@@ -92,8 +92,9 @@ def test_edits_hold_as_by_hand(model, name, hand, rounding):
         site = sites[number]
         (place, when), positions = list(CASES.items())[number % len(CASES)]
         text, op = list(OPERATIONS.items())[number % len(OPERATIONS)]
-        layer = None if site == "embed" else 1
-        made = written(model, f"{text} {site if layer is None else f'L1.{site}'}{place}", when=when)
+        layer = None if site == "embed" else hand.layers - 2  # one before those that read it
+        where = site if layer is None else f"L{layer}.{site}"
+        made = written(model, f"{text} {where}{place}", when=when)
         inner = [list(range(n)) for n in clean.seen[site, layer].shape[1:]]
         wanted = logprobs(model, hand, made, [Change(site, layer, [list(positions), *inner], op)])
         np.testing.assert_allclose(made.logprob, wanted, atol=rounding, rtol=0, err_msg=site)
