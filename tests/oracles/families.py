@@ -472,6 +472,9 @@ def _of_two_layers(hand: ByHand) -> ByHand:
     config = {name: 2 if name in _NUMBERS else own for name, own in hand.config.items()}
     if "layer_types" in config:
         config["layer_types"] = config["layer_types"][:2]
+    if "attention_types" in config:
+        [[kinds, times]] = config["attention_types"]
+        config["attention_types"] = [[kinds[:2], times]]
     return replace(hand, config=config)
 
 
@@ -487,10 +490,14 @@ def turn(name: str) -> int:
 
 
 def make(
-    name: str, vocabulary: int, dtype: torch.dtype = torch.float64, attention: str | None = None
+    name: str,
+    vocabulary: int,
+    dtype: torch.dtype = torch.float64,
+    attention: str | None = None,
+    short: bool = False,
 ) -> PreTrainedModel:
-    """A random model of a family, none of whose weights is zero or one."""
-    hand = FAMILIES[name]
+    """A random model of a family, none of whose weights is zero or one; ``short``: two layers."""
+    hand = _of_two_layers(FAMILIES[name]) if short else FAMILIES[name]
     kind = getattr(transformers, hand.model)
     config = kind.config_class(
         vocab_size=vocabulary, bos_token_id=0, eos_token_id=0, pad_token_id=0, **hand.config
