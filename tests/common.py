@@ -26,6 +26,7 @@ with typechecker.executed("microtome"):
 import contextlib
 import copy
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,7 +57,7 @@ from conftest import BERLIN, CAT, D_MODEL, HEADS, LAYERS, PARIS, POSITIONS, SENT
 from microtome import figures
 from microtome.errors import LoadError
 from microtome.model import cache
-from microtome.model.anatomy import Anatomy
+from microtome.model.code import code_of
 from microtome.model.smollm2 import installed
 from microtome.passes.proof import prove
 from microtome.studies import Study
@@ -90,7 +91,7 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache of the tests' own, one for all workers; the user's is read and never written."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -104,24 +105,26 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
                 (own / unpacked.name).symlink_to(unpacked)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(cache.VARIABLE, str(own))
-        yield
+        yield own
 
 
 @pytest.fixture(scope="session", autouse=True)
-def a_model_is_proved_once() -> Iterator[None]:
-    """The same few are loaded by hundreds of tests that are not about that.
+def a_model_is_proved_once(own_cache: Path) -> Iterator[None]:
+    """The same few are loaded by hundreds of tests that are not about that, in every worker.
 
     The same are weights, configuration and row of the table, with nothing put on it.
     """
-    proved: dict[tuple[object, ...], list[Anatomy]] = {}
 
     def once(model: Model) -> None:
-        hf = model.hf
-        told = (hf.config.to_json_string(), hf.config._attn_implementation)
-        rows = proved.setdefault((type(hf), model.hashes, model.dtypes, *told), [])
-        if model.additions or model.anatomy not in rows:
+        hf, kind = model.hf, type(model.hf)
+        told = (kind.__module__, kind.__qualname__, model.hashes, model.dtypes)
+        told += (hf.config.to_json_string(), hf.config._attn_implementation)
+        whole = repr((*told, code_of([model.anatomy])))
+        mark = own_cache / f"tested-{hashlib.sha256(whole.encode()).hexdigest()}"
+        if model.additions or not mark.exists():
             prove(model)
-            rows += [] if model.additions else [model.anatomy]
+            if not model.additions:
+                mark.touch()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "prove", once)
