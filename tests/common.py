@@ -24,7 +24,9 @@ with typechecker.executed("microtome"):
         importlib.import_module(module.name)  # they are resolved on first use, which is too late
 
 import contextlib
+import copy
 import functools
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -57,7 +59,7 @@ from microtome import figures
 from microtome.errors import LoadError
 from microtome.frontends import cli
 from microtome.model import cache
-from microtome.model.anatomy import Anatomy
+from microtome.model.code import code_of
 from microtome.model.smollm2 import installed
 from microtome.passes.proof import prove
 from microtome.studies import Study
@@ -91,7 +93,7 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache of the tests' own, one for all workers; the user's is read and never written."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -105,24 +107,26 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
                 (own / unpacked.name).symlink_to(unpacked)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(cache.VARIABLE, str(own))
-        yield
+        yield own
 
 
 @pytest.fixture(scope="session", autouse=True)
-def a_model_is_proved_once() -> Iterator[None]:
-    """The same few are loaded by hundreds of tests that are not about that.
+def a_model_is_proved_once(own_cache: Path) -> Iterator[None]:
+    """The same few are loaded by hundreds of tests that are not about that, in every worker.
 
     The same are weights, configuration and row of the table, with nothing put on it.
     """
-    proved: dict[tuple[object, ...], list[Anatomy]] = {}
 
     def once(model: Model) -> None:
-        hf = model.hf
-        told = (hf.config.to_json_string(), hf.config._attn_implementation)
-        rows = proved.setdefault((type(hf), model.hashes, model.dtypes, *told), [])
-        if model.additions or model.anatomy not in rows:
+        hf, kind = model.hf, type(model.hf)
+        told = (kind.__module__, kind.__qualname__, model.hashes, model.dtypes)
+        told += (hf.config.to_json_string(), hf.config._attn_implementation)
+        whole = repr((*told, code_of([model.anatomy])))
+        mark = own_cache / f"tested-{hashlib.sha256(whole.encode()).hexdigest()}"
+        if model.additions or not mark.exists():
             prove(model)
-            rows += [] if model.additions else [model.anatomy]
+            if not model.additions:
+                mark.touch()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "prove", once)
@@ -331,15 +335,26 @@ def gpt2_tokenizer(real_models: Path):
 
 
 @pytest.fixture(scope="session")
-def model_of(nano, bert64) -> Callable[[Study], Model]:
+def model_of(short, bert64) -> Callable[[Study], Model]:
     """A small model of the kind that a study is for."""
-    return lambda study: bert64 if study.masked else nano
+    return lambda study: bert64 if study.masked else short
 
 
 @pytest.fixture(scope="session")
 def nano() -> Model:
     """The embedded model."""
     return mt.load("nano")
+
+
+@pytest.fixture(scope="session")
+def short(nano) -> Model:
+    """The first two blocks of the embedded model, which know its words, in a third of the time."""
+    hf = copy.deepcopy(nano.hf)
+    del hf.transformer.h[2:]
+    hf.config.n_layer = 2
+    model = mt.load(hf, tokenizer=nano.tokenizer)
+    assert model.anatomy.dims.n_layers == 2
+    return model
 
 
 @pytest.fixture(scope="session")

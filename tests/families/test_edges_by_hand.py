@@ -24,16 +24,19 @@ SUMS = [name for name in FAMILIES if name not in ("bert", "roberta", "distilbert
 SHAPES = ("llama", "gemma2", "mixtral", "falcon")
 """Grouped, post-norm, experts, parallel with shared keys."""
 
-SAMPLE = (
-    (Node("input"), Node("q", 1, 2)),
-    (Node("head", 0, 1), Node("k", 1, 3)),
-    (Node("head", 1, 3), Node("v", 2, 0)),
-    (Node("mlp", 0), Node("v", 1, 1)),
-    (Node("head", 0, 2), Node("mlp", 1)),
-    (Node("mlp", 1), Node("mlp", 2)),
-    (Node("head", 2, 0), Node("logits")),
-    (Node("mlp", 2), Node("logits")),
-)
+
+def sample(last: int) -> list[tuple[Node, Node]]:
+    """Edges of each kind, from the input to behind the last layer."""
+    return [
+        (Node("input"), Node("q", 1, 2)),
+        (Node("head", 0, 1), Node("k", 1, 3)),
+        (Node("head", last - 1, 3), Node("v", last, 0)),
+        (Node("mlp", 0), Node("v", 1, 1)),
+        (Node("head", 0, 2), Node("mlp", 1)),
+        (Node("mlp", last - 1), Node("mlp", last)),
+        (Node("head", last, 0), Node("logits")),
+        (Node("mlp", last), Node("logits")),
+    ]
 
 
 def oracle_of(model, hand):
@@ -47,8 +50,9 @@ def test_an_edge_is_edited_as_by_hand_and_nothing_else_is(name, of_family):
     oracle = oracle_of(model, hand)
     exact = EXACT if hand.rounding <= 1e-9 else hand.rounding
     clean = oracle.here.run().logits
-    for number in range(turn(name) % 2, len(SAMPLE), 2):  # every other family has the other half
-        writer, reader = SAMPLE[number]
+    edges = sample(hand.layers - 1)
+    for number in range(turn(name) % 2, len(edges), 2):  # every other family has the other half
+        writer, reader = edges[number]
         text, op = list(OPS.items())[(number + len(name)) % len(OPS)]
         positions = (None, [4, 6])[number // 2 % 2]
         place = "" if positions is None else "@{4,6}"
@@ -90,7 +94,7 @@ def test_the_walk_equals_the_reference_path(name, of_family):
 def test_every_edge_of_each_shape_of_block_is_as_by_hand(name, of_family):
     """By hand each edge in one of the shapes."""
     model, hand = of_family(name), FAMILIES[name]
-    oracle, edges = oracle_of(model, hand), by_hand.all_edges(hand.rest is None)
+    oracle, edges = oracle_of(model, hand), by_hand.all_edges(hand)
     assert len(edges) == len(mt.edges(model))
     effects = {
         kind.text: mt.sweep(model, CAT, f"patch {kind.text}", metrics=["logit_diff"], verify=0)

@@ -12,7 +12,7 @@ from microtome.errors import AddressError, ArchitectureError, SweepError
 from microtome.language.sites import APART
 from microtome.plan.cost import flops_of_block
 from oracles import families as by_hand
-from oracles.families import FAMILIES, HEADS, LAYERS, UNLIKE, Change, turn
+from oracles.families import FAMILIES, HEADS, UNLIKE, Change, turn
 
 CAT = mt.Prompt(
     "The cat sat on the mat, and",
@@ -57,7 +57,7 @@ def ids_of(model, prompt):
 def test_it_is_of_its_size(model, name, hand):
     dims = model.anatomy.dims
     assert model.anatomy.family.model_type == name.split(",")[0] == model.hf.config.model_type
-    assert (dims.n_layers, dims.n_heads, dims.n_kv_heads) == (LAYERS, HEADS, hand.kv_heads)
+    assert (dims.n_layers, dims.n_heads, dims.n_kv_heads) == (hand.layers, HEADS, hand.kv_heads)
     assert (dims.n_heads, dims.n_kv_heads, dims.d_head) == by_hand.dimensions(model.hf, hand)
     assert model.dtype == torch.float64
 

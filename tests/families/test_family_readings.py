@@ -13,7 +13,7 @@ import scipy.special
 
 import microtome as mt
 from oracles import families as by_hand
-from oracles.families import ENCODERS, FAMILIES, LAYERS, UNLIKE, Change, turn
+from oracles.families import ENCODERS, FAMILIES, UNLIKE, Change, turn
 
 CAT = mt.Prompt("The cat sat on the mat, and", target=" cat", contrast=" dog")
 EXACT = 1e-11
@@ -44,7 +44,7 @@ def encoded(model):
 def finished(model, hand, encoded, state: np.ndarray) -> np.ndarray:
     """What the model says ``[pos, vocab]`` where this leaves its last block."""
     whole = [list(range(size)) for size in state.shape]
-    change = Change("resid_post", LAYERS - 1, whole, lambda x: state)
+    change = Change("resid_post", hand.layers - 1, whole, lambda x: state)
     return by_hand.run(model.hf, hand, encoded.tokens.ids, [change]).logits.numpy()
 
 
@@ -73,7 +73,7 @@ def check(found, logits: np.ndarray, output: np.ndarray, encoded, gap, site: str
 def test_every_state_is_what_the_model_makes_of_it_at_its_end(model, hand, encoded, gap):
     seen = by_hand.run(model.hf, hand, encoded.tokens.ids)
     output = seen.logits.numpy()
-    for site, layers in (("resid_post", (0, 2)), ("mlp_out", (1,))):
+    for site, layers in (("resid_post", (0, hand.layers - 1)), ("mlp_out", (1,))):
         found = mt.lens(model, CAT, f"L*.{site}@*", top=3).data.isel(prompt=0)
         for layer in layers:
             logits = finished(model, hand, encoded, seen.seen[site, layer])

@@ -92,8 +92,9 @@ def test_edits_hold_as_by_hand(model, name, hand, rounding):
         site = sites[number]
         (place, when), positions = list(CASES.items())[number % len(CASES)]
         text, op = list(OPERATIONS.items())[number % len(OPERATIONS)]
-        layer = None if site == "embed" else 1
-        made = written(model, f"{text} {site if layer is None else f'L1.{site}'}{place}", when=when)
+        layer = None if site == "embed" else hand.layers - 2  # one before those that read it
+        where = site if layer is None else f"L{layer}.{site}"
+        made = written(model, f"{text} {where}{place}", when=when)
         inner = [list(range(n)) for n in clean.seen[site, layer].shape[1:]]
         wanted = logprobs(model, hand, made, [Change(site, layer, [list(positions), *inner], op)])
         np.testing.assert_allclose(made.logprob, wanted, atol=rounding, rtol=0, err_msg=site)
@@ -104,7 +105,7 @@ def test_edits_hold_as_by_hand(model, name, hand, rounding):
 
 
 def test_with_the_cache_is_without_it(model, rounding):
-    edits = ["scale(-1.5) L1.z.h1@last", "add(0.5) L0.resid_post", "shuffle L2.resid_post@last"]
+    edits = ["scale(-1.5) L1.z.h1@last", "add(0.5) L0.resid_post", "shuffle L1.resid_post@last"]
     cached, whole = (written(model, edits, use_cache=use) for use in (True, False))
     assert cached.ids == whole.ids
     np.testing.assert_allclose(cached.logprob, whole.logprob, atol=rounding, rtol=0)
@@ -133,7 +134,7 @@ def test_what_single_heads_read_and_write_is_edited_in_the_cache_too(model, hand
     """Branches and detours: the finished text, read in one pass, gives the same."""
     edits = ["scale(3) L1.q_in.h1", "scale(-2) L1.head_out.h3@last", "add(1) L1.v_in.h2"]
     if hand.kv_heads < HEADS:
-        edits.append("scale(0.5) L2.k_head.h1")
+        edits.append("scale(0.5) L1.k_head.h1")
     made = written(model, edits)
     assert made.apart <= rounding
     assert all(one.changed for one in made.receipts)

@@ -19,7 +19,7 @@ from families.both import on_both_paths
 from microtome.errors import AddressError
 from microtome.passes.branches import Branches
 from oracles import families as by_hand
-from oracles.families import FAMILIES, HEADS, LAYERS, Change, turn
+from oracles.families import FAMILIES, HEADS, Change, turn
 
 CAT = mt.Prompt(
     "The cat sat on the mat, and",
@@ -113,9 +113,9 @@ def test_the_walk_equals_the_reference_path(gap, model, name, hand):
                 gap("walk", site, apart)
 
 
-def test_a_star_is_every_query_head(model):
+def test_a_star_is_every_query_head(model, hand):
     effects = mt.sweep(model, CAT, "zero L*.k_head.h*@2", metrics=["kl"])
-    assert dict(effects.data.sizes) == {"prompt": 1, "layer": LAYERS, "head": HEADS}
+    assert dict(effects.data.sizes) == {"prompt": 1, "layer": hand.layers, "head": HEADS}
 
 
 def test_a_model_whose_heads_share_nothing_has_no_such_site(tiny):

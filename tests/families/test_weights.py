@@ -12,7 +12,7 @@ from microtome.errors import EditError
 from microtome.passes import attention
 from microtome.passes.attention import InTheOpen
 from oracles import families as by_hand
-from oracles.families import FAMILIES, HEADS, LAYERS, Change, turn
+from oracles.families import FAMILIES, HEADS, Change, turn
 
 CAT = mt.Prompt(
     "The cat sat on the mat, and",
@@ -57,8 +57,8 @@ def test_they_read_as_by_hand(gap, eager, hand, name):
     wanted = by_hand.run(eager.hf, hand, ids_of(eager))
     values = found["L*.pattern"].isel(prompt=0)
     assert values.dims == ("layer", "head", "q_pos", "k_pos")
-    assert values.shape == (LAYERS, HEADS, LENGTH, LENGTH)
-    for layer in range(LAYERS):
+    assert values.shape == (hand.layers, HEADS, LENGTH, LENGTH)
+    for layer in range(hand.layers):
         seen = wanted.seen["pattern", layer]
         assert gap("read", "pattern", np.abs(values.sel(layer=layer).values - seen).max()) <= EXACT
         assert bool(np.triu(seen, 1).any()) is (name in by_hand.ENCODERS)

@@ -40,11 +40,12 @@ def swept(model):
 
 
 def spread(name, kind):
-    blocks, outside = by_hand.FAMILIES[name].blocks, OUTSIDE[name.split(",")[0]]
-    on_cpu = dict.fromkeys([*outside, *(f"{blocks}.{n}" for n in range(3))], "cpu")
+    hand, outside = by_hand.FAMILIES[name], OUTSIDE[name.split(",")[0]]
+    blocks = [f"{hand.blocks}.{layer}" for layer in range(hand.layers)]
+    on_cpu = dict.fromkeys([*outside, *blocks], "cpu")
     match kind:
         case "blocks":
-            return {**on_cpu, f"{blocks}.1": "disk", f"{blocks}.2": "disk"}
+            return on_cpu | dict.fromkeys(blocks[1:], "disk")
         case "head":  # tied ones lie together
             return {**on_cpu, outside[0]: "disk", "lm_head": "disk"}
         case "all":
@@ -68,8 +69,8 @@ def test_offloaded_weights_give_the_same_map(checkpoint, kind, tmp_path):
     found, wanted = swept(placed), swept(whole)
     for metric in METRICS:
         np.testing.assert_allclose(found.data[metric], wanted.data[metric], atol=5e-6)
-    hooked = placed.run(PROMPT, edits=["scale(-2) L1.resid_mid@2", "zero L2.k.h1"])
-    plain = whole.run(PROMPT, edits=["scale(-2) L1.resid_mid@2", "zero L2.k.h1"])
+    hooked = placed.run(PROMPT, edits=["scale(-2) L1.resid_mid@2", "zero L-1.k.h1"])
+    plain = whole.run(PROMPT, edits=["scale(-2) L1.resid_mid@2", "zero L-1.k.h1"])
     assert torch.equal(hooked.logits, plain.logits)
     with pytest.raises(SweepError, match=r"cannot be copied: its weights are spread"):
         mt.sweep(placed, PROMPT, EDIT, metrics=METRICS, screen="bfloat16")

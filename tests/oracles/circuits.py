@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from oracles import families as by_hand
-from oracles.families import HEADS, LAYERS, ByHand, Change, Hooked
+from oracles.families import HEADS, ByHand, Change, Hooked
 
 Values = Mapping[str, np.ndarray]
 
@@ -33,7 +33,7 @@ class Circuits:
     def run(self, edges: Collection[str], ablated: Values) -> np.ndarray:
         """The logits ``[pos, vocab]`` where all edges but these carry ablated values."""
         made: dict[str, np.ndarray] = {"input": self.clean.seen["embed", None]}
-        for layer in range(LAYERS):
+        for layer in range(self.hand.layers):
             for head in range(HEADS):
                 name = f"a{layer}.h{head}"
                 reads = [
@@ -43,14 +43,14 @@ class Circuits:
             made[f"m{layer}"] = self._mlp(
                 layer, self._stream(f"m{layer}", layer, edges, made, ablated)
             )
-        end = self._stream("logits", LAYERS, edges, made, ablated)
-        return self._with("resid_post", LAYERS - 1, end).logits.numpy()
+        end = self._stream("logits", self.hand.layers, edges, made, ablated)
+        return self._with("resid_post", self.hand.layers - 1, end).logits.numpy()
 
     @cached_property
     def written(self) -> Values:
         """What everything writes in the clean run."""
         found = {"input": self.clean.seen["embed", None]}
-        for layer in range(LAYERS):
+        for layer in range(self.hand.layers):
             for head in range(HEADS):
                 found[f"a{layer}.h{head}"] = self._share(layer, head, self.clean.seen["z", layer])
             found[f"m{layer}"] = self.clean.seen["mlp_out", layer]
@@ -71,7 +71,7 @@ class Circuits:
         mlp, logits = reader.startswith("m"), reader == "logits"
         between = mlp and not self.is_parallel
         site = (
-            ("resid_post", LAYERS - 1)
+            ("resid_post", self.hand.layers - 1)
             if logits
             else (("resid_mid" if between else "resid_pre"), layer)
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from oracles.families import D_MODEL, HEADS, LAYERS, Hooked
+from oracles.families import D_MODEL, HEADS, ByHand, Hooked
 from oracles.readers import Oracle
 
 ShareOp = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -50,16 +50,16 @@ class Node:
         return own.format(self.layer, self.head)
 
 
-def all_edges(parallel: bool) -> list[tuple[Node, Node]]:
+def all_edges(hand: ByHand) -> list[tuple[Node, Node]]:
     """Every writer with every reader behind it, by when each is."""
     writers = [(-1.0, Node("input"))]
-    readers = [(float(LAYERS), Node("logits"))]
-    for layer in range(LAYERS):
+    readers = [(float(hand.layers), Node("logits"))]
+    for layer in range(hand.layers):
         writers += [(layer + 0.2, Node("head", layer, head)) for head in range(HEADS)]
         writers.append((layer + 0.4, Node("mlp", layer)))
         for head in range(HEADS):
             readers += [(layer + 0.1, Node(kind, layer, head)) for kind in "qkv"]
-        readers.append((layer + (0.1 if parallel else 0.3), Node("mlp", layer)))
+        readers.append((layer + (0.1 if hand.rest is None else 0.3), Node("mlp", layer)))
     return [(one, other) for early, one in writers for late, other in readers if early < late]
 
 

@@ -11,7 +11,7 @@ model with ``attention="eager"``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
@@ -83,6 +83,10 @@ class ByHand:
     rounding: float = 1e-9
 
     @property
+    def layers(self) -> int:
+        return next(own for name, own in self.config.items() if name in _NUMBERS)
+
+    @property
     def sites(self) -> list[str]:
         middle = [] if self.rest is None else ["resid_mid"]
         neurons = [] if self.neurons is None else ["mlp_post"]
@@ -135,6 +139,7 @@ def end_of_group(number: int) -> Columns:
 # ----------------------------------------------------------------------------------- the families
 
 D_MODEL, LAYERS, HEADS = 32, 3, 4
+_NUMBERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _PLAIN = {"hidden_size": D_MODEL, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
 _GATED = {
     **_PLAIN,
@@ -210,7 +215,7 @@ _FALCON = {
 }
 _EXPERTS = {"num_experts_per_tok": 2, "output_router_logits": False}
 
-FAMILIES: Mapping[str, ByHand] = {
+_TABLE: Mapping[str, ByHand] = {
     "gpt2": ByHand(
         "GPT2LMHeadModel",
         {"n_embd": D_MODEL, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 64},
@@ -451,7 +456,6 @@ FAMILIES: Mapping[str, ByHand] = {
         rounding=1e-6,
     ),
 }
-"""Family, and a variant where it has several → its model and its sites."""
 
 ENCODERS = ("bert", "roberta", "distilbert", "modernbert")
 UNLIKE = (
@@ -463,16 +467,37 @@ float32 in attention; slopes for positions; shared keys; norms behind, and caps;
 together; experts; parallel; one key head; a stream that is normed; an encoder with windows."""
 
 
+def _of_two_layers(hand: ByHand) -> ByHand:
+    """A family that is like another one, which has a layer between the first and the last."""
+    config = {name: 2 if name in _NUMBERS else own for name, own in hand.config.items()}
+    if "layer_types" in config:
+        config["layer_types"] = config["layer_types"][:2]
+    if "attention_types" in config:
+        [[kinds, times]] = config["attention_types"]
+        config["attention_types"] = [[kinds[:2], times]]
+    return replace(hand, config=config)
+
+
+FAMILIES: Mapping[str, ByHand] = {
+    name: hand if name in UNLIKE else _of_two_layers(hand) for name, hand in _TABLE.items()
+}
+"""Family, and a variant where it has several → its model and its sites."""
+
+
 def turn(name: str) -> int:
     """A family's number, by which families take the rows of a table by turns."""
     return [*FAMILIES].index(name)
 
 
 def make(
-    name: str, vocabulary: int, dtype: torch.dtype = torch.float64, attention: str | None = None
+    name: str,
+    vocabulary: int,
+    dtype: torch.dtype = torch.float64,
+    attention: str | None = None,
+    short: bool = False,
 ) -> PreTrainedModel:
-    """A random model of a family, none of whose weights is zero or one."""
-    hand = FAMILIES[name]
+    """A random model of a family, none of whose weights is zero or one; ``short``: two layers."""
+    hand = _of_two_layers(FAMILIES[name]) if short else FAMILIES[name]
     kind = getattr(transformers, hand.model)
     config = kind.config_class(
         vocab_size=vocabulary, bos_token_id=0, eos_token_id=0, pad_token_id=0, **hand.config

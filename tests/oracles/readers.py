@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from oracles import families as by_hand
-from oracles.families import HEADS, LAYERS, ByHand, Change, Hooked, Op
+from oracles.families import HEADS, ByHand, Change, Hooked, Op
 
 LAYER = 1
 
@@ -46,7 +46,7 @@ class Oracle:
         """The values of a site of the layer in a clean run."""
         seen = self.clean.seen
         if site == "final_in":
-            return seen["resid_post", LAYERS - 1]
+            return seen["resid_post", self.hand.layers - 1]
         if site == "mlp_in":
             return seen[self._stream, self.layer]
         if site == "head_out":
@@ -57,7 +57,7 @@ class Oracle:
     def edit(self, site: str, positions: Sequence[int], heads: Sequence[int], op: Op) -> Hooked:
         """A run in which a site of the layer is edited at some positions, in some of its heads."""
         if site == "final_in":
-            return self.run(self._stream_change("resid_post", LAYERS - 1, positions, op))
+            return self.run(self._stream_change("resid_post", self.hand.layers - 1, positions, op))
         if site == "mlp_in":
             apart = self.run(self._stream_change(self._stream, self.layer, positions, op))
             return self._with("mlp_out", apart.seen["mlp_out", self.layer])

@@ -72,9 +72,9 @@ def test_an_edit_that_makes_attention_does_not_reach_beyond(narrow):
 
 def test_a_layer_without_a_window_sees_all(of_family):
     model = of_family("qwen2")
-    assert model.anatomy.dims.reaches == (None, 3, 3)
+    assert model.anatomy.dims.reaches == (None, 3)
     effects = mt.sweep(model, CAT, "knockout L*.pattern.h0@-1,0", metrics="logit")
-    assert np.isfinite(effects.data["logit"].values[0]).tolist() == [True, False, False]
+    assert np.isfinite(effects.data["logit"].values[0]).tolist() == [True, False]
 
 
 def test_weights_patched_by_words_stay_where_weights_can_be(narrow):

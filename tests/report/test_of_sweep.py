@@ -198,7 +198,7 @@ SWEEPS = {
     ),
     "screened": (
         [BERLIN, ROME],
-        "zero L*.z.h*@*",
+        "zero L{0,3}.z.h*@*",
         {"screen": "bfloat16", "refine": 5},
     ),
     "references": (

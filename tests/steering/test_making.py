@@ -86,7 +86,7 @@ def test_a_tokens_direction_is_the_gradient_of_its_logit(name, without, of_famil
     """But for the part along the state, which the norm's own scale takes away."""
     model = of_family(name)
     vector = mt.steering.of_token(model, 7, without=without)
-    assert vector.layers == (0, 1, 2)
+    assert vector.layers == tuple(range(FAMILIES[name].layers))
     d_model = model.anatomy.dims.d_model
     x = torch.randn(1, 1, d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     gradient, state = norm_gradient(model, x, 7, without), x[0, 0].numpy()

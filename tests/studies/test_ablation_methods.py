@@ -63,16 +63,16 @@ def test_one_wide_head_alone_is_no_tighter_distribution(noise):
 
 
 @pytest.fixture(scope="module")
-def result(nano, tmp_path_factory):
+def result(short, tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "out"
-    return studies.run("ablation-methods", nano, out), out
+    return studies.run("ablation-methods", short, out), out
 
 
-def test_its_sweeps_are_what_they_are_called(result, nano):
+def test_its_sweeps_are_what_they_are_called(result, short):
     done, _ = result
     prompt = done.data.encoded[0].prompt
     for name, edit in (("zero-all", "zero L1.z.h0"), ("mean-last", "mean L1.z.h0@-1")):
-        cell = mt.sweep(nano, prompt, edit, metrics="prob", progress=False)
+        cell = mt.sweep(short, prompt, edit, metrics="prob", progress=False)
         found = done.data.edited(name, "prob").sel(layer=1, head=0)
         assert float(found) == pytest.approx(float(cell.data["prob"][0]), abs=1e-5)
 

@@ -60,6 +60,9 @@ FEW: dict[str, dict[str, Any]] = {
 }
 """Parameters that make a study short, and leave what it says as it is."""
 
+TRAINED = ("replace-activations", "head-ablation", "ioi-circuit")
+"""Studies that say more of a model that has learnt something than of any other."""
+
 OF_OTHER_MODELS = {
     "replace-activations": {
         "keys.interleaved",
@@ -182,9 +185,9 @@ def every_look(each_picture) -> Callable[[go.Figure], bytes]:
 
 
 @pytest.fixture(scope="module", params=STUDIES)
-def told(request, model_of, tmp_path_factory, every_look) -> Told:
+def told(request, nano, model_of, tmp_path_factory, every_look) -> Told:
     name, out = request.param, tmp_path_factory.mktemp("told") / "out"
-    model, few = model_of(STUDIES[name]), FEW.get(name, {})
+    model, few = nano if name in TRAINED else model_of(STUDIES[name]), FEW.get(name, {})
     texts: list[Texts] = []
     original = Study.texts
 

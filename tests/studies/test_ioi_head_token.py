@@ -67,11 +67,11 @@ def test_the_equation_is_held_to_rounding(deviation, holds):
     assert study.measure_equation(parts).holds is holds
 
 
-def test_block_parts_are_those_of_the_model(nano):
-    parts = study.block_parts(nano, PROMPT)
-    [encoded] = nano.encode(PROMPT)
+def test_block_parts_are_those_of_the_model(short):
+    parts = study.block_parts(short, PROMPT)
+    [encoded] = short.encode(PROMPT)
     with torch.no_grad():
-        hidden = nano.hf(torch.tensor([encoded.tokens.ids]), output_hidden_states=True)
+        hidden = short.hf(torch.tensor([encoded.tokens.ids]), output_hidden_states=True)
     for layer, state in enumerate(hidden.hidden_states[:-1]):
         norm = float(state[0, -1].norm())
         assert float(parts["x_in"][layer]) == pytest.approx(norm, rel=1e-5)
@@ -88,13 +88,13 @@ def test_head_shares_add_up_to_attention(tiny64):
         assert float(shares.sel(layer=1, head=head)) == pytest.approx(np.linalg.norm(own))
 
 
-def test_all_heads_together_are_the_last_group(nano):
+def test_all_heads_together_are_the_last_group(short):
     """Patching every head at the last token is one cell that can be written by hand."""
-    heads = mt.sweep(nano, PROMPT, "patch L*.z.h*@-1", metrics=SCORE)
-    groups = study.patch_groups(nano, PROMPT, heads)
-    dims = nano.anatomy.dims
+    heads = mt.sweep(short, PROMPT, "patch L*.z.h*@-1", metrics=SCORE)
+    groups = study.patch_groups(short, PROMPT, heads)
+    dims = short.anatomy.dims
     assert groups["k"].values[-1] == dims.n_layers * dims.n_heads
-    whole = mt.sweep(nano, PROMPT, "patch L:.z@-1", metrics=SCORE)
+    whole = mt.sweep(short, PROMPT, "patch L:.z@-1", metrics=SCORE)
     assert groups.sel(order="strongest").values[-1] == pytest.approx(
         whole.data[SCORE].item(), abs=1e-4
     )
@@ -105,19 +105,19 @@ def test_all_heads_together_are_the_last_group(nano):
     )
 
 
-def test_a_donor_of_another_length_is_refused(nano):
+def test_a_donor_of_another_length_is_refused(short):
     prompt = mt.Prompt(PROMPT.text, donor="Sally gave a gift to", target=" Sally", contrast=" Sam")
     with pytest.raises(PromptError, match="must have the same number"):
-        studies.run("ioi-head-token", model=nano, prompt=prompt)
+        studies.run("ioi-head-token", model=short, prompt=prompt)
 
 
-def test_the_study_runs_whole(nano, tmp_path):
-    done = studies.run("ioi-head-token", model=nano, out=tmp_path / "out")
+def test_the_study_runs_whole(short, tmp_path):
+    done = studies.run("ioi-head-token", model=short, out=tmp_path / "out")
     assert (tmp_path / "out" / "report.html").exists()
     verdicts = [finding.verdict for finding in done.findings]
     assert verdicts[:3] == [v for v in verdicts[:3] if v in ("holds here", "does not hold here")]
     assert verdicts[3] == "holds here"
     assert not done.document.caveats
-    # nano knows the answer, and the donor's hidden state turns it round.
+    # short knows the answer, and the donor's hidden state turns it round.
     assert done.summary["clean_score"] > 2
     assert float(done.effects["hidden"].data[SCORE].min()) < 0

@@ -54,32 +54,32 @@ def test_heads_of_one_layer(lowest, holds):
     assert (measured.words["layer"], measured.words["lowest"]) == (1, lowest)
 
 
-def test_a_prompt_without_a_donor_is_refused(nano):
+def test_a_prompt_without_a_donor_is_refused(short):
     with pytest.raises(PromptError, match="patches from a donor"):
         studies.run(
             "ioi-levels",
-            nano,
+            short,
             prompts=[{"text": "Sam gave a gift to", "target": " Sally", "contrast": " Sam"}],
         )
 
 
 @pytest.fixture(scope="module")
-def result(nano, tmp_path_factory):
+def result(short, tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "out"
-    return studies.run("ioi-levels", nano, out), out
+    return studies.run("ioi-levels", short, out), out
 
 
-def test_the_last_hidden_state_is_the_donors_own_answer(result, nano):
+def test_the_last_hidden_state_is_the_donors_own_answer(result, short):
     done, _ = result
-    donor = nano.run(done.data.encoded[0].prompt.donor)
+    donor = short.run(done.data.encoded[0].prompt.donor)
     row, one = donor.logits[0, -1].double(), done.data.encoded[0]
     score = float(row[one.target] - row[one.contrast])
     assert float(done.data.edited("hidden", "logit_diff")[-1]) == pytest.approx(score, abs=1e-3)
 
 
-def test_all_heads_of_a_layer_are_patched_together(result, nano):
+def test_all_heads_of_a_layer_are_patched_together(result, short):
     done, _ = result
-    cell = mt.sweep(nano, done.data.encoded[0].prompt, "patch L1.z.h:@-1", metrics="logit_diff")
+    cell = mt.sweep(short, done.data.encoded[0].prompt, "patch L1.z.h:@-1", metrics="logit_diff")
     found = done.data.edited("heads", "logit_diff").sel(layer=1)
     assert float(found) == pytest.approx(float(cell.data["logit_diff"][0]), abs=1e-4)
 

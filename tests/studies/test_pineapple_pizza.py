@@ -107,9 +107,9 @@ def test_what_cannot_change_is_left_out():
 
 
 @pytest.fixture(scope="module")
-def result(nano, tmp_path_factory):
+def result(short, tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "out"
-    return studies.run("pineapple-pizza", nano, out), out
+    return studies.run("pineapple-pizza", short, out), out
 
 
 def similarity(model, prompt, word, edits=()):
@@ -120,13 +120,13 @@ def similarity(model, prompt, word, edits=()):
     return (one * two).sum(-1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(two, axis=-1)
 
 
-def test_its_changes_are_those_of_kept_activations(result, nano):
+def test_its_changes_are_those_of_kept_activations(result, short):
     done, _ = result
     prompt = done.data.encoded[0].prompt
     found = study.changes(done.data).sel(prompt=0, layer=1, head=3)
     for pair, word, start in (("topping", "pineapple", 1), ("other", "butter", 2)):
-        clean = similarity(nano, prompt, word)
-        edited = similarity(nano, prompt, word, [mt.zero('L1.z.h3@"pineapple"')])
+        clean = similarity(short, prompt, word)
+        edited = similarity(short, prompt, word, [mt.zero('L1.z.h3@"pineapple"')])
         np.testing.assert_allclose(study.clean(done.data, pair)[0], clean, atol=1e-5)
         own = found.sel(pair=pair).values
         np.testing.assert_allclose(own[start:], (edited - clean)[start:], atol=1e-5)
@@ -151,10 +151,10 @@ def test_it_leaves_a_whole_folder(result):
         assert (out / "figures" / f"{figure}.png").stat().st_size > 5_000
 
 
-def test_a_word_of_several_tokens_is_meant_by_its_last(nano):
+def test_a_word_of_several_tokens_is_meant_by_its_last(short):
     text = "Peanut marmalade and pineapple taste great on pizza"
     roles = {"topping": "pineapple", "other": "marmalade", "dish": "pizza"}
-    done = studies.run("pineapple-pizza", nano, prompt=text, roles=roles)
+    done = studies.run("pineapple-pizza", short, prompt=text, roles=roles)
     tokens = done.data.encoded[0].tokens
     assert tokens.text[: tokens.offsets[tokens.role("other")][1]].endswith("marmalade")
     assert tokens.pieces[tokens.role("other")].strip() != "marmalade"
@@ -169,7 +169,7 @@ def test_over_prompts_a_head_must_change_all_of_them_alike():
     assert found.where(found, drop=True)["head"].values.tolist() == [4]
 
 
-def test_prompts_with_other_words_are_named_by_their_roles(nano):
+def test_prompts_with_other_words_are_named_by_their_roles(short):
     prompts = [
         {
             "text": f"Peanut butter and {topping} taste great on {dish}",
@@ -177,7 +177,7 @@ def test_prompts_with_other_words_are_named_by_their_roles(nano):
         }
         for topping, dish in (("pineapple", "pizza"), ("cheese", "bread"))
     ]
-    done = studies.run("pineapple-pizza", nano, prompts=prompts)
+    done = studies.run("pineapple-pizza", short, prompts=prompts)
     names = [trace.name for trace in done.document.sections[0].pictures[0].figure.data]
     assert names == ["silenced word – dish", "other word – dish"]
 
@@ -196,14 +196,14 @@ def test_prompts_with_other_words_are_named_by_their_roles(nano):
         ),
     ],
 )
-def test_prompts_that_do_not_say_which_words(nano, prompt, words):
+def test_prompts_that_do_not_say_which_words(short, prompt, words):
     with pytest.raises(PromptError, match=words):
-        studies.run("pineapple-pizza", nano, prompt=prompt)
+        studies.run("pineapple-pizza", short, prompt=prompt)
 
 
-def test_a_prompt_without_the_published_words_is_named(nano):
+def test_a_prompt_without_the_published_words_is_named(short):
     with pytest.raises(PromptError, match="'pineapple' is not in the prompt"):
-        studies.run("pineapple-pizza", nano, prompt="Ham tastes great on pizza")
+        studies.run("pineapple-pizza", short, prompt="Ham tastes great on pizza")
 
 
 def test_the_published_parameters():

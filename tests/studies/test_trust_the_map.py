@@ -130,27 +130,27 @@ def test_no_claim_of_another_model_holds_where_it_was_published():
 
 
 @pytest.fixture(scope="module")
-def result(nano, tmp_path_factory):
+def result(short, tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "out"
-    return studies.run("trust-the-map", nano, out), out
+    return studies.run("trust-the-map", short, out), out
 
 
-def test_its_scores_are_those_of_the_sweeps(result, nano):
+def test_its_scores_are_those_of_the_sweeps(result, short):
     done, out = result
     prompt = done.data.encoded[0].prompt
     asked = {"metrics": "logit_diff", "progress": False}
-    exact = mt.sweep(nano, prompt, "patch L*.k.h*", **asked).delta("logit_diff").values.ravel()
-    rough = mt.sweep(nano, prompt, "patch L*.k.h*", method="atp", **asked)
+    exact = mt.sweep(short, prompt, "patch L*.k.h*", **asked).delta("logit_diff").values.ravel()
+    rough = mt.sweep(short, prompt, "patch L*.k.h*", method="atp", **asked)
     r = np.corrcoef(rough.approximate("logit_diff").values.ravel(), exact)[0, 1]
     found = done.summary["scores"]["keys"]["atp"]["pearson"]
     assert found == pytest.approx(r, abs=1e-5)
     assert (out / "figures" / "trust.png").stat().st_size > 5_000
 
 
-def test_saturation_is_the_largest_weight_of_the_last_token(result, nano):
+def test_saturation_is_the_largest_weight_of_the_last_token(result, short):
     done, _ = result
     ids = torch.tensor([done.data.encoded[0].tokens.ids])
-    hf = copy.deepcopy(nano.hf)
+    hf = copy.deepcopy(short.hf)
     hf.set_attn_implementation("eager")
     with torch.no_grad():
         weights = hf(ids, output_attentions=True).attentions

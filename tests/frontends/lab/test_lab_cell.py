@@ -21,7 +21,7 @@ FACT = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
 
 @pytest.fixture(scope="module")
 def grouped(of_family):
-    return of_family("mistral")
+    return of_family("llama")
 
 
 def by_hand(model, *heads):

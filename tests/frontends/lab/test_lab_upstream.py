@@ -48,10 +48,10 @@ def node_of(name):
     ("name", "way"),
     [
         ("gpt2", "patch"),
-        ("mistral", "zero"),
+        ("llama", "zero"),
         ("gpt_neox", "patch"),
         ("gemma2", "zero"),
-        ("mistral", "mean"),
+        ("llama", "mean"),
     ],
 )
 def test_edges_are_those_of_hooks(name, way, of_family):
