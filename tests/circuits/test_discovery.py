@@ -259,7 +259,9 @@ def measured(folder: Path, steps: int) -> list[float]:
     full = Circuit.full(graph)
     with kept(folder, {"search": "own"}) as journal:
         return [
-            float(journal.step([without(full, graph.edges[n])], lambda n=n: np.full((1, 1), n))[0, 0])
+            float(
+                journal.step([without(full, graph.edges[n])], lambda n=n: np.full((1, 1), n))[0, 0]
+            )
             for n in range(steps)
         ]
 
