@@ -177,7 +177,13 @@ def _link(file: Path) -> None:
     file.symlink_to(file.parent.parent.parent / "elsewhere")
 
 
-@pytest.mark.parametrize("damage", [_flip, _cut, _other_sweep, _other_unit, _link])
+def _pipe(file: Path) -> None:
+    """What would be waited for, where there are such."""
+    file.unlink()
+    getattr(os, "mkfifo", Path.touch)(file)
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut, _other_sweep, _other_unit, _link, _pipe])
 def test_a_unit_that_cannot_be_trusted_is_computed_again_and_said(tmp_path, damage):
     path = tmp_path / "e.zarr"
     sweep(path).close()
