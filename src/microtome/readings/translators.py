@@ -227,5 +227,5 @@ def _checksum(named: Mapping[str, Tensor], told: str) -> str:
     for name in sorted(named):
         one = named[name]
         found.update(f"{name} {one.dtype} {list(one.shape)}".encode())
-        found.update(one.contiguous().flatten().view(torch.uint8).numpy())
+        found.update(one.contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()

@@ -134,11 +134,12 @@ def _checked(lr: object, seed: object) -> float:
     Raises:
         MicrotomeError: one cannot.
     """
-    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr <= HIGHEST:
+    rate = float(lr) if isinstance(lr, Real) and not isinstance(lr, bool) else 0.0
+    if not 0 < rate <= HIGHEST:
         raise MicrotomeError(f"lr={lr!r}: expected a number above 0, such as 0.001.")
     if not -(1 << 63) <= whole_of(seed, what="seed") < 1 << 64:
         raise MicrotomeError(f"seed={seed!r}: expected a whole number of at most 64 bits.")
-    return float(lr)
+    return rate
 
 
 def _chosen(blocks: object, n: int) -> list[int]:
@@ -150,9 +151,10 @@ def _chosen(blocks: object, n: int) -> list[int]:
     if blocks is None:
         return [*range(n)]
     given = [*blocks] if isinstance(blocks, Iterable) else []
-    if not given or not all(isinstance(one, Integral) and -n <= one < n for one in given):
+    found = [int(one) for one in given if isinstance(one, Integral)]
+    if not found or len(found) < len(given) or not all(-n <= one < n for one in found):
         raise AddressError(f"blocks={blocks!r}: there are {n}, from 0 to {n - 1}.")
-    return [int(block) % n for block in given]
+    return [block % n for block in found]
 
 
 @contextmanager
