@@ -6,6 +6,7 @@ import contextlib
 import tracemalloc
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
 from microtome.circuits import Circuit, Graph, acdc, greedy, top
+from microtome.circuits import journal as journals
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.discovery import circuits_of_greedy, in_order
 from microtome.circuits.journal import Journal, _key, kept
@@ -249,6 +251,33 @@ def test_a_damaged_page_is_measured_again(small, tmp_path):
     assert greedy(small, PROMPTS, n=20, every=5, out=tmp_path, progress=False).steps.equals(
         whole.steps
     )
+
+
+def measured(folder: Path, steps: int) -> list[float]:
+    """So many steps with a journal, each of another circuit; the number of each is its value."""
+    graph = Graph(1, 1, 4)
+    full = Circuit.full(graph)
+    with kept(folder, {"search": "own"}) as journal:
+        return [
+            float(
+                journal.step([without(full, graph.edges[n])], lambda n=n: np.full((1, 1), n))[0, 0]
+            )
+            for n in range(steps)
+        ]
+
+
+def test_what_was_written_behind_a_damaged_page_is_in_nobodys_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(journals, "FULL", 1)
+    assert measured(tmp_path, 6) == [*range(6)]
+    (tmp_path / "steps" / "000001.json").write_bytes(b"cut")
+    monkeypatch.undo()
+    assert measured(tmp_path, 4) == [*range(4)]  # in one page, and stopped there
+    assert measured(tmp_path, 6) == [*range(6)]
+
+
+def test_who_was_killed_before_the_question_was_written_begins_again(tmp_path):
+    (tmp_path / f"question.json{disk.WRITING}").write_bytes(b"cut")
+    assert measured(tmp_path, 2) == [0, 1]
 
 
 ROLED = [mt.Prompt(**{**PROMPTS[0].as_dict(), "roles": {"who": n}}) for n in (3, 4)]

@@ -177,6 +177,43 @@ def test_a_bias_that_the_configuration_does_not_know_is_not_left_out(tokenizer, 
     configured(tmp_path, attention_bias=False)
     with pytest.raises(LoadError, match=r"self_attn.k_proj.bias has no place in the model"):
         mt.load(tmp_path)
+    configured(tmp_path, attention_bias=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    normed = {**weights, "model.layers.0.self_attn.q_norm.weight": torch.ones(16)}
+    save_file(normed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LoadError, match=r"q_norm.weight has no place in the model"):
+        mt.load(tmp_path)  # of another kind of block, as Qwen3's is to Llama's
+    packed = {n: w.to(torch.int8) if "up_proj" in n else w for n, w in weights.items()}
+    save_file(packed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LoadError, match=r"up_proj.weight is of whole numbers \(I8\), and config"):
+        mt.load(tmp_path)
+
+
+def test_a_weight_that_is_in_two_files_is_nobodys(folder, built):
+    sharded(folder)
+    first = load_file(folder / "one.safetensors")
+    both = {**load_file(folder / "two.safetensors"), next(iter(first)): next(iter(first.values()))}
+    save_file(both, folder / "two.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        LoadError, match=rf"{next(iter(first))} is in one.* and in two\.safetensors"
+    ):
+        mt.load(folder)
+    assert not built
+
+
+@pytest.mark.parametrize("change", [{"activation_function": "no such"}, {"dtype": "no_such"}])
+def test_a_word_that_nobody_knows_is_the_configurations_fault(folder, change):
+    configured(folder, **change)
+    with pytest.raises(LoadError, match=r"(config.json|Cannot load).*no.such"):
+        mt.load(folder)
+
+
+def test_weights_that_are_no_numbers_are_not_the_tables_fault(folder):
+    weights = load_file(folder / "model.safetensors")
+    broken = {n: w * torch.nan if "h.1.mlp" in n else w for n, w in weights.items()}
+    save_file(broken, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LoadError, match=r"all its logits are NaN.*whether its files are whole"):
+        mt.load(folder)
 
 
 def test_old_buffers_and_heads_that_are_not_asked_for_are_no_harm(tokenizer, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -176,7 +177,13 @@ def _link(file: Path) -> None:
     file.symlink_to(file.parent.parent.parent / "elsewhere")
 
 
-@pytest.mark.parametrize("damage", [_flip, _cut, _other_sweep, _other_unit, _link])
+def _pipe(file: Path) -> None:
+    """What would be waited for, where there are such."""
+    file.unlink()
+    getattr(os, "mkfifo", Path.touch)(file)
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut, _other_sweep, _other_unit, _link, _pipe])
 def test_a_unit_that_cannot_be_trusted_is_computed_again_and_said(tmp_path, damage):
     path = tmp_path / "e.zarr"
     sweep(path).close()
@@ -240,6 +247,30 @@ def test_the_second_writer_is_refused_and_told_of_the_first(tmp_path):
     first.close()
     with StoreSink(path, QUESTION, UNITS) as sink:
         assert sink.done == {0, 1}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_fork_in_the_middle_gives_nothing_back_and_writes_nothing(tmp_path):
+    path = tmp_path / "e.zarr"
+    sink = sweep(path, units=[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch has threads
+        child = os.fork()
+    if not child:
+        code = 1
+        try:
+            with sink:
+                sink.take(block(1))
+        except EffectsError as error:
+            code = 0 if "forked from" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with pytest.raises(EffectsError, match="is being written by process"):
+        StoreSink(path, QUESTION, UNITS)
+    sink.close()
+    with StoreSink(path, QUESTION, UNITS) as again:
+        assert again.done == {0}
 
 
 def test_a_sink_that_nobody_has_any_more_holds_nothing(tmp_path):

@@ -122,6 +122,31 @@ def test_who_is_stopped_while_they_are_written_leaves_what_was_there(random, tmp
     assert torch.equal(mt.Translators.load(tmp_path).weight, random.weight)
 
 
+def test_who_is_stopped_between_the_two_files_leaves_nobody_elses_numbers(tiny, tmp_path):
+    """In the place of others: what is there says what it is, whatever the older file says."""
+    texts, other = [BERLIN, "Paris is the capital of France"], tmp_path / "other"
+    asked = {"steps": 1, "blocks": [1]}
+    first = mt.train_translators(tiny, texts, **asked, out=tmp_path / "own")
+    mt.train_translators(tiny, texts[::-1], **asked, out=other)
+    (other / "params.safetensors").replace(tmp_path / "own" / "params.safetensors")
+    with pytest.raises(LoadError, match="trained differently"):
+        mt.train_translators(tiny, texts, **asked, out=tmp_path / "own")
+    again = mt.train_translators(tiny, texts, **asked, out=tmp_path / "own", overwrite=True)
+    assert torch.equal(again.weight, first.weight)
+    assert mt.Translators.load(tmp_path / "own").about == again.about
+
+
+@pytest.mark.parametrize("at", [200, -1])
+def test_a_byte_that_changed_is_found(random, tmp_path, at):
+    file = replace(random, about={"seed": 4}).save(tmp_path) / "params.safetensors"
+    told = file.read_bytes()
+    damaged = bytearray(told.replace(b"seed", b"sead", 1) if at > 0 else told)
+    damaged[at] ^= at < 0
+    file.write_bytes(damaged)
+    with pytest.raises(LoadError, match=r"params\.safetensors is damaged: its checksum differs"):
+        mt.Translators.load(tmp_path)
+
+
 @pytest.mark.parametrize("keep", [0, 100, -1])
 def test_a_file_that_was_cut_is_refused_as_one(random, tmp_path, keep):
     file = random.save(tmp_path) / "params.safetensors"
@@ -256,13 +281,24 @@ def test_who_stops_training_hears_what_is_kept_and_the_same_again_goes_on(
     assert tuning.trained_in(tmp_path / "parts") == "translators of blocks 0, 1, 2, 3, 4, 5"
 
 
-def test_what_cannot_be_trained_is_refused(tiny):
+def test_what_cannot_be_trained_is_refused(tiny, monkeypatch):
     with pytest.raises(PromptError, match="at least two; given: 1"):
         mt.train_translators(tiny, [BERLIN, "Berlin"])
     with pytest.raises(AddressError, match=r"blocks=\[3\]: there are 3, from 0 to 2"):
         mt.train_translators(tiny, [BERLIN, BERLIN], blocks=[3])
     with pytest.raises(PromptError, match="several texts: give a list"):
         mt.train_translators(tiny, BERLIN)
+    for wrong in ([1.5], "1", 3, []):
+        with pytest.raises(AddressError, match="there are 3, from 0 to 2"):
+            mt.train_translators(tiny, [BERLIN, BERLIN], blocks=wrong)
+    for wrong in (float("nan"), 0, -1, float("inf"), "1", True):
+        with pytest.raises(MicrotomeError, match=r"lr=.*: expected a number above 0"):
+            mt.train_translators(tiny, [BERLIN, BERLIN], lr=wrong)
+    with pytest.raises(MicrotomeError, match=r"seed=.*at most 64 bits"):
+        mt.train_translators(tiny, [BERLIN, BERLIN], seed=1 << 70)
+    monkeypatch.setattr(tuning, "_train", lambda model, made, block, *_: made.bias.fill_(np.nan))
+    with pytest.raises(MicrotomeError, match="block 1 has become numbers that are none"):
+        mt.train_translators(tiny, [BERLIN, BERLIN], blocks=[1])
 
 
 def test_without_gradients_nothing_is_trained(tiny):

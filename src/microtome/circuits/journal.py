@@ -29,6 +29,7 @@ from microtome.results import disk
 from microtome.results.hold import alone_in
 from microtome.results.identity import Identity, difference, sealed, unsealed
 
+QUESTION = "question.json"
 FULL = 64
 """Circuits after which what was measured is written: so much is lost at most."""
 
@@ -132,6 +133,7 @@ def kept(out: str | Path | None, asked: Identity) -> Iterator[Journal]:
             held.enter_context(alone_in(folder))
             _undertake(folder, asked)
             steps, pages = _read(folder / "steps")
+            _forget_behind(folder / "steps", pages)
         journal = Journal(steps, folder, pages=pages)
         try:
             yield journal
@@ -141,9 +143,10 @@ def kept(out: str | Path | None, asked: Identity) -> Iterator[Journal]:
 
 def _undertake(folder: Path, asked: Identity) -> None:
     """Write down what is searched, or see that it is the same."""
-    place = folder / "question.json"
+    place = folder / QUESTION
     if not place.exists():
-        if [path for path in folder.iterdir() if path.name != "lock"]:
+        ours = {"lock", QUESTION + disk.WRITING}  # the latter from one who was killed
+        if [path for path in folder.iterdir() if path.name not in ours]:
             raise CircuitError(f"{folder} holds something else: choose an empty folder.")
         disk.write_file(place, sealed(asked))
         return
@@ -168,6 +171,13 @@ def _read(folder: Path) -> tuple[list[Step], int]:
         steps += page["steps"]
         pages += 1
     return steps, pages
+
+
+def _forget_behind(folder: Path, pages: int) -> None:
+    """Remove the files behind one that is damaged: what is measured again has other ends."""
+    for path in sorted(folder.glob("*.json")):
+        if path.stem.isdecimal() and int(path.stem) >= pages:
+            disk.remove_file(path)
 
 
 @contextmanager

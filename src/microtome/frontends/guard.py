@@ -78,8 +78,8 @@ def guarded(run: Callable[[], object]) -> None:
         raise
     except OSError as error:
         # A terminal that is closed takes no word on the way out.
-        if (stop := _stopped_before(error)) is not None:
-            _leave_stopped(stop, stop.number)
+        if (ended := _stopped_before(error)) is not None:
+            _leave_stopped(ended, ended.number)
         _raise_if_asked()
         where = f" {error.filename}:" if error.filename else ""
         said = _readable(f"Cannot go on:{where} {error.strerror or error}.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -28,6 +28,9 @@ from microtome.textfiles import shown
 
 SUFFIX = ".safetensors"
 
+WHOLE = ("I", "U", "BOOL")
+"""How the names of types begin that are whole numbers, or truth values."""
+
 PACKED = 32
 """How many times as many numbers a model may have as its files: packed ones hold several in one."""
 
@@ -42,10 +45,12 @@ class Checkpoint:
     Attributes:
         names: of all weights.
         elements: how many numbers they are; None where not all files are here yet.
+        whole: those that are whole numbers or truth values, with their type, as safetensors has it.
     """
 
     names: tuple[str, ...]
     elements: int | None
+    whole: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,20 +169,35 @@ def _check_shard(name: str, index: str, shard: str) -> None:
 
 
 def _headers(name: str, paths: list[Path]) -> Checkpoint:
-    names, elements = [], 0
+    where, whole, elements = [], {}, 0
     for path in paths:
         try:
             with safe_open(path, framework="pt") as opened:
                 for key in opened.keys():  # noqa: SIM118  (it is no mapping)
-                    names.append(key)
-                    elements += prod(opened.get_slice(key).get_shape())
+                    where.append((key, path.name))
+                    part = opened.get_slice(key)
+                    elements += prod(part.get_shape())
+                    if part.get_dtype().startswith(WHOLE):
+                        whole[key] = part.get_dtype()
         except (SafetensorError, OSError) as error:
             _refuse_place(name, path)
             raise LoadError(
                 f"Cannot load {name!r}: {path.name} cannot be read as safetensors ({error}). It is "
                 "damaged or cut short, or of another format: get it again."
             ) from error
-    return Checkpoint(tuple(names), elements)
+    _check_once(name, where)
+    return Checkpoint(tuple(key for key, _ in where), elements, whole)
+
+
+def _check_once(name: str, where: list[tuple[str, str]]) -> None:
+    """Refuse a weight that is in two files: which of them counts, nothing says."""
+    files = dict(where)
+    for key, file in where:
+        if file != files[key]:
+            raise LoadError(
+                f"Cannot load {name!r}: {key} is in {file} and in {files[key]}, which are of two "
+                "models, or written at two times. Get all files of the model again."
+            )
 
 
 def _refuse_place(name: str, path: Path) -> None:
@@ -249,8 +269,16 @@ def _least(config: PretrainedConfig, dims: Dimensions) -> int:
 # ------------------------------------------------------------------------------- after it was built
 
 
-def check_complete(name: str, module: nn.Module, report: Mapping[str, Any], advice: str) -> None:
+def check_complete(
+    name: str,
+    module: nn.Module,
+    report: Mapping[str, Any],
+    whole: Mapping[str, str],
+    advice: str,
+) -> None:
     """Refuse weights of which some are made up, or left over though they belong to the model.
+
+    And those that are whole numbers in the files: packed ones, without the word how.
 
     Hugging Face puts random ones for what is missing. What is left over is no harm where no part of
     the model would compute with it: old checkpoints hold attention masks and rotary frequencies,
@@ -270,6 +298,11 @@ def check_complete(name: str, module: nn.Module, report: Mapping[str, Any], advi
             for key in sorted(report["unexpected_keys"])
             if _belongs(key, module)
         ]
+        wrong += [
+            f"{key} is of whole numbers ({kind}), and config.json has no quantization_config"
+            for key, kind in sorted(whole.items())
+            if _is_parameter(key, module)
+        ]
     if wrong:
         raise LoadError(
             f"Cannot load {name!r}: its weights are not those of its config.json: {_few(wrong)}. "
@@ -283,18 +316,31 @@ def _belongs(key: str, module: nn.Module) -> bool:
     Weights of further layers are not: `check_fits` has seen to it that the files have as many as
     their configuration, so they were left out on request (``num_hidden_layers=2``).
     """
-    names = [key, f"{getattr(module, 'base_model_prefix', '')}.{key}"]
-    return any(_owner(whole, module) for whole in names)
+    return any(_owner(name, module) for name in _whole_names(key, module))
+
+
+def _whole_names(key: str, module: nn.Module) -> list[str]:
+    """What a weight may be called in the model: files of the base model leave its name out."""
+    return [key, f"{getattr(module, 'base_model_prefix', '')}.{key}"]
+
+
+def _is_parameter(key: str, module: nn.Module) -> bool:
+    known = dict(module.named_parameters(remove_duplicate=False))
+    return any(name in known for name in _whole_names(key, module))
 
 
 def _owner(name: str, module: nn.Module) -> bool:
-    """Whether one of the modules on a name's path has weights of its own, and nothing inside."""
+    """Whether one of the modules on a name's path has weights of its own, and nothing inside.
+
+    Or the name is of a module that a block of the model would have: another kind of block's.
+    """
     path = name.split(".")
     for length in range(1, len(path)):
         try:
             part = module.get_submodule(".".join(path[:length]))
         except AttributeError:
-            return False
+            in_block = any(one.isdecimal() for one in path[: length - 1])
+            return in_block and path[-1] in ("weight", "bias")
         if not any(True for _ in part.children()) and any(True for _ in part.parameters()):
             return True
     return False

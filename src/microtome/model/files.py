@@ -42,11 +42,12 @@ UNRECORDED = ("token", "proxies", "cache_dir", "offload_folder", "adapter_kwargs
 
 _WRONG_FILE = (
     *(OSError, ValueError, RuntimeError, TypeError, ImportError),
-    *(SafetensorError, StrictDataclassError),
+    *(SafetensorError, StrictDataclassError, LookupError, AttributeError),
 )
 """What Hugging Face raises for files that are missing, cut short or of another kind.
 
-And for packages that it would need to spread a model, or to unpack its weights.
+And for packages that it would need to spread a model, or to unpack its weights; and for words of a
+configuration that it looks up (an activation function, a type).
 """
 
 
@@ -76,7 +77,7 @@ def read(
     row = family_of(config, f"{where} holds")
     row = row.fits(row, config)
     place = Place(where, source)
-    _check_weights(name, place, row, config, hf)
+    whole = _check_weights(name, place, row, config, hf)
     options = {
         "use_safetensors": True,
         **hf,
@@ -93,7 +94,7 @@ def read(
             own = AutoTokenizer.from_pretrained(where, **source)
     except _WRONG_FILE as error:
         raise LoadError(f"Cannot load {name!r}: {_first_line(error)} {_advice(where)}") from error
-    check_complete(name, module, report, _advice(where))
+    check_complete(name, module, report, whole, _advice(where))
     if "device_map" not in hf and getattr(module, "quantization_method", None) is None:
         module = module.to(target)
     module.eval()
@@ -147,8 +148,9 @@ def _check_there(where: str, source: dict[str, Any]) -> PretrainedConfig:
         raise LoadError(f"The directory {where} has no config.json. {_advice(str(folder))}")
     try:
         config = AutoConfig.from_pretrained(where, **source)
-    # The last is what some versions make of JSON that is no object.
-    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+    # TypeError is what some versions make of JSON that is no object, AttributeError of a type that
+    # torch does not have.
+    except (OSError, ValueError, TypeError, AttributeError, StrictDataclassError) as error:
         if Path(where).is_dir():
             raise LoadError(f"Cannot read {where}/config.json: {_first_line(error)}") from error
         raise LoadError(
@@ -162,14 +164,20 @@ def _check_there(where: str, source: dict[str, Any]) -> PretrainedConfig:
 
 def _check_weights(
     name: str, place: Place, row: Family, config: PretrainedConfig, hf: Mapping[str, Any]
-) -> None:
-    """Refuse weight files that are none, or not this configuration's, before anything is built."""
+) -> Mapping[str, str]:
+    """Refuse weight files that are none, or not this configuration's, before anything is built.
+
+    Returns:
+        Which of the weights are whole numbers, and of which type.
+    """
     if not hf.get("use_safetensors", True) or hf.get("gguf_file"):
-        return
+        return {}
     dims = _dimensions(name, row, config)
     found = look(name, place, config, hf.get("variant"))
-    if found is not None:
-        check_fits(name, found, row, config, dims)
+    if found is None:
+        return {}
+    check_fits(name, found, row, config, dims)
+    return found.whole
 
 
 def _dimensions(name: str, row: Family, config: PretrainedConfig) -> Dimensions:
@@ -265,7 +273,9 @@ def _advice(where: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    line = str(error).strip().partition("\n")[0]
+    looked_up = isinstance(error, LookupError | AttributeError)  # of which the text is a name alone
+    return f"{type(error).__name__}: {line}" if looked_up else line
 
 
 def commit(module: PreTrainedModel) -> str | None:

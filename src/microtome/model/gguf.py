@@ -250,7 +250,7 @@ def _unpack(file: Unpacked, config: PretrainedConfig) -> PreTrainedModel:
         module, report = auto.from_pretrained(**_place(file), config=config, **options)
     except _WRONG_FILE as error:
         raise _unreadable(file, error) from error
-    check_complete(file.path.name, module, report, "Load its safetensors.")
+    check_complete(file.path.name, module, report, {}, "Load its safetensors.")
     _check_nothing_left(file, module)
     return module
 

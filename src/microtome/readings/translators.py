@@ -3,12 +3,15 @@
 The state that enters block ``i`` is read as ``h + W_i h + b_i``; translators are trained so that
 the prediction is as near as it gets to the model's own. The files are those of the package
 ``tuned-lens``: ``config.json``, and parameters named ``0.weight``, ``0.bias``, …, as safetensors.
+Our own parameters say themselves how they were trained, under a checksum: who writes two files may
+be stopped between them.
 
 After Belrose et al., "Eliciting latent predictions from transformers with the tuned lens" (2023).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -19,8 +22,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -38,6 +41,9 @@ UNREADABLE = (
 )
 """What readers raise on files that are no translators, or are damaged."""
 KIND = "linear_tuned_lens"
+RECORD = "microtome.translators"
+"""The name in the parameters' metadata of their checksum, and behind it how they were trained."""
+DIGITS = 64
 SITES = ("embed", "resid_pre", "resid_post", "final_in")
 """Sites of the stream as it enters or leaves a block, which is what translators are for."""
 
@@ -129,11 +135,13 @@ class Translators:
         for block in range(blocks):
             named[f"{block}.weight"] = self.weight[block].detach().cpu().contiguous().clone()
             named[f"{block}.bias"] = self.bias[block].detach().cpu().contiguous().clone()
+        told = json.dumps(dict(self.about), sort_keys=True)
+        record = {RECORD: _checksum(named, told) + told}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(config, indent=2, ensure_ascii=False)
             new = {name: folder / f"{name}.new" for name in (PARAMETERS, CONFIG)}
-            new[PARAMETERS].write_bytes(save(named))  # save_file has an error of its own
+            new[PARAMETERS].write_bytes(save(named, record))  # save_file has an error of its own
             new[CONFIG].write_text(text + "\n", encoding="utf-8")
             for name, place in new.items():  # whole, whenever a program is stopped
                 place.replace(folder / name)
@@ -148,12 +156,12 @@ class Translators:
         """Translators of a folder, as `save` writes it or as the package ``tuned-lens`` does.
 
         Raises:
-            LoadError: the folder does not hold any, or some of another kind.
+            LoadError: the folder does not hold any, or some of another kind; or they are damaged.
         """
         folder = at_home(folder)
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            named = _parameters(folder)
+            named, record = _parameters(folder)
             blocks = int(config["num_hidden_layers"])
             weight = torch.stack([named[f"{block}.weight"] for block in range(blocks)])
             bias = torch.stack([named[f"{block}.bias"] for block in range(blocks)])
@@ -164,6 +172,13 @@ class Translators:
                 f" expected {CONFIG} with num_hidden_layers, and {PARAMETERS} (or {PICKLED}) with "
                 "0.weight, 0.bias, …, as microtome and the package tuned-lens write them."
             ) from error
+        told = record[DIGITS:]
+        if record and record != _checksum(named, told) + told:
+            raise LoadError(
+                f"{folder}: {PARAMETERS} is damaged: its checksum differs. Train the translators "
+                "again (overwrite=True, --overwrite), or take a copy that is whole."
+            )
+        about = json.loads(told) if record else config.get("about", {})
         more = sum(bool(re.fullmatch(r"\d+\.weight", name)) for name in named) - blocks
         if more > 0:
             raise LoadError(
@@ -176,7 +191,7 @@ class Translators:
                 f"{folder}: translators are {list(weight.shape)} and {list(bias.shape)}, not "
                 "[block, d_model, d_model] and [block, d_model]."
             )
-        return cls(weight, bias, str(folder), config.get("about", {}), is_saved=True)
+        return cls(weight, bias, str(folder), about, is_saved=True)
 
     def __repr__(self) -> str:
         blocks, width = self.bias.shape
@@ -196,9 +211,22 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def _parameters(folder: Path) -> dict[str, Tensor]:
+def _parameters(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """Tensors by their names, and the record beside them, where there is one."""
     if (folder / PARAMETERS).is_file():
-        return load_file(folder / PARAMETERS)
+        with safe_open(folder / PARAMETERS, framework="pt") as file:
+            names = list(file.keys())
+            found = {name: file.get_tensor(name) for name in names}
+            return found, (file.metadata() or {}).get(RECORD, "")
     # Published ones are pickles; this reads tensors out of one and runs nothing that it says.
-    found: dict[str, Tensor] = torch.load(folder / PICKLED, map_location="cpu", weights_only=True)
-    return found
+    return torch.load(folder / PICKLED, map_location="cpu", weights_only=True), ""
+
+
+def _checksum(named: Mapping[str, Tensor], told: str) -> str:
+    """The SHA-256 of how translators were trained and of their numbers, in hexadecimal digits."""
+    found = hashlib.sha256(told.encode())
+    for name in sorted(named):
+        one = named[name]
+        found.update(f"{name} {one.dtype} {list(one.shape)}".encode())
+        found.update(one.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -12,7 +12,8 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from microtome import figures
 from microtome.engines.observer import Observer, Relay
@@ -25,6 +26,7 @@ from microtome.report.layout import (
     FIGURES,
     FORMAT,
     INDEX,
+    LOCK,
     MARK,
     REPORT,
     STATE,
@@ -41,6 +43,7 @@ from microtome.report.spreadsheets import csv_of
 from microtome.report.writing import plain, utf8, write, write_file, write_unless_there
 from microtome.results import disk
 from microtome.results.effects import Effects
+from microtome.results.hold import Hold
 from microtome.results.opening import ONE, SEVERAL
 from microtome.results.sound import is_result
 
@@ -84,10 +87,10 @@ def write_folder(
         ReportError: figures or report failed; effects and summary are there.
     """
     named = {"": effects} if isinstance(effects, Effects) else effects
-    folder = Folder(out, named)
-    for name, one in named.items():
-        folder.keep(one, name)
-    return folder.finish(document, summary)
+    with Folder(out, named) as folder:
+        for name, one in named.items():
+            folder.keep(one, name)
+        return folder.finish(document, summary)
 
 
 def write_index(out: str | Path, index: Index) -> Path:
@@ -117,6 +120,9 @@ class Beginning(Relay):
 class Folder:
     """A folder of results while it is written, part by part.
 
+    Within its block (``with Folder(…) as folder``) it is nobody else's, from when it is there: what
+    two write at a time into one would be mixed up.
+
     Args:
         out: the folder.
         names: of the results that it will hold; one empty name where it holds one result.
@@ -136,6 +142,22 @@ class Folder:
         self._kept: list[str] = []
         self._before: dict[str, list[str]] = {}
         self._marked = False
+        self._hold: Hold | None = None
+
+    def __enter__(self) -> Self:
+        if self.out.is_dir():
+            self._take()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
 
     def path_of(self, name: str = "") -> Path:
         """Where a result is written."""
@@ -145,9 +167,13 @@ class Folder:
         """Make the folder, and have its summary say that results are being written.
 
         Only what is in the place of an earlier result needs this; `keep` does it by itself.
+
+        Raises:
+            EffectsError: somebody else is writing there, or the disk refuses.
         """
         if self._marked:
             return
+        self._take()
         earlier = summary_in(self.out) or {}
         self._before = union(listed_in(earlier), listed_in(earlier.get(BEFORE)))
         self._write_summary({**earlier, MARK: FORMAT, STATE: REPLACING, BEFORE: self._before})
@@ -227,6 +253,13 @@ class Folder:
             self._clean(whole)
         self._write_summary({**whole, STATE: COMPLETE})
         return self.out
+
+    def _take(self) -> None:
+        """Have the folder to oneself, made if it is not there."""
+        if self._hold is None:
+            with disk.failures(self.out):
+                disk.make_folder(self.out.absolute())
+                self._hold = Hold(self.out.absolute() / LOCK, self.out)
 
     def _draw(self, document: Document) -> None:
         where = self.out / FIGURES

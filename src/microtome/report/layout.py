@@ -31,6 +31,8 @@ from microtome.results.stores import PARTIAL
 SUMMARY, REPORT, INDEX = "summary.json", "report.html", "index.html"
 FIGURES, TABLES = "figures", "tables"
 ZARR = ".zarr"
+LOCK = ".microtome.lock"
+"""Says who is writing to a folder."""
 MARK = "microtome_folder"
 """Key of a summary by which a folder is known to be one of ours; its value is the format."""
 FORMAT = 1
@@ -163,7 +165,7 @@ def _is_unfinished(path: Path) -> bool:
     """Whether it is what a run leaves that was stopped before it wrote its summary."""
     if path.name == SEVERAL and path.is_dir() and not path.is_symlink():
         return all(one.name.endswith((PARTIAL, ZARR)) for one in path.iterdir())
-    ours = (ONE, ONE + PARTIAL, SUMMARY + disk.WRITING)
+    ours = (ONE, ONE + PARTIAL, SUMMARY + disk.WRITING, LOCK)
     return path.name in ours and not path.is_symlink()
 
 

@@ -53,6 +53,8 @@ class Hold:
     """The lock of a folder, from when it is made until `release` or the end of the process.
 
     The system ends it with the process, however that ends: a file that is left over locks nothing.
+    It is that process's own: a fork of it, which may end or be stopped in the same lines, has
+    nothing to give back.
 
     Args:
         path: the lock file. Its folder has to be there.
@@ -65,6 +67,7 @@ class Hold:
 
     def __init__(self, path: Path, what: Path):
         self.path = path
+        self._pid = os.getpid()
         while True:
             disk.about_to("lock", path)
             handle = os.open(path, _FLAGS, 0o666)
@@ -97,8 +100,8 @@ class Hold:
 
     @property
     def held(self) -> bool:
-        """Whether it still is."""
-        return self._close.alive
+        """Whether it still is, by this process."""
+        return self._close.alive and self._pid == os.getpid()
 
     def release(self) -> None:
         """Give the folder back; again, nothing happens."""

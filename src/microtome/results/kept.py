@@ -60,7 +60,7 @@ class Kept:
     def close(self) -> None:
         """Give the place back; what is done stays. Again, nothing happens."""
         try:
-            if self._word:
+            if self._word and self._hold.held:
                 self._word = ""
                 with contextlib.suppress(OSError, EffectsError):  # whoever writes next clears up
                     self._place.remove(SHARED)
@@ -194,4 +194,7 @@ class Kept:
 
     def _check_open(self) -> None:
         if not self._hold.held:
-            raise EffectsError(f"{self.path} was given back already: make a new sink.")
+            raise EffectsError(
+                f"{self.path} was given back already, or is another process's, which this one was "
+                "forked from: make a new sink."
+            )

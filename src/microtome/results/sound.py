@@ -46,6 +46,8 @@ def is_result(path: Path) -> bool:
     with contextlib.suppress(OSError):  # what cannot be read is not ours to replace
         if (path / LIST).is_file() and f'"{MARK}":'.encode() in (path / LIST).read_bytes():
             return True
+        if not (path / form.ATTRIBUTES).is_file():
+            return False
         found = (path / form.ATTRIBUTES).read_bytes()
         return {"format", "provenance"} <= form.attributes({form.ATTRIBUTES: found}).keys()
     return False

@@ -145,11 +145,13 @@ class Beside:
 
         Raises:
             OSError: it is not there, or cannot be read.
-            EffectsError: it is a link.
+            EffectsError: it is a link, or no regular file: a pipe would be waited for.
         """
         file = self.folder / name
         if file.is_symlink():
             raise EffectsError("it is a link")
+        if file.exists() and not file.is_file():
+            raise EffectsError("it is no regular file")
         return file.read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
@@ -316,7 +318,7 @@ def _begun(path: Path) -> str:
     """What of an unfinished sweep lies beside a result that is not there."""
     beside = Beside(Path(os.path.abspath(path)))
     try:
-        asked = Undertaken.read(beside.asked.read_bytes())
+        asked = Undertaken.read(beside.read(QUESTION))
     except (OSError, EffectsError):  # no sweep has begun, or it cannot say what it is
         return ""
     of = f"{len(unit_numbers(beside.units))} of {asked.units} units"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,12 +134,26 @@ def perform(
     loaded = model if isinstance(model, Model) else load(asked.model)
     check_kind(study, loaded)
     published = CHECKPOINTS[study.published.model]
-    parameters, adapted = asked.fit(study.name, loaded.name, loaded.anatomy.dims, published)
-    folder = None if out is None else Folder(out, study.sweeps(parameters))
+    fitting = asked.fit(study.name, loaded.name, loaded.anatomy.dims, published)
+    with nullcontext() if out is None else Folder(out, study.sweeps(fitting[0])) as folder:
+        return _performed(study, loaded, fitting, tell, folder, overwrite, workers)
+
+
+def _performed(
+    study: Study[Any],
+    loaded: Model,
+    fitting: tuple[Any, tuple[Adapted, ...]],
+    tell: Tell,
+    folder: Folder | None,
+    overwrite: bool,
+    workers: Workers | str | None,
+) -> Result:
+    """Run a study with the parameters that fit the model, into a folder where there is one."""
+    parameters, adapted = fitting
     texts = study.texts(parameters.lang)
     began = time.perf_counter()
     data = collect(study, loaded, parameters, tell, folder, overwrite, workers)
-    with contextlib.nullcontext() if folder is None else folder.keeping("The report"):
+    with nullcontext() if folder is None else folder.keeping("The report"):
         measured = findings.measure(study.claims, data)
         comparable = study.comparable(loaded, parameters)
         judged = findings.judge(study, measured, comparable, texts)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ HELD_OUT = 8
 """Of so many texts one is kept apart, to measure on."""
 LEFT = "left"
 """What is known of translators that are being trained: the blocks that are not yet."""
+HIGHEST = 1e6
+"""No rate is higher: what is learnt would be no numbers any more."""
 ROWS = 256
 """States that are measured on at a time."""
 
@@ -83,9 +86,10 @@ def train_translators(
     Raises:
         PromptError: there are too few texts.
         MicrotomeError: torch's inference mode is on, or the model was made in it; or somebody has
-            added to what stands behind the last block.
+            added to what stands behind the last block; or training comes to numbers that are none.
         AddressError: there is no such block.
-        LoadError: the folder holds others, somebody trains into it, or it cannot be written to.
+        LoadError: the folder holds others or damaged ones, somebody trains into it, or it cannot be
+            written to.
 
     >>> import microtome as mt
     >>> texts = ["Berlin is the capital of Germany.", "Paris is the capital of France."]
@@ -94,16 +98,14 @@ def train_translators(
     [3]
     """
     whole_of(steps, 1, "steps"), whole_of(batch, 1, "batch")
+    rate = _checked(lr, seed)
     if torch.is_inference_mode_enabled():
         raise MicrotomeError(
             "torch.inference_mode is on, in which there are no gradients to train by: leave the "
             "block (torch.no_grad() may stay)."
         )
     refuse_inference(model.hf)
-    n = model.anatomy.dims.n_layers
-    chosen = [*range(n)] if blocks is None else [block % n for block in blocks if -n <= block < n]
-    if not chosen or (blocks is not None and len(chosen) < len(blocks)):
-        raise AddressError(f"blocks={blocks!r}: there are {n}, from 0 to {n - 1}.")
+    chosen = _chosen(blocks, model.anatomy.dims.n_layers)
     encoded = _encoded(model, texts)
     model.check_end("Translators are trained")
     folder = None if out is None else at_home(out)
@@ -116,7 +118,7 @@ def train_translators(
             "added": added(model).get("added"),
             "steps": steps,
             "batch": batch,
-            "lr": lr,
+            "lr": rate,
             "seed": seed,
             "states": len(learnt.final),
             "texts_hash": hashlib.sha256(
@@ -125,6 +127,35 @@ def train_translators(
         }
         training = _Training(model, asked, tuple(chosen), folder, tell)
         return training.done(training.begun(overwrite), learnt, kept)
+
+
+def _checked(lr: object, seed: object) -> float:
+    """The rate as a number; raise unless it and the seed can be used.
+
+    Raises:
+        MicrotomeError: one cannot.
+    """
+    rate = float(lr) if isinstance(lr, Real) and not isinstance(lr, bool) else 0.0
+    if not 0 < rate <= HIGHEST:
+        raise MicrotomeError(f"lr={lr!r}: expected a number above 0, such as 0.001.")
+    if not -(1 << 63) <= whole_of(seed, what="seed") < 1 << 64:
+        raise MicrotomeError(f"seed={seed!r}: expected a whole number of at most 64 bits.")
+    return rate
+
+
+def _chosen(blocks: object, n: int) -> list[int]:
+    """The blocks that are trained, of so many.
+
+    Raises:
+        AddressError: there is no such block.
+    """
+    if blocks is None:
+        return [*range(n)]
+    given = [*blocks] if isinstance(blocks, Iterable) else []
+    found = [int(one) for one in given if isinstance(one, Integral)]
+    if not found or len(found) < len(given) or not all(-n <= one < n for one in found):
+        raise AddressError(f"blocks={blocks!r}: there are {n}, from 0 to {n - 1}.")
+    return [block % n for block in found]
 
 
 @contextmanager
@@ -173,7 +204,12 @@ class _Training:
             return fresh
         if not (self.out / CONFIG).exists():
             return fresh
-        there = Translators.load(self.out)
+        try:
+            there = Translators.load(self.out)
+        except LoadError:
+            if overwrite:
+                return fresh
+            raise
         told = {"modules": self.asked["modules"], **there.about}  # what older ones do not say
         own = all(told.get(name) == value for name, value in self.asked.items())
         if not own or not {*there.about["blocks"]} <= {*self.blocks}:
@@ -195,6 +231,11 @@ class _Training:
         for block in (one for one in self.blocks if one not in blocks):
             before.append(_divergence(self.model, made, block, kept))
             _train(self.model, made, block, learnt, recipe)
+            if not (made.weight[block].isfinite().all() and made.bias[block].isfinite().all()):
+                raise MicrotomeError(
+                    f"The translator of block {block} has become numbers that are none: try a "
+                    f"smaller rate than lr={recipe.lr}, or fewer steps."
+                )
             after.append(_divergence(self.model, made, block, kept))
             blocks.append(block)
             made = replace(made, about=self._about(blocks, before, after))

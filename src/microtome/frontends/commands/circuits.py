@@ -155,7 +155,8 @@ def evaluate(
             frame = curve.data[[*names]].to_dataframe().reset_index()[["share", *names]]
             answer["sizes"] = frame.replace({np.nan: None}).to_dict("records")
         if out is not None:
-            Folder(out, ()).finish(document, answer)
+            with Folder(out, ()) as folder:
+                folder.finish(document, answer)
     _show(answer, out, shown)
 
 

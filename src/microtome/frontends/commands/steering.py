@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from microtome import Model, load
@@ -88,8 +89,8 @@ def dose(
         if (output / SUMMARY).exists() and not overwrite:
             raise EffectsError(f"{output} holds an answer already: another folder, or --overwrite.")
     command = again()
-    with answering(shown), keeping(output, option="-o"):
-        folder = None if output is None else Folder(output)
+    own = nullcontext() if output is None else Folder(output)
+    with answering(shown), keeping(output, option="-o"), own as folder:
         found = asked.run(out=output, overwrite=overwrite)
         if folder is not None:
             folder.begin()

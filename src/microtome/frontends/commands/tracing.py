@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -32,8 +33,9 @@ def trace(
     """Show the largest average effects; write maps and report."""
     asked = asked_of(ReadTraces, read, facts_of(read, subject, task), given)
     read = placed_by(read, asked)
-    folder = None if read.output is None or is_picture(read.output) else Folder(read.output)
-    with answering(shown), keeping(None if folder is None else folder.out, option="-o"):
+    place = None if read.output is None or is_picture(read.output) else read.output
+    own = nullcontext() if place is None else Folder(place)
+    with answering(shown), keeping(place, option="-o"), own as folder:
         traces = asked.run(
             tell=(lambda line: None) if shown.quiet else _tell,
             out=None if folder is None else folder.several,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -198,10 +199,18 @@ class CircuitExperiment(Filed):
         Raises:
             MicrotomeError: as `load`, `score`, `greedy`, `acdc` and `faithfulness` do.
         """
-        folder = None if self.out is None else Folder(self.out, ())
-        if folder is not None:
-            self._take(folder, overwrite)
-        model = model or self.model.load()
+        with nullcontext() if self.out is None else Folder(self.out, ()) as folder:
+            if folder is not None:
+                self._take(folder, overwrite)
+            model = model or self.model.load()
+            hunted = self._hunted(model, progress)
+            if folder is not None:
+                again = command or "microtome circuit run --config circuit.yaml"
+                folder.finish(lambda: _document(model.name, hunted, again), hunted.summary())
+        return hunted
+
+    def _hunted(self, model: Model, progress: bool | Observer) -> Hunted:
+        """Score, search and judge."""
         reference = () if self.reference is None else sources.make(self.reference, model)
         how: dict[str, Any] = {
             "ablation": self.ablation, "reference": tuple(reference), "memory": self.memory,
@@ -210,11 +219,7 @@ class CircuitExperiment(Filed):
         scores = self._scored(model, how) if self._scores else None
         found = self._circuit(model, scores, how)
         judged = self._judged(model, scores, found, {**how, "verify": self.verify})
-        hunted = Hunted(scores, found, judged)
-        if folder is not None:
-            again = command or "microtome circuit run --config circuit.yaml"
-            folder.finish(lambda: _document(model.name, hunted, again), hunted.summary())
-        return hunted
+        return Hunted(scores, found, judged)
 
     def _take(self, folder: Folder, overwrite: bool) -> None:
         """Have a folder be of this experiment, and of no other.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -229,8 +230,13 @@ class Experiment(Filed):
             EffectsError: ``out`` cannot be written to: found before anything runs.
             ReportError: figures or report failed; the effects are in ``out``.
         """
-        folder = None if self.out is None else Folder(self.out)
-        model = model or self.load()
+        with nullcontext() if self.out is None else Folder(self.out) as folder:
+            return self._run(model or self.load(), folder, progress, overwrite)
+
+    def _run(
+        self, model: Model, folder: Folder | None, progress: bool | Observer, overwrite: bool
+    ) -> Effects | Aggregates:
+        """Run the sweep, into a folder where there is one."""
         run = cast("Callable[..., Effects | Aggregates]", sweep)  # which, `keep` says
         found = run(
             model,
