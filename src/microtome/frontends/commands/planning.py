@@ -38,7 +38,9 @@ def plan(question: Asking, shown: Shown) -> None:
     for one in encoded[:SHOWN]:
         print_tokens(one, sorted(ways))
     if len(encoded) > SHOWN:
-        say(f"\n{len(encoded) - SHOWN:,} more prompts; --json has the tokens of all {len(encoded):,}.")
+        say(
+            f"\n{len(encoded) - SHOWN:,} more prompts; --json has the tokens of all {len(encoded):,}."
+        )
 
 
 def seconds_of(
