@@ -37,10 +37,8 @@ def plan(question: Asking, shown: Shown) -> None:
     say()
     for one in encoded[:SHOWN]:
         print_tokens(one, sorted(ways))
-    if len(encoded) > SHOWN:
-        say(
-            f"\n{len(encoded) - SHOWN:,} more prompts; --json has the tokens of all {len(encoded):,}."
-        )
+    if more := len(encoded[SHOWN:]):
+        say(f"\n{more:,} more prompts; --json has the tokens of all {len(encoded):,}.")
 
 
 def seconds_of(
