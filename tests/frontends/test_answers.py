@@ -79,7 +79,8 @@ def test_plan_shows_its_cost_before_the_prompts(call, tmp_path):
     lines = out.splitlines()
     first = next(n for n, line in enumerate(lines) if line.startswith("prompt "))
     assert any(line.startswith("expected time") for line in lines[:first])
-    assert sum(line.startswith("prompt ") for line in lines) == 30
+    assert sum(line.startswith("prompt ") for line in lines) == 10
+    assert lines[-1] == "20 more prompts; --json has the tokens of all 30."
 
 
 def test_sites_show_addresses_that_can_be_typed(call):

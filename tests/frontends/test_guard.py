@@ -50,14 +50,16 @@ def raising(error: BaseException):
     return run
 
 
-def test_a_warning_of_ours_is_said_without_the_line_of_the_source(end):
+def test_a_warning_of_ours_is_said_once_and_without_the_line_of_the_source(end):
     def run():
-        warnings.warn("[no] such space", PromptWarning, stacklevel=1)
+        for text in ("[no] such space", "another", "[no] such space"):
+            warnings.warn(text, PromptWarning, stacklevel=1)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         code, _, err = end(run)
-    assert (code, err) == (0, "microtome, a warning: [no] such space\n")
+    said = [f"microtome, a warning: {text}\n" for text in ("[no] such space", "another")]
+    assert (code, err) == (0, "".join(said))
 
 
 @pytest.mark.parametrize(

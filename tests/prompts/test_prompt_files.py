@@ -73,6 +73,13 @@ def test_what_is_nearly_a_field_is_one_mistyped(tmp_path, row, says):
         read(tmp_path, "p.jsonl", row)
 
 
+NOTHING = "line 3: the field 'text' is missing. (Or 'ids', or 'messages'.) What is given: nothing."
+NO_TEXT = (
+    "line 2: the field 'text' is missing. (Or 'ids', or 'messages'.) "
+    "What is given: 'target', 'prompt', 'kind'."
+)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
@@ -89,7 +96,8 @@ def test_what_is_nearly_a_field_is_one_mistyped(tmp_path, row, says):
         ("g.csv", 'text\n"A" B\n', "line 2: not CSV: text after the quotes of a field"),
         ("h.csv", "text;target\nA; b\n", "line 1: one column, 'text;target': fields are separated"),
         ("q.csv", 'text,roles\nA,"{""s"": 0}"\nB,,C\n', "line 3: more values than the header"),
-        ("i.csv", "text,target\nA, b\n,\n", "line 3: the field 'text' is missing"),
+        ("i.csv", "text,target\nA, b\n,\n", NOTHING),
+        ("s.csv", "prompt,target,kind\nA, b,c\n", NO_TEXT),
         ("k.csv", "text, target\nA, b\n", "line 2: unknown field ' target'"),
         (
             "l.jsonl",

@@ -104,15 +104,31 @@ def test_a_word_that_lacks_its_space_is_the_token_that_it_is_by_itself_and_that_
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
-    [("Mary", True), (" Mary", False), (",", False), ("b", False), (" Mary,", False)],
+    ("end", "target", "said"),
+    [
+        ("to", "Mary", "goes on the last word there"),
+        ("to", " Mary", ""),
+        ("to", ",", ""),
+        ("to", "b", ""),
+        ("to", " Mary,", ""),
+        ("to", "Mary and John", "goes on the last word there"),
+        (",", "Mary", "stands there without a space"),
+        (",", "Mary and John", "stands there without a space"),
+        (",", " Mary and John", ""),
+        (",", "b", ""),
+    ],
 )
-def test_one_token_that_would_be_another_word_with_its_space_is_said(llama, target, said):
-    one = encode(Prompt("John gave a gift to", target=target), llama)
-    assert any("If a new word is meant" in note for note in one.notes) == said
+def test_a_word_right_behind_another_or_a_pause_is_measured_as_given_and_said(
+    llama, end, target, said
+):
+    one = encode(Prompt(f"John gave a gift {end}", target=target), llama)
+    assert [said in note and "If a new word is meant" in note for note in one.notes] == [True] * (
+        said != ""
+    )
     if said:
-        assert raw(one.target, llama) == [target], "measured is what was given"
-        assert repr(" " + target) in one.notes[0]
+        assert raw(one.target, llama) == target.replace(" ", " ▁").split(" "), "as given"
+        which = "one token too" if " " not in target else "3 tokens"
+        assert f"{' ' + target!r}, which is {which}" in one.notes[0]
 
 
 def test_where_the_texts_own_tokens_change_both_readings_are_named(gpt2_tokenizer):

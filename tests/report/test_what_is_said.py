@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,18 @@ def test_over_how_many_prompts_a_map_is_averaged():
 def test_a_map_of_nothing_names_no_largest_effect():
     effects = many(np.zeros((8, 1, 2)))
     assert told(effects, "prob", effects.table("prob")) == ("Every mean effect is 0.",)
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [("abcdefgh", ""), ("abcdefga", "1 of the 8 prompts is the"), ("abababcd", "4 of the 8 ")],
+)
+def test_prompts_that_come_again_are_counted_and_what_comes_of_them_is_said(texts, says):
+    effects = many(np.ones((8, 1, 2)))
+    given = [{"text": text, "meta": {"row": row}} for row, text in enumerate(texts)]
+    effects.data.attrs["provenance"] = json.dumps({"spec": {"prompts": given}})
+    said = [one for one in told(effects, "prob", effects.table("prob")) if "earlier one" in one]
+    assert [one.startswith(says) for one in said] == [True] * (says != "")
 
 
 @pytest.mark.parametrize(

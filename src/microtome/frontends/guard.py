@@ -111,9 +111,10 @@ def _signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Our own warnings are said as errors are: the message, and no line of the source."""
+    """Our own warnings are said as errors are, and once: the message, and no line of the source."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
+        told: set[str] = set()
 
         def show(
             message: Warning | str,
@@ -126,6 +127,9 @@ def _plain_warnings() -> Iterator[None]:
             if not issubclass(category, PromptWarning | CacheWarning):
                 shown(message, category, filename, lineno, file, line)
                 return
+            if str(message) in told:
+                return
+            told.add(str(message))
             said = escape(_readable(str(message)))
             err.print(f"[bold yellow]microtome, a warning:[/bold yellow] {said}", soft_wrap=True)
 

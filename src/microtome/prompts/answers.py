@@ -29,6 +29,9 @@ Coded = tuple[Ids, tuple[int, ...]]
 QUOTES = "\"'`"
 """Signs that open as well as close."""
 
+PAUSES = ",;:.!?"
+"""Signs behind which a word mostly has a space in front."""
+
 ANCHORS = ("\n", '"', "(", ".")
 """What a piece of text may stand behind, to be read as inside of a text."""
 
@@ -112,12 +115,13 @@ class Behind:
             raise TokenError(
                 f"{text!r} adds no token to {self.tokens.text[-40:]!r}: give what is said next."
             )
-        note = self._goes_on(text, before) if len(ids) == 1 else ""
+        note = ""
         if len(ids) > 1:
             spaced = self._coded(text)
             if not _takes_no_space(self.tokens.text[-1], text[0]) and self._is_spaced(spaced):
                 return spaced, self._lacks_space(text, ids)
             note = self._near_miss(text, before, ids)
+        note = note or self._unspaced(text, before, ids)
         return ids, note if continues else self._seam(text, before, whole, ids)
 
     def _with(self, text: str) -> Coded:
@@ -202,18 +206,25 @@ class Behind:
             f"another. Did you mean {other!r} {space}, which is one?"
         )
 
-    def _goes_on(self, text: str, before: Ids) -> str:
-        """What is said of one token that goes on the last word, and with a space begins another."""
+    def _unspaced(self, text: str, before: Ids, ids: Ids) -> str:
+        """What is said of a word right behind a word or a pause, which may lack its space.
+
+        Of one token only where it is one with the space, too: else it is mostly the rest of a word.
+        """
         last = self.tokens.text[-1]
-        if not (last.isalpha() and text[0].isalpha() and goes_on(last, text[0])):
+        grows = last.isalpha() and goes_on(last, text[0])
+        pauses = last in PAUSES and not is_unspaced(last, text[0])
+        if not (text[0].isalpha() and (grows or pauses)):
             return ""
         whole, _ = self._with(f" {text}")
-        if len(whole) != len(before) + 1 or whole[:-1] != before:
+        spaced = len(whole) - len(before)
+        if whole[: len(before)] != before or spaced < 1 or spaced > len(ids) == 1:
             return ""
+        where = "goes on the last word there" if grows else "stands there without a space"
         return (
-            f"{text!r} right behind {self.tokens.text[-30:]!r} goes on the last word there, and "
+            f"{text!r} right behind {self.tokens.text[-30:]!r} {where}, and "
             f"that is what is measured. If a new word is meant, begin it with its space: "
-            f"{' ' + text!r}, which is one token too."
+            f"{' ' + text!r}, which is {'one token too' if spaced == 1 else f'{spaced} tokens'}."
         )
 
     def _check_known(self, ids: Ids, text: str) -> None:

@@ -138,7 +138,12 @@ def prompt_of(row: Mapping[str, Any]) -> Prompt:
             hint = did_you_mean(name, known)
             raise PromptError(f"unknown field {name!r}; known: {listing(known)}.{hint}")
     if not set(TEXTS) & set(row):
-        raise PromptError("the field 'text' is missing. (Or 'ids', or 'messages'.)")
+        meta = row.get("meta")
+        there = [*row, *(meta if isinstance(meta, Mapping) else ())]
+        found = listing(repr(name) for name in there if name != "meta") or "nothing"
+        raise PromptError(
+            f"the field 'text' is missing. (Or 'ids', or 'messages'.) What is given: {found}."
+        )
     return Prompt(**row)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -70,6 +71,7 @@ def told(effects: Effects, metric: str, frame: pd.DataFrame) -> tuple[str, ...]:
         f"The largest mean effect{where} {_size(largest)}.{quiet}",
         *_significance(frame, dims, int(effects.data.sizes[PROMPT])),
         *_unchanged(frame),
+        *_repeated(effects),
     )
 
 
@@ -113,6 +115,22 @@ def _unchanged(frame: pd.DataFrame) -> Iterator[str]:
         yield (
             f"In {some:,} cell{'s' if some > 1 else ''} the edits changed nothing in some of the "
             f"prompts; these are not among the {whose} n, nor in {mean}."
+        )
+
+
+def _repeated(effects: Effects) -> Iterator[str]:
+    """How many prompts are others over again, so that n is larger than what is known."""
+    given = effects.provenance.get("spec", {}).get("prompts", [])
+    numbers = [int(number) for number in effects.data[PROMPT].values]
+    if max(numbers) >= len(given):
+        return
+    asked = [{k: v for k, v in given[number].items() if k != "meta"} for number in numbers]
+    again = len(asked) - len({json.dumps(one, sort_keys=True) for one in asked})
+    if again:
+        yield (
+            f"{again:,} of the {len(asked):,} prompts {'is' if again == 1 else 'are'} the same as "
+            "an earlier one, and still counted as independent: intervals are narrower, and p "
+            "smaller, than the different prompts allow. Leave the repeated ones out."
         )
 
 

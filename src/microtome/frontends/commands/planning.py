@@ -17,14 +17,17 @@ from microtome.plan.scale import Scale, scale_of
 from microtome.prompts.alignment import SAME, aligned
 from microtome.prompts.encoding import Encoded
 
+SHOWN = 10
+"""Prompts whose tokens are shown where there are many: more would bury the cost above them."""
+
 
 def plan(question: Asking, shown: Shown) -> None:
-    """Show what a sweep would take, then its prompts, token by token."""
+    """Show what a sweep would take, then its first prompts, token by token."""
     experiment = experiment_of(question)
     with answering(shown):
         loaded = experiment.load()
         made = experiment.plan(loaded)
-        encoded = loaded.encode(experiment.prompts_for(loaded))
+        encoded = made.question.encoded
         seconds = seconds_of(loaded, encoded, made)
     ways = {e.alignment for es in made.cells.edits for e in es if e.source is Source.DONOR}
     if shown.json:
@@ -32,8 +35,10 @@ def plan(question: Asking, shown: Shown) -> None:
         return
     print_fields(_fields(experiment, made, seconds))
     say()
-    for one in encoded:
+    for one in encoded[:SHOWN]:
         print_tokens(one, sorted(ways))
+    if more := len(encoded[SHOWN:]):
+        say(f"\n{more:,} more prompts; --json has the tokens of all {len(encoded):,}.")
 
 
 def seconds_of(
