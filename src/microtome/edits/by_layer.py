@@ -11,6 +11,7 @@ from typing import cast
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from microtome.amounts import single
 from microtome.edits.values import Values
 from microtome.edits.vector_files import decoded
 from microtome.errors import EditError, listing
@@ -40,7 +41,8 @@ class ByLayer:
         Raises:
             EditError: a key is no layer, or values are not finite numbers.
         """
-        for layer in given:
+        own = {single(layer): values for layer, values in given.items()}
+        for layer in own:
             if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
                 raise EditError(
                     f"Vectors by layer go by the layer's number, from 0, and {layer!r} is none."
@@ -49,7 +51,7 @@ class ByLayer:
             raise EditError(
                 "The mapping of layers to vectors is empty: give one at least, {5: […]}."
             )
-        return cls(tuple((layer, Values.of(given[layer])) for layer in sorted(given)))
+        return cls(tuple((layer, Values.of(own[layer])) for layer in sorted(own)))
 
     def __str__(self) -> str:
         return self._text

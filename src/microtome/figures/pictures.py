@@ -19,8 +19,11 @@ OTHERS = (".jpg", ".jpeg", ".eps", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".p
 """Endings of pictures that are not written."""
 
 
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".parquet", ".txt", ".npz", ".npy", ".pt")
-"""Endings of files of numbers, which are written by pandas."""
+TABLES = (
+    ".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".parquet", ".txt", ".npz", ".npy", ".pt",
+    ".pkl", ".pickle", ".joblib", ".h5", ".hdf5", ".feather", ".nc",
+)  # fmt: skip
+"""Endings of files of numbers, which are written by pandas, or by xarray."""
 
 
 def refuse_file(path: str | Path) -> None:
@@ -34,7 +37,8 @@ def refuse_file(path: str | Path) -> None:
     if is_picture(path):
         instead, what = "effects.figure().save(…)", "picture"
     elif kind in TABLES:
-        instead, what = "effects.to_dataframe(), and pandas' to_csv and its like", "table"
+        what = "table"
+        instead = "effects.to_dataframe(), and pandas' to_csv and its like; or effects.data"
     else:
         return
     raise EffectsError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from microtome.amounts import single
 from microtome.edits import vector_files as files
 from microtome.edits.add import Add
 from microtome.edits.base import number, whole
@@ -209,7 +209,8 @@ class SteeringVector:
 
 def _numbers(layers: int | Sequence[int]) -> tuple[int, ...]:
     """One layer or several, whoever's whole numbers they are."""
-    several = [layers] if isinstance(layers, int | Integral) else [*layers]
+    given = single(layers)
+    several = [given] if isinstance(given, int) else [*given]
     return tuple(whole(one, "A layer") for one in several)
 
 

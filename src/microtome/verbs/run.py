@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from microtome.amounts import many
+from microtome.amounts import many, whole_of
 from microtome.edits import Edit
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
@@ -27,7 +27,7 @@ from microtome.errors import (
     did_you_mean,
     listing,
 )
-from microtome.language.addresses import parse
+from microtome.language.addresses import Address, parse
 from microtome.language.sites import Dimensions
 from microtome.model.anatomy import Anatomy
 from microtome.notebook import html_line, html_table, html_tokens
@@ -80,6 +80,18 @@ class Run:
         """What a pickle holds: all that a run can tell, the clean logits among it, and no model."""
         state = {**self.__dict__, "clean_logits": self.clean_logits}
         return {name: part for name, part in state.items() if name not in ("_hf", "_anatomy")}
+
+    def __iter__(self) -> Iterator[str]:
+        """The addresses of what was kept."""
+        return iter(self._kept)
+
+    def __contains__(self, address: object) -> bool:
+        """Whether an address was kept, however it is written."""
+        return isinstance(address, str) and str(parse(address)) in self._kept
+
+    def keys(self) -> Sequence[str]:
+        """The addresses of what was kept, so that ``dict(run)`` has it all."""
+        return [*self]
 
     def __getitem__(self, address: str) -> xr.DataArray:
         """The activations kept under an address: ``[prompt, (layer,) *axes]`` with coordinates.
@@ -141,16 +153,16 @@ class Run:
         Raises:
             PromptError: there is no such prompt or position; or no position is given, and the
                 prompt has several masks.
-            MicrotomeError: ``by`` is another word.
+            MicrotomeError: ``by`` is another word, or a number is none.
         """
+        k, prompt = whole_of(k, 0, "k"), whole_of(prompt, what="prompt")
         if by not in ("edited", "clean"):
             raise MicrotomeError(f"by is 'edited' or 'clean', not {by!r}.")
         if not -len(self.encoded) <= prompt < len(self.encoded):
             raise PromptError(f"There is no prompt {prompt}; there are {len(self.encoded)}.")
         tokens = self.encoded[prompt].tokens
         length = len(tokens)
-        if position is None:
-            position = tokens.reading
+        position = tokens.reading if position is None else whole_of(position, what="position")
         if not -length <= position < length:
             raise PromptError(
                 f"Position {position} does not exist: the prompt has {length} tokens."
@@ -226,8 +238,7 @@ def run(
     reference: tuple[Encoded, ...],
 ) -> Run:
     """One full forward pass per prompt; see `Model.run`."""
-    asked = [keep] if isinstance(keep, str) else keep
-    addresses = list(dict.fromkeys(parse(address) for address in asked))
+    addresses = _addresses(keep)
     sources = Sources(
         hf,
         anatomy,
@@ -254,6 +265,20 @@ def run(
     return Run(
         stacked(logits), Receipts(receipts), encoded, named, hf, anatomy, anatomy.dims, tokenizer
     )
+
+
+def _addresses(keep: str | Iterable[str]) -> list[Address]:
+    """What is kept, each once.
+
+    Raises:
+        AddressError: it is no address, nor a list of some.
+    """
+    asked = [keep] if isinstance(keep, str) else keep
+    if not isinstance(asked, Iterable):
+        raise AddressError(
+            f"keep= takes addresses, such as ['L5.z', 'L3.resid_post'], not {keep!r}."
+        )
+    return list(dict.fromkeys(map(parse, asked)))
 
 
 def stacked(rows: Sequence[Float[Tensor, "1 _ vocab"]]) -> Float[Tensor, "prompt pos vocab"]:
