@@ -79,7 +79,7 @@ def test_at_the_mask_of_an_encoder(bert64):
 def test_what_was_kept_is_gone_through_by_its_address(tiny64):
     run = tiny64.run(BERLIN, keep=["L1.z", "L0.hidden@-1"])
     assert [*run] == [*dict(run)] == ["L1.z", "L0.resid_post@-1"]
-    assert "L0.hidden@-1" in run and "L0.z" not in run and 0 not in run
+    assert [one in run for one in ("L0.hidden@-1", "L0.z", 0)] == [True, False, False]
     with pytest.raises(AddressError, match=r"not \('z', 1\)\. Here: 'L1\.z'\."):
         run["z", 1]
     for keep in (None, 5, lambda name: True):
@@ -92,9 +92,9 @@ def test_rows_prompts_and_positions_are_whole_numbers_whoevers_they_are(tiny64):
     wanted = run.top(3, prompt=0, position=1)
     found = run.top(torch.tensor(3), prompt=np.int64(0), position=torch.tensor(1))
     pd.testing.assert_frame_equal(found, wanted)
-    for how in ({"k": "prob"}, {"k": -1}, {"prompt": True}, {"position": "last"}):
-        with pytest.raises(SweepError, match=f"^{[*how][0]}=.*: expected a whole number"):
-            run.top(**how)
+    for name, given in (("k", "prob"), ("k", -1), ("prompt", True), ("position", "last")):
+        with pytest.raises(SweepError, match=f"^{name}=.*: expected a whole number"):
+            run.top(**{name: given})
 
 
 def test_what_cannot_be_measured_says_why(tiny64, nano):
