@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
-from microtome.errors import AddressError, MetricError, SweepError
+from microtome.errors import AddressError, MetricError, MicrotomeError, SweepError
 
 PROMPTS = [
     mt.Prompt(BERLIN, target=" Germany", contrast=" France"),
@@ -111,3 +111,31 @@ def test_what_cannot_be_measured_says_why(tiny64, nano):
     with pytest.raises(AddressError, match="pos 99 does not exist"):
         run.measure("kl@99")
     assert nano.run(PARIS).measure("kl")["edited"].item() == 0
+
+
+def scaled(module, args, output):
+    return output * 0.5
+
+
+def test_without_edits_it_is_the_model_that_ran_or_none(make_gpt2, tokenizer):
+    """Weights set, a hook put on, or a setting changed between a run and the first look at it."""
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    norm, projection = model.hf.transformer.ln_f, model.hf.transformer.h[1].mlp.c_proj
+    before = model.run(BERLIN).logits
+    run, seen = (model.run(BERLIN, "zero L1.z.h2") for _ in range(2))
+    assert torch.equal(seen.clean_logits, before)
+    hook = projection.register_forward_hook(scaled)
+    with pytest.raises(MicrotomeError, match=r"another now .* \(what is put on it, such as hooks"):
+        run.top(3)
+    hook.remove()
+    norm.eps *= 2
+    with pytest.raises(MicrotomeError, match=r"\(the settings of its modules\)"):
+        run.measure("kl")
+    norm.eps /= 2
+    projection.weight.data.mul_(2)
+    with pytest.raises(MicrotomeError, match=r"\(its weights: in a few numbers\).*Run again"):
+        run.clean_logits  # noqa: B018
+    projection.weight.data.div_(2)
+    assert torch.equal(run.clean_logits, before)
+    projection.weight.data.mul_(2)
+    assert torch.equal(seen.clean_logits, before), "what was looked at stays"

@@ -30,6 +30,7 @@ from microtome.errors import (
 from microtome.language.addresses import Address, parse
 from microtome.language.sites import Dimensions
 from microtome.model.anatomy import Anatomy
+from microtome.model.state import State
 from microtome.notebook import html_line, html_table, html_tokens
 from microtome.passes.hooks import forward
 from microtome.passes.session import session
@@ -44,6 +45,8 @@ SHOWN = 3
 """Prompts of a run that a notebook shows."""
 TOP = 5
 """Tokens that it shows of each."""
+OF_THE_MODEL = ("_hf", "_anatomy", "_state")
+"""What of a run stays where the model is."""
 
 
 class Receipts(tuple[Receipt, ...]):
@@ -75,11 +78,12 @@ class Run:
     _anatomy: Anatomy
     _dims: Dimensions
     _tokenizer: PreTrainedTokenizerBase
+    _state: State | None
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle holds: all that a run can tell, the clean logits among it, and no model."""
         state = {**self.__dict__, "clean_logits": self.clean_logits}
-        return {name: part for name, part in state.items() if name not in ("_hf", "_anatomy")}
+        return {name: part for name, part in state.items() if name not in OF_THE_MODEL}
 
     def __iter__(self) -> Iterator[str]:
         """The addresses of what was kept."""
@@ -126,12 +130,29 @@ class Run:
 
     @cached_property
     def clean_logits(self) -> Float[Tensor, "prompt pos vocab"]:
-        """The logits of the same prompts without edits; run when first asked for."""
+        """The logits of the same prompts without edits; run when first asked for.
+
+        Raises:
+            MicrotomeError: the model is another by then.
+        """
         if not self.receipts:
             return self.logits
-        return stacked(
-            [forward(self._hf, self._anatomy, ids_of([e.tokens], self._hf)) for e in self.encoded]
-        )
+        hf, anatomy = self._hf, self._anatomy
+        with session(hf, anatomy):
+            self._check_same()
+            return stacked([forward(hf, anatomy, ids_of([e.tokens], hf)) for e in self.encoded])
+
+    def _check_same(self) -> None:
+        """Raise where the model would give the clean logits of another one."""
+        if self._state is None:
+            return
+        which = self._state.difference(State.of(self._hf))
+        if which:
+            raise MicrotomeError(
+                f"The model is another now than when this was run ({which}), and what it gives "
+                "without the edits would be another's too. Run again; or ask for "
+                "run.clean_logits before it is changed: what it was stays with the run."
+            )
 
     def top(
         self, k: int = 10, prompt: int = 0, position: int | None = None, *, by: str = "edited"
@@ -248,6 +269,7 @@ def run(
     logits, receipts = [], []
     kept: list[dict[str, list[Tensor]]] = []
     with session(hf, anatomy):
+        state = State.of(hf) if edits else None
         for number, one in enumerate(encoded):
             kept.append({str(address): [] for address in addresses})
             visits = [
@@ -262,9 +284,8 @@ def run(
         str(address): labelled(address, anatomy.dims, encoded, [k[str(address)] for k in kept])
         for address in addresses
     }
-    return Run(
-        stacked(logits), Receipts(receipts), encoded, named, hf, anatomy, anatomy.dims, tokenizer
-    )
+    proofs, dims = Receipts(receipts), anatomy.dims
+    return Run(stacked(logits), proofs, encoded, named, hf, anatomy, dims, tokenizer, state)
 
 
 def _addresses(keep: str | Iterable[str]) -> list[Address]:
