@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -77,8 +77,9 @@ class SteeringVector:
         """The direction of one layer.
 
         Raises:
-            MicrotomeError: it has none.
+            MicrotomeError: it has none, or it is no number.
         """
+        layer = whole(layer, "A layer")
         if layer not in self.directions:
             raise MicrotomeError(
                 f"This steering vector has no direction for layer {layer}; it has some for layers "
@@ -210,7 +211,7 @@ class SteeringVector:
 def _numbers(layers: int | Sequence[int]) -> tuple[int, ...]:
     """One layer or several, whoever's whole numbers they are."""
     given = single(layers)
-    several = [given] if isinstance(given, int) else [*given]
+    several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     return tuple(whole(one, "A layer") for one in several)
 
 

@@ -293,7 +293,7 @@ def _rows(model: Model, n: int, length: int, seed: int) -> tuple[list[Prompt], R
             f"{model.name!r} has {len(usable)} ordinary tokens, and a row of {length} different "
             "ones is asked for: give a smaller length."
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole_of(seed, 0, "seed"))
     rows: list[Prompt] = []
     for _ in range(n):
         row = rng.choice(usable, length, replace=False).tolist()

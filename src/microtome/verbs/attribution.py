@@ -312,6 +312,7 @@ def _layer(model: Model, layer: int) -> int:
     if model.anatomy.family.down_proj is None:
         why = dict(dims.lacks).get("mlp_post", "it has none")
         raise AddressError(f"{model.name!r} has no neurons to look at: {why}.")
+    layer = whole_of(layer, what="layer")
     if not -dims.n_layers <= layer < dims.n_layers:
         raise AddressError(f"There is no layer {layer}; there are {dims.n_layers}, from 0.")
     return layer % dims.n_layers

@@ -153,7 +153,8 @@ def _chosen(model: Model, tokens: int | Sequence[int], seed: int) -> list[int]:
         special = set(model.tokenizer.all_special_ids)
         usable = [token for token in range(known) if token not in special]
         n = min(whole_of(tokens, 1, "tokens"), len(usable))
-        drawn: list[int] = np.random.default_rng(seed).choice(usable, n, replace=False).tolist()
+        chance = np.random.default_rng(whole_of(seed, 0, "seed"))
+        drawn: list[int] = chance.choice(usable, n, replace=False).tolist()
         return drawn
     given = [*map(single, tokens)]
     wrong = [token for token in given if not isinstance(token, int) or not 0 <= token < known]
