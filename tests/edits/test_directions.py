@@ -137,6 +137,8 @@ REFUSED = {
     "no bound": (lambda: mt.clamp("L0.resid_post", np.ones(8)), "needs a bound"),
     "bounds crossed": (lambda: mt.clamp("L0.resid_post", np.ones(8), 2, 1), "above its high"),
     "no layer": (lambda: mt.add("L0.resid_post", {"a": [1.0]}), "by the layer's number, from 0"),
+    "negative": (lambda: mt.SteeringVector({-1: np.ones(8)}), "by the layer's number, from 0"),
+    "no mapping": (lambda: ByLayer.of([np.ones(8)]), "are a mapping.*and not a list"),
     "no layers": (lambda: mt.add("L0.resid_post", {}), "mapping of layers to vectors is empty"),
     "masked": (
         lambda: mt.add("L0.resid_post", np.ma.masked_array(np.ones(8), np.eye(8)[0] > 0)),

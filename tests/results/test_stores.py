@@ -282,6 +282,20 @@ class TestLinks:
             bare(1).save(link)
         xr.testing.assert_identical(mt.open_effects(kept).data, bare().data)
 
+    @pytest.mark.parametrize("given", [None, True, b"e.zarr", 5])
+    def test_a_place_that_is_no_path_is_refused(self, given):
+        with pytest.raises(EffectsError, match="Results are written to a folder, named by a text"):
+            bare().save(given)
+
+    def test_no_folder_is_made_that_is_called_as_shells_write_the_home_folder(
+        self, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", "/home/ada")
+        with pytest.raises(EffectsError, match=r"^~/e\.zarr: .* Give '/home/ada/e\.zarr', or"):
+            bare().save("~/e.zarr")
+        assert not os.listdir(tmp_path)
+
     @pytest.mark.parametrize("name", ["", "units", "new", "old", "gone", "question.json", "lock"])
     def test_links_beside_a_result_are_not_followed(self, tmp_path, name):
         precious = tmp_path / "precious"

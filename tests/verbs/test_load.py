@@ -157,7 +157,7 @@ class TestWhatIsNotThere:
         monkeypatch.chdir(tmp_path / "empty")  # whatever lies around the checkout
         with pytest.raises(LoadError, match=r"There is no directory .*, nor a file") as error:
             mt.load(name)
-        assert repr(name) in str(error.value)
+        assert repr(os.path.expanduser(name)) in str(error.value)
         assert "hf download" not in str(error.value)
 
     def test_a_directory_of_nearly_that_name_is_named(self, folder):

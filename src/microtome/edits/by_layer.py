@@ -39,8 +39,13 @@ class ByLayer:
         """From a mapping of layers to what values are made of.
 
         Raises:
-            EditError: a key is no layer, or values are not finite numbers.
+            EditError: it is none, a key is no layer, or values are not finite numbers.
         """
+        if not isinstance(given, Mapping):
+            raise EditError(
+                "Vectors by layer are a mapping, {5: […], 6: […]}, and not a "
+                f"{type(given).__name__}; one for all layers is mt.add('L*.resid_post', vector)."
+            )
         own = {single(layer): values for layer, values in given.items()}
         for layer in own:
             if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:

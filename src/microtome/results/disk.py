@@ -19,6 +19,9 @@ from microtome.errors import EffectsError
 WRITING = ".writing"
 """Ending of a file on its way; one that is left over is overwritten."""
 
+HOME = "~"
+"""What shells write for a user's home folder."""
+
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 _AT_ONCE = 8
@@ -59,11 +62,18 @@ def failures(path: str | Path) -> Iterator[None]:
 
 
 def refuse_link(path: Path) -> None:
-    """Raise unless a path is no symbolic link.
+    """Raise unless a path is no symbolic link, and in no folder that is called ``~``.
 
     Raises:
-        EffectsError: it is one.
+        EffectsError: it is one, or in one: shells take that for the home folder, and Python makes a
+            new folder of this name.
     """
+    if HOME in path.parts:
+        place = Path(*path.parts[path.parts.index(HOME) :])
+        raise EffectsError(
+            f"{place}: a shell takes ~ for your home folder, and Python for a folder of that name. "
+            f"Give {str(place.expanduser())!r}, or os.path.expanduser({str(place)!r})."
+        )
     if path.is_symlink():
         raise EffectsError(
             f"{path} is a link to {os.readlink(path)}; nothing is written through links. "

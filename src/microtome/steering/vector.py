@@ -50,11 +50,9 @@ class SteeringVector:
     about: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.directions:
+        if self.directions == {}:
             raise MicrotomeError("A steering vector has a direction for one layer at least.")
-        found = {
-            layer: Values.of(self.directions[layer]).array for layer in sorted(self.directions)
-        }
+        found = {layer: values.array for layer, values in ByLayer.of(self.directions).layers}
         shapes = {one.shape for one in found.values()}
         if len(shapes) > 1 or len(next(iter(shapes))) != 1:
             shown = listing(sorted(map(str, map(list, shapes))))
