@@ -193,5 +193,9 @@ def test_ids_with_padding_at_an_end_are_warned_of(tiny, pad):
     assert list(complaints(given[:1], masked=False)) == []
     [message] = complaints(given, masked=False)
     assert "begin or end with the tokenizer's padding" in message
+    if pad == END:  # of a tokenizer that somebody else set so
+        given = [encode(Prompt(ids=ids), tiny.tokenizer) for ids in rows]
+        assert list(complaints(given[:1], masked=False)) == []
+        assert list(complaints(given, masked=False)) == [message]
     own = encode(Prompt(ids=[tokenizer.eos_token_id, *rows[0]]), tokenizer)
     assert list(complaints([own], masked=False)) == []

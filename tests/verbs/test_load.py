@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import shutil
 import socket
 import time
@@ -24,7 +26,7 @@ from transformers import (
 
 import microtome as mt
 from conftest import BERLIN
-from microtome.errors import ArchitectureError, LoadError, ProbeError
+from microtome.errors import ArchitectureError, LoadError, MicrotomeError, ProbeError
 from microtome.model.families import llama
 from microtome.model.families.family import family, split
 
@@ -126,6 +128,11 @@ class TestAModelInMemory:
     def test_is_not_changed(self, make_gpt2, tokenizer, change):
         with pytest.raises(LoadError, match=f"{next(iter(change))} cannot be changed here"):
             mt.load(make_gpt2(), tokenizer=tokenizer, **change)
+
+    def test_is_copied_and_not_pickled(self, tiny):
+        assert torch.equal(copy.deepcopy(tiny).run("a").logits, tiny.run("a").logits)
+        with pytest.raises(MicrotomeError, match=r"A model is not pickled: .*save_pretrained"):
+            pickle.dumps(tiny)
 
     def test_with_an_empty_tokenizer_is_refused(self, make_gpt2):
         empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
