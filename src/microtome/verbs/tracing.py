@@ -198,6 +198,7 @@ def trace_facts(
     ('kind', 'prompt', 'layer', 'pos')
     """
     check_loaded(model)
+    kinds = [kinds] if isinstance(kinds, str) else kinds
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise EffectsError(f"kinds are {listing(KINDS)}; given: {listing(kinds) or 'none'}.")
