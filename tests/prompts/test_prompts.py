@@ -313,6 +313,8 @@ class TestFiles:
             ("p.csv", "text,target\na, b, c\n", ["line 2", "more values than the header"]),
             ("p.csv", "text,roles\na,b\n", ["line 2", "not JSON"]),
             ("p.csv", "text,roles\na,[1]\n", ["line 2", "expected an object"]),
+            ("p.csv", ",text\n0,a\n", ["line 2: '0' is in a column without", "index=False"]),
+            ("p.csv", "text,target,\na, b,\n, b,\n", ["line 3", "'text' is missing"]),
             ("p.csv", "text,target\n, b\n", ["line 2", "'text' is missing"]),
             ("p.csv", 'text,target\n"a\nb",\n\n, b\n', ["line 5", "'text' is missing"]),
             ("p.csv", 'text,roles\na,"{""s"": 1.5}"\n', ["line 2", "'s' is 1.5"]),
