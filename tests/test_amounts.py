@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import microtome as mt
 from conftest import BERLIN
@@ -16,6 +17,7 @@ from microtome.errors import SweepError
     [
         ("2GiB", 2**31), ("2 gib", 2**31), ("500MB", 500_000_000), ("1.5kB", 1500), ("7", 7),
         ("1e3 B", 1000), (4096, 4096), (np.int64(5), 5),
+        (torch.tensor(5), 5), (np.array(5), 5),
     ],
 )  # fmt: skip
 def test_bytes(given, wanted):
@@ -36,10 +38,10 @@ def test_numbers_that_are_no_whole_ones(given):
         whole_of(given, 1, "verify")
 
 
-def test_a_sweep_takes_memory_as_an_experiment_does(tiny):
+def test_a_sweep_takes_memory_as_an_experiment_does_and_anybodys_whole_numbers(tiny):
     one, two = (
-        mt.sweep(tiny, BERLIN, "zero L*.z.h*", metrics="kl", memory=memory, progress=False)
-        for memory in ("16MiB", 2**24)
+        mt.sweep(tiny, BERLIN, "zero L*.z.h*", metrics="kl", progress=False, **how)
+        for how in ({"memory": "16MiB"}, {"memory": np.int64(2**24), "verify": torch.tensor(4)})
     )
     assert one.data["kl"].identical(two.data["kl"])
     assert one.provenance["memory"] == two.provenance["memory"] == 2**24
@@ -58,3 +60,12 @@ def test_a_sweep_refuses_what_is_none(tiny, how, words):
     with pytest.raises(SweepError) as error:
         mt.sweep(tiny, BERLIN, "zero L*.z.h*", metrics="kl", **how)
     assert words in str(error.value)
+
+
+def test_how_many_rows_are_shown_is_a_number_of_them(tiny):
+    effects = mt.sweep(tiny, BERLIN, "zero L*.z.h*", metrics="kl", progress=False)
+    assert len(effects.top(torch.tensor(3))) == len(effects.top(3)) == 3
+    with pytest.raises(SweepError, match="n='kl': expected a whole number, not 'kl'"):
+        effects.top("kl")
+    with pytest.raises(SweepError, match="n=-1: expected a whole number of at least 0"):
+        effects.top(-1)

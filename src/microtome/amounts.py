@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from numbers import Real
 from types import MappingProxyType
-
-import numpy as np
+from typing import Any
 
 from microtome.errors import SweepError, listing
 
@@ -24,11 +23,21 @@ _BYTES = "expected bytes, such as 2GiB, 500MB or 1000000"
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ "
 
 
+def single(given: Any) -> Any:
+    """What a numpy scalar, or an array or tensor of no axes, holds; anything else as it is.
+
+    >>> single(np.int64(3)), single(np.array(0.5)), single(np.str_("a")), single([3])
+    (3, 0.5, 'a', [3])
+    """
+    alone = getattr(given, "shape", None) == ()
+    return given.item() if alone and hasattr(given, "item") else given
+
+
 def whole_of(given: object, least: int | None = None, what: str = "") -> int:
     """A whole number, of at least this.
 
     Args:
-        given: the number, a Python or numpy one.
+        given: the number, a Python or numpy one, or a tensor of it.
         least: the smallest that is taken.
         what: the parameter's name, with which the complaint begins.
 
@@ -40,7 +49,7 @@ def whole_of(given: object, least: int | None = None, what: str = "") -> int:
     """
     begin = f"{what}={given!r}: " if what else ""
     end = "." if what else ""
-    given = given.item() if isinstance(given, np.generic) else given
+    given = single(given)
     if not isinstance(given, int) or isinstance(given, bool):
         raise SweepError(f"{begin}expected a whole number, not {given!r}{end}")
     if least is not None and given < least:

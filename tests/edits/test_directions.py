@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import microtome as mt
 from microtome.edits import Context
@@ -93,9 +94,9 @@ def test_a_direction_of_any_length_is_the_same_one():
 
 
 def test_add_takes_a_factor_and_each_layers_own_vector():
-    vectors = {0: np.arange(8.0), 1: -np.ones(8)}
+    vectors = {0: np.arange(8.0), np.int64(1): -np.ones(8)}
     for layer, vector in vectors.items():
-        edit = mt.add(f"L{layer}.resid_post", vectors, factor=0.5)
+        edit = mt.add(f"L{layer}.resid_post", vectors, factor=torch.tensor(0.5))
         before, after = changed(edit)
         np.testing.assert_allclose(after, before + 0.5 * vector, atol=1e-15)
     assert edit.vector == ByLayer.of(vectors)
@@ -107,6 +108,28 @@ def test_add_takes_a_factor_and_each_layers_own_vector():
         mt.add("embed", {0: np.ones(8)}).check(region_of("embed"))
 
 
+def test_an_array_with_names_is_not_taken_for_another_of_its_shape():
+    square = np.arange(25.0).reshape(1, 5, 5)
+    square = xr.DataArray(square, dims=("head", "q_pos", "k_pos"))
+    region = region_of("L0.pattern.h0@:,0")
+    column = square.isel(k_pos=[0])
+    mt.replace("L0.pattern.h0@:,0", column).check(region, causal=False)
+    whole = region_of("L0.pattern.h0")
+    mt.replace("L0.pattern.h0", square).check(whole, causal=False)
+    mt.replace("L0.pattern.h0", square.values.swapaxes(1, 2)).check(whole, causal=False)
+    turned = mt.replace("L0.pattern.h0", square.transpose("head", "k_pos", "q_pos"))
+    words = r"axes head, k_pos, q_pos, and those here are head, q_pos, k_pos, in this order.*values"
+    with pytest.raises(EditError, match=words):
+        turned.check(whole, causal=False)
+    layers = xr.DataArray(np.ones((5, 8)), dims=("layer", "d_model"))
+    with pytest.raises(EditError, match="axes layer, d_model, and those here are pos, d_model"):
+        mt.add("L0.resid_post", layers).check(region_of("L0.resid_post"))
+    across = xr.DataArray(np.ones((2, 2)), dims=("d_head", "head"))
+    with pytest.raises(EditError, match="axes d_head, head, and those here are pos, head, d_head"):
+        mt.project("L0.z.h:2", across).check(region_of("L0.z.h:2"))
+    mt.add("L0.resid_post", xr.DataArray(np.ones(8))).check(region_of("L0.resid_post"))
+
+
 REFUSED = {
     "a number": (lambda: mt.project("L0.resid_post", 2.0), "direction of one position"),
     "another shape": (lambda: mt.project("L0.resid_post", np.ones(5)), r"shape \[5\].*is \[8\]"),
@@ -114,7 +137,19 @@ REFUSED = {
     "no bound": (lambda: mt.clamp("L0.resid_post", np.ones(8)), "needs a bound"),
     "bounds crossed": (lambda: mt.clamp("L0.resid_post", np.ones(8), 2, 1), "above its high"),
     "no layer": (lambda: mt.add("L0.resid_post", {"a": [1.0]}), "by the layer's number, from 0"),
+    "negative": (lambda: mt.SteeringVector({-1: np.ones(8)}), "by the layer's number, from 0"),
+    "no mapping": (lambda: ByLayer.of([np.ones(8)]), "are a mapping.*and not a list"),
     "no layers": (lambda: mt.add("L0.resid_post", {}), "mapping of layers to vectors is empty"),
+    "masked": (
+        lambda: mt.add("L0.resid_post", np.ma.masked_array(np.ones(8), np.eye(8)[0] > 0)),
+        "Expected a finite number or an array of them, not masked_array",
+    ),
+    "complex": (
+        lambda: mt.add("L0.resid_post", torch.ones(8, dtype=torch.complex64)),
+        "not a tensor of torch.complex64",
+    ),
+    "sparse": (lambda: mt.add("L0.resid_post", torch.eye(8).to_sparse()), "torch.sparse_coo"),
+    "on meta": (lambda: mt.add("L0.resid_post", torch.ones(8, device="meta")), "on meta"),
     "infinite": (lambda: mt.clamp("L0.resid_post", np.ones(8), low=np.inf), "clamp's low must be"),
 }
 

@@ -121,6 +121,11 @@ def test_some_layers_and_heads_in_the_order_of_their_effects():
     assert list(made.layout.xaxis.ticktext) == [str(n) for n in by_size]
     by_hand_order = effects.figure("prob", order={"head": [2, 0]})
     assert np.array_equal(by_hand_order.data[0].z, delta.isel(head=[2, 0]))
+    for only in (slice(-2, None), [-2, -1], slice(1, 9, 1)):
+        part = effects.figure("prob", only={"layer": only})
+        assert np.array_equal(part.data[0].z, delta.isel(layer=slice(1, None))), only
+    other = effects.figure("prob", only={"head": slice(0, None, 2)})
+    assert np.array_equal(other.data[0].z, delta.isel(head=slice(None, None, 2)))
     one = effects.figure("prob", only={"layer": 1})
     assert np.array_equal(one.data[0].z, [delta.isel(layer=1)])
 
@@ -136,6 +141,7 @@ def test_some_layers_and_heads_in_the_order_of_their_effects():
         ({"colors": ["#fff"]}, "at least two colours"),
         ({"only": {"layr": 1}}, "Did you mean 'layer'?"),
         ({"only": {"layer": [99]}}, "layer=99 is not there"),
+        ({"only": {"layer": -99}}, "layer=-99 is not there"),
         ({"only": {"layer": slice(90, 99)}}, "Of layer nothing is left"),
         ({"only": {"layer": [1, 1]}}, "is given twice"),
         ({"order": "token"}, "There is no dimension 'token'"),

@@ -8,7 +8,7 @@ import torch
 
 import microtome as mt
 from conftest import BERLIN
-from microtome.errors import LoadError
+from microtome.errors import LoadError, MicrotomeError
 from oracles.families import make
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
@@ -76,6 +76,9 @@ def test_heads_of_an_adapted_model_are_those_of_hooks(kind, tokenizer):
     assert float(shares.total[0]) == pytest.approx(float(effects.data["clean_logit"][0]), abs=1e-6)
     with adapted.disable_adapter():
         assert abs(heads_by_hand(adapted, one.tokens.ids, one.target) - by_hand).max() > 0.01
+        without = model.run(prompt, "zero L0.z.h0")
+    with pytest.raises(MicrotomeError, match=r"another now .* \(its adapters\)"):
+        without.top()
 
 
 def test_a_tokens_direction_is_that_of_the_adapted_head(tokenizer):

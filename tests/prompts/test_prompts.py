@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -83,10 +85,18 @@ class TestPrompt:
         with pytest.raises(PromptError, match="names with their places"):
             Prompt(BERLIN, roles=roles)
 
-    def test_a_place_may_be_numpys_and_a_pair_may_be_a_list(self):
-        prompt = Prompt(BERLIN, roles={"s": np.int64(1), "o": ["is", np.int32(-1)]})
-        assert prompt == Prompt(BERLIN, roles={"s": 1, "o": ("is", -1)})
-        assert type(prompt.roles["s"]) is int
+    def test_texts_and_numbers_may_be_numpys_or_tensors_and_a_pair_may_be_a_list(self):
+        text, seven = np.str_, torch.tensor(7)
+        prompt = Prompt(
+            text(BERLIN), donor=text("a"), target=text(" b"), contrasts=[text(" c"), seven],
+            roles={"s": np.int64(1), "o": [text("is"), np.int32(-1)], "t": seven},
+            meta={"n": np.int64(3), "kind": text("x"), "is": np.bool_(True)},
+        )  # fmt: skip
+        assert repr(prompt) == repr(Prompt(
+            BERLIN, donor="a", target=" b", contrasts=[" c", 7],
+            roles={"s": 1, "o": ("is", -1), "t": 7}, meta={"n": 3, "kind": "x", "is": True},
+        ))  # fmt: skip
+        assert repr(Prompt(ids=[seven, 8], target=seven)) == "Prompt(ids=[7, 8], target=7)"
 
 
 class TestPrompts:
@@ -112,6 +122,10 @@ class TestPrompts:
             (b"a", "not bytes"),
             ({"text": "a"}, r"not dict. A prompt of fields is Prompt\(\*\*fields\)"),
             (pd.DataFrame({"text": ["a"]}), r"not DataFrame. .* as Stream\(table\)"),
+            (pd.Series({"text": "a", "target": " b"}), r"not Series. .* Prompt\(\*\*fields\)"),
+            ([{"text": "a", "n": 1}], r"as Stream\(rows\); given is a dict of text, n\."),
+            ([pd.Series({"text": "a"})], "given is a Series of text"),
+            (Path("a.jsonl"), r"read by Prompts\.read\(path\)"),
             (
                 BatchEncoding({"input_ids": [[5]]}),
                 r"not BatchEncoding. .* of texts without padding",
@@ -299,6 +313,8 @@ class TestFiles:
             ("p.csv", "text,target\na, b, c\n", ["line 2", "more values than the header"]),
             ("p.csv", "text,roles\na,b\n", ["line 2", "not JSON"]),
             ("p.csv", "text,roles\na,[1]\n", ["line 2", "expected an object"]),
+            ("p.csv", ",text\n0,a\n", ["line 2: '0' is in a column without", "index=False"]),
+            ("p.csv", "text,target,\na, b,\n, b,\n", ["line 3", "'text' is missing"]),
             ("p.csv", "text,target\n, b\n", ["line 2", "'text' is missing"]),
             ("p.csv", 'text,target\n"a\nb",\n\n, b\n', ["line 5", "'text' is missing"]),
             ("p.csv", 'text,roles\na,"{""s"": 1.5}"\n', ["line 2", "'s' is 1.5"]),

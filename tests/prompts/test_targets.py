@@ -172,6 +172,11 @@ def test_a_space_too_few_is_told_where_it_makes_several_tokens_of_one(tokenizer)
     assert len(one.target) > 1
     [note] = complaints([one], masked=False)
     assert "Did you mean ' Germany' with a leading space, which is one?" in note
+    spelled = encode(Prompt(BERLIN, target="ĠGermany"), tokenizer)
+    [note] = complaints([spelled], masked=False)
+    token = tokenizer.convert_tokens_to_ids("ĠGermany")
+    assert "'ĠGermany' is how the vocabulary spells the token ' Germany'" in note
+    assert f"give ' Germany', or its id, {token}." in note
     for text in ("Berlin is\n", 'Berlin is "', "Berlin is ("):
         assert encode(Prompt(text, target="Germany"), tokenizer).notes == ()
     several = encode(Prompt(BERLIN, target=" the cat"), tokenizer)

@@ -107,6 +107,15 @@ def test_whatever_a_tokenizer_puts_in_front_is_read_once(real_models, front, giv
     assert any("once" in text for text in complaints([one], masked=False))
 
 
+def test_the_name_of_a_file_of_prompts_is_run_as_a_text_and_that_is_said(tiny, tmp_path):
+    name = str(tmp_path / "prompts.jsonl")
+    assert list(complaints([encode(Prompt(name), tiny.tokenizer)], masked=False)) == []
+    (tmp_path / "prompts.jsonl").touch()
+    [message] = complaints([encode(Prompt(name), tiny.tokenizer)], masked=False)
+    assert "is the name of a file, and is run as a text" in message
+    assert f"Prompts.read({name!r}), on the command line --prompts" in message
+
+
 def test_a_text_that_ends_in_a_space_is_warned_of_where_something_is_to_follow(tiny):
     [message] = told(tiny, Prompt("Berlin is ", target=" Germany"))
     assert "'Berlin is ' ends in a space" in message
@@ -193,5 +202,9 @@ def test_ids_with_padding_at_an_end_are_warned_of(tiny, pad):
     assert list(complaints(given[:1], masked=False)) == []
     [message] = complaints(given, masked=False)
     assert "begin or end with the tokenizer's padding" in message
+    if pad == END:  # of a tokenizer that somebody else set so
+        given = [encode(Prompt(ids=ids), tiny.tokenizer) for ids in rows]
+        assert list(complaints(given[:1], masked=False)) == []
+        assert list(complaints(given, masked=False)) == [message]
     own = encode(Prompt(ids=[tokenizer.eos_token_id, *rows[0]]), tokenizer)
     assert list(complaints([own], masked=False)) == []

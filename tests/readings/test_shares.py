@@ -9,7 +9,7 @@ import torch
 
 import microtome as mt
 from conftest import BERLIN, CAT
-from microtome.errors import AddressError, ArchitectureError, MetricError
+from microtome.errors import AddressError, ArchitectureError, MetricError, SweepError
 from microtome.readings.affine import affine, pulled, pushed
 from oracles import families as by_hand
 from oracles.families import FAMILIES, HEADS, LAYERS
@@ -191,6 +191,8 @@ def test_what_has_no_logit_is_refused_by_name(tiny, of_family):
         mt.attribute_logits(tiny, mt.Prompt(BERLIN, targets=[" Germany", " France"]))
     with pytest.raises(AddressError, match="There is no layer 3; there are 3"):
         mt.attribute_neurons(tiny, PROMPT, 3)
+    with pytest.raises(SweepError, match=r"layer=1\.0: expected a whole number"):
+        mt.attribute_neurons(tiny, PROMPT, 1.0)
     experts = of_family("mixtral")
     with pytest.raises(AddressError, match="mixture of experts"):
         mt.attribute_neurons(experts, PROMPT, 0)

@@ -282,6 +282,11 @@ class TestLinks:
             bare(1).save(link)
         xr.testing.assert_identical(mt.open_effects(kept).data, bare().data)
 
+    @pytest.mark.parametrize("given", [None, True, b"e.zarr", 5])
+    def test_a_place_that_is_no_path_is_refused(self, given):
+        with pytest.raises(EffectsError, match="Results are written to a folder, named by a text"):
+            bare().save(given)
+
     @pytest.mark.parametrize("name", ["", "units", "new", "old", "gone", "question.json", "lock"])
     def test_links_beside_a_result_are_not_followed(self, tmp_path, name):
         precious = tmp_path / "precious"

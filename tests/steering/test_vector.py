@@ -39,12 +39,16 @@ def test_its_edits_name_layers_places_and_each_layers_own_direction(tiny64):
     ]  # fmt: skip
 
 
-def test_layers_may_be_numpys_numbers():
+def test_layers_may_be_numpys_numbers_and_are_numbers():
     vector = mt.SteeringVector({n: np.eye(32)[n] for n in range(3)})
     assert vector.add(layers=np.int64(1)) == vector.add(layers=1)
     assert vector.project(layers=np.arange(2)) == vector.project(layers=[0, 1])
     assert vector.only(np.int64(2)).layers == (2,)
     assert all(type(one) is int for one in vector.only(np.array([0, 2])).layers)
+    assert vector.only(torch.tensor(1)).layers == (1,)
+    for wrong in (2.0, slice(1, 3), ["1"]):
+        with pytest.raises(EditError, match="A layer must be a whole number, not"):
+            vector.add(layers=wrong)
 
 
 def test_a_map_over_its_layers_takes_a_direction_for_all_of_them(tiny64):

@@ -91,13 +91,17 @@ class TestEveryTask:
     def test_without_a_tokenizer_it_is_the_embedded_models(self, task, n, nano, made):
         assert list(task(5)) == list(made(task, n, nano.tokenizer))[:5]
 
-    def test_n_may_be_a_number_of_numpys(self, task, n, own, made):
-        assert list(task(np.int64(2), tokenizer=own)) == list(made(task, n, own))[:2]
+    def test_n_and_seed_may_be_numpys_or_a_tensor_and_draw_the_same(self, task, n, own, made):
+        found = task(torch.tensor(2), seed=np.int64(0), tokenizer=own)
+        assert list(found) == list(made(task, n, own))[:2]
 
     @pytest.mark.parametrize("wrong", [0, -1, 2.0, True, "4", None])
     def test_n_is_a_whole_number_of_at_least_one(self, task, n, wrong):
         with pytest.raises(TaskError, match="n is the number of prompts"):
             task(wrong)
+        for seed in (None, 1.0, "1"):
+            with pytest.raises(TaskError, match=r"seed is a whole number, .*, not"):
+                task(2, seed=seed)
 
     def test_a_tokenizer_without_the_words_is_an_error_that_counts_them(self, task, n, tokenizer):
         if task is mt.tasks.greater_than:  # This one has a token for every digit.

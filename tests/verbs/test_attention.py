@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import microtome as mt
 from conftest import BERLIN, CAT
-from microtome.errors import AddressError, EffectsError, PromptError, TokenError
+from microtome.errors import AddressError, EffectsError, PromptError, SweepError, TokenError
 from microtome.figures.png import png_of
 from microtome.frontends import cli
 from microtome.report.html import render
@@ -118,6 +118,8 @@ def test_scores_are_means_of_the_models_own_weights(make_gpt2, make_bert, reques
 def test_rows_of_more_tokens_than_there_are_are_refused(bert64):
     with pytest.raises(PromptError, match="ordinary tokens"):
         mt.head_scores(bert64, length=30)
+    with pytest.raises(SweepError, match="seed=None: expected a whole number"):
+        mt.head_scores(bert64, n=2, length=4, seed=None)
 
 
 def of_few_positions(n):

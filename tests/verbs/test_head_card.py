@@ -69,6 +69,8 @@ def test_of_the_first_layer_and_of_one_prompt(tiny64, bert64):
     for wrong in ("L4", "three"):
         with pytest.raises(AddressError, match=f"'{wrong}' names no head: L<layer>.h<head>"):
             mt.head_card(tiny64, wrong, FACTS)
+    with pytest.raises(AddressError, match=r"A head goes by its name, .*, not by \(0, 3\)"):
+        mt.head_card(tiny64, (0, 3), FACTS)
     with pytest.raises(AddressError, match="there is no layer 7"):
         mt.head_card(tiny64, "L7.h0", FACTS)
     with pytest.raises(MetricError, match="has no target"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import pickle
 import shutil
 import socket
 import time
@@ -23,7 +26,7 @@ from transformers import (
 
 import microtome as mt
 from conftest import BERLIN
-from microtome.errors import ArchitectureError, LoadError, ProbeError
+from microtome.errors import ArchitectureError, LoadError, MicrotomeError, ProbeError
 from microtome.model.families import llama
 from microtome.model.families.family import family
 from microtome.model.families.taps import split
@@ -63,7 +66,9 @@ class TestWhatIsThere:
         assert model.hf is hf
         assert model.tokenizer is tokenizer
 
-    @pytest.mark.parametrize("dtype", ["float64", "bfloat16", torch.float64, "auto", None])
+    @pytest.mark.parametrize(
+        "dtype", ["float64", "torch.float64", "bfloat16", torch.float64, "auto", None]
+    )
     def test_the_type_is_the_one_asked_for(self, saved, dtype):
         wanted = {"auto": "float32", None: "float32"}.get(dtype, dtype)
         assert str(mt.load(saved, dtype=dtype, device="cpu").dtype).endswith(
@@ -125,6 +130,11 @@ class TestAModelInMemory:
         with pytest.raises(LoadError, match=f"{next(iter(change))} cannot be changed here"):
             mt.load(make_gpt2(), tokenizer=tokenizer, **change)
 
+    def test_is_copied_and_not_pickled(self, tiny):
+        assert torch.equal(copy.deepcopy(tiny).run("a").logits, tiny.run("a").logits)
+        with pytest.raises(MicrotomeError, match=r"A model is not pickled: .*save_pretrained"):
+            pickle.dumps(tiny)
+
     def test_with_an_empty_tokenizer_is_refused(self, make_gpt2):
         empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
         with pytest.raises(LoadError, match=r"empty.*tokenizer="):
@@ -156,7 +166,7 @@ class TestWhatIsNotThere:
         monkeypatch.chdir(tmp_path / "empty")  # whatever lies around the checkout
         with pytest.raises(LoadError, match=r"There is no directory .*, nor a file") as error:
             mt.load(name)
-        assert repr(name) in str(error.value)
+        assert repr(os.path.expanduser(name)) in str(error.value)
         assert "hf download" not in str(error.value)
 
     def test_a_directory_of_nearly_that_name_is_named(self, folder):
@@ -241,14 +251,23 @@ class TestWhatIsNotThere:
         with pytest.raises(LoadError, match=r"tokenizer"):
             mt.load(folder)
 
-    @pytest.mark.parametrize("dtype", ["int8", "float31", "tensor", torch.int32])
+    @pytest.mark.parametrize("dtype", ["int8", "float31", "tensor", torch.int32, float])
     def test_a_type_that_is_none(self, saved, dtype):
-        with pytest.raises(LoadError):
+        with pytest.raises(LoadError, match=r"is no floating-point type; try 'float32'"):
             mt.load(saved, dtype=dtype)
+
+    def test_two_names_of_one_option_are_refused(self, saved):
+        with pytest.raises(LoadError, match="torch_dtype= is the old name of dtype=: give one"):
+            mt.load(saved, dtype="float64", torch_dtype="float32")
 
     def test_a_device_that_is_not_there(self, saved):
         with pytest.raises(LoadError, match=r"no device 'no-such-device' here.*there are: cpu"):
             mt.load(saved, device="no-such-device")
+
+    @pytest.mark.skipif(torch.accelerator.is_available(), reason="0 is a device here")
+    def test_the_first_card_is_not_the_processor_where_there_is_none(self, saved):
+        with pytest.raises(LoadError, match=r"no device '0' here.*there are: cpu"):
+            mt.load(saved, device=0)
 
 
 class TestArchitectures:
@@ -314,6 +333,10 @@ class TestArchitectures:
         with pytest.raises(LoadError, match="not its name 'gpt2'"):
             mt.load(nano.hf, tokenizer="gpt2")
 
+    def test_a_tokenizer_of_another_library_is_refused(self, nano):
+        with pytest.raises(LoadError, match=r"of transformers, not a Tokenizer.*processor\."):
+            mt.load(nano.hf, tokenizer=nano.tokenizer.backend_tokenizer)
+
     @pytest.mark.parametrize("kind", [GPT2Model, GPT2ForSequenceClassification])
     def test_one_without_logits_is_refused(self, kind, tokenizer):
         config = GPT2Config(
@@ -330,3 +353,32 @@ def test_a_prompt_longer_than_the_model_takes_is_refused(tiny):
         tiny.run(" the" * 33)
     assert tiny.run(" the" * 32).logits.shape[1] == 32
     assert tiny.run(BERLIN).logits.shape[1] == 5
+
+
+VERBS = {
+    "sweep": lambda model: mt.sweep(model, "a", "zero L0.z", metrics="kl"),
+    "lens": lambda model: mt.lens(model, "a"),
+    "attribute_logits": lambda model: mt.attribute_logits(model, "a"),
+    "attribute_neurons": lambda model: mt.attribute_neurons(model, "a", 0),
+    "attention": lambda model: mt.attention(model, "a"),
+    "head_scores": lambda model: mt.head_scores(model),
+    "head_circuit": lambda model: mt.head_circuit(model, "L0.h0"),
+    "head_card": lambda model: mt.head_card(model, "L0.h0", "a"),
+    "edges": lambda model: mt.edges(model),
+    "dose": lambda model: mt.dose(model, "zero L0.z", "a", "a b", over={}),
+    "trace_facts": lambda model: mt.trace_facts(model, "a"),
+    "train_translators": lambda model: mt.train_translators(model, ["a b"]),
+    "score": lambda model: mt.circuits.score(model, "a"),
+    "full": lambda model: mt.circuits.Circuit.full(model),
+    "contrast": lambda model: mt.steering.contrast(model, ["a"], ["b"]),
+    "of_text": lambda model: mt.steering.of_text(model, "a"),
+    "of_token": lambda model: mt.steering.of_token(model, "a"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_is_no_loaded_model_is_told_how_to_become_one(verb, tiny):
+    with pytest.raises(LoadError, match=r"not a GPT2LMHeadModel: load\(model, tokenizer=…\)\.$"):
+        VERBS[verb](tiny.hf)
+    with pytest.raises(LoadError, match=r"A model comes first.*not a str: load\('nano'\)\.$"):
+        VERBS[verb]("nano")

@@ -8,12 +8,13 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from scipy.special import log_softmax
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
-from microtome.errors import AddressError, MetricError
+from microtome.errors import AddressError, MetricError, MicrotomeError, SweepError
 
 PROMPTS = [
     mt.Prompt(BERLIN, target=" Germany", contrast=" France"),
@@ -75,6 +76,27 @@ def test_at_the_mask_of_an_encoder(bert64):
     assert found == pytest.approx(math.exp(after[encoded.target]), abs=1e-9)
 
 
+def test_what_was_kept_is_gone_through_by_its_address(tiny64):
+    run = tiny64.run(BERLIN, keep=["L1.z", "L0.hidden@-1"])
+    assert [*run] == [*dict(run)] == ["L1.z", "L0.resid_post@-1"]
+    assert [one in run for one in ("L0.hidden@-1", "L0.z", 0)] == [True, False, False]
+    with pytest.raises(AddressError, match=r"not \('z', 1\)\. Here: 'L1\.z'\."):
+        run["z", 1]
+    for keep in (None, 5, lambda name: True):
+        with pytest.raises(AddressError, match="keep= takes addresses, such as"):
+            tiny64.run(BERLIN, keep=keep)
+
+
+def test_rows_prompts_and_positions_are_whole_numbers_whoevers_they_are(tiny64):
+    run = tiny64.run(BERLIN)
+    wanted = run.top(3, prompt=0, position=1)
+    found = run.top(torch.tensor(3), prompt=np.int64(0), position=torch.tensor(1))
+    pd.testing.assert_frame_equal(found, wanted)
+    for name, given in (("k", "prob"), ("k", -1), ("prompt", True), ("position", "last")):
+        with pytest.raises(SweepError, match=f"^{name}=.*: expected a whole number"):
+            run.top(**{name: given})
+
+
 def test_what_cannot_be_measured_says_why(tiny64, nano):
     run = tiny64.run(BERLIN)
     with pytest.raises(MetricError, match=r"needs a target"):
@@ -89,3 +111,31 @@ def test_what_cannot_be_measured_says_why(tiny64, nano):
     with pytest.raises(AddressError, match="pos 99 does not exist"):
         run.measure("kl@99")
     assert nano.run(PARIS).measure("kl")["edited"].item() == 0
+
+
+def scaled(module, args, output):
+    return output * 0.5
+
+
+def test_without_edits_it_is_the_model_that_ran_or_none(make_gpt2, tokenizer):
+    """Weights set, a hook put on, or a setting changed between a run and the first look at it."""
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    norm, projection = model.hf.transformer.ln_f, model.hf.transformer.h[1].mlp.c_proj
+    before = model.run(BERLIN).logits
+    run, seen = (model.run(BERLIN, "zero L1.z.h2") for _ in range(2))
+    assert torch.equal(seen.clean_logits, before)
+    hook = projection.register_forward_hook(scaled)
+    with pytest.raises(MicrotomeError, match=r"another now .* \(what is put on it, such as hooks"):
+        run.top(3)
+    hook.remove()
+    norm.eps *= 2
+    with pytest.raises(MicrotomeError, match=r"\(the settings of its modules\)"):
+        run.measure("kl")
+    norm.eps /= 2
+    projection.weight.data.mul_(2)
+    with pytest.raises(MicrotomeError, match=r"\(its weights: in a few numbers\).*Run again"):
+        run.clean_logits  # noqa: B018
+    projection.weight.data.div_(2)
+    assert torch.equal(run.clean_logits, before)
+    projection.weight.data.mul_(2)
+    assert torch.equal(seen.clean_logits, before), "what was looked at stays"

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import xarray as xr
 
+from microtome.amounts import whole_of
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
@@ -161,7 +162,7 @@ def minimality(
 
 def _drawn(parts: list[tuple[str, Circuit]], draws: int, seed: int) -> list[tuple[str, Circuit]]:
     """Sets of several parts at random, by the names of the parts."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole_of(seed, 0, "seed"))
     found = []
     for _ in range(draws if parts else 0):
         some = [parts[n] for n in np.flatnonzero(rng.random(len(parts)) < 0.5)] or [parts[0]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from microtome.amounts import many
+from microtome.amounts import many, single
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.graph import Graph, Numbers
@@ -230,6 +230,7 @@ def in_order(graph: Graph, order: str | int | Sequence[str]) -> list[int]:
     >>> [graph.edges[n] for n in in_order(graph, "last")][:3]
     ['m0->logits', 'a0.h0->logits', 'input->logits']
     """
+    order = single(order)
     if not isinstance(order, str | int):
         given = [graph.number(edge) for edge in order]
         if sorted(given) != list(range(len(graph))):

@@ -25,7 +25,7 @@ from numpy import typing as npt
 
 from microtome.errors import CircuitError, did_you_mean
 from microtome.model.anatomy import Anatomy
-from microtome.model.loaded import Loaded
+from microtome.model.loaded import Loaded, check_loaded
 
 INPUT, LOGITS = "input", "logits"
 PARTS = ("q", "k", "v")
@@ -85,6 +85,8 @@ class Graph:
             CircuitError: its residual stream is normed after every addition (BERT), so that what
                 is read is not a sum of what was written.
         """
+        if not isinstance(model, Anatomy):
+            check_loaded(model)
         anatomy = model.anatomy if isinstance(model, Loaded) else model
         dims = anatomy.dims
         if not dims.sums:

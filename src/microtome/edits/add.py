@@ -48,7 +48,7 @@ class Add(Edit):
         super().check(region, causal)
         per_position, squeezed = self._shapes(region.shape, region.site.axes)
         vector = vector_in(self.vector, region.layer, self)
-        vector.fit(region.shape, self, per_position, squeezed)
+        vector.fit(region.shape, region.site.axes, self, per_position, squeezed)
 
     def change(
         self, values: Float[Tensor, " cell *region"], context: Context

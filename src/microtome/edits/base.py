@@ -14,13 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.amounts import is_finite
+from microtome.amounts import is_finite, single
 from microtome.errors import EditError
 from microtome.language.addresses import Address
 from microtome.language.edges import Edge, Where, where
 from microtome.language.operations import Source
 from microtome.language.regions import Region
 from microtome.prompts.alignment import SAME
+from microtome.texts import brief
 
 
 @dataclass(frozen=True)
@@ -133,14 +134,15 @@ class Edit(ABC):
         """
         if self.keeps_zeros:
             return
+        own = brief(str(self))
         if causal and region.looks_ahead:
             raise EditError(
-                f"{self} takes in attention to later tokens, which does not exist in this model. "
+                f"{own} takes in attention to later tokens, which does not exist in this model. "
                 "Address keys that come before the query, as in L5.pattern.h3@-1,:."
             )
         if region.looks_beyond:
             raise EditError(
-                f"{self} takes in attention to tokens more than {region.reach} away, which does "
+                f"{own} takes in attention to tokens more than {region.reach} away, which does "
                 f"not exist in layer {region.layer}: its attention has a window. Address keys "
                 "inside of it."
             )
@@ -205,6 +207,7 @@ def number(value: object, what: str) -> float:
     Raises:
         EditError: it is not.
     """
+    value = single(value)
     if isinstance(value, bool) or not isinstance(value, Real) or not is_finite(value):
         raise EditError(f"{what} must be a finite number, not {value!r}.")
     return float(value) + 0.0  # -0 becomes 0: they are equal and must read and hash alike
@@ -216,6 +219,7 @@ def whole(value: object, what: str) -> int:
     Raises:
         EditError: it is not.
     """
+    value = single(value)
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise EditError(f"{what} must be a whole number, not {value!r}.")
     return int(value)
@@ -227,6 +231,7 @@ def truth(value: object, what: str) -> bool:
     Raises:
         EditError: it is not.
     """
+    value = single(value)
     if not isinstance(value, bool):
         raise EditError(f"{what} must be True or False, not {value!r}.")
     return value

@@ -10,6 +10,7 @@ from typing import cast
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from microtome.amounts import single
 from microtome.edits.values import Values
 from microtome.edits.vector_files import decoded
 from microtome.errors import EditError, listing
@@ -38,9 +39,15 @@ class ByLayer:
         """From a mapping of layers to what values are made of.
 
         Raises:
-            EditError: a key is no layer, or values are not finite numbers.
+            EditError: it is none, a key is no layer, or values are not finite numbers.
         """
-        for layer in given:
+        if not isinstance(given, Mapping):
+            raise EditError(
+                "Vectors by layer are a mapping, {5: […], 6: […]}, and not a "
+                f"{type(given).__name__}; one for all layers is mt.add('L*.resid_post', vector)."
+            )
+        own = {single(layer): values for layer, values in given.items()}
+        for layer in own:
             if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
                 raise EditError(
                     f"Vectors by layer go by the layer's number, from 0, and {layer!r} is none."
@@ -49,7 +56,7 @@ class ByLayer:
             raise EditError(
                 "The mapping of layers to vectors is empty: give one at least, {5: […]}."
             )
-        return cls(tuple((layer, Values.of(given[layer])) for layer in sorted(given)))
+        return cls(tuple((layer, Values.of(own[layer])) for layer in sorted(own)))
 
     def __str__(self) -> str:
         return self._text

@@ -33,6 +33,7 @@ def check_direction(vectors: Vectors, region: Region, edit: object) -> None:
             f"{brief(str(edit))}: given an array of shape {list(direction.shape)}, where a "
             f"direction of one position's features is {list(shape)}. Nothing is broadcast."
         )
+    direction.check_names(region.site.axes, edit)
     if not np.abs(direction.array).max() > 0:
         raise EditError(f"{brief(str(edit))}: the vector is zero, which is no direction.")
 

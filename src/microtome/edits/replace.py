@@ -35,7 +35,7 @@ class Replace(Edit):
     def check(self, region: Region, causal: bool = True) -> None:
         """An array must have the region's shape."""
         super().check(region, causal)
-        self.value.fit(region.shape, self)
+        self.value.fit(region.shape, region.site.axes, self)
 
     def change(
         self, values: Float[Tensor, " cell *region"], context: Context

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from microtome.amounts import single
 from microtome.errors import EffectsError, did_you_mean, listing
+from microtome.language.sites import POSITIONS
 
 Only = Mapping[str, Any]
 Order = str | Iterable[str] | Mapping[str, Any]
@@ -20,7 +22,7 @@ def chosen(effect: xr.DataArray, only: Only | None, order: Order | None) -> dict
     Args:
         effect: the effects of a metric.
         only: dimension → its coordinates that are drawn: one, several, or a slice of their values,
-            as Python's, the end left out.
+            as Python's, the end left out. Below 0 it counts from the end, but for positions.
         order: dimensions whose coordinates are sorted by the size of their effects, the largest
             first; or dimension → all its coordinates that are drawn, in order.
 
@@ -68,10 +70,12 @@ def _indices(effect: xr.DataArray, name: str, given: Any) -> list[int]:
     _check_known(name, effect)
     has = effect[name].values.tolist() if name in effect.coords else list(range(effect.sizes[name]))
     if isinstance(given, slice):
-        numbers = [n for n, value in enumerate(has) if _within(value, given)]
+        bounds = [_counted(name, bound, has) for bound in (given.start, given.stop)]
+        numbers = [n for n, value in enumerate(has) if _within(value, *bounds)][:: given.step]
     else:
         several = isinstance(given, Sequence | range | np.ndarray) and not isinstance(given, str)
-        wanted = np.asarray(given).tolist() if several else [given]
+        own = np.asarray(given).tolist() if several else [given]
+        wanted = [_counted(name, value, has) for value in own]
         missing = [value for value in wanted if value not in has]
         if missing:
             raise EffectsError(f"{name}={missing[0]!r} is not there; {name} has {_range(has)}.")
@@ -83,9 +87,25 @@ def _indices(effect: xr.DataArray, name: str, given: Any) -> list[int]:
     return numbers
 
 
-def _within(value: Any, given: slice) -> bool:
-    above = given.start is None or value >= given.start
-    return above and (given.stop is None or value < given.stop)
+def _counted(name: str, given: Any, has: Sequence[Any]) -> Any:
+    """A coordinate as it stands, or one counted from the end of what there is.
+
+    Raises:
+        EffectsError: it is a position so counted, which is another one in each prompt.
+    """
+    given = single(given)
+    if not isinstance(given, int) or given >= 0 or not isinstance(has[0], int) or min(has) < 0:
+        return given
+    if name in POSITIONS:
+        raise EffectsError(
+            f"{name}={given} counts from the end, which prompts have in different places: give "
+            f"positions from 0 to {has[-1]}."
+        )
+    return has[given] if -given <= len(has) else given
+
+
+def _within(value: Any, start: Any, stop: Any) -> bool:
+    return (start is None or value >= start) and (stop is None or value < stop)
 
 
 def _range(has: list[Any]) -> str:

@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from plotly import colors as scales
 from plotly.exceptions import PlotlyError
 
-from microtome.amounts import is_finite
+from microtome.amounts import is_finite, single
 from microtome.errors import EffectsError, did_you_mean
 from microtome.figures import style
 from microtome.figures.labels import escaped
@@ -57,7 +57,8 @@ class Look:
         if self.labels:
             made = translated(made, {str(k): escaped(str(v)) for k, v in self.labels.items()})
         if self.size is not None:
-            made.update_layout(width=self.size[0], height=self.size[1])
+            width, height = map(single, self.size)
+            made.update_layout(width=width, height=height)
         if self.title is not None or self.size is not None:
             given = made.layout.title.text or ""
             title = given.replace("<br>", " ") if self.title is None else escaped(self.title)
@@ -83,7 +84,7 @@ class Look:
 def _is_size(given: object) -> bool:
     if not isinstance(given, tuple | list) or len(given) != 2:
         return False
-    return all(isinstance(n, int | float) and LEAST <= n <= MOST for n in given)
+    return all(isinstance(n, int | float) and LEAST <= n <= MOST for n in map(single, given))
 
 
 def _scale(given: str | Sequence[str]) -> list[list[float | str]]:

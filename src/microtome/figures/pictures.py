@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -20,22 +21,29 @@ OTHERS = (".jpg", ".jpeg", ".eps", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".p
 """Endings of pictures that are not written."""
 
 
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".parquet", ".txt", ".npz", ".npy", ".pt")
-"""Endings of files of numbers, which are written by pandas."""
+TABLES = (
+    ".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".parquet", ".txt", ".npz", ".npy", ".pt",
+    ".pkl", ".pickle", ".joblib", ".h5", ".hdf5", ".feather", ".nc",
+)  # fmt: skip
+"""Endings of files of numbers, which are written by pandas, or by xarray."""
 
 
 def refuse_file(path: str | Path) -> None:
-    """Raise `EffectsError` if a path, where results are written to, names a picture or a table.
+    """Raise `EffectsError` if a path for results is none, or names a picture or a table.
 
     >>> refuse_file("map.svg")
     Traceback (most recent call last):
     microtome.errors.EffectsError: 'map.svg' names a picture, and results with their coordinates...
     """
+    given: object = path
+    if not isinstance(given, str | os.PathLike):
+        raise EffectsError(f"Results are written to a folder, named by a text, not by {given!r}.")
     kind = Path(path).suffix.lower()
     if is_picture(path):
         instead, what = "effects.figure().save(…)", "picture"
     elif kind in TABLES:
-        instead, what = "effects.to_dataframe(), and pandas' to_csv and its like", "table"
+        what = "table"
+        instead = "effects.to_dataframe(), and pandas' to_csv and its like; or effects.data"
     else:
         return
     raise EffectsError(

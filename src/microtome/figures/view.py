@@ -9,6 +9,7 @@ from typing import Any
 
 import xarray as xr
 
+from microtome.amounts import single
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures.labels import Axis, escaped, shown
 from microtome.figures.mapped import Mapped, cells_of
@@ -182,7 +183,7 @@ def cut(effects: Mapped, metric: str) -> dict[str, Any]:
 
 
 def _index(data: xr.Dataset, axis: Axis, given: object) -> int:
-    n = len(axis.values)
+    n, given = len(axis.values), single(given)
     if axis.counted and isinstance(given, int) and not isinstance(given, bool):
         if axis.name in POSITIONS and given < 0 and _lengths_differ(data, axis.name):
             raise EffectsError(

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from microtome.errors import AddressError, listing
-from microtome.language.habits import address_of
+from microtome.language.habits import address_of, spelled
 from microtome.language.selectors import Everything, Group, Index, Role, Selector, Span, Star, Word
 from microtome.language.sites import LETTERS, POSITIONS, Site, dimension
 from microtome.language.sites import site as find_site
@@ -229,13 +229,16 @@ def parse(text: str) -> Address:
     What other tools call it is refused with what it is called here.
 
     Raises:
-        AddressError: the text is not of the form, or its site does not exist or lacks the axis.
+        AddressError: it is no text, or not of the form, or its site does not exist or lacks the
+            axis.
 
     >>> parse("L2.z.h:@\\"pineapple\\"").selectors[0]
     Word(text='pineapple')
     >>> str(parse("L5.hidden@{0,-1}"))
     'L5.resid_post@{0,-1}'
     """
+    if not isinstance(text, str):
+        raise AddressError(f"An address is a text, such as 'L5.z.h3', not {text!r}.{spelled(text)}")
     try:
         return _parsed(text)
     except AddressError as error:

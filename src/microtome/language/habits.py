@@ -265,6 +265,18 @@ or L5.z, what it reads."
     return ""
 
 
+def spelled(given: object) -> str:
+    """What a pair that TransformerLens' cache takes is called here, in a sentence; or nothing.
+
+    >>> spelled(("resid_post", 5)), spelled(7)
+    (" Here: 'L5.resid_post'.", '')
+    """
+    match given:
+        case str(name), int(layer), *_ if name in _HOOKS:
+            return f" Here: 'L{layer}.{_HOOKS[name]}'."
+    return ""
+
+
 _Found = tuple[str, str] | None
 _N = r"(?P<layer>-?\d+|\*|:|\{\w*\})"
 """A layer: a number, all, or a place in a template that was not filled in."""

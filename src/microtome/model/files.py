@@ -71,6 +71,8 @@ def read(
         raise LoadError(
             "device= puts all weights in one place and device_map= spreads them: give one."
         )
+    if dtype is not None and hf.get("torch_dtype") is not None:
+        raise LoadError("torch_dtype= is the old name of dtype=: give one.")
     target, kind = device_at_hand(device), dtype_of(dtype)
     source = source_of(where, revision, hf)
     config = _check_there(where, source)
@@ -93,7 +95,8 @@ def read(
         if own is None:
             own = AutoTokenizer.from_pretrained(where, **source)
     except _WRONG_FILE as error:
-        raise LoadError(f"Cannot load {name!r}: {_first_line(error)} {_advice(where)}") from error
+        why = _first_line(error).rstrip(".")
+        raise LoadError(f"Cannot load {name!r}: {why}. {_advice(where)}") from error
     check_complete(name, module, report, whole, _advice(where))
     if "device_map" not in hf and getattr(module, "quantization_method", None) is None:
         module = module.to(target)
@@ -220,6 +223,11 @@ def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, d_vocab: int)
     Tokens that were added to it and not to the model (a padding token, Gemma 3's image token) are
     no harm as long as no prompt has them, which `Loaded.encode` sees to.
     """
+    if not hasattr(tokenizer, "convert_ids_to_tokens"):
+        raise LoadError(
+            f"tokenizer= is a tokenizer of transformers, not a {type(tokenizer).__name__}: give "
+            "AutoTokenizer.from_pretrained(…), or of a processor its own, processor.tokenizer."
+        )
     if len(tokenizer) <= 1:
         raise LoadError(
             f"The tokenizer of {name!r} is empty: put its files beside the weights, or give one: "
@@ -235,7 +243,8 @@ def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, d_vocab: int)
 
 def device_at_hand(device: str | torch.device | None) -> torch.device:
     """The device asked for, proved to be there before any weights are read."""
-    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    wanted = here if device is None else device  # 0 is the first card
     try:
         return torch.empty(0, device=wanted).device
     except (RuntimeError, AssertionError) as error:  # The latter from a torch built without it.
@@ -248,12 +257,14 @@ def device_at_hand(device: str | torch.device | None) -> torch.device:
 
 def dtype_of(dtype: str | torch.dtype | None) -> str | torch.dtype:
     """The type asked for; ``"auto"`` is the checkpoint's own."""
-    if isinstance(dtype, str) and dtype != "auto":
-        found = getattr(torch, dtype, None)
-        if not isinstance(found, torch.dtype) or not found.is_floating_point:
-            raise LoadError(f"{dtype!r} is no floating-point type; try 'float32' or 'bfloat16'.")
-        return found
-    return dtype or "auto"
+    if dtype is None or dtype == "auto":
+        return "auto"
+    found: object = dtype
+    if isinstance(dtype, str):
+        found = getattr(torch, dtype.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise LoadError(f"{dtype!r} is no floating-point type; try 'float32' or 'bfloat16'.")
+    return found
 
 
 def _advice(where: str) -> str:

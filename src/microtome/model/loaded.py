@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from microtome.errors import MicrotomeError, TokenError
+from microtome.errors import LoadError, MicrotomeError, TokenError
 from microtome.language.sites import POSITIONS
 from microtome.model.additions import (
     Addition,
@@ -37,6 +37,9 @@ from microtome.model.placement import device_of, types_of
 from microtome.prompts.encoding import Encoded, encode, piece
 from microtome.prompts.prompts import Given, Prompts
 from microtome.prompts.warnings import warn_of
+
+SHORT = 60
+"""Letters of a name that a message repeats."""
 
 
 @dataclass(frozen=True)
@@ -306,3 +309,19 @@ def _stretched(rotary: Mapping[str, Any]) -> float:
 
 def _module(tap: Tap) -> str:
     return f"{tap.side} of {tap.module or 'the model'}"
+
+
+def check_loaded(model: object) -> None:
+    """Raise `LoadError` where something is given in the place of what `load` gives.
+
+    >>> check_loaded("nano")
+    Traceback (most recent call last):
+    microtome.errors.LoadError: A model comes first, one from load(…), and not a str: load('nano').
+    """
+    if isinstance(model, Loaded):
+        return
+    how = "load(model, tokenizer=…)" if hasattr(model, "forward") else "load(…)"
+    how = f"load({model!r})" if isinstance(model, str) and len(model) < SHORT else how
+    raise LoadError(
+        f"A model comes first, one from load(…), and not a {type(model).__name__}: {how}."
+    )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from microtome.amounts import single
 from microtome.errors import SweepError, did_you_mean, listing
 from microtome.language.addresses import Address
 from microtome.language.edges import Edge
@@ -329,7 +330,7 @@ def _varied(edits: Sequence[Operation], over: Mapping[str, Sequence[Any]]) -> tu
         labels = [coordinate(value) for value in values]
         if len(set(labels)) < len(labels):
             raise SweepError(f"over={{{name!r}: …}} holds a value twice: {listing(labels)}.")
-    return tuple(Axis(name, tuple(map(_single, values))) for name, values in over.items())
+    return tuple(Axis(name, tuple(map(single, values))) for name, values in over.items())
 
 
 def is_list(values: object) -> bool:
@@ -344,12 +345,6 @@ def is_list(values: object) -> bool:
         return len(values) > 0  # type: ignore[arg-type]
     except TypeError:  # one number, as an array of no dimension
         return False
-
-
-def _single(value: Any) -> Any:
-    """A number out of an array or a tensor as Python's own; anything else as it is."""
-    alone = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
-    return value.item() if alone else value
 
 
 def coordinate(value: Any) -> str | float | int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from microtome.amounts import single
 from microtome.errors import SweepError
 
 SHARE = 0.05
@@ -43,6 +44,7 @@ class Verify:
             if text == "all":
                 return cls(None)
             given = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else given
+        given = single(given)
         if isinstance(given, bool) or not isinstance(given, int) or given < 0:
             raise SweepError(
                 f"verify={given!r}: give how many cells to recompute on the reference path, such "

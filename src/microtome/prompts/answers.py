@@ -32,6 +32,9 @@ QUOTES = "\"'`"
 PAUSES = ",;:.!?"
 """Signs behind which a word mostly has a space in front."""
 
+HALF = "\N{REPLACEMENT CHARACTER}"
+"""What a token reads as that is a part of a character."""
+
 ANCHORS = ("\n", '"', "(", ".")
 """What a piece of text may stand behind, to be read as inside of a text."""
 
@@ -120,7 +123,7 @@ class Behind:
             spaced = self._coded(text)
             if not _takes_no_space(self.tokens.text[-1], text[0]) and self._is_spaced(spaced):
                 return spaced, self._lacks_space(text, ids)
-            note = self._near_miss(text, before, ids)
+            note = self._spelled(text, ids) or self._near_miss(text, before, ids)
         note = note or self._unspaced(text, before, ids)
         return ids, note if continues else self._seam(text, before, whole, ids)
 
@@ -180,6 +183,20 @@ class Behind:
             f"{text!r} right behind {self.tokens.text[-30:]!r} is {len(ids)} tokens, "
             f"{listing(self._pieces(ids))}, and by itself the tokenizer reads it as one, with a "
             f"space in front. Measured is that one: say so, {' ' + text!r}."
+        )
+
+    def _spelled(self, text: str, ids: Ids) -> str:
+        """What is said of several tokens that a vocabulary has as the spelling of a single one."""
+        token = self.tokenizer.convert_tokens_to_ids(text)
+        if token is None or token == self.tokenizer.unk_token_id:
+            return ""
+        said = piece(token, self.tokenizer)
+        if said == text or HALF in said:
+            return ""
+        return (
+            f"{text!r} is how the vocabulary spells the token {said!r}, and as a text it is "
+            f"{len(ids)} tokens, {listing(self._pieces(ids))}, which are measured one after "
+            f"another. If that token is meant, give {said!r}, or its id, {token}."
         )
 
     def _near_miss(self, text: str, before: Ids, ids: Ids) -> str:

@@ -261,13 +261,17 @@ class _Reader:
         return replace(found, padded=self._is_padded(ids))
 
     def _is_padded(self, ids: Ids) -> bool:
-        """Whether tokens begin or end with padding: twice, where that is also a text's own end."""
+        """Whether tokens begin or end with padding: twice, where that is also a text's own end.
+
+        That is what many pad with, on a tokenizer of their own (``pad_token = eos_token``).
+        """
         own = self.tokenizer
-        pad = own.pad_token_id
-        if pad is None:
-            return False
-        some = (pad,) * (2 if pad in (own.bos_token_id, own.eos_token_id) else 1)
-        return some in (ids[: len(some)], ids[-len(some) :])
+        ends = own.bos_token_id, own.eos_token_id
+        for pad in {own.pad_token_id, own.eos_token_id} - {None}:
+            some = (pad,) * (2 if pad in ends else 1)
+            if some in (ids[: len(some)], ids[-len(some) :]):
+                return True
+        return False
 
     def _whole(self, text: str, coded: _Coded, places: Mapping[str, str | int]) -> Tokens:
         ids, mask = coded.ids, self.mask

@@ -114,6 +114,11 @@ def _csv(pieces: Iterable[str], name: str) -> Iterator[Row]:
         row: dict[str, Any] = {
             key: value for key, value in zip(header, fields, strict=False) if value
         }
+        if "" in row:
+            raise PromptError(
+                f"{where}: {row['']!r} is in a column without a name, as pandas writes its index: "
+                "save it without, to_csv(…, index=False), or give the column a name."
+            )
         for column in OBJECTS & row.keys():
             row[column] = json_object(row[column], where)
         for column in LISTS & row.keys():

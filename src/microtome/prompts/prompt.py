@@ -9,8 +9,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
+from microtome.amounts import single
 from microtome.errors import PromptError
 from microtome.notebook import html_fields
 from microtome.prompts.legible import whole
@@ -77,7 +76,7 @@ class Prompt:
 
     def __post_init__(self) -> None:
         for name in ("text", "donor"):
-            _check_text(name, getattr(self, name))
+            self._set(name, _text(name, getattr(self, name)))
         for name in ("ids", "donor_ids"):
             self._set(name, _ids(name, getattr(self, name)))
         for name in ("messages", "donor_messages"):
@@ -191,9 +190,8 @@ def number(given: object) -> int | None:
     >>> number(np.int64(5)), number(True), number("5")
     (5, None, None)
     """
-    if isinstance(given, int | np.integer) and not isinstance(given, bool):
-        return int(given)
-    return None
+    own = single(given)
+    return own if isinstance(own, int) and not isinstance(own, bool) else None
 
 
 def _plain(value: object) -> object:
@@ -208,13 +206,14 @@ def _plain(value: object) -> object:
 # ----------------------------------------------------------------------------------------- texts
 
 
-def _check_text(name: str, given: object) -> None:
+def _text(name: str, given: object) -> str | None:
     if given is None and name != "text":
-        return
+        return None
     if not isinstance(given, str):
         hint = " Tokens go by ids=[…], a chat by Prompt.chat([…])." if name == "text" else ""
         raise PromptError(f"A prompt's {name} must be text, not {given!r}.{hint}")
     whole(given, f"A prompt's {name}")
+    return str(given)  # numpy's texts are of a class of their own
 
 
 def _check_one(prompt: Prompt, names: Sequence[str], what: str) -> None:
@@ -258,7 +257,7 @@ def _answer(name: str, given: object) -> str | int | None:
         raise PromptError(f"A prompt's {name} as a token's id is a number from 0, not {given!r}.")
     if isinstance(given, str):
         whole(given, f"A prompt's {name}")
-        return given
+        return str(given)
     if own is None and given is not None:
         raise PromptError(f"A prompt's {name} must be text, or a token's id, not {given!r}.")
     return own
@@ -306,7 +305,8 @@ def _meta(given: object) -> dict[str, Known]:
         raise PromptError(
             f"A prompt's meta is names with values, {{'template': 'ABBA'}}, not {given!r}."
         )
-    for name, value in given.items():
+    own: dict[Any, Any] = {single(name): single(value) for name, value in given.items()}
+    for name, value in own.items():
         if not isinstance(name, str) or not name.strip() or not isinstance(value, Known):
             raise PromptError(
                 f"In a prompt's meta, {name!r} is {value!r}: names are words, and values text, "
@@ -314,7 +314,7 @@ def _meta(given: object) -> dict[str, Known]:
             )
         whole(name, "A name in a prompt's meta")
         whole(str(value), f"{name!r} in a prompt's meta")
-    return dict(given)
+    return own
 
 
 def _place(role: str, given: object) -> Spot:
@@ -331,7 +331,7 @@ def _spot(role: str, given: object) -> str | int:
                 "text, or a position."
             )
         whole(given, f"The word of role {role!r}")
-        return given
+        return str(given)
     own = number(given)
     if own is None:
         raise PromptError(

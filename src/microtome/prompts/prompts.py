@@ -6,7 +6,7 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, overload
 
 from microtome.errors import PromptError, did_you_mean, listing
@@ -17,6 +17,9 @@ from microtome.prompts.tables import table_rows
 
 Given = Prompt | str | Sequence[int]
 """What stands for one prompt: itself, its text, or its tokens' ids."""
+
+ROW = " A prompt of fields is Prompt(**fields)."
+"""What is said where one is given."""
 
 NEARLY = 0.82
 """How alike a name and a field's are where one is taken for the other, mistyped."""
@@ -183,11 +186,15 @@ def _several(given: Any) -> Iterator[Any]:
     """One prompt after another; what would give its letters, its bytes or its names is refused."""
     hint = ""
     if isinstance(given, Mapping):
-        hint = " A prompt of fields is Prompt(**fields)."
+        hint = ROW
         if "input_ids" in given:
             hint = " Give its tokens, […]['input_ids'], of texts without padding."
     elif table_rows(given) is not None:
         hint = " The rows of a table are prompts as Stream(table)."
+    elif {*TEXTS} & {*_fields(given)}:
+        hint = ROW
+    elif isinstance(given, PurePath):
+        hint = " Those in a file are read by Prompts.read(path)."
     elif not isinstance(given, str | bytes):
         with contextlib.suppress(TypeError):  # what cannot be gone through is refused
             return iter(given)
@@ -198,9 +205,19 @@ def _several(given: Any) -> Iterator[Any]:
     )
 
 
+def _fields(given: object) -> list[str]:
+    """Names of fields: of a mapping, or of a row of a data frame; none where it is neither."""
+    return [*map(str, given.keys())] if hasattr(given, "keys") else []
+
+
 def _one(given: Any) -> Prompt:
     if isinstance(given, Prompt):
         return given
+    if {*TEXTS} & {*_fields(given)}:
+        raise PromptError(
+            "A prompt of fields is Prompt(**fields), and the rows of a table are prompts as "
+            f"Stream(rows); given is a {type(given).__name__} of {listing(_fields(given)[:5])}."
+        )
     own = _plain(given)
     is_ids = isinstance(own, Sequence) and not isinstance(own, str | bytes) and own
     return Prompt(ids=own) if is_ids else Prompt(given)

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from microtome.amounts import single
 from microtome.errors import PromptError, listing
 from microtome.prompts.chat import written
 from microtome.prompts.files import rows_of
@@ -55,6 +56,8 @@ class Stream:
     first: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("window", "first"):
+            object.__setattr__(self, name, single(getattr(self, name)))
         if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
             raise PromptError(f"window={self.window!r}: give how many prompts, at least 1.")
         if isinstance(self.first, bool) or not isinstance(self.first, int) or self.first < 0:

@@ -67,6 +67,9 @@ class Tokenizer(Protocol):
     def convert_ids_to_tokens(self, ids: int, /) -> str:
         """A token as the vocabulary writes it: ``▁the``."""
 
+    def convert_tokens_to_ids(self, tokens: str, /) -> int | None:
+        """The id of a token as the vocabulary writes it; of an unknown word, if none is."""
+
     def decode(self, token_ids: Sequence[int], /, **how: Any) -> str | list[str]:
         """What ids read as."""
 

@@ -5,12 +5,15 @@ Each check gives one complaint for all prompts of a call, or none.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 
 from microtome.errors import PromptWarning, listing
 from microtome.prompts.chat import begins_an_answer
 from microtome.prompts.encoding import Encoded
+from microtome.prompts.files import READERS
+from microtome.prompts.tables import PARQUET
 from microtome.prompts.tokens import Tokens
 from microtome.prompts.turns import Message
 
@@ -52,6 +55,9 @@ def complaints(
     padded = next((one for one in texts if one.padded), None)
     if padded is not None:
         yield _padded(padded)
+    file = next((one.prompt.text for one in encoded if _names_a_file(one.prompt.text)), None)
+    if file is not None:
+        yield _file(file)
     typed = [one for one in _typed_texts(encoded) if _special(one)]
     if typed:
         yield _typed(typed[0], _special(typed[0]))
@@ -69,6 +75,18 @@ def complaints(
     longest = max(texts, key=len)
     if made_for is not None and len(longest) > made_for:
         yield _long(longest, made_for)
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether a text is the name of a file of prompts, which is there."""
+    return text.lower().endswith((*READERS, PARQUET)) and os.path.isfile(text)
+
+
+def _file(text: str) -> str:
+    return (
+        f"The prompt {text!r} is the name of a file, and is run as a text. The prompts in it are "
+        f"Prompts.read({text!r}), on the command line --prompts."
+    )
 
 
 def _closing(tokens: Tokens) -> str:

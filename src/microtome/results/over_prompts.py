@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from microtome.amounts import whole_of
 from microtome.figures.mapped import NOISE_FLOOR, Mapped, cells_of
 from microtome.results.roles import beside as role_beside
 from microtome.stats import LEVEL, MapTest, max_statistic
@@ -72,7 +73,7 @@ def table(effects: Mapped, metric: str) -> pd.DataFrame:
 def largest(frame: pd.DataFrame, n: int) -> pd.DataFrame:
     """The n rows with the largest effects, by absolute value, the largest first."""
     order = frame["effect"].abs().sort_values(ascending=False, kind="stable").index
-    return frame.loc[order].head(n).reset_index(drop=True)
+    return frame.loc[order].head(whole_of(n, 0, "n")).reset_index(drop=True)
 
 
 def _with_tokens(found: xr.Dataset, data: xr.Dataset, name: str) -> xr.Dataset:

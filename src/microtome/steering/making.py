@@ -20,7 +20,7 @@ from microtome.edits.base import one_of
 from microtome.errors import AddressError, MicrotomeError
 from microtome.language.addresses import parse
 from microtome.language.regions import Region
-from microtome.model.loaded import Loaded
+from microtome.model.loaded import Loaded, check_loaded
 from microtome.model.placement import device_of
 from microtome.passes.hooks import quiet
 from microtome.passes.session import session
@@ -77,6 +77,7 @@ def contrast(
     >>> len(vector.layers), vector[0].shape
     (6, (192,))
     """
+    check_loaded(model)
     one_of(how, HOW, "contrast(how=…)")
     one_of(alike, ("refuse", LEAVE_OUT), "contrast(alike=…)")
     with session(model.hf, model.anatomy):
@@ -121,6 +122,7 @@ def of_text(
         without: a text whose state there is taken away.
         site, at, normalise: as in `contrast`.
     """
+    check_loaded(model)
     with session(model.hf, model.anatomy):
         states = _states(model, [text], site, at)[0]
         if without is not None:
@@ -152,6 +154,7 @@ def of_token(
         MicrotomeError: the unembedding is none of d_model's width; or somebody has added to what
             stands behind the last block.
     """
+    check_loaded(model)
     if not model.anatomy.dims.causal:
         raise MicrotomeError(
             f"{model.name!r} fills in masks: between its last block and the unembedding is more "

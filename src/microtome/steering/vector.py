@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from microtome.amounts import single
 from microtome.edits import vector_files as files
 from microtome.edits.add import Add
 from microtome.edits.base import number, whole
@@ -51,11 +51,9 @@ class SteeringVector:
     about: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.directions:
+        if self.directions == {}:
             raise MicrotomeError("A steering vector has a direction for one layer at least.")
-        found = {
-            layer: Values.of(self.directions[layer]).array for layer in sorted(self.directions)
-        }
+        found = {layer: values.array for layer, values in ByLayer.of(self.directions).layers}
         shapes = {one.shape for one in found.values()}
         if len(shapes) > 1 or len(next(iter(shapes))) != 1:
             shown = listing(sorted(map(str, map(list, shapes))))
@@ -78,8 +76,9 @@ class SteeringVector:
         """The direction of one layer.
 
         Raises:
-            MicrotomeError: it has none.
+            MicrotomeError: it has none, or it is no number.
         """
+        layer = whole(layer, "A layer")
         if layer not in self.directions:
             raise MicrotomeError(
                 f"This steering vector has no direction for layer {layer}; it has some for layers "
@@ -210,7 +209,8 @@ class SteeringVector:
 
 def _numbers(layers: int | Sequence[int]) -> tuple[int, ...]:
     """One layer or several, whoever's whole numbers they are."""
-    several = [layers] if isinstance(layers, int | Integral) else [*layers]
+    given = single(layers)
+    several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     return tuple(whole(one, "A layer") for one in several)
 
 

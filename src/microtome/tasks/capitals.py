@@ -16,9 +16,9 @@ from microtome.prompts.tokenizer import read
 from microtome.tasks.making import (
     Filled,
     at_hand,
-    check_n,
     check_templates,
     first_fitting,
+    numbers_of,
     whole_words,
 )
 
@@ -127,7 +127,7 @@ def capitals(
     >>> prompt.donor, prompt.contrast
     ('Brussels is the capital of', ' Belgium')
     """
-    check_n(n)
+    n, seed = numbers_of(n, seed)
     check_templates(templates, ("capital",), ())
     tokenizer = at_hand(tokenizer)
     whole = whole_words(CAPITALS, tokenizer)

@@ -18,7 +18,7 @@ from microtome.errors import TaskError
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
-from microtome.tasks.making import Filled, at_hand, check_n, first_fitting, inside, words
+from microtome.tasks.making import Filled, at_hand, first_fitting, inside, numbers_of, words
 
 NOUNS: Final = words("""
     war siege reign strike voyage expedition campaign conflict battle famine drought plague
@@ -80,7 +80,7 @@ def greater_than(
     >>> prompt.donor
     'The battle lasted from the year 1301 to the year 13'
     """
-    check_n(n)
+    n, seed = numbers_of(n, seed)
     tokenizer = at_hand(tokenizer)
     years, endings, fits = _years(tokenizer, 1), _two_digits, _digits_in_pairs
     if not years:

@@ -12,7 +12,7 @@ from microtome.errors import TaskError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
 from microtome.tasks.ioi import NAMES, OBJECTS, PLACES
-from microtome.tasks.making import Filled, at_hand, check_n, first_fitting, whole_words
+from microtome.tasks.making import Filled, at_hand, first_fitting, numbers_of, whole_words
 
 WORDS: Final = (*OBJECTS, *PLACES, *NAMES)
 """Words that say nothing about each other's order."""
@@ -69,7 +69,7 @@ def induction(
     >>> prompt.target, prompt.contrast
     (' Patrick', ' Christine')
     """
-    check_n(n)
+    n, seed = numbers_of(n, seed)
     if isinstance(words, str):
         raise TaskError("words= is a list of words, not one text.")
     tokenizer = at_hand(tokenizer)

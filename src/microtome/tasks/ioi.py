@@ -17,9 +17,9 @@ from microtome.prompts.prompts import Prompts
 from microtome.tasks.making import (
     Filled,
     at_hand,
-    check_n,
     check_templates,
     first_fitting,
+    numbers_of,
     whole_words,
     words,
 )
@@ -129,7 +129,7 @@ def ioi(
     >>> prompt.target, prompt.contrast, dict(prompt.roles)
     (' Laura', ' Jack', {'IO': 'Laura', 'S1': 'and Jack', 'S2': 'hospital, Jack', 'end': -1})
     """
-    check_n(n)
+    n, seed = numbers_of(n, seed)
     _check(templates, corrupt)
     tokenizer = at_hand(tokenizer)
     whole = whole_words(names, tokenizer)

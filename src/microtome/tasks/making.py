@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from string import Formatter
 
-import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from microtome.amounts import single
 from microtome.errors import TaskError, TokenError, listing
 from microtome.model.files import nano_directory
 from microtome.prompts.encoding import Encoded, encode, piece
@@ -194,7 +194,15 @@ def _fits(
     return encoded.target != encoded.contrast and also(encoded)
 
 
-def check_n(n: int) -> None:
-    """Raise a `TaskError` unless n is a whole number of at least 1."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+def numbers_of(n: int, seed: int) -> tuple[int, int]:
+    """How many prompts, at least 1, and the seed of their draw: whole numbers of Python's own.
+
+    Raises:
+        TaskError: one of them is none. A draw goes by what its seed is written as.
+    """
+    n, seed = single(n), single(seed)
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise TaskError(f"n is the number of prompts, a whole number of at least 1, not {n!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TaskError(f"seed is a whole number, by which the same prompts come, not {seed!r}.")
+    return n, seed

@@ -12,7 +12,7 @@ from microtome.errors import TaskError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
 from microtome.prompts.tokenizer import read
-from microtome.tasks.making import at_hand, check_n, first_fitting, whole_words
+from microtome.tasks.making import at_hand, first_fitting, numbers_of, whole_words
 
 QUOTATIONS: Final = (
     "I have no special talents. I am only passionately curious",
@@ -79,7 +79,7 @@ def quotes(
     >>> prompt.donor, prompt.contrast
     ('A journey of a thousand miles begins with a single', ' step')
     """
-    check_n(n)
+    n, seed = numbers_of(n, seed)
     _check(quotations)
     tokenizer = at_hand(tokenizer)
     whole = _whole(quotations, tokenizer)

@@ -23,6 +23,7 @@ from microtome.figures.pictures import Drawn
 from microtome.language.addresses import Address, parse
 from microtome.language.selectors import Everything
 from microtome.language.sites import site as find_site
+from microtome.model.loaded import check_loaded
 from microtome.notebook import html_table
 from microtome.passes.hooks import Visit, forward, quiet
 from microtome.passes.session import session
@@ -123,6 +124,7 @@ def attention(
     >>> seen.data["pattern"].dims
     ('prompt', 'layer', 'head', 'q_pos', 'k_pos')
     """
+    check_loaded(model)
     asked = parse(address)
     if asked.site.name != "pattern" or set(asked.together().places) != {Everything()}:
         raise AddressError(
@@ -191,7 +193,8 @@ class HeadScores:
         """
         array = self._of(score)
         mean = array.mean("prompt")
-        order = np.argsort(-mean.values, axis=None, kind="stable")[:k]
+        order = np.argsort(-mean.values, axis=None, kind="stable")
+        order = order[: whole_of(k, 0, "k")]
         rows = []
         for layer, head in zip(*np.unravel_index(order, mean.shape), strict=True):
             own = stats.mean(array.isel(layer=layer, head=head).values)
@@ -249,6 +252,7 @@ def head_scores(model: Model, n: int = 10, length: int | None = None, seed: int 
     >>> scores.data["induction"].sizes["head"]
     8
     """
+    check_loaded(model)
     length = _usual(model) if length is None else whole_of(length, LEAST, "length")
     rows, where = _rows(model, whole_of(n, 1, "n"), length, seed)
     encoded = model.encode(rows)
@@ -289,7 +293,7 @@ def _rows(model: Model, n: int, length: int, seed: int) -> tuple[list[Prompt], R
             f"{model.name!r} has {len(usable)} ordinary tokens, and a row of {length} different "
             "ones is asked for: give a smaller length."
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole_of(seed, 0, "seed"))
     rows: list[Prompt] = []
     for _ in range(n):
         row = rng.choice(usable, length, replace=False).tolist()

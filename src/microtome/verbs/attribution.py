@@ -15,6 +15,7 @@ from microtome.amounts import many, whole_of
 from microtome.errors import AddressError, MetricError, MicrotomeError
 from microtome.figures.matrix import matrix
 from microtome.figures.pictures import Drawn
+from microtome.model.loaded import check_loaded
 from microtome.notebook import html_line, html_table
 from microtome.passes.hooks import quiet
 from microtome.passes.session import session
@@ -97,7 +98,8 @@ class Attribution:
             frame["low"] = [one.low for one in intervals]
             frame["high"] = [one.high for one in intervals]
         order = np.argsort(-np.abs(each.mean(-1)), kind="stable")
-        return frame.iloc[order[:k]].reset_index(drop=True)
+        shown = len(order) if k is None else whole_of(k, 0, "k")
+        return frame.iloc[order[:shown]].reset_index(drop=True)
 
     def figure(self, prompt: int | None = None) -> Drawn:
         """The map of shares, layer by head, with the MLP and the biases beside the heads.
@@ -189,6 +191,7 @@ def attribute_logits(
     >>> abs(float((found.total - found.data["logit"])[0])) < 1e-4
     True
     """
+    check_loaded(model)
     encoded = model.encode(prompts)
     reading = _metric(metric, encoded)
     hf, anatomy = model.hf, model.anatomy
@@ -233,6 +236,7 @@ def attribute_neurons(
     >>> mt.attribute_neurons(mt.load("nano"), prompt, -1, k=3).columns.tolist()
     ['prompt', 'neuron', 'activation', 'share', 'for', 'against']
     """
+    check_loaded(model)
     encoded = model.encode(prompts)
     reading = _metric(metric, encoded)
     at = _layer(model, layer)
@@ -308,6 +312,7 @@ def _layer(model: Model, layer: int) -> int:
     if model.anatomy.family.down_proj is None:
         why = dict(dims.lacks).get("mlp_post", "it has none")
         raise AddressError(f"{model.name!r} has no neurons to look at: {why}.")
+    layer = whole_of(layer, what="layer")
     if not -dims.n_layers <= layer < dims.n_layers:
         raise AddressError(f"There is no layer {layer}; there are {dims.n_layers}, from 0.")
     return layer % dims.n_layers

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from microtome.amounts import whole_of
 from microtome.edits import Edit, as_edits
 from microtome.engines.observer import Observer
 from microtome.errors import EditError, EffectsError, MetricError, PromptError, listing
@@ -19,6 +20,7 @@ from microtome.figures.labels import escaped
 from microtome.figures.matrix import matrix
 from microtome.figures.trade import trade
 from microtome.language.sites import POSITIONS
+from microtome.model.loaded import check_loaded
 from microtome.notebook import html_line, html_table
 from microtome.paths import at_home
 from microtome.plan.verify import Verify
@@ -86,7 +88,7 @@ class Dose:
         rows = self.table()
         affordable = rows[rows[KL] <= kl]
         order = affordable[f"{name}_effect"].abs().sort_values(ascending=False).index
-        return affordable.loc[order].head(top).reset_index(drop=True)
+        return affordable.loc[order].head(whole_of(top, 0, "top")).reset_index(drop=True)
 
     def figure(self, of: str | None = None) -> Drawn:
         """The map of an effect or of a cost over two dimensions, such as layer × factor.
@@ -215,6 +217,7 @@ def dose(
     >>> dict(found.data.sizes), float(found.data["kl"].sel(factor=0).max())
     ({'layer': 6, 'factor': 2}, 0.0)
     """
+    check_loaded(model)
     edits = as_edits(edit)
     _check(edits)
     place = None if out is None else at_home(out)

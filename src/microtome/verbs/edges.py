@@ -7,7 +7,7 @@ from transformers import PretrainedConfig
 from microtome.language.nodes import Edges
 from microtome.language.sites import Dimensions
 from microtome.model.anatomy import Anatomy, family_of
-from microtome.model.loaded import Loaded
+from microtome.model.loaded import Loaded, check_loaded
 
 
 def edges(of: Loaded | PretrainedConfig | Dimensions) -> Edges:
@@ -37,4 +37,5 @@ def edges(of: Loaded | PretrainedConfig | Dimensions) -> Edges:
         return Edges(of)
     if isinstance(of, PretrainedConfig):
         return Edges(Anatomy.by(family_of(of, "This configuration is of"), of).dims)
+    check_loaded(of)
     return Edges(of.anatomy.dims)

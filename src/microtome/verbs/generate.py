@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.amounts import whole_of
+from microtome.amounts import single, whole_of
 from microtome.edits import Edit
 from microtome.edits.growing import Growth, StepReceipt
 from microtome.engines.judging import NOISIEST, SHARE, TIMES, Precision
@@ -70,7 +69,7 @@ def generate(
     asked: Mapping[str, Any],
 ) -> Generation:
     """What the model writes behind each prompt; see `Model.generate`."""
-    _check_numbers(steps, seed)
+    steps, seed = _numbers(steps, seed)
     _check(model, encoded, steps)
     active = _active(when, steps)
     manner = manner_of(model.hf, model.tokenizer, steps, seed, asked)
@@ -100,11 +99,13 @@ def generate(
     )
 
 
-def _check_numbers(steps: object, seed: object) -> None:
+def _numbers(steps: object, seed: object) -> tuple[int, int]:
+    steps, seed = single(steps), single(seed)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise MicrotomeError(f"steps is how many tokens are written, from 1, not {steps!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed not in SEEDS:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed not in SEEDS:
         raise MicrotomeError(f"seed is a whole number of at most 64 bits, not {seed!r}.")
+    return steps, seed
 
 
 def _active(when: When, steps: int) -> list[bool]:

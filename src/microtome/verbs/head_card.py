@@ -13,6 +13,7 @@ import xarray as xr
 from microtome import stats
 from microtome.edits import edit as parsed
 from microtome.errors import AddressError, EditError, MetricError, PromptError
+from microtome.model.loaded import check_loaded
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given, Prompts
 from microtome.readings.patterns import SCORES
@@ -117,6 +118,7 @@ def head_card(
     >>> card.effects["edit"].tolist()
     ['zero L4.z.h3', 'patch L4.z.h3']
     """
+    check_loaded(model)
     layer, number = head_of(head, model.anatomy.dims)
     given = Prompts.of(prompts)
     encoded = model.encode(given)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from microtome import stats
-from microtome.amounts import bytes_of, whole_of
+from microtome.amounts import bytes_of, single, whole_of
 from microtome.errors import AddressError, MicrotomeError, TokenError
 from microtome.language.addresses import parse
 from microtome.language.selectors import Everything, Index
 from microtome.model.devices import onto
+from microtome.model.loaded import check_loaded
 from microtome.passes.hooks import quiet
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, record
@@ -109,6 +110,7 @@ def head_circuit(
     >>> mt.head_circuit(mt.load("nano"), "L0.h3", tokens=20).copying.n
     20
     """
+    check_loaded(model)
     layer, number = head_of(head, model.anatomy.dims)
     place = parse(at)
     fixed = place.layers is None or isinstance(place.layers, Index)
@@ -145,14 +147,16 @@ def head_circuit(
 
 
 def _chosen(model: Model, tokens: int | Sequence[int], seed: int) -> list[int]:
+    tokens = single(tokens)
     known = min(len(model.tokenizer), model.anatomy.dims.d_vocab)
     if isinstance(tokens, int):
         special = set(model.tokenizer.all_special_ids)
         usable = [token for token in range(known) if token not in special]
         n = min(whole_of(tokens, 1, "tokens"), len(usable))
-        drawn: list[int] = np.random.default_rng(seed).choice(usable, n, replace=False).tolist()
+        chance = np.random.default_rng(whole_of(seed, 0, "seed"))
+        drawn: list[int] = chance.choice(usable, n, replace=False).tolist()
         return drawn
-    given = [*tokens]
+    given = [*map(single, tokens)]
     wrong = [token for token in given if not isinstance(token, int) or not 0 <= token < known]
     if wrong or not given:
         raise TokenError(

@@ -25,6 +25,8 @@ def head_of(text: str, dims: Dimensions) -> tuple[int, int]:
     >>> head_of("L-1.h3", Dimensions(2, 4, 4, 16, 4, 64, 99))
     (1, 3)
     """
+    if not isinstance(text, str):
+        raise AddressError(f"A head goes by its name, {FORM}, not by {text!r}.")
     short = re.fullmatch(r"\s*L(-?\d+)\.h(-?\d+)\s*", text)
     if short is not None:
         given = int(short[1]), int(short[2])

@@ -21,6 +21,7 @@ from microtome.figures.pictures import Drawn
 from microtome.figures.tokens import token_map
 from microtome.language.addresses import Address, parse
 from microtome.model.devices import numbers
+from microtome.model.loaded import check_loaded
 from microtome.notebook import html_line, html_table
 from microtome.passes.hooks import quiet
 from microtome.passes.session import session
@@ -175,6 +176,7 @@ def lens(
     >>> seen.data["top_token"].isel(prompt=0, layer=-1, pos=-1, top=0).item()
     ' Germany'
     """
+    check_loaded(model)
     encoded = model.encode(prompts)
     asked, made = parse(address), as_edits(edits)
     dims = model.anatomy.dims

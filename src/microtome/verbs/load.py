@@ -86,7 +86,7 @@ def load(
     if not isinstance(given, str | os.PathLike):
         own = tokenizer_of(given) if tokenizer is None else tokenizer
         return _adopt(module_of(given), own, changes, family)
-    name = os.path.expanduser(given)
+    name = os.path.expanduser(os.fspath(given))
     refuse_file(name)
     if model_of(name) and not os.path.exists(name):
         raise LoadError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from microtome.amounts import many
+from microtome.amounts import many, whole_of
 from microtome.edits import Edit
 from microtome.edits.application import Receipt, intervene
 from microtome.edits.sources import Sources
@@ -27,9 +27,10 @@ from microtome.errors import (
     did_you_mean,
     listing,
 )
-from microtome.language.addresses import parse
+from microtome.language.addresses import Address, parse
 from microtome.language.sites import Dimensions
 from microtome.model.anatomy import Anatomy
+from microtome.model.state import State
 from microtome.notebook import html_line, html_table, html_tokens
 from microtome.passes.hooks import forward
 from microtome.passes.session import session
@@ -44,6 +45,8 @@ SHOWN = 3
 """Prompts of a run that a notebook shows."""
 TOP = 5
 """Tokens that it shows of each."""
+OF_THE_MODEL = ("_hf", "_anatomy", "_state")
+"""What of a run stays where the model is."""
 
 
 class Receipts(tuple[Receipt, ...]):
@@ -75,11 +78,24 @@ class Run:
     _anatomy: Anatomy
     _dims: Dimensions
     _tokenizer: PreTrainedTokenizerBase
+    _state: State | None
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle holds: all that a run can tell, the clean logits among it, and no model."""
         state = {**self.__dict__, "clean_logits": self.clean_logits}
-        return {name: part for name, part in state.items() if name not in ("_hf", "_anatomy")}
+        return {name: part for name, part in state.items() if name not in OF_THE_MODEL}
+
+    def __iter__(self) -> Iterator[str]:
+        """The addresses of what was kept."""
+        return iter(self._kept)
+
+    def __contains__(self, address: object) -> bool:
+        """Whether an address was kept, however it is written."""
+        return isinstance(address, str) and str(parse(address)) in self._kept
+
+    def keys(self) -> Sequence[str]:
+        """The addresses of what was kept, so that ``dict(run)`` has it all."""
+        return [*self]
 
     def __getitem__(self, address: str) -> xr.DataArray:
         """The activations kept under an address: ``[prompt, (layer,) *axes]`` with coordinates.
@@ -114,12 +130,29 @@ class Run:
 
     @cached_property
     def clean_logits(self) -> Float[Tensor, "prompt pos vocab"]:
-        """The logits of the same prompts without edits; run when first asked for."""
+        """The logits of the same prompts without edits; run when first asked for.
+
+        Raises:
+            MicrotomeError: the model is another by then.
+        """
         if not self.receipts:
             return self.logits
-        return stacked(
-            [forward(self._hf, self._anatomy, ids_of([e.tokens], self._hf)) for e in self.encoded]
-        )
+        hf, anatomy = self._hf, self._anatomy
+        with session(hf, anatomy):
+            self._check_same()
+            return stacked([forward(hf, anatomy, ids_of([e.tokens], hf)) for e in self.encoded])
+
+    def _check_same(self) -> None:
+        """Raise where the model would give the clean logits of another one."""
+        if self._state is None:
+            return
+        which = self._state.difference(State.of(self._hf))
+        if which:
+            raise MicrotomeError(
+                f"The model is another now than when this was run ({which}), and what it gives "
+                "without the edits would be another's too. Run again; or ask for "
+                "run.clean_logits before it is changed: what it was stays with the run."
+            )
 
     def top(
         self, k: int = 10, prompt: int = 0, position: int | None = None, *, by: str = "edited"
@@ -141,16 +174,16 @@ class Run:
         Raises:
             PromptError: there is no such prompt or position; or no position is given, and the
                 prompt has several masks.
-            MicrotomeError: ``by`` is another word.
+            MicrotomeError: ``by`` is another word, or a number is none.
         """
+        k, prompt = whole_of(k, 0, "k"), whole_of(prompt, what="prompt")
         if by not in ("edited", "clean"):
             raise MicrotomeError(f"by is 'edited' or 'clean', not {by!r}.")
         if not -len(self.encoded) <= prompt < len(self.encoded):
             raise PromptError(f"There is no prompt {prompt}; there are {len(self.encoded)}.")
         tokens = self.encoded[prompt].tokens
         length = len(tokens)
-        if position is None:
-            position = tokens.reading
+        position = tokens.reading if position is None else whole_of(position, what="position")
         if not -length <= position < length:
             raise PromptError(
                 f"Position {position} does not exist: the prompt has {length} tokens."
@@ -226,8 +259,7 @@ def run(
     reference: tuple[Encoded, ...],
 ) -> Run:
     """One full forward pass per prompt; see `Model.run`."""
-    asked = [keep] if isinstance(keep, str) else keep
-    addresses = list(dict.fromkeys(parse(address) for address in asked))
+    addresses = _addresses(keep)
     sources = Sources(
         hf,
         anatomy,
@@ -237,6 +269,7 @@ def run(
     logits, receipts = [], []
     kept: list[dict[str, list[Tensor]]] = []
     with session(hf, anatomy):
+        state = State.of(hf) if edits else None
         for number, one in enumerate(encoded):
             kept.append({str(address): [] for address in addresses})
             visits = [
@@ -251,9 +284,22 @@ def run(
         str(address): labelled(address, anatomy.dims, encoded, [k[str(address)] for k in kept])
         for address in addresses
     }
-    return Run(
-        stacked(logits), Receipts(receipts), encoded, named, hf, anatomy, anatomy.dims, tokenizer
-    )
+    proofs, dims = Receipts(receipts), anatomy.dims
+    return Run(stacked(logits), proofs, encoded, named, hf, anatomy, dims, tokenizer, state)
+
+
+def _addresses(keep: str | Iterable[str]) -> list[Address]:
+    """What is kept, each once.
+
+    Raises:
+        AddressError: it is no address, nor a list of some.
+    """
+    asked = [keep] if isinstance(keep, str) else keep
+    if not isinstance(asked, Iterable):
+        raise AddressError(
+            f"keep= takes addresses, such as ['L5.z', 'L3.resid_post'], not {keep!r}."
+        )
+    return list(dict.fromkeys(map(parse, asked)))
 
 
 def stacked(rows: Sequence[Float[Tensor, "1 _ vocab"]]) -> Float[Tensor, "prompt pos vocab"]:

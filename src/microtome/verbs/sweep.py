@@ -17,7 +17,7 @@ from microtome.engines.screen import Screening
 from microtome.engines.sink import Sink
 from microtome.errors import SweepError
 from microtome.figures.pictures import refuse_file
-from microtome.model.loaded import Loaded
+from microtome.model.loaded import Loaded, check_loaded
 from microtome.plan.audit import Audit
 from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import Question, coordinate
@@ -172,6 +172,7 @@ def sweep(
     >>> effects.dims
     ('prompt', 'layer', 'head')
     """
+    check_loaded(model)
     options = Options.of(engine, verify, memory, screen, refine, seed, method, audit)
     others = listed(reference)
     with running(model, workers) as runner:

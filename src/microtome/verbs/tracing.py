@@ -27,6 +27,7 @@ from microtome.figures.matrix import matrix
 from microtome.figures.pictures import Drawn
 from microtome.language.addresses import parse
 from microtome.language.sites import site as find_site
+from microtome.model.loaded import check_loaded
 from microtome.passes.hooks import forward
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, ids_of, record
@@ -197,6 +198,8 @@ def trace_facts(
     >>> traces.effect.dims
     ('kind', 'prompt', 'layer', 'pos')
     """
+    check_loaded(model)
+    kinds = [kinds] if isinstance(kinds, str) else kinds
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise EffectsError(f"kinds are {listing(KINDS)}; given: {listing(kinds) or 'none'}.")

@@ -24,6 +24,7 @@ from microtome.errors import (
     listing,
 )
 from microtome.language.sites import site as find_site
+from microtome.model.loaded import check_loaded
 from microtome.passes.hooks import quiet, refuse_inference
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, record
@@ -97,6 +98,7 @@ def train_translators(
     >>> made.about["blocks"]
     [3]
     """
+    check_loaded(model)
     whole_of(steps, 1, "steps"), whole_of(batch, 1, "batch")
     rate = _checked(lr, seed)
     if torch.is_inference_mode_enabled():

@@ -18,6 +18,7 @@ from typing import cast
 
 import numcodecs
 
+from microtome.amounts import single
 from microtome.errors import WorkerError
 from microtome.workers.crew import Crew, Hand
 from microtome.workers.desk import Desk, Died, Failed, Job, Outcome, Recipe, Unit
@@ -74,6 +75,7 @@ def processes(count: int, *, patience: float | None = None) -> Processes:
     >>> processes(2)
     Processes(count=2, patience=None)
     """
+    count = single(count)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise WorkerError(f"count={count!r}: give how many processes, at least 1.")
     return Processes(count, patience)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedConfig
 
+from microtome.errors import MicrotomeError
 from microtome.language.sites import Dimensions
 from microtome.model.families.configs import gated, reaches, sizes, unchanged
 from microtome.model.families.taps import (
@@ -97,6 +98,14 @@ class Family:
     def auto(self) -> Any:
         """The class of transformers that loads it with its language-model head."""
         return AutoModelForCausalLM if self.causal else AutoModelForMaskedLM
+
+    def __reduce__(self) -> NoReturn:
+        """Its functions have no names, so that a model with it cannot be pickled either."""
+        raise MicrotomeError(
+            "A model is not pickled: give other processes its name or its folder "
+            "(model.hf.save_pretrained(folder), model.tokenizer.save_pretrained(folder)), and "
+            "load that there. A sweep's workers= do it by themselves."
+        )
 
     def __deepcopy__(self, memo: object) -> Family:
         """Itself: it is a value, and a copy of a model is of the same family."""
