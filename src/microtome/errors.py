@@ -5,6 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+NO_DOCSTRINGS = (
+    "Python was started with -OO (PYTHONOPTIMIZE=2), which takes all docstrings away, and "
+    "transformers makes its models with them: start it with -O, which takes assertions alone, or "
+    "without."
+)
+"""Why nothing is loaded where Python keeps no docstrings."""
+
 
 class MicrotomeError(Exception):
     """Anything that microtome refuses; the command line prints it without a traceback."""

@@ -18,9 +18,10 @@ import pytest
 
 import microtome
 from microtome import MicrotomeError
-from microtome.errors import PromptWarning
+from microtome.errors import LoadError, PromptWarning
 from microtome.frontends import cli, guard
 from microtome.report import Folder
+from microtome.verbs import load as loading
 
 SOURCE = Path(microtome.__file__).parent
 BERLIN = ["-p", "Berlin is the capital of", "--target", " Germany"]
@@ -142,6 +143,17 @@ def test_a_study_that_is_stopped_keeps_the_sweeps_that_are_done(end, tmp_path, m
     names = sorted(f"effects/{path.name}" for path in kept)
     assert f"Kept in {tmp_path / 'out'}: {', '.join(names)} (whole)" in err
     assert all(microtome.open_effects(path).n_cells for path in kept)
+
+
+def test_without_docstrings_it_says_so(end, monkeypatch):
+    """As with ``python -OO``, where transformers has no models."""
+    monkeypatch.setattr(guard.guarded, "__doc__", None)
+    code, _, err = end(cli.app, "study", "list")
+    assert code == 2
+    assert "started with -OO" in err
+    monkeypatch.setattr(loading.load, "__doc__", None)
+    with pytest.raises(LoadError, match="start it with -O,"):
+        microtome.load("nano")
 
 
 def test_signals_that_the_caller_ignores_stay_ignored(end):

@@ -13,7 +13,9 @@ import microtome as mt
 from microtome.errors import EffectsError, PromptError, SweepError
 from microtome.report import document_of_aggregates, summary_of_aggregates
 from microtome.results import windows as windows_kept
+from microtome.results.joined import joined
 from microtome.stats.running import COLUMNS
+from microtome.verbs import streaming
 
 EDIT, METRICS = "zero L*.z.h*@-1", ("logit_diff", "kl")
 TEXTS = (
@@ -75,9 +77,23 @@ def plain(effects) -> dict:
     return {name: own for name, own in told.items() if name not in ("created", "actual")}
 
 
-@pytest.mark.parametrize("window", [1, 2])
-def test_what_is_known_of_prompts_is_as_of_the_list_whatever_a_window_sees_of_it(tiny64, window):
+def of_an_older_release(parts, prompts):
+    """Windows that do not say which of their coordinates are what else is known of prompts."""
+    found = [part.copy() for part in parts]
+    for one in (one for part in found for one in part.coords.values()):
+        one.attrs.pop("meta", None)
+    return joined(found, prompts)
+
+
+@pytest.mark.parametrize(
+    ("window", "joining"),
+    [(1, joined), (2, joined), (1, of_an_older_release), (2, of_an_older_release)],
+)
+def test_what_is_known_of_prompts_is_as_of_the_list_whatever_a_window_sees_of_it(
+    tiny64, window, joining, monkeypatch
+):
     """A number in one window may be a text, a long id, true or nothing at all in another."""
+    monkeypatch.setattr(streaming, "joined", joining)
     metas = [
         {"n": 1, "id": 7, "text": "a", "half": 0.5, "on": True, "first": 1},
         {"n": 2, "id": 2**60 + 1, "prompt_text": 3},

@@ -30,7 +30,7 @@ from typing import TextIO
 
 from rich.markup import escape
 
-from microtome.errors import CacheWarning, MicrotomeError, PromptWarning
+from microtome.errors import NO_DOCSTRINGS, CacheWarning, MicrotomeError, PromptWarning
 from microtome.frontends.shown import err
 
 UNFORESEEN, REFUSED = 1, 2
@@ -60,6 +60,8 @@ def guarded(run: Callable[[], object]) -> None:
     _make_writable(sys.stderr, "backslashreplace")
     try:
         with _signals(), _plain_warnings():
+            if guarded.__doc__ is None:  # there is no help, either
+                raise MicrotomeError(NO_DOCSTRINGS)
             _check_arguments(sys.argv[1:])
             run()
             sys.stdout.flush()
@@ -78,8 +80,8 @@ def guarded(run: Callable[[], object]) -> None:
         raise
     except OSError as error:
         # A terminal that is closed takes no word on the way out.
-        if (ended := _stopped_before(error)) is not None:
-            _leave_stopped(ended, ended.number)
+        if (before := _stopped_before(error)) is not None:
+            _leave_stopped(before, before.number)
         _raise_if_asked()
         where = f" {error.filename}:" if error.filename else ""
         said = _readable(f"Cannot go on:{where} {error.strerror or error}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from microtome.figures.mapped import NOISE_FLOOR
-from microtome.results.known import META, known
+from microtome.results.known import brought, known
 from microtome.stats.samples import PROMPT
 
 ABSENT: Mapping[str, Any] = {"f": np.nan, "i": -1, "O": ""}
@@ -28,7 +29,12 @@ def joined(parts: Sequence[xr.Dataset], prompts: Sequence[Mapping[str, Any]]) ->
         prompts: all prompts, as plain values. What else is known of them is looked up there: what
             is a number in every prompt of one part may be text in another.
     """
-    parts = [part.drop_vars(_brought(part)) for part in parts]
+    metas = [one.get("meta", {}) for one in prompts]
+    ends = [*itertools.accumulate(part.sizes[PROMPT] for part in parts)]
+    parts = [
+        part.drop_vars(brought(part, metas[end - part.sizes[PROMPT] : end]))
+        for part, end in zip(parts, ends, strict=True)
+    ]
     names = list(dict.fromkeys(str(name) for part in parts for name in part.variables))
     sizes: Counter[str] = Counter()
     for part in parts:
@@ -50,13 +56,8 @@ def joined(parts: Sequence[xr.Dataset], prompts: Sequence[Mapping[str, Any]]) ->
     variables = {name: own for name, own in found.items() if name not in labels}
     coordinates = {name: own for name, own in found.items() if name in labels}
     attributes = {k: v for k, v in parts[0].attrs.items() if k != "provenance"}
-    coordinates |= known([one.get("meta", {}) for one in prompts], {*found})
+    coordinates |= known(metas, {*found})
     return xr.Dataset(variables, coordinates, attributes)
-
-
-def _brought(part: xr.Dataset) -> list[str]:
-    """The coordinates that are what else is known of the prompts."""
-    return [str(name) for name, one in part.coords.items() if META in one.attrs]
 
 
 def _filled(

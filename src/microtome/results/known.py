@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from microtome.prompts.prompt import Known
 from microtome.results.roles import beside
@@ -33,6 +34,32 @@ def known(metas: Sequence[Mapping[str, Known]], taken: Collection[str]) -> dict[
             own = f"prompt_{own}"
         found[own] = (PROMPT, _column([one.get(name) for one in metas]), {META: name})
     return found
+
+
+def brought(data: xr.Dataset, metas: Sequence[Mapping[str, Known]]) -> list[str]:
+    """The coordinates of a result that are what else is known of its prompts.
+
+    Those of older releases do not say so: they are found by their names and their values.
+
+    Args:
+        data: the result.
+        metas: what is known of each of its prompts.
+    """
+    said = [str(name) for name, one in data.coords.items() if META in one.attrs]
+    names = dict.fromkeys(name for one in metas for name in one)
+    return said or [own for name in names for own in _unsaid(data, name, metas)]
+
+
+def _unsaid(data: xr.Dataset, name: str, metas: Sequence[Mapping[str, Known]]) -> Iterator[str]:
+    """What an older release called what is known under a name."""
+    values = [str(one) for one in _column([one.get(name) for one in metas])]
+    own, last = name, None
+    while own in data.variables:
+        if own != PROMPT and data[own].dims == (PROMPT,):
+            last = own if [str(one) for one in data[own].values] == values else last
+        own = f"prompt_{own}"
+    if last is not None:
+        yield last
 
 
 def _column(given: Sequence[Known | None]) -> np.ndarray[Any, Any]:

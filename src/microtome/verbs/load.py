@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from microtome.errors import LoadError, listing
+from microtome.errors import NO_DOCSTRINGS, LoadError, listing
 from microtome.language.habits import LOADING, model_of
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Family
@@ -67,6 +67,8 @@ def load(
     >>> load("nano").anatomy.family.model_type
     'gpt2'
     """
+    if load.__doc__ is None:
+        raise LoadError(NO_DOCSTRINGS)
     _check_names(hf)
     given = name_or_path_or_model
     if family is not None and not isinstance(given, nn.Module):
