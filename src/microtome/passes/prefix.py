@@ -132,8 +132,9 @@ class SharedPrefix:
         mixed = from_prefix.view(from_own.shape) + from_own
         if shares is not None:
             mixed = mixed / shares.flatten(3, 4)
-        mixed = mixed.view(prompts, kv_heads, cells, group, own, width).permute(0, 2, 4, 1, 3, 5)
-        return mixed.reshape(prompts * cells, own, kv_heads * group, width).to(kind), None
+        # Values may be of another width than queries and keys.
+        mixed = mixed.unflatten(3, (group, own)).permute(0, 2, 4, 1, 3, 5)
+        return mixed.reshape(prompts * cells, own, kv_heads * group, -1).to(kind), None
 
     @staticmethod
     def _check(others: dict[str, Any], module: nn.Module) -> None:
