@@ -12,9 +12,11 @@ import functools
 import hashlib
 import inspect
 import json
+import sys
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, Literal
 
 from torch import nn
@@ -30,6 +32,27 @@ KNOWN = (
     *("compressed_tensors", "fbgemm_gpu", "aqlm", "auto_round", "quark", "kernels"),
 )
 """Packages whose modules and hooks take each position by itself, or are proved at load."""
+
+LIBRARIES = frozenset(
+    {
+        *KNOWN,
+        *("huggingface_hub", "numpy", "packaging", "safetensors", "tqdm", "typing_extensions"),
+        *sys.stdlib_module_names,
+    }
+)
+"""These, what they have functions of, and Python's own modules."""
+
+WRAPPING = LIBRARIES | {"beartype", "jaxtyping", ""}
+"""Packages whose wrappers around a function do what it does."""
+
+FOLLOWED = ("torch", "transformers")
+"""Packages whose Python modules are looked at for functions that somebody has put there."""
+
+FUNCTIONAL = "torch.nn.functional"
+"""The Python module from which all others have what they compute by."""
+
+EAGER = "eager_attention_forward"
+"""What a model's own Python module calls its attention without a fused kernel."""
 
 CALLED = ("forward", "__call__", "_call_impl")
 """Methods that run when a module is called."""
@@ -82,6 +105,7 @@ def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
             classes[made] = [*_of_class(made)]
         own = (*put_on(module), *classes[made])
         found += [Addition(path, kind, what) for kind, what in own]
+    found += [Addition("", "method", what) for what in _replaced(classes)]
     return tuple(found)
 
 
@@ -231,10 +255,35 @@ def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
             yield "method", f"a {name} of your own ({name_of(function)})"
 
 
-def own_attention(name: str) -> Callable[..., Any] | None:
-    """What somebody has registered as an implementation of attention, by its name."""
+def own_attention(name: str, module: nn.Module | None = None) -> Callable[..., Any] | None:
+    """What somebody has registered as an implementation of attention, by its name.
+
+    Of one attention module, too, what stands in the place of its library's own, or calls what does.
+    """
     function: Callable[..., Any] | None = AttentionInterface().get(name)
-    return None if function is None or is_known(function) else function
+    if module is not None and name == "eager":
+        function = vars(sys.modules[type(module).__module__]).get(EAGER)
+    if function is None:
+        return None
+    is_own = not is_known(function) or (module is not None and any(_replaced([type(module)])))
+    return function if is_own else None
+
+
+def _replaced(kinds: Iterable[type]) -> Iterator[str]:
+    """Functions of somebody's own where the code of some classes looks up its library's.
+
+    In the Python modules that define these classes, and in those of transformers from which these
+    have functions.
+    """
+    named = {kind.__module__ for kind in kinds} | {FUNCTIONAL}
+    homes = {name for name in named if _root(name) in FOLLOWED and name in sys.modules}
+    held = [value for home in homes for value in [*vars(sys.modules[home]).values()]]
+    taken = {value.__module__ for value in held if isinstance(value, FunctionType)}
+    homes |= {name for name in taken if _root(name) == "transformers" and name in sys.modules}
+    for home in sorted(homes):
+        for name, value in [*vars(sys.modules[home]).items()]:
+            if callable(value) and not isinstance(value, type) and not _is_of(value, LIBRARIES):
+                yield f"a function of your own ({name_of(value)}) in the place of {home}.{name}"
 
 
 def _global_hooks() -> Iterator[str]:
@@ -259,10 +308,18 @@ def _own_class(made: type) -> str | None:
 
 def is_known(function: Any) -> bool:
     """Whether a function, a callable object or a class is of a known package."""
+    return _is_of(function, KNOWN)
+
+
+def _is_of(function: Any, packages: Container[str]) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     home = getattr(function, "__module__", None) or type(function).__module__
-    return _root(home) in KNOWN
+    if _root(home) not in packages:
+        return False
+    # What wraps a function may be called like it (`functools.wraps`), and be anybody's.
+    around = getattr(getattr(function, "__func__", function), "__globals__", {}).get("__name__", "")
+    return _root(around) in WRAPPING
 
 
 def _root(module: str) -> str:

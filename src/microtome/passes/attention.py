@@ -61,7 +61,8 @@ def show(own: Session, module: nn.Module, see: See, family: Family, fine: bool =
         return
     choice = own.own_attention()
     upcast: Upcast = family.upcast if choice == "eager" else ""
-    own.show(module, InTheOpen(see, upcast, choice != "sdpa", fine, own_attention(str(choice))))
+    beside = own_attention(str(choice), module)
+    own.show(module, InTheOpen(see, upcast, choice != "sdpa", fine, beside))
 
 
 @dataclass(frozen=True, eq=False)

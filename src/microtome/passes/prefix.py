@@ -133,7 +133,7 @@ class SharedPrefix:
         if shares is not None:
             mixed = mixed / shares.flatten(3, 4)
         # Values may be of another width than queries and keys.
-        mixed = mixed.unflatten(3, (group, own)).permute(0, 2, 4, 1, 3, 5)
+        mixed = mixed.view(prompts, kv_heads, cells, group, own, -1).permute(0, 2, 4, 1, 3, 5)
         return mixed.reshape(prompts * cells, own, kv_heads * group, -1).to(kind), None
 
     @staticmethod
