@@ -257,6 +257,13 @@ def test_a_function_in_the_place_of_a_librarys_runs_whole(make_gpt2, tokenizer, 
         model.run(PROMPT, keep=["L1.pattern"])
 
 
+def test_a_function_for_masks_is_found(make_gpt2, monkeypatch):
+    own = AttentionMaskInterface()["sdpa"]
+    monkeypatch.setitem(AttentionMaskInterface._global_mapping, "sdpa", lambda **how: own(**how))
+    [found] = additions(make_gpt2())
+    assert str(found).startswith("a function for masks of your own (test_a_function_for_masks")
+
+
 def test_one_that_only_looks_shows_its_weights(make_gpt2, tokenizer, attending):
     hf = make_gpt2(dtype=torch.float64)
     plain = mt.load(hf, tokenizer=tokenizer).run(PROMPT, keep=["L1.pattern"])["L1.pattern"]

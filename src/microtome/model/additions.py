@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules import module as globally
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from microtome.errors import listing
 
@@ -92,10 +92,13 @@ def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
     see no position.
     """
     found = [Addition("", "hook", f"{name} in every module") for name in _global_hooks()]
-    attends = own_attention(str(getattr(hf.config, "_attn_implementation", None)))
-    if attends is not None:
-        what = f"an attention function of your own ({name_of(attends)})"
-        found.append(Addition("", "attention", what))
+    chosen = str(getattr(hf.config, "_attn_implementation", None))
+    for what, own in (
+        ("an attention function", own_attention(chosen)),
+        ("a function for masks", _own(AttentionMaskInterface().get(chosen))),
+    ):
+        if own is not None:
+            found.append(Addition("", "attention", f"{what} of your own ({name_of(own)})"))
     classes: dict[type, list[tuple[Kind, str]]] = {}
     for path, module in hf.named_modules():
         if "parametrizations" in path.split("."):
@@ -103,8 +106,7 @@ def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
         made = type(module)
         if made not in classes:
             classes[made] = [*_of_class(made)]
-        own = (*put_on(module), *classes[made])
-        found += [Addition(path, kind, what) for kind, what in own]
+        found += [Addition(path, kind, what) for kind, what in (*put_on(module), *classes[made])]
     found += [Addition("", "method", what) for what in _replaced(classes)]
     return tuple(found)
 
@@ -263,10 +265,12 @@ def own_attention(name: str, module: nn.Module | None = None) -> Callable[..., A
     function: Callable[..., Any] | None = AttentionInterface().get(name)
     if module is not None and name == "eager":
         function = vars(sys.modules[type(module).__module__]).get(EAGER)
-    if function is None:
-        return None
-    is_own = not is_known(function) or (module is not None and any(_replaced([type(module)])))
-    return function if is_own else None
+    calls_own = module is not None and any(_replaced([type(module)]))
+    return function if calls_own else _own(function)
+
+
+def _own(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    return None if function is None or is_known(function) else function
 
 
 def _replaced(kinds: Iterable[type]) -> Iterator[str]:
