@@ -487,6 +487,9 @@ class TestWhatDoesNotRun:
 
     def test_a_block_that_was_taken_out_after_it_was_loaded(self, make_gpt2, tokenizer):
         model = mt.load(make_gpt2(), tokenizer=tokenizer)
+        model.hf.config.n_layer = 2  # as many as a Llama would run
+        with pytest.raises(MicrotomeError, match=r"3 blocks \(.* says 2\), and 3 are expected"):
+            model.run(BERLIN)
         model.hf.transformer.h = model.hf.transformer.h[:-1]
         with pytest.raises(MicrotomeError, match=r"has 2 blocks, and 3 are expected"):
             model.run(BERLIN)

@@ -126,7 +126,7 @@ class Trace:
         final: what the unembedding reads, ``[text, pos, d_model]``: mostly, after the final norm.
         inputs: what entered each block, and last what left the last one, ``[text, pos, d_model]``,
             from position ``start`` on.
-        keys, values: of each block, ``[text, kv_head, pos, d_value]``, as attention saw them; none
+        keys, values: of each block, ``[text, kv_head, pos, d_head]``, as attention saw them; none
             in an encoder, where no position stays as it was.
         calls: with what else each block was called.
         start: the first position of the inputs.
