@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.activations import NewGELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.models.gpt2 import modeling_gpt2
 
 import microtome as mt
 from conftest import BERLIN, LAYERS, PARIS
@@ -46,8 +47,10 @@ def louder(module, args, output):
 
 
 def replaced(hf):
+    """As decorators do it: under the name and the module of what is wrapped."""
     own = hf.transformer.h[1].mlp.forward
-    hf.transformer.h[1].mlp.forward = lambda x: own(x) * torch.arange(x.shape[1])[:, None]
+    wrapping = functools.wraps(own)
+    hf.transformer.h[1].mlp.forward = wrapping(lambda x: own(x) * torch.arange(x.shape[1])[:, None])
 
 
 def of_its_class(hf):
@@ -232,6 +235,27 @@ def test_an_attention_function_of_somebodys_own_runs_whole(make_gpt2, tokenizer,
             model.run(PROMPT, edits=[edits])
     with pytest.raises(ProbeError, match=r"attention function of your own \(sharper\)"):
         mt.load(model.hf, tokenizer=tokenizer)
+
+
+def test_a_function_in_the_place_of_a_librarys_runs_whole(make_gpt2, tokenizer, monkeypatch):
+    """Its code looks it up there: heads are those of hooks, and weights are not made up."""
+    hf = make_gpt2(dtype=torch.float64)
+    hf.set_attn_implementation("eager")
+    model, own = mt.load(hf, tokenizer=tokenizer), modeling_gpt2.eager_attention_forward
+
+    @functools.wraps(own)
+    def sharp(module, query, *given, **more):
+        return own(module, query * 2, *given, **more)
+
+    monkeypatch.setattr(modeling_gpt2, "eager_attention_forward", sharp)
+    found = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", verify=0, progress=False)
+    np.testing.assert_allclose(found.data["logit_diff"].values.ravel(), wanted(model), atol=1e-9)
+    [added] = found.provenance["model"]["additions"]
+    assert added.startswith(
+        "a function of your own (eager_attention_forward) in the place of trans"
+    )
+    with pytest.raises(MicrotomeError, match=r"eager_attention_forward is your own.*no weights"):
+        model.run(PROMPT, keep=["L1.pattern"])
 
 
 def test_one_that_only_looks_shows_its_weights(make_gpt2, tokenizer, attending):
@@ -457,6 +481,9 @@ class TestWhatDoesNotRun:
 
     def test_a_block_that_was_taken_out_after_it_was_loaded(self, make_gpt2, tokenizer):
         model = mt.load(make_gpt2(), tokenizer=tokenizer)
+        model.hf.config.n_layer = 2  # as many as a Llama would run
+        with pytest.raises(MicrotomeError, match=r"3 blocks \(.* says 2\), and 3 are expected"):
+            model.run(BERLIN)
         model.hf.transformer.h = model.hf.transformer.h[:-1]
         with pytest.raises(MicrotomeError, match=r"has 2 blocks, and 3 are expected"):
             model.run(BERLIN)

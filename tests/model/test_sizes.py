@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 import microtome as mt
 from conftest import BERLIN, HEADS, LAYERS
@@ -53,6 +59,33 @@ def test_a_model_of_few_words(vocabulary, seed):
     model = mt.load(LlamaForCausalLM(config).eval(), tokenizer=words(*"abc"[:vocabulary]))
     effects = mt.sweep(model, mt.Prompt("a b", target=" b"), "zero L*.z.h*", metrics="prob")
     assert effects.n_cells == 4
+
+
+def test_values_that_are_narrower_than_queries(tokenizer):
+    """Of a rotary part of one coordinate Phi makes two."""
+    config = PhiConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=12,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        rope_parameters={
+            "rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.25
+        },
+    )  # fmt: skip
+    model = mt.load(PhiForCausalLM(config).double().eval(), tokenizer=tokenizer)
+    both = (
+        mt.sweep(
+            model,
+            mt.Prompt(BERLIN, target=" in"),
+            "zero L*.z.h*@-1",
+            metrics="logit",
+            engine=engine,
+        )
+        for engine in ("walk", "reference")
+    )
+    walked, again = (one.data["logit"] for one in both)
+    np.testing.assert_allclose(walked, again, atol=1e-10)
 
 
 class TestMoreTokensThanTheModelKnows:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
+from torch.overrides import TorchFunctionMode
 
 import microtome as mt
 from conftest import BERLIN, CAT
@@ -228,17 +229,18 @@ def test_odd_shapes_and_bfloat16(make_gpt2, tokenizer):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "cohere"])  # without a scale of logits, and with one
-def test_of_two_tokens_two_rows_are_unembedded(of_family, monkeypatch, family):
+def test_of_two_tokens_two_rows_are_unembedded(of_family, family):
     model, heads = of_family(family), []
     whole = float(model.run(PROMPT).logits[0, -1, [*answers(model)]].double().diff())
     linear, head = torch.nn.functional.linear, model.hf.get_output_embeddings()
 
-    def counting(given, weight, bias=None):
-        heads.append(weight is head.weight)
-        return linear(given, weight, bias)
+    class Counting(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            heads.append(func is linear and args[1] is head.weight)
+            return func(*args, **(kwargs or {}))
 
-    monkeypatch.setattr(torch.nn.functional, "linear", counting)
-    found = mt.attribute_logits(model, PROMPT)
+    with Counting():
+        found = mt.attribute_logits(model, PROMPT)
     assert not any(heads)
     assert float(found.data["logit"][0]) == pytest.approx(-whole, abs=1e-9)
 

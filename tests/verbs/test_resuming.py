@@ -398,12 +398,26 @@ def test_a_stream_of_chats_is_known_by_what_its_template_makes_of_them(
         go("strftime_now('%f')")
 
 
-def test_a_model_of_which_a_setting_was_changed_is_another(folder, tmp_path):
-    """No weight tells of a norm's epsilon."""
+def other_epsilon(block):
+    block.ln_1.eps = 1.0
+
+
+def other_method(block):
+    """Of a library, too, and built in: none that is named among somebody's own."""
+    block.mlp.act.forward = torch.relu
+
+
+@pytest.mark.parametrize("change", [other_epsilon, other_method])
+def test_a_model_of_which_a_setting_was_changed_is_another(folder, tmp_path, change):
+    """No weight tells of a norm's epsilon, nor of what an activation calls."""
     changed = mt.load(folder / "model")
     asked = {"metrics": "kl", "progress": False, "out": tmp_path / "map.zarr"}
+    mlp = changed.hf.transformer.h[0].mlp
+    mlp.forward = types.MethodType(type(mlp).forward, mlp)
     mt.sweep(changed, PROMPT, "zero L0.z.h0@-1", **asked)
-    changed.hf.transformer.h[0].ln_1.eps = 1.0
+    del mlp.forward
+    mt.sweep(changed, PROMPT, "zero L0.z.h0@-1", **asked)  # it is the same, put there by hand
+    change(changed.hf.transformer.h[0])
     with pytest.raises(EffectsError, match=r"the result of another question: .*modules"):
         mt.sweep(changed, PROMPT, "zero L0.z.h0@-1", **asked)
 

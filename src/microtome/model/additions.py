@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from microtome.errors import listing
 from microtome.model.replaced import replaced
 from microtome.model.whose import KNOWN, is_known, name_of, root
+
+EAGER = "eager_attention_forward"
+"""What a model's own Python module calls its attention without a fused kernel."""
 
 CALLED = ("forward", "__call__", "_call_impl")
 """Methods that run when a module is called."""
@@ -234,9 +238,19 @@ def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
             yield "method", f"a {name} of your own ({name_of(function)})"
 
 
-def own_attention(name: str) -> Callable[..., Any] | None:
-    """What somebody has registered as an implementation of attention, by its name."""
+def own_attention(name: str, module: nn.Module | None = None) -> Callable[..., Any] | None:
+    """What somebody has registered as an implementation of attention, by its name.
+
+    Of one attention module, too, what stands in the place of its library's own, or calls what does.
+    """
     function: Callable[..., Any] | None = AttentionInterface().get(name)
+    if module is not None and name == "eager":
+        function = vars(sys.modules[type(module).__module__]).get(EAGER)
+    calls_own = module is not None and any(replaced(name, [type(module)]))
+    return function if calls_own else _own(function)
+
+
+def _own(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
     return None if function is None or is_known(function) else function
 
 

@@ -219,10 +219,11 @@ class Anatomy:
 
     def check_layers(self, hf: PreTrainedModel) -> None:
         """Raise `ArchitectureError` unless a model has as many blocks as it is to have."""
-        found = self.n_blocks(hf)
-        if found != self.dims.n_layers:
+        found, said = self.n_blocks(hf), self.family.dimensions(hf.config).n_layers
+        if (found, said) != (self.dims.n_layers, self.dims.n_layers):
+            also = "" if said == found else f" (its configuration says {said})"
             raise ArchitectureError(
-                f"This {type(hf).__name__} has {found} blocks, and {self.dims.n_layers} are "
+                f"This {type(hf).__name__} has {found} blocks{also}, and {self.dims.n_layers} are "
                 "expected: if layers were added or taken away since it was loaded, load it again "
                 "(and let config.num_hidden_layers say how many there are)."
             )

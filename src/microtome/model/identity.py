@@ -7,13 +7,15 @@ version, and some of its numbers, since a change through ``.data`` moves none of
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import count
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -44,6 +46,10 @@ VOLATILE = {
 MOVING = ("training", "max_seq_len_cached", "name_or_path")
 """Settings of modules that a pass may change, that are refused elsewhere, or that say where a model
 was found: by a path from here, or by the whole of it."""
+
+
+FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
+"""What may stand in the place of a method."""
 
 
 class Remembered:
@@ -190,8 +196,17 @@ def _set_on(module: nn.Module) -> Iterator[tuple[str, str]]:
             continue
         if isinstance(value, bool | int | float | str | tuple | None):
             yield name, repr(value)
-        elif isinstance(value, FunctionType):
+        elif isinstance(value, FUNCTIONS) and not _is_bound(value, name, module):
             yield name, name_of(value) if is_known(value) else code_of([value])
+
+
+def _is_bound(function: Any, name: str, module: nn.Module) -> bool:
+    """Whether it is the method of its class, put there by hand; or accelerate's way to it."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    own = inspect.getattr_static(type(module), name, None)
+    return function is own or str(function.__module__).startswith("accelerate.")
 
 
 # --------------------------------------------------------------------------------------- tokenizer

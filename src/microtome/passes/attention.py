@@ -62,7 +62,8 @@ def show(own: Session, module: nn.Module, see: See, family: Family, fine: bool =
         return
     choice = own.own_attention()
     upcast: Upcast = family.upcast if choice == "eager" else ""
-    own.show(module, InTheOpen(see, upcast, choice != "sdpa", fine, own_attention(str(choice))))
+    beside = own_attention(str(choice), module)
+    own.show(module, InTheOpen(see, upcast, choice != "sdpa", fine, beside))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +92,13 @@ class InTheOpen:
         module: nn.Module,
         query: Float[Tensor, "batch head query d_head"],
         key: Float[Tensor, "batch kv_head key d_head"],
-        value: Float[Tensor, "batch kv_head key d_head"],
+        value: Float[Tensor, "batch kv_head key d_value"],
         attention_mask: Tensor | None = None,
         scaling: float | None = None,
         softcap: float | None = None,
         sliding_window: int | None = None,
         **others: Any,
-    ) -> tuple[Float[Tensor, "batch query head d_head"], None]:
+    ) -> tuple[Float[Tensor, "batch query head d_value"], None]:
         """What transformers calls in the place of the model's own choice."""
         refuse_unknown(others, module)
         causal = others.get("is_causal")

@@ -22,7 +22,7 @@ class Past:
     """Keys and values of one text in every block, as its attention saw them."""
 
     keys: Sequence[Float[Tensor, "1 kv_head pos d_head"]]
-    values: Sequence[Float[Tensor, "1 kv_head pos d_head"]]
+    values: Sequence[Float[Tensor, "1 kv_head pos d_value"]]
 
     def before(self, position: int, rows: int) -> DynamicCache:
         """The cache of so many rows, which are all this text up to a position."""
@@ -40,7 +40,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
     def __init__(
         self,
         keys: Float[Tensor, "row kv_head pos d_head"],
-        values: Float[Tensor, "row kv_head pos d_head"],
+        values: Float[Tensor, "row kv_head pos d_value"],
     ) -> None:
         super().__init__()
         self.keys, self.values = keys, values

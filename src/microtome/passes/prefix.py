@@ -46,7 +46,7 @@ class SharedPrefix:
     def __init__(
         self,
         keys: Float[Tensor, "prompt kv_head prefix d_head"],
-        values: Float[Tensor, "prompt kv_head prefix d_head"],
+        values: Float[Tensor, "prompt kv_head prefix d_value"],
         upcast: bool = False,
     ) -> None:
         self.keys, self.values, self.upcast = keys, values, upcast
@@ -62,13 +62,13 @@ class SharedPrefix:
         module: nn.Module,
         query: Float[Tensor, "cell head own d_head"],
         key: Float[Tensor, "cell kv_head own d_head"],
-        value: Float[Tensor, "cell kv_head own d_head"],
+        value: Float[Tensor, "cell kv_head own d_value"],
         attention_mask: Tensor | None = None,
         scaling: float | None = None,
         softcap: float | None = None,
         sliding_window: int | None = None,
         **others: Any,
-    ) -> tuple[Float[Tensor, "cell own head d_head"], None]:
+    ) -> tuple[Float[Tensor, "cell own head d_value"], None]:
         """Causal attention over the prefix and a cell's own positions.
 
         The mask has a row for each own position, and a column for each position from the first on.
@@ -180,10 +180,10 @@ class SideBySide:
         module: nn.Module,
         query: Float[Tensor, "1 head all d_head"],
         key: Float[Tensor, "1 kv_head all d_head"],
-        value: Float[Tensor, "1 kv_head all d_head"],
+        value: Float[Tensor, "1 kv_head all d_value"],
         attention_mask: None = None,
         **others: Any,
-    ) -> tuple[Float[Tensor, "1 all head d_head"], None]:
+    ) -> tuple[Float[Tensor, "1 all head d_value"], None]:
         """The attention of each part to its prefix and itself."""
         self.calls += 1
         given, found = (query, key, value), []
@@ -335,7 +335,7 @@ class PrefixCache(DynamicCache):  # type: ignore[misc]
     def __init__(
         self,
         keys: Float[Tensor, "prompt kv_head prefix d_head"],
-        values: Float[Tensor, "prompt kv_head prefix d_head"],
+        values: Float[Tensor, "prompt kv_head prefix d_value"],
     ) -> None:
         super().__init__()
         self.keys, self.values = keys, values

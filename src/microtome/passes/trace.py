@@ -137,7 +137,7 @@ class Trace:
     final: Float[Tensor, "text pos d_model"]
     inputs: tuple[Float[Tensor, "text own d_model"], ...]
     keys: tuple[Float[Tensor, "text kv_head pos d_head"], ...]
-    values: tuple[Float[Tensor, "text kv_head pos d_head"], ...]
+    values: tuple[Float[Tensor, "text kv_head pos d_value"], ...]
     calls: tuple[Call, ...]
     start: int
     kept: Mapping[Place, Tensor]
