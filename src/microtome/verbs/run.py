@@ -27,7 +27,7 @@ from microtome.errors import (
     did_you_mean,
     listing,
 )
-from microtome.language.addresses import parse
+from microtome.language.addresses import Address, parse
 from microtome.language.sites import Dimensions
 from microtome.model.anatomy import Anatomy
 from microtome.notebook import html_line, html_table, html_tokens
@@ -35,10 +35,12 @@ from microtome.passes.hooks import forward
 from microtome.passes.session import session
 from microtome.passes.trace import ids_of
 from microtome.prompts.encoding import Encoded, piece
+from microtome.prompts.resolve import regions
 from microtome.readings.output import Reading
 from microtome.readings.registry import Asked, about, readings
 from microtome.texts import brief
 from microtome.verbs.kept import labelled, readers
+from microtome.verbs.room import NUMBER, check_room
 
 SHOWN = 3
 """Prompts of a run that a notebook shows."""
@@ -228,6 +230,7 @@ def run(
     """One full forward pass per prompt; see `Model.run`."""
     asked = [keep] if isinstance(keep, str) else keep
     addresses = list(dict.fromkeys(parse(address) for address in asked))
+    _check_room(hf, anatomy, encoded, addresses)
     sources = Sources(
         hf,
         anatomy,
@@ -253,6 +256,34 @@ def run(
     }
     return Run(
         stacked(logits), Receipts(receipts), encoded, named, hf, anatomy, anatomy.dims, tokenizer
+    )
+
+
+def _check_room(
+    hf: PreTrainedModel,
+    anatomy: Anatomy,
+    encoded: Sequence[Encoded],
+    addresses: Sequence[Address],
+) -> None:
+    """Raise where logits, and what is kept, would not fit; a device says so by itself.
+
+    While they are put together, logits are there twice, and so is what is kept, one address's
+    thrice; each prompt is as long as the longest.
+
+    Raises:
+        MicrotomeError: so it is.
+    """
+    if not encoded or hf.device.type != "cpu":
+        return
+    longest = max((one.tokens for one in encoded), key=len)
+    named = [regions(one.together(), anatomy.dims, longest) for one in addresses]
+    kept = [len(encoded) * sum(region.size for region in found) for found in named]
+    logits = 2 * hf.dtype.itemsize * len(encoded) * len(longest) * anatomy.dims.d_vocab
+    beside = f", and {sum(kept):,} numbers that are kept," if kept else ""
+    check_room(
+        logits + NUMBER * (2 * sum(kept) + max(kept, default=0)),
+        f"The logits of {len(encoded)} texts of up to {len(longest):,} tokens{beside}",
+        "give shorter texts, fewer at a time, or keep less",
     )
 
 
