@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -36,6 +36,10 @@ from microtome.readings.patterns import SCORES, Repeated, entropy, weighted
 from microtome.verbs.kept import labelled, numpy_of
 from microtome.verbs.model import Model
 from microtome.verbs.readout import check_prompt, recorded
+from microtome.verbs.room import NUMBER, check_room
+
+COPIES = 5
+"""How many times the weights are there at the most, while they are put together."""
 
 LEAST = 2
 """Tokens that a row has at least: behind the only one there is no other."""
@@ -118,6 +122,7 @@ def attention(
 
     Raises:
         AddressError: it is of another site, of some positions, or names what is not there.
+        MicrotomeError: it would not fit into the machine's memory; nothing ran.
 
     >>> import microtome as mt
     >>> seen = mt.attention(mt.load("nano"), "Berlin is the capital of", "L0:2.pattern")
@@ -131,6 +136,7 @@ def attention(
             f"{address}: attention is read whole, of layers and heads, such as L5.pattern.h3."
         )
     encoded = model.encode(prompts)
+    _check_room(model, asked, encoded)
     with session(model.hf, model.anatomy), quiet(model.hf):
         seen = [_seen(model, asked, one) for one in encoded]
     dims = model.anatomy.dims
@@ -143,6 +149,22 @@ def attention(
     for name, unit in (("pattern", "weight"), ("weighted", "activation"), ("entropy", "nat")):
         arrays[name].attrs["unit"] = unit
     return Attention(xr.Dataset(arrays), encoded, recorded(model, encoded, address=str(asked)))
+
+
+def _check_room(model: Model, address: Address, encoded: Sequence[Encoded]) -> None:
+    """Raise where the weights of all prompts would not fit: each is as long as the longest.
+
+    They are there twice, with what they move; and in the end one of the two twice more.
+    """
+    found = regions(address.together(), model.anatomy.dims, encoded[0].tokens)
+    heads = sum(len(region.indices[0]) for region in found)
+    longest = max(len(one.tokens) for one in encoded)
+    shape = f"{len(encoded)} prompts × {heads} heads × {longest:,} × {longest:,} tokens"
+    check_room(
+        COPIES * NUMBER * len(encoded) * heads * longest**2,
+        f"The attention of {shape}",
+        "give a shorter text, fewer prompts, or fewer layers and heads (address='L5.pattern.h3')",
+    )
 
 
 def _seen(model: Model, address: Address, one: Encoded) -> dict[str, list[Tensor]]:

@@ -36,10 +36,12 @@ from microtome.passes.hooks import forward
 from microtome.passes.session import session
 from microtome.passes.trace import ids_of
 from microtome.prompts.encoding import Encoded, piece
+from microtome.prompts.resolve import regions
 from microtome.readings.output import Reading
 from microtome.readings.registry import Asked, about, readings
 from microtome.texts import brief
 from microtome.verbs.kept import labelled, readers
+from microtome.verbs.room import NUMBER, check_room
 
 SHOWN = 3
 """Prompts of a run that a notebook shows."""
@@ -260,6 +262,7 @@ def run(
 ) -> Run:
     """One full forward pass per prompt; see `Model.run`."""
     addresses = _addresses(keep)
+    _check_room(hf, anatomy, encoded, addresses)
     sources = Sources(
         hf,
         anatomy,
@@ -300,6 +303,34 @@ def _addresses(keep: str | Iterable[str]) -> list[Address]:
             f"keep= takes addresses, such as ['L5.z', 'L3.resid_post'], not {keep!r}."
         )
     return list(dict.fromkeys(map(parse, asked)))
+
+
+def _check_room(
+    hf: PreTrainedModel,
+    anatomy: Anatomy,
+    encoded: Sequence[Encoded],
+    addresses: Sequence[Address],
+) -> None:
+    """Raise where logits, and what is kept, would not fit; a device says so by itself.
+
+    While they are put together, logits are there twice, and so is what is kept, one address's
+    thrice; each prompt is as long as the longest.
+
+    Raises:
+        MicrotomeError: so it is.
+    """
+    if not encoded or hf.device.type != "cpu":
+        return
+    longest = max((one.tokens for one in encoded), key=len)
+    named = [regions(one.together(), anatomy.dims, longest) for one in addresses]
+    kept = [len(encoded) * sum(region.size for region in found) for found in named]
+    logits = 2 * hf.dtype.itemsize * len(encoded) * len(longest) * anatomy.dims.d_vocab
+    beside = f", and {sum(kept):,} numbers that are kept," if kept else ""
+    check_room(
+        logits + NUMBER * (2 * sum(kept) + max(kept, default=0)),
+        f"The logits of {len(encoded)} texts of up to {len(longest):,} tokens{beside}",
+        "give shorter texts, fewer at a time, or keep less",
+    )
 
 
 def stacked(rows: Sequence[Float[Tensor, "1 _ vocab"]]) -> Float[Tensor, "prompt pos vocab"]:

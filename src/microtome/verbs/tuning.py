@@ -36,6 +36,7 @@ from microtome.readings.translators import CONFIG, Translators, check_folder
 from microtome.results.hold import alone_in
 from microtome.verbs.model import Model
 from microtome.verbs.record import added
+from microtome.verbs.room import check_room
 
 HELD_OUT = 8
 """Of so many texts one is kept apart, to measure on."""
@@ -110,6 +111,13 @@ def train_translators(
     chosen = _chosen(blocks, model.anatomy.dims.n_layers)
     encoded = _encoded(model, texts)
     model.check_end("Translators are trained")
+    rows, width = sum(len(one.tokens) for one in encoded), model.anatomy.dims.d_model
+    if model.device.type == "cpu":
+        check_room(  # while they are put together, they are there twice
+            2 * model.hf.dtype.itemsize * rows * (len(chosen) + 1) * width,
+            f"The states of {rows:,} tokens before {len(chosen)} blocks",
+            "give fewer texts, or some blocks at a time (blocks=)",
+        )
     folder = None if out is None else at_home(out)
     with _alone_in(folder), session(model.hf, model.anatomy), quiet(model.hf):
         learnt, kept = _states(model, encoded, chosen)
