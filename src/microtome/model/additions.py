@@ -54,8 +54,8 @@ FUNCTIONAL = "torch.nn.functional"
 EAGER = "eager_attention_forward"
 """What a model's own Python module calls its attention without a fused kernel."""
 
-CALLED = ("forward", "__call__", "_call_impl")
-"""Methods that run when a module is called."""
+UNDER = "_old_forward"
+"""Accelerate's name for a `forward` that it has wrapped."""
 
 HARMLESS = ("__init__", "__repr__", "extra_repr")
 """Methods that may be somebody's own and decide no number."""
@@ -239,10 +239,14 @@ def put_on(module: nn.Module) -> Iterator[tuple[Kind, str]]:
     for hook in hooks:
         if not is_known(hook):
             yield "hook", f"a hook of your own ({name_of(hook)})"
-    for name in (*CALLED, "_old_forward"):  # accelerate's name for what it has wrapped
-        function = vars(module).get(name)
-        if function is not None and not is_known(function):
-            yield "method", f"a {name.removeprefix('_old_')} of your own ({name_of(function)})"
+    for name, own in [*vars(module).items()]:
+        if callable(own) and (is_method(module, name) or name == UNDER) and not is_known(own):
+            yield "method", f"a {name.removeprefix('_old_')} of your own ({name_of(own)})"
+
+
+def is_method(module: nn.Module, name: str) -> bool:
+    """Whether a module's class has a method of this name, which may decide a number."""
+    return name not in HARMLESS and callable(inspect.getattr_static(type(module), name, None))
 
 
 def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
@@ -251,9 +255,11 @@ def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
     if own is not None:
         yield "class", f"a class of your own ({own})"
         return
-    for name in CALLED:
-        function = inspect.getattr_static(made, name, None)
-        if function is not None and not is_known(function):
+    theirs = [base for base in reversed(made.__mro__) if _root(base.__module__) in KNOWN]
+    methods = {name: one for base in theirs for name, one in vars(base).items()}
+    for name, function in methods.items():
+        known = not isinstance(function, FunctionType) or _is_of(function, LIBRARIES)
+        if not known and name not in HARMLESS:
             yield "method", f"a {name} of your own ({name_of(function)})"
 
 

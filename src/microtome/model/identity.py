@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.errors import listing
-from microtome.model.additions import is_known, name_of
+from microtome.model.additions import is_known, is_method, name_of
 from microtome.model.code import code_of
 from microtome.model.placement import fetched, parts, weights
 from microtome.model.wrappers import refuse_packed
@@ -192,7 +192,7 @@ def settings(hf: PreTrainedModel) -> dict[str, Any]:
 
 def _set_on(module: nn.Module) -> Iterator[tuple[str, str]]:
     for name, value in vars(module).items():
-        if name.startswith("_") or name in MOVING:
+        if (name.startswith("_") and not is_method(module, name)) or name in MOVING:
             continue
         if isinstance(value, bool | int | float | str | tuple | None):
             yield name, repr(value)
