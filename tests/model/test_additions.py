@@ -603,16 +603,27 @@ def test_what_is_wrapped_is_looked_into(make_gpt2):
     [own] = additions(hf)
     assert str(own).startswith("a forward of your own (")
     assert own.path == "transformer.h.1.mlp"
+    del mlp._old_forward
+    attention = hf.transformer.h[0].attn
+    attention._upcast_and_reordered_attn = lambda *given: given  # which its forward calls
+    assert [own.path for own in additions(hf)] == ["transformer.h.0.attn"]
 
 
 def test_a_method_that_was_put_on_the_librarys_class_is_found(make_gpt2, monkeypatch):
     hf = make_gpt2()
-    made = type(hf.transformer.h[0].mlp)
-    own = made.forward
-    monkeypatch.setattr(made, "forward", lambda self, x: own(self, x))
-    found = additions(hf)
-    assert [one.path for one in found] == [f"transformer.h.{n}.mlp" for n in range(LAYERS)]
-    assert {one.kind for one in found} == {"method"}
+    blocks = [f"transformer.h.{n}.mlp" for n in range(LAYERS)]
+    attention = modeling_gpt2.GPT2Attention
+    home = f"{attention.__module__}.GPT2Attention._upcast_and_reordered_attn"  # which forward calls
+    for made, name, paths, kind in (
+        (modeling_gpt2.GPT2MLP, "forward", blocks, "method"),
+        (attention, "_upcast_and_reordered_attn", [home], "function"),
+    ):
+        own = getattr(made, name)
+        with monkeypatch.context() as patched:
+            patched.setattr(made, name, lambda self, x, own=own: own(self, x))
+            found = additions(hf)
+        assert [one.path for one in found] == paths
+        assert {one.kind for one in found} == {kind}
 
 
 def skewed(x, *given, own=nn.functional.layer_norm, **named):

@@ -235,7 +235,7 @@ def test_an_empty_folder_is_a_place_like_any_other(model, tmp_path):
     (tmp_path / "map.zarr").mkdir()
     mt.sweep(model, PROMPT, "zero L0.z.h1", metrics="kl", out=tmp_path / "map.zarr")
     assert mt.open_effects(tmp_path / "map.zarr").n_cells == 1
-    with pytest.raises(EffectsError, match="names no folder"):
+    with pytest.raises(EffectsError, match="cannot name a file or a folder"):
         mt.sweep(model, PROMPT, "zero L0.z.h1", metrics="kl", out=f"{tmp_path}/\ud800")
 
 

@@ -31,6 +31,9 @@ EAGER = "eager_attention_forward"
 CALLED = ("forward", "__call__", "_call_impl")
 """Methods that run when a module is called."""
 
+UNDER = "_old_forward"
+"""Accelerate's name for a `forward` that it has wrapped."""
+
 HARMLESS = ("__init__", "__repr__", "extra_repr")
 """Methods that may be somebody's own and decide no number."""
 
@@ -220,10 +223,14 @@ def put_on(module: nn.Module) -> Iterator[tuple[Kind, str]]:
     for hook in hooks:
         if not is_known(hook):
             yield "hook", f"a hook of your own ({name_of(hook)})"
-    for name in (*CALLED, "_old_forward"):  # accelerate's name for what it has wrapped
-        function = vars(module).get(name)
-        if function is not None and not is_known(function):
-            yield "method", f"a {name.removeprefix('_old_')} of your own ({name_of(function)})"
+    for name, own in [*vars(module).items()]:
+        if callable(own) and (is_method(module, name) or name == UNDER) and not is_known(own):
+            yield "method", f"a {name.removeprefix('_old_')} of your own ({name_of(own)})"
+
+
+def is_method(module: nn.Module, name: str) -> bool:
+    """Whether a module's class has a method of this name, which may decide a number."""
+    return name not in HARMLESS and callable(inspect.getattr_static(type(module), name, None))
 
 
 def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
@@ -232,7 +239,7 @@ def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
     if own is not None:
         yield "class", f"a class of your own ({own})"
         return
-    for name in CALLED:
+    for name in CALLED:  # what these call in their turn, `replaced` finds
         function = inspect.getattr_static(made, name, None)
         if function is not None and not is_known(function):
             yield "method", f"a {name} of your own ({name_of(function)})"

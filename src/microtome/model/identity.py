@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from microtome.errors import listing
+from microtome.model.additions import is_method
 from microtome.model.code import code_of
 from microtome.model.placement import fetched, parts, weights
 from microtome.model.whose import is_known, name_of
@@ -192,7 +193,7 @@ def settings(hf: PreTrainedModel) -> dict[str, Any]:
 
 def _set_on(module: nn.Module) -> Iterator[tuple[str, str]]:
     for name, value in vars(module).items():
-        if name.startswith("_") or name in MOVING:
+        if (name.startswith("_") and not is_method(module, name)) or name in MOVING:
             continue
         if isinstance(value, bool | int | float | str | tuple | None):
             yield name, repr(value)
