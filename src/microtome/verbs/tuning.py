@@ -134,7 +134,7 @@ def _checked(lr: object, seed: object) -> float:
     Raises:
         MicrotomeError: one cannot.
     """
-    rate = float(lr) if isinstance(lr, Real) and not isinstance(lr, bool) else 0.0
+    rate = float(lr) if not isinstance(lr, bool) and isinstance(lr, Real) else 0.0
     if not 0 < rate <= HIGHEST:
         raise MicrotomeError(f"lr={lr!r}: expected a number above 0, such as 0.001.")
     if not -(1 << 63) <= whole_of(seed, what="seed") < 1 << 64:
