@@ -120,7 +120,7 @@ class Traces:
             raise EffectsError(f"There is no {kind!r} here; there are: {listing(there)}.")
         if prompt is None:
             shown = self.average()["effect"].sel(kind=kind)
-            note = f"average indirect effect over {len(self.encoded)} facts"
+            note = f"average indirect effect over {many(len(self.encoded), 'fact')}"
         else:
             check_prompt(prompt, len(self.encoded))
             one = self.encoded[prompt]
