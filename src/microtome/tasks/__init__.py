@@ -34,4 +34,4 @@ def named(text: str) -> tuple[str, int] | None:
     return found["task"], int(found["n"] or _PROMPTS)
 
 
-__all__ = ["TASKS", "capitals", "greater_than", "induction", "ioi", "named", "quotes"]
+__all__ = ["TASKS", "capitals", "greater_than", "induction", "ioi", "quotes"]
