@@ -319,6 +319,9 @@ def test_plan_takes_what_a_sweep_does(call, tmp_path):
     code, out, err = call("plan", "nano", "-p", texts[0], *means, "--dtype", "float64")
     assert (code, err) == (0, "")
     assert 'mean(over="prompts") L*.z.h*' in " ".join(out.split())
+    code, out, err = call("plan", "nano", "--prompts", "ioi:12", "-e", "zero L*.z.h*@S2")
+    assert (code, err) == (0, "")
+    assert "prompt 12 × layer 6 × head 8" in out
 
     def memory(*metrics):
         _, out, _ = call("plan", "nano", "-p", PROMPT, "-e", "zero L*.z.h*@*", *metrics)

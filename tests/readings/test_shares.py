@@ -221,6 +221,7 @@ def test_odd_shapes_and_bfloat16(make_gpt2, tokenizer):
     one = mt.load(make_gpt2(n_layer=1, n_head=1, dtype=torch.float64), tokenizer=tokenizer)
     found = mt.attribute_logits(one, mt.Prompt("Berlin", target=" Germany"))
     assert abs(float(found.total[0] - found.data["logit"][0])) <= 1e-9
+    assert found.total.name == "total"
     coarse = mt.load(make_gpt2(dtype=torch.bfloat16), tokenizer=tokenizer)
     found = mt.attribute_logits(coarse, PROMPT)
     own = coarse.run(PROMPT).logits[0, -1].double()

@@ -258,3 +258,4 @@ def test_what_a_text_has_of_plotlys_signs_is_shown_as_it_is(tiny64):
     fact = mt.Prompt("The <b>cat</b> sat", roles={"subject": "cat"})
     traces = mt.trace_facts(tiny64, fact, kinds=["hidden"], samples=1)
     assert "&lt;b&gt;cat" in traces.figure("hidden", prompt=0).layout.title.subtitle.text
+    assert traces.figure("hidden").layout.title.subtitle.text.endswith("over 1 fact")

@@ -47,7 +47,9 @@ Metrics = Annotated[
 ]
 ReferenceFile = Annotated[
     Path | None,
-    typer.Option(help='A .jsonl or .csv file of prompts that mean(over="prompts") averages.'),
+    typer.Option(
+        help='A .jsonl, .csv or .parquet file of prompts that mean(over="prompts") averages.'
+    ),
 ]
 Memory = Annotated[str | None, typer.Option(help="For the walk's batches: 2GiB, 500MB, bytes.")]
 Dtype = Annotated[str | None, typer.Option(help="Of the weights: float32, float64, bfloat16.")]
@@ -66,7 +68,10 @@ Contrasts = Annotated[list[str], typer.Option(help="What to compare the target w
 ContrastIds = Annotated[list[int], typer.Option(help="The same as a token's id.")]
 Donor = Annotated[str | None, typer.Option(help="Text whose activations 'patch' takes.")]
 PromptFile = Annotated[
-    Path | None, typer.Option("--prompts", help="A .jsonl or .csv file of prompts.")
+    Path | None,
+    typer.Option(
+        "--prompts", help="A .jsonl, .csv or .parquet file of prompts; or a task, ioi:16."
+    ),
 ]
 
 Overwrite = Annotated[

@@ -40,7 +40,7 @@ class Trying:
 
     prompts: Annotated[
         str | None,
-        typer.Option(help="A .jsonl or .csv file of prompts, or a task with a number: ioi:16."),
+        typer.Option(help="A .jsonl, .csv or .parquet file of prompts; or a task, ioi:16."),
     ] = None
     prompt: PromptText = field(default_factory=list)
     target: Target = None

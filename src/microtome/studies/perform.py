@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -34,7 +33,7 @@ from microtome.studies import again, findings
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.parameters import Adapted, Parameters, read_config
 from microtome.studies.study import CELLS, PROMPT, Data, Labelled, Place, Study
-from microtome.tasks import TASKS
+from microtome.tasks import TASKS, named
 from microtome.texts import Texts
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
@@ -43,10 +42,6 @@ from microtome.workers import Workers
 
 SHOWN_PROMPTS = 3
 """How many prompts are shown token by token."""
-TASK = re.compile(r"(?P<task>\w+)(?::(?P<n>[1-9]\d{0,5}))?")
-"""How a task's prompts are asked for in the place of a file: ``capitals``, ``ioi:16``."""
-TASK_PROMPTS = 16
-"""How many there are unless told."""
 
 HOLDS = {"holds": True, "does not hold": False}
 """What a verdict says of a claim."""
@@ -213,10 +208,11 @@ def task_prompts(given: object, model: Model) -> Prompts | None:
     Raises:
         TaskError: the tokenizer has not the words for so many.
     """
-    found = TASK.fullmatch(str(given)) if isinstance(given, Path) else None
-    if found is None or found["task"] not in TASKS or Path(found[0]).exists():
+    asked = named(str(given)) if isinstance(given, Path) and not given.exists() else None
+    if asked is None:
         return None
-    return TASKS[found["task"]](int(found["n"] or TASK_PROMPTS), tokenizer=model.tokenizer)
+    name, n = asked
+    return TASKS[name](n, tokenizer=model.tokenizer)
 
 
 def _with_mask(prompt: Prompt, mask: str) -> Prompt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -16,5 +17,21 @@ TASKS: Mapping[str, Callable[..., Prompts]] = MappingProxyType(
     {task.__name__: task for task in (capitals, greater_than, induction, ioi, quotes)}
 )
 """Name → task."""
+
+_NAMED = re.compile(r"(?P<task>\w+)(?::(?P<n>[1-9]\d{0,5}))?")
+_PROMPTS = 16  # unless told
+
+
+def named(text: str) -> tuple[str, int] | None:
+    """The task that a text such as ``ioi:8`` names, and of how many prompts; None: it names none.
+
+    >>> named("ioi:8"), named("capitals"), named("prompts.csv")
+    (('ioi', 8), ('capitals', 16), None)
+    """
+    found = _NAMED.fullmatch(text)
+    if found is None or found["task"] not in TASKS:
+        return None
+    return found["task"], int(found["n"] or _PROMPTS)
+
 
 __all__ = ["TASKS", "capitals", "greater_than", "induction", "ioi", "quotes"]

@@ -76,7 +76,8 @@ class Attribution:
         """The sum of all shares, ``[prompt]``: ``logit``, but for rounding."""
         each = [self.data[name] for name in NAMES]
         summed = [one.sum([name for name in one.dims if name != "prompt"]) for one in each]
-        return xr.concat(summed, "writer", coords="minimal", compat="override").sum("writer")
+        parts = xr.concat(summed, "writer", coords="minimal", compat="override")
+        return parts.sum("writer").rename("total")
 
     def table(self, k: int | None = None, prompt: int | None = None) -> pd.DataFrame:
         """A row per writer, the largest share first.

@@ -122,7 +122,7 @@ class Traces:
             raise EffectsError(f"There is no {kind!r} here; {there_are(kind, there)}")
         if prompt is None:
             shown = self.average()["effect"].sel(kind=kind)
-            note = f"average indirect effect over {len(self.encoded)} facts"
+            note = f"average indirect effect over {many(len(self.encoded), 'fact')}"
         else:
             check_prompt(prompt, len(self.encoded))
             one = self.encoded[prompt]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from microtome import Experiment, Prompt, Prompts
 from microtome.errors import MicrotomeError
 from microtome.frontends.arguments import Asking
 from microtome.frontends.experiment.options import asked, checkpoint, values_of
+from microtome.tasks import named
 
 
 def experiment_of(question: Asking, **more: Any) -> Experiment:
@@ -35,7 +37,16 @@ def fields_of(question: Asking) -> dict[str, Any]:
     }
 
 
-def _prompts(question: Asking) -> Prompts | None:
+def prompts_in(file: Path) -> Prompts | dict[str, Any]:
+    """The prompts of a file; or of the task that the option names, as an experiment has them."""
+    asked = None if file.exists() else named(str(file))
+    if asked is None:
+        return Prompts.read(file)
+    name, n = asked
+    return {"task": {"name": name, "n": n}}
+
+
+def _prompts(question: Asking) -> Prompts | dict[str, Any] | None:
     """The prompts of the options; None where a file of the experiment names its own."""
     texts, file, donor = question.prompt, question.prompts, question.donor
     expected = question.expected
@@ -49,4 +60,4 @@ def _prompts(question: Asking) -> Prompts | None:
         raise MicrotomeError(
             "With --prompts, target, contrast and donor stand in the file, one for each prompt."
         )
-    return Prompts.read(file)
+    return prompts_in(file)

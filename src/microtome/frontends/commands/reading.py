@@ -13,6 +13,7 @@ from microtome import Prompt, Prompts, load
 from microtome.errors import MicrotomeError
 from microtome.figures.pictures import check_picture, is_picture, write
 from microtome.frontends.arguments import Shown
+from microtome.frontends.commands.asking import prompts_in
 from microtome.frontends.commands.keeping import answering, writing_to
 from microtome.frontends.experiment.options import checkpoint
 from microtome.frontends.experiment.reading import Read as Reading
@@ -139,7 +140,7 @@ def asked_of(kind: type[F], read: Read, prompts: object, given: Mapping[str, Any
     return kind(**fields)
 
 
-def prompts_given(read: Read) -> Prompts | None:
+def prompts_given(read: Read) -> Prompts | dict[str, Any] | None:
     """The prompts of the options; None where a file names its own.
 
     Raises:
@@ -155,7 +156,7 @@ def prompts_given(read: Read) -> Prompts | None:
         return Prompts(Prompt(text, target=target, contrast=contrast) for text in read.prompt)
     if read.target is not None or read.contrast is not None:
         raise MicrotomeError("With --prompts, target and contrast stand in the file.")
-    return Prompts.read(read.prompts)
+    return prompts_in(read.prompts)
 
 
 def placed_by(read: Read, asked: Reading) -> Read:

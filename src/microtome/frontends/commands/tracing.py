@@ -78,7 +78,7 @@ def facts_of(
         given = prompts_given(read)
         if subject is None:
             return given
-        if given is None:
+        if not isinstance(given, Prompts):
             raise MicrotomeError("--subject is of the prompts that -p or --prompts give.")
         return Prompts(replace(one, roles={**one.roles, "subject": subject}) for one in given)
     name, _, n = task.partition(":")
