@@ -74,7 +74,8 @@ class Server:
 
     def end(self, by: signal.Signals = signal.SIGINT) -> int:
         """End it, and give how it ended."""
-        os.kill(self.process.pid, by)
+        if self.process.is_alive():
+            os.kill(self.process.pid, by)
         self.process.join(60)
         self.process.kill()
         self.process.join()
