@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import microtome as mt
+from foreign import theirs
 from microtome.edits import OPERATIONS
 from microtome.engines.walk import walk as engine
 from microtome.engines.walk.ending import Ending
@@ -378,8 +379,7 @@ def test_what_leaves_the_last_block_is_edited_without_running_it(tiny64, monkeyp
     def count(module, args):
         ran.append(len(args[0]))
 
-    count.__module__ = "torch"  # somebody's own would have the model run whole
-    handle = block.register_forward_pre_hook(count)
+    handle = block.register_forward_pre_hook(theirs(count))
     try:
         mt.sweep(
             tiny64, JOHN, "scale(2) L2.resid_post@*", metrics=["prob"], engine=engine, verify=0

@@ -8,6 +8,7 @@ import torch
 
 import microtome as mt
 from families.both import on_both_paths
+from foreign import theirs
 from microtome.errors import AddressError, ArchitectureError, SweepError
 from microtome.language.sites import APART
 from microtome.plan.cost import flops_of_block
@@ -232,7 +233,6 @@ def test_attention_that_is_asked_for_something_unknown_is_not_walked(tokenizer, 
         def with_sinks(*a, normal=attention.forward, **k):
             return normal(*a, **k, sinks=1)
 
-        with_sinks.__module__ = "transformers"  # the walk takes no forward of somebody's own
-        monkeypatch.setattr(attention, "forward", with_sinks)
+        monkeypatch.setattr(attention, "forward", theirs(with_sinks))
     with pytest.raises(SweepError, match=r"with sinks.*engine='reference'"):
         mt.sweep(model, CAT, "zero L*.z.h*", metrics=["kl"])

@@ -17,6 +17,7 @@ from transformers.models.gpt2 import modeling_gpt2
 
 import microtome as mt
 from conftest import BERLIN, LAYERS, PARIS
+from foreign import theirs
 from microtome.errors import EffectsError, LoadError, MicrotomeError, ProbeError, SweepError
 from microtome.model.additions import adapters, additions, without_hooks
 
@@ -709,8 +710,7 @@ def test_ones_own_hook_of_accelerates_kind_is_found(make_gpt2, several):
 
 def test_the_copy_without_hooks_keeps_those_of_libraries(make_gpt2):
     # One as transformers puts on a model, to collect what is asked for.
-    home = {"__name__": "transformers.utils.output_capturing"}
-    collecting = types.FunctionType((lambda *_: None).__code__, home)
+    collecting = theirs(lambda *_: None, "transformers.utils.output_capturing")
     hf = make_gpt2()
     hf.lm_head.register_forward_hook(collecting)
     hf.lm_head.register_forward_hook(lambda *_: None)

@@ -12,6 +12,7 @@ from transformers import TextGenerationPipeline
 
 import microtome as mt
 from conftest import BERLIN
+from foreign import theirs
 from microtome.errors import ArchitectureError, LoadError, MicrotomeError
 from microtome.model import wrappers
 
@@ -104,8 +105,7 @@ def test_a_model_that_asks_for_more_than_tokens_is_refused(make_gpt2, tokenizer)
     def forward(x):
         raise ValueError("task_ids should not be None.")
 
-    forward.__module__ = "peft.tuners.poly"
-    hf.transformer.h[1].mlp.forward = forward
+    hf.transformer.h[1].mlp.forward = theirs(forward, "peft.tuners.poly")
     with pytest.raises(
         LoadError, match=r"does not run by itself.*task_ids should not be None\. It"
     ):
