@@ -26,6 +26,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ "
 def single(given: Any) -> Any:
     """What a numpy scalar, or an array or tensor of no axes, holds; anything else as it is.
 
+    >>> import numpy as np
     >>> single(np.int64(3)), single(np.array(0.5)), single(np.str_("a")), single([3])
     (3, 0.5, 'a', [3])
     """
@@ -44,6 +45,7 @@ def whole_of(given: object, least: int | None = None, what: str = "") -> int:
     Raises:
         SweepError: it is none, or smaller.
 
+    >>> import numpy as np
     >>> whole_of(np.int64(3), least=0)
     3
     """

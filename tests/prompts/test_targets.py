@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 
+import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -325,6 +326,16 @@ def test_a_prompt_of_ids_is_its_tokens_and_nothing_else(tiny, stories):
     assert eval(repr(prompt)) == prompt
     for given in (ids, [ids], [Prompt(ids=ids)], torch.tensor(ids), torch.tensor([ids])):
         assert tiny.encode(given)[0].tokens.ids == tuple(ids)
+
+
+def test_a_number_as_the_target_of_a_text_in_a_table_is_an_id_and_that_is_said(tmp_path):
+    (tmp_path / "sums.jsonl").write_text('{"text": "5 + 7 =", "target": 12}\n')
+    frame = pd.DataFrame({"text": ["5 + 7 ="], "target": [12]})
+    for given in (tmp_path / "sums.jsonl", frame, [{"text": "5 + 7 =", "target": 12}]):
+        with pytest.warns(PromptWarning, match=r"a token's id, .*make it one \(\"12\""):
+            assert list(mt.Stream(given)) == [Prompt("5 + 7 =", target=12)]
+    for target, wanted in (({"id": 12}, 12), ("12", "12")):
+        assert next(iter(mt.Stream([{"text": "a", "target": target}]))).target == wanted
 
 
 def test_files_hold_ids_sets_and_chats(tmp_path):

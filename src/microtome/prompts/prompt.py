@@ -187,6 +187,7 @@ class Prompt:
 def number(given: object) -> int | None:
     """A whole number as such, whoever made it; None where it is something else.
 
+    >>> import numpy as np
     >>> number(np.int64(5)), number(True), number("5")
     (5, None, None)
     """

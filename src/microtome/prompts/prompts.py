@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path, PurePath
 from typing import Any, overload
 
-from microtome.errors import PromptError, did_you_mean, listing
+from microtome.errors import PromptError, PromptWarning, did_you_mean, listing
 from microtome.notebook import html_table
 from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import TEXTS, Prompt, number
@@ -20,6 +21,13 @@ Given = Prompt | str | Sequence[int]
 
 ROW = " A prompt of fields is Prompt(**fields)."
 """What is said where one is given."""
+
+NUMBERS = (
+    "In a table a target or contrast is a number, and that is a token's id, not a text. "
+    'If the text is meant, as of a sum, make it one ("12"; frame.astype({"target": str})); if the '
+    'id is, {"id": 12} says so.'
+)
+"""What is said where a row of a table has a number as its target."""
 
 NEARLY = 0.82
 """How alike a name and a field's are where one is taken for the other, mistyped."""
@@ -90,13 +98,19 @@ class Prompts(Sequence[Prompt]):
 def of_row(row: Mapping[str, Any], where: str) -> Prompt:
     """The prompt of a row of a table, in which what is no field is its meta.
 
+    Warns with `PromptWarning` where a text's target is a bare number, which may be a text too.
+
     Raises:
         PromptError: a field is wrong; the message begins with where the row stands.
     """
     try:
-        return prompt_of(_with_meta(row))
+        found = prompt_of(_with_meta(row))
     except PromptError as error:
         raise PromptError(f"{where}: {error}") from None
+    numbers = [number(row.get(name)) for name in ("target", "contrast")]
+    if found.ids is None and numbers != [None, None]:
+        warnings.warn(NUMBERS, PromptWarning, stacklevel=2)
+    return found
 
 
 def _with_meta(row: Mapping[str, Any]) -> dict[str, Any]:
