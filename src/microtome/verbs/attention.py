@@ -38,8 +38,8 @@ from microtome.verbs.model import Model
 from microtome.verbs.readout import check_prompt, recorded
 from microtome.verbs.room import NUMBER, check_room
 
-COPIES = 5
-"""How many times the weights are there at the most, while they are put together."""
+WEIGHTED = 3 * 8
+"""Bytes of one of the ``weighted``, which are in float64, while they are put together: thrice."""
 
 LEAST = 2
 """Tokens that a row has at least: behind the only one there is no other."""
@@ -143,7 +143,7 @@ def attention(
     arrays = {}
     for name in ("pattern", "weighted", "entropy"):
         axes = ("head", "q_pos") if name == "entropy" else ("head", "q_pos", "k_pos")
-        arrays[name] = labelled(asked, dims, encoded, [own[name] for own in seen], axes)
+        arrays[name] = labelled(asked, dims, encoded, [own.pop(name) for own in seen], axes)
         if "layer" not in arrays[name].dims:
             arrays[name] = arrays[name].expand_dims("layer", 1)
     for name, unit in (("pattern", "weight"), ("weighted", "activation"), ("entropy", "nat")):
@@ -154,14 +154,16 @@ def attention(
 def _check_room(model: Model, address: Address, encoded: Sequence[Encoded]) -> None:
     """Raise where the weights of all prompts would not fit: each is as long as the longest.
 
-    They are there twice, with what they move; and in the end one of the two twice more.
+    Besides, there are the logits of one run, twice.
     """
     found = regions(address.together(), model.anatomy.dims, encoded[0].tokens)
     heads = sum(len(region.indices[0]) for region in found)
     longest = max(len(one.tokens) for one in encoded)
     shape = f"{len(encoded)} prompts × {heads} heads × {longest:,} × {longest:,} tokens"
+    number = model.hf.dtype.itemsize
+    logits = 2 * number * longest * model.anatomy.dims.d_vocab
     check_room(
-        COPIES * NUMBER * len(encoded) * heads * longest**2,
+        (max(NUMBER, number) + WEIGHTED) * len(encoded) * heads * longest**2 + logits,
         f"The attention of {shape}",
         "give a shorter text, fewer prompts, or fewer layers and heads (address='L5.pattern.h3')",
     )

@@ -44,6 +44,8 @@ LEFT = "left"
 """What is known of translators that are being trained: the blocks that are not yet."""
 HIGHEST = 1e6
 """No rate is higher: what is learnt would be no numbers any more."""
+LOGITS = 6
+"""How many times logits are there, while one output is compared with another."""
 ROWS = 256
 """States that are measured on at a time."""
 
@@ -111,13 +113,7 @@ def train_translators(
     chosen = _chosen(blocks, model.anatomy.dims.n_layers)
     encoded = _encoded(model, texts)
     model.check_end("Translators are trained")
-    rows, width = sum(len(one.tokens) for one in encoded), model.anatomy.dims.d_model
-    if model.device.type == "cpu":
-        check_room(  # while they are put together, they are there twice
-            2 * model.hf.dtype.itemsize * rows * (len(chosen) + 1) * width,
-            f"The states of {rows:,} tokens before {len(chosen)} blocks",
-            "give fewer texts, or some blocks at a time (blocks=)",
-        )
+    _check_room(model, encoded, len(chosen), batch)
     folder = None if out is None else at_home(out)
     with _alone_in(folder), session(model.hf, model.anatomy), quiet(model.hf):
         learnt, kept = _states(model, encoded, chosen)
@@ -313,6 +309,25 @@ def _encoded(model: Model, texts: Iterable[Given]) -> list[Encoded]:
             f"{len(encoded)}."
         )
     return encoded
+
+
+def _check_room(model: Model, encoded: Sequence[Encoded], blocks: int, batch: int) -> None:
+    """Raise where the states would not fit: while they are put together, they are there twice.
+
+    Besides, there are logits of some rows, several times; a device says so by itself.
+
+    Raises:
+        MicrotomeError: so it is.
+    """
+    if model.device.type != "cpu":
+        return
+    dims, rows = model.anatomy.dims, sum(len(one.tokens) for one in encoded)
+    states, logits = rows * (blocks + 1) * dims.d_model, max(batch, ROWS) * dims.d_vocab
+    check_room(
+        model.hf.dtype.itemsize * (2 * states + LOGITS * logits),
+        f"The states of {rows:,} tokens before {blocks} blocks",
+        "give fewer texts, or some blocks at a time (blocks=)",
+    )
 
 
 def _states(
