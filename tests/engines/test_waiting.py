@@ -89,7 +89,7 @@ def arrivals(monkeypatch):
     return found
 
 
-def walk(model, edit, metrics, prompts=(JOHN, CAT)):
+def walk(model, edit, metrics, prompts=(JOHN, SWAPPED, CAT)):
     asked = asking(model, prompts, edit, metrics=metrics, reference=[JOHN, SWAPPED])
     plan = make_plan(asked, budget=budget_of(model))
     assert plan.choice.engine == "walk"
@@ -112,7 +112,7 @@ def test_no_edit_makes_the_walk_wait(nowhere, operation, monkeypatch):
     # Transformers itself waits in a run without a cache.
     monkeypatch.setattr(means, "record", record)
     monkeypatch.setattr(origins, "record", record)
-    prompts = (JOHN, SWAPPED if "prompts" in operation else CAT)
+    prompts = (JOHN, SWAPPED) if "prompts" in operation else (JOHN, SWAPPED, CAT)
     places = ["embed", "L*.z.h*", "L*.resid_post"]
     del places[EDITS.index(operation) % 3]
     for place in places:

@@ -117,6 +117,8 @@ def changed_names(one: Hashable, other: Hashable) -> str:
 def _made_buffers(hf: PreTrainedModel) -> Iterator[tuple[str, nn.Module, str]]:
     """Buffers that are not saved with the weights: whole name, module, own name."""
     for path, module in hf.named_modules():
+        if not module._non_persistent_buffers_set:
+            continue  # to ask for what most modules do not have takes longer than all else here
         changing = str(getattr(module, "rope_type", ""))
         for own in sorted(module._non_persistent_buffers_set):
             grows = any(kind in changing for kind in GROWS) and "original" not in own
@@ -158,12 +160,17 @@ def _some(tensor: Tensor) -> Tensor:
     But of rows, where there are more of them than `SAMPLES`, so many.
     """
     columns = tensor.shape[-1] if tensor.ndim > 1 else 1
+    numbers = tensor.numel()
+    return tensor.flatten()[:: _step(columns, numbers // columns, numbers // SAMPLES)]
+
+
+@functools.cache
+def _step(columns: int, rows: int, least: int) -> int:
+    """From one of the numbers that are looked at to the next."""
     # No longer than a row, and coprime to it: so many steps as there are columns meet all of them.
-    fits = range(min(columns, tensor.numel() // columns), 0, -1)
-    least = tensor.numel() // SAMPLES
-    if least < fits.start:
-        return tensor.flatten()[:: next(n for n in fits if math.gcd(n, columns) == 1)]
-    return tensor.flatten()[:: next(n for n in count(least) if math.gcd(n, columns) == 1)]
+    fits = range(min(columns, rows), 0, -1)
+    steps = fits if least < fits.start else count(least)
+    return next(step for step in steps if math.gcd(step, columns) == 1)
 
 
 # ----------------------------------------------------------------------------------------- modules
