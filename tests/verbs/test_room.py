@@ -36,9 +36,7 @@ def test_what_would_not_fit_is_refused_before_it_runs(tiny, monkeypatch, which):
     handle = tiny.hf.register_forward_pre_hook(mt.watching(lambda *_: ran.append(1)))
     try:
         monkeypatch.setattr(room, "memory_left", lambda: needed - 1)
-        with pytest.raises(
-            MicrotomeError, match=r"would take \d MiB, and the machine has \d MiB"
-        ):
+        with pytest.raises(MicrotomeError, match=r"would take \d MiB, and the machine has \d MiB"):
             ask(tiny)
         assert not ran
         monkeypatch.setattr(room, "memory_left", lambda: needed)
