@@ -6,9 +6,14 @@ and is there some seconds sooner.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
 import pytest
+
+# For processes that tests start, too: threads of one that wait for each other keep a core busy that
+# another test could have. It has to be said before anything counts the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SENTENCES = (
     "Berlin is the capital of Germany, and Berlin is in Germany",

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import yaml
-from test_cli import call  # noqa: F401  (a fixture)
 
 import microtome as mt
 
@@ -21,7 +20,7 @@ ASKED = ("nano", "-p", BERLIN.text, "--donor", BERLIN.donor)
 EDGES = "patch L*.z.h* -> L*.q_in.h*@-1"
 
 
-def test_a_plan_has_axes_of_both_sides_and_says_what_is_absent(call):  # noqa: F811
+def test_a_plan_has_axes_of_both_sides_and_says_what_is_absent(call):
     code, out, _ = call("plan", *ASKED, "-e", EDGES, "--json")
     assert code == 0
     found = json.loads(out)
@@ -31,7 +30,7 @@ def test_a_plan_has_axes_of_both_sides_and_says_what_is_absent(call):  # noqa: F
     assert found["engine"]["name"] == "walk"
 
 
-def test_a_run_shows_receipts_of_edges_and_paths(call):  # noqa: F811
+def test_a_run_shows_receipts_of_edges_and_paths(call):
     edits = ["zero L1.mlp_out -> final_in", "patch L1.z.h2 => L4.z.h0"]
     code, out, _ = call("run", *ASKED, "-e", edits[0], "-e", edits[1])
     assert code == 0
@@ -39,7 +38,7 @@ def test_a_run_shows_receipts_of_edges_and_paths(call):  # noqa: F811
         assert edit in out
 
 
-def test_what_is_no_edge_is_refused_before_a_model_is_loaded(call):  # noqa: F811
+def test_what_is_no_edge_is_refused_before_a_model_is_loaded(call):
     for edit, said in (
         ("zero L9.z.h1 -> L1.q_in.h0", "layer 9 does not exist"),
         ("zero L1.q.h1 -> L2.q_in.h0", "L1.q.h1 is no writer"),

@@ -380,7 +380,7 @@ def test_an_experiment_and_a_study_look_at_their_folder_before_the_model(tmp_pat
         raise AssertionError("loaded first")
 
     # By their names in the table of modules: packages show functions of the same names.
-    for module in ("frontends.experiment.experiment", "studies.perform", "studies.everything"):
+    for module in ("frontends.experiment.fields", "studies.perform", "studies.everything"):
         monkeypatch.setattr(sys.modules[f"microtome.{module}"], "load", load)
     (tmp_path / "thesis.tex").write_text("years of work")
     experiment = mt.Experiment(

@@ -97,7 +97,7 @@ def _check_steady(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor, own: str) 
 def _check_runs(hf: PreTrainedModel, ids: Tensor) -> None:
     """A model that does not run by itself is not at odds with its row."""
     try:
-        logits = hf(input_ids=ids, use_cache=False).logits
+        logits = getattr(hf(input_ids=ids, use_cache=False), "logits", None)
     except Exception as error:  # of anybody's module, which may raise anything
         kinds = listing(types_of([hf])).replace("torch.", "")
         raise LoadError(
@@ -105,7 +105,7 @@ def _check_runs(hf: PreTrainedModel, ids: Tensor) -> None:
             f"{type(error).__name__}: {str(error).rstrip('.')}. Its weights are of {kinds}, on "
             f"{listing({str(weight.device): 0 for weight in hf.parameters()})}."
         ) from error
-    if bool(logits.isnan().all()):
+    if logits is not None and bool(logits.isnan().all()):
         raise LoadError(
             f"This {type(hf).__name__} gives no numbers: all its logits are NaN, before anything "
             "is looked at. See whether its files are whole, and its config.json theirs; of types "

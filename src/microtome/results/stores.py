@@ -353,9 +353,5 @@ def _check_stays(path: Path) -> None:
 
 
 def _check_name(path: Path) -> None:
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        raise EffectsError(f"{str(path)!a} names no folder on this machine.") from None
-    if "\0" in str(path) or not path.name:
+    if not path.name:
         raise EffectsError(f"{str(path)!r} names no folder that a result could be written to.")
