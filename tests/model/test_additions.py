@@ -668,7 +668,7 @@ def test_a_function_in_the_place_of_the_librarys_is_found(tiny64, monkeypatch, w
 
 
 def test_a_mask_function_of_ones_own_is_found(tiny64, monkeypatch):
-    monkeypatch.setattr(AttentionMaskInterface, "get", lambda table, name: lambda **named: None)
+    monkeypatch.setattr(AttentionMaskInterface, "get", lambda *asked: lambda **named: None)
     [own] = additions(tiny64.hf)
     assert str(own).startswith("a mask function of your own (")
 

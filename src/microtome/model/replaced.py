@@ -11,9 +11,11 @@ what a table holds, no name in the code tells: these are not seen.
 from __future__ import annotations
 
 import functools
+import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from torch import nn
@@ -42,6 +44,46 @@ COMPILED = "_torchdynamo_orig_callable"
 Named = Iterator[tuple[str, Any]]
 """Dotted names, and what is found there."""
 
+REMEMBERED = 32
+"""Of so many kinds of model it is kept what was looked up."""
+
+NOTHING = object()
+"""Stands where nothing is."""
+
+_looked: OrderedDict[tuple[str, tuple[type, ...]], tuple[Looks, dict[str, Callable[..., Any]]]] = (
+    OrderedDict()
+)
+
+
+class Looks:
+    """What was looked up under which names; where all of it is still there, so is what came of it.
+
+    The same code looks up the same names, in the same order, as long as each gives the same.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[tuple[Mapping[str, Any], str, Any]] = []
+        self._code: list[tuple[FunctionType, CodeType, tuple[object, ...]]] = []
+
+    def up(self, place: Mapping[str, Any], name: str) -> Any:
+        """What is there under a name, or `NOTHING`."""
+        value = place.get(name, NOTHING)
+        self._found.append((place, name, value))
+        return value
+
+    def into(self, function: FunctionType) -> tuple[tuple[str, ...], tuple[object, ...]]:
+        """The names in a function's code, and what it has from around it: both may change."""
+        code, closed = function.__code__, _closed_over(function)
+        self._code.append((function, code, closed))
+        return _names(code), closed
+
+    def hold(self) -> bool:
+        """Whether all of it is as it was."""
+        return all(place.get(name, NOTHING) is value for place, name, value in self._found) and all(
+            function.__code__ is code and _are(_closed_over(function), closed)
+            for function, code, closed in self._code
+        )
+
 
 def replaced(attention: str, kinds: Iterable[type]) -> dict[str, Callable[..., Any]]:
     """What is not its own of all that a model's code looks up, by its dotted name.
@@ -53,16 +95,25 @@ def replaced(attention: str, kinds: Iterable[type]) -> dict[str, Callable[..., A
         attention: what the model's attention is called.
         kinds: the classes of its modules.
     """
-    named = dict(_followed(attention, kinds))
-    return {path: named[path] for path in sorted(named) if _is_another(path, named[path])}
+    asked = attention, tuple(kinds)
+    known = _looked.get(asked)
+    if known is not None and known[0].hold():
+        return dict(known[1])
+    looks = Looks()
+    named = dict(_followed(*asked, looks))
+    found = {path: named[path] for path in sorted(named) if _is_another(path, named[path])}
+    _looked[asked] = looks, found
+    while len(_looked) > REMEMBERED:
+        _looked.popitem(last=False)
+    return dict(found)
 
 
-def _followed(attention: str, kinds: Iterable[type]) -> Named:
+def _followed(attention: str, kinds: Iterable[type], looks: Looks) -> Named:
     """All that a model's code looks up, once or more often."""
     tables = (AttentionInterface(), AttentionMaskInterface())
-    left: list[tuple[type | None, Any]] = [(None, table.get(attention)) for table in tables]
+    left: list[tuple[type | None, Any]] = [(None, looks.up(table, attention)) for table in tables]
     for kind in kinds:
-        for path, forward in _methods(kind, ("forward",)):
+        for path, forward in _methods(kind, ("forward",), looks):
             left.append((kind, forward))
             if is_known(forward):  # of another the model's additions tell, module by module
                 yield path, forward
@@ -72,33 +123,34 @@ def _followed(attention: str, kinds: Iterable[type]) -> Named:
         if not isinstance(function, FunctionType) or (of, function) in seen:
             continue
         seen.add((of, function))
-        methods = [*_methods(of, _names(function.__code__))]
-        functions = [*_functions(function)]
+        names, closed = looks.into(function)
+        methods = [*_methods(of, names, looks)]
+        functions = [*_functions(names, function.__globals__, looks)]
         yield from (*methods, *functions)
-        left += [(of, one) for one in (*_closed_over(function), *(own for _, own in methods))]
+        left += [(of, one) for one in (*closed, *(own for _, own in methods))]
         left += [(None, one) for _, one in functions if _computes(one)]
 
 
-def _methods(kind: type | None, names: tuple[str, ...]) -> Named:
+def _methods(kind: type | None, names: tuple[str, ...], looks: Looks) -> Named:
     """Of a class, those methods of these names that its libraries have written for it."""
     for name in names:
         for base in kind.__mro__ if kind else ():
-            if name in vars(base):
-                method = bare(vars(base)[name])
+            value = looks.up(vars(base), name)
+            if value is not NOTHING:
+                method = bare(value)
                 if base is not nn.Module and isinstance(method, FunctionType) and _computes(base):
                     yield f"{base.__module__}.{base.__qualname__}.{name}", method
                 break
 
 
-def _functions(function: FunctionType) -> Named:
-    """What a function looks up by name: in its own module, and in modules that it names there."""
-    names, around = _names(function.__code__), function.__globals__
+def _functions(names: tuple[str, ...], around: dict[str, Any], looks: Looks) -> Named:
+    """What is found under names in a function's own module, and in modules named there."""
     modules = {str(around.get("__name__")): around}
     left = [*modules]
     while left:
         home = left.pop()
         for name in names:
-            value = modules[home].get(name)
+            value = looks.up(modules[home], name)
             if isinstance(value, ModuleType):
                 if root(value.__name__) in OWNERS and value.__name__ not in modules:
                     modules[value.__name__] = vars(value)
@@ -107,12 +159,20 @@ def _functions(function: FunctionType) -> Named:
                 yield f"{home}.{name}", value
 
 
-def _closed_over(function: FunctionType) -> Iterator[object]:
-    for cell in function.__closure__ or ():
-        try:
-            yield bare(cell.cell_contents)
-        except ValueError:  # it is filled later: by a class that names itself
-            continue
+def _closed_over(function: FunctionType) -> tuple[object, ...]:
+    """What a function has from around it; `NOTHING` of what is filled later."""
+    return tuple(map(_content, function.__closure__ or ()))
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return bare(cell.cell_contents)
+    except ValueError:  # it is filled later: by a class that names itself
+        return NOTHING
+
+
+def _are(some: tuple[object, ...], others: tuple[object, ...]) -> bool:
+    return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
 @functools.lru_cache(2**14)
