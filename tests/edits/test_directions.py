@@ -127,7 +127,9 @@ def test_an_array_with_names_is_not_taken_for_another_of_its_shape():
     across = xr.DataArray(np.ones((2, 2)), dims=("d_head", "head"))
     with pytest.raises(EditError, match="axes d_head, head, and those here are pos, head, d_head"):
         mt.project("L0.z.h:2", across).check(region_of("L0.z.h:2"))
-    mt.add("L0.resid_post", xr.DataArray(np.ones(8))).check(region_of("L0.resid_post"))
+    for names in (None, ("d",), ("feature",)):
+        vector = xr.DataArray(np.ones(8), dims=names)
+        mt.add("L0.resid_post", vector).check(region_of("L0.resid_post"))
 
 
 REFUSED = {

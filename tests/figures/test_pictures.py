@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -126,6 +127,10 @@ def test_some_layers_and_heads_in_the_order_of_their_effects():
         assert np.array_equal(part.data[0].z, delta.isel(layer=slice(1, None))), only
     other = effects.figure("prob", only={"head": slice(0, None, 2)})
     assert np.array_equal(other.data[0].z, delta.isel(head=slice(None, None, 2)))
+    # Values of a parameter are no places.
+    doses = dataclasses.replace(effects, data=effects.data.rename(layer="factor"))
+    with pytest.raises(EffectsError, match="factor=-1 is not there"):
+        doses.figure("prob", only={"factor": [-1]})
     one = effects.figure("prob", only={"layer": 1})
     assert np.array_equal(one.data[0].z, [delta.isel(layer=1)])
 
@@ -143,6 +148,7 @@ def test_some_layers_and_heads_in_the_order_of_their_effects():
         ({"only": {"layer": [99]}}, "layer=99 is not there"),
         ({"only": {"layer": -99}}, "layer=-99 is not there"),
         ({"only": {"layer": slice(90, 99)}}, "Of layer nothing is left"),
+        ({"only": {"layer": slice(0, 4, 0)}}, "a slice's step is not 0"),
         ({"only": {"layer": [1, 1]}}, "is given twice"),
         ({"order": "token"}, "There is no dimension 'token'"),
     ],

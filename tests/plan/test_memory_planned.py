@@ -154,7 +154,7 @@ def test_streams_that_verification_keeps_are_counted(itemsize, cells):
 
 
 def test_what_the_machine_has_left(tmp_path, monkeypatch):
-    files = {name: tmp_path / name for name in ("MEMINFO", "LIMIT", "USED")}
+    files = {name: tmp_path / name for name in ("MEMINFO", "LIMIT", "USED", "PARTS")}
     for name, file in files.items():
         monkeypatch.setattr(host, name, file)
     assert host.memory_left() is None
@@ -165,3 +165,5 @@ def test_what_the_machine_has_left(tmp_path, monkeypatch):
     assert host.memory_left() == 4000 * 1024
     files["LIMIT"].write_text("3072\n")
     assert host.memory_left() == 2048
+    files["PARTS"].write_text("anon 24\ninactive_file 900\nactive_file 100\nkernel 0\n")
+    assert host.memory_left() == 3048  # files that were read make room

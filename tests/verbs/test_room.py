@@ -10,10 +10,10 @@ from microtome.errors import MicrotomeError
 from microtome.verbs import room
 
 ASKED = {
-    # 3 layers × 4 heads × 5 × 5 tokens: weights, and what they move thrice; and logits, twice
+    # 3 layers × 4 heads × 5 × 5 tokens: weights, and what they move thrice
     "attention": (
         lambda model: mt.attention(model, BERLIN),
-        lambda vocab: (4 + 3 * 8) * 12 * 25 + 2 * 4 * 5 * vocab,
+        lambda vocab: (4 + 3 * 8) * 12 * 25,
     ),
     # kept once, then twice more while they are put together; and the logits, twice
     "run": (

@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
-from microtome.errors import AddressError, MetricError, MicrotomeError, SweepError
+from microtome.errors import AddressError, MetricError, MicrotomeError, PromptError, SweepError
 
 PROMPTS = [
     mt.Prompt(BERLIN, target=" Germany", contrast=" France"),
@@ -79,7 +79,11 @@ def test_at_the_mask_of_an_encoder(bert64):
 def test_what_was_kept_is_gone_through_by_its_address(tiny64):
     run = tiny64.run(BERLIN, keep=["L1.z", "L0.hidden@-1"])
     assert [*run] == [*dict(run)] == ["L1.z", "L0.resid_post@-1"]
-    assert [one in run for one in ("L0.hidden@-1", "L0.z", 0)] == [True, False, False]
+    assert [one in run for one in ("L0.hidden@-1", "L0.z", "foo", 0)] == [
+        True, False, False, False,
+    ]  # fmt: skip
+    with pytest.raises(PromptError, match="not Run"):
+        mt.Prompts(run)
     with pytest.raises(AddressError, match=r"not \('z', 1\)\. Here: 'L1\.z'\."):
         run["z", 1]
     for keep in (None, 5, lambda name: True):

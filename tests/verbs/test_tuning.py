@@ -296,6 +296,11 @@ def test_what_cannot_be_trained_is_refused(tiny, monkeypatch):
             mt.train_translators(tiny, [BERLIN, BERLIN], lr=wrong)
     with pytest.raises(MicrotomeError, match=r"seed=.*at most 64 bits"):
         mt.train_translators(tiny, [BERLIN, BERLIN], seed=1 << 70)
+    made = mt.train_translators(
+        tiny, [BERLIN, BERLIN], steps=np.int64(1), batch=torch.tensor(4), lr=torch.tensor(0.5),
+        seed=np.int64(3), blocks=torch.tensor([1]),
+    )  # fmt: skip
+    assert json.loads(json.dumps(made.about))["seed"] == 3
     monkeypatch.setattr(tuning, "_train", lambda model, made, block, *_: made.bias.fill_(np.nan))
     with pytest.raises(MicrotomeError, match="block 1 has become numbers that are none"):
         mt.train_translators(tiny, [BERLIN, BERLIN], blocks=[1])

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from microtome.errors import EditError, listing
+from microtome.language.sites import counted, dimension
 from microtome.model.devices import onto
 from microtome.texts import brief
 
@@ -80,8 +81,10 @@ class Values:
 
     def check_names(self, axes: tuple[str, ...], edit: object) -> None:
         """Raise `EditError` where an array's axes have names, and others than the region's."""
-        own = [name for name in self.axes if not name.startswith("dim_")]  # xarray's for none
-        if own != [axis for axis in axes if axis in own]:
+        own = [dimension(name) for name in self.axes if not name.startswith("dim_")]  # for none
+        if len(own) == 1 and counted(own[0]) in (None, "d"):  # any name that a vector's owner has
+            return
+        if own != [axis for axis in map(dimension, axes) if axis in own]:
             raise EditError(
                 f"{brief(str(edit))}: given an array with the axes {listing(self.axes)}, and "
                 f"those here are {listing(axes)}, in this order. Bring it into it, "

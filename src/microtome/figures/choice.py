@@ -10,7 +10,7 @@ import xarray as xr
 
 from microtome.amounts import single
 from microtome.errors import EffectsError, did_you_mean, listing
-from microtome.language.sites import POSITIONS
+from microtome.language.sites import POSITIONS, counted
 
 Only = Mapping[str, Any]
 Order = str | Iterable[str] | Mapping[str, Any]
@@ -70,6 +70,8 @@ def _indices(effect: xr.DataArray, name: str, given: Any) -> list[int]:
     _check_known(name, effect)
     has = effect[name].values.tolist() if name in effect.coords else list(range(effect.sizes[name]))
     if isinstance(given, slice):
+        if given.step == 0:
+            raise EffectsError(f"{name}: a slice's step is not 0.")
         bounds = [_counted(name, bound, has) for bound in (given.start, given.stop)]
         numbers = [n for n, value in enumerate(has) if _within(value, *bounds)][:: given.step]
     else:
@@ -94,9 +96,9 @@ def _counted(name: str, given: Any, has: Sequence[Any]) -> Any:
         EffectsError: it is a position so counted, which is another one in each prompt.
     """
     given = single(given)
-    if not isinstance(given, int) or given >= 0 or not isinstance(has[0], int) or min(has) < 0:
+    if counted(name) is None or not isinstance(given, int) or given >= 0:
         return given
-    if name in POSITIONS:
+    if counted(name) in POSITIONS:
         raise EffectsError(
             f"{name}={given} counts from the end, which prompts have in different places: give "
             f"positions from 0 to {has[-1]}."

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
-LIMIT, USED = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-"""What a container may have, and has."""
+LIMIT, USED, PARTS = (
+    Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current", "memory.stat")
+)
+"""What a container may have, has, and of what that is."""
+GIVEN_BACK = ("active_file", "inactive_file", "slab_reclaimable")
+"""Of what a container has, what the kernel gives to whoever asks: files that were read, mostly."""
 
 
 def memory_left() -> int | None:
@@ -33,4 +37,15 @@ def _of_container() -> int | None:
         limit, used = LIMIT.read_text(encoding="ascii"), USED.read_text(encoding="ascii")
     except OSError:  # no container, or another system of them
         return None
-    return None if limit.strip() == "max" else max(0, int(limit) - int(used))
+    if limit.strip() == "max":
+        return None
+    return max(0, int(limit) - max(0, int(used) - _given_back()))
+
+
+def _given_back() -> int:
+    try:
+        lines = PARTS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    parts = (line.partition(" ") for line in lines)
+    return sum(int(size) for name, _, size in parts if name in GIVEN_BACK)

@@ -207,6 +207,8 @@ def _several(given: Any) -> Iterator[Any]:
         hint = " The rows of a table are prompts as Stream(table)."
     elif {*TEXTS} & {*_fields(given)}:
         hint = ROW
+    elif hasattr(given, "keys") and not hasattr(given, "iloc"):  # a run, whose names are addresses
+        hint = ""
     elif isinstance(given, PurePath):
         hint = " Those in a file are read by Prompts.read(path)."
     elif not isinstance(given, str | bytes):

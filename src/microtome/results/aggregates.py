@@ -191,7 +191,7 @@ class Aggregates:
         frame = found.to_dataframe(dim_order=[*map(str, shape.dims)]).reset_index()
         return frame.dropna(subset=["effect"]).reset_index(drop=True)
 
-    def top(self, n: int = 10, metric: str | None = None) -> pd.DataFrame:
+    def top(self, n: int | None = 10, metric: str | None = None) -> pd.DataFrame:
         """The n cells with the largest mean effects, by absolute value, the largest first.
 
         Raises:

@@ -227,12 +227,12 @@ class Effects:
         return None if found is None else float(found)
 
     def top(
-        self, n: int = 10, metric: str | None = None, *, over: str | None = PROMPT
+        self, n: int | None = 10, metric: str | None = None, *, over: str | None = PROMPT
     ) -> pd.DataFrame:
         """The n cells with the largest effects, by absolute value, the largest first.
 
         Args:
-            n: how many.
+            n: how many; None: all.
             metric: the first one measured, unless given.
             over: ``"prompt"``, where there are several: means over them. None: a row for each cell
                 of each prompt.

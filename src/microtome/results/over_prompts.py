@@ -70,10 +70,11 @@ def table(effects: Mapped, metric: str) -> pd.DataFrame:
     return frame.dropna(subset=["effect"]).reset_index(drop=True)
 
 
-def largest(frame: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n rows with the largest effects, by absolute value, the largest first."""
+def largest(frame: pd.DataFrame, n: int | None) -> pd.DataFrame:
+    """The n rows with the largest effects, by absolute value, the largest first; None: all."""
     order = frame["effect"].abs().sort_values(ascending=False, kind="stable").index
-    return frame.loc[order].head(whole_of(n, 0, "n")).reset_index(drop=True)
+    n = len(frame) if n is None else whole_of(n, 0, "n")
+    return frame.loc[order].head(n).reset_index(drop=True)
 
 
 def _with_tokens(found: xr.Dataset, data: xr.Dataset, name: str) -> xr.Dataset:

@@ -152,18 +152,14 @@ def attention(
 
 
 def _check_room(model: Model, address: Address, encoded: Sequence[Encoded]) -> None:
-    """Raise where the weights of all prompts would not fit: each is as long as the longest.
-
-    Besides, there are the logits of one run, twice.
-    """
+    """Raise where the weights of all prompts would not fit: each is as long as the longest."""
     found = regions(address.together(), model.anatomy.dims, encoded[0].tokens)
     heads = sum(len(region.indices[0]) for region in found)
     longest = max(len(one.tokens) for one in encoded)
     shape = f"{len(encoded)} prompts × {heads} heads × {longest:,} × {longest:,} tokens"
     number = model.hf.dtype.itemsize
-    logits = 2 * number * longest * model.anatomy.dims.d_vocab
     check_room(
-        (max(NUMBER, number) + WEIGHTED) * len(encoded) * heads * longest**2 + logits,
+        (max(NUMBER, number) + WEIGHTED) * len(encoded) * heads * longest**2,
         f"The attention of {shape}",
         "give a shorter text, fewer prompts, or fewer layers and heads (address='L5.pattern.h3')",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -93,7 +94,9 @@ class Run:
 
     def __contains__(self, address: object) -> bool:
         """Whether an address was kept, however it is written."""
-        return isinstance(address, str) and str(parse(address)) in self._kept
+        with contextlib.suppress(AddressError):
+            return isinstance(address, str) and str(parse(address)) in self._kept
+        return False
 
     def keys(self) -> Sequence[str]:
         """The addresses of what was kept, so that ``dict(run)`` has it all."""

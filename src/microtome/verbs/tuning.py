@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.amounts import whole_of
+from microtome.amounts import single, whole_of
 from microtome.errors import (
     AddressError,
     EffectsError,
@@ -102,8 +102,8 @@ def train_translators(
     [3]
     """
     check_loaded(model)
-    whole_of(steps, 1, "steps"), whole_of(batch, 1, "batch")
-    rate = _checked(lr, seed)
+    steps, batch, seed = whole_of(steps, 1, "steps"), whole_of(batch, 1, "batch"), _seed(seed)
+    rate = _rate(lr)
     if torch.is_inference_mode_enabled():
         raise MicrotomeError(
             "torch.inference_mode is on, in which there are no gradients to train by: leave the "
@@ -135,18 +135,21 @@ def train_translators(
         return training.done(training.begun(overwrite), learnt, kept)
 
 
-def _checked(lr: object, seed: object) -> float:
-    """The rate as a number; raise unless it and the seed can be used.
-
-    Raises:
-        MicrotomeError: one cannot.
-    """
+def _rate(lr: object) -> float:
+    """Raises: MicrotomeError: it is no rate."""
+    lr = single(lr)
     rate = 0.0 if isinstance(lr, bool) or not isinstance(lr, Real) else float(lr)
     if not 0 < rate <= HIGHEST:
         raise MicrotomeError(f"lr={lr!r}: expected a number above 0, such as 0.001.")
-    if not -(1 << 63) <= whole_of(seed, what="seed") < 1 << 64:
-        raise MicrotomeError(f"seed={seed!r}: expected a whole number of at most 64 bits.")
     return rate
+
+
+def _seed(given: object) -> int:
+    """Raises: MicrotomeError: torch takes no such seed."""
+    seed = whole_of(given, what="seed")
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise MicrotomeError(f"seed={seed!r}: expected a whole number of at most 64 bits.")
+    return seed
 
 
 def _chosen(blocks: object, n: int) -> list[int]:
@@ -157,7 +160,7 @@ def _chosen(blocks: object, n: int) -> list[int]:
     """
     if blocks is None:
         return [*range(n)]
-    given = [*blocks] if isinstance(blocks, Iterable) else []
+    given = [*map(single, blocks)] if isinstance(blocks, Iterable) else []
     found = [int(one) for one in given if isinstance(one, Integral)]
     if not found or len(found) < len(given) or not all(-n <= one < n for one in found):
         raise AddressError(f"blocks={blocks!r}: there are {n}, from 0 to {n - 1}.")
