@@ -5,6 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,3 +151,24 @@ def test_a_model_that_nobody_named_is_not_loaded_for_others(tmp_path):
     assert ended == 130
     assert "Interrupted." in told
     assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_an_interpreter_of_its_own_serves_and_ends(tmp_path):
+    """The servers of other tests are copies of one that has imported all: no user's is."""
+    pytest.importorskip("dash", reason="the extra 'lab' is not installed")
+    command = ["-m", "microtome", "lab", "nano", "--port", "0", "--no-open", "--keep"]
+    with subprocess.Popen(
+        [sys.executable, *command, str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
+    ) as process:  # fmt: skip
+        try:
+            line = next(line for line in process.stdout if "http://" in line)
+            port = int(re.search(r"127\.0\.0\.1:(\d+)", line)[1])
+            assert asked(SimpleNamespace(port=port))[0] == 200
+            process.send_signal(signal.SIGINT)
+            said = process.stdout.read()
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in said
