@@ -13,6 +13,7 @@ import microtome as mt
 from conftest import BERLIN
 from microtome.errors import MicrotomeError
 from microtome.figures import write_png
+from microtome.frontends.cli import app
 from microtome.frontends.experiment.experiment import Experiment
 from microtome.report.layout import check_folder
 from microtome.steering import SteeringVector, open_vector
@@ -52,3 +53,29 @@ def test_a_tilde_is_the_home_folder(tiny, tmp_path, monkeypatch):
     with pytest.raises(MicrotomeError, match=f"There is no directory '{tmp_path}/model'"):
         mt.load("~/model")
     assert os.listdir(here) == []
+
+
+def test_commands_look_at_home_for_what_they_would_replace(call, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "kept").write_text("mine")
+    (tmp_path / "kept.svg").write_text("mine")
+    for asked in (
+        ["steer", "nowhere", "--token", " France", "--out=~/kept"],
+        ["circuit", "score", "nowhere", "-p", "Berlin", "--out=~/kept"],
+        ["circuit", "find", "nowhere", "--out=~/kept"],
+        ["circuit", "evaluate", "nowhere", "c.json", "-p", "Berlin", "--out=~/kept"],
+        ["circuit", "draw", "c.json", "--out=~/kept.svg"],
+        ["lab", "--no-open", "--keep=~/kept"],
+    ):
+        code, _, said = call(*asked)
+        assert (code, f"{tmp_path}/kept" in said.replace("\n", "")) == (2, True), (asked, said)
+    assert os.listdir(here) == []
+
+
+def test_every_command_takes_the_home_folder_for_a_tilde():
+    apps = [app, *(group.typer_instance for group in app.registered_groups)]
+    for command in (one for each in apps for one in each.registered_commands):
+        assert command.callback.__qualname__ == "folded.<locals>.unfolded", command.callback

@@ -91,6 +91,16 @@ def test_a_folder_and_a_file_that_is_there_are_refused(tmp_path):
     assert not is_picture("a.zarr")
 
 
+def test_results_that_are_called_like_a_table_are_gone_on_with_and_none_is_begun(tmp_path):
+    effects = by_hand.heads()
+    effects.save(tmp_path / "whole").rename(tmp_path / "whole.nc")
+    (tmp_path / "begun.pkl.partial").mkdir()
+    assert effects.save(tmp_path / "whole.nc") == tmp_path / "whole.nc"
+    figures.refuse_file(tmp_path / "begun.pkl")
+    with pytest.raises(EffectsError, match="names a table"):
+        figures.refuse_file(tmp_path / "new.nc")
+
+
 def test_a_figure_says_what_it_is_told_to():
     effects = by_hand.heads()
     plain = effects.figure("prob")

@@ -152,6 +152,7 @@ def test_an_answer_is_not_written_over_unless_asked(call, scores, tmp_path):
         (["find", "nano", "--by", "best", "-o", "c.json"], "No search is called 'best'"),
         (["find", "nano", "--by", "acdc", *ASKED, "-o", "c.json"], "--threshold 0.05"),
         (["score", "nano", "-o", "s.zarr"], "Give the prompt with -p TEXT"),
+        (["score", "nano", "--prompts", "m" * 300, "-o", "s"], "prompts are read from .jsonl"),
         (
             ["score", "nano", *PROMPT[:2], "--target", " a", "--contrast", " b", "-o", "s"],
             "no donor",
@@ -162,7 +163,7 @@ def test_an_answer_is_not_written_over_unless_asked(call, scores, tmp_path):
 def test_what_is_missing_is_said(call, args, complaint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, error = call(*args)
-    assert code != 0
+    assert code == 2
     assert complaint in error
     assert "Traceback" not in error
 

@@ -169,6 +169,8 @@ class TestTheCache:
         cached = load(file, dtype=dtype)
         monkeypatch.setenv(cache.VARIABLE, cache.OFF)
         bare = load(file, dtype=dtype)
+        with pytest.raises(LoadError, match=r"dtype= is one type, not \{'': "):
+            load(file, dtype={"": torch.float64})
         assert state(bare) == state(cached)
         assert of_model(bare) == of_model(cached)
         ids = torch.tensor([bare.tokenizer(BERLIN)["input_ids"]])

@@ -346,6 +346,8 @@ def test_what_is_in_the_way_is_said_before_anything_runs(tmp_path, make, name, w
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(EffectsError, match=words):
         check_folder(f"{tmp_path / 'out'}{name}")
+    with pytest.raises(EffectsError, match="named by a text, not by 5"):
+        check_folder(5)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -67,10 +67,12 @@ class TestWhatIsThere:
         assert model.tokenizer is tokenizer
 
     @pytest.mark.parametrize(
-        "dtype", ["float64", "torch.float64", "bfloat16", torch.float64, "auto", None]
+        "dtype",
+        ["float64", "torch.float64", "bfloat16", torch.float64, "auto", None, {"": "float64"}],
     )
     def test_the_type_is_the_one_asked_for(self, saved, dtype):
-        wanted = {"auto": "float32", None: "float32"}.get(dtype, dtype)
+        wanted = dtype[""] if isinstance(dtype, dict) else dtype
+        wanted = "float32" if wanted in ("auto", None) else wanted
         assert str(mt.load(saved, dtype=dtype, device="cpu").dtype).endswith(
             str(wanted).split(".")[-1]
         )
@@ -251,7 +253,9 @@ class TestWhatIsNotThere:
         with pytest.raises(LoadError, match=r"tokenizer"):
             mt.load(folder)
 
-    @pytest.mark.parametrize("dtype", ["int8", "float31", "tensor", torch.int32, float])
+    @pytest.mark.parametrize(
+        "dtype", ["int8", "float31", "tensor", torch.int32, float, {"": "int8"}]
+    )
     def test_a_type_that_is_none(self, saved, dtype):
         with pytest.raises(LoadError, match=r"is no floating-point type; try 'float32'"):
             mt.load(saved, dtype=dtype)

@@ -311,11 +311,9 @@ def test_without_gradients_nothing_is_trained(tiny):
         mt.train_translators(tiny, [BERLIN] * 8, steps=1)
 
 
-def test_the_command_line_trains_and_uses_them(tmp_path, monkeypatch, capsys, texts):
-    file = tmp_path / "texts.jsonl"
-    file.write_text("\n".join(json.dumps({"text": one}) for one in texts[:6]), encoding="utf-8")
+def test_the_command_line_trains_and_uses_them(tmp_path, monkeypatch, capsys):
     out = tmp_path / "tuned"
-    asked = ["tune", "nano", "--prompts", str(file), "--steps", "2", "-o", str(out)]
+    asked = ["tune", "nano", "--prompts", "ioi:6", "--steps", "2", "-o", str(out)]
     lens = ["lens", "nano", "-p", BERLIN, "--tuned", str(out), "--json"]
     for given in (asked, lens):
         monkeypatch.setattr(sys, "argv", ["microtome", *given])

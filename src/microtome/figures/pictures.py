@@ -12,6 +12,7 @@ from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import style
 from microtome.figures.png import picture_of
 from microtome.paths import at_home, cannot_name, on_its_way
+from microtome.results.stores import PARTIAL
 
 DRAWN = (".png", ".svg", ".pdf")
 KINDS = (*DRAWN, ".html")
@@ -31,6 +32,8 @@ TABLES = (
 def refuse_file(path: str | Path) -> None:
     """Raise `EffectsError` if a path for results is none, or names a picture or a table.
 
+    A folder that is called like a table, whole or begun, is one that an earlier release wrote.
+
     >>> refuse_file("map.svg")
     Traceback (most recent call last):
     microtome.errors.EffectsError: 'map.svg' names a picture, and results with their coordinates...
@@ -41,7 +44,7 @@ def refuse_file(path: str | Path) -> None:
     kind = Path(path).suffix.lower()
     if is_picture(path):
         instead, what = "effects.figure().save(…)", "picture"
-    elif kind in TABLES:
+    elif kind in TABLES and not _is_begun(at_home(path)):
         what = "table"
         instead = "effects.to_dataframe(), and pandas' to_csv and its like; or effects.data"
     else:
@@ -50,6 +53,10 @@ def refuse_file(path: str | Path) -> None:
         f"{str(path)!r} names a {what}, and results with their coordinates are written to a "
         f"folder: name one here. For a {what}: {instead}."
     )
+
+
+def _is_begun(path: Path) -> bool:
+    return any(os.path.isdir(f"{path}{ending}") for ending in ("", PARTIAL))
 
 
 def is_picture(path: str | Path) -> bool:

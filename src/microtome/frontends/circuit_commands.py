@@ -16,6 +16,7 @@ from microtome.frontends.arguments import (
     Memory,
     ModelName,
     Overwrite,
+    PromptFile,
     PromptText,
     ReferenceFile,
     Shown,
@@ -38,10 +39,7 @@ circuit_app = typer.Typer(
 class Trying:
     """What circuits are measured by."""
 
-    prompts: Annotated[
-        str | None,
-        typer.Option(help="A .jsonl, .csv or .parquet file of prompts; or a task, ioi:16."),
-    ] = None
+    prompts: PromptFile = None
     prompt: PromptText = field(default_factory=list)
     target: Target = None
     contrast: Contrast = None

@@ -5,13 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
+
+from microtome.paths import at_home
 
 Command = Callable[..., None]
 
 
 def folded(command: Command) -> Command:
     """A command whose parameters of a dataclass's type are that dataclass's fields as options.
+
+    A ``~`` in front of a path is the home folder: commands see no other path, so that what is
+    looked for is what is written.
 
     Args:
         command: a function. Each parameter that is annotated with a dataclass is made from the
@@ -35,6 +41,7 @@ def folded(command: Command) -> Command:
     }
 
     def unfolded(**options: Any) -> None:
+        options = {name: _meant(value) for name, value in options.items()}
         given = {
             name: kind(**{one.name: options.pop(one.name) for one in fields(kind)})
             for name, kind in groups.items()
@@ -46,6 +53,10 @@ def folded(command: Command) -> Command:
     unfolded.__annotations__ = {n: one.annotation for n, one in signature.parameters.items()}
     unfolded.__name__, unfolded.__doc__ = command.__name__, command.__doc__
     return unfolded
+
+
+def _meant(value: Any) -> Any:
+    return at_home(value) if isinstance(value, Path) else value
 
 
 def _parameters(

@@ -10,6 +10,7 @@ import typer
 
 from microtome.errors import MicrotomeError
 from microtome.frontends.arguments import MODEL_HELP, Language, examples
+from microtome.frontends.folding import folded
 from microtome.frontends.helping import Command
 from microtome.frontends.importing import imported
 
@@ -27,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
             "microtome lab nano gpt2 --host 0.0.0.0 --port 8050 --no-open",
             "microtome lab --clear",
         ),
-    )(lab)
+    )(folded(lab))
 
 
 def lab(

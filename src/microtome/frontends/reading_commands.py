@@ -135,7 +135,10 @@ def lens(
 def tune(
     model: ModelName,
     shown: Shown,
-    prompts: Annotated[Path, typer.Option(help="A .jsonl or .csv file of texts to learn from.")],
+    prompts: Annotated[
+        Path,
+        typer.Option(help="A .jsonl, .csv or .parquet file of texts to learn from; or a task."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--out", help="A folder for the translators.")],
     steps: Annotated[int, typer.Option(min=1, help="Of training, for each block.")] = 250,
     batch: Annotated[int, typer.Option(min=1, help="States in a step.")] = 64,

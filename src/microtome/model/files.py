@@ -56,7 +56,7 @@ def read(
     *,
     tokenizer: PreTrainedTokenizerBase | None,
     device: str | torch.device | None,
-    dtype: str | torch.dtype | None,
+    dtype: str | torch.dtype | Mapping[str, str | torch.dtype] | None,
     revision: str | None,
     where: str | None = None,
     **hf: Any,
@@ -255,11 +255,17 @@ def device_at_hand(device: str | torch.device | None) -> torch.device:
         ) from error
 
 
-def dtype_of(dtype: str | torch.dtype | None) -> str | torch.dtype:
-    """The type asked for; ``"auto"`` is the checkpoint's own."""
+def dtype_of(dtype: object) -> str | torch.dtype | dict[str, Any]:
+    """The type asked for; ``"auto"`` is the checkpoint's own; of a mapping, that of each part."""
     if dtype is None or dtype == "auto":
         return "auto"
-    found: object = dtype
+    if isinstance(dtype, Mapping):
+        return {part: _floating(own) for part, own in dtype.items()}
+    return _floating(dtype)
+
+
+def _floating(dtype: object) -> torch.dtype:
+    found = dtype
     if isinstance(dtype, str):
         found = getattr(torch, dtype.removeprefix("torch."), None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:

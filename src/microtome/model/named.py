@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def read(
     *,
     tokenizer: PreTrainedTokenizerBase | None,
     device: str | torch.device | None,
-    dtype: str | torch.dtype | None,
+    dtype: str | torch.dtype | Mapping[str, str | torch.dtype] | None,
     revision: str | None,
     **hf: Any,
 ) -> Loaded:
@@ -129,7 +130,7 @@ def _without_cache(
     file: gguf.Unpacked,
     tokenizer: PreTrainedTokenizerBase | None,
     device: str | torch.device | None,
-    dtype: str | torch.dtype | None,
+    dtype: str | torch.dtype | Mapping[str, str | torch.dtype] | None,
     options: dict[str, Any],
 ) -> Loaded:
     """A model that is kept nowhere but in memory, in the same state as from the cache."""
@@ -139,6 +140,10 @@ def _without_cache(
             f"Without a cache to unpack {file.path.name} into, {listing(options)} cannot be had."
         )
     target, kind = files.device_at_hand(device), files.dtype_of(dtype)
+    if isinstance(kind, dict):
+        raise LoadError(
+            f"Without a cache to unpack {file.path.name} into, dtype= is one type, not {dtype!r}."
+        )
     module = gguf.in_memory(
         file, kind if isinstance(kind, torch.dtype) else gguf.UNPACKED, attention
     )

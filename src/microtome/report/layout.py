@@ -126,9 +126,9 @@ def summary_in(out: Path) -> dict[str, Any] | None:
 
 
 def _path(out: str | Path) -> Path:
+    figures.refuse_file(out)
     if cannot_name(at_home(out)):
         raise EffectsError(f"{str(out)[:80]!r} cannot name a folder on this machine.")
-    figures.refuse_file(out)
     return at_home(out)
 
 

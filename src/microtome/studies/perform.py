@@ -33,7 +33,7 @@ from microtome.studies import again, findings
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.parameters import Adapted, Parameters, read_config
 from microtome.studies.study import CELLS, PROMPT, Data, Labelled, Place, Study
-from microtome.tasks import TASKS, named
+from microtome.tasks import TASKS, named_by
 from microtome.texts import Texts
 from microtome.verbs.load import load
 from microtome.verbs.model import Model
@@ -208,11 +208,17 @@ def task_prompts(given: object, model: Model) -> Prompts | None:
     Raises:
         TaskError: the tokenizer has not the words for so many.
     """
-    asked = named(str(given)) if isinstance(given, Path) and not given.exists() else None
+    asked = named_by(given) if isinstance(given, Path) else None
     if asked is None:
         return None
     name, n = asked
     return TASKS[name](n, tokenizer=model.tokenizer)
+
+
+def prompts_at(given: Path, model: Model) -> Prompts:
+    """The prompts of a file, or of the task that it names; see `task_prompts`."""
+    made = task_prompts(given, model)
+    return Prompts.read(given) if made is None else made
 
 
 def _with_mask(prompt: Prompt, mask: str) -> Prompt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -32,6 +33,11 @@ def named(text: str) -> tuple[str, int] | None:
     if found is None or found["task"] not in TASKS:
         return None
     return found["task"], int(found["n"] or _PROMPTS)
+
+
+def named_by(path: str | os.PathLike[str]) -> tuple[str, int] | None:
+    """The same of what stands for a file of prompts: a file of that name goes before a task."""
+    return None if os.path.exists(path) else named(os.fspath(path))
 
 
 __all__ = ["TASKS", "capitals", "greater_than", "induction", "ioi", "quotes"]

@@ -33,7 +33,7 @@ def load(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
+    dtype: str | torch.dtype | Mapping[str, str | torch.dtype] | None = None,
     revision: str | None = None,
     family: Family | None = None,
     **hf: Any,
@@ -51,7 +51,7 @@ def load(
         tokenizer: in the place of the one that lies beside the weights.
         device: where to put the weights; unless given, on a GPU if there is one.
         dtype: ``"float32"``, ``"float64"``, ``"bfloat16"``…; the checkpoint's own by default, and
-            float32 for a GGUF file.
+            float32 for a GGUF file. A mapping goes to Hugging Face as it is.
         revision: branch, tag or commit of a hub id.
         family: a row of your own for a model in memory whose architecture is not in the table, or
             in the place of that one (docs/add-a-family.md). It is proved like any other.

@@ -9,7 +9,7 @@ from microtome import Experiment, Prompt, Prompts
 from microtome.errors import MicrotomeError
 from microtome.frontends.arguments import Asking
 from microtome.frontends.experiment.options import asked, checkpoint, values_of
-from microtome.tasks import named
+from microtome.tasks import named_by
 
 
 def experiment_of(question: Asking, **more: Any) -> Experiment:
@@ -39,9 +39,12 @@ def fields_of(question: Asking) -> dict[str, Any]:
 
 def prompts_in(file: Path) -> Prompts | dict[str, Any]:
     """The prompts of a file; or of the task that the option names, as an experiment has them."""
-    asked = None if file.exists() else named(str(file))
-    if asked is None:
-        return Prompts.read(file)
+    asked = named_by(file)
+    return Prompts.read(file) if asked is None else as_task(asked)
+
+
+def as_task(asked: tuple[str, int]) -> dict[str, Any]:
+    """A task and how many prompts of it, as an experiment has them."""
     name, n = asked
     return {"task": {"name": name, "n": n}}
 

@@ -23,7 +23,7 @@ from microtome.report import check_folder
 from microtome.report.folder import Folder
 from microtome.report.layout import SUMMARY
 from microtome.report.of_circuit import document_of_circuit, document_of_curve, how_good_are
-from microtome.studies.perform import task_prompts
+from microtome.studies.perform import prompts_at
 
 TOP = 10
 
@@ -250,5 +250,4 @@ def _prompts(model: Model, trying: Trying) -> Prompts:
             Prompt(text, donor=trying.donor, target=trying.target, contrast=trying.contrast)
             for text in trying.prompt
         )
-    made = task_prompts(Path(trying.prompts), model)
-    return Prompts.read(trying.prompts) if made is None else made
+    return prompts_at(trying.prompts, model)

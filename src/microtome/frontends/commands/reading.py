@@ -26,6 +26,7 @@ from microtome.report import Document, check_folder, write_folder
 from microtome.report.layout import SUMMARY
 from microtome.report.of_attribution import document_of_attribution, summary_of_attribution
 from microtome.report.of_lens import document_of_lens, summary_of_lens
+from microtome.studies.perform import prompts_at
 from microtome.texts import number, visible
 from microtome.verbs.attribution import attribute_neurons
 from microtome.verbs.tuning import LEFT, train_translators, trained_in
@@ -61,7 +62,7 @@ def tune(
 ) -> None:
     """Train translators, and show how much nearer they come."""
     steps, batch, seed = recipe
-    texts = Prompts.read(prompts)
+    given = prompts_in(prompts)
     check_place(output)
     there = (output / CONFIG).exists() and not overwrite
     if there and LEFT not in Translators.load(output).about:
@@ -71,6 +72,7 @@ def tune(
     with answering(shown), writing_to(output, trained_in):
         loaded = load(model, dtype=dtype)
         told = (lambda line: None) if shown.quiet or shown.json else say
+        texts = given if isinstance(given, Prompts) else prompts_at(prompts, loaded)
         made = train_translators(
             loaded, texts, steps=steps, batch=batch, seed=seed, tell=told,
             out=output, overwrite=overwrite,

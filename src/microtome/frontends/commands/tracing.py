@@ -12,6 +12,7 @@ from microtome import Prompts, Traces, tasks
 from microtome.errors import MicrotomeError, listing
 from microtome.figures.pictures import is_picture, write
 from microtome.frontends.arguments import Shown
+from microtome.frontends.commands.asking import as_task
 from microtome.frontends.commands.keeping import answering, keeping
 from microtome.frontends.commands.reading import (
     asked_of,
@@ -81,12 +82,12 @@ def facts_of(
         if not isinstance(given, Prompts):
             raise MicrotomeError("--subject is of the prompts that -p or --prompts give.")
         return Prompts(replace(one, roles={**one.roles, "subject": subject}) for one in given)
-    name, _, n = task.partition(":")
-    if name not in tasks.TASKS or not (n or "16").isdigit():
+    asked = tasks.named(task)
+    if asked is None:
         raise MicrotomeError(
             f"--task takes a task and how many prompts, such as capitals:4, not {task!r}; tasks: "
             f"{listing(tasks.TASKS)}."
         )
     if read.prompt or read.prompts is not None:
         raise MicrotomeError("--task brings its own prompts: leave -p and --prompts out.")
-    return {"task": {"name": name, "n": int(n or 16)}}
+    return as_task(asked)
