@@ -608,6 +608,14 @@ def test_what_is_wrapped_is_looked_into(make_gpt2):
     attention = hf.transformer.h[0].attn
     attention._upcast_and_reordered_attn = lambda *given: given  # which its forward calls
     assert [own.path for own in additions(hf)] == ["transformer.h.0.attn"]
+    del attention._upcast_and_reordered_attn
+    hf.transformer.warn_if_padding_and_no_attention_mask = lambda *given: None
+    assert [own.path for own in additions(hf)] == ["transformer"], "its forward calls it"
+    del hf.transformer.warn_if_padding_and_no_attention_mask
+    for name in ("generate", "save_pretrained", "train", "get_input_embeddings"):
+        setattr(hf, name, lambda *given, **named: None)
+    mlp.half = hf.generate
+    assert additions(hf) == (), "no pass calls them"
 
 
 def test_a_method_that_was_put_on_the_librarys_class_is_found(make_gpt2, monkeypatch):

@@ -22,7 +22,7 @@ from torch.nn.modules import module as globally
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from microtome.errors import listing
-from microtome.model.replaced import replaced
+from microtome.model.replaced import called_by, replaced
 from microtome.model.whose import KNOWN, is_known, name_of, root
 
 EAGER = "eager_attention_forward"
@@ -229,8 +229,19 @@ def put_on(module: nn.Module) -> Iterator[tuple[Kind, str]]:
 
 
 def is_method(module: nn.Module, name: str) -> bool:
-    """Whether a module's class has a method of this name, which may decide a number."""
-    return name not in HARMLESS and callable(inspect.getattr_static(type(module), name, None))
+    """Whether a module's class has a method of this name, which may decide a number.
+
+    Of what torch gives every module, and transformers every model, only what a pass calls: none
+    calls `generate` or `train`. Of a layer's own, any may be called by the module around it.
+    """
+    made = type(module)
+    if name in CALLED:
+        return True
+    home = next((base for base in made.__mro__ if name in vars(base)), nn.Module)
+    if not callable(inspect.getattr_static(made, name, None)) or name in HARMLESS:
+        return False
+    general = home is nn.Module or issubclass(made, PreTrainedModel)
+    return not general or name in called_by(made, CALLED)
 
 
 def _of_class(made: type) -> Iterator[tuple[Kind, str]]:

@@ -108,6 +108,24 @@ def replaced(attention: str, kinds: Iterable[type]) -> dict[str, Callable[..., A
     return dict(found)
 
 
+def called_by(kind: type, names: Iterable[str]) -> set[str]:
+    """Names that are looked up by methods of a class, or by those of its methods that they call."""
+    seen, left, followed = set[str](), [*names], set[object]()
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        functions = [bare(vars(base).get(name)) for base in kind.__mro__ if base is not nn.Module]
+        while functions:
+            function = functions.pop()
+            if isinstance(function, FunctionType) and function not in followed:
+                followed.add(function)
+                left += _names(function.__code__)
+                functions += _closed_over(function)
+    return seen
+
+
 def _followed(attention: str, kinds: Iterable[type], looks: Looks) -> Named:
     """All that a model's code looks up, once or more often."""
     tables = (AttentionInterface(), AttentionMaskInterface())
