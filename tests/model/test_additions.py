@@ -19,7 +19,7 @@ import microtome as mt
 from conftest import BERLIN, LAYERS, PARIS
 from foreign import theirs
 from microtome.errors import EffectsError, LoadError, MicrotomeError, ProbeError, SweepError
-from microtome.model.additions import adapters, additions, without_hooks
+from microtome.model.additions import adapters, additions, own_attention, without_hooks
 
 PROMPT = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
 EDIT = "zero L*.z.h1@-1"
@@ -167,6 +167,17 @@ def test_what_runs_parts_by_themselves_is_refused_where_they_are_added_to(
             read(model)
 
 
+def test_a_function_is_in_the_way_of_what_calls_it_alone(make_gpt2, tokenizer, monkeypatch):
+    """A mask is made in front of the blocks; what a norm or the whole model calls acts behind."""
+    model, own = mt.load(make_gpt2(), tokenizer=tokenizer), modeling_gpt2.create_causal_mask
+    monkeypatch.setattr(modeling_gpt2, "create_causal_mask", lambda **named: own(**named))
+    assert [one.kind for one in model.additions] == ["function"]
+    model.check_end("It is read")
+    monkeypatch.setattr(nn.functional, "layer_norm", skewed)
+    with pytest.raises(MicrotomeError, match=r"of your own \(skewed\) in the place of .*layer_norm"):
+        model.check_end("It is read")
+
+
 def test_states_behind_a_hook_on_a_block_are_read_and_shares_are_refused(make_gpt2, tokenizer):
     model = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
     ADDED["a block, at the last"](model.hf)
@@ -257,6 +268,13 @@ def test_a_function_in_the_place_of_a_librarys_runs_whole(make_gpt2, tokenizer, 
     )
     with pytest.raises(MicrotomeError, match=r"eager_attention_forward is your own.*no weights"):
         model.run(PROMPT, keep=["L1.pattern"])
+
+
+def test_of_a_module_whose_file_is_gone_attention_is_its_own():
+    class Gone(nn.Module):
+        __module__ = "gone"
+
+    assert own_attention("eager", Gone()) is None
 
 
 def test_one_that_only_looks_shows_its_weights(make_gpt2, tokenizer, attending):
