@@ -693,6 +693,19 @@ def test_a_function_in_the_place_of_the_librarys_is_found(tiny64, monkeypatch, w
     assert str(own).endswith(f") in the place of {path}")
 
 
+def test_what_is_kept_from_the_compiler_is_what_it_was(tiny64, monkeypatch):
+    """Around a library's function it is that; around anybody's theirs."""
+    off = torch.compiler.disable
+    path = "torch.nn.functional.layer_norm"
+    monkeypatch.setattr(path, off(nn.functional.layer_norm))
+    monkeypatch.setattr(modeling_gpt2.GPT2MLP, "forward", off(modeling_gpt2.GPT2MLP.forward))
+    monkeypatch.setattr(tiny64.hf.config, "_attn_implementation_internal", "paged|eager")
+    assert additions(tiny64.hf) == ()
+    for own in (off(skewed), functools.wraps(nn.functional.layer_norm)(off(skewed))):
+        monkeypatch.setattr(path, own)
+        assert [one.path for one in additions(tiny64.hf)] == [path]
+
+
 def test_a_mask_function_of_ones_own_is_found(tiny64, monkeypatch):
     monkeypatch.setattr(AttentionMaskInterface, "get", lambda *asked: lambda **named: None)
     [own] = additions(tiny64.hf)
