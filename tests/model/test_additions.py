@@ -174,7 +174,9 @@ def test_a_function_is_in_the_way_of_what_calls_it_alone(make_gpt2, tokenizer, m
     assert [one.kind for one in model.additions] == ["function"]
     model.check_end("It is read")
     monkeypatch.setattr(nn.functional, "layer_norm", skewed)
-    with pytest.raises(MicrotomeError, match=r"of your own \(skewed\) in the place of .*layer_norm"):
+    with pytest.raises(
+        MicrotomeError, match=r"of your own \(skewed\) in the place of .*layer_norm"
+    ):
         model.check_end("It is read")
 
 

@@ -42,8 +42,8 @@ from microtome.model.families.taps import (
 
 __all__ = [
     "Family", "Put", "Tap", "View", "clipped", "family", "fused", "gated", "grouped", "heads",
-    "interleaved", "kv_heads", "put_grouped", "put_times", "reaches", "refuse", "rotary_of", "since",
-    "sizes", "soft_capped", "split", "stacked", "times", "unchanged", "whole",
+    "interleaved", "kv_heads", "put_grouped", "put_times", "reaches", "refuse", "rotary_of",
+    "since", "sizes", "soft_capped", "split", "stacked", "times", "unchanged", "whole",
 ]  # fmt: skip
 """What rows are written with, wherever it is."""
 
