@@ -19,7 +19,7 @@ import microtome as mt
 from conftest import BERLIN, LAYERS, PARIS
 from foreign import theirs
 from microtome.errors import EffectsError, LoadError, MicrotomeError, ProbeError, SweepError
-from microtome.model.additions import adapters, additions, without_hooks
+from microtome.model.additions import adapters, additions, own_attention, without_hooks
 
 PROMPT = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
 EDIT = "zero L*.z.h1@-1"
@@ -167,6 +167,19 @@ def test_what_runs_parts_by_themselves_is_refused_where_they_are_added_to(
             read(model)
 
 
+def test_a_function_is_in_the_way_of_what_calls_it_alone(make_gpt2, tokenizer, monkeypatch):
+    """A mask is made in front of the blocks; what a norm or the whole model calls acts behind."""
+    model, own = mt.load(make_gpt2(), tokenizer=tokenizer), modeling_gpt2.create_causal_mask
+    monkeypatch.setattr(modeling_gpt2, "create_causal_mask", lambda **named: own(**named))
+    assert [one.kind for one in model.additions] == ["function"]
+    model.check_end("It is read")
+    monkeypatch.setattr(nn.functional, "layer_norm", skewed)
+    with pytest.raises(
+        MicrotomeError, match=r"of your own \(skewed\) in the place of .*layer_norm"
+    ):
+        model.check_end("It is read")
+
+
 def test_states_behind_a_hook_on_a_block_are_read_and_shares_are_refused(make_gpt2, tokenizer):
     model = mt.load(make_gpt2(dtype=torch.float64), tokenizer=tokenizer)
     ADDED["a block, at the last"](model.hf)
@@ -257,6 +270,13 @@ def test_a_function_in_the_place_of_a_librarys_runs_whole(make_gpt2, tokenizer, 
     )
     with pytest.raises(MicrotomeError, match=r"eager_attention_forward is your own.*no weights"):
         model.run(PROMPT, keep=["L1.pattern"])
+
+
+def test_of_a_module_whose_file_is_gone_attention_is_its_own():
+    class Gone(nn.Module):
+        __module__ = "gone"
+
+    assert own_attention("eager", Gone()) is None
 
 
 def test_one_that_only_looks_shows_its_weights(make_gpt2, tokenizer, attending):
@@ -608,6 +628,14 @@ def test_what_is_wrapped_is_looked_into(make_gpt2):
     attention = hf.transformer.h[0].attn
     attention._upcast_and_reordered_attn = lambda *given: given  # which its forward calls
     assert [own.path for own in additions(hf)] == ["transformer.h.0.attn"]
+    del attention._upcast_and_reordered_attn
+    hf.transformer.warn_if_padding_and_no_attention_mask = lambda *given: None
+    assert [own.path for own in additions(hf)] == ["transformer"], "its forward calls it"
+    del hf.transformer.warn_if_padding_and_no_attention_mask
+    for name in ("generate", "save_pretrained", "train", "get_input_embeddings"):
+        setattr(hf, name, lambda *given, **named: None)
+    mlp.half = hf.generate
+    assert additions(hf) == (), "no pass calls them"
 
 
 def test_a_method_that_was_put_on_the_librarys_class_is_found(make_gpt2, monkeypatch):
@@ -665,6 +693,19 @@ def test_a_function_in_the_place_of_the_librarys_is_found(tiny64, monkeypatch, w
     [own] = additions(tiny64.hf)
     assert (own.kind, own.path) == ("function", path)
     assert str(own).endswith(f") in the place of {path}")
+
+
+def test_what_is_kept_from_the_compiler_is_what_it_was(tiny64, monkeypatch):
+    """Around a library's function it is that; around anybody's theirs."""
+    off = torch.compiler.disable
+    path = "torch.nn.functional.layer_norm"
+    monkeypatch.setattr(path, off(nn.functional.layer_norm))
+    monkeypatch.setattr(modeling_gpt2.GPT2MLP, "forward", off(modeling_gpt2.GPT2MLP.forward))
+    monkeypatch.setattr(tiny64.hf.config, "_attn_implementation_internal", "paged|eager")
+    assert additions(tiny64.hf) == ()
+    for own in (off(skewed), functools.wraps(nn.functional.layer_norm)(off(skewed))):
+        monkeypatch.setattr(path, own)
+        assert [one.path for one in additions(tiny64.hf)] == [path]
 
 
 def test_a_mask_function_of_ones_own_is_found(tiny64, monkeypatch):

@@ -134,6 +134,7 @@ class TestAModelInMemory:
 
     def test_is_copied_and_not_pickled(self, tiny):
         assert torch.equal(copy.deepcopy(tiny).run("a").logits, tiny.run("a").logits)
+        assert copy.copy(tiny.anatomy.family) is tiny.anatomy.family
         with pytest.raises(MicrotomeError, match=r"A model is not pickled: .*save_pretrained"):
             pickle.dumps(tiny)
 

@@ -140,6 +140,16 @@ def test_without_edits_it_is_the_model_that_ran_or_none(make_gpt2, tokenizer):
     with pytest.raises(MicrotomeError, match=r"\(its weights: in a few numbers\).*Run again"):
         run.clean_logits  # noqa: B018
     projection.weight.data.div_(2)
-    assert torch.equal(run.clean_logits, before)
+    one = projection.weight.detach()[3, 5]
+    one *= 2
+    with pytest.raises(MicrotomeError, match=r"\(its weights: transformer.h.1.mlp.c_proj.weight\)"):
+        run.clean_logits  # noqa: B018
+    one /= 2
+    model.hf.load_state_dict(model.hf.state_dict())
+    model.hf.to(torch.float64).to(torch.float32)
+    model.hf.transformer.gradient_checkpointing = True
+    model.hf.config.pad_token_id = 1
+    model.hf.generate = scaled
+    assert torch.equal(run.clean_logits, before), "the same numbers, wherever they lie"
     projection.weight.data.mul_(2)
     assert torch.equal(seen.clean_logits, before), "what was looked at stays"

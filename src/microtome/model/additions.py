@@ -22,7 +22,7 @@ from torch.nn.modules import module as globally
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from microtome.errors import listing
-from microtome.model.replaced import replaced
+from microtome.model.replaced import called_by, replaced
 from microtome.model.whose import KNOWN, is_known, name_of, root
 
 EAGER = "eager_attention_forward"
@@ -112,14 +112,20 @@ def behind_blocks(hf: PreTrainedModel, blocks: str, steps: Iterable[str]) -> tup
         *(path for path, one in hf.named_modules() if one is hf.get_output_embeddings()),
     ]
 
+    def is_inside(path: str) -> bool:
+        return any(path == end or path.startswith(f"{end}.") for end in ends)
+
     def counts(path: str) -> bool:
         around = f"{path}." if path else ""
-        inside = any(path == end or path.startswith(f"{end}.") for end in ends)
-        return inside or any(end.startswith(around) for end in (blocks, *ends))
+        return is_inside(path) or any(end.startswith(around) for end in (blocks, *ends))
 
-    # Who calls a function by its name is not known.
+    # The whole model's own code has the last word on the logits: a soft cap.
+    kinds = dict.fromkeys(type(one) for path, one in hf.named_modules() if is_inside(path))
+    called = replaced("", {type(hf): None} | kinds)
     found = [one for one in additions(hf) if one.kind != "attention"]
-    return tuple(one for one in found if one.kind == "function" or counts(one.path))
+    return tuple(
+        one for one in found if (one.path in called if one.kind == "function" else counts(one.path))
+    )
 
 
 def why_not_in_parts(hf: PreTrainedModel) -> str | None:
@@ -229,8 +235,19 @@ def put_on(module: nn.Module) -> Iterator[tuple[Kind, str]]:
 
 
 def is_method(module: nn.Module, name: str) -> bool:
-    """Whether a module's class has a method of this name, which may decide a number."""
-    return name not in HARMLESS and callable(inspect.getattr_static(type(module), name, None))
+    """Whether a module's class has a method of this name, which may decide a number.
+
+    Of what torch gives every module, and transformers every model, only what a pass calls: none
+    calls `generate` or `train`. Of a layer's own, any may be called by the module around it.
+    """
+    made = type(module)
+    if name in CALLED:
+        return True
+    home = next((base for base in made.__mro__ if name in vars(base)), nn.Module)
+    if not callable(inspect.getattr_static(made, name, None)) or name in HARMLESS:
+        return False
+    general = home is nn.Module or issubclass(made, PreTrainedModel)
+    return not general or name in called_by(made, CALLED)
 
 
 def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
@@ -252,7 +269,8 @@ def own_attention(name: str, module: nn.Module | None = None) -> Callable[..., A
     """
     function: Callable[..., Any] | None = AttentionInterface().get(name)
     if module is not None and name == "eager":
-        function = vars(sys.modules[type(module).__module__]).get(EAGER)
+        home = sys.modules.get(type(module).__module__)  # a class may name one that is gone
+        function = getattr(home, EAGER, None)
     calls_own = module is not None and any(replaced(name, [type(module)]))
     return function if calls_own else _own(function)
 

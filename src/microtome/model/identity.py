@@ -41,12 +41,13 @@ GROWS = ("dynamic", "longrope")
 VOLATILE = {
     "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version",
     "use_cache", "output_attentions", "output_hidden_states", "return_dict",
+    "pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id",
 }  # fmt: skip
 """Settings that do not say what a model computes."""
 
-MOVING = ("training", "max_seq_len_cached", "name_or_path")
-"""Settings of modules that a pass may change, that are refused elsewhere, or that say where a model
-was found: by a path from here, or by the whole of it."""
+MOVING = ("training", "gradient_checkpointing", "max_seq_len_cached", "name_or_path")
+"""Settings of modules that a pass may change, that are refused elsewhere or act in training alone,
+or that say where a model was found: by a path from here, or by the whole of it."""
 
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
@@ -204,8 +205,14 @@ def _set_on(module: nn.Module) -> Iterator[tuple[str, str]]:
             continue
         if isinstance(value, bool | int | float | str | tuple | None):
             yield name, repr(value)
-        elif isinstance(value, FUNCTIONS) and not _is_bound(value, name, module):
+        elif isinstance(value, FUNCTIONS) and _decides(value, name, module):
             yield name, name_of(value) if is_known(value) else code_of([value])
+
+
+def _decides(function: Any, name: str, module: nn.Module) -> bool:
+    """Whether a function on a module may decide a number: one that a pass calls, and another's."""
+    hides = callable(inspect.getattr_static(type(module), name, None))
+    return not _is_bound(function, name, module) and (is_method(module, name) or not hides)
 
 
 def _is_bound(function: Any, name: str, module: nn.Module) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from microtome.model.whose import bare, is_known, root
+from microtome.model.whose import bare, is_known, is_of_compiler, root, uncompiled
 
 OWNERS = ("torch", "transformers")
 """Packages under whose names their own functions are expected."""
@@ -108,10 +108,30 @@ def replaced(attention: str, kinds: Iterable[type]) -> dict[str, Callable[..., A
     return dict(found)
 
 
+def called_by(kind: type, names: Iterable[str]) -> set[str]:
+    """Names that are looked up by methods of a class, or by those of its methods that they call."""
+    seen, left, followed = set[str](), [*names], set[object]()
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        functions = [bare(vars(base).get(name)) for base in kind.__mro__ if base is not nn.Module]
+        while functions:
+            function = functions.pop()
+            if isinstance(function, FunctionType) and function not in followed:
+                followed.add(function)
+                left += _names(function.__code__)
+                functions += _closed_over(function)
+    return seen
+
+
 def _followed(attention: str, kinds: Iterable[type], looks: Looks) -> Named:
     """All that a model's code looks up, once or more often."""
     tables = (AttentionInterface(), AttentionMaskInterface())
-    left: list[tuple[type | None, Any]] = [(None, looks.up(table, attention)) for table in tables]
+    left: list[tuple[type | None, Any]] = [
+        (None, uncompiled(looks.up(table, attention))) for table in tables
+    ]
     for kind in kinds:
         for path, forward in _methods(kind, ("forward",), looks):
             left.append((kind, forward))
@@ -121,6 +141,8 @@ def _followed(attention: str, kinds: Iterable[type], looks: Looks) -> Named:
     while left:
         of, function = left.pop()
         if not isinstance(function, FunctionType) or (of, function) in seen:
+            continue
+        if is_of_compiler(function):  # what it looks up decides no number
             continue
         seen.add((of, function))
         names, closed = looks.into(function)
@@ -150,7 +172,7 @@ def _functions(names: tuple[str, ...], around: dict[str, Any], looks: Looks) -> 
     while left:
         home = left.pop()
         for name in names:
-            value = looks.up(modules[home], name)
+            value = uncompiled(looks.up(modules[home], name))
             if isinstance(value, ModuleType):
                 if root(value.__name__) in OWNERS and value.__name__ not in modules:
                     modules[value.__name__] = vars(value)

@@ -42,12 +42,31 @@ def name_of(function: Any) -> str:
 def bare(function: Any) -> Any:
     """What is called in the end, where arguments were given beforehand, or an object or a class."""
     while True:
+        function = uncompiled(function)
         if isinstance(function, functools.partial):
             function = function.func
         elif isinstance(function, MethodType | staticmethod | classmethod):
             function = function.__func__
         else:
             return function
+
+
+def uncompiled(function: Any) -> Any:
+    """What `torch.compiler.disable` was given, of what it makes, which computes the same."""
+    while is_of_compiler(function) and function.__code__.co_qualname.startswith("DisableContext."):
+        # Its attributes may be copies of another's: functools.wraps takes all.
+        around = function.__code__.co_freevars
+        if "fn" not in around:
+            break
+        function = function.__closure__[around.index("fn")].cell_contents
+    return function
+
+
+def is_of_compiler(function: Any) -> bool:
+    """Whether it is a function that torch's compiler has written around another, or calls."""
+    if not isinstance(function, FunctionType):
+        return False
+    return str(function.__globals__.get("__name__")).startswith("torch._dynamo")
 
 
 def root(module: str) -> str:

@@ -12,8 +12,19 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedC
 
 from microtome.errors import MicrotomeError
 from microtome.language.sites import Dimensions
-from microtome.model.families.configs import gated, reaches, sizes, unchanged
+from microtome.model.families.configs import (
+    clipped,
+    gated,
+    reaches,
+    refuse,
+    rotary_of,
+    since,
+    sizes,
+    soft_capped,
+    unchanged,
+)
 from microtome.model.families.taps import (
+    Put,
     Tap,
     View,
     fused,
@@ -21,14 +32,18 @@ from microtome.model.families.taps import (
     heads,
     interleaved,
     kv_heads,
+    put_grouped,
+    put_times,
     split,
     stacked,
+    times,
     whole,
 )
 
 __all__ = [
-    "Family", "Tap", "View", "family", "fused", "gated", "grouped", "heads", "interleaved",
-    "kv_heads", "sizes", "split", "stacked", "whole",
+    "Family", "Put", "Tap", "View", "clipped", "family", "fused", "gated", "grouped", "heads",
+    "interleaved", "kv_heads", "put_grouped", "put_times", "reaches", "refuse", "rotary_of",
+    "since", "sizes", "soft_capped", "split", "stacked", "times", "unchanged", "whole",
 ]  # fmt: skip
 """What rows are written with, wherever it is."""
 
@@ -106,6 +121,10 @@ class Family:
             "(model.hf.save_pretrained(folder), model.tokenizer.save_pretrained(folder)), and "
             "load that there. A sweep's workers= do it by themselves."
         )
+
+    def __copy__(self) -> Family:
+        """Itself, too."""
+        return self
 
     def __deepcopy__(self, memo: object) -> Family:
         """Itself: it is a value, and a copy of a model is of the same family."""
