@@ -13,7 +13,7 @@ import inspect
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from itertools import count
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
@@ -41,13 +41,12 @@ GROWS = ("dynamic", "longrope")
 VOLATILE = {
     "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version",
     "use_cache", "output_attentions", "output_hidden_states", "return_dict",
-    "pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id",
 }  # fmt: skip
 """Settings that do not say what a model computes."""
 
-MOVING = ("training", "gradient_checkpointing", "max_seq_len_cached", "name_or_path")
-"""Settings of modules that a pass may change, that are refused elsewhere or act in training alone,
-or that say where a model was found: by a path from here, or by the whole of it."""
+MOVING = ("training", "max_seq_len_cached", "name_or_path")
+"""Settings of modules that a pass may change, that are refused elsewhere, or that say where a model
+was found: by a path from here, or by the whole of it."""
 
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
@@ -177,18 +176,20 @@ def _step(columns: int, rows: int, least: int) -> int:
 # ----------------------------------------------------------------------------------------- modules
 
 
-def modules_hash(hf: PreTrainedModel) -> str:
+def modules_hash(hf: PreTrainedModel, idle: Collection[str] = ()) -> str:
     """sha256 over what decides numbers besides weights and hooks, in hexadecimal.
 
     The configuration; and of each module its class, and its settings, such as a norm's epsilon.
+    Those that are ``idle`` are left out.
     """
     digest, words = hashlib.sha256(), dict[type, str]()
-    digest.update(json.dumps(settings(hf), sort_keys=True, default=str).encode())
+    told = {name: value for name, value in settings(hf).items() if name not in idle}
+    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
     for path, module in hf.named_modules():
         made = type(module)
         if made not in words:
             words[made] = made.__qualname__ + ("" if is_known(made) else code_of(made.__mro__))
-        own = sorted(f"{name} {word}" for name, word in _set_on(module))
+        own = sorted(f"{name} {word}" for name, word in _set_on(module) if name not in idle)
         digest.update(json.dumps([path, words[made], *own]).encode())
     return digest.hexdigest()
 

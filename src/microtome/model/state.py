@@ -22,6 +22,12 @@ from microtome.model.identity import (
 LARGE = 2**30
 """Bytes of weights that take about a second to hash: those of a larger model are not."""
 
+IDLE = (
+    "gradient_checkpointing",
+    *(f"{name}_token_id" for name in ("pad", "bos", "eos", "sep", "cls")),
+)
+"""Settings that decide no number of a pass, without training."""
+
 _hashed: WeakKeyDictionary[PreTrainedModel, Remembered] = WeakKeyDictionary()
 
 
@@ -51,7 +57,7 @@ class State:
         return cls(
             sign,
             _hashed.setdefault(hf, Remembered()).get(sign, lambda: _same(hf)),
-            modules_hash(hf),
+            modules_hash(hf, IDLE),
             tuple(map(str, additions(hf))),
             json.dumps(adapters(hf), sort_keys=True, default=str),
         )
