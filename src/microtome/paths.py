@@ -7,6 +7,8 @@ from pathlib import Path
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes that one name, and a whole path, may have on file systems in use."""
+PARTIAL = ".partial"
+"""Ending of the folder in which a result is until it is whole."""
 
 
 def at_home(path: str | os.PathLike[str]) -> Path:

@@ -11,8 +11,7 @@ import plotly.graph_objects as go
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures import style
 from microtome.figures.png import picture_of
-from microtome.paths import at_home, cannot_name, on_its_way
-from microtome.results.stores import PARTIAL
+from microtome.paths import PARTIAL, at_home, cannot_name, on_its_way
 
 DRAWN = (".png", ".svg", ".pdf")
 KINDS = (*DRAWN, ".html")

@@ -20,13 +20,12 @@ from typing import Any
 
 from microtome import figures
 from microtome.errors import EffectsError, listing
-from microtome.paths import at_home, cannot_name
+from microtome.paths import PARTIAL, at_home, cannot_name
 from microtome.report.names import is_legal
 from microtome.report.writing import plain
 from microtome.results import disk
 from microtome.results.opening import ONE, SEVERAL
 from microtome.results.sound import is_result
-from microtome.results.stores import PARTIAL
 
 SUMMARY, REPORT, INDEX = "summary.json", "report.html", "index.html"
 FIGURES, TABLES = "figures", "tables"

@@ -21,11 +21,12 @@ import xarray as xr
 from fsspec.implementations.local import LocalFileSystem
 
 from microtome.errors import EffectsError
+from microtome.paths import PARTIAL
 from microtome.results import form
 from microtome.results.checksums import LIST, Checksums
 from microtome.results.hold import Held, Unheld
 from microtome.results.identity import MARK, Identity
-from microtome.results.stores import PARTIAL, UNITS, WINDOWS
+from microtome.results.stores import UNITS, WINDOWS
 
 
 def is_remote(path: object) -> bool:

@@ -28,13 +28,13 @@ from pathlib import Path
 import xarray as xr
 
 from microtome.errors import EffectsError
+from microtome.paths import PARTIAL
 from microtome.results import disk, form
 from microtome.results.checksums import LIST, Checksums
 from microtome.results.hold import Held, Hold
 from microtome.results.identity import Identity, Undertaken
 from microtome.results.sound import is_empty, is_result, names_in, question_of, sound, verify
 
-PARTIAL = ".partial"
 QUESTION = "question.json"
 SHARED = "shared"
 UNITS = "units"

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from microtome.errors import EffectsError
+from microtome.paths import PARTIAL
 from microtome.results.disk import failures, remove_folder
-from microtome.results.stores import PARTIAL, Beside
+from microtome.results.stores import Beside
 
 NAME = re.compile(rf"([0-9a-f]{{24}})\.zarr(?:{re.escape(PARTIAL)})?")
 """How a map, and what lies beside it, is called: by the name of its question (`Asked.key`)."""
