@@ -9,7 +9,6 @@ whole and as it is, on the reference path, and its records name them.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import sys
 from collections import Counter, OrderedDict
@@ -23,7 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from microtome.errors import listing
 from microtome.model.replaced import called_by, replaced
-from microtome.model.whose import KNOWN, is_known, name_of, root
+from microtome.model.whose import KNOWN, is_known, name_of, root, written
 
 EAGER = "eager_attention_forward"
 """What a model's own Python module calls its attention without a fused kernel."""
@@ -244,7 +243,7 @@ def is_method(module: nn.Module, name: str) -> bool:
     if name in CALLED:
         return True
     home = next((base for base in made.__mro__ if name in vars(base)), nn.Module)
-    if not callable(inspect.getattr_static(made, name, None)) or name in HARMLESS:
+    if not callable(written(made, name)) or name in HARMLESS:
         return False
     general = home is nn.Module or issubclass(made, PreTrainedModel)
     return not general or name in called_by(made, CALLED)
@@ -257,7 +256,7 @@ def _of_class(made: type) -> Iterator[tuple[Kind, str]]:
         yield "class", f"a class of your own ({own})"
         return
     for name in CALLED:  # what these call in their turn, `replaced` finds
-        function = inspect.getattr_static(made, name, None)
+        function = written(made, name)
         if function is not None and not is_known(function):
             yield "method", f"a {name} of your own ({name_of(function)})"
 

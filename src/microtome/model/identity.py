@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from itertools import count
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from microtome.errors import listing
 from microtome.model.additions import is_method
 from microtome.model.code import code_of
 from microtome.model.placement import fetched, parts, weights
-from microtome.model.whose import is_known, name_of
+from microtome.model.whose import is_known, name_of, written
 from microtome.model.wrappers import refuse_packed
 
 SAMPLES = 2**18
@@ -51,6 +50,9 @@ was found: by a path from here, or by the whole of it."""
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
 """What may stand in the place of a method."""
+
+PLAIN = (bool, int, float, str, tuple, NoneType)
+"""Settings, which are told by what they are."""
 
 
 class Remembered:
@@ -202,17 +204,20 @@ def settings(hf: PreTrainedModel) -> dict[str, Any]:
 
 def _set_on(module: nn.Module) -> Iterator[tuple[str, str]]:
     for name, value in vars(module).items():
-        if (name.startswith("_") and not is_method(module, name)) or name in MOVING:
+        plain = isinstance(value, PLAIN)
+        if not (plain or isinstance(value, FUNCTIONS)) or name in MOVING:
             continue
-        if isinstance(value, bool | int | float | str | tuple | None):
+        if name.startswith("_") and not is_method(module, name):
+            continue
+        if plain:
             yield name, repr(value)
-        elif isinstance(value, FUNCTIONS) and _decides(value, name, module):
+        elif _decides(value, name, module):
             yield name, name_of(value) if is_known(value) else code_of([value])
 
 
 def _decides(function: Any, name: str, module: nn.Module) -> bool:
     """Whether a function on a module may decide a number: one that a pass calls, and another's."""
-    hides = callable(inspect.getattr_static(type(module), name, None))
+    hides = callable(written(type(module), name))
     return not _is_bound(function, name, module) and (is_method(module, name) or not hides)
 
 
@@ -221,7 +226,7 @@ def _is_bound(function: Any, name: str, module: nn.Module) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     function = getattr(function, "__func__", function)
-    own = inspect.getattr_static(type(module), name, None)
+    own = written(type(module), name)
     return function is own or str(function.__module__).startswith("accelerate.")
 
 

@@ -15,6 +15,7 @@ import operator
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import repeat
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -62,13 +63,18 @@ class Looks:
     """
 
     def __init__(self) -> None:
-        self._found: list[tuple[Mapping[str, Any], str, Any]] = []
+        # Three lists, since some thousand are asked for again at every sweep.
+        self._getters: list[Callable[[str, Any], Any]] = []
+        self._names: list[str] = []
+        self._values: list[Any] = []
         self._code: list[tuple[FunctionType, CodeType, tuple[object, ...]]] = []
 
     def up(self, place: Mapping[str, Any], name: str) -> Any:
         """What is there under a name, or `NOTHING`."""
         value = place.get(name, NOTHING)
-        self._found.append((place, name, value))
+        self._getters.append(place.get)
+        self._names.append(name)
+        self._values.append(value)
         return value
 
     def into(self, function: FunctionType) -> tuple[tuple[str, ...], tuple[object, ...]]:
@@ -79,7 +85,8 @@ class Looks:
 
     def hold(self) -> bool:
         """Whether all of it is as it was."""
-        return all(place.get(name, NOTHING) is value for place, name, value in self._found) and all(
+        values = map(operator.call, self._getters, self._names, repeat(NOTHING))
+        return all(map(operator.is_, values, self._values)) and all(
             function.__code__ is code and _are(_closed_over(function), closed)
             for function, code, closed in self._code
         )

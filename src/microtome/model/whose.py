@@ -32,6 +32,15 @@ def is_known(function: Any) -> bool:
     return root(function.__globals__.get("__name__") or home) in (*KNOWN, *sys.stdlib_module_names)
 
 
+def written(made: type, name: str) -> Any:
+    """What a class has under a name, as it stands there or in the nearest base; None without.
+
+    >>> written(bool, "__and__") is bool.__and__, written(bool, "no")
+    (True, None)
+    """
+    return next((vars(base)[name] for base in made.__mro__ if name in vars(base)), None)
+
+
 def name_of(function: Any) -> str:
     """What a function or a callable object is called where it was written."""
     function = bare(function)
