@@ -30,11 +30,14 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
 import torch
+import typer
 from hypothesis import HealthCheck, settings
 from tokenizers import (
     Tokenizer,
@@ -58,8 +61,10 @@ from conftest import BERLIN, CAT, D_MODEL, HEADS, LAYERS, PARIS, POSITIONS, SENT
 from microtome import figures
 from microtome.errors import LoadError
 from microtome.frontends import cli
-from microtome.model import cache
+from microtome.model import cache, files
+from microtome.model.anatomy import Anatomy
 from microtome.model.code import code_of
+from microtome.model.loaded import Loaded
 from microtome.model.smollm2 import installed
 from microtome.passes.proof import prove
 from microtome.studies import Study
@@ -132,6 +137,40 @@ def a_model_is_proved_once(own_cache: Path) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "prove", once)
+        yield
+
+
+PLAIN = {"tokenizer", "device", "dtype", "revision"}
+"""What a model is read with, where nothing more is passed on to Hugging Face."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nano_is_read_once() -> Iterator[None]:
+    """Commands and snippets load it by its name, hundreds of times: each gets a copy of its own."""
+    own = files.read
+    found: dict[str, Loaded] = {}
+
+    def once(name: str, **how) -> Loaded:
+        if name != files.NANO or how.keys() != PLAIN or how["tokenizer"] is not None:
+            return own(name, **how)
+        asked = repr(sorted(how.items()))
+        if asked not in found:
+            found[asked] = own(name, **how)
+        one = found[asked]
+        hf = copy.deepcopy(one.hf)
+        anatomy = Anatomy.of(hf)
+        return replace(one, hf=hf, anatomy=anatomy, tokenizer=copy.deepcopy(one.tokenizer))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "read", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_are_made_once() -> Iterator[None]:
+    """Typer makes all of them for each call: a process has one, and tests have hundreds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         yield
 
 
@@ -376,3 +415,38 @@ def smollm2_is_loaded(smollm2, monkeypatch) -> None:
     monkeypatch.setattr(
         mt, "load", lambda *given, **how: smollm2 if given == ("smollm2",) else load(*given, **how)
     )
+
+
+NEEDLESS = ("gguf", "scipy.stats", "ray")  # pyarrow comes with pandas where there is one
+AFRESH = f"""
+import sys, microtome as mt
+from microtome.alignment import aligned
+from microtome.prompts import piece
+import microtome.model; assert 'transformers' not in sys.modules
+print(aligned.__module__, piece.__module__, mt.model.load.nano_directory().name)
+import microtome.frontends.commands.sweeping
+print([name for name in {NEEDLESS!r} if name in sys.modules])
+from microtome import *
+import microtome, pydoc
+print(sweep.__module__, set(microtome.__all__) <= set(dir()))
+print('open_effects' in pydoc.render_doc(microtome, renderer=pydoc.plaintext))
+"""
+"""The old names, then what answers a sweep, then everything, in an interpreter of its own."""
+
+
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A notebook that a kernel has run: `AFRESH`, and the cells of the first notebook.
+
+    One process for both: to import what imports transformers takes six seconds of a processor.
+    """
+    nbclient, nbformat = map(importlib.import_module, ("nbclient", "nbformat"))
+    notebooks = importlib.import_module("recipes.notebooks")
+    script = (notebooks.FOLDER / "first_map.py").read_text(encoding="utf-8")
+    made = nbformat.reads(notebooks.notebook(script), as_version=4)
+    made.cells.insert(0, nbformat.v4.new_code_cell(AFRESH))
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"}
+    where = {"metadata": {"path": str(tmp_path_factory.mktemp("kernel"))}}
+    client = nbclient.NotebookClient(made, timeout=300, resources=where)
+    client.execute(env={**os.environ, **environment})
+    return made

@@ -95,13 +95,18 @@ def mood(smollm2):
 
 @pytest.mark.slow
 class TestSteering:
-    def test_the_model_writes_what_the_page_shows(self, smollm2, mood):
+    def test_the_model_writes_what_the_page_shows(self, smollm2, mood, monkeypatch):
+        """All of what makes it happy; of the others, how they begin."""
         assert mood.norms[12] == pytest.approx(109.1, abs=0.1)
-        begins = {0.5: " a great success.", 0.0: " a film about a young", -0.5: " a movie about a"}
-        for factor, begin in begins.items():
+        [happy] = steering.written(smollm2, mood, 0.5)
+        assert happy.text.startswith(" a great success.")
+        assert happy.kl.mean() == pytest.approx(0.71, abs=0.01)
+        assert happy.apart < 1e-3
+        monkeypatch.setattr(steering, "STEPS", 6)
+        for factor, begin in {0.0: " a film about a young", -0.5: " a movie about a"}.items():
             [one] = steering.written(smollm2, mood, factor)
             assert one.text.startswith(begin)
-            assert one.kl.mean() == pytest.approx({0.5: 0.71, 0.0: 0, -0.5: 0.53}[factor], abs=0.01)
+            assert (one.kl.mean() > 0.1) == bool(factor)
             assert one.apart < 1e-3
 
     def test_without_edits_it_is_the_modules_own_in_a_chat_too(self, smollm2):

@@ -9,8 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import conftest
+import microtome as mt
 from microtome.model import cache
 
 PLUGINS = "import conftest, quick, families.measuring, sys; print('torch' in sys.modules)"
@@ -41,3 +43,17 @@ def test_where_tests_wait_there_is_a_worker_more_than_cores(quick, workers):
     with pytest.raises(StopIteration) as told:
         asked.send(2)
     assert told.value.value == workers
+
+
+def test_whoever_loads_nano_has_one_of_their_own(nano):
+    """It is read once, and copied."""
+    one, other = mt.load("nano"), mt.load("nano", dtype="float64")
+    assert len({nano.hf, one.hf, other.hf}) == 3
+    assert one.tokenizer is not nano.tokenizer
+    assert (one.dtype, other.dtype) == (torch.float32, torch.float64)
+    before = nano.weight_hash
+    assert one.weight_hash == before
+    with torch.no_grad():
+        one.hf.transformer.h[0].mlp.c_proj.weight += 1
+    assert one.weight_hash != before
+    assert nano.weight_hash == mt.load("nano").weight_hash == before

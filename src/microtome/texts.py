@@ -116,6 +116,10 @@ def places(text: str) -> Counter[str]:
     )
 
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Which reads the same, ten times as fast, where PyYAML was built with it."""
+
+
 @cache
 def catalogue(package: str, name: str) -> Entries:
     """The texts of a YAML file that lies in a package.
@@ -126,7 +130,7 @@ def catalogue(package: str, name: str) -> Entries:
     # From the top: importing a package for a file of it may import all that it does.
     top, *below = package.split(".")
     where = files(top).joinpath(*below, name)
-    entries = dict(_leaves(yaml.safe_load(where.read_text(encoding="utf-8"))))
+    entries = dict(_leaves(yaml.load(where.read_text(encoding="utf-8"), _LOADER)))
     for key, leaf in entries.items():
         if set(leaf) != set(LANGUAGES) or not all(isinstance(t, str) for t in leaf.values()):
             raise TextError(f"{name}: {key} needs one text in each of {listing(LANGUAGES)}.")

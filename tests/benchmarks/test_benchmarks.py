@@ -16,11 +16,17 @@ from benchmarks.tools import ORACLE, PEERS
 from benchmarks.tools.microtome_sweep import NAME, Microtome
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import first_minute, floor, price, table, turns
+from benchmarks import first_minute, floor, machine, price, table, turns
 
 TINY = SHAPES["tiny"]
 HERE = Path(__file__).parent
 HOOKS = [name for name in PEERS if name.startswith("plain hooks")]
+
+
+@pytest.fixture(autouse=True)
+def nobody_looks_for_garbage(monkeypatch) -> None:
+    """As each run that is timed is preceded by; in a process of many tests it takes the longest."""
+    monkeypatch.setattr(machine.gc, "collect", lambda: 0)
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,15 @@ def test_a_title_is_as_far_from_the_top_of_a_tall_figure_as_of_a_low_one():
     assert title.pad.t == 14
 
 
+def test_what_all_figures_share_is_given_at_once_and_not_changed_afterwards(monkeypatch):
+    """To change what is there takes plotly five times as long as to be given it."""
+    for name in ("update_layout", "update_xaxes", "update_yaxes"):
+        monkeypatch.setattr(figures.style.go.Figure, name, None)
+    made = figures.style.figure("a title " * 20, "a note", "head", "layer")
+    assert made.layout.xaxis.title.text == "head"
+    assert made.layout.margin.t > figures.style.LIGHT.layout.margin.t
+
+
 def test_colors_are_symmetric_about_zero_and_red_is_positive():
     [trace] = figures.heatmap(by_hand.heads(), "prob").data
     assert (trace.zmin, trace.zmid, trace.zmax) == (pytest.approx(-0.06), 0, pytest.approx(0.06))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import pickle
@@ -39,7 +40,7 @@ PROMPTS = [
         ("Rome is the capital of", "Berlin is the capital of"),
     )
 ]
-EDIT = "patch L*.z.h*@*"
+EDIT = "patch L*.z.h*@-1"
 METRICS = ("logit_diff", "kl", "top1", "norm(L*.resid_post@-1)")
 
 
@@ -279,7 +280,7 @@ def test_units_that_kill_their_workers_are_named_and_the_rest_is_kept(model, who
         sweep(model, out=out, workers=workers, progress=told)
     says = str(error.value)
     assert f"1 of {total} units killed 3 workers each and were left out" in says
-    assert re.search(r"Unit 1 \(\d+ cells, 'patch L\d.z.h\d@\d' to 'patch L\d.z.h\d@\d'", says)
+    assert re.search(r"Unit 1 \(\d+ cells, 'patch L\d.z.h\d@-1' to 'patch L\d.z.h\d@-1'", says)
     assert says.endswith("of prompts 1): it was told to.")
     assert [note[:6] for note in told.notes] == ["Unit 1"]
     assert told.units == total - 1
@@ -386,7 +387,7 @@ class TestRecipe:
         assert recipe.module is model.hf
         sent = pickle.loads(here.packed(recipe)).open()
         asked = {"metrics": "kl", "progress": False}
-        one, other = (mt.sweep(m, PROMPTS, EDIT, **asked) for m in (model, sent))
+        one, other = (mt.sweep(m, PROMPTS[:1], EDIT, **asked) for m in (model, sent))
         xr.testing.assert_identical(one.data.drop_attrs(), other.data.drop_attrs())
         by_name = Recipe(str(folder), {}, None, None, "cpu", recipe.known)
         with pytest.raises(WorkerError, match=r"A worker is of another kind.*modules"):
@@ -552,6 +553,21 @@ def test_a_function_that_is_another_where_the_worker_is_is_refused(model, monkey
     monkeypatch.setattr(Inline, "publish", publish)
     with pytest.raises(WorkerError, match=r"The function of 'apply.*is another where the worker"):
         mt.sweep(model, PROMPTS, edit, **asked, workers=Inline())
+
+
+def looks_for_garbage() -> None:
+    raise WorkerError(f"looking: {gc.isenabled()}")
+
+
+class Looking:
+    def __reduce__(self):
+        return looks_for_garbage, ()
+
+
+def test_nobody_looks_for_garbage_among_what_a_recipe_imports():
+    told = desk.Desk(pickle.dumps(Looking())).open()
+    assert str(told.error) == "looking: False"
+    assert gc.isenabled()
 
 
 def test_what_has_no_name_where_the_worker_is_is_told_in_words():

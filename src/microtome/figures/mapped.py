@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import xarray as xr
 
 from microtome.stats.averaged import CHANGED
@@ -43,11 +44,25 @@ def cells_of(effects: Mapped, metric: str) -> xr.Dataset:
     A cell that does not exist is NaN in all three; ``changed`` says where the edits changed
     something. Where a map was approximated, ``exact`` is 1 in cells computed exactly all the same.
     """
-    effect = effects.delta(metric)
-    clean = effects.baseline(metric).broadcast_like(effect).where(effect.notnull())
-    changed = (effects.data["values_changed"] != 0).broadcast_like(effect)
-    edited = effects.data[metric]
-    found = xr.Dataset({"clean": clean, "edited": edited, "effect": effect, CHANGED: changed})
+    # By hand: xarray takes three times as long to align what is over the same dimensions.
+    effect, edited, baseline = effects.delta(metric), effects.data[metric], effects.baseline(metric)
+    there = effect.notnull().values
+
+    def alike(one: xr.DataArray) -> np.ndarray:
+        own = [name for name in effect.dims if name in one.dims]
+        new = tuple(slice(None) if name in own else None for name in effect.dims)
+        return np.broadcast_to(one.transpose(*own).values[new], effect.shape)
+
+    def of_cells(one: xr.DataArray) -> xr.Variable:
+        return xr.Variable(effect.dims, np.where(there, alike(one), np.nan), one.attrs)
+
+    changed = effects.data["values_changed"] != 0
+    found = {
+        "clean": of_cells(baseline),
+        "edited": edited.variable,
+        "effect": effect.variable,
+        CHANGED: xr.Variable(effect.dims, alike(changed), changed.attrs),
+    }
     if WHY_EXACT in effects.data:
-        found[EXACT] = (effects.data[WHY_EXACT] > 0).astype(float).where(effect.notnull())
-    return found
+        found[EXACT] = of_cells((effects.data[WHY_EXACT] > 0).astype(float))
+    return xr.Dataset(found, {**baseline.coords, **edited.coords})

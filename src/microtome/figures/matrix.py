@@ -53,13 +53,17 @@ def grid(down: Axis, right: Axis, title: str, note: str) -> go.Figure:
     rows = len(down.values)
     slanted = 50 if right.slanted else 0
     height = min(max(190 + 24 * rows, 340), 900) + slanted
-    made = style.figure(title, note, right.name, down.name, height=height)
-    made.update_layout(plot_bgcolor=style.ABSENT)
-    made.update_xaxes(showgrid=False, constrain="domain", **_ends(right), **right.ticks)
-    made.update_yaxes(showgrid=False, autorange="reversed", **_ends(down), **down.ticks)
-    if right.slanted:
-        made.update_xaxes(tickangle=-45)
-    return made
+    across = {"showgrid": False, "constrain": "domain", **_ends(right), **right.ticks}
+    made = style.figure(
+        title,
+        note,
+        right.name,
+        down.name,
+        height=height,
+        x_axis={**across, "tickangle": -45} if right.slanted else across,
+        y_axis={"showgrid": False, "autorange": "reversed", **_ends(down), **down.ticks},
+    )
+    return made.update_layout(plot_bgcolor=style.ABSENT)
 
 
 def _ends(axis: Axis) -> dict[str, object]:
