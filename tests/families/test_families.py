@@ -153,8 +153,8 @@ def test_every_other_edit_walks_too(model, name, hand):
 
 
 def test_maps_over_heads_and_positions_walk_too(model, hand):
-    effects, _ = on_both_paths(model, hand, "patch L1.k.h*@*", [MARY])
-    assert effects.data.sizes["kv_head"] == hand.kv_heads
+    axes, _ = on_both_paths(model, hand, "patch L1.k.h*@*", [MARY])
+    assert axes == {"prompt": 1, "kv_head": hand.kv_heads, "pos": LENGTH}
 
 
 @pytest.mark.parametrize("name", UNLIKE, indirect=True)
@@ -192,11 +192,13 @@ def test_other_types_and_attentions_walk_within_their_rounding(name, tokenizer, 
 
 
 def test_a_patch_from_itself_changes_no_bit(model, hand):
+    """At all sites together: whatever one changes, the next one puts back, and says so."""
     mirror = mt.Prompt(CAT.text, donor=CAT.text)
-    clean = model.run(mirror).logits
-    for site in hand.sites:
-        place = site if site in ("embed", "logits") else f"L:.{site}"
-        assert torch.equal(model.run(mirror, edits=[f"patch {place}"]).logits, clean), site
+    edits = [f"patch {s if s in ('embed', 'logits') else f'L:.{s}'}" for s in hand.sites]
+    found = model.run(mirror, edits=edits)
+    for site, receipt in zip(hand.sites, found.receipts, strict=True):
+        assert receipt.selected > 0 == receipt.norm, site
+    assert torch.equal(found.logits, model.run(mirror).logits)
 
 
 def test_what_it_lacks_is_refused_with_the_reason(model, hand):

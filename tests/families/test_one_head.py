@@ -94,7 +94,7 @@ def test_an_edit_for_all_heads_of_a_group_is_an_edit_of_what_they_share(model, n
 MAPS = (
     ["zero L*.k_head.h*"],
     ["patch L*.v_head.h*@-1"],
-    ["scale(0.5) L*.k_head.h*@*"],
+    ["scale(0.5) L*.k_head.h2@*"],
     ["zero L:.v_head.h{0,3}"],
     ["zero L1.k_head.h1", "scale(2) L1.q.h2@4"],
     ["zero L1.v_head.h1", "scale(0.5) L*.pattern.h*@-1"],
