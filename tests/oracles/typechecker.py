@@ -115,7 +115,7 @@ def kind(value: Any) -> Hashable:
 
 
 class _Tellers(dict[type, Callable[[Any], Hashable]]):
-    """What tells values of a class apart, by the class. Each call asks: so it is looked up, once."""
+    """What tells values of a class apart, by the class. All that is called asks for it."""
 
     def __missing__(self, own: type) -> Callable[[Any], Hashable]:
         self[own] = _teller(own)
