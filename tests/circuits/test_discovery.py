@@ -83,8 +83,8 @@ def plainly_acdc(model, threshold, metric, order):
 
 
 def test_greedy_is_what_its_words_say(small):
-    found = greedy(small, PROMPTS, n=12, every=6, progress=False)
-    assert found.circuit == plainly_greedy(small, 12, 6)
+    found = greedy(small, PROMPTS, n=24, every=8, progress=False)
+    assert found.circuit == plainly_greedy(small, 24, 8)
     assert found.steps["removed"].all()
     assert found.steps["edges"].is_monotonic_decreasing
     assert found.circuit <= Circuit.full(small)

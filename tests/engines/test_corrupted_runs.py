@@ -31,7 +31,7 @@ def corruption():
 
 def mapped(model, edits, engine="walk", metrics=METRICS, prompts=PROMPTS, **more):
     question = asking(model, prompts, edits, metrics=metrics, corruption=corruption(), **more)
-    options = Options.of(engine, "all", None, None, None, 0)
+    options = Options.of(engine, 2, None, None, None, 0)
     return answered(model, question, options, Here(model), None, False, False, False)
 
 

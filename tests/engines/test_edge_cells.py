@@ -24,12 +24,12 @@ LATE = mt.Prompt(
 )
 
 EDITS = (
-    "patch L*.z.h* -> L*.q_in.h*",
-    "zero L*.z.h* -> L*.k_in.h*@2:",
+    "patch L*.z.h1 -> L*.q_in.h*",
+    "zero L*.z.h* -> L*.k_in.h2@2:",
     "scale(-0.5) L*.mlp_out -> L*.v_in.h*@*",
-    "mean L*.z.h*@* -> L*.mlp_in",
+    "mean L*.z.h1@* -> L*.mlp_in",
     'mean(over="positions") L1.z.h* -> L2.q_in.h{0,3}',
-    'mean(over="prompts") L*.head_out.h* -> L*.k_in.h*',
+    'mean(over="prompts") L*.head_out.h3 -> L*.k_in.h*',
     'noise(std=2, how="add", relative=True) L*.z.h* -> L*.v_in.h1',
     "noise(mean=3) embed -> L*.q_in.h*@giver",
     "add(0.5) L*.attn_out -> final_in",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -24,18 +25,18 @@ from microtome.verbs.options import budget_of
 from microtome.verbs.sweep import asking
 from oracles import families as by_hand
 
-METRICS = [
+WHOLE = ["kl", "loss@2"]
+OTHERS = [
     "logit",
     "logit(contrast)",
     "logit_diff",
     "prob",
-    "loss@2",
-    "kl",
     "logit_corr",
     "rank",
     "top1",
     "logit_diff@giver",
 ]
+METRICS = [*WHOLE, *OTHERS]
 LITTLE = 150_000
 RECEIPTS = ("values_changed", "change_norm")
 JOHN = mt.Prompt(
@@ -75,7 +76,7 @@ PLACES = (
     "L*.q.h2",
     "L1.k.h*",
     "L:.v.h{0,2}",
-    "L*.z.h*",
+    "L*.z.h1",
     "L{0,2}.attn_out",
     "L*.resid_mid",
     "L*.mlp_post.n::2",
@@ -109,13 +110,23 @@ def test_the_walk_equals_the_reference_path(tiny64, operation, place):
     turn = EDITS.index(operation) + PLACES.index(place)
     if "positions" in operation:
         turn *= 2  # a mean over one position is refused
+    if operation.startswith("add") and ".n" not in place:
+        place += ".d::2"  # what is added to all alike a norm takes out, or a softmax
     same_on_both_paths(tiny64, prompts, f"{operation} {place}{POSITIONS[turn % 4]}")
 
 
-@pytest.mark.parametrize("place", [".h*@-1,:", ".h1@3:,:3", "@{3,-1},{0,giver}", ".h2@*,*"])
+WEIGHTS = (
+    "L1.pattern.h*@-1,:",
+    "L*.pattern.h1@3:,:3",
+    "L*.pattern@{3,-1},{0,giver}",
+    "L1.pattern.h2@*,*",
+)
+
+
+@pytest.mark.parametrize("place", WEIGHTS)
 @pytest.mark.parametrize("operation", OF_WEIGHTS)
 def test_attention_weights_walk_too(tiny64, operation, place):
-    text = f"{operation} L*.pattern{place}"
+    text = f"{operation} {place}"
     if refused(operation, place):
         with pytest.raises(EditError):
             mt.sweep(tiny64, JOHN, text, metrics=["kl"])
@@ -125,16 +136,22 @@ def test_attention_weights_walk_too(tiny64, operation, place):
 
 def refused(operation: str, place: str) -> bool:
     """A mean over one query, or of one weight; all that a token attends to, knocked out."""
-    if place == ".h2@*,*":
+    if place.endswith("@*,*"):
         return operation.startswith(('mean(over="t', 'mean(over="po', "shuffle", "noise(std"))
-    if place == ".h*@-1,:":
+    if place.endswith("@-1,:"):
         return "positions" in operation or operation == "knockout"
     return False
 
 
 def same_on_both_paths(model, prompts, edits):
+    """Two metrics see all of a prediction, at the last token and at an early one; others by turns.
+
+    Each cell is compared, so none is verified.
+    """
+    turn = zlib.crc32(str(edits).encode()) % len(OTHERS)
+    metrics = [*WHOLE, OTHERS[turn]]
     walked, slow = (
-        mt.sweep(model, prompts, edits, metrics=METRICS, engine=name, verify=1)
+        mt.sweep(model, prompts, edits, metrics=metrics, engine=name, verify=0)
         for name in ("walk", "reference")
     )
     assert walked.provenance["engine"]["name"] == "walk"
@@ -162,7 +179,7 @@ def same_on_both_paths(model, prompts, edits):
 )
 def test_cells_of_several_edits_walk_together(tiny64, edits):
     walked, slow = (
-        mt.sweep(tiny64, JOHN, edits, metrics=METRICS, engine=name)
+        mt.sweep(tiny64, JOHN, edits, metrics=METRICS, engine=name, verify=0)
         for name in ("walk", "reference")
     )
     for name in (*walked.metrics, *RECEIPTS):

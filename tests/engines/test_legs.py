@@ -102,7 +102,7 @@ def test_both_engines_agree_on_prompts_of_different_lengths_and_targets(tiny64, 
     ]
     metrics = ["logit_diff", "prob", "norm(L*.resid_post@-1)"]
     walk, reference = (
-        mt.sweep(tiny64, prompts, edit, metrics=metrics, engine=engine, progress=False).data
+        mt.sweep(tiny64, prompts, edit, metrics=metrics, engine=engine, verify=0).data
         for engine in ("walk", "reference")
     )
     for name in metrics:
@@ -395,7 +395,7 @@ def test_a_real_models_chat_and_several_tokens(smollm2):
     how = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
     assert list(one.tokens.ids) == smollm2.tokenizer.apply_chat_template(talk, **how)
     metrics = ["logprob", "logit_diff"]
-    found = mt.sweep(smollm2, prompt, "zero L29.z.h*@-1", metrics=metrics, progress=False)
+    found = mt.sweep(smollm2, prompt, "zero L29.z.h*@-1", metrics=metrics, verify=1)
     wanted = {}
     for name in ("target", "contrast"):
         ids = torch.tensor([[*one.tokens.ids, *one.row(name)]])

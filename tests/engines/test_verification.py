@@ -126,8 +126,16 @@ EARLY = (
 )
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("question", EARLY)
+HALF = ("bfloat16", "float16")
+EARLY_IN = [
+    (question, dtype)
+    for number, question in enumerate(EARLY)
+    for turn, dtype in enumerate(HALF)
+    if number >= 6 or (number + number // 2) % 2 == turn  # what heads read and write, by turns
+]
+
+
+@pytest.mark.parametrize(("question", "dtype"), EARLY_IN)
 def test_faults_at_early_positions_are_found_in_half_precision(
     models, monkeypatch, dtype, question
 ):

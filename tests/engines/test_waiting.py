@@ -124,13 +124,13 @@ def test_no_edit_makes_the_walk_wait(nowhere, operation, monkeypatch):
 @pytest.mark.slow
 def test_no_place_makes_the_walk_wait(nowhere):
     for place in (*PLACES, *READERS):
-        walk(nowhere, f"zero {place}@-1", ["logit_diff"])
+        walk(nowhere, f"zero {place}@-1", ["logit_diff"], [JOHN, SWAPPED])
 
 
 @pytest.mark.parametrize("metrics", [["logit", "prob", "kl", "rank", "top1", "loss@3"], INSIDE])
 @pytest.mark.parametrize("edit", ["zero L*.z.h*@*", "zero L*.resid_post@*", "zero L*.mlp_post.n*"])
 def test_no_metric_makes_the_walk_wait(nowhere, edit, metrics):
-    walk(nowhere, edit, metrics)
+    walk(nowhere, edit, metrics, [JOHN, CAT])
 
 
 def test_results_arrive_once_for_every_batch(nowhere, arrivals):

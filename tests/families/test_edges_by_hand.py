@@ -73,11 +73,11 @@ def test_an_edge_is_edited_as_by_hand_and_nothing_else_is(name, of_family):
 CAT_TOKENS = range(8)
 
 MAPS = (
-    "patch L*.z.h* -> L*.q_in.h*",
-    "zero L*.z.h* -> L*.k_in.h*",
+    "patch L*.z.h1 -> L*.q_in.h*",
+    "zero L*.z.h* -> L*.k_in.h2",
     "patch L*.mlp_out -> L*.v_in.h*",
     "patch embed -> L*.mlp_in",
-    "scale(-0.5) L*.z.h*@* -> L*.mlp_in",
+    "scale(-0.5) L*.z.h1@* -> L*.mlp_in",
     "patch L*.mlp_out -> L*.mlp_in",
     'noise(std=0.5, how="add") L*.z.h* -> final_in',
 )

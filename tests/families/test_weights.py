@@ -96,7 +96,7 @@ def test_they_are_edited_as_by_hand(gap, eager, hand):
 MAPS = (
     "zero L*.pattern.h*@-1",
     "patch L*.pattern.h1@{2,5}",
-    "scale(0.5) L1.pattern.h2@*,*",
+    "scale(0.5) L1.pattern.h2@{3,-1},*",
     "knockout L*.pattern.h*@-1,{5,6}",
 )
 

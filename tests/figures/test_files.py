@@ -46,7 +46,8 @@ def test_every_kind_of_figure_becomes_a_picture_in_its_own_colors(kind, tmp_path
     path = figures.write_png(figure, tmp_path / "picture.png")
     with Image.open(path) as picture:
         assert picture.size == (1800, 2 * figure.layout.height)
-        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
+        some = np.asarray(picture.convert("RGB"))[::2, ::2]
+    pixels = some.reshape(-1, 3).astype(int)
     drawn = np.ptp(pixels, axis=1) > 60
     assert drawn.mean() > 0.0005, "there is something colored on the page"
     assert (pixels == 255).all(axis=1).mean() > 0.2, "on white"

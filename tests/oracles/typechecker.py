@@ -60,7 +60,9 @@ def _scoped(function: FunctionType) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def scoped(*args, **kwargs):
-        given = hash((kinds(args), *kwargs, kinds(kwargs.values())))
+        given = hash(kinds(args))
+        if kwargs:
+            given = hash((given, *kwargs, kinds(kwargs.values())))
         if given not in passed:
             found = every(*args, **kwargs)
             passed.update((given, hash((given, kind(found)))))
@@ -104,28 +106,27 @@ FEW = 8
 
 def kinds(values: Iterable[Any]) -> tuple[Hashable, ...]:
     """Of each value all that an annotation can tell from another's."""
-    return tuple(
-        [
-            type(own) if (tell := _tellers.get(type(own), kind)) is None else tell(own)
-            for own in values
-        ]
-    )
+    return tuple([_tellers[type(value)](value) for value in values])
 
 
 def kind(value: Any) -> Hashable:
     """The same of one value."""
-    own = type(value)
-    if own not in _tellers:
-        _tellers[own] = _teller(own)
-    tell = _tellers[own]
-    return own if tell is None else tell(value)
+    return _tellers[type(value)](value)
 
 
-_tellers: dict[type, Callable[[Any], Hashable] | None] = {}
+class _Tellers(dict[type, Callable[[Any], Hashable]]):
+    """What tells values of a class apart, by the class. All that is called asks for it."""
+
+    def __missing__(self, own: type) -> Callable[[Any], Hashable]:
+        self[own] = _teller(own)
+        return self[own]
 
 
-def _teller(own: type) -> Callable[[Any], Hashable] | None:
-    """What tells values of a class apart; none where its class is all."""
+_tellers = _Tellers()
+
+
+def _teller(own: type) -> Callable[[Any], Hashable]:
+    """What tells values of a class apart: the class, where that is all."""
     if own in (list, tuple, set, frozenset):
         return lambda value: (own, len(value) > 0, *kinds(islice(value, FEW)))
     if own is dict:
@@ -133,7 +134,7 @@ def _teller(own: type) -> Callable[[Any], Hashable] | None:
     if issubclass(own, torch.Tensor | np.ndarray):
         return lambda value: (own, value.dtype, value.shape)
     # Of a text or a class an annotation may name which.
-    return (lambda value: value) if own is str or issubclass(own, type) else None
+    return (lambda value: value) if own is str or issubclass(own, type) else type
 
 
 @contextmanager

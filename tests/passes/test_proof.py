@@ -36,7 +36,7 @@ def kept(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def folder(make_gpt2, tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
-    make_gpt2().save_pretrained(folder)
+    make_gpt2(n_layer=1).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -65,11 +65,11 @@ def test_what_was_proved_is_not_proved_again(folder, proved):
 
 
 def other_weights(monkeypatch, folder, make_gpt2):
-    make_gpt2(seed=1).save_pretrained(folder)
+    make_gpt2(seed=1, n_layer=1).save_pretrained(folder)
 
 
 def other_configuration(monkeypatch, folder, make_gpt2):
-    make_gpt2(layer_norm_epsilon=1e-3).save_pretrained(folder)
+    make_gpt2(layer_norm_epsilon=1e-3, n_layer=1).save_pretrained(folder)
 
 
 def another_release(monkeypatch, folder, make_gpt2):
@@ -119,7 +119,7 @@ def test_whatever_changed_is_proved_again(
     folder, proved, change, monkeypatch, make_gpt2, tokenizer, tmp_path
 ):
     own = tmp_path / "own"
-    make_gpt2().save_pretrained(own)
+    make_gpt2(n_layer=1).save_pretrained(own)
     tokenizer.save_pretrained(own)
     load(own)
     change(monkeypatch, own, make_gpt2)

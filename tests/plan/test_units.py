@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import microtome as mt
@@ -38,7 +38,7 @@ def planned(edits, prompts, budget: Budget = Budget()):
     return make_plan(ask(DIMS, prompts, as_edits(edits)), budget=budget)
 
 
-@pytest.mark.slow
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(2, 6), min_size=1, max_size=6),
     st.sampled_from([1e3, 2e8, 5e9]),

@@ -71,14 +71,11 @@ PROBES = [
 ]
 
 
-EVERYWHERE = pytest.param("zero L*.z.h*@*", marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize("edit", [EVERYWHERE, "scale(2) L*.resid_pre@giver", "noise L0:2.k"])
+@pytest.mark.parametrize("edit", ["zero L*.z.h1@*", "scale(2) L*.resid_pre@giver", "noise L0:2.k"])
 def test_the_walk_equals_the_reference_path_inside_too(tiny64, edit):
     """On prompts of one length and of another, whose roles are in different places."""
     walked, slow = (
-        mt.sweep(tiny64, [JOHN, SWAPPED, CAT], edit, metrics=PROBES, engine=engine)
+        mt.sweep(tiny64, [JOHN, SWAPPED, CAT], edit, metrics=PROBES, engine=engine, verify=0)
         for engine in ("walk", "reference")
     )
     assert walked.provenance["engine"]["name"] == "walk"

@@ -40,7 +40,9 @@ def rows():
 
 
 def sweep(model, prompts, edit=EDIT, metrics=METRICS, **more):
-    return mt.sweep(model, prompts, edit, metrics=metrics, progress=False, **more)
+    """One cell of each unit is verified: there are many units, and few cells in one."""
+    asked = {"metrics": metrics, "verify": 1, "progress": False, **more}
+    return mt.sweep(model, prompts, edit, **asked)
 
 
 @pytest.fixture(scope="module")
@@ -207,11 +209,11 @@ class TestAggregates:
     @pytest.mark.parametrize("window", [1, 3, 100])
     def test_are_those_of_the_cells_that_were_kept_bit_for_bit(self, tiny64, window):
         stream = mt.Stream(PROMPTS, window)
-        kept = mt.Aggregates.of(sweep(tiny64, stream))
+        effects = sweep(tiny64, stream)
         found = sweep(tiny64, stream, keep="aggregates")
-        xr.testing.assert_identical(numbers(found), numbers(kept))
+        xr.testing.assert_identical(numbers(found), numbers(mt.Aggregates.of(effects)))
         assert found.prompts == len(PROMPTS)
-        assert found.noise_floor("kl") == sweep(tiny64, stream).noise_floor("kl")
+        assert found.noise_floor("kl") == effects.noise_floor("kl")
 
     def test_say_of_each_cell_what_its_effects_say(self, tiny64, whole):
         found = sweep(tiny64, PROMPTS, keep="aggregates")
@@ -431,16 +433,16 @@ def test_a_stream_that_was_stopped_is_gone_on_with_bit_for_bit(
     out = tmp_path / "map.zarr" if place == "local" else place.replace("STREAMS", tmp_path.name)
     undisturbed = Stopping()
     asked = {"metrics": METRICS, "keep": keep}
-    wanted = mt.sweep(tiny64, stream, EDIT, progress=undisturbed, **asked)
+    wanted = sweep(tiny64, stream, EDIT, progress=undisturbed, **asked)
     first, second = Stopping(after), Stopping()
     with pytest.raises(mt.Cancelled):
-        mt.sweep(tiny64, stream, EDIT, progress=first, out=out, **asked)
-    found = mt.sweep(tiny64, stream, EDIT, progress=second, out=out, **asked)
+        sweep(tiny64, stream, EDIT, progress=first, out=out, **asked)
+    found = sweep(tiny64, stream, EDIT, progress=second, out=out, **asked)
     assert first.units == after
     assert first.units + second.units == undisturbed.units
     xr.testing.assert_identical(numbers(found), numbers(wanted))
     again = Stopping()
-    opened = mt.sweep(tiny64, stream, EDIT, progress=again, out=out, **asked)
+    opened = sweep(tiny64, stream, EDIT, progress=again, out=out, **asked)
     assert again.units == 0
     xr.testing.assert_identical(opened.data, found.data)
 
@@ -448,7 +450,7 @@ def test_a_stream_that_was_stopped_is_gone_on_with_bit_for_bit(
 def test_other_prompts_are_refused_where_some_were_there(tiny64, tmp_path):
     out = tmp_path / "map.zarr"
     with pytest.raises(mt.Cancelled):
-        mt.sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(3))
+        sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(3))
     for others in (PROMPTS[1:], PROMPTS[:2]):
         with pytest.raises(
             EffectsError, match="The first 3 prompts are others than those of the 1"
@@ -467,7 +469,7 @@ def test_other_prompts_are_refused_where_some_were_there(tiny64, tmp_path):
 def test_windows_of_other_prompts_are_replaced_where_they_may_be(tiny64, tmp_path):
     out = tmp_path / "map.zarr"
     with pytest.raises(mt.Cancelled):
-        mt.sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(3))
+        sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(3))
     others = mt.Stream(PROMPTS[1:], 3)
     wanted = sweep(tiny64, others, metrics="kl")
     found = sweep(tiny64, others, metrics="kl", out=out, overwrite=True)
@@ -480,11 +482,11 @@ def test_what_is_done_of_a_result_that_replaces_another_is_kept(tiny64, tmp_path
     sweep(tiny64, mt.Stream(PROMPTS, 3), metrics="kl", out=out)
     asked = {"metrics": "kl", "out": out, "overwrite": True}
     others, all_, first, second = mt.Stream(PROMPTS[1:], 3), Stopping(), Stopping(2), Stopping()
-    wanted = mt.sweep(tiny64, others, EDIT, metrics="kl", progress=all_)
+    wanted = sweep(tiny64, others, EDIT, metrics="kl", progress=all_)
     with pytest.raises(mt.Cancelled):
-        mt.sweep(tiny64, others, EDIT, progress=first, **asked)
+        sweep(tiny64, others, EDIT, progress=first, **asked)
     assert mt.open_effects(out).data.sizes["prompt"] == len(PROMPTS)
-    found = mt.sweep(tiny64, others, EDIT, progress=second, **asked)
+    found = sweep(tiny64, others, EDIT, progress=second, **asked)
     assert (first.units, first.units + second.units) == (2, all_.units)
     xr.testing.assert_identical(numbers(found), numbers(wanted))
     assert [path.name for path in tmp_path.iterdir()] == ["map.zarr"]
@@ -509,7 +511,7 @@ def test_units_of_a_window_of_other_prompts_are_computed_again(tiny64, tmp_path)
     """No window is whole yet, so that nobody knows which prompts there were but the units."""
     out = tmp_path / "map.zarr"
     with pytest.raises(mt.Cancelled):
-        mt.sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(1))
+        sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(1))
     assert len(list((tmp_path / "map.zarr.partial" / windows_kept.WINDOWS).iterdir())) == 1
     others = [mt.Prompt(prompt.text.replace("The", "John")) for prompt in reversed(PROMPTS)]
     stream = mt.Stream(others, 3)
@@ -520,7 +522,7 @@ def test_units_of_a_window_of_other_prompts_are_computed_again(tiny64, tmp_path)
 def test_windows_behind_one_that_is_damaged_are_computed_again_too(tiny64, tmp_path):
     out, stream = tmp_path / "map.zarr", mt.Stream(PROMPTS, 2)
     with pytest.raises(mt.Cancelled):
-        mt.sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=Stopping(5))
+        sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=Stopping(5))
     folder = tmp_path / "map.zarr.partial" / windows_kept.WINDOWS
     assert (folder / "000001.zip").is_file()
     (folder / "000000.zip").write_bytes(b"nothing")
@@ -532,13 +534,13 @@ def test_a_window_that_is_damaged_is_computed_again(tiny64, tmp_path):
     out = tmp_path / "map.zarr"
     stream = mt.Stream(PROMPTS, 2)
     with pytest.raises(mt.Cancelled):
-        mt.sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=Stopping(5))
+        sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=Stopping(5))
     window = tmp_path / "map.zarr.partial" / windows_kept.WINDOWS / "000001.zip"
     *most, last = window.read_bytes()
     window.write_bytes(bytes([*most, last ^ 1]))
     notes = Stopping()
     notes.note = lambda text: notes.told.append(text)
-    found = mt.sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=notes)
+    found = sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=notes)
     assert any("Window 1 cannot be used" in str(text) for text in notes.told)
     xr.testing.assert_identical(numbers(found), numbers(sweep(tiny64, stream, metrics="kl")))
 
@@ -548,7 +550,7 @@ def test_one_in_the_place_of_another_is_computed_again(tiny64, tmp_path, window,
     """A whole window, or a unit: each is sound, and of the same question."""
     out, stream = tmp_path / "map.zarr", mt.Stream(PROMPTS, window)
     with pytest.raises(mt.Cancelled):
-        mt.sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=Stopping(done))
+        sweep(tiny64, stream, EDIT, metrics="kl", out=out, progress=Stopping(done))
     first, second = (
         tmp_path / "map.zarr.partial" / windows_kept.WINDOWS / f"{names.format(number)}.zip"
         for number in (0, 1)
@@ -561,11 +563,11 @@ def test_one_in_the_place_of_another_is_computed_again(tiny64, tmp_path, window,
 
 def test_how_much_there_is_is_told_as_it_becomes_known(tiny64):
     watch = Stopping()
-    mt.sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", progress=watch)
+    sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", progress=watch)
     cells = 3 * 4 * len(PROMPTS)
     assert [own[0] for own in watch.told] == [cells] * 3
     assert watch.cells == pytest.approx(cells)
     unknown = Stopping()
-    mt.sweep(tiny64, mt.Stream(iter(PROMPTS), 3), EDIT, metrics="kl", progress=unknown)
+    sweep(tiny64, mt.Stream(iter(PROMPTS), 3), EDIT, metrics="kl", progress=unknown)
     assert [own[0] for own in unknown.told] == [36, 72, 84]
     assert watch.told[-1][2] == unknown.told[-1][2] > 0
