@@ -121,6 +121,27 @@ def listing(options: Iterable[object]) -> str:
     return ", ".join(str(option) for option in options)
 
 
+def end_of(text: str, most: int = 30) -> str:
+    """The end of a text, of a long one from the beginning of a word on.
+
+    Args:
+        text: the whole of it.
+        most: how many letters are told.
+
+    >>> end_of("When Mary and John went to the store, John gave a drink to")
+    '… store, John gave a drink to'
+    >>> end_of("Berlin is the capital of")
+    'Berlin is the capital of'
+    """
+    if len(text) <= most:
+        return text
+    end = text[-most - 1 :]
+    word = end.find(" ")
+    if word >= 0 and end[word:].strip():
+        return "…" + end[word:]
+    return "…" + end[1:]
+
+
 def there_are(given: object, options: Iterable[object]) -> str:
     """What there is in the place of something that there is not, and the nearest of it.
 

@@ -86,6 +86,7 @@ def test_one_layer_of_one_head_and_a_single_edge_can_be_drawn(parallel):
     graph = Graph(1, 1, 4, parallel)
     for circuit in (Circuit.full(graph), Circuit.of(graph, ["input->logits"])):
         assert png_of(draw(circuit)).startswith(b"\x89PNG")
+    assert "Circuit of 1 edge and 2 nodes" in draw(circuit).layout.title.text
 
 
 def test_no_edge_and_too_many_are_no_drawing():

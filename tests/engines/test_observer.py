@@ -47,6 +47,11 @@ def test_an_observer_is_told_the_plan_and_the_end_whatever_happens():
     assert observer.told == [(8, 2), "finished"]
 
 
+def test_a_note_is_told_letter_by_letter(capsys):
+    ProgressBar().note("put back: the tokens of ':smile:' [bold]")
+    assert capsys.readouterr().err == "put back: the tokens of ':smile:' [bold]\n"
+
+
 def test_a_bar_goes_on_and_back_and_leaves_the_terminal_as_it_was():
     where = console(terminal=True)
     bar = ProgressBar(where)

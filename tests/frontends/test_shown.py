@@ -123,3 +123,13 @@ def test_sentences_are_wrapped_between_words_on_a_terminal_and_whole_in_a_pipe(p
     assert max(map(len, lines)) <= 40
     assert " ".join(" ".join(lines).split()) == PROSE
     assert printed(lambda: tell(PROSE), 40, terminal=False) == PROSE + "\n"
+
+
+def test_a_word_between_colons_is_told_as_it_stands_in_the_prompt():
+    text = "the word ':smile:' of ioi:abc:4"
+    for to in (shown.out, shown.err):
+        with to.capture() as told:
+            to.print(text, soft_wrap=True)
+            to.print(text, soft_wrap=True, markup=False)
+            to.print(text, soft_wrap=True, highlight=False)
+        assert told.get() == f"{text}\n" * 3

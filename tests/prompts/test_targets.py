@@ -104,6 +104,14 @@ def test_a_word_that_lacks_its_space_is_the_token_that_it_is_by_itself_and_that_
     assert raw(quoted.target, stories) == ["C", "an"]
 
 
+def test_what_stands_before_a_target_is_told_from_the_beginning_of_a_word(llama):
+    text = "When Mary and John went to the store, John gave a gift to"
+    [note] = encode(Prompt(text, target="Mary"), llama).notes
+    assert "'Mary' right behind '… the store, John gave a gift to' goes on" in note
+    [note] = encode(Prompt("Sam gave a gift to", target="Mary"), llama).notes
+    assert "'Mary' right behind 'Sam gave a gift to' goes on" in note
+
+
 @pytest.mark.parametrize(
     ("end", "target", "said"),
     [

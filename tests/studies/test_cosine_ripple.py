@@ -49,16 +49,17 @@ def test_similarity_falls_in_early_layers(means, holds):
 
 
 @pytest.mark.parametrize(
-    ("means", "final", "holds"),
+    ("means", "final", "holds", "wording"),
     [
-        ([0.8, 0.5, 0.6, 0.95], 0.97, True),
-        ([0.8, 0.5, 0.6, 0.7], 0.6, False),
-        ([0.99, 0.98, 0.97, 0.96], 0.96, False),
+        ([0.8, 0.5, 0.6, 0.95], 0.97, True, "measured"),
+        ([0.8, 0.5, 0.6, 0.7], 0.6, False, "measured"),
+        ([0.99, 0.98, 0.97, 0.96], 0.96, False, "last"),
     ],
     ids=["towards 1", "not as far", "never rises"],
 )
-def test_similarity_rises_at_the_end(means, final, holds):
+def test_similarity_rises_at_the_end(means, final, holds, wording):
     measured = study.measure_rises(pairs(means), final)
+    assert measured.wording == wording, "no change of a layer to itself"
     assert measured.holds is holds
     assert measured.words["lowest"] == int(np.argmin(means))
     assert measured.words["last"] == pytest.approx(means[-1])

@@ -14,7 +14,7 @@ from recipes.nano import words as nano_words
 from transformers import AutoTokenizer
 
 import microtome as mt
-from microtome.errors import TaskError
+from microtome.errors import PromptError, TaskError
 from microtome.prompts.encoding import encode, token_id
 from microtome.tasks.ioi import NAMES
 from microtome.tasks.making import Filled, whole_words
@@ -382,3 +382,20 @@ class TestMaking:
         made.pre_tokenizer = pre_tokenizers.Whitespace()
         fast = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]")
         assert whole_words(["Sam", "Sally", "Sam"], fast) == ("Sam",)
+
+
+@pytest.mark.parametrize("given", ["ioii", "IOI:4", "ioi:0", "ioi:abc", "ioi:4:1", "io i:4"])
+def test_what_is_nearly_a_task_is_told_which_there_are(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PromptError, match=r"no task with a number .*such as ioi:16") as told:
+        mt.tasks.named_by(Path(given))
+    assert repr(given) in str(told.value)
+    assert "capitals, greater_than" in str(told.value)
+    assert str(told.value).endswith("Did you mean 'ioi'?")
+    Path(given).write_text("")
+    assert mt.tasks.named_by(Path(given)) is None
+
+
+@pytest.mark.parametrize("given", ["ioii.csv", "prompts.txt", "a/ioii", "./ioii"])
+def test_what_may_be_a_file_is_left_to_who_reads_files(given):
+    assert mt.tasks.named_by(given) is None

@@ -12,6 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.circuits.auditing import layers_of
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
@@ -83,7 +84,8 @@ def draw(circuit: Circuit, *, title: str | None = None) -> Drawn:
     graph = circuit.graph
     chosen = _strongest_first(circuit)
     scores = np.full(len(chosen), np.nan) if circuit.scores is None else circuit.scores[chosen]
-    name = title or f"Circuit of {len(circuit):,} edges and {len(circuit.nodes)} nodes"
+    edges, nodes = many(len(circuit), "edge"), many(len(circuit.nodes), "node")
+    name = title or f"Circuit of {edges} and {nodes}"
     made = style.figure(
         name, "" if circuit.scores is None else SCORED, "head", "layer",
         height=min(1400, 260 + 90 * graph.n_layers),

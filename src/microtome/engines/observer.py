@@ -143,7 +143,7 @@ class ProgressBar(Observer):
     def __init__(
         self, console: Console | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or Console(stderr=True, emoji=False)
         self._clock = clock
         self._bar: Progress | None = None
         self._cell: tqdm[Any] | None = None

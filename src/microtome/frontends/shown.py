@@ -25,8 +25,9 @@ from microtome.texts import number
 if TYPE_CHECKING:
     import pandas as pd
 
-out = Console()
-err = Console(stderr=True)
+# No emoji: ``:smile:`` may stand in a prompt, a token or the name of a file, and is told as it is.
+out = Console(emoji=False)
+err = Console(stderr=True, emoji=False)
 
 LONG = 24
 """A column with longer texts than this holds prose, unless it is said to hold names."""

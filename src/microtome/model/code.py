@@ -108,18 +108,13 @@ def _words(value: object, seen: dict[int, object]) -> Iterator[str]:
 
 
 def _parts(value: object) -> Iterator[object]:
+    """What a value is made of, kind by kind: code, numbers, or other values."""
     match value:
         case ModuleType():
-            for name, own in sorted(vars(value).items()):
-                if isinstance(own, FunctionType | type):
-                    yield name
-                    yield own
+            yield from _members(value, (FunctionType, type))
         case type():
             yield value.__qualname__
-            for name, own in sorted(vars(value).items()):
-                if isinstance(own, FunctionType | staticmethod | classmethod | property):
-                    yield name
-                    yield own
+            yield from _members(value, (FunctionType, staticmethod, classmethod, property))
         case FunctionType():
             yield value.__qualname__
             yield _instructions(value.__code__)
@@ -149,17 +144,24 @@ def _parts(value: object) -> Iterator[object]:
             yield getattr(value, "__qualname__", "")
 
 
+def _members(owner: ModuleType | type, kinds: tuple[type, ...]) -> Iterator[object]:
+    """What a module or a class has of these kinds, each behind its name."""
+    for name, own in sorted(vars(owner).items()):
+        if isinstance(own, kinds):
+            yield name
+            yield own
+
+
 def _instructions(code: CodeType) -> str:
     """What a function's code does, and that of the functions inside it; not where it stands."""
-    consts = [
-        _instructions(one)
-        if isinstance(one, CodeType)
-        else str(sorted(map(repr, one)))
-        if isinstance(one, frozenset)
-        else repr(one)
-        for one in code.co_consts
-    ]
-    return f"{code.co_code.hex()} {code.co_names} {consts}"
+    return f"{code.co_code.hex()} {code.co_names} {list(map(_constant, code.co_consts))}"
+
+
+def _constant(one: object) -> str:
+    """A constant of a function's code; of a set, whose order differs between processes, sorted."""
+    if isinstance(one, CodeType):
+        return _instructions(one)
+    return str(sorted(map(repr, one))) if isinstance(one, frozenset) else repr(one)
 
 
 def _sha_of(tensor: Tensor) -> str:

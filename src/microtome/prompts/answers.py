@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from microtome.errors import TokenError, listing
+from microtome.errors import TokenError, end_of, listing
 from microtome.prompts.tokenizer import Tokenizer, read
 from microtome.prompts.tokens import Tokens
 from microtome.prompts.words import goes_on, is_unspaced
@@ -116,7 +116,7 @@ class Behind:
         ids = whole[len(before) :] if continues else self._alone(text)
         if not ids:
             raise TokenError(
-                f"{text!r} adds no token to {self.tokens.text[-40:]!r}: give what is said next."
+                f"{text!r} adds no token to {end_of(self.tokens.text)!r}: give what is said next."
             )
         note = ""
         if len(ids) > 1:
@@ -172,15 +172,16 @@ class Behind:
         if not whole:
             found = "is nothing that the tokenizer can read"
         return (
-            f"{text!r} behind {self.tokens.text[-30:]!r} {found}. Measured is {text!r} by itself, "
-            f"{listing(self._pieces(alone))}, behind the text as it is: which the model may never "
-            "have seen there. Is a space missing, or one too many; or should the text end earlier?"
+            f"{text!r} behind {end_of(self.tokens.text)!r} {found}. Measured is {text!r} by "
+            f"itself, {listing(self._pieces(alone))}, behind the text as it is: which the model "
+            "may never have seen there. Is a space missing, or one too many; or should the text "
+            "end earlier?"
         )
 
     def _lacks_space(self, text: str, ids: Ids) -> str:
         """What is said of a word that lacks its space, and by itself is one token with it."""
         return (
-            f"{text!r} right behind {self.tokens.text[-30:]!r} is {len(ids)} tokens, "
+            f"{text!r} right behind {end_of(self.tokens.text)!r} is {len(ids)} tokens, "
             f"{listing(self._pieces(ids))}, and by itself the tokenizer reads it as one, with a "
             f"space in front. Measured is that one: say so, {' ' + text!r}."
         )
@@ -212,7 +213,7 @@ class Behind:
         if other[:1] == " " and _takes_no_space(self.tokens.text[-1], text[0]):
             return ""
         space = "with a leading space" if other[:1] == " " else "without the leading space"
-        where, split = repr(self.tokens.text[-30:]), listing(self._pieces(ids))
+        where, split = repr(end_of(self.tokens.text)), listing(self._pieces(ids))
         if goes_on(self.tokens.text[-1], text[0]):
             raise TokenError(
                 f"{text!r} is not one token behind {where}: it would go on the last word there, "
@@ -239,7 +240,7 @@ class Behind:
             return ""
         where = "goes on the last word there" if grows else "stands there without a space"
         return (
-            f"{text!r} right behind {self.tokens.text[-30:]!r} {where}, and "
+            f"{text!r} right behind {end_of(self.tokens.text)!r} {where}, and "
             f"that is what is measured. If a new word is meant, begin it with its space: "
             f"{' ' + text!r}, which is {'one token too' if spaced == 1 else f'{spaced} tokens'}."
         )

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 
-from microtome.errors import PromptWarning, listing
+from microtome.errors import PromptWarning, end_of, listing
 from microtome.prompts.chat import begins_an_answer
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.files import READERS
@@ -156,17 +156,18 @@ def _answered(one: Encoded) -> Message | None:
 
 
 def _said(turn: Message) -> str:
+    said = end_of(str(turn.get("content")), 40)
     return (
-        f"A chat ends in what the assistant says, {str(turn.get('content'))[-40:]!r}, and the "
-        "model's template begins another answer behind it: that is where metrics are read. To go "
-        "on with what it says, chat_options={'continue_final_message': True}."
+        f"A chat ends in what the assistant says, {said!r}, and the model's template begins "
+        "another answer behind it: that is where metrics are read. To go on with what it says, "
+        "chat_options={'continue_final_message': True}."
     )
 
 
 def _blank(tokens: Tokens) -> str:
     return (
-        f"The text {tokens.text[-60:]!r} ends in a space. Most tokenizers give a word the space "
-        "before it, so that the model has seldom seen a space by itself there, and what it "
+        f"The text {end_of(tokens.text, 60)!r} ends in a space. Most tokenizers give a word the "
+        "space before it, so that the model has seldom seen a space by itself there, and what it "
         f"predicts behind it is another thing: the last token is {tokens.pieces[-1]!r}. Leave the "
         "space out of the text, and begin the target with it."
     )

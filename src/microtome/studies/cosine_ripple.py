@@ -113,7 +113,10 @@ def measure_rises(clean: xr.DataArray, final: float) -> Measured:
     change = mean_of(clean.values[-1] - clean.values[lowest])
     words = {"lowest": lowest, "change": change, "last": float(means[-1]), "final": final}
     rises = above(change) if len(means) > 1 else None
-    return Measured(None if rises is None else rises and final >= 0.9, final, words)
+    wording = "last" if lowest == len(means) - 1 else "measured"
+    return Measured(
+        None if rises is None else rises and final >= 0.9, final, words, wording=wording
+    )
 
 
 def measure_delayed(found: xr.Dataset, layer: int) -> Measured:

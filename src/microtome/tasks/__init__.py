@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from microtome.errors import PromptError, there_are
 from microtome.prompts.prompts import Prompts
 from microtome.tasks.capitals import capitals
 from microtome.tasks.greater_than import greater_than
@@ -20,6 +21,7 @@ TASKS: Mapping[str, Callable[..., Prompts]] = MappingProxyType(
 """Name → task."""
 
 _NAMED = re.compile(r"(?P<task>\w+)(?::(?P<n>[1-9]\d{0,5}))?")
+_LIKE_A_TASK = re.compile(r"[^./\\]+")  # no ending, and no folder
 _PROMPTS = 16  # unless told
 
 
@@ -36,8 +38,21 @@ def named(text: str) -> tuple[str, int] | None:
 
 
 def named_by(path: str | os.PathLike[str]) -> tuple[str, int] | None:
-    """The same of what stands for a file of prompts: a file of that name goes before a task."""
-    return None if os.path.exists(path) else named(os.fspath(path))
+    """The same of what stands for a file of prompts: a file of that name goes before a task.
+
+    Raises:
+        PromptError: it is neither, and has no ending that a file of prompts would have.
+    """
+    if os.path.exists(path):
+        return None
+    text = os.fspath(path)
+    found = named(text)
+    if found is None and _LIKE_A_TASK.fullmatch(text):
+        raise PromptError(
+            f"{text!r} is no file here, and no task with a number of prompts, such as ioi:16; of "
+            f"tasks {there_are(text.partition(':')[0].lower(), TASKS)}"
+        )
+    return found
 
 
 __all__ = ["TASKS", "capitals", "greater_than", "induction", "ioi", "quotes"]

@@ -249,6 +249,25 @@ def test_a_panels_question_that_was_lost_is_asked_again_without_a_click(tab):
     tab.wrong.clear()  # the browser's own line on what was lost
 
 
+@pytest.mark.slow
+def test_what_is_typed_while_the_server_cannot_be_heard_is_asked_once_it_can(tab):
+    page = tab.gift()
+    tab.settle()
+    assert page.locator("#shell-lost").is_hidden()
+    page.context.set_offline(True)
+    page.locator("#ask-text").fill("Berlin is the capital of")
+    page.locator("#ask-text").blur()
+    page.locator("#shell-lost").wait_for(state="visible")
+    assert "does not answer" in page.locator("#shell-lost").inner_text()
+    page.context.set_offline(False)
+    tab.until(
+        "document.querySelector('#shell-lost').hidden"
+        " && document.querySelector('#ask-tokens').innerText.includes('Berlin')"
+        " && window.location.search.includes('text=Berlin')"
+    )
+    tab.wrong.clear()  # the browser's own lines on what was lost
+
+
 SLOW_LINE = """
     window.once = []; const ask = window.fetch, on_way = new Set();
     window.fetch = async (place, how) => {

@@ -183,6 +183,9 @@ def _whole(words: Texts) -> list[Component]:
         html.Header(
             [html.H1(words("shell.title")), html.P(words("shell.subtitle")), *_langs(words)]
         ),
+        html.Div(
+            words("shell.lost"), id="shell-lost", className="wrong", role="alert", hidden=True
+        ),
         html.Div(id="shell-problems"),
         html.Main(
             [

@@ -2,7 +2,8 @@
 // asked, and are answered. A clock that went on by itself would overtake its answers where a server
 // takes longer than a beat, and a page takes no answer but that to its last question; one that an
 // answer had to set going would stand still for good where that is lost, or comes too late.
-// A panel's question that is lost is sent once more as it was, since only it knows what was clicked.
+// What is asked by a click, by what is typed or by a panel, and is lost, is sent again as it was, since
+// only it knows what was clicked; and as long as the server cannot be heard, the page says so.
 (function () {
   const OFTEN = 100;  // milliseconds between two looks at the beats
   const SOON = 500;  // and after which a beat begins that nobody has heard
@@ -15,38 +16,55 @@
   const last = {};  // beat → who hears it → their last question
   const seen = {};  // beat → its number, and since when nothing has happened
 
-  const heard = (body) => {
+  const newest = {};  // what is asked for → the last question that asks for it
+
+  // What a question asks for, and which beats it hears.
+  const read = (body) => {
     try {
       const { inputs, output } = JSON.parse(body);
       const some = inputs.flat().filter((one) => one.property === "n_intervals");
-      return some.map(({ id, value }) => ({ beat: id, output, number: value ?? 0 }));
-    } catch (error) { return []; }  // it is none of a callback's
+      return { output, beats: some.map(({ id, value }) => ({ beat: id, number: value ?? 0 })) };
+    } catch (error) { return null; }  // it is none of a callback's
   };
 
   const ask = window.fetch;
   const pause = () => new Promise((go_on) => window.setTimeout(go_on, AGAIN));
-  const send = (place, how, is_wanted) => ask.call(window, place, how).catch(async (error) => {
-    if (is_wanted()) { await pause(); }
-    if (!is_wanted()) { throw error; }  // for something else is asked by now
-    return send(place, how, is_wanted);
-  });
+  const say_whether_lost = (is_lost) => {
+    const line = document.getElementById("shell-lost");
+    if (line) { line.hidden = !is_lost; }
+  };
+  const send = async (place, how, is_wanted) => {
+    try {
+      const got = await ask.call(window, place, how);
+      say_whether_lost(false);
+      return got;
+    } catch (error) {
+      say_whether_lost(true);
+      if (is_wanted()) { await pause(); }
+      if (!is_wanted()) { throw error; }  // for something else is asked by now
+      return send(place, how, is_wanted);
+    }
+  };
 
-  const noted = ({ beat, output, number }) => {
+  // Notes who hears a beat; gives what is to be called once they are answered.
+  const noted = ({ beat, number }, output) => {
     const question = { number, since: performance.now(), is_over: false, is_lost: false };
     (last[beat] ??= {})[output] = question;
-    const is_last = () => last[beat][output] === question;
-    const over = (is_answered) => {
+    return (is_answered) => {
       question.is_over = true;
       question.is_lost = !is_answered;
       seen[beat] = { ...seen[beat], since: performance.now() };
     };
-    return { is_wanted: () => beat !== OWN && is_last(), over };
   };
 
   window.fetch = function (place, how) {
-    const asked = (String(place).includes(HOME) ? heard(how && how.body) : []).map(noted);
-    const answer = send(place, how, () => asked.some((one) => one.is_wanted()));
-    asked.forEach(({ over }) => {
+    const asked = String(place).includes(HOME) ? read(how && how.body) : null;
+    if (!asked) { return ask.call(window, place, how); }
+    const { output, beats } = asked, own = beats.length > 0 && beats.every(({ beat }) => beat === OWN);
+    newest[output] = asked;
+    // The page's own beat asks again by itself.
+    const answer = send(place, how, () => !own && newest[output] === asked);
+    beats.map((one) => noted(one, output)).forEach((over) => {
       // It is there with its last byte: where a line is slow, long after its first.
       answer.then((got) => got.clone().arrayBuffer().then(() => over(got.ok)))
         .catch(() => over(false));
