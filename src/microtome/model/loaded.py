@@ -104,8 +104,8 @@ class Loaded:
         text spells out special tokens, or the one that the tokenizer puts in front anyway (which is
         read once then); where a chat ends in what the assistant says; where a text ends in a space
         and has a target; where a target changes the
-        text's own tokens, or is several tokens and would be one with a space more or less; and
-        where a text is longer than the model was made for.
+        text's own tokens, is the contrast too, or is several tokens and would be one with a space
+        more or less; and where a text is longer than the model was made for.
 
         Raises:
             PromptError: a prompt is too long; a role is not in it; it is a chat, and the tokenizer
