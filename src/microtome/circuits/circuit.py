@@ -16,10 +16,12 @@ from microtome.circuits.graph import INPUT, LOGITS, Bools, Graph
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
 from microtome.notebook import html_line, html_table
+from microtome.spoken import spoken
 
 Scores = npt.NDArray[np.float64]
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """A set of edges; the edges outside are what running it ablates.

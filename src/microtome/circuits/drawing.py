@@ -24,6 +24,7 @@ from microtome.figures import Drawn, points, style
 from microtome.figures import matrix as matrix_of
 from microtome.figures.heatmap import rings
 from microtome.figures.mapped import WHY_EXACT
+from microtome.spoken import spoken
 from microtome.stats.samples import PROMPT
 from microtome.texts import number
 
@@ -61,6 +62,7 @@ class _Places:
         return float(writer.head), float(writer.layer)
 
 
+@spoken
 def draw(circuit: Circuit, *, title: str | None = None) -> Drawn:
     """A circuit, drawn: layers upwards, heads at their numbers, edges by weight and sign.
 
@@ -223,6 +225,7 @@ def _slider(sizes: Sequence[int], shown: Sequence[int], traces: int) -> dict[str
 # ------------------------------------------------------------------------------------ the others
 
 
+@spoken
 def draw_edges(scores: Scores, *, title: str | None = None) -> Drawn:
     """All edges as a map of colours: what writes runs down, what reads to the right.
 
@@ -263,6 +266,7 @@ def _rings(made: go.Figure, scores: Scores) -> None:
     rings(made, columns, rows, scores.data.sizes[PROMPT] > 1, SMALL)
 
 
+@spoken
 def draw_audit(scores: Scores, *, title: str | None = None) -> Drawn:
     """Scores by gradients against exact ones, with the diagonal: a point for each exact cell.
 
@@ -292,6 +296,7 @@ def draw_audit(scores: Scores, *, title: str | None = None) -> Drawn:
     return Drawn(made)
 
 
+@spoken
 def draw_curve(curve: Curve, *, title: str = "Faithfulness by size") -> Drawn:
     """The faithfulness curve, with the area under it (CPR) and the one to the model (CMD).
 
@@ -338,6 +343,7 @@ def draw_curve(curve: Curve, *, title: str = "Faithfulness by size") -> Drawn:
     return Drawn(made)
 
 
+@spoken
 def draw_interaction(pairs: xr.DataArray, *, title: str | None = None) -> Drawn:
     """Interactions as a map of colours: below 0 (blue) two parts are redundant for ``logit_diff``.
 

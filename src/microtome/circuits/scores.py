@@ -33,6 +33,7 @@ from microtome.paths import at_home
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
 from microtome.results import places, provenance, stores
+from microtome.spoken import spoken
 from microtome.verbs.model import Model
 from microtome.workers import Workers
 
@@ -44,6 +45,7 @@ AUDIT = 64
 WHY = {STRONGEST: "strongest", DRAWN: "drawn"}
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Scores:
     """How much worse a metric is without each edge or node.
@@ -239,6 +241,7 @@ class Scores:
         return html_line(repr(self)) + html_table(tuple(table.columns), table.values.tolist())
 
 
+@spoken
 def open_scores(path: str | Path) -> Scores:
     """Read what `Scores.save` wrote.
 
@@ -253,6 +256,7 @@ def open_scores(path: str | Path) -> Scores:
     return Scores(data)
 
 
+@spoken
 def score(
     model: Model,
     prompts: Given | Iterable[Given],

@@ -23,6 +23,7 @@ from microtome.results.effects import CLEAN, Effects, measured
 from microtome.results.identity import difference
 from microtome.results.together import together
 from microtome.results.told import as_text, told_by
+from microtome.spoken import spoken
 from microtome.stats import LEVEL, MapTest
 from microtome.stats.aligned import why_apart
 from microtome.stats.averaged import CHANGED
@@ -33,6 +34,7 @@ FLIP, FLIPPED = "flip", "flipped"
 KIND = "aggregates"
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Aggregates:
     """Means, intervals and the null of the largest statistic, of every cell of a map.
@@ -293,6 +295,7 @@ class Aggregates:
         return measured(metric, self.metrics)
 
 
+@spoken
 def open_aggregates(path: str | Path) -> Aggregates:
     """Aggregates that a sweep with ``keep="aggregates"`` or `Aggregates.save` wrote.
 

@@ -22,6 +22,7 @@ from microtome.readings.registry import about
 from microtome.results import audits, over_prompts, places, roles
 from microtome.results.audits import APPROXIMATE
 from microtome.results.told import told_by
+from microtome.spoken import spoken
 from microtome.stats import MapTest, max_statistic
 from microtome.stats.aligned import why_apart
 from microtome.stats.samples import PROMPT
@@ -31,6 +32,7 @@ CLEAN = "clean_"
 SCREEN = "screen_clean_"
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Effects:
     """The labelled result of a sweep.

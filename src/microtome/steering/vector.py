@@ -24,12 +24,14 @@ from microtome.errors import EditError, MicrotomeError, listing
 from microtome.language.addresses import Address, parse
 from microtome.paths import at_home
 from microtome.results import disk
+from microtome.spoken import spoken
 
 Direction = np.ndarray[Any, np.dtype[np.float64]]
 Layers = int | Sequence[int] | str | None
 """One layer, several together, ``"*"`` for each by itself, or None: all that there are."""
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class SteeringVector:
     """A direction for each of some layers.
@@ -214,6 +216,7 @@ def _numbers(layers: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(whole(one, "A layer") for one in several)
 
 
+@spoken
 def open_vector(path: str | PathLike[str]) -> SteeringVector:
     """A steering vector out of a file: what `SteeringVector.save` or llama.cpp's tools wrote.
 

@@ -22,12 +22,14 @@ from microtome.model.named import read
 from microtome.model.placement import device_of
 from microtome.model.wrappers import Pipe, module_of, refuse_file, tokenizer_of
 from microtome.passes.proof import prove
+from microtome.spoken import spoken
 from microtome.verbs.model import Model
 
 Loadable = str | os.PathLike[str] | nn.Module | Pipe | Model
 """What can be loaded."""
 
 
+@spoken
 def load(
     name_or_path_or_model: Loadable = NANO,
     *,

@@ -40,6 +40,7 @@ from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.resolve import regions
 from microtome.readings.output import Reading
 from microtome.readings.registry import Asked, about, readings
+from microtome.spoken import spoken
 from microtome.texts import brief
 from microtome.verbs.kept import labelled, readers
 from microtome.verbs.room import NUMBER, check_room
@@ -64,6 +65,7 @@ class Receipts(tuple[Receipt, ...]):
         return html_table(names, rows) if rows else html_line("No edit, no receipt.")
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Run:
     """One or several prompts, run with edits.
