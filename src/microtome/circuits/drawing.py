@@ -12,6 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.circuits.auditing import layers_of
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
@@ -79,13 +80,16 @@ def draw(circuit: Circuit, *, title: str | None = None) -> Drawn:
     """
     if not 0 < len(circuit) <= MOST_EDGES:
         raise CircuitError(
-            f"A circuit of {len(circuit):,} edges is no drawing: between 1 and {MOST_EDGES:,} are. "
-            "Take the strongest, scores.circuit(200), or look at the matrix of edges."
+            f"A circuit of {many(len(circuit), 'edge')} is no drawing: between 1 and "
+            f"{MOST_EDGES:,} are. Take the strongest, scores.circuit(200), or look at the "
+            "matrix of edges."
         )
     graph = circuit.graph
     chosen = _strongest_first(circuit)
     scores = np.full(len(chosen), np.nan) if circuit.scores is None else circuit.scores[chosen]
-    name = title or f"Circuit of {len(circuit):,} edges and {len(circuit.nodes)} nodes"
+    name = (
+        title or f"Circuit of {many(len(circuit), 'edge')} and {many(len(circuit.nodes), 'node')}"
+    )
     made = style.figure(
         name, "" if circuit.scores is None else SCORED, "head", "layer",
         height=min(1400, 260 + 90 * graph.n_layers),
@@ -177,7 +181,7 @@ def _nodes(made: go.Figure, circuit: Circuit) -> None:
         x=at[:, 0], y=at[:, 1], mode="markers", showlegend=False,
         marker={"size": 13, "color": "#f3c969"},
         text=[
-            f"{graph.nodes[n]}<br>reads over {r} edges, is read over {w}"
+            f"{graph.nodes[n]}<br>reads over {many(r, 'edge')}, is read over {w}"
             for n, r, w in zip(numbers, reads, writes, strict=True)
         ],
         hovertemplate="%{text}<extra></extra>",
@@ -250,7 +254,7 @@ def draw_edges(scores: Scores, *, title: str | None = None) -> Drawn:
         title=title or f"Edges: how much worse {attrs['metric']} is without each",
         unit=str(scores.data["mean"].attrs["unit"]),
         diverging=True,
-        note=f"{attrs['ablation']}; mean over {scores.data.sizes[PROMPT]} prompts",
+        note=f"{attrs['ablation']}; mean over {many(scores.data.sizes[PROMPT], 'prompt')}",
     )
     made.update_xaxes(tickangle=-45)
     _rings(made, scores)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.auditing import Ablated, Audited, names_of
 from microtome.circuits.circuit import Circuit
@@ -229,10 +230,10 @@ class Scores:
         return at_home(path)
 
     def __repr__(self) -> str:
-        attrs = self.data.attrs
+        attrs, prompts = self.data.attrs, many(self.data.sizes["prompt"], "prompt")
         return (
-            f"<Scores of {len(self):,} {self.level}s on {attrs['metric']}, {attrs['ablation']}, "
-            f"{attrs['method']}; {self.data.sizes['prompt']} prompts>"
+            f"<Scores of {many(len(self), self.level)} on {attrs['metric']}, {attrs['ablation']}, "
+            f"{attrs['method']}; {prompts}>"
         )
 
     def _repr_html_(self) -> str:

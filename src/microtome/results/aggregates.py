@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.errors import EffectsError, listing
 from microtome.figures import Drawn
 from microtome.figures.mapped import NOISE_FLOOR, cells_of
@@ -222,7 +223,7 @@ class Aggregates:
             },
             attrs={"metrics": [metric], "provenance": self.data.attrs["provenance"]},
         )
-        return Effects(data.assign_coords(text=(PROMPT, [f"{self.prompts:,} prompts"])))
+        return Effects(data.assign_coords(text=(PROMPT, [many(self.prompts, "prompt")])))
 
     def figure(self, metric: str | None = None, **how: Any) -> Drawn:
         """The map of the mean effects; arguments as `Effects.figure` takes them."""
@@ -241,7 +242,9 @@ class Aggregates:
     def __repr__(self) -> str:
         shape = self._shape(self.metrics[0])
         sizes = ", ".join(f"{name}: {size}" for name, size in shape.sizes.items())
-        return f"<Aggregates over {self.prompts:,} prompts ({sizes}) on {listing(self.metrics)}>"
+        return (
+            f"<Aggregates over {many(self.prompts, 'prompt')} ({sizes}) on {listing(self.metrics)}>"
+        )
 
     def _shape(self, metric: str) -> xr.DataArray:
         return self.data[f"mean_{metric}"]

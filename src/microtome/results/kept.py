@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from microtome.amounts import many
 from microtome.errors import EffectsError
 from microtome.results import disk, places
 from microtome.results.delivery import Shared
@@ -182,7 +183,9 @@ class Kept:
         """What is done of an unfinished sweep that is there, in words."""
         units = len(self._place.names("units"))
         return (
-            f"{units} units of an unfinished sweep" if units else "windows of an unfinished sweep"
+            f"{many(units, 'unit')} of an unfinished sweep"
+            if units
+            else "windows of an unfinished sweep"
         )
 
     def _refuse(self, overwrite: bool, what: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from microtome.amounts import single
+from microtome.amounts import many, single
 from microtome.edits import vector_files as files
 from microtome.edits.add import Add
 from microtome.edits.base import number, whole
@@ -91,7 +91,8 @@ class SteeringVector:
     def __repr__(self) -> str:
         width = len(self.directions[self.layers[0]])
         how = str(self.about.get("how", "a vector"))
-        return f"<SteeringVector: {how}, {self.site} of {len(self.layers)} layers, {width} wide>"
+        layers = many(len(self.layers), "layer")
+        return f"<SteeringVector: {how}, {self.site} of {layers}, {width} wide>"
 
     # -------------------------------------------------------------------------------- other vectors
 

@@ -193,7 +193,7 @@ class Run:
         position = tokens.reading if position is None else whole_of(position, what="position")
         if not -length <= position < length:
             raise PromptError(
-                f"Position {position} does not exist: the prompt has {length} tokens."
+                f"Position {position} does not exist: the prompt has {many(length, 'token')}."
             )
         at = position % length
         after, before = self.logits[prompt, at], self.clean_logits[prompt, at]
@@ -333,7 +333,7 @@ def _check_room(
     beside = f", and {sum(kept):,} numbers that are kept," if kept else ""
     check_room(
         logits + NUMBER * (2 * sum(kept) + max(kept, default=0)),
-        f"The logits of {len(encoded)} texts of up to {len(longest):,} tokens{beside}",
+        f"The logits of {len(encoded)} texts of up to {many(len(longest), 'token')}{beside}",
         "give shorter texts, fewer at a time, or keep less",
     )
 
