@@ -12,7 +12,17 @@ from recipes.floors import KNOWN, ROOT, imports
 
 from recipes import floors
 
-GROUND = ("amounts", "errors", "notebook", "paths", "sheets", "stats", "textfiles", "texts")
+GROUND = (
+    "amounts",
+    "errors",
+    "notebook",
+    "paths",
+    "sheets",
+    "spoken",
+    "stats",
+    "textfiles",
+    "texts",
+)
 FLOORS = (
     "language",
     "prompts",

@@ -17,6 +17,10 @@ class MicrotomeError(Exception):
     """Anything that microtome refuses; the command line prints it without a traceback."""
 
 
+class ArgumentError(MicrotomeError, TypeError):
+    """An argument of another kind than can be taken: a number in the place of a text…"""
+
+
 class AddressError(MicrotomeError, ValueError):
     """An address that cannot be read, or that names nothing in the model or the prompt."""
 

@@ -4,8 +4,10 @@ A file nests names; a leaf holds the same text in every language, with places to
 
     heads:
       title:
-        en: Effect of one head in {layers} layers
+        en: Effect of one head in {layers:layer|layers}
         vi: Tác động của từng đầu chú ý trong {layers} tầng
+
+A place with two words is a number and the word that it counts, the first of the two where it is 1.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ import yaml
 
 from microtome.errors import TextError, did_you_mean, listing, there_are
 
+COUNTS = "|"
+"""Stands between the words for one and for several, in a place."""
 MOST_LAYERS = 2
 """Layers whose vectors are shown by their numbers."""
 MOST_NUMBERS = 6
@@ -107,12 +111,16 @@ class Texts:
 def places(text: str) -> Counter[str]:
     """The places of a text that are filled in, with their formats.
 
-    >>> sorted(places("{n} of {p:.2g}"))
-    ['n', 'p:.2g']
+    What a number counts is no format: each language has its own words, or one for all numbers.
+
+    >>> sorted(places("{n} of {p:.2g} in {m:word|words}"))
+    ['m', 'n', 'p:.2g']
     """
     found = string.Formatter().parse(text)
     return Counter(
-        name + (f":{form}" if form else "") for _, name, form, _ in found if name is not None
+        name + (f":{form}" if form and COUNTS not in form else "")
+        for _, name, form, _ in found
+        if name is not None
     )
 
 
@@ -151,6 +159,9 @@ def _leaves(node: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, dic
 
 class _Filler(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
+        if COUNTS in format_spec:
+            one, several = format_spec.split(COUNTS)
+            return f"{self.format_field(value, '')} {one if value in (1, '1') else several}"
         text = format(value, format_spec)
         if isinstance(value, Real) and "e+0" in text:
             text = f"{float(text):,.0f}"  # 1.19e+04 is 11,900 to a reader

@@ -12,9 +12,11 @@ import threading
 from pathlib import Path
 
 import pytest
+import xarray as xr
 from injected import watched
 
 import microtome as mt
+from conftest import BERLIN, PARIS
 from microtome.errors import EffectsError
 from microtome.results import disk
 from microtome.results.sinks import StoreSink
@@ -148,6 +150,39 @@ def test_a_folder_that_may_not_be_written_to_is_refused_with_the_reason(
     for write in WRITE:
         with pytest.raises(EffectsError, match=f"{os.strerror(number)}.*that you may write to"):
             write(tmp_path / "e.zarr")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_what_is_finished_in_a_folder_that_may_only_be_read_is_given_back(
+    tmp_path, monkeypatch, number, tiny
+):
+    prompts = [mt.Prompt(BERLIN, target=" the"), mt.Prompt(PARIS, target=" the")]
+
+    def asked(name: str, edit: str, place: Path):
+        given = mt.Stream(prompts, window=1) if name == "stream" else prompts
+        keep = "aggregates" if name == "means" else "cells"
+        return mt.sweep(tiny, given, edit, metrics="prob", out=place, keep=keep)
+
+    edit, names = "zero L*.z.h*@-1", ("map", "means", "stream")
+    wanted = {name: asked(name, edit, tmp_path / f"{name}.zarr") for name in names}
+
+    def about_to(operation: str, path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(disk, "about_to", about_to)
+    for name in names:
+        place = tmp_path / f"{name}.zarr"
+        xr.testing.assert_identical(asked(name, edit, place).data, wanted[name].data)
+        with pytest.raises(EffectsError, match=r"another question"):
+            asked(name, "zero L0.z.h*@-1", place)
+        with pytest.raises(EffectsError, match=f"{os.strerror(number)}.*that you may write to"):
+            asked(name, edit, tmp_path / "other.zarr")
+    chunk = max(
+        (tmp_path / "map.zarr").rglob("*"), key=lambda one: one.is_file() * one.stat().st_size
+    )
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    with pytest.raises(EffectsError, match=f"{os.strerror(number)}.*that you may write to"):
+        asked("map", edit, tmp_path / "map.zarr")
 
 
 @pytest.mark.skipif(os.access("/", os.W_OK), reason="root may write anywhere")

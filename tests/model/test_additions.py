@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.activations import NewGELUActivation
+from transformers.integrations.moe import ExpertsInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.gpt2 import modeling_gpt2
 
@@ -20,6 +21,7 @@ from conftest import BERLIN, LAYERS, PARIS
 from foreign import theirs
 from microtome.errors import EffectsError, LoadError, MicrotomeError, ProbeError, SweepError
 from microtome.model.additions import adapters, additions, own_attention, without_hooks
+from oracles import families
 
 PROMPT = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
 EDIT = "zero L*.z.h1@-1"
@@ -249,6 +251,39 @@ def test_an_attention_function_of_somebodys_own_runs_whole(make_gpt2, tokenizer,
             model.run(PROMPT, edits=[edits])
     with pytest.raises(ProbeError, match=r"attention function of your own \(sharper\)"):
         mt.load(model.hf, tokenizer=tokenizer)
+
+
+def louder_later(module, hidden, top_k_index, top_k_weights):
+    """Experts by somebody who takes the rows that they get for the positions of one text."""
+    place = torch.arange(len(hidden), dtype=hidden.dtype)[:, None]
+    return hidden * place * top_k_weights.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])
+def test_a_function_of_somebodys_own_for_experts_runs_whole(tokenizer, monkeypatch, name):
+    model = mt.load(families.make(name, len(tokenizer)), tokenizer=tokenizer)
+    assert model.whole is None
+    monkeypatch.setitem(ExpertsInterface._global_mapping, "louder", louder_later)
+    assert model.whole is None  # nobody has chosen it
+    model.hf.config._experts_implementation = "louder"
+    assert "louder_later" in str(model.whole)
+    found = mt.sweep(model, PROMPT, EDIT, metrics="logit_diff", verify=0, progress=False)
+    one = model.run(PROMPT, EDIT.replace("L*", "L1")).logits[0, -1]
+    target, contrast = model.encode(PROMPT)[0].target, model.encode(PROMPT)[0].contrast
+    wanted = float(one[target] - one[contrast])
+    assert found.data["logit_diff"].sel(layer=1).item() == pytest.approx(wanted, abs=1e-9)
+    assert found.provenance["model"]["additions"] == [
+        "a function of your own for experts (louder_later) on the model"
+    ]
+
+
+def test_a_function_for_experts_is_nothing_to_a_model_without_any(
+    make_gpt2, tokenizer, monkeypatch
+):
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    monkeypatch.setitem(ExpertsInterface._global_mapping, "louder", louder_later)
+    model.hf.config._experts_implementation = "louder"
+    assert model.whole is None
 
 
 def test_a_function_in_the_place_of_a_librarys_runs_whole(make_gpt2, tokenizer, monkeypatch):

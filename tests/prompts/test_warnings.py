@@ -122,6 +122,30 @@ def test_a_text_that_ends_in_a_space_is_warned_of_where_something_is_to_follow(t
     assert told(tiny, "Berlin is ") == []
 
 
+@pytest.mark.parametrize(
+    ("target", "contrast"),
+    [
+        ({"target": " capital"}, {"contrast": " capital"}),
+        ({"target": " capital"}, {"contrasts": [" capital"]}),
+        ({"targets": [" the", " capital"]}, {"contrasts": [" capital", " the"]}),
+        ({"target": " capital of Berlin"}, {"contrast": " capital of Berlin"}),
+    ],
+)
+def test_a_target_that_is_its_contrast_is_warned_of(tiny, target, contrast):
+    equal = Prompt("Berlin is the", **target, **contrast)
+    [message] = told(tiny, Prompt("Berlin is the", **target), equal)
+    assert "The target of 'Berlin is the' is its contrast, too: " in message
+    assert "Give another contrast" in message
+    assert told(tiny, Prompt("Berlin is the", target=" capital", contrast=" of")) == []
+    assert told(tiny, Prompt("Berlin is the")) == []
+
+
+def test_the_number_of_a_token_is_the_token(tiny):
+    [token] = tiny.tokenizer(" capital")["input_ids"]
+    [message] = told(tiny, Prompt("Berlin is the", target=" capital", contrast=token))
+    assert f"' capital' ({token})" in message
+
+
 def test_masks_and_unknown_words_are_no_special_tokens(bert64):
     assert told(bert64, "pay [MASK] attention", "pay unheardof attention") == []
     [message] = told(bert64, "pay [SEP] attention")

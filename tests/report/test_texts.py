@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
+import yaml
+
+import microtome
 from microtome import texts
 from microtome.errors import TextError
 from microtome.stats import Estimate
@@ -81,3 +88,35 @@ def test_a_file_with_a_gap_is_refused(written, words, tmp_path, monkeypatch):
 
 def test_the_languages_of_the_project():
     assert list(LANGUAGES) == ["en", "vi"]
+
+
+def test_what_is_counted_is_one_or_several():
+    told = Texts("en", {"n": {"en": "{n:cell|cells} of {of}", "vi": "{n} ô trên {of}"}})
+    assert told("n", n=1, of=3) == "1 cell of 3"
+    assert told("n", n="1", of=3) == "1 cell of 3"  # written already
+    assert told("n", n=2, of=3) == "2 cells of 3"
+    assert told("n", n="1,024", of=3) == "1,024 cells of 3"
+    assert replace(told, lang="vi")("n", n=1, of=3) == "1 ô trên 3"
+
+
+COUNTED = r"\{\w+\} (prompts|cells|tokens|edges|layers|heads|nodes|steps|seeds|pairs|models)\b"
+
+
+def test_no_text_says_1_cells():
+    package = Path(microtome.__file__).parent
+    found = [
+        f"{path.name}: {name}"
+        for path in package.rglob("*.yaml")
+        for name, text in english(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if re.search(COUNTED, text)
+    ]
+    assert not found, found
+
+
+def english(node: object, under: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node, Mapping):
+        for name, below in node.items():
+            if name == "en" and isinstance(below, str):
+                yield under, below
+            else:
+                yield from english(below, f"{under}.{name}")

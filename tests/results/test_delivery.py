@@ -85,7 +85,7 @@ def test_what_a_killed_worker_was_writing_is_cleared_up(tmp_path):
         assert sink.done == {0}
         assert os.listdir(units) == ["000000.zip"]
         assert "shared" not in os.listdir(units.parent)
-    with pytest.raises(EffectsError, match="1 units of an unfinished sweep that ask another"):
+    with pytest.raises(EffectsError, match="1 unit of an unfinished sweep that ask another"):
         StoreSink(path, OTHER, UNITS)
 
 

@@ -201,7 +201,7 @@ def test_units_whose_question_is_lost_are_not_taken_for_anybodys(tmp_path, damag
     path = tmp_path / "e.zarr"
     sweep(path, units=[0]).close()
     damage(tmp_path / "e.zarr.partial" / "question.json")
-    with pytest.raises(EffectsError, match=r"1 units .* whose question.json is missing or damaged"):
+    with pytest.raises(EffectsError, match=r"1 unit .* whose question.json is missing or damaged"):
         StoreSink(path, QUESTION, UNITS)
     with StoreSink(path, QUESTION, UNITS, overwrite=True) as sink:
         assert sink.done == frozenset()

@@ -85,6 +85,49 @@ def test_a_file_gives_it_back_as_float32_has_it(tmp_path, ending):
     assert again.save(tmp_path / f"w{ending}").read_bytes() == place.read_bytes()
 
 
+def same(one, other):
+    return (one.layers, one.site, one.about) == (other.layers, other.site, other.about) and all(
+        np.array_equal(one[layer], other[layer]) for layer in one.layers
+    )
+
+
+def flipped(data, at, bit=1):
+    return data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
+
+
+def test_no_flipped_bit_gives_another_vector(tmp_path):
+    made = mt.SteeringVector({1: np.arange(1.0, 5), 3: np.ones(4)}, "mlp_out", {"how": "by hand"})
+    data = made.save(tmp_path / "v.safetensors").read_bytes()
+    damaged, refused = tmp_path / "w.safetensors", 0
+    for at in range(len(data)):
+        for bit in (1, 4, 64):
+            damaged.write_bytes(flipped(data, at, bit))
+            try:
+                found = mt.steering.open_vector(damaged)
+            except MicrotomeError:
+                refused += 1
+            else:
+                assert same(found, made), f"bit {bit} of byte {at}, {data[at : at + 12]!r}"
+    assert refused > 2.5 * len(data)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "gguf"])
+def test_a_damaged_file_is_refused_and_one_of_an_older_microtome_is_read(
+    tmp_path, ending, monkeypatch
+):
+    data = VECTOR.save(tmp_path / f"v.{ending}").read_bytes()
+    place = tmp_path / f"w.{ending}"
+    for at in (len(data) - 70, data.index(b"by hand"), data.index(b"microtome.steering") + 12):
+        place.write_bytes(flipped(data, at))
+        with pytest.raises(MicrotomeError, match=r"damaged.*Take a copy that is whole"):
+            mt.steering.open_vector(place)
+    monkeypatch.setattr(vector_files, "_checksum", lambda tensors, told: None)
+    VECTOR.save(place)  # as one that knows no checksum
+    assert b"null" in place.read_bytes()
+    monkeypatch.undo()
+    assert same(mt.steering.open_vector(place), mt.steering.open_vector(tmp_path / f"v.{ending}"))
+
+
 @pytest.mark.parametrize("ending", [".safetensors", ".gguf"])
 def test_an_edit_may_name_the_file(tmp_path, tiny64, ending):
     place = VECTOR.save(tmp_path / f"v{ending}")

@@ -11,15 +11,18 @@ import numpy as np
 import pandas as pd
 from numpy import typing as npt
 
+from microtome.amounts import many
 from microtome.circuits import files
 from microtome.circuits.graph import INPUT, LOGITS, Bools, Graph
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
 from microtome.notebook import html_line, html_table
+from microtome.spoken import spoken
 
 Scores = npt.NDArray[np.float64]
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """A set of edges; the edges outside are what running it ablates.
@@ -55,7 +58,7 @@ class Circuit:
             array = np.array(given, dtype=kind)  # its own: a value does not change
             if array.shape != (len(self.graph),):
                 raise CircuitError(
-                    f"{name} has one value for each of the {len(self.graph):,} edges, not "
+                    f"{name} has one value for each of the {many(len(self.graph), 'edge')}, not "
                     f"{list(array.shape)}."
                 )
             array.setflags(write=False)
@@ -258,8 +261,8 @@ class Circuit:
 
     def __repr__(self) -> str:
         return (
-            f"<Circuit of {len(self):,} of {len(self.graph):,} edges, {len(self.nodes)} nodes; "
-            f"{self.graph}>"
+            f"<Circuit of {len(self):,} of {many(len(self.graph), 'edge')}, "
+            f"{many(len(self.nodes), 'node')}; {self.graph}>"
         )
 
     def _repr_html_(self) -> str:

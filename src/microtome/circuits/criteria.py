@@ -29,9 +29,11 @@ from microtome.model.loaded import Loaded
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
+from microtome.spoken import spoken
 from microtome.workers import Workers
 
 
+@spoken
 def parts_of(circuit: Circuit) -> dict[str, Circuit]:
     """A circuit's parts by the node that writes: all edges of the graph that leave it.
 
@@ -46,6 +48,7 @@ def parts_of(circuit: Circuit) -> dict[str, Circuit]:
     return {graph.nodes[n]: Circuit(graph, graph.ends[0] == n) for n in writers}
 
 
+@spoken
 def completeness(
     model: Loaded,
     prompts: Given | Iterable[Given],
@@ -99,6 +102,7 @@ def completeness(
     return _labelled(trial, [*own], {"of_circuit": of_circuit, "of_model": of_model}, gap)
 
 
+@spoken
 def minimality(
     model: Loaded,
     prompts: Given | Iterable[Given],

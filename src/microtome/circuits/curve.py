@@ -23,6 +23,7 @@ from microtome.notebook import html_line, html_table
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
+from microtome.spoken import spoken
 from microtome.stats import Interval
 from microtome.workers import Workers
 
@@ -30,6 +31,7 @@ SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of all edges, as MIB's circuit track asks for them."""
 
 
+@spoken
 def cpr(shares: Sequence[float], f: Array) -> Array:
     """Circuit performance ratio: the area under f, ``[…, share]`` → ``[…]``; more is better.
 
@@ -44,6 +46,7 @@ def cpr(shares: Sequence[float], f: Array) -> Array:
     return found
 
 
+@spoken
 def cmd(shares: Sequence[float], f: Array) -> Array:
     """Circuit–model distance: the area of |1 − f|, likewise; 0 is best.
 
@@ -54,6 +57,7 @@ def cmd(shares: Sequence[float], f: Array) -> Array:
     return found
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Curve:
     """How faithful the circuits of some sizes are.
@@ -88,6 +92,7 @@ class Curve:
         return html_line(repr(self)) + html_table(tuple(table.columns), table.values.tolist())
 
 
+@spoken
 def curve(
     model: Loaded,
     prompts: Given | Iterable[Given],

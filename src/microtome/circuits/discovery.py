@@ -24,12 +24,14 @@ from microtome.engines.observer import Observer
 from microtome.errors import CircuitError
 from microtome.model.loaded import Loaded
 from microtome.prompts.prompts import Given
+from microtome.spoken import spoken
 from microtome.workers import Workers
 
 AHEAD = 16
 """Circuits that `acdc` runs at a time, on the guess that all of the next edges go."""
 
 
+@spoken
 def top(scores: Scores, n: int | None = None, *, threshold: float | None = None) -> Found:
     """The circuit of the strongest edges; see `Scores.circuit`.
 
@@ -42,6 +44,7 @@ def top(scores: Scores, n: int | None = None, *, threshold: float | None = None)
     return Found(scores.circuit(n, threshold=threshold), table([]), f"top({how})")
 
 
+@spoken
 def greedy(
     model: Loaded,
     prompts: Given | Iterable[Given],
@@ -154,6 +157,7 @@ def _without(circuit: Circuit, edges: Numbers) -> Circuit:
 # ------------------------------------------------------------------------------------------- acdc
 
 
+@spoken
 def acdc(
     model: Loaded,
     prompts: Given | Iterable[Given],

@@ -25,6 +25,7 @@ from microtome.figures import Drawn, points, style
 from microtome.figures import matrix as matrix_of
 from microtome.figures.heatmap import rings
 from microtome.figures.mapped import WHY_EXACT
+from microtome.spoken import spoken
 from microtome.stats.samples import PROMPT
 from microtome.texts import number
 
@@ -62,6 +63,7 @@ class _Places:
         return float(writer.head), float(writer.layer)
 
 
+@spoken
 def draw(circuit: Circuit, *, title: str | None = None) -> Drawn:
     """A circuit, drawn: layers upwards, heads at their numbers, edges by weight and sign.
 
@@ -78,8 +80,9 @@ def draw(circuit: Circuit, *, title: str | None = None) -> Drawn:
     """
     if not 0 < len(circuit) <= MOST_EDGES:
         raise CircuitError(
-            f"A circuit of {len(circuit):,} edges is no drawing: between 1 and {MOST_EDGES:,} are. "
-            "Take the strongest, scores.circuit(200), or look at the matrix of edges."
+            f"A circuit of {many(len(circuit), 'edge')} is no drawing: between 1 and "
+            f"{MOST_EDGES:,} are. Take the strongest, scores.circuit(200), or look at the "
+            "matrix of edges."
         )
     graph = circuit.graph
     chosen = _strongest_first(circuit)
@@ -177,7 +180,7 @@ def _nodes(made: go.Figure, circuit: Circuit) -> None:
         x=at[:, 0], y=at[:, 1], mode="markers", showlegend=False,
         marker={"size": 13, "color": "#f3c969"},
         text=[
-            f"{graph.nodes[n]}<br>reads over {r} edges, is read over {w}"
+            f"{graph.nodes[n]}<br>reads over {many(r, 'edge')}, is read over {w}"
             for n, r, w in zip(numbers, reads, writes, strict=True)
         ],
         hovertemplate="%{text}<extra></extra>",
@@ -225,6 +228,7 @@ def _slider(sizes: Sequence[int], shown: Sequence[int], traces: int) -> dict[str
 # ------------------------------------------------------------------------------------ the others
 
 
+@spoken
 def draw_edges(scores: Scores, *, title: str | None = None) -> Drawn:
     """All edges as a map of colours: what writes runs down, what reads to the right.
 
@@ -249,7 +253,7 @@ def draw_edges(scores: Scores, *, title: str | None = None) -> Drawn:
         title=title or f"Edges: how much worse {attrs['metric']} is without each",
         unit=str(scores.data["mean"].attrs["unit"]),
         diverging=True,
-        note=f"{attrs['ablation']}; mean over {scores.data.sizes[PROMPT]} prompts",
+        note=f"{attrs['ablation']}; mean over {many(scores.data.sizes[PROMPT], 'prompt')}",
     )
     made.update_xaxes(tickangle=-45)
     _rings(made, scores)
@@ -265,6 +269,7 @@ def _rings(made: go.Figure, scores: Scores) -> None:
     rings(made, columns, rows, scores.data.sizes[PROMPT] > 1, SMALL)
 
 
+@spoken
 def draw_audit(scores: Scores, *, title: str | None = None) -> Drawn:
     """Scores by gradients against exact ones, with the diagonal: a point for each exact cell.
 
@@ -294,6 +299,7 @@ def draw_audit(scores: Scores, *, title: str | None = None) -> Drawn:
     return Drawn(made)
 
 
+@spoken
 def draw_curve(curve: Curve, *, title: str = "Faithfulness by size") -> Drawn:
     """The faithfulness curve, with the area under it (CPR) and the one to the model (CMD).
 
@@ -340,6 +346,7 @@ def draw_curve(curve: Curve, *, title: str = "Faithfulness by size") -> Drawn:
     return Drawn(made)
 
 
+@spoken
 def draw_interaction(pairs: xr.DataArray, *, title: str | None = None) -> Drawn:
     """Interactions as a map of colours: below 0 (blue) two parts are redundant for ``logit_diff``.
 

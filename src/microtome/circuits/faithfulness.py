@@ -27,6 +27,7 @@ from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.results import provenance
 from microtome.results.effects import CLEAN
+from microtome.spoken import spoken
 from microtome.stats import Interval, bootstrap
 from microtome.workers import Workers
 
@@ -102,6 +103,7 @@ def measured(trial: Trial, circuits: Sequence[Circuit], observer: Observer) -> M
     return Measured(found[:, :-1], found[:, -1], trial.clean[name], trial.rounding)
 
 
+@spoken
 def faithfulness(
     model: Loaded,
     prompts: Given | Iterable[Given],

@@ -26,6 +26,7 @@ from numpy import typing as npt
 from microtome.errors import CircuitError, did_you_mean
 from microtome.model.anatomy import Anatomy
 from microtome.model.loaded import Loaded, check_loaded
+from microtome.spoken import spoken
 
 INPUT, LOGITS = "input", "logits"
 PARTS = ("q", "k", "v")
@@ -55,6 +56,7 @@ class Reader:
     part: str = ""
 
 
+@spoken
 @dataclass(frozen=True)
 class Graph:
     """All nodes and edges of a model of some size.

@@ -15,6 +15,7 @@ import xarray as xr
 from microtome.errors import CircuitError, listing
 from microtome.language.sites import counted
 from microtome.results.effects import Effects
+from microtome.spoken import spoken
 from microtome.stats.samples import PROMPT
 
 TWICE_AS_ONCE = ("zero", "mean", "patch", "replace")
@@ -24,6 +25,7 @@ _LABEL = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<label> as \w+)')
 """What the stars of an address are called; or a text in quotes, where it means nothing."""
 
 
+@spoken
 def interaction(
     effects: Effects, metric: str | None = None, *, singles: Effects | None = None
 ) -> xr.DataArray:

@@ -22,11 +22,13 @@ from microtome.prompts.prompts import Given
 from microtome.results import provenance
 from microtome.results.effects import CLEAN
 from microtome.results.told import as_text
+from microtome.spoken import spoken
 from microtome.workers import Workers
 
 Circuits = Circuit | Sequence[Circuit] | Mapping[Any, Circuit]
 
 
+@spoken
 def run(
     model: Loaded,
     prompts: Given | Iterable[Given],

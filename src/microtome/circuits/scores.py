@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.auditing import Ablated, Audited, names_of
 from microtome.circuits.circuit import Circuit
@@ -33,6 +34,7 @@ from microtome.paths import at_home
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
 from microtome.results import places, provenance, stores
+from microtome.spoken import spoken
 from microtome.verbs.model import Model
 from microtome.workers import Workers
 
@@ -44,6 +46,7 @@ AUDIT = 64
 WHY = {STRONGEST: "strongest", DRAWN: "drawn"}
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Scores:
     """How much worse a metric is without each edge or node.
@@ -227,10 +230,10 @@ class Scores:
         return at_home(path)
 
     def __repr__(self) -> str:
-        attrs = self.data.attrs
+        attrs, prompts = self.data.attrs, many(self.data.sizes["prompt"], "prompt")
         return (
-            f"<Scores of {len(self):,} {self.level}s on {attrs['metric']}, {attrs['ablation']}, "
-            f"{attrs['method']}; {self.data.sizes['prompt']} prompts>"
+            f"<Scores of {many(len(self), self.level)} on {attrs['metric']}, {attrs['ablation']}, "
+            f"{attrs['method']}; {prompts}>"
         )
 
     def _repr_html_(self) -> str:
@@ -239,6 +242,7 @@ class Scores:
         return html_line(repr(self)) + html_table(tuple(table.columns), table.values.tolist())
 
 
+@spoken
 def open_scores(path: str | Path) -> Scores:
     """Read what `Scores.save` wrote.
 
@@ -253,6 +257,7 @@ def open_scores(path: str | Path) -> Scores:
     return Scores(data)
 
 
+@spoken
 def score(
     model: Model,
     prompts: Given | Iterable[Given],

@@ -21,6 +21,7 @@ from microtome.circuits.trial import Trial
 from microtome.engines.observer import Observer, go_on, observed
 from microtome.model.code import code_of
 from microtome.results import provenance
+from microtome.spoken import spoken
 from microtome.verbs.record import added
 from microtome.workers import Workers
 
@@ -31,6 +32,7 @@ Decision = tuple[str, bool, float, int]
 """An edge, whether it went, what that costs, and how many edges are left."""
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Found:
     """What a search came to.

@@ -21,6 +21,7 @@ from microtome.edits.text import read
 from microtome.edits.zero import Zero
 from microtome.errors import EditError
 from microtome.language.operations import Source
+from microtome.spoken import spoken
 
 OPERATIONS: Mapping[str, type[Edit]] = MappingProxyType(
     {
@@ -48,6 +49,7 @@ replace, add, project, clamp = Replace, Add, Project, Clamp
 shuffle, knockout, apply = Shuffle, Knockout, Apply
 
 
+@spoken
 def edit(text: str) -> Edit:
     """The edit that a text names.
 

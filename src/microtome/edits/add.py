@@ -12,8 +12,10 @@ from microtome.edits.base import Context, Edit, number
 from microtome.edits.by_layer import Vectors, vector_in, vectors_of
 from microtome.language.regions import Region
 from microtome.language.sites import OWNERS
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class Add(Edit):
     """A vector, times a factor, is added to the addressed values, at every addressed position.

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from microtome.edits.base import Context, Edit
 from microtome.errors import EditError
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class Apply(Edit):
     """The addressed values become a function of themselves.

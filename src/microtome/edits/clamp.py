@@ -13,8 +13,10 @@ from microtome.edits.by_layer import Vectors, vectors_of
 from microtome.edits.direction import along, check_direction, moved
 from microtome.errors import EditError
 from microtome.language.regions import Region
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class Clamp(Edit):
     """What the addressed values have along a direction is held between two bounds.

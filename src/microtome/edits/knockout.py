@@ -11,8 +11,10 @@ from torch import Tensor
 from microtome.edits.base import Context, Edit
 from microtome.errors import EditError
 from microtome.language.regions import Region
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class Knockout(Edit):
     """The addressed attention weights become 0; the rest of each query's are scaled to sum to 1.

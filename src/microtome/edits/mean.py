@@ -15,8 +15,10 @@ from microtome.language.operations import Source
 from microtome.language.regions import Region
 from microtome.language.sites import owner
 from microtome.prompts.alignment import ALIGNMENTS, SAME
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class Mean(Edit):
     """The addressed values become their mean.

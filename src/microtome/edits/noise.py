@@ -13,8 +13,10 @@ from microtome.edits.base import Context, Edit, number, one_of, whole
 from microtome.errors import EditError
 from microtome.language.regions import Region
 from microtome.model.devices import onto
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class Noise(Edit):
     """The addressed values are replaced by Gaussian noise, or noise is added to them.

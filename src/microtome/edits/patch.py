@@ -11,8 +11,10 @@ from torch import Tensor
 from microtome.edits.base import Context, Edit, one_of
 from microtome.language.operations import Source
 from microtome.prompts.alignment import ALIGNMENTS, SAME
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class Patch(Edit):
     """The addressed values become those of the donor's run, at the same place.

@@ -12,8 +12,10 @@ from microtome.edits.base import Context, Edit, number
 from microtome.edits.by_layer import Vectors, vectors_of
 from microtome.edits.direction import along, check_direction, moved
 from microtome.language.regions import Region
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class Project(Edit):
     """What the addressed values have along a direction is taken away: the direction is ablated.

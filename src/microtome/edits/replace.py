@@ -11,8 +11,10 @@ from torch import Tensor
 from microtome.edits.base import Context, Edit
 from microtome.edits.values import Values
 from microtome.language.regions import Region
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class Replace(Edit):
     """Every addressed value becomes a given one.

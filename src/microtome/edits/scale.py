@@ -12,6 +12,7 @@ from torch import Tensor
 from microtome.edits.base import Context, Edit, number, whole
 from microtome.errors import EditError
 from microtome.language.edges import Where
+from microtome.spoken import spoken
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Scale(Edit):
 def scale(where: Where | str, factor: float) -> Scale: ...
 @overload
 def scale(where: Mapping[int, float]) -> tuple[Scale, ...]: ...
+@spoken
 def scale(
     where: Where | str | Mapping[int, float], factor: float | None = None
 ) -> Scale | tuple[Scale, ...]:

@@ -14,8 +14,10 @@ from microtome.errors import EditError
 from microtome.language.regions import Region
 from microtome.language.sites import owner
 from microtome.model.devices import onto
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class Shuffle(Edit):
     """At each addressed position the addressed coordinates change places at random.

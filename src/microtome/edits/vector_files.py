@@ -4,15 +4,20 @@ The layout, as llama.cpp reads it and repeng writes it: ``general.architecture``
 ``controlvector``; ``controlvector.model_hint`` names the architecture, and
 ``controlvector.layer_count`` says how many directions there are; each is a float32 tensor
 ``direction.N``, N from 1, that is added to the output of block N, blocks counted from 0.
+
+Our own files say besides how a vector was made, under a checksum of that and of all numbers: one
+digit of another value is another vector. Those of llama.cpp, and of an older microtome, have none.
 """
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import importlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,11 @@ NAME = re.compile(r"direction\.(\d+)")
 FORMAT = "microtome.steering"
 """The name in a file's metadata of how it was made."""
 
+CHECKSUM = "sha256"
+"""Of the record, the name of the checksum of all the rest."""
+LIKE = 0.9
+"""How like `FORMAT` a name is that was it, before a byte of it was lost."""
+
 ARCHITECTURE = "controlvector"
 TYPES = ("F32", "F16", "F64")
 """Of a GGUF file's tensors, those that are numbers as they are."""
@@ -46,7 +56,9 @@ def encoded(suffix: str, directions: Mapping[int, Direction], site: str, about: 
     for name, one in tensors.items():
         if not np.isfinite(one).all():
             raise MicrotomeError(f"{name} has numbers that float32 cannot hold: scale it down.")
-    record = json.dumps({"site": site, "about": dict(about)}, ensure_ascii=False)
+    told = {"site": site, "about": dict(about)}
+    told[CHECKSUM] = _checksum(tensors, told)
+    record = json.dumps(told, ensure_ascii=False)
     match suffix:
         case ".safetensors":
             return save(tensors, metadata={FORMAT: record})
@@ -116,6 +128,9 @@ def decoded(path: Path) -> tuple[dict[int, Direction], str, dict[str, str | int 
         if match is not None
     }
     told = _told(path, record)
+    wanted = told.pop(CHECKSUM, None)
+    if wanted not in (None, _checksum(tensors, told)):
+        raise _damaged(path, "its checksum differs")
     return directions, told.get("site", "resid_post"), told.get("about", {})
 
 
@@ -134,9 +149,34 @@ def _told(path: Path, record: str) -> dict[str, Any]:
     return told
 
 
+def _checksum(tensors: Mapping[str, np.ndarray[Any, Any]], told: Mapping[str, Any]) -> str:
+    """The SHA-256 of how a vector was made and of its numbers in float32, in hexadecimal digits."""
+    found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name in sorted(tensors):
+        numbers = np.ascontiguousarray(tensors[name], dtype="<f4")
+        found.update(f"{name} {list(numbers.shape)}".encode())
+        found.update(numbers.tobytes())
+    return found.hexdigest()
+
+
+def _damaged(path: Path, why: str) -> MicrotomeError:
+    return MicrotomeError(
+        f"{path} is damaged: {why}. Take a copy that is whole, or make the vector again."
+    )
+
+
+def _check_names(path: Path, names: Iterable[str]) -> None:
+    """Raise where the record is under a name that is nearly its own: how it was made is lost."""
+    names = [*names]
+    near = difflib.get_close_matches(FORMAT, names, n=1, cutoff=LIKE)
+    if near and FORMAT not in names:
+        raise _damaged(path, f"it has {near[0]!r} in the place of {FORMAT!r}")
+
+
 def _of_safetensors(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
     with safe_open(path, framework="pt") as file:  # numpy has no bfloat16
         metadata, names = file.metadata() or {}, list(file.keys())
+        _check_names(path, metadata)
         tensors = {name: file.get_tensor(name).double().numpy() for name in names}
         return tensors, metadata.get(FORMAT, "")
 
@@ -153,6 +193,7 @@ def _of_gguf(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
                 f"control vector's are {listing(TYPES)}, and llama.cpp reads {TYPES[0]} alone."
             )
     tensors = {one.name: np.array(one.data, dtype=np.float64) for one in reader.tensors}
+    _check_names(path, reader.fields)
     record = reader.fields.get(FORMAT)
     return tensors, "" if record is None else str(record.contents())
 

@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.edits.base import Context, Edit
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class Zero(Edit):
     """Every addressed value becomes 0.

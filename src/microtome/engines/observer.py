@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 from tqdm.auto import tqdm
 
+from microtome.amounts import many
 from microtome.errors import Cancelled, SweepError
 
 EVERY = 60.0
@@ -190,7 +191,7 @@ class ProgressBar(Observer):
         elif self._clock() - self._last >= EVERY:
             self._last = self._clock()
             cost = f", {self._cost()}" if self._flops else ""
-            done = f"{self._done:,.0f} of {self._cells:,} cells, {self._rate()}"
+            done = f"{self._done:,.0f} of {many(self._cells, 'cell')}, {self._rate()}"
             self._say(f"sweep: {done}{cost}{self._left()}")
 
     def note(self, text: str) -> None:

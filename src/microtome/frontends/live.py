@@ -19,6 +19,7 @@ from microtome.notebook import html_code, html_fields, html_line
 from microtome.prompts.prompts import prompt_of
 from microtome.report.code import cell_edits, rerun
 from microtome.results.effects import Effects
+from microtome.spoken import spoken
 from microtome.stats.samples import PROMPT
 from microtome.texts import number, signed
 from microtome.verbs.model import Model
@@ -29,6 +30,7 @@ INK = {"color": "#111827", "width": 2}
 """Of the frame around the cell that is shown."""
 
 
+@spoken
 class Live:
     """A map whose cells are run when they are clicked; a notebook shows it by itself.
 
@@ -168,6 +170,7 @@ class Live:
         return f"<Live map of {self.effects!r}>"
 
 
+@spoken
 def live(
     model: Model,
     effects: Effects,

@@ -30,6 +30,7 @@ from microtome.language.regions import Column
 from microtome.language.selectors import Everything, Index, Selector, Star
 from microtome.language.sites import POSITIONS, Site
 from microtome.language.sites import site as find_site
+from microtome.spoken import spoken
 
 FROM = "from"
 """The label of a writer's stars, unless it is given one with 'as'."""
@@ -214,6 +215,7 @@ def parse_edge(text: str) -> Edge:
     return Edge(parse(writer), parse(reader), via)
 
 
+@spoken
 def edge(
     writer: Address | str, reader: Address | str, *, via: Iterable[str] | str | None = None
 ) -> Edge:

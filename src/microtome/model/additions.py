@@ -19,6 +19,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.nn.modules import module as globally
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.moe import ExpertsInterface
 
 from microtome.errors import listing
 from microtome.model.replaced import called_by, replaced
@@ -39,9 +40,12 @@ HARMLESS = ("__init__", "__repr__", "extra_repr")
 MOST = 4
 """How many a message names."""
 
-Kind = Literal["hook", "method", "class", "attention", "function"]
-"""A hook, a function in the place of a method, a class, or what all attention is computed by; a
-function in the place of one that all models of a process call by its name."""
+EXPERTS = "is_concatenated"
+"""What transformers sets on modules of experts that look up by name what computes them."""
+
+Kind = Literal["hook", "method", "class", "attention", "experts", "function"]
+"""A hook, a function in the place of a method, a class, or what all attention, or all experts, are
+computed by; a function in the place of one that all models of a process call by its name."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,10 @@ def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
     if masks is not None and not is_known(masks):
         what = f"a mask function of your own ({name_of(masks)})"
         found.append(Addition("", "attention", what))
+    computes = own_experts(hf)
+    if computes is not None:
+        what = f"a function of your own for experts ({name_of(computes)})"
+        found.append(Addition("", "experts", what))
     classes: dict[type, list[tuple[Kind, str]]] = {}
     for path, module in hf.named_modules():
         if "parametrizations" in path.split("."):
@@ -121,7 +129,7 @@ def behind_blocks(hf: PreTrainedModel, blocks: str, steps: Iterable[str]) -> tup
     # The whole model's own code has the last word on the logits: a soft cap.
     kinds = dict.fromkeys(type(one) for path, one in hf.named_modules() if is_inside(path))
     called = replaced("", {type(hf): None} | kinds)
-    found = [one for one in additions(hf) if one.kind != "attention"]
+    found = [one for one in additions(hf) if one.kind not in ("attention", "experts")]
     return tuple(
         one for one in found if (one.path in called if one.kind == "function" else counts(one.path))
     )
@@ -272,6 +280,14 @@ def own_attention(name: str, module: nn.Module | None = None) -> Callable[..., A
         function = getattr(home, EAGER, None)
     calls_own = module is not None and any(replaced(name, [type(module)]))
     return function if calls_own else _own(function)
+
+
+def own_experts(hf: PreTrainedModel) -> Callable[..., Any] | None:
+    """What somebody has registered for a model's experts, under the name that it has chosen."""
+    name = getattr(hf.config, "_experts_implementation", None)
+    function = None if name is None else _own(ExpertsInterface().get(name))
+    looks_up = function is not None and any(EXPERTS in vars(one) for one in hf.modules())
+    return function if looks_up else None
 
 
 def _own(function: Callable[..., Any] | None) -> Callable[..., Any] | None:

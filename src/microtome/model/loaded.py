@@ -34,6 +34,7 @@ from microtome.model.identity import (
     weights_sign,
 )
 from microtome.model.placement import device_of, types_of
+from microtome.model.proved import Said, said_by, why_not_as_proved
 from microtome.prompts.encoding import Encoded, encode, piece
 from microtome.prompts.prompts import Given, Prompts
 from microtome.prompts.warnings import warn_of
@@ -103,8 +104,8 @@ class Loaded:
         text spells out special tokens, or the one that the tokenizer puts in front anyway (which is
         read once then); where a chat ends in what the assistant says; where a text ends in a space
         and has a target; where a target changes the
-        text's own tokens, or is several tokens and would be one with a space more or less; and
-        where a text is longer than the model was made for.
+        text's own tokens, is the contrast too, or is several tokens and would be one with a space
+        more or less; and where a text is longer than the model was made for.
 
         Raises:
             PromptError: a prompt is too long; a role is not in it; it is a chat, and the tokenizer
@@ -207,7 +208,7 @@ class Loaded:
     @property
     def whole(self) -> str | None:
         """Why the model can only be run whole, by the reference path; None where it need not be."""
-        return why_not_in_parts(self.hf)
+        return why_not_in_parts(self.hf) or why_not_as_proved(self.proved, self.hf)
 
     def check_end(self, what: str) -> None:
         """Raise where what stands behind the last block cannot be run by itself, on other states.
@@ -280,6 +281,11 @@ class Loaded:
     def first_sign(self) -> tuple[Hashable, str]:
         """The sign of the weights, and what modules were, when first asked for: `load` does."""
         return self.weights_sign, self.modules_hash
+
+    @cached_property
+    def proved(self) -> Said:
+        """What modules said of themselves when first asked for: `load` does, once it is proved."""
+        return said_by(self.hf)
 
     @property
     def is_as_loaded(self) -> bool:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from microtome.errors import MicrotomeError
 from microtome.model.whose import name_of
+from microtome.spoken import spoken
 
 Hook = Callable[..., object]
 
@@ -53,6 +54,7 @@ class Watching:
         )
 
 
+@spoken
 def watching(hook: Hook) -> Watching:
     """A hook that changes nothing, for torch's ``register_forward_hook`` and its like.
 

@@ -32,6 +32,9 @@ IGNORED = frozenset(
 )
 """What models hand on to attention functions, and makes no difference to attention."""
 
+BY_MASK = ("eager", "sdpa")
+"""Attention that has a window in its mask or not at all, whatever width a module says besides."""
+
 NEAR = 2.0**8
 """How many times its type's rounding one attention function may be from another."""
 
@@ -63,7 +66,7 @@ def show(own: Session, module: nn.Module, see: See, family: Family, fine: bool =
     choice = own.own_attention()
     upcast: Upcast = family.upcast if choice == "eager" else ""
     beside = own_attention(str(choice), module)
-    own.show(module, InTheOpen(see, upcast, choice != "sdpa", fine, beside))
+    own.show(module, InTheOpen(see, upcast, choice, fine, beside))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +76,8 @@ class InTheOpen:
     Attributes:
         see: what gets them.
         upcast: what is in float32.
-        softcaps: whether it caps scores: one for fused kernels does not, whatever the module asks
-            for.
+        choice: the attention that the model chose for itself. One for fused kernels caps no scores,
+            whatever the module asks for.
         fine: the weights are shown before they are rounded. A knockout shares out what one key
             had, and where that was nearly all, the rest is nothing in half precision.
         beside: what somebody has put in the place of the model's own function, which may compute
@@ -83,7 +86,7 @@ class InTheOpen:
 
     see: See
     upcast: Upcast
-    softcaps: bool
+    choice: str | None
     fine: bool = False
     beside: Callable[..., Any] | None = None
 
@@ -104,14 +107,15 @@ class InTheOpen:
         causal = others.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
         length = key.shape[2]
-        if attention_mask is None and sliding_window is not None and sliding_window < length:
-            attention_mask = window(query.shape[2], length, sliding_window, query.device, causal)
+        narrow = None if self.choice in BY_MASK else sliding_window
+        if attention_mask is None and narrow is not None and narrow < length:
+            attention_mask = window(query.shape[2], length, narrow, query.device, causal)
         if self.upcast == "scores":
             scores = _scores(query.float(), key.float(), scaling)
             scores = scores.to(torch.promote_types(scores.dtype, query.dtype))
         else:
             scores = _scores(query, key, scaling)
-        if softcap is not None and self.softcaps:
+        if softcap is not None and self.choice != "sdpa":
             scores = (scores / softcap).tanh() * softcap
         masked, upcast = _masked(scores, attention_mask, causal), self.upcast == "softmax"
         bare = _softmax(masked, upcast)

@@ -24,6 +24,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from microtome.errors import MicrotomeError
 from microtome.model.anatomy import Anatomy
+from microtome.model.proved import check_apart
 from microtome.model.wrappers import refuse_unseen
 from microtome.passes.guests import (
     OURS,
@@ -239,6 +240,7 @@ class Session:
     def open(self) -> None:
         """Take off what dead sessions have left, and put on what is there all the time."""
         refuse_unseen(self.hf)
+        check_apart(self.hf, self.anatomy.family.blocks)
         self.anatomy.check_layers(self.hf)
         self.anatomy.check_words(self.hf)
         with turns.guard:

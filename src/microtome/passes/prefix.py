@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from microtome.errors import SweepError
-from microtome.passes.attention import IGNORED, InTheOpen, watcher, window
+from microtome.passes.attention import BY_MASK, IGNORED, InTheOpen, watcher, window
 from microtome.passes.segments import Segment
 from microtome.passes.session import opened
 
@@ -38,10 +38,11 @@ class SharedPrefix:
     There may be none. The cells of a batch are as many for each prompt, prompt by prompt. With
     ``upcast`` the softmax is taken in float32, if the model chose attention without a fused kernel
     for itself: its own function does so, whatever its type. Without ``softcaps`` scores are not
-    capped, whatever the model asks for: a fused kernel, if it chose that, knows no caps.
+    capped, whatever the model asks for: a fused kernel, if it chose that, knows no caps. Nor is
+    there a window besides the mask's without ``windows``.
     """
 
-    softcaps = True
+    softcaps = windows = True
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class SharedPrefix:
         """Do as the attention does that the model chose for itself."""
         self.upcast = self.upcast and own_choice == "eager"
         self.softcaps = own_choice != "sdpa"
+        self.windows = own_choice not in BY_MASK
 
     def __call__(
         self,
@@ -79,8 +81,9 @@ class SharedPrefix:
         before, width = self.keys.shape[2:]
         own, kind = query.shape[2], query.dtype
         scaling = width**-0.5 if scaling is None else scaling
-        if attention_mask is None and sliding_window is not None and sliding_window < before + own:
-            attention_mask = window(own, before + own, sliding_window, query.device)
+        narrow = sliding_window if self.windows and attention_mask is None else None
+        if narrow is not None and narrow < before + own:
+            attention_mask = window(own, before + own, narrow, query.device)
         upcast = self.upcast and kind == torch.float64
         watched = watcher(module)
         rounding = Rounding.of(kind, plain=self.softcaps or watched is not None)

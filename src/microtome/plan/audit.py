@@ -9,6 +9,7 @@ from typing import Any
 
 from microtome.amounts import is_finite, whole_of
 from microtome.errors import SweepError
+from microtome.spoken import spoken
 
 ROUNDS = 8
 """How often at most a map is refined until its bound is low enough, each time by twice as many."""
@@ -17,6 +18,7 @@ BELOW = re.compile(r"below\s+(\S+)")
 """How a bound is asked for in a text: ``below 0.05``."""
 
 
+@spoken
 @dataclass(frozen=True)
 class Audit:
     """Cells of an approximate map that are computed exactly, to know how good the others are.

@@ -7,6 +7,7 @@ from typing import Literal
 
 from microtome.amounts import single
 from microtome.errors import SweepError
+from microtome.spoken import spoken
 
 SHARE = 0.05
 """What verifying a unit may cost, of the unit, where a sweep has several."""
@@ -15,6 +16,7 @@ ROWS = 2
 """Rows of a pass that a verified cell takes at most: its own, and its prompt's clean run."""
 
 
+@spoken
 @dataclass(frozen=True)
 class Verify:
     """How many cells are computed again.

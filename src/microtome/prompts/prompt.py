@@ -14,6 +14,7 @@ from microtome.errors import PromptError
 from microtome.notebook import html_fields
 from microtome.prompts.legible import whole
 from microtome.prompts.turns import Message, options_of, turns_of
+from microtome.spoken import spoken
 
 BUILT_IN = ("last", "mask")
 """Roles that prompts have by themselves."""
@@ -29,6 +30,7 @@ TEXTS = ("text", "ids", "messages")
 """What a prompt may be given as, one of these; a donor likewise."""
 
 
+@spoken
 @dataclass(frozen=True, repr=False)
 class Prompt:
     """A recipient text, with what belongs to it.

@@ -15,6 +15,7 @@ from microtome.notebook import html_table
 from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import TEXTS, Prompt, number
 from microtome.prompts.tables import table_rows
+from microtome.spoken import spoken
 
 Given = Prompt | str | Sequence[int]
 """What stands for one prompt: itself, its text, or its tokens' ids."""
@@ -33,6 +34,7 @@ NEARLY = 0.82
 """How alike a name and a field's are where one is taken for the other, mistyped."""
 
 
+@spoken
 class Prompts(Sequence[Prompt]):
     """Several prompts, in order.
 

@@ -18,6 +18,7 @@ from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Given, Prompts, of_row
 from microtome.prompts.tables import Row, table_rows
 from microtome.prompts.tokenizer import Tokenizer
+from microtome.spoken import spoken
 
 WINDOW = 512
 """Prompts that are in memory at once, unless told otherwise."""
@@ -27,6 +28,7 @@ Source = str | Path | Rows | Callable[[], Rows]
 """Where a stream comes from."""
 
 
+@spoken
 @dataclass(frozen=True)
 class Stream:
     """Prompts that `sweep` reads, encodes, runs and forgets a window at a time.

@@ -68,6 +68,9 @@ def complaints(
     blank = next((one for one in _typed_texts(asked) if _ends_in_a_space(one)), None)
     if blank is not None and not masked:
         yield _blank(blank)
+    equal = next(filter(_asks_nothing, encoded), None)
+    if equal is not None:
+        yield _equal(equal)
     notes = dict.fromkeys(note for one in encoded for note in one.notes)
     if notes:
         more = f" (And {len(notes) - 1} more such targets.)" if len(notes) > 1 else ""
@@ -170,6 +173,20 @@ def _blank(tokens: Tokens) -> str:
         "space before it, so that the model has seldom seen a space by itself there, and what it "
         f"predicts behind it is another thing: the last token is {tokens.pieces[-1]!r}. Leave the "
         "space out of the text, and begin the target with it."
+    )
+
+
+def _asks_nothing(one: Encoded) -> bool:
+    """Whether a prompt's contrast is its target."""
+    ways = [{way} if isinstance(way, int) else way for way in (one.target, one.contrast)]
+    return one.target is not None and ways[0] == ways[1]
+
+
+def _equal(one: Encoded) -> str:
+    return (
+        f"The target of {one.prompt.shown} is its contrast, too: {one.measured('target')}. Their "
+        "logit difference is 0, and so is every effect on it, whatever is edited. Give another "
+        "contrast, or none."
     )
 
 

@@ -32,6 +32,7 @@ from microtome.language.addresses import Address
 from microtome.language.sites import Dimensions, Site
 from microtome.paths import at_home
 from microtome.readings.lens import Translate
+from microtome.spoken import spoken
 
 CONFIG, PARAMETERS, PICKLED = "config.json", "params.safetensors", "params.pt"
 """Of a folder; the last one as the package writes it."""
@@ -48,6 +49,7 @@ SITES = ("embed", "resid_pre", "resid_post", "final_in")
 """Sites of the stream as it enters or leaves a block, which is what translators are for."""
 
 
+@spoken
 @dataclass(frozen=True, eq=False, repr=False)
 class Translators:
     """What takes the place of each state of the stream before it is unembedded.

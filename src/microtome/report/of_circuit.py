@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.curve import Curve
 from microtome.circuits.drawing import MOST_EDGES, draw, draw_audit, draw_curve, draw_edges
@@ -36,7 +37,7 @@ def document_of_circuit(
         scores: that it was found by.
     """
     parts = [_faithful(found), *_drawn(circuit), *_audited(scores)]
-    return _document(model, f"A circuit of {len(circuit):,} edges", found, parts, command)
+    return _document(model, f"A circuit of {many(len(circuit), 'edge')}", found, parts, command)
 
 
 def document_of_curve(model: str, scores: Scores, curve: Curve, command: str) -> Document:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.errors import EffectsError, listing
 from microtome.figures import Drawn
 from microtome.figures.mapped import NOISE_FLOOR, cells_of
@@ -23,6 +24,7 @@ from microtome.results.effects import CLEAN, Effects, measured
 from microtome.results.identity import difference
 from microtome.results.together import together
 from microtome.results.told import as_text, told_by
+from microtome.spoken import spoken
 from microtome.stats import LEVEL, MapTest
 from microtome.stats.aligned import why_apart
 from microtome.stats.averaged import CHANGED
@@ -33,6 +35,7 @@ FLIP, FLIPPED = "flip", "flipped"
 KIND = "aggregates"
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Aggregates:
     """Means, intervals and the null of the largest statistic, of every cell of a map.
@@ -220,7 +223,7 @@ class Aggregates:
             },
             attrs={"metrics": [metric], "provenance": self.data.attrs["provenance"]},
         )
-        return Effects(data.assign_coords(text=(PROMPT, [f"{self.prompts:,} prompts"])))
+        return Effects(data.assign_coords(text=(PROMPT, [many(self.prompts, "prompt")])))
 
     def figure(self, metric: str | None = None, **how: Any) -> Drawn:
         """The map of the mean effects; arguments as `Effects.figure` takes them."""
@@ -239,7 +242,9 @@ class Aggregates:
     def __repr__(self) -> str:
         shape = self._shape(self.metrics[0])
         sizes = ", ".join(f"{name}: {size}" for name, size in shape.sizes.items())
-        return f"<Aggregates over {self.prompts:,} prompts ({sizes}) on {listing(self.metrics)}>"
+        return (
+            f"<Aggregates over {many(self.prompts, 'prompt')} ({sizes}) on {listing(self.metrics)}>"
+        )
 
     def _shape(self, metric: str) -> xr.DataArray:
         return self.data[f"mean_{metric}"]
@@ -293,6 +298,7 @@ class Aggregates:
         return measured(metric, self.metrics)
 
 
+@spoken
 def open_aggregates(path: str | Path) -> Aggregates:
     """Aggregates that a sweep with ``keep="aggregates"`` or `Aggregates.save` wrote.
 

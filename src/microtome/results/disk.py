@@ -25,6 +25,9 @@ _BINARY = getattr(os, "O_BINARY", 0)
 _AT_ONCE = 8
 _NO_FLUSHING = {errno.EINVAL, errno.ENOTSUP}
 
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system says where nothing may be written."""
+
 _ADVICE: Mapping[int, str] = {
     errno.ENOSPC: "Free some space, then do the same again",
     errno.EDQUOT: "Free some space, then do the same again",

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.errors import EffectsError, did_you_mean, listing, there_are
 from microtome.figures import Drawn, Look, effect_map, png_of, style
 from microtome.figures.choice import Only, Order, chosen
@@ -22,6 +23,7 @@ from microtome.readings.registry import about
 from microtome.results import audits, over_prompts, places, roles
 from microtome.results.audits import APPROXIMATE
 from microtome.results.told import told_by
+from microtome.spoken import spoken
 from microtome.stats import MapTest, max_statistic
 from microtome.stats.aligned import why_apart
 from microtome.stats.samples import PROMPT
@@ -31,6 +33,7 @@ CLEAN = "clean_"
 SCREEN = "screen_clean_"
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Effects:
     """The labelled result of a sweep.
@@ -343,7 +346,7 @@ class Effects:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {size}" for name, size in self.data.sizes.items())
-        return f"<Effects of {self.n_cells} cells ({sizes}) on {listing(self.metrics)}>"
+        return f"<Effects of {many(self.n_cells, 'cell')} ({sizes}) on {listing(self.metrics)}>"
 
     def _repr_html_(self) -> str:
         """In a notebook: the map of the first metric, and its strongest cells."""

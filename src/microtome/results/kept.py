@@ -9,9 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from microtome.amounts import many
 from microtome.errors import EffectsError
 from microtome.results import disk, places
 from microtome.results.delivery import Shared
+from microtome.results.hold import Held, Unheld
 from microtome.results.identity import Identity, Undertaken, canonical, difference, digest
 from microtome.results.stores import QUESTION, SHARED
 
@@ -21,6 +23,7 @@ class Kept:
 
     Everything that can be refused is refused when it is made, before anything is computed. It then
     has the place to itself until `close`, or to the end of the process, where the place has locks.
+    A finished result in a place that may only be read is taken as it is.
 
     Args:
         path: where the result will be: a folder, or an address of fsspec's such as ``s3://…``.
@@ -50,7 +53,14 @@ class Kept:
         self._word = ""
         self._place = places.at(path)
         with disk.failures(self.path):
-            self._hold = self._place.enter()
+            try:
+                self._hold: Held = self._place.enter()
+            except OSError as error:
+                if error.errno not in disk.READ_ONLY or not self._is_answered(overwrite):
+                    raise
+                self._hold = Unheld()  # nothing is to be written
+                self._hold.release()
+                return
             try:
                 self._resume(overwrite)
             except BaseException:
@@ -86,6 +96,12 @@ class Kept:
             self._answered(begun)
             return
         self._begin(begun, overwrite)
+
+    def _is_answered(self, overwrite: bool) -> bool:
+        """Whether the result is there, in a place that may only be read."""
+        if self._place.is_there():
+            self._look_at_result(overwrite)
+        return self.finished
 
     def _answered(self, begun: Undertaken | None) -> None:
         """The result is there: what led to it is not needed any more."""
@@ -182,7 +198,9 @@ class Kept:
         """What is done of an unfinished sweep that is there, in words."""
         units = len(self._place.names("units"))
         return (
-            f"{units} units of an unfinished sweep" if units else "windows of an unfinished sweep"
+            f"{many(units, 'unit')} of an unfinished sweep"
+            if units
+            else "windows of an unfinished sweep"
         )
 
     def _refuse(self, overwrite: bool, what: str) -> None:

@@ -10,11 +10,13 @@ from microtome.results import places
 from microtome.results.effects import Effects
 from microtome.results.remote import is_remote
 from microtome.results.sound import is_result
+from microtome.spoken import spoken
 
 ONE, SEVERAL = "effects.zarr", "effects"
 """The result of one sweep, and of several, in a folder with a report."""
 
 
+@spoken
 def open_effects(path: str | Path) -> Effects:
     """A result that `Effects.save` or a sweep wrote, every byte of it proved by its checksum.
 

@@ -11,10 +11,12 @@ import scipy
 from numpy.typing import ArrayLike
 
 from microtome.errors import StatisticsError, there_are
+from microtome.spoken import spoken
 from microtome.stats.paired import Difference
-from microtome.stats.samples import Array
+from microtome.stats.samples import Array, numbers_of
 
 
+@spoken
 def bonferroni(p: ArrayLike) -> Array:
     """p values times their number: controls the chance of any false positive.
 
@@ -30,6 +32,7 @@ def bonferroni(p: ArrayLike) -> Array:
     return _adjusted(p, lambda present: np.minimum(1, present * present.size))
 
 
+@spoken
 def holm(p: ArrayLike) -> Array:
     """Holm's step-down adjustment: as safe as Bonferroni's and never less powerful (1979).
 
@@ -47,6 +50,7 @@ def holm(p: ArrayLike) -> Array:
     return _adjusted(p, step_down)
 
 
+@spoken
 def benjamini_hochberg(p: ArrayLike) -> Array:
     """Benjamini and Hochberg's adjustment: controls the share of false positives among all (1995).
 
@@ -57,7 +61,7 @@ def benjamini_hochberg(p: ArrayLike) -> Array:
 
 
 def _adjusted(p: ArrayLike, rule: Callable[[Array], Array]) -> Array:
-    found = np.array(p, dtype=float)
+    found = numbers_of(p).copy()
     present = ~np.isnan(found)
     if ((found[present] < 0) | (found[present] > 1)).any():
         raise StatisticsError("p values are between 0 and 1, and some of these are not.")
@@ -76,6 +80,7 @@ CORRECTIONS: Mapping[str, tuple[str, Callable[[ArrayLike], Array]]] = MappingPro
 """Name → the name as printed, and the adjustment of p values."""
 
 
+@spoken
 def corrected(
     differences: Iterable[Difference], correction: str = "holm"
 ) -> tuple[Difference, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from microtome.errors import StatisticsError
+from microtome.spoken import spoken
 from microtome.stats.samples import (
     CONFIDENCE,
     PROMPT,
@@ -70,6 +72,7 @@ def _bare(value: float, n: int, why: str) -> Estimate:
     return Estimate(value, np.nan, np.nan, np.nan, n, why)
 
 
+@spoken
 def mean(values: xr.DataArray | ArrayLike, over: Over = PROMPT) -> Estimate:
     """The mean of some values, with its t interval and the p value of a t test against 0.
 
@@ -100,6 +103,7 @@ def mean(values: xr.DataArray | ArrayLike, over: Over = PROMPT) -> Estimate:
     )
 
 
+@spoken
 def trend(
     x: xr.DataArray | ArrayLike, y: xr.DataArray | ArrayLike, over: Over = PROMPT
 ) -> Estimate:
@@ -130,6 +134,7 @@ def trend(
     return Estimate(slope, slope - margin, slope + margin, float(fit.pvalue), n)
 
 
+@spoken
 def correlation(
     x: xr.DataArray | ArrayLike, y: xr.DataArray | ArrayLike, over: Over = PROMPT
 ) -> Estimate:
@@ -169,6 +174,7 @@ def _one_sided(xs: Array, ys: Array) -> str:
     return "all y are equal" if alike(ys) else ""
 
 
+@spoken
 def share(k: int, n: int) -> Estimate:
     """k of n as a share, with Wilson's interval; no p, as there is no share to hold it against.
 
@@ -190,6 +196,7 @@ def share(k: int, n: int) -> Estimate:
     return Estimate(k / n, float(interval.low), float(interval.high), np.nan, n)
 
 
+@spoken
 def groups_differ(groups: Sequence[ArrayLike] | ArrayLike) -> float:
     """p value that the rows of ``[group, member]`` are drawn from one distribution.
 
@@ -199,12 +206,15 @@ def groups_differ(groups: Sequence[ArrayLike] | ArrayLike) -> float:
     >>> groups_differ([[1.0, 1.0], [1.0, 1.0]])
     nan
     """
+    if np.ndim(np.asarray(groups, dtype=object)) == 0:
+        raise StatisticsError(f"Groups are rows of numbers, not {reprlib.repr(groups)}.")
     rows = [found for row in np.asarray(groups, dtype=object) if (found := present(row)).size]
     if len(rows) < 2 or alike(np.concatenate(rows)):
         return np.nan
     return float(scipy.stats.kruskal(*rows).pvalue)
 
 
+@spoken
 def larger(a: xr.DataArray | ArrayLike, b: xr.DataArray | ArrayLike, over: Over = PROMPT) -> float:
     """p value of Mann and Whitney's test that values of a are not larger than those of b.
 

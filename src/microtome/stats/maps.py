@@ -13,8 +13,9 @@ from numpy import typing as npt
 from numpy.typing import ArrayLike
 
 from microtome.errors import StatisticsError, listing
+from microtome.spoken import spoken
 from microtome.stats.aligned import why_apart
-from microtome.stats.samples import CONFIDENCE, LEVEL, PROMPT, Array, finite
+from microtome.stats.samples import CONFIDENCE, LEVEL, PROMPT, Array, finite, numbers_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,7 @@ class MapTest:
         )
 
 
+@spoken
 def max_statistic(
     effects: xr.DataArray | ArrayLike, *, permutations: int = 10_000, seed: int = 0
 ) -> MapTest:
@@ -124,6 +126,8 @@ def max_statistic(
     if permutations < 1:
         raise StatisticsError(f"permutations is at least 1, not {permutations}.")
     maps = _maps(effects)
+    if not maps.size:
+        raise StatisticsError(f"A map has cells, and this one has the shape {list(maps.shape)}.")
     sample = finite(maps.values.reshape(maps.sizes[PROMPT], -1))  # prompt, cell
     n = (~np.isnan(sample)).sum(0)
     if len(sample) < 2 or not (n >= 2).any():
@@ -161,7 +165,7 @@ def max_statistic(
 def _maps(effects: xr.DataArray | ArrayLike) -> xr.DataArray:
     """The effects with ``prompt`` as the first dimension, and no coordinate that depends on it."""
     if not isinstance(effects, xr.DataArray):
-        array = np.asarray(effects, dtype=float)
+        array = numbers_of(effects)
         dims = [PROMPT, *(f"axis_{n}" for n in range(1, array.ndim))]
         if array.ndim == 0:
             raise StatisticsError("A map over prompts has an axis of prompts; this is one number.")

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from microtome.errors import StatisticsError
+from microtome.spoken import spoken
 from microtome.stats.estimates import mean
 from microtome.stats.samples import CONFIDENCE, LEVEL, PROMPT, Array, Over, alike, columns
 
@@ -63,6 +64,7 @@ class Difference:
         )
 
 
+@spoken
 def paired_t(
     a: xr.DataArray | ArrayLike, b: xr.DataArray | ArrayLike, over: Over = PROMPT
 ) -> Difference:
@@ -91,6 +93,7 @@ def paired_t(
     )
 
 
+@spoken
 def wilcoxon(
     a: xr.DataArray | ArrayLike, b: xr.DataArray | ArrayLike, over: Over = PROMPT
 ) -> Difference:

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from microtome.errors import StatisticsError, there_are
+from microtome.spoken import spoken
 from microtome.stats.estimates import Within
 from microtome.stats.samples import CONFIDENCE, PROMPT, Over, column, present, too_few
 
@@ -38,6 +39,7 @@ class Interval(Within):
         return f"{self.method}, "
 
 
+@spoken
 def bootstrap(
     values: xr.DataArray | ArrayLike,
     statistic: Callable[..., Any] = np.mean,

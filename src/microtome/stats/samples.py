@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,20 @@ Over = str | Sequence[str]
 EQUAL = "all values are equal"
 
 
+def numbers_of(values: xr.DataArray | ArrayLike) -> Array:
+    """Values as an array of numbers.
+
+    Raises:
+        StatisticsError: they are none.
+    """
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise StatisticsError(
+            f"A statistic is of numbers, in a list or an array, not of {reprlib.repr(values)}."
+        ) from None
+
+
 def column(values: xr.DataArray | ArrayLike, over: Over = PROMPT) -> Array:
     """The values of a sample, ``[n]``; absent ones are NaN.
 
@@ -41,7 +56,7 @@ def column(values: xr.DataArray | ArrayLike, over: Over = PROMPT) -> Array:
     """
     if isinstance(values, xr.DataArray):
         _check_dims(values, (over,) if isinstance(over, str) else tuple(over))
-    array = np.asarray(values, dtype=float)
+    array = numbers_of(values)
     if not isinstance(values, xr.DataArray) and sum(size > 1 for size in array.shape) > 1:
         raise StatisticsError(
             f"A sample has one value for each prompt, and this array is {list(array.shape)}: its "
@@ -103,7 +118,7 @@ def _check_dims(values: xr.DataArray, named: tuple[str, ...]) -> None:
 
 def present(values: ArrayLike) -> Array:
     """Those that are not NaN, in one row."""
-    array = finite(np.asarray(values, dtype=float)).ravel()
+    array = finite(numbers_of(values)).ravel()
     return array[~np.isnan(array)]
 
 

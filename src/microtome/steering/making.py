@@ -29,6 +29,7 @@ from microtome.prompts.encoding import Encoded, piece, token_id
 from microtome.prompts.legible import whole
 from microtome.prompts.prompts import Given
 from microtome.prompts.resolve import regions
+from microtome.spoken import spoken
 from microtome.steering.vector import SteeringVector
 
 States = np.ndarray[Any, np.dtype[np.float64]]
@@ -39,6 +40,7 @@ LEAVE_OUT = "leave out"
 """What may become of layers without a principal direction."""
 
 
+@spoken
 def contrast(
     model: Loaded,
     positive: Given | Iterable[Given],
@@ -105,6 +107,7 @@ def contrast(
     return vector.normalised() if normalise else vector
 
 
+@spoken
 def of_text(
     model: Loaded,
     text: Given,
@@ -132,6 +135,7 @@ def of_text(
     return vector.normalised() if normalise else vector
 
 
+@spoken
 def of_token(
     model: Loaded, token: str | int, *, without: str | int | None = None, normalise: bool = False
 ) -> SteeringVector:

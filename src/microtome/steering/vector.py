@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from microtome.amounts import single
+from microtome.amounts import many, single
 from microtome.edits import vector_files as files
 from microtome.edits.add import Add
 from microtome.edits.base import number, whole
@@ -24,12 +24,14 @@ from microtome.errors import EditError, MicrotomeError, listing
 from microtome.language.addresses import Address, parse
 from microtome.paths import at_home
 from microtome.results import disk
+from microtome.spoken import spoken
 
 Direction = np.ndarray[Any, np.dtype[np.float64]]
 Layers = int | Sequence[int] | str | None
 """One layer, several together, ``"*"`` for each by itself, or None: all that there are."""
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class SteeringVector:
     """A direction for each of some layers.
@@ -89,7 +91,8 @@ class SteeringVector:
     def __repr__(self) -> str:
         width = len(self.directions[self.layers[0]])
         how = str(self.about.get("how", "a vector"))
-        return f"<SteeringVector: {how}, {self.site} of {len(self.layers)} layers, {width} wide>"
+        layers = many(len(self.layers), "layer")
+        return f"<SteeringVector: {how}, {self.site} of {layers}, {width} wide>"
 
     # -------------------------------------------------------------------------------- other vectors
 
@@ -214,6 +217,7 @@ def _numbers(layers: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(whole(one, "A layer") for one in several)
 
 
+@spoken
 def open_vector(path: str | PathLike[str]) -> SteeringVector:
     """A steering vector out of a file: what `SteeringVector.save` or llama.cpp's tools wrote.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from microtome.errors import StudyError, did_you_mean, listing
 from microtome.report import Overview
+from microtome.spoken import spoken
 from microtome.studies import (
     ablation_methods,
     causal_tracing,
@@ -54,6 +55,7 @@ STUDIES: Mapping[str, Study[Any]] = MappingProxyType(
 """Name → study, from the sledgehammer to the scalpel."""
 
 
+@spoken
 def find(name: str) -> Study[Any]:
     """The study of this name.
 
@@ -66,6 +68,7 @@ def find(name: str) -> Study[Any]:
     return STUDIES[name]
 
 
+@spoken
 def run(
     name: str | None = None,
     model: str | Path | Model | None = None,
@@ -108,6 +111,7 @@ def run(
     return perform(study, given, model, out, tell, overwrite, workers)
 
 
+@spoken
 def compare(
     names: str | Iterable[str] | None,
     models: Sequence[str | Path | Model],

@@ -10,6 +10,7 @@ from microtome.plan.plan import Plan, make_plan
 from microtome.plan.question import ask
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.tokens import MASKS, Tokens
+from microtome.spoken import spoken
 from microtome.studies.checkpoints import CHECKPOINTS
 from microtome.studies.study import Study
 
@@ -31,6 +32,7 @@ class Predicted:
     flops: float
 
 
+@spoken
 def predict(study: Study[Any]) -> Predicted:
     """What a study's sweeps take as published."""
     plans = plans_of(study)

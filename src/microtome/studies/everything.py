@@ -9,6 +9,7 @@ from typing import Any
 from microtome.errors import MicrotomeError, OtherModelError
 from microtome.paths import at_home
 from microtome.report import Card, Index, check_index, write_index
+from microtome.spoken import spoken
 from microtome.studies.perform import Result, Tell, cells_of, perform, silent
 from microtome.studies.study import Study
 from microtome.verbs.load import load
@@ -16,6 +17,7 @@ from microtome.verbs.model import Model
 from microtome.workers import Workers
 
 
+@spoken
 def run_all(
     studies: Iterable[Study[Any]],
     model: str | Path | Model,

@@ -13,6 +13,7 @@ from microtome.errors import TaskError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
 from microtome.prompts.tokenizer import read
+from microtome.spoken import spoken
 from microtome.tasks.making import (
     Filled,
     at_hand,
@@ -89,6 +90,7 @@ TEMPLATES: Final = (
 )
 
 
+@spoken
 def capitals(
     n: int = 64,
     seed: int = 0,

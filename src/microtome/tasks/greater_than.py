@@ -18,6 +18,7 @@ from microtome.errors import TaskError
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
+from microtome.spoken import spoken
 from microtome.tasks.making import Filled, at_hand, first_fitting, inside, numbers_of, words
 
 NOUNS: Final = words("""
@@ -40,6 +41,7 @@ Endings = Callable[[int, int], tuple[str, str]]
 TEMPLATE: Final = "The {noun} lasted from the year {year} to the year {century}"
 
 
+@spoken
 def greater_than(
     n: int = 64, seed: int = 0, *, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> Prompts:

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from microtome.errors import TaskError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
+from microtome.spoken import spoken
 from microtome.tasks.ioi import NAMES, OBJECTS, PLACES
 from microtome.tasks.making import Filled, at_hand, first_fitting, numbers_of, whole_words
 
@@ -27,6 +28,7 @@ AGAIN: Final = range(2, 6)
 """How many of them come again."""
 
 
+@spoken
 def induction(
     n: int = 64,
     seed: int = 0,

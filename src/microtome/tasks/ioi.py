@@ -14,6 +14,7 @@ from microtome.errors import TaskError, there_are
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
+from microtome.spoken import spoken
 from microtome.tasks.making import (
     Filled,
     at_hand,
@@ -81,6 +82,7 @@ CORRUPTIONS: Final[Mapping[str, tuple[Callable[[Random, str, str, Sequence[str]]
 """Variant → who stands in the donor, and how many names that takes."""
 
 
+@spoken
 def ioi(
     n: int = 64,
     seed: int = 0,

@@ -12,6 +12,7 @@ from microtome.errors import TaskError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
 from microtome.prompts.tokenizer import read
+from microtome.spoken import spoken
 from microtome.tasks.making import at_hand, first_fitting, numbers_of, whole_words
 
 QUOTATIONS: Final = (
@@ -42,6 +43,7 @@ Franklin, Lincoln, Nietzsche, Wilde, Dickinson, Keats, Dickens, Roosevelt, Paste
 Wordsworth, as they are commonly given; the embedded model has read them all."""
 
 
+@spoken
 def quotes(
     n: int = 16,
     seed: int = 0,

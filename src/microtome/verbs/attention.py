@@ -33,6 +33,7 @@ from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Given
 from microtome.prompts.resolve import regions
 from microtome.readings.patterns import SCORES, Repeated, entropy, weighted
+from microtome.spoken import spoken
 from microtome.verbs.kept import labelled, numpy_of
 from microtome.verbs.model import Model
 from microtome.verbs.readout import check_prompt, recorded
@@ -48,6 +49,7 @@ LENGTH = 25
 """Tokens of a row that stands twice, unless that is said."""
 
 
+@spoken
 @dataclass(frozen=True, eq=False, repr=False)
 class Attention:
     """Attention weights of some prompts.
@@ -110,6 +112,7 @@ class Attention:
         return f"<Attention: {sizes}>"
 
 
+@spoken
 def attention(
     model: Model, prompts: Given | Iterable[Given], address: str = "L*.pattern"
 ) -> Attention:
@@ -191,6 +194,7 @@ def _seen(model: Model, address: Address, one: Encoded) -> dict[str, list[Tensor
 # ------------------------------------------------------------------------------ repeated rows
 
 
+@spoken
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadScores:
     """What every head looks at in rows of random tokens that stand twice.
@@ -249,6 +253,7 @@ class HeadScores:
         )
 
 
+@spoken
 def head_scores(model: Model, n: int = 10, length: int | None = None, seed: int = 0) -> HeadScores:
     """Previous-token, duplicate-token and induction scores of every head.
 

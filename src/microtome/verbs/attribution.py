@@ -33,6 +33,7 @@ from microtome.readings.shares import (
     tokens_written,
     wanted,
 )
+from microtome.spoken import spoken
 from microtome.texts import number
 from microtome.verbs.kept import numpy_of
 from microtome.verbs.model import Model
@@ -53,6 +54,7 @@ NAMES = {
 """Part → what it is called."""
 
 
+@spoken
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
     """What each writer adds to a logit, or to the difference of two, in logits.
@@ -152,6 +154,7 @@ class Attribution:
         return first + html_table(tuple(table.columns), table.values.tolist())
 
 
+@spoken
 def attribute_logits(
     model: Model,
     prompts: Given | Iterable[Given],
@@ -205,6 +208,7 @@ def attribute_logits(
     return Attribution(_labelled(encoded, found), encoded, record_)
 
 
+@spoken
 def attribute_neurons(
     model: Model,
     prompts: Given | Iterable[Given],

@@ -28,6 +28,7 @@ from microtome.prompts.prompts import Given
 from microtome.readings.registry import about
 from microtome.results.effects import Effects
 from microtome.results.opening import ONE, SEVERAL
+from microtome.spoken import spoken
 from microtome.texts import brief
 from microtome.verbs.model import Model
 from microtome.verbs.sweep import sweep
@@ -40,6 +41,7 @@ COSTS: Mapping[str, str] = {
 """What the damage is measured as, and what a map of it shows."""
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Dose:
     """What doses of an edit do, and what they cost.
@@ -168,6 +170,7 @@ class Dose:
         return "; ".join(brief(str(one)) for one in self.provenance["spec"]["edits"])
 
 
+@spoken
 def dose(
     model: Model,
     edit: Edit | str | Iterable[Edit | str],

@@ -8,8 +8,10 @@ from microtome.language.nodes import Edges
 from microtome.language.sites import Dimensions
 from microtome.model.anatomy import Anatomy, family_of
 from microtome.model.loaded import Loaded, check_loaded
+from microtome.spoken import spoken
 
 
+@spoken
 def edges(of: Loaded | PretrainedConfig | Dimensions) -> Edges:
     """Every edge of a model's graph: the nodes that write, and what reads them.
 

@@ -14,6 +14,7 @@ from microtome.edits.growing import StepReceipt
 from microtome.errors import PromptError
 from microtome.notebook import html_line, html_table, html_tokens
 from microtome.prompts.encoding import Encoded
+from microtome.spoken import spoken
 from microtome.texts import brief
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -99,6 +100,7 @@ class Continuation:
         return [one for one in self.receipts if one.step == step]
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Generation:
     """What a model wrote behind one or several prompts.

@@ -17,6 +17,7 @@ from microtome.model.loaded import check_loaded
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given, Prompts
 from microtome.readings.patterns import SCORES
+from microtome.spoken import spoken
 from microtome.verbs.attention import Attention, attention, head_scores
 from microtome.verbs.attribution import attribute_logits
 from microtome.verbs.head_circuit import HeadCircuit, head_circuit
@@ -33,6 +34,7 @@ FED = 4
 """Prompts over which what feeds a head is measured."""
 
 
+@spoken
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadCard:
     """What one head does, over some prompts.
@@ -84,6 +86,7 @@ class HeadCard:
         return f"<HeadCard of {self.name}>\nwrites {self.share}\n{shown}\n{self.circuit}"
 
 
+@spoken
 def head_card(
     model: Model,
     head: str,

@@ -26,6 +26,7 @@ from microtome.prompts.encoding import piece
 from microtome.prompts.prompt import Prompt
 from microtome.readings.lens import HELD
 from microtome.readings.vocabulary import looked_at, written
+from microtome.spoken import spoken
 from microtome.verbs.head_names import head_of
 from microtome.verbs.model import Model
 from microtome.verbs.readout import recorded
@@ -34,6 +35,7 @@ TOGETHER = 128
 """Texts of one token that run in one pass."""
 
 
+@spoken
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadCircuit:
     """What one head writes where it looks at a token, and which tokens it looks at.
@@ -71,6 +73,7 @@ class HeadCircuit:
         )
 
 
+@spoken
 def head_circuit(
     model: Model,
     head: str,

@@ -32,6 +32,7 @@ from microtome.prompts.resolve import regions
 from microtome.readings import lens as seeing
 from microtome.readings.output import METRICS, Reading
 from microtome.readings.translators import Translators
+from microtome.spoken import spoken
 from microtome.verbs.kept import labelled, numpy_of, padded, readers
 from microtome.verbs.model import Model
 from microtome.verbs.picking import picked
@@ -41,6 +42,7 @@ TOP = "top"
 """The dimension of the most probable tokens, the first of them 0."""
 
 
+@spoken
 @dataclass(frozen=True, eq=False, repr=False)
 class Lens:
     """What states inside a model say, layer by layer and token by token.
@@ -126,6 +128,7 @@ class Lens:
         return html_line(repr(self)) + html_table(tuple(table.columns), table.values.tolist())
 
 
+@spoken
 def lens(
     model: Model,
     prompts: Given | Iterable[Given],

@@ -22,12 +22,14 @@ from microtome.model.named import read
 from microtome.model.placement import device_of
 from microtome.model.wrappers import Pipe, module_of, refuse_file, tokenizer_of
 from microtome.passes.proof import prove
+from microtome.spoken import spoken
 from microtome.verbs.model import Model
 
 Loadable = str | os.PathLike[str] | nn.Module | Pipe | Model
 """What can be loaded."""
 
 
+@spoken
 def load(
     name_or_path_or_model: Loadable = NANO,
     *,
@@ -115,7 +117,9 @@ def _again(
         return model
     check_tokenizer(model.name, tokenizer, model.anatomy.dims.d_vocab)
     asked = {**model.origin.asked, "tokenizer": type(tokenizer).__name__}
-    return replace(model, tokenizer=tokenizer, origin=replace(model.origin, asked=asked))
+    other = replace(model, tokenizer=tokenizer, origin=replace(model.origin, asked=asked))
+    vars(other).update(first_sign=model.first_sign, proved=model.proved)  # as it was then
+    return other
 
 
 def _adopt(
@@ -156,5 +160,5 @@ def _proved(loaded: Loaded) -> Model:
     refuse_autocast(device_of(loaded.hf))
     model = Model(**{part.name: getattr(loaded, part.name) for part in fields(loaded)})
     prove(model)
-    model.first_sign  # noqa: B018  (looked up now: later it would not be the first)
+    model.first_sign, model.proved  # noqa: B018  (looked up now: later it would not be the first)
     return model

@@ -12,12 +12,14 @@ from microtome.model.describe import described
 from microtome.model.loaded import Loaded
 from microtome.notebook import html_fields, html_line, html_table
 from microtome.prompts.prompts import Given, listed
+from microtome.spoken import spoken
 from microtome.verbs import card as cards
 from microtome.verbs import run as outcome
 from microtome.verbs.generate import When, generate
 from microtome.verbs.generation import Generation
 
 
+@spoken
 @dataclass(frozen=True, eq=False, repr=False)
 class Model(Loaded):
     """What `load` gives; see `Loaded` for what it holds."""

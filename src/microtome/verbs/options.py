@@ -15,11 +15,13 @@ from microtome.model.loaded import Loaded
 from microtome.plan.audit import Audit
 from microtome.plan.memory.budget import BESIDE, DEFAULT_MEMORY, READING, TILES, Budget
 from microtome.plan.verify import Verify
+from microtome.spoken import spoken
 
 REFINED = 64
 """How many cells of a screened map are computed again, unless said."""
 
 
+@spoken
 @dataclass(frozen=True)
 class Screen:
     """The whole map in a coarse type first, then its strongest cells again, exactly.

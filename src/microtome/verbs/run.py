@@ -40,6 +40,7 @@ from microtome.prompts.encoding import Encoded, piece
 from microtome.prompts.resolve import regions
 from microtome.readings.output import Reading
 from microtome.readings.registry import Asked, about, readings
+from microtome.spoken import spoken
 from microtome.texts import brief
 from microtome.verbs.kept import labelled, readers
 from microtome.verbs.room import NUMBER, check_room
@@ -64,6 +65,7 @@ class Receipts(tuple[Receipt, ...]):
         return html_table(names, rows) if rows else html_line("No edit, no receipt.")
 
 
+@spoken
 @dataclass(frozen=True, eq=False)
 class Run:
     """One or several prompts, run with edits.
@@ -191,7 +193,7 @@ class Run:
         position = tokens.reading if position is None else whole_of(position, what="position")
         if not -length <= position < length:
             raise PromptError(
-                f"Position {position} does not exist: the prompt has {length} tokens."
+                f"Position {position} does not exist: the prompt has {many(length, 'token')}."
             )
         at = position % length
         after, before = self.logits[prompt, at], self.clean_logits[prompt, at]
@@ -331,7 +333,7 @@ def _check_room(
     beside = f", and {sum(kept):,} numbers that are kept," if kept else ""
     check_room(
         logits + NUMBER * (2 * sum(kept) + max(kept, default=0)),
-        f"The logits of {len(encoded)} texts of up to {len(longest):,} tokens{beside}",
+        f"The logits of {len(encoded)} texts of up to {many(len(longest), 'token')}{beside}",
         "give shorter texts, fewer at a time, or keep less",
     )
 

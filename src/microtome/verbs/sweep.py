@@ -33,6 +33,7 @@ from microtome.results.labelled import label
 from microtome.results.opening import open_effects
 from microtome.results.sinks import MemorySink, StoreSink
 from microtome.results.told import telling
+from microtome.spoken import spoken
 from microtome.verbs.answer import Answer, Runner, cells_of, units_of
 from microtome.verbs.asking import asking as asking
 from microtome.verbs.elsewhere import running
@@ -89,6 +90,7 @@ def sweep(
     method: str | Method = ...,
     audit: int | Audit = ...,
 ) -> Aggregates: ...
+@spoken
 def sweep(
     model: Model,
     prompts: Given | Iterable[Given] | Stream,

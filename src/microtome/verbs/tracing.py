@@ -37,6 +37,7 @@ from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Given
 from microtome.readings.facts import HIDDEN, PARTS, parts_of
+from microtome.spoken import spoken
 from microtome.verbs.answer import Here
 from microtome.verbs.asking import asking
 from microtome.verbs.model import Model
@@ -52,6 +53,7 @@ WINDOW = 10
 """Layers of MLPs, or of attention, that are put back together."""
 
 
+@spoken
 @dataclass(frozen=True, eq=False, repr=False)
 class Traces:
     """How much of an answer's probability comes back, by what is put back and where.
@@ -145,6 +147,7 @@ class Traces:
 _NAMES = {"mlp": "MLPs", "attention": "attention"}
 
 
+@spoken
 def trace_facts(
     model: Model,
     facts: Given | Iterable[Given],

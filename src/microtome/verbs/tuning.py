@@ -34,6 +34,7 @@ from microtome.prompts.prompts import Given, listed
 from microtome.readings.lens import unembedded
 from microtome.readings.translators import CONFIG, Translators, check_folder
 from microtome.results.hold import alone_in
+from microtome.spoken import spoken
 from microtome.verbs.model import Model
 from microtome.verbs.record import added
 from microtome.verbs.room import check_room
@@ -50,6 +51,7 @@ ROWS = 256
 """States that are measured on at a time."""
 
 
+@spoken
 def train_translators(
     model: Model,
     texts: Iterable[Given],

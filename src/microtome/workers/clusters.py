@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from microtome.errors import WorkerError
+from microtome.spoken import spoken
 from microtome.workers.crew import Crew, Hand
 from microtome.workers.desk import Desk, Died, Job, Outcome, Recipe, Unit
 from microtome.workers.here import packed
 
 
+@spoken
 @dataclass(frozen=True)
 class Ray:
     """Actors of Ray; see `ray`.
@@ -61,6 +63,7 @@ class Ray:
         return "ray" if self.address is None else f"ray:{self.address}"
 
 
+@spoken
 def ray(
     address: str | None = None,
     *,

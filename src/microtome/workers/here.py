@@ -20,6 +20,7 @@ import numcodecs
 
 from microtome.amounts import single
 from microtome.errors import WorkerError
+from microtome.spoken import spoken
 from microtome.workers.crew import Crew, Hand
 from microtome.workers.desk import Desk, Died, Failed, Job, Outcome, Recipe, Unit
 
@@ -33,6 +34,7 @@ UNREADY = (
 """Of a process that ended before it was given anything."""
 
 
+@spoken
 @dataclass(frozen=True)
 class Processes:
     """Processes of this machine, each with a model of its own; see `processes`.
@@ -58,6 +60,7 @@ class Processes:
         return f"processes:{self.count}"
 
 
+@spoken
 def processes(count: int, *, patience: float | None = None) -> Processes:
     """Processes of this machine, each with a model of its own.
 

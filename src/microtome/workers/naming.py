@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from microtome.errors import WorkerError, did_you_mean
+from microtome.spoken import spoken
 from microtome.workers.clusters import ray
 from microtome.workers.crew import Crew
 from microtome.workers.desk import Recipe
@@ -24,6 +25,7 @@ class Workers(Protocol):
         """Workers who load a model by its recipe."""
 
 
+@spoken
 def workers_of(given: Workers | str) -> Workers:
     """The workers of a name, or those that are given themselves.
 

@@ -20,8 +20,10 @@ from microtome.passes.backward import Slopes
 from microtome.plan.approximation import Passes
 from microtome.plan.question import Question
 from microtome.prompts.encoding import Encoded
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class AtP(Method):
     """Attribution patching: the edit's change times the gradient of the metric, to first order.

@@ -20,6 +20,7 @@ from microtome.language.sites import site as find_site
 from microtome.passes.hooks import Place, Visit
 from microtome.plan.approximation import Passes
 from microtome.plan.question import Question
+from microtome.spoken import spoken
 
 BEFORE_SOFTMAX = ("q", "k", "k_head", "q_in", "k_in", "k_in_group")
 """Sites of which attention weights are made, and nothing else."""
@@ -29,6 +30,7 @@ STREAM = ("embed", "resid_pre", "resid_mid", "resid_post", "final_in")
 """Sites from which there is a way past every layer."""
 
 
+@spoken
 @dataclass(frozen=True)
 class AtPStar(Method):
     """Attribution patching that sees through a saturated softmax, and through effects that cancel.

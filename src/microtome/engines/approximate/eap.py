@@ -20,8 +20,10 @@ from microtome.passes.backward import Slopes
 from microtome.passes.hooks import Place, Visit
 from microtome.plan.approximation import Passes
 from microtome.plan.question import Question
+from microtome.spoken import spoken
 
 
+@spoken
 @dataclass(frozen=True)
 class EAP(Method):
     """Edge attribution patching: the writer's change times the gradient at what the reader reads.
@@ -55,6 +57,7 @@ class EAP(Method):
         yield OwnRun(stretch.own)
 
 
+@spoken
 @dataclass(frozen=True)
 class EAPIG(Method):
     """`EAP` with the gradient averaged on the way from the donor's run to the prompt's own.

@@ -20,11 +20,13 @@ from microtome.language.sites import APART
 from microtome.passes.hooks import Place, Visit
 from microtome.plan.approximation import Passes
 from microtome.plan.question import Question
+from microtome.spoken import spoken
 
 Way = tuple[Operation, int | None]
 """An edit with its parameters, in a layer: what moves along a path together."""
 
 
+@spoken
 @dataclass(frozen=True)
 class IG(Method):
     """Integrated gradients: the edit's change times the gradient along the way to what it makes.
@@ -127,6 +129,7 @@ def _ends(stretch: Stretch) -> dict[Way, Tensor]:
     return found
 
 
+@spoken
 @dataclass(frozen=True)
 class GradientNorms(Method):
     """The size of an edit's change times the size of the gradient there.

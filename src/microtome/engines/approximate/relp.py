@@ -14,11 +14,13 @@ from microtome.errors import SweepError
 from microtome.passes.relevance import halves, relevance
 from microtome.plan.approximation import Passes
 from microtome.plan.question import Question
+from microtome.spoken import spoken
 
 FROZEN = ("q", "k", "k_head", "q_in", "k_in", "k_in_group", "pattern")
 """Sites that act through attention weights alone, which the rules take as they are."""
 
 
+@spoken
 @dataclass(frozen=True)
 class RelP(Method):
     """Relevance patching: the edit's change times a gradient that goes back by LRP's rules.
