@@ -283,7 +283,8 @@ def score(
         reference: the prompts that ``"mean"`` averages over.
         memory: bytes besides the model, or a text.
         out: a folder for what is done, so that the same call goes on from there after whatever
-            stopped it: sweeps; of scores by gradients some prompts at a time, and the audit.
+            stopped it: sweeps; circuits, some at a time; of scores by gradients some prompts at a
+            time, and the audit.
         workers: who runs the units of exact sweeps, as `sweep` takes them, or the circuits of
             ``"removal"``; other methods refuse.
         progress: show a bar, or an `Observer`.
