@@ -24,7 +24,7 @@ import numpy as np
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
 from microtome.errors import CircuitError, EffectsError
-from microtome.paths import at_home
+from microtome.paths import settled
 from microtome.results import disk
 from microtome.results.hold import alone_in
 from microtome.results.identity import Identity, difference, digest, sealed, unsealed
@@ -131,7 +131,7 @@ def kept(out: str | Path | None, asked: Identity) -> Iterator[Journal]:
     if out is None:
         yield Journal()
         return
-    folder = at_home(out)
+    folder = settled(out)
     with ExitStack() as held:
         with _refused(), disk.failures(folder):
             disk.refuse_link(folder)

@@ -29,7 +29,7 @@ from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError, there_are
 from microtome.figures.mapped import WHY_EXACT
 from microtome.notebook import html_line, html_table
-from microtome.paths import at_home
+from microtome.paths import at_home, settled
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
 from microtome.results import places, provenance, stores
@@ -308,7 +308,7 @@ def score(
     if level not in LEVELS:
         raise CircuitError(f"No level is called {level!r}; {there_are(level, LEVELS)}")
     trial = Trial.by(model, prompts, metric, ablation, reference, memory)
-    place = None if out is None else at_home(out)
+    place = None if out is None else settled(out)
     with (
         observed(progress, chosen.cells(trial, level), 1) as observer,
         provenance.held(model),
