@@ -20,6 +20,15 @@ def at_home(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def settled(path: str | os.PathLike[str]) -> Path:
+    """The same place, wherever the process goes meanwhile (``os.chdir``).
+
+    >>> settled("maps").is_absolute(), settled("maps").name
+    (True, 'maps')
+    """
+    return at_home(path).absolute()
+
+
 def cannot_name(path: str | os.PathLike[str]) -> bool:
     """Whether no file or folder of this machine can be called so.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tracemalloc
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,7 +20,7 @@ from microtome.circuits import Circuit, Graph, acdc, greedy, top
 from microtome.circuits import journal as journals
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.discovery import circuits_of_greedy, in_order
-from microtome.circuits.journal import Journal, _key, kept
+from microtome.circuits.journal import Journal, _key, kept, measured_in
 from microtome.circuits.trial import Trial
 from microtome.circuits.without import Without
 from microtome.circuits.written import written
@@ -253,17 +254,16 @@ def test_a_damaged_page_is_measured_again(small, tmp_path):
     )
 
 
-def measured(folder: Path, steps: int) -> list[float]:
+def measured(folder: Path, steps: int, asked=None, more: int = 0) -> list[float]:
     """So many steps with a journal, each of another circuit; the number of each is its value."""
     graph = Graph(1, 1, 4)
     full = Circuit.full(graph)
-    with kept(folder, {"search": "own"}) as journal:
-        return [
-            float(
-                journal.step([without(full, graph.edges[n])], lambda n=n: np.full((1, 1), n))[0, 0]
-            )
+    with kept(folder, asked or {"search": "own"}) as journal:
+        found = [
+            journal.step([without(full, graph.edges[n])], lambda n=n: np.full((1, 1), n + more))
             for n in range(steps)
         ]
+    return [float(one[0, 0]) for one in found]
 
 
 def test_what_was_written_behind_a_damaged_page_is_in_nobodys_way(tmp_path, monkeypatch):
@@ -273,6 +273,19 @@ def test_what_was_written_behind_a_damaged_page_is_in_nobodys_way(tmp_path, monk
     monkeypatch.undo()
     assert measured(tmp_path, 4) == [*range(4)]  # in one page, and stopped there
     assert measured(tmp_path, 6) == [*range(6)]
+
+
+def test_a_page_of_another_search_or_place_is_measured_again(tmp_path, monkeypatch):
+    """Their circuits are the same, and what these measure is not."""
+    monkeypatch.setattr(journals, "FULL", 1)
+    assert measured(tmp_path / "own", 3) == [*range(3)]
+    assert measured(tmp_path / "other", 3, {"search": "other"}, more=10) == [10, 11, 12]
+    first, second = (tmp_path / "own" / "steps" / f"00000{n}.json" for n in range(2))
+    shutil.copy(tmp_path / "other" / "steps" / "000000.json", first)
+    assert measured_in(tmp_path / "own") == "nothing yet"
+    assert measured(tmp_path / "own", 3) == [*range(3)]
+    shutil.copy(first, second)
+    assert measured(tmp_path / "own", 3) == [*range(3)]
 
 
 def test_who_was_killed_before_the_question_was_written_begins_again(tmp_path):

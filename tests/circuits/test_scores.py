@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import microtome as mt
 from conftest import BERLIN, CAT, PARIS
 from microtome.circuits import Circuit, Exact, Graph, Removal, Scores, methods, open_scores
 from microtome.circuits.trial import Trial
 from microtome.errors import CircuitError, EffectsError
+from microtome.frontends.experiment.circuit import scored_in
 from oracles.families import FAMILIES
 
 PROMPTS = [
@@ -65,6 +67,33 @@ def test_both_methods_give_the_same(tiny64, level, ablation):
     )  # fmt: skip
     assert np.abs(exact.data["score"] - removal.data["score"]).max() < 1e-9
     assert np.isfinite(exact.mean).all()
+
+
+def test_removals_that_were_stopped_are_gone_on_with(make_gpt2, tokenizer, tmp_path, monkeypatch):
+    small = mt.load(make_gpt2(dtype=torch.float64, n_layer=1, n_head=2), tokenizer=tokenizer)
+    monkeypatch.setattr(methods, "AT_ONCE", 1)
+    asked = {"method": "removal", "level": "node", "progress": False}
+    whole = mt.circuits.score(small, PROMPTS[:1], **asked).data
+    own, ran = Trial.measure, []
+
+    def counted(trial, circuits, *rest):
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(len(circuits))
+        return own(trial, circuits, *rest)
+
+    monkeypatch.setattr(Trial, "measure", counted)
+    with pytest.raises(KeyboardInterrupt):
+        mt.circuits.score(small, PROMPTS[:1], out=tmp_path, **asked)
+    assert ran == [1, 1]
+    ran[:] = [0]
+    with pytest.raises(KeyboardInterrupt):
+        mt.circuits.score(small, PROMPTS[:1], out=tmp_path, **asked)
+    assert ran == [0, 1]
+    assert scored_in(tmp_path) == "what 3 steps have measured"
+    monkeypatch.setattr(Trial, "measure", own)
+    found = mt.circuits.score(small, PROMPTS[:1], out=tmp_path, **asked).data
+    assert found.drop_attrs().identical(whole.drop_attrs())
 
 
 def test_names_are_those_of_the_graphs_edges(tiny64, scores):

@@ -11,15 +11,21 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 from injected import watched
 
 import microtome as mt
 from conftest import BERLIN, PARIS
+from microtome.circuits import methods
+from microtome.circuits.journal import kept
 from microtome.errors import EffectsError
+from microtome.report.folder import Folder
 from microtome.results import disk
 from microtome.results.sinks import StoreSink
+from microtome.verbs import dose as dosing
+from microtome.verbs import tracing
 from results.samples import QUESTION, UNITS, bare, bits, block, sample
 
 WRITER = """
@@ -210,6 +216,61 @@ def test_a_relative_place_stays_where_it_was_when_the_folder_is_changed(tmp_path
         sink.take(block(0))
     assert os.listdir(tmp_path / "else") == []
     assert (tmp_path / "e.zarr.partial" / "units" / "000000.zip").is_file()
+
+
+def test_so_do_a_report_and_a_journal(tmp_path, monkeypatch):
+    """Results would be in one folder, and what belongs to them in another."""
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Folder("own") as folder:
+        monkeypatch.chdir(tmp_path / "else")
+        folder.keep(bare(), "")
+    monkeypatch.chdir(tmp_path)
+    with kept("searched", {}) as journal:
+        monkeypatch.chdir(tmp_path / "else")
+        journal.step([], lambda: np.zeros((1, 1)))
+    assert os.listdir(tmp_path / "else") == []
+    assert (tmp_path / "own" / "effects.zarr").is_dir()
+    assert (tmp_path / "searched" / "steps" / "000000.json").is_file()
+
+
+FACT = mt.Prompt(
+    BERLIN, donor=PARIS, target=" Germany", contrast=" France", roles={"subject": "Berlin"}
+)
+
+
+@pytest.mark.parametrize(
+    ("runs", "several"),
+    [
+        (
+            (methods, "sweep"),
+            lambda model, out: mt.circuits.score(model, FACT, out=out, progress=False),
+        ),
+        (
+            (tracing, "answered"),
+            lambda model, out: mt.trace_facts(model, FACT, samples=1, verify=0, out=out),
+        ),
+        (
+            (dosing, "sweep"),
+            lambda model, out: mt.dose(
+                model, "scale(2) L*.z", FACT, BERLIN, over={"factor": [1.0]}, out=out
+            ),
+        ),
+    ],
+    ids=["scores", "traces", "doses"],
+)
+def test_so_do_maps_that_are_several_sweeps(tiny64, runs, several, tmp_path, monkeypatch):
+    """The second would be in another folder than the first."""
+    monkeypatch.chdir(tmp_path)
+
+    def told(*given, **how):
+        [out] = [one for one in (*given, how.get("out")) if isinstance(one, Path)]
+        raise InterruptedError(out)
+
+    monkeypatch.setattr(*runs, told)
+    with pytest.raises(InterruptedError) as stopped:
+        several(tiny64, "own")
+    assert Path(stopped.value.args[0]).parent == tmp_path / "own"
 
 
 def test_every_file_is_flushed_before_it_takes_its_place(tmp_path, monkeypatch):

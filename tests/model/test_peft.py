@@ -104,6 +104,24 @@ def test_an_adapter_that_mixes_positions_is_refused(tokenizer):
             mt.load(given, tokenizer=tokenizer)
 
 
+def test_adapters_that_the_wrapper_weighs_are_refused(tokenizer, tmp_path):
+    adapter = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    peft.get_peft_model(make("llama", len(tokenizer)), adapter).save_pretrained(tmp_path)
+    base = make("llama", len(tokenizer))
+    base.config.use_cache = False
+    config = peft.XLoraConfig(
+        task_type="CAUSAL_LM",
+        hidden_size=base.config.hidden_size,
+        adapters={"0": str(tmp_path), "1": str(tmp_path)},
+    )
+    adapted = peft.get_peft_model(base, config).double().eval()
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():  # what is said of it is so: the model inside is not what runs
+        assert (adapted(input_ids=ids).logits - base(ids).logits).abs().max() > 1e-5
+    with pytest.raises(LoadError, match=r"has X-LoRA, whose adapters the wrapper weighs"):
+        mt.load(adapted, tokenizer=tokenizer)
+
+
 def test_a_folder_of_an_adapter_alone_is_refused(tokenizer, tmp_path):
     adapted_by("lora", tokenizer).save_pretrained(tmp_path)
     with pytest.raises(LoadError, match="adapter"):

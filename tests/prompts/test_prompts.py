@@ -250,6 +250,8 @@ class TestTargets:
             token_id(" the cat", tokenizer)
         with pytest.raises(TokenError, match="Did you mean ' Germany' with a leading space"):
             token_id("Germany", tokenizer)
+        with pytest.raises(TokenError, match=r"'' is not one token.* a single token\.$"):
+            token_id("", tokenizer)  # a space alone would be no nearer
 
     def test_a_needless_leading_space_is_a_near_miss_too(self, tokenizer):
         with pytest.raises(TokenError, match=r"Did you mean 'When' without the leading space\?"):

@@ -8,7 +8,7 @@ the same again, with what is in its journal in the place of runs, and ends where
     folder/
         lock                who is writing
         question.json       what is searched, by what
-        steps/000007.json   some measured steps, in their order
+        steps/000007.json   some measured steps, in their order, and what they are of
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import numpy as np
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
 from microtome.errors import CircuitError, EffectsError
-from microtome.paths import at_home
+from microtome.paths import settled
 from microtome.results import disk
 from microtome.results.hold import alone_in
-from microtome.results.identity import Identity, difference, sealed, unsealed
+from microtome.results.identity import Identity, difference, digest, sealed, unsealed
 
 QUESTION = "question.json"
 FULL = 64
@@ -43,6 +43,7 @@ class Journal:
     Attributes:
         steps: those of the disk, read once.
         folder: where steps are written; None: nowhere.
+        question: the digest of what is searched, which each file carries.
         at: how many steps have been asked for.
         pages: how many files there are.
         held: steps that are not written yet.
@@ -51,6 +52,7 @@ class Journal:
 
     steps: list[Step] = field(default_factory=list)
     folder: Path | None = None
+    question: str = ""
     at: int = 0
     pages: int = 0
     held: list[Step] = field(default_factory=list)
@@ -89,7 +91,8 @@ class Journal:
         path = self.folder / "steps" / f"{self.pages:06d}.json"
         with _refused(), disk.failures(path):
             disk.make_folder(path.parent)
-            disk.write_file(path, sealed({"steps": self.held}))
+            told = {"question": self.question, "page": self.pages, "steps": self.held}
+            disk.write_file(path, sealed(told))
         self.pages, self.held, self.circuits = self.pages + 1, [], 0
 
 
@@ -99,7 +102,9 @@ def measured_in(folder: Path) -> str:
     >>> measured_in(Path("nowhere"))
     'nothing yet'
     """
-    steps, _ = _read(folder / "steps")
+    place = folder / QUESTION
+    asked = unsealed(place.read_bytes()) if place.is_file() else None
+    steps = [] if asked is None else _read(folder / "steps", digest(asked))[0]
     return f"what {len(steps):,} steps have measured" if steps else "nothing yet"
 
 
@@ -126,15 +131,16 @@ def kept(out: str | Path | None, asked: Identity) -> Iterator[Journal]:
     if out is None:
         yield Journal()
         return
-    folder = at_home(out)
+    folder = settled(out)
     with ExitStack() as held:
         with _refused(), disk.failures(folder):
             disk.refuse_link(folder)
             held.enter_context(alone_in(folder))
             _undertake(folder, asked)
-            steps, pages = _read(folder / "steps")
+            question = digest(asked)
+            steps, pages = _read(folder / "steps", question)
             _forget_behind(folder / "steps", pages)
-        journal = Journal(steps, folder, pages=pages)
+        journal = Journal(steps, folder, question, pages=pages)
         try:
             yield journal
         finally:
@@ -160,13 +166,14 @@ def _undertake(folder: Path, asked: Identity) -> None:
         )
 
 
-def _read(folder: Path) -> tuple[list[Step], int]:
-    """The steps of all files, as far as they are sound and nothing is between."""
+def _read(folder: Path, question: str) -> tuple[list[Step], int]:
+    """The steps of all files, as far as they are sound, of this search, and nothing is between."""
     steps: list[Step] = []
     pages = 0
     while (folder / f"{pages:06d}.json").is_file():
         page = unsealed((folder / f"{pages:06d}.json").read_bytes())
-        if page is None or not isinstance(page["steps"], list):
+        own = page is not None and (page.get("question"), page.get("page")) == (question, pages)
+        if page is None or not own or not isinstance(page["steps"], list):
             break  # it is measured again, and the file replaced
         steps += page["steps"]
         pages += 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -18,6 +19,8 @@ from microtome.circuits.auditing import Ablated, Auditing
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
 from microtome.circuits.gradients import OnePass
+from microtome.circuits.journal import kept
+from microtome.circuits.search import identity
 from microtome.circuits.trial import Trial, ticking
 from microtome.circuits.without import Without, removed
 from microtome.engines.approximate.eap import EAP, EAPIG
@@ -37,6 +40,9 @@ from microtome.verbs.edges import edges as edges_of
 from microtome.verbs.model import Model
 from microtome.verbs.sweep import sweep
 from microtome.workers import Workers
+
+AT_ONCE = 512
+"""Circuits of removals that are run, and kept, together: so much is lost at most."""
 
 NODES = {"embed": "input", "L*.z.h*": "a{}.h{}", "L*.mlp_out": "m{}"}
 """Addresses that together are all nodes that write → how these are called."""
@@ -180,19 +186,31 @@ class Removal(Method):
 
     def edges(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """The full circuit without each."""
-        return self._without(trial, "edge", len(trial.graph), observer)
+        return self._without(trial, "edge", len(trial.graph), observer, out)
 
     def nodes(self, model: Model, trial: Trial, observer: Observer, out: Path | None) -> Array:
         """The full circuit without what leaves each."""
-        return self._without(trial, "node", len(trial.graph.writers), observer)
+        return self._without(trial, "node", len(trial.graph.writers), observer, out)
 
     @staticmethod
-    def _without(trial: Trial, level: str, things: int, observer: Observer) -> Array:
+    def _without(
+        trial: Trial, level: str, things: int, observer: Observer, out: Path | None
+    ) -> Array:
+        """Some at a time, with a journal or without: so the batches are the same ones."""
         parts = [removed(trial.graph, level, number) for number in range(things)]
         circuits = Without(Circuit.full(trial.graph), parts)
-        name = str(trial.asked[0])
-        measured = trial.measure(circuits, ticking(observer))[name]
-        return measured - trial.clean[name][:, None]
+        name, tick = str(trial.asked[0]), ticking(observer)
+
+        def measured(some: Sequence[Circuit]) -> Array:
+            return trial.measure(some, tick)[name]
+
+        asked = {} if out is None else identity(trial, {"scores": "removal", "level": level})
+        found = []
+        with kept(out, asked) as journal:
+            for first in range(0, things, AT_ONCE):
+                some = circuits[first : first + AT_ONCE]
+                found.append(journal.step(some, partial(measured, some)))
+        return np.concatenate(found, axis=1) - trial.clean[name][:, None]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from microtome.engines.observer import Observer, observed
 from microtome.errors import CircuitError, there_are
 from microtome.figures.mapped import WHY_EXACT
 from microtome.notebook import html_line, html_table
-from microtome.paths import at_home
+from microtome.paths import at_home, settled
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import readings
 from microtome.results import places, provenance, stores
@@ -288,7 +288,8 @@ def score(
         reference: the prompts that ``"mean"`` averages over.
         memory: bytes besides the model, or a text.
         out: a folder for what is done, so that the same call goes on from there after whatever
-            stopped it: sweeps; of scores by gradients some prompts at a time, and the audit.
+            stopped it: sweeps; circuits, some at a time; of scores by gradients some prompts at a
+            time, and the audit.
         workers: who runs the units of exact sweeps, as `sweep` takes them, or the circuits of
             ``"removal"``; other methods refuse.
         progress: show a bar, or an `Observer`.
@@ -312,7 +313,7 @@ def score(
     if level not in LEVELS:
         raise CircuitError(f"No level is called {level!r}; {there_are(level, LEVELS)}")
     trial = Trial.by(model, prompts, metric, ablation, reference, memory)
-    place = None if out is None else at_home(out)
+    place = None if out is None else settled(out)
     with (
         observed(progress, chosen.cells(trial, level), 1) as observer,
         provenance.held(model),

@@ -31,6 +31,9 @@ TORCHS_PACKED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 MIXING = ("peft.tuners.lily.",)
 """Where peft has layers that do not take each position by itself."""
 
+WEIGHED = "peft.tuners.xlora."
+"""Where peft has adapters that its wrapper weighs by a pass of its own."""
+
 OTHERS = {
     "transformer_lens": "TransformerLens computes with weights that it has changed",
     "nnsight": "nnsight wraps the model that it loads",
@@ -175,6 +178,12 @@ def _refuse_beside(given: Any) -> None:
             f"This {_name(given)} (peft) has an activated LoRA, which begins at some words of the "
             "prompt: the wrapper finds them, and the model inside does not know of it. Adapters "
             "that act at every position can be loaded: LoRA, IA3 and their like."
+        )
+    if any(type(one).__module__.startswith(WEIGHED) for one in every):
+        raise LoadError(
+            f"This {_name(given)} (peft) has X-LoRA, whose adapters the wrapper weighs token by "
+            "token, by a pass of its own before each: the model inside has them all in full. Load "
+            "one adapter alone, PeftModel.from_pretrained(model, …): LoRA, IA3 and their like."
         )
 
 

@@ -330,7 +330,7 @@ def token_id(text: str, tokenizer: Tokenizer) -> int:
     other = text.lstrip() if text[:1] == " " else " " + text
     near = read(tokenizer, other, add_special_tokens=False)["input_ids"]
     hint = ""
-    if len(near) == 1:
+    if text and len(near) == 1:
         space = "with a leading space" if other[:1] == " " else "without the leading space"
         hint = f" Did you mean {other!r} {space}?"
     raise TokenError(

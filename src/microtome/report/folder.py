@@ -18,7 +18,7 @@ from typing import Any, Self
 from microtome import figures
 from microtome.engines.observer import Observer, Relay
 from microtome.errors import EffectsError, ReportError, listing
-from microtome.paths import at_home
+from microtome.paths import at_home, settled
 from microtome.report.document import Document, Index
 from microtome.report.html import render, render_index
 from microtome.report.layout import (
@@ -132,7 +132,8 @@ class Folder:
     """
 
     def __init__(self, out: str | Path, names: Iterable[str] = ("",)) -> None:
-        self.out = check_folder(out)
+        self.named = check_folder(out)  # as it was given, for whoever is told of it
+        self.out = settled(self.named)
         names = list(names)
         files = [""] if names == [""] else distinct(names)
         self._paths = {
@@ -220,7 +221,7 @@ class Folder:
             kept = listing([*self._kept, *([SUMMARY] if self._marked else [])]) or "nothing"
             kind = "" if isinstance(error, EffectsError) else f"{type(error).__name__}: "
             raise ReportError(
-                f"{what} failed: {kind}{str(error).rstrip('.')}. Kept in {self.out}: {kept}; "
+                f"{what} failed: {kind}{str(error).rstrip('.')}. Kept in {self.named}: {kept}; "
                 "microtome.open_effects reads the effects."
             ) from error
 
@@ -252,14 +253,14 @@ class Folder:
         with self.keeping("Removing what an earlier run left"):
             self._clean(whole)
         self._write_summary({**whole, STATE: COMPLETE})
-        return self.out
+        return self.named
 
     def _take(self) -> None:
         """Have the folder to oneself, made if it is not there."""
         if self._hold is None:
-            with disk.failures(self.out):
-                disk.make_folder(self.out.absolute())
-                self._hold = Hold(self.out.absolute() / LOCK, self.out)
+            with disk.failures(self.named):
+                disk.make_folder(self.out)
+                self._hold = Hold(self.out / LOCK, self.named)
 
     def _draw(self, document: Document) -> None:
         where = self.out / FIGURES

@@ -22,7 +22,7 @@ from microtome.figures.trade import trade
 from microtome.language.sites import POSITIONS
 from microtome.model.loaded import check_loaded
 from microtome.notebook import html_line, html_table
-from microtome.paths import at_home
+from microtome.paths import settled
 from microtome.plan.verify import Verify
 from microtome.prompts.prompts import Given
 from microtome.readings.registry import about
@@ -223,7 +223,7 @@ def dose(
     check_loaded(model)
     edits = as_edits(edit)
     _check(edits)
-    place = None if out is None else at_home(out)
+    place = None if out is None else settled(out)
     asked = {"over": over, "verify": verify, "memory": memory, "seed": seed, "progress": progress}
     asked["overwrite"] = overwrite
     texts = model.encode(neutral)

@@ -31,7 +31,7 @@ from microtome.model.loaded import check_loaded
 from microtome.passes.hooks import forward
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, ids_of, record
-from microtome.paths import at_home
+from microtome.paths import settled
 from microtome.plan.verify import Verify
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
@@ -215,7 +215,7 @@ def trace_facts(
         std,
         whole_of(window, 1, "window"),
         Options.of("auto", verify, memory, None, None, 0),
-        None if out is None else at_home(out),
+        None if out is None else settled(out),
         overwrite,
         tell,
     )

@@ -16,7 +16,7 @@ from microtome.figures.pictures import check_picture
 from microtome.frontends.arguments import Shown
 from microtome.frontends.circuit_commands import Trying
 from microtome.frontends.commands.keeping import again, answering, keeping, writing_to
-from microtome.frontends.experiment.circuit import CircuitExperiment, kept_of
+from microtome.frontends.experiment.circuit import CircuitExperiment, kept_of, scored_in
 from microtome.frontends.experiment.searching import TAKES, Searching
 from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.report import check_folder
@@ -34,7 +34,7 @@ def score(
 ) -> None:  # fmt: skip
     """Score every edge or node, and write that down."""
     _check_free(out, overwrite)
-    with answering(shown), keeping(keep):
+    with answering(shown), keeping(keep, scored_in):
         model = load(name, dtype=trying.dtype)
         scores = circuits.score(
             model, _prompts(model, trying), trying.metric or "logit_diff", out=keep, **how,

@@ -19,7 +19,7 @@ from pydantic import (
 
 from microtome import circuits
 from microtome.circuits import ABLATIONS, Circuit, Curve, Found, Scores
-from microtome.circuits.journal import measured_in
+from microtome.circuits.journal import QUESTION, measured_in
 from microtome.circuits.methods import method_of
 from microtome.circuits.search import table
 from microtome.circuits.trial import VERIFIED
@@ -309,9 +309,14 @@ class CircuitExperiment(Filed):
         return circuits.curve(model, prompts, scores, self.metric, **how)
 
 
+def scored_in(folder: Path) -> str:
+    """What there is of scores that are not finished, in words: circuits in a journal, or sweeps."""
+    return measured_in(folder) if (folder / QUESTION).is_file() else kept_in(folder)
+
+
 def kept_of(out: Path) -> str:
     """What is in a folder of a circuit, in words."""
-    told: dict[str, Callable[[Path], str]] = {"scores": kept_in, "search": measured_in}
+    told: dict[str, Callable[[Path], str]] = {"scores": scored_in, "search": measured_in}
     found = [f"of {name} {say(out / KEPT / name)}" for name, say in told.items()]
     return " and ".join(found)
 
