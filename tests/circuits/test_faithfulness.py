@@ -113,6 +113,14 @@ def test_an_interval_holds_the_truth_as_often_as_it_says():
     assert held >= 0.85 * times
 
 
+def test_an_interval_is_of_its_seed():
+    own = np.random.default_rng(0).normal(size=20)
+    found = Measured(own[:, None], np.zeros(20), np.ones(20))
+    one, again, other = (found.interval(lambda f: f[..., 0], 99, seed) for seed in (1, 1, 2))
+    assert one == again
+    assert (one.low, one.high) != (other.low, other.high)
+
+
 # -------------------------------------------------------------------------------------- of a model
 
 

@@ -10,6 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import microtome as mt
 from microtome.edits import Context
 from microtome.errors import EditError
+from microtome.language.regions import Region
+from microtome.language.sites import site
 
 CAT = "The cat sat on the mat, and"  # 8 tokens
 
@@ -43,6 +45,26 @@ def test_zero_leaves_the_other_weights_as_they_are(tiny64):
 def test_a_whole_pattern_cannot_be_knocked_out(tiny):
     with pytest.raises(EditError, match=r"position 0 attends to is left.*'zero'"):
         tiny.run(CAT, edits=["knockout L1.pattern.h2"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "reach", "causal", "left"),
+    [
+        ((0, 1, 2), None, True, False),
+        ((0, 1, 2), None, False, True),  # an encoder's tokens attend to later ones, too
+        ((1, 2), None, True, True),
+        ((1, 2), 1, True, False),
+        ((2,), 1, True, True),  # the last key within the window
+        ((0, 1, 2), 4, True, False),  # a window that begins before the text
+    ],
+)
+def test_whether_a_key_is_left_is_a_matter_of_what_the_token_attends_to(keys, reach, causal, left):
+    region = Region(site("pattern"), 0, ((0,), (2,), keys), reach)
+    if left:
+        mt.knockout("L0.pattern").check(region, causal)
+    else:
+        with pytest.raises(EditError, match="position 2 attends to is left"):
+            mt.knockout("L0.pattern").check(region, causal)
 
 
 def test_the_overflow_of_any_edit_is_an_error(tokenizer):

@@ -90,17 +90,32 @@ def test_a_role_is_where_each_reference_has_it(tiny64, place):
     assert np.abs(run.logits[0, -1].numpy() - by_hand).max() < 1e-12
 
 
-def test_attention_weights_are_aligned_along_both_positions(tiny64):
-    run = tiny64.run(
-        BERLIN,
-        'mean(over="prompts", align="words") L1.pattern.h1@-1,{1,2}',
-        keep=["L1.pattern"],
-        reference=ALIGNED[:2],
-    )
+@pytest.mark.parametrize(
+    ("edit", "place"),
+    [
+        ('mean(over="prompts", align="words") L1.pattern.h1@-1,{1,2}', (4, [1, 2])),
+        ('mean(over="prompts") L1.pattern.h1@verb,subject', (1, [0])),
+    ],
+)
+def test_attention_weights_are_aligned_along_both_positions(tiny64, edit, place):
+    run = tiny64.run(ROLES[0], edit, keep=["L1.pattern"], reference=ROLES[:2])
     clean = tiny64.run(ALIGNED[:2], keep=["L1.pattern"])["L1.pattern"].sel(head=1).values
-    wanted = (clean[0, 4, [1, 2]] + clean[1, 6, [3, 4]]) / 2
-    kept = run["L1.pattern"].sel(head=1).values[0, 4, [1, 2]]
+    query, keys = place
+    beside = clean[1, query + 2, [key + 2 for key in keys]]  # two tokens more come before
+    wanted = (clean[0, query, keys] + beside) / 2
+    kept = run["L1.pattern"].sel(head=1).values[0, query, keys]
     assert np.abs(kept - wanted).max() < 1e-12
+
+
+def test_edits_at_several_places_of_a_site_have_the_means_of_each(tiny64):
+    """What is kept reaches from the first of them to the last, whichever is asked for first."""
+    reference = [PARIS, ROME]
+    wanted = np.mean([seen(tiny64, text, "attn_out", 1) for text in reference], axis=0)
+    for places in (("{1,2}", "{2,3,4}"), ("{2,3,4}", "{1,2}")):
+        edits = [f'mean(over="prompts") L1.attn_out@{place}' for place in places]
+        run = tiny64.run(BERLIN, edits, keep=["L1.attn_out"], reference=reference)
+        kept = run["L1.attn_out"].values[0]
+        assert np.abs(kept[1:] - wanted[1:]).max() < 1e-12
 
 
 @pytest.mark.parametrize("by", ["words", "roles"])

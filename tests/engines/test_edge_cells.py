@@ -223,6 +223,16 @@ def test_heads_that_read_the_same_share_a_row_of_attention(tiny64, monkeypatch):
     assert seen == [(HEADS * HEADS + 1, HEADS + 1)]
 
 
+def test_what_reads_one_number_each_shares_no_row(tiny64):
+    """Of one writer, and of as many streams as there are numbers that differ."""
+    edge = "patch L1.mlp_out -> L2.q_in.h1.d"
+    walked = mt.sweep(tiny64, LATE, f"{edge}*", metrics=["logit_diff"], verify=0)
+    for number in (3, 30):
+        [alone] = tiny64.run(LATE, edits=[f"{edge}{number}"]).measure("logit_diff")["edited"]
+        gap = walked.data["logit_diff"].sel(d=number).item() - alone
+        assert abs(gap) <= EXACT, number
+
+
 def test_verification_finds_an_entry_that_is_wrong(tiny64, monkeypatch):
     """On the walk alone: the reference path has a row of its own for each cell."""
     of_all = HeadReads.of_all

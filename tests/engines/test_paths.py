@@ -114,6 +114,8 @@ def test_paths_are_swept_with_axes_of_both_ends(tiny64):
     assert float(abs(still.delta("logit_diff")).max()) == 0  # only heads read at other positions
     moved = mt.sweep(tiny64, LATE, "patch L0.z.h*@5 =all=> L2.mlp_in@-1", metrics=["logit_diff"])
     assert float(abs(moved.delta("logit_diff")).min()) > 1e-6
+    here = mt.sweep(tiny64, LATE, "patch L0.z.h*@5 => L1.z.h1@5", metrics=["logit_diff"])
+    assert float(abs(here.delta("logit_diff")).min()) > 1e-6  # a token attends to itself, too
 
 
 WALKED = (

@@ -730,6 +730,21 @@ def test_a_function_in_the_place_of_the_librarys_is_found(tiny64, monkeypatch, w
     assert str(own).endswith(f") in the place of {path}")
 
 
+@pytest.mark.parametrize("what", ["code", "closed over"])
+def test_a_function_that_was_changed_in_place_is_looked_at_anew(tiny64, monkeypatch, what):
+    """What is known of a kind of model holds as long as its functions are what they were."""
+    monkeypatch.setattr(torch, "erf", torch.sigmoid)  # which GPT-2 does not call
+    assert additions(tiny64.hf) == ()
+    code = (lambda *of, **how: torch.erf(*of)).__code__
+    if what == "code":
+        monkeypatch.setattr(modeling_gpt2.GPT2MLP.forward, "__code__", code)
+    else:
+        [cell] = modeling_gpt2.GPT2Model.forward.__closure__
+        other = types.FunctionType(code, vars(modeling_gpt2))
+        monkeypatch.setattr(cell, "cell_contents", other)
+    assert [own.path for own in additions(tiny64.hf)] == ["torch.erf"]
+
+
 def test_what_is_kept_from_the_compiler_is_what_it_was(tiny64, monkeypatch):
     """Around a library's function it is that; around anybody's theirs."""
     off = torch.compiler.disable

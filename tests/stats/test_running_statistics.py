@@ -77,6 +77,21 @@ def test_sums_of_the_metric_are_over_the_same_prompts(sample):
     np.testing.assert_allclose(found.clean_unchanged, np.where(still, clean, 0).sum(0), rtol=1e-12)
 
 
+def test_signs_are_one_up_or_down_as_often_and_each_prompts_own():
+    drawn = np.stack([signs(seed, prompt, 1_000) for seed in (0, 1) for prompt in (3, 4)])
+    assert np.unique(drawn).tolist() == [-1.0, 1.0]
+    assert np.abs(drawn.mean(axis=1)).max() < 0.1
+    assert np.abs(np.corrcoef(drawn) - np.eye(4)).max() < 0.1
+
+
+def test_what_is_added_to_stays_as_it_was(sample):
+    before = of([part[:17] for part in sample])
+    columns = {name: getattr(before, name).copy() for name in (*COLUMNS, "flipped")}
+    before.added(*(part[17:] for part in sample))
+    for name, own in columns.items():
+        np.testing.assert_array_equal(getattr(before, name), own)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_a_flip_that_gives_as_much_counts_whatever_its_rounding(seed):
     """Of three effects above 0 just the flips of all, or of none, give as much as was seen."""

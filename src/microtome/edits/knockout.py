@@ -39,7 +39,6 @@ class Knockout(Edit):
 
     def check(self, region: Region, causal: bool = True) -> None:
         """It is made on attention weights, and every query must keep a key that the rest go to."""
-        super().check(region, causal)
         if "k_pos" not in region.site.axes:
             raise EditError(
                 f"{self}: a knockout is of attention weights, as in 'knockout L5.pattern.h3@-1,0'."
