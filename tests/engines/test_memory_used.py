@@ -8,7 +8,9 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -16,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
 from microtome.engines.collector import Collector
+from microtome.engines.walk.ending import Ending
 from microtome.plan.plan import Plan, make_plan
 from microtome.readings.outcome import Outcome, Prediction
 from microtome.readings.output import METRICS
@@ -98,9 +101,29 @@ def test_many_values_arrive_without_a_copy_of_all(tiny):
     [gauge] = into.inside
     shape = (len(into.numbers), *into.inside[gauge].shape[1:])
     values = torch.rand(shape, dtype=torch.float64)
-    into.store_inside(gauge, into.numbers, values)
-    assert in_torch(into.settle) < values.nbytes / 10
+
+    def arrive() -> None:
+        into.store_inside(gauge, into.numbers, values)
+        into.settle()
+
+    assert in_torch(arrive) < values.nbytes / 10
     assert (into.inside[gauge][: len(into.numbers)] == values.numpy()).all()
+
+
+def test_results_have_arrived_before_the_next_logits_are_made(make_gpt2, tokenizer, monkeypatch):
+    """What stays, however small, would keep the next block of logits out of the last one's hole."""
+    arrived: list[bool] = []
+
+    def read(ending: Ending, piece: Any, logits: torch.Tensor, rows: int) -> None:
+        as_it_is(ending, piece, logits, rows)
+        own = ending.into.rows(piece.cells)
+        arrived.extend(bool(np.isfinite(ending.into.values[one][own]).all()) for one in piece.wide)
+
+    as_it_is = Ending.read_wide
+    monkeypatch.setattr(Ending, "read_wide", read)
+    sweep(made(WIDE, make_gpt2, tokenizer), WIDE)
+    assert len(arrived) >= len(WIDE.metrics)
+    assert all(arrived)
 
 
 def test_a_metric_holds_no_more_than_it_says():
