@@ -59,6 +59,8 @@ HEADED = (("n_embd", 128), ("n_head", 16))
 READ = Case("zero L0.q_in.d*@3", ("logit_diff",), 12 * MIB, sizes=HEADED)
 WRITTEN = Case("zero L0.head_out.d*@3", ("logit_diff",), 12 * MIB, sizes=HEADED)
 SHARES = Case("zero L0.z.h*@*", ("norm(L*.head_out.h*@-1)",), 6 * MIB, sizes=HEADED)
+READ_AT = tuple(f"kl@{place}" for place in range(2, 18))
+COMPARED = Case("zero L*.z.h*@1", READ_AT, 32 * MIB, vocabulary=30_000)
 CASES = (WIDE, LOOKED, STREAM, PATTERN, READ, WRITTEN, SHARES)
 
 
@@ -71,6 +73,17 @@ def test_the_walk_uses_no_more_than_is_planned(case, make_gpt2, tokenizer):
     used = in_torch(lambda: sweep(model, case))
     assert used <= 1.25 * cost.bytes + SLACK
     assert cost.bytes <= 1.25 * used + 2 * SLACK
+
+
+def test_what_verification_compares_is_planned(make_gpt2, tokenizer):
+    """Logits of both paths, at every position that a metric reads: some at a time."""
+    model = made(COMPARED, make_gpt2, tokenizer)
+    cost = planned(model, COMPARED, verified=4).cost
+    assert cost.bytes <= COMPARED.memory
+    sweep(model, replace(COMPARED, edit="zero L0.z.h0@-1", metrics=("logit",)))
+    used = in_torch(lambda: sweep(model, COMPARED, verify=4))
+    print("USED", used / MIB, cost.bytes / MIB)
+    assert used <= 1.25 * cost.bytes + SLACK
 
 
 def test_cells_of_all_starts_are_planned_to_fill_a_tile_together(tokenizer):
@@ -150,15 +163,14 @@ def test_a_value_keeps_nothing_of_the_vocabulary_in_memory():
         assert value.untyped_storage().nbytes() == 2 * 8
 
 
-def sweep(model: mt.Model, case: Case) -> mt.Effects:
-    return mt.sweep(
-        model, PROMPT, case.edit, metrics=case.metrics, memory=case.memory, verify=0, progress=False
-    )
+def sweep(model: mt.Model, case: Case, verify: int = 0) -> mt.Effects:
+    how = {"memory": case.memory, "verify": verify, "progress": False}
+    return mt.sweep(model, PROMPT, case.edit, metrics=case.metrics, **how)
 
 
-def planned(model: mt.Model, case: Case) -> Plan:
+def planned(model: mt.Model, case: Case, verified: int = 0) -> Plan:
     question = asking(model, PROMPT, case.edit, metrics=case.metrics)
-    return make_plan(question, budget=budget_of(model, case.memory))
+    return make_plan(question, budget=budget_of(model, case.memory, verified))
 
 
 def made(case: Case, make_gpt2, tokenizer) -> mt.Model:
