@@ -32,6 +32,7 @@ from typing import Any
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
+import microtome as mt
 from benchmarks.questions import Shape, words
 from microtome.results import provenance
 
@@ -68,6 +69,7 @@ class Planned:
     tokens: int
     budget_mib: int
     verify: int = 0
+    prompts: int = 1
 
 
 PLANNED = (
@@ -94,6 +96,15 @@ PLANNED = (
         ("kl", "prob", "rank"),
         12,
         64,
+    ),
+    Planned(
+        "a vocabulary of 250,000 × 64 prompts",
+        Shape("wide", 2, 4, 64, 250_000),
+        "zero L*.z.h*@-1",
+        ("prob", "logit_diff", "kl", "rank", "top1"),
+        12,
+        256,
+        prompts=64,
     ),
     Planned(
         "the shape of 135 million weights",
@@ -248,7 +259,6 @@ def hold(number: int) -> bool:
 
 def used(number: int) -> dict[str, Any]:
     """In a process of its own: what a case's plan says, and what its sweep takes."""
-    import microtome as mt
     from benchmarks.models import subject
     from microtome.errors import SweepError
     from microtome.plan.plan import make_plan
@@ -258,11 +268,9 @@ def used(number: int) -> dict[str, Any]:
     case = PLANNED[number]
     made = subject(case.shape, context=case.tokens)
     model = mt.load(made.original, tokenizer=made.tokenizer)
-    drawn = [1 + n * 7919 % (case.shape.vocabulary - 1) for n in range(case.tokens + 2)]
-    text, target, contrast = (words(drawn[a:b]) for a, b in ((0, -2), (-2, -1), (-1, None)))
-    prompt = mt.Prompt(text, target=target, contrast=contrast)
-    mt.sweep(model, prompt, "zero L0.z.h0@-1", metrics="logit_diff", verify=0, progress=False)
-    question = asking(model, prompt, case.edit, metrics=case.metrics)
+    prompts = [drawn(case, number) for number in range(case.prompts)]
+    mt.sweep(model, prompts[0], "zero L0.z.h0@-1", metrics="logit_diff", verify=0, progress=False)
+    question = asking(model, prompts, case.edit, metrics=case.metrics)
     try:
         plan = make_plan(question, budget=budget_of(model, case.budget_mib * MIB))
     except SweepError as error:
@@ -272,7 +280,7 @@ def used(number: int) -> dict[str, Any]:
     before, began = _mark(), time.perf_counter()
     mt.sweep(
         model,
-        prompt,
+        prompts,
         case.edit,
         metrics=case.metrics,
         memory=case.budget_mib * MIB,
@@ -286,6 +294,14 @@ def used(number: int) -> dict[str, Any]:
         "results_mib": plan.cost.result_bytes / MIB,
         "mib": _mark() - before,
     }
+
+
+def drawn(case: Planned, number: int) -> mt.Prompt:
+    """A prompt of a case, other words for each number."""
+    ids = range(case.tokens * number, case.tokens * (number + 1) + 2)
+    tokens = [1 + n * 7919 % (case.shape.vocabulary - 1) for n in ids]
+    text, target, contrast = (words(tokens[a:b]) for a, b in ((0, -2), (-2, -1), (-1, None)))
+    return mt.Prompt(text, target=target, contrast=contrast)
 
 
 def _mark() -> float:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -16,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
 from microtome.engines.collector import Collector
+from microtome.engines.walk.ending import Ending
 from microtome.plan.plan import Plan, make_plan
 from microtome.readings.outcome import Outcome, Prediction
 from microtome.readings.output import METRICS
@@ -56,6 +59,8 @@ HEADED = (("n_embd", 128), ("n_head", 16))
 READ = Case("zero L0.q_in.d*@3", ("logit_diff",), 12 * MIB, sizes=HEADED)
 WRITTEN = Case("zero L0.head_out.d*@3", ("logit_diff",), 12 * MIB, sizes=HEADED)
 SHARES = Case("zero L0.z.h*@*", ("norm(L*.head_out.h*@-1)",), 6 * MIB, sizes=HEADED)
+READ_AT = tuple(f"kl@{place}" for place in range(2, 18))
+COMPARED = Case("zero L*.z.h*@1", READ_AT, 32 * MIB, vocabulary=30_000)
 CASES = (WIDE, LOOKED, STREAM, PATTERN, READ, WRITTEN, SHARES)
 
 
@@ -68,6 +73,17 @@ def test_the_walk_uses_no_more_than_is_planned(case, make_gpt2, tokenizer):
     used = in_torch(lambda: sweep(model, case))
     assert used <= 1.25 * cost.bytes + SLACK
     assert cost.bytes <= 1.25 * used + 2 * SLACK
+
+
+def test_what_verification_compares_is_planned(make_gpt2, tokenizer):
+    """Logits of both paths, at every position that a metric reads: some at a time."""
+    model = made(COMPARED, make_gpt2, tokenizer)
+    cost = planned(model, COMPARED, verified=4).cost
+    assert cost.bytes <= COMPARED.memory
+    sweep(model, replace(COMPARED, edit="zero L0.z.h0@-1", metrics=("logit",)))
+    used = in_torch(lambda: sweep(model, COMPARED, verify=4))
+    print("USED", used / MIB, cost.bytes / MIB)
+    assert used <= 1.25 * cost.bytes + SLACK
 
 
 def test_cells_of_all_starts_are_planned_to_fill_a_tile_together(tokenizer):
@@ -98,9 +114,29 @@ def test_many_values_arrive_without_a_copy_of_all(tiny):
     [gauge] = into.inside
     shape = (len(into.numbers), *into.inside[gauge].shape[1:])
     values = torch.rand(shape, dtype=torch.float64)
-    into.store_inside(gauge, into.numbers, values)
-    assert in_torch(into.settle) < values.nbytes / 10
+
+    def arrive() -> None:
+        into.store_inside(gauge, into.numbers, values)
+        into.settle()
+
+    assert in_torch(arrive) < values.nbytes / 10
     assert (into.inside[gauge][: len(into.numbers)] == values.numpy()).all()
+
+
+def test_results_have_arrived_before_the_next_logits_are_made(make_gpt2, tokenizer, monkeypatch):
+    """What stays, however small, would keep the next block of logits out of the last one's hole."""
+    arrived: list[bool] = []
+
+    def read(ending: Ending, piece: Any, logits: torch.Tensor, rows: int) -> None:
+        as_it_is(ending, piece, logits, rows)
+        own = ending.into.rows(piece.cells)
+        arrived.extend(bool(np.isfinite(ending.into.values[one][own]).all()) for one in piece.wide)
+
+    as_it_is = Ending.read_wide
+    monkeypatch.setattr(Ending, "read_wide", read)
+    sweep(made(WIDE, make_gpt2, tokenizer), WIDE)
+    assert len(arrived) >= len(WIDE.metrics)
+    assert all(arrived)
 
 
 def test_a_metric_holds_no_more_than_it_says():
@@ -127,15 +163,14 @@ def test_a_value_keeps_nothing_of_the_vocabulary_in_memory():
         assert value.untyped_storage().nbytes() == 2 * 8
 
 
-def sweep(model: mt.Model, case: Case) -> mt.Effects:
-    return mt.sweep(
-        model, PROMPT, case.edit, metrics=case.metrics, memory=case.memory, verify=0, progress=False
-    )
+def sweep(model: mt.Model, case: Case, verify: int = 0) -> mt.Effects:
+    how = {"memory": case.memory, "verify": verify, "progress": False}
+    return mt.sweep(model, PROMPT, case.edit, metrics=case.metrics, **how)
 
 
-def planned(model: mt.Model, case: Case) -> Plan:
+def planned(model: mt.Model, case: Case, verified: int = 0) -> Plan:
     question = asking(model, PROMPT, case.edit, metrics=case.metrics)
-    return make_plan(question, budget=budget_of(model, case.memory))
+    return make_plan(question, budget=budget_of(model, case.memory, verified))
 
 
 def made(case: Case, make_gpt2, tokenizer) -> mt.Model:

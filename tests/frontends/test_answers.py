@@ -49,18 +49,14 @@ def test_an_approximate_map_is_called_one_and_says_how_good_it_is(call, tmp_path
 
 
 def test_plan_as_json_has_seconds_by_the_pace_of_a_pass(call, monkeypatch, nano):
-    now = [0.0]
-
-    def clock() -> float:
-        now[0] += 0.25
-        return now[0]
+    times = iter([0.0, 1.0, 2.0, 2.25, 3.0, 3.5])  # others make a pass slower, never quicker
 
     prompts = nano.encode("Berlin is the capital of")
     experiment = mt.Experiment(
         model="nano", prompts="Berlin is the capital of", edits="zero L*.z.h*", metrics="kl"
     )
     plan = experiment.plan(nano)
-    seconds = planning.seconds_of(nano, prompts, plan, clock)
+    seconds = planning.seconds_of(nano, prompts, plan, lambda: next(times))
     assert seconds == pytest.approx(0.25 * plan.cost.passes)
     code, out, _ = call("plan", "nano", *HEADS, "--json")
     answer = json.loads(out)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+import microtome as mt
 import microtome.model.host as host
 from microtome.edits import as_edits
 from microtome.errors import SweepError
@@ -20,6 +24,7 @@ from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.tokens import Tokens
 from microtome.readings.registry import readings
+from microtome.verbs.options import Options
 
 MIB = 2**20
 LARGE = Dimensions(36, 20, 20, 1280, 64, 5120, 50257, n_positions=1024)
@@ -153,6 +158,18 @@ def test_streams_that_verification_keeps_are_counted(itemsize, cells):
     assert held(4) - held(0) == 2 * cells * 150 * SMALL.d_model * max(itemsize, 4)
 
 
+@pytest.mark.parametrize(("method", "screen"), [("atp", None), ("exact", "float32")])
+def test_a_copy_of_the_model_in_another_type_is_planned(make_gpt2, tokenizer, method, screen):
+    model = mt.load(make_gpt2(n_layer=1).bfloat16(), tokenizer=tokenizer)
+    weights = 4 * sum(own.numel() for own in model.hf.parameters())
+    options = Options.of("auto", 0, 64 * MIB, screen, None, 0, method)
+    assert options.planned(model).copied == weights
+    assert options.budget(model).copied == 0
+    assert Options.of("auto", 0, 64 * MIB, None, None, 0).planned(model).copied == 0
+    whole = planned("zero L*.z.h*@-1", copied=weights).cost.bytes
+    assert whole == planned("zero L*.z.h*@-1").cost.bytes + weights
+
+
 def test_what_the_machine_has_left(tmp_path, monkeypatch):
     files = {name: tmp_path / name for name in ("MEMINFO", "LIMIT", "USED", "PARTS")}
     for name, file in files.items():
@@ -167,3 +184,49 @@ def test_what_the_machine_has_left(tmp_path, monkeypatch):
     assert host.memory_left() == 2048
     files["PARTS"].write_text("anon 24\ninactive_file 900\nactive_file 100\nkernel 0\n")
     assert host.memory_left() == 3048  # files that were read make room
+
+
+VM_STAT = """Mach Virtual Memory Statistics: (page size of 16384 bytes)
+Pages free:                                 100.
+Pages active:                             90000.
+Pages inactive:                            1000.
+Pages speculative:                           10.
+Pages throttled:                              0.
+Pages wired down:                         80000.
+"Translation faults":                 123456789.
+"""
+
+
+def test_what_a_mac_has_left(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(host, "LIMIT", tmp_path / "none")
+    monkeypatch.setattr(host, "VM_STAT", ("printf", "%s", VM_STAT))
+    assert host.memory_left() == 1110 * 16384
+    for command in (("printf", "nothing"), ("false",), (str(tmp_path / "none"),)):
+        monkeypatch.setattr(host, "VM_STAT", command)
+        assert host.memory_left() is None
+
+
+def test_what_windows_has_left(monkeypatch, tmp_path):
+    def told(given) -> int:
+        status = given._obj
+        assert status.length == ctypes.sizeof(status) == 64  # else Windows refuses
+        status.available = 5_000_000_000
+        return 1
+
+    kernel = SimpleNamespace(GlobalMemoryStatusEx=told)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(host, "LIMIT", tmp_path / "none")
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
+    assert host.memory_left() == 5_000_000_000
+    kernel.GlobalMemoryStatusEx = lambda _: 0
+    assert host.memory_left() is None
+
+
+def test_what_a_device_has_left(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 500)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 200)
+    monkeypatch.setattr(host, "memory_left", lambda: 7)
+    left = {name: host.device_left(torch.device(name)) for name in ("cuda", "cpu", "mps", "meta")}
+    assert left == {"cuda": 1300, "cpu": 7, "mps": 7, "meta": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import microtome as mt
 from conftest import BERLIN, PARIS
@@ -35,11 +36,11 @@ def test_what_would_not_fit_is_refused_before_it_runs(tiny, monkeypatch, which):
     ran = []
     handle = tiny.hf.register_forward_pre_hook(mt.watching(lambda *_: ran.append(1)))
     try:
-        monkeypatch.setattr(room, "memory_left", lambda: needed - 1)
+        monkeypatch.setattr(room, "device_left", lambda device: needed - 1)
         with pytest.raises(MicrotomeError, match=r"would take \d MiB, and the machine has \d MiB"):
             ask(tiny)
         assert not ran
-        monkeypatch.setattr(room, "memory_left", lambda: needed)
+        monkeypatch.setattr(room, "device_left", lambda device: needed)
         ask(tiny)
     finally:
         handle.remove()
@@ -48,3 +49,11 @@ def test_what_would_not_fit_is_refused_before_it_runs(tiny, monkeypatch, which):
 def test_where_the_machine_does_not_say_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(room, "memory_left", lambda: None)
     room.check_room(2**60, "This", "ask for less")
+
+
+def test_what_a_device_has_not_left_is_refused_with_its_name(monkeypatch):
+    there = torch.device("cuda", 1)
+    monkeypatch.setattr(room, "device_left", lambda device: 2**20 if device == there else 2**30)
+    room.check_room(2**21, "It", "ask for less")
+    with pytest.raises(MicrotomeError, match="take 2 MiB, and the device cuda:1 has 1 MiB left"):
+        room.check_room(2**21, "It", "ask for less", there)

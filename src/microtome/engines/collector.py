@@ -183,7 +183,7 @@ class Collector:
         self.proved.append(cells)
 
     def settle(self) -> None:
-        """Let what was kept arrive: the only time that the device is waited for.
+        """Let what is still on the device arrive: the only time that it is waited for.
 
         Few numbers arrive in one copy, all together; many at once would be in memory twice.
 
@@ -210,7 +210,7 @@ class Collector:
                 raise EditError(no_number(listing(edits)))
 
     def forget(self) -> None:
-        """Let nothing arrive of what was kept since."""
+        """Let nothing more arrive of what was kept since; what has arrived is computed again."""
         self.arriving.clear()
         self.proved.clear()
 
@@ -260,7 +260,13 @@ class Collector:
     def _put(self, array: Array, rows: Column, values: Float[Tensor, " cell *shape"]) -> None:
         """Values for some rows; a shorter prompt has fewer positions, the rest stays NaN."""
         inner = (slice(size) for size in values.shape[1:])
-        self.arriving.append((array[(slice(None), *inner)], (rows,), values))
+        part = array[(slice(None), *inner)]
+        if values.device.type == "cpu":
+            # At once: nobody is waited for, and a few numbers that stay would stand in the hole
+            # that logits leave behind, so that the next ones find no room in it.
+            part[rows] = values.double().numpy()
+        else:
+            self.arriving.append((part, (rows,), values))
 
 
 def shapes_of(plan: Plan) -> dict[Gauge, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,12 @@ from microtome.readings.output import TOKEN_ID, Reading
 Logits = dict[tuple[str, int, int], Tensor]
 """Logits, by what they are of (a side's clean run of a prompt, a cell, an idler) and a position."""
 
+CELLS = ("idler", "walk", "reference")
+"""Of what logits are of a cell or an idler; the others are of a prompt."""
+
+Look = tuple[int, int]
+"""A prompt, and a position of it that is read."""
+
 ROUTED = (
     " But first try dtype='float32': each token goes to the experts that score highest, and where "
     "two score alike, rounding chooses, in half precision now one and now the other."
@@ -39,6 +46,8 @@ class Comparison:
         witnesses: what the walk kept.
         precision: of the residual stream.
         at_once: cells of one pass.
+        logits_at_once: rows of logits that are compared together, where they are not all of one
+            prompt at one position.
         gaps: of all that was compared so far.
         local: the same of streams right behind an edit.
         done: these cells.
@@ -51,6 +60,7 @@ class Comparison:
     witnesses: Witnesses
     precision: Precision
     at_once: int
+    logits_at_once: int
     gaps: list[Gap] = field(default_factory=list)
     local: list[Gap] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
@@ -74,15 +84,20 @@ class Comparison:
             with torch.no_grad():
                 past, start = self.witnesses.past, self._start(some)
                 again = rerun(self.model, self.plan, some, self.sources, self._looks, past, start)
-                logits = self._logits(some, again)
-            self.gaps += self._hear(logits)
-            self.gaps += self._of_clean(again, logits)
+                for looks in self._portions(some, again):
+                    self._compare(some, again, self._logits(some, again, looks))
             for number in some:
-                self.gaps += self._of_output(number, logits)
                 self.gaps += self._of_inside(number, again)
                 self.local += self._of_stream(number)
             self.done.extend(some)
             self.starts.append(start)
+
+    def _compare(self, cells: Sequence[int], again: Rerun, logits: Logits) -> None:
+        """Compare some cells where there are logits of them."""
+        self.gaps += self._hear(logits)
+        self.gaps += self._of_clean(again, logits)
+        for number in cells:
+            self.gaps += self._of_output(number, logits)
 
     def _start(self, cells: Sequence[int]) -> int:
         """The position from which some cells are computed again."""
@@ -121,21 +136,36 @@ class Comparison:
 
     # ---------------------------------------------------------------------------------- logits
 
-    def _places(self, prompt: int) -> dict[int, list[Reading]]:
-        """Position → what is read there."""
+    def _places(self, prompt: int, logits: Logits) -> dict[int, list[Reading]]:
+        """Position → what is read there, as far as there are logits of it."""
         question, found = self.plan.question, dict[int, list[Reading]]()
         for reading in self.into.values:
             place = reading.position(question.encoded[prompt], question.dims)
-            found.setdefault(place, []).append(reading)
+            if ("walk clean", prompt, place) in logits:
+                found.setdefault(place, []).append(reading)
         return found
 
-    def _logits(self, cells: Sequence[int], again: Rerun) -> Logits:
-        """All that is compared, unembedded together: it rounds alike then."""
+    def _portions(self, cells: Sequence[int], again: Rerun) -> Iterator[list[Look]]:
+        """All that is looked at, as much at a time as there is room for the logits of."""
+        idlers = Counter(map(self._prompt_of, self.witnesses.idlers))
+        computed = Counter(map(self._prompt_of, cells))
+        looks, rows = list[Look](), 0
+        for prompt in dict.fromkeys([*again.rows.clean, *idlers]):
+            own = 1 + (prompt in again.rows.clean) + idlers[prompt] + 2 * computed[prompt]
+            for place in self.witnesses.clean[prompt]:
+                if looks and rows + own > self.logits_at_once:
+                    yield looks
+                    looks, rows = [], 0
+                looks.append((prompt, place))
+                rows += own
+        if looks:
+            yield looks
+
+    def _logits(self, cells: Sequence[int], again: Rerun, looks: Sequence[Look]) -> Logits:
+        """What is compared of these, unembedded together: it rounds alike then."""
         kept, finals = self.witnesses, dict[tuple[str, int, int], Tensor]()
-        prompts = dict.fromkeys([*again.rows.clean, *map(self._prompt_of, kept.idlers)])
-        for prompt in prompts:
-            for place, final in kept.clean[prompt].items():
-                finals["walk clean", prompt, place] = final
+        for prompt, place in looks:
+            finals["walk clean", prompt, place] = kept.clean[prompt][place]
         for idler, own in kept.idlers.items():
             finals |= {("idler", idler, place): final for place, final in own.items()}
         for number in cells:
@@ -146,8 +176,8 @@ class Comparison:
         for prompt, row in again.rows.clean.items():
             for place in kept.clean[prompt]:
                 finals["reference clean", prompt, place] = again.final[place][row]
-        if not finals:
-            return {}
+        of = {key: self._prompt_of(key[1]) if key[0] in CELLS else key[1] for key in finals}
+        finals = {key: one for key, one in finals.items() if (of[key], key[2]) in looks}
         whole = torch.stack([*finals.values()])
         return dict(zip(finals, self.model.anatomy.unembed(self.model.hf, whole), strict=True))
 
@@ -170,7 +200,7 @@ class Comparison:
     def _of_clean(self, again: Rerun, logits: Logits) -> Iterator[Gap]:
         """Of the clean runs."""
         for prompt in again.rows.clean:
-            for place, asked in self._places(prompt).items():
+            for place, asked in self._places(prompt, logits).items():
                 own, there = (
                     logits[of, prompt, place].double() for of in ("walk clean", "reference clean")
                 )
@@ -183,7 +213,7 @@ class Comparison:
     def _of_output(self, number: int, logits: Logits) -> Iterator[Gap]:
         """Of a cell's logits, and of the metrics that are read off them."""
         prompt = self._prompt_of(number)
-        for place, asked in self._places(prompt).items():
+        for place, asked in self._places(prompt, logits).items():
             pair = Pair(
                 *(
                     logits[of, n, place].double()

@@ -29,6 +29,7 @@ from microtome.errors import VerificationError
 from microtome.language.sites import APART, OF_HEADS
 from microtome.passes.session import session
 from microtome.plan.memory.kept import bytes_of_past, streams_kept
+from microtome.plan.memory.whole import compared_at_once
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit, passes_of
 from microtome.plan.verify import SHARE, Verify
@@ -116,7 +117,8 @@ class Verified:
         cheap = 1 + some <= SHARE * passes
         fits = bytes_of_past(plan.question.dims, length, budget) > 0
         witnesses.remembers = not (every or cheap) and fits and _go_on(plan, unit, precision)
-        compared = Comparison(model, self.walk.sources, witnesses, precision, at_once)
+        logits = compared_at_once(plan.question.dims, budget)
+        compared = Comparison(model, self.walk.sources, witnesses, precision, at_once, logits)
         witnesses.full = lambda: compared.take([*witnesses.finals])
         self.walk.collect(unit, into, witnesses)
         block = into.block(unit)

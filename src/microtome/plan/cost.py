@@ -99,6 +99,7 @@ def cost_of(
     flops += sum((flops_of_blocks if walks else flops_of_pass)(dims, n) for n in others)
     if not walks:
         most = bytes_of_reference(question, cells, budget)
+    most += budget.copied
     results = bytes_of_results(question, cells, shape)
     refuse_too_many(results, most, shape, budget)
     return Cost(
@@ -134,6 +135,7 @@ def cost_by_gradients(
     for unit in units:
         own = max(bytes_of_prompt(question, cells, prompt, budget) for prompt in unit.prompts)
         most = max(most, own * together(question, cells, unit.prompts, budget))
+    most += budget.copied
     results = bytes_of_results(question, cells, shape)
     refuse_too_many(results, most, shape, budget)
     return Cost(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import torch
 
 from microtome.amounts import bytes_of, whole_of
 from microtome.engines.approximate.method import Method
+from microtome.engines.approximate.precision import ENOUGH
 from microtome.engines.approximate.text import EXACT, method_of
 from microtome.engines.screen import dtype_of
 from microtome.errors import SweepError
@@ -125,6 +128,28 @@ class Options:
     def budget(self, model: Loaded) -> Budget:
         """What a sweep on a model may use."""
         return budget_of(model, self.memory, self.verify.most)
+
+    def planned(self, model: Loaded) -> Budget:
+        """The same for the plan, which knows of the copy of the model that is made for it."""
+        budget = self.budget(model)
+        if self.screen is not None:
+            return replace(budget, copied=_bytes_in(dtype_of(self.screen.dtype), model))
+        return budget if self.method is None else widened_for(model, budget)
+
+
+def widened_for(model: Loaded, budget: Budget) -> Budget:
+    """A budget for gradients: in float32 at least, on a copy of a model in half precision."""
+    if model.dtype in ENOUGH:
+        return budget
+    copied = _bytes_in(torch.float32, model)
+    return replace(budget, itemsize=torch.float32.itemsize, copied=copied)
+
+
+def _bytes_in(dtype: torch.dtype, model: Loaded) -> int:
+    """What the numbers of a model take in a type."""
+    numbers = sum(own.numel() for own in model.hf.parameters())
+    size: int = dtype.itemsize * numbers
+    return size
 
 
 def budget_of(model: Loaded, memory: int | None = None, verified: int = 0) -> Budget:

@@ -316,26 +316,29 @@ def _check_room(
     encoded: Sequence[Encoded],
     addresses: Sequence[Address],
 ) -> None:
-    """Raise where logits, and what is kept, would not fit; a device says so by itself.
+    """Raise where logits, and what is kept, would not fit.
 
     While they are put together, logits are there twice, and so is what is kept, one address's
-    thrice; each prompt is as long as the longest.
+    thrice; each prompt is as long as the longest. What is kept on a device comes to the machine.
 
     Raises:
         MicrotomeError: so it is.
     """
-    if not encoded or hf.device.type != "cpu":
+    if not encoded:
         return
     longest = max((one.tokens for one in encoded), key=len)
     named = [regions(one.together(), anatomy.dims, longest) for one in addresses]
     kept = [len(encoded) * sum(region.size for region in found) for found in named]
     logits = 2 * hf.dtype.itemsize * len(encoded) * len(longest) * anatomy.dims.d_vocab
     beside = f", and {sum(kept):,} numbers that are kept," if kept else ""
-    check_room(
-        logits + NUMBER * (2 * sum(kept) + max(kept, default=0)),
-        f"The logits of {len(encoded)} texts of up to {many(len(longest), 'token')}{beside}",
-        "give shorter texts, fewer at a time, or keep less",
-    )
+    here = NUMBER * (2 * sum(kept) + max(kept, default=0))
+    what = f"The logits of {len(encoded)} texts of up to {many(len(longest), 'token')}{beside}"
+    instead = "give shorter texts, fewer at a time, or keep less"
+    if hf.device.type == "cuda":
+        check_room(logits + hf.dtype.itemsize * sum(kept), what, instead, hf.device)
+        check_room(here, what, instead)
+    else:
+        check_room(logits + here, what, instead)
 
 
 def stacked(rows: Sequence[Float[Tensor, "1 _ vocab"]]) -> Float[Tensor, "prompt pos vocab"]:

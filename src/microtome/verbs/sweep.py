@@ -214,7 +214,7 @@ def answered(
         out, progress, overwrite: where to, who is told, and what may be replaced.
         referred: whether reference prompts were given.
     """
-    plan = make_plan(question, options.engine, options.budget(model), model.whole, options.method)
+    plan = make_plan(question, options.engine, options.planned(model), model.whole, options.method)
     sink = _sink(out, model, plan, options, referred, overwrite, runner)
     try:
         if out is not None and isinstance(sink, StoreSink) and sink.finished:

@@ -319,19 +319,18 @@ def _encoded(model: Model, texts: Iterable[Given]) -> list[Encoded]:
 def _check_room(model: Model, encoded: Sequence[Encoded], blocks: int, batch: int) -> None:
     """Raise where the states would not fit: while they are put together, they are there twice.
 
-    Besides, there are logits of some rows, several times; a device says so by itself.
+    Besides, there are logits of some rows, several times.
 
     Raises:
         MicrotomeError: so it is.
     """
-    if model.device.type != "cpu":
-        return
     dims, rows = model.anatomy.dims, sum(len(one.tokens) for one in encoded)
     states, logits = rows * (blocks + 1) * dims.d_model, max(batch, ROWS) * dims.d_vocab
     check_room(
         model.hf.dtype.itemsize * (2 * states + LOGITS * logits),
         f"The states of {rows:,} tokens before {blocks} blocks",
         "give fewer texts, or some blocks at a time (blocks=)",
+        model.device,
     )
 
 

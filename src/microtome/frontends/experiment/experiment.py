@@ -48,7 +48,7 @@ from microtome.results.aggregates import Aggregates
 from microtome.results.effects import Effects
 from microtome.sheets import dump
 from microtome.verbs.model import Model
-from microtome.verbs.options import budget_of
+from microtome.verbs.options import budget_of, widened_for
 from microtome.verbs.streaming import Keep, check_keep
 from microtome.verbs.sweep import asking, sweep
 
@@ -208,8 +208,10 @@ class Experiment(Filed):
             reference=self.reference_for(model),
             to_run=False,
         )
+        method = method_of(self.method)
         budget = budget_of(model, self.memory, Verify.of(self.verify).most)
-        return make_plan(question, self.engine, budget, model.whole, method_of(self.method))
+        budget = budget if method is None else widened_for(model, budget)
+        return make_plan(question, self.engine, budget, model.whole, method)
 
     def run(
         self,

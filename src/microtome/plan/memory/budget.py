@@ -48,6 +48,7 @@ class Budget:
         verified: how many cells of a unit are computed again on the reference path.
         host: bytes that the machine has left; None: not known.
         shared: activations are in the machine's own memory, beside the results.
+        copied: bytes of a copy of the model in another type, where one is made.
     """
 
     memory: int = DEFAULT_MEMORY
@@ -58,3 +59,4 @@ class Budget:
     verified: int = 0
     host: int | None = None
     shared: bool = True
+    copied: int = 0

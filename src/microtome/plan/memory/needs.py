@@ -32,6 +32,7 @@ class Needs:
         look: bytes of the activations that they are read off.
         end: bytes at the end: what the unembedding reads, and its logits where metrics need all.
         exact: bytes of what metrics make of these in float64.
+        places: how many positions they read at: each has an end.
     """
 
     dims: Dimensions
@@ -44,6 +45,7 @@ class Needs:
     look: int
     end: int
     exact: int
+    places: int = 1
 
     def stays(self, own: int) -> int:
         """Bytes of a cell of ``own`` positions between blocks."""
@@ -102,7 +104,14 @@ def needs_of(question: Question, cells: Cells, prompts: Sequence[int], budget: B
         look=max((one.bytes_of_looking(dims, budget.itemsize) for one in fitted), default=0),
         end=_end(question, budget.itemsize),
         exact=_exact(question),
+        places=max(len(places_of(question, prompt)) for prompt in prompts),
     )
+
+
+def places_of(question: Question, prompt: int) -> set[int]:
+    """The positions of a prompt that metrics on the output read at."""
+    one = question.encoded[prompt]
+    return {reading.position(one, question.dims) for reading in question.readings}
 
 
 def _edited(cells: Cells, layouts: Sequence[Layout], length: int, itemsize: int) -> int:

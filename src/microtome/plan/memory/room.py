@@ -25,6 +25,7 @@ class Room:
         reads: cells whose metrics are, of these.
         look: bytes that metrics inside the model take of each cell that they look at.
         looks: cells that they look at, at a time.
+        places: positions at which each cell has an end.
     """
 
     held: int
@@ -38,6 +39,7 @@ class Room:
     reads: int
     look: int
     looks: int
+    places: int = 1
 
     def stays(self, cells: int) -> int:
         """Bytes of so many cells between blocks."""
@@ -49,9 +51,10 @@ class Room:
         return tile * self.row + min(self.looks, tile) * self.look
 
     def last(self, cells: int) -> int:
-        """Bytes at the end of so many cells, and of the clean run."""
+        """Bytes at the end of so many cells, and of the clean run, wherever it is read."""
         batch = min(self.batch, cells)
-        return (1 + min(self.ends, batch)) * self.end + (1 + min(self.reads, batch)) * self.exact
+        rows = min(1 + self.ends, (1 + batch) * self.places)
+        return rows * self.end + (1 + min(self.reads, batch)) * self.exact
 
 
 def room_for(needs: Needs, own: int, seen: int, held: int, budget: Budget) -> Room:
@@ -90,4 +93,5 @@ def room_for(needs: Needs, own: int, seen: int, held: int, budget: Budget) -> Ro
         reads=reads,
         look=needs.look,
         looks=looks,
+        places=needs.places,
     )

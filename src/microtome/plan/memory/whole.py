@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from microtome.language.sites import Dimensions
 from microtome.plan.beside import together
 from microtome.plan.cells import Cells
+from microtome.plan.idlers import IDLERS
 from microtome.plan.memory.budget import LEAST, Budget
 from microtome.plan.memory.held import held_for
 from microtome.plan.memory.kept import bytes_of_past, bytes_of_streams
-from microtome.plan.memory.needs import Needs, needs_of
+from microtome.plan.memory.needs import Needs, needs_of, places_of
 from microtome.plan.memory.recorded import bytes_of_gauges
 from microtome.plan.memory.room import room_for
 from microtome.plan.paths import first_written
@@ -41,6 +43,40 @@ def bytes_of_verification(rows: int, needs: Needs, length: int) -> int:
     return stream + rows * each
 
 
+COMPARED_SHARE = 8
+"""Logits that verification compares take one part in so many of the memory at most, unless those of
+one prompt at one position take more."""
+
+EACH = 8
+"""What a cell's logits are compared in, in float64: both paths' own, the clean ones, and what they
+are apart."""
+
+
+def compared_at_once(dims: Dimensions, budget: Budget) -> int:
+    """How many rows of logits verification compares together."""
+    return max(1, budget.memory // COMPARED_SHARE // _bytes_of_logits(dims, budget))
+
+
+def _bytes_of_logits(dims: Dimensions, budget: Budget) -> int:
+    copies = 3 if dims.shapes_logits else 1  # a cap takes two steps
+    return dims.d_vocab * budget.itemsize * copies
+
+
+def bytes_of_comparison(
+    question: Question, prompts: Sequence[int], cells: int, needs: Needs, budget: Budget
+) -> int:
+    """What the logits of some cells take, on both paths, while they are compared.
+
+    Of all prompts at all positions that a metric reads, as far as they fit; and of a cell at a time
+    in float64, with what metrics make of it on both paths.
+    """
+    places = sum(len(places_of(question, prompt)) for prompt in prompts)
+    own = 2 + IDLERS + 2 * cells
+    rows = min(places * own, max(own, compared_at_once(question.dims, budget)))
+    exact = EACH * 8 * question.dims.d_vocab + 2 * needs.exact if rows else 0
+    return rows * _bytes_of_logits(question.dims, budget) + exact
+
+
 def bytes_of_walk(
     question: Question,
     cells: Cells,
@@ -68,7 +104,8 @@ def bytes_of_walk(
         kept = 2 * bytes_of_streams(question.dims, length, first, budget)
         if len(unit.prompts) == 1:
             kept += bytes_of_past(question.dims, length, budget)
-        most = max(most, bytes_of_verification(rows, needs, length) + kept)
+        compared = bytes_of_comparison(question, unit.prompts, rows - 1, needs, budget)
+        most = max(most, kept + max(bytes_of_verification(rows, needs, length), compared))
     return most
 
 
