@@ -47,7 +47,7 @@ def test_what_would_not_fit_is_refused_before_it_runs(tiny, monkeypatch, which):
 
 
 def test_where_the_machine_does_not_say_nothing_is_refused(monkeypatch):
-    monkeypatch.setattr(room, "memory_left", lambda: None)
+    monkeypatch.setattr(room, "device_left", lambda device: None)
     room.check_room(2**60, "This", "ask for less")
 
 
