@@ -199,7 +199,7 @@ def test_a_tasks_prompts_are_in_the_words_of_the_model(nano):
 def test_a_file_that_is_called_like_a_task_goes_first(nano, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert task_prompts(Path("ioi"), nano) is not None
-    assert task_prompts(Path("nothing"), nano) is None
+    assert task_prompts(Path("nothing.csv"), nano) is None
     (tmp_path / "ioi").write_text("")
     assert task_prompts(Path("ioi"), nano) is None
 

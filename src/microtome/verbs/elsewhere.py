@@ -20,6 +20,7 @@ from microtome.engines.sink import Delivered, Delivery, Sink
 from microtome.errors import WorkerError, listing
 from microtome.model.loaded import Loaded
 from microtome.model.modes import set_modes
+from microtome.model.proved import Said
 from microtome.model.watching import watchers
 from microtome.plan.plan import Plan
 from microtome.plan.units import Unit
@@ -57,6 +58,8 @@ class Recipe:
         module, tokenizer: the model itself, where it is sent.
         device: where it is put.
         known: what it is known by.
+        proved: where it is sent, what it said of itself when it was proved: where it says something
+            else now it is run whole, there as here.
     """
 
     name: str | None
@@ -65,6 +68,7 @@ class Recipe:
     tokenizer: PreTrainedTokenizerBase | None
     device: str
     known: Mapping[str, Any]
+    proved: Said | None = None
 
     @classmethod
     def of(cls, model: Loaded, device: str | None) -> Recipe:
@@ -90,7 +94,7 @@ class Recipe:
             name = os.path.abspath(model.name) if os.path.exists(model.name) else model.name
             how = {key: own for key, own in asked.items() if key != "device"}
             return cls(name, how, None, None, where, known(model))
-        return cls(None, {}, model.hf, model.tokenizer, where, known(model))
+        return cls(None, {}, model.hf, model.tokenizer, where, known(model), model.proved)
 
     def open(self) -> Loaded:
         """The model, on this machine.
@@ -103,6 +107,7 @@ class Recipe:
         transformers.logging.disable_progress_bar()  # a worker has no terminal of its own
         if self.module is not None:
             found = load(self.module.to(self.device), tokenizer=self.tokenizer)
+            vars(found).update(proved=self.proved)
         else:
             spread = "device_map" in self.asked
             place: dict[str, Any] = {} if spread else {"device": self.device}
