@@ -146,13 +146,13 @@ def complaint(hf: PreTrainedModel, anatomy: Anatomy) -> str | None:
 
 def mine(wrong: Wrong, name: str) -> bool:
     """Whether a mistake is tried in a family: what has to do with its own way to put values, or to
-    unembed them, always; in those that are unlike, of sites for each other a fifth, of sizes half,
-    and all others; in those that are like one of them, a quarter as many."""
+    unembed them, always; in those that are unlike, of sites for each other an eighth, of sizes a
+    third, and all others; in those that are like one of them, a sixth as many."""
     if " not " in wrong.what or wrong.what.startswith("{'final'"):
         return True
-    share = 2 if wrong.words == ANY else 1
-    share = 5 if " as " in wrong.what else share
-    share *= 1 if name in by_hand.UNLIKE else 4
+    share = 3 if wrong.words == ANY else 1
+    share = 8 if " as " in wrong.what else share
+    share *= 1 if name in by_hand.UNLIKE else 6
     return zlib.crc32(f"{name} {wrong.what}".encode()) % share == 0
 
 
@@ -166,7 +166,7 @@ def test_every_mistake_in_a_row_is_found_and_named(name, tokenizer):
         assert message is not None, f"{wrong.what} is not found out"
         assert any(word in message for word in wrong.words), f"{wrong.what}: {message}"
         tried += 1
-    assert tried > (30 if name in by_hand.UNLIKE else 5)
+    assert tried > (25 if name in by_hand.UNLIKE else 2)
 
 
 def test_every_row_is_tried():
