@@ -377,9 +377,10 @@ def test_an_edit_that_never_fires_raises(make_gpt2, tokenizer, site):
 
 def test_an_edit_that_fires_twice_raises(make_gpt2, tokenizer):
     model = mt.load(make_gpt2(), tokenizer=tokenizer)
-    model.hf.transformer.h[2] = model.hf.transformer.h[1]  # shared weights: one module, two layers
+    layers = model.hf.transformer.h
+    layers[2].mlp.c_proj = layers[1].mlp.c_proj  # one module, in two layers
     with pytest.raises(InertEditError, match="2 times"):
-        model.run(BERLIN, edits=["zero L1.mlp_out"])
+        model.run(BERLIN, edits=["zero L1.mlp_post"])
 
 
 @pytest.mark.parametrize(
