@@ -104,3 +104,19 @@ def test_what_decides_nothing_may_change(tiny64):
     hf.transformer.h[0].attn.mine = 1
     assert "transformer.h.0.attn.mine changed, so" in str(why_not_as_proved(before, hf))
     assert pickle.loads(pickle.dumps(before)) == before
+
+
+def test_what_a_hook_leaves_on_a_module_is_no_setting(tiny64):
+    """A tuple of tensors, as a block gives it, is not to be compared by `==`."""
+    hf = copy.deepcopy(tiny64.hf)
+    attention = hf.transformer.h[0].attn
+    attention.register_forward_hook(
+        mt.watching(lambda module, given, made: setattr(module, "made", (made[0], (made[0],))))
+    )
+    model = mt.load(hf, tokenizer=tiny64.tokenizer)
+    for text in (BERLIN, LONG[:30]):
+        model.run(text)
+        assert model.whole is None
+    assert both_agree(model) == "walk"
+    attention.kept = (1, (2.0, "a"))
+    assert "transformer.h.0.attn.kept changed" in str(model.whole)

@@ -77,8 +77,15 @@ def _settings(owner: nn.Module | object) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(owner).items()
-        if name[0] != "_" and isinstance(value, PLAIN) and name not in LEFT_OUT
+        if name[:1] != "_" and _is_plain(value) and name not in LEFT_OUT
     }
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a setting: of a tuple all parts, or a pass has left what it made there."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, PLAIN)
 
 
 def _changed(before: Said, now: Said) -> Iterator[str]:
