@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
 from microtome import figures, studies
+from microtome.errors import PromptError
 from microtome.figures.png import png_of
 from microtome.studies import STUDIES, ablation_methods, premise, telling
 from microtome.studies.perform import task_prompts
@@ -199,7 +200,9 @@ def test_a_tasks_prompts_are_in_the_words_of_the_model(nano):
 def test_a_file_that_is_called_like_a_task_goes_first(nano, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert task_prompts(Path("ioi"), nano) is not None
-    assert task_prompts(Path("nothing"), nano) is None
+    assert task_prompts(Path("nothing.csv"), nano) is None
+    with pytest.raises(PromptError, match="'nothing' is no file here, and no task"):
+        task_prompts(Path("nothing"), nano)
     (tmp_path / "ioi").write_text("")
     assert task_prompts(Path("ioi"), nano) is None
 
