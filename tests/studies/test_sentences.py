@@ -103,7 +103,7 @@ def test_shared_keys_are_told_with_the_query_heads_that_read_them(grouped):
     found = done.data.dataset("attention")
     assert float(found["moved"][:3].max()) == 0 < float(found["moved"][3:].min())
     [picture] = done.document.sections[0].pictures
-    assert "Grey squares do not exist: there are 2 heads of keys and values" in picture.caption
+    assert "Grey squares do not exist: this model has 2 heads of keys and values" in picture.caption
     assert "activation function" not in " ".join(text_of(done, n) for n in range(5))
 
 
