@@ -49,7 +49,7 @@ def why_not_as_proved(proved: Said, hf: PreTrainedModel) -> str | None:
     changed = [*_changed(proved, now)]
     more = f" and {len(changed) - MOST} more" if len(changed) > MOST else ""
     return (
-        f"since it was loaded, and proved, {listing(changed[:MOST])}{more} changed, so the model "
+        f"after it was loaded, and proved, {listing(changed[:MOST])}{more} changed, so the model "
         "is run as it is (load(model.hf, tokenizer=model.tokenizer) proves it anew)"
     )
 
