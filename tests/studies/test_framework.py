@@ -206,7 +206,7 @@ def test_a_file_for_another_study(tmp_path):
 def test_a_prompt_replaces_the_published_one_with_all_that_belongs_to_it(nano):
     with pytest.raises(MetricError, match="needs a contrast"):
         studies.run("head-ablation", nano, prompt=mt.Prompt("Paris is", target=" in"))
-    done = studies.run("head-ablation", nano, prompt="Paris is the capital of", target=" France")
+    done = studies.run("head-ablation", nano, prompt="Rome is the capital of", target=" Italy")
     assert done.data.encoded[0].prompt.contrast == " France"  # as published
 
 
