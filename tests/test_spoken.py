@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import microtome as mt
 from conftest import BERLIN
@@ -125,6 +126,31 @@ def test_an_error_that_no_argument_is_to_blame_for_stays_as_it_is():
         inside(5)
 
 
+@pytest.mark.parametrize("error", [TypeError, ValueError, KeyError])
+def test_nobody_is_blamed_for_what_a_function_of_the_users_own_raised(tiny, error, monkeypatch):
+    def own(value):
+        raise error("mine")
+
+    fit = (int, mt.Prompts)  # and else nothing is what it is said to be
+    monkeypatch.setattr("microtome.spoken.fits", lambda value, kind: isinstance(value, fit))
+    edit = mt.apply("L0.z", own)
+    for act in (
+        lambda: mt.sweep(tiny, BERLIN, edit, metrics="kl"),
+        lambda: tiny.run(np.array([5, 7]), edit),
+    ):
+        with pytest.raises(error, match="mine") as found:
+            act()
+        assert not isinstance(found.value, MicrotomeError)
+
+
+def test_an_array_is_not_blamed_for_another_argument(scores):
+    with pytest.raises(ValueError, match="broadcast"):
+        circuits.cpr((0.1, 0.2, 1.0), np.zeros(5))
+    chosen = np.zeros(len(scores.circuit(4).graph), dtype=bool)
+    with pytest.raises(ArgumentError, match=r"^Circuit\(graph=5\): graph= is Graph"):
+        circuits.Circuit(graph=5, chosen=chosen)
+
+
 def test_a_class_has_the_words_of_its_own_docstring():
     @spoken
     class Halves:
@@ -169,6 +195,7 @@ def test_what_is_told_of_stays_what_it_is():
         ("5", float, False),
         ("a", Iterable[str], True),
         (5, Iterable[str], False),
+        ("a", Sequence[float], False),
         ([5], Sequence[str], False),
         ({"a": 5}, Mapping[str, int], True),
         ({"a": "b"}, Mapping[str, int], False),
@@ -180,6 +207,19 @@ def test_what_is_told_of_stays_what_it_is():
         (len, Callable[[str], int], True),
         (5, Callable[[str], int], False),
         (object(), Any, True),
+        (np.zeros(3), NDArray[np.float64], True),
+        (np.zeros(()), NDArray[np.float64], True),
+        ([0.0], NDArray[np.float64], False),
+        (np.arange(3), Sequence[int], True),
+        (np.zeros(3), Sequence[int], False),
+        (np.zeros(()), Sequence[float], False),
+        (torch.arange(3), Sequence[int], True),
+        (torch.tensor(3), Iterable[int], False),
+        (torch.tensor(3), int, True),
+        ({"a": np.arange(3)}, Mapping[str, Sequence[Any]], True),
+        (np.zeros(3), Mapping[str, int], False),
+        (np.str_("a"), Literal["a", "b"], True),
+        (np.True_, bool, True),
     ],
 )  # fmt: skip
 def test_what_fits(value, kind, wanted):

@@ -3,7 +3,8 @@
 A function runs with what it is given: many things may be a prompt or an edit, and to ask before
 each call would refuse some of them. Where it ends in one of Python's own errors, and an argument is
 not what its annotation says, the complaint is of that argument: what was given, what is taken, and
-what it is for in the words of the docstring. Otherwise the error stays as it is: it is ours.
+what it is for in the words of the docstring. Otherwise the error stays as it is: it is ours, or
+that of a function of the user's own, which no argument beside it is to blame for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import functools
 import inspect
 import re
 import reprlib
-from collections.abc import Callable, Collection, Mapping
+import sys
+import traceback
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from types import FunctionType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -23,6 +26,12 @@ from microtome.errors import ArgumentError, MicrotomeError
 
 RAW = (TypeError, AttributeError, ValueError, LookupError, ArithmeticError)
 """What Python raises where something is not of the kind that it is taken for."""
+
+ROWS = (Iterable, Collection, Sequence)
+"""Kinds of which an array, a tensor or a column is one, though not by its class."""
+
+INSTALLED = ("site-packages", "dist-packages")
+"""Folders of libraries: what is called there is nobody's own."""
 
 Named = TypeVar("Named", bound=Callable[..., Any])
 
@@ -59,12 +68,24 @@ def _told(function: Named, described: object) -> Named:
         except MicrotomeError:
             raise
         except RAW as error:
-            complaint = _complaint(function, described, args, kwargs)
+            own = _is_users(error, function)
+            complaint = None if own else _complaint(function, described, args, kwargs)
             if complaint is None:
                 raise
             raise ArgumentError(complaint) from error
 
     return told  # type: ignore[return-value]
+
+
+def _is_users(error: Exception, function: Callable[..., Any]) -> bool:
+    """Whether an error comes out of a function that was given: of an edit, a hook, a generator."""
+    ours, raised = function.__module__.partition(".")[0], ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        home = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        installed = any(folder in frame.f_code.co_filename for folder in INSTALLED)
+        if home == ours or not (installed or home in sys.stdlib_module_names):
+            raised = home
+    return raised not in (ours, __name__.partition(".")[0])
 
 
 def _complaint(
@@ -127,11 +148,15 @@ def fits(value: Any, kind: Any) -> bool:
     if origin in (Union, UnionType):
         return any(fits(value, one) for one in inside)
     if origin is Literal:
-        return any(type(value) is type(one) and value == one for one in inside)
+        alone = single(value)
+        return any(type(alone) is type(one) and alone == one for one in inside)
     if kind is None or kind is NoneType:
         return value is None
-    if kind in (int, float):
-        return isinstance(single(value), int if kind is int else Real)
+    if kind in (bool, int, float, str):
+        return isinstance(single(value), Real if kind is float else kind)
+    shape = getattr(value, "shape", None)
+    if shape is not None and origin in ROWS:
+        return shape != () and all(fits(one, inside[0]) for one in value)
     if isinstance(origin, type):
         return isinstance(value, origin) and _holds(value, origin, inside)
     if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
@@ -142,8 +167,12 @@ def fits(value: Any, kind: Any) -> bool:
 
 def _holds(value: Any, origin: type, inside: tuple[Any, ...]) -> bool:
     """Whether what is in a collection fits, where there is a kind for it."""
-    if not isinstance(value, Collection) or isinstance(value, str | bytes) or not inside:
+    if not isinstance(value, Collection) or isinstance(value, bytes) or not inside:
         return True
+    if hasattr(value, "shape"):  # of an array an annotation says its type, and of what shape
+        return True
+    if isinstance(value, str):  # each letter is a text
+        return fits(value, inside[0])
     if isinstance(value, Mapping):
         pairs = value.items() if len(inside) > 1 else ()
         return all(fits(key, inside[0]) and fits(own, inside[1]) for key, own in pairs)

@@ -92,8 +92,20 @@ def test_removals_that_were_stopped_are_gone_on_with(make_gpt2, tokenizer, tmp_p
     assert ran == [0, 1]
     assert scored_in(tmp_path) == "what 3 steps have measured"
     monkeypatch.setattr(Trial, "measure", own)
-    found = mt.circuits.score(small, PROMPTS[:1], out=tmp_path, **asked).data
+    told = Counting()
+    found = mt.circuits.score(small, PROMPTS[:1], out=tmp_path, **{**asked, "progress": told}).data
     assert found.drop_attrs().identical(whole.drop_attrs())
+    assert told.cells == told.of > 3, "what was there counts as done"
+
+
+class Counting(mt.Observer):
+    cells = of = 0.0
+
+    def planned(self, cells, units):
+        self.of = cells
+
+    def advanced(self, cells):
+        self.cells += cells
 
 
 def test_names_are_those_of_the_graphs_edges(tiny64, scores):

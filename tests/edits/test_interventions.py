@@ -377,10 +377,10 @@ def test_an_edit_that_never_fires_raises(make_gpt2, tokenizer, site):
 
 def test_an_edit_that_fires_twice_raises(make_gpt2, tokenizer):
     model = mt.load(make_gpt2(), tokenizer=tokenizer)
-    blocks = model.hf.transformer.h
-    blocks[2].forward = blocks[1].forward  # one block, in the place of two
+    layers = model.hf.transformer.h
+    layers[2].mlp.c_proj = layers[1].mlp.c_proj  # one module, in two layers
     with pytest.raises(InertEditError, match="2 times"):
-        model.run(BERLIN, edits=["zero L1.mlp_out"])
+        model.run(BERLIN, edits=["zero L1.mlp_post"])
 
 
 @pytest.mark.parametrize(

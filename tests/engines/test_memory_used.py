@@ -82,7 +82,6 @@ def test_what_verification_compares_is_planned(make_gpt2, tokenizer):
     assert cost.bytes <= COMPARED.memory
     sweep(model, replace(COMPARED, edit="zero L0.z.h0@-1", metrics=("logit",)))
     used = in_torch(lambda: sweep(model, COMPARED, verify=4))
-    print("USED", used / MIB, cost.bytes / MIB)
     assert used <= 1.25 * cost.bytes + SLACK
 
 

@@ -152,7 +152,7 @@ def test_an_answer_is_not_written_over_unless_asked(call, scores, tmp_path):
         (["find", "nano", "--by", "best", "-o", "c.json"], "No search is called 'best'"),
         (["find", "nano", "--by", "acdc", *ASKED, "-o", "c.json"], "--threshold 0.05"),
         (["score", "nano", "-o", "s.zarr"], "Give the prompt with -p TEXT"),
-        (["score", "nano", "--prompts", "m" * 300, "-o", "s"], "is no file here"),
+        (["score", "nano", "--prompts", "m" * 300, "-o", "s"], "is no file here, and no task"),
         (
             ["score", "nano", *PROMPT[:2], "--target", " a", "--contrast", " b", "-o", "s"],
             "no donor",

@@ -466,7 +466,10 @@ BERLIN = ["-p", "Berlin is the capital of"]
         (["run", "nano", *BERLIN, "-e", "patch L0.z"], "on the command line --donor"),
         (["sweep", "nano", *BERLIN, "-e", "zero L0.z", "-m", "kl"], "-o DIR"),
         (["plan", "--config", "nowhere.yaml"], "Cannot read nowhere.yaml"),
-        (["plan", "nano", "--prompts", "m" * 300, "-e", "zero L0.z"], "is no file here"),
+        (
+            ["plan", "nano", "--prompts", "m" * 300, "-e", "zero L0.z"],
+            "is no file here, and no task",
+        ),
         (["trace", "nano", "--task", "capitals:²"], "--task takes a task and how many prompts"),
         (["study", "run", "head-ablatoin"], "Did you mean 'head-ablation'?"),
         (["study", "run"], "Name a study: hidden-scaling"),

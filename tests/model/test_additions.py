@@ -20,7 +20,7 @@ import microtome as mt
 from conftest import BERLIN, LAYERS, PARIS
 from foreign import theirs
 from microtome.errors import EffectsError, LoadError, MicrotomeError, ProbeError, SweepError
-from microtome.model.additions import adapters, additions, own_attention, without_hooks
+from microtome.model.additions import adapters, additions, own_attention, own_experts, without_hooks
 from oracles import families
 
 PROMPT = mt.Prompt(BERLIN, donor=PARIS, target=" Germany", contrast=" France")
@@ -275,6 +275,18 @@ def test_a_function_of_somebodys_own_for_experts_runs_whole(tokenizer, monkeypat
     assert found.provenance["model"]["additions"] == [
         "a function of your own for experts (louder_later) on the model"
     ]
+
+
+def test_one_for_experts_is_seen_with_what_earlier_transformers_say_of_them(tokenizer, monkeypatch):
+    """Of all that is set on them since, 5.2 sets no more than these."""
+    hf = families.make("mixtral", len(tokenizer))
+    for one in hf.modules():
+        if "is_transposed" in vars(one):
+            for name in ("is_concatenated", "has_gate", "has_post_expert_norm"):
+                vars(one).pop(name, None)
+    monkeypatch.setitem(ExpertsInterface._global_mapping, "louder", louder_later)
+    hf.config._experts_implementation = "louder"
+    assert own_experts(hf) is louder_later
 
 
 def test_a_function_for_experts_is_nothing_to_a_model_without_any(

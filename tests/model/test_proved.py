@@ -9,7 +9,7 @@ import torch
 
 import microtome as mt
 from conftest import BERLIN
-from microtome.errors import ArchitectureError, SweepError
+from microtome.errors import ArchitectureError, MicrotomeError, SweepError
 from microtome.model.proved import said_by, why_not_as_proved
 from oracles import families
 
@@ -42,6 +42,15 @@ def test_a_setting_of_attention_that_was_changed_has_the_model_run_whole(llama, 
     assert both_agree(llama) == "reference"
     with pytest.raises(SweepError, match=rf"proved, model\.layers\.0\.self_attn\.{name}.*load\("):
         mt.sweep(llama, BERLIN, EDIT, metrics="kl", engine="walk")
+
+
+def test_why_it_runs_whole_is_a_sentence(llama):
+    llama.hf.model.layers[1].self_attn.scaling = 0.9
+    found = mt.sweep(llama, BERLIN, EDIT, metrics="kl", verify=0)
+    said = found.provenance["engine"]["why"]
+    assert "per cell, since after it was loaded, and proved, model.layers.1.self_attn" in said
+    with pytest.raises(MicrotomeError, match=r"parts, and after it was.*or load the model anew\."):
+        mt.attribute_logits(llama, mt.Prompt(BERLIN, target=" the"), "logit")
 
 
 def test_what_is_changed_back_walks_again_and_what_is_proved_anew(llama):
@@ -104,3 +113,19 @@ def test_what_decides_nothing_may_change(tiny64):
     hf.transformer.h[0].attn.mine = 1
     assert "transformer.h.0.attn.mine changed, so" in str(why_not_as_proved(before, hf))
     assert pickle.loads(pickle.dumps(before)) == before
+
+
+def test_what_a_hook_leaves_on_a_module_is_no_setting(tiny64):
+    """A tuple of tensors, as a block gives it, is not to be compared by `==`."""
+    hf = copy.deepcopy(tiny64.hf)
+    attention = hf.transformer.h[0].attn
+    attention.register_forward_hook(
+        mt.watching(lambda module, given, made: setattr(module, "made", (made[0], (made[0],))))
+    )
+    model = mt.load(hf, tokenizer=tiny64.tokenizer)
+    for text in (BERLIN, LONG[:30]):
+        model.run(text)
+        assert model.whole is None
+    assert both_agree(model) == "walk"
+    attention.kept = (1, (2.0, "a"))
+    assert "transformer.h.0.attn.kept changed" in str(model.whole)

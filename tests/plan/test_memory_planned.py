@@ -170,6 +170,14 @@ def test_a_copy_of_the_model_in_another_type_is_planned(make_gpt2, tokenizer, me
     assert whole == planned("zero L*.z.h*@-1").cost.bytes + weights
 
 
+def test_a_copy_that_does_not_fit_is_told_of():
+    with pytest.raises(SweepError, match=r"\(900 of them for a copy of the model\).*leave screen="):
+        planned("zero L*.z.h*@-1", copied=900 * MIB, host=500 * MIB)
+    with pytest.raises(SweepError) as without:
+        planned("zero L*.z.h*@*", ["cosine(L*.resid_post@*, *)"], host=MIB)
+    assert "copy" not in str(without.value)
+
+
 def test_what_the_machine_has_left(tmp_path, monkeypatch):
     files = {name: tmp_path / name for name in ("MEMINFO", "LIMIT", "USED", "PARTS")}
     for name, file in files.items():

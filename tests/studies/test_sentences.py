@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import microtome as mt
 from microtome import figures, studies
+from microtome.errors import PromptError
 from microtome.figures.png import png_of
 from microtome.studies import STUDIES, ablation_methods, premise, telling
 from microtome.studies.perform import task_prompts
@@ -102,7 +103,7 @@ def test_shared_keys_are_told_with_the_query_heads_that_read_them(grouped):
     found = done.data.dataset("attention")
     assert float(found["moved"][:3].max()) == 0 < float(found["moved"][3:].min())
     [picture] = done.document.sections[0].pictures
-    assert "Grey squares do not exist: there are 2 heads of keys and values" in picture.caption
+    assert "Grey squares do not exist: this model has 2 heads of keys and values" in picture.caption
     assert "activation function" not in " ".join(text_of(done, n) for n in range(5))
 
 
@@ -200,6 +201,8 @@ def test_a_file_that_is_called_like_a_task_goes_first(nano, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert task_prompts(Path("ioi"), nano) is not None
     assert task_prompts(Path("nothing.csv"), nano) is None
+    with pytest.raises(PromptError, match="'nothing' is no file here, and no task"):
+        task_prompts(Path("nothing"), nano)
     (tmp_path / "ioi").write_text("")
     assert task_prompts(Path("ioi"), nano) is None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import sys
 from functools import cache, partial
 from pathlib import Path
 
@@ -259,9 +259,8 @@ class TestGreaterThan:
         assert 1130 in kept  # whose nearest are eleven years away
         assert 1112 in read - kept  # " 1113", " 1114" and so on are one token each
         assert 500 < len(kept) < len(years)
-        monkeypatch.setitem(
-            inspect.unwrap(mt.tasks.greater_than).__globals__, "NOUNS", ("war",)
-        )  # each year once
+        home = sys.modules["microtome.tasks.greater_than"]  # whose name the function has taken
+        monkeypatch.setattr(home, "NOUNS", ("war",))  # each year once
         prompts = mt.tasks.greater_than(len(kept), tokenizer=gpt2_tokenizer)
         assert {int(prompt.roles["YY"]) for prompt in prompts} == kept
 

@@ -208,8 +208,10 @@ class Removal(Method):
         found = []
         with kept(out, asked) as journal:
             for first in range(0, things, AT_ONCE):
-                some = circuits[first : first + AT_ONCE]
+                some, known = circuits[first : first + AT_ONCE], journal.at < len(journal.steps)
                 found.append(journal.step(some, partial(measured, some)))
+                if known:  # they are among those that the observer was told of
+                    tick(len(some) * len(trial.encoded))
         return np.concatenate(found, axis=1) - trial.clean[name][:, None]
 
 

@@ -40,8 +40,8 @@ HARMLESS = ("__init__", "__repr__", "extra_repr")
 MOST = 4
 """How many a message names."""
 
-EXPERTS = "is_concatenated"
-"""What transformers sets on modules of experts that look up by name what computes them."""
+EXPERTS = "is_transposed"
+"""What each transformers sets on modules of experts that look up by name what computes them."""
 
 Kind = Literal["hook", "method", "class", "attention", "experts", "function"]
 """A hook, a function in the place of a method, a class, or what all attention, or all experts, are

@@ -49,7 +49,7 @@ def why_not_as_proved(proved: Said, hf: PreTrainedModel) -> str | None:
     changed = [*_changed(proved, now)]
     more = f" and {len(changed) - MOST} more" if len(changed) > MOST else ""
     return (
-        f"since it was loaded, and proved, {listing(changed[:MOST])}{more} changed, so the model "
+        f"after it was loaded, and proved, {listing(changed[:MOST])}{more} changed, so the model "
         "is run as it is (load(model.hf, tokenizer=model.tokenizer) proves it anew)"
     )
 
@@ -77,8 +77,15 @@ def _settings(owner: nn.Module | object) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(owner).items()
-        if name[0] != "_" and isinstance(value, PLAIN) and name not in LEFT_OUT
+        if name[:1] != "_" and _is_plain(value) and name not in LEFT_OUT
     }
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a setting: of a tuple all parts, or a pass has left what it made there."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, PLAIN)
 
 
 def _changed(before: Said, now: Said) -> Iterator[str]:

@@ -62,9 +62,15 @@ def refuse_too_many(result: int, walk: float, shape: Sequence[int], budget: Budg
     if budget.host is None or needed <= budget.host:
         return
     beside = f" and {walk / 2**20:,.0f} MiB for computing them" if budget.shared else ""
+    instead = ""
+    if budget.shared and budget.copied:
+        beside += f" ({budget.copied / 2**20:,.0f} of them for a copy of the model)"
+        instead = (
+            " Or do without the copy: load the model in float32 for gradients; leave screen= out."
+        )
     raise SweepError(
         f"The results of this map, {' × '.join(map(str, shape))}, need {result / 2**20:,.0f} MiB"
         f"{beside}, and the machine has {budget.host / 2**20:,.0f} MiB left. memory= is for the "
         "walk and does not help here: ask for fewer cells, prompts or metrics, or for metrics "
-        "inside the model at fewer positions or layers."
+        f"inside the model at fewer positions or layers.{instead}"
     )

@@ -206,6 +206,7 @@ def task_prompts(given: object, model: Model) -> Prompts | None:
         None where something else is given than a task's name, with or without a number.
 
     Raises:
+        PromptError: a path is neither a file nor a task, and has no ending of a file of prompts.
         TaskError: the tokenizer has not the words for so many.
     """
     asked = named_by(given) if isinstance(given, Path) else None

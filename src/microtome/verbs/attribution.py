@@ -275,7 +275,8 @@ def routes_of(
     hf, anatomy = model.hf, model.anatomy
     if model.whole is not None:
         raise MicrotomeError(
-            f"Shares are of the model's own parts, and {model.whole}. Take it off."
+            f"Shares are of the model's own parts, and {model.whole}. "
+            "Take it off, or load the model anew."
         )
     place = reading.position(one, anatomy.dims)
     pieces = wanted(anatomy, place, len(one.tokens), sources)

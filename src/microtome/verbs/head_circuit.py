@@ -124,7 +124,8 @@ def head_circuit(
         )
     if model.whole is not None:
         raise MicrotomeError(
-            f"A head's circuits are of the model's own parts, and {model.whole}. Take it off."
+            f"A head's circuits are of the model's own parts, and {model.whole}. "
+            "Take it off, or load the model anew."
         )
     ids = _chosen(model, tokens, seed)
     budget = DEFAULT_MEMORY if memory is None else bytes_of(memory, what="memory")
