@@ -45,7 +45,8 @@ VOLATILE = {
 
 MOVING = ("training", "max_seq_len_cached", "name_or_path")
 """Settings of modules that a pass may change, that are refused elsewhere, or that say where a model
-was found: by a path from here, or by the whole of it."""
+was found: by a path from here, or by the whole of it. Of the length that rotary frequencies grow by
+there may be one for each type of layer."""
 
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
@@ -202,10 +203,19 @@ def settings(hf: PreTrainedModel) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name not in VOLATILE}
 
 
+def is_moving(name: str) -> bool:
+    """Whether a setting of this name is left out.
+
+    >>> is_moving("full_attention_max_seq_len_cached"), is_moving("eps")
+    (True, False)
+    """
+    return name in MOVING or name.endswith("_max_seq_len_cached")
+
+
 def _set_on(module: nn.Module) -> Iterator[tuple[str, str]]:
     for name, value in vars(module).items():
         plain = isinstance(value, PLAIN)
-        if not (plain or isinstance(value, FUNCTIONS)) or name in MOVING:
+        if not (plain or isinstance(value, FUNCTIONS)) or is_moving(name):
             continue
         if name.startswith("_") and not is_method(module, name):
             continue

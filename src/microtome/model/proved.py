@@ -17,11 +17,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from microtome.errors import ArchitectureError, listing
-from microtome.model.identity import MOVING, VOLATILE
+from microtome.model.identity import VOLATILE, is_moving
 from microtome.model.state import IDLE
 
-LEFT_OUT = frozenset((*MOVING, *VOLATILE, *IDLE))
-"""Settings that decide no number of a pass, may be changed by one, or are refused elsewhere."""
+LEFT_OUT = frozenset((*VOLATILE, *IDLE))
+"""Settings that decide no number of a pass, or are refused elsewhere."""
 
 PLAIN = (bool, int, float, str, tuple, type(None), FunctionType)
 """What settings are. Of lists and mappings, such as those of adapters, the walk takes nothing."""
@@ -77,7 +77,7 @@ def _settings(owner: nn.Module | object) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(owner).items()
-        if name[:1] != "_" and _is_plain(value) and name not in LEFT_OUT
+        if name[:1] != "_" and _is_plain(value) and not (name in LEFT_OUT or is_moving(name))
     }
 
 
