@@ -177,7 +177,8 @@ class Comparison:
             for place in kept.clean[prompt]:
                 finals["reference clean", prompt, place] = again.final[place][row]
         of = {key: self._prompt_of(key[1]) if key[0] in CELLS else key[1] for key in finals}
-        finals = {key: one for key, one in finals.items() if (of[key], key[2]) in looks}
+        asked = {*looks}
+        finals = {key: one for key, one in finals.items() if (of[key], key[2]) in asked}
         whole = torch.stack([*finals.values()])
         return dict(zip(finals, self.model.anatomy.unembed(self.model.hf, whole), strict=True))
 
