@@ -22,6 +22,14 @@ ADDRESSES = {
     "blocks.5.attn.hook_k@-1": "L5.k",
     "blocks.5.attn.hook_pattern": "L5.pattern",
     "blocks.5.attn.hook_attn_scores": "L5.pattern",
+    "blocks.5.attn.hook_result": "L5.head_out",
+    "blocks.5.hook_q_input": "L5.q_in",
+    "blocks.5.hook_v_input": "L5.v_in",
+    "blocks.5.hook_mlp_in": "L5.mlp_in",
+    "ln_final.hook_normalized": "final_in",
+    "blocks.5.attn.hook_z[:, :, 6]": "L5.z.h6",
+    "blocks.5.attn.hook_z[:, -1, 6, :]": "L5.z.h6@-1",
+    "blocks.5.hook_resid_post[:, -1]": "L5.resid_post@-1",
     "blocks.5.mlp.hook_post": "L5.mlp_post",
     "blocks.*.hook_mlp_out": "L*.mlp_out",
     "blocks.{layer}.hook_resid_pre": "L*.resid_pre",
@@ -40,6 +48,11 @@ ADDRESSES = {
     "gpt_neox.layers.3.attention.dense": "L3.z",
     "encoder.layer.2.attention.self.value": "L2.v",
     "model.layers.5.input_layernorm": "L5.resid_pre",
+    "transformer.h.5.attn.c_attn": "L5.v",
+    "model.decoder.layers.5.fc2": "L5.mlp_post",
+    "model.decoder.layers.5.fc1": "L5.mlp_post",
+    "distilbert.transformer.layer.5.attention.out_lin": "L5.z",
+    "model.layers.5.attn.Wo": "L5.z",
     "hidden_states[5]": "L4.resid_post",
     "hidden_states[0]": "embed",
     "model.embed_tokens": "embed",
@@ -62,9 +75,25 @@ def test_an_address_of_another_tool_is_refused_with_ours(text, here):
         mt.zero(text)
     message = str(refused.value)
     assert message.startswith(repr(text))
-    assert here in re.findall(r"[\w*.-]+\w|embed|logits", message.partition("here: ")[2])
+    assert here in re.findall(r"[\w*.@-]+\w|embed|logits", message.partition("here: ")[2])
     assert "Did you mean" not in message
     parse(here)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("blocks.5.attn.hook_rot_k", "before the rotary embedding"),
+        ("blocks.5.attn.hook_attn_scores", "'knockout' is a score of −∞"),
+        ("blocks.5.mlp.hook_pre", "behind the activation"),
+        ("blocks.5.ln1.hook_scale", "whose scale is no site"),
+        ("ln_final.hook_normalized", "before the norm"),
+        ("transformer.h.5.mlp.c_fc", "behind the activation"),
+    ],
+)
+def test_of_what_is_no_site_here_it_is_said_what_the_nearest_is_instead(text, why):
+    with pytest.raises(AddressError, match=re.escape(why)):
+        mt.zero(text)
 
 
 @pytest.mark.parametrize("text", ["xylophone", "blocks", "L5.xylophone", "L5.blocks"])

@@ -25,11 +25,11 @@ _HOOKS: Mapping[str, str] = MappingProxyType(
         "resid_pre": "resid_pre",
         "resid_mid": "resid_mid",
         "resid_post": "resid_post",
-        "attn_in": "resid_pre",
-        "q_input": "resid_pre",
-        "k_input": "resid_pre",
-        "v_input": "resid_pre",
-        "mlp_in": "resid_mid",
+        "attn_in": "q_in",
+        "q_input": "q_in",
+        "k_input": "k_in",
+        "v_input": "v_in",
+        "mlp_in": "mlp_in",
         "attn_out": "attn_out",
         "mlp_out": "mlp_out",
         "q": "q",
@@ -38,7 +38,7 @@ _HOOKS: Mapping[str, str] = MappingProxyType(
         "rot_q": "q",
         "rot_k": "k",
         "z": "z",
-        "result": "z",
+        "result": "head_out",
         "pattern": "pattern",
         "attn": "pattern",
         "attn_scores": "pattern",
@@ -52,21 +52,38 @@ _HOOKS: Mapping[str, str] = MappingProxyType(
 )
 """What follows ``hook_`` → the nearest site."""
 
+_UNLIKE: Mapping[str, str] = MappingProxyType(
+    {
+        "attn_in": "with k_in and v_in, what attention reads",
+        "rot_q": "before the rotary embedding",
+        "rot_k": "before the rotary embedding",
+        "attn_scores": "behind the softmax; its 'knockout' is a score of −∞",
+        "pre": "behind the activation",
+        "pre_linear": "behind the activation, times the gate",
+        "embed": "with the position embedding, where there is one",
+        "pos_embed": "with the tokens' embedding",
+        "tokens": "as vectors, what enters block 0",
+        "normalized": "before the norm",
+        "scale": "before the norm, whose scale is no site",
+    }
+)
+"""What follows ``hook_`` and is no site → what the nearest one is instead."""
+
 _PARTS: tuple[tuple[str, str], ...] = (
-    (r"(q_proj|query)", "q"),
-    (r"(k_proj|key)", "k"),
-    (r"(v_proj|value)", "v"),
-    (r"(c_attn|qkv_proj|query_key_value|wqkv|Wqkv)", "q"),
-    (r"(ln_?1|input_layernorm|norm1|attn_norm|attention_norm).*", "resid_pre"),
-    (r"(ln_?2|post_attention_layernorm|norm2|mlp_norm|ffn_norm).*", "resid_mid"),
-    (r"(mlp|feed_forward|ffn)\.(c_fc|fc1|fc_in|up_proj|gate_proj|act\w*|dense_h_to_4h|w1|w3)",
-     "mlp_post"),
+    (r"(q_proj|q_lin|query)", "q"),
+    (r"(k_proj|k_lin|key)", "k"),
+    (r"(v_proj|v_lin|value)", "v"),
+    (r"(c_attn|qkv_proj|query_key_value|[wW]qkv)", "q, beside L_.k and L_.v"),
+    (r"(ln_?1|input_layernorm|norm1|attn_norm|attention_norm).*", "resid_pre, before the norm"),
+    (r"(ln_?2|post_attention_layernorm|norm2|mlp_norm|ffn_norm).*", "resid_mid, before the norm"),
+    (r"((mlp|feed_forward|ffn)\.(c_fc|fc1|fc_in|up_proj|gate_proj|act\w*|dense_h_to_4h|lin1|w1|w3"
+     r"|Wi)|fc1|intermediate(\..*)?)", "mlp_post, behind the activation"),
     (r"(mlp|feed_forward|ffn|block_sparse_moe|output)(\..*)?", "mlp_out"),
 )  # fmt: skip
-"""What a module in a block is called, as a pattern → the nearest site."""
+"""What a module in a block is called, as a pattern → the nearest site; L_ is its layer there."""
 
 _ATTENTION = r"(attn|self_attn|attention|self_attention|self)"
-_OUTWARDS = r"(c_proj|o_proj|out_proj|dense|wo)"
+_OUTWARDS = r"(c_proj|o_proj|out_proj|out_lin|dense|[wW]o)"
 _OUTSIDE: Mapping[str, str] = MappingProxyType(
     {
         "wte": "embed", "wpe": "embed", "embed_tokens": "embed", "embed_in": "embed",
@@ -93,7 +110,7 @@ _PYVENE: Mapping[str, str] = MappingProxyType(
 WORDS: Mapping[str, str] = MappingProxyType(
     {
         "attn": "attn_out", "attention": "attn_out", "self_attn": "attn_out", "head": "z",
-        "heads": "z", "head_out": "z", "result": "z", "mlp": "mlp_out", "ffn": "mlp_out",
+        "heads": "z", "result": "head_out", "mlp": "mlp_out", "ffn": "mlp_out",
         "neuron": "mlp_post", "neurons": "mlp_post", "act": "mlp_post", "post": "mlp_post",
         "resid": "resid_post", "residual": "resid_post", "residual_stream": "resid_post",
         "hidden_state": "resid_post", "hidden_states": "resid_post", "output": "resid_post",
@@ -306,26 +323,39 @@ def _hidden(text: str) -> _Found:
 
 
 def _hook(text: str) -> _Found:
-    found = re.search(r"\bhook_(\w+)$", text)
+    found = re.search(r"\bhook_([a-z_]+)(?P<part>\W.*)?$", text)
     layer = re.match(rf"(?:blocks\.|L){_N}(?=\.)", text)
     if found is None:
         return None
+    unlike = f", the nearest that there is: {_UNLIKE[found[1]]}" if found[1] in _UNLIKE else ""
     if "ln1" in text or "ln2" in text:
         site = "resid_pre" if "ln1" in text else "resid_mid"
     elif "ln_final" in text:
-        return LENS, "L-1.resid_post"
+        return LENS, f"final_in{unlike}"
     else:
         site = _HOOKS.get(found[1], "resid_post")
     if site == "embed":
-        return LENS, site
-    return LENS, f"L{_layer(layer) if layer else '5'}.{site}{'' if layer else ', for layer 5'}"
+        return LENS, f"{site}{unlike}"
+    whose = f"L{_layer(layer) if layer else '5'}.{site}"
+    example = "" if layer else ", for layer 5"
+    return LENS, f"{whose}{_unit(site, found['part'])}{example}{unlike}"
+
+
+def _unit(site: str, part: str | None) -> str:
+    """The one head, neuron or position that an index behind a hook point picks: ``[:, :, 6]``."""
+    indices = re.fullmatch(r"\[:, *(:|-?\d+)(?:, *(-?\d+))?(?:, *:)?\]", part or "")
+    if indices is None:
+        return ""
+    letter = {"z": "h", "q": "h", "k": "h", "v": "h", "head_out": "h", "mlp_post": "n"}.get(site)
+    unit = f".{letter}{indices[2]}" if letter and indices[2] else ""
+    return f"{unit}@{indices[1]}" if indices[1] != ":" else unit
 
 
 def _module(text: str) -> _Found:
     path = re.sub(r"(\.(output|input|inputs|out))?(\.\d+)?$", "", text) if "." in text else text
     reads = bool(re.search(r"\.inputs?(\.\d+)*$", text))
     found = re.fullmatch(
-        rf"(?:(?:model|transformer|gpt_neox|base_model|decoder|encoder|bert|roberta)\.)*"
+        rf"(?:(?:model|transformer|gpt_neox|base_model|decoder|encoder|bert|roberta|distilbert)\.)*"
         rf"(?P<kind>h|layers?|blocks?)\.{_N}(?:\.(?P<rest>.+))?", path if _ends(path) else text
     )  # fmt: skip
     if found is None:
@@ -342,12 +372,14 @@ def _module(text: str) -> _Found:
     inner = rest if attention is None else attention["inner"]
     if inner is None or (attention is not None and re.fullmatch(_OUTWARDS, inner)):
         return whose, f"L{layer}.attn_out, what it gives, or L{layer}.z, what it reads"
-    if re.fullmatch(rf"(mlp|feed_forward|ffn)\.({_OUTWARDS}|down_proj|fc2|fc_out|dense_4h_to_h|w2)",
-                    inner):  # fmt: skip
+    if re.fullmatch(
+        rf"(mlp|feed_forward|ffn)\.({_OUTWARDS}|down_proj|fc2|fc_out|dense_4h_to_h|lin2|w2)|fc2",
+        inner,
+    ):
         return whose, f"L{layer}.mlp_out, what it gives, or L{layer}.mlp_post, what it reads"
     for pattern, site in _PARTS:
         if re.fullmatch(rf"(self\.)?{pattern}", inner):
-            return whose, f"L{layer}.{site}"
+            return whose, f"L{layer}.{site}".replace("L_", f"L{layer}")
     site = WORDS.get(inner, inner)
     if site in _HOOKS.values():
         return "not how a layer is written", f"L{layer}.{site}"
