@@ -382,3 +382,40 @@ def test_a_weight_of_a_later_token_is_not_taken_for_one_that_exists():
             counterpart(parse(text), DIMS, here, other)
     counterpart(parse("L0.pattern.h0@b,a"), DIMS, here, here)
     counterpart(parse("L0.pattern.h0@b,a"), replace(DIMS, causal=False), here, other)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("L3.z.h2@'Sam'", 'L3.z.h2@"Sam"'),
+        ("L3.z.h2@“Sam”", 'L3.z.h2@"Sam"'),
+        ("L5.pattern.h3@-1,'Sam'", 'L5.pattern.h3@-1,"Sam"'),
+        ("L3.z.h2@{'Sam',1}", 'L3.z.h2@{"Sam",1}'),
+        ("L3.Z.h2", "L3.z.h2"),
+        ("l3.z.h2", "L3.z.h2"),
+        ("L3.z.H2", "L3.z.h2"),
+        ("L3.z.head2", "L3.z.h2"),
+        ("L3.mlp_post.neuron*", "L3.mlp_post.n*"),
+        ("L3.z.2", "L3.z.h2"),
+        ("L3.z[2]", "L3.z.h2"),
+        ("L3.z.h[2,3]", "L3.z.h{2,3}"),
+        ("L3.z.h2,3", "L3.z.h{2,3}"),
+        ("L1,2.z", "L{1,2}.z"),
+        ("L3.z.h2@[-1]", "L3.z.h2@-1"),
+        ("L3.z.h2 @ -1", "L3.z.h2@-1"),
+    ],
+)
+def test_what_is_nearly_an_address_is_refused_with_what_it_would_be(given, meant):
+    with pytest.raises(AddressError) as refused:
+        parse(given)
+    assert str(refused.value).endswith(f" Did you mean {meant!r}?")
+    parse(meant)
+
+
+@pytest.mark.parametrize(
+    "given", ["L3.z.h2@", "L3.z.x2", "L3.z.h2 and more", "L-.z", "L3.z.h2@0-3"]
+)
+def test_what_could_be_meant_in_several_ways_is_not_guessed_at(given):
+    with pytest.raises(AddressError) as refused:
+        parse(given)
+    assert "Did you mean 'L" not in str(refused.value)

@@ -27,6 +27,7 @@ from microtome.language.habits import address_of, spelled
 from microtome.language.selectors import Everything, Group, Index, Role, Selector, Span, Star, Word
 from microtome.language.sites import LETTERS, POSITIONS, Site, dimension
 from microtome.language.sites import site as find_site
+from microtome.language.slips import mended
 
 FORM = "L<layers>.<site>[.<h|n|d><units>][@<positions>], for example L9.z.h6@-1"
 
@@ -243,7 +244,19 @@ def parse(text: str) -> Address:
         return _parsed(text)
     except AddressError as error:
         elsewhere = address_of(text)
-        raise AddressError(f"{elsewhere} Form: {FORM}") if elsewhere else error from None
+        if elsewhere:
+            raise AddressError(f"{elsewhere} Form: {FORM}") from None
+        raise AddressError(f"{error}{_meant(text)}") from None
+
+
+def _meant(text: str) -> str:
+    """A sentence with the address that a text is nearly; or nothing."""
+    meant = mended(text)
+    try:
+        _parsed(meant)
+    except AddressError:
+        return ""
+    return f" Did you mean {meant!r}?" if meant != text else ""
 
 
 def _parsed(text: str) -> Address:

@@ -1,0 +1,45 @@
+"""What is nearly an address: what was probably meant, for the end of a refusal.
+
+Nothing of it is accepted in the place of an address: a refusal says what it would be.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+_LIST = r"-?\d+(?:\s*,\s*-?\d+)*"
+
+
+def _lower(found: re.Match[str]) -> str:
+    return found[0].lower()
+
+
+_MENDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    ("[“”„‟«»]", '"'),
+    (r"(?<=[@,{])\s*['‘’`]([^\"]+?)['‘’`](?=[,}]|$)", r'"\1"'),
+    (r"^l(?=[-\d*:{\[])", "L"),
+    (r"(?<=\.)[A-Za-z_]+", _lower),
+    (rf"^L\[?({_LIST})\]?(?=\.)", r"L{\1}"),
+    (r"(?<=\.)([hnd])(?:eads?|eurons?|ims?)\.?(?=[-\d*:{\[])", r"\1"),
+    (rf"(?<=\.)([zqkv])[.\[]\s*({_LIST}|\*)\s*\]?(?=@|$)", r"\1.h{\2}"),
+    (rf"(?<=[hnd@])[\[(]\s*({_LIST})\s*[\])]", r"{\1}"),
+    (rf"(?<=\.)([hnd])({_LIST})(?=@|$)", r"\1{\2}"),
+    (r"\{\s*(-?\d+|\*)\s*\}", r"\1"),
+)
+"""How one writes what is an address nearly, as a pattern → how it is written."""
+
+
+def mended(text: str) -> str:
+    """An address as it would be written, if it was written in one of the ways that people try.
+
+    >>> mended("L3.z.h2@'Sam'"), mended("l3.Z.H2 @ -1"), mended("L3.z.head[2, 3]@[-1]")
+    ('L3.z.h2@"Sam"', 'L3.z.h2@-1', 'L3.z.h{2,3}@-1')
+    >>> mended("L*.z.2"), mended("L1,2.z"), mended("L*.z.h*@-1")
+    ('L*.z.h2', 'L{1,2}.z', 'L*.z.h*@-1')
+    """
+    place, at, rest = text.strip().partition("@")
+    text = re.sub(r"\s+", "", place) + at + rest.strip() if " as " not in text else text
+    for pattern, instead in _MENDS:
+        text = re.sub(pattern, instead, text)
+    return text
