@@ -363,6 +363,11 @@ REFUSED = {
     "guidance": ({"guidance_scale": 1.5}, "a second time"),
     "a typo": ({"temprature": 1.0}, "no temprature=.*Did you mean 'temperature'"),
     "a number": ({"temperature": -1.0, "do_sample": True}, "cannot generate so"),
+    "a temperature of nothing": (
+        {"temperature": 0.7, "do_sample": False},
+        "temperature=0.7 is of what",
+    ),
+    "a share of nothing": ({"top_p": 0.9, "do_sample": False}, "say do_sample=True"),
     "too long": ({"steps": 40}, "takes 32: say steps=28"),
     "when=3 is no word": ({"when": 3}, "when must be 'all' | .*function of the step, not 3"),
     "a function by itself": ({"logits_processor": max}, "LogitsProcessorList.*put a function into"),
@@ -377,6 +382,13 @@ def test_ways_to_write_that_edits_have_no_meaning_in_are_refused(tiny64, case):
     how, why = REFUSED[case]
     with pytest.raises(MicrotomeError, match=why.replace("|", r"\|").replace("(", r"\(")):
         tiny64.generate(BERLIN, "zero L1.z.h1@last", **how)
+
+
+@pytest.mark.parametrize(
+    "how", [{"temperature": 0}, {"temperature": 1.0}, {"top_k": 50, "top_p": 1}]
+)
+def test_what_asks_for_nothing_may_be_said_of_the_likeliest_tokens(nano, how):
+    assert nano.generate(BERLIN, steps=2, **how)[0].ids == nano.generate(BERLIN, steps=2)[0].ids
 
 
 MEANINGLESS = {

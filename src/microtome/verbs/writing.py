@@ -52,6 +52,17 @@ TOGETHER: Mapping[str, tuple[object, str]] = {
 }
 """Settings that would see the padding of a batch: what does nothing, and why they are refused."""
 
+DRAWING: Mapping[str, tuple[object, ...]] = {
+    "temperature": (0, 1),
+    "top_p": (1,),
+    "top_k": (0, 50),
+    "min_p": (0,),
+    "typical_p": (1,),
+    "epsilon_cutoff": (0,),
+    "eta_cutoff": (0,),
+}
+"""Settings of what is drawn, with the values that ask for nothing."""
+
 IDLE = (None, False, 1, "dynamic", "hybrid")
 """Their values that do nothing."""
 
@@ -102,6 +113,7 @@ def manner_of(
     except (ValueError, TypeError) as error:
         raise MicrotomeError(f"The model cannot generate so: {error}") from error
     _refuse(config, unknown)
+    _check_drawn(config, settings)
     if config.pad_token_id is None:  # never read: texts are padded with their own tokens
         config.pad_token_id = settings["pad_token_id"] = _first(config.eos_token_id)
     told = settings
@@ -190,6 +202,17 @@ def _refuse(config: GenerationConfig, unknown: Mapping[str, Any]) -> None:
             f"(do_sample, temperature, top_p, …) and {listing(OBJECTS)}."
             f"{did_you_mean(name, config.to_dict())}"
         )
+
+
+def _check_drawn(config: GenerationConfig, asked: Mapping[str, Any]) -> None:
+    """Raise for settings of what is drawn, where nothing is: they would do nothing."""
+    for name, idle in DRAWING.items():
+        value = asked.get(name)
+        if not config.do_sample and value is not None and value not in idle:
+            raise MicrotomeError(
+                f"{name}={value} is of what is drawn, and the likeliest token is taken in each "
+                "step: say do_sample=True (on the command line --sample), or leave it out."
+            )
 
 
 def settings_of(config: GenerationConfig, asked: Mapping[str, Any]) -> dict[str, Any]:
