@@ -8,7 +8,7 @@ from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
-from microtome.errors import SweepError, listing
+from microtome.errors import SweepError, glimpse, listing
 
 UNITS: Mapping[str, int] = MappingProxyType(
     {
@@ -49,11 +49,11 @@ def whole_of(given: object, least: int | None = None, what: str = "") -> int:
     >>> whole_of(np.int64(3), least=0)
     3
     """
-    begin = f"{what}={given!r}: " if what else ""
+    begin = f"{what}={glimpse(given)}: " if what else ""
     end = "." if what else ""
     given = single(given)
     if not isinstance(given, int) or isinstance(given, bool):
-        raise SweepError(f"{begin}expected a whole number, not {given!r}{end}")
+        raise SweepError(f"{begin}expected a whole number, not {glimpse(given)}{end}")
     if least is not None and given < least:
         raise SweepError(f"{begin}expected a whole number of at least {least}, not {given}{end}")
     return given
@@ -77,14 +77,14 @@ def bytes_of(given: object, what: str = "") -> int:
     digits = given.rstrip(_LETTERS)
     unit = given[len(digits) :].strip().lower()
     sizes = {name.lower(): size for name, size in UNITS.items()} | {"": 1}
-    begin, end = (f"{what}={given!r}: ", ".") if what else ("", "")
+    begin, end = (f"{what}={glimpse(given)}: ", ".") if what else ("", "")
     try:
         amount = float(digits) * sizes[unit]
     except (KeyError, ValueError):
         amount = math.nan
     if not math.isfinite(amount):
         units = listing(UNITS)
-        raise SweepError(f"{begin}{_BYTES}, not {given!r}; units: {units}{end}")
+        raise SweepError(f"{begin}{_BYTES}, not {glimpse(given)}; units: {units}{end}")
     return whole_of(int(amount), 1, what)
 
 

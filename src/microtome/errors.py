@@ -13,8 +13,23 @@ NO_DOCSTRINGS = (
 """Why nothing is loaded where Python keeps no docstrings."""
 
 
+LONGEST = 4000
+"""How many characters of a message are shown at most."""
+
+
 class MicrotomeError(Exception):
-    """Anything that microtome refuses; the command line prints it without a traceback."""
+    """Anything that microtome refuses; the command line prints it without a traceback.
+
+    A message shows what was given, which may be anything: the middle of a very long one is left
+    out.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        left = len(text) - LONGEST
+        if left <= 0:
+            return text
+        return f"{text[: LONGEST // 2]} [… {left:,} characters …] {text[-LONGEST // 2 :]}"
 
 
 class ArgumentError(MicrotomeError, TypeError):
@@ -123,6 +138,28 @@ class CacheWarning(UserWarning):
 def listing(options: Iterable[object]) -> str:
     """``a, b, c``."""
     return ", ".join(str(option) for option in options)
+
+
+def glimpse(given: object, most: int = 160) -> str:
+    """What was given, in a message: of anything long its beginning, or an array's shape.
+
+    Args:
+        given: anything.
+        most: how many characters of it are told.
+
+    >>> glimpse(5), glimpse("Berlin"), glimpse([0] * 400, 12)
+    ('5', "'Berlin'", '[0, 0, 0, 0,… (1,200 characters)')
+    >>> import numpy
+    >>> glimpse(numpy.zeros((20, 50))), glimpse(numpy.array([-100, 5]))
+    ('an array of shape [20, 50] (ndarray)', 'array([-100,    5])')
+    """
+    text = repr(given)
+    if len(text) <= most:
+        return text
+    shape = getattr(given, "shape", None)
+    if isinstance(shape, tuple) and hasattr(given, "dtype"):
+        return f"an array of shape {[*shape]} ({type(given).__name__})"
+    return f"{text[:most]}… ({len(text):,} characters)"
 
 
 def end_of(text: str, most: int = 30) -> str:

@@ -19,7 +19,7 @@ from microtome.edits.scale import Scale, scale
 from microtome.edits.shuffle import Shuffle
 from microtome.edits.text import read
 from microtome.edits.zero import Zero
-from microtome.errors import EditError
+from microtome.errors import EditError, glimpse
 from microtome.language.operations import Source
 from microtome.spoken import spoken
 
@@ -81,7 +81,7 @@ def as_edits(given: Edit | str | Iterable[Edit | str]) -> list[Edit]:
 def _checked(given: object) -> Edit:
     if not isinstance(given, Edit):
         raise EditError(
-            f"{given!r} is no edit: give an object, zero('L5.z.h3'), or its text, "
+            f"{glimpse(given)} is no edit: give an object, zero('L5.z.h3'), or its text, "
             "'zero L5.z.h3'; several in a list."
         )
     return given

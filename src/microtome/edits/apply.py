@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.edits.base import Context, Edit
-from microtome.errors import EditError
+from microtome.errors import EditError, glimpse
 from microtome.spoken import spoken
 
 
@@ -54,7 +54,9 @@ class Apply(Edit):
         """What the function makes of a copy of the values."""
         changed = self.fn(values.clone())
         if not isinstance(changed, Tensor) or changed.shape != values.shape:
-            found = f"shape {list(changed.shape)}" if isinstance(changed, Tensor) else repr(changed)
+            found = (
+                f"shape {list(changed.shape)}" if isinstance(changed, Tensor) else glimpse(changed)
+            )
             raise EditError(
                 f"{self}: the function must return a tensor of shape {list(values.shape)}, "
                 f"as it was given; it returned {found}."

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.amounts import is_finite, single
-from microtome.errors import EditError
+from microtome.errors import EditError, glimpse
 from microtome.language.addresses import Address
 from microtome.language.edges import Edge, Where, where
 from microtome.language.operations import Source
@@ -83,7 +83,9 @@ class Edit(ABC):
         if isinstance(given, str):
             object.__setattr__(self, "address", where(given))
         elif not isinstance(given, Where):
-            raise EditError(f"{self.name} takes an address such as 'L5.z.h3', not {given!r}.")
+            raise EditError(
+                f"{self.name} takes an address such as 'L5.z.h3', not {glimpse(given)}."
+            )
         if isinstance(self.address, Edge) and not self.on_edges:
             raise EditError(
                 f"{self.name} makes no sense on an edge, {self.address}: what a reader reads of "
@@ -209,7 +211,7 @@ def number(value: object, what: str) -> float:
     """
     value = single(value)
     if isinstance(value, bool) or not isinstance(value, Real) or not is_finite(value):
-        raise EditError(f"{what} must be a finite number, not {value!r}.")
+        raise EditError(f"{what} must be a finite number, not {glimpse(value)}.")
     return float(value) + 0.0  # -0 becomes 0: they are equal and must read and hash alike
 
 
@@ -221,7 +223,7 @@ def whole(value: object, what: str) -> int:
     """
     value = single(value)
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise EditError(f"{what} must be a whole number, not {value!r}.")
+        raise EditError(f"{what} must be a whole number, not {glimpse(value)}.")
     return int(value)
 
 
@@ -233,7 +235,7 @@ def truth(value: object, what: str) -> bool:
     """
     value = single(value)
     if not isinstance(value, bool):
-        raise EditError(f"{what} must be True or False, not {value!r}.")
+        raise EditError(f"{what} must be True or False, not {glimpse(value)}.")
     return value
 
 
@@ -245,5 +247,5 @@ def one_of(value: str, options: tuple[str, ...], what: str) -> str:
     """
     if value not in options:
         choices = " | ".join(map(repr, options))
-        raise EditError(f"{what} must be {choices}, not {value!r}.")
+        raise EditError(f"{what} must be {choices}, not {glimpse(value)}.")
     return value

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.edits.base import Context, Edit, number, one_of, whole
-from microtome.errors import EditError
+from microtome.errors import EditError, glimpse
 from microtome.language.regions import Region
 from microtome.model.devices import onto
 from microtome.spoken import spoken
@@ -50,7 +50,7 @@ class Noise(Edit):
         object.__setattr__(self, "seed", whole(self.seed, "noise's seed"))
         given: object = self.relative
         if not isinstance(given, bool):
-            raise EditError(f"noise(relative=…) must be True or False, not {given!r}.")
+            raise EditError(f"noise(relative=…) must be True or False, not {glimpse(given)}.")
         one_of(self.how, ("replace", "add"), "noise(how=…)")
 
     def check(self, region: Region, causal: bool = True) -> None:

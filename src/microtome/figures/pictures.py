@@ -8,7 +8,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from microtome.errors import EffectsError, did_you_mean, listing
+from microtome.errors import EffectsError, did_you_mean, glimpse, listing
 from microtome.figures import style
 from microtome.figures.png import picture_of
 from microtome.paths import PARTIAL, at_home, cannot_name, on_its_way
@@ -39,7 +39,9 @@ def refuse_file(path: str | Path) -> None:
     """
     given: object = path
     if not isinstance(given, str | os.PathLike):
-        raise EffectsError(f"Results are written to a folder, named by a text, not by {given!r}.")
+        raise EffectsError(
+            f"Results are written to a folder, named by a text, not by {glimpse(given)}."
+        )
     kind = Path(path).suffix.lower()
     if is_picture(path):
         instead, what = "effects.figure().save(…)", "picture"

@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from microtome.errors import AddressError, listing
+from microtome.errors import AddressError, glimpse, listing
 from microtome.language.habits import address_of, spelled
 from microtome.language.selectors import Everything, Group, Index, Role, Selector, Span, Star, Word
 from microtome.language.sites import LETTERS, POSITIONS, Site, dimension
@@ -239,7 +239,9 @@ def parse(text: str) -> Address:
     'L5.resid_post@{0,-1}'
     """
     if not isinstance(text, str):
-        raise AddressError(f"An address is a text, such as 'L5.z.h3', not {text!r}.{spelled(text)}")
+        raise AddressError(
+            f"An address is a text, such as 'L5.z.h3', not {glimpse(text)}.{spelled(text)}"
+        )
     try:
         return _parsed(text)
     except AddressError as error:

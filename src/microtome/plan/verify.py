@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from microtome.amounts import single
-from microtome.errors import SweepError
+from microtome.errors import SweepError, glimpse
 from microtome.spoken import spoken
 
 SHARE = 0.05
@@ -49,8 +49,8 @@ class Verify:
         given = single(given)
         if isinstance(given, bool) or not isinstance(given, int) or given < 0:
             raise SweepError(
-                f"verify={given!r}: give how many cells to recompute on the reference path, such "
-                "as 4; 0 for none; or 'all'."
+                f"verify={glimpse(given)}: give how many cells to recompute on the reference path, "
+                "such as 4; 0 for none; or 'all'."
             )
         return cls(given)
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from microtome.amounts import single
-from microtome.errors import PromptError
+from microtome.errors import PromptError, glimpse
 from microtome.notebook import html_fields
 from microtome.prompts.legible import whole
 from microtome.prompts.turns import Message, options_of, turns_of
@@ -214,7 +214,7 @@ def _text(name: str, given: object) -> str | None:
         return None
     if not isinstance(given, str):
         hint = " Tokens go by ids=[…], a chat by Prompt.chat([…])." if name == "text" else ""
-        raise PromptError(f"A prompt's {name} must be text, not {given!r}.{hint}")
+        raise PromptError(f"A prompt's {name} must be text, not {glimpse(given)}.{hint}")
     whole(given, f"A prompt's {name}")
     return str(given)  # numpy's texts are of a class of their own
 
@@ -242,7 +242,8 @@ def _ids(name: str, given: Any) -> tuple[int, ...] | None:
         found = [number(one) for one in listed]
     if not found or any(one is None or one < 0 for one in found):
         raise PromptError(
-            f"A prompt's {name} are token ids, a list of whole numbers from 0, not {given!r}."
+            f"A prompt's {name} are token ids, a list of whole numbers from 0, not "
+            f"{glimpse(given)}."
         )
     return tuple(one for one in found if one is not None)
 
@@ -257,12 +258,14 @@ def _answer(name: str, given: object) -> str | int | None:
         given = -1 if given is None else given
     own = number(given)
     if own is not None and own < 0:
-        raise PromptError(f"A prompt's {name} as a token's id is a number from 0, not {given!r}.")
+        raise PromptError(
+            f"A prompt's {name} as a token's id is a number from 0, not {glimpse(given)}."
+        )
     if isinstance(given, str):
         whole(given, f"A prompt's {name}")
         return str(given)
     if own is None and given is not None:
-        raise PromptError(f"A prompt's {name} must be text, or a token's id, not {given!r}.")
+        raise PromptError(f"A prompt's {name} must be text, or a token's id, not {glimpse(given)}.")
     return own
 
 
@@ -274,7 +277,8 @@ def _answers(name: str, given: Any) -> tuple[str | int, ...] | None:
         listed = sorted(listed, key=str)
     if not isinstance(listed, Sequence) or isinstance(listed, str | bytes) or not listed:
         raise PromptError(
-            f"A prompt's {name} are a list of tokens, at least one, as texts or ids, not {given!r}."
+            f"A prompt's {name} are a list of tokens, at least one, as texts or ids, not "
+            f"{glimpse(given)}."
         )
     found = [_answer(name, one) for one in listed]
     if None in found:
@@ -290,7 +294,8 @@ def _roles(given: object) -> dict[str, Spot]:
         return {}
     if not isinstance(given, Mapping):
         raise PromptError(
-            f"A prompt's roles are names with their places, {{'subject': 'Berlin'}}, not {given!r}."
+            f"A prompt's roles are names with their places, {{'subject': 'Berlin'}}, not "
+            f"{glimpse(given)}."
         )
     for name in given:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or name in BUILT_IN:
@@ -306,14 +311,14 @@ def _meta(given: object) -> dict[str, Known]:
         return {}
     if not isinstance(given, Mapping):
         raise PromptError(
-            f"A prompt's meta is names with values, {{'template': 'ABBA'}}, not {given!r}."
+            f"A prompt's meta is names with values, {{'template': 'ABBA'}}, not {glimpse(given)}."
         )
     own: dict[Any, Any] = {single(name): single(value) for name, value in given.items()}
     for name, value in own.items():
         if not isinstance(name, str) or not name.strip() or not isinstance(value, Known):
             raise PromptError(
-                f"In a prompt's meta, {name!r} is {value!r}: names are words, and values text, "
-                "numbers, true or false."
+                f"In a prompt's meta, {name!r} is {glimpse(value)}: names are words, and values "
+                "text, numbers, true or false."
             )
         whole(name, "A name in a prompt's meta")
         whole(str(value), f"{name!r} in a prompt's meta")
@@ -338,7 +343,7 @@ def _spot(role: str, given: object) -> str | int:
     own = number(given)
     if own is None:
         raise PromptError(
-            f"The place of role {role!r} is {given!r}; it can be a word, a whole number, or a pair "
-            "of those, for the text and for its donor."
+            f"The place of role {role!r} is {glimpse(given)}; it can be a word, a whole number, or "
+            "a pair of those, for the text and for its donor."
         )
     return own

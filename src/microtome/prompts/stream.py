@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from microtome.amounts import single
-from microtome.errors import PromptError, listing
+from microtome.errors import PromptError, glimpse, listing
 from microtome.prompts.chat import written
 from microtome.prompts.files import rows_of
 from microtome.prompts.prompt import Prompt
@@ -101,7 +101,7 @@ class Stream:
             )
         if not isinstance(made, Iterable):
             raise PromptError(
-                f"A stream is of prompts one after another, as in a list, not {made!r}."
+                f"A stream is of prompts one after another, as in a list, not {glimpse(made)}."
             )
         return ((f"prompt {number}", one) for number, one in enumerate(made))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from microtome.errors import PromptError
+from microtome.errors import PromptError, glimpse
 from microtome.prompts.legible import whole
 
 Message = Mapping[str, Any]
@@ -38,7 +38,7 @@ def turns_of(name: str, given: object) -> tuple[Message, ...] | None:
     if not turns:
         raise PromptError(
             f"A prompt's {name} are the turns of a chat, a list of "
-            f"{{'role': 'user', 'content': '…'}}, not {given!r}."
+            f"{{'role': 'user', 'content': '…'}}, not {glimpse(given)}."
         )
     return tuple(MappingProxyType(dict(turn)) for turn in turns)
 
@@ -55,7 +55,7 @@ def options_of(given: object, is_chat: bool) -> Mapping[str, Any]:
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise PromptError(
             "A prompt's chat_options are names with what the chat template is told, "
-            f"{{'enable_thinking': False}}, not {given!r}."
+            f"{{'enable_thinking': False}}, not {glimpse(given)}."
         )
     if given and not is_chat:
         raise PromptError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from microtome.errors import MetricError, listing
+from microtome.errors import MetricError, glimpse, listing
 from microtome.language.addresses import parse
 from microtome.readings.inside import INSIDE, Gauge, Inside, gauge
 from microtome.readings.names import name_of
@@ -49,7 +49,7 @@ def about(name: str) -> Metric | Inside:
 
 def _reading(text: object) -> Asked:
     if not isinstance(text, str):
-        raise MetricError(f"A metric goes by its name, such as 'prob', not by {text!r}.")
+        raise MetricError(f"A metric goes by its name, such as 'prob', not by {glimpse(text)}.")
     inside = gauge(text)
     if inside is not None:
         return inside

@@ -16,7 +16,7 @@ from string import Formatter
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from microtome.amounts import single
-from microtome.errors import TaskError, TokenError, listing
+from microtome.errors import TaskError, TokenError, glimpse, listing
 from microtome.model.files import nano_directory
 from microtome.prompts.encoding import Encoded, encode, piece
 from microtome.prompts.prompt import Prompt
@@ -202,7 +202,9 @@ def numbers_of(n: int, seed: int) -> tuple[int, int]:
     """
     n, seed = single(n), single(seed)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise TaskError(f"n is the number of prompts, a whole number of at least 1, not {n!r}.")
+        raise TaskError(
+            f"n is the number of prompts, a whole number of at least 1, not {glimpse(n)}."
+        )
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TaskError(f"seed is a whole number, by which the same prompts come, not {seed!r}.")
     return n, seed

@@ -17,7 +17,7 @@ from microtome.amounts import single, whole_of
 from microtome.edits import Edit
 from microtome.edits.growing import Growth, StepReceipt
 from microtome.engines.judging import NOISIEST, SHARE, TIMES, Precision
-from microtome.errors import EditError, MicrotomeError, PromptWarning, VerificationError
+from microtome.errors import EditError, MicrotomeError, PromptWarning, VerificationError, glimpse
 from microtome.model.families.configs import rotary_of
 from microtome.model.loaded import Loaded
 from microtome.passes.generating import Manner, reread, write
@@ -102,7 +102,7 @@ def generate(
 def _numbers(steps: object, seed: object) -> tuple[int, int]:
     steps, seed = single(steps), single(seed)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise MicrotomeError(f"steps is how many tokens are written, from 1, not {steps!r}.")
+        raise MicrotomeError(f"steps is how many tokens are written, from 1, not {glimpse(steps)}.")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed not in SEEDS:
         raise MicrotomeError(f"seed is a whole number of at most 64 bits, not {seed!r}.")
     return steps, seed
@@ -113,7 +113,7 @@ def _active(when: When, steps: int) -> list[bool]:
     chosen = WORDS.get(when) if isinstance(when, str) else when
     if not callable(chosen):
         words = " | ".join(map(repr, WORDS))
-        raise EditError(f"when must be {words}, or a function of the step, not {when!r}.")
+        raise EditError(f"when must be {words}, or a function of the step, not {glimpse(when)}.")
     return [bool(chosen(step)) for step in range(steps)]
 
 

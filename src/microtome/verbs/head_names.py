@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from microtome.errors import AddressError
+from microtome.errors import AddressError, glimpse
 from microtome.language.addresses import parse
 from microtome.language.selectors import Index
 from microtome.language.sites import Dimensions
@@ -26,7 +26,7 @@ def head_of(text: str, dims: Dimensions) -> tuple[int, int]:
     (1, 3)
     """
     if not isinstance(text, str):
-        raise AddressError(f"A head goes by its name, {FORM}, not by {text!r}.")
+        raise AddressError(f"A head goes by its name, {FORM}, not by {glimpse(text)}.")
     short = re.fullmatch(r"\s*L(-?\d+)\.h(-?\d+)\s*", text)
     if short is not None:
         given = int(short[1]), int(short[2])

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from microtome.errors import NO_DOCSTRINGS, LoadError, listing
+from microtome.errors import NO_DOCSTRINGS, LoadError, glimpse, listing
 from microtome.language.habits import LOADING, model_of
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Family
@@ -75,7 +75,8 @@ def load(
     given = name_or_path_or_model
     if family is not None and not isinstance(given, nn.Module):
         raise LoadError(
-            f"family= is for a model in memory, not {given!r}: load it with transformers first, "
+            f"family= is for a model in memory, not {glimpse(given)}: load it with "
+            "transformers first, "
             "and give the module and its tokenizer."
         )
     named: object = tokenizer

@@ -26,6 +26,7 @@ from microtome.errors import (
     MicrotomeError,
     PromptError,
     did_you_mean,
+    glimpse,
     listing,
 )
 from microtome.language.addresses import Address, parse
@@ -305,7 +306,7 @@ def _addresses(keep: str | Iterable[str]) -> list[Address]:
     asked = [keep] if isinstance(keep, str) else keep
     if not isinstance(asked, Iterable):
         raise AddressError(
-            f"keep= takes addresses, such as ['L5.z', 'L3.resid_post'], not {keep!r}."
+            f"keep= takes addresses, such as ['L5.z', 'L3.resid_post'], not {glimpse(keep)}."
         )
     return list(dict.fromkeys(map(parse, asked)))
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from microtome.errors import MicrotomeError, did_you_mean, listing
+from microtome.amounts import single
+from microtome.errors import MicrotomeError, did_you_mean, glimpse, listing
 from microtome.passes.generating import Manner
 from microtome.passes.rows import Streamer
 
@@ -102,7 +103,7 @@ def manner_of(
     }  # fmt: skip
     given = settings.pop("generation_config", None)
     if not isinstance(given, GenerationConfig | None):
-        raise MicrotomeError(f"generation_config= is a GenerationConfig, not {given!r}.")
+        raise MicrotomeError(f"generation_config= is a GenerationConfig, not {glimpse(given)}.")
     settings |= {"max_new_tokens": steps, "return_dict_in_generate": False}
     config = copy.deepcopy(given or hf.generation_config)
     try:
@@ -135,7 +136,8 @@ def _check_objects(asked: Mapping[str, Any]) -> None:
             continue
         if not isinstance(given, list | tuple) or not all(map(callable, given)):
             raise MicrotomeError(
-                f"{name}= is a list of functions, {kept}, not {given!r}: put a function into one."
+                f"{name}= is a list of functions, {kept}, not {glimpse(given)}: put a "
+                "function into one."
             )
     allowed = asked.get("prefix_allowed_tokens_fn")
     if allowed is not None and not callable(allowed):
@@ -177,7 +179,7 @@ def streamers_of(asked: Mapping[str, Any], texts: int, batch: int) -> list[Strea
         if not isinstance(one, Streamer | None):
             raise MicrotomeError(
                 "streamer= is something with put(tokens) and end(), such as transformers' "
-                f"TextStreamer(tokenizer), not {one!r}."
+                f"TextStreamer(tokenizer), not {glimpse(one)}."
             )
     return each
 
@@ -207,8 +209,8 @@ def _refuse(config: GenerationConfig, unknown: Mapping[str, Any]) -> None:
 def _check_drawn(config: GenerationConfig, asked: Mapping[str, Any]) -> None:
     """Raise for settings of what is drawn, where nothing is: they would do nothing."""
     for name, idle in DRAWING.items():
-        value = asked.get(name)
-        if not config.do_sample and value is not None and value not in idle:
+        value = single(asked.get(name))
+        if not config.do_sample and isinstance(value, int | float) and value not in idle:
             raise MicrotomeError(
                 f"{name}={value} is of what is drawn, and the likeliest token is taken in each "
                 "step: say do_sample=True (on the command line --sample), or leave it out."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from microtome.errors import WorkerError, did_you_mean
+from microtome.errors import WorkerError, did_you_mean, glimpse
 from microtome.spoken import spoken
 from microtome.workers.clusters import ray
 from microtome.workers.crew import Crew
@@ -41,7 +41,7 @@ def workers_of(given: Workers | str) -> Workers:
         if not hasattr(given, "crew"):
             raise WorkerError(
                 f"workers are mt.workers.processes(2), mt.workers.ray(…) or a name ({FORMS}), "
-                f"not {given!r}."
+                f"not {glimpse(given)}."
             )
         return given
     kind, _, rest = given.strip().partition(":")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from microtome import open_effects
-from microtome.errors import MicrotomeError
+from microtome.errors import MicrotomeError, glimpse
 from microtome.figures.pictures import check_picture
 from microtome.frontends.arguments import Shown
 from microtome.frontends.commands.keeping import answering
@@ -46,7 +46,7 @@ def _pairs(given: Iterable[str], option: str) -> Iterable[tuple[str, str]]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
-            raise MicrotomeError(f"{option} takes NAME=VALUE, not {text!r}.")
+            raise MicrotomeError(f"{option} takes NAME=VALUE, not {glimpse(text)}.")
         yield name, value
 
 
@@ -56,7 +56,7 @@ def _chosen(text: str, name: str) -> Any:
         ends = [value_of(end, f"--only {name}") if end else None for end in text.split(":")]
         if len(ends) > 2:
             raise MicrotomeError(
-                f"--only takes {name}=FROM:TO or {name}=VALUE,VALUE, not {text!r}."
+                f"--only takes {name}=FROM:TO or {name}=VALUE,VALUE, not {glimpse(text)}."
             )
         return slice(*ends)
     return [value_of(part, f"--only {name}") for part in text.split(",")]
@@ -71,4 +71,6 @@ def _size(text: str | None) -> tuple[float, float] | None:
             raise ValueError
         return float(width), float(height)
     except ValueError:
-        raise MicrotomeError(f"--size takes WIDTHxHEIGHT, such as 600x400, not {text!r}.") from None
+        raise MicrotomeError(
+            f"--size takes WIDTHxHEIGHT, such as 600x400, not {glimpse(text)}."
+        ) from None

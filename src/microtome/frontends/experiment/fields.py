@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
 from microtome.amounts import bytes_of, whole_of
 from microtome.edits import Edit, as_edits
-from microtome.errors import ExperimentError
+from microtome.errors import ExperimentError, glimpse
 from microtome.frontends.experiment.form import Form, at, path_of, text_of
 from microtome.plan.question import is_list, plain
 from microtome.plan.verify import Verify
@@ -62,7 +62,8 @@ def edit_of(given: Any) -> Edit:
     """An edit, or the text of one."""
     if not isinstance(given, Edit | str):
         raise ValueError(
-            f"expected an edit such as 'zero L5.z.h3', not {given!r}; in YAML, put a text that "
+            f"expected an edit such as 'zero L5.z.h3', not {glimpse(given)}; in YAML, put "
+            "a text that "
             "ends in a colon in quotes"
         )
     return as_edits(given)[0]
@@ -97,7 +98,7 @@ def parameters_of(given: Any) -> dict[str, list[Any]]:
     """Values for parameters of edits, by name, in YAML's own types."""
     if not isinstance(given, Mapping):
         raise ValueError(
-            f"expected parameters with their values, {{factor: [0.1, 10]}}, not {given!r}"
+            f"expected parameters with their values, {{factor: [0.1, 10]}}, not {glimpse(given)}"
         )
     found = {}
     for name, values in given.items():
@@ -106,7 +107,9 @@ def parameters_of(given: Any) -> dict[str, list[Any]]:
         found[str(name)] = [plain(value) for value in values]
         for value, own in zip(values, found[str(name)], strict=True):
             if isinstance(own, str) and not isinstance(value, str):
-                raise at(name, f"expected numbers, words or lists of numbers, not {value!r}.")
+                raise at(
+                    name, f"expected numbers, words or lists of numbers, not {glimpse(value)}."
+                )
     return found
 
 

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from microtome.errors import ExperimentError, did_you_mean, listing
+from microtome.errors import ExperimentError, did_you_mean, glimpse, listing
 from microtome.paths import at_home
 from microtome.sheets import Sheet, Steps, spelled
 
@@ -44,7 +44,7 @@ class Form(BaseModel):
         if isinstance(given, cls):
             return given
         if not isinstance(given, Mapping):
-            raise ValueError(f"expected fields ({listing(known)}), not {given!r}")
+            raise ValueError(f"expected fields ({listing(known)}), not {glimpse(given)}")
         for name in given:
             if name not in known:
                 text = f"there is no such field; there are: {listing(known)}."
@@ -157,7 +157,7 @@ def _line(one: ErrorDetails, steps: Steps, sheet: Sheet | None) -> str:
 def text_of(given: Any) -> str:
     """A text; a number or a truth value in its place is a YAML word without its quotes."""
     if not isinstance(given, str):
-        raise ValueError(f"expected text, not {given!r}; in YAML, put it in quotes")
+        raise ValueError(f"expected text, not {glimpse(given)}; in YAML, put it in quotes")
     if not given.strip():
         raise ValueError("the text is empty")
     return given

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from microtome.errors import ExperimentError
+from microtome.errors import ExperimentError, glimpse
 from microtome.frontends.experiment.experiment import Experiment
 from microtome.sheets import value_of
 
@@ -65,7 +65,7 @@ def values_of(over: Iterable[str]) -> dict[str, list[Any]]:
     for text in over:
         name, equals, values = text.partition("=")
         if not equals or not name.isidentifier() or not values.strip():
-            raise ExperimentError(f"--over takes NAME=VALUE,VALUE,…, not {text!r}.")
+            raise ExperimentError(f"--over takes NAME=VALUE,VALUE,…, not {glimpse(text)}.")
         if name in found:
             raise ExperimentError(f"--over {name}=… is given twice: put all its values in one.")
         found[name] = _values(values)
@@ -85,7 +85,9 @@ def named_of(given: Iterable[str], option: str, such_as: str) -> dict[str, Any]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
-            raise ExperimentError(f"{option} takes NAME=VALUE, such as {such_as}, not {text!r}.")
+            raise ExperimentError(
+                f"{option} takes NAME=VALUE, such as {such_as}, not {glimpse(text)}."
+            )
         found[name] = value_of(value, f"{option} {name}")
     return found
 

@@ -10,7 +10,7 @@ from pydantic import PlainValidator, model_validator
 from microtome.amounts import is_finite, whole_of
 from microtome.circuits.methods import method_of
 from microtome.circuits.scores import AUDIT
-from microtome.errors import listing
+from microtome.errors import glimpse, listing
 from microtome.frontends.experiment.fields import Count, Whole
 from microtome.frontends.experiment.form import Form, at, text_of
 
@@ -24,7 +24,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
 
 def _number(given: Any) -> float:
     if not isinstance(given, int | float) or not is_finite(given):
-        raise ValueError(f"expected a number, not {given!r}")
+        raise ValueError(f"expected a number, not {glimpse(given)}")
     return float(given)
 
 

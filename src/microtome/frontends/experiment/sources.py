@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import BeforeValidator, Discriminator, PlainValidator, Tag, create_model
 
-from microtome.errors import did_you_mean, listing, there_are
+from microtome.errors import did_you_mean, glimpse, listing, there_are
 from microtome.frontends.experiment.form import Form, at, path_of
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts, prompt_of, spelled
@@ -47,7 +47,7 @@ def _task(given: Any) -> Task:
         given = {"name": given}
     if not isinstance(given, Mapping) or "name" not in given:
         raise ValueError(
-            f"expected a task's name and arguments, {{name: ioi, n: 64}}, not {given!r}"
+            f"expected a task's name and arguments, {{name: ioi, n: 64}}, not {glimpse(given)}"
         )
     name = given["name"]
     if name not in TASKS:
@@ -110,18 +110,21 @@ def _prompt(given: Any) -> Prompt:
         return Prompt(given)
     if not isinstance(given, Mapping):
         raise ValueError(
-            f"expected a prompt's text or its fields, not {given!r}; in YAML, put text in quotes"
+            f"expected a prompt's text or its fields, not {glimpse(given)}; in YAML, put "
+            "text in quotes"
         )
     for name, value in given.items():
         if name not in FIELDS:
             raise at(name, f"a prompt has no such field; {there_are(name, FIELDS)}")
         if name in TEXTS and value is not None and not _is_text(name, value):
             also = ", or {id: 12} for a token's id" if name in ANSWERS else ""
-            raise at(name, f"expected text, not {value!r}; in YAML, put it in quotes{also}.")
+            raise at(name, f"expected text, not {glimpse(value)}; in YAML, put it in quotes{also}.")
         if name in SETS and isinstance(value, Iterable):
             for one in value:
                 if not _is_text("target", one):
-                    text = f"expected texts, not {one!r}; in YAML, put it in quotes, or write "
+                    text = (
+                        f"expected texts, not {glimpse(one)}; in YAML, put it in quotes, or write "
+                    )
                     raise at(name, text + "{id: 12} for a token's id.")
     return prompt_of(given)
 
