@@ -224,3 +224,40 @@ def test_what_is_told_of_stays_what_it_is():
 )  # fmt: skip
 def test_what_fits(value, kind, wanted):
     assert fits(value, kind) is wanted
+
+
+@pytest.mark.parametrize(
+    ("act", "told"),
+    [
+        (
+            lambda m: m.run(BERLIN, prepend_bos=True),
+            r"^Model\.run has no prepend_bos=: special tok",
+        ),
+        (lambda m: m.run(BERLIN, fwd_hooks=[]), r"no fwd_hooks=: say edits=\[…\]"),
+        (
+            lambda m: m.run(BERLIN, attention_mask=[1]),
+            r"no attention_mask=: each prompt runs by its",
+        ),
+        (lambda m: m.run(inputs_embeds=0), r"no inputs_embeds=: .*replace\('embed', values\)"),
+        (
+            lambda m: mt.sweep(m, BERLIN, "zero L0.z", metric="kl"),
+            r"^sweep has no metric=\. Did you",
+        ),
+        (lambda m: mt.sweep(m, BERLIN, edits="zero L0.z"), r"no edits=\. Did you mean 'edit'\?"),
+        (
+            lambda m: mt.sweep(m, BERLIN, "zero L0.z", metrics="prob", target=" the"),
+            r"the prompt's",
+        ),
+    ],
+)
+def test_an_argument_of_another_name_is_told_what_it_is_called_here(tiny, act, told):
+    with pytest.raises(ArgumentError, match=told):
+        act(tiny)
+
+
+def test_of_a_name_that_is_like_none_python_says_it(tiny):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'xylophone'") as refused:
+        tiny.run(BERLIN, xylophone=1)
+    assert not isinstance(refused.value, ArgumentError)
+    with pytest.raises(TypeError, match="missing 1 required"):
+        mt.sweep(tiny, BERLIN, metrics="kl")

@@ -22,13 +22,35 @@ from types import FunctionType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from microtome.amounts import single
-from microtome.errors import ArgumentError, MicrotomeError
+from microtome.errors import ArgumentError, MicrotomeError, did_you_mean
 
 RAW = (TypeError, AttributeError, ValueError, LookupError, ArithmeticError)
 """What Python raises where something is not of the kind that it is taken for."""
 
 ROWS = (Iterable, Collection, Sequence)
 """Kinds of which an array, a tensor or a column is one, though not by its class."""
+
+UNPADDED = "each prompt runs by itself, unpadded, with the positions of its own tokens"
+ELSEWHERE: Mapping[str, str] = {
+    "prepend_bos": "special tokens are those that the model's own tokenizer adds; tokens as they "
+    "are go by Prompt(ids=[…])",
+    "padding_side": UNPADDED,
+    "attention_mask": UNPADDED,
+    "position_ids": UNPADDED,
+    "input_ids": "tokens are a prompt: Prompt(ids=[…])",
+    "inputs_embeds": "a prompt is text or tokens; vectors of your own go in by an edit of embed, "
+    "replace('embed', values)",
+    "past_key_values": "a prompt is read whole",
+    "fwd_hooks": "say edits=[…], such as 'zero L5.z.h3', or apply(address, function)",
+    "names_filter": "say keep=[…], such as ['L5.z']",
+    "return_type": "logits are run.logits; a loss is a metric, next_loss@3",
+    "stop_at_layer": "states of a layer are kept, keep=['L5.resid_post']",
+    "corrupted": "the run that activations come from is the prompt's donor, Prompt(…, donor=…)",
+    "donor": "it is the prompt's, Prompt(…, donor=…)",
+    "target": "it is the prompt's, Prompt(…, target=…)",
+    "contrast": "it is the prompt's, Prompt(…, contrast=…)",
+}
+"""Arguments of other tools, and of our own objects, → where the same is said here."""
 
 INSTALLED = ("site-packages", "dist-packages")
 """Folders of libraries: what is called there is nobody's own."""
@@ -96,11 +118,11 @@ def _complaint(
 ) -> str | None:
     """What is wrong with the first argument that is not what it is said to be."""
     signature = inspect.signature(function)
+    name = function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
     try:
         given = signature.bind(*args, **kwargs).arguments
     except TypeError:
-        return None  # names that there are not, or too few: Python's own sentence says which
-    name = function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
+        return _unknown(name, signature, kwargs)
     for parameter, value in given.items():
         own = signature.parameters[parameter]
         several = own.kind in (own.VAR_POSITIONAL, own.VAR_KEYWORD)
@@ -113,6 +135,17 @@ def _complaint(
         taken = f"{parameter}= is {said}{_about(described, parameter)}"
         return f"{name}({parameter}={reprlib.repr(value)}): {taken}, {other}. See help({name})."
     return None
+
+
+def _unknown(name: str, signature: inspect.Signature, kwargs: Mapping[str, Any]) -> str | None:
+    """Of the first name that there is not, what is said in its place; where nothing is, or too
+    little was given, Python's own sentence will do."""
+    known = [one for one, own in signature.parameters.items() if own.kind is not own.VAR_KEYWORD]
+    given = next((one for one in kwargs if one not in known), "")
+    if given in ELSEWHERE:
+        return f"{name} has no {given}=: {ELSEWHERE[given]}."
+    near = did_you_mean(given, known, likeness=0.7)
+    return f"{name} has no {given}=.{near}" if near else None
 
 
 class _Around(dict[str, Any]):
