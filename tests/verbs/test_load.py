@@ -124,8 +124,16 @@ class TestAModelInMemory:
     def test_with_a_part_in_training_mode_is_refused(self, make_gpt2, tokenizer):
         hf = make_gpt2()
         hf.transformer.h[1].attn.resid_dropout.train()
-        with pytest.raises(LoadError, match=r"a part of it, is in training mode.*model.eval\(\)"):
+        with pytest.raises(LoadError, match=r"a part of it, is in.*h.1.attn.resid_dr.*model.eval"):
             mt.load(hf, tokenizer=tokenizer)
+
+    def test_with_embeddings_that_were_made_larger_is_taken(self, make_gpt2, tokenizer):
+        hf = make_gpt2(tie_word_embeddings=False)
+        hf.resize_token_embeddings(len(tokenizer) + 3, mean_resizing=False)
+        assert hf.lm_head.training  # as transformers makes a new one
+        model = mt.load(hf, tokenizer=tokenizer)
+        effects = mt.sweep(model, BERLIN, "zero L*.z.h*@-1", metrics="kl", progress=False)
+        assert effects.data.kl.values.max() > 0
 
     @pytest.mark.parametrize("change", [{"dtype": "float64"}, {"device": "cpu"}, {"revision": "x"}])
     def test_is_not_changed(self, make_gpt2, tokenizer, change):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from microtome.errors import MicrotomeError
 
@@ -29,6 +30,22 @@ def refuse_autocast(device: torch.device) -> None:
             f"{device.type!r}, enabled=False)), and load the model in the type that you want: "
             f"load(…, dtype={kind!r})."
         )
+
+
+def in_training(hf: nn.Module) -> str:
+    """A sentence with what is in training mode and computes otherwise there; or nothing.
+
+    A plain embedding or linear layer does not, and such a one is new, and in that mode, behind
+    ``resize_token_embeddings``.
+    """
+    for name, part in hf.named_modules():
+        if part.training and type(part) not in (nn.Embedding, nn.Linear):
+            where = f" ({name})" if name else ""
+            return (
+                f"The model, or a part of it, is in training mode{where}, where dropout makes "
+                "every pass different: call"
+            )
+    return ""
 
 
 def modes() -> dict[str, str | int | bool]:

@@ -26,7 +26,7 @@ from microtome.language.sites import OF_HEADS
 from microtome.model.anatomy import Anatomy
 from microtome.model.devices import numbers
 from microtome.model.families.taps import Tap
-from microtome.model.modes import refuse_autocast
+from microtome.model.modes import in_training, refuse_autocast
 from microtome.model.placement import device_of
 from microtome.passes.attention import show
 from microtome.passes.branches import Branches, Heads, by_head
@@ -228,11 +228,9 @@ class _Mode:
 
     def __enter__(self) -> None:
         refuse_autocast(device_of(self._hf))
-        if any(part.training for part in self._hf.modules()):
-            raise MicrotomeError(
-                "The model, or a part of it, is in training mode, where dropout makes every pass "
-                "different: call model.hf.eval() first."
-            )
+        training = in_training(self._hf)
+        if training:
+            raise MicrotomeError(f"{training} model.hf.eval() first.")
         torch.set_grad_enabled(self.records)
 
     def __exit__(self, *_: object) -> None:

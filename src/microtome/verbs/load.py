@@ -17,7 +17,7 @@ from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Family
 from microtome.model.files import NANO, check_tokenizer, commit
 from microtome.model.loaded import Loaded, Origin
-from microtome.model.modes import refuse_autocast
+from microtome.model.modes import in_training, refuse_autocast
 from microtome.model.named import read
 from microtome.model.placement import device_of
 from microtome.model.wrappers import Pipe, module_of, refuse_file, tokenizer_of
@@ -132,11 +132,9 @@ def _adopt(
     _refuse(changes)
     if tokenizer is None:
         raise LoadError("A model in memory needs its tokenizer: load(model, tokenizer=…).")
-    if any(part.training for part in module.modules()):
-        raise LoadError(
-            "The model, or a part of it, is in training mode, where dropout makes every pass "
-            "different: call model.eval() first."
-        )
+    training = in_training(module)
+    if training:
+        raise LoadError(f"{training} model.eval() first.")
     name = module.config.name_or_path or type(module).__name__
     anatomy = Anatomy.of(module, family)
     check_tokenizer(name, tokenizer, anatomy.dims.d_vocab)
