@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas
 import pytest
 import scipy.stats
 import torch
@@ -377,3 +378,12 @@ def test_what_else_is_known_takes_no_name_that_a_result_has(tiny):
         "id": [str(2**60 + 1), str(2**60)],
     }
     assert found.by_role().data["role"].values.tolist() == ["last"]
+
+
+def test_an_effect_is_shown_on_a_narrow_screen():
+    effects = many(noise(8, 2, 3) + 0.2, np.ones((8, 2, 3)))
+    with pandas.option_context("display.width", 80, "display.max_columns", 0):
+        for printed in (str(effects.top(3, "prob")), str(effects.table("prob"))):
+            assert "..." in printed  # the middle is left out
+            assert "effect" in printed
+            assert "significant" in printed

@@ -179,9 +179,9 @@ class Aggregates:
         shape = test.value
         found = xr.Dataset(
             {
+                "effect": shape,
                 "clean": shape.copy(data=_ratio(clean, n).reshape(shape.shape)),
                 "edited": shape.copy(data=_ratio(edited, n).reshape(shape.shape)),
-                "effect": shape,
                 **{name: getattr(test, name) for name in ("low", "high", "p")},
                 "n": shape.copy(data=told.reshape(shape.shape)).astype(int),
                 "unchanged": shape.copy(data=running.unchanged.reshape(shape.shape)).astype(int),

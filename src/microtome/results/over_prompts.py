@@ -43,14 +43,14 @@ def table(effects: Mapped, metric: str) -> pd.DataFrame:
     """A row per cell of the map, in its order; cells that do not exist are left out.
 
     Columns: the cell's coordinates, then means over the prompts in which its edits changed
-    something, ``clean``, ``edited`` and ``effect``; ``low`` and ``high``, the effect's own 95 % t
-    interval; ``p``, corrected for all cells; ``n``, how many prompts; ``unchanged``, in how many
-    more the edits changed nothing; ``significant``, p is below 0.05 and the effect above the noise
-    floor; and ``above_noise``.
+    something, ``effect`` (first: pandas leaves out the middle of what is printed), ``clean`` and
+    ``edited``; ``low`` and ``high``, the effect's own 95 % t interval; ``p``, corrected for all
+    cells; ``n``, how many prompts; ``unchanged``, in how many more the edits changed nothing;
+    ``above_noise``; and ``significant``, p is below 0.05 and the effect above the noise floor.
     """
     cells = cells_of(effects, metric)
     mean = averaged(cells)
-    found = mean[["clean", "edited", "effect"]].drop_vars(_of_prompts(mean), errors="ignore")
+    found = mean[["effect", "clean", "edited"]].drop_vars(_of_prompts(mean), errors="ignore")
     there = cells["effect"].notnull()
     nothing = xr.full_like(mean["effect"], np.nan)
     test = tested(effects, metric)
