@@ -408,7 +408,7 @@ def test_a_weight_of_a_later_token_is_not_taken_for_one_that_exists():
 def test_what_is_nearly_an_address_is_refused_with_what_it_would_be(given, meant):
     with pytest.raises(AddressError) as refused:
         parse(given)
-    assert str(refused.value).endswith(f" Did you mean {meant!r}?")
+    assert str(refused.value).endswith(f". Did you mean {meant!r}?")
     parse(meant)
 
 

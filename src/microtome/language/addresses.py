@@ -248,17 +248,18 @@ def parse(text: str) -> Address:
         elsewhere = address_of(text)
         if elsewhere:
             raise AddressError(f"{elsewhere} Form: {FORM}") from None
-        raise AddressError(f"{error}{_meant(text)}") from None
+        raise AddressError(f"{error}{_meant(text, str(error))}") from None
 
 
-def _meant(text: str) -> str:
-    """A sentence with the address that a text is nearly; or nothing."""
+def _meant(text: str, said: str) -> str:
+    """A sentence, behind what is said, with the address that a text is nearly; or nothing."""
     meant = mended(text)
     try:
         _parsed(meant)
     except AddressError:
         return ""
-    return f" Did you mean {meant!r}?" if meant != text else ""
+    stop = "" if said.endswith((".", "?")) else "."
+    return f"{stop} Did you mean {meant!r}?" if meant != text else ""
 
 
 def _parsed(text: str) -> Address:
