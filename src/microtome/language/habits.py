@@ -274,11 +274,14 @@ or L5.z, what it reads."
     >>> address_of("L5.z")
     ''
     """
-    plain = re.sub(r"\[(-?\d+|\*|:)\]", r".\1", text.strip().partition("@")[0])
+    before, at, where = text.strip().partition("@")
+    plain = re.sub(r"\[(-?\d+|\*|:)\]", r".\1", before)
     for reader in (_head, _hidden, _hook, _module, _pyvene, _turned):
         found = reader(plain)
         if found is not None:
-            return f"{text!r} is {found[0]}; here: {found[1]}."
+            is_place = re.fullmatch(r'-?\d+|[*:]|[A-Za-z_]\w*|"[^"]*"', where)
+            is_whole = is_place and re.fullmatch(r"[\w*:.-]+", found[1])
+            return f"{text!r} is {found[0]}; here: {found[1]}{at + where if is_whole else ''}."
     return ""
 
 
