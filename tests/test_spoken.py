@@ -261,3 +261,15 @@ def test_of_a_name_that_is_like_none_python_says_it(tiny):
     assert not isinstance(refused.value, ArgumentError)
     with pytest.raises(TypeError, match="missing 1 required"):
         mt.sweep(tiny, BERLIN, metrics="kl")
+
+
+def test_a_tensor_where_something_may_be_left_out_is_told_of(tiny):
+    with pytest.raises(ArgumentError, match=r"^sweep\(over=tensor.*over= is Mapping.*not a Tensor"):
+        mt.sweep(tiny, BERLIN, "scale(1) L0.z", metrics="kl", over=torch.ones(3))
+
+    @spoken
+    def breaks(text: str) -> str:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        breaks(5)

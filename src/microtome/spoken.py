@@ -27,6 +27,9 @@ from microtome.errors import ArgumentError, MicrotomeError, did_you_mean
 RAW = (TypeError, AttributeError, ValueError, LookupError, ArithmeticError)
 """What Python raises where something is not of the kind that it is taken for."""
 
+AMBIGUOUS = "Boolean value of Tensor"
+"""How torch's complaint, a RuntimeError, begins where a tensor is asked whether it is there."""
+
 ROWS = (Iterable, Collection, Sequence)
 """Kinds of which an array, a tensor or a column is one, though not by its class."""
 
@@ -89,7 +92,9 @@ def _told(function: Named, described: object) -> Named:
             return function(*args, **kwargs)
         except MicrotomeError:
             raise
-        except RAW as error:
+        except (*RAW, RuntimeError) as error:
+            if not isinstance(error, RAW) and not str(error).startswith(AMBIGUOUS):
+                raise
             own = _is_users(error, function)
             complaint = None if own else _complaint(function, described, args, kwargs)
             if complaint is None:
