@@ -33,7 +33,7 @@ class MicrotomeError(Exception):
 
 
 class ArgumentError(MicrotomeError, TypeError):
-    """An argument of another kind than can be taken: a number in the place of a text…"""
+    """An argument of another kind than can be taken (a number for a text), or of another name."""
 
 
 class AddressError(MicrotomeError, ValueError):
