@@ -46,10 +46,10 @@ def why_not_as_proved(proved: Said, hf: PreTrainedModel) -> str | None:
     now = said_by(hf)
     if now == proved:
         return None
-    changed = [*_changed(proved, now)]
-    more = f" and {len(changed) - MOST} more" if len(changed) > MOST else ""
+    which = [*changed(proved, now)]
+    more = f" and {len(which) - MOST} more" if len(which) > MOST else ""
     return (
-        f"after it was loaded, and proved, {listing(changed[:MOST])}{more} changed, so the model "
+        f"after it was loaded, and proved, {listing(which[:MOST])}{more} changed, so the model "
         "is run as it is (load(model.hf, tokenizer=model.tokenizer) proves it anew)"
     )
 
@@ -88,7 +88,7 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, PLAIN)
 
 
-def _changed(before: Said, now: Said) -> Iterator[str]:
+def changed(before: Said, now: Said) -> Iterator[str]:
     """The settings and modules that are others, by their paths."""
     nothing = (type(None), dict[str, Any]())
     for path in dict.fromkeys(chain(before, now)):
