@@ -17,8 +17,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from microtome.errors import ArchitectureError, listing
+from microtome.model.additions import is_method
 from microtome.model.identity import VOLATILE, is_moving
 from microtome.model.state import IDLE
+from microtome.model.whose import written
 
 LEFT_OUT = frozenset((*VOLATILE, *IDLE))
 """Settings that decide no number of a pass, or are refused elsewhere."""
@@ -78,7 +80,17 @@ def _settings(owner: nn.Module | object) -> dict[str, Any]:
         name: value
         for name, value in vars(owner).items()
         if name[:1] != "_" and _is_plain(value) and not (name in LEFT_OUT or is_moving(name))
+        if not (isinstance(value, FunctionType) and _is_idle(owner, name))
     }
+
+
+def _is_idle(owner: nn.Module | object, name: str) -> bool:
+    """Whether a function there stands in the place of a method that no pass calls.
+
+    Accelerate puts one in the place of `to`, where it spreads a model.
+    """
+    hides = callable(written(type(owner), name))
+    return hides and isinstance(owner, nn.Module) and not is_method(owner, name)
 
 
 def _is_plain(value: object) -> bool:
