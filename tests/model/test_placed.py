@@ -96,6 +96,16 @@ def test_what_is_offloaded_by_hand_has_no_map_and_runs_where_its_hooks_say(
     assert torch.equal(model.run(PROMPT, edits="zero L1.z.h0").logits, wanted.logits)
 
 
+def test_translators_of_an_offloaded_model_are_where_it_computes(tokenizer):
+    accelerate = pytest.importorskip("accelerate", reason="it offloads")
+    hf = by_hand.make("llama", len(tokenizer)).eval()
+    accelerate.cpu_offload(hf, execution_device="cpu")
+    model = mt.load(hf, tokenizer=tokenizer)
+    made = mt.train_translators(model, [PROMPT, "Paris is the capital of"], steps=1, blocks=[0])
+    assert made.weight.device == torch.device("cpu")
+    assert made.about["kl_after"][0] < made.about["kl_before"][0]
+
+
 def test_a_checkpoint_in_bfloat16_is_used_as_it_is(checkpoint, tmp_path):
     _, folder = checkpoint
     AutoModelForCausalLM.from_pretrained(folder).to(torch.bfloat16).save_pretrained(tmp_path)
