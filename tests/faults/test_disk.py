@@ -18,6 +18,7 @@ from injected import watched
 
 import microtome as mt
 from conftest import BERLIN, PARIS
+from microtome import studies
 from microtome.circuits import methods
 from microtome.circuits.journal import kept
 from microtome.errors import EffectsError
@@ -271,6 +272,28 @@ def test_so_do_maps_that_are_several_sweeps(tiny64, runs, several, tmp_path, mon
     with pytest.raises(InterruptedError) as stopped:
         several(tiny64, "own")
     assert Path(stopped.value.args[0]).parent == tmp_path / "own"
+
+
+ONE_STUDY = [studies.STUDIES["ioi-levels"]]  # which does not run here: pages say so
+WRITING = {
+    "index.html": lambda model, tell: studies.run_all(ONE_STUDY, model, "own", tell=tell),
+    "overview.html": lambda model, tell: studies.compare(
+        "ioi-levels", [model, "nowhere"], "own", tell=tell
+    ),
+    "params.safetensors": lambda model, tell: mt.train_translators(
+        model, [BERLIN, PARIS], steps=1, blocks=[0, 1], out="own", tell=tell
+    ),
+}
+
+
+@pytest.mark.parametrize("file", WRITING)
+def test_so_does_what_is_written_after_somebody_was_told(tiny64, file, tmp_path, monkeypatch):
+    """Whoever is told how far it is may be the program that goes to another folder."""
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path)
+    WRITING[file](tiny64, lambda line: monkeypatch.chdir(tmp_path / "else"))
+    assert os.listdir(tmp_path / "else") == []
+    assert (tmp_path / "own" / file).is_file()
 
 
 def test_every_file_is_flushed_before_it_takes_its_place(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import numpy as np
@@ -74,6 +75,35 @@ def test_offloaded_weights_give_the_same_map(checkpoint, kind, tmp_path):
     assert torch.equal(hooked.logits, plain.logits)
     with pytest.raises(SweepError, match=r"cannot be copied: its weights are spread"):
         mt.sweep(placed, PROMPT, EDIT, metrics=METRICS, screen="bfloat16")
+
+
+@pytest.mark.parametrize("when", ["before load", "after load"])
+@pytest.mark.parametrize("to", ["cpu", "disk"])
+def test_what_is_offloaded_by_hand_has_no_map_and_runs_where_its_hooks_say(
+    tokenizer, tmp_path, to, when
+):
+    accelerate = pytest.importorskip("accelerate", reason="it offloads")
+    hf = by_hand.make("llama", len(tokenizer)).eval()
+    wanted = mt.load(copy.deepcopy(hf), tokenizer=tokenizer).run(PROMPT, edits="zero L1.z.h0")
+    model = mt.load(hf, tokenizer=tokenizer) if when == "after load" else None
+    if to == "cpu":
+        accelerate.cpu_offload(hf, execution_device="cpu")
+    else:
+        accelerate.disk_offload(hf, tmp_path, execution_device="cpu")
+    assert hf.device.type == "meta"
+    model = model or mt.load(hf, tokenizer=tokenizer)
+    assert model.device == torch.device("cpu")
+    assert torch.equal(model.run(PROMPT, edits="zero L1.z.h0").logits, wanted.logits)
+
+
+def test_translators_of_an_offloaded_model_are_where_it_computes(tokenizer):
+    accelerate = pytest.importorskip("accelerate", reason="it offloads")
+    hf = by_hand.make("llama", len(tokenizer)).eval()
+    accelerate.cpu_offload(hf, execution_device="cpu")
+    model = mt.load(hf, tokenizer=tokenizer)
+    made = mt.train_translators(model, [PROMPT, "Paris is the capital of"], steps=1, blocks=[0])
+    assert made.weight.device == torch.device("cpu")
+    assert made.about["kl_after"][0] < made.about["kl_before"][0]
 
 
 def test_a_checkpoint_in_bfloat16_is_used_as_it_is(checkpoint, tmp_path):

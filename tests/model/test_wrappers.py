@@ -144,6 +144,36 @@ def test_what_is_compiled_inside_is_refused(make_gpt2, tokenizer, how):
         mt.load(hf, tokenizer=tokenizer)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("when", ["before load", "after load"])
+def test_torchscript_is_refused(make_gpt2, tokenizer, when):
+    hf = make_gpt2()
+    model = mt.load(hf, tokenizer=tokenizer) if when == "after load" else None
+    hf.lm_head = torch.jit.trace(hf.lm_head, torch.zeros(1, 2, hf.config.n_embd))
+    with pytest.raises(LoadError, match=r"lm_head of this GPT2.* is TorchScript .*without hooks"):
+        (model or mt.load(hf, tokenizer=tokenizer)).run(BERLIN, edits=EDIT)
+
+
+class DTensor(torch.Tensor):
+    """As torch.distributed has it; a real one needs processes that talk to each other."""
+
+    __module__ = "torch.distributed.tensor"
+
+
+def test_a_model_that_is_cut_up_between_processes_is_refused(make_gpt2, tokenizer):
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    weight = model.hf.lm_head.weight.detach().as_subclass(DTensor)
+    model.hf.lm_head.weight = nn.Parameter(weight, requires_grad=False)
+    acts = (
+        lambda: mt.load(model.hf, tokenizer=tokenizer),
+        lambda: model.run(BERLIN, edits=EDIT),
+        lambda: mt.sweep(model, BERLIN, EDIT, metrics="kl"),
+    )
+    for act in acts:
+        with pytest.raises(LoadError, match=r"weight of lm_head is a DTensor: torch.distributed"):
+            act()
+
+
 def test_flex_attention_is_refused(make_gpt2, tokenizer):
     hf = make_gpt2()
     hf.config._attn_implementation = "flex_attention"

@@ -59,6 +59,42 @@ def test_weights_that_change_during_a_sweep_are_refused(model):
         swept(model)
 
 
+CHANGES = {
+    "hooks": lambda hf: hf.transformer.ln_f.register_forward_hook(lambda *_: None),
+    r"settings: transformer\.ln_f\.eps": lambda hf: setattr(hf.transformer.ln_f, "eps", 0.1),
+    "adapters": lambda hf: setattr(hf.transformer.h[0], "disable_adapters", True),
+}
+
+
+@pytest.mark.parametrize("engine", ["walk", "reference"])
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_model_that_is_set_otherwise_during_a_sweep_is_refused(model, what, engine):
+    """Half of the cells would be another model's, and no verification sees it on this path."""
+
+    class Changing(mt.Observer):
+        def advanced(self, cells):
+            CHANGES[what](model.hf)
+
+    model.hf.transformer.h[0].disable_adapters = False  # as one of peft's layers has it
+    model = mt.load(model.hf, tokenizer=model.tokenizer)
+    asked = {"metrics": "prob", "verify": 0, "engine": engine, "memory": "3MiB"}
+    with pytest.raises(SweepError, match=rf"changed while it was running \(.*{what}"):
+        mt.sweep(model, PROMPT, "zero L*.z.h*", progress=Changing(), **asked)
+
+
+def test_what_a_hook_leaves_on_a_module_is_no_change(model):
+    def count(module, *_):
+        module.seen = getattr(module, "seen", 0) + 1
+
+    for hook in (mt.watching(count), count):
+        handle = model.hf.transformer.ln_f.register_forward_hook(hook)
+        assert swept(model)
+        handle.remove()
+    look = mt.watching(lambda *_: None)
+    with provenance.held(model):
+        model.hf.transformer.ln_f.register_forward_hook(look)
+
+
 def test_an_error_inside_is_not_hidden(model):
     def fail():
         model.hf.transformer.ln_f.weight.data.add_(1)

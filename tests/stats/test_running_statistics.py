@@ -155,3 +155,10 @@ def test_numbers_that_are_far_from_zero_keep_their_spread():
     far = 1e9 + np.array([[0.0], [1.0], [2.0], [3.0]])
     found = of((far, np.zeros_like(far), np.ones_like(far)))
     np.testing.assert_allclose(found.m2, [5.0], rtol=1e-9)
+
+
+def test_equal_effects_have_no_interval_here_either():
+    edited = np.full((7, 6), 0.3) + np.arange(7)[:, None]  # of which the clean values are taken
+    found = of((edited, np.arange(7.0)[:, None] + np.zeros(6), np.ones((7, 6))), cut=[3])
+    assert found.m2.any(), "there is rounding"
+    assert np.isnan(found.tested(CELLS).low).all()

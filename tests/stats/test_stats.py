@@ -316,6 +316,22 @@ class TestBootstrap:
         assert why in str(found)
         assert found.covers_zero
 
+    def test_many_prompts_are_not_resampled_all_at_once(self, monkeypatch):
+        """20,000 of them took 8 GB, 9,999 resamples and as many jackknife ones."""
+        largest = []
+
+        def average(values, axis=None):
+            largest.append(np.size(values))
+            return np.mean(values, axis=axis)
+
+        sample = noise(400)
+        whole = stats.bootstrap(sample, average, resamples=500)
+        assert max(largest) == 500 * 400
+        largest.clear()
+        monkeypatch.setattr("microtome.stats.resampling.AT_ONCE", 2_000)
+        assert stats.bootstrap(sample, average, resamples=500) == whole
+        assert max(largest) == 2_000
+
     def test_what_bca_cannot_do_has_no_interval(self):
         # Every resample's median is the median: BCa has nothing to go by.
         found = stats.bootstrap([0.0, *[1.0] * 30], np.median)
@@ -523,6 +539,15 @@ class TestMaxStatistic:
             z, t = float(found.statistic[cell]), scipy.stats.ttest_1samp(own, 0).statistic
             assert z * np.sqrt((len(own) - 1) / (len(own) - z**2)) == pytest.approx(abs(t))
         assert found.n.values.tolist() == [9, 8, 8, 9]
+
+    @pytest.mark.parametrize("value", [0.1, 1e8 + 0.1, -1e-30])
+    def test_a_cell_of_equal_effects_has_no_interval(self, value):
+        """Their mean is off by rounding, which is no spread: an interval of no width says much."""
+        effects = np.column_stack([np.full(7, value), noise(7) * value])
+        found = stats.max_statistic(effects)
+        assert np.isnan([found.low[0], found.high[0]]).all()
+        assert found.low[1] < found.value[1] < found.high[1]
+        assert stats.mean(effects[:, 0]).why == "all values are equal"
 
     def test_an_absent_cell_is_absent_and_counts_for_nothing(self):
         effects = noise(8, 3)

@@ -453,7 +453,8 @@ def test_other_prompts_are_refused_where_some_were_there(tiny64, tmp_path):
         sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(3))
     for others in (PROMPTS[1:], PROMPTS[:2]):
         with pytest.raises(
-            EffectsError, match="The first 3 prompts are others than those of the 1"
+            EffectsError,
+            match="The first window that is there already is of other prompts than the first 3",
         ):
             sweep(tiny64, mt.Stream(others, 3), metrics="kl", out=out)
     with pytest.raises(EffectsError, match="windows of an unfinished sweep that ask another"):
@@ -559,6 +560,19 @@ def test_one_in_the_place_of_another_is_computed_again(tiny64, tmp_path, window,
     second.write_bytes(first.read_bytes())
     found = sweep(tiny64, stream, metrics="kl", out=out)
     xr.testing.assert_identical(numbers(found), numbers(sweep(tiny64, stream, metrics="kl")))
+
+
+def test_one_of_other_prompts_in_the_place_of_another_is_refused(tiny64, tmp_path):
+    """The same question, of which the prompts are no part: only the last window was looked at."""
+    asked, files, edit = {"metrics": "kl", "verify": 0}, [], "zero L0.z.h0"
+    for name, prompts in (("own", PROMPTS[:3]), ("other", PROMPTS[1:4])):
+        stream, out = mt.Stream(prompts, 1), tmp_path / name
+        with pytest.raises(mt.Cancelled):
+            sweep(tiny64, stream, edit, out=out, progress=Stopping(2), **asked)
+        files.append(tmp_path / f"{name}.partial" / windows_kept.WINDOWS / "000000.zip")
+    files[0].write_bytes(files[1].read_bytes())
+    with pytest.raises(EffectsError, match=r"first window .* is of other prompts than the first 1"):
+        sweep(tiny64, mt.Stream(PROMPTS[:3], 1), edit, out=tmp_path / "own", **asked)
 
 
 def test_how_much_there_is_is_told_as_it_becomes_known(tiny64):

@@ -26,7 +26,7 @@ from microtome.model.additions import is_method
 from microtome.model.code import code_of
 from microtome.model.placement import fetched, parts, weights
 from microtome.model.whose import is_known, name_of, written
-from microtome.model.wrappers import refuse_packed
+from microtome.model.wrappers import refuse_cut_up, refuse_packed
 
 SAMPLES = 2**18
 """How many numbers of a tensor a sign looks at, at most."""
@@ -99,9 +99,10 @@ def weights_sign(hf: PreTrainedModel) -> Hashable:
     tensors it has the shapes alone.
 
     Raises:
-        LoadError: torch has quantised layers of it, whose weights no sign sees.
+        LoadError: torch has quantised layers of it, or cut it up: such weights no sign sees.
     """
     refuse_packed(hf)
+    refuse_cut_up(hf)
     named = [*hf.state_dict(keep_vars=True).items()]
     named += [(name, getattr(module, own)) for name, module, own in _made_buffers(hf)]
     tensors = [pair for name, tensor in named for pair in parts(name, tensor.detach())]

@@ -24,9 +24,19 @@ def device_of(hf: PreTrainedModel) -> torch.device:
     spread = getattr(hf, "hf_device_map", None)
     if not spread:
         device: torch.device = hf.device
-        return device
+        return next(_fetching(hf), device) if device.type == "meta" else device
     computing = [place for place in spread.values() if str(place) not in ("cpu", "disk")]
     return torch.device(computing[0] if computing else "cpu")
+
+
+def _fetching(hf: PreTrainedModel) -> Iterator[torch.device]:
+    """Where hooks of accelerate's bring weights to: `cpu_offload` and its like leave no map."""
+    for module in hf.modules():
+        hook = vars(module).get("_hf_hook")
+        for one in getattr(hook, "hooks", (hook,)):
+            place = getattr(one, "execution_device", None)
+            if place is not None:
+                yield torch.device(place)
 
 
 def is_plain(

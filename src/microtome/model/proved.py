@@ -17,8 +17,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from microtome.errors import ArchitectureError, listing
+from microtome.model.additions import is_method
 from microtome.model.identity import VOLATILE, is_moving
 from microtome.model.state import IDLE
+from microtome.model.whose import written
 
 LEFT_OUT = frozenset((*VOLATILE, *IDLE))
 """Settings that decide no number of a pass, or are refused elsewhere."""
@@ -46,10 +48,10 @@ def why_not_as_proved(proved: Said, hf: PreTrainedModel) -> str | None:
     now = said_by(hf)
     if now == proved:
         return None
-    changed = [*_changed(proved, now)]
-    more = f" and {len(changed) - MOST} more" if len(changed) > MOST else ""
+    which = [*changed(proved, now)]
+    more = f" and {len(which) - MOST} more" if len(which) > MOST else ""
     return (
-        f"after it was loaded, and proved, {listing(changed[:MOST])}{more} changed, so the model "
+        f"after it was loaded, and proved, {listing(which[:MOST])}{more} changed, so the model "
         "is run as it is (load(model.hf, tokenizer=model.tokenizer) proves it anew)"
     )
 
@@ -78,7 +80,17 @@ def _settings(owner: nn.Module | object) -> dict[str, Any]:
         name: value
         for name, value in vars(owner).items()
         if name[:1] != "_" and _is_plain(value) and not (name in LEFT_OUT or is_moving(name))
+        if not (isinstance(value, FunctionType) and _is_idle(owner, name))
     }
+
+
+def _is_idle(owner: nn.Module | object, name: str) -> bool:
+    """Whether a function there stands in the place of a method that no pass calls.
+
+    Accelerate puts one in the place of `to`, where it spreads a model.
+    """
+    hides = callable(written(type(owner), name))
+    return hides and isinstance(owner, nn.Module) and not is_method(owner, name)
 
 
 def _is_plain(value: object) -> bool:
@@ -88,7 +100,7 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, PLAIN)
 
 
-def _changed(before: Said, now: Said) -> Iterator[str]:
+def changed(before: Said, now: Said) -> Iterator[str]:
     """The settings and modules that are others, by their paths."""
     nothing = (type(None), dict[str, Any]())
     for path in dict.fromkeys(chain(before, now)):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -76,10 +77,12 @@ def refuse_unseen(module: PreTrainedModel) -> None:
     """Raise where a model would run past hooks, has masks that nobody can see, or rounds by batch.
 
     Raises:
-        LoadError: it is compiled in place, or a part of it is; it puts autocast on for itself; its
-            attention is flexible; torch has quantised layers of it; or an adapter mixes positions.
+        LoadError: it is compiled in place, or a part of it is; its weights are cut up between
+            processes; it puts autocast on for itself; its attention is flexible; torch has
+            quantised layers of it; or an adapter mixes positions.
     """
     _refuse_compiled(module)
+    refuse_cut_up(module)
     _refuse_casting(module)
     _refuse_attention(module)
     refuse_packed(module)
@@ -125,6 +128,23 @@ def refuse_packed(module: PreTrainedModel) -> None:
             "depend on those beside it. Give the model before quantize_dynamic, or with weights "
             "packed by bitsandbytes, torchao or GGUF (docs/big-models.md)."
         )
+
+
+def refuse_cut_up(module: PreTrainedModel) -> None:
+    """Raise for weights that torch has spread over processes: they mix with no plain tensors.
+
+    Raises:
+        LoadError: there are some.
+    """
+    for path, part in module.named_modules():
+        for name, weight in part._parameters.items():
+            if type(weight).__module__.startswith("torch.distributed."):
+                raise LoadError(
+                    f"{name} of {path or 'the model'} is a {_name(weight)}: torch.distributed "
+                    "(tensor parallelism, fully_shard) has cut this model up between processes, "
+                    "and a cell takes the whole of it. Load it in one process, with device_map= "
+                    "if it needs several devices (docs/big-models.md)."
+                )
 
 
 def tokenizer_of(given: object) -> PreTrainedTokenizerBase | None:
@@ -256,6 +276,11 @@ def _refuse_compiled(module: PreTrainedModel) -> None:
                 f"This {_name(module)} was compiled in place ({what}: torch.compile), and compiled "
                 "code runs without hooks. Give the model as it was before, or load it again; "
                 "what torch.compile(model) returns can be given, and runs uncompiled."
+            )
+        if isinstance(part, torch.jit.ScriptModule):
+            raise LoadError(
+                f"{path} of this {_name(module)} is TorchScript ({_name(part)}, torch.jit): "
+                "compiled code, which runs without hooks. Give the model as it was before."
             )
 
 

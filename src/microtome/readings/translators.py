@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 from microtome.errors import AddressError, LoadError
 from microtome.language.addresses import Address
 from microtome.language.sites import Dimensions, Site
+from microtome.model.placement import device_of
 from microtome.paths import at_home
 from microtome.readings.lens import Translate
 from microtome.spoken import spoken
@@ -73,7 +74,7 @@ class Translators:
         """Translators that change nothing, on the device of a model, in its type or float32."""
         kind = torch.promote_types(like.dtype, torch.float32)
         weight = torch.zeros(
-            dims.n_layers, dims.d_model, dims.d_model, dtype=kind, device=like.device
+            dims.n_layers, dims.d_model, dims.d_model, dtype=kind, device=device_of(like)
         )
         return cls(weight, weight[:, 0].clone(), "none")
 

@@ -19,6 +19,7 @@ from microtome.model.files import plain_options
 from microtome.model.identity import changed_names, tokenizer_settings
 from microtome.model.loaded import Loaded
 from microtome.model.modes import modes
+from microtome.model.standing import Standing
 from microtome.model.watching import watchers
 
 PACKAGES = ("microtome", "torch", "transformers", "numpy")
@@ -87,35 +88,37 @@ def of_machine() -> dict[str, Any]:
 
 @contextmanager
 def held(model: Loaded, discard: Callable[[], None] = lambda: None) -> Iterator[tuple[str, str]]:
-    """Within this block a model's weights stay as they are, or what was computed has no model.
+    """Within this block a model stays as it is, or what was computed has no model.
 
-    Yields their hashes, and those of the buffers.
+    Yields the hashes of its weights and of its buffers.
 
     Args:
         model: the model.
         discard: removes what was kept within the block, which would be taken for the model's.
 
     Raises:
-        SweepError: at its end, they are others than at its beginning.
+        SweepError: at its end, its weights, hooks, adapters or settings are others than at its
+            beginning.
     """
     sign = model.weights_sign
-    before = model.hashes_of(sign)
+    before, standing = model.hashes_of(sign), Standing.of(model.hf)
     try:
         yield before
     except VerificationError as error:  # of one model and another, the two paths disagree
-        _check_same(model, before, sign, discard, error)
+        _check_same(model, before, sign, standing, discard, error)
         raise
     except BaseException:  # cancelled, perhaps: what is kept is gone on with
-        if model.hashes != before:
+        if model.hashes != before or standing.difference(Standing.of(model.hf)):
             discard()
         raise
-    _check_same(model, before, sign, discard)
+    _check_same(model, before, sign, standing, discard)
 
 
 def _check_same(
     model: Loaded,
     before: tuple[str, str],
     sign: Hashable,
+    standing: Standing,
     discard: Callable[[], None],
     cause: VerificationError | None = None,
 ) -> None:
@@ -128,6 +131,14 @@ def _check_same(
             f"{before[0][:12]}… at the beginning, {after[0][:12]}… at the end, so that some cells "
             "are of one model and some of another. Nothing of it is kept. Train or change a copy: "
             "load(copy.deepcopy(model.hf), tokenizer=model.tokenizer)."
+        ) from cause
+    another = standing.difference(Standing.of(model.hf))
+    if another:
+        discard()
+        raise SweepError(
+            f"{model.name!r} changed while it was running ({another}), so that some cells are of "
+            "one model and some of another. Nothing of it is kept. Leave it as it is until this "
+            "is over, or change a copy: load(copy.deepcopy(model.hf), tokenizer=model.tokenizer)."
         ) from cause
 
 

@@ -63,6 +63,9 @@ class Windows(Protocol):
     def last(self) -> Whole | None:
         """The last window that is whole, as are all before it."""
 
+    def whole(self, number: int) -> Whole | None:
+        """A window that is whole; none where it is kept in a later one."""
+
     def forget(self) -> None:
         """Remove what is there: it is of other prompts."""
 
@@ -93,6 +96,10 @@ class MemoryWindows:
         self.notes: list[str] = []
         self.last: Whole | None = None
         self._parts: list[xr.Dataset] = []
+
+    def whole(self, number: int) -> Whole | None:
+        """Nothing is there that an earlier call left."""
+        return None
 
     def forget(self) -> None:
         """Nothing is there that an earlier call left."""
@@ -141,6 +148,10 @@ class StoreWindows(Kept):
     def last(self) -> Whole | None:
         """The last window that is whole, as are all before it."""
         return self._whole[max(self._whole)] if self._whole else None
+
+    def whole(self, number: int) -> Whole | None:
+        """A window that is whole; none where it is kept in a later one."""
+        return self._whole.get(number)
 
     def check(self, chain: Chain, overwrite: bool) -> bool:
         """Whether the finished result is of these prompts; they are all.

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from microtome.errors import StatisticsError, listing
 from microtome.spoken import spoken
 from microtome.stats.aligned import why_apart
-from microtome.stats.samples import CONFIDENCE, LEVEL, PROMPT, Array, finite, numbers_of
+from microtome.stats.samples import CONFIDENCE, LEVEL, PROMPT, Array, finite, numbers_of, spread_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,8 +241,9 @@ def _cell_intervals(sample: Array) -> tuple[Array, Array, Array]:
     n = present.sum(0)
     total = np.where(present, sample, 0).sum(0)
     value = np.divide(total, n, out=np.full(n.shape, np.nan), where=n > 0)
-    squares = np.where(present, (sample - value) ** 2, 0).sum(0)
+    apart = np.where(present, (sample - value) ** 2, 0).sum(0)
+    there = (n > 1) & spread_out(apart, np.where(present, sample**2, 0).sum(0))
     spread = np.full(n.shape, np.nan)
-    np.divide(squares, n * (n - 1.0), out=spread, where=(n > 1) & (squares > 0))
+    np.divide(apart, n * (n - 1.0), out=spread, where=there)
     margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(n - 1, 1)) * np.sqrt(spread)
     return value, value - margin, value + margin

@@ -19,6 +19,9 @@ from microtome.stats.samples import CONFIDENCE, PROMPT, Over, column, present, t
 
 Method = Literal["BCa", "percentile", "basic"]
 
+AT_ONCE = 2**20
+"""How many values are drawn before the statistic is taken of them; as many again as indices."""
+
 
 @dataclass(frozen=True)
 class Interval(Within):
@@ -92,6 +95,7 @@ def bootstrap(
             (sample,),
             statistic,
             n_resamples=resamples,
+            batch=max(1, AT_ONCE // sample.size),
             confidence_level=CONFIDENCE,
             method=method,
             rng=np.random.default_rng(seed),

@@ -18,7 +18,7 @@ import xarray as xr
 
 from microtome.errors import StatisticsError
 from microtome.stats.maps import MapTest
-from microtome.stats.samples import CONFIDENCE, Array
+from microtome.stats.samples import CONFIDENCE, Array, spread_out
 
 FLIPS = (99, 1_000)
 """How many flips a map is tested with: the fewest, on the largest maps, and the most."""
@@ -193,7 +193,7 @@ class Running:
 
     def _margin(self) -> Array:
         spread = np.full(self.n.shape, np.nan)
-        there = (self.n > 1) & (self.m2 > 0) & (self.infinite == 0)
+        there = (self.n > 1) & spread_out(self.m2, self.squares) & (self.infinite == 0)
         np.divide(self.m2, self.n * (self.n - 1.0), out=spread, where=there)
         t = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(self.n - 1, 1))
         np.multiply(np.sqrt(spread), t, out=spread)

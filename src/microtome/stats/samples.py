@@ -25,6 +25,9 @@ Over = str | Sequence[str]
 
 EQUAL = "all values are equal"
 
+ROUNDING = 1e-12
+"""Values that are no farther apart than this share of their size differ by rounding alone."""
+
 
 def numbers_of(values: xr.DataArray | ArrayLike) -> Array:
     """Values as an array of numbers.
@@ -138,7 +141,21 @@ def finite(values: Array) -> Array:
 
 def alike(values: Array) -> bool:
     """Whether values have no spread but that of rounding."""
-    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+    return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
+
+
+def spread_out(apart: Array, squares: Array) -> npt.NDArray[np.bool_]:
+    """The same of many samples at once: whether each has a spread.
+
+    Args:
+        apart: the sum of the squares of their distances from the mean, ``[cell]``.
+        squares: the sum of their squares, ``[cell]``.
+
+    >>> spread_out(np.array([1e-33, 1e-3]), np.array([0.03, 0.03])).tolist()
+    [False, True]
+    """
+    found: npt.NDArray[np.bool_] = apart > ROUNDING**2 * squares
+    return found
 
 
 def too_few(values: Array) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, OtherModelError
-from microtome.paths import at_home
+from microtome.paths import settled
 from microtome.report import Card, Index, check_index, write_index
 from microtome.spoken import spoken
 from microtome.studies.perform import Result, Tell, cells_of, perform, silent
@@ -49,12 +49,13 @@ def run_all(
     """
     chosen = list(studies)
     check_index(out, [study.name for study in chosen])
+    place = settled(out)
     loaded = model if isinstance(model, Model) else load(model)
     done: dict[str, Result | MicrotomeError] = {}
     cards = []
     for number, study in enumerate(chosen, 1):
         tell(f"[{number}/{len(chosen)}] {study.name}")
-        folder = at_home(out) / study.name
+        folder = place / study.name
         try:
             result = perform(study, {"lang": lang}, loaded, folder, tell, overwrite, workers)
         except MicrotomeError as error:
@@ -65,7 +66,7 @@ def run_all(
         else:
             done[study.name] = result
             cards.append(_card(study, result, folder))
-        write_index(out, Index(loaded.name, tuple(cards), lang))  # what is done, should it stop
+        write_index(place, Index(loaded.name, tuple(cards), lang))  # what is done, should it stop
     return done
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, OtherModelError, StudyError
-from microtome.paths import at_home
+from microtome.paths import settled
 from microtome.report import (
     ClaimRow,
     OnModel,
@@ -61,7 +61,8 @@ def compare(
     """
     chosen, parameters = list(studies), dict(given or {})
     named = dict(zip(labels(models), models, strict=True))
-    folders = None if out is None else folders_of(at_home(out), named, chosen)
+    place = None if out is None else settled(out)
+    folders = None if place is None else folders_of(place, named, chosen)
     rows = {study.name: _Rows(study, parameters.get("lang", "en")) for study in chosen}
     for label, model in named.items():
         tell(f"model {label}")
@@ -73,8 +74,8 @@ def compare(
         overview = Overview(
             tuple(named), tuple(one.rows() for one in rows.values()), parameters.get("lang", "en")
         )
-        if out is not None:
-            write_overview(out, overview)  # what is done, should it stop
+        if place is not None:
+            write_overview(place, overview)  # what is done, should it stop
     return overview
 
 

@@ -228,8 +228,9 @@ class Streamed:
         for number, prompts in enumerate(windows):
             chain.add(prompts)
             if there is not None and number <= there.number:
-                if number == there.number and chain.digest != there.digest:
-                    raise _others(there)
+                own = kept.whole(number)  # each by itself: another's may be in its place
+                if own is not None and chain.digest != own.digest:
+                    raise _others(own)
                 told.skip(len(prompts))
                 continue
             plan = first if number == 0 else self.plan(prompts)
@@ -307,8 +308,10 @@ class _OthersError(EffectsError):
 
 
 def _others(there: Whole) -> _OthersError:
+    windows = there.number + 1
+    which = "The first window that is" if windows == 1 else f"The {windows} windows that are"
     return _OthersError(
-        f"The first {there.prompts:,} prompts are others than those of the {there.number + 1} "
-        "windows that are there already. Give the same prompts in the same order, choose another "
-        "place, or let it be replaced (overwrite)."
+        f"{which} there already {'is' if windows == 1 else 'are'} of other prompts than the first "
+        f"{there.prompts:,} given. Give the same prompts in the same order, choose another place, "
+        "or let it be replaced (overwrite)."
     )

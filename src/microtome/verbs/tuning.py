@@ -28,7 +28,7 @@ from microtome.model.loaded import check_loaded
 from microtome.passes.hooks import quiet, refuse_inference
 from microtome.passes.session import session
 from microtome.passes.trace import Piece, record
-from microtome.paths import at_home
+from microtome.paths import settled
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompts import Given, listed
 from microtome.readings.lens import unembedded
@@ -116,7 +116,7 @@ def train_translators(
     encoded = _encoded(model, texts)
     model.check_end("Translators are trained")
     _check_room(model, encoded, len(chosen), batch)
-    folder = None if out is None else at_home(out)
+    folder = None if out is None else settled(out)
     with _alone_in(folder), session(model.hf, model.anatomy), quiet(model.hf):
         learnt, kept = _states(model, encoded, chosen)
         asked = {
