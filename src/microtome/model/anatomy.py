@@ -213,9 +213,8 @@ class Anatomy:
 
     def n_blocks(self, hf: PreTrainedModel) -> int:
         """How many blocks a model runs; one module that stands in two places is two of them."""
-        blocks = hf.get_submodule(self.family.blocks)
-        paths = (path for path, _ in blocks.named_modules(remove_duplicate=False))
-        return sum(bool(path) and "." not in path for path in paths)
+        blocks = hf.get_submodule(self.family.blocks)._modules.values()
+        return sum(block is not None for block in blocks)
 
     def check_layers(self, hf: PreTrainedModel) -> None:
         """Raise `ArchitectureError` unless a model has as many blocks as it is to have."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from microtome.errors import MicrotomeError
+from microtome.model.modules import parameters
 
 
 def device_of(hf: PreTrainedModel) -> torch.device:
@@ -48,7 +49,7 @@ def is_plain(
 def types_of(modules: Iterable[nn.Module | None]) -> list[torch.dtype]:
     """The floating-point types of modules' own parameters, each once, in their order."""
     there = (module for module in modules if module is not None)
-    kinds = [weight.dtype for module in there for weight in module.parameters()]
+    kinds = [weight.dtype for module in there for weight in parameters(module)]
     return [kind for kind in dict.fromkeys(kinds) if kind.is_floating_point]
 
 

@@ -27,6 +27,7 @@ from microtome.model.anatomy import Anatomy
 from microtome.model.devices import numbers
 from microtome.model.families.taps import Tap
 from microtome.model.modes import refuse_autocast
+from microtome.model.modules import modules
 from microtome.model.placement import device_of
 from microtome.passes.attention import show
 from microtome.passes.branches import Branches, Heads, by_head
@@ -228,7 +229,7 @@ class _Mode:
 
     def __enter__(self) -> None:
         refuse_autocast(device_of(self._hf))
-        if any(part.training for part in self._hf.modules()):
+        if any(part.training for part in modules(self._hf)):
             raise MicrotomeError(
                 "The model, or a part of it, is in training mode, where dropout makes every pass "
                 "different: call model.hf.eval() first."
