@@ -34,12 +34,23 @@ def named_modules(top: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def modules(top: nn.Module) -> list[nn.Module]:
     """The same without paths."""
-    return [module for _, module in named_modules(top)]
+    found, seen = [top], {id(top)}
+
+    def into(module: nn.Module) -> None:
+        for part in module._modules.values():
+            if part is not None and id(part) not in seen:
+                seen.add(id(part))
+                found.append(part)
+                if part._modules:
+                    into(part)
+
+    into(top)
+    return found
 
 
 def parameters(top: nn.Module) -> Iterator[nn.Parameter]:
     """Their parameters, in torch's order; one that several have comes as often."""
-    for _, module in named_modules(top):
+    for module in modules(top):
         for own in module._parameters.values():
             if own is not None:
                 yield own
