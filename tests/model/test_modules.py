@@ -1,9 +1,11 @@
 """One look at all modules finds what torch's own walk finds, in its order; equal ones are two."""
 
+import pytest
 import torch
 from torch import nn
 
-from microtome.model.modules import modules, named_modules, parameters
+from microtome.language.sites import site as find_site
+from microtome.model.modules import module_at, modules, named_modules, parameters
 
 
 class Equal(nn.Module):
@@ -48,3 +50,35 @@ def test_modules_that_are_equal_are_all_found():
 def test_dtypes_are_those_of_all_parameters(tiny):
     kinds = {own.dtype for own in tiny.hf.parameters()}
     assert set(tiny.dtypes) == kinds == {torch.float32}
+
+
+def test_a_module_is_found_by_its_path_or_it_is_said_that_there_is_none(tiny):
+    for top in (made(), tiny.hf):
+        for path, module in top.named_modules():
+            assert module_at(top, path) is module
+    for path in ("transformer.h.9", "transformer.h.0.weight", "transformer.nothing.h"):
+        with pytest.raises(AttributeError) as ours:
+            module_at(tiny.hf, path)
+        with pytest.raises(AttributeError) as theirs:
+            tiny.hf.get_submodule(path)
+        assert str(ours.value) == str(theirs.value)
+
+
+def test_a_name_that_a_class_answers_to_is_found():
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.ReLU()
+
+        @property
+        def same(self):
+            return self.inner
+
+    top = Around()
+    assert module_at(top, "same") is top.inner
+
+
+def test_sites_are_ordered_as_in_a_block(tiny):
+    names = ["resid_post", "z", "resid_pre", "resid_mid", "k"]
+    names.sort(key=lambda name: tiny.anatomy.order(find_site(name), 1))
+    assert names == ["resid_pre", "k", "z", "resid_mid", "resid_post"]

@@ -54,3 +54,21 @@ def parameters(top: nn.Module) -> Iterator[nn.Parameter]:
         for own in module._parameters.values():
             if own is not None:
                 yield own
+
+
+def module_at(top: nn.Module, path: str) -> nn.Module:
+    """The module of a path, as ``get_submodule`` gives it, which asks for each name twice.
+
+    Raises:
+        AttributeError: there is none.
+
+    >>> module_at(nn.Sequential(nn.ReLU(), nn.Tanh()), "1")
+    Tanh()
+    """
+    found = top
+    for name in path.split("."):
+        part = found._modules.get(name)
+        if part is None:  # the module itself, a name that its class answers to, or none
+            return top.get_submodule(path)
+        found = part
+    return found

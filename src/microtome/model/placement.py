@@ -38,7 +38,7 @@ def is_plain(
     Neither packed nor offloaded, without a `forward` or hooks of its own: a cast, a scale. Hooks of
     the class ``besides`` do not count.
     """
-    if type(module) is not kind or hasattr(module, "_hf_hook") or "forward" in vars(module):
+    if type(module) is not kind or "_hf_hook" in vars(module) or "forward" in vars(module):
         return False
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     if any(besides is None or not isinstance(hook, besides) for hook in hooks):

@@ -232,6 +232,9 @@ class Session:
     # ------------------------------------------------------------------------- opening and closing
 
     def _admit(self, guests: list[Guest], block: int = -1) -> None:
+        if not guests:
+            return
+
         def together() -> None:
             for guest in guests:
                 self.blocks[block].append(guest.leave)
@@ -284,6 +287,9 @@ class Session:
     def end(self, block: list[Callable[[], None]]) -> None:
         """End a block and all inside it, unless one around it has done so."""
         if id(block) not in map(id, self.blocks):  # two that are empty are equal, not the same
+            return
+        if not block and block is self.blocks[-1]:  # nothing comes off that a signal could cut in
+            self.blocks.pop()
             return
 
         def together() -> None:
