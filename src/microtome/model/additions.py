@@ -41,6 +41,9 @@ HARMLESS = ("__init__", "__repr__", "extra_repr")
 MOST = 4
 """How many a message names."""
 
+OFF = "disable_adapters"
+"""By which peft's layers say whether their adapters are switched off."""
+
 EXPERTS = "is_transposed"
 """What each transformers sets on modules of experts that look up by name what computes them."""
 
@@ -175,7 +178,9 @@ def adapters(hf: PreTrainedModel) -> dict[str, Any]:
     found: Counter[str] = Counter()
     digest = hashlib.sha256()
     for path, module in named_modules(hf):
-        off = getattr(module, "disable_adapters", None)
+        if not (hasattr(type(module), OFF) or OFF in vars(module)):  # to ask a module takes longer
+            continue
+        off = getattr(module, OFF)
         if not isinstance(off, bool):  # a method, where it is the whole model's
             continue
         active = list(getattr(module, "active_adapters", ()))
