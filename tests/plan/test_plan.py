@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from microtome.edits import as_edits
+from microtome.edits import Edit, as_edits
 from microtome.errors import AddressError, EditError, PromptError, SweepError
 from microtome.language.sites import Dimensions
 from microtome.plan.memory.budget import Budget
@@ -213,3 +213,16 @@ def test_memory_is_planned_for_every_head_whose_own_key_is_edited():
 def test_a_mean_over_one_prompt_is_refused_before_anything_runs():
     with pytest.raises(EditError, match="at least two reference prompts"):
         planned("mean(over='prompts') L0.z", reference=(THREE,))
+
+
+def test_where_a_cell_lands_is_known_without_making_its_edits(monkeypatch):
+    plan = planned(["zero L*.z.h*@*", "scale(2) L*.resid_post", "zero embed"])
+    whole = [[one for own in cell.regions for one in own] for cell in plan.cells]
+
+    def made(*_, **__):
+        raise AssertionError("an edit was made")
+
+    monkeypatch.setattr(Edit, "at", made)
+    assert [[*plan.cells.regions(n)] for n in range(len(plan.cells))] == whole
+    with pytest.raises(AssertionError, match="was made"):
+        plan.cells[0]

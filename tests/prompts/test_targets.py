@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 import microtome as mt
 from conftest import BERLIN
 from microtome.errors import PromptError, PromptWarning, TaskError, TokenError
+from microtome.prompts import encoding
 from microtome.prompts.answers import Behind
 from microtome.prompts.encoding import encode, piece
 from microtome.prompts.prompt import Prompt
@@ -544,3 +545,19 @@ def test_a_target_of_which_the_tokenizer_leaves_all_out_is_refused():
     assert behind.answer("b")[0] == 1
     with pytest.raises(TokenError, match="'c' is no token here: the tokenizer leaves all of it"):
         behind.answer("c")
+
+
+def test_a_text_is_read_once_for_all_that_is_measured_behind_it(nano, monkeypatch):
+    """To read one takes as long as all else that is asked of a prompt."""
+    asked, own = [], encoding.read
+
+    def reading(tokenizer, text, **how):
+        asked.append(text)
+        return own(tokenizer, text, **how)
+
+    monkeypatch.setattr(encoding, "read", reading)
+    prompt = Prompt(BERLIN, target=" Germany", contrast=" France")
+    encode(prompt, nano.tokenizer)
+    assert asked == [BERLIN, f"{BERLIN} Germany", f"{BERLIN} France"]
+    encode(prompt, nano.tokenizer)  # by a tokenizer that may be another by now
+    assert len(asked) == 6

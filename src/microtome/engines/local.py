@@ -177,8 +177,7 @@ def _layers(plan: Plan, number: int) -> tuple[int, int]:
     end = plan.question.dims.n_layers - 1
     edited = [
         (end if region.site.name in BEHIND else 0) if region.layer is None else region.layer
-        for regions in plan.cells[number].regions
-        for region in regions
+        for region in plan.cells.regions(number)
     ]
     return min(edited), max(edited)
 

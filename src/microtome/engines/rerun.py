@@ -154,8 +154,7 @@ def first_position(plan: Plan, cells: Sequence[int]) -> int:
     edited = (
         min(region.indices[owner(region.site.axes)])
         for number in cells
-        for regions in plan.cells[number].regions
-        for region in regions
+        for region in plan.cells.regions(number)
     )
     return min([*edited, *_places(plan, Rows.of(plan, cells))])
 

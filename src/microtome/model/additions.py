@@ -22,6 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.moe import ExpertsInterface
 
 from microtome.errors import listing
+from microtome.model.modules import modules, named_modules
 from microtome.model.replaced import called_by, replaced
 from microtome.model.whose import KNOWN, is_known, name_of, root, written
 
@@ -39,6 +40,9 @@ HARMLESS = ("__init__", "__repr__", "extra_repr")
 
 MOST = 4
 """How many a message names."""
+
+OFF = "disable_adapters"
+"""By which peft's layers say whether their adapters are switched off."""
 
 EXPERTS = "is_transposed"
 """What each transformers sets on modules of experts that look up by name what computes them."""
@@ -87,14 +91,14 @@ def additions(hf: PreTrainedModel) -> tuple[Addition, ...]:
         what = f"a function of your own for experts ({name_of(computes)})"
         found.append(Addition("", "experts", what))
     classes: dict[type, list[tuple[Kind, str]]] = {}
-    for path, module in hf.named_modules():
-        if "parametrizations" in path.split("."):
+    for path, module in named_modules(hf):
+        if "parametrizations" in path and "parametrizations" in path.split("."):
             continue
         made = type(module)
         if made not in classes:
             classes[made] = [*_of_class(made)]
-        own = (*put_on(module), *classes[made])
-        found += [Addition(path, kind, what) for kind, what in own]
+        for kind, what in (*put_on(module), *classes[made]):
+            found.append(Addition(path, kind, what))
     for path, function in replaced(attention, classes).items():
         found.append(Addition(path, "function", f"a function of your own ({name_of(function)})"))
     return tuple(found)
@@ -116,7 +120,7 @@ def behind_blocks(hf: PreTrainedModel, blocks: str, steps: Iterable[str]) -> tup
     """
     ends = [
         *steps,
-        *(path for path, one in hf.named_modules() if one is hf.get_output_embeddings()),
+        *(path for path, one in named_modules(hf) if one is hf.get_output_embeddings()),
     ]
 
     def is_inside(path: str) -> bool:
@@ -127,7 +131,7 @@ def behind_blocks(hf: PreTrainedModel, blocks: str, steps: Iterable[str]) -> tup
         return is_inside(path) or any(end.startswith(around) for end in (blocks, *ends))
 
     # The whole model's own code has the last word on the logits: a soft cap.
-    kinds = dict.fromkeys(type(one) for path, one in hf.named_modules() if is_inside(path))
+    kinds = dict.fromkeys(type(one) for path, one in named_modules(hf) if is_inside(path))
     called = replaced("", {type(hf): None} | kinds)
     found = [one for one in additions(hf) if one.kind not in ("attention", "experts")]
     return tuple(
@@ -173,8 +177,10 @@ def adapters(hf: PreTrainedModel) -> dict[str, Any]:
     """
     found: Counter[str] = Counter()
     digest = hashlib.sha256()
-    for path, module in hf.named_modules():
-        off = getattr(module, "disable_adapters", None)
+    for path, module in named_modules(hf):
+        if not (hasattr(type(module), OFF) or OFF in vars(module)):  # to ask a module takes longer
+            continue
+        off = getattr(module, OFF)
         if not isinstance(off, bool):  # a method, where it is the whole model's
             continue
         active = list(getattr(module, "active_adapters", ()))
@@ -236,6 +242,8 @@ def put_on(module: nn.Module) -> Iterator[tuple[Kind, str]]:
     for hook in hooks:
         if not is_known(hook):
             yield "hook", f"a hook of your own ({name_of(hook)})"
+    if not any(map(callable, [*vars(module).values()])):  # mostly none is, and it is soon known
+        return
     for name, own in [*vars(module).items()]:
         if callable(own) and (is_method(module, name) or name == UNDER) and not is_known(own):
             yield "method", f"a {name.removeprefix('_old_')} of your own ({name_of(own)})"
@@ -250,8 +258,8 @@ def is_method(module: nn.Module, name: str) -> bool:
     made = type(module)
     if name in CALLED:
         return True
-    home = next((base for base in made.__mro__ if name in vars(base)), nn.Module)
-    if not callable(written(made, name)) or name in HARMLESS:
+    home = next((base for base in made.__mro__ if name in vars(base)), None)
+    if home is None or not callable(vars(home)[name]) or name in HARMLESS:
         return False
     general = home is nn.Module or issubclass(made, PreTrainedModel)
     return not general or name in called_by(made, CALLED)
@@ -286,7 +294,7 @@ def own_experts(hf: PreTrainedModel) -> Callable[..., Any] | None:
     """What somebody has registered for a model's experts, under the name that it has chosen."""
     name = getattr(hf.config, "_experts_implementation", None)
     function = None if name is None else _own(ExpertsInterface().get(name))
-    looks_up = function is not None and any(EXPERTS in vars(one) for one in hf.modules())
+    looks_up = function is not None and any(EXPERTS in vars(one) for one in modules(hf))
     return function if looks_up else None
 
 

@@ -26,7 +26,11 @@ from microtome.model.families.configs import unchanged
 from microtome.model.families.family import Family
 from microtome.model.families.taps import Tap
 from microtome.model.matrices import bias_of, matrix_of
+from microtome.model.modules import module_at
 from microtome.model.placement import is_plain, types_of
+
+NUMBERS = {name: number for number, name in enumerate(SITES)}
+"""Sites in the order of a block, from its beginning to its end."""
 
 UNSHARED = "no two heads share one, so that '{}' is the same"
 
@@ -213,9 +217,8 @@ class Anatomy:
 
     def n_blocks(self, hf: PreTrainedModel) -> int:
         """How many blocks a model runs; one module that stands in two places is two of them."""
-        blocks = hf.get_submodule(self.family.blocks)
-        paths = (path for path, _ in blocks.named_modules(remove_duplicate=False))
-        return sum(bool(path) and "." not in path for path in paths)
+        blocks = hf.get_submodule(self.family.blocks)._modules.values()
+        return sum(block is not None for block in blocks)
 
     def check_layers(self, hf: PreTrainedModel) -> None:
         """Raise `ArchitectureError` unless a model has as many blocks as it is to have."""
@@ -305,7 +308,7 @@ class Anatomy:
     def final(self, hf: PreTrainedModel, x: Tensor) -> Tensor:
         """What the unembedding reads, of the last block's output ``[…, d_model]``."""
         for step in self.family.final:
-            act = hf.get_submodule(step) if isinstance(step, str) else step
+            act = module_at(hf, step) if isinstance(step, str) else step
             x = act(x)
         return x
 
@@ -368,10 +371,9 @@ class Anatomy:
 
         Sites of no layer come where they are: before the first block, after the last.
         """
-        names = list(SITES)
         if layer is None:
             layer = -1 if site.name == "embed" else self.dims.n_layers
-        return layer, names.index(site.name)
+        return layer, NUMBERS[site.name]
 
     def places(self) -> list[tuple[Site, int | None]]:
         """Every (site, layer) of the model, in the order of the forward pass."""
@@ -384,8 +386,7 @@ class Anatomy:
 
 def _module(hf: PreTrainedModel, path: str, layer: int) -> nn.Module:
     """A layer's module, by its path in a row."""
-    module: nn.Module = hf.get_submodule(path.format(layer=layer))
-    return module
+    return module_at(hf, path.format(layer=layer))
 
 
 def family_of(config: PretrainedConfig, what: str) -> Family:

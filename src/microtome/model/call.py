@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from microtome.errors import MicrotomeError
+
+REMEMBERED = 64
+"""Of so many functions it is kept what their arguments are called."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ class Call:
         Raises:
             MicrotomeError: an argument is a tensor of which it is not known how to cut it.
         """
-        names = list(inspect.signature(type(block).forward).parameters)[1:]
+        names = _arguments(type(block).forward)[1:]
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         prompts = len(given.pop(names[0]))
         caches = [name for name, value in given.items() if isinstance(value, Cache)]
@@ -94,8 +97,13 @@ class Call:
 
 def cache_name(base: nn.Module) -> str:
     """What a model calls the cache that it is given: ``cache`` from transformers 5.24 on."""
-    names = inspect.signature(type(base).forward).parameters
-    return "cache" if "cache" in names else "past_key_values"
+    return "cache" if "cache" in _arguments(type(base).forward) else "past_key_values"
+
+
+@lru_cache(REMEMBERED)
+def _arguments(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a function's arguments: to look them up takes as long as a small block."""
+    return tuple(inspect.signature(function).parameters)
 
 
 def _one(name: str, value: Any, prompts: int, block: str) -> Any:

@@ -213,4 +213,5 @@ def _is_installed(module: str) -> bool:
     """Whether a module is one of Python's, or of an installed package: versions say all of it."""
     root = module.partition(".")[0]
     place = Path(getattr(sys.modules.get(root), "__file__", None) or "")
-    return root in (*KNOWN, *sys.stdlib_module_names) or "site-packages" in place.parts
+    known = root in KNOWN or root in sys.stdlib_module_names
+    return known or "site-packages" in place.parts

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from microtome.errors import listing
 from microtome.model.additions import is_method
 from microtome.model.code import code_of
+from microtome.model.modules import named_modules
 from microtome.model.placement import fetched, parts, weights
 from microtome.model.whose import is_known, name_of, written
 from microtome.model.wrappers import refuse_cut_up, refuse_packed
@@ -48,6 +49,9 @@ MOVING = ("training", "max_seq_len_cached", "name_or_path")
 was found: by a path from here, or by the whole of it. Of the length that rotary frequencies grow by
 there may be one for each type of layer."""
 
+
+OF_TORCH = frozenset(vars(nn.Module()))
+"""What torch sets on every module: tables, and whether it is in training, which is refused."""
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
 """What may stand in the place of a method."""
@@ -88,7 +92,8 @@ def buffer_hash(hf: PreTrainedModel) -> str:
     A hash of its own, since transformers makes them, and another release makes others; not of
     those that a pass may change.
     """
-    return _sha((name, fetched(module, own)) for name, module, own in _made_buffers(hf))
+    made = _made_buffers(named_modules(hf))
+    return _sha((name, fetched(module, own)) for name, module, own in made)
 
 
 def weights_sign(hf: PreTrainedModel) -> Hashable:
@@ -101,10 +106,11 @@ def weights_sign(hf: PreTrainedModel) -> Hashable:
     Raises:
         LoadError: torch has quantised layers of it, or cut it up: such weights no sign sees.
     """
-    refuse_packed(hf)
-    refuse_cut_up(hf)
+    modules = named_modules(hf)
+    refuse_packed(hf, modules)
+    refuse_cut_up(modules)
     named = [*hf.state_dict(keep_vars=True).items()]
-    named += [(name, getattr(module, own)) for name, module, own in _made_buffers(hf)]
+    named += [(name, getattr(module, own)) for name, module, own in _made_buffers(modules)]
     tensors = [pair for name, tensor in named for pair in parts(name, tensor.detach())]
     places = tuple(_place(name, tensor) for name, tensor in tensors)
     return places, _sampled(tensor for _, tensor in tensors)
@@ -118,9 +124,11 @@ def changed_names(one: Hashable, other: Hashable) -> str:
     return listing(names[:MOST]) + (", …" if names[MOST:] else "") or "in a few numbers"
 
 
-def _made_buffers(hf: PreTrainedModel) -> Iterator[tuple[str, nn.Module, str]]:
+def _made_buffers(
+    modules: Iterable[tuple[str, nn.Module]],
+) -> Iterator[tuple[str, nn.Module, str]]:
     """Buffers that are not saved with the weights: whole name, module, own name."""
-    for path, module in hf.named_modules():
+    for path, module in modules:
         if not module._non_persistent_buffers_set:
             continue  # to ask for what most modules do not have takes longer than all else here
         changing = str(getattr(module, "rope_type", ""))
@@ -187,9 +195,9 @@ def modules_hash(hf: PreTrainedModel, idle: Collection[str] = ()) -> str:
     Those that are ``idle`` are left out.
     """
     digest, words = hashlib.sha256(), dict[type, str]()
-    told = {name: value for name, value in settings(hf).items() if name not in idle}
-    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
-    for path, module in hf.named_modules():
+    config = {name: value for name, value in settings(hf).items() if name not in idle}
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for path, module in named_modules(hf):
         made = type(module)
         if made not in words:
             words[made] = made.__qualname__ + ("" if is_known(made) else code_of(made.__mro__))
@@ -215,6 +223,8 @@ def is_moving(name: str) -> bool:
 
 def _set_on(module: nn.Module) -> Iterator[tuple[str, str]]:
     for name, value in vars(module).items():
+        if name in OF_TORCH:
+            continue
         plain = isinstance(value, PLAIN)
         if not (plain or isinstance(value, FUNCTIONS)) or is_moving(name):
             continue

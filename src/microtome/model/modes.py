@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from microtome.errors import MicrotomeError
+from microtome.model.modules import named_modules
 
 KERNELS = ("flash", "mem_efficient", "math", "cudnn")
 """Of attention, as torch names its switches."""
@@ -38,7 +39,7 @@ def in_training(hf: nn.Module) -> str:
     A plain embedding or linear layer does not, and such a one is new, and in that mode, behind
     ``resize_token_embeddings``.
     """
-    for name, part in hf.named_modules():
+    for name, part in named_modules(hf):
         if part.training and type(part) not in (nn.Embedding, nn.Linear):
             where = f" ({name})" if name else ""
             return (

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from microtome.errors import MicrotomeError
+from microtome.model.modules import parameters
 
 
 def device_of(hf: PreTrainedModel) -> torch.device:
@@ -47,7 +48,7 @@ def is_plain(
     Neither packed nor offloaded, without a `forward` or hooks of its own: a cast, a scale. Hooks of
     the class ``besides`` do not count.
     """
-    if type(module) is not kind or hasattr(module, "_hf_hook") or "forward" in vars(module):
+    if type(module) is not kind or "_hf_hook" in vars(module) or "forward" in vars(module):
         return False
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     if any(besides is None or not isinstance(hook, besides) for hook in hooks):
@@ -58,7 +59,7 @@ def is_plain(
 def types_of(modules: Iterable[nn.Module | None]) -> list[torch.dtype]:
     """The floating-point types of modules' own parameters, each once, in their order."""
     there = (module for module in modules if module is not None)
-    kinds = [weight.dtype for module in there for weight in module.parameters()]
+    kinds = [weight.dtype for module in there for weight in parameters(module)]
     return [kind for kind in dict.fromkeys(kinds) if kind.is_floating_point]
 
 

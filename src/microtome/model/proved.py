@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from microtome.errors import ArchitectureError, listing
 from microtome.model.additions import is_method
 from microtome.model.identity import VOLATILE, is_moving
+from microtome.model.modules import named_modules
 from microtome.model.state import IDLE
 from microtome.model.whose import written
 
@@ -39,7 +40,7 @@ CONFIG = "config"
 
 def said_by(hf: PreTrainedModel) -> Said:
     """The settings of a model's modules, and of its configuration, as they are now."""
-    said = {path: (type(module), _settings(module)) for path, module in hf.named_modules()}
+    said = {path: (type(module), _settings(module)) for path, module in named_modules(hf)}
     return {**said, CONFIG: (type(hf.config), _settings(hf.config))}
 
 

@@ -87,7 +87,11 @@ class Looks:
         """Whether all of it is as it was."""
         values = map(operator.call, self._getters, self._names, repeat(NOTHING))
         return all(map(operator.is_, values, self._values)) and all(
-            function.__code__ is code and _are(_closed_over(function), closed)
+            function.__code__ is code
+            and (
+                (function.__closure__ is None and not closed)
+                or _are(_closed_over(function), closed)
+            )
             for function, code, closed in self._code
         )
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from microtome.errors import listing
 from microtome.model.additions import adapters
+from microtome.model.modules import named_modules
 from microtome.model.proved import MOST, Said, changed, said_by
 from microtome.model.watching import watchers
 from microtome.model.whose import is_known
@@ -40,7 +41,7 @@ class Standing:
     @classmethod
     def of(cls, hf: PreTrainedModel) -> Standing:
         """Of a model as it is now."""
-        hooks = {path: own for path, one in hf.named_modules() if (own := (*_hooks(one),))}
+        hooks = {path: own for path, one in named_modules(hf) if (own := (*_hooks(one),))}
         return cls(said_by(hf), hooks, adapters(hf), any(watchers(hf)))
 
     def difference(self, now: Standing) -> str:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from microtome.errors import MicrotomeError
+from microtome.model.modules import named_modules
 from microtome.model.whose import name_of
 from microtome.spoken import spoken
 
@@ -81,7 +82,7 @@ def watchers(hf: PreTrainedModel) -> Iterator[str]:
     """Those that are on a model, each with the module that it is on."""
     tables = [("every module", globally._global_forward_pre_hooks)]
     tables += [("every module", globally._global_forward_hooks)]
-    for path, module in hf.named_modules():
+    for path, module in named_modules(hf):
         both = (module._forward_pre_hooks, module._forward_hooks)
         tables += [(path or "the model", table) for table in both]
     for where, table in tables:

@@ -15,6 +15,9 @@ KNOWN = (
 )
 """Packages whose modules and hooks take each position by itself, or are proved at load."""
 
+BOUND = (MethodType, staticmethod, classmethod)
+"""What holds a function as its ``__func__``."""
+
 
 def is_known(function: Any) -> bool:
     """Whether a function, a callable object or a class is of a known package.
@@ -29,7 +32,8 @@ def is_known(function: Any) -> bool:
     home = root(getattr(function, "__module__", None) or type(function).__module__)
     if home not in KNOWN or home == "microtome" or not isinstance(function, FunctionType):
         return home in KNOWN
-    return root(function.__globals__.get("__name__") or home) in (*KNOWN, *sys.stdlib_module_names)
+    wrote = root(function.__globals__.get("__name__") or home)
+    return wrote in KNOWN or wrote in sys.stdlib_module_names
 
 
 def written(made: type, name: str) -> Any:
@@ -54,7 +58,7 @@ def bare(function: Any) -> Any:
         function = uncompiled(function)
         if isinstance(function, functools.partial):
             function = function.func
-        elif isinstance(function, MethodType | staticmethod | classmethod):
+        elif isinstance(function, BOUND):
             function = function.__func__
         else:
             return function

@@ -8,7 +8,7 @@ Where something else would run than what was given, that is an error which says 
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from microtome.errors import LoadError
 from microtome.model.additions import put_on
 from microtome.model.gguf_header import is_gguf
+from microtome.model.modules import named_modules
 
 ASK = (
     "Give a name, a directory, or a Hugging Face model in memory: "
@@ -31,6 +32,9 @@ TORCHS_PACKED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
 MIXING = ("peft.tuners.lily.",)
 """Where peft has layers that do not take each position by itself."""
+
+Parts = Sequence[tuple[str, nn.Module]]
+"""Modules by their paths."""
 
 WEIGHED = "peft.tuners.xlora."
 """Where peft has adapters that its wrapper weighs by a pass of its own."""
@@ -81,12 +85,13 @@ def refuse_unseen(module: PreTrainedModel) -> None:
             processes; it puts autocast on for itself; its attention is flexible; torch has
             quantised layers of it; or an adapter mixes positions.
     """
-    _refuse_compiled(module)
-    refuse_cut_up(module)
-    _refuse_casting(module)
+    parts = named_modules(module)
+    _refuse_compiled(module, parts)
+    refuse_cut_up(parts)
+    _refuse_casting(module, parts)
     _refuse_attention(module)
-    refuse_packed(module)
-    _refuse_mixing(module)
+    refuse_packed(module, parts)
+    _refuse_mixing(parts)
 
 
 def refuse_empty(module: PreTrainedModel) -> None:
@@ -105,19 +110,22 @@ def refuse_empty(module: PreTrainedModel) -> None:
             )
 
 
-def refuse_packed(module: PreTrainedModel) -> None:
+def refuse_packed(module: PreTrainedModel, parts: Parts) -> None:
     """Raise for layers that torch itself has quantised.
 
     In 8 bits they round what they are given by the range of the whole batch, so a cell's numbers
     would depend on those beside it; and no hash sees their weights.
 
+    Args:
+        module: the model.
+        parts: all its modules, by their paths.
+
     Raises:
         LoadError: there are some.
     """
     packed: list[str] = []
-    for path, part in module.named_modules():
-        inside = packed and path.startswith(f"{packed[-1]}.")
-        if type(part).__module__.startswith(TORCHS_PACKED) and not inside:
+    for path, _ in _of_kinds(parts, TORCHS_PACKED):
+        if not (packed and path.startswith(f"{packed[-1]}.")):
             packed.append(path)
     if packed:
         kind = type(module.get_submodule(packed[0]))
@@ -130,13 +138,16 @@ def refuse_packed(module: PreTrainedModel) -> None:
         )
 
 
-def refuse_cut_up(module: PreTrainedModel) -> None:
+def refuse_cut_up(parts: Parts) -> None:
     """Raise for weights that torch has spread over processes: they mix with no plain tensors.
+
+    Args:
+        parts: all its modules, by their paths.
 
     Raises:
         LoadError: there are some.
     """
-    for path, part in module.named_modules():
+    for path, part in parts:
         for name, weight in part._parameters.items():
             if type(weight).__module__.startswith("torch.distributed."):
                 raise LoadError(
@@ -265,9 +276,9 @@ def refuse_file(name: str) -> None:
         )
 
 
-def _refuse_compiled(module: PreTrainedModel) -> None:
+def _refuse_compiled(module: PreTrainedModel, parts: Parts) -> None:
     """Compiled code was made without our hooks, and would run without them."""
-    for path, part in module.named_modules():
+    for path, part in parts:
         own = vars(part)
         forward = getattr(own.get("forward"), "_torchdynamo_orig_callable", None)
         if part._compiled_call_impl is not None or forward or _is_compiled(part):
@@ -284,9 +295,9 @@ def _refuse_compiled(module: PreTrainedModel) -> None:
             )
 
 
-def _refuse_casting(module: PreTrainedModel) -> None:
+def _refuse_casting(module: PreTrainedModel, parts: Parts) -> None:
     """Its parts, run by themselves, would compute in another type than within the whole."""
-    for path, part in module.named_modules():
+    for path, part in parts:
         if _casts(vars(part).get("forward")):
             raise LoadError(
                 f"This {_name(module)} puts torch.autocast on while it runs ({path or 'it'} was "
@@ -307,16 +318,22 @@ def _casts(forward: Any) -> bool:
     return False
 
 
-def _refuse_mixing(module: PreTrainedModel) -> None:
+def _refuse_mixing(parts: Parts) -> None:
     """With such an adapter a token's numbers depend on all others, later ones too."""
-    for path, part in module.named_modules():
-        if type(part).__module__.startswith(MIXING):
-            raise LoadError(
-                f"{path} has a Lily adapter (peft), which weighs its matrices by their mean over "
-                "all positions of all texts in the batch: a cell would depend on those beside it, "
-                "and a token on later ones. Adapters that act at every position by itself can be "
-                "loaded: LoRA, IA3 and their like."
-            )
+    for path, _ in _of_kinds(parts, MIXING):
+        raise LoadError(
+            f"{path} has a Lily adapter (peft), which weighs its matrices by their mean over all "
+            "positions of all texts in the batch: a cell would depend on those beside it, and a "
+            "token on later ones. Adapters that act at every position by itself can be loaded: "
+            "LoRA, IA3 and their like."
+        )
+
+
+def _of_kinds(parts: Parts, homes: tuple[str, ...]) -> Parts:
+    """Those whose classes are from these modules of Python's: mostly none, and it is soon known."""
+    kinds = {type(part) for _, part in parts}
+    found = {kind for kind in kinds if kind.__module__.startswith(homes)}
+    return [(path, part) for path, part in parts if type(part) in found] if found else []
 
 
 def _refuse_attention(module: PreTrainedModel) -> None:

@@ -18,6 +18,7 @@ from torch.nn.modules import module as globally
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 
+from microtome.model.modules import modules
 from microtome.passes.guests import Act, Side
 from microtome.passes.session import opened
 
@@ -37,7 +38,7 @@ def in_one_pass(hf: PreTrainedModel) -> Iterator[None]:
     Raises:
         MicrotomeError: no session on the model is open in this thread.
     """
-    hooks = [hook for module in hf.modules() if type(module) in IN_ONE for hook in _instead(module)]
+    hooks = [hook for module in modules(hf) if type(module) in IN_ONE for hook in _instead(module)]
     own = opened(hf)
     with own.block():
         own.hook(hooks)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -24,6 +24,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from microtome.errors import MicrotomeError
 from microtome.model.anatomy import Anatomy
+from microtome.model.modules import modules
 from microtome.model.proved import check_apart
 from microtome.model.wrappers import refuse_unseen
 from microtome.passes.guests import (
@@ -213,12 +214,13 @@ class Session:
         undisturbed(partial(_undo, base))
         turns.pass_on(self)
         with turns.guard:
-            self._clear()
-            self._settle()
+            parts = modules(self.hf)
+            self._clear(parts)
+            self._settle(parts)
 
     def has(self, module: nn.Module) -> bool:
         """Whether a module is a part of the model."""
-        return id(module) in self._parts or any(part is module for part in self.hf.modules())
+        return id(module) in self._parts or any(part is module for part in modules(self.hf))
 
     def own_attention(self) -> str | None:
         """The name of the attention that the model itself has chosen."""
@@ -230,6 +232,9 @@ class Session:
     # ------------------------------------------------------------------------- opening and closing
 
     def _admit(self, guests: list[Guest], block: int = -1) -> None:
+        if not guests:
+            return
+
         def together() -> None:
             for guest in guests:
                 self.blocks[block].append(guest.leave)
@@ -244,27 +249,28 @@ class Session:
         self.anatomy.check_layers(self.hf)
         self.anatomy.check_words(self.hf)
         with turns.guard:
-            self._clear()
+            parts = modules(self.hf)
+            self._clear(parts)
             # By identity: a user's modules may be equal. To ask each of them takes milliseconds.
-            self._parts = frozenset(map(id, self.hf.modules()))
+            self._parts = frozenset(map(id, parts))
             self._grad = torch.is_grad_enabled()
             self.blocks.append([])
             _opened.sessions.append(weakref.ref(self))
             self._began = True
             AttentionInterface.register(OURS, attend)  # the same each time
             undisturbed(forget_modes)
-            self._settle()
+            self._settle(parts)
 
-    def _clear(self) -> None:
-        for module in self.hf.modules():
+    def _clear(self, parts: Sequence[nn.Module]) -> None:
+        for module in parts:
             for guest in [*guests_on(module)]:
                 if guest.is_in_use:
                     raise MicrotomeError(_in_use(self.hf))
                 guest.leave()
             forget_copies(module)
 
-    def _settle(self) -> None:
-        self._admit([*self._choosers(), *self._stateless()], 0)
+    def _settle(self, parts: Sequence[nn.Module]) -> None:
+        self._admit([*self._choosers(), *self._stateless(parts)], 0)
         self._always = len(self.blocks[0])
 
     def _choosers(self) -> Iterator[Chooser]:
@@ -272,8 +278,8 @@ class Session:
             for layer in range(self.anatomy.dims.n_layers):
                 yield Chooser(self, self.anatomy.attention(self.hf, layer))
 
-    def _stateless(self) -> Iterator[Stateless]:
-        for module in filter(keeps_state, self.hf.modules()):
+    def _stateless(self, parts: Iterable[nn.Module]) -> Iterator[Stateless]:
+        for module in filter(keeps_state, parts):
             guest = Stateless(self, module)
             if guest.fits:
                 yield guest
@@ -281,6 +287,9 @@ class Session:
     def end(self, block: list[Callable[[], None]]) -> None:
         """End a block and all inside it, unless one around it has done so."""
         if id(block) not in map(id, self.blocks):  # two that are empty are equal, not the same
+            return
+        if not block and block is self.blocks[-1]:  # nothing comes off that a signal could cut in
+            self.blocks.pop()
             return
 
         def together() -> None:

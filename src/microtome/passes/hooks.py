@@ -27,6 +27,7 @@ from microtome.model.anatomy import Anatomy
 from microtome.model.devices import numbers
 from microtome.model.families.taps import Tap
 from microtome.model.modes import in_training, refuse_autocast
+from microtome.model.modules import module_at
 from microtome.model.placement import device_of
 from microtome.passes.attention import show
 from microtome.passes.branches import Branches, Heads, by_head
@@ -103,7 +104,7 @@ def hooked(
             hooks.append(_at(anatomy.out_proj(hf, layer), "input", branch.join))
         for (path, side, _, branched), stops in points.items():
             branch_there = None if branched is None else branches[branched]
-            module, look = hf.get_submodule(path), partial(see, stops, branch_there)
+            module, look = module_at(hf, path), partial(see, stops, branch_there)
             if side == "weights":
                 fine = any(visit.fine for _, visit in stops)
                 show(own, module, look, anatomy.family, fine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ Place = tuple[Site, int | None]
 """A site of a layer (None where the site is in no layer)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Visit:
     """Something to do at one site of one layer, once, when the pass gets there.
 
@@ -26,13 +26,14 @@ class Visit:
     head (`APART`) it receives these alone, ``[row, pos, head, d_model]``. ``tap`` is where the
     values are, if that is not where the site is. A ``fine`` one gets attention weights before they
     are rounded to half precision, where they can be had so. One ``within`` a segment receives the
-    rows of that alone, of a pass whose batch is one row of tokens.
+    rows of that alone, of a pass whose batch is one row of tokens. Two are never the same: each is
+    counted by itself.
     """
 
     place: Place
     act: Callable[[Tensor], None]
     writes: bool = False
-    heads: Heads | None = field(default=None, compare=False)
+    heads: Heads | None = None
     tap: Tap | None = None
     fine: bool = False
     within: Segment | None = None

@@ -77,14 +77,24 @@ class Cells(Sequence[Cell]):
     def __getitem__(self, number: int | slice) -> Cell | Sequence[Cell]:
         if isinstance(number, slice):
             return [self[n] for n in range(*number.indices(len(self)))]
-        index = tuple(self.points[number].tolist())
-        stars = dict(zip(self.stars, index[1:], strict=False))
+        index, stars = self._point(number)
         layouts = self.layouts[index[0]]
         edits = tuple(
             _in_window(edit.at(**stars), layout, stars)
             for edit, layout in zip(self.edits[self.variant[number]], layouts, strict=True)
         )
         return Cell(index, edits, tuple(layout.regions(**stars) for layout in layouts))
+
+    def regions(self, number: int) -> Iterator[Region]:
+        """Where the edits of a cell land: to make these as well takes several times as long."""
+        index, stars = self._point(number)
+        for layout in self.layouts[index[0]]:
+            yield from layout.regions(**stars)
+
+    def _point(self, number: int) -> tuple[tuple[int, ...], dict[str, int]]:
+        """Where a cell is in the map, and what each star is in it."""
+        index = tuple(self.points[number].tolist())
+        return index, dict(zip(self.stars, index[1:], strict=False))
 
     @property
     def prompt(self) -> Column:

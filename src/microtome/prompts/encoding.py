@@ -192,12 +192,13 @@ class _Coded:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A tokenizer, asked for what a model is to read."""
+    """A tokenizer, asked for what a model is to read of one prompt: the same text but once."""
 
     tokenizer: Tokenizer
     n_positions: int | None
     n_vocab: int | None
     mask: str
+    known: dict[tuple[str, bool], _Coded] = field(default_factory=dict)
 
     def tokens(
         self,
@@ -227,6 +228,11 @@ class _Reader:
         What the tokenizer puts in front of a text is there once, even if the text has it too, or
         the tokenizer puts two.
         """
+        if (text, plain) not in self.known:
+            self.known[text, plain] = self._coded(text, plain)
+        return self.known[text, plain]
+
+    def _coded(self, text: str, plain: bool) -> _Coded:
         how = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
         coded = read(self.tokenizer, text, add_special_tokens=plain, **how)
         ids = tuple(coded["input_ids"])

@@ -66,8 +66,8 @@ def _output(
     values, clean = measured.values[name], measured.clean[name]
     found: dict[str, Any] = {}
     if reading.metric.name == "top1":
-        found[f"{name}_token"] = (dims, _token_texts(values, tokenizer))
-        found[f"{CLEAN}{name}_token"] = ("prompt", _token_texts(clean, tokenizer))
+        found[f"{name}_token"] = _told(dims, _token_texts(values, tokenizer))
+        found[f"{CLEAN}{name}_token"] = _told("prompt", _token_texts(clean, tokenizer))
     found[name] = (dims, _numbers(values, reading), attributes | _noise(name, measured))
     found[CLEAN + name] = ("prompt", _numbers(clean, reading), attributes)
     return found
@@ -106,10 +106,10 @@ def _coordinates(plan: Plan, measured: Assembled) -> dict[str, Any]:
     found: dict[str, Any] = {
         axis.name: [coordinate(value) for value in axis.values] for axis in plan.axes
     }
-    found["text"] = ("prompt", _texts([one.tokens.text for one in encoded]))
+    found["text"] = _told("prompt", _texts([one.tokens.text for one in encoded]))
     for axis in plan.axes:
         if counted(axis.name) in POSITIONS:
-            pieces = (("prompt", axis.name), _pieces(encoded, len(axis.values)))
+            pieces = _told(("prompt", axis.name), _pieces(encoded, len(axis.values)))
             found["token" if axis.name == "pos" else f"{axis.name}_token"] = pieces
             found |= _roles(encoded, axis.name, len(axis.values))
     for gauge in (one for one in plan.question.asked if isinstance(one, Gauge)):
@@ -117,7 +117,7 @@ def _coordinates(plan: Plan, measured: Assembled) -> dict[str, Any]:
         for name, size in zip(gauge.dims, shape, strict=True):
             found[name] = list(range(size))
             if dimension_of(name) in POSITIONS:
-                found[f"{name}_token"] = (("prompt", name), _pieces(encoded, size))
+                found[f"{name}_token"] = _told(("prompt", name), _pieces(encoded, size))
                 found |= _roles(encoded, name, size)
     return found
 
@@ -137,6 +137,11 @@ def _numbers(values: Array, reading: Reading) -> np.ndarray[Any, Any]:
     if reading.metric.unit != "token id":
         return values
     return np.nan_to_num(values, nan=-1).astype(np.int64)
+
+
+def _told(dims: str | tuple[str, ...], texts: np.ndarray[Any, Any]) -> xr.Variable:
+    """Texts over some dimensions, as they are: pandas would look for dates among them."""
+    return xr.Variable(dims, texts, fastpath=True)
 
 
 def _texts(texts: Sequence[str]) -> np.ndarray[Any, Any]:
@@ -159,7 +164,7 @@ def _roles(encoded: Sequence[Encoded], dimension: str, longest: int) -> dict[str
         for role in one.tokens.places:
             at = row, one.tokens.role(role)
             names[at] = BETWEEN.join(filter(None, (names[at], role)))
-    return {beside_of(dimension): (("prompt", dimension), names)}
+    return {beside_of(dimension): _told(("prompt", dimension), names)}
 
 
 def _token_texts(
