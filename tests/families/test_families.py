@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import microtome as mt
-from families.both import on_both_paths
+from families.both import mapped, on_both_paths
 from foreign import theirs
 from microtome.errors import AddressError, ArchitectureError, SweepError
 from microtome.language.sites import APART
 from microtome.plan.cost import flops_of_block
+from microtome.verbs.sweep import asking
 from oracles import families as by_hand
 from oracles.families import FAMILIES, HEADS, UNLIKE, Change, turn
 
@@ -164,11 +165,9 @@ def test_maps_over_heads_and_positions_walk_too(model, hand):
 @pytest.mark.parametrize("name", UNLIKE, indirect=True)
 def test_small_batches_walk_too(model, hand):
     """Tiles of some of the cells, of one prompt or several."""
-    whole, cut = (
-        mt.sweep(model, [CAT, MARY], "zero L*.z.h*@*", metrics=["kl"], memory=memory, verify=0)
-        for memory in (None, 700_000)
-    )
-    assert float(abs(whole.data["kl"] - cut.data["kl"]).max()) <= hand.rounding
+    question = asking(model, [CAT, MARY], "zero L*.z.h*@*", metrics=["kl"])
+    (_, whole), (_, cut) = (mapped(model, question, "walk", memory) for memory in (None, 700_000))
+    assert abs(whole["kl"] - cut["kl"]).max() <= hand.rounding
 
 
 KINDS = ((torch.float64, "eager"), (torch.float32, None), (torch.bfloat16, None))
