@@ -146,15 +146,17 @@ def complaint(hf: PreTrainedModel, anatomy: Anatomy) -> str | None:
 
 def mine(wrong: Wrong, name: str) -> bool:
     """Whether a mistake is tried in a family: what has to do with its own way to put values, or to
-    unembed them, always; in those that are unlike, of sites for each other a twelfth, of sizes and
-    of what any row may get wrong a third, and all others; in those that are like one of them, a
-    sixth as many, and of what any row may get wrong a sixth."""
+    unembed them, always; in those that are unlike, of q, k and v for each other a half, of other
+    sites for each other a twelfth, of sizes and of what any row may get wrong a third, and all
+    others; in those that are like one of them, a sixth as many, and of what any row may get wrong
+    a sixth."""
     if " not " in wrong.what or wrong.what.startswith("{'final'"):
         return True
     unlike = name in by_hand.UNLIKE
     any_rows = "nowhere" in wrong.what or wrong.what.startswith(("{'logits'", "{'values'"))
     share = 3 if wrong.words == ANY or (any_rows and unlike) else 1
-    share = 12 if " as " in wrong.what else share
+    if " as " in wrong.what:
+        share = 2 if re.fullmatch("[qkv] as [qkv]", wrong.what) else 12
     share *= 1 if unlike else 6
     return zlib.crc32(f"{name} {wrong.what}".encode()) % share == 0
 
