@@ -149,14 +149,16 @@ def test_the_walk_equals_the_reference_path(model, name, hand, gap):
         gap("walk", site, apart)
 
 
+@pytest.mark.parametrize("name", UNLIKE, indirect=True)
 def test_every_other_edit_walks_too(model, name, hand):
-    """Three of them in families that are unlike, one in each of the others, by turns."""
-    for shift in range(3 if name in UNLIKE else 1):
+    """Three of them in each, by turns."""
+    for shift in range(3):
         number = (turn(name) + shift) % len(OTHERS)
         site = ("z.h1", "resid_post", "mlp_out", "attn_out")[number % 4]
         on_both_paths(model, hand, f"{OTHERS[number]} L*.{site}@{{1,3}}", [MARY])
 
 
+@pytest.mark.parametrize("name", UNLIKE, indirect=True)
 def test_maps_over_heads_and_positions_walk_too(model, hand):
     axes, _ = on_both_paths(model, hand, "patch L1.k.h*@*", [MARY])
     assert axes == {"prompt": 1, "kv_head": hand.kv_heads, "pos": LENGTH}
