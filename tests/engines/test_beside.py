@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import microtome as mt
+from families.both import compared
 from microtome.engines.walk import walk as engine
 from microtome.engines.walk.resumed import Beside, Resumed
 from microtome.model.call import Call
@@ -51,15 +52,8 @@ def rows(monkeypatch):
     return found
 
 
-def same_on_both_paths(model, prompts, edits, most=1e-9, **more):
-    walk, reference = (
-        mt.sweep(model, prompts, edits, engine=name, verify=0, **{"metrics": METRICS, **more})
-        for name in ("walk", "reference")
-    )
-    for name in (*walk.metrics, "values_changed", "change_norm"):
-        gap = abs(walk.data[name] - reference.data[name]).max()
-        assert float(gap) < most, f"{edits}: {name} differs by {float(gap)}"
-    return walk
+def same_on_both_paths(model, prompts, edits, metrics=METRICS, over=None):
+    compared(model, edits, prompts, metrics, lambda size: 1e-9, over)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import microtome as mt
+from families.both import RECEIPTS, compared
 from foreign import theirs
 from microtome.edits import OPERATIONS
 from microtome.engines.walk import walk as engine
@@ -38,7 +39,6 @@ OTHERS = [
 ]
 METRICS = [*WHOLE, *OTHERS]
 LITTLE = 150_000
-RECEIPTS = ("values_changed", "change_norm")
 JOHN = mt.Prompt(
     "When Mary and John went to",
     donor="When John and Mary gave to",
@@ -88,6 +88,18 @@ POSITIONS = ("", "@-1", "@{2,4}", "@giver")
 OF_WEIGHTS = (*EDITS, "knockout")
 
 
+def every_other(operations, places):
+    """Of a table of edits and places every other field: each edit at half of the places, each place
+    with half of the edits. How an edit changes values and where they are know nothing of each
+    other."""
+    return [
+        (operation, place)
+        for number, operation in enumerate(operations)
+        for turn, place in enumerate(places)
+        if (number + turn) % 2 == 0
+    ]
+
+
 def test_the_table_of_edits_is_whole():
     """A new operation has to be added to the table above, or walk nowhere (`apply`).
 
@@ -97,8 +109,7 @@ def test_the_table_of_edits_is_whole():
     assert tried | {"apply"} == set(OPERATIONS)
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("operation", EDITS)
+@pytest.mark.parametrize(("operation", "place"), every_other(EDITS, PLACES))
 def test_the_walk_equals_the_reference_path(tiny64, operation, place):
     prompts = [JOHN, SWAPPED]
     if "prompts" not in operation:
@@ -107,7 +118,7 @@ def test_the_walk_equals_the_reference_path(tiny64, operation, place):
         with pytest.raises(EditError, match=r"layers .* together"):
             mt.sweep(tiny64, JOHN, f"{operation} {place}", metrics="kl")
         return  # one number of several layers is refused
-    turn = EDITS.index(operation) + PLACES.index(place)
+    turn = (EDITS.index(operation) + PLACES.index(place)) // 2
     if "positions" in operation:
         turn *= 2  # a mean over one position is refused
     if operation.startswith("add") and ".n" not in place:
@@ -123,8 +134,7 @@ WEIGHTS = (
 )
 
 
-@pytest.mark.parametrize("place", WEIGHTS)
-@pytest.mark.parametrize("operation", OF_WEIGHTS)
+@pytest.mark.parametrize(("operation", "place"), every_other(OF_WEIGHTS, WEIGHTS))
 def test_attention_weights_walk_too(tiny64, operation, place):
     text = f"{operation} {place}"
     if refused(operation, place):
@@ -146,18 +156,10 @@ def refused(operation: str, place: str) -> bool:
 def same_on_both_paths(model, prompts, edits):
     """Two metrics see all of a prediction, at the last token and at an early one; others by turns.
 
-    Each cell is compared, so none is verified.
+    Each cell is compared, so none is verified, and the engines are asked instead of `sweep`.
     """
     turn = zlib.crc32(str(edits).encode()) % len(OTHERS)
-    metrics = [*WHOLE, OTHERS[turn]]
-    walked, slow = (
-        mt.sweep(model, prompts, edits, metrics=metrics, engine=name, verify=0)
-        for name in ("walk", "reference")
-    )
-    assert walked.provenance["engine"]["name"] == "walk"
-    for name in (*walked.metrics, *RECEIPTS):
-        gap = abs(walked.data[name] - slow.data[name]).max()
-        assert float(gap) < 1e-9, f"{edits}: {name} differs by {float(gap)}"
+    compared(model, edits, prompts, [*WHOLE, OTHERS[turn]], lambda size: 1e-9)
 
 
 @pytest.mark.parametrize(

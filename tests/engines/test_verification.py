@@ -66,6 +66,7 @@ def swept(model, question, prompt, **options) -> Effects:
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize(("name", "dtype"), TRAINED)
 def test_faults_are_found_in_every_type(models, monkeypatch, name, dtype, question):
+    """Two of the four in each case, by turns: every type has each of them, and every question."""
     model, prompt = models(name, dtype), FACT if name == "nano" else STORY
     dims = model.anatomy.dims
     head = ".z." in question
@@ -73,12 +74,14 @@ def test_faults_are_found_in_every_type(models, monkeypatch, name, dtype, questi
     right = swept(model, question, prompt).provenance["verification"]
     assert right["cells"] >= 4
     assert right["largest_difference"] <= right["tolerance"]
-    for fault in (
+    faults = (
         mistakes.skips,
         mistakes.forgets,
         mistakes.neighbour(axis, size),
         mistakes.one_token_off,
-    ):
+    )
+    turn = TRAINED.index((name, dtype)) + QUESTIONS.index(question)
+    for fault in faults[turn % 2 :: 2]:
         with monkeypatch.context() as broken:
             fault(broken)
             with pytest.raises(VerificationError):

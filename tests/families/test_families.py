@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import microtome as mt
-from families.both import on_both_paths
+from families.both import mapped, on_both_paths
 from foreign import theirs
 from microtome.errors import AddressError, ArchitectureError, SweepError
 from microtome.language.sites import APART
 from microtome.plan.cost import flops_of_block
+from microtome.verbs.sweep import asking
 from oracles import families as by_hand
 from oracles.families import FAMILIES, HEADS, UNLIKE, Change, turn
 
@@ -148,14 +149,16 @@ def test_the_walk_equals_the_reference_path(model, name, hand, gap):
         gap("walk", site, apart)
 
 
+@pytest.mark.parametrize("name", UNLIKE, indirect=True)
 def test_every_other_edit_walks_too(model, name, hand):
-    """Three of them in families that are unlike, one in each of the others, by turns."""
-    for shift in range(3 if name in UNLIKE else 1):
+    """Three of them in each, by turns."""
+    for shift in range(3):
         number = (turn(name) + shift) % len(OTHERS)
         site = ("z.h1", "resid_post", "mlp_out", "attn_out")[number % 4]
         on_both_paths(model, hand, f"{OTHERS[number]} L*.{site}@{{1,3}}", [MARY])
 
 
+@pytest.mark.parametrize("name", UNLIKE, indirect=True)
 def test_maps_over_heads_and_positions_walk_too(model, hand):
     axes, _ = on_both_paths(model, hand, "patch L1.k.h*@*", [MARY])
     assert axes == {"prompt": 1, "kv_head": hand.kv_heads, "pos": LENGTH}
@@ -164,11 +167,9 @@ def test_maps_over_heads_and_positions_walk_too(model, hand):
 @pytest.mark.parametrize("name", UNLIKE, indirect=True)
 def test_small_batches_walk_too(model, hand):
     """Tiles of some of the cells, of one prompt or several."""
-    whole, cut = (
-        mt.sweep(model, [CAT, MARY], "zero L*.z.h*@*", metrics=["kl"], memory=memory, verify=0)
-        for memory in (None, 700_000)
-    )
-    assert float(abs(whole.data["kl"] - cut.data["kl"]).max()) <= hand.rounding
+    question = asking(model, [CAT, MARY], "zero L*.z.h*@*", metrics=["kl"])
+    (_, whole), (_, cut) = (mapped(model, question, "walk", memory) for memory in (None, 700_000))
+    assert abs(whole["kl"] - cut["kl"]).max() <= hand.rounding
 
 
 KINDS = ((torch.float64, "eager"), (torch.float32, None), (torch.bfloat16, None))

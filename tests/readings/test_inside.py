@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import microtome as mt
+from families.both import compared
 from microtome.errors import AddressError, MetricError, VerificationError
 from microtome.plan.memory import room
 from microtome.readings.inside import Fitted, gauge
@@ -74,16 +75,7 @@ PROBES = [
 @pytest.mark.parametrize("edit", ["zero L*.z.h1@*", "scale(2) L*.resid_pre@giver", "noise L0:2.k"])
 def test_the_walk_equals_the_reference_path_inside_too(tiny64, edit):
     """On prompts of one length and of another, whose roles are in different places."""
-    walked, slow = (
-        mt.sweep(tiny64, [JOHN, SWAPPED, CAT], edit, metrics=PROBES, engine=engine, verify=0)
-        for engine in ("walk", "reference")
-    )
-    assert walked.provenance["engine"]["name"] == "walk"
-    for name in walked.metrics:
-        both = walked.data[name], slow.data[name]
-        assert bool((both[0].isnull() == both[1].isnull()).all())
-        assert float(abs(both[0] - both[1]).max()) < 1e-9
-        assert float(abs(walked.clean(name) - slow.clean(name)).max()) < 1e-9
+    compared(tiny64, edit, [JOHN, SWAPPED, CAT], PROBES, lambda size: 1e-9)
 
 
 def test_their_stars_are_dimensions_with_coordinates(tiny64):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections import defaultdict
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from transformers import AutoTokenizer
 
 import microtome as mt
 from microtome.errors import PromptError, TaskError
-from microtome.prompts.encoding import encode, token_id
+from microtome.prompts.encoding import Encoded, encode, token_id
 from microtome.tasks.ioi import NAMES
 from microtome.tasks.making import Filled, whole_words
 
@@ -46,13 +47,22 @@ def made():
 
 
 def accuracy(model: mt.Model, prompts: mt.Prompts) -> float:
-    """How often the model itself puts the target's logit above the contrast's."""
-    right = []
+    """How often the model itself puts the target's logit above the contrast's.
+
+    Prompts of one length are one pass.
+    """
+    alike: dict[int, list[Encoded]] = defaultdict(list)
     for one in model.encode(prompts):
+        alike[len(one.tokens)].append(one)
+    right = 0
+    for some in alike.values():
         with torch.no_grad():
-            logits = model.hf(torch.tensor([one.tokens.ids])).logits[0, -1]
-        right.append(bool(logits[one.target] > logits[one.contrast]))
-    return sum(right) / len(right)
+            last = model.hf(torch.tensor([one.tokens.ids for one in some])).logits[:, -1]
+        right += sum(
+            bool(logits[one.target] > logits[one.contrast])
+            for logits, one in zip(last, some, strict=True)
+        )
+    return right / len(prompts)
 
 
 @every_task
