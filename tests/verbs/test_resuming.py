@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
 import signal
-import subprocess
-import sys
 import types
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ import torch
 import xarray as xr
 
 import microtome as mt
+from forked import in_a_copy
 from microtome.errors import EffectsError, SweepError
 from microtome.plan import units
 
@@ -28,26 +28,18 @@ METRICS = ("logit_diff", "kl", "top1", "norm(L*.resid_post@-1)")
 WORK = 2e9
 """Operations of a unit here: small, so that there are many."""
 
-KILLED = f"""
-import os, signal
-import torch
-import microtome as mt
-from microtome.plan import units
 
 class Killer(mt.Observer):
+    """Kills its process when two units are done and the next is on its way."""
+
     units = 0
-    def unit_done(self, number, of):
+
+    def unit_done(self, number: int, of: int) -> None:
         self.units += 1
-    def advanced(self, cells):
+
+    def advanced(self, cells: int) -> None:
         if self.units == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-
-torch.set_num_threads(1)
-units.WORK, units.PASSES = {WORK}, 0
-prompt = mt.Prompt(**{PROMPT.as_dict()!r})
-asked = {{"metrics": {METRICS!r}, "out": OUT, "verify": 1}}
-mt.sweep(mt.load("model"), prompt, {EDIT!r}, progress=Killer(), **asked)
-"""
 
 
 class Counting(mt.Observer):
@@ -137,9 +129,12 @@ def test_a_sweep_that_is_interrupted_is_gone_on_with(model, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
 def test_a_killed_process_loses_the_unit_on_its_way_alone(model, whole, folder, tmp_path):
-    code = KILLED.replace("OUT", repr(str(tmp_path / "map.zarr")))
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    def killed() -> None:
+        os.chdir(folder)
+        sweep(mt.load("model"), out=tmp_path / "map.zarr", progress=Killer())
+
+    assert in_a_copy(killed) == -signal.SIGKILL
+    assert not (tmp_path / "map.zarr").exists()
     second = Counting()
     effects = sweep(model, out=tmp_path / "map.zarr", progress=second)
     assert second.done == list(range(2, effects.provenance["predicted"]["units"]))

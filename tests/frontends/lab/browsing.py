@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
@@ -52,7 +53,8 @@ PLANTED = (
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["microtome.__main__", "microtome.frontends.commands.lab"])
+IMPORTED = "frontends.lab.imported"
+FORKS.set_forkserver_preload([IMPORTED])
 
 
 @dataclass
@@ -97,6 +99,9 @@ def serving(keep: Path, *more: str, models: tuple[str, ...] = (), first: str = "
         first: Python that its process executes before anything else.
     """
     options = ["lab", *models, "--port", "0", "--no-open", "--keep", str(keep), *more]
+    with pytest.MonkeyPatch.context() as patch:  # where what it imports is found
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
     reader, writer = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=_run, args=(options, first, writer))
     process.start()
@@ -119,6 +124,7 @@ def serving(keep: Path, *more: str, models: tuple[str, ...] = (), first: str = "
 
 def _run(options: list[str], first: str, writer: Connection) -> None:
     """What a server's process does: the command, and all that it says goes to its writer."""
+    assert IMPORTED in sys.modules, "Python says nothing of what cannot be imported"
     for handle in (1, 2):
         os.dup2(writer.fileno(), handle)
     sys.stdout, sys.stderr = (os.fdopen(one, "w", buffering=1, encoding="utf-8") for one in (1, 2))
