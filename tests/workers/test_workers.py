@@ -8,7 +8,6 @@ import os
 import pickle
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ import xarray as xr
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
 import microtome as mt
+from forked import in_a_copy
 from microtome.errors import VerificationError, WorkerError
 from microtome.plan import units
 from microtome.results.delivery import Shared
@@ -28,7 +28,7 @@ from microtome.results.sinks import StoreSink
 from microtome.verbs.answer import Job
 from microtome.verbs.elsewhere import Recipe, There, known
 from microtome.workers import clusters, crew, desk, here
-from microtome.workers.desk import Failed
+from microtome.workers.desk import Failed, Ready
 from workers.inline import Inline, Inside
 from workers.light import Doubling, Nothing, Numbered
 
@@ -148,55 +148,42 @@ def test_two_processes_one_of_them_killed_give_the_same_store(model, whole, star
     xr.testing.assert_identical(again.data, effects.data)
 
 
-ON_RAY = """
-import os, signal
-import torch
-import microtome as mt
-from microtome.plan import units
-from microtome.workers import clusters
-from microtome.workers.desk import Ready
-
-ready, own = [], clusters._Actor.answer
-
-def answer(self):
-    found = own(self)
-    ready.extend([found.pid] if isinstance(found, Ready) else [])
-    return found
-
-class Killing(mt.Observer):
-    units = 0
+class KillingLate(Killing):
+    """Kills one when the last two units are on their way: who is hired for it has little to do."""
 
     def unit_done(self, number, of):
-        self.units += 1
-        if self.units == 2:
-            os.kill(ready[0], signal.SIGKILL)
-            print("killed")
+        self.after = of - 2
+        super().unit_done(number, of)
 
-    def note(self, text):
-        print("note", text)
 
-torch.set_num_threads(1)
-clusters._Actor.answer = answer
-units.WORK, units.PASSES = 2e9, 0
-workers = mt.workers.ray(count=2, init={"num_cpus": 2, "object_store_memory": 2**27})
-prompts = [mt.Prompt(**row) for row in PROMPTS]
-asked = {"metrics": METRICS, "verify": 1, "out": OUT}
-mt.sweep(mt.load(FOLDER), prompts, EDIT, workers=workers, progress=Killing(), **asked)
-"""
+def on_ray(folder: Path, out: Path, told: Path) -> None:
+    """Sweep on two actors, one of which is killed, and write down what was said."""
+    with open(told.with_name("ray"), "wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    ready, own = [], clusters._Actor.answer
+
+    def answer(self):
+        found = own(self)
+        ready.extend([found.pid] if isinstance(found, Ready) else [])
+        return found
+
+    clusters._Actor.answer = answer
+    workers = mt.workers.ray(count=2, init={"num_cpus": 2, "object_store_memory": 2**27})
+    killing = KillingLate(lambda: ready[0])
+    sweep(mt.load(folder), out=out, workers=workers, progress=killing)
+    assert killing.killed == ready[0]
+    told.write_text(f"killed one, {killing.notes}", encoding="utf-8")
 
 
 @pytest.mark.slow
 def test_two_actors_of_ray_one_of_them_killed_give_the_same_store(folder, whole, tmp_path):
     """In a process of its own, which Ray may leave as it likes."""
     pytest.importorskip("ray")
-    out = tmp_path / "map.zarr"
-    names = {"FOLDER": str(folder), "OUT": str(out), "EDIT": EDIT, "METRICS": METRICS}
-    names["PROMPTS"] = [prompt.as_dict() for prompt in PROMPTS]
-    code = "\n".join(f"{name} = {own!r}" for name, own in names.items()) + ON_RAY
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    said = [line for line in done.stdout.splitlines() if line.startswith(("killed", "note"))]
-    assert said == ["killed"]
+    out, told = tmp_path / "map.zarr", tmp_path / "told"
+    code = in_a_copy(lambda: on_ray(folder, out, told))
+    assert code == 0, (tmp_path / "ray").read_text(encoding="utf-8")
+    assert told.read_text(encoding="utf-8") == "killed one, []"
     assert_same(mt.open_effects(out), out, whole)
 
 
