@@ -413,7 +413,7 @@ def test_an_edit_that_overflows_is_named(tiny64):
 
 
 def test_a_text_that_ends_before_any_edit_is_warned_of(nano):
-    with pytest.warns(PromptWarning, match=r"ended after 1 tokens.*nothing"):
+    with pytest.warns(PromptWarning, match=r"ended after 1 token.*nothing"):
         made = nano.generate(BERLIN + " Germany.", "zero L1.z.h1@last", steps=5, when="generated")
     assert made[0].ended == "eos"
     assert not made.receipts

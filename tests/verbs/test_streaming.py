@@ -453,7 +453,7 @@ def test_other_prompts_are_refused_where_some_were_there(tiny64, tmp_path):
         sweep(tiny64, mt.Stream(PROMPTS, 3), EDIT, metrics="kl", out=out, progress=Stopping(3))
     for others in (PROMPTS[1:], PROMPTS[:2]):
         with pytest.raises(
-            EffectsError, match="The first 3 prompts are others than those of the 1"
+            EffectsError, match="The first 3 prompts are others than those of the 1 window"
         ):
             sweep(tiny64, mt.Stream(others, 3), metrics="kl", out=out)
     with pytest.raises(EffectsError, match="windows of an unfinished sweep that ask another"):

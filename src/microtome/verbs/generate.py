@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.amounts import single, whole_of
+from microtome.amounts import many, single, whole_of
 from microtome.edits import Edit
 from microtome.edits.growing import Growth, StepReceipt
 from microtome.engines.judging import NOISIEST, SHARE, TIMES, Precision
@@ -127,8 +127,9 @@ def _check(model: Loaded, encoded: Sequence[Encoded], steps: int) -> None:
         length = len(one.tokens) + steps - 1
         if limit is not None and length > limit:
             raise MicrotomeError(
-                f"To write {steps} tokens behind {one.prompt.shown} the model would read {length}, "
-                f"and it takes {limit}: say steps={max(1, steps - length + limit)}, or fewer."
+                f"To write {many(steps, 'token')} behind {one.prompt.shown} the model would read "
+                f"{length}, and it takes {limit}: say steps={max(1, steps - length + limit)}, or "
+                "fewer."
             )
 
 
@@ -212,7 +213,8 @@ class _Writer:
         """Warn of edits that had no step to be made in."""
         if self.edits and not receipts:
             warnings.warn(
-                f"The text behind {self.encoded.prompt.shown} ended after {steps} tokens, before "
+                f"The text behind {self.encoded.prompt.shown} ended after "
+                f"{many(steps, 'token')}, before "
                 "any step in which the edits are made: nothing was edited.",
                 PromptWarning,
                 stacklevel=2,

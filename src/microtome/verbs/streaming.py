@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.edits import Edit, Source
 from microtome.engines.assembled import Assembled
 from microtome.engines.observer import Observer, observed
@@ -111,9 +112,9 @@ class Streamed:
         if len(self._lengths) > 1:
             raise SweepError(
                 f"The map is over positions, and prompts have {min(self._lengths)} to "
-                f"{max(self._lengths)} tokens: position 3 of one is not position 3 of another, and "
-                "aggregates would mix them. Address a role (@subject), or keep='cells'; their "
-                "by_role() has aggregates: Aggregates.of(effects.by_role())."
+                f"{many(max(self._lengths), 'token')}: position 3 of one is not position 3 of "
+                "another, and aggregates would mix them. Address a role (@subject), or "
+                "keep='cells'; their by_role() has aggregates: Aggregates.of(effects.by_role())."
             )
 
     def identity(self, plan: Plan) -> dict[str, Any]:
@@ -307,8 +308,9 @@ class _OthersError(EffectsError):
 
 
 def _others(there: Whole) -> _OthersError:
+    others = "is another than that" if there.prompts == 1 else "are others than those"
     return _OthersError(
-        f"The first {there.prompts:,} prompts are others than those of the {there.number + 1} "
-        "windows that are there already. Give the same prompts in the same order, choose another "
-        "place, or let it be replaced (overwrite)."
+        f"The first {many(there.prompts, 'prompt')} {others} of the "
+        f"{many(there.number + 1, 'window')} already there. Give the same prompts in the same "
+        "order, choose another place, or let it be replaced (overwrite)."
     )
