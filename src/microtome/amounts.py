@@ -91,10 +91,11 @@ def bytes_of(given: object, what: str = "") -> int:
 def many(number: int, thing: str) -> str:
     """A number of things.
 
-    >>> many(1, "prompt"), many(2048, "cell")
-    ('1 prompt', '2,048 cells')
+    >>> many(1, "prompt"), many(2048, "cell"), many(2, "pass")
+    ('1 prompt', '2,048 cells', '2 passes')
     """
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    return f"{number:,} {thing if number == 1 else plural}"
 
 
 def is_finite(given: object) -> bool:

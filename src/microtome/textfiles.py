@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from microtome.amounts import many
 from microtome.errors import MicrotomeError
 from microtome.paths import at_home
 
@@ -55,7 +56,7 @@ def read_text(path: str | Path, error: type[MicrotomeError], largest: int = LARG
     except ValueError as problem:  # a null character in the path
         raise error(f"Cannot read {shown(path)}: {problem}.") from None
     if len(raw) > largest:
-        raise error(f"{shown(path)} is larger than the {largest:,} bytes that are read.")
+        raise error(f"{shown(path)} is larger than the {many(largest, 'byte')} that are read.")
     _refuse_wide(path, raw, error)
     try:
         return raw.decode("utf-8-sig")

@@ -25,6 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import yaml
 
+from microtome.amounts import many
 from microtome.errors import TextError, did_you_mean, listing, there_are
 
 COUNTS = "|"
@@ -205,13 +206,13 @@ def brief(text: str, longest: int = 120) -> str:
         numbers = re.findall(r"[^\[\],\s]+", found[0])
         if len(numbers) <= MOST_NUMBERS:
             return found[0]
-        return f"[{', '.join(numbers[:2])}, … {len(numbers):,} numbers]"
+        return f"[{', '.join(numbers[:2])}, … {many(len(numbers), 'number')}]"
 
     def cut_layers(found: re.Match[str]) -> str:
         layers = re.findall(r"(\d+): \[", found[0])
         if len(layers) <= MOST_LAYERS:
             return found[0]
-        return f"{{{layers[0]}: […], {layers[1]}: […], … {len(layers)} layers}}"
+        return f"{{{layers[0]}: […], {layers[1]}: […], … {many(len(layers), 'layer')}}}"
 
     text = re.sub(r"\{\d+: \[[^{}]*\}", cut_layers, text)
     short = re.sub(r"\[[^A-Za-z\"]*(?:[eE][^A-Za-z\"]*)*\]", cut, text)

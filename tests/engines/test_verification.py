@@ -215,6 +215,26 @@ def test_what_computes_in_float32_inside_may_be_off_as_far_as_its_logits_are_lar
                 swept(model, question, CAT)
 
 
+@pytest.mark.parametrize("family", ["gpt_neo", "gptj"])
+def test_large_scores_in_float32_are_no_false_alarm_and_excuse_no_mistake(
+    family, tokenizer, monkeypatch
+):
+    hf = by_hand.make(family, len(tokenizer))
+    for path, own in hf.named_parameters():
+        own.data *= 10 if "q_proj" in path or "k_proj" in path else 1
+    model = mt.load(hf, tokenizer=tokenizer)
+    dims, farthest = model.anatomy.dims, 0.0
+    for question in ("add(0.2) L*.k.h*", "scale(-1) L*.q.h*@*", "shuffle(seed=2) L*.k_in.h*@1"):
+        found = swept(model, question, [CAT, JOHN], verify="all").provenance["verification"]
+        farthest = max(farthest, found["largest_difference"])
+    assert farthest > 2 * judging.INNER  # more than is allowed without a look
+    for fault in (mistakes.skips, mistakes.neighbour("head", dims.n_heads), mistakes.one_token_off):
+        with monkeypatch.context() as broken:
+            fault(broken)
+            with pytest.raises(VerificationError):
+                swept(model, "scale(0.99) L*.z.h*@*", CAT)
+
+
 def test_float32_norms_and_unembedding_over_half_precision_verify(tokenizer):
     hf = by_hand.make("llama", len(tokenizer)).to(torch.bfloat16)
     hf.model.norm.float()

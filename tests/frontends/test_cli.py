@@ -177,7 +177,7 @@ def test_chat_prompt_shows_what_the_template_makes(call, tmp_path, nano):
     assert "--chat-option takes NAME=VALUE" in err
     code, _, err = call("chat-prompt", where, "-p", "Hi", "-p", "Bye")
     assert code != 0
-    assert "between 2 there are 1 answers" in err
+    assert "between 2 there is 1 answer" in err
     code, _, err = call("chat-prompt", "nano", "-p", "Hi")
     assert code != 0
     assert "has no chat template" in err

@@ -353,7 +353,7 @@ class TestWhatIsRefused:
                 "rope_freqs.weight",
             ),
             ({"layers": 1_000_000}, "asks for 1,000,000 layers"),
-            ({"layers": 1}, "asks for 1 layers"),
+            ({"layers": 1}, "asks for 1 layer"),
             ({"architecture": "clip"}, "architecture 'clip'"),
         ],
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 import xarray as xr
@@ -120,3 +122,23 @@ def test_on_an_activation_function_it_sees_what_the_function_makes(own, global_t
         handle.remove()
     assert made
     assert all(before == after for before, after, _ in made)
+
+
+def test_what_it_counts_outside_of_the_model_costs_nothing_and_on_a_module_the_walk(own):
+    seen = Counter()
+
+    def outside(module, given, made):
+        seen[module] += 1
+
+    def inside(module, given, made):
+        module.calls = getattr(module, "calls", 0) + 1
+
+    mlp = own.hf.transformer.h[1].mlp
+    with mlp.register_forward_hook(mt.watching(outside)):
+        assert [swept(own).provenance["engine"]["name"] for _ in range(2)] == ["walk", "walk"]
+    assert seen[mlp]
+    with mlp.register_forward_hook(mt.watching(inside)):
+        swept(own)
+        engine = swept(own).provenance["engine"]
+    assert engine["name"] == "reference"
+    assert "transformer.h.1.mlp.calls changed" in engine["why"]

@@ -42,3 +42,25 @@ def test_each_block_is_shaken_and_a_seed_says_how(tiny):
     assert not torch.equal(logits(0), logits(1))
     off = (logits(0) - logits(None)).norm() / logits(None).norm()
     assert 0 < off < 8 * BFLOAT16
+
+
+def test_float64_moves_by_its_own_unit(tiny64):
+    eps = torch.finfo(torch.float64).eps
+    [visit, *_] = shaking(tiny64.anatomy, eps, seed=0)
+    values = torch.randn(64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    shaken = values.clone()
+    visit.act(shaken)
+    assert 0 < ((shaken - values) / values).abs().max() < 2 * eps
+
+
+def test_what_is_multiplied_in_float32_is_shaken_as_often_as_it_is_rounded(of_family):
+    anatomy, eps = of_family("gpt_neo").anatomy, torch.finfo(torch.float32).eps
+    visits = shaking(anatomy, eps, seed=0)
+    assert [str(one.place[0]) for one in visits] == ["resid_post", "q", "k"] * anatomy.dims.n_layers
+    values = torch.ones(64, 64, dtype=torch.float64)
+    moved = []
+    for visit in visits[:3]:
+        shaken = values.clone()
+        visit.act(shaken)
+        moved.append(float((shaken - values).abs().max()) / eps)
+    assert moved == pytest.approx([1 / 2, 8**0.5 / 2, 8**0.5 / 2], rel=0.01)

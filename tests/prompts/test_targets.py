@@ -467,7 +467,7 @@ def test_a_chat_that_the_model_does_not_take_says_why(tokenizer, real_models):
         encode(Prompt.chat(TALK), tokenizer)
     picky = "{{ raise_exception('System role not supported') }}"
     strict = AutoTokenizer.from_pretrained(real_models / "stories260K", chat_template=picky)
-    with pytest.raises(PromptError, match=r"1 turns \(user\): System role not supported"):
+    with pytest.raises(PromptError, match=r"1 turn \(user\): System role not supported"):
         encode(Prompt.chat(TALK), strict)
 
 

@@ -28,6 +28,7 @@ from microtome.errors import (
 )
 from microtome.passes.guests import guests_on
 from microtome.verbs import generate as verb
+from oracles import families
 from oracles.plain_hooks import log_softmax
 
 BERLIN = "Berlin is the capital of"
@@ -424,7 +425,7 @@ def test_an_edit_that_overflows_is_named(tiny64):
 
 
 def test_a_text_that_ends_before_any_edit_is_warned_of(nano):
-    with pytest.warns(PromptWarning, match=r"ended after 1 tokens.*nothing"):
+    with pytest.warns(PromptWarning, match=r"ended after 1 token.*nothing"):
         made = nano.generate(BERLIN + " Germany.", "zero L1.z.h1@last", steps=5, when="generated")
     assert made[0].ended == "eos"
     assert not made.receipts
@@ -508,6 +509,31 @@ def test_a_model_that_rounding_moves_far_writes_in_half_precision_and_no_edit_is
     monkeypatch.setattr(Growth, "_act", lazy)
     with pytest.raises(VerificationError, match="not what one pass"):
         written(model, edit, 12)
+
+
+@pytest.mark.parametrize("name", ["gpt_neo", "gptj"])
+def test_large_scores_in_float32_are_rounding_and_an_edit_left_out_is_not(
+    name, tokenizer, monkeypatch
+):
+    """Whatever the model's type, these multiply queries with keys in float32."""
+    from microtome.edits.growing import Growth
+
+    hf = families.make(name, len(tokenizer))
+    for path, own in hf.named_parameters():
+        own.data *= 10 if "q_proj" in path or "k_proj" in path else 1
+    model = mt.load(hf, tokenizer=tokenizer)
+    prompts = [mt.Prompt(ids=[*range(n, n + 8)]) for n in range(3, 83, 8)]
+    made = written(model, "scale(0.5) L0.resid_post@last", prompt=prompts)
+    assert max(one.apart for one in made) > 8e-6  # more than is allowed without a look
+    whole = Growth._act
+
+    def lazy(self, number, layer, now, view):
+        if not now.start:
+            whole(self, number, layer, now, view)
+
+    monkeypatch.setattr(Growth, "_act", lazy)
+    with pytest.raises(VerificationError, match="not what one pass"):
+        written(model, "scale(0.999) L0.resid_post@last", prompt=prompts)
 
 
 def test_a_part_that_is_not_run_in_every_pass_is_noticed(tiny64, monkeypatch):

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.amounts import many
 from microtome.circuits.graph import Graph
 from microtome.circuits.written import written
 from microtome.errors import CircuitError, there_are
@@ -58,7 +59,7 @@ class Patch(Ablation):
             )
         if len(one.donor.read) != len(one.tokens.read):
             raise CircuitError(
-                f"The prompt {shown} has {len(one.tokens.read)} tokens and its donor "
+                f"The prompt {shown} has {many(len(one.tokens.read), 'token')} and its donor "
                 f"{len(one.donor.read)}: what a reader at a position reads is patched from the "
                 "same position. Give a donor of the same length."
             )
@@ -110,8 +111,8 @@ class Mean(Ablation):
         for other in self.reference:
             if len(other.tokens.read) != len(one.tokens.read):
                 raise CircuitError(
-                    f"The prompt {one.prompt.shown} has {len(one.tokens.read)} tokens, and the "
-                    f"reference prompt {other.prompt.shown} has {len(other.tokens.read)}: the "
+                    f"The prompt {one.prompt.shown} has {many(len(one.tokens.read), 'token')}, and "
+                    f"the reference prompt {other.prompt.shown} has {len(other.tokens.read)}: the "
                     "mean is of each position. Give references of the same length."
                 )
 

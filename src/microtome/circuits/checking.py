@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from microtome.amounts import many
 from microtome.circuits.again import Again
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.passing import in_sums
@@ -178,8 +179,8 @@ class Check:
     ) -> None:
         if not off <= allowed:
             raise VerificationError(
-                f"A circuit of {len(circuit):,} edges on {one.prompt.shown} is not what it is on "
-                f"the reference path: {reading} is {value:.6g}; {about} differ by {off:.2g}, "
+                f"A circuit of {many(len(circuit), 'edge')} on {one.prompt.shown} is not what it "
+                f"is on the reference path: {reading} is {value:.6g}; {about} differ by {off:.2g}, "
                 f"tolerance {allowed:.2g}. Nothing of this run is kept. Load the model with "
                 "dtype='float64', where rounding is no reason, and please report this with the "
                 "model's name if it says so there too."

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
@@ -83,7 +84,7 @@ class Curve:
         return found
 
     def __repr__(self) -> str:
-        return f"<Curve of {len(self.circuits)} sizes; CPR {self.cpr}; CMD {self.cmd}>"
+        return f"<Curve of {many(len(self.circuits), 'size')}; CPR {self.cpr}; CMD {self.cmd}>"
 
     def _repr_html_(self) -> str:
         """In a notebook: a row per size."""

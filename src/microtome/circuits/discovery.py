@@ -216,7 +216,9 @@ def acdc(
         "search": "acdc", "threshold": threshold, "order": edges,
         "start": np.flatnonzero(begin.chosen).tolist(),
     }  # fmt: skip
-    cost = priced(trial, "acdc", len(edges) + 1, f"τ = {threshold}, {len(edges):,} edges once each")
+    cost = priced(
+        trial, "acdc", len(edges) + 1, f"τ = {threshold}, {many(len(edges), 'edge')} once each"
+    )
     with searching(trial, method, out, progress, len(edges), cost, workers) as search:
         found, rows = _decided(search, begin, edges, threshold)
     shown = order if isinstance(order, str | int) else "own"
@@ -238,7 +240,7 @@ def in_order(graph: Graph, order: str | int | Sequence[str]) -> list[int]:
     if not isinstance(order, str | int):
         given = [graph.number(edge) for edge in order]
         if sorted(given) != list(range(len(graph))):
-            raise CircuitError(f"An order has each of the {len(graph):,} edges once.")
+            raise CircuitError(f"An order has each of the {many(len(graph), 'edge')} once.")
         return given
     if isinstance(order, str) and order not in ("last", "first"):
         raise CircuitError(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
+from microtome.amounts import many
 from microtome.circuits.ablations import Ablation
 from microtome.circuits.checking import Check
 from microtome.circuits.graph import Graph
@@ -108,4 +109,4 @@ class Sent:
 def spelled(rows: Rows) -> str:
     """Rows, in words."""
     prompts = listed(sorted({*rows.pairs[:, 0].tolist()}))
-    return f"Rows {rows.number} ({len(rows.pairs)} circuits, of prompts {prompts})"
+    return f"Rows {rows.number} ({many(len(rows.pairs), 'circuit')}, of prompts {prompts})"

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy import typing as npt
 
+from microtome.amounts import many
 from microtome.errors import CircuitError, did_you_mean
 from microtome.model.anatomy import Anatomy
 from microtome.model.loaded import Loaded, check_loaded
@@ -253,6 +254,6 @@ class Graph:
     def __str__(self) -> str:
         blocks = "parallel" if self.parallel else "sequential"
         return (
-            f"{self.n_layers} layers × {self.n_heads} heads, d_model {self.d_model}, {blocks} "
-            "blocks"
+            f"{many(self.n_layers, 'layer')} × {many(self.n_heads, 'head')}, d_model "
+            f"{self.d_model}, {blocks} blocks"
         )

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from microtome.amounts import many
 from microtome.circuits.circuit import Circuit
 from microtome.circuits.clean import Array
 from microtome.errors import CircuitError, EffectsError
@@ -105,7 +106,8 @@ def measured_in(folder: Path) -> str:
     place = folder / QUESTION
     asked = unsealed(place.read_bytes()) if place.is_file() else None
     steps = [] if asked is None else _read(folder / "steps", digest(asked))[0]
-    return f"what {len(steps):,} steps have measured" if steps else "nothing yet"
+    have = "has" if len(steps) == 1 else "have"
+    return f"what {many(len(steps), 'step')} {have} measured" if steps else "nothing yet"
 
 
 def _key(circuits: Sequence[Circuit]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from microtome.amounts import many
 from microtome.circuits.graph import Graph
 from microtome.errors import CircuitError
 from microtome.language.sites import Dimensions
@@ -53,8 +54,8 @@ class Needs:
         if row + held > self.budget.memory:
             raise CircuitError(
                 f"memory={self.budget.memory:,} bytes are too few: a circuit on a prompt of "
-                f"{length} tokens needs {row:,}, and what is kept of all prompts {held:,}. Give at "
-                f"least {row + held:,}, or fewer or shorter prompts."
+                f"{many(length, 'token')} needs {row:,}, and what is kept of all prompts {held:,}. "
+                f"Give at least {row + held:,}, or fewer or shorter prompts."
             )
         left = self.budget.memory - held
         return max(1, min(left // row, 4 * self.budget.tile // length))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from microtome.engines.witnesses import Witnesses
 from microtome.errors import listing
 from microtome.model.loaded import Loaded
 from microtome.passes.hooks import Visit
+from microtome.passes.shaking import shaking
 from microtome.plan.plan import Plan
 from microtome.readings.inside import Gauge
 from microtome.readings.output import TOKEN_ID, Reading
@@ -28,6 +29,12 @@ Logits = dict[tuple[str, int, int], Tensor]
 
 CELLS = ("idler", "walk", "reference")
 """Of what logits are of a cell or an idler; the others are of a prompt."""
+
+Looks = Callable[[Rows], Iterable[Visit]]
+"""What looks into a pass over some rows."""
+
+SHAKES = 3
+"""How many times cells in doubt are computed again, rounded otherwise."""
 
 Look = tuple[int, int]
 """A prompt, and a position of it that is read."""
@@ -82,22 +89,56 @@ class Comparison:
         for first in range(0, len(cells), self.at_once):
             some = cells[first : first + self.at_once]
             with torch.no_grad():
-                past, start = self.witnesses.past, self._start(some)
-                again = rerun(self.model, self.plan, some, self.sources, self._looks, past, start)
-                for looks in self._portions(some, again):
-                    self._compare(some, again, self._logits(some, again, looks))
+                start = self._start(some)
+                again = self._again(some, start, self._looks)
+                found = self._compared(some, again)
+                if self._rounds_inside and any(gap.is_beyond_fixed for gap in found):
+                    self.precision = self.precision.hearing(self._moved(some, start, again))
+                    found = self._compared(some, again)
+            self.gaps += found
             for number in some:
                 self.gaps += self._of_inside(number, again)
                 self.local += self._of_stream(number)
             self.done.extend(some)
             self.starts.append(start)
 
-    def _compare(self, cells: Sequence[int], again: Rerun, logits: Logits) -> None:
-        """Compare some cells where there are logits of them."""
-        self.gaps += self._hear(logits)
-        self.gaps += self._of_clean(again, logits)
-        for number in cells:
-            self.gaps += self._of_output(number, logits)
+    def _again(self, cells: Sequence[int], start: int, looks: Looks) -> Rerun:
+        """Some cells on the reference path."""
+        past = self.witnesses.past
+        return rerun(self.model, self.plan, cells, self.sources, looks, past, start)
+
+    def _compared(self, cells: Sequence[int], again: Rerun) -> list[Gap]:
+        """Some cells compared where there are logits of them."""
+        found = list[Gap]()
+        for looks in self._portions(cells, again):
+            logits = self._logits(cells, again, looks)
+            found += self._hear(logits)
+            found += self._of_clean(again, logits)
+            for number in cells:
+                found += self._of_output(number, logits)
+        return found
+
+    @property
+    def _rounds_inside(self) -> bool:
+        """Whether attention rounds to float32 in a model of float64: how far depends on scores."""
+        model = self.model
+        return model.dtype == torch.float64 and model.anatomy.family.inner == "attention"
+
+    def _moved(self, cells: Sequence[int], start: int, again: Rerun) -> float:
+        """How far logits move where these cells are computed again and rounded otherwise."""
+        hf, anatomy, farthest = self.model.hf, self.model.anatomy, 0.0
+        for seed in range(SHAKES):
+            other = self._shaken(cells, start, seed)
+            for place, finals in again.final.items():
+                for both in zip(other.final[place], finals, strict=True):
+                    one, own = anatomy.unembed(hf, torch.stack(both)).double()
+                    farthest = max(farthest, judging.moved(one, own))
+        return farthest
+
+    def _shaken(self, cells: Sequence[int], start: int, seed: int) -> Rerun:
+        """Some cells on the reference path, rounded otherwise."""
+        visits = shaking(self.model.anatomy, self.precision.eps, seed)
+        return self._again(cells, start, lambda _: visits)
 
     def _start(self, cells: Sequence[int]) -> int:
         """The position from which some cells are computed again."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,11 @@ class Precision:
         """Of a model's residual stream."""
         return cls.of(model.dtype, exact=not model.anatomy.family.inner)
 
+    def hearing(self, moved: float) -> Precision:
+        """The same, where rounding alone moves a logit so far for each unit of `allows`' spread."""
+        assert self.promise is not None, "half precision promises no figure"
+        return replace(self, promise=max(self.promise, TIMES * moved))
+
     def allows(self, spread: float) -> float:
         """The promise, for values that spread so far."""
         assert self.promise is not None, "half precision promises no figure"
@@ -153,6 +158,11 @@ class Gap:
     def tolerance(self, noise: Mapping[str, float]) -> float:
         """What is allowed."""
         return self.fixed + self._heard(noise)
+
+    @property
+    def is_beyond_fixed(self) -> bool:
+        """Whether it is beyond what is allowed where no noise counts."""
+        return not self.times and not self.difference <= self.fixed
 
     def is_beyond_narrow(self, noise: Mapping[str, float]) -> bool | None:
         """Whether it is beyond the narrow measure; None where that is larger than the change."""
@@ -244,6 +254,11 @@ def of_noise(
 def heard(idler: Float[Tensor, " vocab"], clean: Float[Tensor, " vocab"]) -> float:
     """The noise of a cell that changes nothing: the norm of what is finite of its change."""
     return _norm(_apart(idler, clean))
+
+
+def moved(one: Float[Tensor, " vocab"], other: Float[Tensor, " vocab"]) -> float:
+    """How far the farthest logit of a run is from another's, for each unit of their spread."""
+    return _top(_apart(one, other)) / max(1.0, _spread(other))
 
 
 def of_reading(

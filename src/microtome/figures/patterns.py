@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.errors import EffectsError
 from microtome.figures import style
 from microtome.figures.labels import Axis, escaped
@@ -33,8 +34,8 @@ def pattern_grid(array: xr.DataArray, *, title: str, note: str = "") -> Drawn:
     """
     if array.size > MOST:
         raise EffectsError(
-            f"These patterns have {array.size:,} weights, and a figure at most {MOST:,}: read "
-            "fewer layers or heads, such as L5.pattern.h{0,1}, or draw one head."
+            f"These patterns have {many(array.size, 'weight')}, and a figure at most {MOST:,}: "
+            "read fewer layers or heads, such as L5.pattern.h{0,1}, or draw one head."
         )
     array = array.transpose("layer", "head", "q_pos", "k_pos")
     layers, heads, n, m = array.shape

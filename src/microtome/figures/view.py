@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from microtome.amounts import single
+from microtome.amounts import many, single
 from microtome.errors import EffectsError, did_you_mean, listing
 from microtome.figures.labels import Axis, escaped, shown
 from microtome.figures.mapped import Mapped, cells_of
@@ -96,7 +96,8 @@ class View:
         several = ""
         if self.n_prompts > 1:
             low, high = self.counts if any(self.counts) else (self.n_prompts,) * 2
-            several = f"mean over {high if low == high else f'{low}–{high}'} prompts"
+            prompts = many(high, "prompt")
+            several = f"mean over {prompts if low == high else f'{low}–{prompts}'}"
         return " · ".join(filter(None, (*self.fixed, several)))
 
     def expect(self, n: int, kind: str) -> None:

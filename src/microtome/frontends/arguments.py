@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from microtome.amounts import many
 from microtome.errors import MicrotomeError
 from microtome.readings.names import INSIDE, ON_OUTPUT
 
@@ -205,8 +206,9 @@ def chat_of(
     """
     if len(answered) != len(said) - 1:
         raise MicrotomeError(
-            f"The user speaks first and last: {len(said)} times -p and {len(answered)} times "
-            f"--answer are given, and between {len(said)} there are {len(said) - 1} answers."
+            f"The user speaks first and last: {many(len(said), 'time')} -p and "
+            f"{many(len(answered), 'time')} --answer are given, and between {len(said)} there "
+            f"{'is' if len(said) == 2 else 'are'} {many(len(said) - 1, 'answer')}."
         )
     turns = [] if system is None else [{"role": "system", "content": system}]
     for number, text in enumerate(said):

@@ -8,6 +8,8 @@ from typing import Any
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
+from microtome.amounts import many
+
 # typer has click inside it from some version on, and beside it before: its own bases name both.
 _COMMAND: Any = TyperCommand.__mro__[1]
 _GROUP: Any = TyperGroup.__mro__[1]
@@ -28,7 +30,9 @@ class Command(TyperCommand):
                 plain = getattr(one, "is_flag", False) and not one.secondary_opts
                 if given.count(one) > 1 and not (getattr(one, "multiple", True) or plain):
                     name = "/".join([one.opts[-1], *one.secondary_opts])
-                    ctx.fail(f"{name} is given {given.count(one)} times, and takes one value.")
+                    ctx.fail(
+                        f"{name} is given {many(given.count(one), 'time')}, and takes one value."
+                    )
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx, formatter):  # type: ignore[no-untyped-def]

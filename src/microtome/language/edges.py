@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from microtome.amounts import many
 from microtome.errors import AddressError, did_you_mean, listing
 from microtome.language.addresses import Address, parse
 from microtome.language.regions import Column
@@ -205,8 +206,8 @@ def parse_edge(text: str) -> Edge:
     """
     arrows = _arrows(text)
     if len(arrows) != 1:
-        many = "no arrow" if not arrows else f"{len(arrows)} arrows"
-        raise AddressError(f"Cannot read the edge {text!r}: it has {many}. Form: {FORM}")
+        found = many(len(arrows), "arrow") if arrows else "no arrow"
+        raise AddressError(f"Cannot read the edge {text!r}: it has {found}. Form: {FORM}")
     [arrow] = arrows
     writer, reader = text[: arrow.start()].strip(), text[arrow.end() :].strip()
     if not writer or not reader:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from microtome.amounts import many
 from microtome.errors import ArchitectureError, listing
 from microtome.language.sites import (
     OF_GROUPS,
@@ -226,9 +227,10 @@ class Anatomy:
         if (found, said) != (self.dims.n_layers, self.dims.n_layers):
             also = "" if said == found else f" (its configuration says {said})"
             raise ArchitectureError(
-                f"This {type(hf).__name__} has {found} blocks{also}, and {self.dims.n_layers} are "
-                "expected: if layers were added or taken away since it was loaded, load it again "
-                "(and let config.num_hidden_layers say how many there are)."
+                f"This {type(hf).__name__} has {many(found, 'block')}{also}, and "
+                f"{self.dims.n_layers} are expected: if layers were added or taken away since it "
+                "was loaded, load it again (and let config.num_hidden_layers say how many there "
+                "are)."
             )
 
     def check_words(self, hf: PreTrainedModel) -> None:
@@ -236,9 +238,9 @@ class Anatomy:
         found = self.family.dimensions(hf.config).d_vocab
         if found != self.dims.d_vocab:
             raise ArchitectureError(
-                f"This {type(hf).__name__} knows {found:,} tokens, and {self.dims.d_vocab:,} are "
-                "expected: it was given others since it was loaded (resize_token_embeddings). Load "
-                "it again: load(model.hf, tokenizer=…)."
+                f"This {type(hf).__name__} knows {many(found, 'token')}, and {self.dims.d_vocab:,} "
+                "are expected: it was given others since it was loaded (resize_token_embeddings). "
+                "Load it again: load(model.hf, tokenizer=…)."
             )
 
     def dtype(self, hf: PreTrainedModel) -> torch.dtype:

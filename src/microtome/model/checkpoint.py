@@ -21,6 +21,7 @@ from torch import nn
 from transformers import PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
+from microtome.amounts import many
 from microtome.errors import LoadError, listing
 from microtome.language.sites import Dimensions
 from microtome.model.families.family import Family
@@ -228,19 +229,19 @@ def check_fits(
     if numbered and layers > dims.n_layers:
         extra = sorted(key for key, layer in numbered.items() if layer >= dims.n_layers)
         raise LoadError(
-            f"Cannot load {name!r}: config.json asks for {dims.n_layers} layers, and the weights "
-            f"are of {layers}: there would be no place for {_few(extra)}. {_ADVICE}"
+            f"Cannot load {name!r}: config.json asks for {many(dims.n_layers, 'layer')}, and the "
+            f"weights are of {layers}: there would be no place for {_few(extra)}. {_ADVICE}"
         )
     if numbered and layers < dims.n_layers:
         raise LoadError(
-            f"Cannot load {name!r}: config.json asks for {dims.n_layers:,} layers, and the weights "
-            f"are of {layers}: the others' are missing. {_ADVICE}"
+            f"Cannot load {name!r}: config.json asks for {many(dims.n_layers, 'layer')}, and the "
+            f"weights are of {layers}: the others' are missing. {_ADVICE}"
         )
     wanted, elements = _least(config, dims), checkpoint.elements
     if elements is not None and wanted > PACKED * max(elements, 1):
         raise LoadError(
-            f"Cannot load {name!r}: a model of its config.json has at least {wanted:,} numbers, "
-            f"and its weight files hold {elements:,}. {_ADVICE}"
+            f"Cannot load {name!r}: a model of its config.json has at least "
+            f"{many(wanted, 'number')}, and its weight files hold {elements:,}. {_ADVICE}"
         )
 
 

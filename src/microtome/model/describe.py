@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from transformers import PretrainedConfig
 
+from microtome.amounts import many
 from microtome.model.anatomy import Anatomy
 from microtome.model.families.family import Family
 
@@ -23,14 +24,14 @@ def described(anatomy: Anatomy, config: PretrainedConfig) -> dict[str, str]:
         "layers": f"{dims.n_layers}, at {row.blocks}",
         "block": _block(row),
         "norms": _norms(row),
-        "attention": f"{dims.n_heads} heads of {dims.d_head}{grouped}",
+        "attention": f"{many(dims.n_heads, 'head')} of {dims.d_head}{grouped}",
         "q, k, v": _projections(row),
         "mlp": _mlp(anatomy, config),
         "d_model": str(dims.d_model),
-        "vocabulary": f"{dims.d_vocab:,} tokens",
+        "vocabulary": many(dims.d_vocab, "token"),
         "longest prompt": "no limit of its own"
         if dims.n_positions is None
-        else f"{dims.n_positions:,} tokens",
+        else many(dims.n_positions, "token"),
     }
 
 
@@ -62,7 +63,8 @@ def _mlp(anatomy: Anatomy, config: PretrainedConfig) -> str:
     dims = anatomy.dims
     gated = ", gated" if dims.mlp_matrices == 3 else ""
     if anatomy.family.down_proj is not None:
-        return f"{dims.d_mlp:,} neurons{gated}"
+        return f"{many(dims.d_mlp, 'neuron')}{gated}"
     names = ("num_local_experts", "num_experts")
     total = next(n for n in (getattr(config, name, None) for name in names) if n)
-    return f"{total} experts of {dims.d_mlp:,} neurons{gated}; a token takes {dims.experts}"
+    inside = f"{many(dims.d_mlp, 'neuron')}{gated}"
+    return f"{many(total, 'expert')} of {inside}; a token takes {dims.experts}"

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from microtome.amounts import many
 from microtome.errors import LoadError, did_you_mean, listing
 from microtome.language.sites import Dimensions
 from microtome.model.anatomy import Anatomy, family_of
@@ -236,8 +237,8 @@ def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, d_vocab: int)
     beyond = len(tokenizer) - d_vocab
     if beyond > sum(token >= d_vocab for token in tokenizer.added_tokens_decoder):
         raise LoadError(
-            f"The tokenizer has {len(tokenizer)} tokens, and {name!r} knows {d_vocab}: it is "
-            "another model's. Give the model's own."
+            f"The tokenizer has {many(len(tokenizer), 'token')}, and {name!r} knows {d_vocab}: it "
+            "is another model's. Give the model's own."
         )
 
 
@@ -277,7 +278,7 @@ def _advice(where: str) -> str:
     if Path(where).is_dir():
         packed = sorted(path for path in Path(where).iterdir() if path.suffix.lower() == SUFFIX)
         if packed:
-            others = f" (there are {len(packed)} such files)" if len(packed) > 1 else ""
+            others = f" (there are {many(len(packed), 'such file')})" if len(packed) > 1 else ""
             return f"To load a GGUF file, give the file{others}: load({str(packed[0])!r})."
         return (
             "A model's directory holds config.json, model.safetensors and the tokenizer's files, "

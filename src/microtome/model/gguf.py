@@ -28,6 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from microtome.amounts import many
 from microtome.errors import LoadError, listing
 from microtome.model.anatomy import family_of
 from microtome.model.cache import made_once
@@ -151,7 +152,8 @@ def _check_kind(path: Path, header: Header) -> None:
     parts = values.get("split.count", 1)
     if parts != 1:
         raise LoadError(
-            f"{name} is one of {parts} parts of a model (part {values.get('split.no', '?')}, from "
+            f"{name} is one of {parts} parts of a model (part "
+            f"{values.get('split.no', '?')}, from "
             "0), which transformers does not put together: join them with llama.cpp's "
             "'llama-gguf-split --merge', and give the whole."
         )
@@ -277,7 +279,7 @@ def _check_nothing_left(file: Unpacked, module: nn.Module) -> None:
     if left:
         suspects = _of_no_layer(file.header.tensors)
         raise LoadError(
-            f"{file.path.name} has {_elements(file.header):,} numbers, and the "
+            f"{file.path.name} has {many(_elements(file.header), 'number')}, and the "
             f"{type(module).__name__} that transformers makes of it {taken:,}: some tensors have "
             f"no place in it, and it would compute something else. Of no layer are: "
             f"{listing(suspects)}. Load its safetensors."

@@ -17,6 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
+from microtome.amounts import many
 from microtome.errors import LoadError
 
 MAGIC = b"GGUF"
@@ -196,8 +197,8 @@ class _Cursor:
     def _skip(self, length: int) -> None:
         if length > len(self._data) - self._at:
             raise self._wrong(
-                f"its header asks for {length:,} bytes at byte {self._at:,}, and the file has "
-                f"{len(self._data):,}: it was cut short or damaged; get it again"
+                f"its header asks for {many(length, 'byte')} at byte {self._at:,}, and the file "
+                f"has {len(self._data):,}: it was cut short or damaged; get it again"
             )
         self._at += length
 

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from microtome.amounts import many
 from microtome.errors import LoadError, MicrotomeError, TokenError
 from microtome.language.sites import POSITIONS
 from microtome.model.additions import (
@@ -300,8 +301,8 @@ class Loaded:
         dims = self.anatomy.dims
         return (
             f"<{type(self).__name__} {self.name!r}: {self.anatomy.family.model_type}, "
-            f"{dims.n_layers} layers × {dims.n_heads} heads, d_model {dims.d_model}, "
-            f"{self.dtype}, {self.device}>"
+            f"{many(dims.n_layers, 'layer')} × {many(dims.n_heads, 'head')}, d_model "
+            f"{dims.d_model}, {self.dtype}, {self.device}>"
         )
 
 

@@ -64,7 +64,9 @@ def watching(hook: Hook) -> Watching:
     parts of several texts, or of one several times.
 
     Args:
-        hook: a function as torch calls it, that gives nothing back and writes into nothing.
+        hook: a function as torch calls it, that gives nothing back and writes into nothing. What it
+            counts belongs outside of the model: an attribute of a module is a setting that its code
+            may read, and where one changes, the model is run whole.
 
     >>> import microtome as mt
     >>> model, shapes = mt.load("nano"), []

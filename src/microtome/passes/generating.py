@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.generation import MaxLengthCriteria, StoppingCriteriaList, StopStringCriteria
 
+from microtome.amounts import many
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
@@ -87,8 +88,8 @@ def write(
             if made[visit] != rows.passes:
                 site, layer = visit.place
                 raise InertEditError(
-                    f"The hook at {site} of layer {layer} fired {made[visit]} times in "
-                    f"{rows.passes} passes: this model does not run that part as its family "
+                    f"The hook at {site} of layer {layer} fired {many(made[visit], 'time')} in "
+                    f"{many(rows.passes, 'pass')}: this model does not run that part as its family "
                     "does."
                 )
     return rows.cut(found)
@@ -179,8 +180,8 @@ def _told(own: Session, rows: Rows) -> Iterator[None]:
         if not rows.read(given.tolist()):
             raise MicrotomeError(
                 f"This {type(own.hf).__name__} does not write one token after another: a pass "
-                f"reads {list(given.shape)} tokens, which are not those that come next. Choose no "
-                "other way to generate than greedy or sampling."
+                f"reads {list(given.shape)} tokens, which are not those that come next. "
+                "Choose no other way to generate than greedy or sampling."
             )
 
     with own.block():

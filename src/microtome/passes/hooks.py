@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from microtome.amounts import many
 from microtome.errors import InertEditError, MicrotomeError
 from microtome.language.sites import OF_HEADS
 from microtome.model.anatomy import Anatomy
@@ -289,8 +290,8 @@ def visited(hf: PreTrainedModel, anatomy: Anatomy, visits: Sequence[Visit]) -> I
         if made[visit] != 1:
             site, layer = visit.place
             raise InertEditError(
-                f"The hook at {site} of layer {layer} fired {made[visit]} times in one pass, "
-                "instead of once: this model does not run that part as its family does."
+                f"The hook at {site} of layer {layer} fired {many(made[visit], 'time')} in one "
+                "pass, instead of once: this model does not run that part as its family does."
             )
 
 

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from microtome.amounts import many
 from microtome.errors import SweepError
 from microtome.passes.attention import BY_MASK, IGNORED, InTheOpen, watcher, window
 from microtome.passes.segments import Segment
@@ -324,7 +325,8 @@ def attending_to(hf: PreTrainedModel, prefix: SharedPrefix | SideBySide) -> Iter
         yield
     if prefix.calls != 1:
         raise SweepError(
-            f"A block of {type(hf).__name__} looked its attention up {prefix.calls} times instead "
+            f"A block of {type(hf).__name__} looked its attention up "
+            f"{many(prefix.calls, 'time')} instead "
             "of once, so the walk cannot give it what came before. Use engine='reference'."
         )
 

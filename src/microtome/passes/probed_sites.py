@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from microtome.amounts import many
 from microtome.language.sites import APART, OF_HEADS, POSITIONS, Site
 from microtome.model.additions import is_adapted
 from microtome.model.anatomy import Anatomy
@@ -42,7 +43,7 @@ def check_all(hf: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
         Unlike: something is not what the row says.
     """
     blocks = anatomy.n_blocks(hf)
-    expect(blocks == anatomy.dims.n_layers, f"there are {blocks} blocks")
+    expect(blocks == anatomy.dims.n_layers, f"there are {many(blocks, 'block')}")
     _check_attention(anatomy)
     _check_apart_modules(hf, anatomy)
     with session(hf, anatomy):

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from microtome.amounts import many
 from microtome.errors import MetricError, SweepError, listing
 from microtome.language.operations import Operation
 from microtome.language.regions import Column, Layout
@@ -208,7 +209,7 @@ def together(question: Question, cells: Cells, prompts: Sequence[int], budget: B
     if each > budget.memory:
         raise SweepError(
             f"memory={budget.memory:,} bytes are too few: the gradients of a prompt of "
-            f"{question.lengths[prompts[0]]} tokens need {each:,}. Give more, or ask for less: "
-            "shorter prompts, fewer sites."
+            f"{many(question.lengths[prompts[0]], 'token')} need {each:,}. Give more, or ask for "
+            "less: shorter prompts, fewer sites."
         )
     return min(len(prompts), budget.memory // each)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from microtome.amounts import single
+from microtome.amounts import many, single
 from microtome.errors import SweepError, did_you_mean, listing
 from microtome.language.addresses import Address
 from microtome.language.edges import Edge
@@ -115,7 +115,7 @@ class Question:
                 if ranges.setdefault(name, span) != span:
                     raise SweepError(
                         f"The edits {listing(self.edits)} star {name!r} together, but it has "
-                        f"{len(ranges[name])} values for one and {len(span)} for another."
+                        f"{many(len(ranges[name]), 'value')} for one and {len(span)} for another."
                     )
         return ranges
 
@@ -276,8 +276,8 @@ def _check_window(edit: Operation, window: int) -> None:
     starred = isinstance(place, Address) and "layer" in place.stars
     if not starred or "k_pos" in edit.lands.site.axes:
         raise SweepError(
-            f"'{edit}' is made in no window of {window} layers: that is around each layer of L*, "
-            "at any site but pattern."
+            f"'{edit}' is made in no window of {many(window, 'layer')}: that is around each layer "
+            "of L*, at any site but pattern."
         )
 
 

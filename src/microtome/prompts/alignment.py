@@ -21,6 +21,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from microtome.amounts import many
 from microtome.errors import PromptError, listing
 from microtome.language.regions import Column
 from microtome.prompts.tokens import Tokens
@@ -243,7 +244,8 @@ def _read(tokens: Tokens, word: range) -> tuple[str, tuple[int, ...]]:
 def _same_positions(tokens: Tokens, other: Tokens) -> list[Counterpart]:
     if len(tokens) != len(other):
         raise PromptError(
-            f"The prompts differ in length, {len(tokens)} and {len(other)} tokens, so their "
+            f"The prompts differ in length, {len(tokens)} and {many(len(other), 'token')}, so "
+            "their "
             f"positions do not match.\n  {tokens}\n  {other}"
         )
     return list(range(len(tokens)))

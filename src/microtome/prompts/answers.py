@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from microtome.amounts import many
 from microtome.errors import TokenError, end_of, listing
 from microtome.prompts.tokenizer import Tokenizer, read
 from microtome.prompts.tokens import Tokens
@@ -181,7 +182,7 @@ class Behind:
     def _lacks_space(self, text: str, ids: Ids) -> str:
         """What is said of a word that lacks its space, and by itself is one token with it."""
         return (
-            f"{text!r} right behind {end_of(self.tokens.text)!r} is {len(ids)} tokens, "
+            f"{text!r} right behind {end_of(self.tokens.text)!r} is {many(len(ids), 'token')}, "
             f"{listing(self._pieces(ids))}, and by itself the tokenizer reads it as one, with a "
             f"space in front. Measured is that one: say so, {' ' + text!r}."
         )
@@ -196,8 +197,8 @@ class Behind:
             return ""
         return (
             f"{text!r} is how the vocabulary spells the token {said!r}, and as a text it is "
-            f"{len(ids)} tokens, {listing(self._pieces(ids))}, which are measured one after "
-            f"another. If that token is meant, give {said!r}, or its id, {token}."
+            f"{many(len(ids), 'token')}, {listing(self._pieces(ids))}, which are measured one "
+            f"after another. If that token is meant, give {said!r}, or its id, {token}."
         )
 
     def _near_miss(self, text: str, before: Ids, ids: Ids) -> str:
@@ -217,11 +218,11 @@ class Behind:
         if goes_on(self.tokens.text[-1], text[0]):
             raise TokenError(
                 f"{text!r} is not one token behind {where}: it would go on the last word there, "
-                f"in {len(ids)} pieces ({split}). Did you mean {other!r} {space}?"
+                f"in {many(len(ids), 'piece')} ({split}). Did you mean {other!r} {space}?"
             )
         return (
-            f"{text!r} is {len(ids)} tokens behind {where}: {split}. They are measured one after "
-            f"another. Did you mean {other!r} {space}, which is one?"
+            f"{text!r} is {many(len(ids), 'token')} behind {where}: {split}. They are measured one "
+            f"after another. Did you mean {other!r} {space}, which is one?"
         )
 
     def _unspaced(self, text: str, before: Ids, ids: Ids) -> str:
@@ -240,9 +241,9 @@ class Behind:
             return ""
         where = "goes on the last word there" if grows else "stands there without a space"
         return (
-            f"{text!r} right behind {end_of(self.tokens.text)!r} {where}, and "
-            f"that is what is measured. If a new word is meant, begin it with its space: "
-            f"{' ' + text!r}, which is {'one token too' if spaced == 1 else f'{spaced} tokens'}."
+            f"{text!r} right behind {end_of(self.tokens.text)!r} {where}, and that is what is "
+            f"measured. If a new word is meant, begin it with its space: {' ' + text!r}, which is "
+            f"{'one token too' if spaced == 1 else many(spaced, 'token')}."
         )
 
     def _check_known(self, ids: Ids, text: str) -> None:
@@ -293,11 +294,11 @@ def _takes_no_space(end: str, begin: str) -> bool:
 
 def check_ids(ids: Sequence[int], n_vocab: int | None, what: str) -> None:
     """Raise a `TokenError` where a model has no token of such an id."""
-    beyond = [one for one in ids if n_vocab is not None and one >= n_vocab]
-    if beyond:
+    beyond = [] if n_vocab is None else [one for one in ids if one >= n_vocab]
+    if beyond and n_vocab:
         raise TokenError(
-            f"{what} {beyond[0]} does not exist: the model has {n_vocab:,} tokens, 0 … "
-            f"{(n_vocab or 0) - 1:,}."
+            f"{what} {beyond[0]} does not exist: the model has {many(n_vocab, 'token')}, 0 … "
+            f"{n_vocab - 1:,}."
         )
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from microtome.amounts import many
 from microtome.errors import PromptError, did_you_mean
 from microtome.prompts.tokenizer import Tokenizer
 from microtome.prompts.turns import Message
@@ -49,7 +50,7 @@ def written(
         raise
     except Exception as error:  # a template is a program of the model's own, and may raise anything
         raise PromptError(
-            f"The model's chat template does not take this chat of {len(turns)} turns "
+            f"The model's chat template does not take this chat of {many(len(turns), 'turn')} "
             f"({', '.join(turn['role'] for turn in turns)}): {error}"
         ) from error
     return str(text)

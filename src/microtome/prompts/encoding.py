@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+from microtome.amounts import many
 from microtome.errors import PromptError, TokenError
 from microtome.prompts.answers import Answer, Behind, Ids, check_ids, piece, token_id
 from microtome.prompts.chat import written
@@ -139,13 +140,14 @@ def _answer(
         if n_positions is not None and length > n_positions:
             raise TokenError(
                 f"The {name} {one!r} is not one token but {len(answer)}, and with all but the last "
-                f"of them the prompt is {length} tokens long; the model takes {n_positions}."
+                f"of them the prompt is {many(length, 'token')} long; the model takes "
+                f"{n_positions}."
             )
         if behind.tokens.own.stop < len(behind.tokens):
             raise TokenError(
-                f"The {name} {one!r} is {len(answer)} tokens, and the tokenizer closes texts with "
-                f"{behind.tokens.pieces[-1]!r}, behind which nothing goes on: load it without, "
-                "AutoTokenizer.from_pretrained(…, add_eos_token=False)."
+                f"The {name} {one!r} is {many(len(answer), 'token')}, and the tokenizer closes "
+                f"texts with {behind.tokens.pieces[-1]!r}, behind which nothing goes on: load it "
+                "without, AutoTokenizer.from_pretrained(…, add_eos_token=False)."
             )
     both = (prompt.target, prompt.contrast)
     if isinstance(one, str) and " " + one in both:  # whoever gives both knows of the space
@@ -283,7 +285,7 @@ class _Reader:
         ids, mask = coded.ids, self.mask
         if self.n_positions is not None and len(ids) > self.n_positions:
             raise PromptError(
-                f"The prompt has {len(ids)} tokens and the model takes {self.n_positions}: "
+                f"The prompt has {many(len(ids), 'token')} and the model takes {self.n_positions}: "
                 f"{text[:60]!r}…"
             )
         masks = tuple(n for n, i in enumerate(ids) if mask and i == self.tokenizer.mask_token_id)

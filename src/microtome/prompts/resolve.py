@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from microtome.amounts import many
 from microtome.errors import AddressError, PromptError, listing
 from microtome.language.addresses import Address
 from microtome.language.edges import Where
@@ -68,10 +69,11 @@ def layout(address: Address, dims: Dimensions, tokens: Tokens) -> Layout:
             f"exist. Positions are the query's, then the key's: {tokens}"
         )
     if found.is_beyond:
-        seen = listing(sorted({1 + reach for reach in dims.reaches if reach is not None}))
+        sizes = sorted({1 + reach for reach in dims.reaches if reach is not None})
+        seen = many(sizes[0], "token") if len(sizes) == 1 else f"{listing(sizes)} tokens"
         raise AddressError(
-            f"{address}: the attention there has a window of {seen} tokens, the token itself among "
-            f"them, so that these weights do not exist. Address keys inside of it: {tokens}"
+            f"{address}: the attention there has a window of {seen}, the token itself among them, "
+            f"so that these weights do not exist. Address keys inside of it: {tokens}"
         )
     return found
 
@@ -186,7 +188,8 @@ def _check_alike(address: Address, tokens: Tokens, other: Tokens) -> None:
     atoms = [a for p in address.places for a in (p.members if isinstance(p, Group) else (p,))]
     if len(tokens) != len(other) and not all(isinstance(atom, Role) for atom in atoms):
         raise PromptError(
-            f"{address}: the prompts differ in length, {len(tokens)} and {len(other)} tokens, so "
+            f"{address}: the prompts differ in length, {len(tokens)} and "
+            f"{many(len(other), 'token')}, so "
             "their positions do not match. Address positions by a role that both have (@last, "
             '@subject); let the edit align the prompts, patch(align="roles") or '
             'patch(align="words"), as a mean over prompts can, too; or make them equally long.\n'
@@ -290,7 +293,11 @@ def _one(
 
 def _outside(axis: str, value: int, size: int, address: Address, tokens: Tokens) -> AddressError:
     nearest = size - 1 if value >= 0 else -size
-    where = f"the prompt has {size} tokens: {tokens}" if axis in POSITIONS else f"there are {size}"
+    where = (
+        f"the prompt has {many(size, 'token')}: {tokens}"
+        if axis in POSITIONS
+        else f"there are {size}"
+    )
     return AddressError(
         f"{address}: {axis} {value} does not exist; {where}, counted 0 … {size - 1} "
         f"(or -{size} … -1). The nearest is {nearest}."

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from microtome.amounts import many
 from microtome.errors import PromptError, did_you_mean, listing
 from microtome.prompts.prompt import BUILT_IN
 from microtome.prompts.words import spans_of, words_of
@@ -95,7 +96,7 @@ class Tokens:
             return found[0]
         if found:
             raise PromptError(
-                f"The word {word!r} is in the prompt {len(found)} times, at positions "
+                f"The word {word!r} is in the prompt {many(len(found), 'time')}, at positions "
                 f"{listing(place[-1] for place in found)}: give the position that you mean, or a "
                 "role."
             )
@@ -154,7 +155,8 @@ class Tokens:
             return self.find(place)
         if not -len(self.ids) <= place < len(self.ids):
             raise PromptError(
-                f"Role {name!r} is at position {place}, but {self.text!r} has {len(self)} tokens."
+                f"Role {name!r} is at position {place}, but {self.text!r} has "
+                f"{many(len(self), 'token')}."
             )
         return place % len(self.ids)
 
@@ -178,7 +180,7 @@ class Tokens:
             return self.masks[0]
         if self.masks:
             raise PromptError(
-                f"The prompt {self.text!r} has {len(self.masks)} masks, at positions "
+                f"The prompt {self.text!r} has {many(len(self.masks), 'mask')}, at positions "
                 f"{listing(self.masks)}, and only where there is one is it clear which is meant: "
                 f"give the position, @{self.masks[0]}."
             )

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 
+from microtome.amounts import many
 from microtome.errors import PromptWarning, end_of, listing
 from microtome.prompts.chat import begins_an_answer
 from microtome.prompts.encoding import Encoded
@@ -119,9 +120,10 @@ def _begun(tokens: Tokens) -> str:
 
 def _padded(tokens: Tokens) -> str:
     return (
-        f"The ids of {tokens.text[:60]!r}, {len(tokens)} tokens, begin or end with the tokenizer's "
-        "padding, which is read here like any other token: nothing is masked, and at the end "
-        "the last position is padding. Give each prompt's own ids; they may be of any lengths."
+        f"The ids of {tokens.text[:60]!r}, {many(len(tokens), 'token')}, begin or end with the "
+        "tokenizer's padding, which is read here like any other token: nothing is masked, and at "
+        "the end the last position is padding. Give each prompt's own ids; they may be of any "
+        "lengths."
     )
 
 
@@ -203,7 +205,7 @@ def _typed(tokens: Tokens, at: Sequence[int]) -> str:
 
 def _long(tokens: Tokens, made_for: int) -> str:
     return (
-        f"A text has {len(tokens):,} tokens, and the model was made for up to {made_for:,} (its "
-        "configuration's max_position_embeddings): it runs, and what it predicts beyond may mean "
-        f"nothing. Shorten the text: {tokens.text[:60]!r}…"
+        f"A text has {many(len(tokens), 'token')}, and the model was made for up to {made_for:,} "
+        "(its configuration's max_position_embeddings): it runs, and what it predicts beyond may "
+        f"mean nothing. Shorten the text: {tokens.text[:60]!r}…"
     )

@@ -27,6 +27,7 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from microtome.amounts import many
 from microtome.errors import AddressError, LoadError
 from microtome.language.addresses import Address
 from microtome.language.sites import Dimensions, Site
@@ -89,7 +90,8 @@ class Translators:
         if self.bias.shape != wanted:
             whose = f" (trained on {self.about['model']})" if "model" in self.about else ""
             raise LoadError(
-                f"The translators of {self.source!r}{whose} are for {self.bias.shape[0]} blocks of "
+                f"The translators of {self.source!r}{whose} are for "
+                f"{many(self.bias.shape[0], 'block')} of "
                 f"d_model {self.bias.shape[1]}, and this model has {wanted[0]} of {wanted[1]}. "
                 "Give those of this model, or train some: mt.train_translators, 'microtome tune'."
             )
@@ -185,7 +187,7 @@ class Translators:
         more = sum(bool(re.fullmatch(r"\d+\.weight", name)) for name in named) - blocks
         if more > 0:
             raise LoadError(
-                f"{folder}: {CONFIG} says {blocks} blocks, and there are translators of "
+                f"{folder}: {CONFIG} says {many(blocks, 'block')}, and there are translators of "
                 f"{blocks + more}: the two are not of one model."
             )
         width = weight.shape[-1]
@@ -198,7 +200,7 @@ class Translators:
 
     def __repr__(self) -> str:
         blocks, width = self.bias.shape
-        return f"<Translators of {blocks} blocks, d_model {width}, from {self.source!r}>"
+        return f"<Translators of {many(blocks, 'block')}, d_model {width}, from {self.source!r}>"
 
 
 def check_folder(folder: Path) -> None:

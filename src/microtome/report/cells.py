@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from microtome.amounts import many
 from microtome.figures.labels import shown
 from microtome.results.effects import Effects
 from microtome.results.roles import beside
@@ -82,11 +83,11 @@ def _significance(frame: pd.DataFrame, dims: list[str], prompts: int) -> Iterato
         return
     if least >= LEVEL:
         yield (
-            f"With {prompts} prompts no p value below {least:.3g} is possible, whatever the "
-            "effects: 6 prompts are the fewest that can show an effect to differ from 0."
+            f"With {many(prompts, 'prompt')} no p value below {least:.3g} is possible, whatever "
+            "the effects: 6 prompts are the fewest that can show an effect to differ from 0."
         )
         return
-    among = f"after correction for {cells:,} cells" if cells > 1 else "by a sign-flip test"
+    among = f"after correction for {many(cells, 'cell')}" if cells > 1 else "by a sign-flip test"
     passed = frame[frame["significant"]]
     if passed.empty:
         yield f"No effect differs from 0 at p < {LEVEL} {among}."
@@ -95,9 +96,9 @@ def _significance(frame: pd.DataFrame, dims: list[str], prompts: int) -> Iterato
     else:
         first = _first(passed, "effect")
         yield (
-            f"{len(passed):,} of {cells:,} effects {'differs' if len(passed) == 1 else 'differ'} "
-            f"from 0 at p < {LEVEL} {among} "
-            f"(max-statistic sign flips over prompts), the largest of them at "
+            f"{len(passed):,} of {many(cells, 'effect')} "
+            f"{'differs' if len(passed) == 1 else 'differ'} from 0 at p < {LEVEL} {among} "
+            "(max-statistic sign flips over prompts), the largest of them at "
             f"{_place(first, dims)}: {signed(first['effect'])} (p = {first['p']:.2g})."
         )
 
@@ -107,8 +108,8 @@ def _unchanged(frame: pd.DataFrame) -> Iterator[str]:
     some = int((frame["unchanged"] > 0).sum()) - never
     if never:
         yield (
-            f"In {never:,} of {len(frame):,} cells the edits changed nothing in any prompt: their "
-            "effect is exactly 0, their n is 0, and they are not among the cells tested."
+            f"In {never:,} of {many(len(frame), 'cell')} the edits changed nothing in any prompt: "
+            "their effect is exactly 0, their n is 0, and they are not among the cells tested."
         )
     if some:
         whose, mean = ("cells'", "their means") if some > 1 else ("cell's", "its mean")
@@ -128,9 +129,9 @@ def _repeated(effects: Effects) -> Iterator[str]:
     again = len(asked) - len({json.dumps(one, sort_keys=True) for one in asked})
     if again:
         yield (
-            f"{again:,} of the {len(asked):,} prompts {'is' if again == 1 else 'are'} the same as "
-            "an earlier one, and still counted as independent: intervals are narrower, and p "
-            "smaller, than the different prompts allow. Leave the repeated ones out."
+            f"{again:,} of the {many(len(asked), 'prompt')} {'is' if again == 1 else 'are'} the "
+            "same as an earlier one, and still counted as independent: intervals are narrower, "
+            "and p smaller, than the different prompts allow. Leave the repeated ones out."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from microtome.amounts import many
 from microtome.errors import listing
 from microtome.figures import effect_map
 from microtome.figures.curve import MOST_LINES
@@ -109,7 +110,8 @@ def _averaged(drawn: View) -> str:
     none = " Where n is 0 they changed nothing in any prompt, and the effect is exactly 0."
     unchanged = none if bool((drawn.mean["n"] == 0).any()) else ""
     if low == high == drawn.n_prompts:
-        return f"Averaged over {drawn.n_prompts} prompts.{unchanged.replace('they', 'the edits')}"
+        unchanged = unchanged.replace("they", "the edits")
+        return f"Averaged over {many(drawn.n_prompts, 'prompt')}.{unchanged}"
     return (
         "Averaged over the prompts that have the cell and in which the edits changed something: "
         f"{low if low == high else f'{low} to {high}'} of {drawn.n_prompts}.{unchanged}"

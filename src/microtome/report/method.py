@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from microtome.amounts import many
 from microtome.engines.approximate.audit import DOUBTED
 from microtome.errors import listing
 from microtome.figures.mapped import WHY_EXACT
@@ -51,7 +52,7 @@ def _cells(effects: Effects) -> str:
         counted = "The one cell is a run of the model"
     else:
         verb = "is" if effects.method == "exact" else "stands for"
-        counted = f"Each of {effects.n_cells:,} cells {verb} one run of the model"
+        counted = f"Each of {many(effects.n_cells, 'cell')} {verb} one run of the model"
     return (
         f"{counted} {on} with the edits {where}{each}{f': {axes}' if axes else ''}. An effect is "
         "the metric in a cell minus the same metric without edits."
@@ -68,7 +69,7 @@ def _unchanged(effects: Effects) -> str:
         return "Every cell's edits changed at least one value."
     several = effects.data.sizes[PROMPT] > 1
     left_out = " They are left out of means, intervals and tests over prompts." if several else ""
-    which = "1 cell" if effects.n_unchanged == 1 else f"{effects.n_unchanged:,} cells"
+    which = many(effects.n_unchanged, "cell")
     which = "the one cell" if effects.n_cells == 1 else which
     return (
         f"In {which} the edits left every value as it was: that is the run without edits, its "
@@ -88,9 +89,9 @@ def _aligned(effects: Effects) -> Iterator[str]:
         return
     own = lengths(effects.data, positional(effects.data)[0])
     yield (
-        f"The prompts are of {own.min()} to {own.max()} tokens, so that a position of one is not "
-        "the same position of another: maps and tables are over the prompts' roles, each where a "
-        "prompt has it, and cells at other positions are not on them."
+        f"The prompts are of {own.min()} to {many(own.max(), 'token')}, so that a position of one "
+        "is not the same position of another: maps and tables are over the prompts' roles, each "
+        "where a prompt has it, and cells at other positions are not on them."
     )
 
 
@@ -127,8 +128,8 @@ def _absent(effects: Effects) -> Iterator[str]:
     predicted = effects.provenance.get("predicted") or {}
     if predicted.get("absent"):
         yield (
-            f"{predicted['absent']:,} more cells of the map do not exist: "
-            f"{predicted['why_absent']}."
+            f"{many(predicted['absent'], 'more cell')} of the map "
+            f"{'does' if predicted['absent'] == 1 else 'do'} not exist: {predicted['why_absent']}."
         )
 
 
@@ -154,8 +155,8 @@ def approximated(effects: Effects) -> Iterator[str]:
         return
     yield (
         f"Approximated: effects are those of {effects.method}, which is not exact. "
-        f"{audit['cells']:,} cells were computed exactly as well, the strongest by the "
-        "approximation and others drawn at random; on the maps these are exact, and have a ring."
+        f"{computed(audit['cells'])} exactly as well, the strongest by the approximation and "
+        "others drawn at random; on the maps these are exact, and have a ring."
     )
     yield from _refined(audit, effects)
     for metric in with_delta(effects):
@@ -243,11 +244,16 @@ def how_good(found: Mapping[str, Any], unit: str, looked: str = HELD) -> Iterato
         )
 
 
+def computed(cells: int) -> str:
+    """So many cells were computed, in words."""
+    return f"{many(cells, 'cell')} {'was' if cells == 1 else 'were'} computed"
+
+
 def _verified(record: Mapping[str, Any]) -> str:
     found = record.get("verification") or {}
     if found.get("cells"):
         return (
-            f"{found['cells']} cells were computed again on the reference path; the largest "
+            f"{computed(found['cells'])} again on the reference path; the largest "
             f"difference is {found['largest_difference']:.2g}, and {found['tolerance']:.2g} is "
             "allowed."
         )

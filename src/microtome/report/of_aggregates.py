@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from microtome.amounts import many
 from microtome.errors import listing
 from microtome.readings.registry import about
 from microtome.report.document import Document, Section, Table
 from microtome.report.maps import pictures
+from microtome.report.method import computed
 from microtome.report.names import distinct
 from microtome.results.aggregates import Aggregates
 from microtome.results.over_prompts import largest
@@ -59,13 +61,13 @@ def _method(found: Aggregates) -> Iterator[str]:
     window = record.get("stream", {}).get("window")
     at_once = "" if window is None else f", {window:,} of them in memory at a time"
     yield (
-        f"Every cell was run on each of {found.prompts:,} prompts{at_once}; what is kept is what "
-        "is known of it over all of them. An effect is the metric with the edits minus the same "
-        "metric without, in one prompt."
+        f"Every cell was run on each of {many(found.prompts, 'prompt')}{at_once}; what is kept is "
+        "what is known of it over all of them. An effect is the metric with the edits minus the "
+        "same metric without, in one prompt."
     )
     yield (
         f"Engine: {record['engine']['name']} ({record['engine']['why']}). "
-        f"{verified['cells']:,} cells were computed again on the reference path: {verified['why']}."
+        f"{computed(verified['cells'])} again on the reference path: {verified['why']}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from microtome.amounts import many
 from microtome.figures.view import visible_line
 from microtome.report.document import Document, Picture, Section, Table
 from microtome.report.reading import MOST_PROMPTS, again, token_rows
@@ -59,7 +60,9 @@ def summary_of_attribution(found: Attribution) -> dict[str, Any]:
 def _section(found: Attribution, prompt: int | None) -> Section:
     n = len(found.encoded)
     whole = prompt is None
-    title = f"Mean over {n} prompts" if prompt is None else found.encoded[prompt].tokens.text
+    title = (
+        f"Mean over {many(n, 'prompt')}" if prompt is None else found.encoded[prompt].tokens.text
+    )
     return Section(
         visible_line(title),
         pictures=(Picture(f"shares-{'mean' if whole else prompt}", found.figure(prompt), CAPTION),),

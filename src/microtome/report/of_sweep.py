@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from microtome.amounts import many
 from microtome.errors import EditError, listing
 from microtome.figures.view import visible_line
 from microtome.prompts.encoding import Encoded
@@ -111,7 +112,7 @@ def _clean_section(effects: Effects, run: Run) -> Section:
     # A metric inside the model has many values, of which no one number is the mean.
     single = [m for m in with_delta(effects) if effects.clean(m).ndim == 1]
     clean = "; ".join(f"{m} {_mean(effects, m)}" for m in single)
-    averaged = f" (mean over the {total} prompts)" if total > 1 else ""
+    averaged = f" (mean over the {many(total, 'prompt')})" if total > 1 else ""
     text = f"The metrics without edits{averaged}: {clean}." if clean else ""
     asked = _asked(run.encoded[0]) if total == 1 else ""
     return Section("Without edits", tuple(filter(None, (asked, text + more))), (), tables)
@@ -229,7 +230,9 @@ def _token_sections(effects: Effects) -> Iterator[Section]:
             continue
         frame = effects.to_dataframe()
         changed = frame[frame[metric] != frame[f"clean_{metric}"]]
-        count = f"In {len(changed):,} of {len(frame):,} cells it is another than without edits."
+        count = (
+            f"In {len(changed):,} of {many(len(frame), 'cell')} it is another than without edits."
+        )
         several = effects.data.sizes[PROMPT] > 1
         table = (
             _how_often(effects, frame, metric) if several else _changed(effects, changed, metric)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from microtome.amounts import many
 from microtome.figures.view import visible_line
 from microtome.report.document import Document, Picture, Section, Table
 from microtome.report.reading import MOST_PROMPTS, PROMPTS, again, token_rows
@@ -88,7 +89,7 @@ def _section(traces: Traces, fact: int | None) -> Section:
         for kind in kinds
     )
     if fact is None:
-        title = f"Averages over {len(traces.encoded)} facts"
+        title = f"Averages over {many(len(traces.encoded), 'fact')}"
         return Section(title, pictures=pictures, tables=(Table("The largest", largest(traces)),))
     own = traces.data.isel(prompt=fact)
     clean, corrupted = float(own["clean"]), float(own["corrupted"].mean())

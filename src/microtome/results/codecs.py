@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from microtome.amounts import many
 from microtome.errors import EffectsError
 
 COMPRESSORS = (None, "blosc", "zstd")
@@ -59,11 +60,12 @@ class ArrayForm:
             raise EffectsError(f"{name} is damaged: it is no whole chunk of {self.compressor}.")
         if self.itemsize is not None and held != count * self.itemsize:
             raise EffectsError(
-                f"{name} holds {held:,} bytes, and {count * self.itemsize:,} are declared."
+                f"{name} holds {many(held, 'byte')}, and {count * self.itemsize:,} are declared."
             )
         if self.itemsize is None and held > _MAY_EXPAND * (len(chunk) + 1):
             raise EffectsError(
-                f"{name} says that it holds {held:,} bytes of text, more than {len(chunk):,} can."
+                f"{name} says that it holds {many(held, 'byte')} of text, more than "
+                f"{len(chunk):,} can."
             )
 
 
@@ -95,7 +97,8 @@ def check(files: Mapping[str, bytes], complete: bool) -> None:
         wanted = math.prod(array.grid)
         if complete and found[folder] != wanted:
             raise EffectsError(
-                f"{folder} has {found[folder]} chunks, and {wanted} are declared: one is missing."
+                f"{folder} has {many(found[folder], 'chunk')}, and {wanted} are declared: one "
+                "is missing."
             )
 
 

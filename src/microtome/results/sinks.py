@@ -8,6 +8,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.engines.block import Block
 from microtome.engines.sink import Delivered, Delivery
 from microtome.errors import EffectsError, listing
@@ -138,8 +139,9 @@ class StoreSink(Kept):
         missing = sorted(frozenset(range(self._asked.units)) - self.done)
         if missing:
             raise EffectsError(
-                f"{self.path} is not finished: {len(missing)} of {self._asked.units} units are "
-                f"missing ({listing(missing[:5])}{', …' if missing[5:] else ''})."
+                f"{self.path} is not finished: {len(missing)} of "
+                f"{many(self._asked.units, 'unit')} {'is' if len(missing) == 1 else 'are'} missing "
+                f"({listing(missing[:5])}{', …' if missing[5:] else ''})."
             )
         files = form.encode(data)
         with disk.failures(self.path):

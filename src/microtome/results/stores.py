@@ -27,6 +27,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.errors import EffectsError
 from microtome.paths import PARTIAL
 from microtome.results import disk, form
@@ -321,7 +322,7 @@ def _begun(path: Path) -> str:
         asked = Undertaken.read(beside.read(QUESTION))
     except (OSError, EffectsError):  # no sweep has begun, or it cannot say what it is
         return ""
-    of = f"{len(unit_numbers(beside.units))} of {asked.units} units"
+    of = f"{len(unit_numbers(beside.units))} of {many(asked.units, 'unit')}"
     if names_in(beside.windows):
         of = "windows of a stream of prompts"
     return (

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy import typing as npt
 
+from microtome.amounts import many
 from microtome.stats.samples import PROMPT
 
 
@@ -54,7 +55,8 @@ def why_apart(data: xr.DataArray) -> str:
         own = own[own > 0]  # A prompt without any cell here takes no part.
         if own.size and own.min() != own.max():
             return (
-                f"The prompts are of different lengths, {own.min()} to {own.max()} tokens, so "
+                f"The prompts are of different lengths, {own.min()} to "
+                f"{many(own.max(), 'token')}, so "
                 f"that {name} 3 of one is not {name} 3 of another, and over prompts they would be "
                 "mixed. Align them by their roles with effects.by_role(); pick a prompt, "
                 f"prompt=0; or pick a position that is the same in all, {name}=0."

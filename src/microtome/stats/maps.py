@@ -12,6 +12,7 @@ import xarray as xr
 from numpy import typing as npt
 from numpy.typing import ArrayLike
 
+from microtome.amounts import many
 from microtome.errors import StatisticsError, listing
 from microtome.spoken import spoken
 from microtome.stats.aligned import why_apart
@@ -61,7 +62,7 @@ class MapTest:
         return (self.p < level).rename("significant")
 
     def __str__(self) -> str:
-        name = f"max-statistic sign-flip test, n = {self.prompts} prompts"
+        name = f"max-statistic sign-flip test, n = {many(self.prompts, 'prompt')}"
         if not self.judged:
             return (
                 f"{name}: cannot be judged, no p below {self.least_p:.2g} is possible; "
@@ -70,8 +71,9 @@ class MapTest:
         cells = int(self.p.notnull().sum())
         drawn = "sign flips, all there are" if self.exact else "random sign flips"
         return (
-            f"{name}: {int(self.significant().sum())} of {cells} cells differ from 0 at p < "
-            f"{LEVEL}, family-wise over {cells} cells ({self.flips} {drawn}); {self.largest()}"
+            f"{name}: {int(self.significant().sum())} of {many(cells, 'cell')} differ from 0 at "
+            f"p < {LEVEL}, family-wise over {many(cells, 'cell')} ({self.flips} {drawn}); "
+            f"{self.largest()}"
         )
 
     def largest(self) -> str:

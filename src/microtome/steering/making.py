@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.amounts import many
 from microtome.edits.base import one_of
 from microtome.errors import AddressError, MicrotomeError
 from microtome.language.addresses import parse
@@ -86,8 +87,8 @@ def contrast(
         ours, theirs = (_states(model, texts, site, at) for texts in (positive, negative))
     if how != "mean" and ours.shape != theirs.shape:
         raise MicrotomeError(
-            f"how={how!r} is of pairs, and there are {len(ours)} positive texts and {len(theirs)} "
-            "negative ones: give equally many, in one order, or use how='mean'."
+            f"how={how!r} is of pairs, and there are {many(len(ours), 'positive text')} and "
+            f"{len(theirs)} negative ones: give equally many, in one order, or use how='mean'."
         )
     layers: Sequence[int] = range(ours.shape[1])
     if how != "mean" and alike == LEAVE_OUT:

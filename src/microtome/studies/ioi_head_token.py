@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 
 from microtome import figures, stats
+from microtome.amounts import many
 from microtome.errors import PromptError
 from microtome.passes.session import session
 from microtome.prompts.encoding import Encoded
@@ -69,7 +70,8 @@ def check_donor(encoded: Encoded) -> None:
         raise PromptError("This study patches from a donor: give one, with the names swapped.")
     if len(encoded.tokens) != len(encoded.donor):
         raise PromptError(
-            f"Recipient and donor have {len(encoded.tokens)} and {len(encoded.donor)} tokens in "
+            f"Recipient and donor have {len(encoded.tokens)} and "
+            f"{many(len(encoded.donor), 'token')} in "
             f"this model, and must have the same number.\n  {encoded.tokens}\n  {encoded.donor}"
         )
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from transformers import PreTrainedTokenizerBase
 
+from microtome.amounts import many
 from microtome.errors import TaskError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
@@ -138,9 +139,9 @@ def capitals(
     if len(found) < n:
         raise TaskError(
             f"{len(whole)} of the {len(CAPITALS)} countries are one token in this tokenizer, "
-            f"enough for {len(found)} prompts of this task with a donor of the same length, in "
-            f"{len(templates)} phrasings; n is {n}. Ask for fewer, give more templates=, or use "
-            "the tokenizer of another model."
+            f"enough for {many(len(found), 'prompt')} of this task with a donor of the same "
+            f"length, in {many(len(templates), 'phrasing')}; n is {n}. Ask for fewer, give more "
+            "templates=, or use the tokenizer of another model."
         )
     return Prompts(found)
 

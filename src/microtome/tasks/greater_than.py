@@ -14,6 +14,7 @@ from typing import Final
 
 from transformers import PreTrainedTokenizerBase
 
+from microtome.amounts import many
 from microtome.errors import TaskError
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
@@ -96,9 +97,10 @@ def greater_than(
     if len(found) < n:
         every = len(CENTURIES) * (LAST - FIRST + 1)
         raise TaskError(
-            f"Of {every} years this tokenizer reads {len(years)} as two tokens of two digits "
-            f"each or as four of one, which is enough for {len(found)} prompts of this task; n is "
-            f"{n}. Ask for fewer, or use the tokenizer of another model (GPT-2's is one that does)."
+            f"Of {every} years this tokenizer reads {len(years)} as two tokens of two digits each "
+            f"or as four of one, which is enough for {many(len(found), 'prompt')} of this task; n "
+            f"is {n}. Ask for fewer, or use the tokenizer of another model (GPT-2's is one that "
+            "does)."
         )
     return Prompts(found)
 

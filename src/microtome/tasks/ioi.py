@@ -10,6 +10,7 @@ from typing import Final
 
 from transformers import PreTrainedTokenizerBase
 
+from microtome.amounts import many
 from microtome.errors import TaskError, there_are
 from microtome.prompts.encoding import Encoded
 from microtome.prompts.prompt import Prompt
@@ -145,7 +146,7 @@ def ioi(
     if len(found) < n:
         raise TaskError(
             f"{people} of the {len(set(names))} names are one token in this tokenizer, enough for "
-            f"{most} prompts of this task (each has its own pair of names, and corrupt="
+            f"{many(most, 'prompt')} of this task (each has its own pair of names, and corrupt="
             f"{corrupt!r} takes at least {minimum} names); n is {n}. Ask for fewer, give others "
             "with names=, or use the tokenizer of another model."
         )

@@ -8,6 +8,7 @@ from typing import Final
 
 from transformers import PreTrainedTokenizerBase
 
+from microtome.amounts import many
 from microtome.errors import TaskError
 from microtome.prompts.prompt import Prompt
 from microtome.prompts.prompts import Prompts
@@ -88,9 +89,9 @@ def quotes(
     found = first_fitting(_candidates(Random(f"quotes {seed}"), whole, tokenizer), n, tokenizer)
     if len(found) < n:
         raise TaskError(
-            f"{len(whole)} of the {len(quotations)} quotations end in a word of one token in this "
-            f"tokenizer, and {len(found)} of them have another of the same length for a donor; "
-            f"n is {n}. Ask for fewer, or give more with quotations=."
+            f"{len(whole)} of the {many(len(quotations), 'quotation')} end in a word of one token "
+            f"in this tokenizer, and {len(found)} of them have another of the same length for a "
+            f"donor; n is {n}. Ask for fewer, or give more with quotations=."
         )
     return Prompts(found)
 

@@ -14,7 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from microtome import stats
-from microtome.amounts import whole_of
+from microtome.amounts import many, whole_of
 from microtome.errors import AddressError, EffectsError, PromptError, TokenError, listing, there_are
 from microtome.figures.labels import escaped
 from microtome.figures.matrix import matrix
@@ -159,7 +159,8 @@ def _check_room(model: Model, address: Address, encoded: Sequence[Encoded]) -> N
     found = regions(address.together(), model.anatomy.dims, encoded[0].tokens)
     heads = sum(len(region.indices[0]) for region in found)
     longest = max(len(one.tokens) for one in encoded)
-    shape = f"{len(encoded)} prompts × {heads} heads × {longest:,} × {longest:,} tokens"
+    pairs = f"{longest:,} × {many(longest, 'token')}"
+    shape = f"{many(len(encoded), 'prompt')} × {many(heads, 'head')} × {pairs}"
     number = model.hf.dtype.itemsize
     check_room(
         (max(NUMBER, number) + WEIGHTED) * len(encoded) * heads * longest**2,
@@ -229,7 +230,8 @@ class HeadScores:
         """The map of a score over layers and heads."""
         array = self._of(score)
         spec = self.provenance["spec"]
-        note = f"{SCORES[score].about}; mean over {spec['n']} rows of {spec['length']} tokens"
+        rows = f"{many(spec['n'], 'row')} of {many(spec['length'], 'token')}"
+        note = f"{SCORES[score].about}; mean over {rows}"
         title = score.replace("_", " ").capitalize()
         return Drawn(matrix(array.mean("prompt"), title=title, unit="weight", note=note))
 
@@ -315,8 +317,8 @@ def _rows(model: Model, n: int, length: int, seed: int) -> tuple[list[Prompt], R
     usable = _ordinary(model)
     if len(usable) < length:
         raise PromptError(
-            f"{model.name!r} has {len(usable)} ordinary tokens, and a row of {length} different "
-            "ones is asked for: give a smaller length."
+            f"{model.name!r} has {many(len(usable), 'ordinary token')}, and a row of {length} "
+            "different ones is asked for: give a smaller length."
         )
     rng = np.random.default_rng(whole_of(seed, 0, "seed"))
     rows: list[Prompt] = []
@@ -353,8 +355,9 @@ def _usual(model: Model) -> int:
     room, words = model.anatomy.dims.n_positions, len(_ordinary(model))
     most = LENGTH if room is None else min(LENGTH, (room - len(_begun(model))) // 2)
     if min(most, words) < LEAST:
+        read = f"{model.name!r} takes {many(room, 'position')} and" if room else repr(model.name)
         raise PromptError(
-            f"{model.name!r} takes {room} positions and has {words} ordinary tokens: no row of "
-            f"{LEAST} different ones stands twice in that, and of less there are no scores."
+            f"{read} has {many(words, 'ordinary token')}: no row of {LEAST} different ones stands "
+            "twice in that, and of less there are no scores."
         )
     return min(most, words)

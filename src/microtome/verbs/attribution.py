@@ -130,7 +130,7 @@ class Attribution:
             f"{_signed(after)} (biases behind the last layer)"
         )
         several = len(self.encoded) if prompt is None else 1
-        whose = f", mean over {several} prompts" if several > 1 else ""
+        whose = f", mean over {many(several, 'prompt')}" if several > 1 else ""
         made = matrix(
             named, title=f"What each part adds to {metric}{whose}", unit="logit", diverging=True,
             note=note,

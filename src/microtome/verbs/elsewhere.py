@@ -14,6 +14,7 @@ from typing import Any
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from microtome.amounts import many
 from microtome.engines.block import Block
 from microtome.engines.observer import Observer, go_on
 from microtome.engines.sink import Delivered, Delivery, Sink
@@ -289,8 +290,8 @@ def refuse_lost(lost: Sequence[tuple[str, str]], of: int, kept: str) -> None:
     named = [f"{unit}: {why}" for unit, why in lost[:SHOWN]]
     more = f"; and {len(lost) - SHOWN} more" if lost[SHOWN:] else ""
     raise WorkerError(
-        f"{len(lost)} of {of} units killed {DEATHS} workers each and were left out; {kept}. "
-        f"{'; '.join(named)}{more}."
+        f"{len(lost)} of {many(of, 'unit')} killed {DEATHS} workers each and were left out; "
+        f"{kept}. {'; '.join(named)}{more}."
     )
 
 
@@ -300,7 +301,8 @@ def spelled(plan: Plan, unit: Unit) -> str:
     first, last = (plan.cells[int(number)] for number in (numbers[0], numbers[-1]))
     edits = [listing(cell.edits) for cell in (first, last)]
     span = edits[0] if len(numbers) == 1 else f"'{edits[0]}' to '{edits[1]}'"
-    return f"Unit {unit.number} ({len(numbers)} cells, {span}, of prompts {listed(unit.prompts)})"
+    cells = f"{many(len(numbers), 'cell')}, {span}"
+    return f"Unit {unit.number} ({cells}, of prompts {listed(unit.prompts)})"
 
 
 def listed(numbers: Sequence[int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.amounts import single, whole_of
+from microtome.amounts import many, single, whole_of
 from microtome.edits import Edit
 from microtome.edits.growing import Growth, StepReceipt
 from microtome.engines.judging import NOISIEST, SHARE, TIMES, Precision
@@ -51,7 +50,8 @@ SHAKES = 3
 """How many times the finished text is read with its stream rounded otherwise, where in doubt."""
 
 SHAKEN = 2.0
-"""How many times as far as that moves a step's logits the written ones may be off."""
+"""How many times as far as that moves a step's logits the written ones may be off, in half
+precision; in float32 and float64, where each logit is looked at by itself, `TIMES` as far."""
 
 Rows = Float[Tensor, "step vocab"]
 
@@ -127,8 +127,9 @@ def _check(model: Loaded, encoded: Sequence[Encoded], steps: int) -> None:
         length = len(one.tokens) + steps - 1
         if limit is not None and length > limit:
             raise MicrotomeError(
-                f"To write {steps} tokens behind {one.prompt.shown} the model would read {length}, "
-                f"and it takes {limit}: say steps={max(1, steps - length + limit)}, or fewer."
+                f"To write {many(steps, 'token')} behind {one.prompt.shown} the model would read "
+                f"{length}, and it takes {limit}: say steps={max(1, steps - length + limit)}, or "
+                "fewer."
             )
 
 
@@ -212,7 +213,8 @@ class _Writer:
         """Warn of edits that had no step to be made in."""
         if self.edits and not receipts:
             warnings.warn(
-                f"The text behind {self.encoded.prompt.shown} ended after {steps} tokens, before "
+                f"The text behind {self.encoded.prompt.shown} ended after "
+                f"{many(steps, 'token')}, before "
                 "any step in which the edits are made: nothing was edited.",
                 PromptWarning,
                 stacklevel=2,
@@ -248,42 +250,39 @@ class _Writer:
             written: those that were written by.
             again: those of the finished text, with the same edits.
             clean: without.
-            shaken: as ``again``, each rounded otherwise; looked at in half precision, in doubt.
+            shaken: as ``again``, each rounded otherwise; looked at in doubt.
 
         Raises:
             VerificationError: farther than rounding.
         """
+        far = _values(written, again)
+        if not bool(far.isfinite().all()):
+            raise VerificationError(
+                f"The logits behind {self.encoded.prompt.shown} are no numbers: what the edits "
+                "leave overflows further on in the model. Take a smaller factor, or another edit."
+            )
         precision = Precision.of_stream(self.model)
-        apart = (written.double() - again.double()).abs()
-        apart = apart.masked_fill(written == again, 0.0)  # −∞ twice
-        far, allowed = float(apart.max()), 0.0
-        if precision.promise is not None:
-            finite = again[again.isfinite()].double()
-            allowed = precision.allows(float(finite.std()) if finite.numel() > 1 else 0.0)
-            if self.model.anatomy.family.inner:  # what is in float32 there is not of one size
-                allowed *= TIMES
-            if far <= allowed:
-                return far
-        elif math.isfinite(far):
+        if precision.promise is None:
             # What all logits have in common no probability sees, and in some steps it is little: a
             # share of that would be less than its own rounding.
-            own, other, bare = map(_centred, (written, again, clean))
-            share = SHARE * (other - bare).norm(dim=-1)
-            bound = NOISIEST * precision.eps * other.norm(dim=-1) + share
-            off = (own - other).norm(dim=-1)
-            if not bool((off <= bound).all()):
-                bound = torch.maximum(bound, SHAKEN * _farthest(other, shaken) + share)
-            if bool((off <= bound).all()):
-                return far
-            worst = (off / bound).argmax()
-            far, allowed = float(off[worst]), float(bound[worst])
+            distance, times, share = _norms, SHAKEN, SHARE * _norms(again, clean)
+            bound = NOISIEST * precision.eps * _centred(again).norm(dim=-1) + share
+        else:
+            distance, times, share = _values, TIMES, torch.zeros_like(far)
+            finite = again[again.isfinite()].double()
+            spread = float(finite.std()) if finite.numel() > 1 else 0.0
+            bound = torch.full_like(far, precision.allows(spread))
+        off = distance(written, again)
+        if not bool((off <= bound).all()):
+            moved = [times * distance(one, again) + share for one in shaken]
+            bound = torch.stack([bound, *moved]).amax(0)
+        if bool((off <= bound).all()):
+            return float(far.max())
+        worst = (off / bound).argmax()
         raise VerificationError(
             f"What was written behind {self.encoded.prompt.shown} is not what one pass over the "
-            f"finished text gives with the same edits: logits differ by {far:.3g}, where "
-            f"{allowed:.3g} is rounding. verify=False looks at neither."
-            if math.isfinite(far)
-            else f"The logits behind {self.encoded.prompt.shown} are no numbers: what the edits "
-            "leave overflows further on in the model. Take a smaller factor, or another edit."
+            f"finished text gives with the same edits: logits differ by {off[worst]:.3g}, where "
+            f"{bound[worst]:.3g} is rounding. verify=False looks at neither."
         )
 
     def _made(
@@ -340,10 +339,16 @@ def _centred(logits: Rows) -> Rows:
     return torch.where(possible, exact - mean, 0.0)
 
 
-def _farthest(logits: Rows, shaken: Iterable[Rows]) -> Float[Tensor, " step"]:
-    """How far the farthest of some are from logits without their mean, step by step."""
-    moved = [(_centred(one) - logits).norm(dim=-1) for one in shaken]
-    return torch.stack(moved).amax(0) if moved else torch.zeros_like(logits[:, 0])
+def _values(one: Rows, other: Rows) -> Float[Tensor, " step"]:
+    """How far the farthest logit of each step is off; what is −∞ twice is not."""
+    apart = torch.where(one == other, 0.0, one.double() - other.double())
+    return apart.abs().amax(-1)
+
+
+def _norms(one: Rows, other: Rows) -> Float[Tensor, " step"]:
+    """How far all logits of each step together are off, without their mean."""
+    apart: Tensor = (_centred(one) - _centred(other)).norm(dim=-1)
+    return apart
 
 
 def _numpy(values: Tensor) -> np.ndarray[Any, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from microtome.amounts import many
 from microtome.edits.growing import StepReceipt
 from microtome.errors import PromptError
 from microtome.notebook import html_line, html_table, html_tokens
@@ -146,7 +147,7 @@ class Generation:
     def __repr__(self) -> str:
         shown = ", ".join(repr(brief(one.text)) for one in self.texts[:3])
         more = ", …" if len(self.texts) > 3 else ""
-        return f"<Generation of {len(self.texts)} texts: {shown}{more}>"
+        return f"<Generation of {many(len(self.texts), 'text')}: {shown}{more}>"
 
     def _repr_html_(self) -> str:
         """In a notebook: each prompt, what was written, and its first tokens."""

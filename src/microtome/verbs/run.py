@@ -331,9 +331,11 @@ def _check_room(
     named = [regions(one.together(), anatomy.dims, longest) for one in addresses]
     kept = [len(encoded) * sum(region.size for region in found) for found in named]
     logits = 2 * hf.dtype.itemsize * len(encoded) * len(longest) * anatomy.dims.d_vocab
-    beside = f", and {sum(kept):,} numbers that are kept," if kept else ""
+    beside = f", and {many(sum(kept), 'number')} that are kept," if kept else ""
     here = NUMBER * (2 * sum(kept) + max(kept, default=0))
-    what = f"The logits of {len(encoded)} texts of up to {many(len(longest), 'token')}{beside}"
+    what = (
+        f"The logits of {many(len(encoded), 'text')} of up to {many(len(longest), 'token')}{beside}"
+    )
     instead = "give shorter texts, fewer at a time, or keep less"
     if hf.device.type == "cuda":
         check_room(logits + hf.dtype.itemsize * sum(kept), what, instead, hf.device)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import xarray as xr
 
+from microtome.amounts import many
 from microtome.edits import Edit, Source
 from microtome.engines.assembled import Assembled
 from microtome.engines.observer import Observer, observed
@@ -111,9 +112,9 @@ class Streamed:
         if len(self._lengths) > 1:
             raise SweepError(
                 f"The map is over positions, and prompts have {min(self._lengths)} to "
-                f"{max(self._lengths)} tokens: position 3 of one is not position 3 of another, and "
-                "aggregates would mix them. Address a role (@subject), or keep='cells'; their "
-                "by_role() has aggregates: Aggregates.of(effects.by_role())."
+                f"{many(max(self._lengths), 'token')}: position 3 of one is not position 3 of "
+                "another, and aggregates would mix them. Address a role (@subject), or "
+                "keep='cells'; their by_role() has aggregates: Aggregates.of(effects.by_role())."
             )
 
     def identity(self, plan: Plan) -> dict[str, Any]:
@@ -312,6 +313,6 @@ def _others(there: Whole) -> _OthersError:
     which = "The first window that is" if windows == 1 else f"The {windows} windows that are"
     return _OthersError(
         f"{which} there already {'is' if windows == 1 else 'are'} of other prompts than the first "
-        f"{there.prompts:,} given. Give the same prompts in the same order, choose another place, "
+        f"{many(there.prompts, 'prompt')} given. Give the same prompts in the same order, choose another place, "
         "or let it be replaced (overwrite)."
     )

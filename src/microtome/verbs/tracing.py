@@ -132,7 +132,9 @@ class Traces:
             shown = shown.transpose("pos", "layer")
             note = escaped(one.prompt.shown)
         window = self.provenance["spec"]["window"]
-        what = "the hidden state" if kind == "hidden" else f"{window} layers of {_NAMES[kind]}"
+        what = (
+            "the hidden state" if kind == "hidden" else f"{many(window, 'layer')} of {_NAMES[kind]}"
+        )
         title = f"Probability that comes back with {what}"
         return Drawn(matrix(shown, title=title, unit="probability", diverging=True, note=note))
 
@@ -285,8 +287,8 @@ class _Tracing:
         """The same with a state put back, in one map of all, ``[fact, layer, pos, sample]``."""
         restored = f"L*.{KINDS[kind]}@*"
         window = 1 if kind == HIDDEN else self.window
-        about = "" if window == 1 else f", {window} layers together"
-        self.tell(f"put back: {restored}{about}, in {len(self.seeds)} samples")
+        about = "" if window == 1 else f", {many(window, 'layer')} together"
+        self.tell(f"put back: {restored}{about}, in {many(len(self.seeds), 'sample')}")
         question = asking(
             self.model,
             [one.prompt for one in self.encoded for _ in self.seeds],

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.amounts import single, whole_of
+from microtome.amounts import many, single, whole_of
 from microtome.errors import (
     AddressError,
     EffectsError,
@@ -328,7 +328,7 @@ def _check_room(model: Model, encoded: Sequence[Encoded], blocks: int, batch: in
     states, logits = rows * (blocks + 1) * dims.d_model, max(batch, ROWS) * dims.d_vocab
     check_room(
         model.hf.dtype.itemsize * (2 * states + LOGITS * logits),
-        f"The states of {rows:,} tokens before {blocks} blocks",
+        f"The states of {many(rows, 'token')} before {many(blocks, 'block')}",
         "give fewer texts, or some blocks at a time (blocks=)",
         model.device,
     )

@@ -570,3 +570,23 @@ def test_planted_text_does_not_run(tab, planted):
     assert page.locator("img[src='x'], svg[onload]").count() == 0
     assert not [one for one in tab.wrong if "planted" in one]
     tab.wrong.clear()  # what is wrong with such an address
+
+
+@pytest.mark.slow
+def test_by_night_the_page_is_dark_and_its_pictures_too(tab):
+    page = tab.gift()
+    light = """one => {
+        const shown = getComputedStyle(document.querySelector(one));
+        const sum = colour => colour.match(/\\d+/g).slice(0, 3).reduce((all, own) => all + +own, 0);
+        return [sum(shown.backgroundColor), sum(shown.color)];
+    }"""
+    for scheme, dark in (("dark", True), ("light", False)):
+        page.emulate_media(color_scheme=scheme)
+        for part in ("body", "textarea", "select.native", ".token", "#map-edit"):
+            behind, ink = page.evaluate(light, part)
+            assert (behind < 200 < 400 < ink) if dark else (ink < 350 < 650 < behind), part
+        for picture in (".js-plotly-plot", ".block img"):
+            how = page.evaluate(
+                "one => getComputedStyle(document.querySelector(one)).filter", picture
+            )
+            assert ("invert" in how) == dark, picture

@@ -25,6 +25,7 @@ from microtome.frontends.lab.desk import Desk
 from microtome.frontends.lab.jobs import Jobs
 from microtome.frontends.lab.panels import TABS, Context, feeding, works
 from microtome.frontends.lab.panels.compare import other_of
+from microtome.frontends.lab.panels.keep import called
 from microtome.frontends.lab.panels.showing import graph
 from microtome.frontends.lab.panels.works import Works
 from microtome.frontends.lab.state import Against, View
@@ -531,3 +532,16 @@ def test_what_goes_wrong_on_its_way_is_said_and_does_not_begin_anew(page, monkey
     told = page.shown("trace-fed.children", view, by="trace-beat.n_intervals")
     assert texts(told) == ["it went wrong"]
     assert len(asked) == 1
+
+
+def test_places_that_ask_something_else_are_told_apart_in_the_history():
+    one = View(text=BERLIN, donor=PARIS, target=" Germany", contrast=" France", metric="prob")
+    others = [
+        replace(one, **change)
+        for change in (
+            {"metric": "loss"}, {"target": " Italy"}, {"contrast": " Italy"}, {"donor": CAT},
+            {"edit": "zero L*.mlp_out@-1"}, {"text": CAT}, {"reader": "a1.h2<q>"},
+        )
+    ]  # fmt: skip
+    assert len({called(view) for view in (one, *others)}) == 1 + len(others)
+    assert called(View()) == ""

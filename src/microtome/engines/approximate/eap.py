@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from microtome.amounts import many
 from microtome.edits.base import one_of, whole
 from microtome.engines.approximate.atp import OwnRun, donor_of
 from microtome.engines.approximate.method import Change, Method, Take, refuse_products
@@ -107,7 +108,8 @@ class EAPIG(Method):
             if len(one.donor) != len(one.tokens):
                 raise SweepError(
                     f"method={str(self)!r} goes from the donor's input to the prompt's own, and of "
-                    f"{one.prompt.shown} they are {len(one.donor)} and {len(one.tokens)} tokens "
+                    f"{one.prompt.shown} they are {len(one.donor)} and "
+                    f"{many(len(one.tokens), 'token')} "
                     "long: give a donor of the same length, or use EAP()."
                 )
 

@@ -30,6 +30,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from microtome.amounts import many
 from microtome.edits.sources import Sources
 from microtome.engines.block import Block
 from microtome.engines.collector import Collector
@@ -257,7 +258,7 @@ class Stretch:
         self.routes.fronts.clear()  # some of their writers may be a block further than others
         self.walk.tick(-sum(told))
         cells = sum(len(batch) for batch, _ in convoy)
-        self.into.notes.append(f"out of memory: a batch of {cells} cells was halved")
+        self.into.notes.append(f"out of memory: a batch of {many(cells, 'cell')} was halved")
         for half in halves(convoy):
             self._as_memory_allows(half)
 

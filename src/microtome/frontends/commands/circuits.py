@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from microtome import Model, Prompt, Prompts, circuits, load
+from microtome.amounts import many
 from microtome.circuits import Circuit, Found, Scores
 from microtome.circuits.journal import measured_in
 from microtome.errors import CircuitError, MicrotomeError, listing, there_are
@@ -186,7 +187,7 @@ def _show(answer: Mapping[str, Any], out: Path | None, shown: Shown) -> None:
     else:
         say(
             f"Faithfulness {answer['faithfulness']:.4f} (95 % interval {answer['low']:.4f} … "
-            f"{answer['high']:.4f}), {answer['edges']:,} edges"
+            f"{answer['high']:.4f}), {many(answer['edges'], 'edge')}"
         )
     if out is not None:
         say(f"Report: {out / 'report.html'}")

@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from microtome.amounts import bytes_of
+from microtome.amounts import bytes_of, many
 from microtome.errors import MicrotomeError, PromptWarning, SweepError, TextError, there_are
 from microtome.frontends.lab import shelf
 from microtome.frontends.lab.desk import Desk
@@ -122,4 +122,4 @@ def kept_in(given: Path | None) -> Path | None:
 
 
 def _maps(n: int) -> str:
-    return f"{n:,} map" if n == 1 else f"{n:,} maps"
+    return many(n, "map")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from microtome import Experiment, Model
+from microtome.amounts import many
 from microtome.edits import Source
 from microtome.errors import listing
 from microtome.frontends.arguments import Asking, Shown
@@ -41,7 +42,7 @@ def plan(question: Asking, shown: Shown) -> None:
     for one in encoded[:SHOWN]:
         print_tokens(one, sorted(ways))
     if more := len(encoded[SHOWN:]):
-        say(f"\n{more:,} more prompts; --json has the tokens of all {len(encoded):,}.")
+        say(f"\n{many(more, 'more prompt')}; --json has the tokens of all {len(encoded):,}.")
 
 
 def seconds_of(
@@ -92,7 +93,7 @@ def _fields(experiment: Experiment, made: Plan, seconds: float) -> dict[str, str
         "padding": "none: every prompt is run by itself, its positions counted from 0",
         "cells": f"{len(made.cells):,}{_absent(made)}",
         "operations": f"{cost.flops / 1e9:,.1f} GFLOP, those of {cost.passes:,.1f} "
-        f"forward passes (cell by cell: {cost.reference_passes:,} passes)",
+        f"forward passes (cell by cell: {many(cost.reference_passes, 'pass')})",
         "expected time": f"about {_duration(seconds)} here, by the pace of a pass just now, "
         "if nothing else runs meanwhile; verification, loading and figures come on top",
         **_units(scale_of(made, seconds)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from microtome.amounts import many
 from microtome.frontends.shown import Table, print_table, say, tell
 from microtome.report.cells import comparable, told
 from microtome.report.groups import by_groups
@@ -35,7 +36,6 @@ def print_effects(effects: Effects, metric: str, quiet: bool = False) -> None:
             say(heading=f"The same by {name}")
             print_table(Table.of(table.frame))
     elif effects.n_unchanged:
-        one = effects.n_unchanged == 1
-        which = "1 cell" if one else f"{effects.n_unchanged:,} cells"
-        whose = "its" if one else "their"
+        which = many(effects.n_unchanged, "cell")
+        whose = "its" if effects.n_unchanged == 1 else "their"
         say(f"\nIn {which} nothing changed: {whose} effect is exactly 0.")

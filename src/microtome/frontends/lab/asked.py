@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from microtome import Prompt
+from microtome.amounts import many
 from microtome.errors import SweepError
 from microtome.frontends.importing import imported
 from microtome.frontends.lab.state import View
@@ -72,7 +73,7 @@ class Asked:
         cells = math.prod(len(span) for span in question.ranges[0].values())
         if cells > MOST_CELLS:
             raise SweepError(
-                f"{self.edit} has {cells:,} cells here, and a map of the lab at most "
+                f"{self.edit} has {many(cells, 'cell')} here, and a map of the lab at most "
                 f"{MOST_CELLS:,}: put a number in the place of a star, or sweep it with "
                 "'microtome sweep'."
             )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import microtome as mt
+from microtome.amounts import many
 from microtome.engines.observer import Observer
 from microtome.errors import Cancelled, MicrotomeError, SweepError
 from microtome.frontends.lab import shelf
@@ -328,7 +329,8 @@ class Jobs:
         waiting = len(self._line(model))
         if waiting >= MOST_WAITING:
             raise SweepError(
-                f"{waiting} maps wait for {model!r} already: cancel one, or wait for the next."
+                f"{many(waiting, 'map')} wait for {model!r} already: cancel one, or wait for "
+                "the next."
             )
 
     def _forget(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from microtome.amounts import many
 from microtome.errors import SweepError
 from microtome.language.operations import Operation, Source
 from microtome.language.order import recorded_of
@@ -75,8 +76,9 @@ def held_for(
     held = Held(together, fixed + together * each, together * inside)
     if held.bytes + held.passes > budget.memory:
         raise SweepError(
-            f"memory={budget.memory:,} bytes are too few: the clean run of a prompt of {length} "
-            f"tokens needs {held.bytes + held.passes:,}. Give more, or ask for shorter prompts."
+            f"memory={budget.memory:,} bytes are too few: the clean run of a prompt of "
+            f"{many(length, 'token')} needs {held.bytes + held.passes:,}. Give more, or ask for "
+            "shorter prompts."
         )
     return held
 

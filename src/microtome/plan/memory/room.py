@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from microtome.amounts import many
 from microtome.errors import SweepError
 from microtome.plan.memory.budget import Budget
 from microtome.plan.memory.needs import EXACT, LOOK, Needs
@@ -68,8 +69,8 @@ def room_for(needs: Needs, own: int, seen: int, held: int, budget: Budget) -> Ro
     if least > budget.memory:
         raise SweepError(
             f"memory={budget.memory:,} bytes are too few: one cell at a time needs {least:,}, of "
-            f"which {held:,} for the clean runs of prompts of {seen} tokens. Give at least that, "
-            "or ask for less: shorter prompts, fewer metrics."
+            f"which {held:,} for the clean runs of prompts of {many(seen, 'token')}. Give at least "
+            "that, or ask for less: shorter prompts, fewer metrics."
         )
     free = budget.memory - held
     looks = max(1, free // LOOK // needs.look) if needs.look else 1

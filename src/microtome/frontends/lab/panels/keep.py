@@ -202,7 +202,7 @@ def _history(app: Dash, context: Context) -> None:
         if context.view(search).panel != NAME or not visited:
             return []
         views = dict.fromkeys(_question(context.view(one)) for one in reversed(visited))
-        shown = [(view, words) for view in views if (words := _called(view))]
+        shown = [(view, words) for view in views if (words := called(view))]
         return [
             html.Li(dcc.Link(words, href=f"/{view.to_query()}")) for view, words in shown[:MOST]
         ]
@@ -213,11 +213,14 @@ def _question(view: View) -> View:
     return replace(view, panel="", problems=())
 
 
-def _called(view: View) -> str:
+def called(view: View) -> str:
     """What a place is called; "" for an empty page."""
     if not view.text:
         return ""
-    told = [view.model, view.edit, view.text]
+    asked = " / ".join(filter(None, (view.target, view.contrast)))
+    told = [*filter(None, (view.model, view.edit, view.metric)), view.text]
+    told += [f"{asked} ?"] if asked else []
+    told += [f"⇠ {view.donor}"] if view.donor else []
     told += [f"+ {len(view.chosen)}"] if view.chosen else []
     told += [f"→ {view.reader}"] if view.reader else []
     told += [f"↔ {view.against.kind}"] if view.against else []
