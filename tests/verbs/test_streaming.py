@@ -454,7 +454,7 @@ def test_other_prompts_are_refused_where_some_were_there(tiny64, tmp_path):
     for others in (PROMPTS[1:], PROMPTS[:2]):
         with pytest.raises(
             EffectsError,
-            match="The first window that is there already is of other prompts than the first 3 prompts",
+            match="window that is there already is of other prompts than the first 3 prompts given",
         ):
             sweep(tiny64, mt.Stream(others, 3), metrics="kl", out=out)
     with pytest.raises(EffectsError, match="windows of an unfinished sweep that ask another"):

@@ -313,6 +313,6 @@ def _others(there: Whole) -> _OthersError:
     which = "The first window that is" if windows == 1 else f"The {windows} windows that are"
     return _OthersError(
         f"{which} there already {'is' if windows == 1 else 'are'} of other prompts than the first "
-        f"{many(there.prompts, 'prompt')} given. Give the same prompts in the same order, choose another place, "
-        "or let it be replaced (overwrite)."
+        f"{many(there.prompts, 'prompt')} given. Give the same prompts in the same order, choose "
+        "another place, or let it be replaced (overwrite)."
     )
