@@ -310,7 +310,7 @@ class _OthersError(EffectsError):
 
 def _others(there: Whole) -> _OthersError:
     windows = there.number + 1
-    which = "The first window that is" if windows == 1 else f"The {windows} windows that are"
+    which = f"The {many(windows, 'window')} that {'is' if windows == 1 else 'are'}"
     return _OthersError(
         f"{which} there already {'is' if windows == 1 else 'are'} of other prompts than the first "
         f"{many(there.prompts, 'prompt')} given. Give the same prompts in the same order, choose "
