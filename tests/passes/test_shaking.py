@@ -64,3 +64,9 @@ def test_what_is_multiplied_in_float32_is_shaken_as_often_as_it_is_rounded(of_fa
         visit.act(shaken)
         moved.append(float((shaken - values).abs().max()) / eps)
     assert moved == pytest.approx([1 / 2, 8**0.5 / 2, 8**0.5 / 2], rel=0.01)
+
+
+def test_products_in_float32_excuse_nothing_in_half_precision(of_family):
+    """They are rounded less there than all that is around them."""
+    anatomy = of_family("gpt_neo").anatomy
+    assert {one.place[0].name for one in shaking(anatomy, BFLOAT16, seed=0)} == {"resid_post"}

@@ -7,7 +7,7 @@ of its two neighbours or to neither, as the rounding of another way might have i
 
 A family whose own code multiplies queries with keys in float32, whatever the model's type, rounds
 most there: scores are large, and a softmax hears how far they are off, not what share of them that
-is. Its queries and keys move as well.
+is. Its queries and keys move as well, but in half precision, of which these products are no part.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def shaking(anatomy: Anatomy, eps: float, seed: int) -> list[Visit]:
     """
     drawn = torch.Generator().manual_seed(seed)
     dims, by = anatomy.dims, {"resid_post": eps}
-    if anatomy.family.inner == "attention":  # a sum of so many terms is rounded as often
+    if anatomy.family.inner == "attention" and eps <= torch.finfo(torch.float32).eps:
+        # A sum of so many terms is rounded as often.
         by |= dict.fromkeys(("q", "k"), eps * math.sqrt(dims.d_head))
     return [
         Visit((site(name), layer), partial(_shake, drawn, width), writes=True)
