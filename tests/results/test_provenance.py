@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
 import microtome as mt
 from conftest import BERLIN
@@ -93,6 +94,31 @@ def test_what_a_hook_leaves_on_a_module_is_no_change(model):
     look = mt.watching(lambda *_: None)
     with provenance.held(model):
         model.hf.transformer.ln_f.register_forward_hook(look)
+
+
+def test_what_a_model_s_own_code_counts_is_no_change(model):
+    """It sets that in every pass: no sweep of such a model would have a result."""
+
+    class Counting(GPT2MLP):
+        calls = 0
+
+        def forward(self, states):
+            self.count()
+            self.shape = tuple(states.shape)
+            return super().forward(states)
+
+        def count(self):
+            self.calls += 1
+
+    mlp = model.hf.transformer.h[1].mlp
+    mlp.__class__ = Counting
+    model = mt.load(model.hf, tokenizer=model.tokenizer)
+    assert swept(model)
+    with (
+        pytest.raises(SweepError, match=r"settings: transformer.h.0.attn.scale"),
+        provenance.held(model),
+    ):
+        mlp.calls, model.hf.transformer.h[0].attn.scale = 0, 2.0
 
 
 def test_an_error_inside_is_not_hidden(model):

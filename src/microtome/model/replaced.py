@@ -10,6 +10,7 @@ what a table holds, no name in the code tells: these are not seen.
 
 from __future__ import annotations
 
+import dis
 import functools
 import operator
 import sys
@@ -137,6 +138,15 @@ def called_by(kind: type, names: Iterable[str]) -> set[str]:
     return seen
 
 
+def set_by(kind: type, names: Iterable[str]) -> set[str]:
+    """Attributes that such methods set while they run, of those that somebody has written."""
+    methods = [
+        bare(vars(base).get(name)) for name in called_by(kind, names) for base in kind.__mro__
+    ]
+    own = [one for one in methods if isinstance(one, FunctionType) and not is_known(one)]
+    return {name for one in own for name in _set_in(one.__code__)}
+
+
 def _followed(attention: str, kinds: Iterable[type], looks: Looks) -> Named:
     """All that a model's code looks up, once or more often."""
     tables = (AttentionInterface(), AttentionMaskInterface())
@@ -213,6 +223,13 @@ def _names(code: CodeType) -> tuple[str, ...]:
     """All names in a function's code, and in that of those inside it."""
     inside = [one for one in code.co_consts if isinstance(one, CodeType)]
     return tuple(dict.fromkeys((*code.co_names, *(n for one in inside for n in _names(one)))))
+
+
+def _set_in(code: CodeType) -> set[str]:
+    """The attributes that a function's code sets, and that of those inside it."""
+    inside = [one for one in code.co_consts if isinstance(one, CodeType)]
+    here = {one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR"}
+    return here.union(*map(_set_in, inside))
 
 
 def _computes(value: object) -> bool:

@@ -15,9 +15,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from microtome.errors import listing
-from microtome.model.additions import adapters
+from microtome.model.additions import CALLED, adapters
 from microtome.model.modules import named_modules
 from microtome.model.proved import MOST, Said, changed, said_by
+from microtome.model.replaced import set_by
 from microtome.model.watching import watchers
 from microtome.model.whose import is_known
 
@@ -47,7 +48,8 @@ class Standing:
     def difference(self, now: Standing) -> str:
         """What is another than it was, in words; nothing where all is as it was.
 
-        What a hook leaves on a module, such as a count, is no setting.
+        What a hook leaves on a module, such as a count, is no setting; nor what the model's own
+        code sets there while it runs.
         """
         if self.hooks != now.hooks:
             return "what is put on it, such as hooks"
@@ -55,9 +57,11 @@ class Standing:
             return "its adapters"
         if self.hooks or self.watched or self.said == now.said:
             return ""
-        which = [*changed(self.said, now.said)]
+        kinds = {kind for kind, _ in self.said.values() if issubclass(kind, nn.Module)}
+        left = {name for kind in kinds for name in set_by(kind, CALLED)}
+        which = [one for one in changed(self.said, now.said) if one.split(".")[-1] not in left]
         more = f" and {len(which) - MOST} more" if len(which) > MOST else ""
-        return f"its settings: {listing(which[:MOST])}{more}"
+        return f"its settings: {listing(which[:MOST])}{more}" if which else ""
 
 
 def _hooks(module: nn.Module) -> Iterator[int]:
