@@ -135,6 +135,19 @@ class TestAModelInMemory:
         effects = mt.sweep(model, BERLIN, "zero L*.z.h*@-1", metrics="kl", progress=False)
         assert effects.data.kl.values.max() > 0
 
+    def test_with_a_layer_whose_hook_asks_for_training_mode_is_refused(self, make_gpt2, tokenizer):
+        def noisy(module, args, output):
+            return output + torch.rand_like(output) if module.training else output
+
+        hf = make_gpt2(tie_word_embeddings=False)
+        hf.transformer.wte.register_forward_hook(noisy)
+        model = mt.load(hf, tokenizer=tokenizer)
+        hf.transformer.wte.train()
+        with pytest.raises(MicrotomeError, match=r"training mode \(transformer.wte\)"):
+            model.run("a")
+        with pytest.raises(LoadError, match=r"training mode \(transformer.wte\).*model.eval"):
+            mt.load(hf, tokenizer=tokenizer)
+
     @pytest.mark.parametrize("change", [{"dtype": "float64"}, {"device": "cpu"}, {"revision": "x"}])
     def test_is_not_changed(self, make_gpt2, tokenizer, change):
         with pytest.raises(LoadError, match=f"{next(iter(change))} cannot be changed here"):

@@ -9,6 +9,7 @@ from torch import nn
 
 from microtome.errors import MicrotomeError
 from microtome.model.modules import named_modules
+from microtome.model.whose import is_known, root
 
 KERNELS = ("flash", "mem_efficient", "math", "cudnn")
 """Of attention, as torch names its switches."""
@@ -37,16 +38,26 @@ def in_training(hf: nn.Module) -> str:
     """A sentence with what is in training mode and computes otherwise there; or nothing.
 
     A plain embedding or linear layer does not, and such a one is new, and in that mode, behind
-    ``resize_token_embeddings``.
+    ``resize_token_embeddings``. A hook may ask for the mode: spectral norm's, or one for noise.
     """
     for name, part in named_modules(hf):
-        if part.training and type(part) not in (nn.Embedding, nn.Linear):
+        if part.training and not _computes_alike(part):
             where = f" ({name})" if name else ""
             return (
                 f"The model, or a part of it, is in training mode{where}, where dropout makes "
                 "every pass different: call"
             )
     return ""
+
+
+def _computes_alike(part: nn.Module) -> bool:
+    """Whether a module's own code alone runs, besides our hooks, and knows no mode."""
+    hooks = (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
+    return (
+        type(part) in (nn.Embedding, nn.Linear)
+        and is_known(vars(part).get("forward", nn.Linear))
+        and all(root(type(hook).__module__) == "microtome" for hook in hooks)
+    )
 
 
 def modes() -> dict[str, str | int | bool]:
