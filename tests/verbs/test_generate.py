@@ -536,6 +536,17 @@ def test_large_scores_in_float32_are_rounding_and_an_edit_left_out_is_not(
         written(model, "scale(0.999) L0.resid_post@last", prompt=prompts)
 
 
+def test_large_scores_are_rounding_in_a_model_of_float32_too(tokenizer):
+    """Every family multiplies queries with keys in that type there."""
+    hf = families.make("gemma", len(tokenizer)).float()
+    for path, own in hf.named_parameters():
+        own.data *= 10 if "q_proj" in path or "k_proj" in path else 1
+    model = mt.load(hf, tokenizer=tokenizer)
+    prompts = [mt.Prompt(ids=[*range(n, n + 6)]) for n in range(3, 300, 4)]
+    made = written(model, "add(5) L0.resid_pre@last", 6, prompts)
+    assert max(one.apart for one in made) > 1.4e-4  # more than is allowed without a look
+
+
 def test_a_part_that_is_not_run_in_every_pass_is_noticed(tiny64, monkeypatch):
     block = tiny64.hf.transformer.h[1]
     plain, calls = block.forward, []

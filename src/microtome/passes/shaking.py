@@ -5,9 +5,9 @@ in some texts, or under some edits, a last bit early on is heard as loudly as an
 tried. Behind every block each value moves by less than half a unit of rounding, at random, to one
 of its two neighbours or to neither, as the rounding of another way might have it.
 
-A family whose own code multiplies queries with keys in float32, whatever the model's type, rounds
-most there: scores are large, and a softmax hears how far they are off, not what share of them that
-is. Its queries and keys move as well, but in half precision, of which these products are no part.
+Where queries are multiplied with keys in float32 or better, what that rounds is heard most: scores
+may be large, and a softmax hears how far they are off, not what share of them that is. So queries
+and keys move as well, but in half precision, of which these products are no part.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from microtome.language.sites import site
 from microtome.model.anatomy import Anatomy
 from microtome.passes.visits import Visit
 
 
 def shaking(anatomy: Anatomy, eps: float, seed: int) -> list[Visit]:
-    """Visits that round the output of every block anew, and what is multiplied in float32.
+    """Visits that round the output of every block anew, and what is multiplied in attention.
 
     Args:
         anatomy: of the model.
@@ -32,14 +31,13 @@ def shaking(anatomy: Anatomy, eps: float, seed: int) -> list[Visit]:
         seed: of what is drawn.
     """
     drawn = torch.Generator().manual_seed(seed)
-    dims, by = anatomy.dims, {"resid_post": eps}
-    if anatomy.family.inner == "attention" and eps <= torch.finfo(torch.float32).eps:
-        # A sum of so many terms is rounded as often.
-        by |= dict.fromkeys(("q", "k"), eps * math.sqrt(dims.d_head))
+    widths = {"resid_post": eps}
+    if eps <= torch.finfo(torch.float32).eps:  # a sum of so many terms is rounded as often
+        widths |= dict.fromkeys(("q", "k"), eps * math.sqrt(anatomy.dims.d_head))
     return [
-        Visit((site(name), layer), partial(_shake, drawn, width), writes=True)
-        for layer in range(dims.n_layers)
-        for name, width in by.items()
+        Visit(place, partial(_shake, drawn, widths[place[0].name]), writes=True)
+        for place in anatomy.places()
+        if place[0].name in widths
     ]
 
 
