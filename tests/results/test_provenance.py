@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from types import MethodType
 
 import pytest
 import torch
@@ -60,10 +61,15 @@ def test_weights_that_change_during_a_sweep_are_refused(model):
         swept(model)
 
 
+def doubled(layer, states):
+    return 2 * type(layer).forward(layer, states)
+
+
 CHANGES = {
     "hooks": lambda hf: hf.transformer.ln_f.register_forward_hook(lambda *_: None),
     r"settings: transformer\.ln_f\.eps": lambda hf: setattr(hf.transformer.ln_f, "eps", 0.1),
     "adapters": lambda hf: setattr(hf.transformer.h[0], "disable_adapters", True),
+    "put on it": lambda hf: setattr(hf.lm_head, "forward", MethodType(doubled, hf.lm_head)),
 }
 
 
@@ -81,6 +87,21 @@ def test_a_model_that_is_set_otherwise_during_a_sweep_is_refused(model, what, en
     asked = {"metrics": "prob", "verify": 0, "engine": engine, "memory": "3MiB"}
     with pytest.raises(SweepError, match=rf"changed while it was running \(.*{what}"):
         mt.sweep(model, PROMPT, "zero L*.z.h*", progress=Changing(), **asked)
+
+
+@pytest.mark.parametrize("ends", [None, Cancelled])
+def test_what_was_kept_of_a_model_that_is_set_otherwise_is_discarded(model, ends):
+    """Also where it was cancelled: to go on would make one result of two models."""
+
+    def act():
+        model.hf.transformer.ln_f.eps = 0.1
+        if ends:
+            raise ends
+
+    discarded = []
+    with pytest.raises(ends or SweepError), provenance.held(model, lambda: discarded.append("all")):
+        act()
+    assert discarded == ["all"]
 
 
 def test_what_a_hook_leaves_on_a_module_is_no_change(model):

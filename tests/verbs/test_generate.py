@@ -392,6 +392,14 @@ def test_what_asks_for_nothing_may_be_said_of_the_likeliest_tokens(nano, how):
     assert nano.generate(BERLIN, steps=2, **how)[0].ids == nano.generate(BERLIN, steps=2)[0].ids
 
 
+def test_what_a_checkpoint_says_of_sampling_is_no_wish_where_nothing_is_drawn(make_gpt2, tokenizer):
+    """Many ship a temperature in their generation_config.json."""
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    wanted = written(model)[0].ids
+    model.hf.generation_config.update(temperature=0.6, top_p=0.9)
+    assert written(model)[0].ids == wanted
+
+
 MEANINGLESS = {
     ("patch L1.resid_post", "all"): "no token for one that is being written",
     ("patch L1.resid_post@{0,last}", "generated"): "no token for one",
