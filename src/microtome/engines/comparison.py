@@ -85,7 +85,11 @@ class Comparison:
         return self.into.plan
 
     def take(self, cells: Sequence[int]) -> None:
-        """Compare some of the witnesses, by the cells' numbers."""
+        """Compare some of the witnesses, by the cells' numbers.
+
+        What rounding does to cells in doubt is allowed to those beside them, and to no others.
+        """
+        promised = self.precision
         for first in range(0, len(cells), self.at_once):
             some = cells[first : first + self.at_once]
             with torch.no_grad():
@@ -93,12 +97,13 @@ class Comparison:
                 again = self._again(some, start, self._looks)
                 found = self._compared(some, again)
                 if self._rounds_inside and any(gap.is_beyond_fixed for gap in found):
-                    self.precision = self.precision.hearing(self._moved(some, start, again))
+                    self.precision = promised.hearing(self._moved(some, start, again))
                     found = self._compared(some, again)
             self.gaps += found
             for number in some:
                 self.gaps += self._of_inside(number, again)
                 self.local += self._of_stream(number)
+            self.precision = promised
             self.done.extend(some)
             self.starts.append(start)
 
