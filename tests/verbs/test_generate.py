@@ -17,6 +17,7 @@ from transformers.generation import (
 )
 
 import microtome as mt
+from microtome.edits.growing import Growth
 from microtome.errors import (
     AddressError,
     EditError,
@@ -53,6 +54,17 @@ def left_on(model):
 
 
 # -------------------------------------------------------------------------------- the model's own
+
+
+def edits_are_left_out_once_it_writes(monkeypatch):
+    """A fault: they are made in the first pass, over the prompt, and in no other."""
+    whole = Growth._act
+
+    def lazy(self, number, layer, now, view):
+        if not now.start:
+            whole(self, number, layer, now, view)
+
+    monkeypatch.setattr(Growth, "_act", lazy)
 
 
 def test_nano_says_what_its_own_generate_says_and_ends_where_it_ends(nano):
@@ -433,7 +445,10 @@ def test_an_edit_that_overflows_is_named(tiny64):
 
 
 def test_a_text_that_ends_before_any_edit_is_warned_of(nano):
-    with pytest.warns(PromptWarning, match=r"ended after 1 token.*nothing"):
+    with pytest.warns(
+        PromptWarning,
+        match="ended after 1 token, before any step in which the edits are made: nothing",
+    ):
         made = nano.generate(BERLIN + " Germany.", "zero L1.z.h1@last", steps=5, when="generated")
     assert made[0].ended == "eos"
     assert not made.receipts
@@ -446,8 +461,6 @@ def test_masked_models_do_not_write(bert64):
 
 def test_an_edit_that_is_left_out_of_one_step_is_noticed(tiny64, monkeypatch):
     """The finished text is read once more, and there it is made."""
-    from microtome.edits.growing import Growth
-
     whole = Growth._act
 
     def lazy(self, number, layer, now, view):
@@ -495,8 +508,6 @@ def test_a_step_that_rounding_alone_moves_far_may_be_as_far_off_in_half_precisio
 def test_a_model_that_rounding_moves_far_writes_in_half_precision_and_no_edit_is_left_out(
     tokenizer, monkeypatch
 ):
-    from microtome.edits.growing import Growth
-
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=40, num_hidden_layers=12,
@@ -508,13 +519,7 @@ def test_a_model_that_rounding_moves_far_writes_in_half_precision_and_no_edit_is
     model, edit = mt.load(hf.bfloat16(), tokenizer=tokenizer), "scale(0.5) L0.resid_post"
     made = written(model, edit, 12)[0]
     assert (made.kl > 0).all()
-    whole = Growth._act
-
-    def lazy(self, number, layer, now, view):
-        if not now.start:
-            whole(self, number, layer, now, view)
-
-    monkeypatch.setattr(Growth, "_act", lazy)
+    edits_are_left_out_once_it_writes(monkeypatch)
     with pytest.raises(VerificationError, match="not what one pass"):
         written(model, edit, 12)
 
@@ -524,8 +529,6 @@ def test_large_scores_in_float32_are_rounding_and_an_edit_left_out_is_not(
     name, tokenizer, monkeypatch
 ):
     """Whatever the model's type, these multiply queries with keys in float32."""
-    from microtome.edits.growing import Growth
-
     hf = families.make(name, len(tokenizer))
     for path, own in hf.named_parameters():
         own.data *= 10 if "q_proj" in path or "k_proj" in path else 1
@@ -533,13 +536,7 @@ def test_large_scores_in_float32_are_rounding_and_an_edit_left_out_is_not(
     prompts = [mt.Prompt(ids=[*range(n, n + 8)]) for n in range(3, 83, 8)]
     made = written(model, "scale(0.5) L0.resid_post@last", prompt=prompts)
     assert max(one.apart for one in made) > 8e-6  # more than is allowed without a look
-    whole = Growth._act
-
-    def lazy(self, number, layer, now, view):
-        if not now.start:
-            whole(self, number, layer, now, view)
-
-    monkeypatch.setattr(Growth, "_act", lazy)
+    edits_are_left_out_once_it_writes(monkeypatch)
     with pytest.raises(VerificationError, match="not what one pass"):
         written(model, "scale(0.999) L0.resid_post@last", prompt=prompts)
 

@@ -248,18 +248,20 @@ def parse(text: str) -> Address:
         elsewhere = address_of(text)
         if elsewhere:
             raise AddressError(f"{elsewhere} Form: {FORM}") from None
-        raise AddressError(f"{error}{_meant(text, str(error))}") from None
+        raise AddressError(_with_meant(text, str(error))) from None
 
 
-def _meant(text: str, said: str) -> str:
-    """A sentence, behind what is said, with the address that a text is nearly; or nothing."""
+def _with_meant(text: str, said: str) -> str:
+    """What is said of a text, with the whole address that it is nearly, where it is one."""
     meant = mended(text)
     try:
         _parsed(meant)
     except AddressError:
-        return ""
-    stop = "" if said.endswith((".", "?")) else "."
-    return f"{stop} Did you mean {meant!r}?" if meant != text else ""
+        return said
+    if meant == text:
+        return said
+    said = said.partition(" Did you mean ")[0]  # of its site alone
+    return f"{said.removesuffix('.')}. Did you mean {meant!r}?"
 
 
 def _parsed(text: str) -> Address:
