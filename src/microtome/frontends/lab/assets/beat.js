@@ -5,7 +5,7 @@
 // What is asked by a click, by what is typed or by a panel, and is lost, is sent again as it was, since
 // only it knows what was clicked; and as long as the server cannot be heard, the page says so.
 (function () {
-  const OFTEN = 100;  // milliseconds between two looks at the beats
+  const OFTEN = 50;  // milliseconds between two looks at the beats
   const SOON = 500;  // and after which a beat begins that nobody has heard
   const AGAIN = 1000;  // what was lost is asked again
   const IDLE = 5000;  // those who should have asked are not waited for any more
@@ -72,14 +72,15 @@
     return answer;
   };
 
-  const goes_on = (beat, { disabled, max_intervals: until, n_intervals: number = 0 }) => {
+  const goes_on = (beat, { disabled, interval, n_intervals: number = 0 }) => {
     const now = performance.now(), questions = Object.values(last[beat] ?? {});
     if (seen[beat]?.number !== number) { seen[beat] = { number, since: now }; }
     if (questions.some((one) => !one.is_over && now - one.since < LOST)) { return false; }
     const idle = now - seen[beat].since;
     if (disabled) { return beat === OWN && idle > AGAIN && questions.some((one) => one.is_lost); }
     const have_asked = questions.every((one) => one.number === number);
-    return number >= until && (idle > IDLE || (have_asked && (questions.length || idle > SOON)));
+    const rested = questions.length ? interval : Math.max(interval, SOON);
+    return idle > IDLE || (have_asked && idle > rested);
   };
 
   const look = () => {
@@ -88,9 +89,9 @@
     JSON.parse(page.dataset.keys).beats.forEach((beat) => {
       const found = window.dash_component_api.getLayout(beat);
       if (!found || !goes_on(beat, found.props)) { return; }
-      const { disabled, n_intervals: number = 0 } = found.props;
-      const next = disabled ? "n_intervals" : "max_intervals";
-      window.dash_clientside.set_props(beat, { [next]: number + 1 });
+      // At once, and not by its own clock: until that strikes, something else may be asked.
+      const { n_intervals: number = 0 } = found.props;
+      window.dash_clientside.set_props(beat, { n_intervals: number + 1 });
     });
   };
   window.setInterval(look, OFTEN);
