@@ -13,6 +13,7 @@ from microtome.circuits.graph import Graph
 from microtome.circuits.trial import Trial
 from microtome.errors import CircuitError, EffectsError, MetricError, SweepError
 from microtome.stats.auditing import draw
+from microtome.verbs import options
 from oracles import families as by_hand
 
 CAT = mt.Prompt(
@@ -256,6 +257,15 @@ def test_half_precision_has_gradients_in_float32(make_gpt2, tokenizer):
         score(m, CAT, method="eap", progress=False).data["score"].values for m in (half, single)
     )
     assert (np.abs(one - two) > 1e-4).sum() <= 128
+
+
+@pytest.mark.parametrize(("level", "method"), [("edge", "eap"), ("node", "atp")])
+def test_the_copy_in_float32_is_planned(make_gpt2, tokenizer, monkeypatch, level, method):
+    half = mt.load(make_gpt2(dtype=torch.bfloat16), tokenizer=tokenizer)
+    copied = 4 * sum(own.numel() for own in half.hf.parameters())
+    monkeypatch.setattr(options, "memory_left", lambda: copied)
+    with pytest.raises(SweepError, match=r"MiB left.*Or do without the copy"):
+        score(half, CAT, method=method, level=level, progress=False)
 
 
 def test_what_a_sweep_refuses_is_refused(tiny64):

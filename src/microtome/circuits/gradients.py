@@ -34,6 +34,7 @@ from microtome.passes.session import session
 from microtome.passes.trace import ids_of
 from microtome.plan.memory.recorded import bytes_of_block
 from microtome.prompts.encoding import Encoded
+from microtome.verbs.options import widened_for
 
 KEPT = 4
 """Copies of what all writers write: the ablated, the model's own, the change, and the products."""
@@ -209,7 +210,8 @@ class OnePass:
     @cached_property
     def _wide(self) -> Trial:
         """The same, with a model that rounds finely enough."""
-        return replace(self.trial, model=widened(self.trial.model), kept={})
+        model, budget = self.trial.model, self.trial.budget
+        return replace(self.trial, model=widened(model), budget=widened_for(model, budget), kept={})
 
 
 def _pieces(prompts: Sequence[int], most: int) -> Iterator[Sequence[int]]:

@@ -38,6 +38,7 @@ from microtome.results.sinks import StoreSink
 from microtome.verbs.asking import asking
 from microtome.verbs.edges import edges as edges_of
 from microtome.verbs.model import Model
+from microtome.verbs.options import widened_for
 from microtome.verbs.sweep import sweep
 from microtome.workers import Workers
 
@@ -324,7 +325,8 @@ def plan_of(model: Model, trial: Trial, address: str, method: Approximation) -> 
         metrics=[str(trial.asked[0])],
         reference=references_of(trial.ablation),
     )
-    return make_plan(question, budget=trial.budget, whole=model.whole, method=method)
+    budget = widened_for(model, trial.budget)
+    return make_plan(question, budget=budget, whole=model.whole, method=method)
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(

@@ -16,8 +16,8 @@ from microtome.texts import Texts, visible
 def beat(name: str, every: int, *, disabled: bool = False) -> Component:
     """What has a page look again, some milliseconds after it has heard what it asked last.
 
-    The page's own script beats (``assets/beat.js``), the first time too: no answer has to, which may
-    be lost, nor its own clock, which would strike while something else is asked.
+    The page's own script beats (``assets/beat.js``), the first time too: no answer has to, which
+    may be lost, nor its own clock, which would strike while something else is asked.
     """
     return dcc.Interval(id=name, interval=every, max_intervals=0, disabled=disabled)
 
