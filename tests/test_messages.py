@@ -33,6 +33,16 @@ ASKED = {
 }
 
 
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("of somebody's own class")
+
+
+def test_what_cannot_be_printed_is_refused_by_its_type():
+    with pytest.raises(PromptError, match="something of the type Unprintable"):
+        mt.Prompt(Unprintable())
+
+
 @pytest.mark.parametrize("what", ASKED)
 @pytest.mark.parametrize("kind", GIVEN)
 def test_a_message_is_short_whatever_was_given(tiny, what, kind):

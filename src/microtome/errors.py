@@ -153,7 +153,10 @@ def glimpse(given: object, most: int = 160) -> str:
     >>> glimpse(numpy.zeros((20, 50))), glimpse(numpy.array([-100, 5]))
     ('an array of shape [20, 50] (ndarray)', 'array([-100,    5])')
     """
-    text = repr(given)
+    try:
+        text = repr(given)
+    except Exception:  # anybody's code
+        return f"something of the type {type(given).__name__}, which cannot be printed"
     if len(text) <= most:
         return text
     shape = getattr(given, "shape", None)

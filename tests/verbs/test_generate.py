@@ -381,6 +381,14 @@ REFUSED = {
         "temperature=0.7 is of what",
     ),
     "a share of nothing": ({"top_p": 0.9, "do_sample": False}, "say do_sample=True"),
+    "a share beyond 1": ({"top_p": 2.0, "do_sample": True}, "from 0 to 1, and is 2.0"),
+    "words of a setting": ({"watermarking_config": 3}, "cannot generate so"),
+    "another loop": ({"is_assistant": True}, "cannot generate so .is_assistant=True."),
+    "a list that is none": ({"stop_strings": 3}, "cannot generate so .stop_strings=3."),
+    "what only the first step reads": (
+        {"exponential_decay_length_penalty": (1,)},
+        "cannot generate so .exponential_decay_length_penalty=.1,.*out of range",
+    ),
     "too long": ({"steps": 40}, "takes 32: say steps=28"),
     "when=3 is no word": ({"when": 3}, "when must be 'all' | .*function of the step, not 3"),
     "a function by itself": ({"logits_processor": max}, "LogitsProcessorList.*put a function into"),
@@ -395,6 +403,21 @@ def test_ways_to_write_that_edits_have_no_meaning_in_are_refused(tiny64, case):
     how, why = REFUSED[case]
     with pytest.raises(MicrotomeError, match=why.replace("|", r"\|").replace("(", r"\(")):
         tiny64.generate(BERLIN, "zero L1.z.h1@last", **how)
+
+
+def test_an_error_of_ones_own_processor_stays_what_it_is(tiny64):
+    def own(ids, scores):
+        raise TypeError("of mine")
+
+    with pytest.raises(TypeError, match="of mine"):
+        tiny64.generate(BERLIN, "zero L1.z.h1@last", logits_processor=[own])
+
+
+def test_a_setting_with_which_no_model_runs_is_named(make_gpt2, tokenizer):
+    model = mt.load(make_gpt2(), tokenizer=tokenizer)
+    model.hf.config.return_dict = False
+    with pytest.raises(MicrotomeError, match="does not run.*return_dict=False: set it True"):
+        written(model)
 
 
 @pytest.mark.parametrize(

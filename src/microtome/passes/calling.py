@@ -45,7 +45,7 @@ def failing_by_name(hf: PreTrainedModel) -> Iterator[None]:
     except (MicrotomeError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a hook is anybody's code, and raises anything
-        why = _mixture(hf)
+        why = _mixture(hf) or _setting(hf)
         own = additions(hf)
         if own:
             why = f"It has {named(own)}"
@@ -55,6 +55,12 @@ def failing_by_name(hf: PreTrainedModel) -> Iterator[None]:
             f"The model does not run: {type(error).__name__}: {error}. {why}; run model.hf by "
             "itself on this text to see where it fails."
         ) from error
+
+
+def _setting(hf: PreTrainedModel) -> str:
+    """The setting with which no model of transformers runs; empty where it is not there."""
+    broken = getattr(hf.config, "return_dict", True) is False
+    return "Its config says return_dict=False: set it True" if broken else ""
 
 
 def _mixture(hf: PreTrainedModel) -> str:

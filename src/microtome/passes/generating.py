@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from traceback import walk_tb
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.generation import MaxLengthCriteria, StoppingCriteriaList, StopStringCriteria
 
 from microtome.amounts import many
-from microtome.errors import InertEditError, MicrotomeError
+from microtome.errors import InertEditError, MicrotomeError, glimpse
 from microtome.language.sites import site as find_site
 from microtome.model.anatomy import Anatomy
 from microtome.model.call import cache_name
@@ -34,6 +35,9 @@ from microtome.passes.modes import Mode
 from microtome.passes.now import Now, Read
 from microtome.passes.rows import Row, Rows, Streamer
 from microtome.passes.session import Session, session
+
+UNSAID = ("max_new_tokens", "return_dict_in_generate", "pad_token_id", "tokenizer")
+"""What ``generate`` is told in any case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,15 +139,36 @@ def _generated(hf: PreTrainedModel, rows: Rows, told: Mapping[str, Any]) -> Int[
     """Prompts and texts, by the model's own ``generate``."""
     own = cast(Callable[..., Tensor], hf.generate)
     device = device_of(hf)
+    with failing_by_name(hf), _refused_by_name(told):
+        # Without a mask, tokens of the prompt that are the padding's would be left out.
+        mask = onto(device, rows.mask)
+        return own(input_ids=onto(device, rows.ids), attention_mask=mask, **told)
+
+
+@contextmanager
+def _refused_by_name(told: Mapping[str, Any]) -> Iterator[None]:
+    """Within this block, an error of transformers' own loop says what was asked for."""
     try:
-        with failing_by_name(hf):
-            # Without a mask, tokens of the prompt that are the padding's would be left out.
-            mask = onto(device, rows.mask)
-            return own(input_ids=onto(device, rows.ids), attention_mask=mask, **told)
-    except ValueError as error:
-        if rows.passes or isinstance(error, MicrotomeError):
+        yield
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        if isinstance(error, MicrotomeError) or not _is_of_settings(error):
             raise
-        raise MicrotomeError(f"The model cannot generate so: {error}") from error
+        raise MicrotomeError(f"The model cannot generate so{_said(told)}: {error}") from error
+
+
+def _is_of_settings(error: BaseException) -> bool:
+    """Whether it arose in transformers' own loop, and neither in a model nor in anybody's code."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    return frames[-1].startswith("transformers.generation.")
+
+
+def _said(told: Mapping[str, Any]) -> str:
+    """The settings that were asked for, in words, in brackets."""
+    settings = [
+        f"{name}={glimpse(value)}" for name, value in told.items()
+        if name not in UNSAID and not callable(value)
+    ]  # fmt: skip
+    return f" ({', '.join(settings)})" if settings else ""
 
 
 def _told_of(

@@ -64,6 +64,9 @@ DRAWING: Mapping[str, tuple[object, ...]] = {
 }
 """Settings of what is drawn, with the values that ask for nothing."""
 
+SHARES = ("top_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+"""Of a probability: beyond 1 or below 0 they are left out in transformers, without a word."""
+
 IDLE = (None, False, 1, "dynamic", "hybrid")
 """Their values that do nothing."""
 
@@ -111,7 +114,7 @@ def manner_of(
         config.update(**hf.generation_config.to_dict(), defaults_only=True)
         unknown = config.update(**settings)
         config.validate()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise MicrotomeError(f"The model cannot generate so: {error}") from error
     _refuse(config, unknown)
     _check_drawn(config, settings)
@@ -207,9 +210,11 @@ def _refuse(config: GenerationConfig, unknown: Mapping[str, Any]) -> None:
 
 
 def _check_drawn(config: GenerationConfig, asked: Mapping[str, Any]) -> None:
-    """Raise for settings of what is drawn, where nothing is: they would do nothing."""
+    """Raise for settings of what is drawn that would do nothing: where nothing is, or too large."""
     for name, idle in DRAWING.items():
         value = single(asked.get(name))
+        if name in SHARES and isinstance(value, int | float) and not 0 <= value <= 1:
+            raise MicrotomeError(f"{name} is a share, from 0 to 1, and is {value}.")
         if not config.do_sample and isinstance(value, int | float) and value not in idle:
             raise MicrotomeError(
                 f"{name}={value} is of what is drawn, and the likeliest token is taken in each "
