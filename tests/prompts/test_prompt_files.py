@@ -35,6 +35,8 @@ def read(folder, name, text):
         ("l.csv", "text\nA\u2028B\x0bC\n", [Prompt("A\u2028B\x0bC")]),
         ("m.csv", 'text\n"' + "a " * 100_000 + '"', [Prompt("a " * 100_000)]),
         ("o.csv", "text,target,contrast\nA, a\n", [Prompt("A", target=" a")]),
+        ("q.tsv", 'text\ttarget\n"a\tb"\tc, d\nA\n', [Prompt("a\tb", target="c, d"), Prompt("A")]),
+        ("r.json", '[{"text": "A"},\n {"text": "B"}]', [Prompt("A"), Prompt("B")]),
         ("q.csv", 'text\n"say ""hi"", he said"\n\nA\n', [Prompt('say "hi", he said'), Prompt("A")]),
     ],
 )  # fmt: skip
@@ -109,6 +111,11 @@ NO_TEXT = (
         ("o.jsonl", '{"text": "A", "roles": {"s": ""}}', "line 1: The word of role 's' is ''"),
         ("r.csv", 'ids\n"[1], ""x"": 2"\n', "line 2: ids: expected a list in JSON"),
         ("p.csv", 'text,roles\nA,"{""s"": 0}"\nB,[1]\n', "line 3: expected an object"),
+        ("t.tsv", "text,target\nA,b\n", "line 1: one column, 'text,target': fields are separated"),
+        ("u.tsv", 'text\ttarget\nA\tb"\n', "line 2: not CSV: a quote inside a field"),
+        ("v.tsv", "text\nA\tb\n", "line 2: more values than the header"),
+        ("w.json", '[{"text": "A"}, "B"]', "row 2: expected an object with a prompt's fields"),
+        ("y.json", '[{"text": "A"}, {"txt": "B"}]', "row 2: unknown field 'txt'"),
         (
             "q.jsonl",
             '{"text": "A", "n": 1, "meta": {"n": 2}}',
@@ -122,10 +129,26 @@ def test_what_is_not_is_refused_with_its_line(tmp_path, name, text, says):
     assert f"{name}, {says}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"text": "A"}', "a.json: expected a list of objects with a prompt's fields"),
+        ('{"text": "A"}\n{"text": "B"}', "call it .jsonl"),
+        ("[" * 100_000, "too deeply nested"),
+        ("[]", "a.json holds no prompts"),
+        ('[{"text": "A", "text": "B"}]', "'text' is given twice."),
+    ],
+)
+def test_json_that_is_no_list_is_refused(tmp_path, text, says):
+    with pytest.raises(PromptError, match=says):
+        read(tmp_path, "a.json", text)
+
+
 def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "p.jsonl")
-    with pytest.raises(PromptError, match="it is a named pipe, and a regular file is needed"):
-        Prompts.read(tmp_path / "p.jsonl")
+    for name in ("p.jsonl", "p.json"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(PromptError, match="it is a named pipe, and a regular file is needed"):
+            Prompts.read(tmp_path / name)
     os.mkdir(tmp_path / "q.csv")
     with pytest.raises(PromptError, match="it is a folder"):
         Prompts.read(tmp_path / "q.csv")

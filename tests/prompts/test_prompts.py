@@ -320,7 +320,7 @@ class TestFiles:
             ("p.csv", "text,target\n, b\n", ["line 2", "'text' is missing"]),
             ("p.csv", 'text,target\n"a\nb",\n\n, b\n', ["line 5", "'text' is missing"]),
             ("p.csv", 'text,roles\na,"{""s"": 1.5}"\n', ["line 2", "'s' is 1.5"]),
-            ("p.txt", "a", [".jsonl, .csv, .parquet"]),
+            ("p.txt", "a", [".jsonl, .csv, .tsv, .json, .parquet"]),
         ],
     )
     def test_a_file_that_is_wrong_says_where(self, tmp_path, name, text, says):

@@ -416,7 +416,7 @@ def test_an_error_of_ones_own_processor_stays_what_it_is(tiny64):
 def test_a_setting_with_which_no_model_runs_is_named(make_gpt2, tokenizer):
     model = mt.load(make_gpt2(), tokenizer=tokenizer)
     model.hf.config.return_dict = False
-    with pytest.raises(MicrotomeError, match="does not run.*return_dict=False: set it True"):
+    with pytest.raises(MicrotomeError, match=r"does not run.*return_dict=False: set it True"):
         written(model)
 
 

@@ -49,7 +49,8 @@ Metrics = Annotated[
 ReferenceFile = Annotated[
     Path | None,
     typer.Option(
-        help='A .jsonl, .csv or .parquet file of prompts that mean(over="prompts") averages.'
+        help="A .jsonl, .json, .csv, .tsv or .parquet file of prompts that "
+        'mean(over="prompts") averages.'
     ),
 ]
 Memory = Annotated[str | None, typer.Option(help="For the walk's batches: 2GiB, 500MB, bytes.")]
@@ -71,7 +72,8 @@ Donor = Annotated[str | None, typer.Option(help="Text whose activations 'patch' 
 PromptFile = Annotated[
     Path | None,
     typer.Option(
-        "--prompts", help="A .jsonl, .csv or .parquet file of prompts; or a task, ioi:16."
+        "--prompts",
+        help="A .jsonl, .json, .csv, .tsv or .parquet file of prompts; or a task, ioi:16.",
     ),
 ]
 

@@ -137,7 +137,7 @@ def tune(
     shown: Shown,
     prompts: Annotated[
         Path,
-        typer.Option(help="A .jsonl, .csv or .parquet file of texts to learn from; or a task."),
+        typer.Option(help="A .jsonl, .json, .csv, .tsv or .parquet file of texts; or a task."),
     ],
     output: Annotated[Path, typer.Option("-o", "--out", help="A folder for the translators.")],
     steps: Annotated[int, typer.Option(min=1, help="Of training, for each block.")] = 250,

@@ -159,7 +159,7 @@ def _refused_by_name(told: Mapping[str, Any]) -> Iterator[None]:
 def _is_of_settings(error: BaseException) -> bool:
     """Whether it arose in transformers' own loop, and neither in a model nor in anybody's code."""
     frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
-    return frames[-1].startswith("transformers.generation.")
+    return bool(frames) and str(frames[-1]).startswith("transformers.generation.")
 
 
 def _said(told: Mapping[str, Any]) -> str:

@@ -2,19 +2,26 @@
 
 A key or a column given twice is refused, as is CSV whose quotes do not pair up: other readers take
 the second of two, or the rest of the file for one field, and say nothing. CSV is that of RFC 4180:
-commas, quotes around whole fields alone, and a quote in quotes written twice.
+commas, quotes around whole fields alone, and a quote in quotes written twice; with tabs in the
+place of commas it is ``.tsv``. A ``.json`` file is one list of what lines of JSON have, and read
+at once.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from microtome.errors import PromptError, listing
+from microtome.errors import PromptError, glimpse, listing
 from microtome.prompts.tables import PARQUET, parquet_rows
-from microtome.textfiles import json_of, read_lines, shown, twice
+from microtome.textfiles import json_of, read_lines, read_text, shown, twice
+
+JSON = ".json"
+SEPARATORS = {",": "comma", "\t": "tab"}
+"""What stands between the fields of a line, in words."""
 
 LISTS = frozenset(("ids", "donor_ids", "messages", "donor_messages", "targets", "contrasts"))
 """Columns of CSV that hold a list, written as JSON."""
@@ -27,8 +34,9 @@ Row = tuple[str, dict[str, Any]]
 
 
 def rows_of(path: str | Path) -> Iterator[Row]:
-    """The rows of a ``.jsonl``, ``.csv`` or ``.parquet`` file, at least one, read as they are asked
-    for: a file may be larger than the machine.
+    """The rows of a ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file, at least one.
+
+    They are read as they are asked for: a file may be larger than the machine (not ``.json``).
 
     Raises:
         PromptError: it cannot be read, or is not of its form; the message says in which line.
@@ -36,10 +44,12 @@ def rows_of(path: str | Path) -> Iterator[Row]:
     ending = Path(path).suffix.lower()
     if ending == PARQUET:
         rows = parquet_rows(path)
+    elif ending == JSON:
+        rows = _json_rows(read_text(path, PromptError), shown(path))
     elif ending in READERS:
         rows = READERS[ending](read_lines(path, PromptError), shown(path))
     else:
-        known = listing([*sorted(READERS, reverse=True), PARQUET])
+        known = listing([*READERS, JSON, PARQUET])
         raise PromptError(f"{shown(path)}: prompts are read from {known} files.")
     empty = True
     for row in rows:
@@ -61,6 +71,25 @@ def _json_lines(pieces: Iterable[str], name: str) -> Iterator[Row]:
         number += len(lines) - 1
 
 
+def _json_rows(text: str, name: str) -> Iterator[Row]:
+    """Of one list of objects."""
+    try:
+        found = json_of(text, name, PromptError)
+    except PromptError as error:
+        if "Extra data" in str(error):
+            lines = f"{error} If it has an object on each line, call it .jsonl."
+            raise PromptError(lines) from None
+        raise
+    if not isinstance(found, list):
+        raise PromptError(
+            f"{name}: expected a list of objects with a prompt's fields, [{{…}}, {{…}}], found "
+            f"{glimpse(found)}."
+        )
+    for number, row in enumerate(found, 1):
+        where = f"{name}, row {number}"
+        yield where, _object(row, where)
+
+
 def json_object(text: str, where: str) -> dict[str, Any]:
     """A JSON object.
 
@@ -70,9 +99,14 @@ def json_object(text: str, where: str) -> dict[str, Any]:
     >>> json_object('{"subject": "Berlin"}', "line 1")
     {'subject': 'Berlin'}
     """
-    value = json_of(text, where, PromptError)
+    return _object(json_of(text, where, PromptError), where)
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise PromptError(f"{where}: expected an object with a prompt's fields, found {value!r}.")
+        raise PromptError(
+            f"{where}: expected an object with a prompt's fields, found {glimpse(value)}."
+        )
     return value
 
 
@@ -87,29 +121,35 @@ def _json_list(text: str, where: str) -> list[Any]:
 
 # ------------------------------------------------------------------------------------------- CSV
 
-_FIELD = re.compile(
-    r'(?:"(?P<quoted>(?:[^"]|"")*+)"|(?P<plain>[^",\r\n]*+))(?P<end>,|\r\n|\r|\n|\Z)'
-)
+_FIELDS = {
+    apart: re.compile(
+        rf'(?:"(?P<quoted>(?:[^"]|"")*+)"|(?P<plain>[^"{apart}\r\n]*+))'
+        rf"(?P<end>{apart}|\r\n|\r|\n|\Z)"
+    )
+    for apart in (",", "\t")
+}
+"""What stands between two fields → a field and what ends it."""
+
 _OPEN = re.compile(r'"(?:[^"]|"")*+\Z')
 _BREAK = re.compile("\r\n|\r|\n")
 
 
-def _csv(pieces: Iterable[str], name: str) -> Iterator[Row]:
-    lines = _csv_lines(pieces, name)
+def _csv(pieces: Iterable[str], name: str, apart: str = ",") -> Iterator[Row]:
+    lines = _csv_lines(pieces, name, apart)
     _, header = next(lines, (1, []))
     for column in twice(header):
         raise PromptError(f"{name}, line 1: two columns are called {column!r}.")
-    if len(header) == 1 and re.search("[;\t]", header[0]):
+    if len(header) == 1 and re.search("[,;\t]", header[0]):
         raise PromptError(
-            f"{name}, line 1: one column, {header[0]!r}: fields are separated by commas. Save it "
-            "as CSV with commas."
+            f"{name}, line 1: one column, {header[0]!r}: fields are separated by commas, in .tsv "
+            "files by tabs. Save it as CSV with commas, or call it as it is."
         )
     for number, fields in lines:
         where = f"{name}, line {number}"
         if len(fields) > len(header):
             raise PromptError(
                 f"{where}: more values than the header has names: {len(fields)}, and "
-                f"{listing(header)}. A value with a comma goes in quotes."
+                f"{listing(header)}. A value with a {SEPARATORS[apart]} goes in quotes."
             )
         row: dict[str, Any] = {
             key: value for key, value in zip(header, fields, strict=False) if value
@@ -126,31 +166,31 @@ def _csv(pieces: Iterable[str], name: str) -> Iterator[Row]:
         yield where, row
 
 
-def _csv_lines(pieces: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_lines(pieces: Iterable[str], name: str, apart: str) -> Iterator[tuple[int, list[str]]]:
     """The fields of each line, and the number of the line where it begins; empty lines are none."""
     number, held, quotes = 1, "", 0
     for piece in pieces:
         held, quotes = held + piece, quotes + piece.count('"')
         if quotes % 2:  # inside a quoted field, which may go over lines
             continue
-        yield from _csv_of(held, number, name)
+        yield from _csv_of(held, number, name, apart)
         number += len(_BREAK.findall(held))
         held = ""
-    yield from _csv_of(held, number, name)
+    yield from _csv_of(held, number, name, apart)
 
 
-def _csv_of(text: str, number: int, name: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_of(text: str, number: int, name: str, apart: str) -> Iterator[tuple[int, list[str]]]:
     """The same of a text in which every quoted field ends, or which is the last."""
     at, first, fields = 0, number, list[str]()
     while at < len(text) or fields:
-        found = _FIELD.match(text, at)
+        found = _FIELDS[apart].match(text, at)
         if found is None:
             raise PromptError(_bad_quotes(text, at, f"{name}, line {number}"))
         quoted = found["quoted"]
         fields.append(found["plain"] if quoted is None else quoted.replace('""', '"'))
         number += len(_BREAK.findall(found[0]))
         at = found.end()
-        if found["end"] != ",":
+        if found["end"] != apart:
             if fields != [""] or quoted is not None:
                 yield first, fields
             first, fields = number, []
@@ -168,7 +208,8 @@ def _bad_quotes(text: str, at: int, where: str) -> str:
 
 
 READERS: Mapping[str, Callable[[Iterable[str], str], Iterator[Row]]] = {
-    ".csv": _csv,
     ".jsonl": _json_lines,
+    ".csv": _csv,
+    ".tsv": partial(_csv, apart="\t"),
 }
 """A text file's ending, in small letters → its reader, of pieces that end in whole lines."""

@@ -82,7 +82,7 @@ class Prompts(Sequence[Prompt]):
 
     @classmethod
     def read(cls, path: str | Path) -> Prompts:
-        """Prompts from a ``.jsonl``, ``.csv`` or ``.parquet`` file, a `Prompt`'s fields as columns.
+        """Prompts from a ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file.
 
         Columns and keys that are no field of a `Prompt` are kept as its ``meta``. What is empty in
         a CSV file, or ``null`` in JSON, counts as not given. In CSV ``roles`` holds a JSON object,

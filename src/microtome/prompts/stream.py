@@ -38,8 +38,8 @@ class Stream:
     last bits.
 
     Args:
-        source: a ``.jsonl``, ``.csv`` or ``.parquet`` file; a Hugging Face dataset, a data frame,
-            an Arrow table, or anything else that gives prompts, texts, or rows with a `Prompt`'s
+        source: a ``.jsonl``, ``.csv``, ``.tsv`` or ``.parquet`` file (a ``.json`` file is read at
+            once); a Hugging Face dataset, a data frame, an Arrow table, or anything else that gives prompts, texts, or rows with a `Prompt`'s
             fields (others are kept as its ``meta``) one after another; or a function that returns
             such a thing, where it can be gone through once and the sweep may have to begin again.
         window: how many prompts are in memory at once; with workers, so many and the next so many.
