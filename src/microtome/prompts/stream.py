@@ -39,9 +39,10 @@ class Stream:
 
     Args:
         source: a ``.jsonl``, ``.csv``, ``.tsv`` or ``.parquet`` file (a ``.json`` file is read at
-            once); a Hugging Face dataset, a data frame, an Arrow table, or anything else that gives prompts, texts, or rows with a `Prompt`'s
-            fields (others are kept as its ``meta``) one after another; or a function that returns
-            such a thing, where it can be gone through once and the sweep may have to begin again.
+            once); a Hugging Face dataset, a data frame, an Arrow table, or anything else that gives
+            prompts, texts, or rows with a `Prompt`'s fields (others are kept as its ``meta``) one
+            after another; or a function that returns such a thing, where it can be gone through
+            once and the sweep may have to begin again.
         window: how many prompts are in memory at once; with workers, so many and the next so many.
         first: the number of its first prompt, where it is a part of a longer stream whose
             aggregates are put together afterwards (`Aggregates.merged`).
