@@ -91,6 +91,25 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """A worker begins with test files that no other begins with, and then finds theirs prepared.
+
+    What pytest makes of a file's assertions is kept beside it. In a bare checkout nothing is, and
+    workers that go through the same files in step would each make all of it.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if not worker.isdigit():
+        return
+    files = [file for given in session.config.args for file in Path(given).rglob("test_*.py")]
+    for file in sorted(files)[int(worker) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]:
+        if str(file.parent) not in sys.path:
+            sys.path.insert(0, str(file.parent))  # as pytest does it
+        # What is wrong with a file is told when it is collected.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(file.stem)
+
+
 def pytest_collection_finish() -> None:
     # What is imported by now stays, and is not looked through: half a second, each time. The rest
     # is looked through five times less often than by default.

@@ -111,9 +111,9 @@ class TestSteering:
 
     def test_without_edits_it_is_the_modules_own_in_a_chat_too(self, smollm2):
         chat = mt.Prompt.chat([{"role": "user", "content": "Is a whale a fish?"}])
-        [one] = smollm2.generate(chat, steps=12)
+        [one] = smollm2.generate(chat, steps=6)
         ids = torch.tensor([one.encoded.tokens.ids])
-        own = smollm2.hf.generate(ids, max_new_tokens=12, do_sample=False)
+        own = smollm2.hf.generate(ids, max_new_tokens=6, do_sample=False)
         assert one.ids == tuple(own[0, ids.shape[1] :].tolist())
 
     def test_a_dose_gains_and_costs_what_the_page_says(self, smollm2, mood):

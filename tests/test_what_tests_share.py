@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import common
 import conftest
 import microtome as mt
 from microtome.model import cache
@@ -43,6 +44,22 @@ def test_where_tests_wait_there_is_a_worker_more_than_cores(quick, workers):
     with pytest.raises(StopIteration) as told:
         asked.send(2)
     assert told.value.value == workers
+
+
+def test_each_worker_begins_with_files_of_its_own(tmp_path, monkeypatch):
+    """Of four files three workers take each once; one that fails is left for its collection."""
+    files = [f"test_begun_with_{letter}" for letter in "abcd"]
+    for name in files:
+        (tmp_path / f"{name}.py").write_text("1 / 0" if name.endswith("c") else "assert True")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    session = SimpleNamespace(config=SimpleNamespace(args=[str(tmp_path)]))
+    begun = []
+    for worker in ("gw0", "gw1", "gw2", "master"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "3")
+        common.pytest_collection(session)
+        begun.append([name for name in files if sys.modules.pop(name, None)])
+    assert begun == [[files[0], files[3]], [files[1]], [], []]
 
 
 def test_whoever_loads_nano_has_one_of_their_own(nano):

@@ -42,8 +42,9 @@ def small(make_gpt2, tokenizer):
     return model
 
 
+@cache
 def mean(model, circuit, metric) -> float:
-    """One circuit by itself."""
+    """One circuit by itself, and once: searches of other tests come by it too."""
     return float(_trial(model, metric).measure([circuit])[metric].mean())
 
 
