@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -28,3 +29,12 @@ def test_what_is_too_large_to_be_summed_is_finite_all_the_same():
     assert math.isinf(large.sum())
     assert torch.equal(judging._finite(large), large)
     assert torch.equal(judging._apart(large, -large / 2), large * 1.5)
+
+
+def test_what_noise_excuses_is_not_beyond_what_is_fixed():
+    """Or rounding would be listened for, and more allowed, where nothing is in doubt."""
+    gap = judging.Gap(0, "kl", 0.0, 0.0, difference=2.0, fixed=1.0)
+    assert gap.is_beyond_fixed
+    assert not replace(gap, times=4.0).is_beyond_fixed
+    assert not replace(gap, difference=1.0).is_beyond_fixed
+    assert replace(gap, difference=math.nan).is_beyond_fixed

@@ -170,6 +170,12 @@ def test_paths_walk_beside_other_edits(tiny64):
     same_on_both_paths(tiny64, [JOHN, LATE], edits)
 
 
+def test_of_a_path_that_begins_behind_another_edit_nothing_arrives_before_it(tiny64):
+    """The cell starts at the other edit, and reads at tokens that the writer changes nothing of."""
+    edits = ["zero L0.mlp_out@1", "zero L0.z.h1@4 =all=> L2.mlp_in@{2,4,5}"]
+    same_on_both_paths(tiny64, [JOHN, LATE], edits)
+
+
 def test_streams_that_do_not_fit_go_some_at_a_time(tiny64, monkeypatch):
     """Begun again for readers of later layers, and the same."""
     edit, asked = "patch L*.z.h* =all=> L*.z.h1", {"metrics": ["logit_diff"], "verify": 1}

@@ -130,6 +130,16 @@ def test_a_model_takes_its_tokens_where_it_computes_first(make_gpt2):
     assert device_of(hf) == torch.device("cuda:1")
 
 
+def test_where_it_computes_is_found_behind_another_hook(make_gpt2):
+    """Accelerate puts one hook behind another where a module has one already."""
+    hooks = pytest.importorskip("accelerate.hooks", reason="it offloads")
+    hf = make_gpt2().to("meta")
+    assert device_of(hf) == torch.device("meta")
+    bringing = hooks.AlignDevicesHook(execution_device="cuda:1")
+    hf.lm_head._hf_hook = hooks.SequentialHook(hooks.ModelHook(), bringing)
+    assert device_of(hf) == torch.device("cuda:1")
+
+
 def test_a_head_that_is_more_than_a_matrix_is_called(tiny64):
     """A packed or offloaded head cannot be cut to columns: it runs whole, and is cut after."""
 

@@ -410,6 +410,15 @@ def test_a_tokenizer_that_closes_texts_is_warned_of(make_gpt2):
     mt.load(hf, tokenizer=wordy("<s> $A")).encode(TEXT)  # which is no reason
 
 
+def test_behind_a_closed_text_no_target_of_several_tokens_is_measured():
+    """Its tokens but the last would be written behind the one that closes the text."""
+    with pytest.raises(
+        TokenError, match=r"is 2 tokens, and the tokenizer closes texts with '</s>'"
+    ):
+        encode(Prompt("the cat", target="sat on"), wordy("<s> $A </s>"))
+    assert encode(Prompt("the cat", target="sat on"), wordy("<s> $A")).target == (6, 7)
+
+
 def switching(tokenizer, times):
     """One that another thread switches so often, between what it is told and what it reads."""
     made = copy.deepcopy(tokenizer)

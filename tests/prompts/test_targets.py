@@ -442,6 +442,16 @@ def test_a_chat_template_is_told_what_it_reads_besides(real_models, turns, optio
     assert mt.Experiment.from_yaml(asked.to_yaml()).prompts == (prompt,)
 
 
+def test_a_donor_that_is_the_text_of_the_chat_is_read_as_a_text(real_models):
+    """The tokenizer puts its first token in front of it; in front of a chat the template would."""
+    tokenizer = AutoTokenizer.from_pretrained(real_models / "stories260K", chat_template=THINKING)
+    text = "[user] Once upon a time [a]"
+    one = encode(Prompt("", messages=TALK, donor=text), tokenizer)
+    assert one.tokens.text == text
+    assert one.donor.ids == encode(Prompt(text), tokenizer).tokens.ids
+    assert one.donor.ids == (tokenizer.bos_token_id, *one.tokens.ids)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -121,6 +121,18 @@ def test_parts_are_put_together(sample):
     assert (both.first, both.prompts) == (0, 40)
 
 
+def test_a_cell_that_one_prompt_alone_says_anything_of_has_its_effect(sample):
+    edited, clean, changed = (part.copy() for part in sample)
+    changed[:, 0], changed[20, 0] = 0, 1
+    first, second = (
+        of([part[own] for part in (edited, clean, changed)], first=own.start)
+        for own in (slice(0, 17), slice(17, 40))
+    )
+    both = first.merged(second)
+    assert (first.n[0], both.n[0]) == (0, 1)
+    assert both.mean[0] == edited[20, 0] - clean[20, 0] != 0
+
+
 @pytest.mark.parametrize("how", [{"first": 3}, {"first": 40, "seed": 1}, {"first": 40, "flips": 7}])
 def test_parts_that_do_not_follow_each_other_are_refused(sample, how):
     with pytest.raises(StatisticsError, match="prompts that follow each other"):

@@ -528,6 +528,19 @@ def test_a_step_that_rounding_alone_moves_far_may_be_as_far_off_in_half_precisio
     assert verb._Writer._compare(own, logits, logits, logits, undoubted) == 0
 
 
+@pytest.mark.parametrize(("moved", "is_rounding"), [(0.3, True), (0.2, False)])
+def test_rounding_excuses_four_times_as_far_as_it_moves_a_logit(tiny64, moved, is_rounding):
+    own = SimpleNamespace(model=tiny64, encoded=tiny64.encode(BERLIN)[0])
+    logits = torch.zeros(2, 9, dtype=torch.float64)
+    written, shaken = logits.clone(), logits.clone()
+    written[1, 7], shaken[1, 2] = 1.0, moved
+    if is_rounding:
+        assert verb._Writer._compare(own, written, logits, logits, [shaken]) == 1
+        return
+    with pytest.raises(VerificationError, match=r"differ by 1, where 0\.8 is rounding"):
+        verb._Writer._compare(own, written, logits, logits, [shaken])
+
+
 def test_a_model_that_rounding_moves_far_writes_in_half_precision_and_no_edit_is_left_out(
     tokenizer, monkeypatch
 ):

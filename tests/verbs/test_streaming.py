@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ import pytest
 import xarray as xr
 
 import microtome as mt
-from microtome.errors import EffectsError, PromptError, SweepError
+from engines import mistakes
+from microtome.errors import EffectsError, PromptError, SweepError, VerificationError
 from microtome.report import document_of_aggregates, summary_of_aggregates
 from microtome.results import windows as windows_kept
 from microtome.results.joined import joined
@@ -138,6 +140,22 @@ def test_the_cells_of_a_stream_are_those_of_the_list(tiny64, edit, window):
     for name in ("cells", "absent", *(["flops"] if alike else [])):
         assert found.provenance["predicted"][name] == wanted.provenance["predicted"][name]
     assert found.provenance["stream"]["n"] == len(PROMPTS)
+    # Each window is verified by itself, and all that were are counted.
+    assert found.provenance["verification"]["cells"] >= math.ceil(len(PROMPTS) / window)
+
+
+def test_a_mistake_in_the_last_window_is_found(tiny64, monkeypatch):
+    whole = streaming.Streamed._begun
+
+    def begun(*own):
+        for number, one in enumerate(whole(*own)):
+            if number == 2:
+                mistakes.skips(monkeypatch)
+            yield one
+
+    monkeypatch.setattr(streaming.Streamed, "_begun", begun)
+    with pytest.raises(VerificationError):
+        sweep(tiny64, mt.Stream(PROMPTS, 3), metrics="kl", verify=1)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "frame", "list", "generator"])

@@ -62,16 +62,6 @@ class Watch:
             found[gauge] = clean.unsqueeze(1).repeat(1, cells, *[1] * (clean.ndim - 1))
         return found
 
-    def size(self, gauge: Gauge, prompt: int) -> float:
-        """How large what a gauge reads is in the clean run: the largest norm of a layer.
-
-        1 for the cosine, which does not depend on it. Rounding is as large as this allows.
-        """
-        if gauge.metric.compute is None:
-            return 1.0
-        layers = self.fitted[gauge][prompt].layers
-        return max(float(self._clean(gauge, n, prompt).double().norm()) for n in layers)
-
     def visits(
         self,
         layer: int,
