@@ -67,6 +67,14 @@ def test_without_edits_nothing_moves(tiny64):
     np.testing.assert_array_equal(table["clean"], table["edited"])
 
 
+def test_attention_to_later_tokens_stays_the_zero_that_it_is(tiny64):
+    """What keeps zeros may be made on a whole pattern; only what is no zero is changed."""
+    for edit, changed in [("zero L1.pattern.h1", 15), ("scale(2) L1.pattern.h1", 15)]:
+        ran = tiny64.run("The cat sat on the", edit)
+        [receipt] = ran.receipts
+        assert receipt.changed == changed
+
+
 def test_at_the_mask_of_an_encoder(bert64):
     prompt = mt.Prompt("a dog [MASK] on mats .", target="sat")
     run = bert64.run(prompt, edits="zero L0.z.h1")
