@@ -220,6 +220,8 @@ def test_large_scores_in_float32_are_no_false_alarm_and_excuse_no_mistake(
     family, tokenizer, monkeypatch
 ):
     hf = by_hand.make(family, len(tokenizer))
+    if not any(hasattr(module, "_attn") for module in hf.modules()):
+        pytest.skip("from transformers 5.24 on GPT-J multiplies in the model's own type")
     for path, own in hf.named_parameters():
         own.data *= 10 if "q_proj" in path or "k_proj" in path else 1
     model = mt.load(hf, tokenizer=tokenizer)

@@ -566,6 +566,8 @@ def test_large_scores_in_float32_are_rounding_and_an_edit_left_out_is_not(
 ):
     """Whatever the model's type, these multiply queries with keys in float32."""
     hf = families.make(name, len(tokenizer))
+    if not any(hasattr(module, "_attn") for module in hf.modules()):
+        pytest.skip("from transformers 5.24 on GPT-J multiplies in the model's own type")
     for path, own in hf.named_parameters():
         own.data *= 10 if "q_proj" in path or "k_proj" in path else 1
     model = mt.load(hf, tokenizer=tokenizer)
