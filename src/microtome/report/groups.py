@@ -67,7 +67,9 @@ def by_groups(
 
 def _of_rows(means: xr.Dataset, rows: pd.DataFrame) -> list[xr.Dataset]:
     """The cells of some rows of a table."""
-    return [means.sel(row) for row in rows.to_dict("records")]
+    # Not to_dict: of a map without axes it has no row, before pandas 3.1.
+    each = range(len(rows))
+    return [means.sel({name: rows[name].iloc[number] for name in rows}) for number in each]
 
 
 def _called(value: object) -> str:
