@@ -73,6 +73,7 @@ def decode(files: Files) -> xr.Dataset:
         opened = xr.open_zarr(store, zarr_format=2, consolidated=False, chunks=None).load()
     except Exception as error:  # whatever a decoder raises on what is damaged
         raise EffectsError(f"it is damaged ({type(error).__name__}: {error})") from error
+    opened = _with_plain_texts(opened)
     if first:
         first_form.check(opened, files)
     return _named(opened)
@@ -139,6 +140,12 @@ def check_format(form: Mapping[str, int]) -> None:
             f"it has format {form['format']}, and this microtome reads up to {FORMAT}: "
             "a newer microtome wrote it; upgrade to open it"
         )
+
+
+def _with_plain_texts(data: xr.Dataset) -> xr.Dataset:
+    """Texts as they are in a result that was not saved: numpy's own kind of them does less."""
+    texts = {name: one for name, one in data.variables.items() if one.dtype.kind == "T"}
+    return data.assign({name: one.astype(object) for name, one in texts.items()})
 
 
 def _named(data: xr.Dataset) -> xr.Dataset:
