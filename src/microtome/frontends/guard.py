@@ -32,6 +32,7 @@ from rich.markup import escape
 
 from microtome.errors import NO_DOCSTRINGS, CacheWarning, MicrotomeError, PromptWarning
 from microtome.frontends.shown import err
+from microtome.passes.signals import undisturbed
 
 UNFORESEEN, REFUSED = 1, 2
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -168,7 +169,9 @@ def _check_arguments(given: list[str]) -> None:
 
 def _leave_stopped(stop: BaseException, number: int) -> None:
     name = "Interrupted" if number == signal.SIGINT else "Terminated"
-    _leave("\n".join([f"{name}.", *getattr(stop, "__notes__", [])]), SIGNALLED + number)
+    said = "\n".join([f"{name}.", *getattr(stop, "__notes__", [])])
+    undisturbed(lambda: _say(said))  # whoever presses Ctrl-C twice is told as well
+    sys.exit(SIGNALLED + number)
 
 
 def _stopped_before(error: BaseException) -> Stopped | None:
@@ -180,9 +183,13 @@ def _stopped_before(error: BaseException) -> Stopped | None:
 
 
 def _leave(message: str, code: int) -> None:
+    _say(message)
+    sys.exit(code)
+
+
+def _say(message: str) -> None:
     with contextlib.suppress(OSError):  # nobody is left to tell
         err.print(f"[bold red]microtome:[/bold red] {escape(message)}", soft_wrap=True)
-    sys.exit(code)
 
 
 def _leave_quietly() -> None:
