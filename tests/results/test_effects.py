@@ -96,6 +96,15 @@ def test_texts_that_were_saved_are_told_apart_as_they_were_before(effects, tmp_p
     assert why_apart(opened.data["prob"]) == why_apart(effects.data["prob"]) != ""
 
 
+def test_tables_of_what_was_opened_have_their_columns_in_the_same_order(tiny, tmp_path):
+    prompt = mt.Prompt(BERLIN, **GERMANY, roles={"subject": 0}, meta={"zeal": "a", "a": "b"})
+    found = mt.sweep(tiny, prompt, "zero L*.z.h*@*", metrics=["prob"], progress=False)
+    found.save(tmp_path / "saved.zarr")
+    opened = mt.open_effects(tmp_path / "saved.zarr")
+    assert list(opened.data.variables) == list(found.data.variables)
+    assert list(opened.to_dataframe()) == list(found.to_dataframe())
+
+
 def test_what_is_saved_is_what_is_opened(effects, tmp_path):
     path = effects.save(tmp_path / "e.zarr")
     again = mt.open_effects(path)
