@@ -32,7 +32,6 @@ from rich.markup import escape
 
 from microtome.errors import NO_DOCSTRINGS, CacheWarning, MicrotomeError, PromptWarning
 from microtome.frontends.shown import err
-from microtome.passes.signals import undisturbed
 
 UNFORESEEN, REFUSED = 1, 2
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -107,6 +106,10 @@ def _signals() -> Iterator[None]:
                 with contextlib.suppress(ValueError):  # only the main thread hears of signals
                     before[one] = signal.signal(one, stop)
         yield
+    except (Stopped, KeyboardInterrupt) as stop:
+        for one in before:  # whoever presses Ctrl-C twice is told as well
+            signal.signal(one, signal.SIG_IGN)
+        _leave_stopped(stop, getattr(stop, "number", signal.SIGINT))
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
@@ -169,9 +172,8 @@ def _check_arguments(given: list[str]) -> None:
 
 def _leave_stopped(stop: BaseException, number: int) -> None:
     name = "Interrupted" if number == signal.SIGINT else "Terminated"
-    said = "\n".join([f"{name}.", *getattr(stop, "__notes__", [])])
-    undisturbed(lambda: _say(said))  # whoever presses Ctrl-C twice is told as well
-    sys.exit(SIGNALLED + number)
+    first = stop if hasattr(stop, "__notes__") else _stopped_before(stop)
+    _leave("\n".join([f"{name}.", *getattr(first, "__notes__", [])]), SIGNALLED + number)
 
 
 def _stopped_before(error: BaseException) -> Stopped | None:
@@ -183,13 +185,9 @@ def _stopped_before(error: BaseException) -> Stopped | None:
 
 
 def _leave(message: str, code: int) -> None:
-    _say(message)
-    sys.exit(code)
-
-
-def _say(message: str) -> None:
     with contextlib.suppress(OSError):  # nobody is left to tell
         err.print(f"[bold red]microtome:[/bold red] {escape(message)}", soft_wrap=True)
+    sys.exit(code)
 
 
 def _leave_quietly() -> None:
