@@ -106,10 +106,10 @@ def _signals() -> Iterator[None]:
                 with contextlib.suppress(ValueError):  # only the main thread hears of signals
                     before[one] = signal.signal(one, stop)
         yield
-    except (Stopped, KeyboardInterrupt) as stop:
+    except (Stopped, KeyboardInterrupt) as came:
         for one in before:  # whoever presses Ctrl-C twice is told as well
             signal.signal(one, signal.SIG_IGN)
-        _leave_stopped(stop, getattr(stop, "number", signal.SIGINT))
+        _leave_stopped(came, getattr(came, "number", signal.SIGINT))
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
