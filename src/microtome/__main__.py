@@ -15,17 +15,14 @@ def main() -> None:
     """Import the command line, which takes seconds, and run it.
 
     Until it is imported there is nothing to keep: Ctrl-C, SIGTERM and a terminal that is closed end
-    the program at once, and not with a traceback from the midst of somebody's module.
+    the program at once, and not with a traceback from the midst of somebody's module. The same when
+    the command has ended, as a second Ctrl-C finds it.
     """
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {one: signal.getsignal(one) for one in (getattr(signal, name) for name in names)}
-    taken = {one: old for one, old in before.items() if old is not signal.SIG_IGN}
-    for one in taken:
-        signal.signal(one, _leave)
-    command_line = importlib.import_module("microtome.frontends.cli")
-    for one, old in taken.items():
-        signal.signal(one, old)
-    command_line.main()
+    for one in (getattr(signal, name) for name in names):
+        if signal.getsignal(one) is not signal.SIG_IGN:
+            signal.signal(one, _leave)
+    importlib.import_module("microtome.frontends.cli").main()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -138,8 +138,9 @@ def test_older_files_say_of_a_node_only_whether(tmp_path):
 def test_a_file_that_is_not_of_this_model_is_refused_by_name(tmp_path, change, complaint):
     whole = {"cfg": GRAPH.cfg, "nodes": {}, "edges": {}, **change}
     (tmp_path / "circuit.json").write_text(json.dumps(whole))
-    with pytest.raises(CircuitError, match=complaint):
+    with pytest.raises(CircuitError, match=complaint) as refused:
         Circuit.open(tmp_path / "circuit.json", GRAPH)
+    assert str(tmp_path / "circuit.json") in str(refused.value)
 
 
 @pytest.mark.parametrize(

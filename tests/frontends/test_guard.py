@@ -44,6 +44,15 @@ def end(monkeypatch, capsys):
     return ending
 
 
+@pytest.fixture
+def own_signals():
+    """Gives back to the tests how they take signals."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
 def raising(error: BaseException):
     def run():
         raise error
@@ -253,7 +262,41 @@ def test_a_signal_while_importing_gives_no_traceback(name, code):
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
-def test_python_m_is_the_command(monkeypatch, capsys):
+AGAIN = """
+import atexit, os, runpy, signal, sys
+from microtome.frontends import cli, guard
+
+leave = guard._leave
+def leaving(message, code):
+    os.kill(os.getpid(), signal.{name})
+    leave(message, code)
+
+def stopped(**given):
+    os.kill(os.getpid(), signal.{name})
+
+cli.app = stopped
+if not {late}:
+    guard._leave = leaving
+else:
+    atexit.register(lambda: os.kill(os.getpid(), signal.{name}))
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("microtome", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize("late", [False, True], ids=["while it is said", "at exit"])
+def test_a_second_signal_gives_no_traceback_and_cuts_no_word(name, code, late):
+    program = AGAIN.format(name=name, late=late)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, text=True
+    )
+    word = "Interrupted" if name == "SIGINT" else "Terminated"
+    assert done.stderr == f"microtome: {word}.\n"
+    assert done.returncode == code
+
+
+def test_python_m_is_the_command(monkeypatch, capsys, own_signals):
     monkeypatch.setattr(sys, "argv", ["microtome", "study", "show", "nothing"])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(SOURCE / "__main__.py"), run_name="__main__")

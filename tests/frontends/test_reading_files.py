@@ -148,6 +148,39 @@ def test_the_command_line_takes_the_file(verb, nano, file, call):
         assert answer[name] == wanted[name], name
 
 
+@pytest.mark.parametrize("verb", [*GIVEN])
+def test_what_was_stopped_while_its_report_was_written_goes_on(
+    verb, file, call, tmp_path, monkeypatch
+):
+    """The command that a signal names is taken; a finished answer is not written over."""
+    asked = [verb, "--config", str(file(verb)), "-q", "-o", "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("microtome.report.folder.render", stopped)
+        code, _, err = call(*asked)
+        assert code != 0
+        assert "No space left" in err
+    code, _, err = call(*asked)
+    assert code == 0, err
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["state"] == "complete"
+    code, _, err = call(*asked)
+    assert (code, "holds an answer already" in err) == (2, True)
+
+
+def test_a_sweep_without_a_report_is_in_nobodys_way(file, call, tmp_path, monkeypatch):
+    given = ["-p", BERLIN, "--target", " Germany", "-e", "zero L*.z.h*", "-o", "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("microtome.report.folder.render", stopped)
+        assert call("sweep", "nano", *given)[0] != 0
+    for verb in ("head", "trace"):
+        code, _, err = call(verb, "--config", str(file(verb)), "-q", "-o", "out")
+        assert (code, "holds an answer already" in err) == (2, True)
+    assert mt.open_effects(tmp_path / "out").metrics
+
+
+def stopped(*given):
+    raise OSError(28, "No space left on device")
+
+
 def test_a_head_stands_before_its_model(call):
     """As the help, the README and the pages have it."""
     code, shown, err = call(

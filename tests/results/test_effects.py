@@ -14,6 +14,7 @@ from conftest import BERLIN, CAT
 from microtome.errors import EffectsError, MetricError
 from microtome.results.effects import Effects
 from microtome.results.form import FORMAT
+from microtome.stats.aligned import why_apart
 
 GERMANY = {"target": " Germany", "contrast": " France"}
 PROMPTS = [mt.Prompt(BERLIN, **GERMANY), mt.Prompt(CAT, **GERMANY)]
@@ -85,6 +86,23 @@ def test_a_table_has_a_row_for_every_cell_that_exists(effects):
 
 def test_cells_that_changed_nothing_are_counted(effects):
     assert effects.n_unchanged == 3 * (5 + 3)  # factor 1
+
+
+def test_texts_that_were_saved_are_told_apart_as_they_were_before(effects, tmp_path):
+    effects.save(tmp_path / "saved.zarr")
+    opened = mt.open_effects(tmp_path / "saved.zarr")
+    kinds = {name: one.dtype for name, one in effects.data.variables.items()}
+    assert {name: one.dtype for name, one in opened.data.variables.items()} == kinds
+    assert why_apart(opened.data["prob"]) == why_apart(effects.data["prob"]) != ""
+
+
+def test_tables_of_what_was_opened_have_their_columns_in_the_same_order(tiny, tmp_path):
+    prompt = mt.Prompt(BERLIN, **GERMANY, roles={"subject": 0}, meta={"zeal": "a", "a": "b"})
+    found = mt.sweep(tiny, prompt, "zero L*.z.h*@*", metrics=["prob"], progress=False)
+    found.save(tmp_path / "saved.zarr")
+    opened = mt.open_effects(tmp_path / "saved.zarr")
+    assert list(opened.data.variables) == list(found.data.variables)
+    assert list(opened.to_dataframe()) == list(found.to_dataframe())
 
 
 def test_what_is_saved_is_what_is_opened(effects, tmp_path):

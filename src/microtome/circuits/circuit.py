@@ -246,17 +246,17 @@ class Circuit:
             CircuitError: it is no such file, of another model, or names what is not there.
         """
         read = files.read(path)
-        graph = Graph.by(read.cfg)
+        with files.naming(path):
+            graph = Graph.by(read.cfg)
         if of is not None:
             _check_same(graph, of, path)
         number = {edge: n for n, edge in enumerate(graph.edges)}
         chosen = np.zeros(len(graph), dtype=bool)
         scores = np.full(len(graph), np.nan)
-        graph.has(read.nodes)
-        for edge, within, score in zip(read.edges, read.chosen, read.scored, strict=True):
-            at = number.get(edge)
-            at = graph.number(edge) if at is None else at
-            chosen[at], scores[at] = within, score
+        with files.naming(path):
+            graph.has(read.nodes)
+            at = [number[edge] if edge in number else graph.number(edge) for edge in read.edges]
+        chosen[at], scores[at] = read.chosen, read.scored
         return cls(graph, chosen, None if np.isnan(scores).all() else scores)
 
     def __repr__(self) -> str:

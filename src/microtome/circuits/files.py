@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,19 @@ def read(path: str | Path) -> Form:
         chosen=np.array([_within(given, path, name) for name, given in edges.items()], dtype=bool),
         scores=np.array([_score(given, path, name) for name, given in edges.items()], dtype=float),
     )
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Errors in what a file says name the file.
+
+    Raises:
+        CircuitError: in the place of another one.
+    """
+    try:
+        yield
+    except CircuitError as error:
+        raise CircuitError(f"{path}: {error}") from error
 
 
 def _within(given: object, path: str | Path, name: str) -> bool:

@@ -106,6 +106,10 @@ def _signals() -> Iterator[None]:
                 with contextlib.suppress(ValueError):  # only the main thread hears of signals
                     before[one] = signal.signal(one, stop)
         yield
+    except (Stopped, KeyboardInterrupt) as came:
+        for one in before:  # whoever presses Ctrl-C twice is told as well
+            signal.signal(one, signal.SIG_IGN)
+        _leave_stopped(came, getattr(came, "number", signal.SIGINT))
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
@@ -168,7 +172,8 @@ def _check_arguments(given: list[str]) -> None:
 
 def _leave_stopped(stop: BaseException, number: int) -> None:
     name = "Interrupted" if number == signal.SIGINT else "Terminated"
-    _leave("\n".join([f"{name}.", *getattr(stop, "__notes__", [])]), SIGNALLED + number)
+    first = stop if hasattr(stop, "__notes__") else _stopped_before(stop)
+    _leave("\n".join([f"{name}.", *getattr(first, "__notes__", [])]), SIGNALLED + number)
 
 
 def _stopped_before(error: BaseException) -> Stopped | None:

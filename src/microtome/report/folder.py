@@ -23,6 +23,7 @@ from microtome.report.document import Document, Index
 from microtome.report.html import render, render_index
 from microtome.report.layout import (
     BEFORE,
+    COMPLETE,
     FIGURES,
     FORMAT,
     INDEX,
@@ -53,7 +54,6 @@ GONE = ".gone"
 SUFFIXES = {FIGURES: (".html", ".png"), TABLES: (".csv",)}
 """Of the files of each name in a folder."""
 
-COMPLETE = "complete"
 REPLACING = (
     "effects are being written: summary, figures and report may belong to an earlier result, and "
     "so may some of the effects"

@@ -38,6 +38,8 @@ FORMAT = 1
 
 STATE, BEFORE = "state", "before"
 """Keys of a summary: what belongs together, and what an earlier run left."""
+COMPLETE = "complete"
+"""The state of a folder in which all belongs together."""
 
 
 def check_folder(out: str | Path) -> Path:
@@ -76,6 +78,27 @@ def check_index(out: str | Path, names: Iterable[str]) -> Path:
             disk.refuse_link(out / name)
             check_folder(out / name)
     return out
+
+
+def is_answered(out: Path, names: Iterable[str] = ()) -> bool:
+    """Whether a folder has an answer that another would take the place of.
+
+    One that was stopped while its summary, figures and report were written is none: the same again
+    goes on there. What else it has of results is somebody's, and stays.
+
+    Args:
+        out: the folder.
+        names: of the results that the command at hand keeps there itself, and goes on with.
+    """
+    if not (out / SUMMARY).exists():
+        return False
+    summary = summary_in(out) or {}
+    if summary.get(STATE, COMPLETE) == COMPLETE:
+        return True
+    own = {f"{SEVERAL}/{name}{ZARR}" if name else ONE for name in names}
+    listed = union(listed_in(summary), listed_in(summary.get(BEFORE)))["effects"]
+    there = {path.removesuffix(PARTIAL) for path in _results(out)}
+    return not own.issuperset({path for path in listed if (out / path).exists()} | there)
 
 
 def kept_in(out: str | Path) -> str:

@@ -41,6 +41,7 @@ def encode(data: xr.Dataset) -> dict[str, bytes]:
     form = {
         "format": FORMAT,
         "variables": list(map(str, data.data_vars)),
+        "coordinates": list(map(str, data.coords)),
         "names": {file: name for name, file in names.items() if file != name},
     }
     plain = data.drop_encoding().rename({n: f for n, f in names.items() if n != f})
@@ -73,6 +74,7 @@ def decode(files: Files) -> xr.Dataset:
         opened = xr.open_zarr(store, zarr_format=2, consolidated=False, chunks=None).load()
     except Exception as error:  # whatever a decoder raises on what is damaged
         raise EffectsError(f"it is damaged ({type(error).__name__}: {error})") from error
+    opened = _with_plain_texts(opened)
     if first:
         first_form.check(opened, files)
     return _named(opened)
@@ -141,6 +143,12 @@ def check_format(form: Mapping[str, int]) -> None:
         )
 
 
+def _with_plain_texts(data: xr.Dataset) -> xr.Dataset:
+    """Texts as they are in a result that was not saved: numpy's own kind of them does less."""
+    texts = {name: one for name, one in data.variables.items() if one.dtype.kind == "T"}
+    return data.assign({name: one.astype(object) for name, one in texts.items()})
+
+
 def _named(data: xr.Dataset) -> xr.Dataset:
     """Variables under their own names, in their order."""
     try:
@@ -148,7 +156,11 @@ def _named(data: xr.Dataset) -> xr.Dataset:
         names: list[str] = data.attrs.pop("variables")
         other = data.attrs.pop("names", {})
         renamed = {_name_in_format_1(name): name for name in names} if old else other
-        return data.rename({f: n for f, n in renamed.items() if f != n})[names]
+        beside: list[str] = data.attrs.pop("coordinates", [])
+        named = data.rename({f: n for f, n in renamed.items() if f != n})[names]
+        order = [*beside, *sorted(set(map(str, named.coords)).difference(beside))]
+        coordinates = {name: named.coords[name].variable for name in order}
+        return named.drop_vars(order).assign_coords(coordinates)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise EffectsError(f"a variable is missing ({error})") from error
 

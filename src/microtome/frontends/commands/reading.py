@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.readings.translators import CONFIG, Translators
 from microtome.readings.translators import check_folder as check_place
 from microtome.report import Document, check_folder, write_folder
-from microtome.report.layout import SUMMARY
+from microtome.report.layout import is_answered
 from microtome.report.of_attribution import document_of_attribution, summary_of_attribution
 from microtome.report.of_lens import document_of_lens, summary_of_lens
 from microtome.studies.perform import prompts_at
@@ -161,15 +161,19 @@ def prompts_given(read: Read) -> Prompts | dict[str, Any] | None:
     return prompts_in(read.prompts)
 
 
-def placed_by(read: Read, asked: Reading) -> Read:
-    """The options with the place that options or file name, which can be written to."""
+def placed_by(read: Read, asked: Reading, names: Iterable[str] = ()) -> Read:
+    """The options with the place that options or file name; see `check_output`."""
     read = replace(read, output=asked.out)
-    check_output(read)
+    check_output(read, names)
     return read
 
 
-def check_output(read: Read) -> None:
+def check_output(read: Read, names: Iterable[str] = ()) -> None:
     """Refuse a place that cannot be written to, before anything runs.
+
+    Args:
+        read: the options.
+        names: of the results that are kept there, and gone on with.
 
     Raises:
         EffectsError: it cannot be.
@@ -182,7 +186,7 @@ def check_output(read: Read) -> None:
         check_picture(out, read.overwrite)
         return
     check_folder(out)
-    if (out / SUMMARY).exists() and not read.overwrite:
+    if is_answered(out, names) and not read.overwrite:
         raise MicrotomeError(f"{out} holds an answer already: name another folder, or --overwrite.")
 
 

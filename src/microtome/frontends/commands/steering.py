@@ -16,8 +16,9 @@ from microtome.frontends.shown import Table, print_json, print_table, say
 from microtome.frontends.steering_commands import Making
 from microtome.prompts.files import rows_of
 from microtome.report import Folder, check_folder
-from microtome.report.layout import SUMMARY
+from microtome.report.layout import is_answered
 from microtome.report.of_dose import document_of_dose, summary_of_dose
+from microtome.results.opening import SEVERAL
 from microtome.steering import SteeringVector, contrast, of_text, of_token
 from microtome.texts import number
 from microtome.verbs.dose import neutral_of
@@ -86,11 +87,11 @@ def dose(
     output = asked.out
     if output is not None:
         check_folder(output)
-        if (output / SUMMARY).exists() and not overwrite:
+        if is_answered(output, _kept_in(output, asked)) and not overwrite:
             raise EffectsError(f"{output} holds an answer already: another folder, or --overwrite.")
     command = again()
-    own = nullcontext() if output is None else Folder(output)
-    with answering(shown), keeping(output, option="-o"), own as folder:
+    place = nullcontext() if output is None else Folder(output)
+    with answering(shown), keeping(output, option="-o"), place as folder:
         found = asked.run(out=output, overwrite=overwrite)
         if folder is not None:
             folder.begin()
@@ -115,6 +116,13 @@ def dose(
     if output is not None:
         say()
         say(f"Report: {output / 'report.html'}")
+
+
+def _kept_in(output: Path, asked: ReadDose) -> list[str]:
+    """The names of the results that doses leave; of a file's texts, as many as are there."""
+    given = asked.neutral
+    several = given if isinstance(given, tuple) else (output / SEVERAL).glob("*")
+    return ["", *(neutral_of(number) for number, _ in enumerate(several))]
 
 
 def _dose_of(question: Asking, neutral: Sequence[str], output: Path | None) -> ReadDose:

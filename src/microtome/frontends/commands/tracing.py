@@ -33,7 +33,7 @@ def trace(
 ) -> None:
     """Show the largest average effects; write maps and report."""
     asked = asked_of(ReadTraces, read, facts_of(read, subject, task), given)
-    read = placed_by(read, asked)
+    read = placed_by(read, asked, asked.kinds)
     place = None if read.output is None or is_picture(read.output) else read.output
     own = nullcontext() if place is None else Folder(place)
     with answering(shown), keeping(place, option="-o"), own as folder:
