@@ -13,7 +13,7 @@ import microtome as mt
 from conftest import BERLIN, CAT
 from microtome.errors import EffectsError, MetricError
 from microtome.results.effects import Effects
-from microtome.results.form import FORMAT
+from microtome.results.form import FORMAT, decode, encode
 from microtome.stats.aligned import why_apart
 
 GERMANY = {"target": " Germany", "contrast": " France"}
@@ -103,6 +103,17 @@ def test_tables_of_what_was_opened_have_their_columns_in_the_same_order(tiny, tm
     opened = mt.open_effects(tmp_path / "saved.zarr")
     assert list(opened.data.variables) == list(found.data.variables)
     assert list(opened.to_dataframe()) == list(found.to_dataframe())
+
+
+def test_coordinates_of_no_variable_are_saved_in_their_place():
+    data = xr.Dataset(
+        {"prob": ("layer", [0.0, 1.0])},
+        {"z": ("layer", [1, 2]), "layer": [0, 1], "alone": ("other", [1]), "a": 5},
+        {"provenance": "{}"},
+    )
+    again = decode(encode(data))
+    xr.testing.assert_identical(again, data)
+    assert list(again.coords) == list(data.coords)
 
 
 def test_what_is_saved_is_what_is_opened(effects, tmp_path):

@@ -41,7 +41,7 @@ def encode(data: xr.Dataset) -> dict[str, bytes]:
     form = {
         "format": FORMAT,
         "variables": list(map(str, data.data_vars)),
-        "coordinates": list(map(str, data.coords)),
+        "coords": list(map(str, data.coords)),  # "coordinates" is a word of xarray's own
         "names": {file: name for name, file in names.items() if file != name},
     }
     plain = data.drop_encoding().rename({n: f for n, f in names.items() if n != f})
@@ -156,11 +156,11 @@ def _named(data: xr.Dataset) -> xr.Dataset:
         names: list[str] = data.attrs.pop("variables")
         other = data.attrs.pop("names", {})
         renamed = {_name_in_format_1(name): name for name in names} if old else other
-        beside: list[str] = data.attrs.pop("coordinates", [])
-        named = data.rename({f: n for f, n in renamed.items() if f != n})[names]
-        order = [*beside, *sorted(set(map(str, named.coords)).difference(beside))]
+        order: list[str] = data.attrs.pop("coords", [])
+        named = data.rename({f: n for f, n in renamed.items() if f != n})
+        order += sorted(set(map(str, named.coords)).difference(order))
         coordinates = {name: named.coords[name].variable for name in order}
-        return named.drop_vars(order).assign_coords(coordinates)
+        return named.drop_vars(order)[names].assign_coords(coordinates)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise EffectsError(f"a variable is missing ({error})") from error
 
