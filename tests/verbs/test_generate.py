@@ -416,6 +416,12 @@ def test_an_error_of_ones_own_processor_stays_what_it_is(tiny64):
 def test_a_setting_with_which_no_model_runs_is_named(make_gpt2, tokenizer):
     model = mt.load(make_gpt2(), tokenizer=tokenizer)
     model.hf.config.return_dict = False
+    try:
+        model.hf(torch.tensor([[1, 2]]))
+    except AttributeError:
+        pass
+    else:
+        pytest.skip("transformers 5.2 runs such a model")
     with pytest.raises(MicrotomeError, match=r"does not run.*return_dict=False: set it True"):
         written(model)
 
