@@ -220,8 +220,6 @@ def test_large_scores_in_float32_are_no_false_alarm_and_excuse_no_mistake(
     family, tokenizer, monkeypatch
 ):
     hf = by_hand.make(family, len(tokenizer))
-    if not any(hasattr(module, "_attn") for module in hf.modules()):
-        pytest.skip("from transformers 5.24 on GPT-J multiplies in the model's own type")
     for path, own in hf.named_parameters():
         own.data *= 10 if "q_proj" in path or "k_proj" in path else 1
     model = mt.load(hf, tokenizer=tokenizer)
@@ -229,7 +227,8 @@ def test_large_scores_in_float32_are_no_false_alarm_and_excuse_no_mistake(
     for question in ("add(0.2) L*.k.h*", "scale(-1) L*.q.h*@*", "shuffle(seed=2) L*.k_in.h*@1"):
         found = swept(model, question, [CAT, JOHN], verify="all").provenance["verification"]
         farthest = max(farthest, found["largest_difference"])
-    assert farthest > 2 * judging.INNER  # more than is allowed without a look
+    if any(hasattr(module, "_attn") for module in hf.modules()):  # not GPT-J of 5.24
+        assert farthest > 2 * judging.INNER  # more than is allowed without a look
     for fault in (mistakes.skips, mistakes.neighbour("head", dims.n_heads), mistakes.one_token_off):
         with monkeypatch.context() as broken:
             fault(broken)
