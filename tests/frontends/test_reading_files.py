@@ -166,6 +166,23 @@ def test_what_was_stopped_while_its_report_was_written_goes_on(
     assert (code, "holds an answer already" in err) == (2, True)
 
 
+def test_neutral_texts_that_are_no_longer_asked_for_are_not_lost(file, call, tmp_path, monkeypatch):
+    """How many a file has is known once it is read."""
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(json.dumps({"text": BERLIN}) + "\n" + json.dumps({"text": PARIS}))
+    asked = ["dose", "--config", str(file("dose", neutral={"file": str(texts)})), "-q", "-o", "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("microtome.report.folder.render", stopped)
+        assert call(*asked)[0] != 0
+    whole = texts.read_text()
+    texts.write_text(whole.splitlines()[0])
+    code, _, err = call(*asked)
+    assert (code, "holds an answer already" in err) == (2, True)
+    assert mt.open_effects(tmp_path / "out/effects/neutral-1.zarr").metrics
+    texts.write_text(whole)
+    assert call(*asked)[0] == 0
+
+
 def test_a_sweep_without_a_report_is_in_nobodys_way(file, call, tmp_path, monkeypatch):
     given = ["-p", BERLIN, "--target", " Germany", "-e", "zero L*.z.h*", "-o", "out"]
     with monkeypatch.context() as patch:

@@ -87,13 +87,13 @@ def dose(
     output = asked.out
     if output is not None:
         check_folder(output)
-        if is_answered(output, _kept_in(output, asked)) and not overwrite:
-            raise EffectsError(f"{output} holds an answer already: another folder, or --overwrite.")
+        _check_free(output, _at_most(output, asked), overwrite)
     command = again()
     place = nullcontext() if output is None else Folder(output)
     with answering(shown), keeping(output, option="-o"), place as folder:
         found = asked.run(out=output, overwrite=overwrite)
         if folder is not None:
+            _check_free(folder.out, len(found.damage), overwrite)
             folder.begin()
             folder.kept()
             folder.kept_besides(map(neutral_of, range(len(found.damage))))
@@ -118,11 +118,17 @@ def dose(
         say(f"Report: {output / 'report.html'}")
 
 
-def _kept_in(output: Path, asked: ReadDose) -> list[str]:
-    """The names of the results that doses leave; of a file's texts, as many as are there."""
+def _check_free(output: Path, texts: int, overwrite: bool) -> None:
+    """Refuse a folder with an answer, or with more than doses on so many neutral texts leave."""
+    names = ["", *map(neutral_of, range(texts))]
+    if is_answered(output, names) and not overwrite:
+        raise EffectsError(f"{output} holds an answer already: another folder, or --overwrite.")
+
+
+def _at_most(output: Path, asked: ReadDose) -> int:
+    """How many neutral texts there are; of a file or a task, which are not read yet, at most."""
     given = asked.neutral
-    several = given if isinstance(given, tuple) else (output / SEVERAL).glob("*")
-    return ["", *(neutral_of(number) for number, _ in enumerate(several))]
+    return len(given if isinstance(given, tuple) else [*(output / SEVERAL).glob("*")])
 
 
 def _dose_of(question: Asking, neutral: Sequence[str], output: Path | None) -> ReadDose:
