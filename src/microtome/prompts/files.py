@@ -141,8 +141,8 @@ def _csv(pieces: Iterable[str], name: str, apart: str = ",") -> Iterator[Row]:
         raise PromptError(f"{name}, line 1: two columns are called {column!r}.")
     if len(header) == 1 and re.search("[,;\t]", header[0]):
         raise PromptError(
-            f"{name}, line 1: one column, {header[0]!r}: fields are separated by commas, in .tsv "
-            "files by tabs. Save it as CSV with commas, or call it as it is."
+            f"{name}, line 1: one column, {header[0]!r}: fields are separated by commas in .csv "
+            "files, by tabs in .tsv files. Save it as one of them, and name it so."
         )
     for number, fields in lines:
         where = f"{name}, line {number}"
