@@ -296,6 +296,34 @@ def test_a_second_signal_gives_no_traceback_and_cuts_no_word(name, code, late):
     assert done.returncode == code
 
 
+DELETED = """
+import os, runpy, signal, time
+from microtome.frontends import cli
+
+class Told:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+
+def goes_on(**given):
+    Told()
+    time.sleep(60)
+
+cli.app = goes_on
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("microtome", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_where_python_ignores_what_is_raised_is_not_lost(name, code):
+    program = DELETED.format(name=name)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, text=True, timeout=50
+    )
+    word = "Interrupted" if name == "SIGINT" else "Terminated"
+    assert (done.returncode, done.stderr) == (code, f"microtome: {word}.\n")
+
+
 def test_python_m_is_the_command(monkeypatch, capsys, own_signals):
     monkeypatch.setattr(sys, "argv", ["microtome", "study", "show", "nothing"])
     with pytest.raises(SystemExit) as stop:

@@ -17,16 +17,18 @@ What was finished is kept, and the message names the command that goes on from t
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import io
 import os
 import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.markup import escape
 
@@ -38,6 +40,8 @@ ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals that end a command, where there are such."""
 SIGNALLED = 128
 """A shell's own code for a program that a signal ended: this and the signal's number."""
+SOON = 0.01
+"""Seconds after which a signal that was swallowed comes again."""
 TRACEBACK = "MICROTOME_TRACEBACK"
 
 
@@ -99,13 +103,14 @@ def _signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
-    before = {}
+    before: dict[int, Any] = {}
     try:
-        for one in [getattr(signal, name) for name in ENDING if hasattr(signal, name)]:
-            if signal.getsignal(one) is not signal.SIG_IGN:
-                with contextlib.suppress(ValueError):  # only the main thread hears of signals
-                    before[one] = signal.signal(one, stop)
-        yield
+        with _swallowed_by_nobody():
+            for one in [getattr(signal, name) for name in ENDING if hasattr(signal, name)]:
+                if signal.getsignal(one) is not signal.SIG_IGN:
+                    with contextlib.suppress(ValueError):  # only the main thread hears of signals
+                        before[one] = signal.signal(one, stop)
+            yield
     except (Stopped, KeyboardInterrupt) as came:
         for one in before:  # whoever presses Ctrl-C twice is told as well
             signal.signal(one, signal.SIG_IGN)
@@ -113,6 +118,36 @@ def _signals() -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+@contextlib.contextmanager
+def _swallowed_by_nobody() -> Iterator[None]:
+    """A signal that comes where Python ignores what is raised, in a ``__del__``, comes again."""
+    own, over = sys.unraisablehook, threading.Event()
+
+    def again(number: int) -> None:
+        if over.is_set():
+            return
+        if hasattr(signal, "pthread_kill"):  # which wakes a thread that waits, too
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+        else:
+            _thread.interrupt_main(signal.Signals(number))
+
+    def hear(ignored: sys.UnraisableHookArgs) -> None:
+        if not isinstance(ignored.exc_value, Stopped | KeyboardInterrupt):
+            own(ignored)
+            return
+        number = getattr(ignored.exc_value, "number", signal.SIGINT)
+        timer = threading.Timer(SOON, again, [number])
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = hear
+    try:
+        yield
+    finally:
+        over.set()
+        sys.unraisablehook = own
 
 
 @contextlib.contextmanager
